@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one table of architectures; no other file spells an architecture name.
+
+Sources: OCI image specification (platform, GOARCH values), libbpf
+bpf_tracing.h (__TARGET_ARCH_*), ELF e_machine registry, Debian architecture
+names, GNU triplets (Debian multiarch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buildtool.errors import UsageError
+
+EM_BPF = 247
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """
+    One target architecture.
+
+    *arch* is the name on our command line and equals BuildKit's TARGETARCH;
+    *elf_machine* is the native e_machine of the loader; *little_endian* also
+    selects the byte order of BPF objects.
+    """
+
+    arch: str
+    variant: str
+    target_arch: str
+    debian: str
+    elf_machine: int
+    triple: str
+    little_endian: bool
+    uname: tuple[str, ...]
+
+    @property
+    def oci(self) -> str:
+        """OCI platform, for example linux/arm64 or linux/arm/v7."""
+        return f"linux/{self.arch}/{self.variant}" if self.variant else f"linux/{self.arch}"
+
+    @property
+    def bpf_target(self) -> str:
+        """Clang target of BPF objects: bpfel or bpfeb."""
+        return "bpfel" if self.little_endian else "bpfeb"
+
+    @property
+    def target_define(self) -> str:
+        """Macro that bpf_tracing.h selects register names by."""
+        return f"__TARGET_ARCH_{self.target_arch}"
+
+
+def _platform(
+    arch: str,
+    target_arch: str,
+    debian: str,
+    elf_machine: int,
+    triple: str,
+    uname: tuple[str, ...],
+    *,
+    variant: str = "",
+    little_endian: bool = True,
+) -> Platform:
+    return Platform(
+        arch=arch,
+        variant=variant,
+        target_arch=target_arch,
+        debian=debian,
+        elf_machine=elf_machine,
+        triple=triple,
+        little_endian=little_endian,
+        uname=uname,
+    )
+
+
+PLATFORMS: dict[str, Platform] = {
+    p.arch: p
+    for p in (
+        _platform("amd64", "x86", "amd64", 62, "x86_64-linux-gnu", ("x86_64",)),
+        _platform("arm64", "arm64", "arm64", 183, "aarch64-linux-gnu", ("aarch64",)),
+        _platform("arm", "arm", "armhf", 40, "arm-linux-gnueabihf", ("armv7l",), variant="v7"),
+        _platform("riscv64", "riscv", "riscv64", 243, "riscv64-linux-gnu", ("riscv64",)),
+        _platform("s390x", "s390", "s390x", 22, "s390x-linux-gnu", ("s390x",), little_endian=False),
+        _platform("ppc64le", "powerpc", "ppc64el", 21, "powerpc64le-linux-gnu", ("ppc64le",)),
+        _platform("loong64", "loongarch", "loong64", 258, "loongarch64-linux-gnu", ("loongarch64",)),
+    )
+}
+
+
+def find_platform(name: str) -> Platform:
+    """
+    Return the platform that *name* means: an architecture (arm64) or an OCI platform (linux/arm64).
+
+    Raises: UsageError, with the names that exist.
+    """
+    for platform in PLATFORMS.values():
+        if name in (platform.arch, platform.oci):
+            return platform
+    raise UsageError(
+        f"unknown architecture {name!r}",
+        hint="choose from " + ", ".join(PLATFORMS),
+    )
+
+
+def host_platform(machine: str) -> Platform | None:
+    """Return the platform of *machine* as uname -m prints it, or None when the table has none."""
+    return next((p for p in PLATFORMS.values() if machine in p.uname), None)
