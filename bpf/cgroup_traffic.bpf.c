@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Counts the IP traffic of each cgroup (version 2) below the one it is attached to, in both directions. It lets
+ * every packet pass.
+ *
+ * The cgroup is that of the packet's socket. The current task's would be wrong: incoming packets, and outgoing ones
+ * that waited, are handled in a softirq on top of whatever task runs.
+ */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "cgroup_traffic.h"
+#include "count.h"
+
+#define PASS 1
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, CGROUP_MAX);
+	__type(key, __u64);
+	__type(value, struct cgroup_counters);
+} cgroup_traffic SEC(".maps");
+
+/* Packets of cgroups for which cgroup_traffic had no room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cgroup_counter);
+} cgroup_missed SEC(".maps");
+
+static struct cgroup_counters *counters_of(__u64 cgroup)
+{
+	struct cgroup_counters *counters = bpf_map_lookup_elem(&cgroup_traffic, &cgroup);
+	struct cgroup_counters none = {};
+
+	if (counters)
+		return counters;
+	/* Another CPU may have made it meanwhile: look again whatever this returns. */
+	bpf_map_update_elem(&cgroup_traffic, &cgroup, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&cgroup_traffic, &cgroup);
+}
+
+static void count(struct cgroup_counter *counter, __u32 segments, __u32 bytes)
+{
+	count__add(&counter->packets, segments ? segments : 1);
+	count__add(&counter->bytes, bytes);
+}
+
+static void count_missed(__u32 segments, __u32 bytes)
+{
+	__u32 only = 0;
+	struct cgroup_counter *counter = bpf_map_lookup_elem(&cgroup_missed, &only);
+
+	if (counter)
+		count(counter, segments, bytes);
+}
+
+SEC("cgroup_skb/ingress")
+int cgroup_ingress(struct __sk_buff *skb)
+{
+	struct cgroup_counters *counters = counters_of(bpf_skb_cgroup_id(skb));
+
+	if (counters)
+		count(&counters->ingress, skb->gso_segs, skb->len);
+	else
+		count_missed(skb->gso_segs, skb->len);
+	return PASS;
+}
+
+SEC("cgroup_skb/egress")
+int cgroup_egress(struct __sk_buff *skb)
+{
+	struct cgroup_counters *counters = counters_of(bpf_skb_cgroup_id(skb));
+
+	if (counters)
+		count(&counters->egress, skb->gso_segs, skb->len);
+	else
+		count_missed(skb->gso_segs, skb->len);
+	return PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
