@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and the configuration they go over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from buildtool.config import CONFIG_NAME, Config, load_config
+from buildtool.errors import BuildtoolError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="BUILDTOOL_CONFIG",
+    help=f"Configuration file; default {CONFIG_NAME} of this directory.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def arch_option(**more: Any) -> Callable[[Command], Command]:
+    """Make the option --arch, which may be given several times."""
+    return click.option("--arch", "arch", multiple=True, shell_complete=_complete_arch, **more)
+
+
+def read_config(config_path: Path | None) -> Config:
+    """
+    Return the configuration of *config_path*, or of this directory, with the environment over it.
+
+    Raises: ConfigError, FileAccessError.
+    """
+    return load_config(config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None)
+
+
+def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Make a click callback that applies *check* of buildtool.validate to an option's value or values."""
+
+    def callback(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            if isinstance(value, tuple):
+                return tuple(check(item) for item in value)
+            return None if value is None else check(value)
+        except BuildtoolError as error:
+            raise click.BadParameter(error.message, param=parameter) from error
+
+    return callback
+
+
+def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from buildtool.platforms import PLATFORMS  # noqa: PLC0415 - only completion needs it
+
+    return [name for name in PLATFORMS if name.startswith(incomplete)]

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`buildtool.toml` and its BUILDTOOL_* environment, validated once (docs/reference/configuration.md).
+
+Each field below says its key (the field's name with - for _), its check and its environment
+variable; one reader serves all. The command line goes over what this module returns.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from buildtool import validate
+from buildtool.errors import ConfigError, UsageError
+from buildtool.fsio import read_bounded
+from buildtool.platforms import find_platform
+
+CONFIG_NAME = "buildtool.toml"
+MAX_CONFIG_BYTES = 64 * 1024
+DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+DEFAULT_BASE = (
+    "gcr.io/distroless/static-debian13"
+    "@sha256:9197324ba51d9cd071af8505989365c006adf9d6d2067eada25aef00abbb5278"
+)
+
+
+class _EnvironmentText(str):
+    """Marks a value that came from the environment."""
+
+    __slots__ = ()
+
+
+# A parser gets the value and the directory that relative paths start from; it raises UsageError.
+_Parser = Callable[[Any, Path], Any]
+
+
+def _text(check: Callable[[str], object]) -> _Parser:
+    return lambda value, _: check(_expect(value, str, "a string"))
+
+
+def _texts(check: Callable[[str], object]) -> _Parser:
+    def parse(value: Any, _: Path) -> tuple[object, ...]:
+        return tuple(check(_expect(item, str, "a list of strings")) for item in _expect_list(value))
+
+    return parse
+
+
+def _integer(low: int, high: int) -> _Parser:
+    def parse(value: Any, _: Path) -> int:
+        if isinstance(value, _EnvironmentText) and value.isascii() and value.isdigit():
+            value = int(value[:20])
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise UsageError(f"must be an integer from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _path(value: Any, root: Path) -> Path:
+    text: str = _expect(value, str, "a string")
+    if not text or not text.isprintable():
+        raise UsageError(f"{text!a} is not a path")
+    return root / Path(text).expanduser()
+
+
+def _paths(value: Any, root: Path) -> tuple[Path, ...]:
+    return tuple(_path(item, root) for item in _expect_list(value))
+
+
+def _time(value: Any, _: Path) -> int:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return validate.parse_time(_expect(value, str, "a time like 2027-01-31T00:00:00Z"))
+
+
+def _labels(value: Any, _: Path) -> dict[str, str]:
+    table = _expect(value, dict, "a table of strings")
+    return {
+        validate.check_label_key(key): validate.check_text(_expect(text, str, f"a string ({key})"))
+        for key, text in sorted(table.items())
+    }
+
+
+def _place(value: str) -> str:
+    if value not in ("builder", "host"):
+        raise UsageError(f"{value!a} is neither builder nor host")
+    return value
+
+
+def _program(value: str) -> str:
+    if not value or value.startswith(("-", "@")) or not value.isprintable():
+        raise UsageError(f"{value!a} is not a program")
+    return value
+
+
+def _expect(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise UsageError(f"must be {what}")
+    return value
+
+
+def _expect_list(value: Any) -> list[Any]:
+    # A value of the environment is one text: its items are separated by commas.
+    if isinstance(value, _EnvironmentText):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return _expect(value, list, "a list of strings")  # type: ignore[no-any-return]
+
+
+def _key(parse: _Parser, default: Any, env: str = "") -> Any:
+    """Declare one key: its parser, default and environment variable."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"parse": parse, "env": env})
+    return field(default=default, metadata={"parse": parse, "env": env})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectConfig:
+    """[project]: *name*, monotonic *version* against rollback, *release* for people."""
+
+    name: str = _key(_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
+    version: int = _key(_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
+    release: str = _key(_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileConfig:
+    """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest found)."""
+
+    sources: tuple[str, ...] = _key(_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
+    include: tuple[str, ...] = _key(_texts(validate.check_relative_path), ())
+    flags: tuple[str, ...] = _key(_texts(validate.check_flag), ())
+    clang: str = _key(_text(_program), "", "BUILDTOOL_CLANG")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignConfig:
+    """[sign]: path of the private *key* (PEM), *not_after* in seconds since the epoch."""
+
+    key: Path | None = _key(_path, None, "BUILDTOOL_KEY")
+    not_after: int | None = _key(_time, None, "BUILDTOOL_NOT_AFTER")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustConfig:
+    """[trust]: public *keys* (empty: the public half of the signing key), *threshold* of signers."""
+
+    keys: tuple[Path, ...] = _key(_paths, (), "BUILDTOOL_TRUST")
+    threshold: int = _key(_integer(1, 16), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """[build]: *arch* names, image *tag*, *sign_on* builder or host."""
+
+    arch: tuple[str, ...] = _key(_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
+    tag: str = _key(_text(validate.check_tag), "", "BUILDTOOL_TAG")
+    sign_on: str = _key(_text(_place), "builder", "BUILDTOOL_SIGN_ON")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """[image]: numeric *user*, *labels*, *attach* (PROGRAM=TARGET), *workload* and *healthcheck* words."""
+
+    user: str = _key(_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
+    labels: Mapping[str, str] = _key(_labels, {})
+    attach: tuple[str, ...] = _key(_texts(validate.check_attach), ())
+    workload: tuple[str, ...] = _key(_texts(validate.check_word), ())
+    healthcheck: tuple[str, ...] = _key(_texts(validate.check_word), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesConfig:
+    """[images]: references of the *builder* and *base* images."""
+
+    builder: str = _key(_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
+    base: str = _key(_text(validate.check_image), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of `buildtool.toml`; *root* is its directory, where relative paths start."""
+
+    root: Path
+    project: ProjectConfig
+    compile: CompileConfig = field(default_factory=CompileConfig)
+    sign: SignConfig = field(default_factory=SignConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+
+
+_TABLES: dict[str, type] = {
+    "project": ProjectConfig,
+    "compile": CompileConfig,
+    "sign": SignConfig,
+    "trust": TrustConfig,
+    "build": BuildConfig,
+    "image": ImageConfig,
+    "images": ImagesConfig,
+}
+
+
+def load_config(
+    path: Path = Path(CONFIG_NAME),
+    *,
+    environ: Mapping[str, str] | None = None,
+    required: bool = False,
+) -> Config:
+    """
+    Return the configuration of file *path* with *environ* over it.
+
+    A missing file means defaults, unless it is *required*; the project is
+    then called like its directory.
+
+    Raises: ConfigError with file and line, or the variable; FileAccessError.
+    """
+    root = path.parent
+    source = _Source(path=path, text=_read(path, required=required))
+    document = source.parse()
+    source.check_keys(document, (), list(_TABLES))
+    tables = {
+        name: _read_table(source, name, kind, document.get(name, {}), environ or {})
+        for name, kind in _TABLES.items()
+    }
+    config = Config(root=root, **tables)
+    if config.trust.keys and config.trust.threshold > len(config.trust.keys):
+        raise source.error(
+            ("trust", "threshold"),
+            f"trust.threshold: {config.trust.threshold} of {len(config.trust.keys)} keys",
+        )
+    if config.project.name:
+        return config
+    return replace(config, project=replace(config.project, name=_default_name(root)))
+
+
+def environment_variables() -> dict[str, str]:
+    """Return the environment variables of the configuration and the key each stands for."""
+    return {
+        item.metadata["env"]: f"{name}.{_toml_key(item)}"
+        for name, kind in _TABLES.items()
+        for item in fields(kind)
+        if item.metadata["env"]
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The file's *text*; knows the line of a key."""
+
+    path: Path
+    text: str
+
+    def parse(self) -> dict[str, Any]:
+        """Parse the whole text."""
+        try:
+            return tomllib.loads(self.text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            message, _, position = str(error).partition(" (at ")
+            found = re.match(r"line (\d+)", position)
+            line = int(found[1]) if found else self.text.count("\n") + 1
+            raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
+
+    def error(self, key: tuple[str, ...], message: str) -> ConfigError:
+        """Make the error *message* about *key*, with file and line."""
+        return ConfigError(f"{self.path}:{self.line_of(key)}: {message}")
+
+    def check_keys(self, table: dict[str, Any], where: tuple[str, ...], known: list[str]) -> None:
+        """Raise ConfigError for the first key of *table* that is not *known*."""
+        for key in table:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                guess = f" (did you mean {close[0]}?)" if close else ""
+                name = ascii(".".join((*where, key)))[1:-1]
+                raise self.error((*where, key), f"unknown key {name}{guess}")
+
+    def line_of(self, key: tuple[str, ...]) -> int:
+        """
+        Return the first line of the statement that sets *key*.
+
+        tomllib tells no positions. But each statement (a table header or one key with its value) is TOML
+        of its own, so the text is cut into the shortest runs of lines that parse.
+        """
+        lines = self.text.splitlines()
+        table: tuple[str, ...] = ()
+        start = 0
+        for end in range(1, len(lines) + 1):
+            try:
+                statement = tomllib.loads("\n".join(lines[start:end]))
+            except (tomllib.TOMLDecodeError, RecursionError):
+                continue
+            if lines[start].lstrip().startswith("["):
+                table = _only_path(statement)
+                if table[: len(key)] == key:
+                    return start + 1
+            elif key[: len(table)] == table and _contains(statement, key[len(table) :]):
+                return start + 1
+            start = end
+        return 1
+
+
+def _only_path(header: Any) -> tuple[str, ...]:
+    """Return the names of a parsed table header, which has one name at each level."""
+    while isinstance(header, list):
+        header = header[0]
+    for name, value in header.items():
+        return (name, *_only_path(value))
+    return ()
+
+
+def _contains(value: Any, key: tuple[str, ...]) -> bool:
+    """Say whether *value* is, or holds, what *key* leads to."""
+    for name in key:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return bool(value) or bool(key)
+
+
+def _read(path: Path, *, required: bool) -> str:
+    if not required and not path.exists():
+        return ""
+    data = read_bounded(path, MAX_CONFIG_BYTES)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8") from error
+
+
+def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Mapping[str, str]) -> Any:
+    """Make the dataclass *kind* of *table*, with the environment over it."""
+    if not isinstance(table, dict):
+        raise source.error((name,), f"{name} must be a table")
+    keys = {_toml_key(item): item for item in fields(kind)}
+    source.check_keys(table, (name,), list(keys))
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        try:
+            values[keys[key].name] = keys[key].metadata["parse"](value, source.path.parent)
+        except UsageError as error:
+            raise source.error((name, key), f"{name}.{key}: {error.message}") from error
+    for item in keys.values():
+        variable = item.metadata["env"]
+        if environ.get(variable):
+            values[item.name] = _read_variable(item, variable, environ[variable])
+    return kind(**values)
+
+
+def _read_variable(item: Field[Any], variable: str, text: str) -> Any:
+    try:
+        return item.metadata["parse"](_EnvironmentText(text), Path())
+    except UsageError as error:
+        raise ConfigError(f"{variable}: {error.message}", hint=error.hint) from error
+
+
+def _toml_key(item: Field[Any]) -> str:
+    return item.name.replace("_", "-")
+
+
+def _default_name(root: Path) -> str:
+    """Return the directory's name in the alphabet of project names."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).lstrip(".-")
+    return name[: validate.MAX_NAME_BYTES] or "project"
