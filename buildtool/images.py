@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Prepares the builder image and the distroless base, for sites that cannot pull images.
+
+Both are made of Debian packages and loaded into the engine under fixed names. A
+label carries the digest of the recipe, so that an unchanged recipe is done at once
+and a changed one is prepared anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform as host
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildtool import debian, ocilayout
+from buildtool.debian import Archive, Package
+from buildtool.errors import EngineError, FileAccessError, ObjectFormatError, ToolMissingError, UsageError
+from buildtool.ocilayout import Layer, PlatformImage
+from buildtool.platforms import Platform, find_platform, host_platform
+from buildtool.process import Runner
+
+BUILDER_IMAGE = "buildtool.local/builder:trixie"
+BASE_IMAGE = "buildtool.local/base:trixie"
+RECIPE_LABEL = "org.buildtool.prepared"
+PLATFORMS_LABEL = "org.buildtool.platforms"
+DEFAULT_SUITE = "trixie"
+DEFAULT_ARCHITECTURES = ("amd64", "arm64")
+
+# Counted up when this code makes other images of the same packages.
+RECIPE_VERSION = 1
+# Newer times are set back to this one (the day trixie was released), older ones stay.
+EPOCH = 1754697600
+LARGE_TEMPORARY = "/var/tmp"  # /tmp is often memory; names below are made by mkdtemp
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSWD = """\
+root:x:0:0:root:/root:/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
+nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
+"""
+GROUP = "root:x:0:\ntty:x:5:\nstaff:x:50:\nnobody:x:65534:\nnonroot:x:65532:\n"
+NSSWITCH = "hosts: files dns\n"
+CA_SOURCES = "usr/share/ca-certificates/mozilla/"
+CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+# Package documentation except licences, and what only an interactive system reads.
+BASE_DROPPED = re.compile(
+    r"usr/share/doc/(?![^/]+/copyright$).+/.+|usr/share/(lintian|base-files|ca-certificates|bug|man|info)(/.*)?"
+    r"|etc/(update-motd\.d|ca-certificates|dpkg|default|profile\.d|skel)(/.*)?|usr/share/zoneinfo/(right|posix)(/.*)?"
+    r"|(usr/)?s?bin/.+|usr/lib/dpkg(/.*)?"
+)
+
+Report = Callable[[str], None]
+Members = dict[str, tuple[tarfile.TarInfo, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImages:
+    """
+    What the engine holds: *builder* and *base* references with their index digests.
+
+    *made* says whether this run made them; *platforms* are those the base has.
+    """
+
+    builder: str
+    builder_digest: str
+    base: str
+    base_digest: str
+    platforms: tuple[str, ...]
+    recipe: str
+    made: bool = False
+
+
+def recipe_digest(suite: str) -> str:
+    """Return the digest of everything that decides what the images of *suite* hold, except the archive's state."""
+    recipe = {
+        "version": RECIPE_VERSION,
+        "suite": suite,
+        "epoch": EPOCH,
+        "builder": [*debian.BUILDER_PACKAGES, *debian.CROSS_PACKAGES, debian.LIBGCC_DEV.get(suite)],
+        "base": [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, debian.TINI_PACKAGE],
+        "unused": [*debian.UNUSED, BASE_DROPPED.pattern],
+        "files": [PASSWD, GROUP, NSSWITCH, debian.PRECOMPILE],
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def find_prepared(
+    *, architectures: Sequence[str] = (), suite: str = DEFAULT_SUITE, runner: Runner | None = None
+) -> PreparedImages | None:
+    """
+    Return the prepared images if the engine has both, of this recipe, for all *architectures*.
+
+    Raises: EngineError when no engine answers; ToolMissingError without docker.
+    """
+    recipe = recipe_digest(suite)
+    wanted = {find_platform(name).oci for name in architectures}
+    found = _inspect_images((BUILDER_IMAGE, BASE_IMAGE), runner or Runner())
+    if len(found) != 2:  # builder and base
+        return None
+    labels = [image.get("Config", {}).get("Labels") or {} for image in found]
+    platforms = set(labels[1].get(PLATFORMS_LABEL, "").split())
+    if any(label.get(RECIPE_LABEL) != recipe for label in labels) or not wanted <= platforms:
+        return None
+    return PreparedImages(
+        builder=BUILDER_IMAGE,
+        builder_digest=found[0]["Id"],
+        base=BASE_IMAGE,
+        base_digest=found[1]["Id"],
+        platforms=tuple(sorted(platforms)),
+        recipe=recipe,
+    )
+
+
+def prepare_images(
+    *,
+    architectures: Sequence[str] = DEFAULT_ARCHITECTURES,
+    suite: str = DEFAULT_SUITE,
+    mirror: str | None = None,
+    force: bool = False,
+    report: Report = lambda _: None,
+    runner: Runner | None = None,
+) -> PreparedImages:
+    """
+    Make builder and base image in the engine for *architectures*, unless it has them.
+
+    Raises: UsageError, ConfigError, ToolMissingError, ToolFailedError, EngineError, FileAccessError.
+    """
+    runner = runner or Runner()
+    platforms = _order_platforms(architectures)
+    if not force:
+        prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite, runner=runner)
+        if prepared is not None:
+            return prepared
+    archive = debian.check_archive(suite, mirror)
+    with _work_directory() as work:
+        digests = _make_images(archive, platforms, work, report, runner)
+    return PreparedImages(
+        builder=BUILDER_IMAGE,
+        builder_digest=digests[BUILDER_IMAGE],
+        base=BASE_IMAGE,
+        base_digest=digests[BASE_IMAGE],
+        platforms=tuple(sorted(p.oci for p in platforms)),
+        recipe=recipe_digest(suite),
+        made=True,
+    )
+
+
+def _make_images(
+    archive: Archive, platforms: Sequence[Platform], work: Path, report: Report, runner: Runner
+) -> dict[str, str]:
+    debs = work / "debs"
+    debs.mkdir()
+    report(f"unpack Debian {archive.suite} packages ({', '.join(p.arch for p in platforms)})")
+    debian.make_builder_tree(
+        archive, [p.debian for p in platforms], tar=work / "root.tar", debs=debs, epoch=EPOCH, runner=runner
+    )
+    report("assemble the images")
+    packages = debian.read_packages(debs, runner)
+    labels = {
+        RECIPE_LABEL: recipe_digest(archive.suite),
+        PLATFORMS_LABEL: " ".join(sorted(p.oci for p in platforms)),
+    }
+    tini = _tini_layer(packages, platforms, runner)
+    builder = PlatformImage(
+        platform=platforms[0],
+        layers=(ocilayout.file_layer(work / "root.tar"), tini),
+        config={"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"], "Labels": labels},
+        created=EPOCH,
+    )
+    bases = [_base_image(packages, platform, labels, runner) for platform in platforms]
+    digests = ocilayout.write_archive(work / "images.tar", {BUILDER_IMAGE: [builder], BASE_IMAGE: bases})
+    (work / "root.tar").unlink()
+    report("load the images into the engine")
+    _load_archive(work / "images.tar", runner)
+    return {reference: f"sha256:{digest}" for reference, digest in digests.items()}
+
+
+def _base_image(
+    packages: Sequence[Package], platform: Platform, labels: dict[str, str], runner: Runner
+) -> PlatformImage:
+    return PlatformImage(
+        platform=platform,
+        layers=(_base_layer(packages, platform, runner),),
+        config={
+            "User": "65532:65532",
+            "WorkingDir": "/",
+            "Env": [f"PATH={SEARCH_PATH}", f"SSL_CERT_FILE=/{CA_BUNDLE}"],
+            "Labels": labels,
+        },
+        created=EPOCH,
+    )
+
+
+def _base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) -> Layer:
+    members: Members = {}
+    certificates = {}
+    wanted = {*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH}
+    for package in packages:
+        if package.name not in wanted or package.architecture not in ("all", platform.debian):
+            continue
+        for member, data in debian.read_members(package, runner):
+            if member.name.startswith(CA_SOURCES) and member.isfile():
+                certificates[member.name] = data
+            elif not BASE_DROPPED.fullmatch(member.name):
+                members[member.name] = (member, data)
+        # Scanners find the packages of an image without dpkg in this place.
+        _add_file(members, f"var/lib/dpkg/status.d/{package.name}", package.control)
+    _add_file(members, CA_BUNDLE, b"".join(data for _, data in sorted(certificates.items())))
+    for name, text in {"etc/passwd": PASSWD, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
+        _add_file(members, name, text.encode())
+    _add_directory(members, "home/nonroot", mode=0o700, owner=65532)
+    for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
+        _add_link(members, name, target)
+    return ocilayout.gzip_layer(_pack_members(members))
+
+
+def _tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runner: Runner) -> Layer:
+    """Pack tini-static of every platform, and the accounts that builds may name."""
+    members: Members = {}
+    for platform in platforms:
+        package = next((p for p in packages if (p.name, p.architecture) == ("tini", platform.debian)), None)
+        files = {m.name: data for m, data in debian.read_members(package, runner)} if package else {}
+        if "usr/bin/tini-static" not in files:
+            raise ObjectFormatError(f"the archive has no tini-static for {platform.debian}")
+        name = f"usr/lib/buildtool/tini/{platform.arch}/tini-static"
+        _add_file(members, name, files["usr/bin/tini-static"], mode=0o755)
+        _add_file(members, "usr/share/doc/tini/copyright", files.get("usr/share/doc/tini/copyright", b""))
+    _add_file(members, "etc/passwd", PASSWD.encode())
+    _add_file(members, "etc/group", GROUP.encode())
+    return ocilayout.gzip_layer(_pack_members(members))
+
+
+def _add_file(members: Members, name: str, data: bytes, *, mode: int = 0o644) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), mode, EPOCH
+    parent = name.rpartition("/")[0]
+    while parent and parent not in members:
+        _add_directory(members, parent)
+        parent = parent.rpartition("/")[0]
+    members[name] = (member, data)
+
+
+def _add_directory(members: Members, name: str, *, mode: int = 0o755, owner: int = 0) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.mtime = tarfile.DIRTYPE, mode, EPOCH
+    member.uid = member.gid = owner
+    members[name] = (member, b"")
+
+
+def _add_link(members: Members, name: str, target: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mtime = tarfile.SYMTYPE, target, EPOCH
+    members[name] = (member, b"")
+
+
+def _pack_members(members: Members) -> bytes:
+    """Write *members* by name, with numeric owners and bounded times: same packages, same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, (member, data) in sorted(members.items()):
+            if name.rstrip("/") in ("", "."):
+                continue
+            member.uname = member.gname = ""
+            member.mtime = min(int(member.mtime), EPOCH)
+            tar.addfile(member, io.BytesIO(data) if member.isfile() else None)
+    return buffer.getvalue()
+
+
+def _order_platforms(architectures: Sequence[str]) -> list[Platform]:
+    """Return the platforms, this machine's first: its programs run in the builder."""
+    own = host_platform(host.machine())
+    if own is None:
+        raise UsageError(f"images cannot be prepared on {host.machine()}")
+    wanted = {find_platform(name).arch for name in architectures} - {own.arch}
+    return [own, *(find_platform(arch) for arch in sorted(wanted))]
+
+
+@contextmanager
+def _work_directory() -> Iterator[Path]:
+    parent = os.environ.get("TMPDIR") or LARGE_TEMPORARY
+    try:
+        with tempfile.TemporaryDirectory(prefix="buildtool-images-", dir=parent) as name:
+            # mmdebstrap without root works as a mapped user that must be able to enter.
+            Path(name).chmod(0o755)
+            yield Path(name)
+    except OSError as error:
+        raise FileAccessError(f"{parent}: cannot make temporary files: {error.strerror}") from error
+
+
+def _inspect_images(references: Sequence[str], runner: Runner) -> list[dict[str, Any]]:
+    done = _docker(["image", "inspect", *references], runner)
+    if done is None:
+        return []
+    try:
+        found = json.loads(done)
+    except ValueError as error:
+        raise EngineError("docker image inspect did not print JSON") from error
+    return [image for image in found if isinstance(image, dict)]
+
+
+def _load_archive(path: Path, runner: Runner) -> None:
+    if _docker(["load", "--quiet", "--input", str(path)], runner) is None:
+        raise EngineError("the engine did not load the images")
+
+
+def _docker(arguments: Sequence[str], runner: Runner) -> bytes | None:
+    """Run docker; None says that it knows no such image."""
+    try:
+        done = runner.run(["docker", *arguments], check=False)
+    except ToolMissingError as error:
+        raise ToolMissingError(
+            "docker: not found", hint="install Docker with buildx; see buildtool doctor"
+        ) from error
+    if done.returncode == 0:
+        return done.stdout
+    message = done.stderr.decode(errors="replace").strip()
+    if re.search("no such image", message, re.IGNORECASE):
+        return None
+    if "no space left on device" in message:
+        raise EngineError("the engine's disk is full", detail=message)
+    raise EngineError(
+        f"docker {arguments[0]} failed: {message.splitlines()[-1] if message else 'no message'}",
+        hint="is the engine running? DOCKER_HOST names another one",
+    )
