@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_SIZE   16384
+#define LINE_TAIL   2	/* closing brace and newline */
+#define STRING_MAX  512 /* bytes of one string; each may become six */
+#define DIGEST_SIZE 32
+
+static bool human_lines;
+
+struct buffer {
+	char text[LINE_SIZE];
+	size_t size;
+};
+
+void log__set_human(bool human)
+{
+	human_lines = human;
+}
+
+int64_t log__clock(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 + 1;
+}
+
+__attribute__((format(printf, 2, 3))) static void add(struct buffer *b, const char *format, ...)
+{
+	size_t room = sizeof(b->text) - LINE_TAIL - b->size;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(b->text + b->size, room, format, args);
+	va_end(args);
+	if (n > 0)
+		b->size += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static void add_hex(struct buffer *b, const uint8_t *data)
+{
+	for (size_t i = 0; i < DIGEST_SIZE; i++)
+		add(b, "%02x", data[i]);
+}
+
+/* Names of files are bytes of anybody: what isn't printable ASCII must not reach a terminal. */
+static void add_text(struct buffer *b, const char *text)
+{
+	for (size_t i = 0; i < STRING_MAX && text[i]; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (!human_lines && (c == '"' || c == '\\'))
+			add(b, "\\%c", c);
+		else if (c >= 0x20 && c < 0x7f)
+			add(b, "%c", c);
+		else
+			add(b, "%s", human_lines ? "?" : "\\ufffd");
+	}
+}
+
+static void add_member(struct buffer *b, const char *name, const char *text)
+{
+	if (!text)
+		return;
+	add(b, ",\"%s\":\"", name);
+	add_text(b, text);
+	add(b, "\"");
+}
+
+static void add_digest(struct buffer *b, const char *name, const uint8_t *digest)
+{
+	if (!digest)
+		return;
+	add(b, ",\"%s\":\"", name);
+	add_hex(b, digest);
+	add(b, "\"");
+}
+
+static void add_key_ids(struct buffer *b, const struct log_line *line)
+{
+	if (!line->key_id_count)
+		return;
+	add(b, ",\"keyIds\":[");
+	for (size_t i = 0; i < line->key_id_count; i++) {
+		add(b, "%s\"", i ? "," : "");
+		add_hex(b, line->key_ids[i]);
+		add(b, "\"");
+	}
+	add(b, "]");
+}
+
+static void format_json(struct buffer *b, const struct log_line *line)
+{
+	char stamp[32] = "";
+	struct timespec t;
+	struct tm utc;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	if (gmtime_r(&t.tv_sec, &utc))
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc);
+	add(b, "{\"v\":1,\"time\":\"%s.%03dZ\"", stamp, (int)(t.tv_nsec / 1000000));
+	add_member(b, "event", line->event);
+	add_member(b, "object", line->object);
+	add_member(b, "program", line->program);
+	add_member(b, "target", line->target);
+	add_member(b, "decision", line->decision);
+	add_member(b, "reason", line->reason);
+	add_digest(b, "digest", line->digest);
+	add_key_ids(b, line);
+	add_digest(b, "policy", line->policy);
+	add_member(b, "platform", line->platform);
+	add_member(b, "message", line->message);
+	if (line->started)
+		add(b, ",\"durationUs\":%lld", (long long)(log__clock() - line->started));
+	b->text[b->size++] = '}';
+}
+
+static void add_word(struct buffer *b, const char *before, const char *text)
+{
+	if (!text)
+		return;
+	add(b, "%s", before);
+	add_text(b, text);
+}
+
+static void format_human(struct buffer *b, const struct log_line *line)
+{
+	add(b, "verify-and-load: %s", line->event);
+	add_word(b, " ", line->object);
+	add_word(b, " ", line->program);
+	add_word(b, " -> ", line->target);
+	add_word(b, ": ", line->decision);
+	add_word(b, ": ", line->reason);
+	add_word(b, ": ", line->message);
+}
+
+void log__write(const struct log_line *line)
+{
+	static struct buffer b;
+	ssize_t n;
+
+	b.size = 0;
+	if (human_lines)
+		format_human(&b, line);
+	else
+		format_json(&b, line);
+	b.text[b.size++] = '\n';
+	/* A reader that has gone away must not stop us. */
+	n = write(STDERR_FILENO, b.text, b.size);
+	(void)n;
+}
