@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two commands matter: `make demo` shows the whole chain, `make test` proves it. Both set up what they need.
+
+PYTHON := .venv/bin/python
+SOURCES := buildtool tests bench
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint setup clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup: ## install what is missing, start an engine if none answers
+	@tools/setup
+
+demo: setup ## build, sign, run and refuse, on a real engine and kernel
+	@tools/engine run tools/demo
+
+test: setup ## every test; TESTS=tests/unit for some
+	@tools/engine run $(PYTHON) -m pytest $(or $(TESTS),--cov)
+
+bench: setup ## measure and print ratios
+	@tools/engine run $(PYTHON) bench/run.py
+
+lint: ## formatting, types, layering, workflows
+	@tools/setup --no-engine
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports --no-cache
+	clang-format-19 --dry-run --Werror $(wildcard loader/*.c loader/*.h bpf/*.c bpf/*.h)
+	.venv/bin/zizmor --offline --quiet .github
+
+clean: ## remove what was built; the engine and its images stay (tools/engine stop ends it)
+	rm -rf build dist .coverage .pytest_cache .mypy_cache .ruff_cache .cache/demo
