@@ -3,8 +3,9 @@
  * Counts OPC UA messages that arrive at an interface: binary over TCP port 4840 (OPC 10000-6) and UADP over
  * UDP port 4840 (OPC 10000-14), per message type and size. It lets every packet pass and changes none.
  *
- * It keeps no state between packets: what a segment holds is judged from that segment alone. Offsets are numbers
- * and not pointers, because the kernel verifier lets only CAP_PERFMON subtract pointers.
+ * It keeps no state between packets: what a segment holds is judged from that segment alone. Headers are copied
+ * by a helper and not read through packet pointers: the kernel verifier wants CAP_PERFMON for pointer arithmetic with
+ * variable offsets, and the helper reads frames of several buffers too.
  */
 #include <linux/bpf.h>
 
@@ -63,34 +64,28 @@ static void count_message(enum opcua_count message, __u32 size)
 	count(message, size);
 }
 
-/* Returns the *size* bytes at the cursor, or NULL when the first buffer of the frame ends before. */
-static __always_inline void *peek(const struct cursor *at, __u32 size)
-{
-	void *header = (void *)(long)at->ctx->data + at->offset;
-
-	return header + size <= (void *)(long)at->ctx->data_end ? header : NULL;
-}
+/* Copies the header at the cursor; returns false when the frame ends before it does. */
+#define READ(at, header) (!bpf_xdp_load_bytes((at)->ctx, (at)->offset, &(header), sizeof(header)))
 
 static __always_inline int parse_ethernet(struct cursor *at)
 {
-	struct packet_eth *eth = peek(at, sizeof(*eth));
+	struct packet_eth eth;
 
-	if (!eth)
+	if (!READ(at, eth))
 		return OPCUA_PACKET_SHORT;
-	at->protocol = bpf_ntohs(eth->type);
-	at->offset += sizeof(*eth);
+	at->protocol = bpf_ntohs(eth.type);
+	at->offset += sizeof(eth);
 	for (int tags = 0; tags <= OPCUA_MAX_VLAN_TAGS; tags++) {
-		struct packet_vlan *vlan;
+		struct packet_vlan vlan;
 
 		if (at->protocol != PACKET_ETH_8021Q && at->protocol != PACKET_ETH_8021AD)
 			return STEP_ON;
 		if (tags == OPCUA_MAX_VLAN_TAGS)
 			break;
-		vlan = peek(at, sizeof(*vlan));
-		if (!vlan)
+		if (!READ(at, vlan))
 			return OPCUA_PACKET_SHORT;
-		at->protocol = bpf_ntohs(vlan->type);
-		at->offset += sizeof(*vlan);
+		at->protocol = bpf_ntohs(vlan.type);
+		at->offset += sizeof(vlan);
 	}
 	return OPCUA_PACKET_TOO_DEEP;
 }
@@ -98,19 +93,19 @@ static __always_inline int parse_ethernet(struct cursor *at)
 /* The IP header's length rules, not the frame's: short frames carry padding after the IP packet. */
 static __always_inline int parse_ipv4(struct cursor *at)
 {
-	struct packet_ipv4 *ip = peek(at, sizeof(*ip));
+	struct packet_ipv4 ip;
 	__u32 header, total;
 
-	if (!ip)
+	if (!READ(at, ip))
 		return OPCUA_PACKET_SHORT;
-	header = (ip->version_ihl & 0x0f) * 4;
-	total = bpf_ntohs(ip->total_length);
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || total < header)
+	header = (ip.version_ihl & 0x0f) * 4;
+	total = bpf_ntohs(ip.total_length);
+	if (ip.version_ihl >> 4 != 4 || header < sizeof(ip) || total < header)
 		return OPCUA_PACKET_MALFORMED;
-	if (bpf_ntohs(ip->fragment) & PACKET_IPV4_OFFSET_MASK)
+	if (bpf_ntohs(ip.fragment) & PACKET_IPV4_OFFSET_MASK)
 		return OPCUA_FRAGMENT;
-	at->fragmented = bpf_ntohs(ip->fragment) & PACKET_IPV4_MORE;
-	at->protocol = ip->protocol;
+	at->fragmented = bpf_ntohs(ip.fragment) & PACKET_IPV4_MORE;
+	at->protocol = ip.protocol;
 	at->end = at->offset + total;
 	at->offset += header;
 	return STEP_ON;
@@ -136,36 +131,36 @@ static __always_inline bool is_extension(__u32 protocol)
 
 static __always_inline int skip_extension(struct cursor *at)
 {
-	struct packet_ipv6_extension *extension = peek(at, sizeof(*extension));
-	__u32 length = sizeof(*extension);
+	struct packet_ipv6_extension extension;
+	__u32 length = sizeof(extension);
 
-	if (!extension)
+	if (!READ(at, extension))
 		return OPCUA_PACKET_SHORT;
 	if (at->protocol == PACKET_IP_FRAGMENT) {
-		if (bpf_ntohs(extension->fragment) & PACKET_IPV6_OFFSET_MASK)
+		if (bpf_ntohs(extension.fragment) & PACKET_IPV6_OFFSET_MASK)
 			return OPCUA_FRAGMENT;
-		at->fragmented = bpf_ntohs(extension->fragment) & PACKET_IPV6_MORE;
+		at->fragmented = bpf_ntohs(extension.fragment) & PACKET_IPV6_MORE;
 	} else if (at->protocol == PACKET_IP_AH) {
-		length += extension->length * 4;
+		length += extension.length * 4;
 	} else {
-		length += extension->length * 8;
+		length += extension.length * 8;
 	}
-	at->protocol = extension->next;
+	at->protocol = extension.next;
 	at->offset += length;
 	return at->offset <= at->end ? STEP_ON : OPCUA_PACKET_MALFORMED;
 }
 
 static __always_inline int parse_ipv6(struct cursor *at)
 {
-	struct packet_ipv6 *ip = peek(at, sizeof(*ip));
+	struct packet_ipv6 ip;
 
-	if (!ip)
+	if (!READ(at, ip))
 		return OPCUA_PACKET_SHORT;
-	if (ip->version_class >> 4 != 6)
+	if (ip.version_class >> 4 != 6)
 		return OPCUA_PACKET_MALFORMED;
-	at->protocol = ip->next;
-	at->offset += sizeof(*ip);
-	at->end = at->offset + bpf_ntohs(ip->payload_length);
+	at->protocol = ip.next;
+	at->offset += sizeof(ip);
+	at->end = at->offset + bpf_ntohs(ip.payload_length);
 	for (int headers = 0; headers <= OPCUA_MAX_IPV6_EXTENSIONS; headers++) {
 		int step;
 
@@ -264,15 +259,15 @@ static __always_inline __u32 count_one(struct xdp_md *ctx, __u32 offset, __u32 l
 
 static __always_inline int count_tcp(struct cursor *at)
 {
-	struct packet_tcp *tcp = peek(at, sizeof(*tcp));
+	struct packet_tcp tcp;
 	__u32 header, size;
 
-	if (!tcp)
+	if (!READ(at, tcp))
 		return OPCUA_PACKET_SHORT;
-	header = (tcp->offset >> 4) * 4;
-	if (header < sizeof(*tcp) || at->offset + header > at->end)
+	header = (tcp.offset >> 4) * 4;
+	if (header < sizeof(tcp) || at->offset + header > at->end)
 		return OPCUA_PACKET_MALFORMED;
-	if (!is_opcua(tcp->source, tcp->destination))
+	if (!is_opcua(tcp.source, tcp.destination))
 		return STEP_IGNORE;
 	at->offset += header;
 	for (int messages = 0; messages < OPCUA_MAX_MESSAGES; messages++) {
@@ -290,21 +285,21 @@ static __always_inline int count_tcp(struct cursor *at)
 
 static __always_inline int count_udp(struct cursor *at)
 {
-	struct packet_udp *udp = peek(at, sizeof(*udp));
+	struct packet_udp udp;
 	__u32 size;
 	__u8 flags;
 
-	if (!udp)
+	if (!READ(at, udp))
 		return OPCUA_PACKET_SHORT;
-	size = bpf_ntohs(udp->length);
-	if (size < sizeof(*udp) || at->offset + sizeof(*udp) > at->end)
+	size = bpf_ntohs(udp.length);
+	if (size < sizeof(udp) || at->offset + sizeof(udp) > at->end)
 		return OPCUA_PACKET_MALFORMED;
 	if (at->offset + size > at->end && !at->fragmented)
 		return OPCUA_PACKET_MALFORMED;
-	if (!is_opcua(udp->source, udp->destination))
+	if (!is_opcua(udp.source, udp.destination))
 		return STEP_IGNORE;
-	size -= sizeof(*udp);
-	at->offset += sizeof(*udp);
+	size -= sizeof(udp);
+	at->offset += sizeof(udp);
 	if (!size || at->offset >= at->end)
 		count(OPCUA_UADP_EMPTY, size);
 	else if (bpf_xdp_load_bytes(at->ctx, at->offset, &flags, sizeof(flags)))

@@ -45,9 +45,13 @@ static void count(__u32 what)
 		count__add(total, 1);
 }
 
-static void count_wait(__u32 ifindex, __u64 wait_ns)
+static void count_wait(struct net_device *dev, __u64 wait_ns)
 {
-	struct tx_slot key = { .ifindex = ifindex, .slot = count__log2(wait_ns) };
+	struct tx_slot key = {
+		.netns = dev->nd_net.net->ns.inum,
+		.ifindex = dev->ifindex,
+		.slot = count__log2(wait_ns),
+	};
 	__u64 *packets = bpf_map_lookup_elem(&tx_histogram, &key);
 	__u64 none = 0;
 
@@ -66,7 +70,7 @@ SEC("tp_btf/net_dev_queue")
 int tx_queue(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
-	struct tx_start start = { .time_ns = bpf_ktime_get_ns(), .ifindex = skb->dev->ifindex };
+	struct tx_start start = { .time_ns = bpf_ktime_get_ns(), .device = (__u64)skb->dev };
 	__u64 key = ctx[0];
 
 	if (bpf_map_update_elem(&tx_in_flight, &key, &start, BPF_NOEXIST)) {
@@ -83,12 +87,11 @@ int tx_start(__u64 *ctx)
 	struct net_device *dev = (void *)ctx[1];
 	__u64 now = bpf_ktime_get_ns();
 	__u64 key = ctx[0];
-	__u32 ifindex = dev->ifindex;
 	struct tx_start *start = bpf_map_lookup_elem(&tx_in_flight, &key);
 
 	/* Another device: a stale start of a packet that had this address before. */
-	if (start && start->ifindex == ifindex) {
-		count_wait(ifindex, now - start->time_ns);
+	if (start && start->device == (__u64)dev) {
+		count_wait(dev, now - start->time_ns);
 		count(TX_SENT);
 	} else {
 		count(start ? TX_LOST : TX_UNMATCHED);

@@ -11,6 +11,7 @@
 
 /* Key of tx_histogram: slot n counts packets that waited 2^n to 2^(n+1) - 1 ns. Its value is a __u64, per CPU. */
 struct tx_slot {
+	__u32 netns; /* inode number of the network namespace: interface indexes repeat between them */
 	__u32 ifindex;
 	__u32 slot;
 };
@@ -18,8 +19,7 @@ struct tx_slot {
 /* Value of tx_in_flight; its key is the address of the packet's struct sk_buff. */
 struct tx_start {
 	__u64 time_ns;
-	__u32 ifindex;
-	__u32 reserved;
+	__u64 device; /* address of its struct net_device */
 };
 
 /* Keys of tx_totals; the values are __u64, per CPU. */
