@@ -92,7 +92,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """An unpacked package: *name*, Debian *architecture* (or "all"), its *control* text and *path* of the .deb."""
+    """A package file: *name*, Debian *architecture* (or "all"), *control* text, *path* of the .deb."""
 
     name: str
     architecture: str
@@ -100,20 +100,28 @@ class Package:
     path: Path
 
 
-def check_archive(suite: str, mirror: str | None) -> Archive:
+def check_options(suite: str, mirror: str | None) -> None:
     """
-    Return the archive to use; without *mirror* the one this machine's apt uses.
+    Refuse what cannot be an archive, without looking for one.
 
     Raises: ConfigError.
     """
     if suite not in LIBGCC_DEV:
         raise ConfigError(f"unknown suite {suite!r}", hint="choose from " + ", ".join(LIBGCC_DEV))
-    if mirror is None:
-        mirror = find_system_mirror()
-    if not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
+    if mirror is not None and not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
         raise ConfigError(
             f"{mirror!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
         )
+
+
+def find_archive(suite: str, mirror: str | None) -> Archive:
+    """
+    Return the archive to use; without *mirror* the one this machine's apt uses.
+
+    Raises: ConfigError.
+    """
+    mirror = mirror or find_system_mirror()
+    check_options(suite, mirror)
     return Archive(suite=suite, mirror=mirror)
 
 

@@ -41,10 +41,10 @@ DEFAULT_ARCHITECTURES = ("amd64", "arm64")
 RECIPE_VERSION = 1
 # Newer times are set back to this one (the day trixie was released), older ones stay.
 EPOCH = 1754697600
-LARGE_TEMPORARY = "/var/tmp"  # /tmp is often memory; names below are made by mkdtemp
+LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PASSWD = """\
+ACCOUNTS = """\
 root:x:0:0:root:/root:/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
 nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
@@ -82,7 +82,7 @@ class PreparedImages:
 
 
 def recipe_digest(suite: str) -> str:
-    """Return the digest of everything that decides what the images of *suite* hold, except the archive's state."""
+    """Return the digest of all that decides what the images of *suite* hold, except the archive's state."""
     recipe = {
         "version": RECIPE_VERSION,
         "suite": suite,
@@ -90,7 +90,7 @@ def recipe_digest(suite: str) -> str:
         "builder": [*debian.BUILDER_PACKAGES, *debian.CROSS_PACKAGES, debian.LIBGCC_DEV.get(suite)],
         "base": [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, debian.TINI_PACKAGE],
         "unused": [*debian.UNUSED, BASE_DROPPED.pattern],
-        "files": [PASSWD, GROUP, NSSWITCH, debian.PRECOMPILE],
+        "files": [ACCOUNTS, GROUP, NSSWITCH, debian.PRECOMPILE],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
@@ -138,11 +138,12 @@ def prepare_images(
     """
     runner = runner or Runner()
     platforms = _order_platforms(architectures)
-    if not force:
-        prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite, runner=runner)
-        if prepared is not None:
-            return prepared
-    archive = debian.check_archive(suite, mirror)
+    debian.check_options(suite, mirror)
+    # Asked also when the answer does not matter: an engine that is missing is told before the long part.
+    prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite, runner=runner)
+    if prepared is not None and not force:
+        return prepared
+    archive = debian.find_archive(suite, mirror)
     with _work_directory() as work:
         digests = _make_images(archive, platforms, work, report, runner)
     return PreparedImages(
@@ -217,7 +218,7 @@ def _base_layer(packages: Sequence[Package], platform: Platform, runner: Runner)
         # Scanners find the packages of an image without dpkg in this place.
         _add_file(members, f"var/lib/dpkg/status.d/{package.name}", package.control)
     _add_file(members, CA_BUNDLE, b"".join(data for _, data in sorted(certificates.items())))
-    for name, text in {"etc/passwd": PASSWD, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
+    for name, text in {"etc/passwd": ACCOUNTS, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
         _add_file(members, name, text.encode())
     _add_directory(members, "home/nonroot", mode=0o700, owner=65532)
     for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
@@ -236,7 +237,7 @@ def _tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runn
         name = f"usr/lib/buildtool/tini/{platform.arch}/tini-static"
         _add_file(members, name, files["usr/bin/tini-static"], mode=0o755)
         _add_file(members, "usr/share/doc/tini/copyright", files.get("usr/share/doc/tini/copyright", b""))
-    _add_file(members, "etc/passwd", PASSWD.encode())
+    _add_file(members, "etc/passwd", ACCOUNTS.encode())
     _add_file(members, "etc/group", GROUP.encode())
     return ocilayout.gzip_layer(_pack_members(members))
 

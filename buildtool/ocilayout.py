@@ -105,7 +105,9 @@ def gzip_layer(tar: bytes) -> Layer:
 
 def write_archive(path: Path, images: Mapping[str, Sequence[PlatformImage]]) -> dict[str, Digest]:
     """
-    Write an OCI archive of *images* (reference: its platforms) to *path*; return each reference's index digest.
+    Write an OCI archive of *images* (reference: its platforms) to *path*.
+
+    Returns each reference's index digest.
 
     Raises: FileAccessError.
     """

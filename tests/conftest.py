@@ -71,7 +71,9 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 def _idle_tiers(config: pytest.Config) -> list[str]:
     """Name the tiers of which a whole run in CI ran no test at all."""
     option = config.option
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.markexpr)
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (
+        option.keyword or option.markexpr
+    )
     if not (IN_CI and whole) or option.collectonly:
         return []
     return [tier for tier in TIERS if tier not in _ran]
@@ -103,12 +105,14 @@ def _isolate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _run_engine_tool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(TOP / "tools/engine"), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(TOP / "tools/engine"), *arguments], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
-    """A running Docker engine with BuildKit, named by DOCKER_HOST in os.environ; its version."""
+    """Give a running Docker engine with BuildKit, named by DOCKER_HOST in os.environ; its version."""
     was_running = _run_engine_tool("status").returncode == 0
     script = f'settings=$("{TOP}/tools/engine" use) && eval "$settings" && env -0'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
@@ -128,7 +132,7 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def prepared_images(engine: str) -> object:
-    """The PreparedImages of the engine, for amd64 and arm64."""
+    """Give the PreparedImages of the engine, for amd64 and arm64."""
     assert engine
     from buildtool.images import prepare_images
 
@@ -137,7 +141,7 @@ def prepared_images(engine: str) -> object:
 
 @pytest.fixture(scope="session")
 def clang() -> Path:
-    """The newest clang of this machine."""
+    """Find the newest clang of this machine."""
     for name in ("clang-22", "clang-21", "clang-20", "clang-19", "clang"):
         if found := shutil.which(name):
             return Path(found)

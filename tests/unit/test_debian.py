@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where packages come from, and what a failing mmdebstrap says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildtool import debian
+from buildtool.errors import BuildtoolError, ConfigError, ToolFailedError, ToolMissingError
+from buildtool.process import Completed, Runner
+
+DEB822 = """\
+Types: deb
+URIs: http://mirror.test/debian-security
+Suites: bookworm-security
+
+Types: deb
+# URIs: http://commented.test/debian
+URIs: http://mirror.test/debian/
+Suites: bookworm bookworm-updates
+"""
+ARCHIVE = debian.Archive(suite="trixie", mirror="http://mirror.test/debian")
+
+
+def make_apt(directory: Path, *, name: str, text: str, system: str = "debian") -> tuple[Path, Path]:
+    """Lay out the files of a machine and return its /etc/apt and os-release."""
+    path = directory / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    (directory / "os-release").write_text(f'NAME="x"\nID={system}\n')
+    return directory, directory / "os-release"
+
+
+class FailingRunner(Runner):
+    """Stands for an mmdebstrap that fails with a message that cannot be made to order."""
+
+    message = b""
+
+    def run(self, argv: object, **_: object) -> Completed:
+        """Fail as told."""
+        return Completed(returncode=1, stdout=b"", stderr=self.message)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mirror"),
+    [
+        ("apt/sources.list.d/debian.sources", DEB822, "http://mirror.test/debian/"),
+        (
+            "apt/sources.list",
+            "deb [arch=amd64] http://one.test/debian bookworm main",
+            "http://one.test/debian",
+        ),
+        ("apt/sources.list.d/x.list", "deb http://two.test/debian trixie main", "http://two.test/debian"),
+    ],
+)
+def test_the_mirror_is_the_one_of_apt(tmp_path: Path, name: str, text: str, mirror: str) -> None:
+    """Both formats are read, and neither security nor foreign archives are taken for the mirror."""
+    _, release = make_apt(tmp_path, name=name, text=text)
+    assert debian.find_system_mirror(tmp_path / "apt", release) == mirror
+
+
+@pytest.mark.parametrize(
+    ("text", "system", "message"),
+    [
+        ("deb http://foreign.test/apt stable main", "debian", "name no Debian mirror"),
+        ("deb http://one.test/debian trixie main", "ubuntu", "not a Debian system"),
+    ],
+)
+def test_without_a_mirror_the_option_is_named(tmp_path: Path, text: str, system: str, message: str) -> None:
+    """Another distribution's archive is never tried."""
+    _, release = make_apt(tmp_path, name="apt/sources.list", text=text, system=system)
+    with pytest.raises(ConfigError, match=message) as caught:
+        debian.find_system_mirror(tmp_path / "apt", release)
+    assert caught.value.hint == "name one with --mirror URI"
+
+
+@pytest.mark.parametrize("mirror", ["ftp://x/debian", "http://x/a b", "http://x/\ndeb", "-oAPT::x=y", ""])
+def test_a_mirror_is_a_uri_and_nothing_else(mirror: str) -> None:
+    """It is written into apt's sources and handed to a program."""
+    with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
+        debian.check_options("trixie", mirror)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "message"),
+    [
+        (b"I: x\ntar: write: No space left on device\n", "the disk is full"),
+        (
+            b"E: Failed to fetch http://x Could not resolve 'x'\n",
+            "no packages from http://mirror.test/debian",
+        ),
+        (b"E: something else\n", "could not make the builder image"),
+    ],
+)
+def test_a_failure_names_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: bytes, message: str
+) -> None:
+    """The tool's own last lines are kept as the detail."""
+    monkeypatch.setattr(FailingRunner, "message", stderr)
+    with pytest.raises(ToolFailedError, match=message) as caught:
+        make_tree(tmp_path, FailingRunner())
+    assert caught.value.detail == stderr.decode().strip().splitlines()[-1]
+
+
+def test_a_machine_without_mmdebstrap_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint is a command."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissingError, match="mmdebstrap: not found") as caught:
+        make_tree(tmp_path, Runner())
+    assert caught.value.hint == "apt-get install mmdebstrap"
+
+
+def test_what_is_not_a_package_is_an_error(tmp_path: Path) -> None:
+    """dpkg-deb decides, and its failure is ours."""
+    path = tmp_path / "x.deb"
+    path.write_bytes(b"!<arch>\nnothing")
+    package = debian.Package(name="x", architecture="all", control=b"", path=path)
+    with pytest.raises(BuildtoolError):
+        list(debian.read_members(package, Runner()))
+
+
+def make_tree(directory: Path, runner: Runner) -> None:
+    """Ask for a builder tree that is not going to be made."""
+    debian.make_builder_tree(
+        ARCHIVE, ["amd64"], tar=directory / "root.tar", debs=directory, epoch=0, runner=runner
+    )
