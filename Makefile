@@ -25,12 +25,7 @@ bench: setup ## measure and print ratios
 
 lint: ## formatting, types, layering, workflows
 	@tools/setup --no-engine
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
-	.venv/bin/lint-imports --no-cache
-	clang-format-19 --dry-run --Werror $(wildcard loader/*.c loader/*.h bpf/*.c bpf/*.h)
-	.venv/bin/zizmor --offline --quiet .github
+	@tools/lint
 
 clean: ## remove what was built; the engine and its images stay (tools/engine stop ends it)
 	rm -rf build dist .coverage .pytest_cache .mypy_cache .ruff_cache .cache/demo
