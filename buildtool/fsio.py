@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from buildtool.errors import FileAccessError
@@ -61,6 +63,52 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = 
             Path(temporary).unlink(missing_ok=True)
 
 
+def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> None:
+    """
+    Write all *files* or, as far as a file system allows, none: all bytes are on disk before the first rename.
+
+    A file that is replaced keeps its mode. Without *replace* an existing path is an error.
+
+    Raises: FileAccessError.
+    """
+    pending: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, data in files.items():
+            if not replace and path.exists():
+                raise FileExistsError
+            pending[path] = _write_temporary(path, data)
+        for path in files:
+            if replace:
+                os.replace(pending[path], path)
+                del pending[path]
+            else:
+                os.link(pending[path], path)
+    except FileExistsError as error:
+        raise FileAccessError(f"{path}: already exists", hint="choose another name or remove it") from error
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {_reason(error)}") from error
+    finally:
+        for temporary in pending.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    """Write *data* to a file beside *path*, with the mode of *path* when that exists, and to the disk."""
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
 def make_directory(path: Path) -> None:
     """
     Make *path* and its parents where they are missing.
@@ -71,6 +119,26 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileAccessError(f"{path}: cannot make directory: {_reason(error)}") from error
+
+
+@contextmanager
+def made_directories(paths: Sequence[Path]) -> Iterator[None]:
+    """
+    Make *paths* and their parents for the time of a job; when it fails, those that are new and empty go again.
+
+    Raises: FileAccessError.
+    """
+    new: list[Path] = []
+    try:
+        for path in paths:
+            new += [place for place in (path, *path.parents) if not place.exists() and place not in new]
+            make_directory(path)
+        yield
+    except BaseException:
+        for place in sorted(new, reverse=True):
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+BTF, as far as map definitions need it (kernel documentation, bpf/btf.rst).
+
+libbpf's macros encode a map as a struct: `__uint(name, N)` is a pointer to an
+array of N elements, `__type(name, T)` a pointer to T.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from buildtool.errors import ObjectFormatError
+
+_MAGIC = 0xEB9F
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT = range(9, 17)
+_DECL_TAG, _TYPE_TAG, _ENUM64 = range(17, 20)
+_SIZED = frozenset((_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _DATASEC, _ENUM64))
+_TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
+# Bytes after the 12 common ones: (fixed, for each of vlen).
+_EXTRA = {
+    _INT: (4, 0),
+    _ARRAY: (12, 0),
+    _STRUCT: (0, 12),
+    _UNION: (0, 12),
+    _ENUM: (0, 8),
+    _FUNC_PROTO: (0, 8),
+    _VAR: (4, 0),
+    _DATASEC: (0, 12),
+    _DECL_TAG: (4, 0),
+    _ENUM64: (0, 12),
+}
+_MAX_CHAIN = 32
+_POINTER_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfMember:
+    """A member of a struct: its *name* and the *type* number."""
+
+    name: str
+    type: int
+
+
+class Btf:
+    """The types of one `.BTF` section, found by number, decoded when asked for."""
+
+    def __init__(self, data: bytes, order: str) -> None:
+        """
+        Index the types of *data*, in byte *order* `<` or `>`.
+
+        Raises: ObjectFormatError.
+        """
+        self._order = order
+        try:
+            magic, version, _, header, type_at, type_size, names_at, names_size = struct.unpack_from(
+                f"{order}HBBIIIII", data
+            )
+            if magic != _MAGIC or version != 1:
+                raise ObjectFormatError("BTF of an unknown version")
+            self._types = data[header + type_at : header + type_at + type_size]
+            self._names = data[header + names_at : header + names_at + names_size]
+            self._offsets = [0, *self._index()]
+        except struct.error as error:
+            raise ObjectFormatError("damaged BTF") from error
+
+    def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
+        """
+        Return name and type number of each variable that lies in ELF *section*.
+
+        Raises: ObjectFormatError.
+        """
+        for number in range(1, len(self._offsets)):
+            name, kind, vlen, _ = self._head(number)
+            if kind == _DATASEC and self._name(name) == section:
+                return tuple(self._variable(entry[0]) for entry in self._entries(number, vlen))
+        return ()
+
+    def members(self, number: int) -> tuple[BtfMember, ...]:
+        """
+        Return the members of struct type *number*, typedefs resolved.
+
+        Raises: ObjectFormatError.
+        """
+        number = self._resolve(number)
+        _, kind, vlen, _ = self._head(number)
+        if kind != _STRUCT:
+            raise ObjectFormatError("BTF: a map that is not a struct")
+        entries = self._entries(number, vlen)
+        return tuple(BtfMember(name=self._name(name), type=member) for name, member, _ in entries)
+
+    def encoded_integer(self, number: int) -> int:
+        """
+        Return the number that type *number* encodes: `__uint` or `__ulong`.
+
+        Raises: ObjectFormatError.
+        """
+        number = self._resolve(number)
+        _, kind, _, value = self._head(number)
+        if kind == _ENUM:
+            return self._read(number, 2)[1]
+        if kind == _ENUM64:
+            _, low, high = self._read(number, 3)
+            return low | high << 32
+        if kind != _PTR:
+            raise ObjectFormatError("BTF: not an integer of a map")
+        return self._array(self._resolve(value))[1]
+
+    def pointed_size(self, number: int) -> int:
+        """
+        Return the size of what pointer type *number* points to: `__type`.
+
+        Raises: ObjectFormatError.
+        """
+        _, kind, _, target = self._head(self._resolve(number))
+        if kind != _PTR:
+            raise ObjectFormatError("BTF: not a type of a map")
+        return self.size(target)
+
+    def size(self, number: int) -> int:
+        """
+        Return the size of type *number* in bytes.
+
+        Raises: ObjectFormatError.
+        """
+        count = 1
+        for _ in range(_MAX_CHAIN):
+            number = self._resolve(number)
+            _, kind, _, size = self._head(number)
+            if kind in _SIZED:
+                return count * size
+            if kind == _PTR:
+                return count * _POINTER_BYTES
+            number, elements = self._array(number)
+            count *= elements
+        raise ObjectFormatError("BTF: types nested too deep")
+
+    def _index(self) -> Iterator[int]:
+        at, end = 0, len(self._types)
+        unpack = struct.Struct(f"{self._order}II").unpack_from
+        while at < end:
+            yield at
+            info = unpack(self._types, at)[1]
+            fixed, each = _EXTRA.get(info >> 24 & 0x1F, (0, 0))
+            at += 12 + fixed + each * (info & 0xFFFF)
+
+    def _head(self, number: int) -> tuple[int, int, int, int]:
+        """Return name offset, kind, vlen and the size or type of type *number*."""
+        if not 0 < number < len(self._offsets):
+            raise ObjectFormatError("BTF: no such type")
+        try:
+            name, info, value = struct.unpack_from(f"{self._order}III", self._types, self._offsets[number])
+        except struct.error as error:
+            raise ObjectFormatError("damaged BTF") from error
+        return name, info >> 24 & 0x1F, info & 0xFFFF, value
+
+    def _resolve(self, number: int) -> int:
+        for _ in range(_MAX_CHAIN):
+            _, kind, _, value = self._head(number)
+            if kind not in _TRANSPARENT:
+                return number
+            number = value
+        raise ObjectFormatError("BTF: types nested too deep")
+
+    def _array(self, number: int) -> tuple[int, int]:
+        """Return element type and count of array type *number*."""
+        if self._head(number)[1] != _ARRAY:
+            raise ObjectFormatError("BTF: not a type with a size")
+        element, _, count = self._read(number, 3)
+        return element, count
+
+    def _entries(self, number: int, vlen: int) -> Iterator[tuple[int, ...]]:
+        """Yield the three words of each member of type *number*."""
+        words = iter(self._read(number, 3 * vlen))
+        return zip(words, words, words, strict=True)
+
+    def _read(self, number: int, count: int) -> tuple[int, ...]:
+        """Return *count* words that follow the head of type *number*."""
+        try:
+            return struct.unpack_from(f"{self._order}{count}I", self._types, self._offsets[number] + 12)
+        except struct.error as error:
+            raise ObjectFormatError("damaged BTF") from error
+
+    def _variable(self, number: int) -> tuple[str, int]:
+        name, kind, _, target = self._head(number)
+        if kind != _VAR:
+            raise ObjectFormatError("BTF: not a variable")
+        return self._name(name), target
+
+    def _name(self, offset: int) -> str:
+        end = self._names.find(0, offset)
+        if end < 0:
+            raise ObjectFormatError("damaged BTF")
+        return self._names[offset:end].decode("utf-8", "replace")

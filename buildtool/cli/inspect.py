@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool inspect`: show what an object or an image carries."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from buildtool import inspection
+from buildtool.cli import inspectview
+from buildtool.cli.options import json_option
+from buildtool.cli.output import print_json, say
+from buildtool.dsse import envelope_json
+from buildtool.errors import ObjectFormatError
+from buildtool.fsio import write_atomic
+from buildtool.trust import load_trust
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("inspect")
+@click.argument("target", metavar="OBJECT|IMAGE")
+@click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
+@click.option("--subject-file", type=_PATH, help="Write the file whose SHA-256 the statement names.")
+@click.option("--trust", multiple=True, type=_PATH, help="Also verify with these keys or this policy.")
+@json_option
+def command(
+    *, target: str, envelope: bool, subject_file: Path | None, trust: tuple[Path, ...], as_json: bool
+) -> None:
+    """Show what an OBJECT file, or an IMAGE of the engine, carries."""
+    view = inspectview.View(trust=load_trust(trust) if trust else None, now=int(time.time()))
+    if not envelope and subject_file is None and not inspection.is_file_name(target):
+        image = inspection.inspect_image(target)
+        value, lines = view.image_json(image), view.image_lines(image)
+    else:
+        try:
+            data = inspection.read_object(Path(target))
+            if envelope or subject_file is not None:
+                return _export(data, subject_file, envelope=envelope)
+            report = inspection.inspect_object(Path(target).name, data)
+        except ObjectFormatError as error:
+            raise ObjectFormatError(f"{target}: {error.message}", hint=error.hint) from error
+        value, lines = view.object_json(report, data), view.object_lines(report, data)
+    if as_json:
+        return print_json(value)
+    return click.echo("\n".join(lines))
+
+
+def _export(data: bytes, subject_file: Path | None, *, envelope: bool) -> None:
+    """Write and print what other tools verify; nothing when the record cannot be read."""
+    text = envelope_json(inspection.signature_record(data))
+    if subject_file is not None:
+        write_atomic(subject_file, inspection.subject_file(data), replace=False)
+        say(f"wrote {subject_file}")
+    if envelope:
+        click.echo(text)

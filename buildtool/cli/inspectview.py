@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `inspect` shows objects and images: as JSON and as lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from buildtool.dsse import envelope_json
+from buildtool.errors import ObjectFormatError, RefusedError
+from buildtool.inspection import ImageReport, ObjectReport, inspect_object
+from buildtool.strictjson import format_time
+from buildtool.trust import TrustStore
+from buildtool.verify import verify_object
+
+_NOT_CHECKED = "not checked (--trust checks them)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Shows reports; with *trust* it verifies too, at the time *now*, for any platform."""
+
+    trust: TrustStore | None
+    now: int
+
+    def object_json(self, report: ObjectReport, data: bytes) -> dict[str, Any]:
+        """Return the report of one object as JSON."""
+        signers = [entry.key_id.hex() for entry in report.record.signatures] if report.record else []
+        return {
+            "name": report.name,
+            "size": report.size,
+            "byteOrder": report.byte_order,
+            "sha256": report.digest,
+            "digestMatches": report.digest_matches,
+            "signers": signers,
+            "statement": json.loads(report.record.statement) if report.record and report.statement else None,
+            "envelope": json.loads(envelope_json(report.record)) if report.record else None,
+            "contents": asdict(report.contents) if report.contents else None,
+            "problem": report.problem,
+            "verification": self._verify(data),
+        }
+
+    def object_lines(self, report: ObjectReport, data: bytes) -> list[str]:
+        """Return the report of one object for people."""
+        return list(_align(self._object_rows(report, data)))
+
+    def image_json(self, image: ImageReport) -> dict[str, Any]:
+        """Return the report of an image as JSON."""
+        return {
+            "image": image.reference,
+            "id": image.digest,
+            "platform": image.platform,
+            "labels": image.labels,
+            "objects": [self._image_object(name, data) for name, data in image.objects],
+        }
+
+    def image_lines(self, image: ImageReport) -> list[str]:
+        """Return the report of an image for people."""
+        rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
+        rows += [("label", f"{key}={_clean(value)}") for key, value in sorted(image.labels.items())]
+        lines = list(_align(rows))
+        for name, data in image.objects:
+            try:
+                lines += ["", *self.object_lines(inspect_object(name, data), data)]
+            except ObjectFormatError as error:
+                lines += ["", f"object      {_clean(name)}: {error.message}"]
+        return lines
+
+    def _image_object(self, name: str, data: bytes) -> dict[str, Any]:
+        try:
+            return self.object_json(inspect_object(name, data), data)
+        except ObjectFormatError as error:
+            return {"name": name, "size": len(data), "problem": error.message}
+
+    def _verify(self, data: bytes) -> dict[str, Any] | None:
+        if self.trust is None:
+            return None
+        try:
+            verified = verify_object(data, self.trust, platform=None, now=self.now)
+        except RefusedError as error:
+            return {"decision": "refused", "reason": error.reason, "message": error.message}
+        return {"decision": "accepted", "keyIds": list(verified.key_ids)}
+
+    def _object_rows(self, report: ObjectReport, data: bytes) -> Iterator[tuple[str, str]]:
+        yield "object", _clean(report.name)
+        yield "size", f"{report.size} bytes, {report.byte_order}-endian"
+        yield "sha256", report.digest
+        if report.problem:
+            yield "malformed", report.problem
+        if report.contents:
+            for program in report.contents.programs:
+                yield "program", _clean(f"{program.name}  {program.type}  SEC({program.section})")
+            for item in report.contents.maps:
+                sizes = f"key {item.key_size}  value {item.value_size}  entries {item.max_entries}"
+                yield "map", _clean(f"{item.name}  {item.type}  {sizes}")
+            yield "helpers", " ".join(map(str, report.contents.helpers)) or "none"
+            yield "kfuncs", _clean(" ".join(report.contents.kfuncs)) or "none"
+            yield "license", _clean(report.contents.license) or "none"
+        yield from self._statement_rows(report)
+        if report.record is None:
+            yield "signatures", "none" if report.problem is None else "none that can be read"
+            return
+        for entry in report.record.signatures:
+            yield "signer", entry.key_id.hex()
+        verification = self._verify(data)
+        if verification is None:
+            yield "signatures", _NOT_CHECKED
+        elif "reason" in verification:
+            yield "refused", f"{verification['reason']}: {verification['message']}"
+        else:
+            yield "accepted", "by key " + " ".join(verification["keyIds"])
+
+    def _statement_rows(self, report: ObjectReport) -> Iterator[tuple[str, str]]:
+        statement = report.statement
+        if statement is None:
+            return
+        yield "claims", "of the signed statement:"
+        yield "  digest", "this file's" if report.digest_matches else f"{statement.digest}, NOT this file's"
+        yield "  name", statement.name
+        yield "  project", statement.project
+        yield "  version", f"{statement.version}  release {_clean(statement.release)}"
+        yield "  platform", _clean(statement.platform)
+        yield "  created", format_time(statement.created)
+        if statement.not_after is not None:
+            yield "  not after", format_time(statement.not_after)
+        if statement.toolchain:
+            yield "  compiler", _clean(statement.toolchain.compiler)
+        if statement.source:
+            yield "  source", _clean(f"{statement.source.path}  sha256 {statement.source.sha256}")
+
+
+def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:
+    for name, value in rows:
+        yield f"{name:<11} {value}"
+
+
+def _clean(text: str) -> str:
+    """Return *text* without what could drive a terminal: it comes from a file nobody has vouched for."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

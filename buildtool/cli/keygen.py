@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool keygen`: a new signing key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from buildtool.cli.keyfile import read_passphrase
+from buildtool.cli.options import checked, json_option
+from buildtool.cli.output import print_json, say
+from buildtool.keys import generate_key, save_key
+from buildtool.validate import check_object_name
+
+
+@click.command("keygen")
+@click.argument("name", callback=checked(check_object_name))
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), default="keys", show_default=True, help="Where to."
+)
+@click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase to encrypt the key with.")
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    help="Encrypt with the first line of this file; default: BUILDTOOL_KEY_PASSPHRASE, when it is set.",
+)
+@json_option
+def command(*, name: str, directory: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
+    """Make an Ed25519 signing key NAME.pem and its public half NAME.pub; print the key id."""
+    passphrase = read_passphrase(passphrase_file)
+    if ask:
+        text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        passphrase = text.encode()
+    key = generate_key()
+    private, public = save_key(key, name, directory, passphrase)
+    if as_json:
+        print_json({"keyId": key.key_id, "private": str(private), "public": str(public)})
+        return
+    click.echo(key.key_id)
+    say(f"{private} signs: keep it secret{'' if passphrase else ', it has no passphrase'}")
+    say(f"{public} verifies: give it to everyone")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool verify`: check signed objects against a trust store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.options import checked, json_option
+from buildtool.cli.output import print_json
+from buildtool.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
+from buildtool.platforms import Platform, find_platform
+from buildtool.trust import load_trust
+from buildtool.verify import Verdict, verify_files
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("verify")
+@click.argument("objects", nargs=-1, required=True, type=_PATH, metavar="OBJECT...")
+@click.option("--trust", multiple=True, required=True, type=_PATH, help="Public key, directory or policy.")
+@click.option("--platform", "--arch", callback=checked(find_platform), help="Refuse objects for another one.")
+@json_option
+def command(
+    *, objects: tuple[Path, ...], trust: tuple[Path, ...], platform: Platform | None, as_json: bool
+) -> int:
+    """Verify each OBJECT; exit code 3 when any is refused."""
+    store = load_trust(trust)
+    oci = platform.oci if platform else None
+    verdicts = list(verify_files(objects, store, platform=oci, now=int(time.time())))
+    if as_json:
+        print_json([_to_json(verdict) | {"policy": store.digest} for verdict in verdicts])
+    for verdict in [] if as_json else verdicts:
+        click.echo(f"{verdict.path}: {_line(verdict)}")
+    errors = [verdict.error for verdict in verdicts if verdict.error]
+    if any(isinstance(error, RefusedError) for error in errors):
+        return EXIT_REFUSED
+    return EXIT_FAILED if errors else EXIT_DONE
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.verified:
+        keys = " ".join(key_id[:16] for key_id in verdict.verified.key_ids)
+        return f"accepted  key {keys}  version {verdict.verified.statement.version}"
+    if isinstance(verdict.error, RefusedError):
+        return f"refused: {verdict.error.reason}: {verdict.error.message}"
+    return f"error: {str(verdict.error).removeprefix(f'{verdict.path}: ')}"
+
+
+def _to_json(verdict: Verdict) -> dict[str, Any]:
+    line: dict[str, Any] = {"object": str(verdict.path), "event": "verify"}
+    if verdict.verified:
+        keys = list(verdict.verified.key_ids)
+        return line | {"decision": "accepted", "digest": verdict.verified.digest, "keyIds": keys}
+    if isinstance(verdict.error, RefusedError):
+        refused = {"decision": "refused", "reason": verdict.error.reason}
+        return line | refused | {"message": verdict.error.message}
+    return line | {"event": "error", "message": str(verdict.error)}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+JSON as spec/sig-section.md, section 6, has it: what two parsers could read differently is an error.
+
+Statements and trust policies are read with it. The standard parser alone takes
+duplicate members (the last wins), NaN, lone surrogates and any depth.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from calendar import timegm
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+MAX_DEPTH = 8
+MAX_INTEGER = 2**53 - 1
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_OBJECT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_PROJECT = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Check = Callable[[Any], bool]
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """
+    Return the one JSON object that *data* is.
+
+    Raises: ValueError, with what is wrong.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_unique_members, parse_float=_no_number, parse_constant=_no_number
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON at byte {error.pos}") from error
+    except RecursionError as error:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    _check_strings(value, depth=1, escapes="\\u" in text)
+    return value
+
+
+def to_bytes(value: Mapping[str, Any]) -> bytes:
+    """Return the one encoding that writers use: sorted members, no white space, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def check_members(value: Any, where: str, required: Mapping[str, Check], **optional: Check) -> dict[str, Any]:
+    """
+    Return *value* if it is an object with all *required* and some *optional* members, each as checked.
+
+    Raises: ValueError.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: not an object")
+    for name, check in required.items():
+        if name not in value:
+            raise ValueError(f"{where}: {name} is missing")
+        if not check(value[name]):
+            raise ValueError(f"{where}: {name} is wrong")
+    if len(value) != len(required):
+        for name in value.keys() - required.keys():
+            if name not in optional:
+                raise ValueError(f"{where}: unknown member {name!a}")
+            if not optional[name](value[name]):
+                raise ValueError(f"{where}: {name} is wrong")
+    return value
+
+
+def is_string(value: Any) -> bool:
+    """Say whether *value* is a string."""
+    return isinstance(value, str)
+
+
+def is_strings(value: Any) -> bool:
+    """Say whether *value* is an array of strings."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_array(value: Any) -> bool:
+    """Say whether *value* is an array."""
+    return isinstance(value, list)
+
+
+def is_object(value: Any) -> bool:
+    """Say whether *value* is an object."""
+    return isinstance(value, dict)
+
+
+def is_integer(value: Any) -> bool:
+    """Say whether *value* is an integer of the specification's range."""
+    return type(value) is int and 0 <= value <= MAX_INTEGER
+
+
+def is_boolean(value: Any) -> bool:
+    """Say whether *value* is true or false."""
+    return isinstance(value, bool)
+
+
+def is_object_name(value: Any) -> bool:
+    """Say whether *value* is an object name."""
+    return isinstance(value, str) and _OBJECT_NAME.fullmatch(value) is not None
+
+
+def is_project(value: Any) -> bool:
+    """Say whether *value* is a project name."""
+    return isinstance(value, str) and _PROJECT.fullmatch(value) is not None
+
+
+def is_sha256(value: Any) -> bool:
+    """Say whether *value* is a SHA-256 in lower-case hex."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def is_time(value: Any) -> bool:
+    """Say whether *value* is a time that exists."""
+    try:
+        parse_time(value)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_time(value: Any) -> int:
+    """
+    Return the seconds since the epoch of *value*, YYYY-MM-DDTHH:MM:SSZ.
+
+    Raises: ValueError.
+    """
+    if not isinstance(value, str) or _TIME.fullmatch(value) is None:
+        raise ValueError("not a time")
+    seconds = timegm(datetime.fromisoformat(value).timetuple())
+    if seconds < 0:
+        raise ValueError("before 1970")
+    return seconds
+
+
+def format_time(seconds: int) -> str:
+    """
+    Return *seconds* since the epoch as a time of the specification.
+
+    Raises: ValueError, when its year is not 1970 to 9999.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError) as error:
+        raise ValueError("no such time") from error
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is there twice")
+    return members
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text[:20]} is not an integer")
+
+
+def _check_strings(value: Any, *, depth: int, escapes: bool) -> None:
+    """Bound the depth; only an escape can bring in a zero byte or half of a surrogate pair."""
+    if isinstance(value, str):
+        if escapes and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+            raise ValueError("a string with \\u0000 or a lone surrogate")
+        return
+    if not isinstance(value, (dict, list)):
+        return
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    for item in value:
+        if isinstance(value, dict):
+            _check_strings(item, depth=depth, escapes=escapes)
+            _check_strings(value[item], depth=depth + 1, escapes=escapes)
+        else:
+            _check_strings(item, depth=depth + 1, escapes=escapes)

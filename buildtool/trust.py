@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust stores: key files, directories of them and policies (spec/trust-policy.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.elfobj import MAX_OBJECT_BYTES
+from buildtool.errors import ConfigError, FileAccessError
+from buildtool.fsio import read_bounded
+from buildtool.keys import PublicKey, load_public_key, public_key_from_der
+from buildtool.model import Digest
+from buildtool.strictjson import (
+    check_members,
+    is_array,
+    is_boolean,
+    is_integer,
+    is_object,
+    is_object_name,
+    is_project,
+    is_string,
+    is_strings,
+    is_time,
+    parse_object,
+    parse_time,
+)
+
+POLICY_NAME = "policy.json"
+MAX_POLICY_BYTES = 1024 * 1024
+MAX_KEYS = 64
+MAX_THRESHOLD = 16
+
+_POLICY = {
+    "policyVersion": lambda value: type(value) is int and value == 1,
+    "threshold": lambda value: is_integer(value) and 1 <= value <= MAX_THRESHOLD,
+    "keys": lambda value: is_array(value) and 1 <= len(value) <= MAX_KEYS,
+}
+_POLICY_OPTIONAL = {
+    "project": is_project,
+    "objects": is_object,
+    "programTypes": is_strings,
+    "maxObjectBytes": lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+}
+_KEY = {"name": is_string, "publicKey": is_string}
+_KEY_OPTIONAL = {"notBefore": is_time, "notAfter": is_time, "revoked": is_boolean}
+_OBJECT = {"minimumVersion": is_integer}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKey:
+    """A *public* key, valid from *not_before* to *not_after* (seconds, both included) unless *revoked*."""
+
+    public: PublicKey
+    not_before: int | None = None
+    not_after: int | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustStore:
+    """What is trusted: *keys* by key id (32 bytes) and a policy's rules; *digest* is the policy digest."""
+
+    keys: Mapping[bytes, TrustedKey]
+    digest: Digest
+    threshold: int = 1
+    project: str | None = None
+    minimum_versions: Mapping[str, int] = field(default_factory=dict)
+    program_types: frozenset[str] | None = None
+    max_object_bytes: int = MAX_OBJECT_BYTES
+
+
+def load_trust(paths: Sequence[Path]) -> TrustStore:
+    """
+    Return the store that *paths* make: one policy, or any number of key files and directories of them.
+
+    Raises: ConfigError.
+    """
+    policies = [policy for policy in map(_policy_path, paths) if policy is not None]
+    if policies and len(paths) > 1:
+        raise ConfigError(f"{policies[0]}: a policy stands alone", hint="list the keys in the policy itself")
+    if policies:
+        return load_policy(policies[0])
+    return trust_keys(load_public_key(file) for path in paths for file in _key_files(path))
+
+
+def trust_keys(keys: Iterable[PublicKey]) -> TrustStore:
+    """
+    Return the store of *keys* without a policy: any one of them may sign anything.
+
+    Raises: ConfigError.
+    """
+    table = _key_table(TrustedKey(public=key) for key in keys)
+    return TrustStore(keys=table, digest=Digest(hashlib.sha256(b"".join(sorted(table))).hexdigest()))
+
+
+def load_policy(path: Path) -> TrustStore:
+    """
+    Return the store of policy file *path*.
+
+    Raises: ConfigError.
+    """
+    try:
+        data = read_bounded(path, MAX_POLICY_BYTES)
+        if len(data) > MAX_POLICY_BYTES:
+            raise ValueError(f"larger than {MAX_POLICY_BYTES} bytes")
+        return _read_policy(parse_object(data), Digest(hashlib.sha256(data).hexdigest()))
+    except FileAccessError as error:
+        raise ConfigError(error.message) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}", hint="see spec/trust-policy.md") from error
+
+
+def _read_policy(value: dict[str, Any], digest: Digest) -> TrustStore:
+    check_members(value, "policy", _POLICY, **_POLICY_OPTIONAL)
+    types = value.get("programTypes")
+    return TrustStore(
+        keys=_key_table([_read_key(item) for item in value["keys"]]),
+        digest=digest,
+        threshold=value["threshold"],
+        project=value.get("project"),
+        minimum_versions=dict(_read_minimum(*item) for item in value.get("objects", {}).items()),
+        program_types=None if types is None else frozenset(types),
+        max_object_bytes=value.get("maxObjectBytes", MAX_OBJECT_BYTES),
+    )
+
+
+def _read_key(value: Any) -> TrustedKey:
+    check_members(value, "key", _KEY, **_KEY_OPTIONAL)
+    name = value["name"]
+    try:
+        der = a2b_base64(value["publicKey"].encode("ascii"), strict_mode=True)
+    except (Base64Error, UnicodeEncodeError) as error:
+        raise ValueError(f"key {name!a}: publicKey is not base64") from error
+    return TrustedKey(
+        public=public_key_from_der(der, f"key {name!a}", name=name),
+        not_before=parse_time(value["notBefore"]) if "notBefore" in value else None,
+        not_after=parse_time(value["notAfter"]) if "notAfter" in value else None,
+        revoked=value.get("revoked", False),
+    )
+
+
+def _read_minimum(name: str, value: Any) -> tuple[str, int]:
+    if not is_object_name(name):
+        raise ValueError(f"objects: {name!a} is not an object name")
+    return name, check_members(value, f"objects: {name}", _OBJECT)["minimumVersion"]
+
+
+def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
+    table: dict[bytes, TrustedKey] = {}
+    for key in keys:
+        key_id = bytes.fromhex(key.public.key_id)
+        if key_id in table:
+            raise ConfigError(f"key {key.public.key_id} is there twice", hint="remove one of them")
+        table[key_id] = key
+    if not table:
+        raise ConfigError("trust store without a key", hint="name .pub files, a directory or a policy")
+    if len(table) > MAX_KEYS:
+        raise ConfigError(f"trust store of more than {MAX_KEYS} keys")
+    return table
+
+
+def _policy_path(path: Path) -> Path | None:
+    """Return the policy file that *path* means, if it means one."""
+    if path.is_dir():
+        policy = path / POLICY_NAME
+        # A dangling link is there too: a policy that cannot be read must not be skipped.
+        return policy if policy.exists() or policy.is_symlink() else None
+    return None if path.name.endswith(".pub") else path
+
+
+def _key_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        return sorted(file for file in path.iterdir() if file.name.endswith(".pub"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Verification: the thirteen steps of spec/sig-section.md, section 7, under the same numbers.
+
+loader/verify.c is the other implementation; both run tests/vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.dsse import signing_input
+from buildtool.elfobj import (
+    MAX_OBJECT_BYTES,
+    ElfObject,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+    subject_digest,
+)
+from buildtool.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
+from buildtool.fsio import read_bounded
+from buildtool.model import Digest, KeyId, SignatureRecord, Statement
+from buildtool.platforms import PLATFORMS
+from buildtool.sigrecord import from_bytes as parse_record
+from buildtool.statement import from_bytes as parse_statement
+from buildtool.trust import TrustStore
+
+_BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedObject:
+    """An accepted object: its *statement*, subject *digest* and the *key_ids* that counted."""
+
+    statement: Statement
+    digest: Digest
+    key_ids: tuple[KeyId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one file: *verified*, or the *error* that says why not."""
+
+    path: Path
+    verified: VerifiedObject | None
+    error: BuildtoolError | None
+
+
+def verify_files(
+    paths: Iterable[Path], trust: TrustStore, *, platform: str | None, now: int
+) -> Iterator[Verdict]:
+    """
+    Verify each file of *paths*; a refusal or an unreadable file is a verdict like others.
+
+    *platform* is the OCI platform to verify for, None for any; *now* in seconds.
+    """
+    for path in paths:
+        try:
+            data = read_bounded(path, trust.max_object_bytes)
+            verified = verify_object(data, trust, platform=platform, now=now)
+        except BuildtoolError as error:
+            yield Verdict(path=path, verified=None, error=error)
+        else:
+            yield Verdict(path=path, verified=verified, error=None)
+
+
+def verify_object(data: bytes, trust: TrustStore, *, platform: str | None, now: int) -> VerifiedObject:
+    """
+    Verify *data*, all bytes of one file as they were read, and return what it is.
+
+    Raises: RefusedError, with the reason of the first rule that fails.
+    """
+    # (1) size
+    if len(data) > min(trust.max_object_bytes, MAX_OBJECT_BYTES):
+        raise RefusedError(Reason.TOO_LARGE, f"larger than {trust.max_object_bytes} bytes")
+    try:
+        # (2) profile
+        obj = parse_object(data)
+        # (3) signed at all
+        if not has_signature_section(obj):
+            raise RefusedError(Reason.UNSIGNED, "no section .sig")
+        # (4) the section
+        section = find_signature_section(obj)
+        # (5) the record
+        record = parse_record(obj.contents(section))
+        # (6) signatures of trusted keys
+        _check_signatures(record, trust)
+        # (7) enough of them
+        key_ids = _check_threshold(record, trust, now)
+        # (8) the statement, parsed only now
+        statement = parse_statement(record.statement)
+    except ObjectFormatError as error:
+        raise RefusedError(Reason.MALFORMED, error.message) from error
+    # (9) digest
+    digest = subject_digest(obj, section)
+    if digest != statement.digest:
+        raise RefusedError(Reason.DIGEST_MISMATCH, "the file is not the one that was signed")
+    # (10) platform
+    _check_platform(statement, obj, platform)
+    # (11) validity
+    if statement.not_after is not None and now > statement.not_after:
+        raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
+    # (12) policy, (13) rollback
+    _check_policy(statement, trust)
+    return VerifiedObject(statement=statement, digest=digest, key_ids=key_ids)
+
+
+def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
+    """Do step 6: nobody honest makes a bad signature of a trusted key, so one spoils the object."""
+    message = signing_input(record.statement)
+    for entry in record.signatures:
+        key = trust.keys.get(entry.key_id)
+        if key is not None and not key.public.verifies(entry.signature, message):
+            raise RefusedError(
+                Reason.BAD_SIGNATURE, f"the signature of trusted key {key.public.key_id} does not verify"
+            )
+
+
+def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
+    """Do step 7: only keys that are valid now count; the best excuse of the others is the reason."""
+    counted = []
+    excuses = set()
+    for entry in record.signatures:
+        key = trust.keys.get(entry.key_id)
+        if key is None:
+            continue
+        if key.revoked:
+            excuses.add(Reason.REVOKED)
+        elif key.not_after is not None and now > key.not_after:
+            excuses.add(Reason.EXPIRED)
+        elif key.not_before is not None and now < key.not_before:
+            excuses.add(Reason.NOT_YET_VALID)
+        else:
+            counted.append(key.public.key_id)
+    if len(counted) >= trust.threshold:
+        return tuple(counted)
+    if counted:
+        text = f"{len(counted)} of {trust.threshold} trusted keys signed"
+        raise RefusedError(Reason.BELOW_THRESHOLD, text)
+    for reason, text in (
+        (Reason.REVOKED, "signed with a revoked key"),
+        (Reason.EXPIRED, "signed with a key past its validity"),
+        (Reason.NOT_YET_VALID, "signed with a key that is not valid yet"),
+    ):
+        if reason in excuses:
+            raise RefusedError(reason, text)
+    signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
+    raise RefusedError(Reason.UNKNOWN_KEY, f"no trusted key signed, only {signers}")
+
+
+def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) -> None:
+    """Do step 10."""
+    if platform is not None and statement.platform != platform:
+        raise RefusedError(Reason.WRONG_PLATFORM, f"signed for {statement.platform!a}, not {platform}")
+    if obj.is_little_endian == (statement.platform in _BIG_ENDIAN):
+        raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!a}")
+
+
+def _check_policy(statement: Statement, trust: TrustStore) -> None:
+    """Do steps 12 and 13."""
+    if trust.project is not None and statement.project != trust.project:
+        raise RefusedError(
+            Reason.DENIED_BY_POLICY, f"signed for project {statement.project}, not {trust.project}"
+        )
+    for program in statement.programs:
+        if trust.program_types is not None and program.type not in trust.program_types:
+            raise RefusedError(
+                Reason.DENIED_BY_POLICY, f"program {program.name!a} of type {program.type!a} is not allowed"
+            )
+    minimum = trust.minimum_versions.get(statement.name, 0)
+    if statement.version < minimum:
+        raise RefusedError(Reason.ROLLED_BACK, f"version {statement.version} is older than {minimum}")
