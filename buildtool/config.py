@@ -166,7 +166,7 @@ class BuildConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """[image]: numeric *user*, *labels*, *attach* (PROGRAM=TARGET), *workload* and *healthcheck* words."""
+    """[image]: numeric *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*."""
 
     user: str = _key(_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
     labels: Mapping[str, str] = _key(_labels, {})

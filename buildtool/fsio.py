@@ -50,7 +50,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = 
             file.flush()
             os.fsync(descriptor)
         if replace:
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
             temporary = ""
         else:
             os.link(temporary, path)
@@ -80,7 +80,7 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
             pending[path] = _write_temporary(path, data)
         for path in files:
             if replace:
-                os.replace(pending[path], path)
+                pending[path].replace(path)
                 del pending[path]
             else:
                 os.link(pending[path], path)
@@ -124,7 +124,7 @@ def make_directory(path: Path) -> None:
 @contextmanager
 def made_directories(paths: Sequence[Path]) -> Iterator[None]:
     """
-    Make *paths* and their parents for the time of a job; when it fails, those that are new and empty go again.
+    Make *paths* and their parents for a job; when it fails, those that are new and empty go again.
 
     Raises: FileAccessError.
     """

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,84 @@ class Runner:
                 detail=done.stderr.decode(errors="replace").strip() or None,
             )
         return done
+
+
+def run_parallel(
+    commands: Sequence[Sequence[str]],
+    *,
+    jobs: int,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_end: Callable[[], None] = lambda: None,
+) -> list[Completed]:
+    """
+    Run *commands* to their ends, at most *jobs* at once; their standard output is dropped.
+
+    *env* is the whole environment of the children. One thread serves them
+    all: an exception, such as an interrupt, arrives here and ends each child.
+
+    Raises: ToolMissingError, ToolFailedError when a program cannot be started.
+    """
+    done: list[Completed | None] = [None] * len(commands)
+    waiting = iter(enumerate(commands))
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    said: dict[int, bytearray] = {}
+    with selectors.DefaultSelector() as selector:
+
+        def start() -> None:
+            for index, argv in waiting:
+                child = _start_quiet(argv, cwd, env)
+                running[index], said[index] = child, bytearray()
+                assert child.stderr is not None
+                selector.register(child.stderr, selectors.EVENT_READ, index)
+                return
+
+        try:
+            for _ in range(max(jobs, 1)):
+                start()
+            while running:
+                for key, _ in selector.select():
+                    index: int = key.data
+                    chunk = os.read(key.fd, 65536)
+                    said[index] += chunk
+                    if chunk:
+                        continue
+                    # End of file on stderr: the program ended. It has no children that would keep it open.
+                    selector.unregister(key.fileobj)
+                    with running.pop(index) as child:
+                        done[index] = Completed(
+                            returncode=child.wait(), stdout=b"", stderr=bytes(said.pop(index))
+                        )
+                    on_end()
+                    start()
+        finally:
+            for child in running.values():
+                _stop_group(child)
+                assert child.stderr is not None
+                child.stderr.close()
+    return [completed for completed in done if completed is not None]
+
+
+def _start_quiet(
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    log.debug("run: %s", shlex.join(argv))
+    try:
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissingError(
+            f"{argv[0]}: not found", hint="buildtool doctor says what is missing"
+        ) from error
+    except OSError as error:
+        raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:

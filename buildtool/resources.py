@@ -22,7 +22,7 @@ def resource_path(name: str) -> Path:
     Raises: FileAccessError.
     """
     for path in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
-        # Beside an installed package lies what other packages put there; only a checkout has the project file.
+        # Beside an installed package lies what others put there; only a checkout has the project file.
         if path.exists() and (_PACKAGE in path.parents or (_PACKAGE.parent / "pyproject.toml").exists()):
             return path
     raise FileAccessError(f"{name}: not part of this installation", hint="install buildtool again")

@@ -54,6 +54,6 @@ def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Param
 
 
 def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from buildtool.platforms import PLATFORMS  # noqa: PLC0415 - only completion needs it
+    from buildtool.platforms import PLATFORMS
 
     return [name for name in PLATFORMS if name.startswith(incomplete)]

@@ -28,9 +28,9 @@ def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
         for row in rows:
             click.echo("\t".join(row))
         return
-    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
@@ -44,8 +44,8 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty() or total < 2:
         yield lambda: None
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool compile`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.output import print_json, progress
+from buildtool.compile import CompileOptions, compile_sources
+from buildtool.errors import UsageError
+from buildtool.project import choose_platforms, find_sources
+from buildtool.toolchain import find_toolchain
+from buildtool.validate import check_flag
+
+
+@click.command("compile")
+@click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
+@arch_option(help="Architecture, may be repeated. Default: build.arch, else this machine's.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Directory of the objects; default build/ARCH."
+)
+@click.option("--include", multiple=True, help="Directory of headers, may be repeated.")
+@click.option("--flag", multiple=True, callback=checked(check_flag), help="Extra flag: -D, -U, -W or -O.")
+@click.option("--jobs", "-j", type=click.IntRange(1, 1024), help="How many compilers run at once.")
+@config_option
+@json_option
+def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | None, **options: Any) -> None:
+    """
+    Compile eBPF sources to objects: bpf/x.bpf.c becomes build/ARCH/x.bpf.o.
+
+    Without SOURCE: those of the configuration. Objects are stripped of debug
+    information and hold BTF; the same sources give the same bytes anywhere.
+    """
+    config = read_config(options["config_path"])
+    platforms = choose_platforms(arch, config)
+    if output and len(platforms) > 1:
+        raise UsageError("--output takes one --arch")
+    run = CompileOptions(
+        root=Path() if sources else config.root,
+        include=options["include"] or config.compile.include,
+        flags=options["flag"] or config.compile.flags,
+        jobs=options["jobs"] or 0,
+        color=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+    )
+    wanted = sources or find_sources(config)
+    outputs = [(p, output or config.root / "build" / p.arch) for p in platforms]
+    with progress("compile", len(wanted) * len(outputs)) as step:
+        result = compile_sources(find_toolchain(config.compile.clang), wanted, outputs, run, on_step=step)
+    if result.warnings:
+        click.echo(result.warnings, err=True)
+    if options["as_json"]:
+        print_json([asdict(entry) for entry in result.objects])
+        return
+    for entry in result.objects:
+        click.echo(os.path.relpath(entry.path))
