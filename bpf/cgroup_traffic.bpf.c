@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Counts the IP traffic of each cgroup (version 2) below the one it is attached to, in both directions. It lets
- * every packet pass.
+ * Counts the IP traffic of each cgroup (version 2) below the one it is attached to, in both directions. It
+ * lets every packet pass.
  *
- * The cgroup is that of the packet's socket. The current task's would be wrong: incoming packets, and outgoing ones
- * that waited, are handled in a softirq on top of whatever task runs.
+ * The cgroup is that of the packet's socket. The current task's would be wrong: incoming packets, and
+ * outgoing ones that waited, are handled in a softirq on top of whatever task runs.
  */
 #include <linux/bpf.h>
 

@@ -9,7 +9,7 @@
 
 struct cgroup_counter {
 	__u64 packets; /* as on the wire: a packet that the kernel carries in one piece counts its segments */
-	__u64 bytes; /* from the IP header on, without the link layer */
+	__u64 bytes;   /* from the IP header on, without the link layer */
 };
 
 /* Value of cgroup_traffic, per CPU; its key is the cgroup's id (__u64), the inode number of its directory. */

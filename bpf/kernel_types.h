@@ -4,8 +4,8 @@
  * name at load time, so neither the layout nor a vmlinux.h of the build machine matters.
  *
  * Origin of the names in Linux: struct sk_buff in include/linux/skbuff.h, struct net_device in
- * include/linux/netdevice.h, possible_net_t and struct net in include/net/net_namespace.h, struct ns_common in
- * include/linux/ns_common.h; the same from 6.1 to 6.18.
+ * include/linux/netdevice.h, possible_net_t and struct net in include/net/net_namespace.h, struct ns_common
+ * in include/linux/ns_common.h; the same from 6.1 to 6.18.
  */
 #ifndef BUILDTOOL_KERNEL_TYPES_H
 #define BUILDTOOL_KERNEL_TYPES_H

@@ -28,10 +28,11 @@ enum packet_protocol {
 	PACKET_IP_SHIM6 = 140,
 };
 
-/* The fragment field. RFC 791: "more" is bit 13, the low 13 bits are the offset. RFC 8200: bit 0 and the high 13. */
-#define PACKET_IPV4_MORE 0x2000
+/* The fragment field: RFC 791, "more" is bit 13 and the offset the low 13; RFC 8200, bit 0 and the high 13.
+ */
+#define PACKET_IPV4_MORE	0x2000
 #define PACKET_IPV4_OFFSET_MASK 0x1fff
-#define PACKET_IPV6_MORE 0x0001
+#define PACKET_IPV6_MORE	0x0001
 #define PACKET_IPV6_OFFSET_MASK 0xfff8
 
 struct packet_eth {

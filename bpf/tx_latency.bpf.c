@@ -3,9 +3,9 @@
  * Measures how long packets wait between the queue of a device (net_dev_queue) and its driver
  * (net_dev_start_xmit), as a log2 histogram per device.
  *
- * net_dev_start_xmit and not net_dev_xmit: when the latter fires the driver may have freed the packet already, and
- * another CPU may have given its address to a new one. tp_btf and not plain tracepoints: their formats hold the
- * device's name only, and attaching them needs tracefs in the container.
+ * net_dev_start_xmit and not net_dev_xmit: when the latter fires the driver may have freed the packet
+ * already, and another CPU may have given its address to a new one. tp_btf and not plain tracepoints: their
+ * formats hold the device's name only, and attaching them needs tracefs in the container.
  */
 #include <linux/bpf.h>
 
@@ -25,7 +25,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, TX_MAX_DEVICES * TX_SLOTS);
+	__uint(max_entries, TX_MAX_SLOTS);
 	__type(key, struct tx_slot);
 	__type(value, __u64);
 } tx_histogram SEC(".maps");

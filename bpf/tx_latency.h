@@ -6,10 +6,11 @@
 #include <linux/types.h>
 
 #define TX_MAX_IN_FLIGHT 16384
-#define TX_SLOTS 64
-#define TX_MAX_DEVICES 128
+#define TX_SLOTS	 64
+#define TX_MAX_DEVICES	 128
+#define TX_MAX_SLOTS	 (TX_MAX_DEVICES * TX_SLOTS)
 
-/* Key of tx_histogram: slot n counts packets that waited 2^n to 2^(n+1) - 1 ns. Its value is a __u64, per CPU. */
+/* Key of tx_histogram: slot n counts waits of 2^n to 2^(n+1) - 1 ns. Its values are __u64, per CPU. */
 struct tx_slot {
 	__u32 netns; /* inode number of the network namespace: interface indexes repeat between them */
 	__u32 ifindex;
@@ -24,12 +25,12 @@ struct tx_start {
 
 /* Keys of tx_totals; the values are __u64, per CPU. */
 enum tx_total {
-	TX_QUEUED = 0, /* packets handed to a device's queue */
-	TX_SENT = 1, /* of these: handed to the driver and put in the histogram */
+	TX_QUEUED = 0,	/* packets handed to a device's queue */
+	TX_SENT = 1,	/* of these: handed to the driver and put in the histogram */
 	TX_DROPPED = 2, /* of these: freed while they waited */
-	TX_LOST = 3, /* of these: never seen again (split into segments); known when the address returns */
+	TX_LOST = 3,	/* of these: never seen again (split into segments); known when the address returns */
 	TX_UNMATCHED = 4, /* handed to the driver without a known start: segments, retries, evicted, bypass */
-	TX_NO_ROOM = 5, /* measured, but tx_histogram is full */
+	TX_NO_ROOM = 5,	  /* measured, but tx_histogram is full */
 	TX_TOTALS = 6,
 };
 

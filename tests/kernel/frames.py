@@ -47,7 +47,9 @@ def ipv4(
     words = 5 + len(options) // 4 if header_words is None else header_words
     length = 20 + len(options) + len(payload) if total is None else total
     addresses = socket.inet_aton(SOURCE4) + socket.inet_aton(DESTINATION4)
-    header = struct.pack(">BBHHHBBH", version << 4 | words, 0, length, 7, fragment, 64, protocol, 0) + addresses
+    header = (
+        struct.pack(">BBHHHBBH", version << 4 | words, 0, length, 7, fragment, 64, protocol, 0) + addresses
+    )
     return header + options + payload
 
 
@@ -83,7 +85,9 @@ def tcp(
 ) -> bytes:
     """Return a TCP segment; *header_words* states another header length than the true one."""
     words = 5 + len(options) // 4 if header_words is None else header_words
-    return struct.pack(">HHIIBBHHH", source, destination, 1, 1, words << 4, 0x18, 512, 0, 0) + options + payload
+    return (
+        struct.pack(">HHIIBBHHH", source, destination, 1, 1, words << 4, 0x18, 512, 0, 0) + options + payload
+    )
 
 
 def udp(
@@ -94,7 +98,9 @@ def udp(
     length: int | None = None,
 ) -> bytes:
     """Return a UDP datagram; *length* states another length than the true one."""
-    return struct.pack(">HHHH", source, destination, 8 + len(payload) if length is None else length, 0) + payload
+    return (
+        struct.pack(">HHHH", source, destination, 8 + len(payload) if length is None else length, 0) + payload
+    )
 
 
 def message(kind: bytes, body: bytes = b"", *, chunk: bytes = b"F", size: int | None = None) -> bytes:

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -132,7 +133,21 @@ class Interface:
 def veth_pair() -> Iterator[tuple[Interface, Interface]]:
     """Make two namespaces joined by a veth pair, 10.77.0.1 and 10.77.0.2."""
     with namespace() as left, namespace() as right:
-        run("ip", "-n", left.name, "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", right.name)
+        run(
+            "ip",
+            "-n",
+            left.name,
+            "link",
+            "add",
+            "veth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "veth0",
+            "netns",
+            right.name,
+        )
         yield _interface(left, "10.77.0.1"), _interface(right, "10.77.0.2")
 
 
@@ -216,7 +231,10 @@ def loaded(path: Path) -> Iterator[Loaded]:
 
 def _map_ids(pins: Path) -> dict[str, int]:
     numbers = {number for pin in pins.iterdir() for number in _program_maps(pin)}
-    return {json.loads(run("bpftool", "-j", "map", "show", "id", str(number)))["name"]: number for number in numbers}
+    return {
+        json.loads(run("bpftool", "-j", "map", "show", "id", str(number)))["name"]: number
+        for number in numbers
+    }
 
 
 def _program_maps(pin: Path) -> list[int]:
@@ -322,12 +340,9 @@ def unmount(directory: Path) -> None:
         run("umount", "--lazy", directory)
 
 
-def compile_object(name: str, directory: Path) -> Path:
-    """Compile `bpf/NAME.bpf.c` for this machine into *directory*."""
-    triple = f"{os.uname().machine}-linux-gnu"
-    output = directory / f"{name}.bpf.o"
-    run(
-        "clang-19", "-target", "bpfel", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror",
-        "-I", f"/usr/include/{triple}", "-c", REPOSITORY / "bpf" / f"{name}.bpf.c", "-o", output,
-    )  # fmt: skip
-    return output
+def compile_object(name: str, directory: Path, *options: str) -> Path:
+    """Compile `bpf/NAME.bpf.c` with the product into *directory*, for this machine unless told else."""
+    command = [sys.executable, "-m", "buildtool", "compile", f"bpf/{name}.bpf.c", "--output", str(directory)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return directory / f"{name}.bpf.o"

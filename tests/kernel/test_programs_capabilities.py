@@ -64,7 +64,9 @@ def _xdp(attempt: Try, pins: Path) -> bool:
 def _cgroup(attempt: Try, pins: Path) -> bool:
     with netlab.cgroup2() as cgroup:
         return all(
-            attempt("bpftool", "cgroup", "attach", cgroup, f"cgroup_inet_{way}", "pinned", pins / f"cgroup_{way}")
+            attempt(
+                "bpftool", "cgroup", "attach", cgroup, f"cgroup_inet_{way}", "pinned", pins / f"cgroup_{way}"
+            )
             for way in ("ingress", "egress")
         )
 

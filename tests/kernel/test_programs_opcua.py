@@ -90,9 +90,8 @@ def pair() -> Iterator[tuple[netlab.Interface, netlab.Interface]]:
 
 
 @contextmanager
-def monitoring(
-    pair: tuple[netlab.Interface, netlab.Interface], path: Path, mode: str
-) -> Iterator[Monitor]:
+def monitoring(pair: tuple[netlab.Interface, netlab.Interface], path: Path, mode: str) -> Iterator[Monitor]:
+    """Attach a fresh copy of the program to the right end."""
     left, right = pair
     with (
         netlab.loaded(path) as objects,
@@ -250,10 +249,10 @@ FAULTY: dict[str, tuple[bytes, Counts]] = {
     "frame ends in the VLAN tag": fault(Count.PACKET_SHORT, f.ethernet(b"", f.ETH_8021Q)),
     "frame ends in IPv4": fault(Count.PACKET_SHORT, IPV4_HELLO[: 14 + 19]),
     "frame ends in IPv6": fault(Count.PACKET_SHORT, deep6(first=TCP)[: 14 + 39]),
-    "frame ends in an extension": fault(Count.PACKET_SHORT, deep6(f.extension(TCP), first=DSTOPTS)[: 14 + 47]),
-    "frame ends in TCP": fault(
-        Count.PACKET_SHORT, f.ethernet(f.ipv4(f.tcp(b"")[:19], TCP), f.ETH_IPV4)
+    "frame ends in an extension": fault(
+        Count.PACKET_SHORT, deep6(f.extension(TCP), first=DSTOPTS)[: 14 + 47]
     ),
+    "frame ends in TCP": fault(Count.PACKET_SHORT, f.ethernet(f.ipv4(f.tcp(b"")[:19], TCP), f.ETH_IPV4)),
     "frame ends in UDP": fault(Count.PACKET_SHORT, f.ethernet(f.ipv4(f.udp(b"")[:7], UDP), f.ETH_IPV4)),
     "IPv4 longer than the frame": fault(Count.PACKET_MALFORMED, IPV4_HELLO[:-1]),
     "IPv6 longer than the frame": fault(Count.PACKET_MALFORMED, deep6(first=TCP)[:-1]),
@@ -377,9 +376,11 @@ def _without_tag(frame: bytes) -> bytes:
 def test_a_tcp_session_is_counted_on_both_sides(monitor: Monitor) -> None:
     """A real session: each side's interface sees what the other sends, split where TCP splits it."""
     program = monitor.objects.program("opcua_monitor")
-    with netlab.xdp_attached(monitor.left, program):
-        with monitor.right.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            segment = _talk(listener, monitor)
+    with (
+        netlab.xdp_attached(monitor.left, program),
+        monitor.right.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+    ):
+        segment = _talk(listener, monitor)
     big = 4000
     rest = big - segment
     monitor.expect(

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs compile for either byte order without a warning, and load here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import netlab
+import pytest
+
+PROGRAMS = {
+    "opcua_monitor": {"opcua_monitor"},
+    "tx_latency": {"tx_queue", "tx_start", "tx_drop"},
+    "cgroup_traffic": {"cgroup_ingress", "cgroup_egress"},
+}
+
+
+def test_every_source_is_known() -> None:
+    """No program is shipped that the tests do not load."""
+    sources = {path.name.removesuffix(".bpf.c") for path in (netlab.REPOSITORY / "bpf").glob("*.bpf.c")}
+    assert sources == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("arch", ["amd64", "arm64", "s390x"])
+def test_there_are_no_warnings(tmp_path: Path, name: str, arch: str) -> None:
+    """-Wextra finds nothing, little-endian or big-endian."""
+    path = netlab.compile_object(
+        name, tmp_path, "--arch", arch, "--flag=-Wall", "--flag=-Wextra", "--flag=-Werror"
+    )
+    assert path.read_bytes()[5] == (2 if arch == "s390x" else 1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_all_programs_load(tmp_path: Path, name: str) -> None:
+    """The kernel verifier accepts every program of the object, under the documented name."""
+    with netlab.loaded(netlab.compile_object(name, tmp_path)) as objects:
+        assert {pin.name for pin in objects.programs.iterdir()} == PROGRAMS[name]
