@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum place {
@@ -42,6 +44,23 @@ static enum place place_of(const struct bpf_program *program)
 	return PLACE_SECTION;
 }
 
+/* if_nametoindex() would bring a netlink client with it. */
+static int get_interface_index(const char *name)
+{
+	struct ifreq request = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd < 0 && errno == EAFNOSUPPORT)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	memcpy(request.ifr_name, name, strlen(name));
+	if (ioctl(fd, SIOCGIFINDEX, &request))
+		err = -errno;
+	close(fd);
+	return err ? err : request.ifr_ifindex;
+}
+
 /* Split "eth0:egress"; an interface's name has no colon. */
 static int find_interface(const char *target, const char **direction, int *index,
 			  struct fault *fault)
@@ -53,9 +72,9 @@ static int find_interface(const char *target, const char **direction, int *index
 	if (!n || n >= sizeof(name))
 		return fault__usage(fault, "%.64s is not an interface name", target);
 	memcpy(name, target, n);
-	*index = (int)if_nametoindex(name);
-	if (!*index)
-		return fault__set(fault, -errno, "interface %s: %s", name, strerror(errno));
+	*index = get_interface_index(name);
+	if (*index < 0)
+		return fault__set(fault, *index, "interface %s: %s", name, strerror(-*index));
 	return 0;
 }
 

@@ -97,16 +97,30 @@ static void add_key_ids(struct buffer *b, const struct log_line *line)
 	add(b, "]");
 }
 
+/* RFC 3339 in UTC; strftime() and gmtime() would bring locales and time zones with them. */
+static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
+{
+	int64_t days = seconds / 86400, second = seconds % 86400;
+	/* Days since 1 March of year 0 in eras of 400 years; a year that ends in February. */
+	int64_t shifted = days + 719468, era = shifted / 146097, day = shifted % 146097;
+	int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+	int64_t of_year = day - (365 * year + year / 4 - year / 100);
+	int64_t month = (5 * of_year + 2) / 153;
+	int64_t of_month = of_year - (153 * month + 2) / 5 + 1;
+
+	month = month < 10 ? month + 3 : month - 9;
+	year += era * 400 + (month <= 2);
+	add(b, "{\"v\":1,\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", (int)year, (int)month,
+	    (int)of_month, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60),
+	    milliseconds);
+}
+
 static void format_json(struct buffer *b, const struct log_line *line)
 {
-	char stamp[32] = "";
 	struct timespec t;
-	struct tm utc;
 
 	clock_gettime(CLOCK_REALTIME, &t);
-	if (gmtime_r(&t.tv_sec, &utc))
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc);
-	add(b, "{\"v\":1,\"time\":\"%s.%03dZ\"", stamp, (int)(t.tv_nsec / 1000000));
+	add_time(b, t.tv_sec, (int)(t.tv_nsec / 1000000));
 	add_member(b, "event", line->event);
 	add_member(b, "object", line->object);
 	add_member(b, "program", line->program);

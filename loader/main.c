@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,10 +216,6 @@ int main(int argc, char **argv)
 	(void)argc;
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	if (sodium_init() < 0) {
-		fault__set(&fault, -EIO, "libsodium does not start");
-		return fail(&fault);
-	}
 	if (options__parse(&options, argv, &fault))
 		return fail(&fault);
 	log__set_human(options.human);
