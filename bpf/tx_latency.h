@@ -26,7 +26,7 @@ struct tx_start {
 /* Keys of tx_totals; the values are __u64, per CPU. */
 enum tx_total {
 	TX_QUEUED = 0,	/* packets handed to a device's queue */
-	TX_SENT = 1,	/* of these: handed to the driver and put in the histogram */
+	TX_SENT = 1,	/* of these: handed to the driver */
 	TX_DROPPED = 2, /* of these: freed while they waited */
 	TX_LOST = 3,	/* of these: never seen again (split into segments); known when the address returns */
 	TX_UNMATCHED = 4, /* handed to the driver without a known start: segments, retries, evicted, bypass */
