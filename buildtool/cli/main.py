@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import logging
 import os
+import signal
 import sys
 from typing import Any
 
 import click
 
+from buildtool import __version__
 from buildtool.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError
 
 # name: (module below buildtool.cli, one line for --help). Modules load when used, so --version stays fast.
@@ -45,6 +47,18 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown one name the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            guess = f" (did you mean {close[0]}?)" if close else ""
+            raise click.UsageError(f"unknown command {args[0]!a}{guess}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
@@ -53,36 +67,74 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands that are run.")
-@click.version_option(package_name="buildtool", message="%(prog)s %(version)s", prog_name="buildtool")
+@click.version_option(__version__, message="%(prog)s %(version)s", prog_name="buildtool")
 def cli(*, verbose: bool) -> None:
     """Build, sign, ship and verify eBPF programs in minimal container images."""
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="buildtool: %(message)s")
+    import logging
+
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="buildtool: %(message)s")
+    logging.getLogger("buildtool").setLevel(level)  # ours alone: other libraries log bodies of requests
 
 
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
+    # A stop from outside is an interrupt: children end, scratch files go.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     sys.exit(run(sys.argv[1:]))
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:
     """Run with *arguments* and return the exit code."""
     try:
         result: Any = cli.main(args=arguments, prog_name="buildtool", standalone_mode=False)
-    except BuildtoolError as error:
-        report(error.message, hint=error.hint, detail=error.detail)
-        return error.exit_code
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        report(error.format_message().rstrip(".").replace("\n", " "), hint="buildtool --help shows the usage")
-        return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
-        report("interrupted")
-        return EXIT_FAILED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what is not ours goes on
+        return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    """Say on stderr what *error* is and return its exit code; a fault of ours goes on as it is."""
+    code = EXIT_FAILED
+    if isinstance(error, BuildtoolError):
+        report(error.message, hint=error.hint, detail=error.detail)
+        code = error.exit_code
+    elif isinstance(error, click.exceptions.Exit):
+        code = error.exit_code
+    elif isinstance(error, click.ClickException):
+        if error.format_message().startswith("Usage:"):
+            click.echo(error.format_message(), err=True)  # a group without its command
+        else:
+            text = " ".join(error.format_message().split()).rstrip(".")
+            report(text[:1].lower() + text[1:], hint=_usage_hint(error))
+        code = EXIT_USAGE
+    elif isinstance(error, (click.Abort, KeyboardInterrupt)):
+        report("interrupted")
+    elif isinstance(error, BrokenPipeError):
+        _drop_output()
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
+        _drop_output()
+        report(f"cannot write output: {os.strerror(error.errno).lower()}")
+    else:
+        raise error
+    return code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'buildtool'} --help shows the usage"
+
+
+def _drop_output() -> None:
+    """Let nothing be written at exit to an output that cannot take it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(message: str, *, hint: str | None = None, detail: str | None = None) -> None:
