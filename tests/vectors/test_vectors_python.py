@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python verifier on every vector."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtool.errors import ConfigError, RefusedError
+from buildtool.strictjson import parse_time
+from buildtool.trust import load_trust
+from buildtool.verify import verify_object
+
+HERE = Path(__file__).resolve().parent
+INDEX: dict[str, Any] = json.loads((HERE / "vectors.json").read_text())
+
+
+def write_store(directory: Path, files: dict[str, str]) -> Path:
+    """Write the files of a trust store."""
+    directory.mkdir()
+    for name, text in files.items():
+        (directory / name).write_bytes(text.encode())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a directory with all good trust stores."""
+    top = tmp_path_factory.mktemp("stores")
+    for name, files in INDEX["trust"].items():
+        write_store(top / name, files)
+    return top
+
+
+def test_there_are_vectors() -> None:
+    """An empty list would prove nothing."""
+    assert len(INDEX["vectors"]) > 150
+    assert len(INDEX["badTrust"]) > 30
+
+
+@pytest.mark.parametrize("vector", INDEX["vectors"], ids=lambda vector: str(vector["name"]))
+def test_vector(vector: dict[str, str], stores: Path) -> None:
+    """The verifier says what the vector expects."""
+    trust = load_trust([stores / vector["trust"]])
+    now = parse_time(INDEX["now"])
+    try:
+        verify_object(b64decode(vector["file"]), trust, platform=vector["platform"], now=now)
+        decision = "accepted"
+    except RefusedError as error:
+        decision = error.reason
+    assert decision == vector["expect"]
+
+
+@pytest.mark.parametrize("name", INDEX["badTrust"])
+def test_bad_trust_store_is_a_configuration_error(name: str, tmp_path: Path) -> None:
+    """Nothing is verified with a store that breaks a rule."""
+    with pytest.raises(ConfigError) as caught:
+        load_trust([write_store(tmp_path / "store", INDEX["badTrust"][name])])
+    assert "\n" not in caught.value.message
+
+
+def test_vectors_are_what_the_generator_makes() -> None:
+    """A second run of the generator gives the same bytes."""
+    subprocess.run([sys.executable, HERE / "generate.py", "--check"], check=True)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust stores of the vectors: those that verify, and those that are configuration errors."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from vector_builder import ALICE, BOB, CAROL, DER_PREFIX, MALLORY, Signer, encode, pub
+from vector_points import bad_keys
+
+NOW = "2026-06-01T00:00:00Z"
+
+
+def policy_key(signer: Signer, **more: Any) -> dict[str, Any]:
+    """Return the policy's entry of *signer*."""
+    return {"name": signer.name, "publicKey": b64encode(DER_PREFIX + signer.raw).decode(), **more}
+
+
+def policy(*keys: dict[str, Any], threshold: int = 1, **more: Any) -> dict[str, str]:
+    """Return a trust directory with a policy."""
+    value = {"policyVersion": 1, "threshold": threshold, "keys": list(keys), **more}
+    return {"policy.json": encode(value).decode()}
+
+
+A, B, C = policy_key(ALICE), policy_key(BOB), policy_key(CAROL)
+A_PEM = pub(ALICE.raw)
+
+TRUST: dict[str, dict[str, str]] = {
+    "alice": {"alice.pub": A_PEM},
+    "alice-and-bob": {"alice.pub": A_PEM, "bob.pub": pub(BOB.raw)},
+    "crlf": {"alice.pub": A_PEM.replace("\n", "\r\n")},
+    "policy-before-pub": {**policy(A), "mallory.pub": pub(MALLORY.raw)},
+    "two-of-three": policy(A, B, C, threshold=2),
+    "revoked": policy(policy_key(ALICE, revoked=True), B),
+    "key-expired": policy(policy_key(ALICE, notAfter="2026-05-31T23:59:59Z"), B),
+    "key-expires-now": policy(policy_key(ALICE, notAfter=NOW, notBefore=NOW)),
+    "key-not-yet": policy(policy_key(ALICE, notBefore="2026-06-01T00:00:01Z"), B),
+    "all-excuses": policy(
+        policy_key(ALICE, revoked=True),
+        policy_key(BOB, notAfter="2026-05-31T23:59:59Z"),
+        policy_key(CAROL, notBefore="2026-06-01T00:00:01Z"),
+    ),
+    "late-excuses": policy(
+        policy_key(BOB, notAfter="2026-05-31T23:59:59Z"),
+        policy_key(CAROL, notBefore="2026-06-01T00:00:01Z"),
+    ),
+    "project-demo": policy(A, project="demo"),
+    "project-other": policy(A, project="other"),
+    "minimum-3": policy(A, objects={"x.bpf.o": {"minimumVersion": 3}, "y.bpf.o": {"minimumVersion": 9}}),
+    "minimum-4": policy(A, objects={"x.bpf.o": {"minimumVersion": 4}}),
+    "xdp-only": policy(A, programTypes=["xdp"]),
+    "no-types": policy(A, programTypes=[]),
+    "small": policy(A, maxObjectBytes=1024),
+}
+
+# Stores that are configuration errors: nothing is verified with them.
+BAD_TRUST: dict[str, dict[str, str]] = {
+    "empty": {},
+    "no-pub": {"alice.pem": A_PEM},
+    "twice": {"a.pub": A_PEM, "b.pub": A_PEM},
+    "private-key": {"alice.pub": ALICE.pem},
+    "text-before": {"alice.pub": "mine:\n" + A_PEM},
+    "text-after": {"alice.pub": A_PEM + "mine\n"},
+    "two-blocks": {"alice.pub": A_PEM + pub(BOB.raw)},
+    "x25519": {"alice.pub": A_PEM.replace("MCowBQYDK2Vw", "MCowBQYDK2Vu")},
+    "short": {"alice.pub": "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"},
+    "policy-not-json": {"policy.json": "policy"},
+    "policy-array": {"policy.json": "[]"},
+    "policy-bom": {"policy.json": "\ufeff" + policy(A)["policy.json"]},
+    "policy-version-2": {
+        "policy.json": policy(A)["policy.json"].replace('"policyVersion":1', '"policyVersion":2')
+    },
+    "policy-unknown-member": policy(A, quorum=1),
+    "policy-twice-member": {"policy.json": policy(A)["policy.json"].replace("{", '{"threshold":1,', 1)},
+    "policy-no-keys": policy(),
+    "policy-threshold-0": policy(A, threshold=0),
+    "policy-threshold-17": policy(A, threshold=17),
+    "policy-threshold-float": {
+        "policy.json": policy(A)["policy.json"].replace('"threshold":1', '"threshold":1.0')
+    },
+    "policy-same-key-twice": policy(A, policy_key(ALICE, notAfter=NOW)),
+    "policy-key-unknown-member": policy(policy_key(ALICE, comment="hi")),
+    "policy-key-bad-time": policy(policy_key(ALICE, notAfter="2026-02-29T00:00:00Z")),
+    "policy-key-bad-base64": policy(A | {"publicKey": A["publicKey"] + "!"}),
+    "policy-object-name": policy(A, objects={"../x": {"minimumVersion": 1}}),
+    "policy-object-empty": policy(A, objects={"x.bpf.o": {}}),
+    "policy-max-0": policy(A, maxObjectBytes=0),
+    "policy-max-too-large": policy(A, maxObjectBytes=16 * 1024 * 1024 + 1),
+    "policy-project-space": policy(A, project="a b"),
+    "policy-revoked-string": policy(policy_key(ALICE, revoked="no")),
+    **{f"key-{name}": {"bad.pub": pub(raw)} for name, raw in bad_keys()},
+}
