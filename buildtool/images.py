@@ -3,7 +3,7 @@
 Prepares the builder image and the distroless base, for sites that cannot pull images.
 
 Both are made of Debian packages and loaded into the engine under fixed names. A
-label carries the digest of the recipe, so that an unchanged recipe is done at once
+comment carries the digest of the recipe, so that an unchanged recipe is done at once
 and a changed one is prepared anew.
 """
 
@@ -32,13 +32,15 @@ from buildtool.process import Runner
 
 BUILDER_IMAGE = "buildtool.local/builder:trixie"
 BASE_IMAGE = "buildtool.local/base:trixie"
-RECIPE_LABEL = "org.buildtool.prepared"
-PLATFORMS_LABEL = "org.buildtool.platforms"
+# What marks our images. In the history, since a label would be inherited by every image built on them.
+COMMENT = re.compile(
+    r"buildtool images prepare, recipe (?P<recipe>[0-9a-f]{64}) for (?P<platforms>[a-z0-9/ ]+)"
+)
 DEFAULT_SUITE = "trixie"
 DEFAULT_ARCHITECTURES = ("amd64", "arm64")
 
 # Counted up when this code makes other images of the same packages.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 # Newer times are set back to this one (the day trixie was released), older ones stay.
 EPOCH = 1754697600
 LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
@@ -108,9 +110,9 @@ def find_prepared(
     found = _inspect_images((BUILDER_IMAGE, BASE_IMAGE), runner or Runner())
     if len(found) != 2:  # builder and base
         return None
-    labels = [image.get("Config", {}).get("Labels") or {} for image in found]
-    platforms = set(labels[1].get(PLATFORMS_LABEL, "").split())
-    if any(label.get(RECIPE_LABEL) != recipe for label in labels) or not wanted <= platforms:
+    marks = [COMMENT.fullmatch(image.get("Comment") or "") for image in found]
+    platforms = set(marks[1]["platforms"].split()) if marks[1] else set()
+    if any(mark is None or mark["recipe"] != recipe for mark in marks) or not wanted <= platforms:
         return None
     return PreparedImages(
         builder=BUILDER_IMAGE,
@@ -168,18 +170,17 @@ def _make_images(
     )
     report("assemble the images")
     packages = debian.read_packages(debs, runner)
-    labels = {
-        RECIPE_LABEL: recipe_digest(archive.suite),
-        PLATFORMS_LABEL: " ".join(sorted(p.oci for p in platforms)),
-    }
+    names = " ".join(sorted(p.oci for p in platforms))
+    comment = f"buildtool images prepare, recipe {recipe_digest(archive.suite)} for {names}"
     tini = _tini_layer(packages, platforms, runner)
     builder = PlatformImage(
         platform=platforms[0],
         layers=(ocilayout.file_layer(work / "root.tar"), tini),
-        config={"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"], "Labels": labels},
+        config={"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"]},
         created=EPOCH,
+        comment=comment,
     )
-    bases = [_base_image(packages, platform, labels, runner) for platform in platforms]
+    bases = [_base_image(packages, platform, comment, runner) for platform in platforms]
     digests = ocilayout.write_archive(work / "images.tar", {BUILDER_IMAGE: [builder], BASE_IMAGE: bases})
     (work / "root.tar").unlink()
     report("load the images into the engine")
@@ -188,7 +189,7 @@ def _make_images(
 
 
 def _base_image(
-    packages: Sequence[Package], platform: Platform, labels: dict[str, str], runner: Runner
+    packages: Sequence[Package], platform: Platform, comment: str, runner: Runner
 ) -> PlatformImage:
     return PlatformImage(
         platform=platform,
@@ -197,9 +198,9 @@ def _base_image(
             "User": "65532:65532",
             "WorkingDir": "/",
             "Env": [f"PATH={SEARCH_PATH}", f"SSL_CERT_FILE=/{CA_BUNDLE}"],
-            "Labels": labels,
         },
         created=EPOCH,
+        comment=comment,
     )
 
 

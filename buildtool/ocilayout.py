@@ -47,12 +47,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformImage:
-    """One platform's image: its *layers*, bottom first, and the runtime *config* (Env, Cmd, Labels)."""
+    """One platform's image: *layers*, bottom first, runtime *config* (Env, Cmd) and a *comment* on it."""
 
     platform: Platform
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
     created: int
+    comment: str = ""
 
 
 @dataclass(slots=True)
@@ -93,7 +94,11 @@ def file_layer(path: Path) -> Layer:
 
 def gzip_layer(tar: bytes) -> Layer:
     """Compress *tar* to a layer with no time and no name in its header."""
-    data = gzip.compress(tar, 9, mtime=0)
+    buffer = io.BytesIO()
+    # Not gzip.compress: its header depends on the version of Python.
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
+        file.write(tar)
+    data = buffer.getvalue()
     return Layer(
         media_type=f"{MEDIA_LAYER}+gzip",
         digest=Digest(hashlib.sha256(data).hexdigest()),
@@ -136,9 +141,11 @@ def _add_image(blobs: _Blobs, image: PlatformImage) -> dict[str, Any]:
     platform: dict[str, Any] = {"architecture": image.platform.arch, "os": "linux"}
     if image.platform.variant:
         platform["variant"] = image.platform.variant
+    created = datetime.fromtimestamp(image.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = {
         **platform,
-        "created": datetime.fromtimestamp(image.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": created,
+        "history": [{"created": created, "comment": image.comment} for _ in image.layers],
         "config": dict(image.config),
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in image.layers]},
     }
