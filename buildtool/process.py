@@ -44,7 +44,7 @@ class Runner:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes | Callable[[], bytes] | None = None,
         show_stderr: bool = False,
         check: bool = True,
     ) -> Completed:
@@ -52,7 +52,8 @@ class Runner:
         Run *argv* to its end; *env* is added to this process's environment.
 
         With *show_stderr* the program writes its progress to our stderr as it
-        goes, and Completed.stderr is empty.
+        goes, and Completed.stderr is empty. A function as *stdin* is called
+        while the program starts; if it raises, the program is killed.
 
         Raises: ToolMissingError; ToolFailedError when *check* and the code is not 0.
         """
@@ -74,8 +75,9 @@ class Runner:
             ) from error
         except OSError as error:
             raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
+        data = _make_input(child, stdin) if callable(stdin) else stdin
         try:
-            stdout, stderr = child.communicate(stdin)
+            stdout, stderr = child.communicate(data)
         except BaseException:
             _stop_group(child)
             raise
@@ -164,6 +166,16 @@ def _start_quiet(
         ) from error
     except OSError as error:
         raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
+
+
+def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> bytes:
+    """Call *make* for what *child* waits for; a failure kills the child, which has done nothing yet."""
+    try:
+        return make()
+    except BaseException:
+        with child:
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:

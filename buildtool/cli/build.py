@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool build`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.keyfile import ask_passphrase
+from buildtool.cli.options import arch_option, config_option, json_option, read_config
+from buildtool.cli.output import print_json
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("build")
+@arch_option(help="Architecture of the image; several give one image index. Default: build.arch.")
+@click.option("--tag", "-t", default="", help="Name of the image; default: build.tag, else PROJECT:RELEASE.")
+@click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
+@click.option("--output", "-o", default="", help="As buildx: type=oci,dest=image.tar or a directory.")
+@click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Another buildx builder.")
+@click.option("--no-cache", is_flag=True, help="Run every stage again.")
+@click.option("--key", type=_PATH, help="Signing key; default: BUILDTOOL_SIGNING_KEY, sign.key.")
+@click.option(
+    "--sign-on", type=click.Choice(["builder", "host"]), help="On the host: no builder sees the key."
+)
+@config_option
+@json_option
+def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
+    """Compile, sign and pack the programs of this project into a container image."""
+    from buildtool import pipeline
+    from buildtool.ci_outputs import write_ci_outputs
+    from buildtool.process import Runner
+
+    # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    config = read_config(config_path)
+    given["sign_on"] = given["sign_on"] or config.build.sign_on
+    options = pipeline.BuildOptions(platforms=pipeline.choose_platforms(arch, config), **given)
+    image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
+    write_ci_outputs(image, os.environ)
+    if as_json:
+        names = {"key_id": "keyId"}
+        print_json({names.get(name, name): value for name, value in asdict(image).items()})
+        return
+    click.echo(f"image   {image.reference or given['output']}")
+    click.echo(f"digest  {image.digest}")
+    click.echo(f"key id  {image.key_id}")

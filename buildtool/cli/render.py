@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool render`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from buildtool.cli.keyfile import ask_passphrase
+from buildtool.cli.options import arch_option, config_option, read_config
+from buildtool.fsio import write_atomic
+
+
+@click.command("render")
+@arch_option(help="Architecture of the image; may be given several times. Default: build.arch.")
+@click.option("--key", type=click.Path(path_type=Path), help="Signing key (.pem) or its public half (.pub).")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File; default stdout.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--prepared", is_flag=True, help="Use the images that `buildtool images prepare` makes.")
+@config_option
+def command(
+    *,
+    arch: tuple[str, ...],
+    key: Path | None,
+    output: Path | None,
+    force: bool,
+    prepared: bool,
+    config_path: Path | None,
+) -> None:
+    """
+    Print the Dockerfile that `buildtool build` builds.
+
+    It carries all that it needs: `docker buildx build --secret
+    id=signing-key,src=KEY -f FILE .` builds it in the project's directory.
+    """
+    from buildtool import pipeline
+
+    config = read_config(config_path)
+    if prepared:
+        config = replace(config, images=pipeline.prepared_images())
+    platforms = pipeline.choose_platforms(arch, config)
+    source = pipeline.find_key(key, config, os.environ, ask_passphrase)
+    text = pipeline.make_dockerfile(config, platforms, source)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomic(output, text.encode(), replace=force)

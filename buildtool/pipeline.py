@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of things: configuration, key, Dockerfile, image; the only module that knows it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildtool.buildx import Secret
+from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.errors import ConfigError, SigningKeyError, UsageError
+from buildtool.image import ImageRequest, build_image, export_stage
+from buildtool.keys import (
+    PublicKey,
+    SigningKey,
+    is_encrypted,
+    load_public_key,
+    load_signing_key_pem,
+    read_key_file,
+)
+from buildtool.model import BuiltImage
+from buildtool.platforms import PLATFORMS, Platform, find_platform
+from buildtool.process import Runner
+from buildtool.project import OBJECT_SUFFIX, find_sources
+from buildtool.sourcedate import source_date
+from buildtool.validate import check_tag
+
+KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
+PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+# Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
+IMAGE_ARCHITECTURES = ("amd64", "arm64")
+
+if TYPE_CHECKING:
+    from buildtool.embed import EmbeddedFile
+
+# The heavy modules are imported where they are used, that is while docker starts.
+
+AskPassphrase = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """
+    Where the signing key is: in file *path* or in the environment; *secrets* say it to BuildKit.
+
+    *pem* is its text, with *passphrase* when that is encrypted. A public key
+    will do where nothing is signed.
+    """
+
+    pem: bytes = field(repr=False)
+    path: Path | None = None
+    passphrase: str = field(default="", repr=False)
+    secrets: tuple[Secret, ...] = ()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether this is a .pub file."""
+        return self.path is not None and self.path.suffix == ".pub"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What BuildKit's client gets beside our environment."""
+        return {PASSPHRASE_VARIABLE: self.passphrase} if self.passphrase else {}
+
+    def load_private(self) -> SigningKey:
+        """Return the private key. Raises: SigningKeyError."""
+        passphrase = self.passphrase.encode() or None
+        return load_signing_key_pem(self.pem, str(self.path or KEY_VARIABLE), passphrase)
+
+    def load_public(self) -> PublicKey:
+        """Return the public half. Raises: SigningKeyError, ConfigError."""
+        if self.is_public and self.path:
+            return load_public_key(self.path)
+        return self.load_private().public
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What `build` was asked for beyond the configuration; see ImageRequest."""
+
+    platforms: tuple[Platform, ...]
+    key: Path | None = None
+    tag: str = ""
+    push: bool = False
+    output: str = ""
+    force: bool = False
+    builder: str = ""
+    no_cache: bool = False
+    sign_on: str = "builder"
+
+
+def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
+    """
+    Return the platforms of *names*, or else of the configuration, in the table's order.
+
+    Raises: UsageError.
+    """
+    wanted = {find_platform(name).arch for name in (names or config.build.arch)}
+    if not wanted:
+        raise UsageError(
+            "for which architecture?", hint="--arch arm64, or build.arch in buildtool.toml; several are fine"
+        )
+    for arch in sorted(wanted - set(IMAGE_ARCHITECTURES)):
+        raise UsageError(
+            f"images for {arch} cannot be built yet", hint="choose from " + ", ".join(IMAGE_ARCHITECTURES)
+        )
+    return tuple(platform for arch, platform in PLATFORMS.items() if arch in wanted)
+
+
+def find_key(
+    option: Path | None, config: Config, environ: Mapping[str, str], ask: AskPassphrase = lambda _: None
+) -> KeySource:
+    """
+    Return the signing key: *option*, else the environment's PEM text, else the configuration's file.
+
+    *ask* is called for the passphrase of an encrypted key when the
+    environment has none.
+
+    Raises: SigningKeyError; ConfigError for a public key file that is none.
+    """
+    text = environ.get(KEY_VARIABLE, "")
+    path = option or (None if text else config.sign.key)
+    if path is None and not text:
+        raise SigningKeyError(
+            "no signing key",
+            hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
+        )
+    if path is not None and path.suffix == ".pub":
+        return KeySource(pem=b"", path=path)
+    pem = read_key_file(path) if path else text.encode()
+    secrets = [Secret(name="signing-key", path=path, variable="" if path else KEY_VARIABLE)]
+    passphrase = ""
+    if is_encrypted(pem):
+        passphrase = environ.get(PASSPHRASE_VARIABLE) or ask(str(path or KEY_VARIABLE)) or ""
+        secrets.append(Secret(name="signing-key-passphrase", variable=PASSPHRASE_VARIABLE))
+    return KeySource(pem=pem, path=path, passphrase=passphrase, secrets=tuple(secrets))
+
+
+def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySource) -> str:
+    """
+    Return the Dockerfile; no engine is asked.
+
+    Raises: UsageError, ConfigError, FileAccessError.
+    """
+    from buildtool.render import RenderRequest, render_dockerfile, source_directories
+
+    public = key.load_public()
+    request = RenderRequest(
+        config=config,
+        platforms=platforms,
+        sources=find_sources(config),
+        key_id=public.key_id,
+        trust=_trust_files(config, public),
+    )
+    if key.path is not None:
+        _check_key_outside(key.path, config.root, source_directories(request))
+    return render_dockerfile(request)
+
+
+def build(
+    config: Config,
+    options: BuildOptions,
+    *,
+    environ: Mapping[str, str],
+    ask: AskPassphrase = lambda _: None,
+    runner: Runner,
+) -> BuiltImage:
+    """
+    Build the signed image and return what it is called.
+
+    Raises: every BuildtoolError.
+    """
+    tag = _choose_tag(config, options)
+    key = find_key(options.key, config, environ, ask)
+    if key.is_public:
+        raise SigningKeyError(
+            f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
+        )
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        images = pool.submit(_choose_images, config, options, environ, runner)
+
+        @cache
+        def dockerfile() -> str:
+            return make_dockerfile(replace(config, images=images.result()), options.platforms, key)
+
+        request = ImageRequest(
+            dockerfile=dockerfile,
+            root=config.root,
+            platforms=options.platforms,
+            epoch=source_date(environ, config.root, runner),
+            tag=tag,
+            push=options.push,
+            output=options.output,
+            force=options.force,
+            builder=options.builder,
+            no_cache=options.no_cache,
+            secrets=key.secrets,
+            environment=key.environment,
+        )
+        if options.sign_on == "host":
+            built = _build_signed_on_host(config, request, key.load_private(), runner)
+        else:
+            built = build_image(request, runner=runner)
+    return replace(built, key_id=key.load_public().key_id)
+
+
+def _build_signed_on_host(
+    config: Config, request: ImageRequest, key: SigningKey, runner: Runner
+) -> BuiltImage:
+    """Compile in the builder, sign here, assemble in the builder: the key reaches no builder at all."""
+    from buildtool.sign import ReleaseInfo, sign_files
+
+    release = ReleaseInfo(
+        project=config.project.name,
+        version=config.project.version,
+        release=config.project.release,
+        created=request.epoch,
+        not_after=config.sign.not_after,
+    )
+    request = replace(request, secrets=(), environment={})
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        unsigned = export_stage(request, "objects-unsigned", Path(work, "unsigned"), runner=runner)
+        contexts = {}
+        for platform in request.platforms:
+            objects = sorted(unsigned[platform.arch].glob("*" + OBJECT_SUFFIX))
+            signed = Path(work, "signed", platform.arch)
+            for file in sign_files(objects, key, release, platform=platform, output=signed):
+                os.utime(file.path, (request.epoch, request.epoch))
+            contexts[f"signed-{platform.arch}"] = signed
+        return build_image(replace(request, contexts=contexts), runner=runner)
+
+
+def _choose_images(
+    config: Config, options: BuildOptions, environ: Mapping[str, str], runner: Runner
+) -> ImagesConfig:
+    """Return the configured images, or the prepared ones if none are named and the engine has them."""
+    named = (config.images.builder, config.images.base) != (DEFAULT_BUILDER, DEFAULT_BASE)
+    # Another builder than the engine's own does not see the engine's images.
+    if named or options.builder or environ.get("BUILDX_BUILDER"):
+        return config.images
+    from buildtool.images import find_prepared
+
+    found = find_prepared(architectures=[platform.arch for platform in options.platforms], runner=runner)
+    return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
+
+
+def prepared_images() -> ImagesConfig:
+    """Return the names that `images prepare` gives its images, whether the engine has them or not."""
+    from buildtool.images import BASE_IMAGE, BUILDER_IMAGE
+
+    return ImagesConfig(builder=BUILDER_IMAGE, base=BASE_IMAGE)
+
+
+def _choose_tag(config: Config, options: BuildOptions) -> str:
+    tag = options.tag or config.build.tag
+    if tag:
+        return check_tag(tag)
+    if options.push:
+        raise UsageError("push where to?", hint="--tag REGISTRY/NAME:TAG, or build.tag in buildtool.toml")
+    return check_tag(f"{config.project.name.lower()}:{config.project.release}")
+
+
+def _trust_files(config: Config, signer: PublicKey) -> tuple[EmbeddedFile, ...]:
+    """Return the image's trust store: the configured keys, else the signing key's public half."""
+    from buildtool.embed import EmbeddedFile
+
+    keys = [load_public_key(path) for path in config.trust.keys] or [signer]
+    if signer.key_id not in {key.key_id for key in keys}:
+        raise ConfigError(
+            f"trust.keys lacks the signing key {signer.key_id}: the image would refuse its own objects",
+            hint="add its .pub file to trust.keys, or remove trust.keys",
+        )
+    if config.trust.threshold > 1:
+        raise ConfigError(f"trust.threshold is {config.trust.threshold}, but a build signs with one key")
+    if len({key.key_id for key in keys}) != len(keys):
+        raise ConfigError("trust.keys has a key twice")
+    # Named by key id: a name that people chose would differ between a .pem, a .pub and the environment.
+    return tuple(
+        EmbeddedFile(directory="", name=f"{key.key_id[:16]}.pub", text=key.pem.decode())
+        for key in sorted(keys, key=lambda key: key.key_id)
+    )
+
+
+def _check_key_outside(path: Path, root: Path, directories: Sequence[str]) -> None:
+    """Refuse a signing key in a directory that is sent to the builder."""
+    key = path.resolve()
+    for name in directories:
+        if key.is_relative_to((root / name).resolve()):
+            raise ConfigError(
+                f"signing key {path} is in {name}/, which is sent to the builder", hint="move it to keys/"
+            )
