@@ -166,7 +166,7 @@ class BuildConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """[image]: numeric *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*."""
+    """[image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*."""
 
     user: str = _key(_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
     labels: Mapping[str, str] = _key(_labels, {})
@@ -238,7 +238,7 @@ def load_config(
         )
     if config.project.name:
         return config
-    return replace(config, project=replace(config.project, name=_default_name(root)))
+    return replace(config, project=replace(config.project, name=default_project_name(root)))
 
 
 def environment_variables() -> dict[str, str]:
@@ -249,6 +249,12 @@ def environment_variables() -> dict[str, str]:
         for item in fields(kind)
         if item.metadata["env"]
     }
+
+
+def default_project_name(root: Path) -> str:
+    """Return the name of directory *root* in the alphabet of project names."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).lstrip(".-")
+    return name[: validate.MAX_NAME_BYTES] or "project"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,9 +371,3 @@ def _read_variable(item: Field[Any], variable: str, text: str) -> Any:
 
 def _toml_key(item: Field[Any]) -> str:
     return item.name.replace("_", "-")
-
-
-def _default_name(root: Path) -> str:
-    """Return the directory's name in the alphabet of project names."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).lstrip(".-")
-    return name[: validate.MAX_NAME_BYTES] or "project"

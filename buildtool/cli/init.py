@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool init`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from buildtool.cli.output import say
+from buildtool.scaffold import create_project
+
+
+@click.command("init")
+@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+def command(directory: Path) -> None:
+    """
+    Make a new project in DIR: configuration, one program, a CI workflow.
+
+    The project is called like the directory. Files that exist are never
+    touched: when one is in the way, nothing is written.
+    """
+    for path in create_project(directory):
+        click.echo(str(path))
+    place = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
+    say(f"next: {place}buildtool keygen release && buildtool build")
