@@ -62,8 +62,7 @@ static int get_interface_index(const char *name)
 }
 
 /* Split "eth0:egress"; an interface's name has no colon. */
-static int find_interface(const char *target, const char **direction, int *index,
-			  struct fault *fault)
+static int find_interface(const char *target, const char **direction, int *index, struct fault *fault)
 {
 	size_t n = strcspn(target, ":");
 	char name[IF_NAMESIZE] = "";
@@ -104,8 +103,8 @@ static int check_tcx(struct bpf_program *program, const char *target, struct fau
 	else if (direction)
 		return fault__usage(fault, "%.64s: not :ingress or :egress", target);
 	if (wanted != BPF_TCX_INGRESS && wanted != BPF_TCX_EGRESS)
-		return fault__usage(fault, "%.64s: say %.64s:ingress or %.64s:egress", target,
-				    target, target);
+		return fault__usage(fault, "%.64s: say %.64s:ingress or %.64s:egress", target, target,
+				    target);
 	if (type && type != wanted)
 		return fault__usage(fault, "%.64s: section %.64s attaches the other way", target,
 				    bpf_program__section_name(program));
@@ -153,8 +152,7 @@ int attach__check(struct bpf_program *program, const char *target, struct fault 
 	if (attach__is_nowhere(program, target))
 		return 0;
 	if (place == PLACE_SECTION || place == PLACE_NOWHERE)
-		return target ? fault__usage(fault, "%.200s: this type of program takes no target",
-					     target) :
+		return target ? fault__usage(fault, "%.200s: this type of program takes no target", target) :
 				0;
 	if (!target)
 		return fault__usage(fault, "it needs a target: --attach %s=%s", name, wants[place]);
@@ -165,8 +163,7 @@ int attach__check(struct bpf_program *program, const char *target, struct fault 
 	return check_cgroup(target, fault);
 }
 
-static struct bpf_link *attach_cgroup(struct bpf_program *program, const char *target,
-				      struct fault *fault)
+static struct bpf_link *attach_cgroup(struct bpf_program *program, const char *target, struct fault *fault)
 {
 	int fd = open_cgroup(target, fault);
 	struct bpf_link *link;

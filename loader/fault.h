@@ -13,11 +13,9 @@ struct fault {
 };
 
 /* Write the text and return @err, so that callers can `return fault__set(...)`. */
-int fault__set(struct fault *fault, int err, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+int fault__set(struct fault *fault, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* The same, and blame the command line or the configuration. */
-int fault__usage(struct fault *fault, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+int fault__usage(struct fault *fault, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -41,8 +41,7 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 	if (!*root && json_error_code(&error) == json_error_out_of_memory)
 		return -ENOMEM;
 	if (!*root)
-		return fault__set(fault, -EINVAL, "not the JSON of the specification (line %d)",
-				  error.line);
+		return fault__set(fault, -EINVAL, "not the JSON of the specification (line %d)", error.line);
 	if (!json_is_object(*root)) {
 		json_decref(*root);
 		*root = NULL;
@@ -80,8 +79,8 @@ bool json__time(const char *text, int64_t *seconds)
 	static const int days_in[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
 	int year, month, day, hour, minute, second, leap, past;
 
-	if (strlen(text) != 20 || text[4] != '-' || text[7] != '-' || text[10] != 'T' ||
-	    text[13] != ':' || text[16] != ':' || text[19] != 'Z')
+	if (strlen(text) != 20 || text[4] != '-' || text[7] != '-' || text[10] != 'T' || text[13] != ':' ||
+	    text[16] != ':' || text[19] != 'Z')
 		return false;
 	if (!read_digits(text, 0, 4, &year) || !read_digits(text, 5, 2, &month) ||
 	    !read_digits(text, 8, 2, &day) || !read_digits(text, 11, 2, &hour) ||
@@ -139,8 +138,8 @@ static bool is_kind(const json_t *value, enum json_kind kind)
 	return false;
 }
 
-int json__check(const json_t *value, const struct json_member *members, size_t count,
-		const char *where, struct fault *fault)
+int json__check(const json_t *value, const struct json_member *members, size_t count, const char *where,
+		struct fault *fault)
 {
 	size_t known = 0;
 
@@ -161,8 +160,8 @@ int json__check(const json_t *value, const struct json_member *members, size_t c
 	return 0;
 }
 
-int json__check_items(const json_t *array, const struct json_member *members, size_t count,
-		      const char *where, struct fault *fault)
+int json__check_items(const json_t *array, const struct json_member *members, size_t count, const char *where,
+		      struct fault *fault)
 {
 	for (size_t i = 0; i < json_array_size(array); i++) {
 		int err = json__check(json_array_get(array, i), members, count, where, fault);

@@ -41,12 +41,12 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
  * Check that @value is an object of exactly these members, each of its kind.
  * @where names it in the text. Returns 0 or -EINVAL.
  */
-int json__check(const json_t *value, const struct json_member *members, size_t count,
-		const char *where, struct fault *fault);
+int json__check(const json_t *value, const struct json_member *members, size_t count, const char *where,
+		struct fault *fault);
 
 /* The same for each item of an array. */
-int json__check_items(const json_t *array, const struct json_member *members, size_t count,
-		      const char *where, struct fault *fault);
+int json__check_items(const json_t *array, const struct json_member *members, size_t count, const char *where,
+		      struct fault *fault);
 
 /* Parse YYYY-MM-DDTHH:MM:SSZ to seconds since the epoch. Returns false if it isn't one. */
 bool json__time(const char *text, int64_t *seconds);

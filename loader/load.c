@@ -32,7 +32,8 @@ struct load {
 static char kernel_log[KERNEL_LOG_SIZE];
 static char last_warning[256];
 
-static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static int keep_warning(enum libbpf_print_level level,
+							      const char *format, va_list args)
 {
 	/* The first one names the cause; those that follow say that something failed. */
 	if (level == LIBBPF_WARN && !last_warning[0]) {
@@ -64,8 +65,8 @@ static const char *kernel_objection(void)
 static int open_object(struct load *load, size_t i, struct fault *fault)
 {
 	const struct load_input *input = &load->inputs[i];
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->name,
-		    .kernel_log_buf = kernel_log, .kernel_log_size = sizeof(kernel_log));
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->name, .kernel_log_buf = kernel_log,
+		    .kernel_log_size = sizeof(kernel_log));
 	struct bpf_map *map;
 	int err;
 
@@ -90,8 +91,7 @@ static bool option_matches(const struct attach_option *option, const struct load
 }
 
 /* Each --attach must mean exactly one program. */
-static int check_option(const struct load *load, const struct attach_option *option,
-			struct fault *fault)
+static int check_option(const struct load *load, const struct attach_option *option, struct fault *fault)
 {
 	struct bpf_program *program;
 	size_t found = 0;
@@ -101,24 +101,22 @@ static int check_option(const struct load *load, const struct attach_option *opt
 			found += option_matches(option, &load->inputs[i], program);
 	}
 	if (!found)
-		return fault__usage(fault, "--attach %.128s: no object has this program",
-				    option->program);
+		return fault__usage(fault, "--attach %.128s: no object has this program", option->program);
 	if (found > 1)
-		return fault__usage(fault,
-				    "--attach %.128s: several objects have it, say OBJECT:%.128s",
+		return fault__usage(fault, "--attach %.128s: several objects have it, say OBJECT:%.128s",
 				    option->program, option->program);
 	return 0;
 }
 
-static int plan_target(struct load *load, const struct load_input *input,
-		       struct bpf_program *program, const char *target, struct fault *fault)
+static int plan_target(struct load *load, const struct load_input *input, struct bpf_program *program,
+		       const char *target, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	int err = attach__check(program, target, &inner);
 
 	if (err) {
-		fault__set(fault, err, "%.128s: program %.64s: %s", input->name,
-			   bpf_program__name(program), inner.text);
+		fault__set(fault, err, "%.128s: program %.64s: %s", input->name, bpf_program__name(program),
+			   inner.text);
 		fault->usage = inner.usage;
 		return err;
 	}
@@ -132,9 +130,8 @@ static int plan_target(struct load *load, const struct load_input *input,
 }
 
 /* The command line's targets, else those of the signed statement, else none. */
-static int plan_program(struct load *load, const struct load_input *input,
-			struct bpf_program *program, const struct attach_option *options,
-			size_t option_count, struct fault *fault)
+static int plan_program(struct load *load, const struct load_input *input, struct bpf_program *program,
+			const struct attach_option *options, size_t option_count, struct fault *fault)
 {
 	const char *name = bpf_program__name(program), *target;
 	size_t planned = 0;
@@ -175,8 +172,7 @@ static int plan(struct load *load, const struct attach_option *options, size_t o
 	}
 	for (size_t i = 0; i < load->count; i++) {
 		bpf_object__for_each_program(program, load->objects[i]) {
-			err = plan_program(load, &load->inputs[i], program, options, option_count,
-					   fault);
+			err = plan_program(load, &load->inputs[i], program, options, option_count, fault);
 			if (err)
 				return err;
 		}
@@ -195,8 +191,8 @@ static int load_object(struct load *load, size_t i, struct fault *fault)
 	err = bpf_object__load(load->objects[i]);
 	if (err) {
 		objection = kernel_objection();
-		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", input->name,
-				  strerror(-err), objection ? objection : last_warning);
+		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", input->name, strerror(-err),
+				  objection ? objection : last_warning);
 	}
 	log__write(&(struct log_line){ .event = "load", .object = input->name, .started = started });
 	return 0;

@@ -111,8 +111,7 @@ static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
 	month = month < 10 ? month + 3 : month - 9;
 	year += era * 400 + (month <= 2);
 	add(b, "{\"v\":1,\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", (int)year, (int)month,
-	    (int)of_month, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60),
-	    milliseconds);
+	    (int)of_month, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60), milliseconds);
 }
 
 static void format_json(struct buffer *b, const struct log_line *line)

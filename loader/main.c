@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,15 +52,26 @@ static const char *default_trust(void)
 {
 	struct file_list list = { 0 };
 	const char *path = DEFAULT_TRUST_HOST;
-	int dir = open(DEFAULT_TRUST_HOST, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	int dir;
 
+	if (lstat(path, &st) && errno == ENOENT)
+		return DEFAULT_TRUST;
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
-		return errno == ENOENT ? DEFAULT_TRUST : DEFAULT_TRUST_HOST;
+		return path;
 	if (!file__list(dir, &list) && !list.count)
 		path = DEFAULT_TRUST;
 	file__list_free(&list);
 	close(dir);
 	return path;
+}
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISREG(st.st_mode) && !faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
 }
 
 /* Find the workload as execvp would, but never hand it to a shell. The caller frees the path. */
@@ -73,7 +85,7 @@ static char *find_workload(const char *name)
 
 		if (asprintf(&path, "%.*s%s%s", n, p, n ? "/" : "", name) < 0)
 			return NULL;
-		if (!faccessat(AT_FDCWD, path, X_OK, AT_EACCESS))
+		if (is_program(path))
 			return path;
 		free(path);
 	}
@@ -154,8 +166,7 @@ static int load_and_run(const struct options *o, const struct set *set, const ch
 	return workload ? run_workload(load, workload, o->workload) : wait_and_stop(load);
 }
 
-static int verify_and_load(const struct options *o, const struct trust *trust,
-			   const char *workload)
+static int verify_and_load(const struct options *o, const struct trust *trust, const char *workload)
 {
 	const struct verify_context context = {
 		.trust = trust,
@@ -170,8 +181,8 @@ static int verify_and_load(const struct options *o, const struct trust *trust,
 	if (set__verify(&set, o->objects, LOAD_MAX_OBJECTS, &context, &fault))
 		return fail(&fault);
 	if (set.refused) {
-		snprintf(text, sizeof(text), "%zu of %zu objects refused%s", set.refused,
-			 set.count, o->verify_only ? "" : ", none loaded");
+		snprintf(text, sizeof(text), "%zu of %zu objects refused%s", set.refused, set.count,
+			 o->verify_only ? "" : ", none loaded");
 		log__write(&(struct log_line){ .event = "refuse", .message = text });
 		code = EXIT_REFUSED;
 	} else if (set.failed) {
@@ -195,8 +206,7 @@ static int run(const struct options *o)
 	if (o->workload) {
 		workload = find_workload(o->workload[0]);
 		if (!workload) {
-			fault__set(&fault, -ENOENT, "workload %.200s: no such program",
-				   o->workload[0]);
+			fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 			trust__free(&trust);
 			return fail(&fault);
 		}

@@ -74,8 +74,7 @@ static int parse_header(struct object *o, struct fault *fault)
 	o->big_endian = o->data[5] == 2;
 	if (get(o, 16, 2) != 1 || get(o, 18, 2) != EM_BPF || get(o, 20, 4) != 1)
 		return fault__set(fault, -EINVAL, "not a relocatable eBPF object");
-	if (get(o, 52, 2) != ELF_HEADER_SIZE || get(o, 56, 2) != 0 ||
-	    get(o, 58, 2) != ELF_SECTION_SIZE)
+	if (get(o, 52, 2) != ELF_HEADER_SIZE || get(o, 56, 2) != 0 || get(o, 58, 2) != ELF_SECTION_SIZE)
 		return fault__set(fault, -EINVAL, "wrong ELF header or entry sizes");
 	o->table = get(o, 40, 8);
 	o->sections = (unsigned)get(o, 60, 2);
@@ -94,8 +93,7 @@ static int parse_names(const struct object *o, struct section *names, struct fau
 	if (index < 1 || index >= o->sections)
 		return fault__set(fault, -EINVAL, "no section name table");
 	*names = get_section(o, index);
-	if (names->type != SHT_STRTAB || !names->size ||
-	    !inside(names->offset, names->size, o->size) ||
+	if (names->type != SHT_STRTAB || !names->size || !inside(names->offset, names->size, o->size) ||
 	    o->data[names->offset + names->size - 1])
 		return fault__set(fault, -EINVAL, "bad section name table");
 	return 0;
@@ -150,8 +148,7 @@ int object__check_sig(struct object *o, struct fault *fault)
 
 	if (o->sig_count != 1)
 		return fault__set(fault, -EINVAL, "%u sections named .sig", o->sig_count);
-	if (sig.type != SHT_PROGBITS || sig.flags || sig.addr || sig.link || sig.info ||
-	    sig.entsize)
+	if (sig.type != SHT_PROGBITS || sig.flags || sig.addr || sig.link || sig.info || sig.entsize)
 		return fault__set(fault, -EINVAL, "section .sig: wrong type or attributes");
 	if (overlap(sig.offset, sig.size, 0, ELF_HEADER_SIZE) ||
 	    overlap(sig.offset, sig.size, o->table, (uint64_t)o->sections * ELF_SECTION_SIZE))
@@ -159,8 +156,7 @@ int object__check_sig(struct object *o, struct fault *fault)
 	for (unsigned i = 1; i < o->sections; i++) {
 		struct section s = get_section(o, i);
 
-		if (i != o->sig_index && occupies(&s) &&
-		    overlap(sig.offset, sig.size, s.offset, s.size))
+		if (i != o->sig_index && occupies(&s) && overlap(sig.offset, sig.size, s.offset, s.size))
 			return fault__set(fault, -EINVAL, "section .sig overlaps section %u", i);
 	}
 	return 0;

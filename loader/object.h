@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define OBJECT_MAX_BYTES (16u << 20)
-#define DIGEST_SIZE      32
+#define DIGEST_SIZE	 32
 
 /* An ELF object of the profile in spec/sig-section.md, section 1. Borrows @data. */
 struct object {

@@ -17,8 +17,8 @@ static bool none_left(void)
 
 	if (syscall(SYS_capget, &header, data))
 		return false;
-	return !(data[0].effective | data[0].permitted | data[0].inheritable |
-		 data[1].effective | data[1].permitted | data[1].inheritable) &&
+	return !(data[0].effective | data[0].permitted | data[0].inheritable | data[1].effective |
+		 data[1].permitted | data[1].inheritable) &&
 	       prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
 

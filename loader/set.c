@@ -10,8 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int verify_item(struct set_item *item, int dir, const char *path,
-		       const struct verify_context *c)
+static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c)
 {
 	struct verdict *v = &item->verdict;
 	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);

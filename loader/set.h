@@ -23,8 +23,8 @@ struct set {
  * Every visible entry of the directory is an object: one that isn't gets refused, not ignored.
  * Returns 0, or a negative errno with the text set when there is nothing to verify.
  */
-int set__verify(struct set *set, const char *path, size_t limit,
-		const struct verify_context *context, struct fault *fault);
+int set__verify(struct set *set, const char *path, size_t limit, const struct verify_context *context,
+		struct fault *fault);
 void set__free(struct set *set);
 
 #endif

@@ -42,8 +42,7 @@ int sig__parse(struct sig_record *r, const uint8_t *data, size_t size, struct fa
 	if (size < SIG_HEADER_SIZE || memcmp(data, sig_magic, sizeof(sig_magic)))
 		return fault__set(fault, -EINVAL, "signature record: wrong magic");
 	if (get_le32(data + 8) != 1)
-		return fault__set(fault, -EINVAL, "signature record: unknown version %u",
-				  get_le32(data + 8));
+		return fault__set(fault, -EINVAL, "signature record: unknown version %u", get_le32(data + 8));
 	if (get_le32(data + 12) != size || size % SIG_UNIT || size > SIG_MAX_SECTION)
 		return fault__set(fault, -EINVAL, "signature record: wrong section size");
 	r->statement_size = get_le32(data + 16);
@@ -57,8 +56,7 @@ int sig__parse(struct sig_record *r, const uint8_t *data, size_t size, struct fa
 
 	/* At most 32 + 65536 + 16 * 96: no sum here can wrap. */
 	used = SIG_HEADER_SIZE + r->statement_size + r->count * SIG_ENTRY_SIZE;
-	if (size < used ||
-	    size < SIG_HEADER_SIZE + r->statement_size + SIG_RESERVED * SIG_ENTRY_SIZE)
+	if (size < used || size < SIG_HEADER_SIZE + r->statement_size + SIG_RESERVED * SIG_ENTRY_SIZE)
 		return fault__set(fault, -EINVAL, "signature record: section too small");
 	if (!sodium_is_zero(data + used, size - used))
 		return fault__set(fault, -EINVAL, "signature record: padding not zero");
@@ -82,8 +80,8 @@ int sig__signing_input(const struct sig_record *r, uint8_t **input, size_t *size
 }
 
 /*
- * sodium_init() is not called: it seeds random numbers and chooses among implementations of ciphers,
- * and nothing here uses either. Linking those costs 100 KB.
+ * sodium_init() is not called: it seeds random numbers and chooses among implementations of
+ * ciphers, and nothing here uses either. Linking those costs 100 KB.
  */
 bool sig__key_is_strict(const uint8_t key[SIG_PUBLIC_KEY_SIZE])
 {

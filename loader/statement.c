@@ -29,18 +29,12 @@ static const struct json_member digest[] = {
 };
 
 static const struct json_member predicate[] = {
-	{ "platform", JSON_KIND_STRING },
-	{ "project", JSON_KIND_PROJECT },
-	{ "version", JSON_KIND_INTEGER },
-	{ "release", JSON_KIND_STRING },
-	{ "created", JSON_KIND_TIME },
-	{ "notAfter", JSON_KIND_TIME, true },
-	{ "programs", JSON_KIND_ARRAY },
-	{ "maps", JSON_KIND_ARRAY },
-	{ "helpers", JSON_KIND_ARRAY },
-	{ "kfuncs", JSON_KIND_STRINGS },
-	{ "license", JSON_KIND_STRING },
-	{ "toolchain", JSON_KIND_OBJECT, true },
+	{ "platform", JSON_KIND_STRING },     { "project", JSON_KIND_PROJECT },
+	{ "version", JSON_KIND_INTEGER },     { "release", JSON_KIND_STRING },
+	{ "created", JSON_KIND_TIME },	      { "notAfter", JSON_KIND_TIME, true },
+	{ "programs", JSON_KIND_ARRAY },      { "maps", JSON_KIND_ARRAY },
+	{ "helpers", JSON_KIND_ARRAY },	      { "kfuncs", JSON_KIND_STRINGS },
+	{ "license", JSON_KIND_STRING },      { "toolchain", JSON_KIND_OBJECT, true },
 	{ "source", JSON_KIND_OBJECT, true },
 };
 
@@ -52,8 +46,8 @@ static const struct json_member program[] = {
 };
 
 static const struct json_member map[] = {
-	{ "name", JSON_KIND_STRING },	  { "type", JSON_KIND_STRING },
-	{ "keySize", JSON_KIND_INTEGER }, { "valueSize", JSON_KIND_INTEGER },
+	{ "name", JSON_KIND_STRING },	     { "type", JSON_KIND_STRING },
+	{ "keySize", JSON_KIND_INTEGER },    { "valueSize", JSON_KIND_INTEGER },
 	{ "maxEntries", JSON_KIND_INTEGER },
 };
 
@@ -101,14 +95,13 @@ static int check_predicate(const json_t *value, struct fault *fault)
 	if (!err && strlen(get_string(value, "release")) > RELEASE_MAX)
 		err = fault__set(fault, -EINVAL, "predicate: release is too long");
 	if (!err)
-		err = json__check_items(json_object_get(value, "programs"), program,
-					COUNT(program), "program", fault);
+		err = json__check_items(json_object_get(value, "programs"), program, COUNT(program),
+					"program", fault);
 	if (!err)
-		err = json__check_items(json_object_get(value, "maps"), map, COUNT(map), "map",
-					fault);
+		err = json__check_items(json_object_get(value, "maps"), map, COUNT(map), "map", fault);
 	if (!err)
-		err = check_ascending(json_object_get(value, "helpers"),
-				      json_object_get(value, "kfuncs"), fault);
+		err = check_ascending(json_object_get(value, "helpers"), json_object_get(value, "kfuncs"),
+				      fault);
 	if (!err && tools)
 		err = CHECK(tools, toolchain);
 	if (!err && origin)
@@ -189,8 +182,7 @@ const char *statement__attach(const struct statement *st, const char *name, size
 		const json_t *item = json_array_get(st->programs, i);
 
 		if (!strcmp(get_string(item, "name"), name))
-			return json_string_value(
-				json_array_get(json_object_get(item, "attach"), index));
+			return json_string_value(json_array_get(json_object_get(item, "attach"), index));
 	}
 	return NULL;
 }

@@ -21,19 +21,23 @@
 #define PEM_END		 "-----END PUBLIC KEY-----"
 #define COUNT(array)	 (sizeof(array) / sizeof((array)[0]))
 
-static const uint8_t der_prefix[] = { 0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
-				      0x2b, 0x65, 0x70, 0x03, 0x21, 0x00 };
+static const uint8_t der_prefix[] = {
+	0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00
+};
 
 static const struct json_member policy_members[] = {
-	{ "policyVersion", JSON_KIND_INTEGER },	    { "threshold", JSON_KIND_INTEGER },
-	{ "keys", JSON_KIND_ARRAY },		    { "project", JSON_KIND_PROJECT, true },
-	{ "objects", JSON_KIND_OBJECT, true },	    { "programTypes", JSON_KIND_STRINGS, true },
+	{ "policyVersion", JSON_KIND_INTEGER },
+	{ "threshold", JSON_KIND_INTEGER },
+	{ "keys", JSON_KIND_ARRAY },
+	{ "project", JSON_KIND_PROJECT, true },
+	{ "objects", JSON_KIND_OBJECT, true },
+	{ "programTypes", JSON_KIND_STRINGS, true },
 	{ "maxObjectBytes", JSON_KIND_INTEGER, true },
 };
 
 static const struct json_member key_members[] = {
-	{ "name", JSON_KIND_STRING },	     { "publicKey", JSON_KIND_STRING },
-	{ "notBefore", JSON_KIND_TIME, true }, { "notAfter", JSON_KIND_TIME, true },
+	{ "name", JSON_KIND_STRING },		{ "publicKey", JSON_KIND_STRING },
+	{ "notBefore", JSON_KIND_TIME, true },	{ "notAfter", JSON_KIND_TIME, true },
 	{ "revoked", JSON_KIND_BOOLEAN, true },
 };
 
@@ -41,8 +45,7 @@ static const struct json_member minimum_members[] = {
 	{ "minimumVersion", JSON_KIND_INTEGER },
 };
 
-static int add_key(struct trust *t, const uint8_t der[DER_SIZE], struct trust_key **key,
-		   struct fault *fault)
+static int add_key(struct trust *t, const uint8_t der[DER_SIZE], struct trust_key **key, struct fault *fault)
 {
 	struct trust_key *k;
 
@@ -91,9 +94,9 @@ static int read_file(int dir, const char *name, size_t limit, uint8_t **data, si
 	if (!err)
 		return 0;
 	fault__usage(fault, "%s",
-		     err == -ENODEV  ? "not a regular file" :
-		     err == -EFBIG   ? "too large" :
-				       strerror(-err));
+		     err == -ENODEV ? "not a regular file" :
+		     err == -EFBIG  ? "too large" :
+				      strerror(-err));
 	return err;
 }
 
@@ -176,8 +179,7 @@ static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struc
 	int err = json__parse(&t->policy, data, size, fault);
 
 	if (!err)
-		err = json__check(t->policy, policy_members, COUNT(policy_members), "policy",
-				  fault);
+		err = json__check(t->policy, policy_members, COUNT(policy_members), "policy", fault);
 	if (!err)
 		err = check_limits(t, fault);
 	if (!err)
@@ -241,8 +243,7 @@ static int read_directory(struct trust *t, int dir, struct fault *fault)
 
 static int compare_ids(const void *a, const void *b)
 {
-	return memcmp(((const struct trust_key *)a)->id, ((const struct trust_key *)b)->id,
-		      SIG_KEY_ID_SIZE);
+	return memcmp(((const struct trust_key *)a)->id, ((const struct trust_key *)b)->id, SIG_KEY_ID_SIZE);
 }
 
 static void digest_keys(struct trust *t)
@@ -267,8 +268,7 @@ static int read_store(struct trust *t, const char *path, struct fault *fault)
 	}
 	if (errno != ENOTDIR)
 		return fault__usage(fault, "%s", strerror(errno));
-	return ends_in_pub(path) ? read_pem(t, AT_FDCWD, path, fault) :
-				   read_policy(t, AT_FDCWD, path, fault);
+	return ends_in_pub(path) ? read_pem(t, AT_FDCWD, path, fault) : read_policy(t, AT_FDCWD, path, fault);
 }
 
 int trust__read(struct trust *t, const char *path, struct fault *fault)
@@ -326,6 +326,5 @@ int64_t trust__minimum_version(const struct trust *t, const char *object_name)
 {
 	const json_t *objects = json_object_get(t->policy, "objects");
 
-	return json_integer_value(
-		json_object_get(json_object_get(objects, object_name), "minimumVersion"));
+	return json_integer_value(json_object_get(json_object_get(objects, object_name), "minimumVersion"));
 }

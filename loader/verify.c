@@ -64,8 +64,7 @@ static int check_signatures(const struct verify_context *c, const struct sig_rec
 }
 
 /* Step 7: only keys that are valid now count; the best excuse of the others is the reason. */
-static int check_threshold(const struct verify_context *c, const struct sig_record *record,
-			   struct verdict *v)
+static int check_threshold(const struct verify_context *c, const struct sig_record *record, struct verdict *v)
 {
 	bool revoked = false, past = false, before = false;
 	const uint8_t *counted[SIG_MAX_COUNT];
@@ -110,21 +109,19 @@ static int check_digest(const struct object *object, struct verdict *v)
 	v->has_digest = true;
 	sodium_bin2hex(hex, sizeof(hex), v->digest, sizeof(v->digest));
 	if (strcmp(hex, v->statement.digest))
-		return verdict__refuse(v, REASON_DIGEST_MISMATCH,
-				       "the file is not the one that was signed");
+		return verdict__refuse(v, REASON_DIGEST_MISMATCH, "the file is not the one that was signed");
 	return 0;
 }
 
 /* Step 10 */
-static int check_platform(const struct verify_context *c, const struct object *object,
-			  struct verdict *v)
+static int check_platform(const struct verify_context *c, const struct object *object, struct verdict *v)
 {
 	const char *platform = v->statement.platform;
 
 	if (c->platform && strcmp(platform, c->platform)) {
 		v->reason = REASON_WRONG_PLATFORM;
-		return fault__set(&v->fault, -EKEYREJECTED, "signed for %.64s, this is %s",
-				  platform, c->platform);
+		return fault__set(&v->fault, -EKEYREJECTED, "signed for %.64s, this is %s", platform,
+				  c->platform);
 	}
 	/* The one big-endian platform of the table of architectures. */
 	if (object->big_endian != !strcmp(platform, "linux/s390x"))
@@ -155,8 +152,7 @@ static int check_statement(const struct verify_context *c, const struct object *
 			   const struct sig_record *record, struct verdict *v)
 {
 	/* (8) */
-	int err = statement__parse(&v->statement, record->statement, record->statement_size,
-				   &v->fault);
+	int err = statement__parse(&v->statement, record->statement, record->statement_size, &v->fault);
 
 	if (err)
 		return malformed(v, err);
@@ -171,8 +167,7 @@ static int check_statement(const struct verify_context *c, const struct object *
 	return err;
 }
 
-int verify__object(const struct verify_context *c, const uint8_t *data, size_t size,
-		   struct verdict *v)
+int verify__object(const struct verify_context *c, const uint8_t *data, size_t size, struct verdict *v)
 {
 	struct sig_record record;
 	struct object object;

@@ -153,3 +153,23 @@ def as_root() -> None:
     """Skip unless this process is root."""
     if os.geteuid() != 0:
         pytest.skip(f"{Skip.NEEDS_ROOT}: bpf(2), network namespaces")
+
+
+@pytest.fixture(scope="session")
+def sysroot() -> Path:
+    """Give Debian packages unpacked for this machine: what links the loader, and libbpf's headers."""
+    arch = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    directory = TOP / ".cache/sysroot" / arch.stdout.strip()
+    argv = [TOP / "tools/sysroot", arch.stdout.strip(), directory]
+    subprocess.run(argv, check=True, capture_output=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def loader_binary(sysroot: Path, clang: Path) -> Path:
+    """Build the loader for this machine as the image has it: static, stripped."""
+    output = TOP / ".cache/loader/verify-and-load"
+    argv = ["make", "-C", TOP / "loader", f"SYSROOT={sysroot}", f"CLANG={clang}", f"OUT={output}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return output

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Objects, trust stores and runs of the loader for its tests.
+
+All programs and maps carry a prefix of this process, so that what the loader leaves behind can be told
+from what else runs on the machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loader_signer import Key, sign
+
+PREFIX = f"lt{os.getpid() % 100000}"
+WAIT_SECONDS = 10.0
+_numbers = itertools.count()
+
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); }
+    @_map SEC(".maps");
+static __always_inline void count(void)
+{
+    __u32 zero = 0;
+    __u64 *value = bpf_map_lookup_elem(&@_map, &zero);
+    if (value)
+        __sync_fetch_and_add(value, 1);
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+SOURCES = {
+    "xdp": 'SEC("xdp") int @_xdp(struct xdp_md *c) { count(); return XDP_PASS; }',
+    "tcx": 'SEC("tcx/ingress") int @_tcx(struct __sk_buff *c) { count(); return TCX_NEXT; }',
+    "tc": 'SEC("tc") int @_tc(struct __sk_buff *c) { count(); return TCX_NEXT; }',
+    "cgroup": 'SEC("cgroup_skb/egress") int @_cg(struct __sk_buff *c) { count(); return 1; }',
+    "raw_tp": 'SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); return 0; }',
+    "nowhere": 'SEC("tracepoint") int @_tp(void *c) { count(); return 0; }',
+    "optional": 'SEC("?xdp") int @_opt(struct xdp_md *c) { count(); return XDP_PASS; }'
+    ' SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); return 0; }',
+    "refused": 'SEC("raw_tp/sys_enter") int @_bad(__u64 *c) { return *(__u64 *)(long)c[0]; }',
+    "pinned": "struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
+    ' __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } @_pin SEC(".maps");'
+    ' SEC("raw_tp/sys_enter") int @_raw(void *c) { __u32 k = 0; bpf_map_lookup_elem(&@_pin, &k); return 0; }',
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run of the loader said."""
+
+    code: int
+    lines: list[dict[str, Any]]
+    stdout: str
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return the lines of one event."""
+        return [line for line in self.lines if line["event"] == kind]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return the reasons of all refused objects."""
+        return [line["reason"] for line in self.lines if line.get("decision") == "refused"]
+
+    @property
+    def message(self) -> str:
+        """Return the message of the one error line."""
+        (line,) = self.events("error")
+        return str(line["message"])
+
+
+class Lab:
+    """Compiles test objects once, and runs the loader on them."""
+
+    def __init__(self, *, clang: Path, sysroot: Path, loader: Path, directory: Path) -> None:
+        self.loader = loader
+        self.key = Key()
+        self._clang, self._sysroot, self._directory = clang, sysroot, directory
+        self._objects: dict[str, bytes] = {}
+
+    def object(self, kind: str) -> bytes:
+        """Return the unsigned object of SOURCES[*kind*]."""
+        if kind not in self._objects:
+            source = self._directory / f"{kind}.bpf.c"
+            source.write_text((HEAD + SOURCES[kind]).replace("@", PREFIX))
+            output = source.with_suffix(".o")
+            include = self._sysroot / "usr/include"
+            argv = [self._clang, "-target", "bpf", "-O2", "-g", f"-I{include}"]
+            argv += [f"-I{path}" for path in include.glob("*-linux-gnu")]
+            subprocess.run([*argv, "-c", source, "-o", output], check=True)
+            self._objects[kind] = output.read_bytes()
+        return self._objects[kind]
+
+    def signed(self, kind: str, **changes: Any) -> bytes:
+        """Return the object signed by the lab's key."""
+        return sign(self.object(kind), [self.key], name=f"{kind}.bpf.o", **changes)
+
+    def put(self, directory: Path, *kinds: str, **changes: Any) -> Path:
+        """Write signed objects and the trust store into *directory*; return the objects' directory."""
+        objects = directory / "objects"
+        objects.mkdir(exist_ok=True)
+        for kind in kinds:
+            (objects / f"{kind}.bpf.o").write_bytes(self.signed(kind, **changes))
+        self.trust(directory)
+        return objects
+
+    def trust(self, directory: Path) -> Path:
+        """Write a trust store with the lab's key."""
+        store = directory / "trust"
+        store.mkdir(exist_ok=True)
+        (store / "dev.pub").write_bytes(self.key.pem)
+        return store
+
+    def argv(self, directory: Path, *arguments: str) -> list[str]:
+        """Return the command line for what `put` wrote."""
+        paths = ["--objects", str(directory / "objects"), "--trust", str(directory / "trust")]
+        return [str(self.loader), *paths, *arguments]
+
+    def run(self, directory: Path, *arguments: str, before: Sequence[str] = ()) -> Result:
+        """Run the loader to its end; *before* is a command that runs it."""
+        argv = [*before, *self.argv(directory, *arguments)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        return Result(done.returncode, parse(done.stderr), done.stdout)
+
+    @contextmanager
+    def started(
+        self, directory: Path, *arguments: str, before: Sequence[str] = ()
+    ) -> Iterator[tuple[subprocess.Popen[str], Callable[[int], Result]]]:
+        """Run the loader until it is ready; gives the process and a function that signals and reaps it."""
+        log = directory / f"stderr{next(_numbers)}"
+        with log.open("w") as stream:
+            argv = [*before, *self.argv(directory, *arguments)]
+            process = subprocess.Popen(argv, stderr=stream, stdout=subprocess.PIPE, text=True)
+
+        def stop(number: int = signal.SIGTERM) -> Result:
+            process.send_signal(number)
+            stdout, _ = process.communicate(timeout=WAIT_SECONDS)
+            return Result(process.returncode, parse(log.read_text()), stdout)
+
+        try:
+            ready = wait_until(lambda: '"event":"ready"' in log.read_text() or process.poll() is not None)
+            assert ready, log.read_text()
+            assert process.poll() is None, log.read_text()
+            yield process, stop
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def parse(stderr: str) -> list[dict[str, Any]]:
+    """Return the decision lines; each must be one JSON object of version 1."""
+    lines = [json.loads(line) for line in stderr.splitlines()]
+    assert all(line["v"] == 1 and line["time"].endswith("Z") for line in lines)
+    return lines
+
+
+def wait_until(condition: Callable[[], object]) -> bool:
+    """Return whether *condition* came true in time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _bpftool(kind: str) -> list[dict[str, Any]]:
+    done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=False)
+    return list(json.loads(done.stdout or "[]"))
+
+
+def in_kernel() -> list[str]:
+    """Return the names of our programs and maps that the kernel holds; a link holds its program."""
+    return sorted(
+        x["name"] for k in ("prog", "map") for x in _bpftool(k) if x.get("name", "").startswith(PREFIX)
+    )
+
+
+def is_clean() -> bool:
+    """Return whether nothing of ours is left; the kernel frees programs and maps a moment later."""
+    return wait_until(lambda: not in_kernel())
+
+
+def counted() -> int:
+    """Return the value of the one map of ours that counts."""
+    (found,) = [m for m in _bpftool("map") if m.get("name") == f"{PREFIX}_map"]
+    argv = ["bpftool", "-j", "map", "lookup", "id", str(found["id"]), "key", "0", "0", "0", "0"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return int.from_bytes(bytes(int(byte, 16) for byte in json.loads(done.stdout)["value"]), "little")
+
+
+@contextmanager
+def veth() -> Iterator[tuple[str, str]]:
+    """Make a veth pair and give both names; packets sent into the second come out of the first."""
+    number = next(_numbers)
+    left, right = f"{PREFIX}a{number}", f"{PREFIX}b{number}"
+    subprocess.run(["ip", "link", "add", left, "type", "veth", "peer", "name", right], check=True)
+    try:
+        for name in (left, right):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield left, right
+    finally:
+        subprocess.run(["ip", "link", "del", left], check=True)

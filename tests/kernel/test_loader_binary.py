@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader's file: static, small, hardened, of the product's version."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from loader_lab import Lab
+
+import buildtool
+
+TOP = Path(__file__).parents[2]
+MAX_BYTES = 1_500_000
+PLATFORMS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+
+
+def read_elf(path: Path, *options: str) -> str:
+    """Return what readelf says."""
+    return subprocess.run(["readelf", *options, path], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arch", PLATFORMS)
+def test_static_small_and_hardened(arch: str, clang: Path, tmp_path: Path) -> None:
+    """Each platform's loader needs no library, has read-only relocations and is at most 1.5 MB."""
+    sysroot = TOP / ".cache/sysroot" / arch
+    subprocess.run([TOP / "tools/sysroot", arch, sysroot], check=True)
+    output = tmp_path / "verify-and-load"
+    argv = ["make", "-C", TOP / "loader", f"SYSROOT={sysroot}", f"TARGET={PLATFORMS[arch]}"]
+    subprocess.run([*argv, f"CLANG={clang}", f"OUT={output}"], check=True, capture_output=True)
+    assert output.stat().st_size <= MAX_BYTES
+    segments = read_elf(output, "-lW")
+    assert "INTERP" not in segments
+    assert "GNU_RELRO" in segments
+    assert "RWE" not in segments
+    assert "NEEDED" not in read_elf(output, "-dW")
+    assert "DYN (" in read_elf(output, "-hW")
+
+
+def test_version_is_the_products(lab: Lab) -> None:
+    """--version names the version of the package."""
+    done = subprocess.run([lab.loader, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"verify-and-load {buildtool.__version__} (linux/")
+
+
+def test_help(lab: Lab) -> None:
+    """--help names every exit code."""
+    done = subprocess.run([lab.loader, "--help"], capture_output=True, text=True, check=True)
+    assert "Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused." in done.stdout

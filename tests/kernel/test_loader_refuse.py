@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loader refuses, with which reason and exit code, and that it loads nothing then."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loader_lab import Lab, in_kernel, is_clean
+from loader_signer import Key, append_section, sign
+
+PRIME = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+def policy(*keys: Key | tuple[Key, dict[str, Any]], **members: Any) -> str:
+    """Return a trust policy."""
+    entries = []
+    for item in keys:
+        key, extra = item if isinstance(item, tuple) else (item, {})
+        entries.append({"name": "k", "publicKey": base64.b64encode(key.der).decode(), **extra})
+    return json.dumps({"policyVersion": 1, "threshold": 1, "keys": entries, **members})
+
+
+def flip(data: bytes, offset: int) -> bytes:
+    """Return *data* with one bit of one byte changed."""
+    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
+
+
+Case = tuple[str, Callable[[Lab], bytes], Callable[[Lab], str] | None]
+
+CASES: dict[str, Case] = {
+    "unsigned": ("unsigned", lambda lab: lab.object("raw_tp"), None),
+    "not elf": ("malformed", lambda _: b"#!/bin/sh\n", None),
+    "empty": ("malformed", lambda _: b"", None),
+    "truncated": ("malformed", lambda lab: lab.signed("raw_tp")[:-1], None),
+    "one byte more": ("malformed", lambda lab: lab.signed("raw_tp") + b"\0", None),
+    "two records": ("malformed", lambda lab: append_section(lab.signed("raw_tp"), bytes(1024))[0], None),
+    "zero record": ("malformed", lambda lab: append_section(lab.object("raw_tp"), bytes(1024))[0], None),
+    "unknown member": ("malformed", lambda lab: lab.signed("raw_tp", extra=1), None),
+    "version is real": ("malformed", lambda lab: lab.signed("raw_tp", version=1.0), None),
+    "stranger": ("unknown-key", lambda lab: sign(lab.object("raw_tp"), [Key()]), None),
+    "code changed": ("digest-mismatch", lambda lab: flip(lab.signed("raw_tp"), 0x48), None),
+    "statement changed": (
+        "bad-signature",
+        lambda lab: lab.signed("raw_tp").replace(b'"release":"1.0"', b'"release":"1.1"'),
+        None,
+    ),
+    "other platform": ("wrong-platform", lambda lab: lab.signed("raw_tp", platform="linux/arm64"), None),
+    "expired": ("expired", lambda lab: lab.signed("raw_tp", notAfter="2026-01-02T00:00:00Z"), None),
+    "expired key": (
+        "expired",
+        lambda lab: lab.signed("raw_tp"),
+        lambda lab: policy((lab.key, {"notAfter": "2026-01-02T00:00:00Z"})),
+    ),
+    "future key": (
+        "not-yet-valid",
+        lambda lab: lab.signed("raw_tp"),
+        lambda lab: policy((lab.key, {"notBefore": "2126-01-02T00:00:00Z"})),
+    ),
+    "revoked": (
+        "revoked",
+        lambda lab: lab.signed("raw_tp"),
+        lambda lab: policy((lab.key, {"revoked": True})),
+    ),
+    "one of two": (
+        "below-threshold",
+        lambda lab: lab.signed("raw_tp"),
+        lambda lab: policy(lab.key, threshold=2),
+    ),
+    "rolled back": (
+        "rolled-back",
+        lambda lab: lab.signed("raw_tp", version=4),
+        lambda lab: policy(lab.key, objects={"raw_tp.bpf.o": {"minimumVersion": 5}}),
+    ),
+    "other project": (
+        "denied-by-policy",
+        lambda lab: lab.signed("raw_tp"),
+        lambda lab: policy(lab.key, project="another"),
+    ),
+    "denied type": (
+        "denied-by-policy",
+        lambda lab: lab.signed("xdp", programs=[{"name": "x", "section": "xdp", "type": "xdp"}]),
+        lambda lab: policy(lab.key, programTypes=["tracepoint"]),
+    ),
+    "large": ("too-large", lambda lab: lab.signed("raw_tp"), lambda lab: policy(lab.key, maxObjectBytes=99)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(lab: Lab, tmp_path: Path, name: str) -> None:
+    """Each bad object is refused with its reason, loading or only verifying, and nothing runs."""
+    reason, make, store = CASES[name]
+    objects = lab.put(tmp_path, "xdp")
+    (objects / "raw_tp.bpf.o").write_bytes(make(lab))
+    (objects / "xdp.bpf.o").unlink()
+    if store:
+        (tmp_path / "trust/policy.json").write_text(store(lab))
+    for arguments in (["--verify-only"], ["--", "echo", "started"]):
+        result = lab.run(tmp_path, *arguments)
+        assert (result.code, result.reasons) == (3, [reason]), result.lines
+        assert result.stdout == ""
+        assert result.events("load") == []
+
+
+def test_good_object_beside_a_bad_one(lab: Lab, tmp_path: Path) -> None:
+    """One bad object of two: both have a decision, none is loaded."""
+    objects = lab.put(tmp_path, "raw_tp")
+    (objects / "bad.bpf.o").write_bytes(lab.object("xdp"))
+    result = lab.run(tmp_path, "--", "echo", "started")
+    assert result.code == 3
+    assert [line["decision"] for line in result.events("verify")] == ["refused", "accepted"]
+    assert result.events("refuse")[0]["message"] == "1 of 2 objects refused, none loaded"
+    assert result.events("load") == []
+    assert result.stdout == ""
+
+
+def test_accepted_line_says_what_and_who(lab: Lab, tmp_path: Path) -> None:
+    """An accepted object's line carries digest, key, policy and platform; the threshold counts keys."""
+    second = Key()
+    objects = lab.put(tmp_path)
+    signed = sign(lab.object("raw_tp"), [lab.key, second, Key()])
+    (objects / "raw_tp.bpf.o").write_bytes(signed)
+    (tmp_path / "trust/policy.json").write_text(policy(lab.key, second, threshold=2))
+    result = lab.run(tmp_path, "--verify-only")
+    (line,) = result.events("verify")
+    assert result.code == 0, line
+    assert line["decision"] == "accepted"
+    assert line["keyIds"] == sorted([lab.key.id.hex(), second.id.hex()])
+    assert line["platform"] == "linux/amd64"
+    assert len(line["digest"]) == len(line["policy"]) == 64
+    assert "reason" not in line
+    assert line["durationUs"] > 0
+
+
+def test_every_bit_of_the_record_and_every_hundredth_of_the_rest(lab: Lab, tmp_path: Path) -> None:
+    """Flipped bits are refused wherever they are."""
+    objects = lab.put(tmp_path, "raw_tp")
+    path = objects / "raw_tp.bpf.o"
+    good = path.read_bytes()
+    start = good.index(b"\x7fBPFSIG")
+    offsets = [*range(start, start + 32), *range(0, len(good), 97)]
+    path.unlink()
+    for chunk in range(0, len(offsets), 200):
+        for offset in offsets[chunk : chunk + 200]:
+            (objects / f"{offset}.o").write_bytes(flip(good, offset))
+        result = lab.run(tmp_path, "--verify-only")
+        assert result.code == 3
+        assert len(result.reasons) == len(offsets[chunk : chunk + 200])
+        for file in objects.iterdir():
+            file.unlink()
+
+
+def _point(y: int, *, odd: bool) -> bytes:
+    return (y | odd << 255).to_bytes(32, "little")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        _point(1, odd=False),  # the identity
+        _point(PRIME - 1, odd=False),  # order 2
+        _point(0, odd=False),  # order 4
+        _point(PRIME + 1, odd=False),  # the identity, not canonical
+        _point(2, odd=False),  # not on the curve
+    ],
+)
+def test_weak_key_is_a_configuration_error(lab: Lab, tmp_path: Path, raw: bytes) -> None:
+    """Keys that break the rule for A are refused when they are read."""
+    lab.put(tmp_path, "raw_tp")
+    der = bytes.fromhex("302a300506032b6570032100") + raw
+    text = base64.b64encode(der).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"
+    (tmp_path / "trust/weak.pub").write_text(pem)
+    result = lab.run(tmp_path, "--verify-only")
+    assert result.code == 2
+    assert "weak.pub: a weak Ed25519 public key" in result.message
+
+
+def test_key_of_mixed_order_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """A good point plus the point of order 2: libsodium took it before its fix of 2025 (CVE-2025-69277)."""
+    lab.put(tmp_path, "raw_tp")
+    good = int.from_bytes(lab.key.der[12:], "little")
+    odd, y = good >> 255, good & (2**255 - 1)
+    mixed = _point(PRIME - y, odd=not odd)  # (-x, -y)
+    text = base64.b64encode(lab.key.der[:12] + mixed).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"
+    (tmp_path / "trust/mixed.pub").write_text(pem)
+    result = lab.run(tmp_path, "--verify-only")
+    assert result.code == 2
+    assert "mixed.pub: a weak Ed25519 public key" in result.message
+
+
+def test_non_canonical_s_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """S + L satisfies the equation and is refused."""
+    objects = lab.put(tmp_path, "raw_tp")
+    path = objects / "raw_tp.bpf.o"
+    data = path.read_bytes()
+    at = data.index(lab.key.id) + 64
+    scalar = int.from_bytes(data[at : at + 32], "little") + ORDER
+    path.write_bytes(data[:at] + scalar.to_bytes(32, "little") + data[at + 32 :])
+    assert lab.run(tmp_path, "--verify-only").reasons == ["bad-signature"]
+
+
+BAD_STORES: dict[str, tuple[str | None, str]] = {
+    "empty directory": (None, "no public key in it"),
+    "policy is not json": ("{", "not the JSON"),
+    "policy without keys": ('{"policyVersion":1,"threshold":1,"keys":[]}', "no public key"),
+    "policy version": ('{"policyVersion":2,"threshold":1,"keys":[]}', "policyVersion: unknown"),
+    "unknown member": ('{"policyVersion":1,"threshold":1,"keys":[],"x":1}', "unknown member"),
+    "duplicate member": ('{"policyVersion":1,"policyVersion":1,"threshold":1,"keys":[]}', "not the JSON"),
+    "threshold 0": ('{"policyVersion":1,"threshold":0,"keys":[]}', "threshold: not 1 to 16"),
+    "deep": ("[" * 9 + "]" * 9, "nested more than 8 deep"),
+    "key": ('{"policyVersion":1,"threshold":1,"keys":[{"name":"k","publicKey":"AAAA"}]}', "not an Ed25519"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STORES)
+def test_bad_trust_store(lab: Lab, tmp_path: Path, name: str) -> None:
+    """A trust store that breaks a rule is a configuration error; nothing is verified with it."""
+    text, words = BAD_STORES[name]
+    lab.put(tmp_path, "raw_tp")
+    (tmp_path / "trust/dev.pub").unlink()
+    if text:
+        (tmp_path / "trust/policy.json").write_text(text)
+    result = lab.run(tmp_path, "--", "echo", "started")
+    assert result.code == 2
+    assert words in result.message
+    assert result.events("verify") == []
+    assert result.stdout == ""
+
+
+def test_key_twice_and_missing_store(lab: Lab, tmp_path: Path) -> None:
+    """The same key under two names, a private key's PEM and a store that isn't there are errors."""
+    lab.put(tmp_path, "raw_tp")
+    (tmp_path / "trust/again.pub").write_bytes(lab.key.pem)
+    assert "there twice" in lab.run(tmp_path, "--verify-only").message
+    (tmp_path / "trust/again.pub").write_bytes(lab.key.pem.replace(b"PUBLIC", b"PRIVATE"))
+    assert "not a PEM public key" in lab.run(tmp_path, "--verify-only").message
+    result = lab.run(tmp_path, "--trust", str(tmp_path / "nothing"))
+    assert result.code == 2
+    assert "No such file or directory" in result.message
+
+
+def test_one_key_and_one_object_as_files(lab: Lab, tmp_path: Path) -> None:
+    """--trust takes a .pub file or a policy of any name, --objects one object."""
+    lab.put(tmp_path, "raw_tp")
+    (tmp_path / "rules").write_text(policy(lab.key))
+    for store in ("trust/dev.pub", "rules"):
+        arguments = ["--objects", str(tmp_path / "objects/raw_tp.bpf.o"), "--trust", str(tmp_path / store)]
+        result = lab.run(tmp_path, "--verify-only", *arguments)
+        assert result.code == 0, result.lines
+        assert result.events("verify")[0]["object"] == "raw_tp.bpf.o"
+
+
+def test_strange_entries_are_refused_at_once(lab: Lab, tmp_path: Path) -> None:
+    """A FIFO, a directory, a device, a link to one and a 4 GiB file: refused, none blocks."""
+    objects = lab.put(tmp_path, "raw_tp")
+    os.mkfifo(objects / "fifo")
+    (objects / "folder").mkdir()
+    (objects / "null").symlink_to("/dev/null")
+    with (objects / "sparse").open("wb") as stream:
+        stream.truncate(4 << 30)
+    result = lab.run(tmp_path, "--verify-only")
+    assert result.code == 3
+    reasons = {line["object"]: line.get("reason") for line in result.events("verify")}
+    assert reasons == {
+        "fifo": "malformed",
+        "folder": "malformed",
+        "null": "malformed",
+        "raw_tp.bpf.o": None,
+        "sparse": "too-large",
+    }
+
+
+def test_symlinks_are_followed_and_hidden_files_are_not_objects(lab: Lab, tmp_path: Path) -> None:
+    """A directory as Kubernetes mounts it: links into a hidden directory."""
+    objects = lab.put(tmp_path, "raw_tp")
+    (objects / "..data").mkdir()
+    (objects / "raw_tp.bpf.o").rename(objects / "..data/raw_tp.bpf.o")
+    (objects / "raw_tp.bpf.o").symlink_to("..data/raw_tp.bpf.o")
+    assert lab.run(tmp_path, "--verify-only").code == 0
+
+
+def test_what_cannot_be_read(lab: Lab, tmp_path: Path) -> None:
+    """No directory, an empty one, a dangling link or a loop: exit code 1 and the reason."""
+    objects = lab.put(tmp_path)
+    assert "no object in it" in lab.run(tmp_path).message
+    assert lab.run(tmp_path).code == 1
+    (objects / "loop").symlink_to("loop")
+    result = lab.run(tmp_path)
+    assert result.code == 1
+    assert "Too many levels of symbolic links" in result.message
+    result = lab.run(tmp_path, "--objects", str(tmp_path / "missing"))
+    assert result.code == 1
+    assert "No such file or directory" in result.message
+
+
+def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
+    """More files than the limits: one line, before any is read."""
+    objects = lab.put(tmp_path)
+    for number in range(300):
+        (objects / str(number)).touch()
+    assert "more than 256 objects" in lab.run(tmp_path).message
+    for number in range(300, 1100):
+        (objects / str(number)).touch()
+    assert "Argument list too long" in lab.run(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--no-such-option"], "unknown option --no-such-option"),
+        (["--insecure"], "unknown option"),
+        (["--objects"], "--objects needs a value"),
+        (["--objects="], "empty value"),
+        (["--log", "xml"], "--log: bad value xml"),
+        (["--attach", "x"], "not PROGRAM=TARGET"),
+        (["--attach", "=lo"], "not PROGRAM=TARGET"),
+        (["--attach", "x="], "not PROGRAM=TARGET"),
+        (["--verify-only", "--attach", "x=lo"], "takes no --attach"),
+        (["--verify-only", "--", "true"], "no workload"),
+        (["--platform", "linux/arm64"], "need --verify-only"),
+        (["--verify-only", "--time", "yesterday"], "--time: bad value"),
+        (["--"], "no workload after --"),
+    ],
+)
+def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> None:
+    """Each wrong command line is one line and exit code 2."""
+    result = lab.run(tmp_path, *arguments)
+    assert result.code == 2
+    assert words in result.message
+
+
+def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only can ask how it would be elsewhere and at another time."""
+    lab.put(tmp_path, "raw_tp", platform="linux/arm64", notAfter="2026-01-02T00:00:00Z")
+    options = ["--verify-only", "--platform=linux/arm64"]
+    assert lab.run(tmp_path, *options, "--time=2026-01-02T00:00:00Z").code == 0
+    assert lab.run(tmp_path, *options, "--time=2026-01-02T00:00:01Z").reasons == ["expired"]
+    assert lab.run(tmp_path, *options, "--time=1970-01-01T00:00:00Z").code == 0
+
+
+def test_lines_for_people(lab: Lab, tmp_path: Path) -> None:
+    """--log human writes a short line without JSON, and what can't be printed is a question mark."""
+    objects = lab.put(tmp_path, "raw_tp")
+    (objects / "raw_tp.bpf.o").rename(objects / "a\x1b[31mb\n.o")
+    argv = lab.argv(tmp_path, "--verify-only", "--log=human")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stderr == "verify-and-load: verify a?[31mb?.o: accepted\n"
+    (line,) = lab.run(tmp_path, "--verify-only").lines
+    assert line["object"] == "a\ufffd[31mb\ufffd.o"
+
+
+@pytest.mark.usefixtures("as_root")
+def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
+    """Default stores: the image's, unless the host's holds something; a broken one is no way around it."""
+    lab.put(tmp_path, "raw_tp")
+    image, host = tmp_path / "etc/trust", tmp_path / "etc/trust.host"
+    image.mkdir(parents=True)
+    (image / "dev.pub").write_bytes(lab.key.pem)
+
+    def verify() -> tuple[int, str]:
+        argv = [str(lab.loader), "--objects", str(tmp_path / "objects"), "--verify-only"]
+        script = f'mkdir -p /etc/buildtool && mount --bind "{tmp_path}/etc" /etc/buildtool && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stderr
+
+    assert verify()[0] == 0
+    host.mkdir()
+    assert verify()[0] == 0
+    (host / "ops.pub").write_bytes(Key().pem)
+    assert verify()[0] == 3
+    (host / "ops.pub").write_text("garbage")
+    assert verify()[0] == 2
+    (host / "ops.pub").unlink()
+    host.rmdir()
+    host.symlink_to("nowhere/at/all")
+    code, text = verify()
+    assert code == 2, text
+    assert "trust.host: No such file or directory" in text
+    host.unlink()
+    host.write_text("")
+    assert verify()[0] == 2
+
+
+def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:
+    """A file of the other byte order is read in that order."""
+    objects = lab.put(tmp_path)
+    fields = (b"\x7fELF", 2, 2, 1, 1, 247, 1, 0, 0, 64, 0, 64, 0, 0, 64, 2, 1)
+    header = struct.pack(">4sBBB9xHHIQQQIHHHHHH", *fields)
+    names = b"\0.shstrtab\0"
+    table = bytes(64) + struct.pack(">IIQQQQIIQQ", 1, 3, 0, 0, 192, len(names), 0, 0, 1, 0)
+    (objects / "big.o").write_bytes(header + table + names)
+    assert lab.run(tmp_path, "--verify-only").reasons == ["unsigned"]
