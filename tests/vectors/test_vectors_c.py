@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader's verifier on every vector: the same answers as the Python one, from other code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+INDEX: dict[str, Any] = json.loads((HERE / "vectors.json").read_text())
+
+
+def run_loader(loader: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and the decision lines of a run that only verifies."""
+    argv = [loader, "--verify-only", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a directory with all good trust stores."""
+    top = tmp_path_factory.mktemp("stores")
+    for name, files in INDEX["trust"].items():
+        write_store(top / name, files)
+    return top
+
+
+def write_store(directory: Path, files: dict[str, str]) -> Path:
+    """Write the files of a trust store."""
+    directory.mkdir()
+    for name, text in files.items():
+        (directory / name).write_bytes(text.encode())
+    return directory
+
+
+def test_there_are_vectors() -> None:
+    """An empty list would prove nothing."""
+    assert len(INDEX["vectors"]) > 150
+    assert len(INDEX["badTrust"]) > 30
+
+
+@pytest.mark.parametrize("vector", INDEX["vectors"], ids=lambda vector: str(vector["name"]))
+def test_vector(vector: dict[str, str], stores: Path, loader_binary: Path, tmp_path: Path) -> None:
+    """The loader says what the vector expects, with the exit code that belongs to it."""
+    path = tmp_path / "x.bpf.o"
+    path.write_bytes(b64decode(vector["file"]))
+    options = ["--platform", vector["platform"], "--time", INDEX["now"]]
+    store = str(stores / vector["trust"])
+    code, lines = run_loader(loader_binary, "--objects", str(path), "--trust", store, *options)
+    assert lines[0].get("reason", lines[0]["decision"]) == vector["expect"], lines
+    assert code == (0 if vector["expect"] == "accepted" else 3)
+
+
+@pytest.mark.parametrize("name", INDEX["badTrust"])
+def test_bad_trust_store_is_a_configuration_error(name: str, loader_binary: Path, tmp_path: Path) -> None:
+    """Nothing is verified with a store that breaks a rule."""
+    store = write_store(tmp_path / "store", INDEX["badTrust"][name])
+    code, lines = run_loader(loader_binary, "--objects", str(tmp_path), "--trust", str(store))
+    assert code == 2
+    assert [line["event"] for line in lines] == ["error"]
