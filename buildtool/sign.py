@@ -28,7 +28,7 @@ from buildtool.errors import (
     SigningKeyError,
     UsageError,
 )
-from buildtool.fsio import make_directory, read_bounded, write_all_atomic
+from buildtool.fsio import made_directories, read_bounded, write_all_atomic
 from buildtool.keys import SigningKey
 from buildtool.model import (
     CompiledObject,
@@ -118,9 +118,8 @@ def sign_files(
         data, statement = _sign_file(path, key, release, compiled, platform, force=force)
         written[target] = data
         signed.append(SignedFile(path=target if output else path, statement=statement))
-    if output:
-        make_directory(output)
-    write_all_atomic(written, replace=output is None or force)
+    with made_directories([output] if output else []):
+        write_all_atomic(written, replace=output is None or force)
     return signed
 
 

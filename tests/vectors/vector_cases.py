@@ -188,6 +188,7 @@ def _profile() -> Iterator[Case]:
     yield shape("names-outside", table(4, 24, "<Q", 2**40))
     yield shape("names-without-end", lambda data: put(data.index(b".strtab\0") + 7, "B", 65)(data))
     yield Case(name="unsigned", expect="unsigned", recipe=Recipe(sig=None))
+    yield Case(name="unsigned-big-endian", expect="unsigned", recipe=Recipe(sig=None, order=">"))
     yield Case(
         name="unsigned-similar-name",
         expect="unsigned",

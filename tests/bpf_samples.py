@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A BPF object with something of everything, compiled by the machine's clang."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = """
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, val) int (*name)[val]
+#define __type(name, val) typeof(val) *name
+#define __ulong(name, val) enum { unique_##name = val } name
+struct key { __u32 a; __u64 b; };
+typedef struct key key_t;
+struct { __uint(type, 1); __uint(max_entries, 128);
+	 __type(key, key_t); __type(value, __u64[3]); } counts SEC(".maps");
+struct { __uint(type, 6); __uint(max_entries, 2);
+	 __uint(key_size, 4); __uint(value_size, 16); } per_cpu SEC(".maps");
+struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");
+struct inner { __uint(type, 2); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); };
+struct { __uint(type, 12); __uint(max_entries, 3); __uint(key_size, 4); __type(values_of, int);
+         struct inner *values[]; } outer SEC(".maps");
+static void *(*lookup)(void *map, const void *key) = (void *)1;
+static long (*delete)(void *map, const void *key) = (void *)3;
+static void *(*reserve)(void *map, __u64 size, __u64 flags) = (void *)131;
+static void (*submit)(void *data, __u64 flags) = (void *)132;
+extern void bpf_rcu_read_lock(void) __attribute__((section(".ksyms")));
+extern void bpf_rcu_read_unlock(void) __attribute__((section(".ksyms")));
+static __attribute__((noinline)) int sub(__u32 k)
+{
+	key_t key = {};
+	key.a = k;
+	__u64 *v = lookup(&counts, &key);
+	return v ? (int)*v : 0;
+}
+__attribute__((noinline)) int global_sub(__u32 k) { return delete(&per_cpu, &k); }
+SEC("xdp") int pass(void *ctx) { return sub(1) > 100 ? 1 : 2; }
+SEC("?tracepoint/net/net_dev_queue") int trace(void *ctx)
+{
+	bpf_rcu_read_lock();
+	__u64 *e = reserve(&events, 8, 0);
+	if (e)
+		submit(e, 0);
+	bpf_rcu_read_unlock();
+	return global_sub(2);
+}
+SEC("xdp") int second(void *ctx) { return lookup(&outer, ctx) ? 2 : 1; }
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+"""
+
+
+def find_tool(*names: str) -> str:
+    """Return the first of *names* that is on PATH, or skip."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip(f"needs-tool: {names[0]}")
+    return found
+
+
+def compile_sample(
+    directory: Path, *, target: str = "bpfel", source: str = SOURCE, strip: bool = True
+) -> Path:
+    """Compile *source* for *target* into *directory*."""
+    clang = find_tool("clang", "clang-19", "clang-22", "clang-16", "clang-14")
+    text, obj = directory / "x.bpf.c", directory / "x.bpf.o"
+    text.write_text(source)
+    flags = ["-O2", "-g", "-Wall", "-Werror", "-Wno-unused-function", f"--target={target}"]
+    subprocess.run([clang, *flags, "-c", text, "-o", obj], check=True)
+    if strip:
+        llvm_strip = find_tool(
+            "llvm-strip", "llvm-strip-19", "llvm-strip-22", "llvm-strip-16", "llvm-strip-14"
+        )
+        subprocess.run([llvm_strip, "-g", obj], check=True)
+    return obj

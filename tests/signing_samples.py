@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small objects, keys and stores for the tests of signing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from base64 import b64decode
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from buildtool.elfobj import ElfObject, parse_object
+from buildtool.keys import SigningKey, generate_key, load_signing_key_pem
+from buildtool.platforms import PLATFORMS
+from buildtool.sign import Origin, ReleaseInfo, sign_object
+from buildtool.trust import TrustStore, trust_keys
+
+TESTS = Path(__file__).resolve().parent
+TEST_KEY = TESTS / "keys" / "TEST-KEY-alice.pem"
+RELEASE = ReleaseInfo(project="demo", version=3, release="1.0", created=1_767_225_600)
+NOW = 1_780_000_000
+
+
+@cache
+def _vectors() -> dict[str, bytes]:
+    index: dict[str, Any] = json.loads((TESTS / "vectors" / "vectors.json").read_text())
+    return {vector["name"]: b64decode(vector["file"]) for vector in index["vectors"]}
+
+
+def vector(name: str) -> bytes:
+    """Return the file of a vector."""
+    return _vectors()[name]
+
+
+def unsigned() -> bytes:
+    """Return a little-endian object without a signature."""
+    return vector("unsigned")
+
+
+def test_key() -> SigningKey:
+    """Return alice's key, which everyone knows."""
+    return load_signing_key_pem(TEST_KEY.read_bytes(), "alice", None)
+
+
+def copy_test_key(directory: Path) -> Path:
+    """Copy alice's key file, with the mode that a key must have."""
+    path = directory / "alice.pem"
+    shutil.copyfile(TEST_KEY, path)
+    path.chmod(0o600)
+    return path
+
+
+def sign(obj: ElfObject | None = None, *, key: SigningKey | None = None, arch: str = "amd64") -> bytes:
+    """Return the signed file of *obj* or of a small object."""
+    origin = Origin(platform=PLATFORMS[arch])
+    return sign_object(obj or parse_object(unsigned()), "x.bpf.o", key or test_key(), RELEASE, origin)[0]
+
+
+def store(*keys: SigningKey) -> TrustStore:
+    """Return a store of *keys*, or of alice's."""
+    return trust_keys([key.public for key in keys or (test_key(),)])
+
+
+def other_key() -> SigningKey:
+    """Return a key of somebody else."""
+    return generate_key()
+
+
+test_key.__test__ = False  # type: ignore[attr-defined] - a helper, not a test

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read from objects of the real compiler; names agree with the machine's libbpf."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from pathlib import Path
+
+import pytest
+from bpf_samples import compile_sample
+
+from buildtool import bpfnames, elfobj
+from buildtool.contents import describe_object
+from buildtool.errors import ObjectFormatError
+from buildtool.model import MapInfo, ProgramInfo
+
+
+@pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
+@pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])
+def test_contents_of_a_compiled_object(tmp_path: Path, target: str, *, strip: bool) -> None:
+    """Programs, maps, helpers, kernel functions and license, in both byte orders."""
+    data = compile_sample(tmp_path, target=target, strip=strip).read_bytes()
+    contents = describe_object(elfobj.parse_object(data))
+    tracepoint = "?tracepoint/net/net_dev_queue"
+    assert contents.programs == (
+        ProgramInfo(name="pass", section="xdp", type="xdp"),
+        ProgramInfo(name="second", section="xdp", type="xdp"),
+        ProgramInfo(name="trace", section=tracepoint, type="tracepoint"),
+    )
+    assert contents.maps == (
+        MapInfo(name="counts", type="hash", key_size=16, value_size=24, max_entries=128),
+        MapInfo(name="events", type="ringbuf", key_size=0, value_size=0, max_entries=4096),
+        MapInfo(name="outer", type="array_of_maps", key_size=4, value_size=4, max_entries=3),
+        MapInfo(name="per_cpu", type="percpu_array", key_size=4, value_size=16, max_entries=2),
+    )
+    assert contents.helpers == (1, 3, 131, 132)
+    assert contents.kfuncs == ("bpf_rcu_read_lock", "bpf_rcu_read_unlock")
+    assert contents.license == "Dual BSD/GPL"
+
+
+def test_damaged_objects_of_the_compiler_give_one_kind_of_error(tmp_path: Path) -> None:
+    """Symbols, relocations and BTF of any bytes: a value or ObjectFormatError."""
+    data = compile_sample(tmp_path).read_bytes()
+    rng = random.Random(1)  # noqa: S311 - the same bytes in every run
+    refused = 0
+    for _ in range(1000):
+        mutant = bytearray(data)
+        for _ in range(rng.choice((1, 4, 32))):
+            mutant[rng.randrange(64, len(mutant))] = rng.choice((0, 0xFF, rng.randrange(256)))
+        try:
+            describe_object(elfobj.parse_object(bytes(mutant)))
+        except ObjectFormatError:
+            refused += 1
+    assert refused > 100
+
+
+def _libbpf() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1")
+    except OSError:
+        pytest.skip("needs-tool: libbpf.so.1")
+    for name in ("libbpf_bpf_prog_type_str", "libbpf_bpf_map_type_str"):
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
+
+
+def test_program_types_are_those_of_libbpf() -> None:
+    """Every section name of our table that this libbpf knows has libbpf's type."""
+    library = _libbpf()
+    library.libbpf_set_print(None)
+    known = 0
+    for name, expected in bpfnames.SECTION_TYPES.items():
+        for section in (name.removesuffix("+"), name[:-1] + "/a/b" if name.endswith("+") else name):
+            kind, attach = ctypes.c_int(), ctypes.c_int()
+            if library.libbpf_prog_type_by_name(section.encode(), ctypes.byref(kind), ctypes.byref(attach)):
+                continue  # newer than this libbpf
+            known += 1
+            assert library.libbpf_bpf_prog_type_str(kind.value).decode() == expected, section
+            assert bpfnames.program_type(section) == expected
+    assert known > 100
+
+
+def test_map_types_are_those_of_libbpf() -> None:
+    """As far as this libbpf's table goes."""
+    library = _libbpf()
+    names = [library.libbpf_bpf_map_type_str(number) for number in range(len(bpfnames.MAP_TYPES))]
+    known = [name.decode() for name in names if name is not None]
+    assert len(known) > 30
+    assert tuple(known) == bpfnames.MAP_TYPES[: len(known)]
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("xdp", "xdp"),
+        ("xdp/eth0", "unspec"),
+        ("?xdp", "xdp"),
+        ("kprobe", "kprobe"),
+        ("kprobe/do_exit", "kprobe"),
+        ("kprobes", "unspec"),
+        ("tcx/ingress", "sched_cls"),
+        ("netkit/peer", "sched_cls"),
+        ("cgroup/connect_unix", "cgroup_sock_addr"),
+        ("uprobe.session/x:y", "kprobe"),
+        ("struct_ops.s/init", "struct_ops"),
+        ("mine", "unspec"),
+    ],
+)
+def test_program_type_of_a_section(section: str, expected: str) -> None:
+    """Exact names are exact; names with + take anything after a slash."""
+    assert bpfnames.program_type(section) == expected

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strict keys and signatures; the forged ones are vectors."""
+
+from __future__ import annotations
+
+from buildtool import ed25519
+from buildtool.keys import generate_key
+
+
+def test_keys_that_libraries_make_are_strict() -> None:
+    """No honest key is refused."""
+    assert all(ed25519.is_strict_point(generate_key().public.raw) for _ in range(5))
+
+
+def test_decoding_and_encoding_are_inverse() -> None:
+    """A canonical encoding is the only one."""
+    raw = generate_key().public.raw
+    point = ed25519.decode_point(raw)
+    assert point is not None
+    assert ed25519.encode_point(point) == raw
+    assert ed25519.encode_point(ed25519.add(point, ed25519.IDENTITY)) == raw
+
+
+def test_order_of_the_base_point() -> None:
+    """L times the base point is the identity, and no smaller power of two is."""
+    base = ed25519.decode_point(bytes([0x58]) + bytes([0x66]) * 31)
+    assert base is not None
+    assert ed25519.is_identity(ed25519.multiply(ed25519.L, base))
+    assert not ed25519.is_identity(ed25519.multiply(8, base))
+
+
+def test_wrong_lengths_are_no_points() -> None:
+    """32 bytes, no more and no fewer."""
+    assert not ed25519.is_strict_point(b"")
+    assert not ed25519.is_strict_point(generate_key().public.raw + b"\0")

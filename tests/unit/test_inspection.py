@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inspection of good, unsigned and broken objects."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from signing_samples import sign, unsigned, vector
+from signing_samples import test_key as alice
+
+from buildtool.errors import ObjectFormatError
+from buildtool.inspection import inspect_object, is_file_name, signature_record, subject_file
+
+
+def test_signed_object() -> None:
+    """Everything is there, and the digest is the statement's."""
+    report = inspect_object("x.bpf.o", sign())
+    assert report.problem is None
+    assert report.digest_matches is True
+    assert report.statement is not None
+    assert report.record is not None
+    assert [entry.key_id.hex() for entry in report.record.signatures] == [alice().key_id]
+
+
+def test_unsigned_object() -> None:
+    """Its contents are shown, its digest is the file's."""
+    report = inspect_object("x.bpf.o", unsigned())
+    assert not report.is_signed
+    assert report.problem is None
+    assert report.digest == hashlib.sha256(unsigned()).hexdigest()
+    with pytest.raises(ObjectFormatError, match="not signed"):
+        subject_file(unsigned())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "signed"),
+    [
+        ("record-magic", "wrong magic", False),
+        ("record-padding", "padding", False),
+        ("section-twice", "2 sections", False),
+        ("statement-bom", "statement: not JSON", True),
+    ],
+)
+def test_malformed_signature_still_shows_the_object(name: str, problem: str, *, signed: bool) -> None:
+    """What can be read is read, and the problem is named."""
+    report = inspect_object("x.bpf.o", vector(name))
+    assert report.problem is not None
+    assert problem in report.problem
+    assert report.contents is not None
+    assert report.is_signed is signed
+
+
+def test_changed_object_shows_that_its_digest_differs() -> None:
+    """Inspection does not need a key for that."""
+    assert inspect_object("x.bpf.o", vector("digest-code-changed")).digest_matches is False
+
+
+def test_envelope_of_a_malformed_record_is_an_error() -> None:
+    """No envelope is made of what is not a record."""
+    with pytest.raises(ObjectFormatError, match="count"):
+        signature_record(vector("record-count-0"))
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("demo:latest", False), ("registry/demo", False), ("./demo", True), ("gone.bpf.o", True), ("/x", True)],
+)
+def test_what_names_a_file(target: str, *, expected: bool) -> None:
+    """Images are named by references, files by paths."""
+    assert is_file_name(target) is expected

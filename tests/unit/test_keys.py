@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key files: what is made, what is read, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from signing_samples import TEST_KEY, copy_test_key
+
+from buildtool import keys
+from buildtool.errors import ConfigError, FileAccessError, SigningKeyError
+
+
+def test_saved_key_is_read_back(tmp_path: Path) -> None:
+    """The pair of files has the same key id, and only the owner may read the private one."""
+    key = keys.generate_key()
+    private, public = keys.save_key(key, "dev", tmp_path / "keys", None)
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert keys.load_signing_key(private, None).key_id == key.key_id
+    loaded = keys.load_public_key(public)
+    assert loaded.key_id == key.key_id
+    assert loaded.name == "dev"
+    assert loaded.verifies(key.sign(b"m"), b"m")
+    assert not loaded.verifies(key.sign(b"m"), b"n")
+
+
+def test_key_id_is_the_digest_of_what_openssl_writes(tmp_path: Path) -> None:
+    """Openssl pkey -pubout -outform DER | sha256sum."""
+    private = copy_test_key(tmp_path)
+    der = subprocess.run(
+        ["openssl", "pkey", "-in", private, "-pubout", "-outform", "DER"], capture_output=True, check=True
+    ).stdout
+    assert keys.load_signing_key(private, None).key_id == hashlib.sha256(der).hexdigest()
+
+
+def test_key_of_openssl_is_read(tmp_path: Path) -> None:
+    """A key need not be ours."""
+    path = tmp_path / "k.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
+    path.chmod(0o600)
+    subprocess.run(["openssl", "pkey", "-in", path, "-pubout", "-out", tmp_path / "k.pub"], check=True)
+    assert keys.load_signing_key(path, None).key_id == keys.load_public_key(tmp_path / "k.pub").key_id
+
+
+def test_passphrase(tmp_path: Path) -> None:
+    """An encrypted key needs its passphrase; a plain one does not mind one."""
+    key = keys.generate_key()
+    private, _ = keys.save_key(key, "dev", tmp_path, b"secret")
+    assert keys.load_signing_key(private, b"secret").key_id == key.key_id
+    with pytest.raises(SigningKeyError, match="there is no passphrase"):
+        keys.load_signing_key(private, None)
+    with pytest.raises(SigningKeyError, match="wrong passphrase"):
+        keys.load_signing_key(private, b"other")
+    assert keys.load_signing_key(copy_test_key(tmp_path), b"unneeded").key_id
+
+
+def test_nothing_is_overwritten_and_nothing_half_left(tmp_path: Path) -> None:
+    """Where one of the two files exists, neither is written."""
+    (tmp_path / "dev.pub").write_text("mine")
+    with pytest.raises(FileAccessError, match="already exists"):
+        keys.save_key(keys.generate_key(), "dev", tmp_path, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["dev.pub"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o700 | 0o001])
+def test_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    """As ssh does."""
+    path = copy_test_key(tmp_path)
+    path.chmod(mode)
+    with pytest.raises(SigningKeyError, match=f"mode {mode:04o} lets others use it"):
+        keys.load_signing_key(path, None)
+
+
+def _ec_key() -> bytes:
+    key = generate_private_key(SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a PKCS#8 PEM private key"),
+        (b"\x00\xff", "not a PKCS#8 PEM private key"),
+        (_ec_key(), "not an Ed25519 key"),
+        (keys.generate_key().public.pem, "this is a public key"),
+        (TEST_KEY.read_bytes()[:60], "not a PKCS#8 PEM private key"),
+        (b"x" * 5000, "too large"),
+    ],
+)
+def test_other_files_are_no_signing_keys(tmp_path: Path, data: bytes, message: str) -> None:
+    """One line, and never a word of the key's text."""
+    path = tmp_path / "k.pem"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    with pytest.raises(SigningKeyError, match=message) as caught:
+        keys.load_signing_key(path, None)
+    assert "\n" not in caught.value.message
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    """A missing signing key is not a usage error; a missing public key is one of configuration."""
+    with pytest.raises(SigningKeyError, match="no such file"):
+        keys.load_signing_key(tmp_path / "none.pem", None)
+    with pytest.raises(ConfigError, match="no such file"):
+        keys.load_public_key(tmp_path / "none.pub")
+
+
+def test_a_key_does_not_show_itself() -> None:
+    """Neither repr nor str hold the secret."""
+    key = keys.generate_key()
+    assert repr(key) == f"SigningKey({key.key_id})"

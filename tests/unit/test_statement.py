@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statements as values and bytes; what a verifier refuses are vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from buildtool import statement
+from buildtool.errors import ObjectFormatError
+from buildtool.model import Digest, MapInfo, ProgramInfo, SourceInfo, Statement, ToolchainInfo
+
+FULL = Statement(
+    name="x.bpf.o",
+    digest=Digest("ab" * 32),
+    platform="linux/arm64",
+    project="demo/edge",
+    version=7,
+    release="1.2 \u00e4",
+    created=0,
+    not_after=253_402_300_799,
+    programs=(
+        ProgramInfo(name="a", section="xdp", type="xdp", attach=("eth0", "eth1")),
+        ProgramInfo(name="b", section="tc", type="sched_cls"),
+    ),
+    maps=(MapInfo(name="m", type="hash", key_size=4, value_size=8, max_entries=1),),
+    helpers=(1, 2),
+    kfuncs=("f",),
+    license="GPL",
+    toolchain=ToolchainInfo(compiler="clang", flags=("-O2",)),
+    source=SourceInfo(path="bpf/x.bpf.c", sha256=Digest("cd" * 32)),
+)
+
+
+@pytest.mark.parametrize(
+    "value", [FULL, replace(FULL, not_after=None, toolchain=None, source=None, programs=())]
+)
+def test_what_is_written_is_read_back(value: Statement) -> None:
+    """Encoding and decoding are inverse, and the bytes are ASCII."""
+    data = statement.to_bytes(value)
+    assert statement.from_bytes(data) == value
+    assert data.isascii()
+    assert statement.to_bytes(statement.from_bytes(data)) == data
+
+
+def test_members_are_in_order() -> None:
+    """Equal statements are equal bytes: members ascend."""
+    data = statement.to_bytes(FULL)
+    assert data.startswith(b'{"_type":"https://in-toto.io/Statement/v1","predicate":{"created":"1970-01-01T')
+
+
+def test_release_is_limited_in_bytes() -> None:
+    """128 bytes of UTF-8, not characters."""
+    data = statement.to_bytes(replace(FULL, release="\u00e4" * 65))
+    with pytest.raises(ObjectFormatError, match="release is wrong"):
+        statement.from_bytes(data)
