@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildtool.buildx import BuildxRequest, Secret, run_build
+from buildtool.buildx import BuildxRequest, Secret, check_base, run_build
 from buildtool.errors import EngineError, FileAccessError, UsageError
 from buildtool.model import BuiltImage, KeyId
 from buildtool.platforms import Platform
@@ -60,6 +60,15 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
         platforms=tuple(platform.oci for platform in request.platforms),
         key_id=KeyId(""),
     )
+
+
+def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
+    """
+    After a failed build: say so if image *base* was of the wrong architecture.
+
+    Raises: EngineError.
+    """
+    check_base(_buildx(request, output=""), base, runner=runner)
 
 
 def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: Runner) -> dict[str, Path]:

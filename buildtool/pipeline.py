@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
-from buildtool.errors import ConfigError, SigningKeyError, UsageError
-from buildtool.image import ImageRequest, build_image, export_stage
+from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
+from buildtool.image import ImageRequest, build_image, explain_base, export_stage
 from buildtool.keys import (
     PublicKey,
     SigningKey,
@@ -122,12 +122,12 @@ def find_key(
     *ask* is called for the passphrase of an encrypted key when the
     environment has none.
 
-    Raises: SigningKeyError; ConfigError for a public key file that is none.
+    Raises: SigningKeyError, UsageError.
     """
     text = environ.get(KEY_VARIABLE, "")
     path = option or (None if text else config.sign.key)
     if path is None and not text:
-        raise SigningKeyError(
+        raise UsageError(
             "no signing key",
             hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
         )
@@ -203,10 +203,17 @@ def build(
             secrets=key.secrets,
             environment=key.environment,
         )
-        if options.sign_on == "host":
-            built = _build_signed_on_host(config, request, key.load_private(), runner)
-        else:
-            built = build_image(request, runner=runner)
+        try:
+            if options.sign_on == "host":
+                built = _build_signed_on_host(config, request, key.load_private(), runner)
+            else:
+                built = build_image(request, runner=runner)
+        except EngineError as error:
+            if error.hint is None:
+                explain_base(request, images.result().base, runner=runner)
+            if error.hint is None and images.result().builder == DEFAULT_BUILDER:
+                error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+            raise
     return replace(built, key_id=key.load_public().key_id)
 
 

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of `build` that need no engine: command, outputs for CI, key, tag, output file."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtool import buildx, pipeline
+from buildtool.buildx import BuildxRequest, Secret, build_argv, run_build
+from buildtool.ci_outputs import format_outputs, format_summary, write_ci_outputs
+from buildtool.config import Config, ProjectConfig, SignConfig, TrustConfig
+from buildtool.errors import (
+    BuildtoolError,
+    ConfigError,
+    EngineError,
+    FileAccessError,
+    SigningKeyError,
+    UsageError,
+)
+from buildtool.image import ImageRequest, build_image, parse_output
+from buildtool.keys import generate_key
+from buildtool.model import BuiltImage, KeyId
+from buildtool.platforms import PLATFORMS
+from buildtool.process import Completed, Runner
+
+IMAGE = BuiltImage(reference="r/x:1", digest="sha256:12", platforms=("linux/arm64",), key_id=KeyId("ab"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingRunner(Runner):
+    """Answers like a docker client whose programs fail with *stderr*, except those in *working*."""
+
+    stderr: bytes = b""
+    working: tuple[str, ...] = ()
+    stdout: bytes = b""
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        """Fail, or not."""
+        good = any(word in argv for word in self.working)
+        return Completed(returncode=0 if good else 1, stdout=self.stdout, stderr=self.stderr)
+
+
+def buildx_request(**changes: Any) -> BuildxRequest:
+    """Make a request for one platform."""
+    return BuildxRequest(
+        dockerfile=lambda: "FROM scratch\n", context=Path(), platforms=("linux/arm64",), **changes
+    )
+
+
+def image_request(root: Path, **changes: Any) -> ImageRequest:
+    """Make a request for one platform."""
+    return ImageRequest(
+        dockerfile=lambda: "FROM scratch\n", root=root, platforms=(PLATFORMS["arm64"],), epoch=0, **changes
+    )
+
+
+def test_command_names_secrets_and_never_holds_them() -> None:
+    """A secret is a path or a variable; its text and the passphrase are not in the arguments."""
+    secrets = (Secret(name="signing-key", variable="BUILDTOOL_SIGNING_KEY"),)
+    request = buildx_request(secrets=secrets, environment={"P": "hunter2"}, tag="x:1")
+    argv = build_argv(request)
+    assert "id=signing-key,env=BUILDTOOL_SIGNING_KEY" in argv
+    assert "hunter2" not in " ".join(argv)
+    assert "hunter2" not in repr(request)
+
+
+def test_secret_path_cannot_set_other_fields() -> None:
+    """A path with a comma is quoted as CSV asks."""
+    option = Secret(name="signing-key", path=Path('/k,src=/etc/shadow"')).option
+    assert option == 'id=signing-key,"src=/k,src=/etc/shadow"""'
+
+
+def test_buildx_is_the_plugin_that_docker_would_find(tmp_path: Path) -> None:
+    """The user's plugin directory goes first; with directories of docker's own settings docker decides."""
+    plugin = tmp_path / "cli-plugins/docker-buildx"
+    plugin.parent.mkdir()
+    plugin.write_text("")
+    environment = {"DOCKER_CONFIG": str(tmp_path)}
+    assert buildx.find_buildx(environment) != [str(plugin)]  # not executable
+    plugin.chmod(0o755)
+    assert buildx.find_buildx(environment) == [str(plugin)]
+    (tmp_path / "config.json").write_text('{"cliPluginsExtraDirs": ["/opt"]}')
+    assert buildx.find_buildx(environment) == ["docker", "buildx"]
+
+
+def test_docker_without_buildx_is_said(tmp_path: Path) -> None:
+    """An engine's client without BuildKit gives one clear error."""
+    with pytest.raises(EngineError, match="no buildx") as caught:
+        run_build(buildx_request(), runner=FailingRunner(working=("x",)))
+    assert caught.value.hint
+
+
+def test_unreachable_engine_is_said() -> None:
+    """The client works, the engine doesn't answer."""
+    runner = FailingRunner(
+        working=("version",), stderr=b"Cannot connect to the Docker daemon at unix:///x.\n"
+    )
+
+    class Sometimes(FailingRunner):
+        def run(self, argv: Sequence[str], **_: Any) -> Completed:
+            code = 0 if argv[-1] == "version" else 1
+            return Completed(returncode=code, stdout=b"", stderr=runner.stderr)
+
+    with pytest.raises(EngineError, match="no Docker engine answers: cannot connect to the Docker daemon"):
+        run_build(buildx_request(), runner=Sometimes())
+
+
+def test_failed_dockerfile_kills_docker_without_a_word(tmp_path: Path) -> None:
+    """Docker starts while the Dockerfile is made; when that fails nothing goes on."""
+    mark = tmp_path / "mark"
+
+    def fail() -> bytes:
+        raise ConfigError("no")
+
+    with pytest.raises(ConfigError):
+        Runner().run(["sh", "-c", f"cat; touch {mark}"], stdin=fail)
+    assert not mark.exists()
+
+
+def test_outputs_and_summary_are_appended(tmp_path: Path) -> None:
+    """Both files keep what other steps wrote."""
+    environ = {"GITHUB_OUTPUT": str(tmp_path / "o"), "GITHUB_STEP_SUMMARY": str(tmp_path / "s")}
+    (tmp_path / "o").write_text("before=1\n")
+    write_ci_outputs(IMAGE, environ)
+    assert (tmp_path / "o").read_text() == "before=1\nimage=r/x:1\ndigest=sha256:12\nkey-id=ab\n"
+    assert "| Digest | `sha256:12` |" in (tmp_path / "s").read_text()
+    write_ci_outputs(IMAGE, {})
+    with pytest.raises(FileAccessError):
+        write_ci_outputs(IMAGE, {"GITHUB_OUTPUT": str(tmp_path / "no/o")})
+
+
+def test_output_values_stay_on_one_line() -> None:
+    """A value with a newline must not become a second output or a second row."""
+    image = BuiltImage(reference="x\nevil=1", digest="a|b`c", platforms=(), key_id=KeyId(""))
+    assert format_outputs(image).count("\n") == 3
+    assert "a\\|b'c" in format_summary(image)
+
+
+@pytest.mark.parametrize("spec", ["-", "type=oci,dest=-", 'type=oci,"dest=a"', "type=", "dest=x", "a=b=c,"])
+def test_output_that_cannot_be_is_a_usage_error(spec: str) -> None:
+    """Standard output is for our own data, and half a specification is a mistake."""
+    with pytest.raises(UsageError):
+        parse_output(spec)
+
+
+def test_existing_output_file_is_kept(tmp_path: Path) -> None:
+    """Without --force a file that is there stays as it is, and docker isn't asked."""
+    target = tmp_path / "x.tar"
+    target.write_text("mine")
+    request = image_request(tmp_path, output=f"type=oci,dest={target}")
+    with pytest.raises(FileAccessError, match="already exists"):
+        build_image(request, runner=FailingRunner())
+    assert target.read_text() == "mine"
+
+
+def test_failed_build_leaves_no_output_file(tmp_path: Path) -> None:
+    """Neither the file nor its temporary directory stays."""
+    request = image_request(tmp_path, output=f"type=oci,dest={tmp_path}/x.tar")
+    with pytest.raises(EngineError):
+        build_image(request, runner=FailingRunner())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_in_missing_directory_is_said_before_building(tmp_path: Path) -> None:
+    """The directory must be there."""
+    request = image_request(tmp_path, output=f"type=oci,dest={tmp_path}/no/x.tar")
+    with pytest.raises(FileAccessError, match="cannot write"):
+        build_image(request, runner=FailingRunner())
+
+
+def write_key(path: Path, passphrase: bytes | None = None) -> str:
+    """Write a new key and return its key id."""
+    key = generate_key()
+    path.write_bytes(key.to_pem(passphrase))
+    path.chmod(0o600)
+    path.with_suffix(".pub").write_bytes(key.public.pem)
+    return key.key_id
+
+
+def project(root: Path, **changes: Any) -> Config:
+    """Make a project with one source."""
+    (root / "bpf").mkdir(exist_ok=True)
+    (root / "bpf/x.bpf.c").write_text("int x;\n")
+    return Config(root=root, project=ProjectConfig(name="demo"), **changes)
+
+
+def test_key_option_goes_over_environment_over_file(tmp_path: Path) -> None:
+    """Command line, then BUILDTOOL_SIGNING_KEY, then sign.key."""
+    first, second, third = (write_key(tmp_path / name) for name in ("a.pem", "b.pem", "c.pem"))
+    config = project(tmp_path, sign=SignConfig(key=tmp_path / "c.pem"))
+    environ = {"BUILDTOOL_SIGNING_KEY": (tmp_path / "b.pem").read_text()}
+    assert pipeline.find_key(tmp_path / "a.pem", config, environ).load_public().key_id == first
+    found = pipeline.find_key(None, config, environ)
+    assert found.load_public().key_id == second
+    assert found.secrets == (Secret(name="signing-key", variable="BUILDTOOL_SIGNING_KEY"),)
+    assert pipeline.find_key(None, config, {}).load_public().key_id == third
+
+
+def test_no_key_is_said(tmp_path: Path) -> None:
+    """Without any key there is nothing to build."""
+    with pytest.raises(UsageError, match="no signing key"):
+        pipeline.find_key(None, project(tmp_path), {})
+
+
+@pytest.mark.parametrize("answer", [None, "wrong"])
+def test_encrypted_key_needs_its_passphrase(tmp_path: Path, answer: str | None) -> None:
+    """Neither none nor a wrong one will do."""
+    write_key(tmp_path / "a.pem", b"right")
+    with pytest.raises(SigningKeyError, match="passphrase"):
+        pipeline.find_key(tmp_path / "a.pem", project(tmp_path), {}, lambda _: answer).load_private()
+
+
+def test_passphrase_is_a_secret_in_the_environment(tmp_path: Path) -> None:
+    """BuildKit reads it by the variable's name; it is in no repr."""
+    write_key(tmp_path / "a.pem", b"right")
+    found = pipeline.find_key(tmp_path / "a.pem", project(tmp_path), {"BUILDTOOL_KEY_PASSPHRASE": "right"})
+    assert found.load_private().key_id == found.load_public().key_id
+    assert found.environment == {"BUILDTOOL_KEY_PASSPHRASE": "right"}
+    assert [secret.name for secret in found.secrets] == ["signing-key", "signing-key-passphrase"]
+    assert "right" not in repr(found)
+    assert "PRIVATE" not in repr(found)
+
+
+def test_dockerfile_is_the_same_for_private_and_public_key(tmp_path: Path) -> None:
+    """Who only has the .pub file renders the same text."""
+    write_key(tmp_path / "a.pem")
+    config, platforms = project(tmp_path), (PLATFORMS["amd64"],)
+    texts = {
+        pipeline.make_dockerfile(config, platforms, pipeline.find_key(tmp_path / name, config, {}))
+        for name in ("a.pem", "a.pub")
+    }
+    assert len(texts) == 1
+    assert "PRIVATE" not in texts.pop()
+
+
+def test_key_among_the_sources_is_refused(tmp_path: Path) -> None:
+    """What lies beside the sources is sent to the builder."""
+    config = project(tmp_path)
+    write_key(tmp_path / "bpf/a.pem")
+    key = pipeline.find_key(tmp_path / "bpf/a.pem", config, {})
+    with pytest.raises(ConfigError, match="sent to the builder"):
+        pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
+
+
+def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
+    """Such an image would refuse its own objects; so would one that wants two signers."""
+    write_key(tmp_path / "a.pem")
+    write_key(tmp_path / "b.pem")
+    both = (tmp_path / "a.pub", tmp_path / "b.pub")
+    for trust in (
+        TrustConfig(keys=both[1:]),
+        TrustConfig(keys=both, threshold=2),
+        TrustConfig(keys=both[:1] * 2),
+    ):
+        config = project(tmp_path, trust=trust)
+        key = pipeline.find_key(tmp_path / "a.pem", config, {})
+        with pytest.raises(ConfigError, match=r"trust\."):
+            pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [((), "which architecture"), (("vax",), "vax"), (("s390x",), "s390x")]
+)
+def test_architecture_that_cannot_be_is_a_usage_error(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    """Unknown, none, or not for images yet."""
+    with pytest.raises(UsageError, match=message):
+        pipeline.choose_platforms(names, project(tmp_path))
+
+
+def build_without_engine(config: Config, environ: Mapping[str, str], **options: Any) -> BuiltImage:
+    """Call build with an engine that never answers."""
+    wanted = pipeline.BuildOptions(platforms=(PLATFORMS["amd64"],), **options)
+    return pipeline.build(config, wanted, environ=environ, runner=FailingRunner(stderr=b"Cannot connect"))
+
+
+def test_build_needs_a_private_key_and_a_tag_to_push(tmp_path: Path) -> None:
+    """Both are said before any program starts."""
+    write_key(tmp_path / "a.pem")
+    config = project(tmp_path)
+    with pytest.raises(SigningKeyError, match="cannot sign"):
+        build_without_engine(config, {}, key=tmp_path / "a.pub")
+    with pytest.raises(UsageError, match="push where"):
+        build_without_engine(config, {}, key=tmp_path / "a.pem", push=True)
+    with pytest.raises(BuildtoolError):
+        build_without_engine(config, {}, key=tmp_path / "a.pem")
+
+
+def test_git_decides_the_time_only_without_source_date_epoch(tmp_path: Path) -> None:
+    """A project without commits has time 0."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    from buildtool.sourcedate import source_date
+
+    assert source_date({}, tmp_path) == 0
+    assert source_date({"SOURCE_DATE_EPOCH": "7"}, tmp_path) == 7

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Dockerfile: deterministic, self-contained, and no value of the configuration can change its syntax."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from buildtool import embed, render
+from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
+from buildtool.embed import EmbeddedFile, loader_sources, python_sources
+from buildtool.errors import BuildtoolError, ConfigError, UsageError
+from buildtool.model import KeyId
+from buildtool.platforms import PLATFORMS
+from buildtool.render import RenderRequest, is_prepared, render_dockerfile, source_directories
+from buildtool.resources import package_directory
+
+KEY_ID = KeyId("ab" * 32)
+PEM = EmbeddedFile(
+    directory="", name="dev.pub", text="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+)
+NASTY = [
+    "a\nRUN evil",
+    "a\rRUN evil",
+    'a"',
+    "a'",
+    "a\\",
+    "$HOME",
+    "${BASE_IMAGE}",
+    "`id`",
+    "<<EOF",
+    "a\x00b",
+    "a\u2028b",
+    "a\x1b[31m",
+]
+
+
+def request(**changes: Any) -> RenderRequest:
+    """Make a request; *changes* named TABLE__KEY set configuration values, others the request's own."""
+    config = Config(root=Path(), project=ProjectConfig(name="demo", version=3, release="1.2"))
+    own = {}
+    for name, value in changes.items():
+        table, _, key = name.partition("__")
+        if key:
+            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
+        else:
+            own[name] = value
+    values: dict[str, Any] = {
+        "platforms": (PLATFORMS["arm64"],),
+        "sources": ("bpf/x.bpf.c",),
+        "key_id": KEY_ID,
+        "trust": (PEM,),
+    }
+    return RenderRequest(config=config, **{**values, **own})
+
+
+def instructions(text: str) -> list[str]:
+    """Return the lines of *text* outside heredocs and comments, as BuildKit would read them."""
+    lines, result = iter(text.split("\n")), []
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        result.append(line)
+        for word in line.split():
+            if word.startswith("<<"):
+                end = word[2:].strip("'")
+                while next(lines) != end:
+                    pass
+    return result
+
+
+def test_same_request_gives_same_text() -> None:
+    """Nothing of the moment or the machine is in the text."""
+    assert render_dockerfile(request()) == render_dockerfile(request())
+
+
+def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
+    """The text outside heredocs is what the template says; RUN and ENTRYPOINT are JSON arrays."""
+    text = render_dockerfile(request(image__healthcheck=("/usr/bin/verify-and-load", "--version")))
+    known = (
+        "ARG ",
+        "FROM ",
+        "COPY ",
+        "RUN ",
+        "ENV ",
+        "WORKDIR ",
+        "LABEL ",
+        "USER ",
+        "HEALTHCHECK ",
+        "ENTRYPOINT ",
+    )
+    joined = "\n".join(instructions(text)).replace("\\\n", "").split("\n")
+    for line in joined:
+        assert line.startswith(known), line
+        if line.startswith(("RUN", "ENTRYPOINT", "HEALTHCHECK")):
+            words = [word for word in line.split(" ") if word and not word.startswith("--")]
+            assert next(word for word in words[1:] if word != "CMD").startswith("["), line
+    assert text.startswith("# check=error=true\n")
+    assert "# syntax" not in text
+
+
+def test_key_id_is_in_the_signers_command() -> None:
+    """Another key is another command, so that BuildKit cannot reuse the old key's layer."""
+    other = KeyId("cd" * 32)
+    line = next(line for line in instructions(render_dockerfile(request())) if '"sign"' in line)
+    assert f'"--expect-key-id", "{KEY_ID}"' in line
+    assert f'"--expect-key-id", "{other}"' in render_dockerfile(request(key_id=other))
+
+
+def test_secret_is_a_mount_and_compile_and_sign_have_no_network() -> None:
+    """Only the signer sees the key, and none of our stages reaches a network."""
+    text = render_dockerfile(request(images__builder="buildtool.local/builder:trixie"))
+    lines = instructions(text)
+    starts = [line for line in lines if line.startswith("RUN ")]
+    assert len(starts) == 3
+    assert all(line.startswith("RUN --network=none") for line in starts)
+    assert sum("type=secret,id=signing-key,required=true" in line for line in lines) == 1
+    assert "apt-get" not in "\n".join(lines)
+
+
+def test_only_source_directories_are_mounted() -> None:
+    """BuildKit sends what is mounted: sources and include directories, never the project."""
+    wanted = request(
+        sources=("bpf/a.bpf.c", "bpf/sub/b.bpf.c", "more/c.bpf.c"), compile__include=("include",)
+    )
+    assert source_directories(wanted) == ["bpf", "include", "more"]
+    text = render_dockerfile(wanted)
+    assert "source=bpf,target=/project/bpf " in text
+    assert "source=.," not in text
+    with pytest.raises(ConfigError, match="directory of the project"):
+        render_dockerfile(request(sources=("x.bpf.c",)))
+
+
+def test_default_builder_is_completed_by_apt_and_others_are_taken_as_prepared() -> None:
+    """A Debian image gets packages; an image of another name has them."""
+    assert not is_prepared(DEFAULT_BUILDER)
+    assert not is_prepared("registry.example:5000/mirror/debian:trixie-slim")
+    assert is_prepared("buildtool.local/builder:trixie")
+    text = render_dockerfile(request())
+    assert f"ARG BUILDER_IMAGE={DEFAULT_BUILDER}\nARG BASE_IMAGE={DEFAULT_BASE}\n" in text
+    assert '"libbpf-dev:arm64"' in text
+
+
+def test_runtime_stage_says_what_was_configured() -> None:
+    """User, entrypoint, labels and health check come from the configuration."""
+    text = render_dockerfile(
+        request(
+            image__user="0:0",
+            image__attach=("count=eth0",),
+            image__workload=("/app", "--port", "1"),
+            image__labels={"org.example.team": "Plant 7, hall B"},
+            image__healthcheck=("/app", "ok"),
+        )
+    )
+    runtime = text.partition(" AS runtime\n")[2]
+    entry = (
+        '["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load",'
+        ' "--attach", "count=eth0", "--", "/app", "--port", "1"]'
+    )
+    assert f"\nENTRYPOINT {entry}\n" in runtime
+    assert "\nUSER 0:0\n" in runtime
+    assert '\nLABEL org.example.team="Plant 7, hall B"\n' in runtime
+    assert f'\nLABEL buildtool.key-id="{KEY_ID}"\n' in runtime
+    assert '\nHEALTHCHECK CMD ["/app", "ok"]\n' in runtime
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+@pytest.mark.parametrize(
+    "field",
+    [
+        "project__name",
+        "project__release",
+        "compile__include",
+        "compile__flags",
+        "image__user",
+        "image__attach",
+        "image__workload",
+        "image__healthcheck",
+        "image__labels",
+        "image__labels_key",
+        "images__builder",
+        "images__base",
+        "sources",
+        "key_id",
+        "trust_name",
+    ],
+)
+def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
+    """Even a value that the configuration's own checks never saw cannot reach the Dockerfile."""
+    changes: dict[str, Any] = {field: nasty}
+    if field in (
+        "compile__include",
+        "compile__flags",
+        "image__attach",
+        "image__workload",
+        "image__healthcheck",
+    ):
+        changes = {field: (f"p=eth0{nasty}" if field == "image__attach" else nasty,)}
+    elif field == "image__labels":
+        changes = {field: {"key": nasty}}
+    elif field == "image__labels_key":
+        changes = {"image__labels": {nasty: "value"}}
+    elif field == "sources":
+        changes = {field: (f"bpf/{nasty}.bpf.c",)}
+    elif field == "trust_name":
+        changes = {"trust": (replace(PEM, name=nasty),)}
+    with pytest.raises((UsageError, ConfigError)):
+        render_dockerfile(request(**changes))
+
+
+@pytest.mark.parametrize("text", ["a\ndev.pub\nRUN evil\n", "a\r\n", "a\x00\n"])
+def test_file_cannot_end_its_heredoc(text: str) -> None:
+    """A line that equals the delimiter would end the heredoc; the rest would be instructions."""
+    with pytest.raises(UsageError, match="heredoc"):
+        render_dockerfile(request(trust=(replace(PEM, text=text),)))
+
+
+def test_labels_of_ours_cannot_be_set() -> None:
+    """A configuration must not claim another key."""
+    with pytest.raises(ConfigError, match="set by the build"):
+        render_dockerfile(request(image__labels={"buildtool.key-id": "x"}))
+
+
+def test_template_cannot_print_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that a template prints as it is stops the rendering."""
+    environment = jinja2.Environment(finalize=render._finalize, autoescape=False)  # noqa: S701 - as render does
+    monkeypatch.setattr(render, "load_template", lambda: environment.from_string("{{ user }}"))
+    with pytest.raises(BuildtoolError, match="without a filter"):
+        render_dockerfile(request())
+
+
+def test_embedded_modules_are_what_a_parser_finds() -> None:
+    """The quick search for imports finds exactly what Python's own parser does."""
+    for file in python_sources():
+        found = set()
+        for node in ast.walk(ast.parse(file.text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "buildtool":
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "buildtool"}
+        modules = {name for name in found if name and embed._module_path(package_directory(), name)}
+        quick = {name for name in embed._imported(file.text) if embed._module_path(package_directory(), name)}
+        assert quick == modules, file.name
+
+
+def test_embedded_modules_stay_few() -> None:
+    """What compiles and signs needs no template, no engine, no YAML of the rest of the tool."""
+    names = {f"{file.directory}/{file.name}" for file in python_sources()}
+    assert {"buildtool/__main__.py", "buildtool/cli/compile.py", "buildtool/cli/sign.py"} <= names
+    assert not names & {
+        "buildtool/render.py",
+        "buildtool/pipeline.py",
+        "buildtool/images.py",
+        "buildtool/buildx.py",
+    }
+
+
+def test_embedded_modules_compile_and_sign_alone(tmp_path: Path, clang: Path) -> None:
+    """In a directory with nothing but them, with click, cryptography and pyelftools, both commands work."""
+    for file in python_sources():
+        (tmp_path / file.directory).mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.directory / file.name).write_text(file.text)
+    # The packages that the builder image has; rich, jinja2 and docker must not be needed.
+    for name in ("rich", "jinja2", "docker"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not in the builder image')\n")
+    (tmp_path / "bpf").mkdir()
+    (tmp_path / "bpf/x.bpf.c").write_text(
+        '__attribute__((section("socket"), used)) int f(void *c) { return 0; }\n'
+        'char l[] __attribute__((section("license"), used)) = "GPL";\n'
+    )
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "k.pem"], check=True)
+    (tmp_path / "k.pem").chmod(0o600)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "BUILDTOOL_CLANG": str(clang)}
+    for arguments in (
+        ["compile", "bpf/x.bpf.c", "--arch", "arm64", "--output", "o"],
+        [
+            "sign",
+            "o/x.bpf.o",
+            "--key",
+            "k.pem",
+            "--passphrase-file",
+            "missing",
+            "--output",
+            "s",
+            "--arch",
+            "arm64",
+        ],
+    ):
+        argv = [sys.executable, "-m", "buildtool", *arguments]
+        done = subprocess.run(
+            argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s/x.bpf.o").stat().st_size > 0
+
+
+def test_loader_sources_are_complete() -> None:
+    """Every header that a C file of the loader names in quotes is carried, and the list of flags."""
+    files = {file.name: file.text for file in loader_sources()}
+    assert {"main.c", "flags.txt"} <= set(files)
+    for text in files.values():
+        for line in text.split("\n"):
+            if line.startswith('#include "'):
+                assert line.split('"')[1] in files
+
+
+def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation says so."""
+    package = tmp_path / "buildtool"
+    shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("buildtool.resources._PACKAGE", package)
+    render.load_template.cache_clear()
+    try:
+        with pytest.raises(BuildtoolError, match="not part of this installation"):
+            render_dockerfile(request())
+    finally:
+        render.load_template.cache_clear()
