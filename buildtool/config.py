@@ -131,7 +131,7 @@ class ProjectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
-    """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest found)."""
+    """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest)."""
 
     sources: tuple[str, ...] = _key(_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
     include: tuple[str, ...] = _key(_texts(validate.check_relative_path), ())

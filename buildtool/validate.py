@@ -114,14 +114,17 @@ def check_program_name(value: str) -> str:
 
 def check_attach(value: str) -> str:
     """
-    Return *value* if it is PROGRAM=TARGET.
+    Return *value* if it is PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.
 
     Raises: UsageError.
     """
     program, separator, target = value.partition("=")
     if not separator:
         raise UsageError(f"{_show(value)} is not PROGRAM=TARGET")
-    check_program_name(program)
+    owner, named, inner = program.partition(":")
+    check_program_name(inner if named else program)
+    if named:
+        check_object_name(owner)
     _match(_TARGET, target, "a target: an interface, a path or a name", MAX_TEXT_BYTES)
     return value
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool doctor`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from buildtool.cli.options import config_option, json_option, read_config
+from buildtool.cli.output import print_json, print_table
+from buildtool.doctor import Machine, examine, is_ready
+from buildtool.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.process import Runner
+
+
+@click.command("doctor")
+@config_option
+@json_option
+def command(*, config_path: Path | None, as_json: bool) -> int:
+    """
+    Say what is here, what is missing, and what to do about it.
+
+    The exit code is 1 when `build` cannot work on this machine.
+    """
+    config = read_config(config_path)
+    machine = Machine(root=Path("/"), environ=os.environ, clang=config.compile.clang, runner=Runner())
+    checks = examine(machine)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        rows = [
+            ("ok" if check.ok else "missing", check.name, check.needed_for, check.found, check.advice)
+            for check in checks
+        ]
+        print_table(rows, ("", "part", "needed for", "found", "what to do"))
+    return EXIT_DONE if is_ready(checks) else EXIT_FAILED

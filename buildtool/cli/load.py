@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool load`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from buildtool.cli.options import checked, config_option, read_config
+from buildtool.hostload import LoadRequest, choose_objects, choose_trust, load_on_host
+from buildtool.process import Runner
+from buildtool.validate import check_attach
+
+
+@click.command("load")
+@click.argument("objects", metavar="[OBJECT|DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("workload", metavar="[-- WORKLOAD...]", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--trust", type=click.Path(path_type=Path), help="A .pub file, a directory of them or a policy."
+)
+@click.option(
+    "--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET, may be repeated."
+)
+@click.option("--verify-only", is_flag=True, help="Verify, load nothing.")
+@config_option
+def command(
+    *,
+    objects: Path | None,
+    workload: tuple[str, ...],
+    trust: Path | None,
+    attach: tuple[str, ...],
+    verify_only: bool,
+    config_path: Path | None,
+) -> None:
+    """
+    Verify, load and attach signed objects on this host with the real loader.
+
+    Without OBJECT or DIR: build/ARCH of this machine. The loader takes this
+    process over: it writes its decisions to stderr, and its exit code is ours.
+    """
+    config = read_config(config_path)
+    request = LoadRequest(
+        objects=choose_objects(objects, config),
+        trust=choose_trust(trust, config),
+        attach=attach or (() if verify_only else config.image.attach),
+        verify_only=verify_only,
+        human=sys.stderr.isatty(),
+        workload=workload,
+    )
+    load_on_host(config, request, environ=os.environ, runner=Runner())

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at this machine: what is here, what is missing, and what to do about it. Nothing is changed."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from buildtool.buildx import find_buildx
+from buildtool.errors import BuildtoolError
+from buildtool.platforms import host_platform
+from buildtool.process import Runner
+from buildtool.toolchain import Toolchain, find_toolchain
+
+MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
+MIN_KERNEL = (5, 10)  # for -mcpu=v3 and CAP_BPF
+# Bits of the capability sets, linux/capability.h.
+CAPABILITIES = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
+
+
+class Use(StrEnum):
+    """What a part is for; only what `build` needs decides doctor's exit code."""
+
+    BUILD = "build"
+    COMPILE = "compile"
+    LOAD = "load"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One part: its *name*, what it is *needed_for*, what was *found*, *advice* when it is not *ok*."""
+
+    name: str
+    needed_for: Use
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where to look: *root* of the file system, *environ*, the configured *clang*, *runner*."""
+
+    root: Path
+    environ: Mapping[str, str]
+    clang: str
+    runner: Runner
+
+
+def examine(machine: Machine) -> list[Check]:
+    """Return all checks, in the order of work. A probe that cannot look says that its part is missing."""
+    return [
+        *_check_toolchain(machine),
+        *_check_engine(machine),
+        _check_kernel(),
+        _check_btf(machine.root),
+        _check_bpffs(machine.root),
+        _check_capabilities(machine.root),
+        _check_lsm(machine.root),
+        _check_unprivileged(machine.root),
+    ]
+
+
+def is_ready(checks: list[Check]) -> bool:
+    """Say whether nothing that `build` needs is missing."""
+    return all(check.ok for check in checks if check.needed_for is Use.BUILD)
+
+
+def _check_toolchain(machine: Machine) -> list[Check]:
+    advice = "apt install clang llvm lld, or the like; `build` brings its own in the builder image"
+    tools: Toolchain | None = None
+    try:
+        tools = find_toolchain(machine.clang, runner=machine.runner)
+        found = f"{tools.version} ({tools.clang})"
+    except BuildtoolError as error:
+        found = error.message
+    strip = tools.strip if tools else shutil.which("llvm-strip") or ""
+    beside = str(Path(tools.clang).resolve().parent / "ld.lld") if tools else "ld.lld"
+    lld = shutil.which(beside) or shutil.which("ld.lld")
+    return [
+        _check("clang", Use.COMPILE, tools is not None, found, advice),
+        _check("llvm-strip", Use.COMPILE, bool(strip), strip or "not found", advice),
+        _check("lld", Use.OPTIONAL, bool(lld), lld or "not found", "links the loader for `load`; " + advice),
+    ]
+
+
+def _check_engine(machine: Machine) -> list[Check]:
+    """Ask the engine; when it does not answer, what it would have said is missing, too."""
+    start = "install Docker 23 or newer and start it, or let DOCKER_HOST name one that runs"
+    answer, said = _ask(machine.runner, ["docker", "version", "--format", "{{.Server.Version}}"])
+    version = said.strip()
+    major = int(found[0]) if answer and (found := re.match(r"\d+", version)) else 0
+    buildx, buildx_said = _ask(machine.runner, [*find_buildx(machine.environ), "version"])
+    checks = [
+        _check("docker engine", Use.BUILD, major >= MIN_ENGINE, version or "no answer", start),
+        _check(
+            "buildx", Use.BUILD, buildx, buildx_said, "install docker-buildx (Debian) or docker-buildx-plugin"
+        ),
+    ]
+    if not answer:
+        return checks
+    return [*checks, _check_image_store(machine.runner), _check_prepared(machine.runner)]
+
+
+def _check_image_store(runner: Runner) -> Check:
+    _, said = _ask(runner, ["docker", "info", "--format", "{{json .DriverStatus}}"])
+    ok = "io.containerd.snapshotter" in said
+    advice = 'for images of several platforms: "features": {"containerd-snapshotter": true} in daemon.json'
+    return _check("containerd image store", Use.OPTIONAL, ok, "in use" if ok else "not in use", advice)
+
+
+def _check_prepared(runner: Runner) -> Check:
+    from buildtool.images import find_prepared
+
+    try:
+        found = find_prepared(runner=runner)
+    except BuildtoolError as error:
+        return _check("prepared images", Use.OPTIONAL, ok=False, found=error.message)
+    text = f"{found.builder}, {found.base} for {', '.join(found.platforms)}" if found else "none"
+    advice = "where images cannot be pulled: buildtool images prepare"
+    return _check("prepared images", Use.OPTIONAL, found is not None, text, advice)
+
+
+def _check_kernel() -> Check:
+    release, machine = platform.release(), platform.machine()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    known = host_platform(machine)
+    found = f"{release} on {machine}"
+    if known is None:
+        return _check(
+            "kernel", Use.LOAD, ok=False, found=found, advice="no loader is made for this architecture"
+        )
+    least = ".".join(map(str, MIN_KERNEL))
+    return _check("kernel", Use.LOAD, numbers >= MIN_KERNEL, found, f"programs need Linux {least} or newer")
+
+
+def _check_btf(root: Path) -> Check:
+    path = root / "sys/kernel/btf/vmlinux"
+    found = _try(lambda: f"{path.stat().st_size} bytes")
+    advice = "a kernel with CONFIG_DEBUG_INFO_BTF=y: programs that read kernel structures need it"
+    return _check("kernel BTF", Use.LOAD, bool(found), found or f"no {path}", advice)
+
+
+def _check_bpffs(root: Path) -> Check:
+    mounts = _try(lambda: (root / "proc/mounts").read_text(encoding="utf-8", errors="replace"))
+    places = [
+        fields[1] for line in mounts.splitlines() if len(fields := line.split()) > 2 and fields[2] == "bpf"
+    ]
+    advice = "mount -t bpf bpf /sys/fs/bpf; only pinned maps need it"
+    return _check("bpffs", Use.OPTIONAL, bool(places), ", ".join(places) or "not mounted", advice)
+
+
+def _check_capabilities(root: Path) -> Check:
+    status = _try(lambda: (root / "proc/self/status").read_text(encoding="utf-8", errors="replace"))
+    line = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    bits = int(line[1], 16) if line else 0
+    have = [name for name, bit in CAPABILITIES.items() if bits >> bit & 1]
+    # SYS_ADMIN is the old name of both BPF and PERFMON.
+    ok = "NET_ADMIN" in have and ("SYS_ADMIN" in have or {"BPF", "PERFMON"} <= set(have))
+    advice = "run as root; a container needs --cap-add BPF, NET_ADMIN (network) and PERFMON (tracing)"
+    return _check(
+        "capabilities", Use.LOAD, ok, ", ".join(have) or "none of " + ", ".join(CAPABILITIES), advice
+    )
+
+
+def _check_lsm(root: Path) -> Check:
+    path = root / "sys/kernel/security/lsm"
+    names = _try(lambda: path.read_text(encoding="ascii", errors="replace").strip())
+    advice = "boot with lsm=...,bpf; only an in-kernel guard against unsigned programs needs it"
+    return _check("BPF LSM", Use.OPTIONAL, "bpf" in names.split(","), names or f"no {path}", advice)
+
+
+def _check_unprivileged(root: Path) -> Check:
+    path = root / "proc/sys/kernel/unprivileged_bpf_disabled"
+    value = _try(lambda: path.read_text(encoding="ascii", errors="replace").strip())
+    advice = "sysctl kernel.unprivileged_bpf_disabled=2: else every user may load programs past this one"
+    return _check("unprivileged BPF off", Use.OPTIONAL, value in ("1", "2"), value or f"no {path}", advice)
+
+
+def _check(name: str, use: Use, ok: bool, found: str, advice: str = "") -> Check:  # noqa: FBT001 - a table's row
+    return Check(name=name, needed_for=use, ok=ok, found=found, advice="" if ok else advice)
+
+
+def _ask(runner: Runner, argv: list[str]) -> tuple[bool, str]:
+    """Run *argv*; return whether it worked, and the first line that it said."""
+    try:
+        done = runner.run(argv, check=False)
+    except BuildtoolError as error:
+        return False, error.message
+    text = (done.stdout if done.returncode == 0 else done.stderr).decode(errors="replace").strip()
+    return done.returncode == 0 and bool(text), text.partition("\n")[0]
+
+
+def _try(look: Callable[[], str]) -> str:
+    try:
+        return look()
+    except OSError:
+        return ""

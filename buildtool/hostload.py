@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the loader on this host, for development; makes it from its source when it is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.errors import BuildtoolError, FileAccessError, ToolFailedError, ToolMissingError, UsageError
+from buildtool.fsio import make_directory, read_bounded, write_atomic
+from buildtool.model import KeyId
+from buildtool.platforms import Platform, host_platform
+from buildtool.process import Runner
+from buildtool.resources import resource_path
+from buildtool.toolchain import find_toolchain
+
+log = logging.getLogger(__name__)
+
+LOADER_VARIABLE = "BUILDTOOL_LOADER"
+MAX_LOADER_BYTES = 64 * 1024 * 1024
+LOADER_NAME = "verify-and-load"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """What the loader is started with; its own --help explains each."""
+
+    objects: Path
+    trust: Path
+    attach: tuple[str, ...] = ()
+    verify_only: bool = False
+    human: bool = False
+    workload: tuple[str, ...] = ()
+
+
+def load_on_host(
+    config: Config, request: LoadRequest, *, environ: Mapping[str, str], runner: Runner
+) -> NoReturn:
+    """
+    Become the loader: this process is replaced, so signals reach it and its exit code is ours.
+
+    Raises: every BuildtoolError, when there is no loader and none can be made.
+    """
+    loader = find_loader(config, environ=environ, runner=runner)
+    argv = loader_argv(loader, request)
+    log.debug("run: %s", argv)
+    try:
+        os.execv(loader, argv)  # noqa: S606 - an argument list, no shell
+    except OSError as error:
+        raise ToolFailedError(f"{loader}: cannot start: {(error.strerror or str(error)).lower()}") from error
+
+
+def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
+    """Return the arguments that *loader* is started with."""
+    argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
+    for attach in request.attach:
+        argv += ["--attach", attach]
+    if request.verify_only:
+        argv.append("--verify-only")
+    if request.human:
+        argv += ["--log", "human"]
+    return [*argv, "--", *request.workload] if request.workload else argv
+
+
+def choose_objects(given: Path | None, config: Config) -> Path:
+    """
+    Return the object or directory *given*, else this machine's objects in build/.
+
+    Raises: FileAccessError, UsageError.
+    """
+    path = given or config.root / "build" / _this_platform().arch
+    if not path.exists():
+        hint = None if given else "buildtool compile and buildtool sign make objects"
+        raise FileAccessError(f"{path}: no such file or directory", hint=hint)
+    return path
+
+
+def choose_trust(given: Path | None, config: Config) -> Path:
+    """
+    Return the trust store *given*, else the configured public key, else the one beside the signing key.
+
+    Raises: UsageError, FileAccessError.
+    """
+    keys = (given,) if given else config.trust.keys
+    if not keys and config.sign.key:
+        keys = (config.sign.key.with_suffix(".pub"),)
+    if len(keys) != 1:
+        hint = "--trust takes a .pub file, a directory of them or a policy"
+        raise UsageError("several keys are configured" if keys else "which keys are trusted?", hint=hint)
+    if not keys[0].exists():
+        raise FileAccessError(f"{keys[0]}: no such file or directory")
+    return keys[0]
+
+
+def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
+    """
+    Return the loader of BUILDTOOL_LOADER, else one made of this installation's source, kept in the cache.
+
+    Raises: every BuildtoolError.
+    """
+    named = environ.get(LOADER_VARIABLE)
+    if named:
+        path = Path(named).absolute()
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise ToolMissingError(f"{named}: not a program", hint=f"{LOADER_VARIABLE} names it")
+        return path
+    source, target = resource_path("loader"), _this_platform()
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
+    path = cache / f"loader-{target.arch}-{_hash_files(source)[:16]}"
+    if not _is_own(path):
+        make_directory(cache)
+        write_atomic(path, _make_loader(config, source, target, runner), mode=0o755)
+    return path.absolute()
+
+
+def _is_own(path: Path) -> bool:
+    """Say whether *path* is a program that nobody but this user could have put there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return path.is_file() and status.st_uid == os.geteuid() and status.st_mode & 0o122 == 0o100
+
+
+def _make_loader(config: Config, source: Path, target: Platform, runner: Runner) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        output = Path(work, LOADER_NAME)
+        try:
+            _link_on_host(config, source, output, runner)
+        except (ToolMissingError, ToolFailedError) as error:
+            log.debug("not made on this host: %s", error.detail or error.message)
+            try:
+                _link_in_builder(config, target, Path(work), runner)
+            except BuildtoolError as failed:
+                failed.hint = (
+                    "the loader is made by clang with libbpf 1.3 or newer and static libraries, or by Docker;"
+                    f" or {LOADER_VARIABLE} names one"
+                )
+                raise
+        return read_bounded(output, MAX_LOADER_BYTES)
+
+
+def _link_on_host(config: Config, source: Path, output: Path, runner: Runner) -> None:
+    """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
+    clang = find_toolchain(config.compile.clang, runner=runner).clang
+    sources = (source / "sources.txt").read_text(encoding="utf-8").split()
+    runner.run([clang, *sources, "@flags.txt", "-o", str(output)], cwd=source)
+
+
+def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
+    """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
+    from buildtool.embed import EmbeddedFile
+    from buildtool.image import ImageRequest, export_stage
+    from buildtool.render import RenderRequest, render_dockerfile
+
+    request = RenderRequest(
+        config=replace(config, images=_choose_images(config.images, target, runner)),
+        platforms=(target,),
+        sources=("bpf/none.bpf.c",),
+        key_id=KeyId("0" * 64),
+        trust=(EmbeddedFile(directory="", name="none.pub", text="\n"),),
+    )
+    text = render_dockerfile(request)
+    image = ImageRequest(dockerfile=lambda: text, root=work, platforms=(target,), epoch=0)
+    export_stage(image, "loader", work, runner=runner)
+
+
+def _choose_images(images: ImagesConfig, target: Platform, runner: Runner) -> ImagesConfig:
+    from buildtool.images import find_prepared
+
+    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
+        return images
+    found = find_prepared(architectures=[target.arch], runner=runner)
+    return ImagesConfig(builder=found.builder, base=found.base) if found else images
+
+
+def _this_platform() -> Platform:
+    found = host_platform(platform.machine())
+    if found is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return found
+
+
+def _hash_files(directory: Path) -> str:
+    """Return a digest over the names and contents of the loader's source."""
+    digest = hashlib.sha256()
+    for path in sorted(_loader_files(directory)):
+        data = read_bounded(path, MAX_LOADER_BYTES)
+        digest.update(f"{path.name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
+def _loader_files(directory: Path) -> Sequence[Path]:
+    return [path for path in directory.iterdir() if path.suffix in (".c", ".h", ".txt")]
