@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times commands side by side and prints what came out, misses included."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One promise: *ours* must be at most *limit*, or at most *limit* times *theirs* when that is given."""
+
+    name: str
+    unit: str
+    ours: float
+    limit: float
+    theirs: float | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """Return what the limit is for."""
+        return self.ours if self.theirs is None else self.ours / self.theirs
+
+    @property
+    def kept(self) -> bool:
+        """Say whether the promise holds."""
+        return self.value <= self.limit
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row as JSON has it."""
+        names = ("name", "unit", "ours", "theirs", "limit", "note")
+        return {name: getattr(self, name) for name in names} | {"value": self.value, "kept": self.kept}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program to time: *argv*, in directory *cwd*, with *env* added to the environment."""
+
+    argv: Sequence[str | Path]
+    cwd: Path | None = None
+    env: Mapping[str, str] | None = None
+
+
+class BenchError(Exception):
+    """A row cannot be measured; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Median milliseconds of *wall* clock and of *cpu* (the program's and its children's)."""
+
+    wall: float
+    cpu: float
+
+
+def compare(name: str, ours: Command, theirs: Command, *, rounds: int, limit: float, note: str = "") -> Row:
+    """
+    Time both and return the row; the limit is for wall time, the note tells CPU time too.
+
+    Raises: BenchError.
+    """
+    a, b = time_pair(ours, theirs, rounds=rounds)
+    cpu = f"CPU time {a.cpu:.2f} against {b.cpu:.2f} ms, {a.cpu / b.cpu:.2f}x" if b.cpu else ""
+    return Row(
+        name=name,
+        unit="ms",
+        ours=a.wall,
+        theirs=b.wall,
+        limit=limit,
+        note="; ".join(text for text in (note, cpu) if text),
+    )
+
+
+def time_pair(ours: Command, theirs: Command, *, rounds: int, warmup: int = 1) -> tuple[Timing, Timing]:
+    """
+    Run both *rounds* times, taking turns, and return their median times.
+
+    Taking turns spreads whatever else the machine does over both; who goes
+    first changes each round, as the second may find caches warm.
+
+    Raises: BenchError when a run fails.
+    """
+    times: dict[int, list[Timing]] = {0: [], 1: []}
+    commands = (ours, theirs)
+    for number in range(warmup + rounds):
+        for which in (0, 1) if number % 2 == 0 else (1, 0):
+            took = _time_once(commands[which])
+            if number >= warmup:
+                times[which].append(took)
+    return _median(times[0]), _median(times[1])
+
+
+def _median(runs: Sequence[Timing]) -> Timing:
+    return Timing(
+        wall=statistics.median(run.wall for run in runs), cpu=statistics.median(run.cpu for run in runs)
+    )
+
+
+def _time_once(command: Command) -> Timing:
+    """Return the times of one run; starting it costs the same tenth of a millisecond for every command."""
+    argv = [str(word) for word in command.argv]
+    env = {**os.environ, **(command.env or {})}
+    back = Path.cwd()
+    if command.cwd:
+        os.chdir(command.cwd)
+    # posix_spawn has no copy of this process to make, which would blur programs of two milliseconds.
+    silence = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    start = time.perf_counter()
+    child = os.posix_spawnp(argv[0], argv, env, file_actions=silence)
+    _, status, usage = os.wait4(child, 0)
+    took = time.perf_counter() - start
+    os.chdir(back)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        raise BenchError(f"exit code {code}: {' '.join(argv)[:300]}")
+    return Timing(wall=took * 1000, cpu=(usage.ru_utime + usage.ru_stime) * 1000)
+
+
+def print_table(rows: Sequence[Row], missing: Mapping[str, str]) -> None:
+    """Print all *rows*, then what could not be measured and why."""
+    header = ("what", "ours", "against", "result", "limit", "")
+    lines = [header]
+    for row in rows:
+        unit = "" if row.unit == "ms" else row.unit
+        result = f"{row.value:.2f}x" if row.theirs is not None else f"{row.value:.2f} {unit}"
+        limit = f"{row.limit:.2f}x" if row.theirs is not None else f"{row.limit:.2f} {unit}"
+        theirs = "-" if row.theirs is None else f"{row.theirs:.2f} {row.unit}"
+        lines.append(
+            (row.name, f"{row.ours:.2f} {row.unit}", theirs, result, limit, "ok" if row.kept else "MISSED")
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for row in rows:
+        if row.note:
+            print(f"{row.name}: {row.note}")
+    for name, reason in missing.items():
+        print(f"{name}: NOT MEASURED: {reason}", file=sys.stderr)
