@@ -7,7 +7,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,11 @@ def inspect_image(reference: str) -> ImageReport:
     import requests
 
     try:
-        client = docker.from_env()
-        image = client.images.get(reference)
-        with _container(client, reference) as container:
-            objects = tuple(_read_objects(container))
+        with closing(docker.from_env()) as client:
+            image = client.images.get(reference)
+            platform = _platform(image.attrs)
+            with _container(client, reference, platform) as container:
+                objects = tuple(_read_objects(container))
     except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
         raise EngineError(
             f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
@@ -163,12 +164,10 @@ def inspect_image(reference: str) -> ImageReport:
             f"{reference}: cannot inspect the image: {_one_line(error)}", hint="buildtool doctor checks it"
         ) from error
     config = image.attrs.get("Config") or {}
-    variant = image.attrs.get("Variant")
-    parts = [image.attrs.get("Os", ""), image.attrs.get("Architecture", ""), *([variant] if variant else [])]
     return ImageReport(
         reference=reference,
         digest=str(image.id),
-        platform="/".join(parts),
+        platform=platform,
         labels=dict(config.get("Labels") or {}),
         objects=objects,
     )
@@ -188,11 +187,15 @@ def _signed_object(data: bytes) -> tuple[ElfObject, Section]:
     return obj, find_signature_section(obj)
 
 
+def _platform(attrs: dict[str, Any]) -> str:
+    return "/".join(filter(None, (attrs.get("Os"), attrs.get("Architecture"), attrs.get("Variant"))))
+
+
 @contextmanager
-def _container(client: Any, reference: str) -> Iterator[Any]:
+def _container(client: Any, reference: str, platform: str) -> Iterator[Any]:
     """Give a container of the image that is never started, for its file system."""
     # The engine wants a command even when nothing will run it.
-    container = client.containers.create(reference, command=["-"], network_mode="none")
+    container = client.containers.create(reference, command=["-"], network_mode="none", platform=platform)
     try:
         yield container
     finally:

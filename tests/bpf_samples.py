@@ -19,9 +19,9 @@ typedef unsigned long long __u64;
 struct key { __u32 a; __u64 b; };
 typedef struct key key_t;
 struct { __uint(type, 1); __uint(max_entries, 128);
-	 __type(key, key_t); __type(value, __u64[3]); } counts SEC(".maps");
+         __type(key, key_t); __type(value, __u64[3]); } counts SEC(".maps");
 struct { __uint(type, 6); __uint(max_entries, 2);
-	 __uint(key_size, 4); __uint(value_size, 16); } per_cpu SEC(".maps");
+         __uint(key_size, 4); __uint(value_size, 16); } per_cpu SEC(".maps");
 struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");
 struct inner { __uint(type, 2); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); };
 struct { __uint(type, 12); __uint(max_entries, 3); __uint(key_size, 4); __type(values_of, int);
@@ -34,21 +34,21 @@ extern void bpf_rcu_read_lock(void) __attribute__((section(".ksyms")));
 extern void bpf_rcu_read_unlock(void) __attribute__((section(".ksyms")));
 static __attribute__((noinline)) int sub(__u32 k)
 {
-	key_t key = {};
-	key.a = k;
-	__u64 *v = lookup(&counts, &key);
-	return v ? (int)*v : 0;
+    key_t key = {};
+    key.a = k;
+    __u64 *v = lookup(&counts, &key);
+    return v ? (int)*v : 0;
 }
 __attribute__((noinline)) int global_sub(__u32 k) { return delete(&per_cpu, &k); }
 SEC("xdp") int pass(void *ctx) { return sub(1) > 100 ? 1 : 2; }
 SEC("?tracepoint/net/net_dev_queue") int trace(void *ctx)
 {
-	bpf_rcu_read_lock();
-	__u64 *e = reserve(&events, 8, 0);
-	if (e)
-		submit(e, 0);
-	bpf_rcu_read_unlock();
-	return global_sub(2);
+    bpf_rcu_read_lock();
+    __u64 *e = reserve(&events, 8, 0);
+    if (e)
+        submit(e, 0);
+    bpf_rcu_read_unlock();
+    return global_sub(2);
 }
 SEC("xdp") int second(void *ctx) { return lookup(&outer, ctx) ? 2 : 1; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`inspect`: what an object carries, and no claim of trust."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from signing_samples import other_key, sign, unsigned, vector
+from signing_samples import test_key as alice
+
+from buildtool.cli.main import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.bpf.o").write_bytes(sign())
+    Path("unsigned.bpf.o").write_bytes(unsigned())
+    Path("bad.bpf.o").write_bytes(vector("record-padding"))
+    Path("alice.pub").write_bytes(alice().public.pem)
+    Path("other.pub").write_bytes(other_key().public.pem)
+
+
+def test_table_does_not_claim_trust(capsys: Capture) -> None:
+    """Without a store the signatures are not checked, and it says so."""
+    assert run(["inspect", "x.bpf.o"]) == 0
+    output = capsys.readouterr().out
+    assert f"signer      {alice().key_id}" in output
+    assert "signatures  not checked" in output
+    assert "accepted" not in output
+    assert "  digest    this file's" in output
+
+
+def test_trust_gives_a_verdict(capsys: Capture) -> None:
+    """Accepted or refused, exit code 0: showing it was the job."""
+    assert run(["inspect", "x.bpf.o", "--trust", "alice.pub"]) == 0
+    assert f"accepted    by key {alice().key_id}" in capsys.readouterr().out
+    assert run(["inspect", "x.bpf.o", "--trust", "other.pub"]) == 0
+    assert "refused     unknown-key: " in capsys.readouterr().out
+
+
+def test_json(capsys: Capture) -> None:
+    """The statement as it was signed, the envelope and the contents."""
+    assert run(["inspect", "x.bpf.o", "--json", "--trust", "alice.pub"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["statement"]["subject"][0]["digest"]["sha256"] == value["sha256"]
+    assert value["signers"] == [alice().key_id]
+    assert value["envelope"]["payloadType"] == "application/vnd.in-toto+json"
+    assert value["verification"]["decision"] == "accepted"
+
+
+def test_envelope_and_subject_file(capsys: Capture) -> None:
+    """The pair for standard verifiers; an existing file is kept."""
+    assert run(["inspect", "x.bpf.o", "--envelope", "--subject-file", "subject"]) == 0
+    envelope = json.loads(capsys.readouterr().out)
+    assert envelope["signatures"][0]["keyid"] == alice().key_id
+    digest = hashlib.sha256(Path("subject").read_bytes()).hexdigest()
+    assert run(["inspect", "x.bpf.o", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == digest
+    assert run(["inspect", "x.bpf.o", "--subject-file", "subject"]) == 1
+    assert "subject: already exists" in capsys.readouterr().err
+
+
+def test_unsigned_and_malformed_are_shown(capsys: Capture) -> None:
+    """What can be read is shown."""
+    assert run(["inspect", "unsigned.bpf.o"]) == 0
+    assert "signatures  none\n" in capsys.readouterr().out
+    assert run(["inspect", "bad.bpf.o"]) == 0
+    output = capsys.readouterr().out
+    assert "malformed   signature record: padding not zero" in output
+    assert "signatures  none that can be read" in output
+
+
+@pytest.mark.parametrize("flag", [["--envelope"], ["--subject-file", "subject"]])
+def test_nothing_is_exported_of_an_unsigned_object(flag: list[str], capsys: Capture) -> None:
+    """One line, exit code 1, no file."""
+    assert run(["inspect", "unsigned.bpf.o", *flag]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "unsigned.bpf.o: not signed" in output.err
+    assert not Path("subject").exists()
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
+    """Names come from a file that nobody has vouched for."""
+    data = bytearray(unsigned())
+    at = data.index(b"GPL\0")
+    data[at : at + 3] = b"\x1b[2"
+    Path("evil.bpf.o").write_bytes(data)
+    assert run(["inspect", "evil.bpf.o"]) == 0
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert "license     \\x1b[2" in output
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("gone.bpf.o", "gone.bpf.o: cannot read: no such file"),
+        ("alice.pub", "alice.pub: not an ELF file"),
+        (".", ".: cannot read: is a directory"),
+        ("no/such/image:1", "no/such/image:1: cannot inspect the image"),
+    ],
+)
+def test_bad_input_is_one_line(
+    target: str, message: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without an engine."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/engine.sock")
+    assert run(["inspect", target]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err.splitlines()[0]
+    assert len(output.err.splitlines()) <= 2
+    gc.collect()  # docker-py leaves the socket open when it cannot connect
