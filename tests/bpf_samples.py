@@ -24,7 +24,7 @@ struct { __uint(type, 6); __uint(max_entries, 2);
          __uint(key_size, 4); __uint(value_size, 16); } per_cpu SEC(".maps");
 struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");
 struct inner { __uint(type, 2); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); };
-struct { __uint(type, 12); __uint(max_entries, 3); __uint(key_size, 4); __type(values_of, int);
+struct { __uint(type, 12); __uint(max_entries, 3); __uint(key_size, 4);
          struct inner *values[]; } outer SEC(".maps");
 static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*delete)(void *map, const void *key) = (void *)3;
