@@ -50,13 +50,16 @@ def left() -> Iterator[netlab.Interface]:
 
 
 @contextmanager
+def attached(objects: netlab.Loaded) -> Iterator[None]:
+    """Attach the programs, the end of a wait first: else waits begin that nobody ends."""
+    with netlab.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
+        yield
+
+
+@contextmanager
 def measuring(path: Path) -> Iterator[netlab.Loaded]:
-    """Attach the programs for the duration of the context."""
-    with (
-        netlab.loaded(path) as objects,
-        # The end of a wait first: else packets of other devices begin waits that nobody ends.
-        netlab.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))),
-    ):
+    """Load and attach the programs for the duration of the context."""
+    with netlab.loaded(path) as objects, attached(objects):
         yield objects
 
 
@@ -108,14 +111,15 @@ def test_packets_that_wait_are_in_the_slots_of_their_wait(
     left.send(*[FRAME] * 10)
     assert netlab.wait_until(lambda: sum(histogram(latency, left).values()) == 10), totals(latency)
     slots = histogram(latency, left)
-    four_ms, sixty_seven_ms, half_a_second = 22, 26, 29
+    four_ms, sixty_seven_ms, four_seconds = 22, 26, 32
     assert sum(n for slot, n in slots.items() if slot >= four_ms) >= 8, slots
-    assert max(slots) in range(sixty_seven_ms, half_a_second), slots
+    assert max(slots) in range(sixty_seven_ms, four_seconds), slots
 
 
 def test_dropped_packets_are_counted_and_not_measured(left: netlab.Interface, latency: netlab.Loaded) -> None:
     """A full queue drops: those packets are in no slot and do not stay in flight."""
-    shape(left, "rate", "8kbit", "limit", "2000b")
+    # The second packet gets its turn after four seconds, long after the test has looked.
+    shape(left, "rate", "1kbit", "limit", "2000b")
     before = totals(latency)
     dropped = _send_and_count_drops(left, 20)
     assert dropped >= 16
@@ -170,13 +174,12 @@ def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
         assert sum(histogram(latency, right).values()) == 5
 
 
-def test_a_full_histogram_is_told(left: netlab.Interface, latency: netlab.Loaded) -> None:
+def test_a_full_histogram_is_told(left: netlab.Interface, tx_object: Path) -> None:
     """Packets that find no slot still go out and are counted."""
-    keys = (struct.pack("<III", 1, number, 0) for number in range(MAX_SLOTS))
-    # The machine's own packets may have taken a slot already: the last keys then find no room either.
-    taken = len(latency.dump("tx_histogram"))
-    latency.fill("tx_histogram", [key for _, key in zip(range(MAX_SLOTS - taken), keys, strict=False)], 8)
-    before = totals(latency)[Total.NO_ROOM]
-    left.send(*[FRAME] * 10)
-    assert totals(latency)[Total.NO_ROOM] - before >= 10
-    assert histogram(latency, left) == {}
+    with netlab.loaded(tx_object) as objects:
+        # Before the programs run: the machine's own packets would take slots meanwhile.
+        objects.fill("tx_histogram", (struct.pack("<III", 1, number, 0) for number in range(MAX_SLOTS)), 8)
+        with attached(objects):
+            left.send(*[FRAME] * 10)
+            assert totals(objects)[Total.NO_ROOM] >= 10
+            assert histogram(objects, left) == {}
