@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The compile record: `compile.json` beside the objects of one architecture.
+The compile record: `.compile.json` beside the objects of one architecture.
 
 It carries to `sign` what only `compile` knows: platform, toolchain and source
 of each object, bound to the object's bytes by their digest.
@@ -17,7 +17,7 @@ from buildtool.errors import FileAccessError
 from buildtool.fsio import read_bounded, write_atomic
 from buildtool.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 
-RECORD_NAME = "compile.json"
+RECORD_NAME = ".compile.json"  # hidden: the loader takes every other file of a directory for an object
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _VERSION = 1
 

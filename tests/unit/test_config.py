@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""buildtool.toml: defaults, precedence, and an exact place in every error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildtool.config import (
+    MAX_CONFIG_BYTES,
+    Config,
+    environment_variables,
+    load_config,
+)
+from buildtool.errors import ConfigError, FileAccessError
+
+
+def _load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    path = tmp_path / "buildtool.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, environ=environ)
+
+
+def _error(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, text)
+    assert "\n" not in caught.value.message
+    return caught.value.message.removeprefix(f"{tmp_path}/")
+
+
+def test_no_file_gives_defaults_named_after_the_directory(tmp_path: Path) -> None:
+    """A directory with sources alone is a project."""
+    directory = tmp_path / ".My Agent!"
+    directory.mkdir()
+    config = load_config(directory / "buildtool.toml")
+    assert config.project.name == "My-Agent-"
+    assert config.compile.sources == ("bpf/*.bpf.c",)
+    assert config.image.user == "65532:65532"
+    assert "@sha256:" in config.images.builder
+    assert "@sha256:" in config.images.base
+
+
+def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+    """A typing error in --config must not build with defaults."""
+    with pytest.raises(FileAccessError, match="no such file"):
+        load_config(tmp_path / "other.toml", required=True)
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    """One file with all keys, each other than its default."""
+    config = _load(
+        tmp_path,
+        """
+        [project]
+        name = "line-3/agent"
+        version = 12
+        release = "1.2.0-rc1"
+        [compile]
+        sources = ["src/*.bpf.c"]
+        include = ["include"]
+        flags = ["-DLIMIT=8", "-O3"]
+        clang = "clang-19"
+        [sign]
+        key = "keys/release.pem"
+        not-after = 2027-01-31T01:00:00+01:00
+        [trust]
+        keys = ["keys/a.pub", "keys/b.pub"]
+        threshold = 2
+        [build]
+        arch = ["arm64", "linux/arm/v7"]
+        tag = "registry:5000/line/agent:1"
+        sign-on = "host"
+        [image]
+        user = "root"
+        attach = ["count=eth0", "x.bpf.o:count=/sys/fs/cgroup"]
+        workload = ["/usr/bin/agent", "--quiet"]
+        healthcheck = ["/usr/bin/agent", "ping"]
+        [image.labels]
+        "org.example.line" = "3 (north)"
+        [images]
+        builder = "local/builder:1"
+        base = "local/base"
+        """,
+    )
+    assert (config.project.name, config.project.version, config.project.release) == (
+        "line-3/agent",
+        12,
+        "1.2.0-rc1",
+    )
+    assert config.compile.include == ("include",)
+    assert config.compile.flags == ("-DLIMIT=8", "-O3")
+    assert config.sign.key == tmp_path / "keys/release.pem"
+    assert config.sign.not_after == 1801353600
+    assert config.trust.keys == (tmp_path / "keys/a.pub", tmp_path / "keys/b.pub")
+    assert config.build.arch == ("arm64", "arm")
+    assert config.build.sign_on == "host"
+    assert config.image.user == "0:0"
+    assert config.image.labels == {"org.example.line": "3 (north)"}
+    assert config.images.base == "local/base"
+
+
+def test_environment_goes_over_the_file(tmp_path: Path) -> None:
+    """Lists are separated by commas; paths start from the working directory."""
+    environ = {
+        "BUILDTOOL_ARCH": "arm64, amd64",
+        "BUILDTOOL_OBJECT_VERSION": "7",
+        "BUILDTOOL_KEY": "other.pem",
+        "BUILDTOOL_NOT_AFTER": "2027-01-31T00:00:00Z",
+        "BUILDTOOL_RELEASE": "",
+    }
+    config = _load(
+        tmp_path, '[build]\narch = ["s390x"]\n[sign]\nkey = "a.pem"\n[project]\nrelease = "1"', environ
+    )
+    assert config.build.arch == ("arm64", "amd64")
+    assert config.project.version == 7
+    assert config.project.release == "1"
+    assert config.sign.key == Path("other.pem")
+    assert config.sign.not_after == 1801353600
+
+
+def test_a_bad_variable_is_named(tmp_path: Path) -> None:
+    """The error does not blame the file."""
+    with pytest.raises(ConfigError, match=r"^BUILDTOOL_ARCH: unknown architecture 'vax'$"):
+        _load(tmp_path, "", {"BUILDTOOL_ARCH": "vax"})
+
+
+def test_environment_variables_are_distinct_and_documented() -> None:
+    """The reference names each variable and each key."""
+    text = (Path(__file__).parents[2] / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    variables = environment_variables()
+    assert len(set(variables.values())) == len(variables)
+    for name in variables:
+        assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[image]\n\nusr = "root"', "buildtool.toml:3: unknown key image.usr (did you mean user?)"),
+        ("[imag]\n", "buildtool.toml:1: unknown key imag (did you mean image?)"),
+        ("# x\n[zzz.y]\n", "buildtool.toml:2: unknown key zzz"),
+        ("\nproject.nam = 'x'", "buildtool.toml:2: unknown key project.nam (did you mean name?)"),
+        ('image = { user = "root",\t"a\\nb" = 1 }', "buildtool.toml:1: unknown key image.a\\nb"),
+        ("x", "buildtool.toml:1: expected '=' after a key in a key/value pair"),
+        ("[image]\nuser = 'a'\nuser = 'b'", "buildtool.toml:3: cannot overwrite a value"),
+        ("[project]\nversion = -1", "buildtool.toml:2: project.version: must be an integer from 0 to"),
+        ("[project]\nversion = true", "buildtool.toml:2: project.version: must be an integer"),
+        ("[project]\nversion = '1'", "buildtool.toml:2: project.version: must be an integer"),
+        ("project = 1", "buildtool.toml:1: project must be a table"),
+        ("[[image]]\n", "buildtool.toml:1: image must be a table"),
+        ("[compile]\nsources = 'a'", "buildtool.toml:2: compile.sources: must be a list of strings"),
+        ("[compile]\nsources = [1]", "buildtool.toml:2: compile.sources: must be a list of strings"),
+        (
+            '[image]\nworkload = [\n"a",\n# ]\n"b$(x)"]\n',
+            "buildtool.toml:2: image.workload: 'b$(x)' must not contain $",
+        ),
+        ("[sign]\nnot-after = 2027-01-31", "buildtool.toml:2: sign.not-after: must be a time like"),
+        ("[build]\nsign-on = 'moon'", "buildtool.toml:2: build.sign-on: 'moon' is neither builder nor host"),
+        (
+            "[trust]\nkeys = ['a.pub']\nthreshold = 2",
+            "buildtool.toml:3: trust.threshold: 2 of 1 keys",
+        ),
+    ],
+)
+def test_errors_say_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    """Each kind of mistake is one line with its place."""
+    assert _error(tmp_path, text).startswith(message)
+
+
+def test_the_line_is_found_behind_values_that_look_like_keys(tmp_path: Path) -> None:
+    """Strings and arrays over several lines with text like keys in them do not mislead."""
+    text = "[project]\nname = \"\"\"\\\nx\"\"\"\nrelease = '''usr = 1\n[image]\n'''\n\n[image] # usr = 2\nusr = 3\n"
+    assert _error(tmp_path, text).startswith("buildtool.toml:9: unknown key image.usr")
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    """The line of the first bad byte is named."""
+    path = tmp_path / "buildtool.toml"
+    path.write_bytes(b"# ok\n# \xff\n")
+    with pytest.raises(ConfigError, match=r"buildtool\.toml:2: not UTF-8"):
+        load_config(path)
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    """Reading is bounded."""
+    with pytest.raises(ConfigError, match="larger than"):
+        _load(tmp_path, "#" * (MAX_CONFIG_BYTES + 1))
+
+
+def test_deep_nesting_is_an_error_of_the_file(tmp_path: Path) -> None:
+    """A parser that runs out of stack is not a traceback."""
+    assert _error(tmp_path, "a = " + "[" * 20000).startswith("buildtool.toml:1: ")

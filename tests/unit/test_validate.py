@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that reach a Dockerfile or an argument list: the good pass unchanged, everything else is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from buildtool import validate
+from buildtool.errors import UsageError
+
+# What turns a value into syntax somewhere: line ends, quotes, escapes, expansions, heredocs.
+INJECTIONS = [
+    "x\nRUN evil",
+    "x\rRUN evil",
+    "x\u2028y",
+    "x\x00",
+    "x\x1b[2J",
+    'x"',
+    "x'",
+    "x\\",
+    "x$y",
+    "x${y}",
+    "x`y`",
+    "x<<EOF",
+    "\u202ex",
+]
+
+CHECKS: dict[str, tuple[Callable[[str], object], list[str], list[str]]] = {
+    "word": (validate.check_word, ["a", "--x=1", "/a b", "é", "<"], [""]),
+    "release": (validate.check_release, ["1.0", "1.0 beta"], ["", "-1", "x" * 129]),
+    "object": (validate.check_object_name, ["x.bpf.o", "_x"], ["", ".x", "-x", "a/b", "x" * 129]),
+    "project": (validate.check_project_name, ["a/b.c-d_E"], ["", "/a", "-a", "a b"]),
+    "program": (validate.check_program_name, ["count_1"], ["", "1x", "a-b"]),
+    "attach": (
+        validate.check_attach,
+        ["p=eth0", "p=/sys/fs/cgroup/a-b", "p=eth0:egress", "x.bpf.o:p=eth0.100"],
+        ["", "p", "p=", "=x", "p q=x", "p=a b", ":p=x", "a/b:p=x"],
+    ),
+    "image": (
+        validate.check_image,
+        ["debian:trixie-slim", "gcr.io/a/b@sha256:" + "0" * 64, "localhost:5000/a:b", "a__b/c-d"],
+        ["", "-x", "A", "a:", "a@sha256:00", "a b", "http://x/y", "a/", "../a"],
+    ),
+    "tag": (validate.check_tag, ["a:1", "r.example/a"], ["a@sha256:" + "0" * 64, "a:-"]),
+    "user": (validate.check_user, ["0", "65532:65532"], ["", "nonroot", "1:", "1:2:3", "-1", "١"]),
+    "label": (validate.check_label_key, ["org.x/y", "a"], ["", ".a", "a.", "a=b"]),
+    "path": (validate.check_relative_path, ["bpf/x.bpf.c", "a..b"], ["", "/a", "../a", "a/../b", "-a", "a*"]),
+    "pattern": (validate.check_path_pattern, ["bpf/**/*.bpf.c", "b?"], ["", "/*", "../*", "[a]"]),
+    "flag": (
+        validate.check_flag,
+        ["-DX", "-DX=1", "-UX", "-Wno-unused", "-Werror=format", "-O3"],
+        ["", "x", "-o", "-I/x", "-Wp,-MD,/x", "-Wl,x", "-Wa,x", "-fplugin=x", "-O0", "-D", "-DX=a b", "@x"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "value"), [(check, value) for check, good, _ in CHECKS.values() for value in good]
+)
+def test_good_values_pass_unchanged(check: Callable[[str], object], value: str) -> None:
+    """Nothing is escaped or trimmed."""
+    assert check(value) == value
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [(check, value) for check, _, bad in CHECKS.values() for value in [*bad, *INJECTIONS]],
+)
+def test_bad_values_are_one_line_errors(check: Callable[[str], object], value: str) -> None:
+    """The message shows the value without being harmed by it."""
+    with pytest.raises(UsageError) as caught:
+        check(value)
+    assert caught.value.message.isprintable()
+
+
+def test_root_is_a_number() -> None:
+    """The image needs no /etc/passwd to know who runs."""
+    assert validate.check_user("root") == "0:0"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "2027-01-31", "2027-02-30T00:00:00Z", "2027-01-31T24:00:00Z", "2027-01-31T00:00:60Z",
+     "1969-12-31T23:59:59Z", "2027-01-31T00:00:00+00:00", "2027-01-31T00:00:00Z\n", "٢027-01-31T00:00:00Z"],
+)  # fmt: skip
+def test_only_the_times_of_statements_are_times(value: str) -> None:
+    """One form, dates that exist, from 1970 on."""
+    with pytest.raises(UsageError):
+        validate.parse_time(value)
+
+
+def test_times_are_utc() -> None:
+    """The machine's time zone has no say."""
+    assert validate.parse_time("1970-01-02T00:00:01Z") == 86401
+    assert validate.parse_time("9999-12-31T23:59:59Z") == 253402300799
