@@ -64,8 +64,8 @@ int program_{n}(struct xdp_md *ctx)
 DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
-RUN --network=none clang --target={triple} *.c @flags.txt -o /verify-and-load \\
-  && clang --target={triple} -x c plain_load.c.txt -x none static_gaps.c @flags.txt -o /plain_load
+RUN --network=none clang --target={triple} $(cat sources.txt) @flags.txt -o /verify-and-load \\
+  && clang --target={triple} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load
 FROM scratch
 COPY --from=link /verify-and-load /plain_load /
 """
@@ -124,9 +124,7 @@ def link_loaders(work: Path) -> Path:
     programs = work / "programs"
     if not programs.exists():
         context = work / "loader"
-        ignore = shutil.ignore_patterns("bench")
-        shutil.copytree(TOP / "loader", context, ignore=ignore, dirs_exist_ok=True)
-        shutil.copy(TOP / "bench/plain_load.c", context / "plain_load.c.txt")
+        shutil.copytree(TOP / "loader", context, dirs_exist_ok=True)
         context.joinpath("Dockerfile").write_text(
             DOCKERFILE.format(builder=BUILDER_IMAGE, triple=this_platform().triple), encoding="ascii"
         )
