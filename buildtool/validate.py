@@ -33,7 +33,7 @@ _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*-]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 # -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
-    r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[0-3sz]",
+    r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
     re.ASCII,
 )
 # The grammar of distribution/reference: [host[:port]/]path[:tag][@digest].

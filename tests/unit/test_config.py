@@ -170,8 +170,18 @@ def test_errors_say_file_and_line(tmp_path: Path, text: str, message: str) -> No
 
 def test_the_line_is_found_behind_values_that_look_like_keys(tmp_path: Path) -> None:
     """Strings and arrays over several lines with text like keys in them do not mislead."""
-    text = "[project]\nname = \"\"\"\\\nx\"\"\"\nrelease = '''usr = 1\n[image]\n'''\n\n[image] # usr = 2\nusr = 3\n"
-    assert _error(tmp_path, text).startswith("buildtool.toml:9: unknown key image.usr")
+    lines = [
+        "[image]",
+        'user = """\\',
+        'x"""',
+        "workload = ['''usr = 1",
+        "[image]",
+        "''',",
+        "]",
+        "# usr",
+        "usr = 3",
+    ]
+    assert _error(tmp_path, "\n".join(lines)).startswith("buildtool.toml:9: unknown key image.usr")
 
 
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:

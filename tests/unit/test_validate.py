@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that reach a Dockerfile or an argument list: the good pass unchanged, everything else is an error."""
+"""Values that reach a Dockerfile or an argument list: the good pass unchanged, others are errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CHECKS: dict[str, tuple[Callable[[str], object], list[str], list[str]]] = {
         ["", "-x", "A", "a:", "a@sha256:00", "a b", "http://x/y", "a/", "../a"],
     ),
     "tag": (validate.check_tag, ["a:1", "r.example/a"], ["a@sha256:" + "0" * 64, "a:-"]),
-    "user": (validate.check_user, ["0", "65532:65532"], ["", "nonroot", "1:", "1:2:3", "-1", "١"]),
+    "user": (validate.check_user, ["0", "65532:65532"], ["", "nonroot", "1:", "1:2:3", "-1", "\u0661"]),
     "label": (validate.check_label_key, ["org.x/y", "a"], ["", ".a", "a.", "a=b"]),
     "path": (validate.check_relative_path, ["bpf/x.bpf.c", "a..b"], ["", "/a", "../a", "a/../b", "-a", "a*"]),
     "pattern": (validate.check_path_pattern, ["bpf/**/*.bpf.c", "b?"], ["", "/*", "../*", "[a]"]),
