@@ -51,11 +51,10 @@ def _line(verdict: Verdict) -> str:
 
 
 def _to_json(verdict: Verdict) -> dict[str, Any]:
-    line: dict[str, Any] = {"object": str(verdict.path), "event": "verify"}
+    line, error = {"object": str(verdict.path), "event": "verify"}, verdict.error
     if verdict.verified:
         keys = list(verdict.verified.key_ids)
         return line | {"decision": "accepted", "digest": verdict.verified.digest, "keyIds": keys}
-    if isinstance(verdict.error, RefusedError):
-        refused = {"decision": "refused", "reason": verdict.error.reason}
-        return line | refused | {"message": verdict.error.message}
-    return line | {"event": "error", "message": str(verdict.error)}
+    if isinstance(error, RefusedError):
+        return line | {"decision": "refused", "reason": error.reason, "message": error.message}
+    return line | {"event": "error", "message": str(error)}
