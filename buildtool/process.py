@@ -14,15 +14,19 @@ import selectors
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from buildtool.errors import ToolFailedError, ToolMissingError, UsageError
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,29 +61,24 @@ class Runner:
 
         Raises: ToolMissingError; ToolFailedError when *check* and the code is not 0.
         """
-        log.debug("run: %s", shlex.join(argv))
+        child: subprocess.Popen[bytes] | None = None
         try:
-            child = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                env={**os.environ, **env} if env else None,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=None if show_stderr else subprocess.PIPE,
-                start_new_session=not show_stderr,
-                process_group=0 if show_stderr else None,
-            )
-        except FileNotFoundError as error:
-            raise ToolMissingError(
-                f"{argv[0]}: not found", hint="buildtool doctor says what is missing"
-            ) from error
-        except OSError as error:
-            raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
-        data = _make_input(child, stdin) if callable(stdin) else stdin
-        try:
+            with _deferred_interrupts():
+                child = _start(
+                    argv,
+                    cwd=cwd,
+                    env={**os.environ, **env} if env else None,
+                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=None if show_stderr else subprocess.PIPE,
+                    start_new_session=not show_stderr,
+                    process_group=0 if show_stderr else None,
+                )
+            data = _make_input(child, stdin) if callable(stdin) else stdin
             stdout, stderr = child.communicate(data)
         except BaseException:
-            _stop_group(child)
+            if child is not None and child.returncode is None:
+                _stop_group(child)
             raise
         done = Completed(returncode=child.returncode, stdout=stdout or b"", stderr=stderr or b"")
         if check and done.returncode != 0:
@@ -114,8 +113,17 @@ def run_parallel(
 
         def start() -> None:
             for index, argv in waiting:
-                child = _start_quiet(argv, cwd, env)
-                running[index], said[index] = child, bytearray()
+                with _deferred_interrupts():
+                    child = _start(
+                        argv,
+                        cwd=cwd,
+                        env=env,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        process_group=0,
+                    )
+                    running[index], said[index] = child, bytearray()
                 assert child.stderr is not None
                 selector.register(child.stderr, selectors.EVENT_READ, index)
                 return
@@ -146,26 +154,42 @@ def run_parallel(
     return [completed for completed in done if completed is not None]
 
 
-def _start_quiet(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:
+def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
     log.debug("run: %s", shlex.join(argv))
     try:
-        return subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
+        return subprocess.Popen(list(argv), **settings)
     except FileNotFoundError as error:
         raise ToolMissingError(
             f"{argv[0]}: not found", hint="buildtool doctor says what is missing"
         ) from error
     except OSError as error:
         raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """
+    Let signals wait while a program is started.
+
+    An exception between fork and the assignment of the child would leave a
+    program running that nobody knows. Signals cannot be masked instead: the
+    child would inherit the mask.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    waiting: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> bytes:

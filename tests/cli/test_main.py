@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a whole: help, version, errors, completion, what is imported when."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from buildtool.cli.main import COMMANDS, run
+
+BUILDTOOL = [sys.executable, "-m", "buildtool"]
+
+
+def _start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BUILDTOOL, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each module of the table exists and says what it does on stdout."""
+    assert run([name, "--help"]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith(f"Usage: buildtool {name} ")
+    assert output.err == ""
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """One place says it; the wheel's metadata agree."""
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"buildtool {version('buildtool')}\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help"])
+def test_version_and_help_import_nothing_heavy(arguments: str) -> None:
+    """That is what keeps them fast: no command, no library but click."""
+    script = (
+        "import sys; from buildtool.cli.main import run; run(sys.argv[1:]);"
+        "print(*(name for name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, arguments], capture_output=True, text=True, check=True
+    )
+    heavy = {
+        "rich",
+        "jinja2",
+        "cryptography",
+        "elftools",
+        "docker",
+        "importlib.metadata",
+        "logging",
+        "tomllib",
+    }
+    loaded = set(done.stderr.split())
+    assert not loaded & heavy
+    assert {name for name in loaded if name.startswith("buildtool.")} == {
+        "buildtool.cli",
+        "buildtool.cli.main",
+        "buildtool.errors",
+    }
+
+
+def test_without_a_command_the_help_is_talk() -> None:
+    """It goes to stderr, with the code of a usage error."""
+    done = _start()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: buildtool ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["biuld"], ["unknown command 'biuld' (did you mean build?)", "buildtool --help shows the usage"]),
+        (["zzz\n"], ["unknown command 'zzz\\n'", "buildtool --help shows the usage"]),
+        (["--nope"], ["no such option '--nope'", "buildtool --help shows the usage"]),
+        (
+            ["compile", "--jobs", "0"],
+            [
+                "invalid value for '--jobs' / '-j': 0 is not in the range 1<=x<=1024",
+                "buildtool compile --help shows the usage",
+            ],
+        ),
+    ],
+)
+def test_usage_errors_are_one_line_and_a_hint(
+    arguments: list[str], lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No usage block, no traceback, exit code 2."""
+    assert run(arguments) == 2
+    message, hint = lines
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"buildtool: error: {message}\nbuildtool: hint: {hint}\n".replace(
+        "option '", "option '"
+    )
+
+
+def test_a_full_output_is_an_error() -> None:
+    """What a reader asked for and did not get is not success."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run([*BUILDTOOL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"buildtool: error: cannot write output: no space left on device\n"
+
+
+def test_a_reader_that_left_is_no_traceback() -> None:
+    """`buildtool ... | head` ends quietly."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*BUILDTOOL, "--help"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_completion_offers_commands_options_and_architectures() -> None:
+    """As docs/how-to/shell-completion.md promises."""
+
+    def complete(words: str, at: int) -> list[str]:
+        done = _start(_BUILDTOOL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(at))
+        assert done.returncode == 0
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert complete("buildtool comp", 1) == ["compile"]
+    assert complete("buildtool compile --outp", 2) == ["--output"]
+    assert complete("buildtool compile --arch ar", 3) == ["arm64", "arm"]
+
+
+def test_verbose_shows_commands_and_no_secret(tmp_path: Path) -> None:
+    """The environment that carries keys is never part of a line."""
+    done = _start(
+        "-v",
+        "doctor",
+        "--json",
+        BUILDTOOL_SIGNING_KEY="very-secret",
+        BUILDTOOL_KEY_PASSPHRASE="very-secret",
+        HOME=str(tmp_path),
+    )
+    assert "buildtool: run: docker version " in done.stderr
+    assert "very-secret" not in done.stderr + done.stdout
