@@ -125,6 +125,8 @@ def link_loaders(work: Path) -> Path:
     if not programs.exists():
         context = work / "loader"
         shutil.copytree(TOP / "loader", context, dirs_exist_ok=True)
+        (context / "bench").mkdir(exist_ok=True)
+        shutil.copy(TOP / "bench/plain_load.c", context / "bench/plain_load.c")
         context.joinpath("Dockerfile").write_text(
             DOCKERFILE.format(builder=BUILDER_IMAGE, triple=this_platform().triple), encoding="ascii"
         )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation says about words, codes, commands and files is what the code does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from buildtool import errors
+from buildtool.cli.main import COMMANDS
+from buildtool.errors import Reason
+
+TOP = Path(__file__).resolve().parent.parent.parent
+FOLDERS = ("bpf", "docs", "spec", "templates")
+PAGES = sorted([*TOP.glob("*.md"), *(page for name in FOLDERS for page in (TOP / name).rglob("*.md"))])
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def read(name: str) -> str:
+    """Return the text of file *name* of the repository."""
+    return (TOP / name).read_text("utf-8")
+
+
+def test_the_command_line_reference_is_the_help() -> None:
+    """docs/reference/cli.md is what tools/gen-cli-docs prints."""
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
+    done = subprocess.run(
+        [sys.executable, TOP / "tools/gen-cli-docs"], capture_output=True, text=True, check=True, env=env
+    )
+    assert read("docs/reference/cli.md") == done.stdout, "run tools/gen-cli-docs > docs/reference/cli.md"
+
+
+def test_every_reason_is_documented_once_in_the_reference() -> None:
+    """The table of reasons has the words of the code, the specification and the loader, and no other."""
+    table = read("docs/reference/reasons.md").partition("## Decision lines")[0]
+    words = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
+    assert sorted(words) == sorted(Reason)
+    assert {f'"{word}"' for word in words} <= set(re.findall(r'"[a-z-]+"', read("loader/verify.c")))
+    listed = read("spec/sig-section.md").partition("## 8.")[2].partition("## 9.")[0]
+    assert sorted(set(re.findall(r"`([a-z-]+)`", listed))) == sorted(words)
+
+
+def test_every_exit_code_is_documented() -> None:
+    """The table of exit codes has the four of the code."""
+    codes = re.findall(r"^\| (\d) \|", read("docs/reference/exit-codes.md"), re.MULTILINE)
+    wanted = [errors.EXIT_DONE, errors.EXIT_FAILED, errors.EXIT_USAGE, errors.EXIT_REFUSED]
+    assert [int(code) for code in codes] == wanted
+
+
+def test_every_decision_line_member_is_documented() -> None:
+    """The table of members is what loader/log.c writes."""
+    source = read("loader/log.c")
+    written = set(re.findall(r'add_\w+\(b, "(\w+)"', source)) | set(re.findall(r'\\"(\w+)\\":', source))
+    lines = read("docs/reference/reasons.md").partition("## Decision lines")[2]
+    documented = {
+        name
+        for row in re.findall(r"^\| (`.+?`) \|", lines, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert documented == written
+
+
+def test_the_readme_names_every_command() -> None:
+    """The README's table leaves no command out."""
+    table = read("README.md").partition("## What you can do")[2].partition("## ")[0]
+    for name in COMMANDS:
+        assert re.search(rf"`(buildtool )?{name}\b", table), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file of the repository, and an anchor that its headings give."""
+    for target, anchor in LINK.findall(page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        file = (page.parent / target) if target else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor[1:] in anchors, f"{page.name}: {target}{anchor}"
+
+
+def test_security_names_tests_that_exist() -> None:
+    """Each test that SECURITY.md calls a witness is there."""
+    named = set(re.findall(r"`(test_\w+)`", read("SECURITY.md")))
+    assert named
+    defined = set()
+    for path in (TOP / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
+    assert named <= defined, named - defined
