@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "object.h"
 
+#include "sha256.h"
+
 #include <errno.h>
 #include <sodium.h>
 #include <string.h>
@@ -169,13 +171,13 @@ void object__digest(const struct object *o, uint8_t digest[DIGEST_SIZE])
 	crypto_hash_sha256_state state;
 
 	crypto_hash_sha256_init(&state);
-	crypto_hash_sha256_update(&state, o->data, o->sig_offset);
+	sha256__update(&state, o->data, o->sig_offset);
 	for (uint64_t left = o->sig_size; left;) {
 		uint64_t n = left < sizeof(zeros) ? left : sizeof(zeros);
 
-		crypto_hash_sha256_update(&state, zeros, n);
+		sha256__update(&state, zeros, n);
 		left -= n;
 	}
-	crypto_hash_sha256_update(&state, o->data + after, o->size - after);
+	sha256__update(&state, o->data + after, o->size - after);
 	crypto_hash_sha256_final(&state, digest);
 }

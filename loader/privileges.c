@@ -28,8 +28,10 @@ int privileges__drop(struct fault *fault)
 	struct __user_cap_data_struct none[2] = { 0 };
 
 	/* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it worthless. */
-	for (unsigned cap = 0; cap < CAP_MAX; cap++)
-		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno == EINVAL)
+			break; /* the kernel knows no more */
+	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return fault__set(fault, -errno, "no_new_privs: %s", strerror(errno));
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
