@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -238,9 +239,25 @@ def _build_signed_on_host(
             objects = sorted(unsigned[platform.arch].glob("*" + OBJECT_SUFFIX))
             signed = Path(work, "signed", platform.arch)
             for file in sign_files(objects, key, release, platform=platform, output=signed):
-                os.utime(file.path, (request.epoch, request.epoch))
+                _set_time(file.path, request.epoch)
             contexts[f"signed-{platform.arch}"] = signed
         return build_image(replace(request, contexts=contexts), runner=runner)
+
+
+def _set_time(path: Path, epoch: int) -> None:
+    """
+    Give *path* the time *epoch*, with nanoseconds of its contents.
+
+    BuildKit takes a file of a known size and time for the one it has: signed
+    anew in the same second, an object would be the old one. Layers keep whole
+    seconds, so the image stays the same for the same contents.
+    """
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    time = epoch * 10**9 + int.from_bytes(digest[:8], "big") % 10**9
+    before = path.stat()
+    os.utime(path, ns=(time, time))
+    if path.stat().st_mtime_ns != time:  # a file system with coarser times: the real one is safe
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _choose_images(

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A registry that holds blobs and manifests in memory: what a push needs, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import MSG_PEEK
+from threading import Thread
+from typing import Any, ClassVar
+
+
+class SmallRegistry(BaseHTTPRequestHandler):
+    """Answers the distribution API of one registry; *blobs* and *manifests* are what was pushed."""
+
+    protocol_version = "HTTP/1.1"
+    blobs: ClassVar[dict[str, bytes]] = {}
+    manifests: ClassVar[dict[str, tuple[str, bytes]]] = {}
+    uploads: ClassVar[dict[str, bytes]] = {}
+
+    def handle_one_request(self) -> None:
+        """Tell a client that tries TLS first that this is HTTP, as Go's server does; it comes again."""
+        if self.connection.recv(1, MSG_PEEK) == b"\x16":
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            self.close_connection = True
+            return
+        super().handle_one_request()
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def do_GET(self) -> None:
+        """Give a blob or a manifest."""
+        name = self.path.rpartition("/")[2]
+        if self.path == "/v2/":
+            self._answer(200)
+        elif "/blobs/" in self.path and name in self.blobs:
+            self._answer(200, self.blobs[name], Docker_Content_Digest=name)
+        elif "/manifests/" in self.path and name in self.manifests:
+            kind, data = self.manifests[name]
+            digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            self._answer(200, data, Content_Type=kind, Docker_Content_Digest=digest)
+        else:
+            self._answer(404)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+    def do_POST(self) -> None:
+        """Begin an upload."""
+        self._body()
+        name = str(len(self.uploads))
+        self.uploads[name] = b""
+        self._answer(202, Location=f"{self.path.partition('?')[0].rstrip('/')}/{name}")
+
+    def do_PATCH(self) -> None:
+        """Go on with an upload."""
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        self.uploads[name] += self._body()
+        self._answer(202, Location=self.path, Range=f"0-{len(self.uploads[name]) - 1}")
+
+    def do_PUT(self) -> None:
+        """End an upload, or take a manifest."""
+        data, name = self._body(), self.path.partition("?")[0].rpartition("/")[2]
+        if "/manifests/" in self.path:
+            digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            for key in (name, digest):
+                self.manifests[key] = (self.headers["Content-Type"], data)
+            self._answer(201, Docker_Content_Digest=digest)
+            return
+        blob = self.uploads[name] + data
+        digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+        wanted = re.search(r"digest=(sha256(?::|%3[Aa])[0-9a-f]{64})", self.path)
+        assert wanted
+        assert wanted[1].replace("%3A", ":").replace("%3a", ":") == digest
+        self.blobs[digest] = blob
+        self._answer(201, Docker_Content_Digest=digest)
+
+
+@contextmanager
+def run_registry() -> Iterator[str]:
+    """Run a registry on this machine; give its host:port."""
+    for held in (SmallRegistry.blobs, SmallRegistry.manifests, SmallRegistry.uploads):
+        held.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SmallRegistry)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def pushed(reference: str) -> tuple[str, Any]:
+    """Return digest and content of the manifest that was pushed as tag *reference*."""
+    _, data = SmallRegistry.manifests[reference]
+    return "sha256:" + hashlib.sha256(data).hexdigest(), json.loads(data)

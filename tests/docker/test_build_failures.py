@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds that end badly on a real engine: one clear line, exit code 1, nothing tagged, nothing running."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from build_lab import REPOSITORY, Project, docker, has_image, make_project, remove_images
+
+TAG = f"{REPOSITORY}/bad:1"
+
+
+@pytest.fixture
+def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
+    """Make a project of this test alone; afterwards remove its images."""
+    assert prepared_images
+    yield make_project(tmp_path / "lab")
+    remove_images(TAG.partition(":")[0])
+
+
+def assert_one_error(stderr: str, text: str) -> None:
+    """Check that the last lines are one error of ours, and perhaps a hint."""
+    ours = [line for line in stderr.splitlines() if line.startswith("buildtool: error:")]
+    assert len(ours) == 1, stderr
+    assert text in ours[0]
+    assert "Traceback" not in stderr
+
+
+def test_source_that_does_not_compile_shows_clangs_words(project: Project) -> None:
+    """The diagnostics name file and line; no image appears."""
+    (project.root / "bpf/two.bpf.c").write_text("int broken(void) { return missing; }\n")
+    done = project.run("build", "--arch", "amd64", "--tag", TAG)
+    assert done.code == 1
+    assert "bpf/two.bpf.c:1:" in done.stderr
+    assert "missing" in done.stderr
+    assert_one_error(done.stderr, "build failed")
+    assert not has_image(TAG)
+
+
+def test_base_image_of_the_wrong_architecture_is_an_error(project: Project) -> None:
+    """BuildKit would only warn."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("etc"))
+    base = f"{REPOSITORY}/base:amd64"
+    docker("import", "--platform", "linux/amd64", "-", base, stdin=data.getvalue())
+    environment = {"BUILDTOOL_BUILDER_IMAGE": "buildtool.local/builder:trixie", "BUILDTOOL_BASE_IMAGE": base}
+    try:
+        done = project.run("build", "--arch", "arm64", "--tag", TAG, **environment)
+    finally:
+        docker("image", "rm", base)
+    assert done.code == 1
+    assert_one_error(done.stderr, f"base image {base} is not for linux/arm64 but linux/amd64")
+    assert not has_image(TAG)
+
+
+def test_image_that_cannot_be_pulled_names_the_way_out(project: Project) -> None:
+    """An image that no registry has: the build fails with BuildKit's reason."""
+    environment = {
+        "BUILDTOOL_BUILDER_IMAGE": "127.0.0.1:9/none/builder:1",
+        "BUILDTOOL_BASE_IMAGE": "127.0.0.1:9/none/base:1",
+    }
+    done = project.run("build", "--arch", "amd64", "--tag", TAG, **environment)
+    assert done.code == 1
+    assert "127.0.0.1:9" in done.stderr
+    assert_one_error(done.stderr, "build failed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_build_stops_in_the_engine_too(
+    project: Project, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C, or a pipeline that is cancelled: no tag, no file, no process in the engine."""
+    output = tmp_path / "out"
+    output.mkdir()
+    argv = project.command("build", "--arch", "amd64", "--no-cache", "-o", f"type=oci,dest={output}/x.tar")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "SOURCE_DATE_EPOCH": "1"}
+    with subprocess.Popen(
+        argv, cwd=project.root, env=environment, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as child:
+        assert child.stderr
+        for line in child.stderr:
+            if "[link-amd64" in line:
+                break
+        os.killpg(child.pid, number)
+        rest = child.stderr.read()
+        assert child.wait(20) == 1
+    assert_one_error(rest, "interrupted")
+    assert list(output.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+    deadline = time.monotonic() + 10
+    while running := running_builds():
+        assert time.monotonic() < deadline, running
+        time.sleep(0.2)
+
+
+def running_builds() -> list[str]:
+    """Return the command lines of clang in containers on this machine: what an orphaned build would run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"@/loader/flags.txt" in words:
+            found.append(b" ".join(words).decode(errors="replace"))
+    return found

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys on a real engine: rotated, wrong, missing, encrypted, from the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from build_lab import EPOCH, REPOSITORY, Project, docker, has_image, make_project, read_objects, remove_images
+
+TAG = f"{REPOSITORY}/keys:1"
+
+
+@pytest.fixture
+def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
+    """Make a project of this test alone; afterwards remove its images."""
+    assert prepared_images
+    yield make_project(tmp_path / "lab")
+    remove_images(TAG.partition(":")[0])
+
+
+def plain_build(project: Project, key: str, tag: str) -> subprocess.CompletedProcess[str]:
+    """Build the rendered Dockerfile by hand with secret *key*."""
+    text = project.run("render", "--prepared", "--arch", "amd64").stdout
+    argv = ["docker", "buildx", "build", "--tag", tag, "--platform", "linux/amd64", "--file", "-"]
+    argv += ["--secret", f"id=signing-key,src={key}"] if key else []
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+    return subprocess.run(
+        [*argv, "."],
+        cwd=project.root,
+        env=environment,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("where", ["builder", "host"])
+def test_rotated_key_signs_anew(project: Project, tmp_path: Path, where: str) -> None:
+    """After a rotation nothing signed by the old key is reused, though no source, size or time changed."""
+    old = project.build("--arch", "amd64", "--tag", TAG, "--sign-on", where)
+    assert project.run("keygen", "new").code == 0
+    new = project.build("--arch", "amd64", "--tag", TAG, "--key", "keys/new.pem", "--sign-on", where)
+    assert new["keyId"] != old["keyId"]
+    for name, data in read_objects(TAG).items():
+        (tmp_path / name).write_bytes(data)
+        assert project.run("verify", tmp_path / name, "--trust", "keys/new.pub").code == 0
+        assert project.run("verify", tmp_path / name, "--trust", "keys/dev.pub").code == 3
+    docker("run", "--rm", "--network", "none", TAG, "--verify-only")
+
+
+@pytest.mark.parametrize("key", ["keys/other.pem", ""])
+def test_wrong_or_missing_secret_builds_nothing(project: Project, key: str) -> None:
+    """The Dockerfile names one key id; another key fails, and so does none."""
+    assert project.run("keygen", "other").code == 0
+    tag = TAG + "-wrong"
+    done = plain_build(project, key, tag)
+    assert done.returncode != 0
+    assert ("expected" if key else "signing-key: not found") in done.stderr
+    assert not has_image(tag)
+
+
+def test_key_of_the_environment_signs(project: Project) -> None:
+    """As in a CI pipeline: no key file at all, outputs and a summary."""
+    pem = (project.root / "keys/dev.pem").read_text()
+    files = {name: str(project.root / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    (project.root / "keys/dev.pem").unlink()
+    built = project.build("--arch", "amd64", "--tag", TAG + "-env", BUILDTOOL_SIGNING_KEY=pem, **files)
+    outputs = (project.root / "GITHUB_OUTPUT").read_text()
+    assert outputs == f"image={TAG}-env\ndigest={built['digest']}\nkey-id={built['keyId']}\n"
+    assert built["digest"] in (project.root / "GITHUB_STEP_SUMMARY").read_text()
+
+
+def test_encrypted_key_signs_with_its_passphrase_only(project: Project) -> None:
+    """The passphrase reaches the signer as a secret; without it nothing is built."""
+    passphrase = "correct horse"
+    made = project.run("keygen", "locked", "--passphrase", BUILDTOOL_KEY_PASSPHRASE=passphrase)
+    if made.code != 0:
+        argv = ["openssl", "pkcs8", "-topk8", "-in", "keys/dev.pem", "-out", "keys/locked.pem"]
+        subprocess.run([*argv, "-passout", f"pass:{passphrase}"], cwd=project.root, check=True)
+        (project.root / "keys/locked.pem").chmod(0o600)
+    arguments = ("--arch", "amd64", "--tag", TAG + "-locked", "--key", "keys/locked.pem")
+    without = project.run("build", *arguments)
+    assert without.code == 1
+    assert "passphrase" in without.stderr
+    wrong = project.run("build", *arguments, BUILDTOOL_KEY_PASSPHRASE="no")
+    assert wrong.code == 1
+    assert "wrong passphrase" in wrong.stderr
+    done = project.run("-v", "build", *arguments, BUILDTOOL_KEY_PASSPHRASE=passphrase)
+    assert done.code == 0, done.stderr
+    assert passphrase not in done.stderr
