@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
-from buildtool.image import ImageRequest, build_image, explain_base, export_stage
+from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output
 from buildtool.keys import (
     PublicKey,
     SigningKey,
@@ -283,6 +283,9 @@ def prepared_images() -> ImagesConfig:
 
 def _choose_tag(config: Config, options: BuildOptions) -> str:
     tag = options.tag or config.build.tag
+    if options.push and options.output:
+        raise UsageError("--push and --output are two places; give one")
+    parse_output(options.output)
     if tag:
         return check_tag(tag)
     if options.push:

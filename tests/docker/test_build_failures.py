@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 from build_lab import REPOSITORY, Project, docker, has_image, make_project, remove_images
+
+from buildtool import buildx
+from buildtool.cli.main import run
 
 TAG = f"{REPOSITORY}/bad:1"
 
@@ -72,6 +76,32 @@ def test_image_that_cannot_be_pulled_names_the_way_out(project: Project) -> None
     assert done.code == 1
     assert "127.0.0.1:9" in done.stderr
     assert_one_error(done.stderr, "build failed")
+
+
+@pytest.mark.parametrize("images", [{}, {"BUILDTOOL_BUILDER_IMAGE": "b", "BUILDTOOL_BASE_IMAGE": "b"}])
+def test_engine_that_does_not_answer_is_said(project: Project, images: dict[str, str]) -> None:
+    """The client is there, nobody answers: the address is in the line, whoever noticed first."""
+    where = "unix:///nonexistent/engine.sock"
+    done = project.run("build", "--arch", "amd64", DOCKER_HOST=where, **images)
+    assert done.code == 1
+    assert_one_error(done.stderr, where)
+    assert "hint: " in done.stderr
+
+
+def test_docker_without_buildx_is_said(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client as Debian 12 has it, without BuildKit: what is missing, and how to get it."""
+    client = shutil.which("docker")
+    old = tmp_path / "docker"
+    old.write_text(f'#!/bin/sh\n[ "$1" != buildx ] || exit 1\nexec {client} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setattr(buildx, "PLUGIN_DIRECTORIES", ())
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.chdir(project.root)
+    assert run(["build", "--arch", "amd64"]) == 1
+    assert_one_error(capfd.readouterr().err, "docker has no buildx")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

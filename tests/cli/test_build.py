@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build` and `render` where there is no engine: one line, the right exit code, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildtool.cli.main import run
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Make a project with one source and a key, and be in it."""
+    (tmp_path / "bpf").mkdir()
+    (tmp_path / "bpf/x.bpf.c").write_text("int x;\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(["keygen", "dev"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Check that exactly one error was said, with *text*."""
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("buildtool: error:")]
+    assert len(errors) == 1, captured.err
+    assert text in errors[0]
+    assert captured.out == ""
+
+
+KEY = ["--key", "keys/dev.pem"]
+
+
+def test_no_docker_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the docker client there is a hint what to install."""
+    (project / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(project / "empty"))
+    assert run(["build", "--arch", "amd64", *KEY]) == 1
+    check_error(capsys, "docker: not found")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--arch", "vax", *KEY], 2, "unknown architecture 'vax'"),
+        (KEY, 2, "for which architecture"),
+        (["--arch", "amd64"], 2, "no signing key"),
+        (["--arch", "amd64", "--key", "keys/none.pem"], 1, "keys/none.pem"),
+        (["--arch", "amd64", "--key", "keys/dev.pub"], 1, "public key cannot sign"),
+        (["--arch", "amd64", *KEY, "--tag", "UPPER"], 2, "image tag"),
+        (["--arch", "amd64", *KEY, "--push"], 2, "push where to"),
+        (["--arch", "amd64", *KEY, "--push", "--tag", "x", "--output", "a"], 2, "--push and --output"),
+        (["--arch", "amd64", *KEY, "--output", "-"], 2, "cannot write there"),
+        (["--arch", "amd64", *KEY, "--sign-on", "moon"], 2, "moon"),
+        (["--arch", "amd64", *KEY, "--config", "none.toml"], 1, "none.toml"),
+    ],
+)
+def test_bad_request_fails_before_anything_starts(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
+    """Usage errors are 2, missing files 1."""
+    assert run(["build", *arguments]) == code
+    check_error(capsys, text)
+
+
+def test_open_key_file_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that others can read is not secret."""
+    (project / "keys/dev.pem").chmod(0o644)
+    assert run(["build", "--arch", "amd64", *KEY]) == 1
+    check_error(capsys, "mode 0644")
+
+
+def test_render_prints_or_writes_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file has what stdout would have; an existing file stays unless forced."""
+    assert run(["render", "--arch", "arm64", *KEY]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# check=error=true\n")
+    assert run(["render", "--arch", "arm64", "--key", "keys/dev.pub", "-o", "Dockerfile"]) == 0
+    assert Path("Dockerfile").read_text() == text
+    Path("Dockerfile").write_text("mine")
+    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile"]) == 1
+    check_error(capsys, "already exists")
+    assert Path("Dockerfile").read_text() == "mine"
+    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile", "--force"]) == 0
+    assert Path("Dockerfile").read_text() == text
+
+
+def test_render_without_sources_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No half Dockerfile appears."""
+    (project / "bpf/x.bpf.c").unlink()
+    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile"]) == 2
+    check_error(capsys, "no sources")
+    assert not (project / "Dockerfile").exists()
