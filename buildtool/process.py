@@ -203,17 +203,26 @@ def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> by
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """Interrupt the child's group so that it can clean up (buildx cancels the build), then kill."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-        except ProcessLookupError:
-            pass
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+    """
+    Interrupt the child's group so that it can clean up (buildx cancels the build), then kill what is left.
+
+    The kill is for the child's children, too: a shell starts its background jobs deaf to interrupts.
+    """
+    _signal_group(child, signal.SIGINT)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass
 
 
 def check_operand(value: str) -> str:

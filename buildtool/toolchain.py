@@ -83,9 +83,10 @@ def _inspect(clang: str, runner: Runner) -> Toolchain:
 
 def _find_strip(clang: str, major: int) -> str:
     """Return the llvm-strip of the same installation, or the nearest one; empty when there is none."""
-    beside = Path(clang).resolve().parent / "llvm-strip"
-    if os.access(beside, os.X_OK):
-        return str(beside)
+    beside = Path(clang).resolve().parent
+    for name in (f"llvm-strip-{major}", "llvm-strip"):
+        if os.access(beside / name, os.X_OK):
+            return str(beside / name)
     return shutil.which(f"llvm-strip-{major}") or shutil.which("llvm-strip") or ""
 
 

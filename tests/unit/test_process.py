@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting programs: argument lists, errors in our words, and nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from buildtool.errors import ToolFailedError, ToolMissingError, UsageError
+from buildtool.process import Runner, _deferred_interrupts, check_operand, run_parallel
+
+
+def _running(directory: Path) -> list[int]:
+    """Return which of the written pids run; one that only waits for its parent's look has ended."""
+    pids = [int(word) for word in (directory / "pids").read_text("ascii").split()]
+    return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2][:1]
+    except OSError:
+        return ""
+
+
+def test_arguments_reach_the_program_as_they_are() -> None:
+    """No shell sees them."""
+    done = Runner().run(["printf", "%s|", "a b", "$HOME", "*", "`id`"])
+    assert done.stdout == b"a b|$HOME|*|`id`|"
+
+
+def test_input_environment_and_directory(tmp_path: Path) -> None:
+    """The environment is added to ours."""
+    done = Runner().run(["sh", "-c", 'cat; echo "$X"; pwd'], stdin=b"in\n", env={"X": "y"}, cwd=tmp_path)
+    assert done.stdout == f"in\ny\n{tmp_path}\n".encode()
+
+
+def test_failures_carry_what_the_program_said() -> None:
+    """The detail is the program's own text."""
+    with pytest.raises(ToolFailedError, match=r"^sh failed with exit code 7$") as caught:
+        Runner().run(["sh", "-c", "echo oops >&2; exit 7"])
+    assert caught.value.detail == "oops"
+    assert Runner().run(["sh", "-c", "exit 7"], check=False).returncode == 7
+
+
+def test_programs_that_cannot_start(tmp_path: Path) -> None:
+    """Missing, and not executable."""
+    with pytest.raises(ToolMissingError, match=r"^no-such-tool: not found$"):
+        Runner().run(["no-such-tool"])
+    (tmp_path / "x").write_text("x", encoding="utf-8")
+    with pytest.raises(ToolFailedError, match="cannot start: Permission denied"):
+        run_parallel([[str(tmp_path / "x")]], jobs=1)
+    with pytest.raises(ToolMissingError):
+        run_parallel([["no-such-tool"]], jobs=1)
+
+
+def test_parallel_results_keep_their_order() -> None:
+    """Whatever ends first; long messages do not block."""
+    script = 'sleep 0.$1; head -c 200000 /dev/zero | tr "\\0" "$1" >&2; exit $1'
+    ended: list[int] = []
+    done = run_parallel(
+        [["sh", "-c", script, "sh", digit] for digit in "3102"], jobs=3, on_end=lambda: ended.append(1)
+    )
+    assert [end.returncode for end in done] == [3, 1, 0, 2]
+    assert [end.stderr for end in done] == [digit.encode() * 200000 for digit in "3102"]
+    assert len(ended) == 4
+
+
+def test_no_more_than_jobs_at_once(tmp_path: Path) -> None:
+    """Each program sees how many others are there."""
+    script = f"d={tmp_path}; touch $d/$$; ls $d | wc -l >&2; sleep 0.05; rm $d/$$"
+    done = run_parallel([["sh", "-c", script]] * 6, jobs=2)
+    assert max(int(end.stderr) for end in done) <= 2
+
+
+def test_an_exception_ends_what_runs(tmp_path: Path) -> None:
+    """Also the programs that the programs started."""
+    quick = ["sh", "-c", "sleep 0.3"]
+    slow = ["sh", "-c", f"echo $$ >> {tmp_path}/pids; sleep 1000 & echo $! >> {tmp_path}/pids; wait"]
+
+    def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - any exception will do
+        run_parallel([quick, slow], jobs=2, on_end=fail)
+    time.sleep(0.1)
+    assert not _running(tmp_path)
+
+
+def test_an_interrupt_waits_until_a_child_is_known() -> None:
+    """Raised inside the block it arrives at its end, and the handler is back."""
+    before = signal.getsignal(signal.SIGINT)
+    known = False
+    with pytest.raises(KeyboardInterrupt), _deferred_interrupts():  # noqa: PT012 - the order is the point
+        os.kill(os.getpid(), signal.SIGINT)
+        known = True
+    assert known
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("value", ["-x", "@x", "", "a\0b"])
+def test_operands_that_programs_would_misread(value: str) -> None:
+    """Options and response files."""
+    with pytest.raises(UsageError):
+        check_operand(value)
