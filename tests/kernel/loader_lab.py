@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -158,10 +159,35 @@ class Lab:
             process.communicate()
 
 
+# spec/decision-lines.md: what each event must and may carry besides v, time and event.
+_DECIDED = {"object", "policy", "platform", "durationUs"}
+MEMBERS: dict[str, tuple[set[str], set[str]]] = {
+    "verify": (_DECIDED | {"decision"}, {"reason", "message", "digest", "keyIds"}),
+    "refuse": ({"message"}, set()),
+    "load": ({"object", "durationUs"}, set()),
+    "attach": ({"object", "program", "target", "durationUs"}, set()),
+    "ready": ({"platform", "durationUs"}, set()),
+    "exec": ({"target"}, set()),
+    "detach": ({"object", "program", "target"}, set()),
+    "error": ({"message"}, _DECIDED),
+}
+
+
+def check_line(line: dict[str, Any]) -> None:
+    """Check that a decision line is as its specification says."""
+    assert line["v"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    required, optional = MEMBERS[line["event"]]
+    members = set(line) - {"v", "time", "event"}
+    assert required <= members <= required | optional, line
+    assert ("reason" in line) == (line.get("decision") == "refused"), line
+
+
 def parse(stderr: str) -> list[dict[str, Any]]:
-    """Return the decision lines; each must be one JSON object of version 1."""
-    lines = [json.loads(line) for line in stderr.splitlines()]
-    assert all(line["v"] == 1 and line["time"].endswith("Z") for line in lines)
+    """Return the decision lines, checked."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in stderr.splitlines()]
+    for line in lines:
+        check_line(line)
     return lines
 
 
