@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`doctor` on this very machine, without an engine and with an empty PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from buildtool.cli.main import run
+
+
+def test_no_engine_means_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest of the machine is still looked at; JSON has a fixed set of members."""
+    assert run(["doctor", "--json"]) == 1
+    checks = json.loads(capsys.readouterr().out)
+    assert {frozenset(check) for check in checks} == {
+        frozenset(("name", "needed_for", "ok", "found", "advice"))
+    }
+    by_name = {check["name"]: check for check in checks}
+    assert not by_name["docker engine"]["ok"]
+    assert by_name["kernel"]["found"].startswith(os.uname().release)
+    assert by_name["kernel BTF"]["ok"] == Path("/sys/kernel/btf/vmlinux").exists()
+
+
+def test_an_empty_path_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line for each part, fields separated by tabs."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(["doctor"]) == 1
+    output = capsys.readouterr()
+    rows = [line.split("\t") for line in output.out.splitlines()]
+    assert output.err == ""
+    assert {len(row) for row in rows} == {5}
+    found = {row[1]: row for row in rows}
+    assert found["clang"][:4] == ["missing", "clang", "compile", "clang: not found"]
+    assert found["clang"][4].startswith("apt install clang")
+    assert found["docker engine"][3] == "docker: not found"

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`load`: what the loader is started with, and every way not to get there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from buildtool.cli.main import run
+from buildtool.platforms import host_platform
+
+LOADER = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n'
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a project with an object and a key, and a loader that says its arguments and refuses."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loader").write_text(LOADER, encoding="utf-8")
+    (tmp_path / "loader").chmod(0o755)
+    (tmp_path / "release.pub").touch()
+    (tmp_path / "x.bpf.o").touch()
+    (tmp_path / "buildtool.toml").write_text(
+        '[sign]\nkey = "release.pem"\n[image]\nattach = ["p=eth0"]\n', encoding="utf-8"
+    )
+    monkeypatch.setenv("BUILDTOOL_LOADER", "loader")
+    return tmp_path
+
+
+def _load(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "buildtool", "load", *arguments]
+    return subprocess.run(argv, check=False, capture_output=True, text=True)
+
+
+def test_the_loader_takes_over(project: Path) -> None:
+    """Its exit code is ours; defaults come from the configuration."""
+    platform = host_platform(os.uname().machine)
+    assert platform is not None
+    (project / "build" / platform.arch).mkdir(parents=True)
+    done = _load()
+    objects = f"build/{platform.arch}"
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split() == ["--objects", objects, "--trust", "release.pub", "--attach", "p=eth0"]
+
+
+def test_the_command_line_goes_over_the_configuration(project: Path) -> None:
+    """What follows -- is the workload's, whatever it looks like."""
+    (project / "trust").mkdir()
+    done = _load("x.bpf.o", "--trust=trust", "--attach=q=none", "--", "/bin/agent", "--trust", "-x")
+    assert done.stdout.split() == [
+        *("--objects", "x.bpf.o", "--trust", "trust", "--attach", "q=none"),
+        *("--", "/bin/agent", "--trust", "-x"),
+    ]
+
+
+def test_verifying_attaches_nothing(project: Path) -> None:
+    """The configuration's attachments are not for it."""
+    assert project.is_dir()
+    arguments = _load("x.bpf.o", "--verify-only").stdout.split()
+    assert arguments == ["--objects", "x.bpf.o", "--trust", "release.pub", "--verify-only"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 1, "build/"),
+        (["missing.bpf.o"], 1, "missing.bpf.o: no such file or directory"),
+        (["x.bpf.o", "--trust=nowhere"], 1, "nowhere: no such file or directory"),
+        (["x.bpf.o", "--attach=p"], 2, "invalid value for '--attach': 'p' is not PROGRAM=TARGET"),
+    ],
+)
+def test_bad_input_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    """The loader is not started."""
+    assert project.is_dir()
+    assert run(["load", *arguments]) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"buildtool: error: {message}")
+    assert "Traceback" not in output.err
+
+
+def test_keys_must_be_named_one_way_or_another(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No key and several keys: the loader takes one trust store."""
+    for text in ("", '[trust]\nkeys = ["a.pub", "b.pub"]\n'):
+        (project / "buildtool.toml").write_text(text, encoding="utf-8")
+        assert run(["load", "x.bpf.o"]) == 2
+        assert "--trust takes a .pub file" in capsys.readouterr().err
+
+
+def test_a_loader_that_is_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variable is named."""
+    monkeypatch.setenv("BUILDTOOL_LOADER", str(project / "x.bpf.o"))
+    assert run(["load", "x.bpf.o"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "x.bpf.o: not a program\nbuildtool: hint: BUILDTOOL_LOADER names it\n"
+    )
+
+
+def test_no_compiler_and_no_engine(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hint says the three ways to a loader; nothing is left in the cache."""
+    monkeypatch.delenv("BUILDTOOL_LOADER")
+    monkeypatch.setenv("PATH", str(project / "empty"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
+    assert run(["load", "x.bpf.o"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith(
+        "buildtool: error: docker: not found\nbuildtool: hint: the loader is made by clang"
+    )
+    assert not list((project / "cache").rglob("loader-*"))
