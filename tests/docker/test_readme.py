@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's commands work as they are printed, in a fresh copy, with what `pip install .` installs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from buildtool.platforms import host_platform
+
+TOP = Path(__file__).resolve().parent.parent.parent
+BLOCK = re.compile(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
+MARKERS = {"project", "run", "make"}
+
+
+def read_blocks() -> dict[str, str]:
+    """Return the marked blocks of the README by their marker."""
+    return dict(BLOCK.findall((TOP / "README.md").read_text("utf-8")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readme:
+    """The commands of the README, run for a project *name* in *root*, with *env*."""
+
+    name: str
+    root: Path
+    env: dict[str, str]
+
+    def commands(self, marker: str) -> str:
+        """Return the block with a name for the project that is nobody else's."""
+        return re.sub(r"\bdemo\b", self.name, read_blocks()[marker])
+
+
+@pytest.fixture(scope="module")
+def readme(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Readme]:
+    """Copy what would be committed, and make an empty virtual environment for it."""
+    assert prepared_images
+    root = tmp_path_factory.mktemp("readme")
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (TOP / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TOP / name, root / name)
+    environment = root.with_name("readme-venv")
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("BUILDTOOL_", "PYTHON"))}
+    env |= {"PATH": f"{environment}/bin:{os.environ['PATH']}", "VIRTUAL_ENV": str(environment)}
+    project = Readme(name=f"readme{os.getpid()}", root=root, env=env)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", project.commands("project")],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield project
+    subprocess.run(["docker", "image", "rm", f"{project.name}:0.1.0"], capture_output=True, check=False)
+
+
+def test_the_markers_are_known() -> None:
+    """Each marked block has a test below."""
+    assert set(read_blocks()) == MARKERS
+
+
+def test_sixty_seconds_give_a_signed_image(readme: Readme) -> None:
+    """The first block makes an image for arm64 whose objects the new public key verifies."""
+    argv = ["docker", "image", "inspect", "--format", "{{.Architecture}}", f"{readme.name}:0.1.0"]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "arm64"
+    shown = ["buildtool", "inspect", f"{readme.name}:0.1.0", "--json"]
+    done = subprocess.run(shown, cwd=readme.root, env=readme.env, capture_output=True, text=True, check=True)
+    assert readme.name in done.stdout
+
+
+@pytest.mark.usefixtures("as_root")
+def test_the_container_runs_as_printed(readme: Readme) -> None:
+    """The second block gets ready and stops with 0, here for this machine and its loopback device."""
+    here = host_platform(platform.machine())
+    assert here is not None
+    project = readme.root / readme.name
+    config = project / "buildtool.toml"
+    config.write_text(config.read_text("utf-8").replace("=eth0", "=lo"), "utf-8")
+    build = ["buildtool", "build", "--arch", here.arch, "--key", "keys/release.pem"]
+    done = subprocess.run(build, cwd=project, env=readme.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    argv = shlex.split(readme.commands("run"))
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as container:
+        assert container.stderr
+        lines = []
+        for line in container.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] in ("ready", "refuse", "error"):
+                break
+        container.terminate()
+        lines += map(json.loads, container.stderr)
+        code = container.wait(30)
+    assert [line["event"] for line in lines] == ["verify", "load", "attach", "ready", "detach"], lines
+    assert code == 0
+
+
+def test_make_has_the_targets() -> None:
+    """The commands for a machine without Docker are targets of the Makefile."""
+    makefile = (TOP / "Makefile").read_text("utf-8")
+    lines = read_blocks()["make"].splitlines()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "make"
+        assert re.search(rf"^{words[1]}:.* ## ", makefile, re.MULTILINE), line
+    assert len(lines) == 2
