@@ -24,6 +24,7 @@ from buildtool.toolchain import Toolchain
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
 STRIP_BATCH = 256
+MAX_NAMED = 5  # failed sources in the one line of the error; clang names them all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +146,10 @@ def _run_clang(
     )
     failed = [(job, end) for job, end in zip(jobs, done, strict=True) if end.returncode != 0]
     if failed:
-        names = dict.fromkeys(f"{job.source} ({job.platform.arch})" for job, _ in failed)
-        raise CompileError("cannot compile " + ", ".join(names), detail=_said(end for _, end in failed))
+        names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
+        raise CompileError(message, detail=_said(end for _, end in failed))
     return _said(done)
 
 
