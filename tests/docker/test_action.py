@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composite action: its scripts run as a runner would run them, on a real engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from build_lab import REPOSITORY, Project, inspect, make_project, remove_images
+
+TOP = Path(__file__).resolve().parents[2]
+TAG = f"{REPOSITORY}/action:1"
+
+
+@pytest.fixture
+def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
+    """Make a project of this test alone; afterwards remove its images."""
+    assert prepared_images
+    yield make_project(tmp_path / "lab")
+    remove_images(TAG.partition(":")[0])
+
+
+def scripts() -> list[str]:
+    """Return the text of each `run: |` of the action."""
+    found = re.findall(r"\n      run: \|\n((?:        .*\n)+)", (TOP / "action.yml").read_text())
+    return ["\n".join(line[8:] for line in text.split("\n")) for text in found]
+
+
+def test_no_script_has_an_expression() -> None:
+    """An input must not become a part of a script."""
+    assert len(scripts()) == 2
+    assert not [text for text in scripts() if "${{" in text]
+
+
+@pytest.mark.parametrize("nasty", ["", "x; touch evil", "$(touch evil)"])
+def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path, nasty: str) -> None:
+    """Key from the environment, two architectures, outputs; an input with shell syntax is one argument."""
+    home = tmp_path / "buildtool/bin"
+    home.mkdir(parents=True)
+    (home / "buildtool").write_text(f'#!/bin/sh\nexec "{project.command()[0]}" -m buildtool "$@"\n')
+    (home / "buildtool").chmod(0o755)
+    environment = {
+        **os.environ,
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_OUTPUT": str(tmp_path / "outputs"),
+        "BUILDTOOL_SIGNING_KEY": (project.root / "keys/dev.pem").read_text(),
+        "ARCH": "amd64 arm64",
+        "TAG": nasty or TAG,
+        "PUSH": "false",
+        "SIGN_ON": "builder",
+    }
+    # As GitHub starts `shell: bash`.
+    argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", scripts()[1]]
+    done = subprocess.run(
+        argv, cwd=project.root, env=environment, capture_output=True, text=True, check=False
+    )
+    if nasty:
+        assert done.returncode == 2
+        assert "image tag" in done.stderr
+        assert not (project.root / "evil").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs").read_text().startswith(f"image={TAG}\ndigest={inspect(TAG)['Id']}\n")
