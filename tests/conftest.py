@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
-TIERS = ("unit", "cli", "vectors", "docker", "kernel")
-OFFLINE_TIERS = ("unit", "cli", "vectors")
+TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel")
+OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"
 

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Answers a test's questions to the verifier, many in one process.
+ *
+ * A question on stdin is one byte of kind, four of length (little-endian) and that many bytes:
+ *   T path      use this trust store          answers "trust", or "bad-trust"
+ *   P platform  verify for it; empty: any     no answer
+ *   N decimal   the time                      no answer
+ *   O object    verify it                     answers the reason's word, or "accepted DIGEST KEYID..."
+ *   Y policy    read it                       answers "bad-trust", or what was read
+ *   K public    read it as a .pub file        the same
+ *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
+ * Each answer is one line.
+ */
+#include "../verify.h"
+#include "store.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define QUESTION_MAX (64u << 20)
+
+struct session {
+	struct trust trust;
+	char platform[128];
+	int64_t now;
+};
+
+static void print_hex(const uint8_t *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		printf("%02x", data[i]);
+}
+
+static void answer_trust(struct session *s, const char *path)
+{
+	struct fault fault = { 0 };
+
+	trust__free(&s->trust);
+	puts(trust__read(&s->trust, path, &fault) ? "bad-trust" : "trust");
+}
+
+static void answer_object(const struct session *s, const uint8_t *data, size_t size)
+{
+	struct verify_context context = {
+		.trust = &s->trust,
+		.platform = s->platform[0] ? s->platform : NULL,
+		.now = s->now,
+	};
+	struct verdict verdict;
+	int err = verify__object(&context, data, size, &verdict);
+
+	if (err == -EKEYREJECTED && verdict.reason) {
+		puts(reason__word(verdict.reason));
+	} else if (err || verdict.reason || !verdict.has_digest) {
+		printf("error %d\n", err);
+	} else {
+		fputs("accepted ", stdout);
+		print_hex(verdict.digest, sizeof(verdict.digest));
+		for (size_t i = 0; i < verdict.key_id_count; i++) {
+			putchar(' ');
+			print_hex(verdict.key_ids[i], SIG_KEY_ID_SIZE);
+		}
+		putchar('\n');
+	}
+	verdict__free(&verdict);
+}
+
+static void answer_store(const uint8_t *data, size_t size, bool is_key)
+{
+	struct fault fault = { 0 };
+	struct trust t;
+
+	if (store__read(&t, data, size, is_key, &fault)) {
+		puts("bad-trust");
+		return;
+	}
+	print_hex(t.digest, sizeof(t.digest));
+	printf(" %zu %zu %s", t.threshold, t.max_object_bytes, trust__project(&t) ? trust__project(&t) : "*");
+	for (size_t i = 0; i < t.key_count; i++) {
+		const struct trust_key *key = &t.keys[i];
+
+		putchar(' ');
+		print_hex(key->id, sizeof(key->id));
+		if (key->not_before != INT64_MIN)
+			printf(",from=%" PRId64, key->not_before);
+		if (key->not_after != INT64_MAX)
+			printf(",until=%" PRId64, key->not_after);
+		if (key->revoked)
+			printf(",revoked");
+	}
+	putchar('\n');
+	trust__free(&t);
+}
+
+static void answer_signature(const uint8_t *data, size_t size)
+{
+	const size_t head = SIG_PUBLIC_KEY_SIZE + 64;
+
+	if (size < head)
+		abort();
+	if (!sig__key_is_strict(data))
+		puts("weak-key");
+	else
+		puts(sig__verify(data + SIG_PUBLIC_KEY_SIZE, data + head, size - head, data) ?
+			     "good" :
+			     "bad-signature");
+}
+
+static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
+{
+	switch (kind) {
+	case 'T':
+		answer_trust(s, (const char *)data);
+		return true;
+	case 'P':
+		snprintf(s->platform, sizeof(s->platform), "%s", (const char *)data);
+		return true;
+	case 'N':
+		s->now = strtoll((const char *)data, NULL, 10);
+		return true;
+	case 'O':
+		answer_object(s, data, size);
+		return true;
+	case 'Y':
+	case 'K':
+		answer_store(data, size, kind == 'K');
+		return true;
+	case 'S':
+		answer_signature(data, size);
+		return true;
+	}
+	return false;
+}
+
+/* In a buffer of exactly its size, so that a byte read past the end is seen; text gets its zero. */
+static uint8_t *read_question(int kind, size_t *size)
+{
+	bool is_text = kind == 'T' || kind == 'P' || kind == 'N';
+	uint8_t head[4], *data;
+
+	if (fread(head, 1, sizeof(head), stdin) != sizeof(head))
+		return NULL;
+	*size = head[0] | (size_t)head[1] << 8 | (size_t)head[2] << 16 | (size_t)head[3] << 24;
+	if (*size > QUESTION_MAX)
+		return NULL;
+	data = malloc(*size + is_text);
+	if (!data || fread(data, 1, *size, stdin) != *size) {
+		free(data);
+		return NULL;
+	}
+	if (is_text)
+		data[*size] = 0;
+	return data;
+}
+
+int main(void)
+{
+	struct session session = { 0 };
+	bool ok = true;
+	int kind;
+
+	setvbuf(stdout, NULL, _IOLBF, 1 << 16);
+	while (ok && (kind = getchar()) != EOF) {
+		size_t size = 0;
+		uint8_t *data = read_question(kind, &size);
+
+		ok = data && answer(&session, kind, data, size);
+		free(data);
+	}
+	trust__free(&session.trust);
+	if (!ok)
+		fputs("check: not a question\n", stderr);
+	return !ok;
+}

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every small change of a small object, refused by both verifiers for the same reason."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from c_verifier import ask_all, build_c_verifier, python_verdict, question
+from signing_samples import TESTS
+
+from buildtool.strictjson import parse_time
+from buildtool.trust import load_trust
+
+INDEX: dict[str, Any] = json.loads((TESTS / "vectors/vectors.json").read_text())
+# Both byte orders, one signer and two that are both needed: a signature more than the policy asks for may be
+# damaged or go, as one of an unknown key may.
+SMALL_OBJECTS = ("plain", "two-of-three", "big-endian")
+
+
+def flip_bits(data: bytes) -> Iterator[bytes]:
+    """Yield *data* with one bit changed, for every bit."""
+    for at in range(len(data)):
+        for bit in range(8):
+            yield data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
+
+
+def truncate(data: bytes) -> Iterator[bytes]:
+    """Yield every beginning of *data*."""
+    return (data[:size] for size in range(len(data)))
+
+
+def extend(data: bytes) -> Iterator[bytes]:
+    """Yield *data* with one byte more, every byte at its end and a zero at every place."""
+    for byte in range(256):
+        yield data + bytes((byte,))
+    for at in range(len(data)):
+        yield data[:at] + b"\0" + data[at:]
+
+
+def remove(data: bytes) -> Iterator[bytes]:
+    """Yield *data* without one byte, for every byte."""
+    return (data[:at] + data[at + 1 :] for at in range(len(data)))
+
+
+CHANGES = {"bits": flip_bits, "truncations": truncate, "extensions": extend, "removals": remove}
+
+
+@pytest.fixture(scope="module")
+def program(clang: Path) -> Path:
+    """Give the C verifier that answers questions, under sanitizers."""
+    return build_c_verifier(clang)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", SMALL_OBJECTS)
+def test_every_change_is_refused_alike(
+    name: str, change: str, program: Path, tmp_path: Path, record_property: Any
+) -> None:
+    """No bit, length or byte of a signed object can change unnoticed, and both say the same word."""
+    (vector,) = [item for item in INDEX["vectors"] if item["name"] == name]
+    for file, text in INDEX["trust"][vector["trust"]].items():
+        (tmp_path / file).write_bytes(text.encode())
+    data, platform, now = b64decode(vector["file"]), vector["platform"], parse_time(INDEX["now"])
+    trust = load_trust([tmp_path])
+    assert python_verdict(data, trust, platform, now).startswith("accepted ")
+    changed = [data, *CHANGES[change](data)]
+    settings = (
+        question("T", bytes(tmp_path)),
+        question("P", platform.encode()),
+        question("N", str(now).encode()),
+    )
+    said_trust, *theirs = ask_all(program, settings, (question("O", case) for case in changed))
+    ours = [python_verdict(case, trust, platform, now) for case in changed]
+    assert said_trust == "trust"
+    assert theirs == ours
+    assert len(ours) > len(data)
+    assert not [at for at, word in enumerate(ours[1:]) if word.startswith("accepted")]
+    record_property("cases", len(ours) - 1)
+    record_property("reasons", dict(Counter(ours[1:])))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C verifier as a process that answers questions, and the Python verifier in the same words."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+from buildtool.errors import ConfigError, RefusedError
+from buildtool.keys import PublicKey, load_public_key, public_key_from_der
+from buildtool.trust import TrustStore, load_policy, trust_keys
+from buildtool.verify import verify_object
+
+TOP = Path(__file__).resolve().parent.parent
+BUILT = TOP / ".cache/fuzz"
+_DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
+
+
+def build_c_verifier(clang: Path, target: str = "check") -> Path:
+    """Link *target* of loader/fuzz and return its path."""
+    argv = ["make", "-C", TOP / "loader/fuzz", f"CLANG={clang}", f"OUT={BUILT}", BUILT / target]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return BUILT / target
+
+
+def question(kind: str, data: bytes) -> bytes:
+    """Return the bytes of one question; loader/fuzz/check.c lists the kinds."""
+    return kind.encode() + struct.pack("<I", len(data)) + data
+
+
+class CVerifier:
+    """A running C verifier: ask it for one thing at a time."""
+
+    def __init__(self, program: Path) -> None:
+        self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # communicate() closes both ends and waits; the sanitizers report leaks at the very end.
+        self._process.communicate()
+        assert self._process.returncode == 0, "the C verifier ended badly: see what it wrote to stderr"
+
+    def setting(self, kind: str, data: bytes) -> None:
+        """Tell it something that has no answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(question(kind, data))
+
+    def ask(self, kind: str, data: bytes) -> str:
+        """Return the answer to one question."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(question(kind, data))
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line.endswith(b"\n"), "the C verifier ended: see what it wrote to stderr"
+        return line.decode("utf-8", "surrogateescape")[:-1]
+
+
+def ask_all(program: Path, settings: Iterable[bytes], questions: Iterator[bytes]) -> list[str]:
+    """Return the answers to all *questions*, each for one answer, of one process."""
+    stream = b"".join((*settings, *questions))
+    done = subprocess.run([program], input=stream, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode("utf-8", "surrogateescape").splitlines()
+
+
+def python_verdict(data: bytes, trust: TrustStore, platform: str | None, now: int) -> str:
+    """Return what the Python verifier says of object *data*, in the words of check.c."""
+    try:
+        verified = verify_object(data, trust, platform=platform, now=now)
+    except RefusedError as error:
+        return str(error.reason)
+    return " ".join(["accepted", verified.digest, *verified.key_ids])
+
+
+def python_store(path: Path, *, is_key: bool) -> str:
+    """Return what Python reads from trust store file *path*, in the words of check.c."""
+    try:
+        store = trust_keys([load_public_key(path)]) if is_key else load_policy(path)
+    except ConfigError:
+        return "bad-trust"
+    words = [store.digest, str(store.threshold), str(store.max_object_bytes), store.project or "*"]
+    for key_id, key in store.keys.items():
+        word = key_id.hex()
+        word += "" if key.not_before is None else f",from={key.not_before}"
+        word += "" if key.not_after is None else f",until={key.not_after}"
+        words.append(word + (",revoked" if key.revoked else ""))
+    return " ".join(words)
+
+
+def python_signature(raw: bytes, signature: bytes, message: bytes) -> str:
+    """Return what Python says of an Ed25519 signature, in the words of check.c."""
+    try:
+        key: PublicKey = public_key_from_der(_DER_PREFIX + raw, "key", name="key")
+    except ConfigError:
+        return "weak-key"
+    return "good" if key.verifies(signature, message) else "bad-signature"
