@@ -13,6 +13,7 @@ import re
 from calendar import timegm
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 MAX_DEPTH = 8
@@ -84,6 +85,21 @@ def is_string(value: Any) -> bool:
 def is_strings(value: Any) -> bool:
     """Say whether *value* is an array of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_string_set(value: Any) -> bool:
+    """Say whether *value* is an array of strings, strictly ascending as UTF-8 bytes."""
+    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    return is_strings(value) and all(first < second for first, second in pairwise(value))
+
+
+def is_integer_set(value: Any) -> bool:
+    """Say whether *value* is an array of integers, strictly ascending."""
+    return (
+        isinstance(value, list)
+        and all(map(is_integer, value))
+        and all(first < second for first, second in pairwise(value))
+    )
 
 
 def is_array(value: Any) -> bool:

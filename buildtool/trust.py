@@ -21,10 +21,12 @@ from buildtool.strictjson import (
     is_array,
     is_boolean,
     is_integer,
+    is_integer_set,
     is_object,
     is_object_name,
     is_project,
     is_string,
+    is_string_set,
     is_strings,
     is_time,
     parse_object,
@@ -35,6 +37,18 @@ POLICY_NAME = "policy.json"
 MAX_POLICY_BYTES = 1024 * 1024
 MAX_KEYS = 64
 MAX_THRESHOLD = 16
+MAX_ATTACH_POINTS = 256
+CLOCK_REQUIRED, CLOCK_UNSET_OK = "required", "unset-ok"
+
+
+def _is_attach_points(value: Any) -> bool:
+    """Say whether *value* is an array of patterns, which have * at the end alone."""
+    return (
+        is_strings(value)
+        and len(value) <= MAX_ATTACH_POINTS
+        and all(pattern and "*" not in pattern[:-1] for pattern in value)
+    )
+
 
 _POLICY = {
     "policyVersion": lambda value: type(value) is int and value == 1,
@@ -43,9 +57,15 @@ _POLICY = {
 }
 _POLICY_OPTIONAL = {
     "project": is_project,
+    "platforms": is_strings,
     "objects": is_object,
     "programTypes": is_strings,
+    "attachPoints": _is_attach_points,
+    "deniedHelpers": is_integer_set,
+    "deniedKfuncs": is_string_set,
     "maxObjectBytes": lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+    "clock": lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK),
+    "earliest": is_time,
 }
 _KEY = {"name": is_string, "publicKey": is_string}
 _KEY_OPTIONAL = {"notBefore": is_time, "notAfter": is_time, "revoked": is_boolean}
@@ -64,15 +84,31 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustStore:
-    """What is trusted: *keys* by key id (32 bytes) and a policy's rules; *digest* is the policy digest."""
+    """
+    What is trusted: *keys* by key id (32 bytes) and a policy's rules; *digest* is the policy digest.
+
+    A rule that the policy does not have is None: an empty list is a rule.
+    """
 
     keys: Mapping[bytes, TrustedKey]
     digest: Digest
     threshold: int = 1
     project: str | None = None
     minimum_versions: Mapping[str, int] = field(default_factory=dict)
+    platforms: frozenset[str] | None = None
     program_types: frozenset[str] | None = None
+    attach_points: tuple[str, ...] | None = None
+    denied_helpers: frozenset[int] | None = None
+    denied_kfuncs: frozenset[str] | None = None
     max_object_bytes: int = MAX_OBJECT_BYTES
+    needs_clock: bool = True
+    earliest: int = 0
+
+    @property
+    def reads_code(self) -> bool:
+        """Whether a rule is about what the code does."""
+        rules = (self.program_types, self.attach_points, self.denied_helpers, self.denied_kfuncs)
+        return any(rule is not None for rule in rules)
 
 
 def load_trust(paths: Sequence[Path]) -> TrustStore:
@@ -109,7 +145,7 @@ def load_policy(path: Path) -> TrustStore:
         data = read_bounded(path, MAX_POLICY_BYTES)
         if len(data) > MAX_POLICY_BYTES:
             raise ValueError(f"larger than {MAX_POLICY_BYTES} bytes")
-        return _read_policy(parse_object(data), Digest(hashlib.sha256(data).hexdigest()))
+        return read_policy(data)
     except FileAccessError as error:
         raise ConfigError(error.message) from error
     except ConfigError as error:
@@ -118,18 +154,33 @@ def load_policy(path: Path) -> TrustStore:
         raise ConfigError(f"{path}: {error}", hint="see spec/trust-policy.md") from error
 
 
-def _read_policy(value: dict[str, Any], digest: Digest) -> TrustStore:
-    check_members(value, "policy", _POLICY, **_POLICY_OPTIONAL)
-    types = value.get("programTypes")
+def read_policy(data: bytes) -> TrustStore:
+    """
+    Return the store of the policy that *data* is.
+
+    Raises: ValueError or ConfigError, with the first rule that it breaks.
+    """
+    value = check_members(parse_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
+    points = value.get("attachPoints")
     return TrustStore(
         keys=_key_table([_read_key(item) for item in value["keys"]]),
-        digest=digest,
+        digest=Digest(hashlib.sha256(data).hexdigest()),
         threshold=value["threshold"],
         project=value.get("project"),
         minimum_versions=dict(_read_minimum(*item) for item in value.get("objects", {}).items()),
-        program_types=None if types is None else frozenset(types),
+        platforms=_optional_set(value, "platforms"),
+        program_types=_optional_set(value, "programTypes"),
+        attach_points=None if points is None else tuple(points),
+        denied_helpers=_optional_set(value, "deniedHelpers"),
+        denied_kfuncs=_optional_set(value, "deniedKfuncs"),
         max_object_bytes=value.get("maxObjectBytes", MAX_OBJECT_BYTES),
+        needs_clock=value.get("clock") != CLOCK_UNSET_OK,
+        earliest=parse_time(value["earliest"]) if "earliest" in value else 0,
     )
+
+
+def _optional_set(value: dict[str, Any], name: str) -> frozenset[Any] | None:
+    return frozenset(value[name]) if name in value else None
 
 
 def _read_key(value: Any) -> TrustedKey:

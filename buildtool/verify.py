@@ -7,10 +7,14 @@ loader/verify.c is the other implementation; both run tests/vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from buildtool.bpfnames import program_type
+from buildtool.codecalls import read_code
 from buildtool.dsse import signing_input
 from buildtool.elfobj import (
     MAX_OBJECT_BYTES,
@@ -27,6 +31,9 @@ from buildtool.platforms import PLATFORMS
 from buildtool.sigrecord import from_bytes as parse_record
 from buildtool.statement import from_bytes as parse_statement
 from buildtool.trust import TrustStore
+
+CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
+Remembered = Callable[[str, str], int]
 
 _BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
 
@@ -50,29 +57,45 @@ class Verdict:
 
 
 def verify_files(
-    paths: Iterable[Path], trust: TrustStore, *, platform: str | None, now: int
+    paths: Iterable[Path],
+    trust: TrustStore,
+    *,
+    platform: str | None,
+    now: int,
+    remembered: Remembered = lambda _project, _name: 0,
 ) -> Iterator[Verdict]:
     """
     Verify each file of *paths*; a refusal or an unreadable file is a verdict like others.
 
-    *platform* is the OCI platform to verify for, None for any; *now* in seconds.
+    *platform* is the OCI platform to verify for, None for any; *now* in seconds;
+    *remembered* as in `verify_object`.
     """
     for path in paths:
         try:
             data = read_bounded(path, trust.max_object_bytes)
-            verified = verify_object(data, trust, platform=platform, now=now)
+            verified = verify_object(data, trust, platform=platform, now=now, remembered=remembered)
         except BuildtoolError as error:
             yield Verdict(path=path, verified=None, error=error)
         else:
             yield Verdict(path=path, verified=verified, error=None)
 
 
-def verify_object(data: bytes, trust: TrustStore, *, platform: str | None, now: int) -> VerifiedObject:
+def verify_object(
+    data: bytes,
+    trust: TrustStore,
+    *,
+    platform: str | None,
+    now: int,
+    remembered: Remembered = lambda _project, _name: 0,
+) -> VerifiedObject:
     """
     Verify *data*, all bytes of one file as they were read, and return what it is.
 
+    *remembered* gives the version of a state directory for a project and an object name.
+
     Raises: RefusedError, with the reason of the first rule that fails.
     """
+    now = max(now, trust.earliest)
     # (1) size
     if len(data) > min(trust.max_object_bytes, MAX_OBJECT_BYTES):
         raise RefusedError(Reason.TOO_LARGE, f"larger than {trust.max_object_bytes} bytes")
@@ -101,10 +124,13 @@ def verify_object(data: bytes, trust: TrustStore, *, platform: str | None, now: 
     # (10) platform
     _check_platform(statement, obj, platform)
     # (11) validity
-    if statement.not_after is not None and now > statement.not_after:
-        raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
-    # (12) policy, (13) rollback
+    _check_validity(statement, trust, key_ids, now)
+    # (12) policy
     _check_policy(statement, trust)
+    if trust.reads_code:
+        _check_code(statement, obj, trust)
+    # (13) rollback
+    _check_version(statement, trust, remembered(statement.project, statement.name))
     return VerifiedObject(statement=statement, digest=digest, key_ids=key_ids)
 
 
@@ -159,17 +185,72 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
         raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!a}")
 
 
+def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
+    """Do step 11: a clock that is not set cannot tell that a time has passed."""
+    if statement.not_after is not None and now > statement.not_after:
+        raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
+    if not trust.needs_clock or now >= statement.created - CLOCK_TOLERANCE_SECONDS:
+        return
+    keys = (trust.keys[bytes.fromhex(key_id)] for key_id in key_ids)
+    if statement.not_after is not None or any(key.not_after is not None for key in keys):
+        raise RefusedError(Reason.NOT_YET_VALID, "the clock is not set, and the validity is limited")
+
+
 def _check_policy(statement: Statement, trust: TrustStore) -> None:
-    """Do steps 12 and 13."""
+    """Do rules 1 to 3 of step 12."""
     if trust.project is not None and statement.project != trust.project:
-        raise RefusedError(
-            Reason.DENIED_BY_POLICY, f"signed for project {statement.project}, not {trust.project}"
-        )
+        raise _denied(f"signed for project {statement.project}, not {trust.project}")
+    if trust.platforms is not None and statement.platform not in trust.platforms:
+        raise _denied(f"platform {statement.platform!a} is not allowed")
     for program in statement.programs:
         if trust.program_types is not None and program.type not in trust.program_types:
-            raise RefusedError(
-                Reason.DENIED_BY_POLICY, f"program {program.name!a} of type {program.type!a} is not allowed"
-            )
+            raise _denied(f"program {program.name!a} of type {program.type!a} is not allowed")
+
+
+def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None:
+    """Do rules 4 to 8 of step 12."""
+    try:
+        code = read_code(obj)
+    except ObjectFormatError as error:
+        raise _denied(f"the code cannot be read: {error.message}") from error
+    for section in sorted(code.sections):
+        name = section.decode("utf-8", "surrogateescape")
+        kind, point = program_type(name), name.removeprefix("?")
+        if trust.program_types is not None and kind not in trust.program_types:
+            raise _denied(f"section {name!a} of type {kind} is not allowed")
+        if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
+            raise _denied(f"attach point {point!a} is not allowed")
+    if trust.denied_helpers is not None:
+        _check_calls("helper", code.helpers, set(statement.helpers), trust.denied_helpers)
+    if trust.denied_kfuncs is not None:
+        listed, denied = (
+            {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
+        )
+        _check_calls("kernel function", code.kfuncs, listed, denied)
+
+
+def _check_calls(
+    what: str, called: AbstractSet[Any], listed: AbstractSet[Any], denied: AbstractSet[Any]
+) -> None:
+    if unlisted := called - listed:
+        raise _denied(f"the code calls {what} {min(unlisted)!a}, which its statement does not list")
+    if found := called & denied:
+        raise _denied(f"the code calls {what} {min(found)!a}")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> None:
+    """Do step 13."""
     minimum = trust.minimum_versions.get(statement.name, 0)
     if statement.version < minimum:
         raise RefusedError(Reason.ROLLED_BACK, f"version {statement.version} is older than {minimum}")
+    if statement.version < remembered:
+        text = f"version {statement.version} is older than {remembered}, which was accepted before"
+        raise RefusedError(Reason.ROLLED_BACK, text)
+
+
+def _denied(message: str) -> RefusedError:
+    return RefusedError(Reason.DENIED_BY_POLICY, message)

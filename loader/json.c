@@ -62,6 +62,11 @@ bool json__is_object_name(const char *text)
 	return is_name(text, LETTERS_AND_DIGITS "._-") && text[0] != '.' && text[0] != '-';
 }
 
+bool json__is_project(const char *text)
+{
+	return is_name(text, LETTERS_AND_DIGITS "._-/");
+}
+
 static bool read_digits(const char *text, unsigned from, unsigned count, int *value)
 {
 	*value = 0;
@@ -107,6 +112,69 @@ static bool is_strings(const json_t *value)
 	return json_is_array(value);
 }
 
+bool json__is_integer(const json_t *value)
+{
+	return json_is_integer(value) && json_integer_value(value) >= 0 &&
+	       json_integer_value(value) < JSON_MAX_INTEGER;
+}
+
+static bool is_string_set(const json_t *value)
+{
+	if (!is_strings(value))
+		return false;
+	for (size_t i = 1; i < json_array_size(value); i++) {
+		if (strcmp(json_string_value(json_array_get(value, i - 1)),
+			   json_string_value(json_array_get(value, i))) >= 0)
+			return false;
+	}
+	return true;
+}
+
+static bool is_integer_set(const json_t *value)
+{
+	int64_t last = -1;
+
+	for (size_t i = 0; i < json_array_size(value); i++) {
+		const json_t *item = json_array_get(value, i);
+
+		if (!json__is_integer(item) || json_integer_value(item) <= last)
+			return false;
+		last = json_integer_value(item);
+	}
+	return json_is_array(value);
+}
+
+/* Search a set; @text or, without one, @number. */
+static bool search(const json_t *set, const char *text, int64_t number)
+{
+	size_t low = 0, high = json_array_size(set);
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const json_t *item = json_array_get(set, middle);
+		int64_t order =
+			text ? strcmp(text, json_string_value(item)) : number - json_integer_value(item);
+
+		if (!order)
+			return true;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return false;
+}
+
+bool json__has_integer(const json_t *set, int64_t value)
+{
+	return search(set, NULL, value);
+}
+
+bool json__has_string(const json_t *set, const char *value)
+{
+	return search(set, value, 0);
+}
+
 static bool is_kind(const json_t *value, enum json_kind kind)
 {
 	const char *text = json_string_value(value);
@@ -118,18 +186,21 @@ static bool is_kind(const json_t *value, enum json_kind kind)
 	case JSON_KIND_NAME:
 		return text && json__is_object_name(text);
 	case JSON_KIND_PROJECT:
-		return text && is_name(text, LETTERS_AND_DIGITS "._-/");
+		return text && json__is_project(text);
 	case JSON_KIND_TIME:
 		return text && json__time(text, &seconds);
 	case JSON_KIND_SHA256:
 		return text && strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
 	case JSON_KIND_INTEGER:
-		return json_is_integer(value) && json_integer_value(value) >= 0 &&
-		       json_integer_value(value) < JSON_MAX_INTEGER;
+		return json__is_integer(value);
 	case JSON_KIND_BOOLEAN:
 		return json_is_boolean(value);
 	case JSON_KIND_STRINGS:
 		return is_strings(value);
+	case JSON_KIND_STRING_SET:
+		return is_string_set(value);
+	case JSON_KIND_INTEGER_SET:
+		return is_integer_set(value);
 	case JSON_KIND_ARRAY:
 		return json_is_array(value);
 	case JSON_KIND_OBJECT:

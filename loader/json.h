@@ -20,7 +20,9 @@ enum json_kind {
 	JSON_KIND_SHA256, /* 64 lower-case hex digits */
 	JSON_KIND_INTEGER,
 	JSON_KIND_BOOLEAN,
-	JSON_KIND_STRINGS, /* an array of strings */
+	JSON_KIND_STRINGS,     /* an array of strings */
+	JSON_KIND_STRING_SET,  /* the same, strictly ascending */
+	JSON_KIND_INTEGER_SET, /* an array of integers, strictly ascending */
 	JSON_KIND_ARRAY,
 	JSON_KIND_OBJECT,
 };
@@ -52,5 +54,11 @@ int json__check_items(const json_t *array, const struct json_member *members, si
 bool json__time(const char *text, int64_t *seconds);
 
 bool json__is_object_name(const char *text);
+bool json__is_project(const char *text);
+bool json__is_integer(const json_t *value);
+
+/* Look into a set, in no more time than its logarithm. */
+bool json__has_integer(const json_t *set, int64_t value);
+bool json__has_string(const json_t *set, const char *value);
 
 #endif

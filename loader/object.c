@@ -11,19 +11,10 @@
 #define ELF_SECTION_SIZE 64
 #define ELF_MAX_SECTIONS 65279
 #define EM_BPF		 247
-#define SHT_NULL	 0
-#define SHT_PROGBITS	 1
-#define SHT_STRTAB	 3
-#define SHT_NOBITS	 8
 
 static const char sig_name[] = ".sig";
 
-struct section {
-	uint32_t name, type, link, info;
-	uint64_t flags, addr, offset, size, entsize;
-};
-
-static uint64_t get(const struct object *o, uint64_t offset, unsigned width)
+uint64_t object__get(const struct object *o, uint64_t offset, unsigned width)
 {
 	const uint8_t *p = o->data + offset;
 	uint64_t value = 0;
@@ -33,21 +24,26 @@ static uint64_t get(const struct object *o, uint64_t offset, unsigned width)
 	return value;
 }
 
-static struct section get_section(const struct object *o, unsigned index)
+struct section object__section(const struct object *o, unsigned index)
 {
 	uint64_t at = o->table + (uint64_t)index * ELF_SECTION_SIZE;
 
 	return (struct section){
-		.name = (uint32_t)get(o, at, 4),
-		.type = (uint32_t)get(o, at + 4, 4),
-		.flags = get(o, at + 8, 8),
-		.addr = get(o, at + 16, 8),
-		.offset = get(o, at + 24, 8),
-		.size = get(o, at + 32, 8),
-		.link = (uint32_t)get(o, at + 40, 4),
-		.info = (uint32_t)get(o, at + 44, 4),
-		.entsize = get(o, at + 56, 8),
+		.name = (uint32_t)object__get(o, at, 4),
+		.type = (uint32_t)object__get(o, at + 4, 4),
+		.flags = object__get(o, at + 8, 8),
+		.addr = object__get(o, at + 16, 8),
+		.offset = object__get(o, at + 24, 8),
+		.size = object__get(o, at + 32, 8),
+		.link = (uint32_t)object__get(o, at + 40, 4),
+		.info = (uint32_t)object__get(o, at + 44, 4),
+		.entsize = object__get(o, at + 56, 8),
 	};
+}
+
+const char *object__section_name(const struct object *o, const struct section *s)
+{
+	return (const char *)o->data + o->names + s->name;
 }
 
 static bool occupies(const struct section *s)
@@ -74,12 +70,13 @@ static int parse_header(struct object *o, struct fault *fault)
 	if (o->data[4] != 2 || (o->data[5] != 1 && o->data[5] != 2) || o->data[6] != 1)
 		return fault__set(fault, -EINVAL, "not a 64-bit ELF file of version 1");
 	o->big_endian = o->data[5] == 2;
-	if (get(o, 16, 2) != 1 || get(o, 18, 2) != EM_BPF || get(o, 20, 4) != 1)
+	if (object__get(o, 16, 2) != 1 || object__get(o, 18, 2) != EM_BPF || object__get(o, 20, 4) != 1)
 		return fault__set(fault, -EINVAL, "not a relocatable eBPF object");
-	if (get(o, 52, 2) != ELF_HEADER_SIZE || get(o, 56, 2) != 0 || get(o, 58, 2) != ELF_SECTION_SIZE)
+	if (object__get(o, 52, 2) != ELF_HEADER_SIZE || object__get(o, 56, 2) != 0 ||
+	    object__get(o, 58, 2) != ELF_SECTION_SIZE)
 		return fault__set(fault, -EINVAL, "wrong ELF header or entry sizes");
-	o->table = get(o, 40, 8);
-	o->sections = (unsigned)get(o, 60, 2);
+	o->table = object__get(o, 40, 8);
+	o->sections = (unsigned)object__get(o, 60, 2);
 	if (o->sections < 2 || o->sections > ELF_MAX_SECTIONS)
 		return fault__set(fault, -EINVAL, "%u sections", o->sections);
 	if (o->table < ELF_HEADER_SIZE ||
@@ -90,11 +87,11 @@ static int parse_header(struct object *o, struct fault *fault)
 
 static int parse_names(const struct object *o, struct section *names, struct fault *fault)
 {
-	unsigned index = (unsigned)get(o, 62, 2);
+	unsigned index = (unsigned)object__get(o, 62, 2);
 
 	if (index < 1 || index >= o->sections)
 		return fault__set(fault, -EINVAL, "no section name table");
-	*names = get_section(o, index);
+	*names = object__section(o, index);
 	if (names->type != SHT_STRTAB || !names->size || !inside(names->offset, names->size, o->size) ||
 	    o->data[names->offset + names->size - 1])
 		return fault__set(fault, -EINVAL, "bad section name table");
@@ -122,12 +119,13 @@ int object__parse(struct object *o, const uint8_t *data, size_t size, struct fau
 		err = parse_names(o, &names, fault);
 	if (err)
 		return err;
-	if (get_section(o, 0).type != SHT_NULL)
+	o->names = names.offset;
+	if (object__section(o, 0).type != SHT_NULL)
 		return fault__set(fault, -EINVAL, "section 0 is not empty");
 
 	end = o->table + (uint64_t)o->sections * ELF_SECTION_SIZE;
 	for (unsigned i = 0; i < o->sections; i++) {
-		struct section s = get_section(o, i);
+		struct section s = object__section(o, i);
 
 		if (s.name >= names.size)
 			return fault__set(fault, -EINVAL, "section %u: name outside the table", i);
@@ -136,7 +134,7 @@ int object__parse(struct object *o, const uint8_t *data, size_t size, struct fau
 		if (occupies(&s) && s.offset + s.size > end)
 			end = s.offset + s.size;
 		/* The table ends in a zero byte, so every name in it ends. */
-		if (!strcmp((const char *)data + names.offset + s.name, sig_name))
+		if (!strcmp(object__section_name(o, &s), sig_name))
 			note_sig(o, i, &s);
 	}
 	if (end != size)
@@ -146,7 +144,7 @@ int object__parse(struct object *o, const uint8_t *data, size_t size, struct fau
 
 int object__check_sig(struct object *o, struct fault *fault)
 {
-	struct section sig = get_section(o, o->sig_index);
+	struct section sig = object__section(o, o->sig_index);
 
 	if (o->sig_count != 1)
 		return fault__set(fault, -EINVAL, "%u sections named .sig", o->sig_count);
@@ -156,7 +154,7 @@ int object__check_sig(struct object *o, struct fault *fault)
 	    overlap(sig.offset, sig.size, o->table, (uint64_t)o->sections * ELF_SECTION_SIZE))
 		return fault__set(fault, -EINVAL, "section .sig overlaps the headers");
 	for (unsigned i = 1; i < o->sections; i++) {
-		struct section s = get_section(o, i);
+		struct section s = object__section(o, i);
 
 		if (i != o->sig_index && occupies(&s) && overlap(sig.offset, sig.size, s.offset, s.size))
 			return fault__set(fault, -EINVAL, "section .sig overlaps section %u", i);

@@ -33,7 +33,7 @@ static const struct json_member predicate[] = {
 	{ "version", JSON_KIND_INTEGER },     { "release", JSON_KIND_STRING },
 	{ "created", JSON_KIND_TIME },	      { "notAfter", JSON_KIND_TIME, true },
 	{ "programs", JSON_KIND_ARRAY },      { "maps", JSON_KIND_ARRAY },
-	{ "helpers", JSON_KIND_ARRAY },	      { "kfuncs", JSON_KIND_STRINGS },
+	{ "helpers", JSON_KIND_INTEGER_SET }, { "kfuncs", JSON_KIND_STRING_SET },
 	{ "license", JSON_KIND_STRING },      { "toolchain", JSON_KIND_OBJECT, true },
 	{ "source", JSON_KIND_OBJECT, true },
 };
@@ -66,26 +66,6 @@ static const char *get_string(const json_t *object, const char *name)
 	return json_string_value(json_object_get(object, name));
 }
 
-static int check_ascending(const json_t *helpers, const json_t *kfuncs, struct fault *fault)
-{
-	int64_t last = -1;
-
-	for (size_t i = 0; i < json_array_size(helpers); i++) {
-		const json_t *item = json_array_get(helpers, i);
-
-		if (!json_is_integer(item) || json_integer_value(item) <= last ||
-		    json_integer_value(item) >= JSON_MAX_INTEGER)
-			return fault__set(fault, -EINVAL, "helpers: not ascending integers");
-		last = json_integer_value(item);
-	}
-	for (size_t i = 1; i < json_array_size(kfuncs); i++) {
-		if (strcmp(json_string_value(json_array_get(kfuncs, i - 1)),
-			   json_string_value(json_array_get(kfuncs, i))) >= 0)
-			return fault__set(fault, -EINVAL, "kfuncs: not ascending");
-	}
-	return 0;
-}
-
 static int check_predicate(const json_t *value, struct fault *fault)
 {
 	const json_t *tools = json_object_get(value, "toolchain");
@@ -99,9 +79,6 @@ static int check_predicate(const json_t *value, struct fault *fault)
 					"program", fault);
 	if (!err)
 		err = json__check_items(json_object_get(value, "maps"), map, COUNT(map), "map", fault);
-	if (!err)
-		err = check_ascending(json_object_get(value, "helpers"), json_object_get(value, "kfuncs"),
-				      fault);
 	if (!err && tools)
 		err = CHECK(tools, toolchain);
 	if (!err && origin)
@@ -154,7 +131,10 @@ int statement__parse(struct statement *st, const uint8_t *data, size_t size, str
 		.version = json_integer_value(json_object_get(body, "version")),
 		.not_after = INT64_MAX,
 		.programs = json_object_get(body, "programs"),
+		.helpers = json_object_get(body, "helpers"),
+		.kfuncs = json_object_get(body, "kfuncs"),
 	};
+	json__time(get_string(body, "created"), &st->created);
 	if (json_object_get(body, "notAfter"))
 		json__time(get_string(body, "notAfter"), &st->not_after);
 	return 0;
@@ -185,4 +165,14 @@ const char *statement__attach(const struct statement *st, const char *name, size
 			return json_string_value(json_array_get(json_object_get(item, "attach"), index));
 	}
 	return NULL;
+}
+
+bool statement__lists_helper(const struct statement *st, uint32_t number)
+{
+	return json__has_integer(st->helpers, number);
+}
+
+bool statement__lists_kfunc(const struct statement *st, const char *name)
+{
+	return json__has_string(st->kfuncs, name);
 }

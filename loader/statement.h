@@ -17,8 +17,9 @@ struct statement {
 	const char *platform;
 	const char *project;
 	int64_t version;
+	int64_t created;
 	int64_t not_after; /* INT64_MAX when absent */
-	const struct json_t *programs;
+	const struct json_t *programs, *helpers, *kfuncs;
 };
 
 /* Returns 0, -EINVAL with the text set, or -ENOMEM. */
@@ -27,6 +28,10 @@ void statement__free(struct statement *st);
 
 size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
+
+/* Whether the statement says that the code calls this. */
+bool statement__lists_helper(const struct statement *st, uint32_t number);
+bool statement__lists_kfunc(const struct statement *st, const char *name);
 
 /* Default target @index of the program, or NULL when there are no more. */
 const char *statement__attach(const struct statement *st, const char *program, size_t index);

@@ -16,6 +16,7 @@
 #define POLICY_MAX_BYTES (1u << 20)
 #define POLICY_NAME	 "policy.json"
 #define THRESHOLD_MAX	 16
+#define POINTS_MAX	 256
 #define DER_SIZE	 44
 #define PEM_BEGIN	 "-----BEGIN PUBLIC KEY-----"
 #define PEM_END		 "-----END PUBLIC KEY-----"
@@ -30,9 +31,15 @@ static const struct json_member policy_members[] = {
 	{ "threshold", JSON_KIND_INTEGER },
 	{ "keys", JSON_KIND_ARRAY },
 	{ "project", JSON_KIND_PROJECT, true },
+	{ "platforms", JSON_KIND_STRINGS, true },
 	{ "objects", JSON_KIND_OBJECT, true },
 	{ "programTypes", JSON_KIND_STRINGS, true },
+	{ "attachPoints", JSON_KIND_STRINGS, true },
+	{ "deniedHelpers", JSON_KIND_INTEGER_SET, true },
+	{ "deniedKfuncs", JSON_KIND_STRING_SET, true },
 	{ "maxObjectBytes", JSON_KIND_INTEGER, true },
+	{ "clock", JSON_KIND_STRING, true },
+	{ "earliest", JSON_KIND_TIME, true },
 };
 
 static const struct json_member key_members[] = {
@@ -173,6 +180,33 @@ static int check_limits(struct trust *t, struct fault *fault)
 	return 0;
 }
 
+static int check_points(const json_t *points, struct fault *fault)
+{
+	if (json_array_size(points) > POINTS_MAX)
+		return fault__set(fault, -EINVAL, "attachPoints: more than %d", POINTS_MAX);
+	for (size_t i = 0; i < json_array_size(points); i++) {
+		const char *text = json_string_value(json_array_get(points, i));
+		const char *star = strchr(text, '*');
+
+		if (!*text || (star && star[1]))
+			return fault__set(fault, -EINVAL, "attachPoints: %.64s is not a pattern", text);
+	}
+	return 0;
+}
+
+static int read_clock(struct trust *t, struct fault *fault)
+{
+	const char *clock = json_string_value(json_object_get(t->policy, "clock"));
+	const json_t *earliest = json_object_get(t->policy, "earliest");
+
+	if (earliest)
+		json__time(json_string_value(earliest), &t->earliest);
+	t->clock_unset_ok = clock && !strcmp(clock, "unset-ok");
+	if (clock && !t->clock_unset_ok && strcmp(clock, "required"))
+		return fault__set(fault, -EINVAL, "clock: neither required nor unset-ok");
+	return 0;
+}
+
 static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
 {
 	const json_t *keys;
@@ -184,6 +218,10 @@ static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struc
 		err = check_limits(t, fault);
 	if (!err)
 		err = check_minimums(json_object_get(t->policy, "objects"), fault);
+	if (!err)
+		err = check_points(json_object_get(t->policy, "attachPoints"), fault);
+	if (!err)
+		err = read_clock(t, fault);
 	keys = json_object_get(t->policy, "keys");
 	if (!err)
 		err = json__check_items(keys, key_members, COUNT(key_members), "key", fault);
@@ -311,15 +349,54 @@ const char *trust__project(const struct trust *t)
 	return json_string_value(json_object_get(t->policy, "project"));
 }
 
-bool trust__allows_type(const struct trust *t, const char *type)
+static bool allows(const struct trust *t, const char *rule, const char *text)
 {
-	const json_t *types = json_object_get(t->policy, "programTypes");
+	const json_t *list = json_object_get(t->policy, rule);
 
-	for (size_t i = 0; i < json_array_size(types); i++) {
-		if (!strcmp(json_string_value(json_array_get(types, i)), type))
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		if (!strcmp(json_string_value(json_array_get(list, i)), text))
 			return true;
 	}
-	return !types;
+	return !list;
+}
+
+bool trust__allows_platform(const struct trust *t, const char *platform)
+{
+	return allows(t, "platforms", platform);
+}
+
+bool trust__allows_type(const struct trust *t, const char *type)
+{
+	return allows(t, "programTypes", type);
+}
+
+bool trust__allows_point(const struct trust *t, const char *name)
+{
+	const json_t *points = json_object_get(t->policy, "attachPoints");
+
+	for (size_t i = 0; i < json_array_size(points); i++) {
+		const char *pattern = json_string_value(json_array_get(points, i));
+		size_t n = strcspn(pattern, "*");
+
+		if (pattern[n] ? !strncmp(name, pattern, n) : !strcmp(name, pattern))
+			return true;
+	}
+	return !points;
+}
+
+bool trust__has_rule(const struct trust *t, const char *rule)
+{
+	return json_object_get(t->policy, rule);
+}
+
+bool trust__denies_helper(const struct trust *t, uint32_t number)
+{
+	return json__has_integer(json_object_get(t->policy, "deniedHelpers"), number);
+}
+
+bool trust__denies_kfunc(const struct trust *t, const char *name)
+{
+	return json__has_string(json_object_get(t->policy, "deniedKfuncs"), name);
 }
 
 int64_t trust__minimum_version(const struct trust *t, const char *object_name)

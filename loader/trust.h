@@ -23,6 +23,8 @@ struct trust {
 	size_t key_count;
 	size_t threshold;
 	size_t max_object_bytes;
+	int64_t earliest; /* it is this time or later */
+	bool clock_unset_ok;
 	uint8_t digest[DIGEST_SIZE];
 	struct json_t *policy; /* NULL when the store is keys alone */
 };
@@ -38,7 +40,13 @@ const struct trust_key *trust__find(const struct trust *trust, const uint8_t *ke
 
 /* The project that statements must name, or NULL for any. */
 const char *trust__project(const struct trust *trust);
+bool trust__allows_platform(const struct trust *trust, const char *platform);
 bool trust__allows_type(const struct trust *trust, const char *type);
+bool trust__allows_point(const struct trust *trust, const char *section_name);
+/* Whether the policy has the member, be its list empty or not. */
+bool trust__has_rule(const struct trust *trust, const char *rule);
+bool trust__denies_helper(const struct trust *trust, uint32_t number);
+bool trust__denies_kfunc(const struct trust *trust, const char *name);
 int64_t trust__minimum_version(const struct trust *trust, const char *object_name);
 
 #endif

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify.h"
 
+#include "code.h"
+#include "state.h"
+
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define CLOCK_TOLERANCE_SECONDS (24 * 60 * 60)
 
 const char *reason__word(enum reason reason)
 {
@@ -64,7 +69,8 @@ static int check_signatures(const struct verify_context *c, const struct sig_rec
 }
 
 /* Step 7: only keys that are valid now count; the best excuse of the others is the reason. */
-static int check_threshold(const struct verify_context *c, const struct sig_record *record, struct verdict *v)
+static int check_threshold(const struct verify_context *c, int64_t now, const struct sig_record *record,
+			   struct verdict *v)
 {
 	bool revoked = false, past = false, before = false;
 	const uint8_t *counted[SIG_MAX_COUNT];
@@ -77,9 +83,9 @@ static int check_threshold(const struct verify_context *c, const struct sig_reco
 			continue;
 		if (key->revoked)
 			revoked = true;
-		else if (c->now > key->not_after)
+		else if (now > key->not_after)
 			past = true;
-		else if (c->now < key->not_before)
+		else if (now < key->not_before)
 			before = true;
 		else
 			counted[count++] = record->entries[i].key_id;
@@ -130,25 +136,57 @@ static int check_platform(const struct verify_context *c, const struct object *o
 	return 0;
 }
 
-/* Steps 12 and 13 */
-static int check_policy(const struct verify_context *c, struct verdict *v)
+/* Step 11: a clock that is not set cannot tell that a time has passed. */
+static int check_validity(const struct verify_context *c, int64_t now, struct verdict *v)
+{
+	const struct statement *st = &v->statement;
+	bool limited = st->not_after != INT64_MAX;
+
+	if (now > st->not_after)
+		return verdict__refuse(v, REASON_EXPIRED, "past the notAfter of its statement");
+	for (size_t i = 0; i < v->key_id_count; i++)
+		limited |= trust__find(c->trust, v->key_ids[i])->not_after != INT64_MAX;
+	if (limited && !c->trust->clock_unset_ok && now < st->created - CLOCK_TOLERANCE_SECONDS)
+		return verdict__refuse(v, REASON_NOT_YET_VALID,
+				       "the clock is not set, and the validity is limited");
+	return 0;
+}
+
+/* Step 12; the code's part of it is code.c. */
+static int check_policy(const struct verify_context *c, const struct object *object, struct verdict *v)
 {
 	const struct statement *st = &v->statement;
 	const char *project = trust__project(c->trust);
 
 	if (project && strcmp(project, st->project))
 		return verdict__refuse(v, REASON_DENIED_BY_POLICY, "signed for another project");
+	if (!trust__allows_platform(c->trust, st->platform))
+		return verdict__refuse(v, REASON_DENIED_BY_POLICY, "a platform that is not allowed");
 	for (size_t i = 0; i < statement__program_count(st); i++) {
 		if (!trust__allows_type(c->trust, statement__program_type(st, i)))
 			return verdict__refuse(v, REASON_DENIED_BY_POLICY,
 					       "a program of a type that is not allowed");
 	}
-	if (st->version < trust__minimum_version(c->trust, st->name))
-		return verdict__refuse(v, REASON_ROLLED_BACK, "older than the minimum version");
+	if (code__check(object, c->trust, st, &v->fault)) {
+		v->reason = REASON_DENIED_BY_POLICY;
+		return -EKEYREJECTED;
+	}
 	return 0;
 }
 
-static int check_statement(const struct verify_context *c, const struct object *object,
+/* Step 13 */
+static int check_version(const struct verify_context *c, struct verdict *v)
+{
+	const struct statement *st = &v->statement;
+
+	if (st->version < trust__minimum_version(c->trust, st->name))
+		return verdict__refuse(v, REASON_ROLLED_BACK, "older than the minimum version");
+	if (c->state && st->version < state__version(c->state, st->project, st->name))
+		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what was accepted before");
+	return 0;
+}
+
+static int check_statement(const struct verify_context *c, int64_t now, const struct object *object,
 			   const struct sig_record *record, struct verdict *v)
 {
 	/* (8) */
@@ -160,15 +198,18 @@ static int check_statement(const struct verify_context *c, const struct object *
 	err = check_digest(object, v);
 	if (!err)
 		err = check_platform(c, object, v);
-	if (!err && c->now > v->statement.not_after)
-		err = verdict__refuse(v, REASON_EXPIRED, "past the notAfter of its statement");
 	if (!err)
-		err = check_policy(c, v);
+		err = check_validity(c, now, v);
+	if (!err)
+		err = check_policy(c, object, v);
+	if (!err)
+		err = check_version(c, v);
 	return err;
 }
 
 int verify__object(const struct verify_context *c, const uint8_t *data, size_t size, struct verdict *v)
 {
+	int64_t now = c->now > c->trust->earliest ? c->now : c->trust->earliest;
 	struct sig_record record;
 	struct object object;
 	int err;
@@ -199,9 +240,9 @@ int verify__object(const struct verify_context *c, const uint8_t *data, size_t s
 	err = check_signatures(c, &record, v);
 	/* (7) */
 	if (!err)
-		err = check_threshold(c, &record, v);
+		err = check_threshold(c, now, &record, v);
 	if (!err)
-		err = check_statement(c, &object, &record, v);
+		err = check_statement(c, now, &object, &record, v);
 	return err;
 }
 

@@ -25,10 +25,13 @@ enum reason {
 
 const char *reason__word(enum reason reason);
 
+struct state;
+
 struct verify_context {
 	const struct trust *trust;
-	const char *platform; /* NULL for any */
-	int64_t now;	      /* seconds since the epoch */
+	const struct state *state; /* NULL without a state directory */
+	const char *platform;	   /* NULL for any */
+	int64_t now;		   /* seconds since the epoch */
 };
 
 struct verdict {

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects whose code calls helpers and kernel functions, in good and in strange ways."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from vector_builder import SHT_PROGBITS, SHT_STRTAB, Part, Recipe, statement
+
+EXIT = bytes.fromhex("9500000000000000")
+SHT_SYMTAB, SHT_RELA, SHT_REL, FLAGS_OF_CODE = 2, 4, 9, 6
+NAMES = b"\0bpf_a\0bpf_b\0local\0"
+UNDEFINED, DEFINED = 0, 1
+# name offset, section
+SYMBOLS = ((0, UNDEFINED), (1, UNDEFINED), (7, UNDEFINED), (13, DEFINED))
+
+
+def call(number: int, source: int = 0, order: str = "<") -> bytes:
+    """Return the instruction that calls helper *number*, or with another *source* something else."""
+    registers = source << 4 if order == "<" else source
+    return struct.pack(f"{order}BBHI", 0x85, registers, 0, number)
+
+
+def code(*slots: bytes, name: bytes = b"xdp") -> Part:
+    """Return a code section of *slots* and an exit."""
+    return Part(name=name, data=b"".join(slots) + EXIT, flags=FLAGS_OF_CODE)
+
+
+def relocated(
+    *slots: bytes,
+    entries: Iterable[tuple[int, int]] = ((0, 1),),
+    order: str = "<",
+    rel: dict[str, int] | None = None,
+    symtab: dict[str, int] | None = None,
+    names: bytes = NAMES,
+) -> tuple[Part, ...]:
+    """Return sections 1 code, 2 names, 3 symbols, 4 relocations: *entries* of offset and symbol."""
+    symbols = b"".join(struct.pack(f"{order}IBBHQQ", name, 16, 0, home, 0, 0) for name, home in SYMBOLS)
+    table = b"".join(struct.pack(f"{order}QII", at, *_info(symbol, order)) for at, symbol in entries)
+    return (
+        code(*slots),
+        Part(name=b".names", data=names, type=SHT_STRTAB),
+        Part(
+            name=b".symtab", data=symbols, type=SHT_SYMTAB, fields={"link": 2, "entsize": 24} | (symtab or {})
+        ),
+        Part(
+            name=b".relxdp",
+            data=table,
+            type=SHT_REL,
+            fields={"link": 3, "info": 1, "entsize": 16} | (rel or {}),
+        ),
+    )
+
+
+def _info(symbol: int, order: str) -> tuple[int, int]:
+    return (10, symbol) if order == "<" else (symbol, 10)
+
+
+def makes(*parts: Part, order: str = "<", **listed: Any) -> Recipe:
+    """Recipe: an object of *parts* whose statement lists what *listed* says."""
+    if order == ">":
+        listed["platform"] = "linux/s390x"
+    return Recipe(order=order, parts=parts, statement=statement(**listed), sig_size=1024)
+
+
+KFUNC = call(2**32 - 1, source=1)
+
+
+def helper_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    """Yield name, expectation, store and recipe."""
+    denied, accepted = "denied-by-policy", "accepted"
+    yield "allowed", accepted, "denied-helpers", makes(code(call(1), call(5)), helpers=[1, 5])
+    yield "more-listed-than-called", accepted, "denied-helpers", makes(code(call(1)), helpers=[1, 36])
+    yield "denied", denied, "denied-helpers", makes(code(call(1), call(36)), helpers=[1, 36])
+    yield "denied-and-unlisted", denied, "denied-helpers", makes(code(call(36)))
+    yield "unlisted", denied, "denied-helpers", makes(code(call(1)))
+    yield "unlisted-among-listed", denied, "no-denied-helpers", makes(code(call(2)), helpers=[1, 3])
+    yield "listed", accepted, "no-denied-helpers", makes(code(call(2)), helpers=[1, 2, 3])
+    yield "unlisted-without-rule", accepted, "alice", makes(code(call(1)))
+    yield "largest-number", denied, "no-denied-helpers", makes(code(call(2**32 - 1)), helpers=[2**31])
+    yield (
+        "largest-number-listed",
+        accepted,
+        "no-denied-helpers",
+        makes(code(call(2**32 - 1)), helpers=[2**32 - 1]),
+    )
+    yield "in-text", denied, "denied-helpers", makes(code(call(36), name=b".text"), helpers=[36])
+    yield (
+        "in-second-section",
+        denied,
+        "denied-helpers",
+        makes(code(), code(call(36), name=b"tc"), helpers=[36]),
+    )
+    load = bytes.fromhex("1801000000000000")
+    yield "in-second-half-of-load", denied, "denied-helpers", makes(code(load, call(36)), helpers=[36])
+    yield (
+        "bytes-that-are-no-call",
+        accepted,
+        "denied-helpers",
+        makes(code(bytes((0xB7, 0x85, 0, 0, 0x85, 0, 0, 0)))),
+    )
+    yield "local-call", accepted, "denied-helpers", makes(code(call(36, source=1)))
+    yield "call-by-number-of-kfunc", denied, "no-denied-helpers", makes(code(call(1, source=2)), helpers=[1])
+    yield "source-15", denied, "no-denied-helpers", makes(code(call(1, source=15)), helpers=[1])
+    half = Part(name=b"xdp", data=EXIT + b"\x85\0\0\0", flags=FLAGS_OF_CODE)
+    yield "half-an-instruction", denied, "no-denied-helpers", makes(half)
+    data = Part(name=b".data", data=call(36), flags=3)
+    yield "call-in-data", accepted, "denied-helpers", makes(code(), data)
+    note = Part(name=b"xdp", data=call(36), type=7, flags=FLAGS_OF_CODE)
+    yield "call-in-note", accepted, "denied-helpers", makes(note)
+    empty = Part(name=b"xdp", data=b"", flags=FLAGS_OF_CODE)
+    yield "empty-section", accepted, "denied-helpers", makes(empty)
+
+
+def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    """Yield name, expectation, store and recipe."""
+    denied, accepted = "denied-by-policy", "accepted"
+    one, both = relocated(KFUNC, entries=((0, 2),)), relocated(KFUNC, KFUNC, entries=((0, 2), (8, 1)))
+    a, b, ab = ({"kfuncs": names} for names in (["bpf_a"], ["bpf_b"], ["bpf_a", "bpf_b"]))
+    yield "allowed", accepted, "denied-kfuncs", makes(*one, **b)
+    yield "denied", denied, "denied-kfuncs", makes(*both, **ab)
+    yield "unlisted", denied, "denied-kfuncs", makes(*one)
+    yield "unlisted-without-rule", accepted, "denied-helpers", makes(*one)
+    yield "listed", accepted, "no-denied-kfuncs", makes(*both, **ab)
+    yield "other-listed", denied, "no-denied-kfuncs", makes(*one, **a)
+    yield "with-source-of-helper", denied, "denied-kfuncs", makes(*relocated(call(1)), **a)
+    yield "defined-symbol", accepted, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 3),)))
+    yield (
+        "address-of-symbol",
+        accepted,
+        "no-denied-kfuncs",
+        makes(*relocated(bytes.fromhex("1801000000000000"), bytes(8))),
+    )
+    yield "null-symbol", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 0),)), **ab)
+    yield "symbol-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 4),)), **ab)
+    yield "offset-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((16, 3),)), **ab)
+    yield (
+        "offset-wraps",
+        denied,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, entries=((2**64 - 8, 3),)), **ab),
+    )
+    yield "offset-inside-slot", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((4, 3),)), **ab)
+    yield (
+        "relocation-entry-size",
+        denied,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, rel={"entsize": 24}), **ab),
+    )
+    yield "relocation-half-entry", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, rel={"size": 8}), **ab)
+    yield (
+        "relocations-of-other-section",
+        accepted,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, rel={"info": 2})),
+    )
+    yield (
+        "relocations-of-no-section",
+        accepted,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, rel={"info": 2**32 - 1})),
+    )
+    yield (
+        "symbol-entry-size",
+        denied,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, symtab={"entsize": 16}), **ab),
+    )
+    yield "symbol-half-entry", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"size": 95}), **ab)
+    yield "names-no-section", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 99}), **ab)
+    yield "names-no-strings", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 1}), **ab)
+    yield "names-without-end", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=NAMES + b"x"), **ab)
+    yield "names-empty", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b""), **ab)
+    yield "name-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b"\0"), **ab)
+    twice = (*one, replace(one[2], name=b".symtab2"))
+    yield "two-symbol-tables", denied, "no-denied-kfuncs", makes(*twice, **ab)
+    yield (
+        "no-symbol-table",
+        denied,
+        "no-denied-kfuncs",
+        makes(one[0], one[1], replace(one[2], type=SHT_PROGBITS), one[3], **ab),
+    )
+    yield (
+        "rela-is-no-relocation",
+        accepted,
+        "no-denied-kfuncs",
+        makes(*one[:3], replace(one[3], type=SHT_RELA)),
+    )
+    twice_relocated = (*one, replace(relocated(KFUNC)[3], name=b".again"))
+    yield "second-relocation-section", denied, "denied-kfuncs", makes(*twice_relocated, **ab)
+
+
+def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    """Yield name, expectation, store and recipe."""
+    denied, accepted = "denied-by-policy", "accepted"
+    for name, expect in (
+        (b"xdp", accepted),
+        (b"?xdp", accepted),
+        (b"xdp.frags/devmap", accepted),
+        (b"tc", denied),
+        (b"??xdp", denied),
+        (b"xdp/eth0", denied),
+        (b"XDP", denied),
+        (b".text", accepted),
+        (b"\xff", denied),
+    ):
+        yield f"type-of-{name.decode('latin-1')!a}", expect, "xdp-only", makes(code(name=name))
+    for name, expect in (
+        (b"nothing", accepted),
+        (b"fentry/x", denied),
+        (b"fentryx", accepted),
+        (b"\xff", accepted),
+    ):
+        yield f"unspec-{name.decode('latin-1')!a}", expect, "unspec-only", makes(code(name=name))
+    for name, expect in (
+        (b"xdp", accepted),
+        (b"?xdp", accepted),
+        (b"xdp.frags", denied),
+        (b"cgroup/", accepted),
+        (b"cgroup/connect4", accepted),
+        (b"?cgroup/connect4", accepted),
+        (b"cgroup", denied),
+        (b"kprobe/do_unlinkat", accepted),
+        (b"kprobe/vfs_read", denied),
+        (b".text", accepted),
+    ):
+        yield f"point-{name.decode()}", expect, "points", makes(code(name=name))
+    yield "point-any", accepted, "all-points", makes(code(name=b"\xff\xfe"))
+    yield "point-none", denied, "no-points", makes(code())
+    yield "point-second-section", denied, "points", makes(code(), code(name=b"tc"))
+    yield "type-of-code-not-of-statement", denied, "xdp-only", makes(code(name=b"kprobe/x"), programs=[])
+    yield "type-with-unreadable-code", denied, "all-points", makes(code(call(1, source=3)))
