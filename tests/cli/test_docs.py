@@ -94,3 +94,10 @@ def test_security_names_tests_that_exist() -> None:
     for path in (TOP / "tests").rglob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
     assert named <= defined, named - defined
+
+
+def test_the_index_names_every_page() -> None:
+    """docs/README.md links each page of docs/."""
+    index = read("docs/README.md")
+    for page in (TOP / "docs").glob("*/*.md"):
+        assert f"]({page.relative_to(TOP / 'docs')})" in index, page.name
