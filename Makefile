@@ -4,9 +4,10 @@
 PYTHON := .venv/bin/python
 SOURCES := buildtool tests bench
 TESTS ?=
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint setup clean
+.PHONY: help demo test bench fuzz lint setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -22,6 +23,10 @@ test: setup ## every test; TESTS=tests/unit for some
 
 bench: setup ## measure and print ratios
 	@tools/engine run $(PYTHON) bench/run.py
+
+fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of four targets
+	@tools/setup --no-engine
+	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
 
 lint: ## formatting, types, layering, workflows
 	@tools/setup --no-engine

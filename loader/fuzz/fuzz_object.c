@@ -60,16 +60,20 @@ static void read_stores(const char *directory)
 
 	for (int i = 0; i < count; i++) {
 		struct fault fault = { 0 };
+		bool hidden = entries[i]->d_name[0] == '.';
 		char path[512];
 
-		if (entries[i]->d_name[0] == '.')
-			continue;
 		snprintf(path, sizeof(path), "%s/%s", directory, entries[i]->d_name);
+		free(entries[i]);
+		if (hidden)
+			continue;
 		if (store_count == STORES_MAX || trust__read(&stores[store_count++], path, &fault)) {
 			fprintf(stderr, "%s: %s\n", path, fault.text);
 			exit(1);
 		}
 	}
+	if (count >= 0)
+		free(entries);
 	if (!store_count) {
 		fputs("FUZZ_STORES: no trust store\n", stderr);
 		exit(1);

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Runs every fuzz target for a while and says what they found.
+
+    python tests/fuzz/campaign.py [SECONDS]        each target runs that long, one per processor at a time
+
+Seeds are the vectors; what is learnt stays in .cache/fuzz/corpus, findings
+in .cache/fuzz/findings. Exit code 1 when there is a finding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from c_verifier import BUILT, build_c_verifier  # noqa: E402 - this folder is not a package
+
+MAX_INPUT_BYTES = {"object": 8192, "policy": 4096}
+TARGETS = ("c-object", "c-policy", "both-object", "both-policy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one target: *executions*, *features* of coverage, *inputs* kept, *log* of a finding."""
+
+    target: str
+    executions: int
+    seconds: int
+    features: int
+    inputs: int
+    is_finding: bool
+    log: str
+
+
+def write_seeds(seeds: Path, stores: Path) -> None:
+    """Write the vectors as inputs of the targets, and their trust stores."""
+    index: dict[str, Any] = json.loads((HERE.parent / "vectors/vectors.json").read_text())
+    for directory in (stores, seeds / "object", seeds / "policy"):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    for name, files in index["trust"].items():
+        _write_files(stores / name, files)
+    # Both kinds of targets number the stores by their sorted names.
+    numbers = {name: number for number, name in enumerate(sorted(index["trust"]))}
+    for vector in index["vectors"]:
+        data = bytes((numbers[vector["trust"]],)) + b64decode(vector["file"])
+        (seeds / "object" / vector["name"]).write_bytes(data)
+    for kind in ("trust", "badTrust"):
+        for name, files in index[kind].items():
+            for file, text in files.items():
+                selector = bytes((file.endswith(".pub"),))
+                (seeds / "policy" / f"{kind}-{name}-{file}").write_bytes(selector + text.encode())
+
+
+def _write_files(directory: Path, files: dict[str, str]) -> None:
+    directory.mkdir()
+    for name, text in files.items():
+        (directory / name).write_bytes(text.encode())
+
+
+def run_target(target: str, seconds: int, clang: Path, work: Path) -> Outcome:
+    """Run one target for *seconds*; what it finds is described by its log."""
+    language, _, kind = target.partition("-")
+    corpus, findings = work / "corpus" / target, work / "findings"
+    for directory in (corpus, findings):
+        directory.mkdir(parents=True, exist_ok=True)
+    argv: list[str | Path] = [build_c_verifier(clang, f"fuzz-{kind}")]
+    if language == "both":
+        argv = [sys.executable, HERE / "differential.py", kind, build_c_verifier(clang), work / "stores"]
+    argv += [f"-max_total_time={seconds}", "-print_final_stats=1", "-timeout=20", "-rss_limit_mb=4096"]
+    argv += [f"-max_len={MAX_INPUT_BYTES[kind]}", f"-artifact_prefix={findings}/{target}-"]
+    if language == "c":
+        argv += [f"-dict={HERE.parents[1] / 'loader/fuzz/json.dict'}"]
+    # The first is written to; each language learns from what the other has kept.
+    others = [path for path in (work / "corpus").glob(f"*-{kind}") if path != corpus]
+    argv += [corpus, work / "seeds" / kind, *others]
+    env = os.environ | {"FUZZ_STORES": str(work / "stores")}
+    done = subprocess.run(argv, capture_output=True, env=env, check=False)
+    log = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
+    return Outcome(
+        target=target,
+        executions=_last_number(r"number_of_executed_units: *(\d+)", log),
+        seconds=seconds,
+        features=_last_number(r"ft: (\d+)", log),
+        inputs=sum(1 for _ in corpus.iterdir()),
+        is_finding=done.returncode != 0,
+        log=log[-6000:],
+    )
+
+
+def _last_number(pattern: str, text: str) -> int:
+    return int((re.findall(pattern, text) or ["0"])[-1])
+
+
+def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]:
+    """Run all targets, one per processor at a time."""
+    write_seeds(work / "seeds", work / "stores")
+    for program in ("check", "fuzz-object", "fuzz-policy"):
+        build_c_verifier(clang, program)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run and print a table."""
+    seconds = int(arguments[0]) if arguments else 600
+    clang = next(
+        found
+        for name in ("clang-22", "clang-21", "clang-20", "clang-19", "clang")
+        if (found := shutil.which(name))
+    )
+    outcomes = run_campaign(seconds, Path(clang))
+    out = sys.stdout.write
+    out(f"{'target':12} {'executions':>11} {'per second':>11} {'features':>9} {'inputs kept':>12}  result\n")
+    for one in outcomes:
+        result = "FINDING" if one.is_finding else "nothing found"
+        rate = one.executions // max(one.seconds, 1)
+        out(f"{one.target:12} {one.executions:11,} {rate:11,} {one.features:9,} {one.inputs:12,}  {result}\n")
+    for one in outcomes:
+        if one.is_finding:
+            out(f"\n{one.target}:\n{one.log}\n")
+    return int(any(one.is_finding for one in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A short run of every fuzz target; `make fuzz` runs them for longer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from campaign import TARGETS, Outcome, run_campaign
+
+# Two minutes in all: each processor runs one target after another.
+SECONDS = 110 * min(os.cpu_count() or 1, len(TARGETS)) // len(TARGETS)
+# Far fewer than a machine does that has nothing else to do.
+FEWEST_EXECUTIONS = {"c-object": 20_000, "c-policy": 20_000, "both-object": 2_000, "both-policy": 2_000}
+
+
+@pytest.fixture(scope="module")
+def outcomes(clang: Path) -> dict[str, Outcome]:
+    """Run the campaign once."""
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("needs-tool: atheris")
+    return {one.target: one for one in run_campaign(SECONDS, clang)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_finds_nothing(target: str, outcomes: dict[str, Outcome]) -> None:
+    """No crash, no sanitizer report, no foreign exception, no disagreement; and it did run."""
+    outcome = outcomes[target]
+    assert not outcome.is_finding, outcome.log
+    assert outcome.executions >= FEWEST_EXECUTIONS[target]
