@@ -40,6 +40,8 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
 
     # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # buildx draws its progress from a process group of its own, which `stty tostop` would stop for ever.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     config = read_config(config_path)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     options = pipeline.BuildOptions(platforms=pipeline.choose_platforms(arch, config), **given)

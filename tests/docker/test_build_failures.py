@@ -78,6 +78,22 @@ def test_image_that_cannot_be_pulled_names_the_way_out(project: Project) -> None
     assert_one_error(done.stderr, "build failed")
 
 
+def test_full_disk_leaves_no_half_archive(project: Project, tmp_path: Path, as_root: None) -> None:
+    """The archive doesn't fit: an error, and the directory is as it was."""
+    output = tmp_path / "small"
+    output.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", output], check=True)
+    try:
+        done = project.run("build", "--arch", "amd64", "--output", f"type=oci,dest={output}/x.tar")
+        left = list(output.iterdir())
+    finally:
+        subprocess.run(["umount", output], check=True)
+    assert done.code == 1
+    assert "no space left on device" in done.stderr
+    assert_one_error(done.stderr, "build failed")
+    assert left == []
+
+
 @pytest.mark.parametrize("images", [{}, {"BUILDTOOL_BUILDER_IMAGE": "b", "BUILDTOOL_BASE_IMAGE": "b"}])
 def test_engine_that_does_not_answer_is_said(project: Project, images: dict[str, str]) -> None:
     """The client is there, nobody answers: the address is in the line, whoever noticed first."""
