@@ -26,6 +26,7 @@ from buildtool.model import KeyId
 from buildtool.platforms import Platform
 from buildtool.project import name_objects
 from buildtool.resources import resource_path
+from buildtool.strictjson import format_time
 
 if TYPE_CHECKING:
     import jinja2
@@ -217,13 +218,6 @@ def _check_files(files: Iterable[EmbeddedFile]) -> list[EmbeddedFile]:
         if not _FILE_NAME.fullmatch(file.name):
             raise UsageError(f"{file.name!a}: not a file name that can stand in a Dockerfile")
     return checked
-
-
-def format_time(seconds: int) -> str:
-    """Return *seconds* since the epoch as YYYY-MM-DDTHH:MM:SSZ."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # The filters of the template: each returns text that is safe where the template puts it.
