@@ -35,6 +35,7 @@ CROSS_PACKAGES = (
     "libzstd-dev",
     "libsodium-dev",
     "libjansson-dev",
+    "libssl-dev",
 )
 # dash and coreutils serve RUN lines; python3 runs the same compile and sign code as the host.
 BUILDER_PACKAGES = (

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "object.h"
 
-#include "sha256.h"
-
+/* The low-level functions take no heap and no provider; they are all that is linked in. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include <errno.h>
+#include <openssl/sha.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -166,16 +167,16 @@ void object__digest(const struct object *o, uint8_t digest[DIGEST_SIZE])
 {
 	static const uint8_t zeros[4096];
 	size_t after = (size_t)(o->sig_offset + o->sig_size);
-	crypto_hash_sha256_state state;
+	SHA256_CTX state;
 
-	crypto_hash_sha256_init(&state);
-	sha256__update(&state, o->data, o->sig_offset);
+	SHA256_Init(&state);
+	SHA256_Update(&state, o->data, o->sig_offset);
 	for (uint64_t left = o->sig_size; left;) {
 		uint64_t n = left < sizeof(zeros) ? left : sizeof(zeros);
 
-		sha256__update(&state, zeros, n);
+		SHA256_Update(&state, zeros, n);
 		left -= n;
 	}
-	sha256__update(&state, o->data + after, o->size - after);
-	crypto_hash_sha256_final(&state, digest);
+	SHA256_Update(&state, o->data + after, o->size - after);
+	SHA256_Final(digest, &state);
 }

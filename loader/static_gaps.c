@@ -10,6 +10,8 @@
  * 3. libsodium's key generation, next to its verification, asks for random bytes, and that for its
  *    start-up code with every cipher it chooses from (0.1 MB). Nothing here generates keys: whoever
  *    gets here anyway is stopped.
+ * 4. zlib closes files that it wrote, with its compressor (40 KB). libbpf only reads one, the
+ *    kernel's configuration.
  *
  * These must come before the libraries on the command line.
  */
@@ -21,6 +23,7 @@ void eu_search_tree_fini(void *tree, void (*release)(void *));
 void *__libelf_decompress_elf(void *section, size_t *size, size_t *alignment);
 void randombytes_buf(void *buffer, size_t size);
 void sodium_misuse(void);
+int gzclose_w(void *file);
 
 __attribute__((weak)) void eu_search_tree_init(void *tree)
 {
@@ -51,4 +54,10 @@ __attribute__((noreturn)) void randombytes_buf(void *buffer, size_t size)
 __attribute__((noreturn)) void sodium_misuse(void)
 {
 	abort();
+}
+
+int gzclose_w(void *file)
+{
+	(void)file;
+	return -2; /* Z_STREAM_ERROR: not open for writing */
 }

@@ -48,12 +48,3 @@ def test_help(lab: Lab) -> None:
     """--help names every exit code."""
     done = subprocess.run([lab.loader, "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused." in done.stdout
-
-
-def test_digest_is_libsodiums(clang: Path, tmp_path: Path) -> None:
-    """The processor's instructions and libsodium give the same digest, for every length and cut."""
-    output = tmp_path / "compare_sha256"
-    argv = ["make", "-C", TOP / "loader", "compare_sha256", f"CLANG={clang}", f"OUT={output}"]
-    subprocess.run(argv, check=True, capture_output=True)
-    done = subprocess.run([output], capture_output=True, text=True, check=True)
-    assert done.stdout == "0 wrong\n"
