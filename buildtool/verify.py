@@ -31,6 +31,7 @@ from buildtool.platforms import PLATFORMS
 from buildtool.sigrecord import from_bytes as parse_record
 from buildtool.statement import from_bytes as parse_statement
 from buildtool.trust import TrustStore
+from buildtool.versionstate import open_state
 
 CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
 Remembered = Callable[[str, str], int]
@@ -78,6 +79,28 @@ def verify_files(
             yield Verdict(path=path, verified=None, error=error)
         else:
             yield Verdict(path=path, verified=verified, error=None)
+
+
+def verify_and_remember(
+    paths: Iterable[Path], trust: TrustStore, state: Path | None, *, platform: str | None, now: int
+) -> list[Verdict]:
+    """
+    Verify as `verify_files` does; state directory *state* refuses lower versions than it remembers.
+
+    When all files were accepted, their versions are remembered.
+
+    Raises: FileAccessError, when the state cannot be read or written; nothing is accepted then.
+    """
+    if state is None:
+        return list(verify_files(paths, trust, platform=platform, now=now))
+    with open_state(state) as versions:
+        verdicts = list(verify_files(paths, trust, platform=platform, now=now, remembered=versions.version))
+        accepted = [verdict.verified.statement for verdict in verdicts if verdict.verified]
+        if len(accepted) == len(verdicts):
+            for statement in accepted:
+                versions.raise_version(statement.project, statement.name, statement.version)
+            versions.save()
+    return verdicts
 
 
 def verify_object(

@@ -5,6 +5,7 @@
 #include "options.h"
 #include "privileges.h"
 #include "set.h"
+#include "state.h"
 #include "version.h"
 
 #include <errno.h>
@@ -65,6 +66,37 @@ static const char *default_trust(void)
 	file__list_free(&list);
 	close(dir);
 	return path;
+}
+
+/*
+ * The state directory, or NULL for none. A default one that is there is used, or its error shown.
+ * What is only verified replaces nothing, unless the caller says where to remember it.
+ */
+static const char *choose_state(const struct options *o)
+{
+	struct stat st;
+
+	if (o->state || o->verify_only)
+		return o->state;
+	return lstat(DEFAULT_STATE, &st) && errno == ENOENT ? NULL : DEFAULT_STATE;
+}
+
+/* Remember the versions of a set that was accepted as a whole, and let the next loader in. */
+static int remember(struct state *state, const struct set *set, struct fault *fault)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < set->count; i++) {
+		const struct statement *st = &set->items[i].verdict.statement;
+
+		err = state__raise(state, st->project, st->name, st->version);
+	}
+	if (err)
+		fault__set(fault, err, "state: %s", strerror(-err));
+	else
+		err = state__save(state, fault);
+	state__close(state);
+	return err;
 }
 
 static bool is_program(const char *path)
@@ -141,7 +173,8 @@ static int run_workload(struct load *load, const char *path, char **argv)
 	return fail(&fault);
 }
 
-static int load_and_run(const struct options *o, const struct set *set, const char *workload)
+static int load_and_run(const struct options *o, const struct set *set, struct state *state,
+			const char *workload)
 {
 	struct load_input inputs[LOAD_MAX_OBJECTS];
 	int64_t started = log__clock();
@@ -158,7 +191,7 @@ static int load_and_run(const struct options *o, const struct set *set, const ch
 	}
 	if (load__start(&load, inputs, set->count, o->attach, o->attach_count, &fault))
 		return fail(&fault);
-	if (privileges__drop(&fault)) {
+	if ((state && remember(state, set, &fault)) || privileges__drop(&fault)) {
 		load__stop(load);
 		return fail(&fault);
 	}
@@ -166,10 +199,12 @@ static int load_and_run(const struct options *o, const struct set *set, const ch
 	return workload ? run_workload(load, workload, o->workload) : wait_and_stop(load);
 }
 
-static int verify_and_load(const struct options *o, const struct trust *trust, const char *workload)
+static int verify_and_load(const struct options *o, const struct trust *trust, struct state *state,
+			   const char *workload)
 {
 	const struct verify_context context = {
 		.trust = trust,
+		.state = state,
 		.platform = o->platform ? o->platform : PLATFORM,
 		.now = o->now >= 0 ? o->now : (int64_t)time(NULL),
 	};
@@ -187,10 +222,28 @@ static int verify_and_load(const struct options *o, const struct trust *trust, c
 		code = EXIT_REFUSED;
 	} else if (set.failed) {
 		code = EXIT_FAILED;
+	} else if (!o->verify_only) {
+		code = load_and_run(o, &set, state, workload);
 	} else {
-		code = o->verify_only ? EXIT_DONE : load_and_run(o, &set, workload);
+		code = state && remember(state, &set, &fault) ? fail(&fault) : EXIT_DONE;
 	}
 	set__free(&set);
+	return code;
+}
+
+static int run_with_state(const struct options *o, const struct trust *trust, const char *workload)
+{
+	const char *path = choose_state(o);
+	struct fault fault = { 0 };
+	struct state state;
+	int code;
+
+	if (!path)
+		return verify_and_load(o, trust, NULL, workload);
+	if (state__open(&state, path, &fault))
+		return fail(&fault);
+	code = verify_and_load(o, trust, &state, workload);
+	state__close(&state);
 	return code;
 }
 
@@ -211,7 +264,7 @@ static int run(const struct options *o)
 			return fail(&fault);
 		}
 	}
-	code = verify_and_load(o, &trust, workload);
+	code = run_with_state(o, &trust, workload);
 	free(workload);
 	trust__free(&trust);
 	return code;

@@ -16,6 +16,9 @@ const char options__help[] =
 	"  --trust PATH             directory of .pub files, one .pub file, or a policy\n"
 	"                           (" DEFAULT_TRUST_HOST " when it holds something,\n"
 	"                           else " DEFAULT_TRUST ")\n"
+	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
+	"                           (" DEFAULT_STATE " when it is there;\n"
+	"                           with --verify-only: none)\n"
 	"  --attach PROGRAM=TARGET  an interface (eth0, eth0:egress), a cgroup's path, or none;\n"
 	"                           OBJECT:PROGRAM when several objects have the program\n"
 	"  --verify-only            load nothing; exit code 0 or 3\n"
@@ -52,6 +55,8 @@ static int set_value(struct options *o, const char *name, char *value, struct fa
 		o->objects = value;
 	else if (!strcmp(name, "--trust"))
 		o->trust = value;
+	else if (!strcmp(name, "--state"))
+		o->state = value;
 	else if (!strcmp(name, "--platform"))
 		o->platform = value;
 	else if (!strcmp(name, "--attach"))
@@ -78,7 +83,7 @@ static bool set_switch(struct options *o, const char *name)
 
 static bool takes_value(const char *name)
 {
-	static const char *const names[] = { "--objects",  "--trust", "--attach",
+	static const char *const names[] = { "--objects",  "--trust", "--state", "--attach",
 					     "--platform", "--time",  "--log" };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

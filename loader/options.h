@@ -7,10 +7,12 @@
 #define DEFAULT_OBJECTS	   "/usr/lib/buildtool/objects"
 #define DEFAULT_TRUST	   "/etc/buildtool/trust"
 #define DEFAULT_TRUST_HOST "/etc/buildtool/trust.host"
+#define DEFAULT_STATE	   "/var/lib/buildtool/state"
 
 struct options {
 	const char *objects;
 	const char *trust; /* NULL: the defaults */
+	const char *state; /* NULL: the default, if it is there */
 	struct attach_option attach[LOAD_MAX_OPTIONS];
 	size_t attach_count;
 	bool verify_only, help, version, human;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STATE_NAME	"versions.json"
@@ -51,16 +52,26 @@ static int parse(struct state *s, const uint8_t *data, size_t size, struct fault
 	return err;
 }
 
+/* Without json_pack(), which would cost the loader a hundredth of its size. */
+static int make_empty(struct state *s)
+{
+	s->root = json_object();
+	if (json_object_set_new(s->root, "stateVersion", json_integer(1)) ||
+	    json_object_set_new(s->root, "projects", json_object()))
+		return -ENOMEM;
+	return 0;
+}
+
 static int read_state(struct state *s, struct fault *fault)
 {
+	struct stat st;
 	uint8_t *data;
 	size_t size;
 	int err = file__read(s->dir, STATE_NAME, STATE_MAX_BYTES, &data, &size);
 
-	if (err == -ENOENT) {
-		s->root = json_pack("{s:i, s:{}}", "stateVersion", 1, "projects");
-		return s->root ? 0 : -ENOMEM;
-	}
+	/* A link to nowhere is not an empty state. */
+	if (err == -ENOENT && fstatat(s->dir, STATE_NAME, &st, AT_SYMLINK_NOFOLLOW))
+		return make_empty(s);
 	if (err)
 		return fault__set(fault, err, "%s",
 				  err == -ENODEV ? "not a regular file" :

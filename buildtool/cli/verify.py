@@ -14,7 +14,7 @@ from buildtool.cli.output import print_json
 from buildtool.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
 from buildtool.platforms import Platform, find_platform
 from buildtool.trust import load_trust
-from buildtool.verify import Verdict, verify_files
+from buildtool.verify import Verdict, verify_and_remember
 
 _PATH = click.Path(path_type=Path)
 
@@ -23,14 +23,20 @@ _PATH = click.Path(path_type=Path)
 @click.argument("objects", nargs=-1, required=True, type=_PATH, metavar="OBJECT...")
 @click.option("--trust", multiple=True, required=True, type=_PATH, help="Public key, directory or policy.")
 @click.option("--platform", "--arch", callback=checked(find_platform), help="Refuse objects for another one.")
+@click.option("--state", type=_PATH, help="Directory that remembers versions; refuse lower ones.")
 @json_option
 def command(
-    *, objects: tuple[Path, ...], trust: tuple[Path, ...], platform: Platform | None, as_json: bool
+    *,
+    objects: tuple[Path, ...],
+    trust: tuple[Path, ...],
+    platform: Platform | None,
+    state: Path | None,
+    as_json: bool,
 ) -> int:
     """Verify each OBJECT; exit code 3 when any is refused."""
     store = load_trust(trust)
     oci = platform.oci if platform else None
-    verdicts = list(verify_files(objects, store, platform=oci, now=int(time.time())))
+    verdicts = verify_and_remember(objects, store, state, platform=oci, now=int(time.time()))
     if as_json:
         print_json([_to_json(verdict) | {"policy": store.digest} for verdict in verdicts])
     for verdict in [] if as_json else verdicts:

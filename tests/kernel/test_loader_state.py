@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader's state directory on a real kernel: only what ran is remembered."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from loader_lab import Lab, is_clean
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
+def remembered(state: Path) -> object:
+    """Return what the state has, None without a file."""
+    path = state / "versions.json"
+    return json.loads(path.read_text())["projects"] if path.exists() else None
+
+
+def test_remembered_once_it_is_attached(lab: Lab, tmp_path: Path) -> None:
+    """The version is on disk when the loader says ready, and the lock is free for the next."""
+    state = tmp_path / "state"
+    state.mkdir()
+    lab.put(tmp_path, "raw_tp", version=7)
+    with lab.started(tmp_path, "--state", str(state)) as (_, stop):
+        assert list(remembered(state).values()) == [{"raw_tp.bpf.o": 7}]  # type: ignore[attr-defined]
+        lab.put(tmp_path, "raw_tp", version=6)
+        result = lab.run(tmp_path, "--state", str(state))
+        assert (result.code, result.reasons) == (3, ["rolled-back"])
+        assert stop().code == 0
+    assert is_clean()
+
+
+def test_what_did_not_load_is_not_remembered(lab: Lab, tmp_path: Path) -> None:
+    """An object that the kernel refuses has replaced nothing: its predecessor still starts."""
+    state = tmp_path / "state"
+    state.mkdir()
+    lab.put(tmp_path, "refused", version=7)
+    assert lab.run(tmp_path, "--state", str(state)).code == 1
+    assert remembered(state) is None
+
+
+def test_nothing_runs_when_it_cannot_be_remembered(lab: Lab, tmp_path: Path) -> None:
+    """The loader takes everything back."""
+    state = tmp_path / "state"
+    (state / ".versions.json.new").mkdir(parents=True)
+    lab.put(tmp_path, "raw_tp", version=7)
+    result = lab.run(tmp_path, "--state", str(state), "--", "/bin/true")
+    assert result.code == 1
+    assert result.message.startswith("state: cannot write versions.json: ")
+    assert not result.events("ready")
+    assert is_clean()
+
+
+def test_policy_denies_what_the_code_calls(lab: Lab, tmp_path: Path) -> None:
+    """Compiled code that calls bpf_map_lookup_elem (1): denied, allowed, and not in its statement."""
+    entry = {"name": "dev", "publicKey": b64encode(lab.key.der).decode()}
+    for denied, listed, code in (([1], [1], 3), ([4], [1], 0), ([4], [], 3)):
+        lab.put(tmp_path, "raw_tp", helpers=listed)
+        policy = {"policyVersion": 1, "threshold": 1, "deniedHelpers": denied, "keys": [entry]}
+        (tmp_path / "trust/policy.json").write_text(json.dumps(policy))
+        result = lab.run(tmp_path, "--", "/bin/true")
+        assert (result.code, result.reasons) == (code, ["denied-by-policy"] if code else [])
+    assert is_clean()

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy decides by: the same as the statement says, for objects of the real compiler."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from bpf_samples import compile_sample
+
+from buildtool import bpfnames, elfobj
+from buildtool.codecalls import read_code
+from buildtool.contents import describe_object
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
+@pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])
+def test_code_of_a_compiled_object(tmp_path: Path, target: str, *, strip: bool) -> None:
+    """The strict reader and the one that describes find the same calls and sections."""
+    obj = elfobj.parse_object(compile_sample(tmp_path, target=target, strip=strip).read_bytes())
+    code, contents = read_code(obj), describe_object(obj)
+    assert tuple(sorted(code.helpers)) == contents.helpers == (1, 3, 131, 132)
+    assert tuple(sorted(name.decode() for name in code.kfuncs)) == contents.kfuncs
+    assert {name.decode() for name in code.sections} == {program.section for program in contents.programs}
+
+
+def test_three_tables_of_section_names_agree() -> None:
+    """The specification, the loader and the Python side give each section name one type."""
+    spec = (TOP / "spec/trust-policy.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|$", spec, re.MULTILINE)
+    in_spec = {name: kind for kind, names in rows for name in re.findall(r"`([^`]+)`", names)}
+    source = (TOP / "loader/program_types.c").read_text()
+    table = re.findall(r'\{ "(\w+)",((?:\s*"[^"]*")+) \}', source)
+    in_c = {name: kind for kind, text in table for name in "".join(re.findall(r'"([^"]*)"', text)).split()}
+    assert in_spec == in_c == bpfnames.SECTION_TYPES

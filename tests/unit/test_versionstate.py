@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state directory: versions only grow, and nothing but whole files is ever there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from buildtool.errors import FileAccessError
+from buildtool.versionstate import STATE_NAME, open_state
+
+
+def remember(path: Path, project: str, name: str, version: int) -> None:
+    """Open, raise and save, as a verifier does."""
+    with open_state(path) as state:
+        state.raise_version(project, name, version)
+        state.save()
+
+
+def test_versions_only_grow(tmp_path: Path) -> None:
+    """A lower one changes nothing; each project has its own."""
+    for project, version in (("a", 3), ("a", 2), ("a", 5), ("b", 1), ("a", 4)):
+        remember(tmp_path, project, "x.bpf.o", version)
+    with open_state(tmp_path) as state:
+        assert [state.version(name, "x.bpf.o") for name in "abc"] == [5, 1, 0]
+    text = '{"projects":{"a":{"x.bpf.o":5},"b":{"x.bpf.o":1}},"stateVersion":1}'
+    assert (tmp_path / STATE_NAME).read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_NAME]
+
+
+def test_nothing_is_written_when_nothing_grew(tmp_path: Path) -> None:
+    """A verifier that learns nothing leaves the file as it is."""
+    remember(tmp_path, "a", "x.bpf.o", 3)
+    before = (tmp_path / STATE_NAME).stat()
+    remember(tmp_path, "a", "x.bpf.o", 3)
+    after = (tmp_path / STATE_NAME).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def _climb(path: Path, first: int) -> None:
+    for version in range(first, 60, 3):
+        remember(path, "a", f"x{first}.bpf.o", version)
+
+
+def test_concurrent_starts_lose_nothing(tmp_path: Path) -> None:
+    """Three writers of one directory: each one's last version is there."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_climb, args=(tmp_path, first)) for first in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    with open_state(tmp_path) as state:
+        assert [state.version("a", f"x{first}.bpf.o") for first in range(3)] == [57, 58, 59]
+
+
+def test_a_file_left_by_a_crash_is_overwritten(tmp_path: Path) -> None:
+    """Half of a new file beside the old one is not read, and does not stop the next."""
+    remember(tmp_path, "a", "x.bpf.o", 3)
+    (tmp_path / ".versions.json.new").write_text('{"stateVersion"')
+    remember(tmp_path, "a", "x.bpf.o", 4)
+    assert json.loads((tmp_path / STATE_NAME).read_text())["projects"] == {"a": {"x.bpf.o": 4}}
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_NAME]
+
+
+def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
+    """The state never writes through a link."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / ".versions.json.new").symlink_to(victim)
+    with pytest.raises(FileAccessError, match="cannot write"):
+        remember(state, "a", "x.bpf.o", 1)
+    assert victim.read_text() == "mine"
+
+
+BAD = {
+    "empty": "",
+    "array": "[]",
+    "version-2": '{"projects":{},"stateVersion":2}',
+    "version-true": '{"projects":{},"stateVersion":true}',
+    "unknown-member": '{"projects":{},"stateVersion":1,"x":1}',
+    "member-twice": '{"projects":{},"projects":{},"stateVersion":1}',
+    "project-name": '{"projects":{"a b":{}},"stateVersion":1}',
+    "project-list": '{"projects":{"a":[]},"stateVersion":1}',
+    "object-name": '{"projects":{"a":{"../x":1}},"stateVersion":1}',
+    "negative": '{"projects":{"a":{"x":-1}},"stateVersion":1}',
+    "fraction": '{"projects":{"a":{"x":1.5}},"stateVersion":1}',
+    "too-large": '{"projects":{},"stateVersion":1}' + " " * 1024 * 1024,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_state_is_an_error(name: str, tmp_path: Path) -> None:
+    """What was accepted before is not known, so nothing is accepted; the file stays for a person."""
+    (tmp_path / STATE_NAME).write_text(BAD[name])
+    with pytest.raises(FileAccessError) as caught:
+        remember(tmp_path, "a", "x", 1)
+    assert "\n" not in caught.value.message
+    assert (tmp_path / STATE_NAME).read_text() == BAD[name]
+
+
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
+    """A state that begins anew at each start would remember nothing."""
+    with pytest.raises(FileAccessError, match="no such file"):
+        remember(tmp_path / "gone", "a", "x", 1)
+
+
+def test_dangling_file_is_an_error(tmp_path: Path) -> None:
+    """A state that cannot be reached is not an empty one."""
+    (tmp_path / STATE_NAME).symlink_to(tmp_path / "gone")
+    with pytest.raises(FileAccessError, match="no such file"):
+        remember(tmp_path, "a", "x", 1)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state directory of the loader: the same file, rules and lock as the Python verifier's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from signing_samples import RELEASE, copy_test_key, test_key, unsigned
+
+from buildtool.elfobj import parse_object
+from buildtool.errors import RefusedError
+from buildtool.platforms import PLATFORMS
+from buildtool.sign import Origin, ReleaseInfo, sign_object
+from buildtool.trust import load_trust
+from buildtool.verify import verify_and_remember
+from buildtool.versionstate import open_state
+
+LOADER = Path(__file__).resolve().parents[2] / "loader"
+NOW = "2026-06-01T00:00:00Z"
+BAD = {
+    "empty": "",
+    "array": "[]",
+    "version-2": '{"projects":{},"stateVersion":2}',
+    "version-true": '{"projects":{},"stateVersion":true}',
+    "unknown-member": '{"projects":{},"stateVersion":1,"x":1}',
+    "member-twice": '{"projects":{},"projects":{},"stateVersion":1}',
+    "project-name": '{"projects":{"a b":{}},"stateVersion":1}',
+    "project-list": '{"projects":{"a":[]},"stateVersion":1}',
+    "object-name": '{"projects":{"a":{"../x":1}},"stateVersion":1}',
+    "negative": '{"projects":{"a":{"x":-1}},"stateVersion":1}',
+    "fraction": '{"projects":{"a":{"x":1.5}},"stateVersion":1}',
+    "too-large": '{"projects":{},"stateVersion":1}' + " " * 1024 * 1024,
+}
+
+
+@pytest.fixture(scope="module")
+def sanitized(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the loader that only verifies, with ASan and UBSan."""
+    output = tmp_path_factory.mktemp("loader") / "sanitized"
+    argv = ["make", "-C", LOADER, "sanitized", f"CLANG={clang}", f"OUT={output}"]
+    subprocess.run(argv, check=True, capture_output=True)
+    return output
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Give a directory with objects of versions 2 to 4, a trust store and an empty state."""
+    copy_test_key(tmp_path)
+    (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
+    (tmp_path / "state").mkdir()
+    for version in (2, 3, 4):
+        write_object(tmp_path / f"v{version}.bpf.o", version)
+    return tmp_path
+
+
+def write_object(path: Path, version: int, *, project: str = "demo", name: str = "x.bpf.o") -> None:
+    """Write a signed object."""
+    release = ReleaseInfo(project=project, version=version, release="1", created=RELEASE.created)
+    origin = Origin(platform=PLATFORMS["amd64"])
+    path.write_bytes(sign_object(parse_object(unsigned()), name, test_key(), release, origin)[0])
+
+
+def arguments(loader: Path, place: Path, objects: str, *more: str) -> list[str | Path]:
+    """Return the command that only verifies *objects*, with the state."""
+    options = ["--verify-only", "--time", NOW, "--platform", "linux/amd64"]
+    paths = ["--objects", place / objects, "--trust", place / "alice.pub", "--state", place / "state"]
+    return [loader, *options, *paths, *more]
+
+
+def run(loader: Path, place: Path, objects: str) -> tuple[int, list[dict[str, Any]]]:
+    """Return exit code and decision lines."""
+    done = subprocess.run(arguments(loader, place, objects), capture_output=True, text=True, check=False)
+    return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def python_decides(place: Path, name: str) -> str:
+    """Return what Python says with the same state."""
+    trust = load_trust([place / "alice.pub"])
+    (verdict,) = verify_and_remember([place / name], trust, place / "state", platform=None, now=1_780_000_000)
+    if verdict.verified:
+        return "accepted"
+    assert isinstance(verdict.error, RefusedError)
+    return str(verdict.error.reason)
+
+
+def test_a_lower_version_is_rolled_back(sanitized: Path, loader_binary: Path, place: Path) -> None:
+    """What one verifier accepted binds the other, whatever the file is called."""
+    assert run(sanitized, place, "v3.bpf.o")[0] == 0
+    assert run(sanitized, place, "v3.bpf.o")[0] == 0
+    code, lines = run(loader_binary, place, "v2.bpf.o")
+    assert (code, lines[0]["reason"]) == (3, "rolled-back")
+    assert python_decides(place, "v2.bpf.o") == "rolled-back"
+    assert python_decides(place, "v4.bpf.o") == "accepted"
+    assert run(sanitized, place, "v3.bpf.o")[0] == 3
+    text = (place / "state/versions.json").read_text()
+    assert text == '{"projects":{"demo":{"x.bpf.o":4}},"stateVersion":1}'
+
+
+def test_both_write_the_same_bytes(sanitized: Path, place: Path) -> None:
+    """The order in the file is that of the names."""
+    objects = place / "objects"
+    objects.mkdir()
+    write_object(objects / "b.bpf.o", 7, project="z/1", name="b.bpf.o")
+    write_object(objects / "a.bpf.o", 5, project="z/1", name="a.bpf.o")
+    write_object(objects / "c.bpf.o", 0, project="A", name="c.bpf.o")
+    assert run(sanitized, place, "objects")[0] == 0
+    written = (place / "state/versions.json").read_bytes()
+    (place / "state/versions.json").unlink()
+    trust = load_trust([place / "alice.pub"])
+    verify_and_remember(sorted(objects.iterdir()), trust, place / "state", platform=None, now=1_780_000_000)
+    assert (place / "state/versions.json").read_bytes() == written
+    assert written == b'{"projects":{"A":{"c.bpf.o":0},"z/1":{"a.bpf.o":5,"b.bpf.o":7}},"stateVersion":1}'
+
+
+def test_a_refused_set_is_not_remembered(sanitized: Path, place: Path) -> None:
+    """One bad object, and none of the set has been accepted."""
+    objects = place / "objects"
+    objects.mkdir()
+    write_object(objects / "a.bpf.o", 9)
+    (objects / "b.bpf.o").write_bytes(unsigned())
+    assert run(sanitized, place, "objects")[0] == 3
+    assert list((place / "state").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_state_is_an_error(name: str, sanitized: Path, place: Path) -> None:
+    """One line, exit code 1, nothing accepted, the file as it was."""
+    (place / "state/versions.json").write_text(BAD[name])
+    code, lines = run(sanitized, place, "v3.bpf.o")
+    assert code == 1
+    assert [line["event"] for line in lines] == ["error"]
+    assert "versions.json" in lines[0]["message"]
+    assert (place / "state/versions.json").read_text() == BAD[name]
+
+
+def test_missing_state_is_an_error(sanitized: Path, place: Path) -> None:
+    """A directory that is gone, a file in its place, a link to nowhere in it."""
+    (place / "state/versions.json").symlink_to("gone")
+    assert run(sanitized, place, "v3.bpf.o")[0] == 1
+    (place / "state/versions.json").unlink()
+    (place / "state").rmdir()
+    assert run(sanitized, place, "v3.bpf.o")[0] == 1
+    (place / "state").write_text("")
+    code, lines = run(sanitized, place, "v3.bpf.o")
+    assert (code, len(lines)) == (1, 1)
+
+
+def test_it_waits_for_who_has_the_state(sanitized: Path, place: Path) -> None:
+    """Of two that start at once the second sees what the first accepted."""
+    with open_state(place / "state") as state:
+        process = subprocess.Popen(arguments(sanitized, place, "v3.bpf.o"), stderr=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=0.5)
+        state.raise_version("demo", "x.bpf.o", 4)
+        state.save()
+    assert "rolled-back" in process.communicate(timeout=10)[1]
+    assert process.returncode == 3
+
+
+def test_killed_at_any_moment_the_file_is_whole(loader_binary: Path, place: Path) -> None:
+    """There is no file, or one that can be read."""
+    for round_number in range(40):
+        objects = place / "rising.bpf.o"
+        write_object(objects, 10 + round_number)
+        process = subprocess.Popen(arguments(loader_binary, place, objects.name), stderr=subprocess.DEVNULL)
+        time.sleep(round_number * 0.00025)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with open_state(place / "state") as state:
+            assert state.version("demo", "x.bpf.o") in {0, *range(10, 11 + round_number)}
+
+
+def test_state_that_cannot_be_written_is_an_error(sanitized: Path, place: Path) -> None:
+    """What cannot be remembered is not accepted."""
+    (place / "state/.versions.json.new").mkdir()
+    code, lines = run(sanitized, place, "v3.bpf.o")
+    assert code == 1
+    assert lines[-1]["event"] == "error"
+    assert "cannot write" in lines[-1]["message"]
