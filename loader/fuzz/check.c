@@ -79,7 +79,9 @@ static void answer_store(const uint8_t *data, size_t size, bool is_key)
 		return;
 	}
 	print_hex(t.digest, sizeof(t.digest));
-	printf(" %zu %zu %s", t.threshold, t.max_object_bytes, trust__project(&t) ? trust__project(&t) : "*");
+	printf(" %zu %zu %s %" PRId64 " %s", t.threshold, t.max_object_bytes,
+	       trust__project(&t) ? trust__project(&t) : "*", t.earliest,
+	       t.clock_unset_ok ? "unset-ok" : "required");
 	for (size_t i = 0; i < t.key_count; i++) {
 		const struct trust_key *key = &t.keys[i];
 

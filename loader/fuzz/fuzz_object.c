@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STORES_MAX	32
+#define STORES_MAX	64
 #define NOW		1780272000 /* 2026-06-01T00:00:00Z, the time of the vectors */
 #define RECORD_HEAD	32
 #define ENTRY_SIZE	96
