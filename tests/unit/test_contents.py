@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import random
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from bpf_samples import compile_sample
+from elftools.elf.elffile import ELFFile
 
 from buildtool import bpfnames, elfobj
 from buildtool.contents import describe_object
@@ -110,3 +112,26 @@ def test_map_types_are_those_of_libbpf() -> None:
 def test_program_type_of_a_section(section: str, expected: str) -> None:
     """Exact names are exact; names with + take anything after a slash."""
     assert bpfnames.program_type(section) == expected
+
+
+@pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
+def test_pyelftools_reads_the_same_tables(tmp_path: Path, target: str) -> None:
+    """Symbols and relocations, with a second reader, in both byte orders."""
+    data = compile_sample(tmp_path, target=target).read_bytes()
+    tables = elfobj.read_link_tables(elfobj.parse_object(data))
+    file = ELFFile(BytesIO(data))
+    symbols = list(file.get_section_by_name(".symtab").iter_symbols())
+    assert [symbol.name for symbol in tables.symbols] == [symbol.name for symbol in symbols]
+    assert [symbol.value for symbol in tables.symbols] == [symbol["st_value"] for symbol in symbols]
+    functions = [symbol["st_info"]["type"] == "STT_FUNC" for symbol in symbols]
+    assert [symbol.is_function for symbol in tables.symbols] == functions
+    assert [symbol.is_local for symbol in tables.symbols] == [
+        symbol["st_info"]["bind"] == "STB_LOCAL" for symbol in symbols
+    ]
+    relocations = {
+        section["sh_info"]: [(entry["r_offset"], entry["r_info_sym"]) for entry in section.iter_relocations()]
+        for section in file.iter_sections("SHT_REL")
+        if file.get_section(section["sh_info"])["sh_flags"] & elfobj.SHF_EXECINSTR
+    }
+    assert {index: list(entries) for index, entries in tables.relocations.items()} == relocations
+    assert relocations
