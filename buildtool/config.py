@@ -70,6 +70,12 @@ def _path(value: Any, root: Path) -> Path:
     return root / Path(text).expanduser()
 
 
+def _signer(value: Any, root: Path) -> Path | str:
+    text = _expect(value, str, "a string")
+    found = validate.parse_signer(text)
+    return found if isinstance(found, str) else _path(text, root)
+
+
 def _paths(value: Any, root: Path) -> tuple[Path, ...]:
     return tuple(_path(item, root) for item in _expect_list(value))
 
@@ -141,9 +147,9 @@ class CompileConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignConfig:
-    """[sign]: path of the private *key* (PEM), *not_after* in seconds since the epoch."""
+    """[sign]: *key*, a file or another signer's reference; *not_after* in seconds since the epoch."""
 
-    key: Path | None = _key(_path, None, "BUILDTOOL_KEY")
+    key: Path | str | None = _key(_signer, None, "BUILDTOOL_KEY")
     not_after: int | None = _key(_time, None, "BUILDTOOL_NOT_AFTER")
 
 

@@ -90,7 +90,7 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     Raises: UsageError, FileAccessError.
     """
     keys = (given,) if given else config.trust.keys
-    if not keys and config.sign.key:
+    if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:
         hint = "--trust takes a .pub file, a directory of them or a policy"

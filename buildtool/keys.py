@@ -208,14 +208,23 @@ def load_public_key(path: Path) -> PublicKey:
         data = read_bounded(path, MAX_KEY_FILE_BYTES)
     except FileAccessError as error:
         raise ConfigError(error.message) from error
+    return parse_public_key(data, str(path), name=path.stem)
+
+
+def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
+    """
+    Return the key of PEM text *data*; *origin* names it in messages.
+
+    Raises: ConfigError.
+    """
     match = _PEM.fullmatch(data)
     if match is None or len(data) > MAX_KEY_FILE_BYTES:
-        raise ConfigError(f"{path}: not a PEM public key")
+        raise ConfigError(f"{origin}: not a PEM public key")
     try:
         der = a2b_base64(match[1].replace(b"\r", b"").replace(b"\n", b""), strict_mode=True)
     except Base64Error as error:
-        raise ConfigError(f"{path}: not a PEM public key") from error
-    return public_key_from_der(der, str(path), name=path.stem)
+        raise ConfigError(f"{origin}: not a PEM public key") from error
+    return public_key_from_der(der, origin, name=name)
 
 
 def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:

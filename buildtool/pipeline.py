@@ -27,13 +27,15 @@ from buildtool.keys import (
 )
 from buildtool.model import BuiltImage
 from buildtool.platforms import PLATFORMS, Platform, find_platform
-from buildtool.process import Runner
+from buildtool.process import PASSPHRASE_VARIABLE, Runner
 from buildtool.project import OBJECT_SUFFIX, find_sources
+from buildtool.signers.environment import read_variable
+from buildtool.signers.resolve import find_signer
+from buildtool.signers.signer import Signer, SignerContext
 from buildtool.sourcedate import source_date
 from buildtool.validate import check_tag
 
 KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
-PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 # Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
 IMAGE_ARCHITECTURES = ("amd64", "arm64")
 
@@ -48,15 +50,18 @@ AskPassphrase = Callable[[str], str | None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
     """
-    Where the signing key is: in file *path* or in the environment; *secrets* say it to BuildKit.
+    Where the signing key is: in file *path* or in *variable*; *secrets* say it to BuildKit.
 
     *pem* is its text, with *passphrase* when that is encrypted. A public key
-    will do where nothing is signed.
+    will do where nothing is signed. Any other *signer* has no text: it signs on
+    this machine only.
     """
 
     pem: bytes = field(repr=False)
     path: Path | None = None
+    variable: str = ""
     passphrase: str = field(default="", repr=False)
+    signer: Signer | None = None
     secrets: tuple[Secret, ...] = ()
 
     @property
@@ -67,18 +72,23 @@ class KeySource:
     @property
     def environment(self) -> dict[str, str]:
         """What BuildKit's client gets beside our environment."""
-        return {PASSPHRASE_VARIABLE: self.passphrase} if self.passphrase else {}
+        key = {self.variable: self.pem.decode("utf-8", "surrogateescape")} if self.variable else {}
+        return {**key, PASSPHRASE_VARIABLE: self.passphrase} if self.passphrase else key
 
     def load_private(self) -> SigningKey:
         """Return the private key. Raises: SigningKeyError."""
         passphrase = self.passphrase.encode() or None
-        return load_signing_key_pem(self.pem, str(self.path or KEY_VARIABLE), passphrase)
+        return load_signing_key_pem(self.pem, str(self.path or self.variable), passphrase)
+
+    def load_signer(self) -> Signer:
+        """Return what signs. Raises: SigningKeyError."""
+        return self.signer or self.load_private()
 
     def load_public(self) -> PublicKey:
         """Return the public half. Raises: SigningKeyError, ConfigError."""
         if self.is_public and self.path:
             return load_public_key(self.path)
-        return self.load_private().public
+        return self.load_signer().public
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +96,7 @@ class BuildOptions:
     """What `build` was asked for beyond the configuration; see ImageRequest."""
 
     platforms: tuple[Platform, ...]
-    key: Path | None = None
+    key: Path | str | None = None
     tag: str = ""
     push: bool = False
     output: str = ""
@@ -115,32 +125,46 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
 
 
 def find_key(
-    option: Path | None, config: Config, environ: Mapping[str, str], ask: AskPassphrase = lambda _: None
+    option: Path | str | None,
+    config: Config,
+    environ: Mapping[str, str],
+    ask: AskPassphrase = lambda _: None,
 ) -> KeySource:
     """
-    Return the signing key: *option*, else the environment's PEM text, else the configuration's file.
+    Return the signing key: *option*, else the environment's PEM text, else the configuration's.
 
     *ask* is called for the passphrase of an encrypted key when the
     environment has none.
 
     Raises: SigningKeyError, UsageError.
     """
-    text = environ.get(KEY_VARIABLE, "")
-    path = option or (None if text else config.sign.key)
-    if path is None and not text:
+    in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
+    chosen = option or in_environment or config.sign.key
+    if chosen is None:
         raise UsageError(
             "no signing key",
             hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
         )
-    if path is not None and path.suffix == ".pub":
-        return KeySource(pem=b"", path=path)
-    pem = read_key_file(path) if path else text.encode()
-    secrets = [Secret(name="signing-key", path=path, variable="" if path else KEY_VARIABLE)]
+    if isinstance(chosen, Path) and chosen.suffix == ".pub":
+        return KeySource(pem=b"", path=chosen)
+
+    def find_passphrase(origin: str) -> str:
+        return environ.get(PASSPHRASE_VARIABLE) or ask(origin) or ""
+
+    if isinstance(chosen, str) and not chosen.startswith("env:"):
+        context = SignerContext(
+            environ=environ, passphrase=lambda origin: find_passphrase(origin).encode() or None
+        )
+        return KeySource(pem=b"", signer=find_signer(chosen, context))
+    path = chosen if isinstance(chosen, Path) else None
+    variable = "" if isinstance(chosen, Path) else chosen.removeprefix("env:")
+    pem = read_key_file(path) if path else read_variable(variable, environ)
+    secrets = [Secret(name="signing-key", path=path, variable=variable)]
     passphrase = ""
     if is_encrypted(pem):
-        passphrase = environ.get(PASSPHRASE_VARIABLE) or ask(str(path or KEY_VARIABLE)) or ""
+        passphrase = find_passphrase(str(chosen))
         secrets.append(Secret(name="signing-key-passphrase", variable=PASSPHRASE_VARIABLE))
-    return KeySource(pem=pem, path=path, passphrase=passphrase, secrets=tuple(secrets))
+    return KeySource(pem=pem, path=path, variable=variable, passphrase=passphrase, secrets=tuple(secrets))
 
 
 def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySource) -> str:
@@ -183,6 +207,10 @@ def build(
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
+    if key.signer is not None and options.sign_on != "host":
+        raise UsageError(
+            f"{key.signer.public.name} signs on this machine only", hint="--sign-on host, or build.sign-on"
+        )
     with ThreadPoolExecutor(max_workers=1) as pool:
         images = pool.submit(_choose_images, config, options, environ, runner)
 
@@ -206,7 +234,7 @@ def build(
         )
         try:
             if options.sign_on == "host":
-                built = _build_signed_on_host(config, request, key.load_private(), runner)
+                built = _build_signed_on_host(config, request, key.load_signer(), runner)
             else:
                 built = build_image(request, runner=runner)
         except EngineError as error:
@@ -218,9 +246,7 @@ def build(
     return replace(built, key_id=key.load_public().key_id)
 
 
-def _build_signed_on_host(
-    config: Config, request: ImageRequest, key: SigningKey, runner: Runner
-) -> BuiltImage:
+def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
     """Compile in the builder, sign here, assemble in the builder: the key reaches no builder at all."""
     from buildtool.sign import ReleaseInfo, sign_files
 

@@ -26,6 +26,9 @@ from buildtool.errors import ToolFailedError, ToolMissingError, UsageError
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
+# What only we use. A child that needs one of them gets it by name, in its *env*.
+PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+_PRIVATE_KEY = "PRIVATE KEY-----"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,15 +54,17 @@ class Runner:
         stdin: bytes | Callable[[], bytes] | None = None,
         show_stderr: bool = False,
         check: bool = True,
+        timeout_seconds: float | None = None,
     ) -> Completed:
         """
-        Run *argv* to its end; *env* is added to this process's environment.
+        Run *argv* to its end; *env* is added to this process's environment without secrets.
 
         With *show_stderr* the program writes its progress to our stderr as it
         goes, and Completed.stderr is empty. A function as *stdin* is called
         while the program starts; if it raises, the program is killed.
 
-        Raises: ToolMissingError; ToolFailedError when *check* and the code is not 0.
+        Raises: ToolMissingError; ToolFailedError when *check* and the code is
+        not 0, or when it takes longer than *timeout_seconds*.
         """
         child: subprocess.Popen[bytes] | None = None
         try:
@@ -67,7 +72,7 @@ class Runner:
                 child = _start(
                     argv,
                     cwd=cwd,
-                    env={**os.environ, **env} if env else None,
+                    env={**public_environment(os.environ), **(env or {})},
                     stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=None if show_stderr else subprocess.PIPE,
@@ -75,10 +80,13 @@ class Runner:
                     process_group=0 if show_stderr else None,
                 )
             data = _make_input(child, stdin) if callable(stdin) else stdin
-            stdout, stderr = child.communicate(data)
-        except BaseException:
+            stdout, stderr = child.communicate(data, timeout_seconds)
+        except BaseException as error:
             if child is not None and child.returncode is None:
                 _stop_group(child)
+            if isinstance(error, subprocess.TimeoutExpired):
+                name = Path(argv[0]).name
+                raise ToolFailedError(f"{name}: no answer in {timeout_seconds:g} seconds") from error
             raise
         done = Completed(returncode=child.returncode, stdout=stdout or b"", stderr=stderr or b"")
         if check and done.returncode != 0:
@@ -87,6 +95,15 @@ class Runner:
                 detail=done.stderr.decode(errors="replace").strip() or None,
             )
         return done
+
+
+def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *environ* without the passphrase and any private key, whatever its variable is called."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name != PASSPHRASE_VARIABLE and _PRIVATE_KEY not in value
+    }
 
 
 def run_parallel(

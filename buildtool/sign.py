@@ -25,11 +25,9 @@ from buildtool.errors import (
     AlreadySignedError,
     FileAccessError,
     ObjectFormatError,
-    SigningKeyError,
     UsageError,
 )
 from buildtool.fsio import made_directories, read_bounded, write_all_atomic
-from buildtool.keys import SigningKey
 from buildtool.model import (
     CompiledObject,
     Digest,
@@ -40,6 +38,7 @@ from buildtool.model import (
     ToolchainInfo,
 )
 from buildtool.platforms import Platform, find_platform
+from buildtool.signers.signer import Signer, take_signature
 from buildtool.sigrecord import from_bytes as parse_record
 from buildtool.sigrecord import section_size_for
 from buildtool.sigrecord import to_bytes as encode_record
@@ -78,19 +77,9 @@ class SignedFile:
     statement: Statement
 
 
-def check_key_id(key: SigningKey, expected: str) -> None:
-    """
-    Check that *key* is the one with key id *expected*: the build is bound to it.
-
-    Raises: SigningKeyError.
-    """
-    if key.key_id != expected.lower():
-        raise SigningKeyError(f"the signing key is {key.key_id}, expected {expected}")
-
-
 def sign_files(
     paths: Sequence[Path],
-    key: SigningKey,
+    key: Signer,
     release: ReleaseInfo,
     *,
     platform: Platform | None = None,
@@ -125,7 +114,7 @@ def sign_files(
 
 def _sign_file(
     path: Path,
-    key: SigningKey,
+    key: Signer,
     release: ReleaseInfo,
     compiled: CompiledObject | None,
     platform: Platform | None,
@@ -150,7 +139,7 @@ def _sign_file(
 
 
 def sign_object(
-    obj: ElfObject, name: str, key: SigningKey, release: ReleaseInfo, origin: Origin
+    obj: ElfObject, name: str, key: Signer, release: ReleaseInfo, origin: Origin
 ) -> tuple[bytes, Statement]:
     """
     Return the signed file of unsigned *obj*, and the statement in it.
@@ -167,7 +156,9 @@ def sign_object(
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
     encoded = _encode(statement)
     parse_statement(encoded)  # never sign what a verifier would call malformed
-    entry = SignatureEntry(key_id=bytes.fromhex(key.key_id), signature=key.sign(signing_input(encoded)))
+    entry = SignatureEntry(
+        key_id=bytes.fromhex(key.key_id), signature=take_signature(key, signing_input(encoded))
+    )
     record = SignatureRecord(section_size=size, statement=encoded, signatures=(entry,))
     return blank[:offset] + encode_record(record) + blank[offset + size :], statement
 
@@ -200,7 +191,7 @@ def _encode(statement: Statement) -> bytes:
         raise UsageError(f"a time of the statement is outside the years 1970 to 9999: {error}") from error
 
 
-def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: SigningKey) -> Origin | None:
+def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
     """Say where *obj* comes from: the compile record of these very bytes, or what this key signed before."""
     if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
         return Origin(

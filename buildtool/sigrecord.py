@@ -39,6 +39,11 @@ def section_size_for(statement_bytes: int, signatures: int = 1) -> int:
     return -(-used // UNIT_BYTES) * UNIT_BYTES
 
 
+def room_for(record: SignatureRecord) -> int:
+    """Return how many signatures the section of *record* can hold."""
+    return (record.section_size - _HEADER.size - len(record.statement)) // _ENTRY.size
+
+
 def to_bytes(record: SignatureRecord) -> bytes:
     """Return the contents of `.sig`; *record* keeps the rules that `from_bytes` checks."""
     header = _HEADER.pack(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from calendar import timegm
 from datetime import datetime
+from pathlib import Path
 
 from buildtool.errors import UsageError
 
@@ -36,6 +37,9 @@ _FLAG = re.compile(
     r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
     re.ASCII,
 )
+SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
+_SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
+_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 # The grammar of distribution/reference: [host[:port]/]path[:tag][@digest].
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -43,6 +47,27 @@ _HOST = rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?/)"
 _TAGGED = rf"{_HOST}?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
 _TAG = re.compile(_TAGGED)
 _IMAGE = re.compile(rf"{_TAGGED}(?:@sha256:[0-9a-f]{{64}})?")
+
+
+def parse_signer(value: str) -> Path | str:
+    """
+    Return the key file that *value* names, or *value* itself when it begins with a signer's scheme.
+
+    No message shows a value that is not a name: people paste keys.
+
+    Raises: UsageError.
+    """
+    hint = "a path, " + ", ".join(f"{scheme}:..." for scheme in SIGNER_SCHEMES)
+    if not value.isprintable() or not value or "PRIVATE KEY" in value:
+        raise UsageError("a signer is named, not pasted", hint=hint)
+    found = _SCHEME.match(value)
+    if found is None:
+        return Path(value)
+    if found[1] not in SIGNER_SCHEMES:
+        raise UsageError(f"no signer of kind {found[1]}:", hint=f"{hint}; a file: ./{value}")
+    if found[1] == "env" and not _VARIABLE.fullmatch(value):
+        raise UsageError("env: takes the name of a variable", hint="env:NAME")
+    return value
 
 
 def check_text(value: str) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 
 import click
 
-from buildtool.cli.keyfile import ask_passphrase
-from buildtool.cli.options import arch_option, config_option, json_option, read_config
+from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
+from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json
-
-_PATH = click.Path(path_type=Path)
+from buildtool.validate import parse_signer
 
 
 @click.command("build")
@@ -26,7 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Another buildx builder.")
 @click.option("--no-cache", is_flag=True, help="Run every stage again.")
-@click.option("--key", type=_PATH, help="Signing key; default: BUILDTOOL_SIGNING_KEY, sign.key.")
+@click.option("--key", callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP)
 @click.option(
     "--sign-on", type=click.Choice(["builder", "host"]), help="On the host: no builder sees the key."
 )

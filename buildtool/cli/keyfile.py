@@ -5,33 +5,89 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from buildtool.errors import ConfigError, UsageError
+from buildtool.cli.options import checked
+from buildtool.errors import ConfigError, SigningKeyError, UsageError
 from buildtool.fsio import read_bounded
-from buildtool.keys import SigningKey, is_encrypted, load_signing_key_pem, read_key_file
+from buildtool.process import PASSPHRASE_VARIABLE
+from buildtool.signers.resolve import find_signer
+from buildtool.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
+from buildtool.validate import parse_signer
 
 KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
-PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 MAX_PASSPHRASE_BYTES = 1024
+KEY_HELP = (
+    "Signing key: a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM. "
+    "Default: BUILDTOOL_SIGNING_KEY, sign.key."
+)
+Command = TypeVar("Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option("--key", callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP),
+    click.option("--public", type=_PATH, help="Public key, for a signer that cannot tell it."),
+    click.option("--passphrase-file", type=_PATH, help="File with the key's passphrase or the token's PIN."),
+    click.option("--passphrase-fd", type=click.IntRange(0, 1023), help="The same from a file descriptor."),
+    click.option("--expect-key-id", help="Fail unless the key has this key id."),
+    click.option(
+        "--signer-timeout",
+        type=click.FloatRange(0.1, 3600),
+        default=DEFAULT_TIMEOUT_SECONDS,
+        show_default=True,
+        envvar="BUILDTOOL_SIGNER_TIMEOUT",
+        metavar="SECONDS",
+        help="Longest wait for one signature.",
+    ),
+)
 
 
-def find_key(option: Path | None, configured: Path | None, passphrase_file: Path | None = None) -> SigningKey:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passphrase:
+    """Where a passphrase is: in *file*, at descriptor *fd*, in a variable or in a person's memory."""
+
+    file: Path | None = None
+    fd: int | None = None
+
+    def __call__(self, origin: str) -> bytes | None:
+        """Return the passphrase of *origin*, None when nobody knows it."""
+        found = read_passphrase(self.file, self.fd)
+        return found or (ask_passphrase(origin) or "").encode() or None
+
+
+def signer_options(command: Command) -> Command:
+    """Add the options to *command*."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> Signer:
     """
-    Return the signing key of file *option*, else of BUILDTOOL_SIGNING_KEY, else of file *configured*.
+    Return the signer of the *given* options, else of BUILDTOOL_SIGNING_KEY, else the *configured* one.
 
-    Raises: SigningKeyError, UsageError, ConfigError, FileAccessError.
+    Raises: SigningKeyError, UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError.
     """
-    data, origin = find_key_text(option, configured)
-    if not is_encrypted(data):
-        # A build always names the passphrase's file, but has one only when the key needs it.
-        return load_signing_key_pem(data, origin, None)
-    passphrase = read_passphrase(passphrase_file)
-    if passphrase is None:
-        passphrase = (ask_passphrase(origin) or "").encode() or None
-    return load_signing_key_pem(data, origin, passphrase)
+    in_environment = f"env:{KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else None
+    reference = given["key"] or in_environment or configured
+    if reference is None:
+        raise UsageError("no signing key", hint=f"give --key PATH, set sign.key or {KEY_VARIABLE}")
+    context = SignerContext(
+        environ=os.environ,
+        passphrase=Passphrase(file=given["passphrase_file"], fd=given["passphrase_fd"]),
+        public=given["public"],
+        timeout_seconds=given["signer_timeout"],
+    )
+    signer, expected = find_signer(reference, context), given["expect_key_id"]
+    # A Dockerfile is bound to a key: its trust store has the public half.
+    if expected and signer.key_id != expected.lower():
+        raise SigningKeyError(f"the signing key is {signer.key_id}, expected {expected}")
+    return signer
 
 
 def ask_passphrase(origin: str) -> str | None:
@@ -42,30 +98,35 @@ def ask_passphrase(origin: str) -> str | None:
     return answer
 
 
-def find_key_text(option: Path | None, configured: Path | None) -> tuple[bytes, str]:
+def read_passphrase(file: Path | None, fd: int | None = None) -> bytes | None:
     """
-    Return the PEM text of the signing key, and where it is from.
-
-    Raises: SigningKeyError, UsageError.
-    """
-    if option is None and os.environ.get(KEY_VARIABLE):
-        return os.environ[KEY_VARIABLE].encode(), KEY_VARIABLE
-    path = option or configured
-    if path is None:
-        raise UsageError("no signing key", hint=f"give --key PATH, set sign.key or {KEY_VARIABLE}")
-    return read_key_file(path), str(path)
-
-
-def read_passphrase(passphrase_file: Path | None) -> bytes | None:
-    """
-    Return the first line of *passphrase_file*, else BUILDTOOL_KEY_PASSPHRASE, else None.
+    Return the first line of *file*, else of descriptor *fd*, else BUILDTOOL_KEY_PASSPHRASE, else None.
 
     Raises: FileAccessError, ConfigError.
     """
-    if passphrase_file is None:
-        text = os.environ.get(PASSPHRASE_VARIABLE)
-        return text.encode() if text else None
-    passphrase = read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES).partition(b"\n")[0].rstrip(b"\r")
+    if file is not None:
+        return _first_line(read_bounded(file, MAX_PASSPHRASE_BYTES), str(file))
+    if fd is not None:
+        return _first_line(_read_descriptor(fd), f"descriptor {fd}")
+    text = os.environ.get(PASSPHRASE_VARIABLE)
+    return text.encode("utf-8", "surrogateescape") if text else None
+
+
+def _read_descriptor(fd: int) -> bytes:
+    data = b""
+    try:
+        while len(data) <= MAX_PASSPHRASE_BYTES and b"\n" not in data:
+            chunk = os.read(fd, MAX_PASSPHRASE_BYTES)
+            if not chunk:
+                break
+            data += chunk
+    except OSError as error:
+        raise ConfigError(f"--passphrase-fd {fd}: cannot read: {str(error.strerror).lower()}") from error
+    return data
+
+
+def _first_line(data: bytes, origin: str) -> bytes:
+    passphrase = data.partition(b"\n")[0].rstrip(b"\r")
     if not 0 < len(passphrase) <= MAX_PASSPHRASE_BYTES:
-        raise ConfigError(f"{passphrase_file}: the first line is not a passphrase")
+        raise ConfigError(f"{origin}: the first line is not a passphrase")
     return passphrase

@@ -11,6 +11,7 @@ import click
 
 from buildtool.cli.options import checked
 from buildtool.config import Config
+from buildtool.errors import UsageError
 from buildtool.sign import ReleaseInfo
 from buildtool.sourcedate import source_date
 from buildtool.validate import MAX_INTEGER, check_project_name, check_release, parse_time
@@ -31,6 +32,22 @@ def release_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def check_no_release(given: dict[str, Any], arch: object) -> None:
+    """
+    Check that nothing *given* would change a statement: --add and --remove keep it as it is.
+
+    Raises: UsageError.
+    """
+    names = ["project", "object_version", "release", "created", "not_after", "force"]
+    wrong = [name for name in names if given[name] not in (None, False)] + (["arch"] if arch else [])
+    if given["add"] and given["remove"]:
+        wrong.append("add")
+    if wrong:
+        word = "remove" if given["remove"] else "add"
+        option = wrong[0].replace("_", "-")
+        raise UsageError(f"--{word} keeps the statement: --{option} has no place beside it")
 
 
 def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:

@@ -10,13 +10,16 @@ from pathlib import Path
 import click
 
 from buildtool.cli.keyfile import ask_passphrase
-from buildtool.cli.options import arch_option, config_option, read_config
+from buildtool.cli.options import arch_option, checked, config_option, read_config
 from buildtool.fsio import write_atomic
+from buildtool.validate import parse_signer
 
 
 @click.command("render")
 @arch_option(help="Architecture of the image; may be given several times. Default: build.arch.")
-@click.option("--key", type=click.Path(path_type=Path), help="Signing key (.pem) or its public half (.pub).")
+@click.option(
+    "--key", callback=checked(parse_signer), metavar="SIGNER", help="Its public half (.pub) will do."
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File; default stdout.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--prepared", is_flag=True, help="Use the images that `buildtool images prepare` makes.")
@@ -24,7 +27,7 @@ from buildtool.fsio import write_atomic
 def command(
     *,
     arch: tuple[str, ...],
-    key: Path | None,
+    key: Path | str | None,
     output: Path | None,
     force: bool,
     prepared: bool,

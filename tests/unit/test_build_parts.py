@@ -236,7 +236,7 @@ def test_dockerfile_is_the_same_for_private_and_public_key(tmp_path: Path) -> No
         for name in ("a.pem", "a.pub")
     }
     assert len(texts) == 1
-    assert "PRIVATE" not in texts.pop()
+    assert "BEGIN PRIVATE" not in texts.pop()
 
 
 def test_key_among_the_sources_is_refused(tmp_path: Path) -> None:
