@@ -84,6 +84,8 @@ class Runner:
         except BaseException as error:
             if child is not None and child.returncode is None:
                 _stop_group(child)
+                for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
+                    pipe.close()
             if isinstance(error, subprocess.TimeoutExpired):
                 name = Path(argv[0]).name
                 raise ToolFailedError(f"{name}: no answer in {timeout_seconds:g} seconds") from error

@@ -39,6 +39,8 @@ _FLAG = re.compile(
 )
 SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
+# How every Ed25519 key in PKCS#8 begins in base64.
+_KEY_TEXTS = ("PRIVATE KEY", "MC4CAQAwBQYDK2Vw")
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 # The grammar of distribution/reference: [host[:port]/]path[:tag][@digest].
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -58,7 +60,7 @@ def parse_signer(value: str) -> Path | str:
     Raises: UsageError.
     """
     hint = "a path, " + ", ".join(f"{scheme}:..." for scheme in SIGNER_SCHEMES)
-    if not value.isprintable() or not value or "PRIVATE KEY" in value:
+    if not value.isprintable() or not value or any(text in value for text in _KEY_TEXTS):
         raise UsageError("a signer is named, not pasted", hint=hint)
     found = _SCHEME.match(value)
     if found is None:

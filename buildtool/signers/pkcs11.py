@@ -128,7 +128,9 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
 
 
 def _token_filter(uri: KeyUri) -> dict[str, Any]:
-    wanted: dict[str, Any] = {}
+    from pkcs11 import TokenFlag
+
+    wanted: dict[str, Any] = {"token_flags": TokenFlag.TOKEN_INITIALIZED}
     if "token" in uri.path:
         wanted["token_label"] = uri.path["token"].decode("utf-8", "replace")
     if "serial" in uri.path:
