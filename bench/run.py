@@ -65,10 +65,23 @@ DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
 RUN --network=none clang --target={triple} $(cat sources.txt) @flags.txt -o /verify-and-load \\
-  && clang --target={triple} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load
+  && clang --target={triple} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load \\
+  && clang --target={triple} bench/verify_cost.c {verifying} static_gaps.c @flags.txt -o /verify_cost
 FROM scratch
-COPY --from=link /verify-and-load /plain_load /
+COPY --from=link /verify-and-load /plain_load /verify_cost /
 """
+
+# What the loader has beside its verifier.
+NOT_VERIFYING = (
+    "attach.c",
+    "load.c",
+    "log.c",
+    "main.c",
+    "options.c",
+    "privileges.c",
+    "set.c",
+    "static_gaps.c",
+)
 
 
 def run(*argv: str | Path, cwd: Path | None = None) -> None:
@@ -126,10 +139,15 @@ def link_loaders(work: Path) -> Path:
         context = work / "loader"
         shutil.copytree(TOP / "loader", context, dirs_exist_ok=True)
         (context / "bench").mkdir(exist_ok=True)
-        shutil.copy(TOP / "bench/plain_load.c", context / "bench/plain_load.c")
-        context.joinpath("Dockerfile").write_text(
-            DOCKERFILE.format(builder=BUILDER_IMAGE, triple=this_platform().triple), encoding="ascii"
+        for name in ("plain_load.c", "verify_cost.c"):
+            shutil.copy(TOP / "bench" / name, context / "bench" / name)
+        sources = (context / "sources.txt").read_text(encoding="ascii").split()
+        text = DOCKERFILE.format(
+            builder=BUILDER_IMAGE,
+            triple=this_platform().triple,
+            verifying=" ".join(name for name in sources if name not in NOT_VERIFYING),
         )
+        context.joinpath("Dockerfile").write_text(text, encoding="ascii")
         run("docker", "buildx", "build", "--output", f"type=local,dest={programs}", context)
     return programs
 
@@ -182,6 +200,27 @@ def bench_small_object(work: Path) -> list[Row]:
 def bench_large_object(work: Path) -> list[Row]:
     """Measure the start with a 200 KB object."""
     return [bench_loading(work, 200, programs=8, blocks=54)]
+
+
+def bench_verify_cost(work: Path) -> list[Row]:
+    """Measure verification alone, against a SHA-256 of the file and one verification of a signature."""
+    here, linked, rows = this_platform(), link_loaders(work), []
+    key = make_key(work)
+    shutil.copy(TOP / "bench/padded.bpf.c", work)
+    for kilobytes in (10, 100, 1000, 10_000):
+        built = work / str(kilobytes) / "padded.bpf.o"
+        # What an object has beside its padding, its signature included, is about 4 KB.
+        padding = f"--flag=-DPADDING={kilobytes * 1000 - 4000}"
+        wanted = ("--arch", here.arch, "--output", built.parent)
+        run(BUILDTOOL, "compile", "padded.bpf.c", padding, *wanted, cwd=work)
+        run(BUILDTOOL, "sign", built, "--key", key, "--arch", here.arch, "--project", "bench", cwd=work)
+        measure: list[str | Path] = [linked / "verify_cost", built, key.with_suffix(".pub"), "301"]
+        done = subprocess.run(measure, capture_output=True, text=True, check=True)
+        ours, theirs = (int(word) / 1000 for word in done.stdout.split())
+        size = built.stat().st_size / 1000
+        what = f"verify alone, {size:.0f} KB, against sha256 + one libsodium verification"
+        rows.append(Row(name=what, unit="us", ours=ours, theirs=theirs, limit=1.5))
+    return rows
 
 
 def make_project(work: Path) -> Path:
@@ -311,6 +350,7 @@ def write_makefile(project: Path, toolchain: Toolchain, here: Platform, names: S
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "load-small": bench_small_object,
     "load-large": bench_large_object,
+    "verify": bench_verify_cost,
     "sizes": bench_sizes,
     "version": bench_version,
     "warm-build": bench_warm_build,
