@@ -27,7 +27,7 @@ from buildtool.image import ImageRequest, build_image, parse_output
 from buildtool.keys import generate_key
 from buildtool.model import BuiltImage, KeyId
 from buildtool.platforms import PLATFORMS
-from buildtool.process import Completed, Runner
+from buildtool.process import Completed, Runner, public_environment
 
 IMAGE = BuiltImage(reference="r/x:1", digest="sha256:12", platforms=("linux/arm64",), key_id=KeyId("ab"))
 
@@ -300,3 +300,29 @@ def test_git_decides_the_time_only_without_source_date_epoch(tmp_path: Path) -> 
 
     assert source_date({}, tmp_path) == 0
     assert source_date({"SOURCE_DATE_EPOCH": "7"}, tmp_path) == 7
+
+
+def test_key_of_any_variable_reaches_buildkit_by_name(tmp_path: Path) -> None:
+    """Programs that are started have no private key in their environment, but for the one that reads it."""
+    write_key(tmp_path / "a.pem")
+    text = (tmp_path / "a.pem").read_text()
+    found = pipeline.find_key("env:RELEASE", project(tmp_path), {"RELEASE": text})
+    assert found.secrets == (Secret(name="signing-key", variable="RELEASE"),)
+    assert found.environment == {"RELEASE": text}
+    assert found.load_public() == found.load_private().public
+    assert public_environment({"RELEASE": text, "BUILDTOOL_KEY_PASSPHRASE": "x", "A": "b"}) == {"A": "b"}
+
+
+def test_other_signers_sign_on_the_host_only(tmp_path: Path) -> None:
+    """A builder has no agent, no token and no key service; render needs none of them there."""
+    write_key(tmp_path / "a.pem")
+    (tmp_path / "signer").write_text(f"#!/bin/sh\ncat {tmp_path}/a.pub\n")
+    (tmp_path / "signer").chmod(0o755)
+    config = project(tmp_path)
+    with pytest.raises(UsageError, match="exec:signer signs on this machine only"):
+        build_without_engine(config, {}, key=f"exec:{tmp_path}/signer")
+    with pytest.raises(EngineError):
+        build_without_engine(config, {}, key=f"exec:{tmp_path}/signer", sign_on="host")
+    key = pipeline.find_key(f"exec:{tmp_path}/signer", config, {})
+    text = pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
+    assert key.load_public().key_id in text
