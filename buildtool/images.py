@@ -25,6 +25,7 @@ from typing import Any
 
 from buildtool import debian, ocilayout
 from buildtool.debian import Archive, Package
+from buildtool.enginesocket import inspect_image
 from buildtool.errors import EngineError, FileAccessError, ObjectFormatError, ToolMissingError, UsageError
 from buildtool.ocilayout import Layer, PlatformImage
 from buildtool.platforms import Platform, find_platform, host_platform
@@ -301,6 +302,9 @@ def _work_directory() -> Iterator[Path]:
 
 
 def _inspect_images(references: Sequence[str], runner: Runner) -> list[dict[str, Any]]:
+    quick = [inspect_image(reference, os.environ) for reference in references]
+    if all(image is not None for image in quick):
+        return [image for image in quick if image]
     done = _docker(["image", "inspect", *references], runner)
     if done is None:
         return []
