@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* An object of about any size: -DPADDING=BYTES. */
 #include <linux/bpf.h>
+
 #include <bpf/bpf_helpers.h>
 
 volatile const char padding[PADDING] = { 1 };

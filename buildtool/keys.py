@@ -12,8 +12,7 @@ import hashlib
 import re
 import stat
 from base64 import b64encode
-from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 MAX_KEY_FILE_BYTES = 4096
 DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 _PEM = re.compile(
-    rb"\s*-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END PUBLIC KEY-----\s*", re.ASCII
+    rb"[ \t\r\n]*-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END PUBLIC KEY-----[ \t\r\n]*"
 )
 
 
@@ -221,10 +220,22 @@ def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
     if match is None or len(data) > MAX_KEY_FILE_BYTES:
         raise ConfigError(f"{origin}: not a PEM public key")
     try:
-        der = a2b_base64(match[1].replace(b"\r", b"").replace(b"\n", b""), strict_mode=True)
-    except Base64Error as error:
+        der = decode_base64(match[1].replace(b"\r", b"").replace(b"\n", b""))
+    except ValueError as error:
         raise ConfigError(f"{origin}: not a PEM public key") from error
     return public_key_from_der(der, origin, name=name)
+
+
+def decode_base64(text: bytes) -> bytes:
+    """
+    Return the bytes that *text* is the base64 of, in its one encoding.
+
+    Raises: ValueError, also for bits at the end that belong to no byte: libraries differ on them.
+    """
+    data = a2b_base64(text, strict_mode=True)
+    if b2a_base64(data, newline=False) != text:
+        raise ValueError("not the one base64 of its bytes")
+    return data
 
 
 def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from buildtool.elfobj import MAX_OBJECT_BYTES
 from buildtool.errors import ConfigError, FileAccessError
 from buildtool.fsio import read_bounded
-from buildtool.keys import PublicKey, load_public_key, public_key_from_der
+from buildtool.keys import PublicKey, decode_base64, load_public_key, public_key_from_der
 from buildtool.model import Digest
 from buildtool.strictjson import (
     check_members,
@@ -187,8 +185,8 @@ def _read_key(value: Any) -> TrustedKey:
     check_members(value, "key", _KEY, **_KEY_OPTIONAL)
     name = value["name"]
     try:
-        der = a2b_base64(value["publicKey"].encode("ascii"), strict_mode=True)
-    except (Base64Error, UnicodeEncodeError) as error:
+        der = decode_base64(value["publicKey"].encode("ascii"))
+    except ValueError as error:
         raise ValueError(f"key {name!a}: publicKey is not base64") from error
     return TrustedKey(
         public=public_key_from_der(der, f"key {name!a}", name=name),

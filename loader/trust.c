@@ -86,6 +86,9 @@ static int add_pem(struct trust *t, char *text, struct fault *fault)
 	    end[strlen(PEM_END) + strspn(end + strlen(PEM_END), " \t\r\n")])
 		return fault__usage(fault, "not a PEM public key");
 	begin += strlen(PEM_BEGIN);
+	begin += *begin == '\r';
+	if (*begin != '\n')
+		return fault__usage(fault, "not a PEM public key");
 	if (sodium_base642bin(der, sizeof(der), begin, (size_t)(end - begin), "\r\n", &size, NULL,
 			      sodium_base64_VARIANT_ORIGINAL) ||
 	    size != sizeof(der))
