@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects at their largest and one over, too large to be vectors, by both verifiers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from c_verifier import CVerifier, build_c_verifier, python_verdict
+from signing_samples import test_key
+from vector_builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
+
+from buildtool.elfobj import MAX_OBJECT_BYTES, MAX_SECTIONS
+from buildtool.sigrecord import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
+from buildtool.trust import load_trust
+
+NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
+PLATFORM = "linux/amd64"
+ROOM = 1024 * (-(-(MAX_STATEMENT_BYTES + 1024) // 1024))
+# What Recipe() with one section more has beside that section's contents.
+EMPTY = Part(name=b".rodata", data=b"")
+
+
+def statement_of(size: int) -> Recipe:
+    """Recipe: a statement of exactly *size* bytes, most of it white space."""
+    return Recipe(sig_size=ROOM, text=lambda text: text.ljust(size))
+
+
+def file_of(size: int) -> Recipe:
+    """Recipe: a file of exactly *size* bytes."""
+    around = len(build(Recipe(parts=(CODE, LICENSE, EMPTY))))
+    assert (size - around) % 8 == 0
+    recipe = Recipe(parts=(CODE, LICENSE, replace(EMPTY, data=bytes(size - around))))
+    assert len(build(recipe)) == size
+    return recipe
+
+
+def sections_of(count: int) -> Recipe:
+    """Recipe: a file with *count* sections, the empty one, `.sig` and the names included."""
+    return Recipe(parts=[Part(name=b"n", data=b"", type=SHT_NOBITS)] * (count - 3))
+
+
+def with_table_of(count: int) -> Recipe:
+    """Recipe: a file that says it has *count* sections."""
+    return replace(sections_of(count), shape=lambda data: struct.pack_into("<H", data, 60, count))
+
+
+CASES = {
+    "statement-largest": (lambda: statement_of(MAX_STATEMENT_BYTES), "accepted"),
+    "statement-over": (lambda: statement_of(MAX_STATEMENT_BYTES + 1), "malformed"),
+    "section-largest": (lambda: Recipe(sig_size=MAX_SECTION_BYTES), "accepted"),
+    "section-over": (lambda: Recipe(sig_size=MAX_SECTION_BYTES + 1024), "malformed"),
+    "sections-most": (lambda: sections_of(MAX_SECTIONS), "accepted"),
+    "sections-over": (lambda: with_table_of(MAX_SECTIONS + 1), "malformed"),
+    "file-largest": (lambda: file_of(MAX_OBJECT_BYTES), "accepted"),
+    "file-over": (lambda: file_of(MAX_OBJECT_BYTES + 8), "too-large"),
+}
+
+
+@pytest.fixture(scope="module")
+def c(clang: Path) -> Iterator[CVerifier]:
+    """Give the C verifier."""
+    with CVerifier(build_c_verifier(clang)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_limit(name: str, c: CVerifier, tmp_path: Path) -> None:
+    """What the specification allows at most is accepted, and one more is refused."""
+    make, expected = CASES[name]
+    data = build(make())
+    (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
+    assert c.ask("T", bytes(tmp_path)) == "trust"
+    c.setting("P", PLATFORM.encode())
+    c.setting("N", str(NOW).encode())
+    ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
+    assert c.ask("O", data) == ours
+    assert ours.split()[0] == expected
