@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from buildtool import validate
+from buildtool import policywords, validate
 from buildtool.errors import ConfigError, UsageError
 from buildtool.fsio import read_bounded
 from buildtool.platforms import find_platform
@@ -155,10 +155,29 @@ class SignConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustConfig:
-    """[trust]: public *keys* (empty: the public half of the signing key), *threshold* of signers."""
+    """
+    [trust]: public *keys* (empty: the public half of the signing key) and rules, or a whole *policy*.
+
+    The rules are those of spec/trust-policy.md, in the same words; one that is
+    None, or empty where that says nothing, does not get into the policy.
+    """
 
     keys: tuple[Path, ...] = _key(_paths, (), "BUILDTOOL_TRUST")
+    policy: Path | None = _key(_path, None, "BUILDTOOL_POLICY")
+    revoked: tuple[Path, ...] = _key(_paths, ())
     threshold: int = _key(_integer(1, 16), 1)
+    project: str = _key(_text(validate.check_project_name), "")
+    platforms: tuple[str, ...] | None = _key(_texts(lambda text: find_platform(text).oci), None)
+    minimum_versions: Mapping[str, int] = _key(lambda value, _: policywords.parse_minimum_versions(value), {})
+    program_types: tuple[str, ...] | None = _key(_texts(policywords.check_program_type), None)
+    attach_points: tuple[str, ...] | None = _key(_texts(policywords.check_attach_point), None)
+    denied_helpers: tuple[int, ...] | None = _key(
+        lambda value, _: tuple(map(policywords.parse_helper, _expect_list(value))), None
+    )
+    denied_kfuncs: tuple[str, ...] | None = _key(_texts(validate.check_program_name), None)
+    max_object_bytes: int | None = _key(_integer(1, 16 * 1024 * 1024), None)
+    clock: str = _key(_text(policywords.check_clock), "required")
+    earliest: int | None = _key(_time, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,11 +85,12 @@ def choose_objects(given: Path | None, config: Config) -> Path:
 
 def choose_trust(given: Path | None, config: Config) -> Path:
     """
-    Return the trust store *given*, else the configured public key, else the one beside the signing key.
+    Return the trust store *given*, else the configured policy or key, else the key beside the signing key.
 
     Raises: UsageError, FileAccessError.
     """
-    keys = (given,) if given else config.trust.keys
+    chosen = given or config.trust.policy
+    keys = (chosen,) if chosen else config.trust.keys
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
@@ -38,9 +37,6 @@ from buildtool.validate import check_tag
 KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 # Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
 IMAGE_ARCHITECTURES = ("amd64", "arm64")
-
-if TYPE_CHECKING:
-    from buildtool.embed import EmbeddedFile
 
 # The heavy modules are imported where they are used, that is while docker starts.
 
@@ -173,6 +169,7 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
+    from buildtool.policy import trust_files
     from buildtool.render import RenderRequest, render_dockerfile, source_directories
 
     public = key.load_public()
@@ -181,7 +178,7 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
         platforms=platforms,
         sources=find_sources(config),
         key_id=public.key_id,
-        trust=_trust_files(config, public),
+        trust=trust_files(config, public, [platform.oci for platform in platforms]),
     )
     if key.path is not None:
         _check_key_outside(key.path, config.root, source_directories(request))
@@ -317,27 +314,6 @@ def _choose_tag(config: Config, options: BuildOptions) -> str:
     if options.push:
         raise UsageError("push where to?", hint="--tag REGISTRY/NAME:TAG, or build.tag in buildtool.toml")
     return check_tag(f"{config.project.name.lower()}:{config.project.release}")
-
-
-def _trust_files(config: Config, signer: PublicKey) -> tuple[EmbeddedFile, ...]:
-    """Return the image's trust store: the configured keys, else the signing key's public half."""
-    from buildtool.embed import EmbeddedFile
-
-    keys = [load_public_key(path) for path in config.trust.keys] or [signer]
-    if signer.key_id not in {key.key_id for key in keys}:
-        raise ConfigError(
-            f"trust.keys lacks the signing key {signer.key_id}: the image would refuse its own objects",
-            hint="add its .pub file to trust.keys, or remove trust.keys",
-        )
-    if config.trust.threshold > 1:
-        raise ConfigError(f"trust.threshold is {config.trust.threshold}, but a build signs with one key")
-    if len({key.key_id for key in keys}) != len(keys):
-        raise ConfigError("trust.keys has a key twice")
-    # Named by key id: a name that people chose would differ between a .pem, a .pub and the environment.
-    return tuple(
-        EmbeddedFile(directory="", name=f"{key.key_id[:16]}.pub", text=key.pem.decode())
-        for key in sorted(keys, key=lambda key: key.key_id)
-    )
 
 
 def _check_key_outside(path: Path, root: Path, directories: Sequence[str]) -> None:

@@ -139,17 +139,28 @@ def load_policy(path: Path) -> TrustStore:
 
     Raises: ConfigError.
     """
+    data = read_policy_file(path)
     try:
-        data = read_bounded(path, MAX_POLICY_BYTES)
-        if len(data) > MAX_POLICY_BYTES:
-            raise ValueError(f"larger than {MAX_POLICY_BYTES} bytes")
         return read_policy(data)
-    except FileAccessError as error:
-        raise ConfigError(error.message) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}", hint="see spec/trust-policy.md") from error
+
+
+def read_policy_file(path: Path) -> bytes:
+    """
+    Return the bytes of policy file *path*, not looked at yet.
+
+    Raises: ConfigError.
+    """
+    try:
+        data = read_bounded(path, MAX_POLICY_BYTES)
+    except FileAccessError as error:
+        raise ConfigError(error.message) from error
+    if len(data) > MAX_POLICY_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+    return data
 
 
 def read_policy(data: bytes) -> TrustStore:

@@ -26,6 +26,7 @@ from buildtool.elfobj import (
 )
 from buildtool.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.fsio import read_bounded
+from buildtool.helpernames import helper_name
 from buildtool.model import Digest, KeyId, SignatureRecord, Statement
 from buildtool.platforms import PLATFORMS
 from buildtool.sigrecord import from_bytes as parse_record
@@ -244,21 +245,25 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
         if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
             raise _denied(f"attach point {point!a} is not allowed")
     if trust.denied_helpers is not None:
-        _check_calls("helper", code.helpers, set(statement.helpers), trust.denied_helpers)
+        _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers)
     if trust.denied_kfuncs is not None:
         listed, denied = (
             {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
         )
-        _check_calls("kernel function", code.kfuncs, listed, denied)
+        _check_calls(_show_name, code.kfuncs, listed, denied)
 
 
 def _check_calls(
-    what: str, called: AbstractSet[Any], listed: AbstractSet[Any], denied: AbstractSet[Any]
+    show: Callable[[Any], str], called: AbstractSet[Any], listed: AbstractSet[Any], denied: AbstractSet[Any]
 ) -> None:
     if unlisted := called - listed:
-        raise _denied(f"the code calls {what} {min(unlisted)!a}, which its statement does not list")
+        raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list")
     if found := called & denied:
-        raise _denied(f"the code calls {what} {min(found)!a}")
+        raise _denied(f"the code calls {show(min(found))}")
+
+
+def _show_name(name: bytes) -> str:
+    return ascii(name.decode("utf-8", "replace"))
 
 
 def _matches(pattern: str, name: str) -> bool:

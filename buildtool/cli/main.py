@@ -26,6 +26,7 @@ COMMANDS = {
     "render": ("render", "Print the Dockerfile."),
     "build": ("build", "Build the signed image."),
     "images": ("images", "Prepare builder and base images."),
+    "trust": ("trust", "Keep a trust policy."),
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Say what is here and what is missing."),
 }

@@ -12,6 +12,7 @@ from bpf_samples import compile_sample
 from buildtool import bpfnames, elfobj
 from buildtool.codecalls import read_code
 from buildtool.contents import describe_object
+from buildtool.helpernames import HELPER_NUMBERS, helper_name
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -36,3 +37,11 @@ def test_three_tables_of_section_names_agree() -> None:
     table = re.findall(r'\{ "(\w+)",((?:\s*"[^"]*")+) \}', source)
     in_c = {name: kind for kind, text in table for name in "".join(re.findall(r'"([^"]*)"', text)).split()}
     assert in_spec == in_c == bpfnames.SECTION_TYPES
+
+
+def test_helper_numbers_are_libbpfs(sysroot: Path) -> None:
+    """The table of names is that of libbpf's headers."""
+    text = (sysroot / "usr/include/bpf/bpf_helper_defs.h").read_text()
+    found = re.findall(r"\(\*\s*(?:const\s+)?(bpf_\w+)\)\([^;]*?=\s*\(void \*\)\s*(\d+)", text)
+    assert {name: int(number) for name, number in found} == HELPER_NUMBERS
+    assert [helper_name(number) for number in (36, 212)] == ["bpf_probe_write_user", "212"]

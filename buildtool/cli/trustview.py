@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool trust list` and `buildtool trust check`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.options import json_option
+from buildtool.cli.output import print_json, print_table
+from buildtool.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.strictjson import format_time
+from buildtool.trust import POLICY_NAME, TrustedKey, TrustStore, load_trust
+from buildtool.trustcheck import check_trust, key_state
+
+policy_option = click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    default=Path(POLICY_NAME),
+    show_default=True,
+    help="Policy file, or its directory.",
+)
+_HEADER = ("key id", "name", "state", "not before", "not after")
+
+
+@click.command("list")
+@policy_option
+@json_option
+def show(*, policy: Path, as_json: bool) -> None:
+    """List the keys of a policy or of a directory of .pub files."""
+    trust, now = load_trust([policy]), int(time.time())
+    keys = [_key_to_json(key, now) for key in trust.keys.values()]
+    if as_json:
+        print_json({"policy": trust.digest, "threshold": trust.threshold, "keys": keys})
+        return
+    members = ("keyId", "name", "state", "notBefore", "notAfter")
+    print_table([[ascii_text(key.get(name, "-")) for name in members] for key in keys], _HEADER)
+
+
+@click.command("check")
+@policy_option
+@json_option
+def check(*, policy: Path, as_json: bool) -> int:
+    """Say what is odd about a policy; exit code 1 when it can accept nothing."""
+    trust = load_trust([policy])
+    findings = check_trust(trust, int(time.time()))
+    if as_json:
+        items = [{"message": finding.message, "fatal": finding.fatal} for finding in findings]
+        print_json({"policy": trust.digest, "findings": items})
+    else:
+        for finding in findings:
+            click.echo(f"{'error' if finding.fatal else 'warning'}: {finding.message}")
+        click.echo(_summary(trust))
+    return EXIT_FAILED if any(finding.fatal for finding in findings) else EXIT_DONE
+
+
+def ascii_text(text: str) -> str:
+    """Return *text* without what could drive a terminal: anybody may have written it."""
+    return ascii(text)[1:-1]
+
+
+def _summary(trust: TrustStore) -> str:
+    return f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign"
+
+
+def _key_to_json(key: TrustedKey, now: int) -> dict[str, Any]:
+    value = {"keyId": key.public.key_id, "name": key.public.name, "state": key_state(key, now)}
+    for name, seconds in (("notBefore", key.not_before), ("notAfter", key.not_after)):
+        if seconds is not None:
+            value[name] = format_time(seconds)
+    return value

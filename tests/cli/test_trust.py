@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trust`: policies change by whole files, and what is odd about them is said."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from signing_samples import other_key, sign
+from signing_samples import test_key as alice
+
+from buildtool.cli.main import run
+from buildtool.keys import SigningKey, generate_key
+
+Capture = pytest.CaptureFixture[str]
+PAST, FUTURE = "2020-01-01T00:00:00Z", "9000-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def bob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SigningKey:
+    """Work in a directory with alice.pub, bob.pub and an object that alice signed."""
+    monkeypatch.chdir(tmp_path)
+    key = other_key()
+    Path("alice.pub").write_bytes(alice().public.pem)
+    Path("bob.pub").write_bytes(key.public.pem)
+    Path("x.bpf.o").write_bytes(sign())
+    return key
+
+
+def policy() -> dict[str, Any]:
+    """Return policy.json."""
+    value: dict[str, Any] = json.loads(Path("policy.json").read_text())
+    return value
+
+
+def change(**members: Any) -> None:
+    """Write other members into policy.json."""
+    Path("policy.json").write_text(json.dumps(policy() | members))
+
+
+def verify(capsys: Capture) -> str:
+    """Return what `verify` says of alice's object under policy.json."""
+    run(["verify", "x.bpf.o", "--trust", "policy.json", "--json"])
+    (verdict,) = json.loads(capsys.readouterr().out)
+    return str(verdict.get("reason", verdict["decision"]))
+
+
+def test_a_key_lives_and_dies(capsys: Capture, bob: SigningKey) -> None:
+    """Add, revoke, remove: the object is accepted, revoked, unknown-key."""
+    assert run(["trust", "add", "alice.pub"]) == 0
+    assert capsys.readouterr().out == f"{alice().key_id}  added\n"
+    assert verify(capsys) == "accepted"
+    assert run(["trust", "add", "bob.pub", "--name", "Bob (line 3)", "--not-after", FUTURE]) == 0
+    assert run(["trust", "revoke", alice().key_id[:8]]) == 0
+    capsys.readouterr()
+    assert verify(capsys) == "revoked"
+    assert run(["trust", "remove", alice().key_id.upper()]) == 0
+    capsys.readouterr()
+    assert verify(capsys) == "unknown-key"
+    (entry,) = policy()["keys"]
+    assert (entry["name"], entry["notAfter"]) == ("Bob (line 3)", FUTURE)
+    assert bob.key_id
+
+
+def test_other_members_are_kept_and_the_form_is_stable(tmp_path: Path) -> None:
+    """What stood in the file stands in it afterwards; a change and its opposite give the same bytes."""
+    run(["trust", "add", "alice.pub"])
+    change(threshold=2, project="demo", deniedHelpers=[4, 36], objects={"x.bpf.o": {"minimumVersion": 3}})
+    run(["trust", "add", "bob.pub"])
+    before = Path("policy.json").read_bytes()
+    assert before.endswith(b"\n}\n")
+    Path("carol.pub").write_bytes((carol := generate_key()).public.pem)
+    assert run(["trust", "add", "carol.pub"]) == 0
+    assert run(["trust", "remove", carol.key_id]) == 0
+    assert Path("policy.json").read_bytes() == before
+    assert policy()["deniedHelpers"] == [4, 36]
+    assert not list(tmp_path.glob(".policy*"))
+
+
+def test_a_directory_means_its_policy() -> None:
+    """As everywhere."""
+    Path("trust").mkdir()
+    assert run(["trust", "add", "alice.pub", "--policy", "trust"]) == 0
+    assert Path("trust/policy.json").exists()
+
+
+def test_list(capsys: Capture, bob: SigningKey) -> None:
+    """One line for each key, with the word that a refusal would have; a name drives no terminal."""
+    run(["trust", "add", "alice.pub", "--not-after", PAST])
+    run(["trust", "add", "bob.pub", "--name", "b\x1b[2J\tb", "--not-before", FUTURE])
+    capsys.readouterr()
+    assert run(["trust", "list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{alice().key_id}\talice\texpired\t-\t{PAST}",
+        f"{bob.key_id}\tb\\x1b[2J\\tb\tnot-yet-valid\t{FUTURE}\t-",
+    ]
+    assert run(["trust", "list", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [key["state"] for key in value["keys"]] == ["expired", "not-yet-valid"]
+    assert (value["threshold"], len(value["policy"])) == (1, 64)
+
+
+def test_list_of_plain_keys(capsys: Capture) -> None:
+    """A directory of .pub files is a store, too."""
+    assert run(["trust", "list", "--policy", "."]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_check_of_a_good_policy(capsys: Capture) -> None:
+    """Nothing but the digest that decision lines will show."""
+    run(["trust", "add", "alice.pub"])
+    capsys.readouterr()
+    assert run(["trust", "check"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(": 1 of 1 keys must sign")
+
+
+def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:
+    """Exit code 1: the file is right, but no object will ever pass."""
+    run(["trust", "add", "alice.pub", "--not-after", PAST])
+    run(["trust", "add", "bob.pub"])
+    change(threshold=2, platforms=[])
+    capsys.readouterr()
+    assert run(["trust", "check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    text = "the threshold is 2, but only 1 of 2 keys count now"
+    assert f"error: nothing can be accepted: {text}" in lines
+    assert "error: nothing can be accepted: platforms is empty" in lines
+    assert run(["trust", "check", "--json"]) == 1
+    assert sum(item["fatal"] for item in json.loads(capsys.readouterr().out)["findings"]) == 2
+
+
+def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
+    """Exit code 0, and a line for each thing that somebody may not have meant."""
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
+    run(["trust", "add", "alice.pub", "--name", "k", "--not-after", soon])
+    run(["trust", "add", "bob.pub", "--name", "k"])
+    change(
+        programTypes=["xpd"],
+        attachPoints=["?xdp", "xdp"],
+        platforms=["linux/vax"],
+        deniedHelpers=[4000],
+        clock="unset-ok",
+    )
+    capsys.readouterr()
+    assert run(["trust", "check"]) == 0
+    lines = capsys.readouterr().out
+    for part in (
+        f"'k' expires within 30 days, at {soon}",
+        "several keys are called 'k'",
+        "'xpd' is no program type",
+        "'?xdp' matches no section",
+        "'linux/vax' is unknown",
+        "no helper 4000",
+        "clock is unset-ok",
+    ):
+        assert part in lines
+    change(attachPoints=[], programTypes=[])
+    assert run(["trust", "check"]) == 0
+    assert capsys.readouterr().out.count("only objects without programs are accepted") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add", "none.pub"], "none.pub: cannot read: no such file or directory"),
+        (["add", "policy.json"], "policy.json: not a PEM public key"),
+        (["add", "alice.pub"], "is there twice"),
+        (["add", "bob.pub", "--not-after", "soon"], "'soon' is not a time"),
+        (["add", "bob.pub", "--not-after", PAST, "--not-before", FUTURE], "would never be valid"),
+        (["remove", "12345678"], "policy.json: no key begins with 12345678"),
+        (["remove", "1234"], "'1234' is not a key id"),
+        (["revoke", "../../etc"], "'../../etc' is not a key id"),
+        (["revoke", "12345678", "--policy", "none.json"], "none.json: cannot read"),
+        (["remove", alice().key_id], "this is its last key"),
+        (["list", "--policy", "x.bpf.o"], "x.bpf.o: not UTF-8"),
+        (["check", "--policy", "none.json"], "none.json: cannot read"),
+    ],
+)
+def test_bad_input_changes_nothing(capsys: Capture, arguments: list[str], message: str) -> None:
+    """One line, exit code 2, the policy as it was."""
+    run(["trust", "add", "alice.pub"])
+    before = Path("policy.json").read_bytes()
+    capsys.readouterr()
+    assert run(["trust", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert sum(line.startswith("buildtool: error: ") for line in error.splitlines()) == 1
+    assert Path("policy.json").read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir() if path.suffix == ".json") == ["policy.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON at byte 0"),
+        ('{"policyVersion":1}', "threshold is missing"),
+        ('{"a":1,"a":2}', "a member is there twice"),
+        ('{"policyVersion":1,"threshold":1,"keys":[],"future":1}', "keys is wrong"),
+    ],
+)
+def test_a_broken_policy_is_not_mended(capsys: Capture, text: str, message: str) -> None:
+    """A file that breaks a rule stays as it is, whatever is asked for."""
+    Path("policy.json").write_text(text)
+    for arguments in (["add", "alice.pub"], ["revoke", "12345678"], ["list"], ["check"]):
+        assert run(["trust", *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert Path("policy.json").read_text() == text
+
+
+def test_unknown_members_are_errors(capsys: Capture) -> None:
+    """A rule that this version does not know must not get lost, so nothing is changed."""
+    run(["trust", "add", "alice.pub"])
+    change(future=1)
+    before = Path("policy.json").read_bytes()
+    assert run(["trust", "add", "bob.pub"]) == 2
+    assert "unknown member 'future'" in capsys.readouterr().err
+    assert Path("policy.json").read_bytes() == before
+
+
+def test_state(capsys: Capture) -> None:
+    """`verify --state` refuses what is older than what it accepted; a damaged state is exit code 1."""
+    Path("state").mkdir()
+    arguments = ["verify", "x.bpf.o", "--trust", "alice.pub", "--state", "state"]
+    assert run(arguments) == 0
+    Path("state/versions.json").write_text('{"projects":{"demo":{"x.bpf.o":4}},"stateVersion":1}')
+    assert run(arguments) == 3
+    assert "rolled-back: version 3 is older than 4" in capsys.readouterr().out
+    Path("state/versions.json").write_text("{")
+    assert run(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("buildtool: error: state/versions.json: not JSON")

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`[trust]` of buildtool.toml becomes the image's trust store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtool.config import Config, load_config
+from buildtool.errors import ConfigError
+from buildtool.keys import SigningKey, generate_key
+from buildtool.policy import trust_files
+from buildtool.trust import read_policy
+from buildtool.trustedit import add_key
+
+AMD64 = ["linux/amd64"]
+RULES = """
+threshold = 1
+project = "demo"
+platforms = ["arm64", "linux/amd64"]
+program-types = ["xdp", "sched_cls", "xdp"]
+attach-points = ["xdp", "tc/*"]
+denied-helpers = ["bpf_probe_write_user", 4]
+denied-kfuncs = ["bpf_b", "bpf_a"]
+max-object-bytes = 65536
+clock = "unset-ok"
+earliest = 2026-01-01T00:00:00Z
+minimum-versions = { "x.bpf.o" = 2 }
+"""
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> SigningKey:
+    """Give a key whose public half is a.pub; old.pub is another's."""
+    key = generate_key()
+    (tmp_path / "a.pub").write_bytes(key.public.pem)
+    (tmp_path / "old.pub").write_bytes(generate_key().public.pem)
+    return key
+
+
+def config(tmp_path: Path, trust: str, version: int = 3) -> Config:
+    """Return the configuration with *trust* as its table."""
+    path = tmp_path / "buildtool.toml"
+    path.write_text(f'[project]\nname = "demo"\nversion = {version}\n[trust]\n{trust}\n')
+    return load_config(path)
+
+
+def compiled(tmp_path: Path, trust: str, signer: SigningKey) -> dict[str, Any]:
+    """Return the policy of table *trust*."""
+    (file,) = trust_files(config(tmp_path, trust), signer.public, AMD64)
+    assert file.name == "policy.json"
+    value: dict[str, Any] = json.loads(file.text)
+    return value
+
+
+def test_keys_alone_stay_keys(tmp_path: Path, signer: SigningKey) -> None:
+    """Without a rule the image holds .pub files."""
+    files = trust_files(config(tmp_path, 'keys = ["a.pub", "old.pub"]'), signer.public, AMD64)
+    assert all(file.name.endswith(".pub") for file in files)
+    assert len(files) == 2
+    (only,) = trust_files(config(tmp_path, ""), signer.public, AMD64)
+    assert only.text == signer.public.pem.decode()
+
+
+def test_every_rule(tmp_path: Path, signer: SigningKey) -> None:
+    """Each key of the table has its member, sorted, with names as numbers."""
+    policy = compiled(tmp_path, 'keys = ["a.pub"]\nrevoked = ["old.pub"]' + RULES, signer)
+    keys = policy.pop("keys")
+    assert [(key["name"], key.get("revoked", False)) for key in keys] == [("a", False), ("old", True)]
+    assert policy == {
+        "policyVersion": 1,
+        "threshold": 1,
+        "project": "demo",
+        "platforms": ["linux/amd64", "linux/arm64"],
+        "objects": {"x.bpf.o": {"minimumVersion": 2}},
+        "programTypes": ["sched_cls", "xdp"],
+        "attachPoints": ["tc/*", "xdp"],
+        "deniedHelpers": [4, 36],
+        "deniedKfuncs": ["bpf_a", "bpf_b"],
+        "maxObjectBytes": 65536,
+        "clock": "unset-ok",
+        "earliest": "2026-01-01T00:00:00Z",
+    }
+
+
+@pytest.mark.parametrize("rule", [line for line in RULES.splitlines() if line and "threshold" not in line])
+def test_one_rule_makes_a_policy(tmp_path: Path, signer: SigningKey, rule: str) -> None:
+    """No rule is lost because it stands alone; the key is then the signer's."""
+    policy = compiled(tmp_path, rule, signer)
+    assert len(policy) == 4
+    assert policy["keys"][0]["name"] == signer.key_id[:16]
+
+
+@pytest.mark.parametrize("name", ["program-types", "attach-points", "denied-helpers", "denied-kfuncs"])
+def test_an_empty_list_is_a_rule(tmp_path: Path, signer: SigningKey, name: str) -> None:
+    """It allows nothing, or it demands an honest statement."""
+    assert [] in compiled(tmp_path, f"{name} = []", signer).values()
+
+
+def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: SigningKey) -> None:
+    """The order in the file does not matter."""
+    lines = RULES.splitlines()
+    texts = [
+        trust_files(config(tmp_path, "\n".join(order)), signer.public, AMD64)[0].text
+        for order in (lines, lines[::-1])
+    ]
+    assert texts[0] == texts[1]
+    assert read_policy(texts[0].encode()).project == "demo"
+
+
+@pytest.mark.parametrize(
+    ("trust", "message"),
+    [
+        ('project = "other"', "trust.project is other, project.name is demo"),
+        ('platforms = ["arm64"]', "trust.platforms lacks linux/amd64"),
+        ('minimum-versions = { "x.bpf.o" = 4 }', "a minimum version is 4, project.version is 3"),
+        ('keys = ["old.pub"]\nclock = "unset-ok"', "the policy lacks the signing key"),
+        ('keys = ["old.pub"]', "trust.keys lacks the signing key"),
+        ('revoked = ["a.pub"]', "is there twice"),
+        ('keys = ["a.pub", "a.pub"]\nproject = "demo"', "is there twice"),
+        (
+            'keys = ["a.pub", "old.pub"]\nthreshold = 2',
+            "trust.threshold is 2, but a build signs with one key",
+        ),
+        ('policy = "none.json"', "none.json: cannot read"),
+        ('policy = "a.pub"', "a.pub: not JSON"),
+    ],
+)
+def test_a_policy_that_refuses_its_own_image_is_an_error(
+    tmp_path: Path, signer: SigningKey, trust: str, message: str
+) -> None:
+    """Better at the build than on the machine."""
+    with pytest.raises(ConfigError) as caught:
+        trust_files(config(tmp_path, trust), signer.public, AMD64)
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_given_policy_is_taken_as_it_is(tmp_path: Path, signer: SigningKey) -> None:
+    """Byte for byte, so that its digest is the one that decision lines show."""
+    add_key(tmp_path / "p.json", signer.public, name="Ren\u00e9 \u2713")
+    (file,) = trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64)
+    assert file.text.encode() == (tmp_path / "p.json").read_bytes()
+    other = replace(config(tmp_path, 'policy = "p.json"\nthreshold = 2'))
+    with pytest.raises(ConfigError, match="stands alone"):
+        trust_files(other, signer.public, AMD64)
+    (tmp_path / "p.json").write_bytes((tmp_path / "p.json").read_bytes().rstrip())
+    with pytest.raises(ConfigError, match="line feeds"):
+        trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('program-types = ["xpd"]', "'xpd' is not a program type (did you mean xdp?)"),
+        ('denied-helpers = ["bpf_probe_write_usr"]', "(did you mean bpf_probe_write_user?)"),
+        ("denied-helpers = [-1]", "must be a list of helpers: names or numbers"),
+        ("denied-helpers = [true]", "must be a list of helpers: names or numbers"),
+        ("denied-helpers = 4", "must be a list of strings"),
+        ('denied-kfuncs = ["a b"]', "'a b' is not a program name"),
+        ('attach-points = ["x*p"]', "'x*p' is not a section's name"),
+        ('attach-points = [""]', "'' is not a section's name"),
+        ('platforms = ["vax"]', "vax"),
+        ('clock = "no"', "'no' is neither required nor unset-ok"),
+        ('minimum-versions = { "../x" = 1 }', "'../x' is not an object name"),
+        ('minimum-versions = { "x" = "1" }', "the version of x must be an integer"),
+        ("minimum-versions = 3", "must be a table"),
+        ("max-object-bytes = 0", "must be an integer from 1 to 16777216"),
+        ('earliest = "soon"', "'soon' is not a time"),
+    ],
+)
+def test_a_wrong_word_is_found_at_its_line(tmp_path: Path, line: str, message: str) -> None:
+    """One line, with file and line."""
+    with pytest.raises(ConfigError) as caught:
+        config(tmp_path, line)
+    assert caught.value.message.startswith(f"{tmp_path}/buildtool.toml:5: trust.")
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
