@@ -114,6 +114,12 @@ def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]
         return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))
 
 
+def find_clang() -> Path:
+    """Return the newest clang of this machine."""
+    names = ("clang-22", "clang-21", "clang-20", "clang-19", "clang")
+    return Path(next(filter(None, map(shutil.which, names)), "clang"))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run and print a table."""
     seconds = int(arguments[0]) if arguments else 600

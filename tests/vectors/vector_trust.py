@@ -24,6 +24,7 @@ def policy(*keys: dict[str, Any], threshold: int = 1, **more: Any) -> dict[str, 
 
 
 A, B, C = policy_key(ALICE), policy_key(BOB), policy_key(CAROL)
+CROWD = [Signer(name=f"crowd-{number}") for number in range(64)]
 A_PEM = pub(ALICE.raw)
 
 TRUST: dict[str, dict[str, str]] = {
@@ -31,6 +32,7 @@ TRUST: dict[str, dict[str, str]] = {
     "alice-and-bob": {"alice.pub": A_PEM, "bob.pub": pub(BOB.raw)},
     "crlf": {"alice.pub": A_PEM.replace("\n", "\r\n")},
     "wrapped": {"alice.pub": "\t \r\n" + A_PEM.replace("QYDK2Vw", "QYDK\n2Vw") + " \r\n\t"},
+    "policy-64-keys": policy(A, *map(policy_key, CROWD[1:])),
     "policy-before-pub": {**policy(A), "mallory.pub": pub(MALLORY.raw)},
     "two-of-three": policy(A, B, C, threshold=2),
     "revoked": policy(policy_key(ALICE, revoked=True), B),
@@ -124,6 +126,7 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-threshold-float": {
         "policy.json": policy(A)["policy.json"].replace('"threshold":1', '"threshold":1.0')
     },
+    "policy-65-keys": policy(*map(policy_key, CROWD), A),
     "policy-same-key-twice": policy(A, policy_key(ALICE, notAfter=NOW)),
     "policy-key-unknown-member": policy(policy_key(ALICE, comment="hi")),
     "policy-key-bad-time": policy(policy_key(ALICE, notAfter="2026-02-29T00:00:00Z")),
