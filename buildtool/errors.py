@@ -55,6 +55,10 @@ class BuildtoolError(Exception):
         self.hint = hint
         self.detail = detail
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let an error come back from a fork whole, whatever its class asks for when it is made."""
+        return BaseException.__new__, (type(self), self.message), self.__dict__
+
 
 class UsageError(BuildtoolError):
     """The command line asks for something that cannot be."""

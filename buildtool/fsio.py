@@ -7,10 +7,14 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from buildtool.errors import FileAccessError
+from buildtool.errors import FileAccessError, UsageError
+
+MANY_FILES = 32
+SYNC_THREADS = 8
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -63,6 +67,21 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = 
             Path(temporary).unlink(missing_ok=True)
 
 
+def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
+    """
+    Return where each of *paths* is written: in its place, or in directory *output*.
+
+    Raises: UsageError, when two would be one file.
+    """
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        target = output / path.name if output else path.resolve()
+        if target in targets:
+            raise UsageError(f"{path}: two objects for {target}")
+        targets[target] = path
+    return list(targets)
+
+
 def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> None:
     """
     Write all *files* or, as far as a file system allows, none: all bytes are on disk before the first rename.
@@ -79,8 +98,7 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
                 raise FileExistsError
             pending[path] = _write_temporary(path, data)
         # All data first, then all fsyncs: so the journal is written a few times, not once for each file.
-        for path in files:
-            _sync(pending[path])
+        _sync_all(pending)
         for path in files:
             if replace:
                 pending[path].replace(path)
@@ -110,12 +128,27 @@ def _write_temporary(path: Path, data: bytes) -> Path:
     return Path(name)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _sync_all(pending: Mapping[Path, Path]) -> None:
+    """Sync the temporary file of each path."""
+    if len(pending) < MANY_FILES:
+        for item in pending.items():
+            _sync(item)
+        return
+    # Syncs that wait together share a commit of the journal.
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        list(pool.map(_sync, pending.items()))
+
+
+def _sync(item: tuple[Path, Path]) -> None:
+    path, temporary = item
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {_reason(error)}") from error
 
 
 def make_directory(path: Path) -> None:

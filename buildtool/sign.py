@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from buildtool.errors import (
     ObjectFormatError,
     UsageError,
 )
-from buildtool.fsio import made_directories, read_bounded, write_all_atomic
+from buildtool.forks import map_forked
+from buildtool.fsio import choose_targets, made_directories, read_bounded, write_all_atomic
+from buildtool.keys import SigningKey
 from buildtool.model import (
     CompiledObject,
     Digest,
@@ -94,22 +96,20 @@ def sign_files(
 
     Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError.
     """
-    records: dict[Path, Mapping[str, CompiledObject]] = {}
-    written: dict[Path, bytes] = {}
-    signed = []
-    for path in paths:
-        if path.parent not in records:
-            records[path.parent] = read_compile_record(path.parent)
-        target = output / path.name if output else path.resolve()
-        if target in written:
-            raise UsageError(f"{path}: two objects for {target}")
+    targets = choose_targets(paths, output)
+    records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
+
+    def sign(path: Path) -> tuple[bytes, Statement]:
         compiled = records[path.parent].get(path.name)
-        data, statement = _sign_file(path, key, release, compiled, platform, force=force)
-        written[target] = data
-        signed.append(SignedFile(path=target if output else path, statement=statement))
+        return _sign_file(path, key, release, compiled, platform, force=force)
+
+    # An agent or a token has one connection, which forks would share.
+    done = map_forked(sign, paths) if isinstance(key, SigningKey) else list(map(sign, paths))
+    written = {target: data for target, (data, _) in zip(targets, done, strict=True)}
     with made_directories([output] if output else []):
         write_all_atomic(written, replace=output is None or force)
-    return signed
+    places = targets if output else paths
+    return [SignedFile(path=path, statement=item[1]) for path, item in zip(places, done, strict=True)]
 
 
 def _sign_file(

@@ -26,7 +26,7 @@ from buildtool.errors import (
     SigningKeyError,
     UsageError,
 )
-from buildtool.fsio import made_directories, read_bounded, write_all_atomic
+from buildtool.fsio import choose_targets, made_directories, read_bounded, write_all_atomic
 from buildtool.model import KeyId, SignatureEntry, SignatureRecord, Statement
 from buildtool.signers.signer import Signer, take_signature
 from buildtool.sigrecord import MAX_SIGNATURES, room_for
@@ -121,10 +121,7 @@ def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None
 def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -> list[ChangedFile]:
     written: dict[Path, bytes] = {}
     changed = []
-    for path in paths:
-        target = output / path.name if output else path.resolve()
-        if target in written:
-            raise UsageError(f"{path}: two objects for {target}")
+    for path, target in zip(paths, choose_targets(paths, output), strict=True):
         try:
             signed = _read_signed(path)
             written[target], record = signed.with_signatures(change(signed))

@@ -7,7 +7,7 @@ loader/verify.c is the other implementation; both run tests/vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from buildtool.elfobj import (
     subject_digest,
 )
 from buildtool.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
+from buildtool.forks import map_forked
 from buildtool.fsio import read_bounded
 from buildtool.helpernames import helper_name
 from buildtool.model import Digest, KeyId, SignatureRecord, Statement
@@ -65,21 +66,23 @@ def verify_files(
     platform: str | None,
     now: int,
     remembered: Remembered = lambda _project, _name: 0,
-) -> Iterator[Verdict]:
+) -> list[Verdict]:
     """
     Verify each file of *paths*; a refusal or an unreadable file is a verdict like others.
 
     *platform* is the OCI platform to verify for, None for any; *now* in seconds;
     *remembered* as in `verify_object`.
     """
-    for path in paths:
+
+    def verify(path: Path) -> Verdict:
         try:
             data = read_bounded(path, trust.max_object_bytes)
             verified = verify_object(data, trust, platform=platform, now=now, remembered=remembered)
         except BuildtoolError as error:
-            yield Verdict(path=path, verified=None, error=error)
-        else:
-            yield Verdict(path=path, verified=verified, error=None)
+            return Verdict(path=path, verified=None, error=error)
+        return Verdict(path=path, verified=verified, error=None)
+
+    return map_forked(verify, list(paths))
 
 
 def verify_and_remember(
