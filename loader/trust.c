@@ -73,12 +73,26 @@ static int add_key(struct trust *t, const uint8_t der[DER_SIZE], struct trust_ke
 	return 0;
 }
 
+/* Base64 of the DER; the characters of @ignored may stand anywhere. Returns false if it isn't that. */
+static bool read_der(uint8_t der[DER_SIZE], const char *text, size_t size, const char *ignored)
+{
+	size_t found = 0;
+
+	/* libsodium 1.0.18 reads every byte above 127 as a slash. */
+	for (size_t i = 0; i < size; i++) {
+		if ((uint8_t)text[i] > 127)
+			return false;
+	}
+	return !sodium_base642bin(der, DER_SIZE, text, size, ignored, &found, NULL,
+				  sodium_base64_VARIANT_ORIGINAL) &&
+	       found == DER_SIZE;
+}
+
 /* One PEM block and nothing else; its lines may end in CR LF. */
 static int add_pem(struct trust *t, char *text, struct fault *fault)
 {
 	struct trust_key *key;
 	uint8_t der[DER_SIZE];
-	size_t size = 0;
 	char *begin = text + strspn(text, " \t\r\n");
 	char *end = strstr(begin, PEM_END);
 
@@ -89,9 +103,7 @@ static int add_pem(struct trust *t, char *text, struct fault *fault)
 	begin += *begin == '\r';
 	if (*begin != '\n')
 		return fault__usage(fault, "not a PEM public key");
-	if (sodium_base642bin(der, sizeof(der), begin, (size_t)(end - begin), "\r\n", &size, NULL,
-			      sodium_base64_VARIANT_ORIGINAL) ||
-	    size != sizeof(der))
+	if (!read_der(der, begin, (size_t)(end - begin), "\r\n"))
 		return fault__usage(fault, "not an Ed25519 public key");
 	return add_key(t, der, &key, fault);
 }
@@ -134,12 +146,9 @@ static int read_policy_key(struct trust *t, const json_t *item, struct fault *fa
 	const json_t *until = json_object_get(item, "notAfter");
 	struct trust_key *key;
 	uint8_t der[DER_SIZE];
-	size_t size = 0;
 	int err;
 
-	if (sodium_base642bin(der, sizeof(der), text, strlen(text), NULL, &size, NULL,
-			      sodium_base64_VARIANT_ORIGINAL) ||
-	    size != sizeof(der))
+	if (!read_der(der, text, strlen(text), NULL))
 		return fault__usage(fault, "publicKey: not an Ed25519 public key");
 	err = add_key(t, der, &key, fault);
 	if (err)

@@ -25,6 +25,8 @@ def policy(*keys: dict[str, Any], threshold: int = 1, **more: Any) -> dict[str, 
 
 A, B, C = policy_key(ALICE), policy_key(BOB), policy_key(CAROL)
 CROWD = [Signer(name=f"crowd-{number}") for number in range(64)]
+# Its base64 has two slashes side by side: as many bytes as one letter with an accent.
+SLASHES = policy_key(Signer(name="slash-96"))
 A_PEM = pub(ALICE.raw)
 
 TRUST: dict[str, dict[str, str]] = {
@@ -106,8 +108,12 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "pem-vertical-tab-after": {"alice.pub": A_PEM + "\v"},
     "pem-space-in-base64": {"alice.pub": A_PEM.replace("MCowBQYD", "MCow BQYD")},
     "pem-unused-bits": {"alice.pub": A_PEM.replace("ZE=\n", "ZF=\n")},
+    "pem-letter-for-slashes": {"alice.pub": pub(Signer(name="slash-96").raw).replace("//", "\u00e9")},
     "pem-no-padding": {"alice.pub": A_PEM.replace("ZE=\n", "ZE\n")},
     "policy-key-unused-bits": policy(A | {"publicKey": A["publicKey"][:-2] + "F="}),
+    "policy-key-letter-for-slashes": policy(
+        SLASHES | {"publicKey": SLASHES["publicKey"].replace("//", "\u00e9")}
+    ),
     "policy-key-no-padding": policy(A | {"publicKey": A["publicKey"][:-1]}),
     "policy-key-line-feed": policy(A | {"publicKey": A["publicKey"] + "\n"}),
     "policy-key-url-alphabet": policy(B | {"publicKey": B["publicKey"].replace("+", "-").replace("/", "_")}),
