@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from measure import BenchError, Command, Row, compare, print_table
+from signing import bench_signing
 
 from buildtool.images import BUILDER_IMAGE
 from buildtool.platforms import Platform, host_platform
@@ -347,6 +348,13 @@ def write_makefile(project: Path, toolchain: Toolchain, here: Platform, names: S
     )
 
 
+def bench_many_signatures(work: Path) -> list[Row]:
+    """Sign and verify 1,000 objects, against minisign and openssl."""
+    write_source(work / "many.bpf.c", programs=1, blocks=14)
+    run(BUILDTOOL, "compile", "many.bpf.c", "--arch", "amd64", "--output", work / "objects-many", cwd=work)
+    return bench_signing(work, work / "objects-many/many.bpf.o")
+
+
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "load-small": bench_small_object,
     "load-large": bench_large_object,
@@ -355,6 +363,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "version": bench_version,
     "warm-build": bench_warm_build,
     "compile": bench_compile,
+    "signing": bench_many_signatures,
 }
 
 
