@@ -25,6 +25,7 @@ from buildtool.elfobj import (
 from buildtool.errors import ObjectFormatError
 
 SLOT_BYTES = 8
+MAX_NAME_BYTES = 512  # of the kernel's own names
 _CALL = 0x85
 _HELPER_CALL, _LOCAL_CALL = 0, 1
 _SYMBOL_BYTES, _RELOCATION_BYTES = 24, 16
@@ -88,7 +89,10 @@ def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
             if target[offset] == _CALL and home == 0:
                 if name >= len(names):
                     raise ObjectFormatError("a symbol with a name outside the table")
-                yield names[name : names.index(0, name)]
+                end = names.find(0, name, name + MAX_NAME_BYTES + 1)
+                if end < 0:
+                    raise ObjectFormatError("a symbol with too long a name")
+                yield names[name:end]
 
 
 def _symbol_table(obj: ElfObject) -> tuple[list[tuple[int, int]], bytes]:

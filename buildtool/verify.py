@@ -7,6 +7,7 @@ loader/verify.c is the other implementation; both run tests/vectors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from buildtool.trust import TrustStore
 from buildtool.versionstate import open_state
 
 CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
+_FLAVOUR = re.compile(rb"(.*[^_])___[^_]", re.DOTALL)
 Remembered = Callable[[str, str], int]
 
 _BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
@@ -254,15 +256,25 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
             {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
         )
         _check_calls(_show_name, code.kfuncs, listed, denied)
+        _check_calls(_show_name, frozenset(map(_without_flavour, code.kfuncs)), None, denied)
 
 
 def _check_calls(
-    show: Callable[[Any], str], called: AbstractSet[Any], listed: AbstractSet[Any], denied: AbstractSet[Any]
+    show: Callable[[Any], str],
+    called: AbstractSet[Any],
+    listed: AbstractSet[Any] | None,
+    denied: AbstractSet[Any],
 ) -> None:
-    if unlisted := called - listed:
+    if listed is not None and (unlisted := called - listed):
         raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list")
     if found := called & denied:
         raise _denied(f"the code calls {show(min(found))}")
+
+
+def _without_flavour(name: bytes) -> bytes:
+    """Return *name* as libbpf looks for it: name___flavour is name, cut at the last place that looks so."""
+    found = _FLAVOUR.match(name)
+    return found[1] if found else name
 
 
 def _show_name(name: bytes) -> str:

@@ -8,6 +8,7 @@
 #define SLOT_SIZE	8
 #define SYMBOL_SIZE	24
 #define RELOCATION_SIZE 16
+#define NAME_MAX_SIZE	512 /* of the kernel's own names */
 #define OPCODE_CALL	0x85
 #define SOURCE_HELPER	0
 #define SOURCE_LOCAL	1
@@ -130,6 +131,7 @@ static int check_relocation(const struct reader *r, const struct section *code, 
 {
 	const struct object *o = r->object;
 	uint64_t offset = object__get(o, at, 8), number = object__get(o, at + 8, 8) >> 32, symbol, name;
+	const char *text;
 
 	if (offset % SLOT_SIZE || offset >= code->size || number >= r->symbols.size / SYMBOL_SIZE)
 		return unreadable(r, "a relocation of what is not there");
@@ -139,7 +141,10 @@ static int check_relocation(const struct reader *r, const struct section *code, 
 	name = object__get(o, symbol, 4);
 	if (name >= r->names.size)
 		return unreadable(r, "a symbol with a name outside the table");
-	return check_kfunc(r, (const char *)o->data + r->names.offset + name);
+	text = (const char *)o->data + r->names.offset + name;
+	if (strnlen(text, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+		return unreadable(r, "a symbol with too long a name");
+	return check_kfunc(r, text);
 }
 
 static int check_relocations(const struct reader *r, const struct section *s)

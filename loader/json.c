@@ -144,16 +144,24 @@ static bool is_integer_set(const json_t *value)
 	return json_is_array(value);
 }
 
-/* Search a set; @text or, without one, @number. */
-static bool search(const json_t *set, const char *text, int64_t number)
+/* As strcmp(), for a string of @size bytes that need not end there. */
+static int compare(const char *text, size_t size, const char *item)
+{
+	int order = strncmp(text, item, size);
+
+	return order ? order : item[size] ? -1 : 0;
+}
+
+/* Search a set; @text of @size bytes or, without one, @number. */
+static bool search(const json_t *set, const char *text, size_t size, int64_t number)
 {
 	size_t low = 0, high = json_array_size(set);
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		const json_t *item = json_array_get(set, middle);
-		int64_t order =
-			text ? strcmp(text, json_string_value(item)) : number - json_integer_value(item);
+		int64_t order = text ? compare(text, size, json_string_value(item)) :
+				       number - json_integer_value(item);
 
 		if (!order)
 			return true;
@@ -167,12 +175,12 @@ static bool search(const json_t *set, const char *text, int64_t number)
 
 bool json__has_integer(const json_t *set, int64_t value)
 {
-	return search(set, NULL, value);
+	return search(set, NULL, 0, value);
 }
 
-bool json__has_string(const json_t *set, const char *value)
+bool json__has_string(const json_t *set, const char *value, size_t size)
 {
-	return search(set, value, 0);
+	return search(set, value, size, 0);
 }
 
 static bool is_kind(const json_t *value, enum json_kind kind)

@@ -59,6 +59,6 @@ bool json__is_integer(const json_t *value);
 
 /* Look into a set, in no more time than its logarithm. */
 bool json__has_integer(const json_t *set, int64_t value);
-bool json__has_string(const json_t *set, const char *value);
+bool json__has_string(const json_t *set, const char *value, size_t size);
 
 #endif

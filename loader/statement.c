@@ -174,5 +174,5 @@ bool statement__lists_helper(const struct statement *st, uint32_t number)
 
 bool statement__lists_kfunc(const struct statement *st, const char *name)
 {
-	return json__has_string(st->kfuncs, name);
+	return json__has_string(st->kfuncs, name, strlen(name));
 }

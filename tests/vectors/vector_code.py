@@ -59,11 +59,11 @@ def _info(symbol: int, order: str) -> tuple[int, int]:
     return (10, symbol) if order == "<" else (symbol, 10)
 
 
-def makes(*parts: Part, order: str = "<", **listed: Any) -> Recipe:
+def makes(*parts: Part, order: str = "<", size: int = 1024, **listed: Any) -> Recipe:
     """Recipe: an object of *parts* whose statement lists what *listed* says."""
     if order == ">":
         listed["platform"] = "linux/s390x"
-    return Recipe(order=order, parts=parts, statement=statement(**listed), sig_size=1024)
+    return Recipe(order=order, parts=parts, statement=statement(**listed), sig_size=size)
 
 
 KFUNC = call(2**32 - 1, source=1)
@@ -127,6 +127,28 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "listed", accepted, "no-denied-kfuncs", makes(*both, **ab)
     yield "other-listed", denied, "no-denied-kfuncs", makes(*one, **a)
     yield "with-source-of-helper", denied, "denied-kfuncs", makes(*relocated(call(1)), **a)
+    for name, expect in (
+        ("bpf_a___v2", denied),
+        ("bpf_a___", accepted),
+        ("bpf_a____v2", accepted),
+        ("___bpf_a", accepted),
+        ("bpf_b___bpf_a", accepted),
+        ("bpf_a___x___y", accepted),
+        ("bpf_a___x_y", denied),
+        ("bpf_a____", accepted),
+        ("bpf_a___\xe9", denied),
+        ("bpf_a__x", accepted),
+    ):
+        flavoured = relocated(KFUNC, names=b"\0" + name.encode() + b"\0")
+        yield f"flavour-{name!a}", expect, "denied-kfuncs", makes(*flavoured, kfuncs=[name])
+    for size, expect in ((512, accepted), (513, denied)):
+        long = relocated(KFUNC, names=b"\0" + b"k" * size + b"\0")
+        yield (
+            f"name-of-{size}-bytes",
+            expect,
+            "no-denied-kfuncs",
+            makes(*long, size=2048, kfuncs=["k" * size]),
+        )
     yield "defined-symbol", accepted, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 3),)))
     yield (
         "address-of-symbol",
