@@ -19,7 +19,8 @@ from typing import Any
 MAX_DEPTH = 8
 MAX_INTEGER = 2**53 - 1
 
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+# Python 3.14 takes hour 24 for the next day.
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z")
 _OBJECT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PROJECT = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

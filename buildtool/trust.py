@@ -236,10 +236,15 @@ def _policy_path(path: Path) -> Path | None:
     return None if path.name.endswith(".pub") else path
 
 
+def _is_key_name(name: str) -> bool:
+    # What editors and mounts leave beside a file begins with a dot.
+    return name.endswith(".pub") and not name.startswith(".")
+
+
 def _key_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
-        return sorted(file for file in path.iterdir() if file.name.endswith(".pub"))
+        return sorted(file for file in path.iterdir() if _is_key_name(file.name))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error

@@ -140,6 +140,7 @@ def _accepted_with_trust() -> Iterator[Case]:
     yield Case(name="big-endian", expect="accepted", recipe=BIG, platform="linux/s390x")
     yield Case(name="pub-with-crlf", expect="accepted", recipe=plain, trust="crlf")
     yield Case(name="pub-with-other-white-space", expect="accepted", recipe=plain, trust="wrapped")
+    yield Case(name="hidden-pub", expect="unknown-key", recipe=Recipe(signers=(MALLORY,)), trust="hidden-pub")
     yield Case(name="one-of-64-keys", expect="accepted", recipe=plain, trust="policy-64-keys")
     yield Case(name="policy-hides-pub", expect="accepted", recipe=plain, trust="policy-before-pub")
     yield Case(

@@ -33,6 +33,7 @@ TRUST: dict[str, dict[str, str]] = {
     "alice": {"alice.pub": A_PEM},
     "alice-and-bob": {"alice.pub": A_PEM, "bob.pub": pub(BOB.raw)},
     "crlf": {"alice.pub": A_PEM.replace("\n", "\r\n")},
+    "hidden-pub": {"alice.pub": A_PEM, ".mallory.pub": pub(MALLORY.raw)},
     "wrapped": {"alice.pub": "\t \r\n" + A_PEM.replace("QYDK2Vw", "QYDK\n2Vw") + " \r\n\t"},
     "policy-64-keys": policy(A, *map(policy_key, CROWD[1:])),
     "policy-before-pub": {**policy(A), "mallory.pub": pub(MALLORY.raw)},
@@ -94,6 +95,7 @@ TRUST: dict[str, dict[str, str]] = {
 # Stores that are configuration errors: nothing is verified with them.
 BAD_TRUST: dict[str, dict[str, str]] = {
     "empty": {},
+    "hidden-pub-alone": {".alice.pub": A_PEM},
     "no-pub": {"alice.pem": A_PEM},
     "twice": {"a.pub": A_PEM, "b.pub": A_PEM},
     "private-key": {"alice.pub": ALICE.pem},
