@@ -34,6 +34,13 @@ _OPTIONS = (
     click.option("--public", type=_PATH, help="Public key, for a signer that cannot tell it."),
     click.option("--passphrase-file", type=_PATH, help="File with the key's passphrase or the token's PIN."),
     click.option("--passphrase-fd", type=click.IntRange(0, 1023), help="The same from a file descriptor."),
+    click.option(
+        "--max-key-age",
+        type=click.IntRange(min=0),
+        envvar="BUILDTOOL_MAX_KEY_AGE",
+        metavar="DAYS",
+        help="Fail when the key file is older.",
+    ),
     click.option("--expect-key-id", help="Fail unless the key has this key id."),
     click.option(
         "--signer-timeout",
@@ -82,6 +89,7 @@ def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> S
         passphrase=Passphrase(file=given["passphrase_file"], fd=given["passphrase_fd"]),
         public=given["public"],
         timeout_seconds=given["signer_timeout"],
+        max_age_days=given["max_key_age"],
     )
     signer, expected = find_signer(reference, context), given["expect_key_id"]
     # A Dockerfile is bound to a key: its trust store has the public half.

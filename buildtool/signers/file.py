@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+from buildtool.errors import SigningKeyError
 from buildtool.keys import SigningKey, is_encrypted, load_signing_key_pem, read_key_file
 from buildtool.signers.signer import SignerContext
+
+_DAY_SECONDS = 24 * 60 * 60
 
 
 def open_signer(path: Path, context: SignerContext) -> SigningKey:
@@ -15,7 +19,20 @@ def open_signer(path: Path, context: SignerContext) -> SigningKey:
 
     Raises: SigningKeyError.
     """
-    return load_pem(read_key_file(path), str(path), context)
+    data = read_key_file(path)
+    if context.max_age_days is not None:
+        _check_age(path, context.max_age_days)
+    return load_pem(data, str(path), context)
+
+
+def _check_age(path: Path, max_age_days: int) -> None:
+    """Refuse a key that should have been replaced; a file is as old as its last change."""
+    days = int((time.time() - path.stat().st_mtime) // _DAY_SECONDS)
+    if days > max_age_days:
+        raise SigningKeyError(
+            f"signing key {path}: {days} days old, more than {max_age_days}",
+            hint="buildtool keygen makes a new one; add it to trust stores before it signs",
+        )
 
 
 def load_pem(data: bytes, origin: str, context: SignerContext) -> SigningKey:

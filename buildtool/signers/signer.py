@@ -39,13 +39,15 @@ class SignerContext:
     *environ* has variables and the agent's socket; *passphrase* is asked for
     the one of a file or token by its name, None when nobody knows; *public* is
     the public key's file of signers that cannot tell it; *timeout_seconds* is
-    for one answer of an agent or a program.
+    for one answer of an agent or a program. A key file older than *max_age_days*
+    does not sign.
     """
 
     environ: Mapping[str, str] = field(repr=False)
     passphrase: Callable[[str], bytes | None] = field(default=lambda _: None, repr=False)
     public: Path | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    max_age_days: int | None = None
 
 
 def take_signature(signer: Signer, message: bytes) -> bytes:

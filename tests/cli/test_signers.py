@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ def test_passphrase_from_a_descriptor(tmp_path: Path, capsys: Capture) -> None:
     os.close(reading)
     assert f"--passphrase-fd {reading}: cannot read" in refused([*command, str(reading)], capsys, 2)
     assert signers_of("x.bpf.o", load_public_key(tmp_path / "locked.pub"))
+
+
+def test_old_key_file(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that should have been replaced signs no more, when that is asked for."""
+    then = time.time() - 91.5 * 24 * 60 * 60
+    os.utime("alice.pem", (then, then))
+    assert run([*SIGN, "--key", "alice.pem"]) == 0
+    assert run([*SIGN, "--key", "alice.pem", "--max-key-age", "91"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("BUILDTOOL_MAX_KEY_AGE", "90")
+    line = refused([*SIGN, "--key", "alice.pem"], capsys)
+    assert "signing key alice.pem: 91 days old, more than 90" in line
 
 
 # --- program
