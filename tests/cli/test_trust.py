@@ -100,6 +100,10 @@ def test_list(capsys: Capture, bob: SigningKey) -> None:
     assert run(["trust", "list", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert [key["state"] for key in value["keys"]] == ["expired", "not-yet-valid"]
+    run(["trust", "revoke", bob.key_id])
+    capsys.readouterr()
+    run(["trust", "list"])
+    assert "\trevoked\t" in capsys.readouterr().out
     assert (value["threshold"], len(value["policy"])) == (1, 64)
 
 
@@ -158,6 +162,13 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
         "clock is unset-ok",
     ):
         assert part in lines
+    (entry, other) = policy()["keys"]
+    change(keys=[entry | {"notBefore": FUTURE, "notAfter": PAST}, other | {"notBefore": PAST}])
+    assert run(["trust", "check"]) == 0
+    assert "'k' is never valid: notBefore is later than notAfter" in capsys.readouterr().out
+    change(keys=[entry | {"notBefore": FUTURE, "notAfter": FUTURE}, other])
+    assert run(["trust", "check"]) == 0
+    assert f"'k' is not valid before {FUTURE}" in capsys.readouterr().out
     change(attachPoints=[], programTypes=[])
     assert run(["trust", "check"]) == 0
     assert capsys.readouterr().out.count("only objects without programs are accepted") == 2

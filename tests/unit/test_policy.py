@@ -15,9 +15,10 @@ from buildtool.errors import ConfigError
 from buildtool.keys import SigningKey, generate_key
 from buildtool.policy import trust_files
 from buildtool.trust import read_policy
-from buildtool.trustedit import add_key
+from buildtool.trustedit import add_key, revoke_key
 
 AMD64 = ["linux/amd64"]
+OBJECTS = ["x.bpf.o"]
 RULES = """
 threshold = 1
 project = "demo"
@@ -51,19 +52,25 @@ def config(tmp_path: Path, trust: str, version: int = 3) -> Config:
 
 def compiled(tmp_path: Path, trust: str, signer: SigningKey) -> dict[str, Any]:
     """Return the policy of table *trust*."""
-    (file,) = trust_files(config(tmp_path, trust), signer.public, AMD64)
+    (file,) = trust_files(config(tmp_path, trust), signer.public, AMD64, OBJECTS)
     assert file.name == "policy.json"
     value: dict[str, Any] = json.loads(file.text)
     return value
 
 
-def test_keys_alone_stay_keys(tmp_path: Path, signer: SigningKey) -> None:
-    """Without a rule the image holds .pub files."""
-    files = trust_files(config(tmp_path, 'keys = ["a.pub", "old.pub"]'), signer.public, AMD64)
-    assert all(file.name.endswith(".pub") for file in files)
-    assert len(files) == 2
-    (only,) = trust_files(config(tmp_path, ""), signer.public, AMD64)
-    assert only.text == signer.public.pem.decode()
+def test_the_image_takes_only_its_own_project_and_nothing_older(tmp_path: Path, signer: SigningKey) -> None:
+    """Without any rule a policy binds the key to the project and to the versions in the image."""
+    policy = compiled(tmp_path, "", signer)
+    assert sorted(policy) == ["keys", "objects", "policyVersion", "project", "threshold"]
+    assert (policy["project"], policy["objects"]) == ("demo", {"x.bpf.o": {"minimumVersion": 3}})
+    assert [key["name"] for key in policy["keys"]] == [signer.public.key_id[:16]]
+    assert len(compiled(tmp_path, 'keys = ["a.pub", "old.pub"]', signer)["keys"]) == 2
+
+
+def test_a_stated_minimum_wins(tmp_path: Path, signer: SigningKey) -> None:
+    """Who takes older versions says so by name; other objects keep the image's own version."""
+    policy = compiled(tmp_path, 'minimum-versions = { "x.bpf.o" = 1, "y.bpf.o" = 2 }', signer)
+    assert policy["objects"] == {"x.bpf.o": {"minimumVersion": 1}, "y.bpf.o": {"minimumVersion": 2}}
 
 
 def test_every_rule(tmp_path: Path, signer: SigningKey) -> None:
@@ -105,7 +112,7 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: Sig
     """The order in the file does not matter."""
     lines = RULES.splitlines()
     texts = [
-        trust_files(config(tmp_path, "\n".join(order)), signer.public, AMD64)[0].text
+        trust_files(config(tmp_path, "\n".join(order)), signer.public, AMD64, OBJECTS)[0].text
         for order in (lines, lines[::-1])
     ]
     assert texts[0] == texts[1]
@@ -119,7 +126,7 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: Sig
         ('platforms = ["arm64"]', "trust.platforms lacks linux/amd64"),
         ('minimum-versions = { "x.bpf.o" = 4 }', "a minimum version is 4, project.version is 3"),
         ('keys = ["old.pub"]\nclock = "unset-ok"', "the policy lacks the signing key"),
-        ('keys = ["old.pub"]', "trust.keys lacks the signing key"),
+        ('keys = ["old.pub"]', "the policy lacks the signing key"),
         ('revoked = ["a.pub"]', "is there twice"),
         ('keys = ["a.pub", "a.pub"]\nproject = "demo"', "is there twice"),
         (
@@ -135,7 +142,7 @@ def test_a_policy_that_refuses_its_own_image_is_an_error(
 ) -> None:
     """Better at the build than on the machine."""
     with pytest.raises(ConfigError) as caught:
-        trust_files(config(tmp_path, trust), signer.public, AMD64)
+        trust_files(config(tmp_path, trust), signer.public, AMD64, OBJECTS)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -143,14 +150,17 @@ def test_a_policy_that_refuses_its_own_image_is_an_error(
 def test_a_given_policy_is_taken_as_it_is(tmp_path: Path, signer: SigningKey) -> None:
     """Byte for byte, so that its digest is the one that decision lines show."""
     add_key(tmp_path / "p.json", signer.public, name="Ren\u00e9 \u2713")
-    (file,) = trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64)
+    (file,) = trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64, OBJECTS)
     assert file.text.encode() == (tmp_path / "p.json").read_bytes()
     other = replace(config(tmp_path, 'policy = "p.json"\nthreshold = 2'))
     with pytest.raises(ConfigError, match="stands alone"):
-        trust_files(other, signer.public, AMD64)
+        trust_files(other, signer.public, AMD64, OBJECTS)
+    revoke_key(tmp_path / "p.json", signer.key_id)
+    with pytest.raises(ConfigError, match="is revoked: the image would refuse its own objects"):
+        trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64, OBJECTS)
     (tmp_path / "p.json").write_bytes((tmp_path / "p.json").read_bytes().rstrip())
     with pytest.raises(ConfigError, match="line feeds"):
-        trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64)
+        trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64, OBJECTS)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_damaged_state_is_an_error(name: str, tmp_path: Path) -> None:
     assert (tmp_path / STATE_NAME).read_text() == BAD[name]
 
 
+def test_a_state_that_grew_too_large_is_not_written(tmp_path: Path) -> None:
+    """What could not be read again is not written."""
+    remember(tmp_path, "a", "x", 1)
+    before = (tmp_path / STATE_NAME).read_bytes()
+    with open_state(tmp_path) as state:
+        for number in range(9000):
+            state.raise_version("a", f"{number:0128}", 1)
+        with pytest.raises(FileAccessError, match="would be larger"):
+            state.save()
+    assert (tmp_path / STATE_NAME).read_bytes() == before
+
+
 def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     """A state that begins anew at each start would remember nothing."""
     with pytest.raises(FileAccessError, match="no such file"):
