@@ -63,6 +63,7 @@ class Btf:
                 raise ObjectFormatError("BTF of an unknown version")
             self._types = data[header + type_at : header + type_at + type_size]
             self._names = data[header + names_at : header + names_at + names_size]
+            self._heads = [(0, 0, 0, 0)]
             self._offsets = [0, *self._index()]
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
@@ -73,8 +74,7 @@ class Btf:
 
         Raises: ObjectFormatError.
         """
-        for number in range(1, len(self._offsets)):
-            name, kind, vlen, _ = self._head(number)
+        for number, (name, kind, vlen, _) in enumerate(self._heads):
             if kind == _DATASEC and self._name(name) == section:
                 return tuple(self._variable(entry[0]) for entry in self._entries(number, vlen))
         return ()
@@ -140,22 +140,20 @@ class Btf:
 
     def _index(self) -> Iterator[int]:
         at, end = 0, len(self._types)
-        unpack = struct.Struct(f"{self._order}II").unpack_from
+        unpack = struct.Struct(f"{self._order}III").unpack_from
         while at < end:
             yield at
-            info = unpack(self._types, at)[1]
-            fixed, each = _EXTRA.get(info >> 24 & 0x1F, (0, 0))
-            at += 12 + fixed + each * (info & 0xFFFF)
+            name, info, value = unpack(self._types, at)
+            kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+            self._heads.append((name, kind, vlen, value))
+            fixed, each = _EXTRA.get(kind, (0, 0))
+            at += 12 + fixed + each * vlen
 
     def _head(self, number: int) -> tuple[int, int, int, int]:
         """Return name offset, kind, vlen and the size or type of type *number*."""
-        if not 0 < number < len(self._offsets):
+        if not 0 < number < len(self._heads):
             raise ObjectFormatError("BTF: no such type")
-        try:
-            name, info, value = struct.unpack_from(f"{self._order}III", self._types, self._offsets[number])
-        except struct.error as error:
-            raise ObjectFormatError("damaged BTF") from error
-        return name, info >> 24 & 0x1F, info & 0xFFFF, value
+        return self._heads[number]
 
     def _resolve(self, number: int) -> int:
         for _ in range(_MAX_CHAIN):

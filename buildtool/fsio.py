@@ -29,9 +29,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise FileAccessError(f"{path}: not a regular file")
-            return file.read(limit + 1)
+            # Asked for the limit, Python would make a buffer of that size first; files in /proc have size 0.
+            data = file.read(min(status.st_size, limit) + 1)
+            return data if len(data) <= status.st_size else data + file.read(limit + 1 - len(data))
     except OSError as error:
         raise FileAccessError(f"{path}: cannot read: {_reason(error)}") from error
 

@@ -194,9 +194,9 @@ def _check_strings(value: Any, *, depth: int, escapes: bool) -> None:
         return
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    for item in value:
-        if isinstance(value, dict):
-            _check_strings(item, depth=depth, escapes=escapes)
-            _check_strings(value[item], depth=depth + 1, escapes=escapes)
-        else:
+    if escapes and isinstance(value, dict):
+        for name in value:
+            _check_strings(name, depth=depth, escapes=escapes)
+    for item in value.values() if isinstance(value, dict) else value:
+        if escapes or isinstance(item, (dict, list)):
             _check_strings(item, depth=depth + 1, escapes=escapes)
