@@ -35,6 +35,9 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 	json_error_t error;
 
 	*root = NULL;
+	/* No JSON has a zero byte, but jansson drops one that follows a number or a literal. */
+	if (memchr(data, 0, size))
+		return fault__set(fault, -EINVAL, "JSON with a zero byte");
 	if (!depth_is_bounded(data, size))
 		return fault__set(fault, -EINVAL, "JSON nested more than %d deep", JSON_MAX_DEPTH);
 	*root = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, &error);

@@ -123,6 +123,10 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-not-json": {"policy.json": "policy"},
     "policy-array": {"policy.json": "[]"},
     "policy-bom": {"policy.json": "\ufeff" + policy(A)["policy.json"]},
+    "policy-zero-after-number": {"policy.json": policy(A)["policy.json"].replace(":1}", ":1\0}")},
+    "policy-zero-after-literal": {
+        "policy.json": policy(policy_key(ALICE, revoked=False))["policy.json"].replace("false", "false\0")
+    },
     "policy-version-2": {
         "policy.json": policy(A)["policy.json"].replace('"policyVersion":1', '"policyVersion":2')
     },
