@@ -27,7 +27,7 @@ from buildtool.keys import (
 from buildtool.model import BuiltImage
 from buildtool.platforms import PLATFORMS, Platform, find_platform
 from buildtool.process import PASSPHRASE_VARIABLE, Runner
-from buildtool.project import OBJECT_SUFFIX, find_sources
+from buildtool.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.signers.environment import read_variable
 from buildtool.signers.resolve import find_signer
 from buildtool.signers.signer import Signer, SignerContext
@@ -173,12 +173,14 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
     from buildtool.render import RenderRequest, render_dockerfile, source_directories
 
     public = key.load_public()
+    sources = find_sources(config)
+    objects = name_objects(sources).values()
     request = RenderRequest(
         config=config,
         platforms=platforms,
-        sources=find_sources(config),
+        sources=sources,
         key_id=public.key_id,
-        trust=trust_files(config, public, [platform.oci for platform in platforms]),
+        trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
     )
     if key.path is not None:
         _check_key_outside(key.path, config.root, source_directories(request))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The image's trust store, made of `[trust]` in buildtool.toml: keys, and a policy when there is any rule.
+The image's trust store: a policy made of `[trust]` in buildtool.toml and of what the image holds.
 
 The same configuration gives the same bytes.
 """
@@ -20,21 +20,32 @@ from buildtool.trust import POLICY_NAME, TrustStore, load_policy, read_policy, r
 from buildtool.trustedit import format_policy, policy_entry
 
 
-def trust_files(config: Config, signer: PublicKey, platforms: Iterable[str]) -> tuple[EmbeddedFile, ...]:
+def trust_files(
+    config: Config, signer: PublicKey, platforms: Iterable[str], objects: Iterable[str]
+) -> tuple[EmbeddedFile, ...]:
     """
     Return the files of the image's trust store, which must accept what *signer* signs for *platforms*.
+
+    *objects* are the names of the image's own objects: nothing older than
+    them is taken, and nothing of another project.
 
     Raises: ConfigError.
     """
     if config.trust.policy is not None:
         return _given_policy(config, signer, platforms)
-    keys = _load_keys(config.trust, signer)
-    if not _has_rules(config.trust):
-        _check_keys(keys, signer)
-        return _key_files(keys)
-    data = compile_policy(config.trust, signer)
+    data = compile_policy(_bind(config, objects), signer)
     _check_accepts(config, read_policy(data), signer, platforms)
     return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("ascii")),)
+
+
+def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
+    """Add what makes replay useless: a key alone would accept whatever it ever signed, for any project."""
+    own = dict.fromkeys(objects, config.project.version)
+    return replace(
+        config.trust,
+        project=config.trust.project or config.project.name,
+        minimum_versions=own | dict(config.trust.minimum_versions),
+    )
 
 
 def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
@@ -64,10 +75,6 @@ def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
     return format_policy({name: value for name, value in rules.items() if value is not None})
 
 
-def _has_rules(trust: TrustConfig) -> bool:
-    return replace(trust, keys=()) != TrustConfig()
-
-
 def _in_order(values: Iterable[Any] | None) -> list[Any] | None:
     return None if values is None else sorted(set(values))
 
@@ -76,13 +83,6 @@ def _load_keys(trust: TrustConfig, signer: PublicKey) -> list[PublicKey]:
     """Return the configured keys, else *signer*, called by its id: its name depends on where it is kept."""
     keys = [load_public_key(path) for path in trust.keys] or [replace(signer, name=signer.key_id[:16])]
     return sorted(keys, key=lambda key: key.key_id)
-
-
-def _key_files(keys: Iterable[PublicKey]) -> tuple[EmbeddedFile, ...]:
-    # Named by key id: a name that people chose would differ between a .pem, a .pub and the environment.
-    return tuple(
-        EmbeddedFile(directory="", name=f"{key.key_id[:16]}.pub", text=key.pem.decode()) for key in keys
-    )
 
 
 def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -> tuple[EmbeddedFile, ...]:
@@ -96,16 +96,6 @@ def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -
         raise ConfigError(f"{path}: its lines must end in line feeds", hint=hint)
     _check_accepts(config, trust, signer, platforms)
     return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("utf-8")),)
-
-
-def _check_keys(keys: Iterable[PublicKey], signer: PublicKey) -> None:
-    ids = [key.key_id for key in keys]
-    if signer.key_id not in ids:
-        raise _refuses_own(
-            f"trust.keys lacks the signing key {signer.key_id}", "add its .pub file to trust.keys"
-        )
-    if len(set(ids)) != len(ids):
-        raise ConfigError("trust.keys has a key twice")
 
 
 def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platforms: Iterable[str]) -> None:
