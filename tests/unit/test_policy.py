@@ -98,8 +98,9 @@ def test_every_rule(tmp_path: Path, signer: SigningKey) -> None:
 def test_one_rule_makes_a_policy(tmp_path: Path, signer: SigningKey, rule: str) -> None:
     """No rule is lost because it stands alone; the key is then the signer's."""
     policy = compiled(tmp_path, rule, signer)
-    first, *rest = rule.split(" = ")[0].split("-")
-    member = {"minimumVersions": "objects"}.get(name := first + "".join(map(str.title, rest)), name)
+    first, *rest = rule.partition(" = ")[0].split("-")
+    name = first + "".join(map(str.title, rest))
+    member = "objects" if name == "minimumVersions" else name
     assert set(policy) == {"keys", "objects", "policyVersion", "project", "threshold", member}
     assert policy["keys"][0]["name"] == signer.key_id[:16]
 
