@@ -260,7 +260,7 @@ def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
     ):
         config = project(tmp_path, trust=trust)
         key = pipeline.find_key(tmp_path / "a.pem", config, {})
-        with pytest.raises(ConfigError, match="its own objects|signs with one key|there twice"):
+        with pytest.raises(ConfigError, match=r"its own objects|signs with one key|there twice"):
             pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
 
 
