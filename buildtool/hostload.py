@@ -18,7 +18,7 @@ from buildtool.errors import BuildtoolError, FileAccessError, ToolFailedError, T
 from buildtool.fsio import make_directory, read_bounded, write_atomic
 from buildtool.model import KeyId
 from buildtool.platforms import Platform, host_platform
-from buildtool.process import Runner
+from buildtool.process import SECRET_VARIABLES, Runner
 from buildtool.resources import resource_path
 from buildtool.toolchain import find_toolchain
 
@@ -53,7 +53,9 @@ def load_on_host(
     argv = loader_argv(loader, request)
     log.debug("run: %s", argv)
     try:
-        os.execv(loader, argv)  # noqa: S606 - an argument list, no shell
+        # The workload may need a private key of its own, but never ours.
+        ours_left_out = {name: text for name, text in environ.items() if name not in SECRET_VARIABLES}
+        os.execve(loader, argv, ours_left_out)  # noqa: S606 - an argument list, no shell
     except OSError as error:
         raise ToolFailedError(f"{loader}: cannot start: {(error.strerror or str(error)).lower()}") from error
 

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
 # What only we use. A child that needs one of them gets it by name, in its *env*.
+KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+SECRET_VARIABLES = (KEY_VARIABLE, PASSPHRASE_VARIABLE)
 _PRIVATE_KEY = "PRIVATE KEY-----"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -104,7 +106,7 @@ def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name != PASSPHRASE_VARIABLE and _PRIVATE_KEY not in value
+        if name not in SECRET_VARIABLES and _PRIVATE_KEY not in value
     }
 
 

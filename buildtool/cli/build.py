@@ -25,7 +25,7 @@ from buildtool.validate import parse_signer
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Another buildx builder.")
 @click.option("--no-cache", is_flag=True, help="Run every stage again.")
-@click.option("--key", callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP)
+@click.option("--key", type=click.Path(), callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP)
 @click.option(
     "--sign-on", type=click.Choice(["builder", "host"]), help="On the host: no builder sees the key."
 )

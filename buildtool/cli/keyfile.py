@@ -15,12 +15,11 @@ import click
 from buildtool.cli.options import checked
 from buildtool.errors import ConfigError, SigningKeyError, UsageError
 from buildtool.fsio import read_bounded
-from buildtool.process import PASSPHRASE_VARIABLE
+from buildtool.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from buildtool.signers.resolve import find_signer
 from buildtool.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
 from buildtool.validate import parse_signer
 
-KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 MAX_PASSPHRASE_BYTES = 1024
 KEY_HELP = (
     "Signing key: a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM. "
@@ -30,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 
 _OPTIONS = (
-    click.option("--key", callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP),
+    click.option("--key", type=click.Path(), callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP),
     click.option("--public", type=_PATH, help="Public key, for a signer that cannot tell it."),
     click.option("--passphrase-file", type=_PATH, help="File with the key's passphrase or the token's PIN."),
     click.option("--passphrase-fd", type=click.IntRange(0, 1023), help="The same from a file descriptor."),

@@ -117,3 +117,15 @@ def test_no_compiler_and_no_engine(
         "buildtool: error: docker: not found\nbuildtool: hint: the loader is made by clang"
     )
     assert not list((project / "cache").rglob("loader-*"))
+
+
+def test_the_workload_gets_its_secrets_but_not_ours(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private key in a variable may be the workload's own; the signing key is not."""
+    (project / "loader").write_text("#!/bin/sh\nenv\n", encoding="utf-8")
+    monkeypatch.setenv("BUILDTOOL_SIGNING_KEY", "signing-secret")
+    monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "signing-secret")
+    monkeypatch.setenv("TLS_KEY", "-----BEGIN PRIVATE KEY-----")
+    done = _load("x.bpf.o", "--", "/bin/agent")
+    assert done.returncode == 0
+    assert "signing-secret" not in done.stdout
+    assert "TLS_KEY=-----BEGIN PRIVATE KEY-----" in done.stdout
