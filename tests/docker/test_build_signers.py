@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +50,33 @@ def test_a_builder_cannot_use_it(project: Project) -> None:
     done = project.run("build", "--arch", "amd64", "--key", write_signer(project))
     assert done.code == 2
     assert "signs on this machine only" in done.stderr
+
+
+def test_images_of_a_rotation_under_a_policy_of_the_host(project: Project) -> None:
+    """In the overlap old and new image run; when the old key is revoked, only the new one does."""
+    old, new = TAG, TAG.replace(":1", ":2")
+    assert project.run("keygen", "new").code == 0
+    old_id = project.build("--arch", "amd64", "--tag", old)["keyId"]
+    project.build("--arch", "amd64", "--tag", new, "--key", "keys/new.pem")
+    policy = project.root / "host"
+    policy.mkdir()
+
+    def run(image: str) -> tuple[int, str]:
+        mount = f"type=bind,src={policy},dst=/etc/buildtool/trust.host,readonly"
+        argv = ["docker", "run", "--rm", "--network", "none", "--mount", mount, image, "--verify-only"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        reasons = {json.loads(line).get("reason") for line in done.stderr.splitlines() if line[:1] == "{"}
+        return done.returncode, " ".join(sorted(reasons - {None}))
+
+    def trust(*arguments: str) -> None:
+        done = project.run("trust", *arguments, "--policy", policy / "policy.json")
+        assert done.code == 0, done.stderr
+
+    trust("add", "keys/dev.pub")
+    assert (run(old), run(new)) == ((0, ""), (3, "unknown-key"))
+    trust("add", "keys/new.pub")
+    assert (run(old), run(new)) == ((0, ""), (0, ""))
+    trust("revoke", old_id)
+    assert (run(old), run(new)) == ((3, "revoked"), (0, ""))
+    trust("remove", old_id)
+    assert (run(old), run(new)) == ((3, "unknown-key"), (0, ""))
