@@ -7,7 +7,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from buildtool.keys import (
 )
 from buildtool.model import BuiltImage
 from buildtool.platforms import PLATFORMS, Platform, find_platform
-from buildtool.process import PASSPHRASE_VARIABLE, Runner
+from buildtool.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.signers.environment import read_variable
 from buildtool.signers.resolve import find_signer
@@ -34,7 +33,6 @@ from buildtool.signers.signer import Signer, SignerContext
 from buildtool.sourcedate import source_date
 from buildtool.validate import check_tag
 
-KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 # Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
 IMAGE_ARCHITECTURES = ("amd64", "arm64")
 
@@ -210,38 +208,41 @@ def build(
         raise UsageError(
             f"{key.signer.public.name} signs on this machine only", hint="--sign-on host, or build.sign-on"
         )
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        images = pool.submit(_choose_images, config, options, environ, runner)
 
-        @cache
-        def dockerfile() -> str:
-            return make_dockerfile(replace(config, images=images.result()), options.platforms, key)
+    # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
+    @cache
+    def images() -> ImagesConfig:
+        return _choose_images(config, options, environ, runner)
 
-        request = ImageRequest(
-            dockerfile=dockerfile,
-            root=config.root,
-            platforms=options.platforms,
-            epoch=source_date(environ, config.root, runner),
-            tag=tag,
-            push=options.push,
-            output=options.output,
-            force=options.force,
-            builder=options.builder,
-            no_cache=options.no_cache,
-            secrets=key.secrets,
-            environment=key.environment,
-        )
-        try:
-            if options.sign_on == "host":
-                built = _build_signed_on_host(config, request, key.load_signer(), runner)
-            else:
-                built = build_image(request, runner=runner)
-        except EngineError as error:
-            if error.hint is None:
-                explain_base(request, images.result().base, runner=runner)
-            if error.hint is None and images.result().builder == DEFAULT_BUILDER:
-                error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
-            raise
+    @cache
+    def dockerfile() -> str:
+        return make_dockerfile(replace(config, images=images()), options.platforms, key)
+
+    request = ImageRequest(
+        dockerfile=dockerfile,
+        root=config.root,
+        platforms=options.platforms,
+        epoch=source_date(environ, config.root, runner),
+        tag=tag,
+        push=options.push,
+        output=options.output,
+        force=options.force,
+        builder=options.builder,
+        no_cache=options.no_cache,
+        secrets=key.secrets,
+        environment=key.environment,
+    )
+    try:
+        if options.sign_on == "host":
+            built = _build_signed_on_host(config, request, key.load_signer(), runner)
+        else:
+            built = build_image(request, runner=runner)
+    except EngineError as error:
+        if error.hint is None:
+            explain_base(request, images().base, runner=runner)
+        if error.hint is None and images().builder == DEFAULT_BUILDER:
+            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+        raise
     return replace(built, key_id=key.load_public().key_id)
 
 
