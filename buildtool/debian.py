@@ -48,7 +48,6 @@ BUILDER_PACKAGES = (
     "python3-minimal",
     "python3-click",
     "python3-cryptography",
-    "python3-pyelftools",
 )
 BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
 BASE_PACKAGES_PER_ARCH = ("base-files",)
@@ -73,7 +72,7 @@ UNUSED = (
 # archive step clamps times and a checked file would then be compiled again at every start.
 PRECOMPILE = """\
 import concurrent.futures, hashlib, json, py_compile, subprocess, sys, tempfile, tomllib
-import click, elftools.elf.elffile
+import click
 import cryptography.hazmat.primitives.asymmetric.ed25519, cryptography.hazmat.primitives.serialization
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
 for module in list(sys.modules.values()):

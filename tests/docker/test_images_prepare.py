@@ -42,7 +42,7 @@ ARG TARGETARCH
 RUN --network=none ["/bin/sh", "-c", "echo 'int main(void) { return 7; }' > m.c && \
 case $TARGETARCH in amd64) t=x86_64;; arm64) t=aarch64;; esac && \
 clang --target=$t-linux-gnu -fuse-ld=lld -static -o /m m.c && llvm-strip /m && \
-python3 -c 'import click, cryptography, elftools'"]
+python3 -c 'import click, cryptography'"]
 FROM --platform=$BUILDPLATFORM buildtool.local/builder:trixie AS tini
 ARG TARGETARCH
 RUN --network=none cp /usr/lib/buildtool/tini/$TARGETARCH/tini-static /tini

@@ -265,7 +265,7 @@ def test_embedded_modules_stay_few() -> None:
 
 
 def test_embedded_modules_compile_and_sign_alone(tmp_path: Path, clang: Path) -> None:
-    """In a directory with nothing but them, with click, cryptography and pyelftools, both commands work."""
+    """In a directory with nothing but them, with click and cryptography, both commands work."""
     for file in python_sources():
         (tmp_path / file.directory).mkdir(parents=True, exist_ok=True)
         (tmp_path / file.directory / file.name).write_text(file.text)
