@@ -374,6 +374,7 @@ def main() -> int:
     missing: dict[str, str] = {}
     os.environ.pop("BUILDTOOL_CONFIG", None)
     with tempfile.TemporaryDirectory(prefix="buildtool-bench-") as work:
+        run(BUILDTOOL, "images", "prepare")  # at once when the engine has them
         for name in wanted:
             print(f"bench: {name} ...", file=sys.stderr, flush=True)
             try:
