@@ -287,5 +287,9 @@ int main(int argc, char **argv)
 	if (options.version)
 		return printf("verify-and-load %s (%s, libbpf %s)\n", LOADER_VERSION, PLATFORM,
 			      load__library_version()) < 0;
+	if (options.command != COMMAND_RUN) {
+		fault__usage(&fault, "%s: this loader keeps nothing that outlives it", argv[1]);
+		return fail(&fault);
+	}
 	return run(&options);
 }

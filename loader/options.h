@@ -9,16 +9,28 @@
 #define DEFAULT_TRUST_HOST "/etc/buildtool/trust.host"
 #define DEFAULT_STATE	   "/var/lib/buildtool/state"
 
+/* The first word of the command line; COMMAND_RUN when it is an option. */
+enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_STATUS, COMMAND_DETACH, COMMAND_ROLLBACK };
+
 struct options {
+	enum command command;
 	const char *objects;
 	const char *trust; /* NULL: the defaults */
 	const char *state; /* NULL: the default, if it is there */
 	struct attach_option attach[LOAD_MAX_OPTIONS];
 	size_t attach_count;
-	bool verify_only, help, version, human;
+	const char *attach_file;
+	const char *pin_root;
+	const char *share;
+	const char *health_command; /* an absolute path, and arguments split at blanks */
+	const char *metrics_file;
 	const char *platform; /* NULL: this machine's */
 	int64_t now;	      /* -1: the clock's */
-	char **workload;      /* NULL or argv, ending in NULL */
+	int wait_interface;   /* seconds; 0: don't wait */
+	int health_wait;      /* seconds */
+	bool verify_only, help, version, human, json;
+	bool replace, reload, no_map_fds, seccomp;
+	char **workload; /* NULL or argv, ending in NULL */
 };
 
 /* Parse the command line, whose strings are cut in place. Returns 0 or -EINVAL. */
