@@ -21,7 +21,7 @@ from buildtool.resources import package_directory, resource_path
 MAX_SOURCE_BYTES = 1024 * 1024
 # cli.main imports commands by name, which no import statement shows.
 ROOTS = ("buildtool.__main__", "buildtool.cli.compile", "buildtool.cli.sign")
-LOADER_SUFFIXES = (".c", ".h")
+LOADER_SUFFIXES = (".c", ".h", ".ld")
 # Ten times faster than a parser, at each build; a test compares it with one.
 _IMPORT = re.compile(
     r"^[ ]*(?:from (buildtool(?:\.\w+)*) import (\([^)]*\)|.*)|import (buildtool(?:\.\w+)*))", re.MULTILINE
@@ -64,7 +64,7 @@ def python_sources() -> tuple[EmbeddedFile, ...]:
 @lru_cache(maxsize=1)
 def loader_sources() -> tuple[EmbeddedFile, ...]:
     """
-    Return the loader's C files, headers and flags, sorted by name.
+    Return the loader's C files, headers, linker script and flags, sorted by name.
 
     Raises: FileAccessError.
     """

@@ -168,7 +168,8 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
 
 def _link_argv(platform: Platform) -> list[str]:
     files = [f"/loader/{file.name}" for file in loader_sources() if file.name.endswith(".c")]
-    return ["clang", f"--target={platform.triple}", *files, "@/loader/flags.txt", "-o", "/verify-and-load"]
+    flags = ["-L/loader", "@/loader/flags.txt"]  # the linker looks for its script where it looks for libraries
+    return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
 
 
 def _apt_install(platforms: Iterable[Platform]) -> list[str]:
