@@ -224,7 +224,7 @@ static int attach_all(struct load *load, struct fault *fault)
 }
 
 int load__start(struct load **out, const struct load_input *inputs, size_t count,
-		const struct attach_option *options, size_t option_count, struct fault *fault)
+		const struct load_options *options, struct fault *fault)
 {
 	struct load *load = calloc(1, sizeof(*load));
 	int err = 0;
@@ -239,7 +239,7 @@ int load__start(struct load **out, const struct load_input *inputs, size_t count
 		err = open_object(load, i, fault);
 	}
 	if (!err)
-		err = plan(load, options, option_count, fault);
+		err = plan(load, options->attach, options->attach_count, fault);
 	for (size_t i = 0; !err && i < count; i++)
 		err = load_object(load, i, fault);
 	if (!err)
@@ -249,6 +249,50 @@ int load__start(struct load **out, const struct load_input *inputs, size_t count
 	else
 		*out = load;
 	return err;
+}
+
+int load__update(struct load **load, const struct load_input *inputs, size_t count,
+		 const struct load_options *options, struct fault *fault)
+{
+	(void)load;
+	(void)inputs;
+	(void)count;
+	(void)options;
+	return fault__set(fault, -EOPNOTSUPP, "this loader cannot update in place yet");
+}
+
+bool load__next_map(const struct load *load, size_t *iterator, struct load_map *out)
+{
+	size_t skip = *iterator;
+	struct bpf_map *map;
+
+	for (size_t i = 0; i < load->count; i++) {
+		bpf_object__for_each_map(map, load->objects[i]) {
+			if (bpf_map__fd(map) < 0 || skip--)
+				continue;
+			++*iterator;
+			*out = (struct load_map){ .object = load->inputs[i].statement->name,
+						  .name = bpf_map__name(map),
+						  .fd = bpf_map__fd(map) };
+			return true;
+		}
+	}
+	return false;
+}
+
+struct load_counts load__count(const struct load *load)
+{
+	struct load_counts counts = { .objects = load->count, .attachments = load->attachment_count };
+	struct bpf_program *program;
+	struct load_map map;
+
+	while (load__next_map(load, &counts.maps, &map))
+		;
+	for (size_t i = 0; i < load->count; i++) {
+		bpf_object__for_each_program(program, load->objects[i])
+			counts.programs += bpf_program__fd(program) >= 0;
+	}
+	return counts;
 }
 
 int load__keep_over_exec(const struct load *load, struct fault *fault)

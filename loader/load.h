@@ -9,12 +9,15 @@
 #define LOAD_MAX_LINKS	 1024
 #define LOAD_MAX_OPTIONS 128
 
-/* One verified object, loaded from the bytes that were verified. All borrowed. */
+/* One verified object, loaded from the bytes that were verified. Borrowed for the call only. */
 struct load_input {
 	const char *name;
 	const uint8_t *data;
 	size_t size;
 	const struct statement *statement;
+	const uint8_t *digest, *policy; /* 32 bytes each */
+	const uint8_t *const *key_ids;	/* that counted */
+	size_t key_id_count;
 };
 
 /* --attach PROGRAM=TARGET or OBJECT:PROGRAM=TARGET */
@@ -24,6 +27,14 @@ struct attach_option {
 	char *target;
 };
 
+/* How to load and attach a set. */
+struct load_options {
+	const struct attach_option *attach;
+	size_t attach_count;
+	const char *health_command; /* NULL: none */
+	int health_wait;	    /* seconds that it may take */
+};
+
 struct load;
 
 /*
@@ -31,7 +42,31 @@ struct load;
  * stays loaded or attached, and the fault says whether the configuration is to blame.
  */
 int load__start(struct load **load, const struct load_input *inputs, size_t count,
-		const struct attach_option *options, size_t option_count, struct fault *fault);
+		const struct load_options *options, struct fault *fault);
+
+/*
+ * Put a newly verified set in the place of *@load: maps are carried over where their definitions
+ * match, links get their new program atomically where the kernel can do that. When it fails *@load
+ * is as it was, attached as before; else it is another one.
+ */
+int load__update(struct load **load, const struct load_input *inputs, size_t count,
+		 const struct load_options *options, struct fault *fault);
+
+/* A map of a loaded object; strings and descriptor belong to the load. */
+struct load_map {
+	const char *object; /* the signed name */
+	const char *name;
+	int fd;
+};
+
+/* Step through all maps: @iterator begins as 0. False after the last one. */
+bool load__next_map(const struct load *load, size_t *iterator, struct load_map *map);
+
+struct load_counts {
+	size_t objects, programs, maps, attachments;
+};
+
+struct load_counts load__count(const struct load *load);
 
 /* Let the links survive execve: they live as long as the workload does. */
 int load__keep_over_exec(const struct load *load, struct fault *fault);

@@ -173,10 +173,16 @@ static int run_workload(struct load *load, const char *path, char **argv)
 	return fail(&fault);
 }
 
-static int load_and_run(const struct options *o, const struct set *set, struct state *state,
-			const char *workload)
+static int load_and_run(const struct options *o, const struct set *set, const uint8_t *policy,
+			struct state *state, const char *workload)
 {
 	struct load_input inputs[LOAD_MAX_OBJECTS];
+	const struct load_options options = {
+		.attach = o->attach,
+		.attach_count = o->attach_count,
+		.health_command = o->health_command,
+		.health_wait = o->health_wait,
+	};
 	int64_t started = log__clock();
 	struct fault fault = { 0 };
 	struct load *load;
@@ -187,9 +193,13 @@ static int load_and_run(const struct options *o, const struct set *set, struct s
 			.data = set->items[i].data,
 			.size = set->items[i].size,
 			.statement = &set->items[i].verdict.statement,
+			.digest = set->items[i].verdict.digest,
+			.policy = policy,
+			.key_ids = set->items[i].verdict.key_ids,
+			.key_id_count = set->items[i].verdict.key_id_count,
 		};
 	}
-	if (load__start(&load, inputs, set->count, o->attach, o->attach_count, &fault))
+	if (load__start(&load, inputs, set->count, &options, &fault))
 		return fail(&fault);
 	if ((state && remember(state, set, &fault)) || privileges__drop(&fault)) {
 		load__stop(load);
@@ -223,7 +233,7 @@ static int verify_and_load(const struct options *o, const struct trust *trust, s
 	} else if (set.failed) {
 		code = EXIT_FAILED;
 	} else if (!o->verify_only) {
-		code = load_and_run(o, &set, state, workload);
+		code = load_and_run(o, &set, trust->digest, state, workload);
 	} else {
 		code = state && remember(state, &set, &fault) ? fail(&fault) : EXIT_DONE;
 	}

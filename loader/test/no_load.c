@@ -5,12 +5,11 @@
 #include <errno.h>
 
 int load__start(struct load **load, const struct load_input *inputs, size_t count,
-		const struct attach_option *options, size_t option_count, struct fault *fault)
+		const struct load_options *options, struct fault *fault)
 {
 	(void)inputs;
 	(void)count;
 	(void)options;
-	(void)option_count;
 	*load = NULL;
 	return fault__set(fault, -EOPNOTSUPP, "this build only verifies");
 }
