@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach.h"
 
+#include "targets.h"
+#include "trust.h"
+
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
+#include <linux/if_link.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-enum place {
-	PLACE_SECTION, /* libbpf knows it from the section's name */
-	PLACE_XDP,
-	PLACE_TCX,
-	PLACE_CGROUP,
-	PLACE_NOWHERE,
-};
-
-/* What a program type attaches to; types that are not here, by section name. */
+/* What a program type attaches to. Types that are not here are attached by the workload. */
 static const struct {
 	enum bpf_prog_type type;
-	enum place place;
+	enum attach_place place;
 } places[] = {
 	{ BPF_PROG_TYPE_XDP, PLACE_XDP },
 	{ BPF_PROG_TYPE_SCHED_CLS, PLACE_TCX },
@@ -35,70 +30,69 @@ static const struct {
 	{ BPF_PROG_TYPE_SYSCALL, PLACE_NOWHERE },
 };
 
-static enum place place_of(const struct bpf_program *program)
+static enum attach_place place_of(const struct bpf_program *program)
 {
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		if (places[i].type == bpf_program__type(program))
 			return places[i].place;
 	}
-	return PLACE_SECTION;
+	return PLACE_LIBBPF;
 }
 
-/* if_nametoindex() would bring a netlink client with it. */
-static int get_interface_index(const char *name)
+const char *attach__shown(const struct attach_point *point)
 {
-	struct ifreq request = { 0 };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
-
-	if (fd < 0 && errno == EAFNOSUPPORT)
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	memcpy(request.ifr_name, name, strlen(name));
-	if (ioctl(fd, SIOCGIFINDEX, &request))
-		err = -errno;
-	close(fd);
-	return err ? err : request.ifr_ifindex;
+	if (point->shown[0])
+		return point->shown;
+	return point->target ? point->target : point->section;
 }
 
-/* Split "eth0:egress"; an interface's name has no colon. */
-static int find_interface(const char *target, const char **direction, int *index, struct fault *fault)
+/* Make one point of each interface that "eth*:WORD" names; a name has no colon. */
+static int plan_interfaces(const struct attach_options *options, struct attach_point *points, size_t room,
+			   struct fault *fault)
 {
-	size_t n = strcspn(target, ":");
-	char name[IF_NAMESIZE] = "";
+	struct attach_point common = points[0];
+	size_t n = strcspn(common.target, ":");
+	struct interface found[64];
+	int count;
 
-	*direction = target[n] ? target + n + 1 : NULL;
-	if (!n || n >= sizeof(name))
-		return fault__usage(fault, "%.64s is not an interface name", target);
-	memcpy(name, target, n);
-	*index = get_interface_index(name);
-	if (*index < 0)
-		return fault__set(fault, *index, "interface %s: %s", name, strerror(-*index));
-	return 0;
+	if (room > sizeof(found) / sizeof(found[0]))
+		room = sizeof(found) / sizeof(found[0]);
+	count = targets__interfaces(common.target, n, options->deadline, found, room, fault);
+	for (int i = 0; i < count; i++) {
+		points[i] = common;
+		points[i].ifindex = found[i].index;
+		snprintf(points[i].shown, sizeof(points[i].shown), "%s%.16s", found[i].name,
+			 common.target + n);
+	}
+	return count;
 }
 
-static int check_xdp(const char *target, struct fault *fault)
+static int plan_xdp(const struct attach_options *options, struct attach_point *points, size_t room,
+		    struct fault *fault)
 {
-	const char *direction;
-	int index, err = find_interface(target, &direction, &index, fault);
+	const char *mode = strchr(points->target, ':');
 
-	if (!err && direction)
-		return fault__usage(fault, "%.64s: XDP has no direction", target);
-	return err;
+	if (mode && !strcmp(mode, ":driver"))
+		points->flags = XDP_FLAGS_DRV_MODE;
+	else if (mode && !strcmp(mode, ":generic"))
+		points->flags = XDP_FLAGS_SKB_MODE;
+	else if (mode)
+		return fault__usage(fault, "%.64s: XDP has no direction; its modes are :driver and :generic",
+				    points->target);
+	return plan_interfaces(options, points, room, fault);
 }
 
 /* The direction comes from the section's name (tcx/egress), or for plain tc from the target. */
-static int check_tcx(struct bpf_program *program, const char *target, struct fault *fault)
+static int plan_tcx(struct bpf_program *program, const struct attach_options *options,
+		    struct attach_point *points, size_t room, struct fault *fault)
 {
-	enum bpf_attach_type type = bpf_program__expected_attach_type(program), wanted = type;
-	const char *direction;
-	int index, err = find_interface(target, &direction, &index, fault);
+	enum bpf_attach_type type = points->attach_type, wanted = type;
+	const char *target = points->target, *direction = strchr(target, ':');
+	int err;
 
-	if (err)
-		return err;
-	if (direction && !strcmp(direction, "ingress"))
+	if (direction && !strcmp(direction, ":ingress"))
 		wanted = BPF_TCX_INGRESS;
-	else if (direction && !strcmp(direction, "egress"))
+	else if (direction && !strcmp(direction, ":egress"))
 		wanted = BPF_TCX_EGRESS;
 	else if (direction)
 		return fault__usage(fault, "%.64s: not :ingress or :egress", target);
@@ -107,105 +101,154 @@ static int check_tcx(struct bpf_program *program, const char *target, struct fau
 				    target);
 	if (type && type != wanted)
 		return fault__usage(fault, "%.64s: section %.64s attaches the other way", target,
-				    bpf_program__section_name(program));
+				    points->section);
 	err = bpf_program__set_expected_attach_type(program, wanted);
-	return err ? fault__set(fault, err, "%s", strerror(-err)) : 0;
+	if (err)
+		return fault__set(fault, err, "%s", strerror(-err));
+	points->attach_type = wanted;
+	return plan_interfaces(options, points, room, fault);
 }
 
-static int open_cgroup(const char *target, struct fault *fault)
-{
-	int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return fault__set(fault, -errno, "cgroup %.200s: %s", target, strerror(errno));
-	return fd;
-}
-
-static int check_cgroup(const char *target, struct fault *fault)
+static int plan_cgroup(const struct attach_point *point, struct fault *fault)
 {
 	int fd;
 
-	if (target[0] != '/')
-		return fault__usage(fault, "%.200s is not the path of a cgroup", target);
-	fd = open_cgroup(target, fault);
+	if (point->target[0] != '/')
+		return fault__usage(fault, "%.200s is not the path of a cgroup", point->target);
+	fd = targets__open_cgroup(point->target, fault);
 	if (fd < 0)
 		return fd;
 	close(fd);
-	return 0;
+	return 1;
 }
 
-bool attach__is_nowhere(const struct bpf_program *program, const char *target)
-{
-	return target ? !strcmp(target, ATTACH_NOWHERE) : place_of(program) == PLACE_NOWHERE;
-}
-
-int attach__check(struct bpf_program *program, const char *target, struct fault *fault)
+int attach__plan(struct bpf_object *object, struct bpf_program *program, const char *target,
+		 const struct attach_options *options, struct attach_point *points, size_t room,
+		 struct fault *fault)
 {
 	static const char *const wants[] = {
 		[PLACE_XDP] = "INTERFACE",
 		[PLACE_TCX] = "INTERFACE",
 		[PLACE_CGROUP] = "/PATH/OF/CGROUP",
 	};
-	enum place place = place_of(program);
-	const char *name = bpf_program__name(program);
+	enum attach_place place = place_of(program);
 
-	if (attach__is_nowhere(program, target))
+	(void)object;
+	if (target ? !strcmp(target, ATTACH_NOWHERE) : place == PLACE_NOWHERE)
 		return 0;
-	if (place == PLACE_SECTION || place == PLACE_NOWHERE)
+	if (!room)
+		return fault__usage(fault, "too many attachments");
+	points[0] = (struct attach_point){
+		.place = place,
+		.type = bpf_program__type(program),
+		.attach_type = bpf_program__expected_attach_type(program),
+		.section = bpf_program__section_name(program),
+		.target = target,
+	};
+	if (place == PLACE_LIBBPF || place == PLACE_NOWHERE)
 		return target ? fault__usage(fault, "%.200s: this type of program takes no target", target) :
-				0;
+				1;
 	if (!target)
-		return fault__usage(fault, "it needs a target: --attach %s=%s", name, wants[place]);
+		return fault__usage(fault, "it needs a target: --attach %s=%s", bpf_program__name(program),
+				    wants[place]);
 	if (place == PLACE_XDP)
-		return check_xdp(target, fault);
+		return plan_xdp(options, points, room, fault);
 	if (place == PLACE_TCX)
-		return check_tcx(program, target, fault);
-	return check_cgroup(target, fault);
+		return plan_tcx(program, options, points, room, fault);
+	return plan_cgroup(points, fault);
 }
 
-static struct bpf_link *attach_cgroup(struct bpf_program *program, const char *target, struct fault *fault)
+int attach__plan_map(struct bpf_map *map, const char *target, struct attach_point *point, struct fault *fault)
 {
-	int fd = open_cgroup(target, fault);
-	struct bpf_link *link;
+	(void)map;
+	(void)target;
+	(void)point;
+	(void)fault;
+	return 0;
+}
 
-	if (fd < 0) {
-		errno = -fd;
-		return NULL;
-	}
-	link = bpf_program__attach_cgroup(program, fd);
+bool attach__can_update(const struct attach_point *point)
+{
+	return point->place == PLACE_XDP || point->place == PLACE_TCX || point->place == PLACE_CGROUP;
+}
+
+bool attach__can_share(const struct attach_point *point)
+{
+	return point->place != PLACE_LIBBPF;
+}
+
+/* Returns the descriptor of the link or a negative errno. */
+static int attach_cgroup(int program_fd, const struct attach_point *point, struct fault *fault)
+{
+	int fd = targets__open_cgroup(point->target, fault), link;
+
+	if (fd < 0)
+		return fd;
+	link = bpf_link_create(program_fd, fd, point->attach_type, NULL);
 	close(fd);
 	return link;
 }
 
-int attach__program(struct bpf_program *program, const char *target, struct bpf_link **link,
+static int attach_by_libbpf(struct bpf_program *program, struct attachment_handle *handle)
+{
+	if (!program)
+		return -EOPNOTSUPP;
+	errno = 0;
+	handle->owner = bpf_program__attach(program);
+	if (!handle->owner)
+		return errno ? -errno : -EIO;
+	return bpf_link__fd(handle->owner);
+}
+
+static int attach_at(struct bpf_program *program, int program_fd, struct attachment_handle *handle,
+		     struct fault *fault)
+{
+	const struct attach_point *point = &handle->point;
+	LIBBPF_OPTS(bpf_link_create_opts, xdp, .flags = point->flags);
+
+	switch (point->place) {
+	case PLACE_XDP:
+		return bpf_link_create(program_fd, point->ifindex, BPF_XDP, &xdp);
+	case PLACE_TCX:
+		return bpf_link_create(program_fd, point->ifindex, point->attach_type, NULL);
+	case PLACE_CGROUP:
+		return attach_cgroup(program_fd, point, fault);
+	default:
+		return attach_by_libbpf(program, handle);
+	}
+}
+
+int attach__program(struct bpf_program *program, int program_fd, const struct attach_point *point,
+		    const struct attach_options *options, struct attachment_handle *handle,
 		    struct fault *fault)
 {
-	enum place place = place_of(program);
-	const char *direction;
-	int index = 0, err;
+	int fd;
 
-	if (place == PLACE_XDP || place == PLACE_TCX) {
-		err = find_interface(target, &direction, &index, fault);
-		if (err)
-			return err;
-	}
-	errno = 0;
-	if (place == PLACE_XDP)
-		*link = bpf_program__attach_xdp(program, index);
-	else if (place == PLACE_TCX)
-		*link = bpf_program__attach_tcx(program, index, NULL);
-	else if (place == PLACE_CGROUP)
-		*link = attach_cgroup(program, target, fault);
-	else
-		*link = bpf_program__attach(program);
-	if (*link)
+	(void)options;
+	*handle = (struct attachment_handle){ .point = *point };
+	fault->text[0] = 0;
+	fd = attach_at(program, program_fd, handle, fault);
+	if (fd >= 0) {
+		handle->fd = fd;
+		handle->is_link = true;
 		return 0;
-	err = errno ? -errno : -EIO;
-	if (err == -EOPNOTSUPP && place == PLACE_SECTION)
+	}
+	*handle = (struct attachment_handle){ 0 };
+	if (fault->text[0])
+		return fd;
+	if (fd == -EOPNOTSUPP && point->place == PLACE_LIBBPF)
 		return fault__usage(fault,
-				    "section %.64s doesn't say where to attach it; --attach %s=none "
-				    "loads it only",
-				    bpf_program__section_name(program), bpf_program__name(program));
-	return fault__set(fault, err, "cannot attach: %s%s", strerror(-err),
-			  err == -EBUSY || err == -EEXIST ? " (another program is there)" : "");
+				    "section %.64s doesn't say where to attach it; target none loads it only",
+				    point->section);
+	return fault__set(fault, fd, "cannot attach: %s%s", strerror(-fd),
+			  fd == -EBUSY || fd == -EEXIST ? " (another program is there)" : "");
+}
+
+void attach__detach(struct attachment_handle *handle)
+{
+	if (handle->owner)
+		bpf_link__destroy(handle->owner);
+	else if (handle->fd)
+		close(handle->fd);
+	*handle = (struct attachment_handle){ 0 };
 }

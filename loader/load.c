@@ -16,8 +16,8 @@
 struct attachment {
 	const struct load_input *input;
 	struct bpf_program *program;
-	const char *target; /* NULL: by section name */
-	struct bpf_link *link;
+	struct attach_point point;
+	struct attachment_handle handle;
 };
 
 struct load {
@@ -111,21 +111,21 @@ static int check_option(const struct load *load, const struct attach_option *opt
 static int plan_target(struct load *load, const struct load_input *input, struct bpf_program *program,
 		       const char *target, struct fault *fault)
 {
+	static struct attach_point points[LOAD_MAX_LINKS];
+	const struct attach_options allowed = { 0 };
 	struct fault inner = { 0 };
-	int err = attach__check(program, target, &inner);
+	int n = attach__plan(load->objects[input - load->inputs], program, target, &allowed, points,
+			     LOAD_MAX_LINKS - load->attachment_count, &inner);
 
-	if (err) {
-		fault__set(fault, err, "%.128s: program %.64s: %s", input->name, bpf_program__name(program),
+	if (n < 0) {
+		fault__set(fault, n, "%.128s: program %.64s: %s", input->name, bpf_program__name(program),
 			   inner.text);
 		fault->usage = inner.usage;
-		return err;
+		return n;
 	}
-	if (attach__is_nowhere(program, target))
-		return 0;
-	if (load->attachment_count == LOAD_MAX_LINKS)
-		return fault__usage(fault, "more than %d attachments", LOAD_MAX_LINKS);
-	load->attachments[load->attachment_count++] =
-		(struct attachment){ .input = input, .program = program, .target = target };
+	for (int i = 0; i < n; i++)
+		load->attachments[load->attachment_count++] =
+			(struct attachment){ .input = input, .program = program, .point = points[i] };
 	return 0;
 }
 
@@ -204,7 +204,9 @@ static int attach_all(struct load *load, struct fault *fault)
 		struct attachment *a = &load->attachments[i];
 		int64_t started = log__clock();
 		struct fault inner = { 0 };
-		int err = attach__program(a->program, a->target, &a->link, &inner);
+		const struct attach_options allowed = { 0 };
+		int err = attach__program(a->program, bpf_program__fd(a->program), &a->point, &allowed,
+					  &a->handle, &inner);
 
 		if (err) {
 			fault__set(fault, err, "%.128s: program %.64s: %s", a->input->name,
@@ -216,7 +218,7 @@ static int attach_all(struct load *load, struct fault *fault)
 			.event = "attach",
 			.object = a->input->name,
 			.program = bpf_program__name(a->program),
-			.target = a->target ? a->target : bpf_program__section_name(a->program),
+			.target = attach__shown(&a->point),
 			.started = started,
 		});
 	}
@@ -298,7 +300,7 @@ struct load_counts load__count(const struct load *load)
 int load__keep_over_exec(const struct load *load, struct fault *fault)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
-		if (fcntl(bpf_link__fd(load->attachments[i].link), F_SETFD, 0))
+		if (fcntl(load->attachments[i].handle.fd, F_SETFD, 0))
 			return fault__set(fault, -errno, "cannot keep a link: %s", strerror(errno));
 	}
 	return 0;
@@ -311,14 +313,14 @@ void load__stop(struct load *load)
 	for (size_t i = load->attachment_count; i-- > 0;) {
 		struct attachment *a = &load->attachments[i];
 
-		if (!a->link)
+		if (!a->handle.fd)
 			continue;
-		bpf_link__destroy(a->link);
+		attach__detach(&a->handle);
 		log__write(&(struct log_line){
 			.event = "detach",
 			.object = a->input->name,
 			.program = bpf_program__name(a->program),
-			.target = a->target ? a->target : bpf_program__section_name(a->program),
+			.target = attach__shown(&a->point),
 		});
 	}
 	for (size_t i = 0; i < load->count; i++)

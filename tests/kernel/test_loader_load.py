@@ -261,7 +261,7 @@ def check_not_attached(result: Result, code: int, *words: str) -> None:
         ("cgroup", ["{p}_cg=/nonexistent/cgroup"], 1, ["No such file or directory"]),
         ("cgroup", ["{p}_cg=/tmp"], 1, ["cannot attach"]),
         ("raw_tp", ["{p}_raw=lo"], 2, ["takes no target"]),
-        ("nowhere", [], 2, ["doesn't say where", "--attach {p}_tp=none"]),
+        ("nowhere", [], 2, ["doesn't say where", "target none"]),
         ("refused", [], 1, ["cannot load", "R1 invalid mem access 'scalar'"]),
     ],
 )
