@@ -40,10 +40,16 @@ class CompileOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileResult:
-    """The *objects* of a run and the *warnings* that clang had, as it wrote them."""
+    """
+    The *objects* of a run and the *warnings* that clang had, as it wrote them.
+
+    *inputs* are the files that each object was made from, headers of the
+    system among them, as clang names them from the root.
+    """
 
     objects: tuple[CompiledObject, ...]
     warnings: str
+    inputs: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +101,10 @@ def compile_sources(
         ]
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
-        objects = [_describe(toolchain, job, options) for job in jobs]
+        inputs = [_read_inputs(job) for job in jobs]
+        objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
         _publish(jobs, objects)
-    return CompileResult(objects=tuple(objects), warnings=warnings)
+    return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
 
 
 def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
@@ -175,7 +182,9 @@ def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOption
             raise ToolFailedError("llvm-strip failed", detail=end.stderr.decode(errors="replace").strip())
 
 
-def _describe(toolchain: Toolchain, job: _Job, options: CompileOptions) -> CompiledObject:
+def _describe(
+    toolchain: Toolchain, job: _Job, inputs: Sequence[str], options: CompileOptions
+) -> CompiledObject:
     data = read_bounded(job.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
         raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
@@ -187,26 +196,38 @@ def _describe(toolchain: Toolchain, job: _Job, options: CompileOptions) -> Compi
         platform=job.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=toolchain.version, flags=flags),
-        source=SourceInfo(path=job.source, sha256=_hash_sources(job, options.root)),
+        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, inputs, options.root)),
     )
 
 
-def _hash_sources(job: _Job, root: Path) -> Digest:
-    """
-    Return the digest over the source and the project's files that it includes.
-
-    It is the SHA-256 of what `sha256sum FILES` prints for them, sorted by name.
-    """
+def _read_inputs(job: _Job) -> tuple[str, ...]:
     text = read_bounded(job.depfile, MAX_SOURCE_BYTES).decode(errors="surrogateescape")
-    lines = []
-    for name in sorted({os.path.normpath(name) for name in parse_depfile(text)}):
-        digest = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()
-        lines.append(f"{digest}  {name}\n")
-    return Digest(hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest())
+    return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
+
+
+def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
+    """
+    Return the digest over *source* and the project's files among *inputs*, which it includes.
+
+    It is the SHA-256 of what `sha256sum FILES` prints for them, sorted by
+    name. Headers of the system, which have absolute names, are not the project's.
+
+    Raises: FileAccessError.
+    """
+    names = {source}
+    for name in inputs:
+        inside = os.path.relpath(name, root.resolve()) if Path(name).is_absolute() else name
+        if inside == name or not inside.startswith("../"):
+            names.add(inside)
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        contents = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()
+        digest.update(f"{contents}  {name}\n".encode(errors="surrogateescape"))
+    return Digest(digest.hexdigest())
 
 
 def parse_depfile(text: str) -> list[str]:
-    """Return the files that the one rule of *text* (clang -MMD) depends on, without escapes."""
+    """Return the files that the one rule of *text* (clang -MD) depends on, without escapes."""
     _, _, rest = text.replace("\\\n", " ").partition(": ")
     words = re.findall(r"(?:\\[ #]|\$\$|[^\s])+", rest)
     return [re.sub(r"\\([ #])|\$(\$)", r"\1\2", word) for word in words]

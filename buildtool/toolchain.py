@@ -133,7 +133,7 @@ def compile_command(
         argv += ["-I", directory]
     for path in _kernel_headers(platform):
         argv += ["-idirafter", path]
-    return [*argv, *flags, "-MMD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
+    return [*argv, *flags, "-MD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
 
 
 def strip_command(toolchain: Toolchain, objects: Sequence[Path]) -> list[str]:
