@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -48,26 +46,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = 
 
     Raises: FileAccessError.
     """
-    temporary = ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        if replace:
-            Path(temporary).replace(path)
-            temporary = ""
-        else:
-            os.link(temporary, path)
-    except FileExistsError as error:
-        raise FileAccessError(f"{path}: already exists", hint="choose another name or remove it") from error
-    except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {_reason(error)}") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    with staged_files([path], replace=replace) as stage:
+        stage.write(path, data, mode=mode)
 
 
 def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
@@ -93,42 +73,80 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
 
     Raises: FileAccessError.
     """
-    pending: dict[Path, Path] = {}
-    path = Path()
-    try:
+    with staged_files(list(files), replace=replace) as stage:
         for path, data in files.items():
-            if not replace and path.exists():
+            stage.write(path, data)
+
+
+class Stage:
+    """Files beside where they will be; their names are fixed from the start, so that forks can write them."""
+
+    def __init__(self, paths: Sequence[Path], *, replace: bool) -> None:
+        """Choose a temporary name beside each of *paths*."""
+        token = os.urandom(8).hex()
+        self.pending = {path: path.with_name(f".{path.name}.{token}") for path in paths}
+        self._replace = replace
+
+    def write(self, path: Path, data: bytes, *, mode: int | None = None) -> None:
+        """
+        Write *data* for *path*; without a *mode* it gets that of *path*, or 0644 when that is new.
+
+        Raises: FileAccessError.
+        """
+        try:
+            if not self._replace and path.exists():
                 raise FileExistsError
-            pending[path] = _write_temporary(path, data)
+            if mode is None:
+                mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data)
+        except OSError as error:
+            raise _write_error(path, error) from error
+
+    def publish(self) -> None:
+        """
+        Give all files their names, once all their bytes are on disk.
+
+        Raises: FileAccessError.
+        """
         # All data first, then all fsyncs: so the journal is written a few times, not once for each file.
-        _sync_all(pending)
-        for path in files:
-            if replace:
-                pending[path].replace(path)
-                del pending[path]
-            else:
-                os.link(pending[path], path)
-    except FileExistsError as error:
-        raise FileAccessError(f"{path}: already exists", hint="choose another name or remove it") from error
-    except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {_reason(error)}") from error
-    finally:
-        for temporary in pending.values():
+        _sync_all(self.pending)
+        for path, temporary in self.pending.items():
+            try:
+                if self._replace:
+                    temporary.replace(path)
+                else:
+                    os.link(temporary, path)
+            except OSError as error:
+                raise _write_error(path, error) from error
+
+    def clear(self) -> None:
+        """Remove what is left of the temporary files."""
+        for temporary in self.pending.values():
             temporary.unlink(missing_ok=True)
 
 
-def _write_temporary(path: Path, data: bytes) -> Path:
-    """Write *data* to a file beside *path*, with the mode of *path* when that exists."""
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def staged_files(paths: Sequence[Path], *, replace: bool = True) -> Iterator[Stage]:
+    """
+    Give a stage that *paths* are written to; at the end of the block all get their names, or none does.
+
+    Raises: FileAccessError.
+    """
+    stage = Stage(paths, replace=replace)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)
+        yield stage
+        stage.publish()
+    finally:
+        stage.clear()
+
+
+def _write_error(path: Path, error: OSError) -> FileAccessError:
+    if isinstance(error, FileExistsError):
+        return FileAccessError(f"{path}: already exists", hint="choose another name or remove it")
+    return FileAccessError(f"{path}: cannot write: {_reason(error)}")
 
 
 def _sync_all(pending: Mapping[Path, Path]) -> None:
@@ -137,6 +155,8 @@ def _sync_all(pending: Mapping[Path, Path]) -> None:
         for item in pending.items():
             _sync(item)
         return
+    from concurrent.futures import ThreadPoolExecutor  # its import costs more than a few syncs
+
     # Syncs that wait together share a commit of the journal.
     with ThreadPoolExecutor(SYNC_THREADS) as pool:
         list(pool.map(_sync, pending.items()))
@@ -151,7 +171,7 @@ def _sync(item: tuple[Path, Path]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {_reason(error)}") from error
+        raise _write_error(path, error) from error
 
 
 def make_directory(path: Path) -> None:

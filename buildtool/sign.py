@@ -28,7 +28,7 @@ from buildtool.errors import (
     UsageError,
 )
 from buildtool.forks import map_forked
-from buildtool.fsio import choose_targets, made_directories, read_bounded, write_all_atomic
+from buildtool.fsio import choose_targets, made_directories, read_bounded, staged_files
 from buildtool.keys import SigningKey
 from buildtool.model import (
     CompiledObject,
@@ -99,17 +99,23 @@ def sign_files(
     targets = choose_targets(paths, output)
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
 
-    def sign(path: Path) -> tuple[bytes, Statement]:
-        compiled = records[path.parent].get(path.name)
-        return _sign_file(path, key, release, compiled, platform, force=force)
+    with (
+        made_directories([output] if output else []),
+        staged_files(targets, replace=output is None or force) as stage,
+    ):
 
-    # An agent or a token has one connection, which forks would share.
-    done = map_forked(sign, paths) if isinstance(key, SigningKey) else list(map(sign, paths))
-    written = {target: data for target, (data, _) in zip(targets, done, strict=True)}
-    with made_directories([output] if output else []):
-        write_all_atomic(written, replace=output is None or force)
+        def sign(item: tuple[Path, Path]) -> Statement:
+            path, target = item
+            compiled = records[path.parent].get(path.name)
+            data, statement = _sign_file(path, key, release, compiled, platform, force=force)
+            stage.write(target, data)
+            return statement
+
+        jobs = list(zip(paths, targets, strict=True))
+        # An agent or a token has one connection, which forks would share.
+        done = map_forked(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
     places = targets if output else paths
-    return [SignedFile(path=path, statement=item[1]) for path, item in zip(places, done, strict=True)]
+    return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
 
 def _sign_file(
@@ -151,11 +157,13 @@ def sign_object(
         raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
     statement = _make_statement(obj, name, release, origin)
     # The digest has a fixed length, so that the statement's size is known before the digest is.
-    size = section_size_for(len(_encode(statement)))
+    draft = _encode(statement)
+    size = section_size_for(len(draft))
     blank, offset = append_signature_section(obj, size)
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
-    encoded = _encode(statement)
-    parse_statement(encoded)  # never sign what a verifier would call malformed
+    encoded = _fill_digest(draft, statement.digest)
+    if parse_statement(encoded).digest != statement.digest:  # never sign what a verifier would refuse
+        raise ObjectFormatError("its statement cannot hold a digest")
     entry = SignatureEntry(
         key_id=bytes.fromhex(key.key_id), signature=take_signature(key, signing_input(encoded))
     )
@@ -182,6 +190,12 @@ def _make_statement(obj: ElfObject, name: str, release: ReleaseInfo, origin: Ori
         toolchain=origin.toolchain,
         source=origin.source,
     )
+
+
+def _fill_digest(draft: bytes, digest: Digest) -> bytes:
+    """Put *digest* in its place: encoding all again costs more than a hash of the file."""
+    before, _, after = draft.rpartition(b'"sha256":"%s"' % _NO_DIGEST.encode())
+    return b'%s"sha256":"%s"%s' % (before, digest.encode(), after)
 
 
 def _encode(statement: Statement) -> bytes:
