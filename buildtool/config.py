@@ -11,13 +11,27 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from buildtool import policywords, validate
+from buildtool.configkeys import (
+    EnvironmentText,
+    as_integer,
+    as_labels,
+    as_path,
+    as_paths,
+    as_signer,
+    as_text,
+    as_texts,
+    as_time,
+    check_place,
+    check_program,
+    declare,
+    expect_list,
+)
 from buildtool.errors import ConfigError, UsageError
 from buildtool.fsio import read_bounded
 from buildtool.platforms import find_platform
@@ -31,126 +45,31 @@ DEFAULT_BASE = (
 )
 
 
-class _EnvironmentText(str):
-    """Marks a value that came from the environment."""
-
-    __slots__ = ()
-
-
-# A parser gets the value and the directory that relative paths start from; it raises UsageError.
-_Parser = Callable[[Any, Path], Any]
-
-
-def _text(check: Callable[[str], object]) -> _Parser:
-    return lambda value, _: check(_expect(value, str, "a string"))
-
-
-def _texts(check: Callable[[str], object]) -> _Parser:
-    def parse(value: Any, _: Path) -> tuple[object, ...]:
-        return tuple(check(_expect(item, str, "a list of strings")) for item in _expect_list(value))
-
-    return parse
-
-
-def _integer(low: int, high: int) -> _Parser:
-    def parse(value: Any, _: Path) -> int:
-        if isinstance(value, _EnvironmentText) and value.isascii() and value.isdigit():
-            value = int(value[:20])
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise UsageError(f"must be an integer from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _path(value: Any, root: Path) -> Path:
-    text: str = _expect(value, str, "a string")
-    if not text or not text.isprintable():
-        raise UsageError(f"{text!a} is not a path")
-    return root / Path(text).expanduser()
-
-
-def _signer(value: Any, root: Path) -> Path | str:
-    text = _expect(value, str, "a string")
-    found = validate.parse_signer(text)
-    return found if isinstance(found, str) else _path(text, root)
-
-
-def _paths(value: Any, root: Path) -> tuple[Path, ...]:
-    return tuple(_path(item, root) for item in _expect_list(value))
-
-
-def _time(value: Any, _: Path) -> int:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return validate.parse_time(_expect(value, str, "a time like 2027-01-31T00:00:00Z"))
-
-
-def _labels(value: Any, _: Path) -> dict[str, str]:
-    table = _expect(value, dict, "a table of strings")
-    return {
-        validate.check_label_key(key): validate.check_text(_expect(text, str, f"a string ({key})"))
-        for key, text in sorted(table.items())
-    }
-
-
-def _place(value: str) -> str:
-    if value not in ("builder", "host"):
-        raise UsageError(f"{value!a} is neither builder nor host")
-    return value
-
-
-def _program(value: str) -> str:
-    if not value or value.startswith(("-", "@")) or not value.isprintable():
-        raise UsageError(f"{value!a} is not a program")
-    return value
-
-
-def _expect(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind):
-        raise UsageError(f"must be {what}")
-    return value
-
-
-def _expect_list(value: Any) -> list[Any]:
-    # A value of the environment is one text: its items are separated by commas.
-    if isinstance(value, _EnvironmentText):
-        return [item.strip() for item in value.split(",") if item.strip()]
-    return _expect(value, list, "a list of strings")  # type: ignore[no-any-return]
-
-
-def _key(parse: _Parser, default: Any, env: str = "") -> Any:
-    """Declare one key: its parser, default and environment variable."""
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"parse": parse, "env": env})
-    return field(default=default, metadata={"parse": parse, "env": env})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectConfig:
     """[project]: *name*, monotonic *version* against rollback, *release* for people."""
 
-    name: str = _key(_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
-    version: int = _key(_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
-    release: str = _key(_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
+    name: str = declare(as_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
+    version: int = declare(as_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
+    release: str = declare(as_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
     """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest)."""
 
-    sources: tuple[str, ...] = _key(_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
-    include: tuple[str, ...] = _key(_texts(validate.check_relative_path), ())
-    flags: tuple[str, ...] = _key(_texts(validate.check_flag), ())
-    clang: str = _key(_text(_program), "", "BUILDTOOL_CLANG")
+    sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
+    include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
+    flags: tuple[str, ...] = declare(as_texts(validate.check_flag), ())
+    clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignConfig:
     """[sign]: *key*, a file or another signer's reference; *not_after* in seconds since the epoch."""
 
-    key: Path | str | None = _key(_signer, None, "BUILDTOOL_KEY")
-    not_after: int | None = _key(_time, None, "BUILDTOOL_NOT_AFTER")
+    key: Path | str | None = declare(as_signer, None, "BUILDTOOL_KEY")
+    not_after: int | None = declare(as_time, None, "BUILDTOOL_NOT_AFTER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,50 +81,52 @@ class TrustConfig:
     None, or empty where that says nothing, does not get into the policy.
     """
 
-    keys: tuple[Path, ...] = _key(_paths, (), "BUILDTOOL_TRUST")
-    policy: Path | None = _key(_path, None, "BUILDTOOL_POLICY")
-    revoked: tuple[Path, ...] = _key(_paths, ())
-    threshold: int = _key(_integer(1, 16), 1)
-    project: str = _key(_text(validate.check_project_name), "")
-    platforms: tuple[str, ...] | None = _key(_texts(lambda text: find_platform(text).oci), None)
-    minimum_versions: Mapping[str, int] = _key(lambda value, _: policywords.parse_minimum_versions(value), {})
-    program_types: tuple[str, ...] | None = _key(_texts(policywords.check_program_type), None)
-    attach_points: tuple[str, ...] | None = _key(_texts(policywords.check_attach_point), None)
-    denied_helpers: tuple[int, ...] | None = _key(
-        lambda value, _: tuple(map(policywords.parse_helper, _expect_list(value))), None
+    keys: tuple[Path, ...] = declare(as_paths, (), "BUILDTOOL_TRUST")
+    policy: Path | None = declare(as_path, None, "BUILDTOOL_POLICY")
+    revoked: tuple[Path, ...] = declare(as_paths, ())
+    threshold: int = declare(as_integer(1, 16), 1)
+    project: str = declare(as_text(validate.check_project_name), "")
+    platforms: tuple[str, ...] | None = declare(as_texts(lambda text: find_platform(text).oci), None)
+    minimum_versions: Mapping[str, int] = declare(
+        lambda value, _: policywords.parse_minimum_versions(value), {}
     )
-    denied_kfuncs: tuple[str, ...] | None = _key(_texts(validate.check_program_name), None)
-    max_object_bytes: int | None = _key(_integer(1, 16 * 1024 * 1024), None)
-    clock: str = _key(_text(policywords.check_clock), "required")
-    earliest: int | None = _key(_time, None)
+    program_types: tuple[str, ...] | None = declare(as_texts(policywords.check_program_type), None)
+    attach_points: tuple[str, ...] | None = declare(as_texts(policywords.check_attach_point), None)
+    denied_helpers: tuple[int, ...] | None = declare(
+        lambda value, _: tuple(map(policywords.parse_helper, expect_list(value))), None
+    )
+    denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
+    max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
+    clock: str = declare(as_text(policywords.check_clock), "required")
+    earliest: int | None = declare(as_time, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
     """[build]: *arch* names, image *tag*, *sign_on* builder or host."""
 
-    arch: tuple[str, ...] = _key(_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
-    tag: str = _key(_text(validate.check_tag), "", "BUILDTOOL_TAG")
-    sign_on: str = _key(_text(_place), "builder", "BUILDTOOL_SIGN_ON")
+    arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
+    tag: str = declare(as_text(validate.check_tag), "", "BUILDTOOL_TAG")
+    sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """[image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*."""
 
-    user: str = _key(_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
-    labels: Mapping[str, str] = _key(_labels, {})
-    attach: tuple[str, ...] = _key(_texts(validate.check_attach), ())
-    workload: tuple[str, ...] = _key(_texts(validate.check_word), ())
-    healthcheck: tuple[str, ...] = _key(_texts(validate.check_word), ())
+    user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
+    labels: Mapping[str, str] = declare(as_labels, {})
+    attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
+    workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
+    healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesConfig:
     """[images]: references of the *builder* and *base* images."""
 
-    builder: str = _key(_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
-    base: str = _key(_text(validate.check_image), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
+    builder: str = declare(as_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
+    base: str = declare(as_text(validate.check_image), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,7 +310,7 @@ def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Map
 
 def _read_variable(item: Field[Any], variable: str, text: str) -> Any:
     try:
-        return item.metadata["parse"](_EnvironmentText(text), Path())
+        return item.metadata["parse"](EnvironmentText(text), Path())
     except UsageError as error:
         raise ConfigError(f"{variable}: {error.message}", hint=error.hint) from error
 
