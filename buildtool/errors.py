@@ -92,6 +92,10 @@ class EngineError(BuildtoolError):
     """The container engine is missing, too old or failed."""
 
 
+class VmError(BuildtoolError):
+    """A virtual machine did not start, did not reach its command or did not end in time."""
+
+
 class ObjectFormatError(BuildtoolError):
     """The file is not an object of the profile in spec/sig-section.md."""
 

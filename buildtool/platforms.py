@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from buildtool.errors import UsageError
 
 EM_BPF = 247
+_NO_STATIC_PIE = ("arm", "ppc64le")  # glibc has no rcrt1.o for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,11 @@ class Platform:
     def bpf_target(self) -> str:
         """Clang target of BPF objects: bpfel or bpfeb."""
         return "bpfel" if self.little_endian else "bpfeb"
+
+    @property
+    def static_option(self) -> str:
+        """Clang's option for a static program, at a random address where Debian's C library can start one."""
+        return "-static" if self.arch in _NO_STATIC_PIE else "-static-pie"
 
     @property
     def target_define(self) -> str:
@@ -85,6 +91,73 @@ PLATFORMS: dict[str, Platform] = {
         _platform("ppc64le", "powerpc", "ppc64el", 21, "powerpc64le-linux-gnu", ("ppc64le",)),
         _platform("loong64", "loongarch", "loong64", 258, "loongarch64-linux-gnu", ("loongarch64",)),
     )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """
+    How a platform is emulated: *qemu* command, its Debian *package*, the kernel's *console* and *flavour*.
+
+    The flavour completes linux-image-FLAVOUR, the name of Debian's kernel package;
+    *since* is the first Debian release that has it, of bookworm, trixie and sid.
+    """
+
+    qemu: tuple[str, ...]
+    package: str
+    console: str
+    flavour: str
+    since: str = "bookworm"
+
+
+# Kernels for clouds where Debian has them: they have what BPF needs and boot in half the time.
+MACHINES: dict[str, Machine] = {
+    "amd64": Machine(
+        qemu=("qemu-system-x86_64", "-cpu", "max"),
+        package="qemu-system-x86",
+        console="ttyS0",
+        flavour="cloud-amd64",
+    ),
+    # Pointer authentication as the architecture defines it takes most of the time of an emulated boot.
+    "arm64": Machine(
+        qemu=("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
+        package="qemu-system-arm",
+        console="ttyAMA0",
+        flavour="cloud-arm64",
+    ),
+    # Debian's kernel has 32-bit addresses only.
+    "arm": Machine(
+        qemu=("qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "max"),
+        package="qemu-system-arm",
+        console="ttyAMA0",
+        flavour="armmp",
+    ),
+    "riscv64": Machine(
+        qemu=("qemu-system-riscv64", "-M", "virt"),
+        package="qemu-system-misc",
+        console="ttyS0",
+        flavour="riscv64",
+        since="trixie",
+    ),
+    "s390x": Machine(
+        qemu=("qemu-system-s390x", "-cpu", "max"),
+        package="qemu-system-misc",
+        console="ttysclp0",
+        flavour="s390x",
+    ),
+    "ppc64le": Machine(
+        qemu=("qemu-system-ppc64", "-M", "pseries"),
+        package="qemu-system-ppc",
+        console="hvc0",
+        flavour="powerpc64le",
+    ),
+    "loong64": Machine(
+        qemu=("qemu-system-loongarch64", "-M", "virt", "-cpu", "la464"),
+        package="qemu-system-misc",
+        console="ttyS0",
+        flavour="loong64",
+        since="sid",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,6 +174,57 @@ def run_parallel(
                 assert child.stderr is not None
                 child.stderr.close()
     return [completed for completed in done if completed is not None]
+
+
+def run_console(
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float,
+    max_bytes: int,
+    on_output: Callable[[bytes], None] = lambda _: None,
+) -> Completed:
+    """
+    Run *argv*, a machine's console, to its end; *on_output* gets what it writes as it comes.
+
+    It is killed with its group when it takes longer than *timeout_seconds* or
+    writes more than *max_bytes*: the return code is then that of SIGKILL. It is
+    killed, too, when this process is (setpriv of util-linux sees to that).
+
+    Raises: ToolMissingError, ToolFailedError when it cannot be started.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with _deferred_interrupts():
+        child = _start(
+            ["setpriv", "--pdeathsig", "KILL", *argv],
+            env=public_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    said: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+    with child, selectors.DefaultSelector() as selector:
+        try:
+            selector.register(child.stdout, selectors.EVENT_READ, "stdout")
+            selector.register(child.stderr, selectors.EVENT_READ, "stderr")
+            while selector.get_map() and sum(map(len, said.values())) <= max_bytes:
+                for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
+                    chunk = os.read(key.fd, 65536)
+                    said[key.data] += chunk
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                    elif key.data == "stdout":
+                        on_output(chunk)
+                if time.monotonic() >= deadline:
+                    break
+            if not selector.get_map():
+                child.wait()
+        finally:
+            if child.poll() is None:
+                _signal_group(child, signal.SIGKILL)
+    return Completed(returncode=child.returncode, stdout=bytes(said["stdout"]), stderr=bytes(said["stderr"]))
 
 
 def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
