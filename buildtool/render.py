@@ -22,6 +22,7 @@ from buildtool import validate
 from buildtool.config import Config
 from buildtool.embed import EmbeddedFile, loader_sources, python_sources
 from buildtool.errors import BuildtoolError, ConfigError, UsageError
+from buildtool.imageconfig import image_entrypoint, image_labels
 from buildtool.model import KeyId
 from buildtool.platforms import Platform
 from buildtool.project import name_objects
@@ -31,8 +32,6 @@ from buildtool.strictjson import format_time
 if TYPE_CHECKING:
     import jinja2
 
-OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
-LABEL_PREFIX = "buildtool."
 # Debian release of the default builder image; the static libraries have its names.
 _SUITE = "trixie"
 
@@ -119,10 +118,10 @@ def _context(request: RenderRequest) -> dict[str, Any]:
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argv(p) for p in request.platforms},
-        "labels": _labels(request),
+        "labels": image_labels(config, request.key_id, config.images.base),
         "user": validate.check_user(config.image.user),
         "healthcheck": [validate.check_word(word) for word in config.image.healthcheck],
-        "entrypoint": _entrypoint(config),
+        "entrypoint": image_entrypoint(config),
     }
 
 
@@ -168,7 +167,8 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
 
 def _link_argv(platform: Platform) -> list[str]:
     files = [f"/loader/{file.name}" for file in loader_sources() if file.name.endswith(".c")]
-    flags = ["-L/loader", "@/loader/flags.txt"]  # the linker looks for its script where it looks for libraries
+    # -L: the linker looks for its script where it looks for libraries.
+    flags = [platform.static_option, "-L/loader", "@/loader/flags.txt"]
     return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
 
 
@@ -178,34 +178,6 @@ def _apt_install(platforms: Iterable[Platform]) -> list[str]:
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
-
-
-def _labels(request: RenderRequest) -> list[tuple[str, str]]:
-    project, images = request.config.project, request.config.images
-    name, _, digest = images.base.partition("@")
-    labels = {
-        "org.opencontainers.image.title": project.name,
-        "org.opencontainers.image.version": project.release,
-        "org.opencontainers.image.base.name": name,
-        "org.opencontainers.image.base.digest": digest,
-        LABEL_PREFIX + "key-id": request.key_id,
-        LABEL_PREFIX + "object-version": str(project.version),
-        LABEL_PREFIX + "objects": OBJECTS_DIRECTORY,
-    }
-    for key in request.config.image.labels:
-        if key.startswith(LABEL_PREFIX):
-            raise ConfigError(f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build")
-    labels |= dict(request.config.image.labels)
-    return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
-
-
-def _entrypoint(config: Config) -> list[str]:
-    # -g: tini passes signals to the whole group, so that a workload's children end too.
-    argv = ["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load"]
-    for attach in config.image.attach:
-        argv += ["--attach", validate.check_attach(attach)]
-    workload = [validate.check_word(word) for word in config.image.workload]
-    return [*argv, "--", *workload] if workload else argv
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

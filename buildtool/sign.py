@@ -118,6 +118,30 @@ def sign_files(
     return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
 
+def sign_compiled(
+    objects: Sequence[tuple[CompiledObject, bytes]], key: Signer, release: ReleaseInfo
+) -> list[bytes]:
+    """
+    Return the signed files of *objects*, unsigned ones with what the compiler stage says of them.
+
+    Raises: UsageError, ObjectFormatError, and what *key* raises.
+    """
+
+    def sign(item: tuple[CompiledObject, bytes]) -> bytes:
+        compiled, data = item
+        origin = Origin(
+            platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
+        )
+        try:
+            name = check_object_name(compiled.path.name)
+            return sign_object(parse_object(data), name, key, release, origin)[0]
+        except (ObjectFormatError, UsageError) as error:
+            raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
+
+    # An agent or a token has one connection, which forks would share.
+    return map_forked(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
+
+
 def _sign_file(
     path: Path,
     key: Signer,
