@@ -144,7 +144,11 @@ class _Store:
             return own
         place = self.cache / f"busybox-{arch}"
         suite = next(suite for name, suite in SUITES.items() if has_kernel(name, arch))
-        self._ensure(place, lambda work: self._fetch_busybox(self._source(suite, arch), work))
+
+        def fill(work: Path) -> None:
+            self._fetch_busybox(self._source(work, suite, arch), work)
+
+        self._ensure(place, fill)
         return place / "busybox"
 
     def _ensure(self, place: Path, fill: Callable[[Path], None]) -> None:
@@ -182,7 +186,7 @@ class _Store:
         finally:
             os.close(descriptor)
 
-    def _source(self, suite: str, arch: str) -> PackageSource:
+    def _source(self, work: Path, suite: str, arch: str) -> PackageSource:
         try:
             mirror = find_system_mirror()
         except ConfigError as error:
@@ -192,21 +196,21 @@ class _Store:
         source = PackageSource(
             archive=Archive(suite=suite, mirror=mirror),
             architecture=architecture,
-            state=self.cache / "apt" / f"{suite}-{architecture}",
+            # Beside what it is for: it goes when that is done.
+            state=work.parent / "apt",
             runner=self.runner,
         )
         self.on_progress(f"read the package lists of Debian {suite} for {architecture}")
-        # Two entries of the cache may come from one suite: apt's state is one at a time.
-        make_directory(source.state)
-        with self._locked(f"apt-{suite}-{architecture}"):
-            source.update()
+        source.update()
         return source
 
     def _fetch_kernel(self, work: Path, suite: str, arch: str) -> None:
-        source = self._source(suite, arch)
+        source = self._source(work, suite, arch)
         tree = work / "tree"
         packages = _kernel_packages(source, f"linux-image-{MACHINES[arch].flavour}")
-        self.on_progress(f"download {packages[-1]}")
+        self.on_progress(
+            "download " + next((name for name in packages if re.search(r"-\d", name)), packages[0])
+        )
         source.unpack(packages, tree)
         self._fetch_busybox(source, work)
         record = _sort_tree(tree, work)
