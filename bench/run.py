@@ -66,9 +66,9 @@ int program_{n}(struct xdp_md *ctx)
 DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
-RUN --network=none clang --target={triple} $(cat sources.txt) @flags.txt -o /verify-and-load \\
-  && clang --target={triple} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load \\
-  && clang --target={triple} bench/verify_cost.c {verifying} static_gaps.c @flags.txt -o /verify_cost
+RUN --network=none clang --target={triple} {static} $(cat sources.txt) @flags.txt -o /verify-and-load \\
+  && clang --target={triple} {static} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load \\
+  && clang --target={triple} {static} bench/verify_cost.c {verifying} static_gaps.c @flags.txt -o /verify_cost
 FROM scratch
 COPY --from=link /verify-and-load /plain_load /verify_cost /
 """
@@ -148,6 +148,7 @@ def link_loaders(work: Path) -> Path:
         text = DOCKERFILE.format(
             builder=BUILDER_IMAGE,
             triple=this_platform().triple,
+            static=this_platform().static_option,
             verifying=" ".join(name for name in sources if name not in NOT_VERIFYING),
         )
         context.joinpath("Dockerfile").write_text(text, encoding="ascii")

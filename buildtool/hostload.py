@@ -137,7 +137,7 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         output = Path(work, LOADER_NAME)
         try:
-            _link_on_host(config, source, output, runner)
+            _link_on_host(config, target, source, output, runner)
         except (ToolMissingError, ToolFailedError) as error:
             log.debug("not made on this host: %s", error.detail or error.message)
             try:
@@ -151,11 +151,11 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
         return read_bounded(output, MAX_LOADER_BYTES)
 
 
-def _link_on_host(config: Config, source: Path, output: Path, runner: Runner) -> None:
+def _link_on_host(config: Config, target: Platform, source: Path, output: Path, runner: Runner) -> None:
     """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
     clang = find_toolchain(config.compile.clang, runner=runner).clang
     sources = (source / "sources.txt").read_text(encoding="utf-8").split()
-    runner.run([clang, *sources, "@flags.txt", "-o", str(output)], cwd=source)
+    runner.run([clang, target.static_option, *sources, "@flags.txt", "-o", str(output)], cwd=source)
 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:

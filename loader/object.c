@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "object.h"
+#include "sha256.h"
 
-/* The low-level functions take no heap and no provider; they are all that is linked in. */
-#define OPENSSL_SUPPRESS_DEPRECATED
 #include <errno.h>
-#include <openssl/sha.h>
 #include <sodium.h>
 #include <string.h>
 
