@@ -138,6 +138,14 @@ class Btf:
             count *= elements
         raise ObjectFormatError("BTF: types nested too deep")
 
+    def text(self, offset: int) -> str:
+        """
+        Return the string at *offset* of the table of strings.
+
+        Raises: ObjectFormatError.
+        """
+        return self._name(offset)
+
     def _index(self) -> Iterator[int]:
         at, end = 0, len(self._types)
         unpack = struct.Struct(f"{self._order}III").unpack_from

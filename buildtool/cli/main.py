@@ -23,6 +23,7 @@ COMMANDS = {
     "sign": ("sign", "Embed a signature in objects."),
     "verify": ("verify", "Verify signed objects."),
     "inspect": ("inspect", "Show what an object or image carries."),
+    "check": ("check", "Say whether objects will load, here and on other kernels."),
     "render": ("render", "Print the Dockerfile."),
     "build": ("build", "Build the signed image."),
     "images": ("images", "Prepare builder and base images."),
@@ -30,6 +31,8 @@ COMMANDS = {
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Say what is here and what is missing."),
 }
+# Steps of the Dockerfile, for nobody to type.
+STEPS = ("grant",)
 
 
 class LazyGroup(click.Group):
@@ -41,9 +44,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return command *name*."""
-        if name not in COMMANDS:
+        if name not in COMMANDS and name not in STEPS:
             return None
-        module = importlib.import_module(f"buildtool.cli.{COMMANDS[name][0]}")
+        module = importlib.import_module(f"buildtool.cli.{COMMANDS[name][0] if name in COMMANDS else name}")
         command = module.command
         assert isinstance(command, click.Command)
         return command
@@ -52,7 +55,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for an unknown one name the nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in (*COMMANDS, *STEPS) and not args[0].startswith("-"):
             import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool check`: say whether objects will load."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.check import CheckRequest, check_objects
+from buildtool.checkreports import junit_report, sarif_report
+from buildtool.checktargets import choose_arches, find_targets
+from buildtool.cli import checkview
+from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.output import print_json, say
+from buildtool.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.fsio import write_atomic
+from buildtool.helperfacts import check_release
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("check")
+@click.argument("objects", metavar="[OBJECT|DIR]...", nargs=-1, type=_PATH)
+@click.option("--kernel", multiple=True, help="host, 6.1, 6.12, newest or an image's file; commas or again.")
+@arch_option(help="Architecture of virtual machines, commas or again. Default: what the objects are for.")
+@click.option("--oldest", callback=checked(check_release), help="Oldest Linux it is meant for, say 5.15.")
+@click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
+@click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
+@click.option("--junit", type=_PATH, help="Write JUnit XML there.")
+@click.option("--sarif", type=_PATH, help="Write SARIF 2.1.0 there.")
+@click.option("--markdown", is_flag=True, help="Print the table of programs and kernels as Markdown.")
+@config_option
+@json_option
+def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: Any) -> int:
+    """
+    Say whether objects will load: rules without a kernel, and dry runs on kernels.
+
+    Without OBJECT or DIR: build/ARCH. Nothing is attached. Exit code 1 when a rule
+    of level error is broken or a kernel does not take a program.
+    """
+    config, arch = read_config(config_path), _words(options["arch"])
+    targets = find_targets(objects, arch, config)
+    request = CheckRequest(
+        targets=targets,
+        now=int(time.time()),
+        kernels=_words(options["kernel"]),
+        arches=choose_arches(targets, arch, config),
+        releases=[options["oldest"]] if options["oldest"] else [],
+        modules=options["module"],
+        timeout_seconds=options["timeout"],
+    )
+    report = check_objects(request, on_progress=say)
+    for path, make in ((options["junit"], junit_report), (options["sarif"], sarif_report)):
+        if path:
+            write_atomic(path, make(report))
+    if options["as_json"]:
+        print_json(checkview.report_json(report))
+    elif options["markdown"]:
+        click.echo(checkview.markdown(report))
+    else:
+        checkview.print_report(report)
+    say(checkview.summary(report))
+    return EXIT_DONE if report.passed else EXIT_FAILED
+
+
+def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for value in values for word in value.split(",") if word)

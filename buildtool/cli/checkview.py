@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `buildtool check` shows what it found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from buildtool.checkmodel import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
+from buildtool.cli.output import print_table
+
+_KIB = 1024
+
+
+def report_json(report: CheckReport) -> dict[str, Any]:
+    """Return *report* as JSON."""
+    return {
+        "passed": report.passed,
+        "objects": [asdict(facts) for facts in report.objects],
+        "findings": [asdict(finding) for finding in report.findings],
+        "runs": [asdict(run) for run in report.runs],
+    }
+
+
+def print_report(report: CheckReport) -> None:
+    """Print facts, findings and, if kernels were asked, what each said of each program."""
+    for facts in report.objects:
+        click.echo("\n".join(_clean(line) for line in _facts(facts)))
+    if report.runs:
+        click.echo()
+        header, rows = matrix(report.runs)
+        if not sys.stdout.isatty():
+            rows = [header, *rows]  # fields separated by tabs have no other head
+        print_table(rows, header)
+    if report.findings:
+        click.echo()
+    for finding in report.findings:
+        click.echo("\n".join(_clean(line) for line in _finding(finding)))
+
+
+def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: a program each, and a column for each kernel and architecture."""
+    columns = list(dict.fromkeys((run.kernel, run.arch) for run in runs))
+    cells = {(run.object, run.program, run.kernel, run.arch): _cell(run) for run in runs}
+    programs = list(dict.fromkeys((run.object, run.program) for run in runs))
+    rows = [
+        [_clean(name), _clean(program), *(cells.get((name, program, *column), "-") for column in columns)]
+        for name, program in programs
+    ]
+    return ["object", "program", *(" ".join(column) for column in columns)], rows
+
+
+def markdown(report: CheckReport) -> str:
+    """Return the table of programs and kernels as Markdown, with the release of each kernel."""
+    releases = {(run.kernel, run.arch): run.release for run in report.runs}
+    header, rows = matrix(report.runs)
+    head = ["program", *(f"{arch} {_short(release)}" for (_, arch), release in releases.items())]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(header) - 2)]
+    lines += [f"| `{name}` `{program}` | {' | '.join(cells)} |" for name, program, *cells in rows]
+    return "\n".join(lines)
+
+
+def summary(report: CheckReport) -> str:
+    """Return one line: what was checked and how it ended."""
+    parts = [_count(len(report.objects), "object")]
+    kernels = {(run.kernel, run.arch) for run in report.runs}
+    if kernels:
+        parts.append(f"{_count(len(report.runs), 'dry run')} on {_count(len(kernels), 'kernel')}")
+    parts += [
+        _count(number, level.value)
+        for level in Level
+        if (number := sum(finding.level is level for finding in report.findings))
+    ]
+    return ", ".join(parts) + (": passed" if report.passed else ": failed")
+
+
+def _facts(facts: ObjectFacts) -> Iterator[str]:
+    memory = f"{_kib(facts.map_bytes)} and {_kib(facts.map_bytes_per_cpu)} per CPU"
+    needs = " ".join(facts.capabilities)
+    yield f"{facts.name}: {facts.size} bytes, maps {memory}, license {facts.license or 'none'}, needs {needs}"
+    for program in facts.programs:
+        size = f"{program.instructions} instructions, {program.stack_bytes} bytes of stack"
+        yield f"  {program.name}: {program.type}, SEC({program.section}), {size}"
+    for what, names in (("helpers", facts.helpers), ("kfuncs", facts.kfuncs)):
+        if names:
+            yield f"  {what}: {' '.join(names)}"
+
+
+def _finding(finding: Finding) -> Iterator[str]:
+    where = f"{finding.object}: {finding.program}" if finding.program else finding.object
+    yield f"{finding.level} {finding.rule} {where}: {finding.message}"
+    if finding.source:
+        yield f"    {describe_source(finding.source)}"
+    yield f"    {finding.hint}"
+
+
+def describe_source(source: SourceLine) -> str:
+    """Return file, line and text of *source*, as far as they are known."""
+    return f"{source.file}:{source.line}: {source.text}" if source.file else source.text
+
+
+def _cell(run: ProgramRun) -> str:
+    return str(run.verdict.instructions) if run.loads else run.verdict.outcome.value
+
+
+def _short(release: str) -> str:
+    return release.partition("-")[0].partition("+")[0]
+
+
+def _kib(size: int) -> str:
+    return f"{size / _KIB:.1f} KiB"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _clean(text: str) -> str:
+    """Return *text* without what could drive a terminal: it comes from a file nobody has vouched for."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * bpf-probe OBJECT...: let this kernel verify each program of the objects, attach none.
+ *
+ * `buildtool check` runs it, on the host or as a guest's only program; it is not in any image. It writes one
+ * JSON object a line: first the kernel, then each program with what the kernel said, last the end, so that
+ * output which was cut off is known. Each program is loaded alone: one that is refused hides no other.
+ *
+ * Nothing here decides whether an object may be trusted: unsigned ones are what one checks.
+ */
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+/* Kernels before 6.4 give nothing but the beginning of a log that doesn't fit. */
+#define LOG_SIZE      (16U << 20)
+#define TAIL_SIZE     8192
+#define WARNINGS_SIZE 2048
+#define LOG_TRACE     1 /* BPF_LOG_LEVEL1: each instruction, with its C source line */
+#define LOG_STATS     4 /* BPF_LOG_STATS: numbers, and the objection alone */
+
+static char kernel_log[LOG_SIZE];
+static char warnings[WARNINGS_SIZE];
+
+__attribute__((format(printf, 2, 0))) static int keep_warning(enum libbpf_print_level level,
+							      const char *format, va_list args)
+{
+	size_t used = strlen(warnings);
+
+	if (level == LIBBPF_WARN)
+		vsnprintf(warnings + used, sizeof(warnings) - used, format, args);
+	return 0;
+}
+
+/* What no terminal and no JSON parser could take amiss: printable ASCII and escapes. */
+static void put_string(const char *name, const char *text)
+{
+	printf(",\"%s\":\"", name);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c < 0x20 || c > 0x7e)
+			printf("\\u%04x", c);
+		else
+			printf(c == '"' || c == '\\' ? "\\%c" : "%c", c);
+	}
+	putchar('"');
+}
+
+static const char *log_tail(void)
+{
+	size_t size = strnlen(kernel_log, sizeof(kernel_log) - 1);
+	const char *line;
+
+	if (size <= TAIL_SIZE)
+		return kernel_log;
+	line = strchr(kernel_log + size - TAIL_SIZE, '\n');
+	return line ? line + 1 : kernel_log + size - TAIL_SIZE;
+}
+
+static int64_t clock_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
+static struct bpf_program *find_program(struct bpf_object *object, size_t index)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, object) {
+		if (!index--)
+			return program;
+	}
+	return NULL;
+}
+
+/* A map's table of programs is filled after all are loaded; the others of it are not, here. */
+static bool only_slots_failed(void)
+{
+	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
+}
+
+/* Load program number index of the object, and no other. Returns 0 or a negative errno. */
+static int load_alone(const char *path, size_t index, unsigned int log_level, int64_t *duration_us)
+{
+	struct bpf_object *object = bpf_object__open_file(path, NULL);
+	struct bpf_program *program, *wanted;
+	struct bpf_map *map;
+	int64_t started;
+	int err;
+
+	if (!object)
+		return -errno;
+	wanted = find_program(object, index);
+	bpf_object__for_each_program(program, object)
+		bpf_program__set_autoload(program, program == wanted);
+	bpf_object__for_each_map(map, object)
+		bpf_map__set_pin_path(map, NULL);
+	kernel_log[0] = warnings[0] = 0;
+	bpf_program__set_log_level(wanted, log_level);
+	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
+	started = clock_us();
+	err = bpf_object__load(object);
+	*duration_us = clock_us() - started;
+	if (err && only_slots_failed())
+		err = 0;
+	bpf_object__close(object);
+	return err;
+}
+
+static void probe_program(const char *path, struct bpf_program *program, size_t index)
+{
+	int64_t duration_us = 0;
+	int err, again;
+
+	printf("{\"event\":\"program\"");
+	put_string("object", path);
+	put_string("program", bpf_program__name(program));
+	put_string("section", bpf_program__section_name(program));
+	err = load_alone(path, index, LOG_STATS, &duration_us);
+	if (err && kernel_log[0]) {
+		/* Once more, for the source line. Where even this log is too long, the objection has to do.
+		 */
+		again = load_alone(path, index, LOG_STATS | LOG_TRACE, &duration_us);
+		if (again == -ENOSPC)
+			load_alone(path, index, LOG_STATS, &duration_us);
+	}
+	printf(",\"errno\":%d,\"durationUs\":%lld", -err, (long long)duration_us);
+	put_string("error", err ? strerror(-err) : "");
+	put_string("log", log_tail());
+	put_string("warnings", err ? warnings : "");
+	puts("}");
+	fflush(stdout);
+}
+
+static void probe_object(const char *path)
+{
+	struct bpf_object *object;
+	struct bpf_program *program;
+	size_t index = 0;
+
+	warnings[0] = 0;
+	object = bpf_object__open_file(path, NULL);
+	if (!object) {
+		int err = errno;
+
+		printf("{\"event\":\"object\",\"errno\":%d", err);
+		put_string("object", path);
+		put_string("error", strerror(err));
+		put_string("warnings", warnings);
+		puts("}");
+		return;
+	}
+	bpf_object__for_each_program(program, object)
+		probe_program(path, program, index++);
+	bpf_object__close(object);
+}
+
+int main(int argc, char **argv)
+{
+	struct utsname name;
+
+	if (argc < 2) {
+		fputs("usage: bpf-probe OBJECT...\n", stderr);
+		return 2;
+	}
+	libbpf_set_print(keep_warning);
+	uname(&name);
+	printf("{\"event\":\"kernel\"");
+	put_string("release", name.release);
+	put_string("machine", name.machine);
+	puts("}");
+	for (int i = 1; i < argc; i++)
+		probe_object(argv[i]);
+	puts("{\"event\":\"end\"}");
+	return fflush(stdout) || ferror(stdout) ? 1 : 0;
+}
