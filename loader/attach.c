@@ -1,43 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach.h"
 
+#include "clsact.h"
+#include "hook.h"
 #include "targets.h"
-#include "trust.h"
+#include "trace.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_link.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-/* What a program type attaches to. Types that are not here are attached by the workload. */
-static const struct {
-	enum bpf_prog_type type;
-	enum attach_place place;
-} places[] = {
-	{ BPF_PROG_TYPE_XDP, PLACE_XDP },
-	{ BPF_PROG_TYPE_SCHED_CLS, PLACE_TCX },
-	{ BPF_PROG_TYPE_CGROUP_SKB, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_CGROUP_SOCK, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_CGROUP_SOCK_ADDR, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_CGROUP_SOCKOPT, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_CGROUP_DEVICE, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_CGROUP_SYSCTL, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_SOCK_OPS, PLACE_CGROUP },
-	{ BPF_PROG_TYPE_SYSCALL, PLACE_NOWHERE },
-};
-
-static enum attach_place place_of(const struct bpf_program *program)
-{
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		if (places[i].type == bpf_program__type(program))
-			return places[i].place;
-	}
-	return PLACE_LIBBPF;
-}
 
 const char *attach__shown(const struct attach_point *point)
 {
@@ -46,138 +20,29 @@ const char *attach__shown(const struct attach_point *point)
 	return point->target ? point->target : point->section;
 }
 
-/* Make one point of each interface that "eth*:WORD" names; a name has no colon. */
-static int plan_interfaces(const struct attach_options *options, struct attach_point *points, size_t room,
-			   struct fault *fault)
-{
-	struct attach_point common = points[0];
-	size_t n = strcspn(common.target, ":");
-	struct interface found[64];
-	int count;
-
-	if (room > sizeof(found) / sizeof(found[0]))
-		room = sizeof(found) / sizeof(found[0]);
-	count = targets__interfaces(common.target, n, options->deadline, found, room, fault);
-	for (int i = 0; i < count; i++) {
-		points[i] = common;
-		points[i].ifindex = found[i].index;
-		snprintf(points[i].shown, sizeof(points[i].shown), "%s%.16s", found[i].name,
-			 common.target + n);
-	}
-	return count;
-}
-
-static int plan_xdp(const struct attach_options *options, struct attach_point *points, size_t room,
-		    struct fault *fault)
-{
-	const char *mode = strchr(points->target, ':');
-
-	if (mode && !strcmp(mode, ":driver"))
-		points->flags = XDP_FLAGS_DRV_MODE;
-	else if (mode && !strcmp(mode, ":generic"))
-		points->flags = XDP_FLAGS_SKB_MODE;
-	else if (mode)
-		return fault__usage(fault, "%.64s: XDP has no direction; its modes are :driver and :generic",
-				    points->target);
-	return plan_interfaces(options, points, room, fault);
-}
-
-/* The direction comes from the section's name (tcx/egress), or for plain tc from the target. */
-static int plan_tcx(struct bpf_program *program, const struct attach_options *options,
-		    struct attach_point *points, size_t room, struct fault *fault)
-{
-	enum bpf_attach_type type = points->attach_type, wanted = type;
-	const char *target = points->target, *direction = strchr(target, ':');
-	int err;
-
-	if (direction && !strcmp(direction, ":ingress"))
-		wanted = BPF_TCX_INGRESS;
-	else if (direction && !strcmp(direction, ":egress"))
-		wanted = BPF_TCX_EGRESS;
-	else if (direction)
-		return fault__usage(fault, "%.64s: not :ingress or :egress", target);
-	if (wanted != BPF_TCX_INGRESS && wanted != BPF_TCX_EGRESS)
-		return fault__usage(fault, "%.64s: say %.64s:ingress or %.64s:egress", target, target,
-				    target);
-	if (type && type != wanted)
-		return fault__usage(fault, "%.64s: section %.64s attaches the other way", target,
-				    points->section);
-	err = bpf_program__set_expected_attach_type(program, wanted);
-	if (err)
-		return fault__set(fault, err, "%s", strerror(-err));
-	points->attach_type = wanted;
-	return plan_interfaces(options, points, room, fault);
-}
-
-static int plan_cgroup(const struct attach_point *point, struct fault *fault)
-{
-	int fd;
-
-	if (point->target[0] != '/')
-		return fault__usage(fault, "%.200s is not the path of a cgroup", point->target);
-	fd = targets__open_cgroup(point->target, fault);
-	if (fd < 0)
-		return fd;
-	close(fd);
-	return 1;
-}
-
-int attach__plan(struct bpf_object *object, struct bpf_program *program, const char *target,
-		 const struct attach_options *options, struct attach_point *points, size_t room,
-		 struct fault *fault)
-{
-	static const char *const wants[] = {
-		[PLACE_XDP] = "INTERFACE",
-		[PLACE_TCX] = "INTERFACE",
-		[PLACE_CGROUP] = "/PATH/OF/CGROUP",
-	};
-	enum attach_place place = place_of(program);
-
-	(void)object;
-	if (target ? !strcmp(target, ATTACH_NOWHERE) : place == PLACE_NOWHERE)
-		return 0;
-	if (!room)
-		return fault__usage(fault, "too many attachments");
-	points[0] = (struct attach_point){
-		.place = place,
-		.type = bpf_program__type(program),
-		.attach_type = bpf_program__expected_attach_type(program),
-		.section = bpf_program__section_name(program),
-		.target = target,
-	};
-	if (place == PLACE_LIBBPF || place == PLACE_NOWHERE)
-		return target ? fault__usage(fault, "%.200s: this type of program takes no target", target) :
-				1;
-	if (!target)
-		return fault__usage(fault, "it needs a target: --attach %s=%s", bpf_program__name(program),
-				    wants[place]);
-	if (place == PLACE_XDP)
-		return plan_xdp(options, points, room, fault);
-	if (place == PLACE_TCX)
-		return plan_tcx(program, options, points, room, fault);
-	return plan_cgroup(points, fault);
-}
-
-int attach__plan_map(struct bpf_map *map, const char *target, struct attach_point *point, struct fault *fault)
-{
-	(void)map;
-	(void)target;
-	(void)point;
-	(void)fault;
-	return 0;
-}
-
 bool attach__can_update(const struct attach_point *point)
 {
-	return point->place == PLACE_XDP || point->place == PLACE_TCX || point->place == PLACE_CGROUP;
+	switch (point->place) {
+	case PLACE_XDP:
+	case PLACE_TCX:
+	case PLACE_CGROUP:
+	case PLACE_NETNS:
+	case PLACE_ITER:
+	case PLACE_STRUCT_OPS:
+		return true;
+	default:
+		return false;
+	}
 }
 
 bool attach__can_share(const struct attach_point *point)
 {
-	return point->place != PLACE_LIBBPF;
+	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE &&
+	       point->place != PLACE_STRUCT_OPS;
 }
 
-/* Returns the descriptor of the link or a negative errno. */
+/* Those that follow return a link's descriptor or a negative errno, with the text set if they know better. */
+
 static int attach_cgroup(int program_fd, const struct attach_point *point, struct fault *fault)
 {
 	int fd = targets__open_cgroup(point->target, fault), link;
@@ -189,12 +54,77 @@ static int attach_cgroup(int program_fd, const struct attach_point *point, struc
 	return link;
 }
 
+static int attach_netns(int program_fd, const struct attach_point *point)
+{
+	int fd = open(point->target, O_RDONLY | O_CLOEXEC), link;
+
+	if (fd < 0)
+		return -errno;
+	link = bpf_link_create(program_fd, fd, point->attach_type, NULL);
+	close(fd);
+	return link;
+}
+
+/* Before Linux 6.10 sockmaps have no links: the program stays while the map does. */
+static int attach_sockmap(int program_fd, struct attachment_handle *handle)
+{
+	const struct attach_point *point = &handle->point;
+	int map = bpf_map__fd(point->map), fd, err;
+
+	fd = bpf_link_create(program_fd, map, point->attach_type, NULL);
+	if (fd != -EINVAL && fd != -EOPNOTSUPP)
+		return fd;
+	handle->program_fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 3);
+	fd = fcntl(map, F_DUPFD_CLOEXEC, 3);
+	err = fd < 0 || handle->program_fd < 0 ? -errno :
+						 bpf_prog_attach(program_fd, map, point->attach_type, 0);
+	if (!err)
+		return fd;
+	if (handle->program_fd > 0)
+		close(handle->program_fd);
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+static int attach_iterator(int program_fd, const struct attach_point *point)
+{
+	union bpf_iter_link_info info = { .map.map_fd = point->map ? (__u32)bpf_map__fd(point->map) : 0 };
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = point->map ? &info : NULL,
+		    .iter_info_len = point->map ? sizeof(info) : 0);
+
+	return bpf_link_create(program_fd, 0, BPF_TRACE_ITER, &opts);
+}
+
+static int attach_netfilter(int program_fd, const struct attach_point *point)
+{
+	LIBBPF_OPTS(
+		bpf_link_create_opts, opts,
+		.netfilter = { .pf = point->family, .hooknum = point->hook, .priority = point->priority });
+
+	return bpf_link_create(program_fd, 0, BPF_NETFILTER, &opts);
+}
+
+static int attach_raw_tp(int program_fd, const struct attach_point *point)
+{
+	const char *rest = strchr(point->section, '/');
+
+	return bpf_raw_tracepoint_open(rest ? rest + 1 : point->target, program_fd);
+}
+
 static int attach_by_libbpf(struct bpf_program *program, struct attachment_handle *handle)
 {
-	if (!program)
-		return -EOPNOTSUPP;
+	const struct attach_point *point = &handle->point;
+
 	errno = 0;
-	handle->owner = bpf_program__attach(program);
+	if (point->place == PLACE_STRUCT_OPS)
+		handle->owner = bpf_map__attach_struct_ops(point->map);
+	else if (program && point->place == PLACE_KPROBE)
+		handle->owner = trace__attach_kprobe(program, point);
+	else if (program)
+		handle->owner = trace__attach_uprobe(program, point);
+	else
+		return -EOPNOTSUPP;
 	if (!handle->owner)
 		return errno ? -errno : -EIO;
 	return bpf_link__fd(handle->owner);
@@ -211,44 +141,83 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 		return bpf_link_create(program_fd, point->ifindex, BPF_XDP, &xdp);
 	case PLACE_TCX:
 		return bpf_link_create(program_fd, point->ifindex, point->attach_type, NULL);
+	case PLACE_CLSACT:
+		return clsact__attach(program_fd, handle);
 	case PLACE_CGROUP:
 		return attach_cgroup(program_fd, point, fault);
+	case PLACE_NETNS:
+		return attach_netns(program_fd, point);
+	case PLACE_SOCKMAP:
+		return attach_sockmap(program_fd, handle);
+	case PLACE_TRACE:
+		return bpf_link_create(program_fd, 0, point->attach_type, NULL);
+	case PLACE_RAW_TP:
+		return attach_raw_tp(program_fd, point);
+	case PLACE_TRACEPOINT:
+		return trace__attach_tracepoint(program_fd, point, fault);
+	case PLACE_PERF:
+		return trace__attach_event(program_fd, point);
+	case PLACE_ITER:
+		return attach_iterator(program_fd, point);
+	case PLACE_NETFILTER:
+		return attach_netfilter(program_fd, point);
 	default:
 		return attach_by_libbpf(program, handle);
 	}
+}
+
+/* What the errors of some places mean; those of others speak for themselves. */
+static const char *explain(int err, const struct attach_point *point)
+{
+	if (point->place == PLACE_XDP && err == -EINVAL && point->flags)
+		return "; is this mode right for the interface?";
+	if (point->place == PLACE_XDP && err == -EOPNOTSUPP && point->flags)
+		return " (the driver has no XDP; :generic works everywhere)";
+	if (point->place == PLACE_KPROBE && (err == -ENOENT || err == -ESRCH || err == -EADDRNOTAVAIL))
+		return " (this kernel has no such function, or it can't be probed)";
+	if (point->place == PLACE_UPROBE && (err == -ENOENT || err == -ESRCH))
+		return " (no such file, or it has no such function)";
+	return "";
 }
 
 int attach__program(struct bpf_program *program, int program_fd, const struct attach_point *point,
 		    const struct attach_options *options, struct attachment_handle *handle,
 		    struct fault *fault)
 {
+	char holder[HOOK_TEXT_SIZE] = "";
 	int fd;
 
-	(void)options;
 	*handle = (struct attachment_handle){ .point = *point };
 	fault->text[0] = 0;
 	fd = attach_at(program, program_fd, handle, fault);
+	if (hook__is_taken(fd, point) && hook__find_holder(point, options->replace, holder))
+		fd = attach_at(program, program_fd, handle, fault);
 	if (fd >= 0) {
 		handle->fd = fd;
-		handle->is_link = true;
+		handle->is_link = point->place != PLACE_CLSACT && !handle->program_fd;
 		return 0;
 	}
 	*handle = (struct attachment_handle){ 0 };
 	if (fault->text[0])
 		return fd;
-	if (fd == -EOPNOTSUPP && point->place == PLACE_LIBBPF)
-		return fault__usage(fault,
-				    "section %.64s doesn't say where to attach it; target none loads it only",
-				    point->section);
 	return fault__set(fault, fd, "cannot attach: %s%s", strerror(-fd),
-			  fd == -EBUSY || fd == -EEXIST ? " (another program is there)" : "");
+			  holder[0] ? holder : explain(fd, point));
 }
 
 void attach__detach(struct attachment_handle *handle)
 {
-	if (handle->owner)
+	if (!handle->fd)
+		return;
+	if (handle->owner) {
 		bpf_link__destroy(handle->owner);
-	else if (handle->fd)
+	} else {
+		if (handle->point.place == PLACE_CLSACT)
+			clsact__detach(handle);
+		else if (!handle->is_link)
+			bpf_prog_detach2(handle->program_fd, handle->fd, handle->point.attach_type);
+		if (handle->program_fd)
+			close(handle->program_fd);
 		close(handle->fd);
+	}
 	*handle = (struct attachment_handle){ 0 };
 }

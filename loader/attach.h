@@ -17,10 +17,11 @@ struct trust;
 /* A target that means: load the program, attach it nowhere (a tail call's target, for example). */
 #define ATTACH_NOWHERE	  "none"
 #define ATTACH_SHOWN_SIZE 48
+#define ATTACH_MAX_CPUS	  512
 
 /* How a program gets to its place. */
 enum attach_place {
-	PLACE_LIBBPF, /* libbpf does it, from the program and the section's name */
+	PLACE_UNKNOWN, /* the workload attaches it, by means of its own */
 	PLACE_NOWHERE,
 	PLACE_XDP,
 	PLACE_TCX,
@@ -47,6 +48,13 @@ struct attach_options {
 	int64_t deadline;	   /* of log__clock(): until then an interface may appear; 0: now */
 };
 
+/* What perf_event_open(2) calls type, config, and sample_period or sample_freq. */
+struct trace_event {
+	uint32_t type;
+	uint64_t config, rate;
+	bool is_frequency;
+};
+
 /* One place where a program is to be attached; filled before anything is loaded. */
 struct attach_point {
 	enum attach_place place;
@@ -57,8 +65,11 @@ struct attach_point {
 	char shown[ATTACH_SHOWN_SIZE]; /* what it came to, where that differs: eth0 for eth* */
 	const struct bpf_map *map;     /* sockmap, or struct_ops */
 	int ifindex;
-	int cpu;
-	uint32_t flags; /* of XDP: the mode; of sockets, processes: which */
+	uint32_t flags; /* of XDP: the mode */
+	int priority;	/* of netfilter */
+	unsigned family, hook;
+	int cpu; /* of perf_event */
+	struct trace_event event;
 };
 
 /* What keeps a program attached. Zeroed: nothing. */
@@ -66,9 +77,9 @@ struct attachment_handle {
 	int fd; /* the link; or, where there is none, what must stay open: 0 is never one */
 	bool is_link;
 	struct bpf_link *owner; /* what libbpf has to take away with it, or NULL */
-	int program_fd;		/* without a link: needed for detaching, not ours */
+	int program_fd;		/* without a link: for detaching */
 	struct attach_point point;
-	uint32_t handle, priority; /* of a clsact filter */
+	uint32_t handle, priority, program_id; /* of a clsact filter */
 };
 
 /*

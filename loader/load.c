@@ -26,6 +26,7 @@ struct load {
 	struct bpf_object *objects[LOAD_MAX_OBJECTS];
 	struct attachment attachments[LOAD_MAX_LINKS];
 	size_t attachment_count;
+	const struct attach_options *rules; /* while loading */
 };
 
 /* The kernel verifier's log; its pages are touched only when a program is refused. */
@@ -84,21 +85,25 @@ static int open_object(struct load *load, size_t i, struct fault *fault)
 }
 
 static bool option_matches(const struct attach_option *option, const struct load_input *input,
-			   const struct bpf_program *program)
+			   const char *name)
 {
-	return !strcmp(option->program, bpf_program__name(program)) &&
-	       (!option->object || !strcmp(option->object, input->name));
+	return !strcmp(option->program, name) && (!option->object || !strcmp(option->object, input->name));
 }
 
-/* Each --attach must mean exactly one program. */
+/* Each --attach must mean exactly one program, or a map of struct_ops. */
 static int check_option(const struct load *load, const struct attach_option *option, struct fault *fault)
 {
 	struct bpf_program *program;
+	struct bpf_map *map;
 	size_t found = 0;
 
 	for (size_t i = 0; i < load->count; i++) {
 		bpf_object__for_each_program(program, load->objects[i])
-			found += option_matches(option, &load->inputs[i], program);
+			found += option_matches(option, &load->inputs[i], bpf_program__name(program));
+		bpf_object__for_each_map(map, load->objects[i]) {
+			if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+				found += option_matches(option, &load->inputs[i], bpf_map__name(map));
+		}
 	}
 	if (!found)
 		return fault__usage(fault, "--attach %.128s: no object has this program", option->program);
@@ -112,9 +117,8 @@ static int plan_target(struct load *load, const struct load_input *input, struct
 		       const char *target, struct fault *fault)
 {
 	static struct attach_point points[LOAD_MAX_LINKS];
-	const struct attach_options allowed = { 0 };
 	struct fault inner = { 0 };
-	int n = attach__plan(load->objects[input - load->inputs], program, target, &allowed, points,
+	int n = attach__plan(load->objects[input - load->inputs], program, target, load->rules, points,
 			     LOAD_MAX_LINKS - load->attachment_count, &inner);
 
 	if (n < 0) {
@@ -138,7 +142,7 @@ static int plan_program(struct load *load, const struct load_input *input, struc
 	int err = 0;
 
 	for (size_t i = 0; !err && i < option_count; i++) {
-		if (!option_matches(&options[i], input, program))
+		if (!option_matches(&options[i], input, name))
 			continue;
 		planned++;
 		err = plan_target(load, input, program, options[i].target, fault);
@@ -159,10 +163,36 @@ static int plan_program(struct load *load, const struct load_input *input, struc
 	return err;
 }
 
+static int plan_map(struct load *load, const struct load_input *input, struct bpf_map *map,
+		    const struct attach_option *options, size_t option_count, struct fault *fault)
+{
+	struct attachment next = { .input = input };
+	const char *target = NULL;
+	struct fault inner = { 0 };
+	int n;
+
+	for (size_t i = 0; i < option_count; i++) {
+		if (option_matches(&options[i], input, bpf_map__name(map)))
+			target = options[i].target;
+	}
+	n = attach__plan_map(map, target, &next.point, &inner);
+	if (n > 0 && load->attachment_count == LOAD_MAX_LINKS)
+		n = fault__usage(&inner, "too many attachments");
+	if (n < 0) {
+		fault__set(fault, n, "%.128s: map %.64s: %s", input->name, bpf_map__name(map), inner.text);
+		fault->usage = inner.usage;
+		return n;
+	}
+	if (n)
+		load->attachments[load->attachment_count++] = next;
+	return 0;
+}
+
 static int plan(struct load *load, const struct attach_option *options, size_t option_count,
 		struct fault *fault)
 {
 	struct bpf_program *program;
+	struct bpf_map *map;
 	int err;
 
 	for (size_t i = 0; i < option_count; i++) {
@@ -173,6 +203,11 @@ static int plan(struct load *load, const struct attach_option *options, size_t o
 	for (size_t i = 0; i < load->count; i++) {
 		bpf_object__for_each_program(program, load->objects[i]) {
 			err = plan_program(load, &load->inputs[i], program, options, option_count, fault);
+			if (err)
+				return err;
+		}
+		bpf_object__for_each_map(map, load->objects[i]) {
+			err = plan_map(load, &load->inputs[i], map, options, option_count, fault);
 			if (err)
 				return err;
 		}
@@ -198,26 +233,31 @@ static int load_object(struct load *load, size_t i, struct fault *fault)
 	return 0;
 }
 
+/* Of the program, or of the struct_ops map. */
+static const char *name_of(const struct attachment *a)
+{
+	return a->program ? bpf_program__name(a->program) : a->point.target;
+}
+
 static int attach_all(struct load *load, struct fault *fault)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		struct attachment *a = &load->attachments[i];
 		int64_t started = log__clock();
 		struct fault inner = { 0 };
-		const struct attach_options allowed = { 0 };
-		int err = attach__program(a->program, bpf_program__fd(a->program), &a->point, &allowed,
-					  &a->handle, &inner);
+		int err = attach__program(a->program, a->program ? bpf_program__fd(a->program) : -1,
+					  &a->point, load->rules, &a->handle, &inner);
 
 		if (err) {
-			fault__set(fault, err, "%.128s: program %.64s: %s", a->input->name,
-				   bpf_program__name(a->program), inner.text);
+			fault__set(fault, err, "%.128s: program %.64s: %s", a->input->name, name_of(a),
+				   inner.text);
 			fault->usage = inner.usage;
 			return err;
 		}
 		log__write(&(struct log_line){
 			.event = "attach",
 			.object = a->input->name,
-			.program = bpf_program__name(a->program),
+			.program = name_of(a),
 			.target = attach__shown(&a->point),
 			.started = started,
 		});
@@ -236,6 +276,7 @@ int load__start(struct load **out, const struct load_input *inputs, size_t count
 		return fault__set(fault, -ENOMEM, "out of memory");
 	libbpf_set_print(keep_warning);
 	load->inputs = inputs;
+	load->rules = &options->rules;
 	for (size_t i = 0; !err && i < count; i++) {
 		load->count = i + 1;
 		err = open_object(load, i, fault);
@@ -319,7 +360,7 @@ void load__stop(struct load *load)
 		log__write(&(struct log_line){
 			.event = "detach",
 			.object = a->input->name,
-			.program = bpf_program__name(a->program),
+			.program = name_of(a),
 			.target = attach__shown(&a->point),
 		});
 	}

@@ -2,6 +2,7 @@
 #ifndef LOADER_LOAD_H
 #define LOADER_LOAD_H
 
+#include "attach.h"
 #include "fault.h"
 #include "statement.h"
 
@@ -33,6 +34,7 @@ struct load_options {
 	size_t attach_count;
 	const char *health_command; /* NULL: none */
 	int health_wait;	    /* seconds that it may take */
+	struct attach_options rules;
 };
 
 struct load;

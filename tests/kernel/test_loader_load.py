@@ -261,7 +261,7 @@ def check_not_attached(result: Result, code: int, *words: str) -> None:
         ("cgroup", ["{p}_cg=/nonexistent/cgroup"], 1, ["No such file or directory"]),
         ("cgroup", ["{p}_cg=/tmp"], 1, ["cannot attach"]),
         ("raw_tp", ["{p}_raw=lo"], 2, ["takes no target"]),
-        ("nowhere", [], 2, ["doesn't say where", "target none"]),
+        ("nowhere", [], 2, ["it needs a target", "--attach {p}_tp=CATEGORY/NAME"]),
         ("refused", [], 1, ["cannot load", "R1 invalid mem access 'scalar'"]),
     ],
 )
@@ -287,7 +287,7 @@ def test_attached_programs_go_when_a_later_one_fails(lab: Lab, tmp_path: Path) -
         options = [f"--attach={PREFIX}_xdp={left}"] * 2
         result = lab.run(tmp_path, *options)
         shown = subprocess.run(["ip", "link", "show", left], capture_output=True, text=True, check=True)
-    check_not_attached(result, 1, "another program is there")
+    check_not_attached(result, 1, f"program {PREFIX}_xdp (id", "it is ours")
     assert len(result.events("detach")) == 1
     assert "xdp" not in shown.stdout.replace(f"{PREFIX}_xdp", "").split("mtu")[1]
 
