@@ -12,7 +12,19 @@
 #define STRING_MAX  512 /* bytes of one string; each may become six */
 #define DIGEST_SIZE 32
 
+/* Bounded lines: enough at once for two reloads of the largest set, and for ever 20 a second. */
+#define BUCKET_LINES   4000
+#define LINES_A_SECOND 20
+#define SECOND	       1000000
+
 static bool human_lines;
+static void (*observe)(const struct log_line *line, int64_t duration);
+
+static struct {
+	bool bounded;
+	int64_t lines, filled; /* millionths of lines that may be written; when they were counted */
+	size_t suppressed;
+} bucket;
 
 struct buffer {
 	char text[LINE_SIZE];
@@ -22,6 +34,11 @@ struct buffer {
 void log__set_human(bool human)
 {
 	human_lines = human;
+}
+
+void log__set_observer(void (*observer)(const struct log_line *line, int64_t duration))
+{
+	observe = observer;
 }
 
 int64_t log__clock(void)
@@ -97,6 +114,17 @@ static void add_key_ids(struct buffer *b, const struct log_line *line)
 	add(b, "]");
 }
 
+/* Words as an array of strings. */
+static void add_words(struct buffer *b, const char *name, const char *words)
+{
+	if (!words)
+		return;
+	add(b, ",\"%s\":[", name);
+	for (size_t n; (n = strcspn(words, " ")); words += n + (words[n] == ' '))
+		add(b, "\"%.*s\"%s", (int)n, words, words[n] ? "," : "");
+	add(b, "]");
+}
+
 /* RFC 3339 in UTC; strftime() and gmtime() would bring locales and time zones with them. */
 static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
 {
@@ -114,7 +142,7 @@ static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
 	    (int)of_month, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60), milliseconds);
 }
 
-static void format_json(struct buffer *b, const struct log_line *line)
+static void format_json(struct buffer *b, const struct log_line *line, int64_t duration)
 {
 	struct timespec t;
 
@@ -130,9 +158,14 @@ static void format_json(struct buffer *b, const struct log_line *line)
 	add_key_ids(b, line);
 	add_digest(b, "policy", line->policy);
 	add_member(b, "platform", line->platform);
+	add_member(b, "outcome", line->outcome);
+	add_words(b, "capabilities", line->capabilities);
+	add_words(b, "unneeded", line->unneeded);
+	if (line->count)
+		add(b, ",\"count\":%zu", line->count);
 	add_member(b, "message", line->message);
 	if (line->started)
-		add(b, ",\"durationUs\":%lld", (long long)(log__clock() - line->started));
+		add(b, ",\"durationUs\":%lld", (long long)duration);
 	b->text[b->size++] = '}';
 }
 
@@ -152,10 +185,13 @@ static void format_human(struct buffer *b, const struct log_line *line)
 	add_word(b, " -> ", line->target);
 	add_word(b, ": ", line->decision);
 	add_word(b, ": ", line->reason);
+	add_word(b, ": ", line->outcome);
+	if (line->count)
+		add(b, ": %zu lines", line->count);
 	add_word(b, ": ", line->message);
 }
 
-void log__write(const struct log_line *line)
+static void write_line(const struct log_line *line, int64_t duration)
 {
 	static struct buffer b;
 	ssize_t n;
@@ -164,9 +200,57 @@ void log__write(const struct log_line *line)
 	if (human_lines)
 		format_human(&b, line);
 	else
-		format_json(&b, line);
+		format_json(&b, line, duration);
 	b.text[b.size++] = '\n';
 	/* A reader that has gone away must not stop us. */
 	n = write(STDERR_FILENO, b.text, b.size);
 	(void)n;
+}
+
+static void write_suppressed(void)
+{
+	struct log_line line = { .event = "suppressed", .count = bucket.suppressed };
+
+	bucket.suppressed = 0;
+	if (line.count)
+		write_line(&line, 0);
+}
+
+void log__bound(bool bounded)
+{
+	write_suppressed();
+	bucket.bounded = bounded;
+	bucket.lines = (int64_t)BUCKET_LINES * SECOND;
+	bucket.filled = log__clock();
+}
+
+/* Take a line out of the bucket, if there is one. */
+static bool may_write(void)
+{
+	int64_t now = log__clock();
+
+	if (!bucket.bounded)
+		return true;
+	bucket.lines += (now - bucket.filled) * LINES_A_SECOND;
+	bucket.filled = now;
+	if (bucket.lines > (int64_t)BUCKET_LINES * SECOND)
+		bucket.lines = (int64_t)BUCKET_LINES * SECOND;
+	if (bucket.lines < SECOND)
+		return false;
+	bucket.lines -= SECOND;
+	return true;
+}
+
+void log__write(const struct log_line *line)
+{
+	int64_t duration = line->started ? log__clock() - line->started : 0;
+
+	if (observe)
+		observe(line, duration);
+	if (!may_write()) {
+		bucket.suppressed++;
+		return;
+	}
+	write_suppressed();
+	write_line(line, duration);
 }

@@ -17,11 +17,23 @@ struct log_line {
 	const uint8_t *policy;
 	const char *platform;
 	const char *message;
+	const char *outcome;		     /* of a reload */
+	const char *capabilities, *unneeded; /* names with blanks between them */
+	size_t count;
 	int64_t started; /* of log__clock(); gives durationUs */
 };
 
 /* For people instead of JSON. */
 void log__set_human(bool human);
+
+/*
+ * From now on lines may be left out when there are too many: what comes again and again must not fill
+ * a disk. How many were left out is said. The lines of a start, and those of its end, are never.
+ */
+void log__bound(bool bounded);
+
+/* Shown every line, also those that are left out, with its duration in microseconds. */
+void log__set_observer(void (*observer)(const struct log_line *line, int64_t duration));
 
 /* Write the line to stderr, in one system call. */
 void log__write(const struct log_line *line);

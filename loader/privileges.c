@@ -1,43 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "privileges.h"
 
+#include "capabilities.h"
+
 #include <errno.h>
 #include <linux/capability.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define CAP_MAX 64
 
-static bool none_left(void)
+struct sets {
+	uint64_t effective, permitted, inheritable;
+};
+
+static int get_sets(struct sets *sets)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
 
 	if (syscall(SYS_capget, &header, data))
-		return false;
-	return !(data[0].effective | data[0].permitted | data[0].inheritable | data[1].effective |
-		 data[1].permitted | data[1].inheritable) &&
-	       prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+		return -errno;
+	*sets = (struct sets){
+		.effective = data[0].effective | (uint64_t)data[1].effective << 32,
+		.permitted = data[0].permitted | (uint64_t)data[1].permitted << 32,
+		.inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32,
+	};
+	return 0;
+}
+
+/* Permitted and effective; nothing is ever inherited. */
+static int set_sets(uint64_t mask)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = (uint32_t)mask, .permitted = (uint32_t)mask },
+		{ .effective = (uint32_t)(mask >> 32), .permitted = (uint32_t)(mask >> 32) },
+	};
+
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+/*
+ * Without CAP_SETPCAP the bounding set stays, and is worth nothing: no_new_privs makes the kernel
+ * cut what execve gives, to root or by a file's capabilities, down to what was there before. Dropping
+ * takes a new set of credentials each time, asking doesn't.
+ */
+static int clear_bounding_set(const struct sets *sets)
+{
+	bool may_drop = sets->effective & UINT64_C(1) << CAP_SETPCAP;
+	int set;
+
+	for (unsigned cap = 0; may_drop && cap < CAP_MAX; cap++) {
+		set = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
+		if (set < 0)
+			break; /* the kernel knows no more */
+		if (set && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+			return -errno;
+	}
+	return 0;
+}
+
+uint64_t privileges__raise(void)
+{
+	struct sets sets;
+
+	if (get_sets(&sets))
+		return 0;
+	if (sets.effective != sets.permitted && set_sets(sets.permitted))
+		return sets.effective;
+	return sets.permitted;
+}
+
+int privileges__keep(uint64_t keep, struct fault *fault)
+{
+	struct sets sets, left;
+	int err = get_sets(&sets);
+
+	if (!err)
+		err = clear_bounding_set(&sets);
+	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		err = -errno;
+	if (!err)
+		err = set_sets(sets.permitted & keep);
+	/* Ambient capabilities are inheritable ones: the kernel has taken them away, too. */
+	if (!err)
+		err = get_sets(&left);
+	if (err)
+		return fault__set(fault, err, "cannot drop capabilities: %s", strerror(-err));
+	if (((left.effective | left.permitted | left.inheritable) & ~(sets.permitted & keep)) ||
+	    prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		return fault__set(fault, -EPERM, "capabilities are left after dropping them");
+	return 0;
+}
+
+/* Who has to give it: the container's runtime, the file, or whoever chose the user. */
+static const char *remedy(uint64_t missing)
+{
+	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
+		if (missing >> cap & 1 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 1)
+			return "which the container must be given (--cap-add)";
+	}
+	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 &&
+	    getxattr("/proc/self/exe", "security.capability", NULL, 0) > 0)
+		return "as no_new_privs voids the file's: leave it out, or run as root";
+	return "which this user has not got: run as root, or give them to the file";
+}
+
+void privileges__explain(uint64_t needed, struct fault *fault)
+{
+	char names[CAPABILITIES_TEXT_SIZE];
+	size_t n = strlen(fault->text);
+	struct sets sets;
+	uint64_t missing;
+
+	missing = get_sets(&sets) ? 0 : capabilities__missing(needed, sets.effective);
+	if (!missing)
+		return;
+	capabilities__format(missing, "CAP_", names);
+	snprintf(fault->text + n, sizeof(fault->text) - n, "; missing: %s, %s", names, remedy(missing));
 }
 
 int privileges__drop(struct fault *fault)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2] = { 0 };
-
-	/* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it worthless. */
-	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno == EINVAL)
-			break; /* the kernel knows no more */
-	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return fault__set(fault, -errno, "no_new_privs: %s", strerror(errno));
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &header, none))
-		return fault__set(fault, -errno, "capset: %s", strerror(errno));
-	if (!none_left())
-		return fault__set(fault, -EPERM, "capabilities are left after dropping them");
-	return 0;
+	return privileges__keep(0, fault);
 }

@@ -131,6 +131,7 @@ int statement__parse(struct statement *st, const uint8_t *data, size_t size, str
 		.version = json_integer_value(json_object_get(body, "version")),
 		.not_after = INT64_MAX,
 		.programs = json_object_get(body, "programs"),
+		.maps = json_object_get(body, "maps"),
 		.helpers = json_object_get(body, "helpers"),
 		.kfuncs = json_object_get(body, "kfuncs"),
 	};
@@ -154,6 +155,11 @@ size_t statement__program_count(const struct statement *st)
 const char *statement__program_type(const struct statement *st, size_t index)
 {
 	return get_string(json_array_get(st->programs, index), "type");
+}
+
+const char *statement__map_type(const struct statement *st, size_t index)
+{
+	return get_string(json_array_get(st->maps, index), "type");
 }
 
 const char *statement__attach(const struct statement *st, const char *name, size_t index)

@@ -19,7 +19,7 @@ struct statement {
 	int64_t version;
 	int64_t created;
 	int64_t not_after; /* INT64_MAX when absent */
-	const struct json_t *programs, *helpers, *kfuncs;
+	const struct json_t *programs, *maps, *helpers, *kfuncs;
 };
 
 /* Returns 0, -EINVAL with the text set, or -ENOMEM. */
@@ -28,6 +28,9 @@ void statement__free(struct statement *st);
 
 size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
+
+/* NULL when there are no more. */
+const char *statement__map_type(const struct statement *st, size_t index);
 
 /* Whether the statement says that the code calls this. */
 bool statement__lists_helper(const struct statement *st, uint32_t number);

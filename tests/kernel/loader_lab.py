@@ -166,7 +166,7 @@ MEMBERS: dict[str, tuple[set[str], set[str]]] = {
     "refuse": ({"message"}, set()),
     "load": ({"object", "durationUs"}, set()),
     "attach": ({"object", "program", "target", "durationUs"}, set()),
-    "ready": ({"platform", "durationUs"}, set()),
+    "ready": ({"platform", "durationUs", "capabilities"}, {"unneeded"}),
     "exec": ({"target"}, set()),
     "detach": ({"object", "program", "target"}, set()),
     "error": ({"message"}, _DECIDED),
