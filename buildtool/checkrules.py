@@ -63,7 +63,7 @@ _TABLE = (
     ("BT041", _W, "expires soon", "sign it again with a later --not-after"),
     ("BT042", _E, "malformed signature", "sign it again: every verifier refuses it"),
     ("BT050", _E, "newer than the kernel", "ask for a newer kernel, or leave it out there with an #ifdef"),
-    ("BT100", _E, "refused by the kernel verifier", "its log, and the line of C, say where"),
+    ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
 )
 RULES = {row[0]: Rule(number=row[0], level=row[1], title=row[2], hint=row[3]) for row in _TABLE}

@@ -26,11 +26,14 @@ class LineInfo:
     lines: dict[str, tuple[SourceLine, ...]] = field(default_factory=dict)
 
     def locate(self, section: str, source: SourceLine) -> SourceLine:
-        """Return *source* with its file and line, when its text is that of one line only."""
-        if source.file:
-            return source
-        here = self.lines.get(section, ()), self.lines.get(".text", ())
-        places = {(s.file, s.line) for lines in here for s in lines if s.text == source.text}
+        """
+        Return *source* with its file and line, when its text is that of one line only.
+
+        A kernel that names the file gives the last part of its path.
+        """
+        here = (*self.lines.get(section, ()), *self.lines.get(".text", ()))
+        same = [known for known in here if known.text == source.text and source.line in (0, known.line)]
+        places = {(known.file, known.line) for known in same}
         if len(places) != 1:
             return source
         file, line = places.pop()
@@ -79,4 +82,6 @@ def _sections(data: bytes, btf: Btf, order: str) -> Iterator[tuple[str, tuple[So
 
 def _line(data: bytes, at: int, btf: Btf, order: str) -> SourceLine:
     _, file, text, position = struct.unpack_from(f"{order}IIII", data, at)
-    return SourceLine(file=btf.text(file), line=position >> _LINE_SHIFT, text=btf.text(text).strip())
+    return SourceLine(
+        file=btf.text(file).removeprefix("./"), line=position >> _LINE_SHIFT, text=btf.text(text).strip()
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 
 from buildtool.checkmodel import Outcome, SourceLine, Verdict
+from buildtool.helperfacts import helper_since
 from buildtool.helpernames import helper_name
 
 _STATISTICS = re.compile(r"processed (\d+) insns .*?peak_states (\d+)")
@@ -27,6 +28,7 @@ _OBJECTION = re.compile(
 )
 _SOURCE = re.compile(r"; (.*?)(?: @ (\S+):(\d+))?$")
 _UNKNOWN_HELPER = re.compile(r"unknown#(\d+)")
+_RETRIED = re.compile(r"Retrying without")  # libbpf got over it
 _MAX_REASON = 300
 
 
@@ -46,7 +48,7 @@ def read_verdict(code: int, error: str, log: str, warnings: str) -> Verdict:
             source=source,
             log=log,
         )
-    said = next((line for line in warnings.splitlines() if line.strip()), "")
+    said = next((line for line in warnings.splitlines() if line.strip() and not _RETRIED.search(line)), "")
     text = said.removeprefix("libbpf: ") or error
     return Verdict(outcome=Outcome.FAILED, reason=_shorten(text), log=log + warnings)
 
@@ -63,7 +65,15 @@ def _objection(log: str) -> tuple[str, SourceLine | None]:
     if texts:
         text, file, line = texts[-1].groups()
         source = SourceLine(text=text.strip(), file=file or "", line=int(line or 0))
-    return _UNKNOWN_HELPER.sub(lambda m: f"{helper_name(int(m[1]))}#{m[1]}", rest[0]), source
+    return _UNKNOWN_HELPER.sub(_name_helper, rest[0]), source
+
+
+def _name_helper(found: re.Match[str]) -> str:
+    """Say what a kernel that is older than the helper cannot know."""
+    number = int(found[1])
+    since = helper_since(number)
+    came = f" (since Linux {since[0]}.{since[1]})" if since else ""
+    return f"{helper_name(number)}#{number}{came}"
 
 
 def _is_trace(line: str) -> bool:

@@ -38,8 +38,9 @@ def print_report(report: CheckReport) -> None:
         print_table(rows, header)
     if report.findings:
         click.echo()
+    explained: set[str] = set()
     for finding in report.findings:
-        click.echo("\n".join(_clean(line) for line in _finding(finding)))
+        click.echo("\n".join(_clean(line) for line in _finding(finding, explained)))
 
 
 def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
@@ -90,17 +91,22 @@ def _facts(facts: ObjectFacts) -> Iterator[str]:
             yield f"  {what}: {' '.join(names)}"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Finding, explained: set[str]) -> Iterator[str]:
+    """Yield the lines of *finding*; what to do about a rule is said once."""
     where = f"{finding.object}: {finding.program}" if finding.program else finding.object
     yield f"{finding.level} {finding.rule} {where}: {finding.message}"
-    if finding.source:
-        yield f"    {describe_source(finding.source)}"
-    yield f"    {finding.hint}"
+    if finding.source and (described := describe_source(finding.source)):
+        yield f"    {described}"
+    if finding.rule not in explained:
+        yield f"    hint: {finding.hint}"
+    explained.add(finding.rule)
 
 
 def describe_source(source: SourceLine) -> str:
     """Return file, line and text of *source*, as far as they are known."""
-    return f"{source.file}:{source.line}: {source.text}" if source.file else source.text
+    # clang writes the text only when it finds the source where the object says it is.
+    where = f"{source.file}:{source.line}" if source.file else ""
+    return ": ".join(filter(None, (where, source.text)))
 
 
 def _cell(run: ProgramRun) -> str:

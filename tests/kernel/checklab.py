@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects that kernels take and refuse, and the program that asks a kernel about them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent.parent
+
+# Loads nowhere, everywhere, or since a release of Linux: the name says it.
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4);
+         __type(key, __u32); __type(value, __u64); } counts SEC(".maps");
+struct task_struct { int no_such_member; } __attribute__((preserve_access_index));
+extern void bpf_rcu_read_lock(void) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym __weak;
+
+SEC("xdp") int everywhere(struct xdp_md *ctx)
+{
+	__u32 key = 0;
+	__u64 *value = bpf_map_lookup_elem(&counts, &key);
+
+	return value && *value ? XDP_DROP : XDP_PASS;
+}
+
+SEC("xdp") int out_of_bounds(struct xdp_md *ctx)
+{
+	char *data = (void *)(long)ctx->data;
+
+	return data[0];
+}
+
+SEC("tp_btf/no_such_tracepoint") int no_target(void *ctx)
+{
+	return 0;
+}
+
+SEC("tp_btf/sched_switch") int no_member(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[1];
+
+	return task->no_such_member;
+}
+
+SEC("?xdp") int optional(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+         __array(values, int(void *)); } tails SEC(".maps") = { .values = { (void *)&everywhere } };
+
+SEC("xdp") int tail_call(struct xdp_md *ctx)
+{
+	bpf_tail_call(ctx, &tails, 0);
+	return XDP_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+"""
+# Linux 6.2 brought the helper, and 6.5 its kernel functions for XDP.
+NEWER = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4);
+         __type(key, __u32); __type(value, __u64); } counts SEC(".maps");
+extern int bpf_dynptr_from_xdp(struct xdp_md *ctx, __u64 flags, struct bpf_dynptr *out) __ksym;
+
+SEC("xdp") int everywhere(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+SEC("xdp") int since_6_4(struct xdp_md *ctx)
+{
+	struct bpf_dynptr packet;
+
+	return bpf_dynptr_from_xdp(ctx, 0, &packet) ? XDP_PASS : XDP_DROP;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def compile_object(directory: Path, clang: Path, sysroot: Path, source: str, name: str = "x") -> Path:
+    """Compile *source* as bpf/NAME.bpf.c with libbpf's headers of *sysroot* to NAME.bpf.o in *directory*."""
+    text = directory / "bpf" / f"{name}.bpf.c"
+    text.parent.mkdir(exist_ok=True)
+    text.write_text(source)
+    include = sysroot / "usr/include"
+    flags = ["--target=bpfel", "-O2", "-g", f"-I{include}", f"-I{next(include.glob('*-linux-gnu*'))}"]
+    # As the product does: names from the project's directory, where clang finds the text of each line.
+    flags += [f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
+    subprocess.run(
+        [clang, *flags, "-c", f"bpf/{text.name}", "-o", f"{name}.bpf.o"], cwd=directory, check=True
+    )
+    return directory / f"{name}.bpf.o"
+
+
+def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
+    """Link bpf-probe for *arch* below *directory*, unless it is newer than its source."""
+    output = directory / arch / "bpf-probe"
+    sources = [TOP / "loader/probe/probe.c", TOP / "loader/static_gaps.c", TOP / "loader/flags.txt"]
+    if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
+        return directory
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_suffix(".new")
+    argv = [clang, *options, f"--sysroot={sysroot}", "probe/probe.c", "static_gaps.c", "@flags.txt"]
+    subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
+    aside.rename(output)
+    return directory

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool check` on this machine's kernel: dry runs, reports, and that nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from checklab import SOURCE, build_probes, compile_object
+from signing_samples import RELEASE
+from signing_samples import test_key as alice
+
+from buildtool.helperfacts import GPL_HELPERS
+from buildtool.helpernames import HELPER_NUMBERS
+from buildtool.platforms import host_platform
+from buildtool.sign import sign_files
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
+@pytest.fixture(scope="module")
+def probes(clang: Path, sysroot: Path) -> Path:
+    """Give the directory with bpf-probe for this machine."""
+    own = host_platform(platform.machine())
+    assert own
+    directory = sysroot.parent.parent / "loader"
+    return build_probes(directory, clang, sysroot, own.arch, [own.static_option])
+
+
+@pytest.fixture(scope="module")
+def sample(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the object with programs that this kernel takes and refuses."""
+    return compile_object(tmp_path_factory.mktemp("check"), clang, sysroot, SOURCE)
+
+
+def run(probes: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, ...] = ()) -> Any:
+    """Run `buildtool check`, expect *code*, and return what ended."""
+    argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
+    env = {**os.environ, "BUILDTOOL_PROBES": str(probes)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def program_ids() -> list[int]:
+    """List the programs that this kernel holds."""
+    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
+    return [program["id"] for program in json.loads(done.stdout)]
+
+
+def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
+    """What loads, what the kernel verifier refuses, and what does not get that far; nothing is left."""
+    before = program_ids()
+    done = run(probes, sample, "--kernel", "host", "--json")
+    assert program_ids() == before
+    report = json.loads(done.stdout)
+    assert report["passed"] is False
+    outcomes = {r["program"]: r["verdict"]["outcome"] for r in report["runs"]}
+    assert outcomes == {
+        "everywhere": "loads",
+        "out_of_bounds": "refused",
+        "no_target": "failed",
+        "no_member": "refused",
+        "optional": "loads",
+        "tail_call": "loads",
+    }
+    runs = {r["program"]: r for r in report["runs"]}
+    assert runs["everywhere"]["verdict"]["instructions"] > 5
+    assert runs["everywhere"]["release"] == platform.release()
+    refused = runs["out_of_bounds"]["verdict"]
+    assert refused["reason"].startswith("invalid access to packet")
+    source = refused["source"]
+    assert (source["file"], source["text"]) == ("bpf/x.bpf.c", "return data[0];")
+    assert source["line"] == SOURCE[: SOURCE.index("return data[0]")].count("\n") + 1
+    assert "no_such_member" in runs["no_member"]["verdict"]["reason"]
+    assert "no_such_tracepoint" in runs["no_target"]["verdict"]["reason"]
+    rules = {(f["rule"], f["program"]) for f in report["findings"]}
+    assert rules == {("BT100", "out_of_bounds"), ("BT100", "no_member"), ("BT101", "no_target")}
+
+
+def test_the_table_for_people(probes: Path, sample: Path) -> None:
+    """A row for each program, then each objection with its line of C; the summary goes to stderr."""
+    done = run(probes, sample, "--kernel", "host")
+    lines = done.stdout.splitlines()
+    own = host_platform(platform.machine())
+    assert own
+    assert f"object\tprogram\thost {own.arch}" in lines
+    assert "x.bpf.o\tout_of_bounds\trefused" in lines
+    at = next(
+        i for i, line in enumerate(lines) if line.startswith("error BT100 x.bpf.o: out_of_bounds: host")
+    )
+    assert lines[at + 1].endswith("return data[0];")
+    assert done.stderr.endswith("1 object, 6 dry runs on 1 kernel, 3 errors: failed\n")
+
+
+def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
+    """The shipped programs, signed, in a directory by architecture: all load, and the check passes."""
+    top = Path(__file__).resolve().parent.parent.parent
+    own = host_platform(platform.machine())
+    assert own
+    build = tmp_path / "build" / own.arch
+    argv = [sys.executable, "-m", "buildtool", "compile", "--output", build, "--arch", own.arch]
+    subprocess.run(argv, cwd=top, check=True, capture_output=True)
+    sign_files(sorted(build.glob("*.bpf.o")), alice(), RELEASE, platform=own)
+    done = run(probes, build.parent, "--kernel", "host", "--json", code=0)
+    report = json.loads(done.stdout)
+    assert {fact["platform"] for fact in report["objects"]} == {own.oci}
+    assert len(report["runs"]) == sum(len(fact["programs"]) for fact in report["objects"]) >= 6
+    assert report["passed"] is True
+
+
+def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
+    """Suites count their cases and failures; a failure has reason, line of C and log."""
+    run(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")
+    top = ET.parse(tmp_path / "check.xml").getroot()  # noqa: S314 - our own file
+    suites = {suite.attrib["name"].partition(" ")[0]: suite for suite in top}
+    assert set(suites) == {"rules", "host"}
+    for suite in suites.values():
+        assert int(suite.attrib["tests"]) == len(suite.findall("testcase"))
+        assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
+    case = next(case for case in suites["host"] if case.attrib["name"] == "out_of_bounds")
+    failure = case.find("failure")
+    assert failure is not None
+    assert failure.attrib["message"].startswith("invalid access to packet")
+    assert failure.text
+    assert "bpf/x.bpf.c:" in failure.text
+    assert "processed" in failure.text
+
+
+def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp_path: Path) -> None:
+    """Every result names a rule of the list and a place; the line of C is there."""
+    run(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")
+    document = json.loads((tmp_path / "check.sarif").read_text())
+    only = document["runs"][0]
+    rules = only["tool"]["driver"]["rules"]
+    for result in only["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] in ("error", "warning", "note")
+    places = [result["locations"][0] for result in only["results"]]
+    known = [p for p in places if p["logicalLocations"][0]["name"] == "out_of_bounds"]
+    physical = known[0]["physicalLocation"]
+    assert physical["artifactLocation"]["uri"] == "bpf/x.bpf.c"
+    assert physical["region"]["snippet"]["text"] == "return data[0];"
+
+
+def test_without_the_capability_it_says_so(probes: Path, sample: Path) -> None:
+    """One line and a hint, exit code 1; the rules alone need none."""
+    setpriv = shutil.which("setpriv")
+    assert setpriv
+    bare = (setpriv, "--bounding-set", "-all", "--inh-caps", "-all")
+    done = run(probes, sample, "--kernel", "host", prefix=bare)
+    assert "buildtool: error: this user may not load eBPF programs: CAP_BPF is missing" in done.stderr
+    assert "hint: " in done.stderr
+    run(probes, sample, code=0, prefix=bare)
+
+
+def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> None:
+    """A probe that dies halfway, or says nothing, ends the check."""
+    own = host_platform(platform.machine())
+    assert own
+    (tmp_path / own.arch).mkdir()
+    fake = tmp_path / own.arch / "bpf-probe"
+    fake.write_text('#!/bin/sh\necho \'{"event":"kernel","release":"1.0"}\'\n')
+    fake.chmod(0o755)
+    done = run(tmp_path, sample, "--kernel", "host")
+    assert "buildtool: error: bpf-probe did not come to its end" in done.stderr
+
+
+def load_without_license(kind: int, attach: int, helper: int) -> str:
+    """Ask this kernel to load a program of type *kind* that calls *helper* and is not GPL; what it says."""
+    slots = (0x85, helper), (0xB7, 0), (0x95, 0)  # call, r0 = 0, exit
+    code = b"".join(struct.pack("=BBhi", opcode, 0, 0, number) for opcode, number in slots)
+    log = ctypes.create_string_buffer(65536)
+    texts = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Proprietary")
+    at = [ctypes.addressof(text) for text in texts]
+    # union bpf_attr for BPF_PROG_LOAD, up to expected_attach_type.
+    attr = struct.pack("=IIQQIIQII16sII", kind, 3, *at, 1, 65536, ctypes.addressof(log), 0, 0, b"", 0, attach)
+    buffer = ctypes.create_string_buffer(attr.ljust(128, b"\0"), 128)
+    call = {"x86_64": 321}.get(platform.machine(), 280)
+    descriptor = ctypes.CDLL(None, use_errno=True).syscall(call, 5, buffer, 128)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return log.value.decode(errors="replace")
+
+
+def test_the_table_of_gpl_helpers_is_that_of_the_kernel() -> None:
+    """Of each helper that a type of program may call, this kernel says what the table says."""
+    # socket filter, kprobe, sched_cls, tracepoint, xdp, perf_event, cgroup_skb, sock_ops, sk_msg, raw_tp
+    kinds = [(kind, 0) for kind in (1, 2, 3, 5, 6, 7, 8, 13, 16, 17)] + [(18, 8), (22, 0)]
+    gpl, free = set(), set()
+    for number in HELPER_NUMBERS.values():
+        for kind, attach in kinds:
+            said = load_without_license(kind, attach, number)
+            if "GPL-restricted" in said:
+                gpl.add(number)
+            elif said and "unknown func" not in said and "cannot use helper" not in said:
+                free.add(number)
+    assert len(gpl) > 30
+    assert len(free) > 100
+    assert gpl <= GPL_HELPERS
+    assert not (free - gpl) & GPL_HELPERS

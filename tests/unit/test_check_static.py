@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `buildtool check` says without a kernel: each rule by an object that breaks it, and facts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bpf_samples import compile_sample, find_tool
+from signing_samples import NOW, RELEASE, sign, unsigned
+from signing_samples import test_key as alice
+
+from buildtool.check_static import StaticCheck, check_object
+from buildtool.checkmodel import Level
+from buildtool.checkrules import RULES
+from buildtool.elfobj import MAX_OBJECT_BYTES, parse_object
+from buildtool.helperfacts import Release, check_release, helper_since, map_since, program_since
+from buildtool.helpernames import HELPER_NUMBERS
+from buildtool.platforms import PLATFORMS
+from buildtool.sign import Origin, sign_object
+
+TOP = Path(__file__).resolve().parent.parent.parent
+HEAD = """
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, val) int (*name)[val]
+typedef unsigned int u32; typedef unsigned long long u64;
+#define NOINLINE static __attribute__((noinline))
+/* So many bytes of stack, which no compiler makes smaller. */
+#define STACK(bytes) asm volatile("*(u64 *)(r10 - " #bytes ") = r1" ::: "memory")
+"""
+GPL = 'char LICENSE[] SEC("license") = "GPL";'
+OTHER = 'char LICENSE[] SEC("license") = "Proprietary";'
+GOOD = 'SEC("xdp") int good(void *ctx) { return 2; }'
+DEEP = "NOINLINE int deep(u64 x) { STACK(300); return x & 1; }"
+TWO = "int two(u64 *ctx) { STACK(300); return deep(ctx[0]); }"
+BIG = 'SEC("xdp") int big(void *c) { asm volatile(".rept 1000001\\n r0 = r0\\n .endr"); return 2; }'
+MEMORY = """struct { __uint(type, 2); __uint(max_entries, 1024); __uint(key_size, 4);
+                    __uint(value_size, 131072); } m SEC(".maps");"""
+READ = """static long (*read)(void *, u32, void *) = (void *)113;
+          SEC("xdp") int bad(void *c) { u64 x; return read(&x, 8, c); }"""
+NEW = 'static int (*new)(void) = (void *)999; SEC("xdp") int bad(void *c) { return new(); }'
+VARIES = """SEC("xdp") int bad(u64 *c)
+            { STACK(64); asm volatile("r2 = r10\\n r2 += %0" :: "r"(c[0]) : "r2"); return 0; }"""
+AGAIN = """NOINLINE int again(u64 x) { STACK(8); return x > 1 ? again(x - 1) + again(x - 2) : 1; }
+           SEC("xdp") int bad(u64 *c) { return again(c[0]); }"""
+EVENTS = 'struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");'
+# The rule, what its message says, and the source that breaks it.
+SOURCES = {
+    "BT003": ("1000003 instructions", BIG + GPL),
+    "BT004": ("128 MiB on 16", MEMORY + GOOD + GPL),
+    "BT005": ("'nonsense'", f'SEC("nonsense") int bad(void *c) {{ return 0; }} {GPL}'),
+    "BT006": ("no program", f"int only_a_subprogram(int x) {{ return x; }} {GPL}"),
+    "BT010": ("bpf_probe_read_kernel, for GPL", READ + OTHER),
+    "BT011": ("license", GOOD),
+    "BT012": ("number 999", NEW + GPL),
+    "BT020": ("520 bytes, of 512", f'SEC("xdp") int bad(void *c) {{ STACK(520); return 0; }} {GPL}'),
+    "BT021": ("608 bytes in 2 frames", f'{DEEP} SEC("xdp") {TWO} {GPL}'),
+    "BT022": ("not constant", VARIES + GPL),
+    "BT023": ("calls itself", AGAIN + GPL),
+    "BT050": ("Linux 5.8, after 5.4", EVENTS + GOOD + GPL),
+}
+
+
+def check(data: bytes, *, now: int = NOW, releases: tuple[Release, ...] = ()) -> StaticCheck:
+    """Check *data* as x.bpf.o."""
+    return check_object("x.bpf.o", "build/x.bpf.o", data, now=now, releases=releases)
+
+
+def compiled(directory: Path, source: str) -> bytes:
+    """Compile *source* and return the object."""
+    return compile_sample(directory, source=HEAD + source).read_bytes()
+
+
+def broken(result: StaticCheck) -> list[str]:
+    """Return the numbers of the rules that were broken."""
+    return [finding.rule for finding in result.findings]
+
+
+@pytest.mark.parametrize("rule", SOURCES)
+def test_each_rule_finds_what_breaks_it(tmp_path: Path, rule: str) -> None:
+    """The source of the table breaks its rule and no other, and the message says by how much."""
+    text, source = SOURCES[rule]
+    result = check(compiled(tmp_path, source), releases=((5, 4),) if rule == "BT050" else ())
+    assert broken(result) == [rule]
+    finding = result.findings[0]
+    assert text in finding.message
+    assert (finding.level, finding.hint) == (RULES[rule].level, RULES[rule].hint)
+
+
+def test_a_good_object_breaks_none(tmp_path: Path) -> None:
+    """No finding at all, even for an old kernel."""
+    result = check(compiled(tmp_path, GOOD + GPL), releases=((5, 4),))
+    assert result.findings == ()
+    assert result.facts
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not an object", unsigned()[:-1], unsigned()[:100], Path("/bin/true").read_bytes()]
+)
+def test_what_is_no_object_is_a_finding(data: bytes) -> None:
+    """BT001 with the first rule of the profile that it breaks, and no facts."""
+    result = check(data)
+    assert (broken(result), result.facts) == (["BT001"], None)
+
+
+def test_an_object_above_the_limit_is_not_parsed() -> None:
+    """BT002."""
+    result = check(bytes(MAX_OBJECT_BYTES + 1))
+    assert (broken(result), result.facts) == (["BT002"], None)
+
+
+def test_tracing_programs_may_get_a_stack_for_each_function(tmp_path: Path) -> None:
+    """What fails an XDP program is a warning for a tracing program."""
+    result = check(compiled(tmp_path, f'{DEEP} SEC("tp_btf/sched_switch") {TWO} {GPL}'))
+    assert [(f.rule, f.level) for f in result.findings] == [("BT021", Level.WARNING)]
+
+
+def test_types_that_are_for_gpl_programs(tmp_path: Path) -> None:
+    """An LSM program, and whatever calls a kernel function, must say that it is GPL."""
+    source = f"""extern void bpf_rcu_read_lock(void) __attribute__((section(".ksyms")));
+        SEC("lsm/file_open") int lsm(void *c) {{ bpf_rcu_read_lock(); return 0; }} {OTHER}"""
+    messages = [finding.message for finding in check(compiled(tmp_path, source)).findings]
+    assert [message.partition(",")[0] for message in messages] == [
+        "calls bpf_rcu_read_lock",
+        "is of type lsm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gone", "rule"), [((".BTF", ".BTF.ext"), "BT030"), ((".BTF",), "BT031")], ids=["none", "half"]
+)
+def test_missing_btf(tmp_path: Path, gone: tuple[str, ...], rule: str) -> None:
+    """Without BTF a warning; with CO-RE relocations that refer to it, an error."""
+    source = f"""struct task_struct {{ int pid; }} __attribute__((preserve_access_index));
+        SEC("tp_btf/sched_switch") int core(u64 *c) {{ return ((struct task_struct *)c[1])->pid; }} {GPL}"""
+    compiled(tmp_path, source)
+    objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
+    removed = [f"--remove-section={name}" for name in gone]
+    subprocess.run([objcopy, *removed, tmp_path / "x.bpf.o", tmp_path / "y.o"], check=True)
+    assert broken(check((tmp_path / "y.o").read_bytes())) == [rule]
+
+
+@pytest.mark.parametrize(("days", "rules"), [(-1, ["BT040"]), (29, ["BT041"]), (31, [])])
+def test_expiry(days: int, rules: list[str]) -> None:
+    """An object whose time has passed is an error, one whose time is near a warning."""
+    release = replace(RELEASE, not_after=NOW + days * 86400)
+    origin = Origin(platform=PLATFORMS["arm64"])
+    data = sign_object(parse_object(unsigned()), "x.bpf.o", alice(), release, origin)[0]
+    result = check(data)
+    assert [rule for rule in broken(result) if rule.startswith("BT04")] == rules
+    assert result.facts
+    assert result.facts.platform == "linux/arm64"
+
+
+def test_a_signature_that_no_verifier_reads() -> None:
+    """BT042, and the rest of the object is checked all the same."""
+    data = bytearray(sign())
+    at = data.index(b"\x7fBPFSIG\0")
+    data[at + 8] = 9  # version
+    result = check(bytes(data))
+    assert "BT042" in broken(result)
+    assert result.facts
+
+
+def test_facts_of_an_object(tmp_path: Path) -> None:
+    """Instructions with called functions, stack, helpers by name, memory of maps and capabilities."""
+    source = f"""
+        struct {{ __uint(type, 5); __uint(max_entries, 1000); __uint(key_size, 4); __uint(value_size, 12);
+               }} m SEC(".maps");
+        static void *(*lookup)(void *, const void *) = (void *)1; u64 variable = 1;
+        {DEEP} SEC("xdp") int two(u64 *c)
+        {{ u32 k = 1; STACK(40); lookup(&m, &k); return deep(c[0]); }} {GPL}"""
+    facts = check(compiled(tmp_path, source)).facts
+    assert facts
+    program = facts.programs[0]
+    assert (program.name, program.type, program.stack_bytes) == ("two", "xdp", 304 + 48)
+    dump = find_tool("llvm-objdump", "llvm-objdump-19", "llvm-objdump-22")
+    done = subprocess.run([dump, "-d", tmp_path / "x.bpf.o"], capture_output=True, text=True, check=True)
+    slots = [int(slot) for slot in re.findall(r"^\s+(\d+):", done.stdout, re.MULTILINE)]
+    # Each function ends in an exit of one slot; both are of this program.
+    assert program.instructions == sum(
+        slots[i] + 1 for i in range(len(slots)) if i + 1 == len(slots) or slots[i + 1] == 0
+    )
+    assert facts.helpers == ("bpf_map_lookup_elem",)
+    assert facts.map_bytes_per_cpu == 1000 * 16
+    assert facts.map_bytes == 1000 * (48 + 8 + 8) + 16 * 1024 + 8
+    assert facts.capabilities == ("BPF", "NET_ADMIN")
+
+
+def test_big_endian_objects_are_measured_alike(tmp_path: Path) -> None:
+    """The two byte orders of one source have the same instructions and stack."""
+    source = f'{DEEP} SEC("xdp") {TWO} {GPL}'
+    facts = []
+    for target in ("bpfel", "bpfeb"):
+        path = compile_sample(tmp_path, target=target, source=HEAD + source)
+        found = check(path.read_bytes()).facts
+        assert found
+        facts.append(found.programs)
+    assert facts[0] == facts[1]
+
+
+def test_since_when_there_is_what() -> None:
+    """A few well-known ones, the ends of the table, and what it does not have."""
+    names = {
+        "map_lookup_elem": (3, 19),
+        "ringbuf_output": (5, 8),
+        "cgrp_storage_get": (6, 2),
+    }
+    assert {name: helper_since(HELPER_NUMBERS[f"bpf_{name}"]) for name in names} == names
+    assert helper_since(max(HELPER_NUMBERS.values())) == (6, 2)
+    assert helper_since(max(HELPER_NUMBERS.values()) + 1) is None
+    assert (map_since("hash"), map_since("arena")) == (None, (6, 9))
+    assert program_since("xdp", "xdp") is None
+    assert program_since("xdp", "?xdp.frags") == (5, 18)
+    assert program_since("kprobe", "kprobe.multi/x*") == (5, 18)
+    assert program_since("netfilter", "netfilter") == (6, 4)
+
+
+@pytest.mark.parametrize("text", ["", "six", "6", "6.", "6.x", "-6.1"])
+def test_a_release_that_is_none(text: str) -> None:
+    """What is no release of Linux is said to be none."""
+    with pytest.raises(Exception, match="not a release of Linux"):
+        check_release(text)
+
+
+def test_every_rule_is_documented_and_tried() -> None:
+    """The reference has a row for each rule, in order, with its level; a test breaks each."""
+    page = (TOP / "docs/reference/check-rules.md").read_text("utf-8")
+    rows = re.findall(r"^\| (BT\d+) \| (\w+) \| ([^|]+) \|", page, re.MULTILINE)
+    assert rows == [(rule.number, rule.level.value, rule.title) for rule in RULES.values()]
+    tests = Path(__file__), TOP / "tests/kernel/test_check.py"
+    tried = {rule for path in tests for rule in re.findall(r"BT\d+", path.read_text("utf-8"))}
+    assert set(RULES) <= tried

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel verifier's log: what it objects to, and at which line, as kernels old and new write it."""
+
+from __future__ import annotations
+
+import pytest
+
+from buildtool.checkmodel import Outcome, SourceLine
+from buildtool.lineinfo import LineInfo
+from buildtool.verifierlog import read_verdict
+
+# 6.18
+NEW = """\
+0: R1=ctx() R10=fp0
+; char *data = (void *)(long)ctx->data; @ bad.bpf.c:9
+0: (61) r1 = *(u32 *)(r1 +0)          ; R1=pkt(r=0)
+; return data[0]; @ bad.bpf.c:11
+1: (71) r0 = *(u8 *)(r1 +0)
+invalid access to packet, off=0 size=1, R1(id=0,off=0,r=0)
+R1 offset is outside of the packet
+verification time 51 usec
+stack depth 0
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 3 mark_read 0
+"""
+# 6.1: no file and line; the function's header and the states of registers stand between.
+OLD = """\
+reg type unsupported for arg#0 function by_group#17
+0: R1=ctx(off=0,imm=0) R10=fp0
+; value = bpf_cgrp_storage_get(&groups, 0, 0, 0);
+0: (85) call unknown#210
+invalid func unknown#210
+processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+LOOP = """\
+; while (1) i++; @ bad.bpf.c:22
+5: (05) goto pc-4
+infinite loop detected at insn 2
+cur state: R1=scalar(smin=umin=1) R10=fp0 fp-8=mmmm????
+old state: R1=scalar(smin=umin=1) R10=fp0 fp-8=mmmm????
+processed 15 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 0
+"""
+CORE = """\
+; return t->no_such_member; @ bad.bpf.c:26
+0: (79) r1 = *(u64 *)(r1 +8)
+func 'sched_switch' arg1 has btf_id 114 type STRUCT 'task_struct'
+1: R1=trusted_ptr_task_struct()
+1: <invalid CO-RE relocation>
+failed to resolve CO-RE relocation <byte_off> [28] struct task_struct.no_such_member (0:0 @ offset 0)
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+REGISTER = """\
+from 3 to 5: R0=scalar() R10=fp0
+; return a; @ x.c:3
+5: (95) exit
+R0 !read_ok
+processed 4 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason", "line"),
+    [
+        (NEW, "invalid access to packet, off=0 size=1, R1(id=0,off=0,r=0)", 11),
+        (OLD, "invalid func bpf_cgrp_storage_get#210 (since Linux 6.2)", 0),
+        (LOOP, "infinite loop detected at insn 2", 22),
+        (CORE, "failed to resolve CO-RE relocation <byte_off> [28] struct task_struct.no_such_member", 26),
+        (REGISTER, "R0 !read_ok", 3),
+    ],
+    ids=["new", "old", "loop", "core", "register"],
+)
+def test_the_objection_and_its_line(log: str, reason: str, line: int) -> None:
+    """The first line after the trace, and the last line of C before it."""
+    verdict = read_verdict(22, "Invalid argument", log, "libbpf: prog 'x': failed to load: -22\n")
+    assert verdict.outcome is Outcome.REFUSED
+    assert verdict.reason.startswith(reason)
+    assert verdict.source
+    assert verdict.source.line == line
+    assert verdict.log == log
+
+
+def test_a_program_that_loads() -> None:
+    """Its log has nothing but numbers."""
+    verdict = read_verdict(0, "", NEW[NEW.index("verification") :], "")
+    assert (verdict.outcome, verdict.instructions, verdict.peak_states) == (Outcome.LOADS, 2, 3)
+
+
+def test_a_log_that_did_not_fit() -> None:
+    """Without the trace the objection is there all the same, and no line of C."""
+    verdict = read_verdict(13, "Permission denied", NEW[NEW.index("invalid") :], "")
+    assert verdict.reason.startswith("invalid access to packet")
+    assert verdict.source is None
+
+
+def test_a_failure_before_the_kernel_verifier() -> None:
+    """Libbpf's first warning names the cause; without one the error number has to do."""
+    said = (
+        "libbpf: prog 'x': failed to find kernel BTF type ID of 'y': -3\nlibbpf: prog 'x': failed to load\n"
+    )
+    verdict = read_verdict(3, "No such process", "", said)
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.reason == "prog 'x': failed to find kernel BTF type ID of 'y': -3"
+    assert read_verdict(12, "Cannot allocate memory", "", "").reason == "Cannot allocate memory"
+
+
+def test_where_a_line_stands() -> None:
+    """BTF knows the whole path; a text that stands twice has no place, unless the kernel says the line."""
+    here = [SourceLine(text="return 0;", file="bpf/x.c", line=line) for line in (3, 9)]
+    here.append(SourceLine(text="exit();", file="bpf/x.c", line=5))
+    lines = LineInfo(lines={"xdp": tuple(here)})
+    assert lines.locate("xdp", SourceLine(text="exit();")) == here[2]
+    assert lines.locate("xdp", SourceLine(text="return 0;", file="x.c", line=9)) == here[1]
+    for unknown in (SourceLine(text="return 0;"), SourceLine(text="other();", file="x.c", line=1)):
+        assert lines.locate("xdp", unknown) == unknown
