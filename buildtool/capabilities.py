@@ -60,7 +60,7 @@ def find_capabilities(
     pointers may take PERFMON as well, which only the kernel verifier can say.
     """
     types = {program_type(section) for section in sections}
-    called = {helper_name(number) for number in helpers}
+    called = {helper_name(number).removeprefix("bpf_") for number in helpers}
     needed = {_ALWAYS}
     if types & {*_NET_ADMIN_TYPES.split()} or {*maps} & {*_NET_ADMIN_MAPS.split()}:
         needed.add("NET_ADMIN")

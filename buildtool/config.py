@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool import policywords, validate
+from buildtool.capabilities import check_capability
 from buildtool.configkeys import (
     EnvironmentText,
     as_integer,
@@ -24,6 +25,7 @@ from buildtool.configkeys import (
     as_path,
     as_paths,
     as_signer,
+    as_switch,
     as_text,
     as_texts,
     as_time,
@@ -39,6 +41,7 @@ from buildtool.platforms import find_platform
 CONFIG_NAME = "buildtool.toml"
 MAX_CONFIG_BYTES = 64 * 1024
 DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+MAX_SECONDS = 86_400  # the loader takes no more
 DEFAULT_BASE = (
     "gcr.io/distroless/static-debian13"
     "@sha256:9197324ba51d9cd071af8505989365c006adf9d6d2067eada25aef00abbb5278"
@@ -98,6 +101,7 @@ class TrustConfig:
     denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
     max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
     clock: str = declare(as_text(policywords.check_clock), "required")
+    allow_rollback: bool = declare(as_switch, default=False)
     earliest: int | None = declare(as_time, None)
 
 
@@ -112,7 +116,12 @@ class BuildConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """[image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*."""
+    """
+    [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*.
+
+    *capabilities* (empty: what the programs need) go to the label and, with
+    *file_capabilities* and another user than root, to the loader's file.
+    """
 
     user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
     labels: Mapping[str, str] = declare(as_labels, {})
@@ -121,6 +130,31 @@ class ImageConfig:
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
 
 
+    capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
+    file_capabilities: bool = declare(as_switch, default=True)
+
+    @property
+    def grants_capabilities(self) -> bool:
+        """Whether the loader's file permits capabilities: root needs none of a file."""
+        return self.file_capabilities and validate.check_user(self.user).partition(":")[0] != "0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderConfig:
+    """[loader]: options that the loader is started with; docs/reference/loader.md explains each."""
+
+    state: str = declare(as_text(validate.check_container_path), "")
+    pin_root: str = declare(as_text(validate.check_container_path), "")
+    share: str = declare(as_text(validate.check_container_path), "")
+    attach_file: str = declare(as_text(validate.check_container_path), "")
+    wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
+    replace: bool = declare(as_switch, default=False)
+    health_command: str = declare(as_text(validate.check_command), "")
+    health_wait: int | None = declare(as_integer(0, MAX_SECONDS), None)
+    reload: bool = declare(as_switch, default=False)
+    map_fds: bool = declare(as_switch, default=True)
+    seccomp: bool = declare(as_switch, default=False)
+    metrics_file: str = declare(as_text(validate.check_container_path), "")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesConfig:
     """[images]: references of the *builder* and *base* images."""
@@ -142,6 +176,7 @@ class Config:
     image: ImageConfig = field(default_factory=ImageConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
 
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
 
 _TABLES: dict[str, type] = {
     "project": ProjectConfig,
@@ -152,6 +187,7 @@ _TABLES: dict[str, type] = {
     "image": ImageConfig,
     "images": ImagesConfig,
 }
+    "loader": LoaderConfig,
 
 
 def load_config(

@@ -2,7 +2,7 @@
 """
 Our own sources as text: what a Dockerfile must carry to compile and sign without buildtool on the host.
 
-The Python part is the closure of the commands `compile` and `sign`: their
+The Python part is the closure of the commands `compile`, `sign` and `grant`: their
 modules and every buildtool module these import, wherever in the file they do.
 """
 
@@ -20,7 +20,7 @@ from buildtool.resources import package_directory, resource_path
 
 MAX_SOURCE_BYTES = 1024 * 1024
 # cli.main imports commands by name, which no import statement shows.
-ROOTS = ("buildtool.__main__", "buildtool.cli.compile", "buildtool.cli.sign")
+ROOTS = ("buildtool.__main__", "buildtool.cli.compile", "buildtool.cli.sign", "buildtool.cli.grant")
 LOADER_SUFFIXES = (".c", ".h", ".ld")
 # Ten times faster than a parser, at each build; a test compares it with one.
 _IMPORT = re.compile(
@@ -41,7 +41,7 @@ class EmbeddedFile:
 @lru_cache(maxsize=1)
 def python_sources() -> tuple[EmbeddedFile, ...]:
     """
-    Return the modules that `compile` and `sign` need, sorted by path.
+    Return the modules that those commands need, sorted by path.
 
     Raises: FileAccessError.
     """

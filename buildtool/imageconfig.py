@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from buildtool import validate
 from buildtool.config import Config
 from buildtool.errors import ConfigError
+from buildtool.loaderoptions import loader_options
 from buildtool.model import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
@@ -15,9 +18,11 @@ TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
 
 
-def image_labels(config: Config, key_id: KeyId, base: str) -> list[tuple[str, str]]:
+def image_labels(
+    config: Config, key_id: KeyId, base: str, capabilities: Iterable[str] = ()
+) -> list[tuple[str, str]]:
     """
-    Return the labels of an image on *base* whose objects key *key_id* signs, sorted.
+    Return the labels of an image on *base* whose objects key *key_id* signs and take *capabilities*, sorted.
 
     Raises: ConfigError, UsageError.
     """
@@ -31,6 +36,7 @@ def image_labels(config: Config, key_id: KeyId, base: str) -> list[tuple[str, st
         LABEL_PREFIX + "key-id": key_id,
         LABEL_PREFIX + "object-version": str(project.version),
         LABEL_PREFIX + "objects": OBJECTS_DIRECTORY,
+        LABEL_PREFIX + "capabilities": ",".join(sorted(capabilities)),
     }
     for key in config.image.labels:
         if key.startswith(LABEL_PREFIX):
@@ -43,11 +49,12 @@ def image_entrypoint(config: Config) -> list[str]:
     """
     Return the argument list that a container of the image starts with.
 
-    Raises: UsageError.
+    Raises: UsageError, ConfigError.
     """
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
     for attach in config.image.attach:
         argv += ["--attach", validate.check_attach(attach)]
+    argv += loader_options(config.loader, has_workload=bool(config.image.workload))
     workload = [validate.check_word(word) for word in config.image.workload]
     return [*argv, "--", *workload] if workload else argv

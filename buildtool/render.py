@@ -45,7 +45,8 @@ class RenderRequest:
     What a Dockerfile is made from.
 
     *sources* are paths inside the project; *trust* are the files of the trust
-    store (keys as PEM, a policy); *key_id* names the only key that may sign.
+    store (keys as PEM, a policy); *key_id* names the only key that may sign;
+    *capabilities* are the image's.
     """
 
     config: Config
@@ -53,6 +54,7 @@ class RenderRequest:
     sources: tuple[str, ...]
     key_id: KeyId
     trust: tuple[EmbeddedFile, ...]
+    capabilities: tuple[str, ...] = ()
 
 
 class _Checked(str):
@@ -118,7 +120,8 @@ def _context(request: RenderRequest) -> dict[str, Any]:
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argv(p) for p in request.platforms},
-        "labels": image_labels(config, request.key_id, config.images.base),
+        "grant": _grant_argv(request),
+        "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
         "user": validate.check_user(config.image.user),
         "healthcheck": [validate.check_word(word) for word in config.image.healthcheck],
         "entrypoint": image_entrypoint(config),
@@ -170,6 +173,15 @@ def _link_argv(platform: Platform) -> list[str]:
     # -L: the linker looks for its script where it looks for libraries.
     flags = [platform.static_option, "-L/loader", "@/loader/flags.txt"]
     return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
+
+
+def _grant_argv(request: RenderRequest) -> list[str]:
+    image = request.config.image
+    argv = ["python3", "-m", "buildtool", "grant", "/loader/verify-and-load", "--objects", "/objects"]
+    argv += [word for name in request.capabilities for word in ("--capability", name)]
+    argv += [] if image.capabilities else ["--exactly"]
+    argv += [] if image.grants_capabilities else ["--no-attribute"]
+    return [*argv, "--output", "/verify-and-load"]
 
 
 def _apt_install(platforms: Iterable[Platform]) -> list[str]:

@@ -49,6 +49,8 @@ _HOST = rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?/)"
 _TAGGED = rf"{_HOST}?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
 _TAG = re.compile(_TAGGED)
 _IMAGE = re.compile(rf"{_TAGGED}(?:@sha256:[0-9a-f]{{64}})?")
+LAYOUT_SCHEME = "oci-layout://"
+_LAYOUT = re.compile(rf"{LAYOUT_SCHEME}(?P<path>[A-Za-z0-9_./+=,-]+?)(?:@sha256:(?P<digest>[0-9a-f]{{64}}))?")
 
 
 def parse_signer(value: str) -> Path | str:
@@ -154,6 +156,27 @@ def check_attach(value: str) -> str:
         check_object_name(owner)
     _match(_TARGET, target, "a target: an interface, a path or a name", MAX_TEXT_BYTES)
     return value
+
+
+def check_container_path(value: str) -> str:
+    """
+    Return *value* if it is an absolute path in a container, without ..
+
+    Raises: UsageError.
+    """
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise UsageError(f"{_show(value)} is not an absolute path")
+    return check_text(value)
+
+
+def check_command(value: str) -> str:
+    """
+    Return *value* if it is the absolute path of a program, with arguments after blanks.
+
+    Raises: UsageError.
+    """
+    check_container_path(value.partition(" ")[0])
+    return check_text(value)
 
 
 def check_image(value: str) -> str:

@@ -121,7 +121,7 @@ def test_secret_is_a_mount_and_compile_and_sign_have_no_network() -> None:
     text = render_dockerfile(request(images__builder="buildtool.local/builder:trixie"))
     lines = instructions(text)
     starts = [line for line in lines if line.startswith("RUN ")]
-    assert len(starts) == 3
+    assert len(starts) == 4
     assert all(line.startswith("RUN --network=none") for line in starts)
     assert sum("type=secret,id=signing-key,required=true" in line for line in lines) == 1
     assert "apt-get" not in "\n".join(lines)

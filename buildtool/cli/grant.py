@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool grant`: a step of the Dockerfile, not listed among the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from buildtool.capabilities import check_capability
+from buildtool.cli.options import checked
+from buildtool.grant import check_capabilities, copy_loader, read_contents
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("grant", hidden=True)
+@click.argument("loader", type=_PATH)
+@click.option("--objects", type=_PATH, required=True, help="Directory of the objects.")
+@click.option("--output", type=_PATH, required=True, help="The loader with its capabilities.")
+@click.option("--capability", multiple=True, callback=checked(check_capability), help="One of the image's.")
+@click.option("--exactly", is_flag=True, help="Refuse one that the objects do not need.")
+@click.option("--no-attribute", is_flag=True, help="Check only: the file gets none.")
+def command(
+    *,
+    loader: Path,
+    objects: Path,
+    output: Path,
+    capability: tuple[str, ...],
+    exactly: bool,
+    no_attribute: bool,
+) -> None:
+    """Copy the image's loader with file capabilities, checked against the programs that it will load."""
+    check_capabilities(read_contents(sorted(objects.glob("*.bpf.o"))), capability, exactly=exactly)
+    copy_loader(loader, output, () if no_attribute else capability)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which capabilities programs take, how a file carries them, and what the sources say of it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from buildtool.capabilities import (
+    CAPABILITY_NUMBERS,
+    check_capability,
+    file_attribute,
+    find_capabilities,
+    run_options,
+)
+from buildtool.config import Config, load_config
+from buildtool.contents import ObjectContents
+from buildtool.errors import ConfigError, FileAccessError, UsageError
+from buildtool.grant import check_capabilities, copy_loader
+from buildtool.helpernames import HELPER_NUMBERS
+from buildtool.model import ProgramInfo
+from buildtool.sourcescan import choose_capabilities
+
+
+@pytest.mark.parametrize(
+    ("section", "needed"),
+    [
+        ("socket", "BPF"),
+        ("sk_lookup", "BPF"),
+        ("xdp", "BPF NET_ADMIN"),
+        ("?tcx/ingress", "BPF NET_ADMIN"),
+        ("cgroup_skb/egress", "BPF NET_ADMIN"),
+        ("tp_btf/sys_enter", "BPF PERFMON"),
+        ("kprobe/do_exit", "BPF PERFMON"),
+        ("lsm/file_open", "BPF PERFMON"),
+        ("struct_ops/init", "BPF PERFMON"),
+        ("freplace/f", "BPF NET_ADMIN PERFMON"),
+    ],
+)
+def test_by_section(section: str, needed: str) -> None:
+    """The type decides, as in the kernel; tests/kernel asks the kernel itself."""
+    assert find_capabilities([section]) == tuple(needed.split())
+
+
+def test_helpers_and_maps_count_too() -> None:
+    """What reads others' memory takes PERFMON, maps of sockets and devices NET_ADMIN."""
+    helper = HELPER_NUMBERS
+    assert find_capabilities(["socket"], helpers=[helper["bpf_trace_printk"]]) == ("BPF", "PERFMON")
+    assert find_capabilities([], helpers=[helper["bpf_probe_write_user"]]) == ("BPF", "SYS_ADMIN")
+    assert find_capabilities(["socket"], maps=["hash", "sockhash"]) == ("BPF", "NET_ADMIN")
+
+
+def test_names_and_numbers_are_linux(tmp_path: Path) -> None:
+    """The table is that of the kernel's headers, as far as this machine's have it."""
+    header = Path("/usr/include/linux/capability.h")
+    if header.exists():
+        words = [line.split() for line in header.read_text().splitlines() if line.startswith("#define CAP_")]
+        numbers = {w[1][4:]: int(w[2]) for w in words if len(w) == 3 and w[2].isdigit()}
+        assert numbers.items() <= CAPABILITY_NUMBERS.items()
+    assert (CAPABILITY_NUMBERS["NET_ADMIN"], CAPABILITY_NUMBERS["BPF"]) == (12, 39)
+    assert check_capability("cap_bpf") == "BPF"
+    with pytest.raises(UsageError, match="not a capability"):
+        check_capability("ROOT")
+
+
+def test_the_file_attribute_permits_and_nothing_is_effective() -> None:
+    """Revision 2 of the kernel's struct vfs_cap_data, without the bit that makes capabilities effective."""
+    value = file_attribute(["BPF", "NET_ADMIN"])
+    assert struct.unpack("<5I", value) == (0x02000000, 1 << 12, 0, 1 << 7, 0)
+    assert run_options(["NET_ADMIN", "BPF"]) == (
+        *("--cap-drop", "ALL"),
+        *("--cap-add", "BPF", "--cap-add", "NET_ADMIN"),
+    )
+
+
+def project(tmp_path: Path, source: str, toml: str = "", **headers: str) -> Config:
+    """Write a project of one source."""
+    (tmp_path / "bpf").mkdir(exist_ok=True)
+    (tmp_path / "bpf/a.bpf.c").write_text(source)
+    for name, text in headers.items():
+        (tmp_path / f"bpf/{name}.h").write_text(text)
+    (tmp_path / "buildtool.toml").write_text(toml)
+    return load_config(tmp_path / "buildtool.toml")
+
+
+@pytest.mark.parametrize(
+    ("source", "needed"),
+    [
+        ('SEC("xdp") int f(void *c) { return 2; }', "BPF NET_ADMIN"),
+        ('/* SEC("xdp") */ SEC("socket") // SEC("kprobe/x")\nint f;', "BPF"),
+        ('SEC("tp_btf/" "sys_enter") int f;', "BPF PERFMON"),
+        ('__attribute__((section ("xdp"))) int f;', "BPF NET_ADMIN"),
+        ('SEC("socket") int f() { bpf_printk("SEC(\\"xdp\\")"); }', "BPF PERFMON"),
+        ('SEC("socket") int f() { BPF_CORE_READ(a, b); }', "BPF PERFMON"),
+        ('SEC(".maps") struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); } m;', "BPF NET_ADMIN"),
+        ('#include "more.h"\nSEC("socket") int f;', "BPF NET_ADMIN"),
+        ('#include <more.h>\n#include "vmlinux.h"\n#include "missing.h"\nSEC("socket") int f;', "BPF"),
+    ],
+)
+def test_what_sources_say(tmp_path: Path, source: str, needed: str) -> None:
+    """Sections, calls and maps are found in sources and the project's headers, not in comments."""
+    config = project(tmp_path, source, more='SEC("tc") int g;\n#include "more.h"', vmlinux='SEC("xdp")')
+    assert choose_capabilities(config, ["bpf/a.bpf.c"]) == tuple(needed.split())
+
+
+def test_the_configuration_says_it_instead(tmp_path: Path) -> None:
+    """image.capabilities is taken as it is, sorted; a word that is none is an error with its place."""
+    config = project(tmp_path, "", '[image]\ncapabilities = ["cap_perfmon", "BPF"]\n')
+    assert choose_capabilities(config, ["bpf/a.bpf.c"]) == ("BPF", "PERFMON")
+    with pytest.raises(ConfigError, match=r"buildtool.toml:2: image.capabilities: 'ALL' is not a capability"):
+        project(tmp_path, "", '[image]\ncapabilities = ["ALL"]\n')
+
+
+def contents(*sections: str) -> ObjectContents:
+    """Make the contents of an object with programs in *sections*."""
+    programs = tuple(ProgramInfo(name="f", section=name, type="") for name in sections)
+    return ObjectContents(programs=programs, maps=(), helpers=(), kfuncs=(), license="GPL")
+
+
+def test_objects_decide() -> None:
+    """Too few are an error, too many only when they were guessed; both say what to write."""
+    check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF"], exactly=True)
+    check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF", "SETPCAP"], exactly=False)
+    for given, exactly, words in (
+        (["BPF"], False, "the programs need NET_ADMIN"),
+        (["BPF", "NET_ADMIN", "PERFMON"], True, "as if they needed PERFMON"),
+    ):
+        with pytest.raises(ConfigError, match=words) as caught:
+            check_capabilities([contents("xdp")], given, exactly=exactly)
+        assert caught.value.hint == 'in buildtool.toml: image.capabilities = ["BPF", "NET_ADMIN"]'
+
+
+def test_a_file_system_without_attributes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder that cannot set the attribute leaves no half-made loader."""
+    (tmp_path / "loader").write_bytes(b"x")
+    copy_loader(tmp_path / "loader", tmp_path / "plain", ())
+    assert os.listxattr(tmp_path / "plain") == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    with pytest.raises(FileAccessError, match="operation not permitted") as caught:
+        copy_loader(tmp_path / "loader", tmp_path / "out", ("BPF",))
+    assert "file-capabilities = false" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
