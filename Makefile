@@ -7,7 +7,7 @@ TESTS ?=
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz lint setup clean
+.PHONY: help demo test bench fuzz lint loaders setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -27,6 +27,10 @@ bench: setup ## measure and print ratios
 fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of four targets
 	@tools/setup --no-engine
 	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
+
+loaders: ## the static programs that images hold, for every architecture (wheels carry them)
+	@tools/setup --no-engine
+	@$(PYTHON) tools/loaders
 
 lint: ## formatting, types, layering, workflows
 	@tools/setup --no-engine

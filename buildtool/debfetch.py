@@ -66,11 +66,29 @@ class PackageSource:
         make_directory(directory)
         try:
             with tempfile.TemporaryDirectory(prefix="debs-", dir=self.state) as work:
-                self._run("apt-get", "download", *packages, cwd=Path(work))
-                for deb in sorted(Path(work).glob("*.deb")):
-                    self._call(["dpkg-deb", "-x", str(deb), str(directory)])
+                self.unpack_files(self.download(packages, Path(work)), directory)
         except OSError as error:
             raise FileAccessError(f"{self.state}: cannot write: {(error.strerror or '').lower()}") from error
+
+    def download(self, packages: Sequence[str], directory: Path) -> list[Path]:
+        """
+        Download *packages*, without what they depend on, into *directory*; return its packages by name.
+
+        Raises: ToolMissingError, ToolFailedError, FileAccessError.
+        """
+        make_directory(directory)
+        self._run("apt-get", "download", *packages, cwd=directory)
+        return sorted(directory.glob("*.deb"))
+
+    def unpack_files(self, files: Sequence[Path], directory: Path) -> None:
+        """
+        Unpack package *files* into *directory*.
+
+        Raises: ToolMissingError, ToolFailedError, FileAccessError.
+        """
+        make_directory(directory)
+        for deb in files:
+            self._call(["dpkg-deb", "-x", str(deb), str(directory)])
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
         settings = {
@@ -86,6 +104,8 @@ class PackageSource:
             # apt would change to a user that cannot write here.
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
+            # A closed site's mirror is often frozen: signatures are checked, the age of the lists is not.
+            "Acquire::Check-Valid-Until": "false",
             "Acquire::Retries": "3",
         }
         words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]

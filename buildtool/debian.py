@@ -51,7 +51,7 @@ BUILDER_PACKAGES = (
 )
 BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
 BASE_PACKAGES_PER_ARCH = ("base-files",)
-TINI_PACKAGE = "tini"
+TINI_PACKAGES = ("tini", "tini-static")  # where tini-static is: in trixie, and later
 
 # 180 MB that no stage reads: C++ and sanitiser runtimes, translations, manuals, a CPU benchmark.
 UNUSED = (
@@ -221,7 +221,7 @@ def read_members(package: Package, runner: Runner) -> Iterator[tuple[tarfile.Tar
 def _download_hook(architectures: Sequence[str]) -> str:
     names = [*BASE_PACKAGES]
     for arch in architectures:
-        names += [f"{name}:{arch}" for name in (*BASE_PACKAGES_PER_ARCH, TINI_PACKAGE)]
+        names += [f"{name}:{arch}" for name in (*BASE_PACKAGES_PER_ARCH, TINI_PACKAGES[0])]
     apt = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq -o APT::Sandbox::User=root download'
     return f'mkdir "$1/debs" && cd "$1/debs" && {apt} {" ".join(names)}'
 

@@ -10,12 +10,10 @@ and a changed one is prepared anew.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import platform as host
 import re
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from buildtool import debian, ocilayout
+from buildtool.baselayer import (
+    ACCOUNTS,
+    BASE_CONFIG,
+    BASE_DROPPED,
+    EPOCH,
+    GROUP,
+    NSSWITCH,
+    SEARCH_PATH,
+    base_layer,
+    tini_layer,
+)
 from buildtool.debian import Archive, Package
 from buildtool.enginesocket import inspect_image
-from buildtool.errors import EngineError, FileAccessError, ObjectFormatError, ToolMissingError, UsageError
-from buildtool.ocilayout import Layer, PlatformImage
+from buildtool.errors import EngineError, FileAccessError, ToolMissingError, UsageError
+from buildtool.ocilayout import PlatformImage
 from buildtool.platforms import Platform, find_platform, host_platform
 from buildtool.process import Runner
 
@@ -42,29 +51,9 @@ DEFAULT_ARCHITECTURES = ("amd64", "arm64")
 
 # Counted up when this code makes other images of the same packages.
 RECIPE_VERSION = 2
-# Newer times are set back to this one (the day trixie was released), older ones stay.
-EPOCH = 1754697600
 LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ACCOUNTS = """\
-root:x:0:0:root:/root:/sbin/nologin
-nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
-nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
-"""
-GROUP = "root:x:0:\ntty:x:5:\nstaff:x:50:\nnobody:x:65534:\nnonroot:x:65532:\n"
-NSSWITCH = "hosts: files dns\n"
-CA_SOURCES = "usr/share/ca-certificates/mozilla/"
-CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
-# Package documentation except licences, and what only an interactive system reads.
-BASE_DROPPED = re.compile(
-    r"usr/share/doc/(?![^/]+/copyright$).+/.+|usr/share/(lintian|base-files|ca-certificates|bug|man|info)(/.*)?"
-    r"|etc/(update-motd\.d|ca-certificates|dpkg|default|profile\.d|skel)(/.*)?|usr/share/zoneinfo/(right|posix)(/.*)?"
-    r"|(usr/)?s?bin/.+|usr/lib/dpkg(/.*)?"
-)
-
 Report = Callable[[str], None]
-Members = dict[str, tuple[tarfile.TarInfo, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +80,7 @@ def recipe_digest(suite: str) -> str:
         "suite": suite,
         "epoch": EPOCH,
         "builder": [*debian.BUILDER_PACKAGES, *debian.CROSS_PACKAGES, debian.LIBGCC_DEV.get(suite)],
-        "base": [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, debian.TINI_PACKAGE],
+        "base": [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, debian.TINI_PACKAGES[0]],
         "unused": [*debian.UNUSED, BASE_DROPPED.pattern],
         "files": [ACCOUNTS, GROUP, NSSWITCH, debian.PRECOMPILE],
     }
@@ -173,7 +162,7 @@ def _make_images(
     packages = debian.read_packages(debs, runner)
     names = " ".join(sorted(p.oci for p in platforms))
     comment = f"buildtool images prepare, recipe {recipe_digest(archive.suite)} for {names}"
-    tini = _tini_layer(packages, platforms, runner)
+    tini = tini_layer(packages, platforms, runner)
     builder = PlatformImage(
         platform=platforms[0],
         layers=(ocilayout.file_layer(work / "root.tar"), tini),
@@ -194,90 +183,11 @@ def _base_image(
 ) -> PlatformImage:
     return PlatformImage(
         platform=platform,
-        layers=(_base_layer(packages, platform, runner),),
-        config={
-            "User": "65532:65532",
-            "WorkingDir": "/",
-            "Env": [f"PATH={SEARCH_PATH}", f"SSL_CERT_FILE=/{CA_BUNDLE}"],
-        },
+        layers=(base_layer(packages, platform, runner),),
+        config=BASE_CONFIG,
         created=EPOCH,
         comment=comment,
     )
-
-
-def _base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) -> Layer:
-    members: Members = {}
-    certificates = {}
-    wanted = {*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH}
-    for package in packages:
-        if package.name not in wanted or package.architecture not in ("all", platform.debian):
-            continue
-        for member, data in debian.read_members(package, runner):
-            if member.name.startswith(CA_SOURCES) and member.isfile():
-                certificates[member.name] = data
-            elif not BASE_DROPPED.fullmatch(member.name):
-                members[member.name] = (member, data)
-        # Scanners find the packages of an image without dpkg in this place.
-        _add_file(members, f"var/lib/dpkg/status.d/{package.name}", package.control)
-    _add_file(members, CA_BUNDLE, b"".join(data for _, data in sorted(certificates.items())))
-    for name, text in {"etc/passwd": ACCOUNTS, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
-        _add_file(members, name, text.encode())
-    _add_directory(members, "home/nonroot", mode=0o700, owner=65532)
-    for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
-        _add_link(members, name, target)
-    return ocilayout.gzip_layer(_pack_members(members))
-
-
-def _tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runner: Runner) -> Layer:
-    """Pack tini-static of every platform, and the accounts that builds may name."""
-    members: Members = {}
-    for platform in platforms:
-        package = next((p for p in packages if (p.name, p.architecture) == ("tini", platform.debian)), None)
-        files = {m.name: data for m, data in debian.read_members(package, runner)} if package else {}
-        if "usr/bin/tini-static" not in files:
-            raise ObjectFormatError(f"the archive has no tini-static for {platform.debian}")
-        name = f"usr/lib/buildtool/tini/{platform.arch}/tini-static"
-        _add_file(members, name, files["usr/bin/tini-static"], mode=0o755)
-        _add_file(members, "usr/share/doc/tini/copyright", files.get("usr/share/doc/tini/copyright", b""))
-    _add_file(members, "etc/passwd", ACCOUNTS.encode())
-    _add_file(members, "etc/group", GROUP.encode())
-    return ocilayout.gzip_layer(_pack_members(members))
-
-
-def _add_file(members: Members, name: str, data: bytes, *, mode: int = 0o644) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = len(data), mode, EPOCH
-    parent = name.rpartition("/")[0]
-    while parent and parent not in members:
-        _add_directory(members, parent)
-        parent = parent.rpartition("/")[0]
-    members[name] = (member, data)
-
-
-def _add_directory(members: Members, name: str, *, mode: int = 0o755, owner: int = 0) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.mtime = tarfile.DIRTYPE, mode, EPOCH
-    member.uid = member.gid = owner
-    members[name] = (member, b"")
-
-
-def _add_link(members: Members, name: str, target: str) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname, member.mtime = tarfile.SYMTYPE, target, EPOCH
-    members[name] = (member, b"")
-
-
-def _pack_members(members: Members) -> bytes:
-    """Write *members* by name, with numeric owners and bounded times: same packages, same bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, (member, data) in sorted(members.items()):
-            if name.rstrip("/") in ("", "."):
-                continue
-            member.uname = member.gname = ""
-            member.mtime = min(int(member.mtime), EPOCH)
-            tar.addfile(member, io.BytesIO(data) if member.isfile() else None)
-    return buffer.getvalue()
 
 
 def _order_platforms(architectures: Sequence[str]) -> list[Platform]:

@@ -10,7 +10,7 @@
 #include <sodium.h>
 #define SHA256_CTX			 crypto_hash_sha256_state
 #define SHA256_Init(state)		 crypto_hash_sha256_init(state)
-#define SHA256_Update(state, data, size) crypto_hash_sha256_update(state, data, size)
+#define SHA256_Update(state, data, size) crypto_hash_sha256_update(state, (const void *)(data), size)
 #define SHA256_Final(digest, state)	 crypto_hash_sha256_final(state, digest)
 #else
 /* The low-level functions take no heap and no provider; they are all that is linked in. */
