@@ -40,8 +40,8 @@ from buildtool.platforms import find_platform
 
 CONFIG_NAME = "buildtool.toml"
 MAX_CONFIG_BYTES = 64 * 1024
-DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
 MAX_SECONDS = 86_400  # the loader takes no more
+DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
 DEFAULT_BASE = (
     "gcr.io/distroless/static-debian13"
     "@sha256:9197324ba51d9cd071af8505989365c006adf9d6d2067eada25aef00abbb5278"
@@ -100,8 +100,8 @@ class TrustConfig:
     )
     denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
     max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
-    clock: str = declare(as_text(policywords.check_clock), "required")
     allow_rollback: bool = declare(as_switch, default=False)
+    clock: str = declare(as_text(policywords.check_clock), "required")
     earliest: int | None = declare(as_time, None)
 
 
@@ -128,8 +128,6 @@ class ImageConfig:
     attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
     workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
-
-
     capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
     file_capabilities: bool = declare(as_switch, default=True)
 
@@ -155,6 +153,8 @@ class LoaderConfig:
     map_fds: bool = declare(as_switch, default=True)
     seccomp: bool = declare(as_switch, default=False)
     metrics_file: str = declare(as_text(validate.check_container_path), "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesConfig:
     """[images]: references of the *builder* and *base* images."""
@@ -174,9 +174,9 @@ class Config:
     trust: TrustConfig = field(default_factory=TrustConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
 
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
 
 _TABLES: dict[str, type] = {
     "project": ProjectConfig,
@@ -185,9 +185,9 @@ _TABLES: dict[str, type] = {
     "trust": TrustConfig,
     "build": BuildConfig,
     "image": ImageConfig,
+    "loader": LoaderConfig,
     "images": ImagesConfig,
 }
-    "loader": LoaderConfig,
 
 
 def load_config(

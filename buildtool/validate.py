@@ -49,8 +49,6 @@ _HOST = rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?/)"
 _TAGGED = rf"{_HOST}?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
 _TAG = re.compile(_TAGGED)
 _IMAGE = re.compile(rf"{_TAGGED}(?:@sha256:[0-9a-f]{{64}})?")
-LAYOUT_SCHEME = "oci-layout://"
-_LAYOUT = re.compile(rf"{LAYOUT_SCHEME}(?P<path>[A-Za-z0-9_./+=,-]+?)(?:@sha256:(?P<digest>[0-9a-f]{{64}}))?")
 
 
 def parse_signer(value: str) -> Path | str:
