@@ -62,25 +62,35 @@ SEC("xdp") int tail_call(struct xdp_md *ctx)
 
 char LICENSE[] SEC("license") = "GPL";
 """
-# Linux 6.2 brought the helper, and 6.5 its kernel functions for XDP.
+# What Linux 6.1 does not have: a kernel function, and the first helper of 6.2. It has the one before.
 NEWER = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4);
-         __type(key, __u32); __type(value, __u64); } counts SEC(".maps");
-extern int bpf_dynptr_from_xdp(struct xdp_md *ctx, __u64 flags, struct bpf_dynptr *out) __ksym;
+extern int bpf_dynptr_from_xdp(struct xdp_md *ctx, __u64 flags, struct bpf_dynptr *out) __ksym __weak;
+static long (*of_6_1)(void) = (void *)209;
+static long (*of_6_2)(void) = (void *)210;
 
 SEC("xdp") int everywhere(struct xdp_md *ctx)
 {
 	return XDP_PASS;
 }
 
-SEC("xdp") int since_6_4(struct xdp_md *ctx)
+SEC("xdp") int kernel_function(struct xdp_md *ctx)
 {
 	struct bpf_dynptr packet;
 
 	return bpf_dynptr_from_xdp(ctx, 0, &packet) ? XDP_PASS : XDP_DROP;
+}
+
+SEC("cgroup_skb/egress") int last_helper(void *ctx)
+{
+	return of_6_1();
+}
+
+SEC("cgroup_skb/egress") int next_helper(void *ctx)
+{
+	return of_6_2();
 }
 
 char LICENSE[] SEC("license") = "GPL";

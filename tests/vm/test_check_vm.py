@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool check` on kernels of virtual machines: the table, and what can go wrong with a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checklab import NEWER, SOURCE, build_probes, compile_object
+
+from buildtool.kernels import find_kernel
+from buildtool.platforms import PLATFORMS
+
+TOP = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def probes(clang: Path, sysroot: Path) -> Path:
+    """Give the directory with bpf-probe for amd64."""
+    amd64 = PLATFORMS["amd64"]
+    options = [f"--target={amd64.triple}", amd64.static_option]
+    return build_probes(TOP / ".cache/loader", clang, sysroot, amd64.arch, options)
+
+
+@pytest.fixture(scope="module")
+def objects(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Give two objects: what kernels take and refuse, and what newer ones take."""
+    directory = tmp_path_factory.mktemp("check")
+    return [
+        compile_object(directory, clang, sysroot, source, name)
+        for name, source in (("common", SOURCE), ("newer", NEWER))
+    ]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a user's cache directory that has the kernels of the tests."""
+    directory = tmp_path_factory.mktemp("cache")
+    (directory / "buildtool").mkdir()
+    (TOP / ".cache/vm").mkdir(parents=True, exist_ok=True)
+    (directory / "buildtool/vm").symlink_to(TOP / ".cache/vm")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def image() -> Path:
+    """Give the file of a kernel's image."""
+    return find_kernel("6.1", "amd64", TOP / ".cache/vm").image
+
+
+def run(
+    probes: Path, cache: Path, *arguments: str | Path, code: int = 1, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `buildtool check` and expect *code*."""
+    argv = [sys.executable, "-m", "buildtool", "check", *arguments]
+    settings = {"BUILDTOOL_PROBES": str(probes), "XDG_CACHE_HOME": str(cache), **env}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **settings})
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_program_that_loads_here_and_not_there(
+    probes: Path, objects: list[Path], cache: Path, tmp_path: Path
+) -> None:
+    """Kernel 6.1 beside the one that runs: what one takes the other refuses, and one boot serves all."""
+    junit = tmp_path / "check.xml"
+    arguments = "--kernel", "host,6.1", "--arch", "amd64", "--json", "--junit", junit
+    done = run(probes, cache, *objects, *arguments)
+    assert done.stderr.count("boot 6.1") == 1
+    report = json.loads(done.stdout)
+    verdicts: dict[tuple[str, str], Any] = {
+        (r["program"], r["kernel"]): r["verdict"] for r in report["runs"] if r["object"] == "newer.bpf.o"
+    }
+    outcomes = {where: verdict["outcome"] for where, verdict in verdicts.items()}
+    assert outcomes["everywhere", "6.1"] == outcomes["everywhere", "host"] == "loads"
+    assert outcomes["kernel_function", "host"] == "loads"
+    assert outcomes["kernel_function", "6.1"] == "refused"
+    assert "bpf_dynptr_from_xdp" in verdicts["kernel_function", "6.1"]["reason"]
+    # The table of helpers by release, at its edge: 6.1 knows the number, or it does not.
+    assert "invalid func" not in verdicts["last_helper", "6.1"]["reason"]
+    said = verdicts["next_helper", "6.1"]
+    assert said["reason"] == "invalid func bpf_cgrp_storage_get#210 (since Linux 6.2)"
+    assert "invalid func" not in verdicts["next_helper", "host"]["reason"]
+    # 6.1 says the text of the line only; the object's BTF says where it stands.
+    assert (said["source"]["file"], said["source"]["text"]) == ("bpf/newer.bpf.c", "return of_6_2();")
+    assert said["source"]["line"] == NEWER[: NEWER.index("return of_6_2")].count("\n") + 1
+    assert {r["release"][:4] for r in report["runs"] if r["kernel"] == "6.1"} == {"6.1."}
+    # The rules know the helper without booting anything.
+    assert [f["message"] for f in report["findings"] if f["rule"] == "BT050"] == [
+        "helper bpf_cgrp_storage_get came with Linux 6.2, after 6.1"
+    ]
+    assert "6.1 amd64 (6.1." in junit.read_text()
+
+
+def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: Path, tmp_path: Path) -> None:
+    """The time limit ends it with one line; no process stays. The kernel is a file that the user names."""
+    (tmp_path / "amd64").mkdir()
+    fake = tmp_path / "amd64/bpf-probe"
+    fake.write_text("#!/bin/sh\nsleep 3600\n")
+    fake.chmod(0o755)
+    arguments = "--arch", "amd64", "--timeout", "3"
+    done = run(tmp_path, cache, objects[1], "--kernel", image, *arguments)
+    assert "error: virtual machine (amd64" in done.stderr
+    assert "no end in 3 seconds" in done.stderr
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [line for line in running if b"qemu-system" in line and str(image).encode() in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--kernel", "9.9"], 2, "unknown kernel '9.9'"),
+        (["--kernel", "./no-such-image"], 1, "no-such-image: cannot read"),
+        (["--kernel", "6.1", "--arch", "vax"], 2, "unknown architecture 'vax'"),
+        (["--kernel", "6.1", "--arch", "loong64"], 2, "Debian has no kernel 6.1 for loong64"),
+    ],
+    ids=["unknown", "no-file", "arch", "not-there"],
+)
+def test_a_kernel_that_cannot_be(
+    probes: Path, objects: list[Path], cache: Path, arguments: list[str], code: int, message: str
+) -> None:
+    """One line that says what there is; exit code 2 for a name, 1 for a file that cannot be read."""
+    done = run(probes, cache, objects[1], *arguments, code=code)
+    assert message in done.stderr
+    assert "hint: " in done.stderr or code == 1
+
+
+def test_without_qemu_it_says_what_to_install(
+    probes: Path, objects: list[Path], cache: Path, image: Path, tmp_path: Path
+) -> None:
+    """The package of the architecture is named."""
+    done = run(probes, cache, objects[1], "--kernel", image, "--arch", "amd64", PATH=str(tmp_path))
+    assert "qemu-system-x86_64: not found" in done.stderr
+    assert "apt-get install --no-install-recommends qemu-system-x86" in done.stderr
