@@ -76,6 +76,7 @@ COPY --from=link /verify-and-load /plain_load /verify_cost /
 # What the loader has beside its verifier.
 NOT_VERIFYING = (
     "attach.c",
+    "attach_file.c",
     "clsact.c",
     "hook.c",
     "load.c",

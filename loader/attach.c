@@ -173,6 +173,8 @@ static const char *explain(int err, const struct attach_point *point)
 		return "; is this mode right for the interface?";
 	if (point->place == PLACE_XDP && err == -EOPNOTSUPP && point->flags)
 		return " (the driver has no XDP; :generic works everywhere)";
+	if (point->place == PLACE_KPROBE && access("/sys/bus/event_source/devices/kprobe", F_OK))
+		return " (this kernel has no kprobes, or /sys doesn't show them)";
 	if (point->place == PLACE_KPROBE && (err == -ENOENT || err == -ESRCH || err == -EADDRNOTAVAIL))
 		return " (this kernel has no such function, or it can't be probed)";
 	if (point->place == PLACE_UPROBE && (err == -ENOENT || err == -ESRCH))

@@ -89,7 +89,7 @@ static const struct option {
 	{ "help", FIELD(help), KIND_SWITCH, RUN | PINS },
 };
 
-static int add_attach(struct options *o, char *value, struct fault *fault)
+int options__add_attach(struct options *o, char *value, struct fault *fault)
 {
 	char *equals = strchr(value, '='), *colon;
 	struct attach_option *a;
@@ -128,7 +128,7 @@ static int set_value(struct options *o, const struct option *option, char *value
 	bool ok = true;
 
 	if (option->kind == KIND_ATTACH)
-		return add_attach(o, value, fault);
+		return options__add_attach(o, value, fault);
 	if (option->kind == KIND_TEXT)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)

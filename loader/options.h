@@ -36,6 +36,9 @@ struct options {
 /* Parse the command line, whose strings are cut in place. Returns 0 or -EINVAL. */
 int options__parse(struct options *options, char **argv, struct fault *fault);
 
+/* Add what --attach says. The string is cut in place and kept. */
+int options__add_attach(struct options *options, char *value, struct fault *fault);
+
 extern const char options__help[];
 
 #endif

@@ -184,10 +184,12 @@ static int plan_sockmap(struct bpf_object *object, struct attach_point *point, s
 		point->map = map;
 		found++;
 	}
-	if (found != 1)
-		return fault__usage(fault, "%.128s: %s", point->target ? point->target : "sockmap",
-				    found ? "the object has several, name one" :
-					    "the object has no sockmap of this name");
+	if (found > 1)
+		return fault__usage(fault, "the object has several sockmaps, name one");
+	if (!found && !point->target)
+		return fault__usage(fault, "the object has no sockmap");
+	if (!found)
+		return fault__usage(fault, "%.128s: no sockmap of this name is in the object", point->target);
 	point->target = bpf_map__name(point->map);
 	return 1;
 }

@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include "arch.h"
+#include "attach_file.h"
 #include "candidate.h"
 #include "capabilities.h"
 #include "log.h"
@@ -45,6 +46,12 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.attach_count = o->attach_count,
 		.health_command = o->health_command,
 		.health_wait = o->health_wait,
+		.rules = {
+			.trust = &c->trust,
+			.replace = o->replace,
+			.stays = o->reload || !o->workload,
+			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
+		},
 	};
 	struct load_input inputs[LOAD_MAX_OBJECTS];
 	size_t count = candidate__inputs(c, s->load ? inputs : s->inputs);
@@ -169,9 +176,12 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 {
 	int64_t started = log__clock();
 	struct fault fault = { 0 };
-	int code = EXIT_DONE;
+	int code = EXIT_DONE, err = put_in_place(s, c, &fault);
 
-	if (put_in_place(s, c, &fault) || get_ready(s, c, started, &fault))
+	/* Stopped while waiting for an interface: as good as a moment later. */
+	if (err == -EINTR && signals__stop_is_pending())
+		fault.text[0] = 0;
+	else if (err || get_ready(s, c, started, &fault))
 		code = run__code(&fault);
 	else
 		code = go_on(s, workload, &fault);
@@ -200,13 +210,15 @@ static int verify_and_run(struct session *s, const char *workload)
 	return code;
 }
 
-int run__all(const struct options *o)
+int run__all(struct options *o)
 {
 	struct session session = { .options = o };
 	struct fault fault = { 0 };
 	char *workload = NULL;
 	int code;
 
+	if (attach_file__read(o, &fault))
+		return run__fail(&fault);
 	if (o->workload && !(workload = workload__find(o->workload[0]))) {
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 		return run__fail(&fault);

@@ -13,7 +13,8 @@ int run__code(const struct fault *fault);
 /* Write the line of an error; returns the exit code. */
 int run__fail(const struct fault *fault);
 
-/* Verify, load, attach; then become the workload, watch over it, or wait. Returns the exit code. */
-int run__all(const struct options *options);
+/* Read --attach-file, verify, load, attach; then become the workload, watch over it, or wait. Returns the
+ * exit code. */
+int run__all(struct options *options);
 
 #endif

@@ -2,10 +2,10 @@
 #include "targets.h"
 
 #include "log.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,14 +99,6 @@ static int find_now(const char *pattern, struct interface *found, size_t room)
 	return found->index < 0 ? found->index : 1;
 }
 
-/* The stop signals are blocked while we load; main() takes the one that came. */
-static bool is_stopped(void)
-{
-	sigset_t set;
-
-	return !sigpending(&set) && (sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1);
-}
-
 int targets__interfaces(const char *pattern, size_t size, int64_t deadline, struct interface *found,
 			size_t room, struct fault *fault)
 {
@@ -117,7 +109,7 @@ int targets__interfaces(const char *pattern, size_t size, int64_t deadline, stru
 		return fault__usage(fault, "%.64s is not an interface name", pattern);
 	memcpy(name, pattern, size);
 	while ((n = find_now(name, found, room)) == -ENODEV && deadline && log__clock() < deadline) {
-		if (is_stopped())
+		if (signals__stop_is_pending())
 			return fault__set(fault, -EINTR, "interface %s: stopped while waiting for it", name);
 		nanosleep(&(struct timespec){ .tv_nsec = POLL_NANOSECONDS }, NULL);
 	}

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A counting program of each type that the loader attaches.
+
+Importing this adds them to the objects of `loader_lab`.
+"""
+
+from __future__ import annotations
+
+from loader_lab import SOURCES
+
+_SOCKMAP = (
+    "struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); __uint(max_entries, 4); __type(key, __u32);"
+    ' __type(value, __u64); } @_socks SEC(".maps"); '
+)
+_SOCKHASH = (
+    "struct { __uint(type, BPF_MAP_TYPE_SOCKHASH); __uint(max_entries, 4); __type(key, __u32);"
+    ' __type(value, __u64); } @_other SEC(".maps"); '
+)
+
+
+def _one(section: str, result: int = 0) -> str:
+    return f'SEC("{section}") int @_prog(void *c) {{ count(); return {result}; }}'
+
+
+# A struct_ops map: congestion control with what the kernel demands of one.
+_STRUCT_OPS = """
+struct sock; struct tcp_sock;
+struct tcp_congestion_ops {
+    __u32 (*ssthresh)(struct sock *);
+    __u32 (*undo_cwnd)(struct sock *);
+    void (*cong_avoid)(struct sock *, __u32, __u32);
+    char name[16];
+} __attribute__((preserve_access_index));
+SEC("struct_ops/ssthresh") __u32 @_ssthresh(__u64 *c) { count(); return 2; }
+SEC("struct_ops/undo_cwnd") __u32 @_undo(__u64 *c) { return 2; }
+SEC("struct_ops/cong_avoid") void @_avoid(__u64 *c) { count(); }
+SEC("SECTION") struct tcp_congestion_ops @_ops = {
+    .ssthresh = (void *)@_ssthresh, .undo_cwnd = (void *)@_undo, .cong_avoid = (void *)@_avoid,
+    .name = "@" };
+"""
+
+SOURCES |= {
+    "sock_create": _one("cgroup/sock_create", 1),
+    "connect4": _one("cgroup/connect4", 1),
+    "setsockopt": _one("cgroup/setsockopt", 1),
+    "sysctl": _one("cgroup/sysctl", 1),
+    "device": _one("cgroup/dev", 1),
+    "sockops": _one("sockops", 1),
+    "sk_msg": _SOCKMAP + _one("sk_msg", 1),
+    "sk_msg_two": _SOCKMAP + _SOCKHASH + _one("sk_msg", 1),
+    "sk_msg_none": _one("sk_msg", 1),
+    "sk_skb": _SOCKMAP + _one("sk_skb/stream_verdict", 1),
+    "sk_skb_bare": _SOCKMAP + _one("sk_skb", 1),
+    "sk_lookup": _one("sk_lookup", 1),
+    "dissector": _one("flow_dissector", 129),
+    "tracepoint": _one("tracepoint/syscalls/sys_enter_getpgid"),
+    "tracepoint_bare": _one("tracepoint"),
+    "raw_tp_bare": _one("raw_tp"),
+    "tp_btf": _one("tp_btf/sys_enter"),
+    "tp_btf_bare": _one("tp_btf"),
+    "fentry": _one("fentry/bpf_fentry_test1"),
+    "fentry_bare": _one("fentry"),
+    "fexit": _one("fexit/do_unlinkat"),
+    "lsm": _one("lsm/file_open"),
+    "kprobe": _one("kprobe/do_unlinkat"),
+    "kprobe_bare": _one("kprobe"),
+    "kretprobe_bare": _one("kretprobe"),
+    "kprobe_multi": _one("kprobe.multi/do_unlinkat"),
+    "ksyscall": _one("ksyscall/unlink"),
+    "uprobe": _one("uprobe//bin/busybox:main"),
+    "uprobe_bare": _one("uprobe"),
+    "uretprobe_bare": _one("uretprobe"),
+    "perf": _one("perf_event"),
+    "netfilter": _one("netfilter", 1),
+    "iterator": 'SEC("iter/bpf_map") int @_prog(void *c) { count(); return 0; }',
+    "map_iterator": "struct bpf_iter__bpf_map_elem { void *meta; };"
+    ' SEC("iter/bpf_map_elem") int @_prog(void *c) { return 0; }',
+    "struct_ops": _STRUCT_OPS.replace("SECTION", ".struct_ops.link"),
+    "struct_ops_left": _STRUCT_OPS.replace("SECTION", ".struct_ops"),
+    "socket": _one("socket", 0),
+    "action": _one("action", 0),
+}

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of every type that this kernel takes: attached, run by what they watch, taken away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import attach_samples  # noqa: F401 - adds its objects
+import netlab
+import pytest
+from loader_lab import PREFIX, Lab, counted, in_kernel, is_clean, veth, wait_until
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+PROGRAM = f"{PREFIX}_prog"
+TRACEFS = ["unshare", "--mount", "sh", "-c", 'mount -t tracefs none /sys/kernel/tracing && exec "$@"', "sh"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Path]:
+    """Make a cgroup of version 2."""
+    with netlab.cgroup2() as directory:
+        yield directory
+
+
+def inside(group: Path, script: str) -> None:
+    """Run a shell script in the cgroup; what it tries may fail."""
+    argv = ["bash", "-c", f"echo $$ > {group}/cgroup.procs; {script}"]
+    subprocess.run(argv, check=False, capture_output=True)
+
+
+CGROUP_CASES = {
+    "sock_create": "exec 3<>/dev/udp/127.0.0.1/9",
+    "connect4": "exec 3<>/dev/udp/127.0.0.1/9",
+    "setsockopt": "python3 -c 'import socket; s = socket.socket(); s.setsockopt(1, 2, 1)'",
+    "sysctl": "cat /proc/sys/net/core/somaxconn",
+    "device": "echo > /dev/null",
+    "sockops": "exec 3<>/dev/tcp/127.0.0.1/9",
+}
+
+
+@pytest.mark.parametrize("kind", CGROUP_CASES)
+def test_cgroup_types_see_their_group(lab: Lab, tmp_path: Path, group: Path, kind: str) -> None:
+    """Each kind of cgroup program runs for the processes of its cgroup alone."""
+    lab.put(tmp_path, kind)
+    with lab.started(tmp_path, f"--attach={PROGRAM}={group}") as (_, stop):
+        assert counted() == 0
+        inside(group, CGROUP_CASES[kind])
+        assert wait_until(lambda: counted() > 0)
+        assert stop().code == 0
+
+
+def connect(port: int = 9) -> None:
+    """Connect to a port of the loopback that nobody listens on."""
+    with socket.socket() as client:
+        client.connect_ex(("127.0.0.1", port))
+
+
+def burn() -> None:
+    """Use the processor for a moment."""
+    sum(range(200_000))
+
+
+TRIGGERED: dict[str, tuple[str | None, Callable[[], object]]] = {
+    "sk_lookup": (None, connect),
+    "tracepoint": (None, lambda: os.getpgid(0)),
+    "tracepoint_bare": ("syscalls/sys_enter_getpgid", lambda: os.getpgid(0)),
+    "raw_tp_bare": ("sys_enter", os.getppid),
+    "tp_btf": (None, os.getppid),
+    "tp_btf_bare": ("sys_enter", os.getppid),
+    "perf": ("cpu-clock:1000", burn),
+    "netfilter": ("ipv4:input:7", connect),
+}
+
+
+@pytest.mark.parametrize("kind", TRIGGERED)
+def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """A program is attached to what its section or its target names, and is run by it."""
+    target, trigger = TRIGGERED[kind]
+    lab.put(tmp_path, kind)
+    options = [f"--attach={PROGRAM}={target}"] if target else []
+    with lab.started(tmp_path, *options, before=TRACEFS) as (_, stop):
+        before = counted()
+
+        def runs() -> bool:
+            trigger()
+            return counted() > before
+
+        assert wait_until(runs)
+        assert stop().code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "shown"),
+    [
+        ("sk_msg", None, f"{PREFIX}_socks"),
+        ("sk_msg_two", f"{PREFIX}_other", f"{PREFIX}_other"),
+        ("sk_skb", None, f"{PREFIX}_socks"),
+        ("iterator", None, "iter/bpf_map"),
+        ("map_iterator", f"{PREFIX}_map", f"{PREFIX}_map"),
+        ("dissector", None, "/proc/self/ns/net"),
+    ],
+)
+def test_types_attach(lab: Lab, tmp_path: Path, kind: str, target: str | None, shown: str) -> None:
+    """Types whose run takes more than a test has: attached to what was meant, and taken away."""
+    lab.put(tmp_path, kind)
+    options = [f"--attach={PROGRAM}={target}"] if target else []
+    with lab.started(tmp_path, *options) as (_, stop):
+        result = stop()
+    assert [line["target"] for line in result.events("attach")] == [shown]
+    assert [line["target"] for line in result.events("detach")] == [shown]
+
+
+def test_perf_events_have_a_link_per_cpu(lab: Lab, tmp_path: Path) -> None:
+    """A program of perf events watches all CPUs, each by a link of its own."""
+    lab.put(tmp_path, "perf")
+    with lab.started(tmp_path, f"--attach={PROGRAM}=1:0:1000000") as (_, stop):
+        shown = [line["target"] for line in stop().events("attach")]
+    assert len(shown) == os.cpu_count()
+    assert shown[0] == "1:0:1000000:cpu0"
+
+
+def test_network_namespaces_by_path(lab: Lab, tmp_path: Path) -> None:
+    """sk_lookup attaches to the namespace that its target names, and to no other."""
+    lab.put(tmp_path, "sk_lookup")
+    with netlab.namespace() as namespace:
+        options = [f"--attach={PROGRAM}=/run/netns/{namespace.name}"]
+        with lab.started(tmp_path, *options) as (_, stop):
+            connect()
+            assert counted() == 0
+            with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                client.connect_ex(("127.0.0.1", 9))
+            assert wait_until(lambda: counted() > 0)
+            assert stop().code == 0
+
+
+def congestion_controls() -> list[str]:
+    """Return the names of the congestion controls that sockets can choose."""
+    return Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+
+
+def test_struct_ops_are_attached_with_their_map(lab: Lab, tmp_path: Path) -> None:
+    """A struct_ops map is attached by itself, works, and goes with the loader; none leaves it out."""
+    lab.put(tmp_path, "struct_ops")
+    with lab.started(tmp_path) as (_, stop):
+        assert PREFIX in congestion_controls()
+        result = stop()
+    assert [line["program"] for line in result.events("detach")] == [f"{PREFIX}_ops"]
+    assert PREFIX not in congestion_controls()
+    with lab.started(tmp_path, f"--attach={PREFIX}_ops=none") as (_, stop):
+        assert PREFIX not in congestion_controls()
+        assert stop().code == 0
+
+
+@pytest.mark.parametrize("mode", ["generic", "driver"])
+def test_modes_of_xdp(lab: Lab, tmp_path: Path, mode: str) -> None:
+    """XDP attaches in the mode that the target names."""
+    lab.put(tmp_path, "xdp")
+    with veth() as (left, _), lab.started(tmp_path, f"--attach={PREFIX}_xdp={left}:{mode}") as (_, stop):
+        shown = subprocess.run(["ip", "-d", "link", "show", left], capture_output=True, text=True, check=True)
+        assert ("xdpgeneric" in shown.stdout) == (mode == "generic")
+        result = stop()
+    assert result.events("attach")[0]["target"] == f"{left}:{mode}"
+
+
+def test_interfaces_by_pattern(lab: Lab, tmp_path: Path) -> None:
+    """A pattern attaches to every interface that it matches, in the order of their names."""
+    lab.put(tmp_path, "xdp")
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(veth()) for _ in range(2)]
+        names = sorted(name for pair in pairs for name in pair)
+        with lab.started(tmp_path, f"--attach={PREFIX}_xdp={PREFIX}*:generic") as (_, stop):
+            result = stop()
+    assert [line["target"] for line in result.events("attach")] == [f"{name}:generic" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "code", "words"),
+    [
+        ("xdp", "{p}*", 1, ["interface {p}*", "No such device"]),
+        ("xdp", "lo:offload", 2, ["modes are :driver and :generic"]),
+        ("sk_lookup", "here", 2, ["not the path of a network namespace"]),
+        ("sk_lookup", "/nonexistent", 1, ["network namespace /nonexistent", "No such file"]),
+        ("sk_msg", "nothing", 2, ["nothing", "no sockmap of this name"]),
+        ("sk_msg_two", None, 2, ["several", "name one"]),
+        ("sk_msg_none", None, 2, ["the object has no sockmap"]),
+        ("sk_skb_bare", None, 2, ["say sk_skb/verdict"]),
+        ("map_iterator", "nothing", 2, ["nothing", "no such map"]),
+        ("perf", "cpu-clock", 2, ["not cpu-clock:FREQUENCY"]),
+        ("perf", "1:0:0", 2, ["TYPE:CONFIG:PERIOD"]),
+        ("perf", "cpu-clock:99x", 2, ["not cpu-clock:FREQUENCY"]),
+        ("netfilter", "ipv4:input", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("netfilter", "ipv5:input:1", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("kprobe", "vfs_read", 2, ["section kprobe/do_unlinkat takes no target"]),
+        ("kprobe_bare", None, 2, ["--attach {p}_prog=FUNCTION"]),
+        ("kprobe_bare", "vfs_read+x", 2, ["not FUNCTION[+OFFSET]"]),
+        ("uprobe_bare", "main", 2, ["not /PATH:SYMBOL"]),
+        ("uprobe_bare", "/bin/true:main@0", 2, ["not /PATH:SYMBOL"]),
+        ("fentry_bare", "{p}_no_such_function", 1, ["no such function"]),
+        ("tracepoint_bare", "{p}/none", 1, ["tracepoint {p}/none", "No such file"]),
+        ("tracepoint_bare", "../../../etc/passwd", 1, ["No such file"]),
+        ("raw_tp_bare", "{p}_none", 1, ["cannot attach", "No such file"]),
+        ("struct_ops_left", None, 2, ["say .struct_ops.link"]),
+        ("socket", None, 2, ["section socket has no place", "target none"]),
+        ("action", None, 2, ["section action has no place"]),
+    ],
+)
+def test_wrong_targets(
+    lab: Lab, tmp_path: Path, kind: str, target: str | None, code: int, words: list[str]
+) -> None:
+    """Each wrong target has its exit code and a line that says what is wrong; nothing stays attached."""
+    lab.put(tmp_path, kind)
+    name = f"{PREFIX}_xdp" if kind == "xdp" else PROGRAM
+    options = [f"--attach={name}={target.format(p=PREFIX)}"] if target else []
+    result = lab.run(tmp_path, *options, before=TRACEFS)
+    assert result.code == code, result.lines
+    assert all(word.format(p=PREFIX) in result.message for word in words), result.message
+    assert result.events("ready") == []
+
+
+def test_policy_holds_for_targets_that_come_later(lab: Lab, tmp_path: Path) -> None:
+    """The attachPoints of a policy decide about the function that --attach adds to a section, too."""
+    lab.put(tmp_path, "raw_tp_bare")
+    key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}
+    points = {
+        "policyVersion": 1,
+        "threshold": 1,
+        "keys": [key],
+        "attachPoints": ["raw_tp", "raw_tp/sys_exit"],
+    }
+    (tmp_path / "trust/policy.json").write_text(json.dumps(points))
+    refused = lab.run(tmp_path, f"--attach={PROGRAM}=sys_enter")
+    assert refused.code == 2
+    assert "attachPoints don't have raw_tp/sys_enter" in refused.message
+    with lab.started(tmp_path, f"--attach={PROGRAM}=sys_exit") as (_, stop):
+        assert stop().code == 0
