@@ -169,6 +169,8 @@ MEMBERS: dict[str, tuple[set[str], set[str]]] = {
     "ready": ({"platform", "durationUs", "capabilities"}, {"unneeded"}),
     "exec": ({"target"}, set()),
     "detach": ({"object", "program", "target"}, set()),
+    "reload": ({"outcome", "durationUs"}, {"message"}),
+    "suppressed": ({"count"}, set()),
     "error": ({"message"}, _DECIDED),
 }
 

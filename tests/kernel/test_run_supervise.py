@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--reload: the loader stays as the workload's parent, passes signals on, reaps, and reloads."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
+from loader_signer import Key
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
+XDP = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp", "attach": ["none"]}
+FOREVER = "while :; do sleep 0.02; done"
+PASSED_ON = ["TERM", "INT", "QUIT", "USR1", "USR2", "WINCH"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+def reload(process: subprocess.Popen[str], log: Path, count: int) -> None:
+    """Send SIGHUP and wait until *count* reloads are said to be done."""
+    process.send_signal(signal.SIGHUP)
+    assert wait_until(lambda: log.read_text().count('"event":"reload"') == count), log.read_text()
+
+
+def log_of(directory: Path) -> Path:
+    """Return the newest log of the lab's runs."""
+    return max(directory.glob("stderr*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def children(pid: int) -> dict[int, str]:
+    """Return the children of a process and their states."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found[int(path.parent.name)] = fields[0]
+    return found
+
+
+def status(pid: int, name: str) -> str:
+    """Return a member of a process's status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 42", 42), ("kill -KILL $$", 137)])
+def test_exit_code_is_passed_through(lab: Lab, tmp_path: Path, script: str, code: int) -> None:
+    """The loader ends as its workload does, with the programs detached."""
+    lab.put(tmp_path, "raw_tp")
+    result = lab.run(tmp_path, "--reload", "--", "sh", "-c", script)
+    assert result.code == code
+    assert [line["event"] for line in result.lines][-3:] == ["ready", "exec", "detach"]
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_signals_are_passed_on(lab: Lab, tmp_path: Path, name: str) -> None:
+    """The workload's group gets the signal; its code ends the loader."""
+    lab.put(tmp_path, "raw_tp")
+    marker = tmp_path / "ready"
+    script = f"exec 2>/dev/null; trap 'exit 7' {name}; touch {marker}; {FOREVER}"
+    with lab.started(tmp_path, "--reload", "--", "bash", "-c", script) as (_, stop):
+        assert wait_until(marker.exists)
+        assert stop(signal.Signals[f"SIG{name}"]).code == 7
+
+
+def test_signals_reach_the_whole_group(lab: Lab, tmp_path: Path) -> None:
+    """A shell that waits for a child does not hold up the end: the child gets the signal, too."""
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path, "--reload", "--", "sh", "-c", "sleep 1000; exit 9") as (process, stop):
+        assert wait_until(lambda: children(process.pid))
+        (shell,) = children(process.pid)
+        assert wait_until(lambda: children(shell))
+        assert stop(signal.SIGTERM).code == 143
+
+
+def test_privileges_of_loader_and_workload(lab: Lab, tmp_path: Path) -> None:
+    """The loader keeps what loading needs, the workload has none; neither can gain any."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
+        assert wait_until(lambda: children(process.pid))
+        (workload,) = children(process.pid)
+        needed = f"{1 << 38 | 1 << 39:016x}"  # PERFMON and BPF
+        assert [status(process.pid, name) for name in ("CapPrm", "CapEff")] == [needed] * 2
+        assert [status(process.pid, name) for name in ("CapInh", "CapBnd", "CapAmb")] == ["0" * 16] * 3
+        assert status(process.pid, "NoNewPrivs") == "1"
+        assert wait_until(lambda: status(workload, "Name") == "sleep")
+        assert {status(workload, f"Cap{name}") for name in ("Prm", "Eff", "Inh", "Bnd", "Amb")} == {"0" * 16}
+        assert stop().code == 143
+
+
+def test_orphans_are_reaped_and_none_is_left(lab: Lab, tmp_path: Path) -> None:
+    """What the workload leaves behind becomes the loader's to reap; at the end its group is gone."""
+    lab.put(tmp_path, "raw_tp")
+    script = "(sleep 0.05 & sleep 0.05 &); (sleep 1000 &); sleep 1000"
+    with lab.started(tmp_path, "--reload", "--", "sh", "-c", script) as (process, stop):
+        assert wait_until(lambda: len(children(process.pid)) == 2)
+        assert wait_until(lambda: "Z" not in children(process.pid).values())
+        left = children(process.pid)
+        assert stop().code == 143
+    assert wait_until(lambda: not [pid for pid in left if Path(f"/proc/{pid}").exists()])
+
+
+def test_workload_does_not_outlive_a_killed_loader(lab: Lab, tmp_path: Path) -> None:
+    """Without its programs the workload must not go on: SIGKILL takes both."""
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
+        assert wait_until(lambda: children(process.pid))
+        (workload,) = children(process.pid)
+        assert stop(signal.SIGKILL).code == -signal.SIGKILL
+    assert wait_until(lambda: not Path(f"/proc/{workload}").exists())
+
+
+def test_workload_that_cannot_run(lab: Lab, tmp_path: Path) -> None:
+    """A file the kernel can't execute is exit code 1, and everything is detached."""
+    lab.put(tmp_path, "raw_tp")
+    script = tmp_path / "script"
+    script.write_text("echo no\n")
+    script.chmod(0o755)
+    result = lab.run(tmp_path, "--reload", "--", str(script))
+    assert result.code == 1
+    assert "Exec format error" in result.message
+    assert [line["event"] for line in result.lines][-2:] == ["detach", "error"]
+
+
+@pytest.mark.parametrize("workload", [[], ["--", "sleep", "1000"]])
+def test_reload_of_what_has_not_changed(lab: Lab, tmp_path: Path, workload: list[str]) -> None:
+    """SIGHUP verifies again; the same bytes are not loaded again."""
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path, "--reload", *workload) as (process, stop):
+        reload(process, log_of(tmp_path), 1)
+        result = stop()
+    assert result.code == (143 if workload else 0)
+    assert [line["outcome"] for line in result.events("reload")] == ["unchanged"]
+    assert len(result.events("verify")) == 2
+    assert len(result.events("load")) == 1
+
+
+def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """Refused, unreadable, no trust store: a line says so, and what runs goes on."""
+    objects = lab.put(tmp_path, "raw_tp")
+    good = (objects / "raw_tp.bpf.o").read_bytes()
+    with lab.started(tmp_path, "--reload") as (process, stop):
+        log = log_of(tmp_path)
+        (objects / "raw_tp.bpf.o").write_bytes(good[:-1])
+        reload(process, log, 1)
+        (objects / "raw_tp.bpf.o").unlink()
+        reload(process, log, 2)
+        (objects / "raw_tp.bpf.o").write_bytes(good)
+        (tmp_path / "trust/dev.pub").write_bytes(Key().pem)
+        reload(process, log, 3)
+        (tmp_path / "trust/dev.pub").write_text("garbage")
+        reload(process, log, 4)
+        assert f"{PREFIX}_raw" in in_kernel()
+        result = stop()
+    assert result.code == 0
+    assert {line["outcome"] for line in result.events("reload")} == {"kept"}
+    messages = [line["message"] for line in result.events("reload")]
+    assert [text for text in messages if "1 of 1 objects refused" in text] == [messages[0], messages[2]]
+    assert "no object in it" in messages[1]
+    assert "dev.pub" in messages[3]
+    assert len(result.events("detach")) == 1
+
+
+def test_reload_that_needs_a_capability_that_was_given_up(lab: Lab, tmp_path: Path) -> None:
+    """A new kind of program may need more than was kept: it is not tried."""
+    objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    with lab.started(tmp_path, "--reload") as (process, stop):
+        lab.put(tmp_path, "xdp", programs=[XDP])
+        (objects / "raw_tp.bpf.o").unlink()
+        reload(process, log_of(tmp_path), 1)
+        (line,) = stop().events("reload")
+    assert line["outcome"] == "kept"
+    assert line["message"] == "needs CAP_NET_ADMIN, which was given up at the start: start anew"
+
+
+def test_hang_up_without_reload(lab: Lab, tmp_path: Path) -> None:
+    """A loader without --reload says that it can't, and goes on."""
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path) as (process, stop):
+        reload(process, log_of(tmp_path), 1)
+        assert f"{PREFIX}_raw" in in_kernel()
+        result = stop()
+    assert result.code == 0
+    (line,) = result.events("reload")
+    assert line["outcome"] == "kept"
+    assert "without --reload" in line["message"]
+
+
+def test_storm_of_hang_ups_does_not_fill_the_log(lab: Lab, tmp_path: Path) -> None:
+    """Repeated lines are bounded, how many were left out is said, and the end is logged in full."""
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path) as (process, stop):
+        log = log_of(tmp_path)
+        deadline = time.monotonic() + 60
+        while log.read_text().count("\n") < 4005 and time.monotonic() < deadline:
+            for _ in range(200):
+                process.send_signal(signal.SIGHUP)
+        for _ in range(2000):
+            process.send_signal(signal.SIGHUP)
+        result = stop()
+    assert sum(line["count"] for line in result.events("suppressed")) > 0
+    assert result.lines[-1]["event"] == "detach"
+    assert len(result.lines) < 4500

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the workload is given, and what is kept from it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+PROBE = ("--", "/usr/bin/python3", str(Path(__file__).with_name("probe_workload.py")))
+MAP = f"{PREFIX}_map"
+GIVEN = "+bpf,+perfmon"
+# As a container's user with capabilities: ambient ones, nothing else in the bounding set, no SETPCAP.
+AS_USER = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]
+AMBIENT = [f"--inh-caps=-all,{GIVEN}", f"--ambient-caps=-all,{GIVEN}", f"--bounding-set=-all,{GIVEN}"]
+RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
+NONE = {"Inh": 0, "Prm": 0, "Eff": 0, "Amb": 0}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours; other users may read what is here."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    yield
+    assert is_clean(), in_kernel()
+
+
+def probe(result: Result) -> dict[str, Any]:
+    """Return what the workload found."""
+    assert result.code == 0, (result.lines, result.stdout)
+    return dict(json.loads(result.stdout))
+
+
+def check_reads_its_map(found: dict[str, Any]) -> None:
+    """Check that the workload reads and writes its map, and can make and load nothing."""
+    assert list(found["lookups"]) == [MAP]
+    error, value = found["lookups"][MAP]
+    assert (error, value > 0) == ("", True)
+    assert found["updates"] == {MAP: ""}
+    assert found["descriptions"] == {MAP: ""}
+    assert found["tries"]["mapCreate"] == found["tries"]["progLoad"] == "EPERM"
+    assert NONE.items() <= found["capabilities"].items()
+    assert found["noNewPrivs"] == "1"
+    assert found["blocked"] == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"], ["--seccomp"], ["--reload", "--seccomp"]])
+def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, options: list[str]) -> None:
+    """A workload of uid 65532 with no capability reads its maps through the descriptors it was given."""
+    lab.put(tmp_path, "raw_tp")
+    found = probe(lab.run(tmp_path, *options, *PROBE, before=[*AS_USER, *AMBIENT]))
+    check_reads_its_map(found)
+    assert found["uid"] == 65532
+    assert found["seccomp"] == ("2" if "--seccomp" in options else "0")
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_loader_with_file_capabilities(lab: Lab, tmp_path: Path, options: list[str]) -> None:
+    """Capabilities of the loader's file are enough for a user without any; the workload gets none."""
+    lab.put(tmp_path, "raw_tp")
+    loader = tmp_path / "verify-and-load"
+    shutil.copy(lab.loader, loader)
+    subprocess.run(["setcap", "cap_bpf,cap_perfmon=p", loader], check=True)
+    argv = [*AS_USER, str(loader), *lab.argv(tmp_path, *options, *PROBE)[1:]]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    check_reads_its_map(json.loads(done.stdout))
+
+
+def test_root_gets_nothing_back_from_a_full_bounding_set(lab: Lab, tmp_path: Path) -> None:
+    """Without CAP_SETPCAP the bounding set stays; root's execve is given nothing of it all the same."""
+    lab.put(tmp_path, "raw_tp")
+    before = ["setpriv", "--bounding-set=-setpcap"]
+    found = probe(lab.run(tmp_path, *PROBE, before=before))
+    check_reads_its_map(found)
+    assert found["uid"] == 0
+    assert found["capabilities"]["Bnd"] != 0
+
+
+def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
+    """no_new_privs: a program with capabilities in its file has none when the workload starts it."""
+    lab.put(tmp_path, "raw_tp")
+    cat = tmp_path / "cat"
+    shutil.copy("/usr/bin/cat", cat)
+    subprocess.run(["setcap", "cap_bpf,cap_sys_admin=ep", cat], check=True)
+    before = ["setpriv", "--bounding-set=-setpcap"]
+    result = lab.run(tmp_path, "--", "sh", "-c", f"{cat} /proc/self/status", before=before)
+    assert "CapEff:\t0000000000000000" in result.stdout
+
+
+def test_seccomp_denies_what_root_could_still_ask(lab: Lab, tmp_path: Path) -> None:
+    """With the filter the kernel does not even look at other commands of bpf(2)."""
+    lab.put(tmp_path, "raw_tp")
+    assert probe(lab.run(tmp_path, *PROBE))["tries"]["noCommand"] == "EINVAL"
+    found = probe(lab.run(tmp_path, "--seccomp", *PROBE))
+    check_reads_its_map(found)
+    assert found["tries"]["noCommand"] == "EPERM"
+
+
+OTHER_ARCHITECTURE = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes.fromhex("b814000000cd80c3"))  # getpid of i386: int 0x80
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+"""
+X32 = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.syscall(0x40000000 | 321, 0, None, 0) < 0
+print(ctypes.get_errno())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs-kernel-feature: a second architecture")
+def test_seccomp_closes_the_other_doors(lab: Lab, tmp_path: Path) -> None:
+    """The calls of i386 end the process, those of x32 do not exist: neither is a way around the filter."""
+    lab.put(tmp_path, "raw_tp")
+    python = ["--seccomp", "--", "/usr/bin/python3", "-c"]
+    assert lab.run(tmp_path, *python, OTHER_ARCHITECTURE).code == -signal.SIGSYS
+    assert lab.run(tmp_path, *python, X32).stdout.strip() == "38"
+
+
+def environment(lab: Lab, tmp_path: Path, *options: str) -> dict[str, str]:
+    """Return the environment of the workload, of a loader with a small one."""
+    before = ["env", "-i", "PATH=/usr/bin:/bin", "BUILDTOOL_FD_old=7", "OTHER=x"]
+    result = lab.run(tmp_path, *options, "--", "env", before=before)
+    assert result.code == 0, result.lines
+    return dict(line.split("=", 1) for line in result.stdout.splitlines())
+
+
+def test_environment_is_otherwise_unchanged(lab: Lab, tmp_path: Path) -> None:
+    """Only the map's descriptor is added; stale names of descriptors are removed."""
+    lab.put(tmp_path, "raw_tp")
+    found = environment(lab, tmp_path)
+    assert found.pop(f"BUILDTOOL_FD_{MAP}").isdigit()
+    assert found == {"PATH": "/usr/bin:/bin", "OTHER": "x"}
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_no_map_descriptors_on_request(lab: Lab, tmp_path: Path, options: list[str]) -> None:
+    """--no-map-fds passes none, in the environment or otherwise."""
+    lab.put(tmp_path, "raw_tp")
+    found = environment(lab, tmp_path, *options, "--no-map-fds")
+    assert not [name for name in found if name.startswith("BUILDTOOL_FD")]
+    script = "ls -l /proc/self/fd"
+    assert "bpf-map" not in lab.run(tmp_path, *options, "--no-map-fds", "--", "sh", "-c", script).stdout
+
+
+def test_descriptors_of_a_supervised_workload(lab: Lab, tmp_path: Path) -> None:
+    """With --reload the links stay with the loader; only maps are passed."""
+    lab.put(tmp_path, "raw_tp")
+    result = lab.run(tmp_path, "--reload", "--", "sh", "-c", "ls -l /proc/self/fd")
+    kinds = [line.split("anon_inode:")[1] for line in result.stdout.splitlines() if "anon_inode" in line]
+    assert kinds == ["bpf-map"]
+
+
+def test_maps_of_one_name_are_told_apart(lab: Lab, tmp_path: Path) -> None:
+    """Where several objects have a map of one name, the object's name is part of the variable's."""
+    lab.put(tmp_path, "raw_tp", "xdp")
+    found = environment(lab, tmp_path, f"--attach={PREFIX}_xdp=none")
+    names = sorted(name for name in found if name.startswith("BUILDTOOL_FD_"))
+    assert names == [f"BUILDTOOL_FD_raw_tp_{MAP}", f"BUILDTOOL_FD_xdp_{MAP}"]
+
+
+def test_ready_says_what_was_needed_and_what_was_not(lab: Lab, tmp_path: Path) -> None:
+    """The line names the capabilities needed by the signed statement, and those given beyond them."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    (ready,) = lab.run(tmp_path, "--", "true", before=[*AS_USER, *AMBIENT]).events("ready")
+    assert ready["capabilities"] == ["PERFMON", "BPF"]
+    assert "unneeded" not in ready
+    before = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw"]
+    (ready,) = lab.run(tmp_path, "--", "true", before=before).events("ready")
+    assert ready["unneeded"] == ["NET_RAW"]
+
+
+def test_read_only_root(lab: Lab, tmp_path: Path) -> None:
+    """A read-only root file system with a trust store that the host mounts read-only is enough."""
+    lab.put(tmp_path, "raw_tp")
+    Path("/etc/buildtool").mkdir(exist_ok=True)
+    script = (
+        "mount -t tmpfs none /etc/buildtool && mkdir /etc/buildtool/trust.host"
+        f" && mount --bind '{tmp_path}/trust' /etc/buildtool/trust.host"
+        " && mount -o remount,ro,bind /etc/buildtool/trust.host && mount -o remount,ro,bind /"
+        ' && exec "$@"'
+    )
+    argv = [lab.loader, "--objects", tmp_path / "objects", "--", "sh", "-c", "! touch /etc/written"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Read-only file system" in done.stderr
