@@ -76,12 +76,16 @@ def find_loader(platform: Platform, data: Path | None = None) -> Part:
 
     Raises: FileAccessError, with what to do.
     """
-    part = _find(platform, "loader", data)
-    if part.record.get("source") != loader_digest():
-        raise FileAccessError(
-            f"{part.path}: made of other sources than loader/", hint="run `make loaders`, or install again"
-        )
-    return part
+    return _find_made(platform, "loader", data, loader_digest())
+
+
+def find_probe(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return bpf-probe for *platform*, made of the sources of this installation.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find_made(platform, "probe", data, loader_digest(resource_path("loader") / "probe"))
 
 
 def find_tini(platform: Platform, data: Path | None = None) -> Part:
@@ -109,6 +113,15 @@ def find_loader_platforms(data: Path | None = None) -> tuple[Platform, ...]:
     except FileAccessError:
         return ()
     return tuple(platform for arch, platform in PLATFORMS.items() if arch in entries)
+
+
+def _find_made(platform: Platform, kind: str, data: Path | None, source: Digest) -> Part:
+    part = _find(platform, kind, data)
+    if part.record.get("source") != source:
+        raise FileAccessError(
+            f"{part.path}: made of other sources than loader/", hint="run `make loaders`, or install again"
+        )
+    return part
 
 
 def loader_digest(directory: Path | None = None) -> Digest:

@@ -9,32 +9,23 @@ it; a checkout makes it from source, for other architectures as well.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from buildtool.checkmodel import Verdict
-from buildtool.debfetch import PackageSource
-from buildtool.debian import CROSS_PACKAGES, LIBGCC_DEV, find_archive
-from buildtool.errors import BuildtoolError, ToolFailedError, ToolMissingError
-from buildtool.fsio import make_directory, read_bounded, write_atomic
+from buildtool.errors import BuildtoolError, FileAccessError, ToolFailedError
+from buildtool.loaders import PROBE_NAME, Part, find_probe
+from buildtool.makeloaders import PartsRequest, make_parts
 from buildtool.platforms import Platform
 from buildtool.process import Runner
-from buildtool.resources import package_directory, resource_path
-from buildtool.toolchain import find_toolchain
 from buildtool.verifierlog import read_verdict
 
-PROBE_NAME = "bpf-probe"
 PROBES_VARIABLE = "BUILDTOOL_PROBES"  # a directory with ARCH/bpf-probe
-MAX_PROBE_BYTES = 16 * 1024 * 1024
-_SUITE = "trixie"
-_SOURCES = ("probe/probe.c", "static_gaps.c")
-_HINT = f"installed wheels carry it; otherwise clang and lld make it, or {PROBES_VARIABLE} names a directory"
+_HINT = "wheels carry it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,59 +62,29 @@ class ProbeFinder:
 
         Raises: every BuildtoolError, when there is none and none can be made.
         """
-        named = self.environ.get(PROBES_VARIABLE)
-        carried = [Path(named)] if named else []
-        carried.append(package_directory() / "data/loaders")
-        for directory in carried:
-            path = directory / platform.arch / PROBE_NAME
-            if path.is_file():
-                return path.absolute()
-        source = resource_path("loader")
-        path = self.cache / f"{PROBE_NAME}-{platform.arch}-{_digest(source)[:16]}"
-        if not path.is_file():
-            self.on_progress(f"make {PROBE_NAME} for {platform.arch}")
-            make_directory(self.cache)
-            write_atomic(path, self._make(platform, source), mode=0o755)
-        return path.absolute()
-
-    def _make(self, platform: Platform, source: Path) -> bytes:
+        if named := self.environ.get(PROBES_VARIABLE):
+            path = Path(named, platform.arch, PROBE_NAME).absolute()
+            if not path.is_file():
+                raise FileAccessError(f"{path}: no such file", hint=f"{PROBES_VARIABLE} names its directory")
+            return path
         try:
-            clang = find_toolchain(runner=self.runner).clang
-            sysroot = self._sysroot(platform)
-            with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-                output = Path(work, PROBE_NAME)
-                argv = [clang, f"--target={platform.triple}", f"--sysroot={sysroot}", platform.static_option]
-                self.runner.run([*argv, *_SOURCES, "@flags.txt", "-o", str(output)], cwd=source)
-                return read_bounded(output, MAX_PROBE_BYTES)
-        except (ToolMissingError, ToolFailedError) as error:
-            message = f"no {PROBE_NAME} for {platform.arch}: {error.message}"
-            raise type(error)(message, hint=_HINT, detail=error.detail) from error
-        except BuildtoolError as error:
-            error.hint = _HINT
-            raise
+            return find_probe(platform).path
+        except FileAccessError:
+            return self._make(platform).path
 
-    def _sysroot(self, platform: Platform) -> Path:
-        """Return a directory with the static libraries of Debian for *platform*; nothing is installed."""
-        place = self.cache / f"sysroot-{_SUITE}-{platform.arch}"
-        if place.is_dir():
-            return place
-        state = self.cache / "apt" / f"{_SUITE}-{platform.debian}"
-        packages = [*CROSS_PACKAGES, "linux-libc-dev", LIBGCC_DEV[_SUITE]]
-        self.on_progress(f"download Debian's static libraries for {platform.arch}")
-        source = PackageSource(
-            archive=find_archive(_SUITE, None), architecture=platform.debian, state=state, runner=self.runner
+    def _make(self, platform: Platform) -> Part:
+        """Make it as `make loaders` does, into the cache of this user."""
+        data = self.cache / "parts"
+        request = PartsRequest(
+            platforms=(platform,), data=data, cache=self.cache / "packages", report=self.on_progress
         )
-        make_directory(state)
-        source.update()
-        with tempfile.TemporaryDirectory(prefix=".sysroot-", dir=self.cache) as work:
-            tree = Path(work, "tree")
-            source.unpack(packages, tree)
-            try:
-                tree.rename(place)
-            except OSError:
-                if not place.is_dir():  # else another process was faster
-                    raise
-        return place
+        try:
+            make_parts(request, runner=self.runner)
+            return find_probe(platform, data)
+        except BuildtoolError as error:
+            error.message = f"no {PROBE_NAME} for {platform.arch}: {error.message}"
+            error.hint = f"{error.hint}; {_HINT}" if error.hint else _HINT
+            raise
 
 
 def read_probe(output: str) -> ProbeOutput:
@@ -163,10 +124,3 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
         duration_us=int(event.get("durationUs", 0)),
         verdict=read_verdict(int(event["errno"]), texts["error"], texts["log"], texts["warnings"]),
     )
-
-
-def _digest(source: Path) -> str:
-    digest = hashlib.sha256()
-    for name in (*_SOURCES, "flags.txt"):
-        digest.update(read_bounded(source / name, MAX_PROBE_BYTES))
-    return digest.hexdigest()
