@@ -56,11 +56,12 @@ env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root sh /vm/command < /dev/null 
 code=$?
 kill -KILL -1
 printf '\\n%s end %s\\n' "$token" "$code"
-while read -r path; do
-  [ -f "$path" ] || continue
+while read -r place; do
+  [ -e "$place" ] && find "$place" -type f
+done < /vm/collect | while read -r path; do
   printf '%s file %s\\n' "$token" "$path"
   base64 < "$path"
-done < /vm/collect
+done
 printf '%s done\\n' "$token"
 poweroff -f
 """

@@ -41,7 +41,7 @@ class VmRequest:
     What to run: *argv* (or a shell script) as root on *kernel*, its standard error with its output.
 
     *files* go in by absolute path, *modules* are loaded by name before, *collect*
-    names the files to bring out. *append* goes to the kernel's command line.
+    names the files and directories to bring out. *append* goes to the kernel's command line.
     """
 
     kernel: Kernel

@@ -3,7 +3,7 @@
 Shared fixtures, and the rule that CI skips nothing without a typed reason.
 
 Tiers are directories: unit, cli and vectors need neither root nor an engine;
-docker needs a real engine, kernel a real kernel and root.
+docker needs a real engine, kernel a real kernel and root, vm needs QEMU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
-TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel")
+TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
 OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Asked by the kernel whether a write is allowed: always. */
+#include "vm_maps.h"
+
+VM_MAPS(lsm);
+
+SEC("lsm/file_permission")
+int lsm_write(__u64 *ctx)
+{
+	const struct vm_target *wanted = target();
+
+	/* ctx[1] is the mask: 2 means to write. */
+	if (wanted && current_tgid() == wanted->tgid && ctx[1] & 2)
+		count(0);
+	return 0;
+}

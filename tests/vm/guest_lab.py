@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One virtual machine for each kernel and architecture, in which all cases run in a single boot.
+
+What a guest does is in guest_script.sh; here is what it gets and what came out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import refusals
+from loader_signer import Key, sign
+from opcua_cases import CASES
+
+from buildtool.compile import CompileOptions, compile_sources
+from buildtool.contents import describe_object
+from buildtool.elfobj import parse_object
+from buildtool.kernels import Kernel, find_kernel
+from buildtool.platforms import PLATFORMS, Platform
+from buildtool.toolchain import find_toolchain
+from buildtool.vm import VmRequest, VmResult, run_vm
+
+TOP = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+CACHE = TOP / ".cache/vm"
+VECTORS: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
+WRITES, FORKS = 20, 10
+MODULES = ("af_packet", "sch_fq_codel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """One entry of a map: its *key*, and the 64-bit *words* of its value, added up over all processors."""
+
+    key: bytes
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """What a boot gave: *files* of /out by name; *platform* says how to read numbers in them."""
+
+    kernel: str
+    platform: Platform
+    release: str
+    files: dict[str, str]
+
+    def lines(self, case: str) -> list[dict[str, Any]]:
+        """Return the decision lines of *case*."""
+        return [json.loads(line) for line in self.files[f"{case}.log"].splitlines()]
+
+    def code(self, case: str) -> int:
+        """Return the exit code of *case*."""
+        return int(self.files[f"{case}.code"])
+
+    def map(self, case: str, name: str) -> list[Sum]:
+        """Return what map *name* (at most 15 bytes of it) held at the end of *case*."""
+        order = "<" if self.platform.little_endian else ">"
+        for line in self.files[f"{case}.maps"].splitlines():
+            found = json.loads(line)
+            if found["name"] == name[:15]:
+                return [self._sum(order, key, values) for key, values in found["entries"]]
+        raise AssertionError(f"{case}: no map {name}: {self.files[f'{case}.log']}")
+
+    def counts(self, case: str, name: str) -> dict[int, tuple[int, ...]]:
+        """Return an array's values by index, without those that are zero."""
+        order = "little" if self.platform.little_endian else "big"
+        sums = self.map(case, name)
+        return {int.from_bytes(s.key, order): s.words for s in sums if any(s.words)}  # type: ignore[arg-type]
+
+    @staticmethod
+    def _sum(order: str, key: str, values: list[str]) -> Sum:
+        copies = [struct.unpack(f"{order}{len(text) // 16}Q", bytes.fromhex(text)) for text in values]
+        return Sum(key=bytes.fromhex(key), words=tuple(map(sum, zip(*copies, strict=True))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """Makes guests; *directory* is scratch, *clang* compiles for all of them."""
+
+    directory: Path
+    clang: Path
+
+    def boot(self, kernel_name: str, arch: str) -> Guest:
+        """Run all cases on one kernel."""
+        platform = PLATFORMS[arch]
+        kernel = find_kernel(kernel_name, arch, CACHE)
+        files = self._files(platform)
+        result = run_vm(
+            VmRequest(
+                kernel=kernel,
+                argv="sh /vmtest/script",
+                files=files,
+                modules=_wanted_modules(kernel),
+                collect=["/out"],
+                timeout_seconds=600,
+            )
+        )
+        assert result.code == 0, result.output
+        return Guest(kernel=kernel_name, platform=platform, release=result.release, files=_outputs(result))
+
+    def loader(self, platform: Platform) -> Path:
+        """Build the loader for *platform* as images have it: static, stripped."""
+        output = TOP / ".cache/loader" / platform.arch / "verify-and-load"
+        argv = ["make", "-C", TOP / "loader", f"SYSROOT={_sysroot(platform)}", f"CLANG={self.clang}"]
+        _call([*argv, f"TARGET={platform.triple}", f"OUT={output}"])
+        return output
+
+    def tool(self, platform: Platform) -> Path:
+        """Build the guest's tool."""
+        output = self.directory / f"guest_tool-{platform.arch}"
+        argv = [self.clang, f"--target={platform.triple}", f"--sysroot={_sysroot(platform)}"]
+        argv += ["-fuse-ld=lld", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
+        _call([*argv, "-o", output, HERE / "guest_tool.c"])
+        return output
+
+    def objects(self, platform: Platform) -> dict[str, bytes]:
+        """Compile the sources of this directory and those that ship, unsigned, by name."""
+        output = self.directory / "objects" / platform.arch
+        sources = [*sorted(HERE.glob("bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
+        result = compile_sources(
+            find_toolchain(str(self.clang)),
+            [str(path.relative_to(TOP)) for path in sources],
+            [(platform, output)],
+            CompileOptions(root=TOP),
+        )
+        return {item.path.name: item.path.read_bytes() for item in result.objects}
+
+    def _files(self, platform: Platform) -> dict[str, Path | bytes]:
+        key = Key()
+        files: dict[str, Path | bytes] = {
+            "/vmtest/script": HERE / "guest_script.sh",
+            "/vmtest/verify-and-load": self.loader(platform),
+            "/vmtest/guest_tool": self.tool(platform),
+            "/vmtest/trust/test.pub": key.pem,
+            "/vmtest/frames": b"".join(struct.pack(">H", len(frame)) + frame for frame, _ in CASES.values()),
+            "/vmtest/now": VECTORS["now"].encode(),
+        }
+        objects = self.objects(platform)
+        for name, data in objects.items():
+            place = "objects" if name.startswith("vm_") else "shipped"
+            files[f"/vmtest/{place}/{name}"] = sign_for(platform, name, data, key)
+        other = PLATFORMS["arm64" if platform.arch == "amd64" else "amd64"]
+        for name, case in refusals.make(objects["vm_regs.bpf.o"], platform.oci, other.oci).items():
+            for path, data in case.items():
+                files[f"/vmtest/refused/{name}/{path}"] = data
+        return {**files, **_vector_files()}
+
+
+def sign_for(platform: Platform, name: str, data: bytes, key: Key) -> bytes:
+    """Return object *data* signed for *platform*, its contents stated as they are."""
+    contents = describe_object(parse_object(data))
+    programs = [{"name": p.name, "section": p.section, "type": p.type} for p in contents.programs]
+    return sign(data, [key], name=name, platform=platform.oci, programs=programs, license=contents.license)
+
+
+def _vector_files() -> dict[str, Path | bytes]:
+    """Return the vectors, called by their numbers, their trust stores and a list for the guest."""
+    files: dict[str, Path | bytes] = {}
+    lines = []
+    for number, vector in enumerate(VECTORS["vectors"]):
+        files[f"/vmtest/vectors/{number}"] = base64.b64decode(vector["file"])
+        lines.append(f"{number} {vector['trust']} {vector['platform']}\n")
+    for store, texts in VECTORS["trust"].items():
+        for name, text in texts.items():
+            files[f"/vmtest/stores/{store}/{name}"] = text.encode()
+    return {**files, "/vmtest/vectors.list": "".join(lines).encode()}
+
+
+def _wanted_modules(kernel: Kernel) -> list[str]:
+    """Return what the kernel has as modules; the rest is built in or not needed there."""
+    assert kernel.modules is not None
+    return [name for name in MODULES if any(kernel.modules.rglob(f"{name}.ko*"))]
+
+
+def _outputs(result: VmResult) -> dict[str, str]:
+    return {Path(path).name: data.decode(errors="replace") for path, data in result.files.items()}
+
+
+def _sysroot(platform: Platform) -> Path:
+    directory = TOP / ".cache/sysroot" / platform.debian
+    _call([TOP / "tools/sysroot", platform.debian, directory])
+    return directory
+
+
+def _call(argv: list[Any]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

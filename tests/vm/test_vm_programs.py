@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signed objects load, attach and count on real kernels of each architecture, and every refusal refuses."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import matrix
+import pytest
+from guest_lab import FORKS, VECTORS, WRITES, Guest
+from opcua_cases import CASES
+
+from buildtool.errors import Reason
+
+OBJECTS = ("vm_regs", "vm_result", "vm_core", "vm_trace", "vm_fentry", "vm_lsm")
+EXPECTED = {
+    "vm_regs": {0: WRITES},
+    "vm_result": {0: WRITES},
+    "vm_core": {0: WRITES, 1: WRITES},
+    "vm_trace": {0: FORKS, 1: FORKS, 2: FORKS},
+    "vm_fentry": {0: WRITES, 1: WRITES},
+    "vm_lsm": {0: WRITES},
+}
+# Five echo requests of 128 bytes with their IP header: a raw socket sees them come in besides the answers.
+PINGS, PING_BYTES = 5, 128
+
+
+# One virtual machine after the other, each with all of its tests.
+on_each = pytest.mark.parametrize(
+    "guest", matrix.KERNELS, ids=["-".join(item) for item in matrix.KERNELS], indirect=True, scope="session"
+)
+
+
+def cannot(guest: Guest, case: str) -> str | None:
+    """Return what the loader says of *case* where this kernel cannot do it."""
+    return matrix.CANNOT.get((guest.kernel, guest.platform.arch), {}).get(case)
+
+
+@pytest.mark.parametrize("case", OBJECTS)
+@on_each
+def test_object_counts_exactly(guest: Guest, case: str) -> None:
+    """A signed object is verified, loaded and attached; it counts what happened, and nothing stays."""
+    assert guest.files[f"{case}.left"] == ""
+    said = cannot(guest, case)
+    if said is not None:
+        assert guest.code(case) == 1
+        assert said in guest.lines(case)[-1]["message"]
+        return
+    assert guest.code(case) == 0, guest.files[f"{case}.log"]
+    assert guest.files[f"{case}.errors"] == ""
+    counts = guest.counts(case, case.removeprefix("vm_") + "_counts")
+    assert {key: words[0] for key, words in counts.items()} == EXPECTED[case]
+
+
+@on_each
+def test_shipped_programs_count_real_packets(guest: Guest) -> None:
+    """All shipped programs run together; OPC UA messages and a cgroup's packets are counted exactly."""
+    said = cannot(guest, "shipped")
+    if said is not None:
+        assert guest.code("shipped") == 1
+        assert said in guest.lines("shipped")[-1]["message"]
+        return
+    assert guest.code("shipped") == 0, guest.files["shipped.log"]
+    assert guest.files["shipped.errors"] == ""
+    expected: dict[int, tuple[int, int]] = {}
+    for _, counts in CASES.values():
+        for kind, (number, size) in counts.items():
+            before = expected.get(int(kind), (0, 0))
+            expected[int(kind)] = (before[0] + number, before[1] + size)
+    assert guest.counts("opcua", "opcua_counts") == expected
+    (traffic,) = guest.map("shipped", "cgroup_traffic")
+    assert traffic.words == (2 * PINGS, 2 * PINGS * PING_BYTES, PINGS, PINGS * PING_BYTES)
+    totals = guest.counts("shipped", "tx_totals")
+    assert totals[0][0] >= 2 * PINGS, "queued"
+    assert totals[1][0] == totals[0][0], "each queued packet was sent"
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@on_each
+def test_each_refusal_refuses(guest: Guest, reason: Reason) -> None:
+    """An object with one fault is refused for that reason, and the kernel gets nothing."""
+    case = f"refused-{reason}"
+    assert guest.code(case) == 3, guest.files[f"{case}.log"]
+    assert [line["reason"] for line in guest.lines(case) if line["event"] == "verify"] == [reason]
+    assert guest.files[f"{case}.left"] == ""
+
+
+@on_each
+def test_every_vector_has_its_answer(guest: Guest) -> None:
+    """The verifier says on this byte order and word size what it says everywhere."""
+    wrong = []
+    answers = guest.files["vectors"].splitlines()
+    assert len(answers) == len(VECTORS["vectors"]) > 150
+    for vector, answer in zip(VECTORS["vectors"], answers, strict=True):
+        _, code, line = answer.split(" ", 2)
+        said = json.loads(line)
+        expected = ("0" if vector["expect"] == "accepted" else "3", vector["expect"])
+        if (code, said.get("reason", said.get("decision"))) != expected:
+            wrong.append((vector["name"], answer))
+    assert not wrong
+    assert Counter(vector["expect"] for vector in VECTORS["vectors"]).keys() == {"accepted", *Reason}
+
+
+@on_each
+def test_kernel_is_the_one_asked_for(guest: Guest) -> None:
+    """What ran is the kernel that the name promises, and it held no program before."""
+    assert guest.kernel == "newest" or guest.release.startswith(guest.kernel + ".")
+    assert guest.files["before"] == ""
