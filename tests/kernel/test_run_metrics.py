@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--metrics-file, read by the parser of Prometheus's own client."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import Lab, in_kernel, is_clean, wait_until
+from prometheus_client.parser import text_string_to_metric_families
+
+import buildtool
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+Samples = dict[tuple[str, ...], float]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+def read(path: Path) -> Samples:
+    """Return all samples by name and values of labels."""
+    found: Samples = {}
+    for family in text_string_to_metric_families(path.read_text()):
+        assert family.documentation
+        assert family.type in ("counter", "gauge")
+        for sample in family.samples:
+            key = (sample.name.removeprefix("buildtool_"), *sample.labels.values())
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def test_while_it_runs_and_afterwards(lab: Lab, tmp_path: Path) -> None:
+    """The file says what is loaded while it is, what it took, and that nothing is left at the end."""
+    lab.put(tmp_path, "raw_tp")
+    path = tmp_path / "loader.prom"
+    with lab.started(tmp_path, "--metrics-file", str(path)) as (_, stop):
+        assert wait_until(lambda: read(path).get(("ready",)) == 1)
+        running = read(path)
+        (verified,) = (line := stop()).events("verify")
+    assert running["info", buildtool.__version__, verified["platform"], verified["policy"]] == 1
+    assert running["verifications_total", "accepted", ""] == 1
+    names = ("objects_loaded", "programs_loaded", "maps_loaded", "attachments", "ready")
+    assert {name: running[name,] for name in names} == dict.fromkeys(names, 1)
+    for name in ("verify_seconds_total", "load_seconds_total", "attach_seconds_total"):
+        assert 0 < running[name,] < running["start_duration_seconds",] < 60
+    assert running["start_time_seconds",] > 1_700_000_000
+    assert line.code == 0
+    after = read(path)
+    assert {name: after[name,] for name in names} == dict.fromkeys(names, 0)
+    assert after["verifications_total", "accepted", ""] == 1
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in tmp_path.glob(".loader.prom*")] == []
+
+
+def test_a_workload_inherits_the_file(lab: Lab, tmp_path: Path) -> None:
+    """Without --reload nobody is left to rewrite it: it says what was attached when the workload began."""
+    lab.put(tmp_path, "raw_tp")
+    path = tmp_path / "loader.prom"
+    assert lab.run(tmp_path, "--metrics-file", str(path), "--", "true").code == 0
+    assert read(path)["ready",] == 1
+
+
+def test_refused(lab: Lab, tmp_path: Path) -> None:
+    """Refusals are counted by reason, and the file is there although nothing was loaded."""
+    objects = lab.put(tmp_path, "raw_tp")
+    (objects / "unsigned.bpf.o").write_bytes(lab.object("raw_tp"))
+    path = tmp_path / "loader.prom"
+    assert lab.run(tmp_path, "--metrics-file", str(path)).code == 3
+    found = read(path)
+    assert found["verifications_total", "refused", "unsigned"] == 1
+    assert found["verifications_total", "accepted", ""] == 1
+    assert found["ready",] == found["programs_loaded",] == 0
+    reasons = [key for key in found if key[0] == "verifications_total"]
+    assert len(reasons) == 14
+
+
+def test_errors_are_counted(lab: Lab, tmp_path: Path) -> None:
+    """A start that fails leaves its count of errors."""
+    lab.put(tmp_path, "refused")
+    path = tmp_path / "loader.prom"
+    assert lab.run(tmp_path, "--metrics-file", str(path)).code == 1
+    assert read(path)["errors_total",] == 1
+
+
+def test_reloads_are_counted(lab: Lab, tmp_path: Path) -> None:
+    """Each reload is counted by its outcome; a reader never sees half a file."""
+    objects = lab.put(tmp_path, "raw_tp")
+    path = tmp_path / "loader.prom"
+    with lab.started(tmp_path, "--reload", "--metrics-file", str(path)) as (process, stop):
+        process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: read(path)["reloads_total", "unchanged"] == 1)
+        (objects / "raw_tp.bpf.o").write_bytes(b"")
+        process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: read(path)["reloads_total", "kept"] == 1)
+        assert read(path)["ready",] == read(path)["programs_loaded",] == 1
+        assert stop().code == 0
+
+
+@pytest.mark.parametrize("name", ["nowhere/loader.prom", "directory", "loop"])
+def test_a_file_that_cannot_be_written(lab: Lab, tmp_path: Path, name: str) -> None:
+    """It is said before anything is verified or loaded, and nothing is left behind."""
+    lab.put(tmp_path, "raw_tp")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "loop").symlink_to("directory/")
+    before = sorted(tmp_path.iterdir())
+    result = lab.run(tmp_path, "--metrics-file", f"{tmp_path}/{name}/")
+    assert result.code == 1
+    assert result.message.startswith(f"metrics {tmp_path}/{name}")
+    assert [line["event"] for line in result.lines] == ["error"]
+    assert sorted(tmp_path.iterdir()) == before
