@@ -10,6 +10,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -204,6 +205,11 @@ int attach__program(struct bpf_program *program, int program_fd, const struct at
 		return fd;
 	return fault__set(fault, fd, "cannot attach: %s%s", strerror(-fd),
 			  holder[0] ? holder : explain(fd, point));
+}
+
+uint64_t attach__detaching_needs(void)
+{
+	return clsact__count() ? UINT64_C(1) << CAP_NET_ADMIN : 0;
 }
 
 void attach__detach(struct attachment_handle *handle)

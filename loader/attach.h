@@ -113,6 +113,9 @@ int attach__program(struct bpf_program *program, int program_fd, const struct at
 		    const struct attach_options *options, struct attachment_handle *handle,
 		    struct fault *fault);
 
+/* The capabilities, as a mask, that attach__detach() still needs for what is attached now. */
+uint64_t attach__detaching_needs(void);
+
 /* Take it away and forget it. A pinned link stays. */
 void attach__detach(struct attachment_handle *handle);
 

@@ -5,6 +5,9 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
+
+static size_t filters;
 
 static struct bpf_tc_hook hook_of(const struct attach_point *point)
 {
@@ -35,12 +38,20 @@ int clsact__attach(int program_fd, struct attachment_handle *handle)
 	if (fd < 0)
 		return -errno;
 	err = bpf_tc_attach(&hook, &opts);
-	if (err)
+	if (err) {
+		close(fd);
 		return err;
+	}
+	filters++;
 	handle->handle = opts.handle;
 	handle->priority = opts.priority;
 	handle->program_id = opts.prog_id;
 	return fd;
+}
+
+size_t clsact__count(void)
+{
+	return filters;
 }
 
 void clsact__detach(const struct attachment_handle *handle)
@@ -48,6 +59,7 @@ void clsact__detach(const struct attachment_handle *handle)
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle->handle, .priority = handle->priority);
 	struct bpf_tc_hook hook = hook_of(&handle->point);
 
+	filters--;
 	/* Somebody may have removed ours and put another one there. */
 	if (bpf_tc_query(&hook, &opts) || opts.prog_id != handle->program_id)
 		return;

@@ -13,6 +13,9 @@ bool clsact__is_needed(const struct attach_point *point);
  */
 int clsact__attach(int program_fd, struct attachment_handle *handle);
 
+/* How many filters of ours there are. */
+size_t clsact__count(void);
+
 /* Take the filter away, if it still runs our program. */
 void clsact__detach(const struct attachment_handle *handle);
 

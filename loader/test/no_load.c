@@ -49,3 +49,8 @@ const char *load__library_version(void)
 {
 	return "none";
 }
+
+uint64_t attach__detaching_needs(void)
+{
+	return 0;
+}

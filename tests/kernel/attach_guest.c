@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What the programs of the attachment tests watch, and what reads their counters:
+ *
+ *   attach_guest work       call victim_work(), unlink and open files, ask for a process group, send to lo
+ *   attach_guest count      print the sum of the counters of all maps whose names end in _map
+ *   attach_guest programs   print how many programs the kernel holds
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CALLS 20
+
+static int bpf(enum bpf_cmd command, union bpf_attr *attr)
+{
+	return syscall(__NR_bpf, command, attr, sizeof(*attr));
+}
+
+/* Probed by name: it must exist, and not only inlined. */
+__attribute__((noinline)) int victim_work(int number)
+{
+	__asm__ volatile("" : "+r"(number));
+	return number + 1;
+}
+
+static int work(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(9) };
+	int udp = socket(AF_INET, SOCK_DGRAM, 0), sum = 0;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	for (int i = 0; i < CALLS; i++) {
+		int fd = open("/proc/version", O_RDONLY);
+
+		sum += victim_work(i);
+		unlink("/tmp/none");
+		syscall(__NR_getpgid, 0);
+		sendto(udp, "x", 1, 0, (struct sockaddr *)&address, sizeof(address));
+		close(fd);
+	}
+	return sum < 0;
+}
+
+static uint64_t counter_of(uint32_t id)
+{
+	union bpf_attr attr = { .map_id = id };
+	struct bpf_map_info info = { 0 };
+	uint64_t value = 0;
+	uint32_t key = 0;
+	int fd = bpf(BPF_MAP_GET_FD_BY_ID, &attr);
+	size_t length;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.info.bpf_fd = fd;
+	attr.info.info_len = sizeof(info);
+	attr.info.info = (uintptr_t)&info;
+	if (fd < 0 || bpf(BPF_OBJ_GET_INFO_BY_FD, &attr))
+		return 0;
+	length = strlen(info.name);
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = fd;
+	attr.key = (uintptr_t)&key;
+	attr.value = (uintptr_t)&value;
+	if (length < 4 || strcmp(info.name + length - 4, "_map") || bpf(BPF_MAP_LOOKUP_ELEM, &attr))
+		value = 0;
+	close(fd);
+	return value;
+}
+
+static int count(void)
+{
+	union bpf_attr attr = { 0 };
+	uint64_t sum = 0;
+
+	while (!bpf(BPF_MAP_GET_NEXT_ID, &attr)) {
+		uint32_t id = attr.next_id;
+
+		sum += counter_of(id);
+		memset(&attr, 0, sizeof(attr));
+		attr.start_id = id;
+	}
+	return printf("%llu\n", (unsigned long long)sum) < 0;
+}
+
+static int programs(void)
+{
+	union bpf_attr attr = { 0 };
+	int number = 0;
+
+	while (!bpf(BPF_PROG_GET_NEXT_ID, &attr)) {
+		attr.start_id = attr.next_id;
+		number++;
+	}
+	return printf("%d\n", number) < 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && !strcmp(argv[1], "work"))
+		return work();
+	if (argc == 2 && !strcmp(argv[1], "count"))
+		return count();
+	return argc == 2 && !strcmp(argv[1], "programs") ? programs() : 2;
+}

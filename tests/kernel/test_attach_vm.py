@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Programs of the types that not every machine can attach, on Debian's kernels 6.1 and 6.12.
+
+One boot for each kernel runs all cases; a test is one case of one kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import attach_samples  # noqa: F401 - adds its objects
+import pytest
+from loader_lab import PREFIX, Lab
+
+from buildtool.kernels import find_kernel
+from buildtool.platforms import MACHINES
+from buildtool.vm import VmRequest, run_vm
+
+TOP = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+PROGRAM = f"{PREFIX}_prog"
+GUEST = "/vmtest/attach_guest"
+CALLS = 20  # of attach_guest.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One run of the loader in the guest: the object's *kind*, its *options*, and what was *expected*."""
+
+    kind: str
+    options: str = ""
+    prepare: str = "-"
+    code: int = 0
+    words: tuple[str, ...] = ()
+
+
+def attach(target: str, program: str = PROGRAM) -> str:
+    """Return the option that attaches the sample's program."""
+    return f"--attach={program}={target}"
+
+
+OLD = {
+    "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
+    "tcx": Case(kind="tcx", options=attach("lo", f"{PREFIX}_tcx")),
+    "tc egress": Case(kind="tc", options=attach("lo:egress", f"{PREFIX}_tc")),
+    "tc twice": Case(
+        kind="tc", options=f"{attach('lo:egress', f'{PREFIX}_tc')} {attach('lo:egress', f'{PREFIX}_tc')}"
+    ),
+    "tc and a workload": Case(
+        kind="tc",
+        options=f"{attach('lo:ingress', f'{PREFIX}_tc')} -- sleep 1",
+        code=2,
+        words=("no tcx", "--reload"),
+    ),
+    "sk_msg": Case(kind="sk_msg"),
+    "kprobe": Case(kind="kprobe"),
+    "fentry": Case(kind="fentry"),
+}
+NEW = {
+    "fentry": Case(kind="fentry"),
+    "fentry by target": Case(kind="fentry_bare", options=attach("do_unlinkat")),
+    "fexit": Case(kind="fexit"),
+    "lsm": Case(kind="lsm"),
+    "kprobe": Case(kind="kprobe"),
+    "kprobe by target": Case(kind="kprobe_bare", options=attach("do_unlinkat")),
+    "kprobe with offset": Case(kind="kprobe_bare", options=attach("do_unlinkat+0")),
+    "kretprobe by target": Case(kind="kretprobe_bare", options=attach("do_unlinkat")),
+    "kprobe.multi": Case(kind="kprobe_multi"),
+    "ksyscall": Case(kind="ksyscall"),
+    "uprobe": Case(kind="uprobe"),
+    "uprobe by target": Case(kind="uprobe_bare", options=attach(f"{GUEST}:victim_work")),
+    "uretprobe by target": Case(kind="uretprobe_bare", options=attach(f"{GUEST}:victim_work")),
+    "tracepoint": Case(kind="tracepoint"),
+    "netfilter": Case(kind="netfilter", options=attach("ipv4:input:0")),
+    "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
+    "no such function": Case(
+        kind="kprobe_bare", options=attach("no_such_function"), code=1, words=("no such function",)
+    ),
+    "no such symbol": Case(
+        kind="uprobe_bare",
+        options=attach(f"{GUEST}:none"),
+        code=1,
+        words=("no such file, or it has no such",),
+    ),
+    "no such file": Case(
+        kind="uprobe_bare", options=attach("/none:main"), code=1, words=("no such file, or it has no such",)
+    ),
+    "two targets": Case(
+        kind="fentry_bare",
+        options=f"{attach('do_unlinkat')} {attach('do_rmdir')}",
+        code=2,
+        words=("has one target",),
+    ),
+    "no BTF": Case(kind="fentry", prepare="btf", code=1, words=("BTF",)),
+    "no BTF by target": Case(
+        kind="fentry_bare",
+        options=attach("do_unlinkat"),
+        prepare="btf",
+        code=1,
+        words=("this kernel has no BTF",),
+    ),
+    "no BTF needed": Case(kind="kprobe", prepare="btf"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What a case gave: exit *code*, how often it *counted*, programs *left*, and its *lines*."""
+
+    code: int
+    counted: int
+    left: int
+    lines: list[dict[str, Any]]
+
+    @property
+    def message(self) -> str:
+        """Return the message of the error line."""
+        return str(next(line["message"] for line in self.lines if line["event"] == "error"))
+
+
+Boot = Callable[[str, dict[str, Case]], dict[str, Ran]]
+
+
+@pytest.fixture(scope="module")
+def boot(clang: Path, sysroot: Path, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Boot:
+    """Give a function that runs cases on a kernel of Debian's."""
+    if shutil.which(MACHINES["amd64"].qemu[0]) is None:
+        pytest.skip(f"needs-tool: {MACHINES['amd64'].qemu[0]}")
+    scratch = tmp_path_factory.mktemp("guest")
+    guest = scratch / "attach_guest"
+    argv = [clang, f"--sysroot={sysroot}", "-static", "-O1", "-fuse-ld=lld"]
+    subprocess.run([*argv, HERE / "attach_guest.c", "-o", guest], check=True)
+
+    def run(kernel: str, cases: dict[str, Case]) -> dict[str, Ran]:
+        files: dict[str, Path | bytes] = {
+            GUEST: guest,
+            "/vmtest/verify-and-load": lab.loader,
+            "/vmtest/script": HERE / "attach_script.sh",
+            "/vmtest/trust/dev.pub": lab.key.pem,
+        }
+        lines = []
+        for number, case in enumerate(cases.values()):
+            files[f"/vmtest/objects/{case.kind}/{case.kind}.bpf.o"] = lab.signed(case.kind)
+            lines.append(f"{number} {case.kind} {case.prepare} {case.options}\n")
+        files["/vmtest/cases"] = "".join(lines).encode()
+        request = VmRequest(
+            kernel=find_kernel(kernel, "amd64", TOP / ".cache/vm"),
+            argv="sh /vmtest/script",
+            files=files,
+            modules=("sch_ingress", "cls_bpf"),
+            collect=["/out"],
+        )
+        result = run_vm(request)
+        assert result.code == 0, result.output
+        return {name: _read(result.files, number) for number, name in enumerate(cases)}
+
+    return run
+
+
+def _read(files: Any, number: int) -> Ran:
+    code, counted, left = map(int, files[f"/out/{number}.sum"].split())
+    lines = [json.loads(line) for line in files[f"/out/{number}.log"].splitlines()]
+    return Ran(code=code, counted=counted, left=left, lines=lines)
+
+
+@pytest.fixture(scope="module")
+def on_old(boot: Boot) -> dict[str, Ran]:
+    """Run the cases of Linux 6.1, which has neither tcx nor links of sockmaps."""
+    return boot("6.1", OLD)
+
+
+@pytest.fixture(scope="module")
+def on_new(boot: Boot) -> dict[str, Ran]:
+    """Run the cases of Linux 6.12."""
+    return boot("6.12", NEW)
+
+
+def check(case: Case, ran: Ran) -> None:
+    """Check what a case gave, and that nothing of it was left."""
+    assert (ran.code, ran.left) == (case.code, 0), ran.lines
+    if case.code:
+        assert all(word in ran.message for word in case.words), ran.message
+        assert not any(line["event"] == "ready" for line in ran.lines)
+    elif case.kind == "sk_msg":
+        assert [line["event"] for line in ran.lines][-1] == "detach"
+    else:
+        assert ran.counted >= CALLS, ran
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_linux_6_1(on_old: dict[str, Ran], name: str) -> None:
+    """A case on a kernel without tcx: attached, counted, nothing left; or refused with the reason."""
+    check(OLD[name], on_old[name])
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_linux_6_12(on_new: dict[str, Ran], name: str) -> None:
+    """A case on a kernel with probes, fentry and lsm: attached, counted, nothing left; or the reason."""
+    check(NEW[name], on_new[name])
