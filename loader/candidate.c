@@ -55,6 +55,12 @@ static int open_stores(struct candidate *c, const struct options *o, struct faul
 	const char *state = choose_state(o);
 	int err = trust__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
 
+	if (!err && o->pin_root) {
+		err = state__begin(&c->pinned);
+		c->has_pinned = true;
+		if (!err)
+			err = load__pinned_versions(o->pin_root, &c->pinned, fault);
+	}
 	if (err || !state)
 		return err;
 	err = state__open(&c->state, state, fault);
@@ -74,6 +80,7 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 	if (open_stores(c, o, fault))
 		return run__code(fault);
 	context.state = c->has_state ? &c->state : NULL;
+	context.pinned = c->has_pinned ? &c->pinned : NULL;
 	if (set__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
 		return run__code(fault);
 	if (!c->set.refused)
@@ -150,6 +157,8 @@ void candidate__free(struct candidate *c)
 {
 	if (c->has_state)
 		state__close(&c->state);
+	if (c->has_pinned)
+		state__close(&c->pinned);
 	set__free(&c->set);
 	trust__free(&c->trust);
 	*c = (struct candidate){ 0 };

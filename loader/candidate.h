@@ -12,7 +12,8 @@
 struct candidate {
 	struct trust trust;
 	struct state state;
-	bool has_state;
+	struct state pinned; /* versions below the pin root */
+	bool has_state, has_pinned;
 	struct set set;
 };
 

@@ -34,10 +34,17 @@ struct load_options {
 	size_t attach_count;
 	const char *health_command; /* NULL: none */
 	int health_wait;	    /* seconds that it may take */
+	const char *pin_root;	    /* NULL: everything goes with us */
+	const char *share;	    /* NULL: load for ourselves */
+	bool allow_rollback;	    /* lower versions than what is pinned may follow it */
 	struct attach_options rules;
 };
 
 struct load;
+struct state;
+
+/* Raise a state that is kept in memory to the versions that are pinned below a root, if it is there. */
+int load__pinned_versions(const char *root, struct state *state, struct fault *fault);
 
 /*
  * Load all objects and attach their programs, writing a line for each. When it fails nothing

@@ -46,6 +46,8 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.attach_count = o->attach_count,
 		.health_command = o->health_command,
 		.health_wait = o->health_wait,
+		.pin_root = o->pin_root,
+		.share = o->share,
 		.rules = {
 			.trust = &c->trust,
 			.replace = o->replace,

@@ -62,6 +62,12 @@ static int make_empty(struct state *s)
 	return 0;
 }
 
+int state__begin(struct state *s)
+{
+	*s = (struct state){ .dir = -1 };
+	return make_empty(s);
+}
+
 static int read_state(struct state *s, struct fault *fault)
 {
 	struct stat st;

@@ -19,6 +19,9 @@ struct state {
 /* Returns 0, or a negative errno with the text set. Waits for whoever has it open. */
 int state__open(struct state *state, const char *path, struct fault *fault);
 
+/* Begin with an empty one in memory, which can't be saved. Returns 0 or -ENOMEM. */
+int state__begin(struct state *state);
+
 /* The highest version that was accepted, or 0. */
 int64_t state__version(const struct state *state, const char *project, const char *object_name);
 

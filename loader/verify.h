@@ -29,9 +29,10 @@ struct state;
 
 struct verify_context {
 	const struct trust *trust;
-	const struct state *state; /* NULL without a state directory */
-	const char *platform;	   /* NULL for any */
-	int64_t now;		   /* seconds since the epoch */
+	const struct state *state;  /* NULL without a state directory */
+	const struct state *pinned; /* what is pinned at the moment; or NULL */
+	const char *platform;	    /* NULL for any */
+	int64_t now;		    /* seconds since the epoch */
 };
 
 struct verdict {

@@ -34,6 +34,14 @@ struct load_counts load__count(const struct load *load)
 	return (struct load_counts){ 0 };
 }
 
+int load__pinned_versions(const char *root, struct state *state, struct fault *fault)
+{
+	(void)root;
+	(void)state;
+	(void)fault;
+	return 0;
+}
+
 int load__keep_over_exec(const struct load *load, struct fault *fault)
 {
 	(void)load;

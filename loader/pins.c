@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pins.h"
+
+#include "file.h"
+#include "json.h"
+#include "log.h"
+#include "state.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Names of links have an @ before this; no record has one that ends so. */
+#define ASIDE "+new"
+
+uint32_t program__id(int fd)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	return fd < 0 || bpf_prog_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+}
+
+uint32_t link__program(int fd)
+{
+	struct bpf_link_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	return bpf_link_get_info_by_fd(fd, &info, &size) ? 0 : info.prog_id;
+}
+
+static bool exists(const char *path)
+{
+	return !access(path, F_OK);
+}
+
+static int part(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *name)
+{
+	return bpffs__path(at, p->path, name);
+}
+
+static int link_path(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *link, const char *suffix)
+{
+	char directory[BPFFS_PATH_SIZE], name[BPFFS_PATH_SIZE];
+	int n = snprintf(name, sizeof(name), "%s%s", link, suffix);
+
+	if (n < 0 || n >= (int)sizeof(name) || part(directory, p, "links"))
+		return -ENAMETOOLONG;
+	return bpffs__path(at, directory, name);
+}
+
+static int list_links(const struct pins *p, struct pin_list *links, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+
+	if (part(at, p, "links"))
+		return fault__set(fault, -ENAMETOOLONG, "%.200s: name too long", p->path);
+	return bpffs__list(at, BPFFS_LINK, links, fault);
+}
+
+static bool has_program(const struct generation *g, uint32_t id)
+{
+	for (size_t i = 0; id && i < g->programs.count; i++) {
+		if (program__id(g->programs.items[i].fd) == id)
+			return true;
+	}
+	return false;
+}
+
+static const char *link_program_name(const struct generation *g, const char *link)
+{
+	const json_t *item = json_object_get(json_object_get(g->record, "links"), link);
+
+	return json_string_value(json_object_get(item, "program"));
+}
+
+static bool cut_aside(char *link)
+{
+	size_t n = strlen(link), m = strlen(ASIDE);
+
+	if (n < m || strcmp(link + n - m, ASIDE))
+		return false;
+	link[n - m] = 0;
+	return true;
+}
+
+/* One link after a loader was killed: what `next` put there goes back to what `current` had. */
+static int restore_link(const struct pins *p, const struct pin *pin, const struct generation *next)
+{
+	char at[BPFFS_PATH_SIZE], link[BPFFS_PATH_SIZE];
+	uint32_t id = link__program(pin->fd);
+	const char *program;
+	int fd, new_fd, err;
+
+	snprintf(link, sizeof(link), "%s", pin->name);
+	err = link_path(at, p, pin->name, "");
+	if (err)
+		return err;
+	if (cut_aside(link)) {
+		/* After the commit it only waited for its name. */
+		if (has_program(&p->current, id) && record__has_link(&p->current, link))
+			return pins__settle_link(p, link);
+		return bpffs__remove(at);
+	}
+	program = link_program_name(&p->current, link);
+	if (!program)
+		return bpffs__remove(at);
+	fd = bpffs__find(&p->current.programs, program);
+	new_fd = bpffs__find(&next->programs, program);
+	if (fd < 0 || new_fd < 0 || id == program__id(fd) || id != program__id(new_fd))
+		return 0;
+	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = new_fd);
+	return bpf_link_update(pin->fd, fd, &opts) ? -errno : 0;
+}
+
+static int restore_links(const struct pins *p, const struct generation *next, struct fault *fault)
+{
+	struct pin_list links;
+	int err = list_links(p, &links, fault);
+
+	if (err)
+		return err;
+	for (size_t i = 0; !err && i < links.count; i++) {
+		err = restore_link(p, &links.items[i], next);
+		if (err)
+			fault__set(fault, err, "%.200s/links: cannot restore %.100s: %s", p->path,
+				   links.items[i].name, strerror(-err));
+	}
+	bpffs__free(&links);
+	return err;
+}
+
+/* An old generation beside a new one was about to become `previous`; a new one never got that far. */
+static int settle_next(const struct pins *p, const struct generation *next)
+{
+	char at[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
+	int err = part(at, p, "next");
+
+	if (!err)
+		err = part(previous, p, "previous");
+	if (err)
+		return err;
+	if (!next->record || record__number(next, "generation") > record__number(&p->current, "generation") ||
+	    !strcmp(record__text(next, "digest"), record__text(&p->current, "digest")))
+		return bpffs__remove(at);
+	err = bpffs__remove(previous);
+	return err ? err : rename(at, previous) ? -errno : 0;
+}
+
+static int recover(struct pins *p, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	struct generation next;
+	int err = part(at, p, "next");
+
+	if (!err)
+		err = generation__open(&next, at, fault);
+	if (err == -ENOENT)
+		next = (struct generation){ 0 };
+	else if (err)
+		return err;
+	err = restore_links(p, &next, fault);
+	if (!err) {
+		err = settle_next(p, &next);
+		if (err)
+			fault__set(fault, err, "%.300s: cannot clean up: %s", at, strerror(-err));
+	}
+	generation__close(&next);
+	return err;
+}
+
+/*
+ * Kernels before 5.17 can't exchange two names: there, a loader killed between two renames leaves
+ * no `current`, and a `next` that is attached already.
+ */
+static void finish_renames(const struct pins *p)
+{
+	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
+
+	if (!part(current, p, "current") && !part(next, p, "next") && !part(previous, p, "previous") &&
+	    !exists(current) && exists(previous))
+		rename(next, current);
+}
+
+static int make_home(const struct pins *p)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err = part(at, p, "links");
+
+	if (!err && ((mkdir(p->path, 0700) && errno != EEXIST) || mkdir(at, 0700)))
+		err = -errno;
+	return err;
+}
+
+int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err;
+
+	*p = (struct pins){ 0 };
+	err = bpffs__path(p->path, root, object);
+	if (!err)
+		err = part(at, p, "current");
+	if (err)
+		return fault__set(fault, err, "%.128s: name too long for a pin", object);
+	finish_renames(p);
+	err = generation__open(&p->current, at, fault);
+	if (!err)
+		err = record__check_programs(&p->current, at, fault);
+	if (!err)
+		err = recover(p, fault);
+	else if (err == -ENOENT && !p->current.record) {
+		/* Nothing, or a first start that was killed. */
+		err = bpffs__remove(p->path);
+		if (!err)
+			err = make_home(p);
+		if (err)
+			fault__set(fault, err, "%.300s: %s", p->path, strerror(-err));
+	}
+	if (err)
+		pins__close(p);
+	return err;
+}
+
+void pins__close(struct pins *p)
+{
+	generation__close(&p->current);
+}
+
+int pins__open_previous(const struct pins *p, struct generation *g, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err = part(at, p, "previous");
+
+	if (!err)
+		err = generation__open(g, at, fault);
+	if (!err)
+		err = record__check_programs(g, at, fault);
+	return err;
+}
+
+int pins__stage(const struct pins *p, struct generation *g, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	int64_t number = record__number(&p->current, "generation") + 1;
+
+	if (part(at, p, "next") || json_object_set_new(g->record, "generation", json_integer(number)))
+		return fault__set(fault, -ENOMEM, "out of memory");
+	return generation__write(g, at, fault);
+}
+
+void pins__unstage(const struct pins *p)
+{
+	char at[BPFFS_PATH_SIZE];
+
+	if (!part(at, p, "next"))
+		bpffs__remove(at);
+}
+
+static int rotate_names(const char *next, const char *current, const char *previous, bool rotate)
+{
+	int err = 0;
+
+	if (!exists(current))
+		return rename(next, current) ? -errno : 0;
+	if (!renameat2(AT_FDCWD, next, AT_FDCWD, current, RENAME_EXCHANGE)) {
+		if (!rotate)
+			return bpffs__remove(next);
+		err = bpffs__remove(previous);
+		return err ? err : rename(next, previous) ? -errno : 0;
+	}
+	if (errno != EINVAL)
+		return -errno;
+	/* Before Linux 5.17. */
+	err = bpffs__remove(previous);
+	if (!err && (rename(current, previous) || rename(next, current)))
+		err = -errno;
+	return err;
+}
+
+int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
+{
+	char next[BPFFS_PATH_SIZE], current[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
+	int err = part(next, p, "next");
+
+	if (!err)
+		err = part(current, p, "current");
+	if (!err)
+		err = part(previous, p, "previous");
+	if (!err)
+		err = rotate_names(next, current, previous, rotate);
+	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
+}
+
+int pins__get_link(const struct pins *p, const char *link)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err = link_path(at, p, link, "");
+
+	return err ? err : bpffs__get(at, BPFFS_LINK);
+}
+
+int pins__put_link(const struct pins *p, const char *link, int fd)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err = link_path(at, p, link, "");
+
+	if (!err && exists(at))
+		err = link_path(at, p, link, ASIDE);
+	if (!err && bpf_obj_pin(fd, at))
+		err = -errno;
+	return err;
+}
+
+int pins__settle_link(const struct pins *p, const char *link)
+{
+	char at[BPFFS_PATH_SIZE], aside[BPFFS_PATH_SIZE];
+	int err = link_path(at, p, link, "");
+
+	if (!err)
+		err = link_path(aside, p, link, ASIDE);
+	/* What was there before is detached by losing its name. */
+	if (!err && rename(aside, at))
+		err = -errno;
+	return err;
+}
+
+void pins__drop_link(const struct pins *p, const char *link, bool aside)
+{
+	char at[BPFFS_PATH_SIZE];
+
+	if (!link_path(at, p, link, aside ? ASIDE : ""))
+		bpffs__remove(at);
+}
+
+static int retire_link(const struct pins *p, const struct generation *old, const char *link)
+{
+	const json_t *item = json_object_get(json_object_get(old->record, "links"), link);
+	char at[BPFFS_PATH_SIZE];
+	int err = link_path(at, p, link, "");
+
+	if (!err)
+		err = bpffs__remove(at);
+	if (!err)
+		log__write(&(struct log_line){
+			.event = "detach",
+			.object = record__text(old, "file"),
+			.program = json_string_value(json_object_get(item, "program")),
+			.target = json_string_value(json_object_get(item, "target")),
+		});
+	return err;
+}
+
+int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault)
+{
+	struct pin_list links;
+	int err = list_links(p, &links, fault);
+
+	if (err)
+		return err;
+	for (size_t i = 0; !err && i < links.count; i++) {
+		if (g && record__has_link(g, links.items[i].name))
+			continue;
+		err = retire_link(p, &p->current, links.items[i].name);
+		if (err)
+			fault__set(fault, err, "%.200s/links: cannot remove %.100s: %s", p->path,
+				   links.items[i].name, strerror(-err));
+	}
+	bpffs__free(&links);
+	return err;
+}
+
+int pins__remove(struct pins *p, struct fault *fault)
+{
+	int err = pins__retire_links(p, NULL, fault);
+
+	if (err)
+		return err;
+	err = bpffs__remove(p->path);
+	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
+}
+
+static int raise_version(const char *home, struct state *state, struct fault *fault)
+{
+	struct generation g;
+	char at[BPFFS_PATH_SIZE];
+	int err;
+
+	if (snprintf(at, sizeof(at), "%s/current", home) >= (int)sizeof(at))
+		return fault__set(fault, -ENAMETOOLONG, "%.300s: name too long", home);
+	err = generation__open_record(&g, at, fault);
+	if (!err && state__raise(state, record__text(&g, "project"), record__text(&g, "object"),
+				 record__number(&g, "version")))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	generation__close(&g);
+	return err == -ENOENT ? 0 : err;
+}
+
+int load__pinned_versions(const char *root, struct state *state, struct fault *fault)
+{
+	int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
+	struct file_list names;
+	char at[BPFFS_PATH_SIZE];
+
+	err = fd < 0 ? -errno : file__list(fd, &names);
+	if (fd >= 0)
+		close(fd);
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		return fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+	for (size_t i = 0; !err && i < names.count; i++) {
+		snprintf(at, sizeof(at), "%.255s/%.255s", root, names.names[i]);
+		err = raise_version(at, state, fault);
+	}
+	file__list_free(&names);
+	return err;
+}
