@@ -78,6 +78,7 @@ SOURCES |= {
     ' SEC("iter/bpf_map_elem") int @_prog(void *c) { return 0; }',
     "struct_ops": _STRUCT_OPS.replace("SECTION", ".struct_ops.link"),
     "struct_ops_left": _STRUCT_OPS.replace("SECTION", ".struct_ops"),
+    "foreign": 'SEC("xdp") int @_foreign(struct xdp_md *c) { count(); return XDP_PASS; }',
     "socket": _one("socket", 0),
     "action": _one("action", 0),
 }

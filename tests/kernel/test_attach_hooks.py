@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hook that another program holds, targets from a file, and interfaces that come later."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+
+import attach_samples  # noqa: F401 - adds its objects
+import netlab
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+XDP = f"{PREFIX}_xdp"
+PROGRAM = f"{PREFIX}_prog"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+def other_directory(tmp_path: Path) -> Path:
+    """Make a place for a second loader's objects."""
+    made = tmp_path / "other"
+    made.mkdir()
+    return made
+
+
+def has_xdp(interface: str) -> bool:
+    """Return whether an XDP program is on the interface."""
+    shown = subprocess.run(["ip", "link", "show", interface], capture_output=True, text=True, check=True)
+    return "prog/xdp" in shown.stdout
+
+
+@contextmanager
+def foreign_xdp(lab: Lab, tmp_path: Path, interface: str) -> Iterator[Path]:
+    """Attach an XDP program without a link, as `ip` and older libraries do; gives the pins' directory."""
+    path = tmp_path / "foreign.o"
+    path.write_bytes(lab.object("foreign"))
+    with netlab.loaded(path) as pins:
+        argv = ["bpftool", "net", "attach", "xdpgeneric", "pinned", pins.program(f"{PREFIX}_foreign")]
+        netlab.run(*argv, "dev", interface)
+        try:
+            yield pins.programs.parent
+        finally:
+            subprocess.run(["ip", "link", "set", interface, "xdpgeneric", "off"], check=True)
+
+
+def seen_as_bpffs(directory: Path) -> list[str]:
+    """Return a command that runs another one which sees *directory* as /sys/fs/bpf."""
+    script = f'mount --bind {directory} /sys/fs/bpf && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+def test_hook_of_another_process_is_kept(lab: Lab, tmp_path: Path) -> None:
+    """A link of another process stays; the message names program and process."""
+    lab.put(tmp_path, "xdp")
+    lab.put(other_directory(tmp_path), "xdp")
+    with veth() as (left, _):
+        option = f"--attach={XDP}={left}"
+        with lab.started(tmp_path, option) as (process, stop):
+            result = lab.run(tmp_path / "other", option)
+            assert result.code == 1
+            assert f"program {XDP} (id " in result.message
+            assert f"held by process {process.pid} verify-and-load" in result.message
+            assert "--replace takes its place" in result.message
+            assert has_xdp(left)
+            assert stop().code == 0
+
+
+def test_hook_of_another_process_is_taken_when_told(lab: Lab, tmp_path: Path) -> None:
+    """With --replace our program takes the place, and goes when we go."""
+    lab.put(tmp_path, "xdp")
+    lab.put(other_directory(tmp_path), "xdp")
+    with veth() as (left, _):
+        option = f"--attach={XDP}={left}"
+        with lab.started(tmp_path, option) as (_, stop):
+            with lab.started(tmp_path / "other", option, "--replace") as (_, stop_other):
+                assert has_xdp(left)
+                assert stop_other().code == 0
+            assert not has_xdp(left)
+            assert stop().code == 0
+
+
+def test_replace_does_not_take_our_own(lab: Lab, tmp_path: Path) -> None:
+    """A target that is given twice is an error with --replace, too."""
+    lab.put(tmp_path, "xdp")
+    with veth() as (left, _):
+        result = lab.run(tmp_path, *[f"--attach={XDP}={left}"] * 2, "--replace")
+        assert result.code == 1
+        assert "it is ours" in result.message
+        assert not has_xdp(left)
+
+
+def test_program_without_a_link(lab: Lab, tmp_path: Path) -> None:
+    """A program that `ip` attached is kept, and named with its pin; with --replace it goes."""
+    lab.put(tmp_path, "xdp")
+    with veth() as (left, _), foreign_xdp(lab, tmp_path, left) as pins:
+        option = f"--attach={XDP}={left}:generic"
+        result = lab.run(tmp_path, option, before=seen_as_bpffs(pins))
+        assert result.code == 1
+        assert f"program {PREFIX}_foreign (id " in result.message
+        assert f"pinned as /sys/fs/bpf/programs/{PREFIX}_foreign" in result.message
+        assert has_xdp(left)
+        with lab.started(tmp_path, option, "--replace") as (_, stop):
+            assert stop().code == 0
+        assert not has_xdp(left)
+
+
+def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
+    """The one flow dissector of a network namespace is kept, or taken when told."""
+    lab.put(tmp_path, "dissector")
+    lab.put(other_directory(tmp_path), "dissector")
+    with netlab.namespace() as namespace:
+        option = f"--attach={PROGRAM}=/run/netns/{namespace.name}"
+        with lab.started(tmp_path, option) as (process, stop):
+            result = lab.run(tmp_path / "other", option)
+            assert result.code == 1
+            assert f"held by process {process.pid}" in result.message
+            with lab.started(tmp_path / "other", option, "--replace") as (_, stop_other):
+                assert stop_other().code == 0
+            assert stop().code == 0
+
+
+def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
+    """A program that was attached to a cgroup for itself alone is kept and named; with --replace it goes."""
+    lab.put(tmp_path, "sock_create")
+    foreign = tmp_path / "foreign.o"
+    foreign.write_bytes(lab.object("sock_create"))
+    with netlab.cgroup2() as group, netlab.loaded(foreign) as pins:
+        pin = pins.program(PROGRAM)
+        netlab.run("bpftool", "cgroup", "attach", group, "cgroup_inet_sock_create", "pinned", pin)
+        option = f"--attach={PROGRAM}={group}"
+        result = lab.run(tmp_path, option)
+        assert result.code == 1
+        assert f"program {PROGRAM} (id " in result.message
+        with lab.started(tmp_path, option, "--replace") as (_, stop):
+            assert stop().code == 0
+        assert PROGRAM not in netlab.run("bpftool", "cgroup", "show", group)
+
+
+def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
+    """Without CAP_SYS_ADMIN nobody says whose program it is: the message has what is known."""
+    lab.put(tmp_path, "xdp")
+    lab.put(other_directory(tmp_path), "xdp")
+    before = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all,+bpf,+net_admin"]
+    with veth() as (left, _):
+        option = f"--attach={XDP}={left}"
+        with lab.started(tmp_path, option) as (_, stop):
+            result = lab.run(tmp_path / "other", option, "--replace", before=before)
+            assert result.code == 1
+            assert "(id " in result.message
+            assert "cannot be detached" in result.message
+            assert stop().code == 0
+
+
+def write_file(tmp_path: Path, text: str | bytes) -> str:
+    """Write a file of targets; return the option that names it."""
+    path = tmp_path / "targets"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return f"--attach-file={path}"
+
+
+def test_targets_from_a_file(lab: Lab, tmp_path: Path) -> None:
+    """Lines of a file are targets; comments and empty lines are none; the statement's count no more."""
+    program = {"name": XDP, "section": "xdp", "type": "xdp", "attach": ["lo"]}
+    lab.put(tmp_path, "xdp", programs=[program])
+    with veth() as (left, right):
+        option = write_file(tmp_path, f"# ours\n\n  {XDP}={left}\t\nxdp.bpf.o:{XDP}={right}:generic")
+        with lab.started(tmp_path, option) as (_, stop):
+            targets = [line["target"] for line in stop().events("attach")]
+    assert targets == [left, f"{right}:generic"]
+
+
+def test_command_line_comes_before_the_file(lab: Lab, tmp_path: Path) -> None:
+    """A program that --attach names has no targets from the file."""
+    lab.put(tmp_path, "xdp")
+    with veth() as (left, right):
+        option = write_file(tmp_path, f"{XDP}={left}\n")
+        with lab.started(tmp_path, option, f"--attach={XDP}={right}") as (_, stop):
+            assert [line["target"] for line in stop().events("attach")] == [right]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x=y\nnonsense\n", ["line 2", "not PROGRAM=TARGET"]),
+        ("x=y # no comment\n", ["line 1", "not PROGRAM=TARGET"]),
+        ("x=y\r\n", ["line 1", "not PROGRAM=TARGET"]),
+        ("=y\n", ["line 1", "not PROGRAM=TARGET"]),
+        ("x=ü\n", ["line 1", "not PROGRAM=TARGET"]),
+        (b"x=y\0\n", ["not a text"]),
+        (b"#" * 65537, ["larger than 64 KiB"]),
+        ("p=lo\n" * 129, ["line 129", "more than 128"]),
+        ("p=lo\n", ["p", "no object has this program"]),
+    ],
+)
+def test_bad_files(lab: Lab, tmp_path: Path, text: str | bytes, words: list[str]) -> None:
+    """A file that is not as it must be is exit code 2, with the line; nothing is loaded."""
+    lab.put(tmp_path, "xdp")
+    result = lab.run(tmp_path, write_file(tmp_path, text))
+    assert result.code == 2
+    assert all(word in result.message for word in words), result.message
+    assert result.events("load") == []
+
+
+@pytest.mark.parametrize("name", ["none", ".", "fifo"])
+def test_files_that_are_none(lab: Lab, tmp_path: Path, name: str) -> None:
+    """A file that is missing, a directory or a FIFO is exit code 2, at once."""
+    lab.put(tmp_path, "xdp")
+    subprocess.run(["mkfifo", tmp_path / "fifo"], check=True)
+    result = lab.run(tmp_path, f"--attach-file={tmp_path / name}")
+    assert result.code == 2
+    assert "--attach-file" in result.message
+
+
+@contextmanager
+def late_pair() -> Iterator[tuple[str, str]]:
+    """Make a veth pair a moment after the body began."""
+    left, right = f"{PREFIX}la", f"{PREFIX}lb"
+    argv = ["ip", "link", "add", left, "type", "veth", "peer", "name", right]
+    timer = Timer(0.4, lambda: subprocess.run(argv, check=True))
+    timer.start()
+    try:
+        yield left, right
+    finally:
+        timer.join()
+        subprocess.run(["ip", "link", "del", left], check=True)
+
+
+@pytest.mark.parametrize("form", ["{left}", "{p}l?:generic"])
+def test_interface_that_comes_later(lab: Lab, tmp_path: Path, form: str) -> None:
+    """With --wait-interface the loader waits for an interface, by name or by pattern."""
+    lab.put(tmp_path, "xdp")
+    with late_pair() as (left, _):
+        target = form.format(left=left, p=PREFIX)
+        with lab.started(tmp_path, f"--attach={XDP}={target}", "--wait-interface=30") as (_, stop):
+            result = stop()
+    assert result.code == 0
+    assert result.events("attach")[0]["target"].startswith(left)
+
+
+def test_interface_that_never_comes(lab: Lab, tmp_path: Path) -> None:
+    """After the time that was given the missing interface is an error, and nothing was loaded."""
+    lab.put(tmp_path, "xdp")
+    began = time.monotonic()
+    result = lab.run(tmp_path, f"--attach={XDP}={PREFIX}none", "--wait-interface=1")
+    assert result.code == 1
+    assert "none came in time" in result.message
+    assert time.monotonic() - began >= 1
+    assert result.events("load") == []
+
+
+def test_stop_while_waiting(lab: Lab, tmp_path: Path) -> None:
+    """SIGTERM ends the wait like any other: exit code 0, nothing loaded."""
+    lab.put(tmp_path, "xdp")
+    argv = lab.argv(tmp_path, f"--attach={XDP}={PREFIX}none", "--wait-interface=60")
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert '"verify"' in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=20)[0]
+    assert process.returncode == 0
+    assert not rest
