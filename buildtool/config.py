@@ -29,6 +29,7 @@ from buildtool.configkeys import (
     as_text,
     as_texts,
     as_time,
+    check_engine,
     check_place,
     check_program,
     declare,
@@ -107,11 +108,12 @@ class TrustConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
-    """[build]: *arch* names, image *tag*, *sign_on* builder or host."""
+    """[build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local."""
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
     tag: str = declare(as_text(validate.check_tag), "", "BUILDTOOL_TAG")
     sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
+    engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,7 @@ class ImagesConfig:
     """[images]: references of the *builder* and *base* images."""
 
     builder: str = declare(as_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
-    base: str = declare(as_text(validate.check_image), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
+    base: str = declare(as_text(validate.check_base), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

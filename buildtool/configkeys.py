@@ -12,6 +12,8 @@ from typing import Any
 from buildtool import validate
 from buildtool.errors import UsageError
 
+ENGINES = ("auto", "docker", "local")
+
 
 class EnvironmentText(str):
     """Marks a value that came from the environment."""
@@ -97,6 +99,17 @@ def check_place(value: str) -> str:
     """Return *value* if it is a place to sign on. Raises: UsageError."""
     if value not in ("builder", "host"):
         raise UsageError(f"{value!a} is neither builder nor host")
+    return value
+
+
+def check_engine(value: str) -> str:
+    """
+    Return *value* if it says what makes images.
+
+    Raises: UsageError.
+    """
+    if value not in ENGINES:
+        raise UsageError(f"{value!a} is none of {', '.join(ENGINES)}")
     return value
 
 

@@ -57,6 +57,12 @@ def inspect_image(reference: str, environ: Mapping[str, str]) -> dict[str, Any] 
     return found if isinstance(found, dict) else None
 
 
+def has_buildkit(path: str) -> bool:
+    """Say whether an engine that builds with BuildKit answers at socket *path*."""
+    head = _get(path, "/_ping").partition(b"\r\n\r\n")[0].lower()
+    return b"\r\nbuilder-version: 2" in head
+
+
 def _get(path: str, target: str) -> bytes:
     """Return the whole answer to GET *target*, empty when there is none in time."""
     answer = bytearray()

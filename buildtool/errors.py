@@ -96,6 +96,10 @@ class VmError(BuildtoolError):
     """A virtual machine did not start, did not reach its command or did not end in time."""
 
 
+class RegistryError(BuildtoolError):
+    """A registry refuses, lacks something or breaks the connection."""
+
+
 class ObjectFormatError(BuildtoolError):
     """The file is not an object of the profile in spec/sig-section.md."""
 

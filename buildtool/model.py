@@ -107,9 +107,15 @@ class CompiledObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
-    """What a build gives: *reference* (tag, may be empty), *digest* (sha256:...), *platforms*, *key_id*."""
+    """
+    What a build gives: *reference* (tag, may be empty), *digest* (sha256:...), *platforms*, *key_id*.
+
+    *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
+    """
 
     reference: str
     digest: str
     platforms: tuple[str, ...]
     key_id: KeyId
+    engine: str = "docker"
+    file: str = ""

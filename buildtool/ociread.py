@@ -31,6 +31,7 @@ MAX_INDEXES = 4  # one within another
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 # The Docker media types say the same as OCI's.
 _INDEXES = ("index.v1+json", "manifest.list.v2+json")
+_IMAGES = ("image.manifest.v1+json", "distribution.manifest.v2+json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,11 @@ class Descriptor:
     digest: Digest
     size: int
     platform: str = ""
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it is of an image or an index: what registries keep apart from blobs."""
+        return self.media_type.endswith((*_INDEXES, *_IMAGES))
 
     @property
     def is_index(self) -> bool:
@@ -58,8 +64,8 @@ class BlobSource(Protocol):
     def top(self) -> Descriptor:
         """Return the descriptor of the image or index."""
 
-    def fetch(self, digest: Digest, size: int) -> bytes:
-        """Return the blob, at most *size* + 1 bytes; the caller checks it."""
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return the blob, at most a byte more than its size; the caller checks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +101,9 @@ class LayoutDirectory:
             raise ObjectFormatError(f"{self.path}: not an OCI layout: it has no file oci-layout")
         return _choose_top(read_bounded(self.path / "index.json", MAX_JSON_BYTES), self.name, self.digest)
 
-    def fetch(self, digest: Digest, size: int) -> bytes:
+    def fetch(self, wanted: Descriptor) -> bytes:
         """Return a blob. Raises: FileAccessError."""
-        return read_bounded(self.path / "blobs/sha256" / digest, size)
+        return read_bounded(self.path / "blobs/sha256" / wanted.digest, wanted.size)
 
 
 class LayoutArchive:
@@ -120,9 +126,9 @@ class LayoutArchive:
             raise ObjectFormatError(f"{self.name}: not an OCI archive: it has no index.json")
         return _choose_top(self._read("index.json", MAX_JSON_BYTES), self.name, self._digest)
 
-    def fetch(self, digest: Digest, size: int) -> bytes:
+    def fetch(self, wanted: Descriptor) -> bytes:
         """Return a blob. Raises: ObjectFormatError."""
-        return self._read(f"blobs/sha256/{digest}", size)
+        return self._read(f"blobs/sha256/{wanted.digest}", wanted.size)
 
     def _read(self, member: str, limit: int) -> bytes:
         if member not in self._members:
@@ -162,7 +168,7 @@ def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER
     """
     if descriptor.size > limit:
         raise ObjectFormatError(f"{source.name}: a blob of {descriptor.size} bytes, the most is {limit}")
-    data = source.fetch(descriptor.digest, descriptor.size)
+    data = source.fetch(descriptor)
     if len(data) != descriptor.size:
         what = "truncated" if len(data) < descriptor.size else "longer than its descriptor says"
         raise ObjectFormatError(f"{source.name}: blob sha256:{descriptor.digest[:12]}... is {what}")
@@ -177,12 +183,21 @@ def open_layer(source: BlobSource, descriptor: Descriptor) -> IO[bytes]:
 
     Raises: ObjectFormatError.
     """
+    check_layer_type(source.name, descriptor)
+    return io.BytesIO(read_blob(source, descriptor))
+
+
+def check_layer_type(name: str, descriptor: Descriptor) -> None:
+    """
+    Check that the layer of *descriptor*, of the image called *name*, can be read.
+
+    Raises: ObjectFormatError.
+    """
     if not descriptor.media_type.endswith((".tar", "tar+gzip", "tar.gzip")):
         raise ObjectFormatError(
-            f"{source.name}: a layer of type {descriptor.media_type[:80]!a}",
+            f"{name}: a layer of type {descriptor.media_type[:80]!a}",
             hint="only plain and gzip layers can be read",
         )
-    return io.BytesIO(read_blob(source, descriptor))
 
 
 def read_images(source: BlobSource) -> list[StoredImage]:

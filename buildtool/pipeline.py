@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.enginechoice import LOCAL, choose_engine
 from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
 from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output
 from buildtool.keys import (
@@ -31,10 +33,15 @@ from buildtool.signers.environment import read_variable
 from buildtool.signers.resolve import find_signer
 from buildtool.signers.signer import Signer, SignerContext
 from buildtool.sourcedate import source_date
-from buildtool.validate import check_tag
+from buildtool.validate import LAYOUT_SCHEME, check_tag
+
+log = logging.getLogger(__name__)
 
 # Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
 IMAGE_ARCHITECTURES = ("amd64", "arm64")
+
+# Names what `make loaders` made elsewhere, in place of what the installation carries.
+LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
 
 # The heavy modules are imported where they are used, that is while docker starts.
 
@@ -98,6 +105,12 @@ class BuildOptions:
     builder: str = ""
     no_cache: bool = False
     sign_on: str = "builder"
+    engine: str = "auto"
+
+    @property
+    def needs_docker(self) -> bool:
+        """Whether only Docker can do what is asked for."""
+        return bool(self.builder) or parse_output(self.output).get("type", "oci") != "oci"
 
 
 def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
@@ -111,11 +124,17 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
         raise UsageError(
             "for which architecture?", hint="--arch arm64, or build.arch in buildtool.toml; several are fine"
         )
-    for arch in sorted(wanted - set(IMAGE_ARCHITECTURES)):
-        raise UsageError(
-            f"images for {arch} cannot be built yet", hint="choose from " + ", ".join(IMAGE_ARCHITECTURES)
-        )
     return tuple(platform for arch, platform in PLATFORMS.items() if arch in wanted)
+
+
+def _check_builder_has(platforms: Sequence[Platform]) -> None:
+    """Refuse platforms that the builder image has no libraries for."""
+    for platform in platforms:
+        if platform.arch not in IMAGE_ARCHITECTURES:
+            raise UsageError(
+                f"Docker cannot build images for {platform.arch} yet",
+                hint="--engine local can; or choose from " + ", ".join(IMAGE_ARCHITECTURES),
+            )
 
 
 def find_key(
@@ -171,6 +190,9 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
     from buildtool.render import RenderRequest, render_dockerfile, source_directories
     from buildtool.sourcescan import choose_capabilities
 
+    _check_builder_has(platforms)
+    if config.images.base.startswith(LAYOUT_SCHEME):
+        raise UsageError("images.base: an OCI layout is a base for --engine local only")
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
@@ -206,6 +228,22 @@ def build(
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
+    engine = choose_engine(options.engine, environ, needs_docker=options.needs_docker, runner=runner)
+    if engine == LOCAL:
+        if options.engine == "auto":
+            log.warning("no Docker engine with BuildKit answers: building with the local engine")
+        return _build_locally(config, options, tag, key, environ, runner)
+    return _build_with_docker(config, options, tag, key, environ, runner)
+
+
+def _build_with_docker(
+    config: Config,
+    options: BuildOptions,
+    tag: str,
+    key: KeySource,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> BuiltImage:
     if key.signer is not None and options.sign_on != "host":
         raise UsageError(
             f"{key.signer.public.name} signs on this machine only", hint="--sign-on host, or build.sign-on"
@@ -246,6 +284,39 @@ def build(
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
         raise
     return replace(built, key_id=key.load_public().key_id)
+
+
+def _build_locally(
+    config: Config,
+    options: BuildOptions,
+    tag: str,
+    key: KeySource,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> BuiltImage:
+    from buildtool.cache import open_cache
+    from buildtool.localbuild import LocalRequest, build_local
+
+    if options.builder:
+        raise UsageError("--builder is one of buildx", hint="--engine docker")
+    output, force = parse_output(options.output), options.force
+    if not output and not options.push:
+        # The name is ours, and so is what has it.
+        name = f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
+        output, force = {"type": "oci", "dest": str(config.root / name)}, True
+    request = LocalRequest(
+        config=config,
+        platforms=options.platforms,
+        epoch=source_date(environ, config.root, runner),
+        key=key.load_signer(),
+        tag=tag,
+        cache=open_cache(environ, reads=not options.no_cache),
+        push=options.push,
+        output=output,
+        force=force,
+        data=Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None,
+    )
+    return build_local(request)
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:

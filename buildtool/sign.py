@@ -120,21 +120,21 @@ def sign_files(
 
 def sign_compiled(
     objects: Sequence[tuple[CompiledObject, bytes]], key: Signer, release: ReleaseInfo
-) -> list[bytes]:
+) -> list[tuple[bytes, Statement]]:
     """
     Return the signed files of *objects*, unsigned ones with what the compiler stage says of them.
 
     Raises: UsageError, ObjectFormatError, and what *key* raises.
     """
 
-    def sign(item: tuple[CompiledObject, bytes]) -> bytes:
+    def sign(item: tuple[CompiledObject, bytes]) -> tuple[bytes, Statement]:
         compiled, data = item
         origin = Origin(
             platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
         )
         try:
             name = check_object_name(compiled.path.name)
-            return sign_object(parse_object(data), name, key, release, origin)[0]
+            return sign_object(parse_object(data), name, key, release, origin)
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
 

@@ -49,6 +49,8 @@ _HOST = rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?/)"
 _TAGGED = rf"{_HOST}?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
 _TAG = re.compile(_TAGGED)
 _IMAGE = re.compile(rf"{_TAGGED}(?:@sha256:[0-9a-f]{{64}})?")
+LAYOUT_SCHEME = "oci-layout://"
+_LAYOUT = re.compile(rf"{LAYOUT_SCHEME}(?P<path>[A-Za-z0-9_./+=,-]+?)(?:@sha256:(?P<digest>[0-9a-f]{{64}}))?")
 
 
 def parse_signer(value: str) -> Path | str:
@@ -184,6 +186,30 @@ def check_image(value: str) -> str:
     Raises: UsageError.
     """
     return _match(_IMAGE, value, "an image reference", MAX_TEXT_BYTES)
+
+
+def check_base(value: str) -> str:
+    """
+    Return *value* if it can be a base: an image reference or oci-layout://PATH, both with or without digest.
+
+    Raises: UsageError.
+    """
+    if value.startswith(LAYOUT_SCHEME):
+        split_layout(value)
+        return value
+    return check_image(value)
+
+
+def split_layout(value: str) -> tuple[Path, str]:
+    """
+    Return path and digest (hex, may be empty) of *value*, oci-layout://PATH@sha256:DIGEST.
+
+    Raises: UsageError.
+    """
+    _match(_LAYOUT, value, f"{LAYOUT_SCHEME}PATH or {LAYOUT_SCHEME}PATH@sha256:DIGEST", MAX_TEXT_BYTES)
+    found = _LAYOUT.fullmatch(value)
+    assert found
+    return Path(found["path"]), found["digest"] or ""
 
 
 def check_tag(value: str) -> str:

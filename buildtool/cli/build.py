@@ -14,6 +14,7 @@ import click
 from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json
+from buildtool.configkeys import ENGINES
 from buildtool.validate import parse_signer
 
 
@@ -23,6 +24,9 @@ from buildtool.validate import parse_signer
 @click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
 @click.option("--output", "-o", default="", help="As buildx: type=oci,dest=image.tar or a directory.")
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option(
+    "--engine", type=click.Choice(ENGINES), help="What makes the image; auto: Docker if it answers."
+)
 @click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Another buildx builder.")
 @click.option("--no-cache", is_flag=True, help="Run every stage again.")
 @click.option("--key", type=click.Path(), callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP)
@@ -43,6 +47,7 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     config = read_config(config_path)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
+    given["engine"] = given["engine"] or config.build.engine
     options = pipeline.BuildOptions(platforms=pipeline.choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     write_ci_outputs(image, os.environ)
@@ -50,6 +55,6 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
         names = {"key_id": "keyId"}
         print_json({names.get(name, name): value for name, value in asdict(image).items()})
         return
-    click.echo(f"image   {image.reference or given['output']}")
+    click.echo(f"image   {image.file or image.reference or given['output']}")
     click.echo(f"digest  {image.digest}")
     click.echo(f"key id  {image.key_id}")

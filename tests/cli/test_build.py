@@ -39,7 +39,7 @@ def test_no_docker_is_said(
     """Without the docker client there is a hint what to install."""
     (project / "empty").mkdir()
     monkeypatch.setenv("PATH", str(project / "empty"))
-    assert run(["build", "--arch", "amd64", *KEY]) == 1
+    assert run(["build", "--engine", "docker", "--arch", "amd64", *KEY]) == 1
     check_error(capsys, "docker: not found")
 
 

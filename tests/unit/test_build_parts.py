@@ -264,20 +264,26 @@ def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
             pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
 
 
-@pytest.mark.parametrize(
-    ("names", "message"), [((), "which architecture"), (("vax",), "vax"), (("s390x",), "s390x")]
-)
+@pytest.mark.parametrize(("names", "message"), [((), "which architecture"), (("vax",), "vax")])
 def test_architecture_that_cannot_be_is_a_usage_error(
     tmp_path: Path, names: tuple[str, ...], message: str
 ) -> None:
-    """Unknown, none, or not for images yet."""
+    """Unknown or none."""
     with pytest.raises(UsageError, match=message):
         pipeline.choose_platforms(names, project(tmp_path))
 
 
+def test_builder_image_has_not_every_architecture(tmp_path: Path) -> None:
+    """Docker's error names the engine that can."""
+    key = pipeline.KeySource(pem=b"", path=tmp_path / "none.pub")
+    with pytest.raises(UsageError, match="loong64") as caught:
+        pipeline.make_dockerfile(project(tmp_path), (PLATFORMS["loong64"],), key)
+    assert "--engine local" in str(caught.value.hint)
+
+
 def build_without_engine(config: Config, environ: Mapping[str, str], **options: Any) -> BuiltImage:
     """Call build with an engine that never answers."""
-    wanted = pipeline.BuildOptions(platforms=(PLATFORMS["amd64"],), **options)
+    wanted = pipeline.BuildOptions(platforms=(PLATFORMS["amd64"],), engine="docker", **options)
     return pipeline.build(config, wanted, environ=environ, runner=FailingRunner(stderr=b"Cannot connect"))
 
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads images that were made without Docker into a Docker engine."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from buildtool.errors import EngineError
+from buildtool.ociwrite import ImageSet, write_archive
+
+
+def load_images(images: ImageSet, reference: str) -> None:
+    """
+    Load *images* into the engine, called *reference*.
+
+    Raises: EngineError, FileAccessError.
+    """
+    import docker
+    import requests
+
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        archive = Path(work, "image.tar")
+        write_archive(archive, images, reference)
+        try:
+            with closing(docker.from_env()) as client, archive.open("rb") as file:
+                client.images.load(file)
+                client.images.get(reference)
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise EngineError(
+                f"the engine did not load the image: {text}",
+                hint="is the engine running? DOCKER_HOST names another one",
+            ) from error

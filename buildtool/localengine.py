@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The embedded engine: the image of the Dockerfile without a Docker engine.
+
+Layers, their order and every header are those that BuildKit makes of
+templates/Dockerfile.j2, so that the files and the diff_ids are the same. What
+changes there has to change here; tests/docker compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from buildtool.cache import Cache
+from buildtool.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.config import Config
+from buildtool.embed import EmbeddedFile
+from buildtool.imageconfig import (
+    LOADER_PATH,
+    OBJECTS_DIRECTORY,
+    TRUST_DIRECTORY,
+    image_entrypoint,
+    image_labels,
+)
+from buildtool.layers import TarEntry, pack_tar
+from buildtool.localbase import Base
+from buildtool.model import Digest, KeyId
+from buildtool.ocilayout import MEDIA_LAYER, Layer, gzip_layer
+from buildtool.ociwrite import ImageSet, make_image_set
+from buildtool.platforms import Platform
+
+_LAYERS = "layers"
+_PROGRAM_MODE = 0o755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformParts:
+    """What one platform's image is made of: its *base*, *loader* and *tini*, and signed *objects* by name."""
+
+    platform: Platform
+    base: Base
+    loader: bytes
+    tini: bytes
+    objects: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageText:
+    """What all platforms' images say: *key_id*, files of the *trust* store, time *epoch*, *capabilities*."""
+
+    key_id: KeyId
+    trust: tuple[EmbeddedFile, ...]
+    epoch: int
+    capabilities: tuple[str, ...]
+
+
+def assemble_images(
+    config: Config, parts: Sequence[PlatformParts], text: ImageText, *, cache: Cache
+) -> ImageSet:
+    """
+    Return the images of *parts*, which say *text*.
+
+    Raises: ConfigError, UsageError.
+    """
+    epoch = text.epoch
+    trust = _add_files(TRUST_DIRECTORY, {f.name: f.text.encode() for f in text.trust}, epoch)
+    images = []
+    for part in parts:
+        steps = {
+            "tini": _tini_entries(part, epoch),
+            "verify-and-load": _loader_entries(config, part, text),
+            "trust store": trust,
+            "objects": _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
+        }
+        layers = [*part.base.layers, *(_pack(entries, cache) for entries in steps.values())]
+        images.append((part.platform, _settings(config, part.base, text, list(steps)), layers))
+    return make_image_set(images)
+
+
+def _loader_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:
+    entries = _add_file(LOADER_PATH, part.loader, text.epoch, _PROGRAM_MODE)
+    if config.image.grants_capabilities and text.capabilities:
+        entries[-1] = replace(entries[-1], xattrs={FILE_ATTRIBUTE: file_attribute(text.capabilities)})
+    return entries
+
+
+def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
+    """Put tini where the base's /sbin leads; directories on the way stay as the base has them."""
+    known = {entry.path: entry for entry in part.base.parents}
+    new = _add_file(part.base.tini, part.tini, epoch, _PROGRAM_MODE)
+    entries = []
+    for entry in new[:-1]:
+        found = known.get(entry.path, entry)
+        # The last of them gets a new file, and with it a new time.
+        is_last = entry is new[-2]
+        time = epoch if is_last else min(found.mtime, epoch)
+        entries.append(
+            TarEntry(
+                path=entry.path, kind=entry.kind, mode=found.mode, uid=found.uid, gid=found.gid, mtime=time
+            )
+        )
+    return [*entries, new[-1]]
+
+
+def _add_file(path: str, data: bytes, epoch: int, mode: int = 0o644) -> list[TarEntry]:
+    directory, _, name = path.strip("/").rpartition("/")
+    return _add_files(directory, {name: data}, epoch, mode)
+
+
+def _add_files(directory: str, files: Mapping[str, bytes], epoch: int, mode: int = 0o644) -> list[TarEntry]:
+    """Return *files* of *directory*, after the directories on the way to it."""
+    steps = directory.strip("/").split("/")
+    entries = [
+        TarEntry(path="/".join(steps[: end + 1]), kind=tarfile.DIRTYPE, mode=0o755, mtime=epoch)
+        for end in range(len(steps))
+    ]
+    for name, data in sorted(files.items()):
+        entries.append(TarEntry(path="/".join((*steps, name)), mode=mode, mtime=epoch, data=data))
+    return entries
+
+
+def _pack(entries: Sequence[TarEntry], cache: Cache) -> Layer:
+    """Return the layer of *entries*; compressing the loader takes longer than all else of a build."""
+    tar = pack_tar(entries)
+    diff_id = Digest(hashlib.sha256(tar).hexdigest())
+    kept = cache.read(_LAYERS, diff_id)
+    if kept is None:
+        layer = gzip_layer(tar)
+        assert layer.data is not None
+        cache.write(_LAYERS, diff_id, layer.data)
+        return layer
+    digest = Digest(hashlib.sha256(kept).hexdigest())
+    return Layer(media_type=f"{MEDIA_LAYER}+gzip", digest=digest, diff_id=diff_id, size=len(kept), data=kept)
+
+
+def _settings(config: Config, base: Base, text: ImageText, steps: Sequence[str]) -> dict[str, Any]:
+    """Return the image's configuration without rootfs: the base's, with what the Dockerfile says over it."""
+    created = datetime.fromtimestamp(text.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    run: dict[str, Any] = {**(base.config.get("config") or {})}
+    run.pop("Cmd", None)  # those are arguments of another entrypoint
+    ours = image_labels(config, text.key_id, base.reference, text.capabilities)
+    labels = {**(run.get("Labels") or {}), **dict(ours)}
+    run |= {"User": config.image.user, "Entrypoint": image_entrypoint(config), "Labels": labels}
+    if config.image.healthcheck:
+        run["Healthcheck"] = {"Test": ["CMD", *config.image.healthcheck]}
+    history = [{"created": created, "created_by": f"buildtool build: {name}"} for name in steps]
+    return {
+        "created": created,
+        "config": run,
+        "history": [*_layer_history(base), *history],
+    }
+
+
+def _layer_history(base: Base) -> list[Any]:
+    """Return the base's history if it tells of all of its layers; half of it would not be taken."""
+    history = base.config.get("history") or []
+    told = sum(1 for entry in history if isinstance(entry, dict) and not entry.get("empty_layer"))
+    return list(history) if told == len(base.layers) else [{"comment": "base image"} for _ in base.layers]

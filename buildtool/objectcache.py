@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Compiles on this machine, but only what has not been compiled from the same bytes before.
+
+An entry names every file that clang read, headers of the system among them, with
+its digest. The key holds what else decides: compiler, flags, and which files
+there are to include, since a new header can hide an old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool import toolchain as tools
+from buildtool.cache import Cache
+from buildtool.compile import MAX_OBJECT_BYTES, CompileOptions, compile_sources
+from buildtool.errors import FileAccessError
+from buildtool.fsio import read_bounded
+from buildtool.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+from buildtool.platforms import Platform
+from buildtool.toolchain import Toolchain
+
+KIND = "objects"
+# Counted up when the same input gives another object.
+VERSION = 1
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+CLOCK_STEP_NS = 10_000_000  # file times are those of the last tick
+
+Compiled = tuple[CompiledObject, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSet:
+    """The objects of a run by source and architecture, and what clang *warned* of this time."""
+
+    objects: dict[tuple[str, str], Compiled]
+    warnings: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """Digests of files below *root*, each read once."""
+
+    root: Path
+    known: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, name: str) -> str:
+        if name not in self.known:
+            try:
+                data = read_bounded(self.root / name, MAX_INPUT_BYTES)
+                self.known[name] = hashlib.sha256(data).hexdigest()
+            except FileAccessError:
+                self.known[name] = ""  # gone: no entry that names it fits
+        return self.known[name]
+
+    def changed_since(self, time_ns: int, names: Sequence[str]) -> bool:
+        """Say whether one of *names* may not be what clang has read."""
+        try:
+            found = [(self.root / name).stat() for name in names]
+        except OSError:
+            return True
+        return any(max(item.st_mtime_ns, item.st_ctime_ns) >= time_ns for item in found)
+
+
+def compile_cached(
+    toolchain: Toolchain,
+    sources: Sequence[str],
+    platforms: Sequence[Platform],
+    options: CompileOptions,
+    *,
+    cache: Cache,
+    on_step: Callable[[], None] = lambda: None,
+) -> ObjectSet:
+    """
+    Return the objects of *sources* for *platforms*, from *cache* or compiled now.
+
+    Raises: what compile_sources raises.
+    """
+    inputs = _Inputs(root=options.root)
+    around = _list_headers(sources, options)
+    keys = {
+        (source, platform.arch): _key(toolchain, source, platform, options, around)
+        for platform in platforms
+        for source in sources
+    }
+    found: dict[tuple[str, str], Compiled] = {}
+    for job, key in keys.items():
+        entry = cache.read(KIND, key)
+        if entry is not None and (kept := _decode(entry, inputs)) is not None:
+            found[job] = kept
+    missing = keys.keys() - found.keys()
+    if not missing:
+        return ObjectSet(objects=found)
+    late_sources = [source for source in sources if any(source == job[0] for job in missing)]
+    late_platforms = [platform for platform in platforms if any(platform.arch == job[1] for job in missing)]
+    started = time.time_ns()
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        outputs = [(platform, Path(work, platform.arch)) for platform in late_platforms]
+        done = compile_sources(toolchain, late_sources, outputs, options, on_step=on_step)
+        archs = {platform.oci: platform.arch for platform in late_platforms}
+        for compiled, files in zip(done.objects, done.inputs, strict=True):
+            data = read_bounded(compiled.path, MAX_OBJECT_BYTES)
+            job = (compiled.source.path, archs[compiled.platform])
+            found[job] = (compiled, data)
+            # What has warnings is compiled again each time: they must not be seen once only.
+            if not done.warnings and not inputs.changed_since(started - CLOCK_STEP_NS, files):
+                cache.write(KIND, keys[job], _encode(compiled, data, files, inputs))
+    return ObjectSet(objects=found, warnings=done.warnings)
+
+
+def _key(
+    toolchain: Toolchain, source: str, platform: Platform, options: CompileOptions, around: Sequence[str]
+) -> str:
+    root = str(options.root.resolve())
+    argv = tools.compile_command(
+        toolchain,
+        platform,
+        source=source,
+        output=Path("object.o"),
+        root=options.root,
+        include=options.include,
+        flags=options.flags,
+    )
+    value = {
+        "version": VERSION,
+        "platform": platform.oci,
+        "toolchain": repr(toolchain),
+        "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
+        "command": [word.replace(root, ".") for word in argv],
+        "headers": list(around),
+    }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode(errors="surrogateescape")).hexdigest()
+
+
+def _identify(program: str) -> list[Any]:
+    """Tell one installation of *program* from the next: a package may change without its version line."""
+    try:
+        found = Path(program).stat()
+    except OSError:
+        return [program]
+    return [program, found.st_size, found.st_mtime_ns]
+
+
+def _list_headers(sources: Sequence[str], options: CompileOptions) -> list[str]:
+    """Name the files beside the sources and in the directories of includes."""
+    directories = {os.path.normpath(path) for path in options.include}
+    directories |= {os.path.normpath(Path(source).parent) for source in sources}
+    names = []
+    for directory in sorted(directories):
+        for parent, below, files in os.walk(options.root / directory):
+            below.sort()
+            names += [f"{os.path.relpath(parent, options.root)}/{name}" for name in sorted(files)]
+    return names
+
+
+def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs: _Inputs) -> bytes:
+    head = {
+        "name": compiled.path.name,
+        "platform": compiled.platform,
+        "compiler": compiled.toolchain.compiler,
+        "flags": compiled.toolchain.flags,
+        "source": [compiled.source.path, compiled.source.sha256],
+        "inputs": {name: inputs.digest(name) for name in files},
+    }
+    return json.dumps(head).encode() + b"\n" + data
+
+
+def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
+    """Return the object of *entry*, or None when a file that it was made from is another now."""
+    line, _, data = entry.partition(b"\n")
+    head = json.loads(line)  # of our own, whole: the cache has compared its digest
+    if any(not digest or inputs.digest(name) != digest for name, digest in head["inputs"].items()):
+        return None
+    path, sha256 = head["source"]
+    compiled = CompiledObject(
+        path=Path(head["name"]),
+        platform=head["platform"],
+        sha256=Digest(hashlib.sha256(data).hexdigest()),
+        toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
+        source=SourceInfo(path=path, sha256=Digest(sha256)),
+    )
+    return compiled, data

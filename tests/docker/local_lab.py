@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the embedded engine starts from in these tests, and how its images are compared with BuildKit's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from build_lab import Project, docker
+
+from buildtool.layers import TarEntry
+from buildtool.loaders import list_path, loader_digest, part_path
+from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
+from buildtool.platforms import PLATFORMS
+from buildtool.tartree import Tree, read_tree
+
+
+def export_parts(project: Project, directory: Path, architectures: Sequence[str]) -> Path:
+    """Let BuildKit link the loader, and write it with tini as `make loaders` would; return the directory."""
+    rendered = project.run("render", "--prepared", *_arch(architectures), "-o", directory / "Dockerfile")
+    assert rendered.code == 0, rendered.stderr
+    entries = {}
+    for arch in architectures:
+        record = {}
+        for kind, stage, name in (("loader", "loader", "verify-and-load"), ("tini", "tini", "tini")):
+            out = directory / "stages" / arch / kind
+            argv = ["buildx", "build", "--target", stage, "--platform", PLATFORMS[arch].oci, "--file"]
+            argv += [str(directory / "Dockerfile"), "--output", f"type=local,dest={out}", str(project.root)]
+            docker(*argv)
+            path = part_path(directory, kind, arch)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((out / name).read_bytes())
+            record[kind] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        record["loader"]["source"] = loader_digest()
+        entries[arch] = record
+    list_path(directory).write_text(json.dumps({"version": 1, "platforms": entries}))
+    return directory
+
+
+def save_base(reference: str, path: Path) -> str:
+    """Write image *reference* of the engine as an OCI archive and return its reference as a base."""
+    path.write_bytes(docker("save", reference))
+    return f"oci-layout://{path}"
+
+
+def read_image(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
+    """Return the images of an OCI layout or archive by platform, with all files and their bytes."""
+    with open_layout(path) as source:
+        return {
+            image.platform: (
+                image,
+                read_tree(
+                    [io.BytesIO(open_layer(source, layer).read()) for layer in image.layers],
+                    keep=lambda _: True,
+                ),
+            )
+            for image in read_images(source)
+        }
+
+
+def flat(tree: Tree) -> dict[str, Any]:
+    """Return what is compared of each file."""
+    return {path: _facts(entry) for path, entry in tree.items()}
+
+
+def _facts(entry: TarEntry) -> tuple[Any, ...]:
+    content = hashlib.sha256(entry.data).hexdigest()
+    owner = (entry.uid, entry.gid)
+    return (entry.kind, entry.mode, owner, entry.mtime, entry.target, dict(entry.xattrs), entry.size, content)
+
+
+def _arch(architectures: Sequence[str]) -> list[str]:
+    return [word for arch in architectures for word in ("--arch", arch)]
+
+
+def run_as(command: Sequence[str], project: Project, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run *command* in the project with *settings* of subprocess."""
+    return subprocess.run(
+        list(command), cwd=project.root, capture_output=True, text=True, check=False, **settings
+    )

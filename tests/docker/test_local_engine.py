@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build --engine local`: the image that BuildKit makes of the same project, file by file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
+from local_lab import export_parts, flat, read_image
+from small_registry import pushed, run_registry
+
+from buildtool.images import BASE_IMAGE, BUILDER_IMAGE
+from buildtool.ociread import StoredImage
+
+ARCHITECTURES = ("amd64", "arm64")
+ARCH_OPTIONS = ("--arch", "amd64", "--arch", "arm64")
+# 2023, when the base was not made yet; and 2026, when all of it was.
+EPOCHS = ("1700000000", "1780000000")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """Run a registry for base and images."""
+    with run_registry() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, prepared_images: object, registry: str
+) -> Iterator[Project]:
+    """Make a project whose base is in the registry, by digest, and export loader and tini of its image."""
+    assert prepared_images
+    made = make_project(tmp_path_factory.mktemp("local"))
+    parts = export_parts(made, tmp_path_factory.mktemp("parts"), ARCHITECTURES)
+    tag = f"{registry}/base:1"
+    docker("tag", BASE_IMAGE, tag)
+    docker("push", tag)
+    docker("image", "rm", tag)
+    environment = {
+        "BUILDTOOL_BASE_IMAGE": f"{tag}@{pushed('1')[0]}",
+        "BUILDTOOL_BUILDER_IMAGE": BUILDER_IMAGE,
+        "BUILDTOOL_LOADERS": str(parts),
+        "BUILDTOOL_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "BUILDTOOL_CLANG": shutil.which("clang-19") or "clang",
+    }
+    yield Project(root=made.root, environment=environment)
+    remove_images(f"{REPOSITORY}/local")
+
+
+def build_archive(project: Project, path: Path, *options: str, **environment: str) -> dict[str, Any]:
+    """Build both architectures into an archive; return what --json says."""
+    return project.build(*ARCH_OPTIONS, *options, "--output", f"type=oci,dest={path}", **environment)
+
+
+@pytest.fixture(scope="module")
+def archive(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the project with the embedded engine once."""
+    path = tmp_path_factory.mktemp("archive") / "local.tar"
+    build_archive(project, path, "--engine", "local")
+    return path
+
+
+@pytest.mark.parametrize("epoch", EPOCHS)
+@pytest.mark.parametrize("user", ["0", "65532:65532"])
+def test_image_is_that_of_buildkit(project: Project, tmp_path: Path, epoch: str, user: str) -> None:
+    """Every file's path, mode, owner, time, attributes and bytes, diff_ids of layers, and configuration."""
+    images: dict[str, dict[str, tuple[StoredImage, Any]]] = {}
+    for engine in ("docker", "local"):
+        path = tmp_path / f"{engine}.tar"
+        build_archive(project, path, "--engine", engine, SOURCE_DATE_EPOCH=epoch, BUILDTOOL_USER=user)
+        images[engine] = read_image(path)
+    assert list(images["local"]) == ["linux/amd64", "linux/arm64"]
+    assert images["local"].keys() == images["docker"].keys()
+    for platform, (theirs, their_tree) in images["docker"].items():
+        ours, our_tree = images["local"][platform]
+        assert flat(our_tree) == flat(their_tree)
+        assert ours.diff_ids == theirs.diff_ids
+        for key in ours.config.keys() | theirs.config.keys():
+            if key != "history":  # says which engine it was
+                assert ours.config.get(key) == theirs.config.get(key), key
+
+
+def test_engine_runs_what_was_made_without_it(project: Project) -> None:
+    """Loaded into Docker, the image verifies its objects; its digest is the one that was told."""
+    tag = f"{REPOSITORY}/local:run"
+    built = project.build("--engine", "local", "--arch", "amd64", "--tag", tag, "--output", "type=docker")
+    assert built["engine"] == "local"
+    assert inspect(tag)["Id"] == built["digest"]
+    docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", tag, "--verify-only")
+
+
+def test_pushed_image_is_complete(project: Project, registry: str) -> None:
+    """Two platforms in a registry: Docker pulls and runs them, a second push is the same."""
+    tag = f"{registry}/plant/local:7"
+    for _ in range(2):
+        built = project.build(*ARCH_OPTIONS, "--engine", "local", "--tag", tag, "--push")
+        digest, index = pushed("7")
+        assert digest == built["digest"]
+        assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]
+    docker("pull", tag)
+    docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", tag, "--verify-only")
+    docker("image", "rm", tag)
+
+
+def test_archive_is_the_same_elsewhere(project: Project, archive: Path, tmp_path: Path) -> None:
+    """Another directory, umask, time zone, locale and hash seed, no cache: the same bytes."""
+    other = tmp_path / "another place"
+    shutil.copytree(project.root, other)
+    moved = Project(root=other, environment=project.environment)
+    previous = os.umask(0o077)
+    try:
+        build_archive(
+            moved,
+            tmp_path / "b.tar",
+            "--engine",
+            "local",
+            "--no-cache",
+            TZ="Asia/Kathmandu",
+            LC_ALL="tr_TR.UTF-8",
+            PYTHONHASHSEED="7",
+            BUILDTOOL_CACHE=str(tmp_path / "cache"),
+        )
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "b.tar").read_bytes() == archive.read_bytes()
+
+
+def test_layout_directory_holds_what_the_archive_does(
+    project: Project, archive: Path, tmp_path: Path
+) -> None:
+    """With tar=false the same images lie in a directory; another run replaces only with --force."""
+    output = f"type=oci,tar=false,dest={tmp_path / 'layout'}"
+    options = ("--engine", "local", *ARCH_OPTIONS, "--output", output)
+    built = project.build(*options)
+    assert read_image(tmp_path / "layout") == read_image(archive)
+    assert (
+        json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"][0]["digest"] == built["digest"]
+    )
+    refused = project.run("build", *options)
+    assert refused.code == 1
+    assert "already exists" in refused.stderr
+    assert project.build(*options, "--force")["digest"] == built["digest"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layout"]
+
+
+def test_another_key_gives_other_objects_despite_the_cache(project: Project, tmp_path: Path) -> None:
+    """A rotated key signs anew; what was compiled is kept."""
+    made = project.run("keygen", "next")
+    assert made.code == 0, made.stderr
+    first = build_archive(project, tmp_path / "a.tar", "--engine", "local")
+    second = build_archive(project, tmp_path / "b.tar", "--engine", "local", "--key", "keys/next.pem")
+    assert first["keyId"] != second["keyId"]
+    a, b = (read_image(tmp_path / name)["linux/amd64"][1] for name in ("a.tar", "b.tar"))
+    changed = {path for path in a if a[path] != b[path]}
+    assert {Path(path).name for path in changed} == {"number.bpf.o", "two.bpf.o", "policy.json"}
