@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image's own entrypoint on a real engine: tini -g, the loader, a workload; signals, codes, orphans."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build_lab import CONFIG, REPOSITORY, docker, make_project, remove_images
+
+TAG = f"{REPOSITORY}-run/lab:1"
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("raw_tp/sys_enter") int seen(void *c) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+CAPABILITIES = ("--cap-drop=ALL", "--cap-add=BPF", "--cap-add=PERFMON")
+WAIT_SECONDS = 30.0
+Line = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _image(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[None]:
+    """Build an image with one tracing program."""
+    assert prepared_images
+    project = make_project(tmp_path_factory.mktemp("lab"))
+    for path in (project.root / "bpf").iterdir():
+        path.unlink()
+    (project.root / "bpf/seen.bpf.c").write_text(SOURCE)
+    (project.root / "buildtool.toml").write_text(CONFIG.split("healthcheck")[0])
+    project.build("--arch", "amd64", "--tag", TAG)
+    yield
+    remove_images(TAG.partition(":")[0])
+
+
+@pytest.fixture(scope="module")
+def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Link the workload, static because the image has no library."""
+    output = tmp_path_factory.mktemp("workload") / "workload"
+    output.parent.chmod(0o755)
+    source = Path(__file__).with_name("workload.c")
+    argv = [clang, f"--sysroot={sysroot}", "-O1", "-static", "-fuse-ld=lld", source, "-o", output]
+    subprocess.run(argv, check=True)
+    return output
+
+
+class Container:
+    """A running container."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def lines(self) -> list[Line]:
+        """Return the decision lines."""
+        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stderr.splitlines()]
+
+    def wait_for(self, event: str) -> Line:
+        """Wait for a line of *event*."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if line["event"] == event:
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(self.lines())
+
+    def signal(self, name: str) -> None:
+        """Send a signal to the container's first process."""
+        docker("kill", f"--signal={name}", self.name)
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code."""
+        return int(docker("wait", self.name))
+
+    def states(self) -> list[tuple[str, str]]:
+        """Return command and state of each process."""
+        rows = docker("top", self.name, "-o", "pid,comm,state").decode().splitlines()[1:]
+        return [(row.split()[1], row.split()[2]) for row in rows]
+
+
+@contextmanager
+def running(
+    *arguments: str, workload: Path | None = None, options: tuple[str, ...] = ()
+) -> Iterator[Container]:
+    """Run the image as a user would, read-only and with the capabilities that its programs need."""
+    mount = (f"--volume={workload}:/workload:ro",) if workload else ()
+    argv = ("run", "--detach", "--network=none", "--read-only", *CAPABILITIES, *mount, *options, TAG)
+    container = Container(docker(*argv, *arguments).decode().strip())
+    try:
+        container.wait_for("ready")
+        yield container
+    finally:
+        docker("rm", "--force", container.name)
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+@pytest.mark.parametrize("option", [(), ("--reload",)])
+def test_signal_detaches_and_ends_with_0(name: str, option: tuple[str, ...]) -> None:
+    """Through tini -g the signal reaches the loader, which detaches at once."""
+    with running(*option) as container:
+        container.signal(name)
+        assert container.end() == 0
+        assert [line["event"] for line in container.lines()][-2:] == ["ready", "detach"]
+
+
+@pytest.mark.parametrize("option", [(), ("--reload",)])
+def test_code_of_the_workload(option: tuple[str, ...], workload: Path) -> None:
+    """What the workload ends with is what the container ends with."""
+    with running(*option, "--", "/workload", "exit", "42", workload=workload) as container:
+        assert container.end() == 42
+
+
+@pytest.mark.parametrize("option", [(), ("--reload",)])
+def test_workload_ends_by_its_own_handler(option: tuple[str, ...], workload: Path) -> None:
+    """SIGTERM reaches the workload, which decides on the code; then the programs are detached."""
+    with running(*option, "--", "/workload", "wait", "7", workload=workload) as container:
+        container.wait_for("exec")
+        time.sleep(0.2)  # the workload has no way to say that its handler is there
+        container.signal("TERM")
+        assert container.end() == 7
+        assert bool([line for line in container.lines() if line["event"] == "detach"]) == bool(option)
+
+
+@pytest.mark.parametrize("init", [(), ("--entrypoint=/usr/bin/verify-and-load",)])
+def test_no_zombie(init: tuple[str, ...], workload: Path) -> None:
+    """What the workload leaves to be reaped is reaped, also when the loader is process 1 itself."""
+    arguments = ("--reload", "--", "/workload", "orphans", "0")
+    with running(*arguments, workload=workload, options=init) as container:
+        container.wait_for("exec")
+        deadline = time.monotonic() + WAIT_SECONDS
+        expected = sorted(["verify-and-load", "workload", *([] if init else ["tini"])])
+        while (found := container.states()) and time.monotonic() < deadline:
+            if sorted(name for name, _ in found) == expected:
+                break
+            time.sleep(0.1)
+        assert sorted(name for name, _ in found) == expected
+        assert "Z" not in {state for _, state in found}
+        container.signal("TERM")
+        assert container.end() == 0
+
+
+def test_hang_up_reloads(workload: Path) -> None:
+    """SIGHUP to the container is answered by the loader and does not reach the workload."""
+    with running("--reload", "--", "/workload", "wait", "0", workload=workload) as container:
+        container.wait_for("exec")
+        container.signal("HUP")
+        assert container.wait_for("reload")["outcome"] == "unchanged"
+        container.signal("TERM")
+        assert container.end() == 0
