@@ -182,12 +182,17 @@ static bool is_kind(int fd, enum bpffs_kind kind)
 	static const char *const words[] = {
 		[BPFFS_PROGRAM] = "anon_inode:bpf-prog",
 		[BPFFS_MAP] = "anon_inode:bpf-map",
-		[BPFFS_LINK] = "anon_inode:bpf_link",
+		[BPFFS_LINK] = "anon_inode:bpf-link",
 	};
 	char path[32], text[32] = "";
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, text, sizeof(text) - 1) > 0 && !strcmp(text, words[kind]);
+	if (readlink(path, text, sizeof(text) - 1) < 0)
+		return false;
+	/* A link that was just made has the other spelling. */
+	if (!strcmp(text, "anon_inode:bpf_link"))
+		text[14] = '-';
+	return !strcmp(text, words[kind]);
 }
 
 int bpffs__get(const char *path, enum bpffs_kind kind)

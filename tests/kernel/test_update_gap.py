@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An update of what is attached: no packet is missed, none is seen by no program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth, wait_until
+from pin_lab import TCX, XDP, Releases, bpffs, flood, statistic
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+UPDATES = 100
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "mode"),
+    [(XDP, "xdp", ""), (XDP, "xdp", ":generic"), (TCX, "tcx", "")],
+    ids=["driver", "generic", "tcx"],
+)
+def test_no_packet_is_missed_by_a_hundred_updates(
+    lab: Lab, tmp_path: Path, program: str, name: str, mode: str
+) -> None:
+    """While frames come in without a pause, two releases take turns; each frame is counted once."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "pins", program)
+        options = releases.options(f"{name}={left}{mode}")
+        releases.put(1)
+        assert lab.run(tmp_path, *options, "--", "/bin/true").code == 0
+        link = releases.link(f"{PREFIX}_{name}@{left}{mode}")
+        received = statistic(left, "rx_packets")
+        with flood(right) as sent:
+            for version in range(2, UPDATES + 2):
+                releases.put(version, release=2 - version % 2)
+                result = lab.run(tmp_path, *options, "--", "/bin/true")
+                assert result.code == 0, result.lines
+                assert [line["event"] for line in result.lines] == [
+                    "verify",
+                    "load",
+                    "update",
+                    "ready",
+                    "exec",
+                ]
+        assert wait_until(lambda: releases.counts()[0] == sent[0]), (releases.counts(), sent)
+        both, first, second = releases.counts()
+        assert both == first + second
+        # The sender's count, the programs' and the kernel's: no queue was full, no program was missing.
+        assert both == statistic(left, "rx_packets") - received
+        assert min(first, second) > 0
+        after = releases.link(f"{PREFIX}_{name}@{left}{mode}")
+        assert after["id"] == link["id"]
+        assert after["prog_id"] != link["prog_id"]
