@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 PAYLOAD_TYPE = b"application/vnd.in-toto+json"
-SECTION = struct.Struct("<IIQQQQIIQQ")
+SECTION = {order: struct.Struct(order + "IIQQQQIIQQ") for order in "<>"}
 STRTAB, NOBITS = 3, 8
 
 
@@ -46,11 +46,10 @@ class Key:
 
 def append_section(obj: bytes, contents: bytes) -> tuple[bytes, int]:
     """Return *obj* with a section `.sig` of *contents*, and where that begins (section 9)."""
-    shoff, shnum, shstrndx = (
-        struct.unpack_from("<Q", obj, 40)[0],
-        *struct.unpack_from("<HH", obj, 60),
-    )
-    sections = [list(SECTION.unpack_from(obj, shoff + 64 * i)) for i in range(shnum)]
+    order = "<" if obj[5] == 1 else ">"
+    (shoff,) = struct.unpack_from(f"{order}Q", obj, 40)
+    shnum, shstrndx = struct.unpack_from(f"{order}HH", obj, 60)
+    sections = [list(SECTION[order].unpack_from(obj, shoff + 64 * i)) for i in range(shnum)]
     ends = [s[4] + s[5] for i, s in enumerate(sections) if i != shstrndx and s[1] not in (0, NOBITS)]
     names = obj[sections[shstrndx][4] :][: sections[shstrndx][5]]
     out = bytearray(obj[: max([64, *ends])])
@@ -61,9 +60,9 @@ def append_section(obj: bytes, contents: bytes) -> tuple[bytes, int]:
     sections.append([len(names), 1, 0, 0, start, len(contents), 0, 0, 8, 0])
     out += contents
     out += bytes(-len(out) % 8)
-    struct.pack_into("<Q", out, 40, len(out))
-    struct.pack_into("<H", out, 60, shnum + 1)
-    return bytes(out) + b"".join(SECTION.pack(*s) for s in sections), start
+    struct.pack_into(f"{order}Q", out, 40, len(out))
+    struct.pack_into(f"{order}H", out, 60, shnum + 1)
+    return bytes(out) + b"".join(SECTION[order].pack(*s) for s in sections), start
 
 
 def make_statement(name: str, digest: str, **changes: Any) -> bytes:
