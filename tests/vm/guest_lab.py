@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import refusals
-from loader_signer import Key, sign
 from opcua_cases import CASES
 
 from buildtool.compile import CompileOptions, compile_sources
-from buildtool.contents import describe_object
 from buildtool.elfobj import parse_object
 from buildtool.kernels import Kernel, find_kernel
+from buildtool.keys import SigningKey, generate_key
 from buildtool.platforms import PLATFORMS, Platform
+from buildtool.sign import Origin, ReleaseInfo, sign_object
 from buildtool.toolchain import find_toolchain
 from buildtool.vm import VmRequest, VmResult, run_vm
 
@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = TOP / ".cache/vm"
 VECTORS: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
 WRITES, FORKS = 20, 10
+CREATED = 1_767_225_600  # 2026-01-01
 MODULES = ("af_packet", "sch_fq_codel")
 
 
@@ -134,12 +135,12 @@ class Lab:
         return {item.path.name: item.path.read_bytes() for item in result.objects}
 
     def _files(self, platform: Platform) -> dict[str, Path | bytes]:
-        key = Key()
+        key = generate_key()
         files: dict[str, Path | bytes] = {
             "/vmtest/script": HERE / "guest_script.sh",
             "/vmtest/verify-and-load": self.loader(platform),
             "/vmtest/guest_tool": self.tool(platform),
-            "/vmtest/trust/test.pub": key.pem,
+            "/vmtest/trust/test.pub": key.public.pem,
             "/vmtest/frames": b"".join(struct.pack(">H", len(frame)) + frame for frame, _ in CASES.values()),
             "/vmtest/now": VECTORS["now"].encode(),
         }
@@ -154,11 +155,10 @@ class Lab:
         return {**files, **_vector_files()}
 
 
-def sign_for(platform: Platform, name: str, data: bytes, key: Key) -> bytes:
-    """Return object *data* signed for *platform*, its contents stated as they are."""
-    contents = describe_object(parse_object(data))
-    programs = [{"name": p.name, "section": p.section, "type": p.type} for p in contents.programs]
-    return sign(data, [key], name=name, platform=platform.oci, programs=programs, license=contents.license)
+def sign_for(platform: Platform, name: str, data: bytes, key: SigningKey) -> bytes:
+    """Return object *data* as the product signs it for *platform*."""
+    release = ReleaseInfo(project="tests", version=1, release="1.0", created=CREATED)
+    return sign_object(parse_object(data), name, key, release, Origin(platform=platform))[0]
 
 
 def _vector_files() -> dict[str, Path | bytes]:
