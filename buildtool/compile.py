@@ -195,7 +195,7 @@ def _describe(
         path=job.final,
         platform=job.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
-        toolchain=ToolchainInfo(compiler=toolchain.version, flags=flags),
+        toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
         source=SourceInfo(path=job.source, sha256=hash_sources(job.source, inputs, options.root)),
     )
 

@@ -28,6 +28,16 @@ class Toolchain:
     version: str
     strip: str
 
+    @property
+    def name(self) -> str:
+        """
+        Compiler and version as the statement says them, the same for each distribution's package.
+
+        Packages of one version make the same objects; their revisions would make other statements.
+        """
+        found = re.search(r"clang version (\d+(?:\.\d+)*)", self.version)
+        return f"clang {found[1]}" if found else self.version
+
 
 def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchain:
     """

@@ -46,6 +46,7 @@ def test_the_newest_is_taken(tools: Path) -> None:
     _fake(tools, "llvm-strip", "")
     found = find_toolchain()
     assert (found.clang, found.major, found.version) == (str(newest), 19, "Debian clang version 19.1.7 (3)")
+    assert found.name == "clang 19.1.7"
     assert found.strip == str(strip)
     _fake(tools, "clang", "clang version 23.0.0")
     assert find_toolchain().major == 23
