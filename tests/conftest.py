@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -137,6 +138,16 @@ def prepared_images(engine: str) -> object:
     from buildtool.images import prepare_images
 
     return prepare_images()
+
+
+@pytest.fixture(scope="session")
+def carried_parts() -> Path:
+    """Give the directory of what wheels carry for images, of this checkout's sources."""
+    done = subprocess.run(
+        [sys.executable, TOP / "tools/loaders"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return TOP / "buildtool/data"
 
 
 @pytest.fixture(scope="session")

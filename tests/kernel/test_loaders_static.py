@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make loaders` makes for all seven architectures: static programs that run, equal bytes each time."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import platform as host
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from buildtool.debfetch import PackageSource
+from buildtool.debian import Archive, find_system_mirror
+from buildtool.loaders import Part, find_base, find_loader, find_tini
+from buildtool.makeloaders import PartsRequest, make_parts
+from buildtool.platforms import PLATFORMS, Platform, host_platform
+
+TOP = Path(__file__).parents[2]
+# Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.
+QEMU = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "arm": "arm",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+    "ppc64le": "ppc64le",
+    "loong64": "loongarch64",
+}
+MAX_BYTES = {"amd64": 1_500_000, "arm64": 1_500_000}
+# 64 KB pages and no instruction of two bytes: the same program is larger there.
+MAX_BYTES_ELSEWHERE = 2_000_000
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("socket") int number(void *c) { return 1; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n[sign]\nkey = "keys/dev.pem"\n'
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    """Give a directory with QEMU's programs that run one foreign program; they are static themselves."""
+    directory = TOP / ".cache/qemu-user"
+    programs = [directory / "usr/bin" / f"qemu-{name}" for name in QEMU.values()]
+    if all(program.exists() for program in programs):
+        return directory / "usr/bin"
+    own = host_platform(host.machine())
+    assert own is not None
+    source = PackageSource(
+        archive=Archive(suite="trixie", mirror=find_system_mirror()),
+        architecture=own.debian,
+        state=directory / "apt",
+    )
+    source.update()
+    (package,) = source.download(["qemu-user"], directory / "debs")
+    unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
+    names = [f"./usr/bin/{program.name}" for program in programs]
+    subprocess.run(["tar", "-x", "-C", directory, *names], stdin=unpack.stdout, check=True)
+    unpack.communicate()
+    package.unlink()
+    return directory / "usr/bin"
+
+
+@pytest.fixture(scope="session", params=PLATFORMS)
+def platform(request: pytest.FixtureRequest, carried_parts: Path) -> Platform:
+    """Give each platform, with its parts made."""
+    assert carried_parts.is_dir()
+    return PLATFORMS[request.param]
+
+
+def read_elf(part: Part, *options: str) -> str:
+    """Return what readelf says."""
+    argv = ["readelf", *options, part.path]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_loader_is_static_and_hardened(platform: Platform) -> None:
+    """It needs no library and no linker, relocations are read-only, no page is both written and run."""
+    loader = find_loader(platform)
+    segments = read_elf(loader, "-lW")
+    assert "INTERP" not in segments
+    assert "GNU_RELRO" in segments
+    assert "RWE" not in segments
+    assert "NEEDED" not in read_elf(loader, "-dW")
+    kind = "DYN (" if platform.static_option == "-static-pie" else "EXEC ("
+    assert kind in read_elf(loader, "-hW")
+    assert len(loader.data) <= MAX_BYTES.get(platform.arch, MAX_BYTES_ELSEWHERE)
+    assert loader.record["size"] == len(loader.data)
+
+
+def test_loader_and_tini_run(platform: Platform, qemu: Path) -> None:
+    """Both print their version on their own processor, the loader with its platform."""
+    command = qemu / f"qemu-{QEMU[platform.arch]}"
+    for part, words in (
+        (find_loader(platform), f"({platform.oci}, libbpf v1."),
+        (find_tini(platform), "tini version"),
+    ):
+        done = subprocess.run([command, part.path, "--version"], capture_output=True, text=True, check=False)
+        assert (done.returncode, words in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_loader_verifies_and_refuses(platform: Platform, qemu: Path, tmp_path: Path) -> None:
+    """It accepts a signed object of its platform, and refuses it with one bit changed."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+
+    def buildtool(*arguments: str) -> None:
+        argv = [sys.executable, "-m", "buildtool", *arguments]
+        done = subprocess.run(
+            argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    (tmp_path / "bpf").mkdir()
+    (tmp_path / "bpf/number.bpf.c").write_text(SOURCE)
+    (tmp_path / "buildtool.toml").write_text(CONFIG)
+    buildtool("keygen", "dev")
+    buildtool("compile", "--arch", platform.arch, "--output", "objects")
+    buildtool("sign", "objects/number.bpf.o")
+    (tmp_path / "objects/.compile.json").unlink()
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "keys/dev.pub").rename(tmp_path / "trust/dev.pub")
+    argv = [qemu / f"qemu-{QEMU[platform.arch]}", find_loader(platform).path, "--verify-only"]
+    argv += ["--objects", tmp_path / "objects", "--trust", tmp_path / "trust"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"decision":"accepted"' in done.stderr.replace(" ", "")
+    path = tmp_path / "objects/number.bpf.o"
+    data = bytearray(path.read_bytes())
+    data[64] ^= 1
+    path.write_bytes(data)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "digest-mismatch" in done.stderr) == (3, True), done.stderr
+
+
+def test_base_layer_is_what_is_recorded(platform: Platform) -> None:
+    """The layer unpacks to the listed digest and has what a distroless base has, without a program."""
+    base = find_base(platform)
+    data = gzip.decompress(base.data)
+    assert hashlib.sha256(data).hexdigest() == base.record["diff_id"]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = {member.name: member for member in tar}
+    assert {"etc/ssl/certs/ca-certificates.crt", "etc/passwd", "usr/share/zoneinfo/UTC"} <= set(members)
+    assert not [name for name, member in members.items() if member.isfile() and member.mode & 0o111]
+
+
+def test_packages_are_recorded(platform: Platform) -> None:
+    """Every part names the packages it was made of with version and digest, the loader its compiler."""
+    parts = (find_loader(platform), find_tini(platform), find_base(platform))
+    for part in parts:
+        assert part.record["packages"]
+        for package in part.record["packages"].values():
+            assert package["version"]
+            assert len(package["sha256"]) == 64
+    assert parts[0].record["compiler"].startswith("clang 19.")
+    assert {"libbpf-dev", "libelf-dev", "libc6-dev", "libsodium-dev"} <= set(parts[0].record["packages"])
+
+
+def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made again elsewhere, under another umask, time zone and locale, everything is the same to the byte."""
+    platforms = (PLATFORMS["amd64"], PLATFORMS["s390x"])
+
+    def make(name: str, umask: int) -> PartsRequest:
+        request = PartsRequest(platforms=platforms, data=tmp_path / name, cache=TOP / ".cache/loaders")
+        before = os.umask(umask)
+        try:
+            assert make_parts(request) == platforms
+        finally:
+            os.umask(before)
+        return request
+
+    make("first", 0o022)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("LC_ALL", "C")
+    second = make("second", 0o077)
+    for path in (tmp_path / "first").rglob("*"):
+        again = second.data / path.relative_to(tmp_path / "first")
+        if path.is_file():
+            assert path.read_bytes() == again.read_bytes()
+            assert path.stat().st_mode == again.stat().st_mode
+    assert make_parts(second) == ()  # what is up to date is kept
