@@ -21,7 +21,6 @@
 struct session {
 	const struct options *options;
 	struct load *load;
-	struct load_input inputs[LOAD_MAX_OBJECTS];
 	uint8_t fingerprint[FINGERPRINT_SIZE];
 	uint64_t held; /* capabilities: at the start all that were given, then those that were kept */
 };
@@ -56,11 +55,11 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		},
 	};
 	struct load_input inputs[LOAD_MAX_OBJECTS];
-	size_t count = candidate__inputs(c, s->load ? inputs : s->inputs);
+	size_t count = candidate__inputs(c, inputs);
 	int err;
 
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
-			load__start(&s->load, s->inputs, count, &options, fault);
+			load__start(&s->load, inputs, count, &options, fault);
 	if (err == -EPERM)
 		privileges__explain(candidate__needs(c), fault);
 	if (err)
@@ -180,16 +179,17 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 	struct fault fault = { 0 };
 	int code = EXIT_DONE, err = put_in_place(s, c, &fault);
 
+	if (!err)
+		err = get_ready(s, c, started, &fault);
+	/* It may be long until the end: the objects' bytes need not wait for it. */
+	candidate__free(c);
 	/* Stopped while waiting for an interface: as good as a moment later. */
 	if (err == -EINTR && signals__stop_is_pending())
 		fault.text[0] = 0;
-	else if (err || get_ready(s, c, started, &fault))
-		code = run__code(&fault);
 	else
-		code = go_on(s, workload, &fault);
+		code = err ? run__code(&fault) : go_on(s, workload, &fault);
 	load__stop(s->load);
 	metrics__set_load(NULL);
-	candidate__free(c);
 	return fault.text[0] ? run__fail(&fault) : code;
 }
 

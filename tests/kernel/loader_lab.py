@@ -47,6 +47,7 @@ SOURCES = {
     "tc": 'SEC("tc") int @_tc(struct __sk_buff *c) { count(); return TCX_NEXT; }',
     "cgroup": 'SEC("cgroup_skb/egress") int @_cg(struct __sk_buff *c) { count(); return 1; }',
     "raw_tp": 'SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); return 0; }',
+    "raw_tp_2": 'SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); count(); return 0; }',
     "nowhere": 'SEC("tracepoint") int @_tp(void *c) { count(); return 0; }',
     "optional": 'SEC("?xdp") int @_opt(struct xdp_md *c) { count(); return XDP_PASS; }'
     ' SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); return 0; }',
@@ -110,6 +111,11 @@ class Lab:
     def signed(self, kind: str, **changes: Any) -> bytes:
         """Return the object signed by the lab's key."""
         return sign(self.object(kind), [self.key], name=f"{kind}.bpf.o", **changes)
+
+    def replace(self, directory: Path, old: str, new: str, **changes: Any) -> None:
+        """Put the code of *new*, signed under the name of *old*, in its place."""
+        data = sign(self.object(new), [self.key], name=f"{old}.bpf.o", **changes)
+        (directory / "objects" / f"{old}.bpf.o").write_bytes(data)
 
     def put(self, directory: Path, *kinds: str, **changes: Any) -> Path:
         """Write signed objects and the trust store into *directory*; return the objects' directory."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import subprocess
 import time
@@ -150,6 +151,49 @@ def test_reload_of_what_has_not_changed(lab: Lab, tmp_path: Path, workload: list
     assert len(result.events("load")) == 1
 
 
+READER = """
+import ctypes, os, signal, struct, sys
+fd = int(os.environ["BUILDTOOL_FD_{name}"])
+libc = ctypes.CDLL(None)
+key, room = ctypes.c_uint32(0), ctypes.c_uint64(0)
+attributes = struct.pack("=IIQQQ", fd, 0, ctypes.addressof(key), ctypes.addressof(room), 0)
+def say(*_):
+    assert libc.syscall({call}, 1, ctypes.create_string_buffer(attributes, 128), 128) == 0
+    print(room.value, flush=True)
+signal.signal(signal.SIGUSR1, say)
+say()
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs-kernel-feature: the call's number")
+def test_reload_updates_under_the_workload(lab: Lab, tmp_path: Path) -> None:
+    """A newer signed object takes the old one's place and map: the workload's descriptor stays good."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    path = tmp_path / "loader.prom"
+    script = READER.format(name=f"{PREFIX}_map", call=321)
+    arguments = ("--reload", "--metrics-file", str(path), "--", "/usr/bin/python3", "-c", script)
+    with lab.started(tmp_path, *arguments) as (process, stop):
+        log = log_of(tmp_path)
+        assert process.stdout is not None
+        values = [int(process.stdout.readline())]
+        lab.replace(tmp_path, "raw_tp", "raw_tp_2", version=2, programs=[RAW_TP])
+        reload(process, log, 1)
+        for _ in range(2):
+            process.send_signal(signal.SIGUSR1)
+            values.append(int(process.stdout.readline()))
+        assert wait_until(lambda: in_kernel() == [f"{PREFIX}_map", f"{PREFIX}_raw"]), in_kernel()
+        metrics = path.read_text()
+        result = stop()
+    assert result.code == 143
+    assert 0 < values[0] < values[1] < values[2]
+    (line,) = result.events("reload")
+    assert line["outcome"] == "updated", result.lines
+    assert 'buildtool_reloads_total{outcome="updated"} 1' in metrics
+    assert "buildtool_programs_loaded 1" in metrics
+
+
 def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path: Path) -> None:
     """Refused, unreadable, no trust store: a line says so, and what runs goes on."""
     objects = lab.put(tmp_path, "raw_tp")
@@ -174,6 +218,22 @@ def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path
     assert "no object in it" in messages[1]
     assert "dev.pub" in messages[3]
     assert len(result.events("detach")) == 1
+
+
+def test_reload_of_what_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
+    """A new program that does not load leaves the old one attached, and the next reload may be good."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    with lab.started(tmp_path, "--reload") as (process, stop):
+        log = log_of(tmp_path)
+        lab.replace(tmp_path, "raw_tp", "refused", version=2, programs=[RAW_TP])
+        reload(process, log, 1)
+        assert f"{PREFIX}_raw" in in_kernel()
+        lab.replace(tmp_path, "raw_tp", "raw_tp_2", version=3, programs=[RAW_TP])
+        reload(process, log, 2)
+        result = stop()
+    assert result.code == 0
+    assert [line["outcome"] for line in result.events("reload")] == ["kept", "updated"], result.lines
+    assert "cannot load" in result.events("reload")[0]["message"]
 
 
 def test_reload_that_needs_a_capability_that_was_given_up(lab: Lab, tmp_path: Path) -> None:
