@@ -19,10 +19,10 @@ from buildtool.check_static import StaticCheck, check_object
 from buildtool.checkmodel import CheckReport, Finding, Outcome, ProgramRun, Verdict
 from buildtool.checkrules import RULES
 from buildtool.elfobj import parse_object
-from buildtool.errors import ObjectFormatError, ToolFailedError, UsageError
+from buildtool.errors import BuildtoolError, ObjectFormatError, ToolFailedError, UsageError, VmError
 from buildtool.fsio import write_atomic
 from buildtool.helperfacts import Release, parse_release
-from buildtool.kernels import default_cache, find_kernel
+from buildtool.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel
 from buildtool.lineinfo import LineInfo, read_line_info
 from buildtool.platforms import Platform, find_platform, host_platform
 from buildtool.probes import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
@@ -78,28 +78,27 @@ def check_objects(
 
     Raises: every BuildtoolError, when a kernel cannot be asked.
     """
-    runs_on = list(_plan(request))
+    runs_on = list(_plan(request, on_progress))
     checks = [_check_statically(request, target) for target in request.targets]
     # What is no object needs no kernel to say so.
     readable = [t for t, check in zip(request.targets, checks, strict=True) if check.facts]
     runner = runner or Runner()
     finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
-    runs: list[ProgramRun] = []
+    asker = _Asker(request=request, finder=finder, runner=runner, on_progress=on_progress)
     for kernel, target_platform in runs_on:
         chosen = [target for target in readable if _fits(target, target_platform)]
-        if not chosen:
-            continue
-        probe = finder.find(target_platform)
-        if kernel == HOST:
-            output = _ask_host(probe, chosen, request, runner)
-        else:
-            on_progress(f"boot {kernel} {target_platform.arch}, {len(chosen)} objects")
-            output = _ask_guest(probe, chosen, request, kernel, target_platform.arch, on_progress)
-        runs += _name_runs(output, chosen, kernel, target_platform.arch)
-    facts = tuple(check.facts for check in checks if check.facts)
+        if chosen:
+            asker.ask(kernel, target_platform, chosen)
+    if asker.silent and not asker.runs:
+        raise asker.silent[0][1]
     findings = [finding for check in checks for finding in check.findings]
-    findings += [_as_finding(run) for run in runs if not run.loads]
-    return CheckReport(objects=facts, findings=tuple(findings), runs=tuple(runs))
+    findings += [_as_finding(run) for run in asker.runs if not run.loads]
+    findings += [RULES["BT102"].finding(name, error.message) for name, error in asker.silent]
+    return CheckReport(
+        objects=tuple(check.facts for check in checks if check.facts),
+        findings=tuple(findings),
+        runs=tuple(asker.runs),
+    )
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
@@ -110,16 +109,26 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     return check_object(name, str(target.path), target.data, now=request.now, releases=releases[:1])
 
 
-def _plan(request: CheckRequest) -> Iterator[tuple[str, Platform]]:
-    """Yield each kernel with each architecture that it is asked for; the host has but its own."""
-    own = host_platform(platform.machine())
+def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
+    """Yield each kernel with each architecture that has it; the host has but its own."""
     for kernel in dict.fromkeys(request.kernels):
-        if kernel != HOST:
-            yield from ((kernel, find_platform(arch)) for arch in request.arches)
-        elif own is None:
-            raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
-        else:
-            yield kernel, own
+        if kernel == HOST:
+            yield kernel, _own_platform()
+            continue
+        there = [arch for arch in request.arches if kernel not in SUITES or has_kernel(kernel, arch)]
+        for arch in request.arches:
+            # None at all is an error, which finding the kernel explains.
+            if arch in there or not there:
+                yield kernel, find_platform(arch)
+            else:
+                on_progress(f"leave out {kernel} {arch}: Debian has no such kernel")
+
+
+def _own_platform() -> Platform:
+    own = host_platform(platform.machine())
+    if own is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return own
 
 
 def _fits(target: CheckTarget, wanted: Platform) -> bool:
@@ -128,44 +137,60 @@ def _fits(target: CheckTarget, wanted: Platform) -> bool:
     return parse_object(target.data).is_little_endian == wanted.little_endian
 
 
-def _ask_host(
-    probe: Path, targets: Sequence[CheckTarget], request: CheckRequest, runner: Runner
-) -> ProbeOutput:
-    if not _may_load():
-        raise ToolFailedError(
-            "this user may not load eBPF programs: CAP_BPF is missing",
-            hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
-        )
-    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        for number, target in enumerate(targets):
-            write_atomic(Path(work, f"{number}.bpf.o"), target.data)
-        argv = [str(probe), *(str(Path(work, f"{number}.bpf.o")) for number in range(len(targets)))]
-        done = runner.run(argv, timeout_seconds=request.timeout_seconds)
-    return read_probe(done.stdout.decode())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asker:
+    """Asks one kernel after the other; *runs* grow, and *silent* has those that did not answer."""
 
+    request: CheckRequest
+    finder: ProbeFinder
+    runner: Runner
+    on_progress: Callable[[str], None]
+    runs: list[ProgramRun] = field(default_factory=list)
+    silent: list[tuple[str, BuildtoolError]] = field(default_factory=list)
 
-def _ask_guest(
-    probe: Path,
-    targets: Sequence[CheckTarget],
-    request: CheckRequest,
-    kernel: str,
-    arch: str,
-    on_progress: Callable[[str], None],
-) -> ProbeOutput:
-    paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(targets))]
-    files: dict[str, Path | bytes] = {_GUEST_PROBE: probe}
-    files |= {path: target.data for path, target in zip(paths, targets, strict=True)}
-    found = find_kernel(kernel, arch, request.cache, on_progress)
-    result = run_vm(
-        VmRequest(
-            kernel=found,
-            argv=[_GUEST_PROBE, *paths],
-            files=files,
-            modules=request.modules,
-            timeout_seconds=request.timeout_seconds,
+    def ask(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> None:
+        """Ask *kernel* about *targets*. A machine that fails does not cost what the others said: minutes."""
+        if kernel == HOST:
+            output = self._ask_host(self.finder.find(wanted), targets)
+        else:
+            found = find_kernel(kernel, wanted.arch, self.request.cache, self.on_progress)
+            probe = self.finder.find(wanted)
+            self.on_progress(f"boot {kernel} {wanted.arch}, {len(targets)} objects")
+            try:
+                output = self._ask_guest(probe, targets, found)
+            except (VmError, ToolFailedError) as error:
+                self.silent.append((f"{kernel} {wanted.arch}", error))
+                return
+        self.runs.extend(_name_runs(output, targets, kernel, wanted.arch))
+
+    def _ask_host(self, probe: Path, targets: Sequence[CheckTarget]) -> ProbeOutput:
+        if not _may_load():
+            raise ToolFailedError(
+                "this user may not load eBPF programs: CAP_BPF is missing",
+                hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
+            )
+        with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+            paths = [Path(work, f"{number}.bpf.o") for number in range(len(targets))]
+            for path, target in zip(paths, targets, strict=True):
+                write_atomic(path, target.data)
+            argv = [str(probe), *map(str, paths)]
+            done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
+        return read_probe(done.stdout.decode())
+
+    def _ask_guest(self, probe: Path, targets: Sequence[CheckTarget], kernel: Kernel) -> ProbeOutput:
+        paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(targets))]
+        files: dict[str, Path | bytes] = {_GUEST_PROBE: probe}
+        files |= {path: target.data for path, target in zip(paths, targets, strict=True)}
+        result = run_vm(
+            VmRequest(
+                kernel=kernel,
+                argv=[_GUEST_PROBE, *paths],
+                files=files,
+                modules=self.request.modules,
+                timeout_seconds=self.request.timeout_seconds,
+            )
         )
-    )
-    return read_probe(result.output)
+        return read_probe(result.output)
 
 
 def _may_load() -> bool:

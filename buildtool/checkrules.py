@@ -65,5 +65,6 @@ _TABLE = (
     ("BT050", _E, "newer than the kernel", "ask for a newer kernel, or leave it out there with an #ifdef"),
     ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
+    ("BT102", _E, "kernel did not answer", "give it more time with --timeout, or leave it out"),
 )
 RULES = {row[0]: Rule(number=row[0], level=row[1], title=row[2], hint=row[3]) for row in _TABLE}

@@ -56,12 +56,17 @@ def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(report: CheckReport) -> str:
-    """Return the table of programs and kernels as Markdown, with the release of each kernel."""
+    """Return the table as Markdown, the longer side down, with the release of each kernel."""
     releases = {(run.kernel, run.arch): run.release for run in report.runs}
-    header, rows = matrix(report.runs)
-    head = ["program", *(f"{arch} {_short(release)}" for (_, arch), release in releases.items())]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(header) - 2)]
-    lines += [f"| `{name}` `{program}` | {' | '.join(cells)} |" for name, program, *cells in rows]
+    _, rows = matrix(report.runs)
+    names = [f"`{program}`" for _, program, *_ in rows]
+    kernels = [f"{arch} {_short(release)}" for (_, arch), release in releases.items()]
+    cells = [list(row[2:]) for row in rows]
+    if len(kernels) > len(names):
+        names, kernels = kernels, names
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    lines = [f"| | {' | '.join(kernels)} |", "|---|" + "---:|" * len(kernels)]
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in zip(names, cells, strict=True)]
     return "\n".join(lines)
 
 

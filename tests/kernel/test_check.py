@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from checklab import SOURCE, build_probes, compile_object
+from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from signing_samples import RELEASE
 from signing_samples import test_key as alice
 
@@ -139,9 +140,11 @@ def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path:
 
 
 def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp_path: Path) -> None:
-    """Every result names a rule of the list and a place; the line of C is there."""
+    """The schema's own model takes it; every result names a rule of the list, and the line of C is there."""
     run(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")
-    document = json.loads((tmp_path / "check.sarif").read_text())
+    text = (tmp_path / "check.sarif").read_text()
+    assert Sarif.model_validate_json(text)
+    document = json.loads(text)
     only = document["runs"][0]
     rules = only["tool"]["driver"]["rules"]
     for result in only["results"]:

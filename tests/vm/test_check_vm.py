@@ -139,3 +139,18 @@ def test_without_qemu_it_says_what_to_install(
     done = run(probes, cache, objects[1], "--kernel", image, "--arch", "amd64", PATH=str(tmp_path))
     assert "qemu-system-x86_64: not found" in done.stderr
     assert "apt-get install --no-install-recommends qemu-system-x86" in done.stderr
+
+
+def test_a_kernel_that_does_not_boot_costs_only_its_column(
+    probes: Path, objects: list[Path], cache: Path, tmp_path: Path
+) -> None:
+    """The other kernel's verdicts are there, the check fails; when none answers, that is the error."""
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"\0" * 4096)
+    arguments = objects[0], "--arch", "amd64", "--timeout", "60"
+    report = json.loads(run(probes, cache, *arguments, "--kernel", f"{junk},6.1", "--json").stdout)
+    assert {r["kernel"] for r in report["runs"]} == {"6.1"}
+    silent = [f for f in report["findings"] if f["rule"] == "BT102"]
+    assert [f["object"] for f in silent] == [f"{junk} amd64"]
+    done = run(probes, cache, *arguments, "--kernel", junk)
+    assert "buildtool: error: virtual machine (amd64" in done.stderr

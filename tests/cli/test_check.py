@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool check` without a kernel: which objects it takes, what it prints, and what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import CliRunner, Result
+from signing_samples import sign, unsigned
+
+from buildtool.checkmodel import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
+from buildtool.checkreports import junit_report, sarif_report
+from buildtool.cli import checkview
+from buildtool.cli.main import cli
+from buildtool.errors import BuildtoolError, FileAccessError, UsageError
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a directory with an object for amd64 in build/, and make it the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build/amd64").mkdir(parents=True)
+    (tmp_path / "build/amd64/x.bpf.o").write_bytes(unsigned())
+    return tmp_path
+
+
+def check(*arguments: str) -> Result:
+    """Run `buildtool check` and let what is no exit code go on."""
+    return CliRunner().invoke(cli, ["check", *arguments], standalone_mode=False, catch_exceptions=False)
+
+
+def fail(*arguments: str) -> BuildtoolError:
+    """Run `buildtool check` and return its error."""
+    with pytest.raises(BuildtoolError) as caught:
+        check(*arguments)
+    return caught.value
+
+
+def test_the_built_objects_are_checked(project: Path) -> None:
+    """Without a name: build/ARCH of the architecture asked for; facts go to stdout, the summary to stderr."""
+    result = check("--arch", "amd64")
+    assert result.return_value == 0
+    assert result.stdout.startswith("amd64/x.bpf.o: ")
+    assert result.stderr.startswith("buildtool: 1 object")
+    assert result.stderr.endswith(": passed\n")
+
+
+def test_directories_by_architecture(project: Path) -> None:
+    """A directory with one for each architecture has them all; --arch takes some of them."""
+    (project / "build/arm64").mkdir()
+    (project / "build/arm64/x.bpf.o").write_bytes(unsigned())
+    names = [fact["name"] for fact in json.loads(check("build", "--json").stdout)["objects"]]
+    assert names == ["amd64/x.bpf.o", "arm64/x.bpf.o"]
+    one = json.loads(check("build", "--json", "--arch", "arm64").stdout)["objects"]
+    assert [fact["name"] for fact in one] == ["arm64/x.bpf.o"]
+
+
+def test_signed_objects_say_what_they_are_for(project: Path) -> None:
+    """The statement's platform decides; asking for another is a mistake that is told."""
+    (project / "signed.bpf.o").write_bytes(sign(arch="arm64"))
+    facts = json.loads(check("signed.bpf.o", "--json").stdout)["objects"][0]
+    assert (facts["name"], facts["platform"]) == ("arm64/signed.bpf.o", "linux/arm64")
+    error = fail("signed.bpf.o", "--arch", "amd64")
+    assert isinstance(error, UsageError)
+    assert error.message == "signed.bpf.o: for arm64, which --arch does not name"
+
+
+def test_one_bad_object_hides_no_other(project: Path) -> None:
+    """What is no object is a finding beside the facts of the others; the check fails."""
+    (project / "build/amd64/bad.bpf.o").write_bytes(b"not ELF")
+    result = check("build/amd64")
+    assert result.return_value == 1
+    assert "error BT001 amd64/bad.bpf.o: not an ELF file" in result.stdout
+    assert "amd64/x.bpf.o: " in result.stdout
+    assert "hint: " in result.stdout
+
+
+def test_names_cannot_drive_a_terminal(project: Path) -> None:
+    """A name with an escape sequence is printed without it."""
+    (project / "\x1b[31mred.bpf.o").write_bytes(b"")
+    assert "\x1b" not in check("\x1b[31mred.bpf.o").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("none.bpf.o",), FileAccessError, "none.bpf.o: cannot read: no such file or directory"),
+        (("empty",), UsageError, "empty: no objects"),
+        (("fifo.bpf.o",), FileAccessError, "fifo.bpf.o: not a regular file"),
+        (("--arch", "s390x"), FileAccessError, "build/s390x: no such directory"),
+        (("--arch", "vax"), UsageError, "unknown architecture 'vax'"),
+        (("--arch", "amd64", "--sarif", "no/such/x"), FileAccessError, "no/such"),
+    ],
+    ids=["file", "empty", "fifo", "not-built", "arch", "output"],
+)
+def test_what_cannot_be_checked(
+    project: Path, arguments: tuple[str, ...], kind: type[BuildtoolError], message: str
+) -> None:
+    """One line each; an object that was not built says what builds it."""
+    (project / "empty").mkdir()
+    os.mkfifo(project / "fifo.bpf.o")
+    error = fail(*arguments)
+    assert type(error) is kind
+    assert message in error.message
+    if arguments == ("--arch", "s390x"):
+        assert error.hint == "buildtool compile --arch s390x makes it"
+
+
+def test_an_oldest_release_that_is_none(project: Path) -> None:
+    """It is a mistake on the command line."""
+    result = CliRunner().invoke(cli, ["check", "--oldest", "new"])
+    assert result.exit_code == 2
+    assert "is not a release of Linux" in result.stderr
+
+
+def test_markdown_puts_the_longer_side_down() -> None:
+    """Two programs on one kernel are two rows; one program on two kernels is two rows as well."""
+    two = CheckReport(objects=(), findings=(), runs=(dry_run("a", "6.1"), dry_run("b", "6.1")))
+    assert checkview.markdown(two).splitlines() == [
+        "| | amd64 6.1.0 |",
+        "|---|---:|",
+        "| `a` | 7 |",
+        "| `b` | 7 |",
+    ]
+    one = CheckReport(objects=(), findings=(), runs=(dry_run("a", "6.1"), dry_run("a", "6.12")))
+    assert checkview.markdown(one).splitlines() == [
+        "| | `a` |",
+        "|---|---:|",
+        "| amd64 6.1.0 | 7 |",
+        "| amd64 6.12.0 | 7 |",
+    ]
+
+
+def test_reports_carry_what_kernels_write() -> None:
+    """Control characters and markup of a log neither break JUnit XML nor SARIF."""
+    source = SourceLine(text='a < "b" && c;', file="/abs/x y.c", line=3)
+    verdict = Verdict(outcome=Outcome.REFUSED, reason="<&\x01\ud800>", source=source, log="\x1b[0m]]>\0")
+    run = dry_run("p<rogram", "6.1", verdict)
+    finding = Finding(
+        rule="BT100",
+        level=Level.ERROR,
+        object="x",
+        program="p",
+        message="<&\x01>",
+        hint="h",
+        source=source,
+    )
+    report = CheckReport(objects=(), findings=(finding,), runs=(run,))
+    failure = ET.fromstring(junit_report(report)).find("testsuite/testcase/failure")  # noqa: S314 - ours
+    assert failure is not None
+    assert failure.attrib["message"] == "<&\ufffd\ufffd>"
+    result = json.loads(sarif_report(report))["runs"][0]["results"][0]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "file:///abs/x%20y.c"
+    assert place["region"]["startLine"] == 3
+
+
+def dry_run(program: str, kernel: str, verdict: Verdict | None = None) -> ProgramRun:
+    """Make a run of *program* on *kernel*, which takes it unless told."""
+    return ProgramRun(
+        object="x.bpf.o",
+        program=program,
+        section="xdp",
+        kernel=kernel,
+        release=f"{kernel}.0-1-cloud-amd64",
+        arch="amd64",
+        duration_us=1,
+        verdict=verdict or Verdict(outcome=Outcome.LOADS, instructions=7),
+    )
