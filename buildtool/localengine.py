@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from buildtool.baselayer import EPOCH
 from buildtool.cache import Cache
 from buildtool.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.config import Config
@@ -104,7 +105,8 @@ def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
                 path=entry.path, kind=entry.kind, mode=found.mode, uid=found.uid, gid=found.gid, mtime=time
             )
         )
-    return [*entries, new[-1]]
+    # COPY keeps a file's time; in the builder image tini has that of its recipe.
+    return [*entries, replace(new[-1], mtime=min(EPOCH, epoch))]
 
 
 def _add_file(path: str, data: bytes, epoch: int, mode: int = 0o644) -> list[TarEntry]:

@@ -141,7 +141,7 @@ def test_json_says_what_was_made(project: Path, capsys: pytest.CaptureFixture[st
     assert run(["compile", "--arch=amd64", "--json", "--flag=-DEXTRA=1"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["platform"] == "linux/amd64"
-    assert entry["toolchain"]["compiler"] == find_toolchain().version
+    assert entry["toolchain"]["compiler"] == find_toolchain().name
     assert entry["toolchain"]["flags"][-1] == "-DEXTRA=1"
     assert not [flag for flag in entry["toolchain"]["flags"] if "/" in flag]
 
