@@ -7,7 +7,7 @@ TESTS ?=
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz lint loaders setup clean
+.PHONY: matrix help demo test bench fuzz lint loaders setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -31,6 +31,10 @@ fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of four targe
 loaders: ## the static programs that images hold, for every architecture (wheels carry them)
 	@tools/setup --no-engine
 	@$(PYTHON) tools/loaders
+
+matrix: ## make the README's table of what loads where, in virtual machines
+	@tools/setup --no-engine
+	@$(PYTHON) tools/matrix
 
 lint: ## formatting, types, layering, workflows
 	@tools/setup --no-engine

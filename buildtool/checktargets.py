@@ -64,16 +64,21 @@ def _read_built(directory: Path, arch: str) -> Iterator[CheckTarget]:
 
 def _read(path: Path, wanted: set[str]) -> Iterator[CheckTarget]:
     if not path.is_dir():
-        yield _read_file(path, "")
+        yield _read_file(path, _arch_of(path.parent))
         return
     divided = [name for name in PLATFORMS if any((path / name).glob(f"*{OBJECT_SUFFIX}"))]
     if not divided:
-        # build/arm64 says what its objects are for; so does the signature, where there is one.
-        yield from _read_directory(path, path.resolve().name if path.resolve().name in PLATFORMS else "")
+        yield from _read_directory(path, _arch_of(path))
         return
     for name in divided:
         if not wanted or name in wanted:
             yield from _read_directory(path / name, name)
+
+
+def _arch_of(directory: Path) -> str:
+    """Return what the objects of a directory like build/arm64 are for."""
+    name = directory.resolve().name
+    return name if name in PLATFORMS else ""
 
 
 def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
@@ -90,7 +95,7 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
 def _read_file(path: Path, arch: str) -> CheckTarget:
     # One byte more than the limit is enough to find it too large.
     data = read_bounded(path, MAX_OBJECT_BYTES)
-    return CheckTarget(path=path, name=path.name, data=data, arch=arch or _signed_arch(data))
+    return CheckTarget(path=path, name=path.name, data=data, arch=_signed_arch(data) or arch)
 
 
 def _signed_arch(data: bytes) -> str:

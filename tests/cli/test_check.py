@@ -59,6 +59,13 @@ def test_directories_by_architecture(project: Path) -> None:
     assert [fact["name"] for fact in one] == ["arm64/x.bpf.o"]
 
 
+def test_a_file_in_such_a_directory(project: Path) -> None:
+    """build/amd64/x.bpf.o is for amd64, unless a signature says otherwise."""
+    assert check("build/amd64/x.bpf.o").stdout.startswith("amd64/x.bpf.o: ")
+    (project / "build/amd64/x.bpf.o").write_bytes(sign(arch="arm64"))
+    assert check("build/amd64/x.bpf.o").stdout.startswith("arm64/x.bpf.o: ")
+
+
 def test_signed_objects_say_what_they_are_for(project: Path) -> None:
     """The statement's platform decides; asking for another is a mistake that is told."""
     (project / "signed.bpf.o").write_bytes(sign(arch="arm64"))
