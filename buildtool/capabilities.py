@@ -10,7 +10,7 @@ loads a program of each kind with these, and shows that fewer are too few.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from buildtool.bpfnames import program_type
 from buildtool.errors import UsageError
@@ -46,6 +46,7 @@ _PERFMON_HELPERS = (
 )
 _SYS_ADMIN_HELPERS = "probe_write_user"
 
+CAPABILITY_LABEL = "buildtool.capabilities"
 FILE_ATTRIBUTE = "security.capability"
 _REVISION_2 = 0x02000000
 
@@ -81,6 +82,12 @@ def check_capability(text: str) -> str:
     if name not in CAPABILITY_NUMBERS:
         raise UsageError(f"{text!a} is not a capability", hint="for example BPF or NET_ADMIN")
     return name
+
+
+def label_capabilities(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the capabilities that an image's *labels* name; none when they name something else."""
+    names = labels.get(CAPABILITY_LABEL, "").split(",")
+    return tuple(sorted(names)) if set(names) <= CAPABILITY_NUMBERS.keys() else ()
 
 
 def run_options(capabilities: Iterable[str]) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
 from buildtool.errors import BuildtoolError, FileAccessError, ToolFailedError, ToolMissingError, UsageError
 from buildtool.fsio import make_directory, read_bounded, write_atomic
+from buildtool.loaderoptions import loader_options
 from buildtool.model import KeyId
 from buildtool.platforms import Platform, host_platform
 from buildtool.process import SECRET_VARIABLES, Runner
@@ -39,6 +40,7 @@ class LoadRequest:
     verify_only: bool = False
     human: bool = False
     workload: tuple[str, ...] = ()
+    options: LoaderConfig = field(default_factory=LoaderConfig)
 
 
 def load_on_host(
@@ -62,11 +64,16 @@ def load_on_host(
 
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """Return the arguments that *loader* is started with."""
+    options = request.options
+    if not request.workload:  # the configuration's own is in the image, and so is what these are about
+        options = replace(options, seccomp=False, map_fds=True)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]
     if request.verify_only:
         argv.append("--verify-only")
+    else:
+        argv += loader_options(options, has_workload=bool(request.workload))
     if request.human:
         argv += ["--log", "human"]
     return [*argv, "--", *request.workload] if request.workload else argv

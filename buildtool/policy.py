@@ -69,6 +69,7 @@ def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
         "deniedHelpers": _in_order(trust.denied_helpers),
         "deniedKfuncs": _in_order(trust.denied_kfuncs),
         "maxObjectBytes": trust.max_object_bytes,
+        "allowRollback": trust.allow_rollback or None,
         "clock": None if trust.clock == "required" else trust.clock,
         "earliest": None if trust.earliest is None else format_time(trust.earliest),
     }

@@ -62,6 +62,7 @@ _POLICY_OPTIONAL = {
     "deniedHelpers": is_integer_set,
     "deniedKfuncs": is_string_set,
     "maxObjectBytes": lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+    "allowRollback": is_boolean,
     "clock": lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK),
     "earliest": is_time,
 }
@@ -99,6 +100,7 @@ class TrustStore:
     denied_helpers: frozenset[int] | None = None
     denied_kfuncs: frozenset[str] | None = None
     max_object_bytes: int = MAX_OBJECT_BYTES
+    allow_rollback: bool = False
     needs_clock: bool = True
     earliest: int = 0
 
@@ -183,6 +185,7 @@ def read_policy(data: bytes) -> TrustStore:
         denied_helpers=_optional_set(value, "deniedHelpers"),
         denied_kfuncs=_optional_set(value, "deniedKfuncs"),
         max_object_bytes=value.get("maxObjectBytes", MAX_OBJECT_BYTES),
+        allow_rollback=value.get("allowRollback", False),
         needs_clock=value.get("clock") != CLOCK_UNSET_OK,
         earliest=parse_time(value["earliest"]) if "earliest" in value else 0,
     )

@@ -71,6 +71,8 @@ def _check_rules(trust: TrustStore) -> Iterator[Finding]:
     for point in trust.attach_points or ():
         if point.startswith("?") or point == ".text":
             yield Finding(message=f"attachPoints: {point!a} matches no section")
+    if trust.allow_rollback:
+        yield Finding(message="allowRollback: older releases start again; only minimumVersion refuses them")
     if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
         yield Finding(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
 

@@ -290,7 +290,7 @@ def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> 
     minimum = trust.minimum_versions.get(statement.name, 0)
     if statement.version < minimum:
         raise RefusedError(Reason.ROLLED_BACK, f"version {statement.version} is older than {minimum}")
-    if statement.version < remembered:
+    if statement.version < remembered and not trust.allow_rollback:
         text = f"version {statement.version} is older than {remembered}, which was accepted before"
         raise RefusedError(Reason.ROLLED_BACK, text)
 

@@ -38,6 +38,7 @@ static const struct json_member policy_members[] = {
 	{ "deniedHelpers", JSON_KIND_INTEGER_SET, true },
 	{ "deniedKfuncs", JSON_KIND_STRING_SET, true },
 	{ "maxObjectBytes", JSON_KIND_INTEGER, true },
+	{ "allowRollback", JSON_KIND_BOOLEAN, true },
 	{ "clock", JSON_KIND_STRING, true },
 	{ "earliest", JSON_KIND_TIME, true },
 };
@@ -213,6 +214,7 @@ static int read_clock(struct trust *t, struct fault *fault)
 
 	if (earliest)
 		json__time(json_string_value(earliest), &t->earliest);
+	t->allow_rollback = json_is_true(json_object_get(t->policy, "allowRollback"));
 	t->clock_unset_ok = clock && !strcmp(clock, "unset-ok");
 	if (clock && !t->clock_unset_ok && strcmp(clock, "required"))
 		return fault__set(fault, -EINVAL, "clock: neither required nor unset-ok");

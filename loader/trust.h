@@ -25,6 +25,7 @@ struct trust {
 	size_t max_object_bytes;
 	int64_t earliest; /* it is this time or later */
 	bool clock_unset_ok;
+	bool allow_rollback; /* below what the state remembers, not below minimumVersion */
 	uint8_t digest[DIGEST_SIZE];
 	struct json_t *policy; /* NULL when the store is keys alone */
 };

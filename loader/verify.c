@@ -181,7 +181,8 @@ static int check_version(const struct verify_context *c, struct verdict *v)
 
 	if (st->version < trust__minimum_version(c->trust, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than the minimum version");
-	if (c->state && st->version < state__version(c->state, st->project, st->name))
+	if (c->state && !c->trust->allow_rollback &&
+	    st->version < state__version(c->state, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what was accepted before");
 	if (c->pinned && st->version < state__version(c->pinned, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what is pinned");

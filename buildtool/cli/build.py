@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import click
 
 from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
-from buildtool.cli.output import print_json
 from buildtool.configkeys import ENGINES
 from buildtool.validate import parse_signer
 
@@ -39,6 +37,7 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     """Compile, sign and pack the programs of this project into a container image."""
     from buildtool import pipeline
     from buildtool.ci_outputs import write_ci_outputs
+    from buildtool.cli.buildview import show_image
     from buildtool.process import Runner
 
     # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
@@ -51,10 +50,4 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     options = pipeline.BuildOptions(platforms=pipeline.choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     write_ci_outputs(image, os.environ)
-    if as_json:
-        names = {"key_id": "keyId"}
-        print_json({names.get(name, name): value for name, value in asdict(image).items()})
-        return
-    click.echo(f"image   {image.file or image.reference or given['output']}")
-    click.echo(f"digest  {image.digest}")
-    click.echo(f"key id  {image.key_id}")
+    show_image(image, config, output=given["output"], as_json=as_json)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from buildtool import inspection
 from buildtool.cli import inspectview
+from buildtool.cli.capabilityview import show_capabilities
 from buildtool.cli.options import json_option
 from buildtool.cli.output import print_json, say
 from buildtool.dsse import envelope_json
@@ -25,11 +27,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
 @click.option("--subject-file", type=_PATH, help="Write the file whose SHA-256 the statement names.")
 @click.option("--trust", multiple=True, type=_PATH, help="Also verify with these keys or this policy.")
+@click.option("--capabilities", is_flag=True, help="Print what its programs need, and how to run it so.")
 @json_option
-def command(
-    *, target: str, envelope: bool, subject_file: Path | None, trust: tuple[Path, ...], as_json: bool
-) -> None:
+def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> None:
     """Show what an OBJECT file, or an IMAGE of the engine, carries."""
+    if capabilities:
+        return show_capabilities(target, as_json=as_json)
+    envelope, subject_file, trust = given["envelope"], given["subject_file"], given["trust"]
     view = inspectview.View(trust=load_trust(trust) if trust else None, now=int(time.time()))
     if not envelope and subject_file is None and not inspection.is_file_name(target):
         image = inspection.inspect_image(target)

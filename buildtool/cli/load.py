@@ -40,6 +40,7 @@ def command(
 
     Without OBJECT or DIR: build/ARCH of this machine. The loader takes this
     process over: it writes its decisions to stderr, and its exit code is ours.
+    [loader] of buildtool.toml says its other options.
     """
     config = read_config(config_path)
     request = LoadRequest(
@@ -49,5 +50,6 @@ def command(
         verify_only=verify_only,
         human=sys.stderr.isatty(),
         workload=workload,
+        options=config.loader,
     )
     load_on_host(config, request, environ=os.environ, runner=Runner())

@@ -63,7 +63,8 @@ def ascii_text(text: str) -> str:
 
 
 def _summary(trust: TrustStore) -> str:
-    return f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign"
+    rollback = ", older versions are allowed" if trust.allow_rollback else ""
+    return f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign{rollback}"
 
 
 def _key_to_json(key: TrustedKey, now: int) -> dict[str, Any]:

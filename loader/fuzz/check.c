@@ -79,9 +79,9 @@ static void answer_store(const uint8_t *data, size_t size, bool is_key)
 		return;
 	}
 	print_hex(t.digest, sizeof(t.digest));
-	printf(" %zu %zu %s %" PRId64 " %s", t.threshold, t.max_object_bytes,
+	printf(" %zu %zu %s %" PRId64 " %s%s", t.threshold, t.max_object_bytes,
 	       trust__project(&t) ? trust__project(&t) : "*", t.earliest,
-	       t.clock_unset_ok ? "unset-ok" : "required");
+	       t.clock_unset_ok ? "unset-ok" : "required", t.allow_rollback ? " rollback" : "");
 	for (size_t i = 0; i < t.key_count; i++) {
 		const struct trust_key *key = &t.keys[i];
 

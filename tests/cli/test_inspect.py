@@ -45,6 +45,21 @@ def test_trust_gives_a_verdict(capsys: Capture) -> None:
     assert "refused     unknown-key: " in capsys.readouterr().out
 
 
+def test_capabilities(capsys: Capture) -> None:
+    """A line for each program, then what goes to docker run; --json has the same."""
+    assert run(["inspect", "unsigned.bpf.o", "--capabilities"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("--cap-drop ALL --cap-add BPF")
+    assert run(["inspect", "unsigned.bpf.o", "--capabilities", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert " ".join(value["runOptions"]) == lines[-1]
+    assert len(value["programs"]) == len(lines) - 1
+    assert value["capabilities"][0] == "BPF"
+    Path("text.bpf.o").write_text("text")
+    assert run(["inspect", "text.bpf.o", "--capabilities"]) == 1
+    assert capsys.readouterr().err.startswith("buildtool: error: text.bpf.o: not an ELF file\n")
+
+
 def test_json(capsys: Capture) -> None:
     """The statement as it was signed, the envelope and the contents."""
     assert run(["inspect", "x.bpf.o", "--json", "--trust", "alice.pub"]) == 0

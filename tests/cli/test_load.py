@@ -57,6 +57,18 @@ def test_the_command_line_goes_over_the_configuration(project: Path) -> None:
     ]
 
 
+def test_the_options_of_the_configuration_are_passed(project: Path) -> None:
+    """[loader] says them; what is for a workload goes only with one."""
+    with (project / "buildtool.toml").open("a") as file:
+        file.write('[loader]\nshare = "/run/share"\nwait-interface = 5\nreload = true\nmap-fds = false\n')
+    done = _load("x.bpf.o", "--attach=q=none")
+    options = ["--share", "/run/share", "--wait-interface", "5", "--reload"]
+    assert done.stdout.split()[6:] == options
+    done = _load("x.bpf.o", "--attach=q=none", "--", "agent")
+    assert done.stdout.split()[6:] == [*options, "--no-map-fds", "--", "agent"]
+    assert "--share" not in _load("x.bpf.o", "--verify-only").stdout
+
+
 def test_verifying_attaches_nothing(project: Path) -> None:
     """The configuration's attachments are not for it."""
     assert project.is_dir()

@@ -133,7 +133,9 @@ def test_objects_decide() -> None:
         assert caught.value.hint == 'in buildtool.toml: image.capabilities = ["BPF", "NET_ADMIN"]'
 
 
-def test_a_file_system_without_attributes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_attributes_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A builder that cannot set the attribute leaves no half-made loader."""
     (tmp_path / "loader").write_bytes(b"x")
     copy_loader(tmp_path / "loader", tmp_path / "plain", ())

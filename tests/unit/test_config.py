@@ -78,6 +78,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         healthcheck = ["/usr/bin/agent", "ping"]
         [image.labels]
         "org.example.line" = "3 (north)"
+        [loader]
+        pin-root = "/sys/fs/bpf/agent"
+        health-command = "/usr/bin/agent ping"
+        health-wait = 3
+        reload = true
         [images]
         builder = "local/builder:1"
         base = "local/base"
@@ -98,6 +103,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.image.user == "0:0"
     assert config.image.labels == {"org.example.line": "3 (north)"}
     assert config.images.base == "local/base"
+    assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)
+    assert (config.loader.reload, config.loader.map_fds) == (True, True)
 
 
 def test_environment_goes_over_the_file(tmp_path: Path) -> None:
@@ -148,6 +155,14 @@ def test_environment_variables_are_distinct_and_documented() -> None:
         ("[project]\nversion = true", "buildtool.toml:2: project.version: must be an integer"),
         ("[project]\nversion = '1'", "buildtool.toml:2: project.version: must be an integer"),
         ("project = 1", "buildtool.toml:1: project must be a table"),
+        ("[loader]\nshare = 'here'", "buildtool.toml:2: loader.share: 'here' is not an absolute path"),
+        ("[loader]\nstate = '/a/../b'", "buildtool.toml:2: loader.state: '/a/../b' is not an absolute path"),
+        ("[loader]\nreload = 'yes'", "buildtool.toml:2: loader.reload: must be true or false"),
+        (
+            "[loader]\nhealth-wait = 86401",
+            "buildtool.toml:2: loader.health-wait: must be an integer from 0 to",
+        ),
+        ("[loader]\nhealth-command = 'sh -c x'", "buildtool.toml:2: loader.health-command: 'sh' is not"),
         ("[[image]]\n", "buildtool.toml:1: image must be a table"),
         ("[compile]\nsources = 'a'", "buildtool.toml:2: compile.sources: must be a list of strings"),
         ("[compile]\nsources = [1]", "buildtool.toml:2: compile.sources: must be a list of strings"),

@@ -28,6 +28,7 @@ attach-points = ["xdp", "tc/*"]
 denied-helpers = ["bpf_probe_write_user", 4]
 denied-kfuncs = ["bpf_b", "bpf_a"]
 max-object-bytes = 65536
+allow-rollback = true
 clock = "unset-ok"
 earliest = 2026-01-01T00:00:00Z
 minimum-versions = { "x.bpf.o" = 2 }
@@ -89,6 +90,7 @@ def test_every_rule(tmp_path: Path, signer: SigningKey) -> None:
         "deniedHelpers": [4, 36],
         "deniedKfuncs": ["bpf_a", "bpf_b"],
         "maxObjectBytes": 65536,
+        "allowRollback": True,
         "clock": "unset-ok",
         "earliest": "2026-01-01T00:00:00Z",
     }

@@ -108,6 +108,29 @@ def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
     assert "# syntax" not in text
 
 
+def test_loader_options_are_in_the_entrypoint() -> None:
+    """[loader] becomes options before the workload; what needs one is an error without."""
+    wanted = request(
+        loader__share="/share", loader__replace=True, loader__seccomp=True, image__workload=("/agent",)
+    )
+    line = next(line for line in instructions(render_dockerfile(wanted)) if line.startswith("ENTRYPOINT"))
+    assert line.endswith('"--share", "/share", "--replace", "--seccomp", "--", "/agent"]')
+    with pytest.raises(ConfigError, match=r"loader\.seccomp is for a workload"):
+        render_dockerfile(request(loader__seccomp=True))
+
+
+def test_capabilities_are_in_the_label_and_granted() -> None:
+    """A user other than root gets them by the file; configured ones may be more than is needed."""
+    text = render_dockerfile(request(capabilities=("BPF", "NET_ADMIN")))
+    assert 'LABEL buildtool.capabilities="BPF,NET_ADMIN"' in text
+    line = next(line for line in instructions(text) if '"grant"' in line)
+    assert '"--capability", "BPF", "--capability", "NET_ADMIN", "--exactly", "--output"' in line
+    root = render_dockerfile(request(image__user="root", image__capabilities=("BPF",)))
+    line = next(line for line in instructions(root) if '"grant"' in line)
+    assert "--exactly" not in line
+    assert '"--no-attribute"' in line
+
+
 def test_key_id_is_in_the_signers_command() -> None:
     """Another key is another command, so that BuildKit cannot reuse the old key's layer."""
     other = KeyId("cd" * 32)

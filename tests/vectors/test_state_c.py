@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +67,26 @@ def write_object(path: Path, version: int, *, project: str = "demo", name: str =
     path.write_bytes(sign_object(parse_object(unsigned()), name, test_key(), release, origin)[0])
 
 
-def arguments(loader: Path, place: Path, objects: str, *more: str) -> list[str | Path]:
+def arguments(loader: Path, place: Path, objects: str, trust: str = "alice.pub") -> list[str | Path]:
     """Return the command that only verifies *objects*, with the state."""
     options = ["--verify-only", "--time", NOW, "--platform", "linux/amd64"]
-    paths = ["--objects", place / objects, "--trust", place / "alice.pub", "--state", place / "state"]
-    return [loader, *options, *paths, *more]
+    paths = ["--objects", place / objects, "--trust", place / trust, "--state", place / "state"]
+    return [loader, *options, *paths]
 
 
-def run(loader: Path, place: Path, objects: str) -> tuple[int, list[dict[str, Any]]]:
+def run(
+    loader: Path, place: Path, objects: str, trust: str = "alice.pub"
+) -> tuple[int, list[dict[str, Any]]]:
     """Return exit code and decision lines."""
-    done = subprocess.run(arguments(loader, place, objects), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        arguments(loader, place, objects, trust), capture_output=True, text=True, check=False
+    )
     return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
 
 
-def python_decides(place: Path, name: str) -> str:
+def python_decides(place: Path, name: str, store: str = "alice.pub") -> str:
     """Return what Python says with the same state."""
-    trust = load_trust([place / "alice.pub"])
+    trust = load_trust([place / store])
     (verdict,) = verify_and_remember([place / name], trust, place / "state", platform=None, now=1_780_000_000)
     if verdict.verified:
         return "accepted"
@@ -100,6 +105,23 @@ def test_a_lower_version_is_rolled_back(sanitized: Path, loader_binary: Path, pl
     assert run(sanitized, place, "v3.bpf.o")[0] == 3
     text = (place / "state/versions.json").read_text()
     assert text == '{"projects":{"demo":{"x.bpf.o":4}},"stateVersion":1}'
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_policy_allows_older_versions(sanitized: Path, place: Path, *, allowed: bool) -> None:
+    """Below what is remembered, never below its own minimum; and nothing is forgotten."""
+    key = {"name": "alice", "publicKey": b64encode(test_key().public.der).decode()}
+    policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "allowRollback": allowed}
+    policy["objects"] = {"x.bpf.o": {"minimumVersion": 3}}
+    (place / "state/versions.json").write_text('{"projects":{"demo":{"x.bpf.o":4}},"stateVersion":1}')
+    (place / "policy.json").write_text(json.dumps(policy))
+    wanted = {"v2.bpf.o": "rolled-back", "v3.bpf.o": "accepted" if allowed else "rolled-back"}
+    for name, decision in wanted.items():
+        code, lines = run(sanitized, place, name, "policy.json")
+        assert lines[0].get("reason", "accepted") == decision
+        assert code == (0 if decision == "accepted" else 3)
+        assert python_decides(place, name, "policy.json") == decision
+    assert '"x.bpf.o":4' in (place / "state/versions.json").read_text()
 
 
 def test_both_write_the_same_bytes(sanitized: Path, place: Path) -> None:

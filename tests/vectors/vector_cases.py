@@ -387,6 +387,8 @@ def _policies() -> Iterator[Case]:
     yield Case(name="type-allowed", expect="accepted", recipe=xdp, trust="xdp-only")
     yield Case(name="type-denied-by-empty-list", expect="denied-by-policy", recipe=xdp, trust="no-types")
     yield Case(name="rolled-back", expect="rolled-back", recipe=Recipe(), trust="minimum-4")
+    yield Case(name="rollback-allowed", expect="rolled-back", recipe=Recipe(), trust="rollback-minimum-4")
+    yield Case(name="rollback-not-allowed", expect="accepted", recipe=Recipe(), trust="no-rollback")
     yield Case(name="too-large", expect="too-large", recipe=Recipe(), trust="small")
     yield Case(name="too-large-before-malformed", expect="too-large", data=bytes(1025), trust="small")
     yield Case(name="no-types-but-code", expect="denied-by-policy", recipe=Recipe(), trust="no-types")

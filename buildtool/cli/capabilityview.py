@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `inspect --capabilities` shows what the programs of an object or of an image take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool import inspection
+from buildtool.capabilities import find_capabilities, label_capabilities, run_options
+from buildtool.cli.output import print_json
+from buildtool.contents import ObjectContents, describe_object
+from buildtool.elfobj import parse_object
+from buildtool.errors import ObjectFormatError
+from buildtool.grant import needed_capabilities
+
+
+def show_capabilities(target: str, *, as_json: bool) -> None:
+    """
+    Print what *target*, an object or an image, takes; the last line is for `docker run`.
+
+    Raises: every BuildtoolError.
+    """
+    labels: dict[str, str] = {}
+    if inspection.is_file_name(target):
+        objects = {target: _contents(target, inspection.read_object(Path(target)))}
+    else:
+        image = inspection.inspect_image(target)
+        objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
+    programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
+    # The label has what the configuration says beyond the programs.
+    needed = label_capabilities(labels) or needed_capabilities(objects.values())
+    options = run_options(needed)
+    if as_json:
+        return print_json({"capabilities": needed, "runOptions": options, "programs": programs})
+    for row in programs:
+        # The names come from a file that nobody has vouched for.
+        names = (ascii(row[key])[1:-1] for key in ("program", "section"))
+        click.echo("  ".join([*names, " ".join(row["capabilities"])]))
+    return click.echo(" ".join(options))
+
+
+def _contents(name: str, data: bytes) -> ObjectContents:
+    try:
+        return describe_object(parse_object(data))
+    except ObjectFormatError as error:
+        raise ObjectFormatError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def _rows(name: str, contents: ObjectContents) -> list[dict[str, Any]]:
+    return [
+        {
+            "object": name,
+            "program": program.name,
+            "section": program.section,
+            "capabilities": find_capabilities([program.section]),
+        }
+        for program in contents.programs
+    ]
