@@ -23,7 +23,7 @@ static const struct json_member record_members[] = {
 	{ "file", JSON_KIND_STRING },	     { "project", JSON_KIND_PROJECT },
 	{ "version", JSON_KIND_INTEGER },    { "digest", JSON_KIND_SHA256 },
 	{ "policy", JSON_KIND_SHA256 },	     { "keyIds", JSON_KIND_STRINGS },
-	{ "variant", JSON_KIND_STRING },     { "since", JSON_KIND_INTEGER },
+	{ "variant", JSON_KIND_STRING },     { "since", JSON_KIND_TIME },
 	{ "generation", JSON_KIND_INTEGER }, { "namespace", JSON_KIND_INTEGER },
 	{ "links", JSON_KIND_OBJECT },	     { "programs", JSON_KIND_OBJECT },
 	{ "maps", JSON_KIND_OBJECT },
@@ -38,8 +38,7 @@ static json_t *hex_string(const uint8_t *data)
 	return json_string(text);
 }
 
-/* Links on interfaces belong to the network namespace that the loader ran in. */
-static int64_t network_namespace(void)
+int64_t record__own_namespace(void)
 {
 	struct stat st;
 
@@ -49,8 +48,11 @@ static int64_t network_namespace(void)
 json_t *record__make(const struct load_input *input)
 {
 	json_t *record = json_object(), *keys = json_array();
+	char since[LOG_DATE_SIZE];
 	int bad = 0;
 
+	log__format_date((int64_t)time(NULL), since);
+	strcat(since, "Z");
 	for (size_t i = 0; i < input->key_id_count; i++)
 		bad |= json_array_append_new(keys, hex_string(input->key_ids[i]));
 	bad |= json_object_set_new(record, "v", json_integer(1));
@@ -64,8 +66,8 @@ json_t *record__make(const struct load_input *input)
 	bad |= json_object_set_new(record, "policy", hex_string(input->policy));
 	bad |= json_object_set_new(record, "keyIds", keys);
 	bad |= json_object_set_new(record, "variant", json_string(""));
-	bad |= json_object_set_new(record, "since", json_integer((int64_t)time(NULL)));
-	bad |= json_object_set_new(record, "namespace", json_integer(network_namespace()));
+	bad |= json_object_set_new(record, "since", json_string(since));
+	bad |= json_object_set_new(record, "namespace", json_integer(record__own_namespace()));
 	bad |= json_object_set_new(record, "links", json_object());
 	bad |= json_object_set_new(record, "programs", json_object());
 	bad |= json_object_set_new(record, "maps", json_object());
@@ -142,15 +144,56 @@ const char *record__layout(const struct generation *g, const char *name)
 	return text ? text : "";
 }
 
-int record__note_link(struct generation *g, const char *link, const char *program, const char *target)
+static json_t *pack_point(const struct attach_point *p)
+{
+	const int64_t fields[] = { p->place, p->type,	  p->attach_type, p->ifindex,
+				   p->flags, p->priority, p->family,	  p->hook };
+	json_t *packed = json_array();
+
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		if (json_array_append_new(packed, json_integer(fields[i])))
+			break;
+	}
+	return packed;
+}
+
+int record__note_link(struct generation *g, const char *link, const char *program,
+		      const struct attach_point *point)
 {
 	json_t *item = json_object();
+	const char *shown = attach__shown(point);
 
+	/* What a rollback takes to attach without the object: the fields, the target and the section. */
 	if (json_object_set_new(item, "program", json_string(program)) ||
-	    json_object_set_new(item, "target", json_string(target)) ||
+	    json_object_set_new(item, "target", json_string(shown)) ||
+	    json_object_set_new(item, "section", json_string(point->section)) ||
+	    json_object_set_new(item, "given", json_string(point->target ? point->target : "")) ||
+	    json_object_set_new(item, "point", pack_point(point)) ||
 	    json_object_set_new(json_object_get(g->record, "links"), link, item))
 		return -ENOMEM;
 	return 0;
+}
+
+void record__read_point(const struct json_t *item, struct attach_point *p)
+{
+	const json_t *packed = json_object_get(item, "point");
+	const char *given = json_string_value(json_object_get(item, "given")), *shown;
+
+	*p = (struct attach_point){
+		.place = (enum attach_place)json_integer_value(json_array_get(packed, 0)),
+		.type = (enum bpf_prog_type)json_integer_value(json_array_get(packed, 1)),
+		.attach_type = (enum bpf_attach_type)json_integer_value(json_array_get(packed, 2)),
+		.ifindex = (int)json_integer_value(json_array_get(packed, 3)),
+		.flags = (uint32_t)json_integer_value(json_array_get(packed, 4)),
+		.priority = (int)json_integer_value(json_array_get(packed, 5)),
+		.family = (unsigned)json_integer_value(json_array_get(packed, 6)),
+		.hook = (unsigned)json_integer_value(json_array_get(packed, 7)),
+		.section = json_string_value(json_object_get(item, "section")),
+		.target = given && *given ? given : NULL,
+	};
+	shown = json_string_value(json_object_get(item, "target"));
+	if (shown && p->section && strcmp(shown, p->section) && strcmp(shown, given ? given : ""))
+		snprintf(p->shown, sizeof(p->shown), "%s", shown);
 }
 
 bool record__has_link(const struct generation *g, const char *link)

@@ -33,6 +33,9 @@ struct json_t *record__make(const struct load_input *input);
 /* The variant: what else than the object decides which programs it gives, as a hash. */
 int record__set_variant(struct generation *g, const uint8_t hash[32]);
 
+/* Links on interfaces belong to the network namespace that the loader runs in: its number. */
+int64_t record__own_namespace(void);
+
 /* Strings of the record, "" when it has none, and numbers, 0. */
 const char *record__text(const struct generation *g, const char *member);
 int64_t record__number(const struct generation *g, const char *member);
@@ -46,7 +49,11 @@ int record__note_map(struct generation *g, const char *name, const char *layout)
 const char *record__layout(const struct generation *g, const char *name);
 
 /* What is attached: names of links, with program and target for people. */
-int record__note_link(struct generation *g, const char *link, const char *program, const char *target);
+int record__note_link(struct generation *g, const char *link, const char *program,
+		      const struct attach_point *point);
+
+/* The point of one of the record's links; strings borrow from it. */
+void record__read_point(const struct json_t *item, struct attach_point *point);
 bool record__has_link(const struct generation *g, const char *link);
 
 #endif

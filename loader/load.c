@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "load.h"
 
+#include "file.h"
 #include "health.h"
 #include "log.h"
 #include "parts.h"
@@ -87,8 +88,9 @@ static int stage_unit(struct load *load, struct unit *unit, struct fault *fault)
 	for (size_t i = 0; !err && i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
 
-		if (a->unit == unit)
-			err = record__note_link(&unit->next, a->link, a->name, attach__shown(&a->point));
+		/* A rollback has them in its record. */
+		if (a->unit == unit && unit->input)
+			err = record__note_link(&unit->next, a->link, a->name, &a->point);
 	}
 	if (err)
 		return fault__set(fault, -ENOMEM, "out of memory");
@@ -149,14 +151,11 @@ static void undo(struct load *load)
 	}
 }
 
-static int bring_up(struct load *load, struct fault *fault)
+/* Either all of it, or nothing. */
+static int put_in_force(struct load *load, struct fault *fault)
 {
-	int err = open_pins(load, fault);
+	int err = stage(load, fault);
 
-	if (!err)
-		err = obtain(load, fault);
-	if (!err)
-		err = stage(load, fault);
 	if (!err)
 		err = switch__all(load, fault);
 	if (!err)
@@ -167,30 +166,49 @@ static int bring_up(struct load *load, struct fault *fault)
 		undo(load);
 	else
 		settle(load);
+	return err;
+}
+
+static struct load *begin(const struct load_options *options, struct load *old)
+{
+	struct load *load = calloc(1, sizeof(*load));
+
+	if (load) {
+		load->lock = -1;
+		load->old = old;
+		load->options = options;
+	}
+	return load;
+}
+
+/* What was borrowed for the call. */
+static void end(struct load *load)
+{
 	if (load->lock >= 0)
 		close(load->lock);
 	load->lock = -1;
-	return err;
+	load->old = NULL;
+	load->options = NULL;
+	for (size_t i = 0; i < load->count; i++)
+		load->units[i].input = NULL;
 }
 
 static int start(struct load **out, struct load *old, const struct load_input *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault)
 {
-	struct load *load = calloc(1, sizeof(*load));
+	struct load *load = begin(options, old);
 	int err;
 
 	if (!load)
 		return fault__set(fault, -ENOMEM, "out of memory");
-	load->lock = -1;
-	load->old = old;
-	load->options = options;
 	err = prepare(load, inputs, count, fault);
 	if (!err)
-		err = bring_up(load, fault);
-	load->old = NULL;
-	load->options = NULL;
-	for (size_t i = 0; i < load->count; i++)
-		load->units[i].input = NULL;
+		err = open_pins(load, fault);
+	if (!err)
+		err = obtain(load, fault);
+	if (!err)
+		err = put_in_force(load, fault);
+	end(load);
 	if (err)
 		load__stop(load);
 	else
@@ -213,6 +231,46 @@ int load__update(struct load **load, const struct load_input *inputs, size_t cou
 
 	if (!err)
 		load__stop(old);
+	return err;
+}
+
+static int prepare_rollbacks(struct load *load, struct fault *fault)
+{
+	struct file_list names;
+	int err;
+
+	load->lock = bpffs__open(load->options->pin_root, false, fault);
+	if (load->lock < 0)
+		return load->lock;
+	err = file__list(load->lock, &names);
+	if (err)
+		return fault__set(fault, err, "%.200s: %s", load->options->pin_root, strerror(-err));
+	for (size_t i = 0; !err && i < names.count; i++) {
+		bpffs__unescape(names.names[i]);
+		if (load->count < LOAD_MAX_OBJECTS)
+			err = unit__prepare_rollback(load, names.names[i], fault);
+		if (err == -ENOENT && !fault->text[0])
+			err = 0;
+	}
+	file__list_free(&names);
+	if (!err && !load->count)
+		err = fault__set(fault, -ENOENT, "%.200s: nothing to go back to", load->options->pin_root);
+	return err;
+}
+
+int load__rollback(const char *pin_root, struct fault *fault)
+{
+	const struct load_options options = { .pin_root = pin_root };
+	struct load *load = begin(&options, NULL);
+	int err;
+
+	if (!load)
+		return fault__set(fault, -ENOMEM, "out of memory");
+	err = prepare_rollbacks(load, fault);
+	if (!err)
+		err = put_in_force(load, fault);
+	end(load);
+	load__stop(load);
 	return err;
 }
 

@@ -61,6 +61,12 @@ int load__start(struct load **load, const struct load_input *inputs, size_t coun
 int load__update(struct load **load, const struct load_input *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault);
 
+/*
+ * Put all objects below a pin root back to the generation before, which then is the one before: a
+ * second rollback takes it back. Either all or none.
+ */
+int load__rollback(const char *pin_root, struct fault *fault);
+
 /* A map of a loaded object; strings and descriptor belong to the load. */
 struct load_map {
 	const char *object; /* the signed name */

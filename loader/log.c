@@ -36,6 +36,11 @@ void log__set_human(bool human)
 	human_lines = human;
 }
 
+bool log__is_human(void)
+{
+	return human_lines;
+}
+
 void log__set_observer(void (*observer)(const struct log_line *line, int64_t duration))
 {
 	observe = observer;
@@ -126,7 +131,7 @@ static void add_words(struct buffer *b, const char *name, const char *words)
 }
 
 /* RFC 3339 in UTC; strftime() and gmtime() would bring locales and time zones with them. */
-static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
+void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE])
 {
 	int64_t days = seconds / 86400, second = seconds % 86400;
 	/* Days since 1 March of year 0 in eras of 400 years; a year that ends in February. */
@@ -138,8 +143,16 @@ static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
 
 	month = month < 10 ? month + 3 : month - 9;
 	year += era * 400 + (month <= 2);
-	add(b, "{\"v\":1,\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", (int)year, (int)month,
-	    (int)of_month, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60), milliseconds);
+	snprintf(text, LOG_DATE_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, (int)month, (int)of_month,
+		 (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60));
+}
+
+static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
+{
+	char date[LOG_DATE_SIZE];
+
+	log__format_date(seconds, date);
+	add(b, "{\"v\":1,\"time\":\"%s.%03dZ\"", date, milliseconds);
 }
 
 static void format_json(struct buffer *b, const struct log_line *line, int64_t duration)

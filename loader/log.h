@@ -25,6 +25,7 @@ struct log_line {
 
 /* For people instead of JSON. */
 void log__set_human(bool human);
+bool log__is_human(void);
 
 /*
  * From now on lines may be left out when there are too many: what comes again and again must not fill
@@ -37,6 +38,11 @@ void log__set_observer(void (*observer)(const struct log_line *line, int64_t dur
 
 /* Write the line to stderr, in one system call. */
 void log__write(const struct log_line *line);
+
+#define LOG_DATE_SIZE 32
+
+/* Write YYYY-MM-DDTHH:MM:SS in UTC. */
+void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE]);
 
 /* Monotonic microseconds, never 0. */
 int64_t log__clock(void);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arch.h"
+#include "commands.h"
 #include "log.h"
 #include "run.h"
 #include "signals.h"
@@ -22,9 +23,5 @@ int main(int argc, char **argv)
 	if (options.version)
 		return printf("verify-and-load %s (%s, libbpf %s)\n", LOADER_VERSION, PLATFORM,
 			      load__library_version()) < 0;
-	if (options.command != COMMAND_RUN) {
-		fault__usage(&fault, "%s: this loader keeps nothing that outlives it", argv[1]);
-		return run__fail(&fault);
-	}
-	return run__all(&options);
+	return options.command == COMMAND_RUN ? run__all(&options) : commands__run(&options);
 }

@@ -63,6 +63,9 @@ int unit__prepare(struct unit *unit, const struct load_input *input, struct faul
 /* Load it, with the maps of before; or take over what is pinned, if that is the same code. */
 int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault);
 
+/* Add one that goes back to what is pinned as the previous one; -ENOENT without text when nothing is. */
+int unit__prepare_rollback(struct load *load, const char *object, struct fault *fault);
+
 /* Fill @next with all that is to be pinned. */
 int unit__collect(struct unit *unit, struct fault *fault);
 void unit__close(struct unit *unit);

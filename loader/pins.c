@@ -197,6 +197,45 @@ static int make_home(const struct pins *p)
 	return err;
 }
 
+/* What a first start may have left, and nothing else, is ours to remove. */
+static int check_ours(const struct pins *p, struct fault *fault)
+{
+	struct file_list names = { 0 };
+	int fd = open(p->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	err = fd < 0 ? -errno : file__list(fd, &names);
+	if (fd >= 0)
+		close(fd);
+	for (size_t i = 0; !err && i < names.count; i++) {
+		if (strcmp(names.names[i], "links") && strcmp(names.names[i], "next"))
+			err = -EEXIST;
+	}
+	file__list_free(&names);
+	return err ? fault__set(fault, -EEXIST, "%.300s: something else is there, not pins of ours",
+				p->path) :
+		     0;
+}
+
+int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err;
+
+	*p = (struct pins){ 0 };
+	err = bpffs__path(p->path, root, object);
+	if (!err)
+		err = part(at, p, "current");
+	if (err)
+		return fault__set(fault, err, "%.128s: name too long for a pin", object);
+	err = generation__open(&p->current, at, fault);
+	if (err == -ENOENT && !fault->text[0])
+		fault__set(fault, err, "%.300s: no pins of ours, or a start that was killed: start again",
+			   p->path);
+	return err;
+}
+
 int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
@@ -216,6 +255,9 @@ int pins__open(struct pins *p, const char *root, const char *object, struct faul
 		err = recover(p, fault);
 	else if (err == -ENOENT && !p->current.record) {
 		/* Nothing, or a first start that was killed. */
+		err = check_ours(p, fault);
+		if (err)
+			return err;
 		err = bpffs__remove(p->path);
 		if (!err)
 			err = make_home(p);

@@ -22,6 +22,9 @@ struct pins {
  * taken away when there is none.
  */
 int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault);
+
+/* The same for pins that are there; it changes nothing. */
+int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault);
 void pins__close(struct pins *p);
 
 /* The generation `previous`; -ENOENT without text when there is none. */

@@ -111,7 +111,7 @@ static int update(struct attachment *a, int program)
 		return 0;
 	if (!bpf_link_update(a->old_link, program, &opts)) {
 		a->state = ATTACHMENT_UPDATED;
-		say(a, "update", NULL, started);
+		say(a, a->unit->input ? "update" : "rollback", NULL, started);
 		return 1;
 	}
 	/* The interface or the group went away, and the link with it. */

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins: what a restart finds again, what an operator sees of it, and how it goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
+from pin_lab import NAME, RAW, XDP, Releases, bpffs, flood
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+TRUE = ("--", "/bin/true")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture
+def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
+    """Give releases of an XDP object, and the two ends of a pair that frames go through."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+@pytest.fixture
+def traced(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
+    """Give releases of an object whose links the kernel cannot update."""
+    with bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", RAW)
+
+
+def start(releases: Releases, *arguments: str) -> Result:
+    """Run the loader to its end with what the releases' directory has."""
+    return releases.lab.run(releases.directory, *arguments)
+
+
+def command(releases: Releases, word: str, *arguments: str) -> Result:
+    """Run one of the commands on the pins."""
+    argv = [str(releases.lab.loader), word, f"--pin-root={releases.root}", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return Result(done.returncode, parse(done.stderr), done.stdout)
+
+
+def listed(releases: Releases, word: str = "list") -> dict[str, Any]:
+    """Return the one object that is listed."""
+    (found,) = json.loads(command(releases, word, "--json").stdout)
+    return dict(found)
+
+
+def events(result: Result) -> list[str]:
+    """Return the words of all lines."""
+    return [line["event"] for line in result.lines]
+
+
+def pinned_programs(releases: Releases) -> int:
+    """Return the id of the program that the object's current pins have."""
+    (pin,) = (releases.home / "current/programs").iterdir()
+    argv = ["bpftool", "-j", "prog", "show", "pinned", pin]
+    return int(json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["id"])
+
+
+def test_restart_finds_programs_maps_and_links(place: tuple[Releases, str, str]) -> None:
+    """The same object again: nothing is loaded, the program stays where it is, the counter goes on."""
+    releases, left, right = place
+    releases.put(1)
+    options = releases.options(f"xdp={left}")
+    assert events(start(releases, *options, *TRUE)) == ["verify", "load", "attach", "ready", "exec"]
+    with flood(right) as sent:
+        assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "keep", "ready", "exec"]
+    assert wait_until(lambda: releases.counts() == [sent[0], sent[0], 0])
+
+
+def test_stop_leaves_what_is_pinned(place: tuple[Releases, str, str]) -> None:
+    """After SIGTERM the program is still attached: that is what pins are for."""
+    releases, left, _ = place
+    releases.put(1)
+    with releases.lab.started(releases.directory, *releases.options(f"xdp={left}")) as (_, stop):
+        assert events(stop()) == ["verify", "load", "attach", "ready"]
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == pinned_programs(releases)
+
+
+def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
+    """What is loaded, by which digest and key, since when, on what; and all of it goes away."""
+    releases, left, _ = place
+    releases.put(7)
+    result = start(releases, *releases.options(f"xdp={left}"), *TRUE)
+    (verified,) = result.events("verify")
+    found = listed(releases)
+    assert found["object"] == NAME
+    assert found["version"] == 7
+    assert found["digest"] == verified["digest"]
+    assert found["keyIds"] == verified["keyIds"]
+    assert found["policy"] == verified["policy"]
+    assert found["since"][:16] <= result.lines[-1]["time"][:16]
+    (link,) = found["links"].values()
+    assert (link["program"], link["target"], link["attached"]) == (f"{PREFIX}_xdp", left, True)
+    table = command(releases, "list").stdout.splitlines()
+    assert table[0] == table[0].upper()
+    assert table[1].split()[:3] == [NAME, "7", verified["digest"][:12]]
+    assert table[1].split()[-1] == "attached"
+    assert command(releases, "status").code == 0
+    gone = command(releases, "detach")
+    assert (gone.code, events(gone)) == (0, ["detach"])
+    assert not releases.root.exists()
+    assert is_clean()
+
+
+def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> None:
+    """An interface that went away took its program with it: exit code 1, and the row says so."""
+    releases, left, _ = place
+    releases.put(1)
+    with veth() as (other, _):
+        options = releases.options(f"xdp={left}", f"xdp={other}")
+        assert start(releases, *options, *TRUE).code == 0
+        assert command(releases, "status").code == 0
+    result = command(releases, "status")
+    assert result.code == 1
+    assert "not everything is attached" in result.message
+    assert sorted(line.split()[-1] for line in result.stdout.splitlines()[1:]) == ["MISSING", "attached"]
+    assert command(releases, "list").code == 0
+
+
+def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
+    """A link of an interface that is gone is replaced, not taken for the one of its successor."""
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "pins", XDP)
+        releases.put(1)
+        name = f"{PREFIX}again"
+        for expected in ("load", "reuse"):
+            subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+            try:
+                result = start(releases, *releases.options(f"xdp={name}"), *TRUE)
+                assert events(result) == ["verify", expected, "attach", "ready", "exec"]
+        
+                assert command(releases, "status").code == 0
+            finally:
+                subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def test_link_without_update_is_replaced(traced: Releases) -> None:
+    """Where the kernel cannot exchange programs, the new one is attached first, and the line says so."""
+    traced.put(1)
+    assert start(traced, *traced.options(), *TRUE).code == 0
+    traced.put(2, release=2)
+    result = start(traced, *traced.options(), *TRUE)
+    assert events(result) == ["verify", "load", "attach", "ready", "exec"]
+    assert "both run" in result.events("attach")[0]["message"]
+    assert [pin.name for pin in (traced.home / "links").iterdir()] == [f"{PREFIX}_raw@raw_tp%2Fsys_enter"]
+    assert min(traced.counts()[1:]) > 0
+
+
+def test_target_that_is_no_longer_wanted(place: tuple[Releases, str, str]) -> None:
+    """The next start attaches where it is told to, and nowhere else."""
+    releases, left, right = place
+    releases.put(1)
+    assert start(releases, *releases.options(f"xdp={left}"), *TRUE).code == 0
+    result = start(releases, *releases.options(f"xdp={right}"), *TRUE)
+    assert events(result) == ["verify", "reuse", "attach", "detach", "ready", "exec"]
+    assert [pin.name for pin in (releases.home / "links").iterdir()] == [f"{PREFIX}_xdp@{right}"]
+
+
+def test_map_of_another_definition_starts_empty_and_says_why(place: tuple[Releases, str, str]) -> None:
+    """A value that grew: the update goes on with a new map, and a line names what differs."""
+    releases, left, right = place
+    releases.put(1)
+    options = releases.options(f"xdp={left}")
+    assert start(releases, *options, *TRUE).code == 0
+    with flood(right):
+        pass
+    releases.put(2, value="struct { __u64 count; __u64 spare; }")
+    result = start(releases, *options, *TRUE)
+    assert (
+        events(result) == ["verify", "load", "map", "update", "ready", "exec"] or events(result)[1] == "map"
+    )
+    (line,) = result.events("map")
+    assert (line["target"], "value size was 8, is 16" in line["message"]) == (f"{PREFIX}_map", True)
+    assert releases.counts() == [0, 0, 0]
+
+
+def test_map_with_other_fields_starts_empty(place: tuple[Releases, str, str]) -> None:
+    """Fields of the same size with other names are another layout, in the same bytes."""
+    releases, left, _ = place
+    options = releases.options(f"xdp={left}")
+    for version, field in enumerate(("packets", "bytes"), 1):
+        releases.put(version, value=f"struct {{ __u64 {field}; }}")
+        result = start(releases, *options, *TRUE)
+        assert result.code == 0
+    (line,) = result.events("map")
+    assert "fields" in line["message"]
+
+
+def test_older_version_is_refused(place: tuple[Releases, str, str]) -> None:
+    """What is pinned remembers its version, without a state directory."""
+    releases, left, _ = place
+    options = releases.options(f"xdp={left}")
+    releases.put(5)
+    assert start(releases, *options, *TRUE).code == 0
+    releases.put(4, release=2)
+    result = start(releases, *options, *TRUE)
+    assert (result.code, result.reasons) == (3, ["rolled-back"])
+    assert listed(releases)["version"] == 5
+
+
+def test_rollback_puts_the_previous_program_back(place: tuple[Releases, str, str]) -> None:
+    """The operator's own command: the former program, its version, and back again."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert start(releases, *options, *TRUE).code == 0
+    first = pinned_programs(releases)
+    nothing = command(releases, "rollback")
+    assert (nothing.code, "nothing to go back to" in nothing.message) == (1, True)
+    releases.put(2, release=2)
+    assert start(releases, *options, *TRUE).code == 0
+    assert listed(releases)["previousVersion"] == 1
+    with flood(right) as sent:
+        result = command(releases, "rollback")
+    assert (result.code, events(result)) == (0, ["rollback"])
+    assert (pinned_programs(releases), listed(releases)["version"]) == (first, 1)
+    assert wait_until(lambda: releases.counts()[0] == sent[0])
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == first
+    assert command(releases, "rollback").code == 0
+    assert listed(releases)["version"] == 2
+    assert command(releases, "status").code == 0
+
+
+def test_rollback_of_a_link_without_update(traced: Releases) -> None:
+    """A tracing program that was replaced is attached anew from its pin."""
+    for version in (1, 2):
+        traced.put(version, release=version)
+        assert start(traced, *traced.options(), *TRUE).code == 0
+    assert command(traced, "rollback").code == 0
+    assert listed(traced, "status")["version"] == 1
+    before = traced.counts()
+    os.getpid()
+    after = traced.counts()
+    assert after[1] > before[1]
+    assert after[2] == before[2]
+
+
+@pytest.mark.parametrize("healthy", ["/bin/true", "/usr/bin/env true"])
+def test_healthy_update_stays(place: tuple[Releases, str, str], healthy: str) -> None:
+    """A command that ends with 0 lets the new release stay."""
+    releases, left, _ = place
+    options = [*releases.options(f"xdp={left}"), f"--health-command={healthy}"]
+    for version in (1, 2):
+        releases.put(version, release=version)
+        result = start(releases, *options, *TRUE)
+        assert (result.code, len(result.events("health"))) == (0, 1)
+    assert listed(releases)["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("command_line", "said"),
+    [("/bin/false", "ended with 1"), ("/bin/sleep 60", "no answer within 1 s")],
+)
+def test_update_that_fails_its_check_is_put_back(
+    place: tuple[Releases, str, str], command_line: str, said: str
+) -> None:
+    """The old program is back, no frame was missed meanwhile, and the version is not remembered."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert start(releases, *options, *TRUE).code == 0
+    first = pinned_programs(releases)
+    releases.put(2, release=2)
+    with flood(right) as sent:
+        checks = [f"--health-command={command_line}", "--health-wait=1"]
+        result = start(releases, *options, *checks, *TRUE)
+    assert (result.code, said in result.message) == (1, True)
+    assert events(result) == ["verify", "load", "update", "rollback", "error"]
+    assert wait_until(lambda: releases.counts()[0] == sent[0])
+    assert (listed(releases, "status")["version"], pinned_programs(releases)) == (1, first)
+    assert not (releases.home / "next").exists()
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == first
+
+
+def test_first_start_that_fails_its_check_leaves_nothing(place: tuple[Releases, str, str]) -> None:
+    """Without a previous release the old state is none at all."""
+    releases, left, _ = place
+    releases.put(1)
+    result = start(releases, *releases.options(f"xdp={left}"), "--health-command=/bin/false", *TRUE)
+    assert (result.code, events(result)[-2:]) == (1, ["detach", "error"])
+    assert is_clean()
+
+
+def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> None:
+    """It is somebody's program, not a part of the loader."""
+    releases, left, _ = place
+    script = releases.directory / "health"
+    script.write_text(f"#!/bin/sh\nexec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out\n")
+    script.chmod(0o755)
+    releases.put(1)
+    options = [*releases.options(f"xdp={left}"), f"--health-command={script}"]
+    assert start(releases, *options, *TRUE).code == 0
+    said = dict(line.split(":\t") for line in Path(f"{script}.out").read_text().splitlines())
+    assert (said["CapEff"], said["CapPrm"], said["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
