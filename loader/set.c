@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "set.h"
 
+#include "capabilities.h"
 #include "file.h"
 #include "log.h"
 
@@ -33,7 +34,10 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 {
 	const struct verdict *v = &item->verdict;
 	bool decided = !err || err == -EKEYREJECTED;
+	char needs[CAPABILITIES_TEXT_SIZE];
 
+	if (!err)
+		capabilities__format(capabilities__needed(&v->statement), "", needs);
 	log__write(&(struct log_line){
 		.event = decided ? "verify" : "error",
 		.object = item->name,
@@ -46,6 +50,7 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 		.key_id_count = v->key_id_count,
 		.policy = c->trust->digest,
 		.platform = c->platform,
+		.capabilities = err ? NULL : needs,
 		.message = err ? v->fault.text : NULL,
 		.started = started,
 	});
