@@ -7,10 +7,10 @@ TESTS ?=
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: matrix help demo test bench fuzz lint loaders setup clean
+.PHONY: matrix help demo test test-vm bench fuzz lint loaders setup clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 setup: ## install what is missing, start an engine if none answers
 	@tools/setup
@@ -20,6 +20,10 @@ demo: setup ## build, sign, run and refuse, on a real engine and kernel
 
 test: setup ## every test; TESTS=tests/unit for some
 	@tools/engine run $(PYTHON) -m pytest $(or $(TESTS),--cov)
+
+test-vm: ## every architecture on real kernels, in virtual machines
+	@tools/setup --no-engine
+	@VM_MATRIX=all $(PYTHON) -m pytest tests/vm
 
 bench: setup ## measure and print ratios
 	@tools/engine run $(PYTHON) bench/run.py

@@ -35,24 +35,25 @@ stop() {
 
 guest_tool programs > /out/before
 
-# Each object of ours alone, so that one that this kernel cannot run hides no other.
+# Each object alone, so that one that this kernel cannot run hides no other.
 for object in /vmtest/objects/*.o; do
 	name=$(basename "$object" .bpf.o)
 	start "$name" --objects "$object" --trust /vmtest/trust
 	guest_tool work 4711 20 10 2> "/out/$name.errors"
+	guest_tool talk 5 100 2>> "/out/$name.errors"
 	guest_tool maps > "/out/$name.maps"
 	stop "$name"
 done
 
-# The programs that ship, together, with real packets.
+# Two of the programs that ship, together, with real packets.
 mkdir -p /sys/fs/cgroup/vm
-start shipped --objects /vmtest/shipped --trust /vmtest/trust --attach opcua_monitor=lo \
+start packets --objects /vmtest/packets --trust /vmtest/trust --attach opcua_monitor=lo \
 	--attach cgroup_ingress=/sys/fs/cgroup/vm --attach cgroup_egress=/sys/fs/cgroup/vm
-guest_tool send lo /vmtest/frames 2> /out/shipped.errors
+guest_tool send lo /vmtest/frames 2> /out/packets.errors
 guest_tool maps > /out/opcua.maps
-sh -c 'echo $$ > /sys/fs/cgroup/vm/cgroup.procs; exec ping -c 5 -i 0.1 -s 100 127.0.0.1' > /out/ping
-guest_tool maps > /out/shipped.maps
-stop shipped
+sh -c 'echo $$ > /sys/fs/cgroup/vm/cgroup.procs; exec guest_tool talk 5 100' 2>> /out/packets.errors
+guest_tool maps > /out/packets.maps
+stop packets
 
 # Refusals as they happen at a start: nothing but the object's own fault, and no --verify-only.
 for case in /vmtest/refused/*; do

@@ -4,6 +4,7 @@
  *
  *   guest_tool work BYTES WRITES FORKS   be watched: tell every map *_target who we are, write and fork
  *   guest_tool send IFACE FILE           send frames; each has its length before it, 2 bytes, big-endian
+ *   guest_tool talk COUNT SIZE           send datagrams to ourselves over the loopback interface
  *   guest_tool maps                      print each map's contents, a JSON line a map, bytes as hexadecimal
  *   guest_tool programs                  print the name of each loaded program
  */
@@ -12,6 +13,7 @@
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -245,6 +247,23 @@ static int send_frames(const char *interface, const char *file)
 	return 0;
 }
 
+static int talk(int count, size_t size)
+{
+	struct sockaddr_in self = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t length = sizeof(self);
+	uint8_t data[MAX_FRAME] = { 0 };
+
+	if (fd < 0 || size > sizeof(data) || bind(fd, (void *)&self, length) ||
+	    getsockname(fd, (void *)&self, &length))
+		die("socket");
+	while (count--)
+		if (sendto(fd, data, size, 0, (void *)&self, length) != (ssize_t)size ||
+		    recv(fd, data, sizeof(data), 0) != (ssize_t)size)
+			die("datagram");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *command = argc > 1 ? argv[1] : "";
@@ -253,6 +272,8 @@ int main(int argc, char **argv)
 		return work(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
 	if (argc == 4 && !strcmp(command, "send"))
 		return send_frames(argv[2], argv[3]);
+	if (argc == 4 && !strcmp(command, "talk"))
+		return talk(atoi(argv[2]), atoi(argv[3]));
 	if (argc == 2 && !strcmp(command, "maps"))
 		return print_maps();
 	if (argc == 2 && !strcmp(command, "programs"))

@@ -19,12 +19,10 @@ CANNOT: dict[tuple[str, str], dict[str, str]] = {
     ("6.12", "riscv64"): {"vm_result": "cannot attach"},
     # No trampolines for BPF before 6.13.
     ("6.12", "ppc64le"): {"vm_fentry": "cannot attach", "vm_lsm": "cannot attach"},
+    # Debian builds this kernel without the BPF JIT, and so without trampolines and the BPF LSM.
+    ("6.12", "s390x"): {"vm_fentry": "cannot load", "vm_lsm": "cannot load"},
     # A kernel without BTF: only what needs none.
-    ("6.12", "arm"): {
-        "vm_core": "",
-        "vm_fentry": "",
-        "vm_lsm": "",
-        "vm_trace": "",
-        "shipped": "",
-    },
+    ("6.12", "arm"): dict.fromkeys(
+        ("vm_core", "vm_trace", "vm_fentry", "vm_lsm", "tx_latency"), "kernel BTF is missing"
+    ),
 }

@@ -22,8 +22,9 @@ EXPECTED = {
     "vm_fentry": {0: WRITES, 1: WRITES},
     "vm_lsm": {0: WRITES},
 }
-# Five echo requests of 128 bytes with their IP header: a raw socket sees them come in besides the answers.
-PINGS, PING_BYTES = 5, 128
+# Five datagrams of 100 bytes to oneself, with their headers. No ICMP: QEMU 7.2 computes its checksum wrongly
+# on s390x.
+DATAGRAMS, DATAGRAM_BYTES = 5, 128
 
 
 # One virtual machine after the other, each with all of its tests.
@@ -54,26 +55,31 @@ def test_object_counts_exactly(guest: Guest, case: str) -> None:
 
 
 @on_each
-def test_shipped_programs_count_real_packets(guest: Guest) -> None:
-    """All shipped programs run together; OPC UA messages and a cgroup's packets are counted exactly."""
-    said = cannot(guest, "shipped")
-    if said is not None:
-        assert guest.code("shipped") == 1
-        assert said in guest.lines("shipped")[-1]["message"]
+def test_shipped_tx_latency_sees_every_packet(guest: Guest) -> None:
+    """tp_btf programs with CO-RE: each packet that was queued was sent."""
+    if said := cannot(guest, "tx_latency"):
+        assert said in guest.lines("tx_latency")[-1]["message"]
         return
-    assert guest.code("shipped") == 0, guest.files["shipped.log"]
-    assert guest.files["shipped.errors"] == ""
+    assert guest.code("tx_latency") == 0, guest.files["tx_latency.log"]
+    totals = guest.counts("tx_latency", "tx_totals")
+    assert totals[0][0] >= DATAGRAMS
+    assert totals[1] == totals[0]
+
+
+@on_each
+def test_shipped_programs_count_real_packets(guest: Guest) -> None:
+    """Shipped programs run together; each OPC UA frame and a cgroup's packets are counted exactly."""
+    assert guest.code("packets") == 0, guest.files["packets.log"]
+    assert guest.files["packets.errors"] == ""
     expected: dict[int, tuple[int, int]] = {}
     for _, counts in CASES.values():
         for kind, (number, size) in counts.items():
             before = expected.get(int(kind), (0, 0))
             expected[int(kind)] = (before[0] + number, before[1] + size)
     assert guest.counts("opcua", "opcua_counts") == expected
-    (traffic,) = guest.map("shipped", "cgroup_traffic")
-    assert traffic.words == (2 * PINGS, 2 * PINGS * PING_BYTES, PINGS, PINGS * PING_BYTES)
-    totals = guest.counts("shipped", "tx_totals")
-    assert totals[0][0] >= 2 * PINGS, "queued"
-    assert totals[1][0] == totals[0][0], "each queued packet was sent"
+    (traffic,) = guest.map("packets", "cgroup_traffic")
+    assert traffic.words == 2 * (DATAGRAMS, DATAGRAMS * DATAGRAM_BYTES)
+    assert guest.files["packets.left"] == ""
 
 
 @pytest.mark.parametrize("reason", list(Reason))
