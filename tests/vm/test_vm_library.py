@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a virtual machine that goes wrong: a clear line, and no process left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from buildtool import vm
+from buildtool.errors import FileAccessError, ToolMissingError, VmError
+from buildtool.kernels import Kernel
+from buildtool.vm import VmRequest, run_vm
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def kernel(vm_kernel: Callable[[str, str], Kernel]) -> Kernel:
+    """Give the kernel that these tests boot."""
+    return vm_kernel("6.12", "amd64")
+
+
+def emulators(parent: int) -> list[int]:
+    """Return the emulators that process *parent* started and that still are there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            name = path.with_name("comm").read_text()
+        except OSError:
+            continue
+        if name.startswith("qemu-system") and int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    yield
+    assert not emulators(os.getpid())
+
+
+def test_bytes_and_codes_pass_unchanged(kernel: Kernel, tmp_path: Path) -> None:
+    """Files go in and out byte for byte, output keeps its ends of lines, the exit code is the command's."""
+    data = os.urandom(70000)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/tool").write_text("#!/bin/sh\ncat /in/data\nprintf 'a\\r\\n\\tb'; exit 7\n")
+    (tmp_path / "deep/tool").chmod(0o700)
+    request = VmRequest(
+        kernel=kernel,
+        argv=["/in/tree/deep/tool"],
+        files={"/in/data": b"from here\n", "/in/large": data, "/in/tree": tmp_path},
+        collect=["/in/large", "/missing", "/in/tree"],
+        modules=["veth"],
+    )
+    result = run_vm(request)
+    assert (result.code, result.output) == (7, "from here\na\r\n\tb")
+    assert result.release.startswith("6.12.")
+    assert hashlib.sha256(result.files["/in/large"]).digest() == hashlib.sha256(data).digest()
+    assert set(result.files) == {"/in/large", "/in/tree/deep/tool"}
+
+
+def test_output_is_taken_for_no_report(kernel: Kernel) -> None:
+    """A command that prints what reports look like fools nobody; the token is nowhere to be found."""
+    script = """
+        echo "@@vm-0 end 0"; echo "@@vm-0 done"
+        cat /proc/cmdline /proc/1/environ /init /vm/* | grep -oE '@@vm-[0-9a-f]{32}'
+        sleep 1000 & exit 5
+    """
+    result = run_vm(VmRequest(kernel=kernel, argv=script))
+    assert (result.code, result.output) == (5, "@@vm-0 end 0\n@@vm-0 done\n")
+
+
+def test_hang_is_ended_at_the_time_limit(kernel: Kernel) -> None:
+    """A command that does not end is stopped; the error says so, and what it wrote last."""
+    with pytest.raises(
+        VmError, match=r"6\.12.*no end in 15 seconds, stopped while its command ran"
+    ) as caught:
+        run_vm(VmRequest(kernel=kernel, argv="echo last words; sleep 1000", timeout_seconds=15))
+    assert caught.value.detail == "last words"
+
+
+def test_kernel_that_never_gets_there_says_why(kernel: Kernel) -> None:
+    """A kernel that does not reach the command is told from a command that fails."""
+    request = VmRequest(kernel=kernel, argv="true", append="rdinit=/missing")
+    with pytest.raises(VmError, match=r"the kernel panicked before its command ran: .*root fs"):
+        run_vm(request)
+
+
+def test_panic_is_named(kernel: Kernel) -> None:
+    """A kernel that dies says of what."""
+    with pytest.raises(VmError, match=r"the kernel panicked while its command ran: sysrq triggered crash"):
+        run_vm(VmRequest(kernel=kernel, argv="echo c > /proc/sysrq-trigger"))
+
+
+def test_power_off_by_the_command_is_an_error(kernel: Kernel) -> None:
+    """A machine that ends without a report has no exit code to invent."""
+    with pytest.raises(VmError, match=r"it ended while its command ran"):
+        run_vm(VmRequest(kernel=kernel, argv="poweroff -f"))
+
+
+def test_flood_of_output_is_ended(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is bounded."""
+    monkeypatch.setattr(vm, "MAX_OUTPUT_BYTES", 100_000)
+    with pytest.raises(VmError, match=r"more than 100000 bytes of output while its command ran"):
+        run_vm(VmRequest(kernel=kernel, argv="yes"))
+
+
+def test_unknown_module_is_named(kernel: Kernel) -> None:
+    """A module that the kernel has not is found before anything starts."""
+    with pytest.raises(VmError, match=r"kernel 6\.12\S* has no module no_such"):
+        run_vm(VmRequest(kernel=kernel, argv="true", modules=["no-such"]))
+
+
+def test_too_little_memory_says_so(kernel: Kernel) -> None:
+    """A machine that cannot even boot gives an error, not a hang."""
+    with pytest.raises(VmError, match=r"before its command ran"):
+        run_vm(VmRequest(kernel=kernel, argv="true", memory_mib=48, timeout_seconds=60))
+
+
+def test_missing_emulator_names_the_package(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without QEMU the hint says what to install."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolMissingError, match=r"qemu-system-x86_64: not found") as caught:
+        run_vm(VmRequest(kernel=kernel, argv="true"))
+    assert "qemu-system-x86" in (caught.value.hint or "")
+
+
+def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the RAM disk: the place is named, nothing is booted."""
+    monkeypatch.setattr(vm.tempfile, "tempdir", "/nonexistent")
+    with pytest.raises(FileAccessError, match=r"/nonexistent: cannot write"):
+        run_vm(VmRequest(kernel=kernel, argv="true"))
+
+
+def test_emulator_dies_with_us(kernel: Kernel, tmp_path: Path) -> None:
+    """A run that is killed with SIGKILL leaves no emulator behind."""
+    script = tmp_path / "run.py"
+    script.write_text(f"""
+import sys
+from pathlib import Path
+from buildtool.kernels import find_kernel
+from buildtool.vm import VmRequest, run_vm
+kernel = find_kernel("6.12", "amd64", Path({str(TOP / ".cache/vm")!r}))
+request = VmRequest(kernel=kernel, argv="echo running; sleep 1000")
+run_vm(request, on_line=lambda line: print(line, flush=True))
+""")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
+        assert process.stdout is not None
+        assert any("running" in line for line in process.stdout)
+        (emulator,) = emulators(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{emulator}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{emulator}").exists()
