@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_while_it_runs_and_afterwards(lab: Lab, tmp_path: Path) -> None:
     assert after["verifications_total", "accepted", ""] == 1
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in tmp_path.glob(".loader.prom*")] == []
+
+
+def test_every_metric_is_documented(lab: Lab, tmp_path: Path) -> None:
+    """The reference lists what the file has, and its labels."""
+    lab.put(tmp_path, "raw_tp")
+    path = tmp_path / "loader.prom"
+    assert lab.run(tmp_path, "--metrics-file", str(path), "--verify-only").code == 0
+    written = {
+        (sample.name, *sample.labels)
+        for family in text_string_to_metric_families(path.read_text())
+        for sample in family.samples
+    }
+    page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+    listed = re.findall(r"`(buildtool_\w+)(?:{([\w,]+)})?`", page)
+    assert {(name, *filter(None, labels.split(","))) for name, labels in listed} == written
 
 
 def test_a_workload_inherits_the_file(lab: Lab, tmp_path: Path) -> None:
