@@ -19,9 +19,16 @@ from buildtool.check_static import StaticCheck, check_object
 from buildtool.checkmodel import CheckReport, Finding, Outcome, ProgramRun, Verdict
 from buildtool.checkrules import RULES
 from buildtool.elfobj import parse_object
-from buildtool.errors import BuildtoolError, ObjectFormatError, ToolFailedError, UsageError, VmError
+from buildtool.errors import (
+    BuildtoolError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+    UsageError,
+    VmError,
+)
 from buildtool.fsio import write_atomic
-from buildtool.helperfacts import Release, parse_release
+from buildtool.helperfacts import Release
 from buildtool.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel
 from buildtool.lineinfo import LineInfo, read_line_info
 from buildtool.platforms import Platform, find_platform, host_platform
@@ -33,6 +40,8 @@ HOST = "host"
 _CAP_SYS_ADMIN, _CAP_BPF = 21, 39
 _GUEST_PROBE = "/probe/bpf-probe"
 _GUEST_OBJECTS = "/probe/objects"
+# Room for the largest object's maps; more than 3 GiB are not addressable on every architecture.
+_GUEST_MIB, _MAX_GUEST_MIB = 1024, 3072
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +60,15 @@ class CheckRequest:
     What to check: *targets*, at time *now*, on each of *kernels* for each of *arches*.
 
     A kernel is `host`, a name of buildtool.kernels, or the file of an image.
-    *releases* are Linux releases that the objects are meant for besides.
-    *modules* are loaded in virtual machines before. Each of them may take
-    *timeout_seconds*.
+    *oldest* is the oldest Linux that the objects are meant for. *modules* are
+    loaded in virtual machines before. Each kernel may take *timeout_seconds*.
     """
 
     targets: Sequence[CheckTarget]
     now: int
     kernels: Sequence[str] = ()
     arches: Sequence[str] = ()
-    releases: Sequence[Release] = ()
+    oldest: Release | None = None
     modules: Sequence[str] = ()
     timeout_seconds: float = 300
     cache: Path = field(default_factory=default_cache)
@@ -78,22 +86,33 @@ def check_objects(
 
     Raises: every BuildtoolError, when a kernel cannot be asked.
     """
-    runs_on = list(_plan(request, on_progress))
     checks = [_check_statically(request, target) for target in request.targets]
     # What is no object needs no kernel to say so.
     readable = [t for t, check in zip(request.targets, checks, strict=True) if check.facts]
+    plan = [
+        (kernel, target_platform, _choose(readable, target_platform))
+        for kernel, target_platform in _plan(request, on_progress)
+        if readable
+    ]
     runner = runner or Runner()
     finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
-    asker = _Asker(request=request, finder=finder, runner=runner, on_progress=on_progress)
-    for kernel, target_platform in runs_on:
-        chosen = [target for target in readable if _fits(target, target_platform)]
-        if chosen:
-            asker.ask(kernel, target_platform, chosen)
+    largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
+    asker = _Asker(
+        request=request,
+        finder=finder,
+        runner=runner,
+        on_progress=on_progress,
+        memory_mib=min(_GUEST_MIB + 2 * largest // 2**20, _MAX_GUEST_MIB),
+    )
+    # All downloads first: what cannot be found should not cost minutes of booting the others.
+    asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
+    for ask in asks:
+        asker.ask(ask)
     if asker.silent and not asker.runs:
         raise asker.silent[0][1]
     findings = [finding for check in checks for finding in check.findings]
     findings += [_as_finding(run) for run in asker.runs if not run.loads]
-    findings += [RULES["BT102"].finding(name, error.message) for name, error in asker.silent]
+    findings += [_as_silence(name, error) for name, error in asker.silent]
     return CheckReport(
         objects=tuple(check.facts for check in checks if check.facts),
         findings=tuple(findings),
@@ -102,11 +121,8 @@ def check_objects(
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
-    asked = [parse_release(kernel) for kernel in request.kernels if "/" not in kernel]
-    releases = sorted({release for release in (*request.releases, *asked) if release})
     name = f"{target.arch}/{target.name}" if target.arch else target.name
-    # The oldest says all that the others would.
-    return check_object(name, str(target.path), target.data, now=request.now, releases=releases[:1])
+    return check_object(name, str(target.path), target.data, now=request.now, oldest=request.oldest)
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
@@ -131,10 +147,30 @@ def _own_platform() -> Platform:
     return own
 
 
+def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:
+    """Return the targets that *wanted* can load; none at all would look like success."""
+    chosen = [target for target in targets if _fits(target, wanted)]
+    if not chosen:
+        hint = f"buildtool compile --arch {wanted.arch} makes some"
+        raise UsageError(f"no object is for {wanted.arch}", hint=hint)
+    return chosen
+
+
 def _fits(target: CheckTarget, wanted: Platform) -> bool:
     if target.arch:
         return target.arch == wanted.arch
     return parse_object(target.data).is_little_endian == wanted.little_endian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """A kernel to ask about *targets*, by the *name* that it was asked for; None: this host's."""
+
+    name: str
+    arch: str
+    probe: Path
+    targets: Sequence[CheckTarget]
+    kernel: Kernel | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,46 +183,54 @@ class _Asker:
     on_progress: Callable[[str], None]
     runs: list[ProgramRun] = field(default_factory=list)
     silent: list[tuple[str, BuildtoolError]] = field(default_factory=list)
+    memory_mib: int = _GUEST_MIB
 
-    def ask(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> None:
-        """Ask *kernel* about *targets*. A machine that fails does not cost what the others said: minutes."""
-        if kernel == HOST:
-            output = self._ask_host(self.finder.find(wanted), targets)
-        else:
+    def prepare(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> _Ask:
+        """Find or fetch what asking *kernel* takes."""
+        found = None
+        if kernel != HOST:
             found = find_kernel(kernel, wanted.arch, self.request.cache, self.on_progress)
-            probe = self.finder.find(wanted)
-            self.on_progress(f"boot {kernel} {wanted.arch}, {len(targets)} objects")
-            try:
-                output = self._ask_guest(probe, targets, found)
-            except (VmError, ToolFailedError) as error:
-                self.silent.append((f"{kernel} {wanted.arch}", error))
-                return
-        self.runs.extend(_name_runs(output, targets, kernel, wanted.arch))
-
-    def _ask_host(self, probe: Path, targets: Sequence[CheckTarget]) -> ProbeOutput:
-        if not _may_load():
+        elif not _may_load():
             raise ToolFailedError(
                 "this user may not load eBPF programs: CAP_BPF is missing",
                 hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
             )
+        probe = self.finder.find(wanted)
+        return _Ask(name=kernel, arch=wanted.arch, probe=probe, targets=targets, kernel=found)
+
+    def ask(self, ask: _Ask) -> None:
+        """Ask one kernel. A machine that fails does not cost what the others said: minutes."""
+        if ask.kernel is None:
+            output = self._ask_host(ask)
+        else:
+            self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
+            try:
+                output = self._ask_guest(ask, ask.kernel)
+            except (VmError, ToolFailedError, ToolMissingError) as error:
+                self.silent.append((f"{ask.name} {ask.arch}", error))
+                return
+        self.runs.extend(_name_runs(output, ask))
+
+    def _ask_host(self, ask: _Ask) -> ProbeOutput:
         with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-            paths = [Path(work, f"{number}.bpf.o") for number in range(len(targets))]
-            for path, target in zip(paths, targets, strict=True):
+            paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
+            for path, target in zip(paths, ask.targets, strict=True):
                 write_atomic(path, target.data)
-            argv = [str(probe), *map(str, paths)]
+            argv = [str(ask.probe), *map(str, paths)]
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
-    def _ask_guest(self, probe: Path, targets: Sequence[CheckTarget], kernel: Kernel) -> ProbeOutput:
-        paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(targets))]
-        files: dict[str, Path | bytes] = {_GUEST_PROBE: probe}
-        files |= {path: target.data for path, target in zip(paths, targets, strict=True)}
+    def _ask_guest(self, ask: _Ask, kernel: Kernel) -> ProbeOutput:
+        paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(ask.targets))]
+        files: dict[str, Path | bytes] = {_GUEST_PROBE: ask.probe}
+        files |= {path: target.data for path, target in zip(paths, ask.targets, strict=True)}
         result = run_vm(
             VmRequest(
                 kernel=kernel,
                 argv=[_GUEST_PROBE, *paths],
                 files=files,
                 modules=self.request.modules,
+                memory_mib=self.memory_mib,
                 timeout_seconds=self.request.timeout_seconds,
             )
         )
@@ -202,19 +246,17 @@ def _may_load() -> bool:
     return bool(bits >> _CAP_BPF & 1 or bits >> _CAP_SYS_ADMIN & 1)
 
 
-def _name_runs(
-    output: ProbeOutput, targets: Sequence[CheckTarget], kernel: str, arch: str
-) -> Iterator[ProgramRun]:
-    lines = [_read_lines(target.data) for target in targets]
+def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
+    lines = [_read_lines(target.data) for target in ask.targets]
     for program in output.programs:
         number = int(Path(program.path).name.partition(".")[0])
         yield ProgramRun(
-            object=targets[number].name,
+            object=ask.targets[number].name,
             program=program.program,
             section=program.section,
-            kernel=kernel,
+            kernel=ask.name,
             release=output.release,
-            arch=arch,
+            arch=ask.arch,
             duration_us=program.duration_us,
             verdict=_locate(program, lines[number]),
         )
@@ -238,3 +280,8 @@ def _as_finding(run: ProgramRun) -> Finding:
     rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
     message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
     return RULES[rule].finding(run.object, message, program=run.program, source=run.verdict.source)
+
+
+def _as_silence(name: str, error: BuildtoolError) -> Finding:
+    message = f"{error.message} ({error.hint})" if error.hint else error.message
+    return RULES["BT102"].finding(name, message)

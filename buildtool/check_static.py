@@ -69,12 +69,12 @@ class _Read:
 
 
 def check_object(
-    name: str, path: str, data: bytes, *, now: int, releases: Sequence[Release] = ()
+    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None
 ) -> StaticCheck:
     """
     Check *data*, the object called *name*, at time *now*.
 
-    *releases* are the kernels that it is meant for. What is no object is a finding, not an error.
+    *oldest* is the oldest Linux that it is meant for. What is no object is a finding, not an error.
     """
     if len(data) > MAX_OBJECT_BYTES:
         message = f"{len(data)} bytes, more than {MAX_OBJECT_BYTES}"
@@ -100,7 +100,7 @@ def check_object(
         *_check_contents(read),
         *(found for program in contents.programs for found in _check_program(read, program)),
         *_check_times(read, now),
-        *(found for release in releases for found in _check_release(read, release)),
+        *(_check_release(read, oldest) if oldest else ()),
     ]
     return StaticCheck(facts=_facts(read, path, len(data)), findings=tuple(findings))
 
@@ -220,7 +220,13 @@ def _check_times(read: _Read, now: int) -> Iterator[Finding]:
 
 
 def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
-    """Say what Linux *release* does not have. Kernels with backports may have it: a dry run there knows."""
+    """
+    Say what Linux *release* does not have.
+
+    An object with CO-RE relocations may ask the kernel first and leave the call
+    out; kernels with backports may have it: only a dry run there knows.
+    """
+    level = Level.WARNING if read.has_relocations else Level.ERROR
     contents = read.contents
     found: list[tuple[str, str, Release | None]] = [
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
@@ -230,7 +236,7 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     for program, what, since in found:
         if since is not None and since > release:
             message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
-            yield RULES["BT050"].finding(read.name, message, program=program)
+            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
 
 
 def _dotted(release: Release) -> str:

@@ -48,7 +48,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         now=int(time.time()),
         kernels=_words(options["kernel"]),
         arches=choose_arches(targets, arch, config),
-        releases=[options["oldest"]] if options["oldest"] else [],
+        oldest=options["oldest"],
         modules=options["module"],
         timeout_seconds=options["timeout"],
     )

@@ -117,6 +117,13 @@ def test_what_cannot_be_checked(
         assert error.hint == "buildtool compile --arch s390x makes it"
 
 
+def test_a_kernel_of_an_architecture_without_objects(project: Path) -> None:
+    """Nothing to load is a mistake, not a success; no kernel is looked for."""
+    error = fail("build/amd64/x.bpf.o", "build", "--kernel", "6.1", "--arch", "amd64", "--arch", "s390x")
+    assert isinstance(error, UsageError)
+    assert error.message == "no object is for s390x"
+
+
 def test_an_oldest_release_that_is_none(project: Path) -> None:
     """It is a mistake on the command line."""
     result = CliRunner().invoke(cli, ["check", "--oldest", "new"])
