@@ -2,7 +2,9 @@
 #include "parts.h"
 
 #include "carry.h"
+#include "kernlog.h"
 #include "log.h"
+#include "share.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -14,57 +16,21 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KERNEL_LOG_SIZE 65536
-
-/* The kernel verifier's log; its pages are touched only when a program is refused. */
-static char kernel_log[KERNEL_LOG_SIZE];
-static char last_warning[256];
-
-__attribute__((format(printf, 2, 0))) static int keep_warning(enum libbpf_print_level level,
-							      const char *format, va_list args)
-{
-	/* The first one names the cause; those that follow say that something failed. */
-	if (level == LIBBPF_WARN && !last_warning[0]) {
-		vsnprintf(last_warning, sizeof(last_warning), format, args);
-		last_warning[strcspn(last_warning, "\n")] = 0;
-	}
-	return 0;
-}
-
-/* The last line of the kernel verifier's log that is not statistics: what it objects to. */
-static const char *kernel_objection(void)
-{
-	static const char *const statistics[] = { "processed ", "verification time", "stack depth",
-						  "mark_precise" };
-	char *line, *rest = kernel_log, *best = NULL;
-
-	kernel_log[sizeof(kernel_log) - 1] = 0;
-	while ((line = strsep(&rest, "\n"))) {
-		bool keep = line[0] != 0;
-
-		for (size_t i = 0; i < sizeof(statistics) / sizeof(statistics[0]); i++)
-			keep = keep && strncmp(line, statistics[i], strlen(statistics[i]));
-		if (keep)
-			best = line;
-	}
-	return best;
-}
-
 static int open_object(struct unit *unit, struct fault *fault)
 {
 	const struct load_input *input = unit->input;
 	/* The name becomes part of those of some maps: that of the file may change. */
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name,
-		    .kernel_log_buf = kernel_log, .kernel_log_size = sizeof(kernel_log));
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
 	struct bpf_map *map;
 	int err;
 
-	last_warning[0] = 0;
+	opts.kernel_log_buf = kernlog__buffer(&opts.kernel_log_size);
+	kernlog__begin();
 	unit->bpf = bpf_object__open_mem(input->data, input->size, &opts);
 	if (!unit->bpf) {
 		err = -errno;
 		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
-				  last_warning[0] ? last_warning : strerror(-err));
+				  kernlog__warning(err));
 	}
 	/* Where to pin is for the operator to say; and whoever made an existing pin is not known. */
 	bpf_object__for_each_map(map, unit->bpf)
@@ -80,7 +46,7 @@ int unit__prepare(struct unit *unit, const struct load_input *input, struct faul
 	unit->next.record = record__make(input);
 	if (!unit->file || !unit->object || !unit->next.record)
 		return fault__set(fault, -ENOMEM, "out of memory");
-	libbpf_set_print(keep_warning);
+	kernlog__begin();
 	return open_object(unit, fault);
 }
 
@@ -158,28 +124,23 @@ static int carry_maps(const struct load *load, struct unit *unit, struct fault *
 	return 0;
 }
 
-static int load_unit(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	int64_t started = log__clock();
-	const char *objection;
 	int err = carry_maps(load, unit, fault);
 
 	if (err)
 		return err;
-	kernel_log[0] = last_warning[0] = 0;
+	kernlog__begin();
 	err = bpf_object__load(unit->bpf);
-	if (err) {
-		objection = kernel_objection();
-		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", unit->file, strerror(-err),
-				  objection ? objection : last_warning);
-	}
+	if (err)
+		return kernlog__explain(unit->file, err, fault);
 	unit->loaded = true;
 	log__write(&(struct log_line){ .event = "load", .object = unit->file, .started = started });
 	return 0;
 }
 
-/* Take over what is pinned: the same code is there already. */
-static int take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
+int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
 {
 	int64_t started = log__clock();
 	struct bpf_map *map;
@@ -227,8 +188,7 @@ static int describe_variant(const struct load *load, struct unit *unit)
 	return record__set_variant(&unit->next, hash);
 }
 
-/* Whether descriptors of its programs are all that it takes to attach them. */
-static bool can_share(const struct load *load, const struct unit *unit)
+bool unit__can_share(const struct load *load, const struct unit *unit)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		if (load->attachments[i].unit == unit && !attach__can_share(&load->attachments[i].point))
@@ -243,19 +203,22 @@ static bool is_same_code(const struct generation *a, const struct generation *b)
 	       !strcmp(record__text(a, "variant"), record__text(b, "variant"));
 }
 
-int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__describe(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	int err = note_layouts(unit, fault);
 
-	if (err)
-		return err;
-	if (describe_variant(load, unit))
-		return fault__set(fault, -ENOMEM, "out of memory");
+	if (!err && describe_variant(load, unit))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	return err;
+}
+
+int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+{
 	unit->rotate =
 		strcmp(record__text(&unit->pins.current, "digest"), record__text(&unit->next, "digest"));
-	if (can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
-		return take_pins(unit, &unit->pins.current, fault);
-	return load_unit(load, unit, fault);
+	if (unit__can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
+		return unit__take_pins(unit, &unit->pins.current, fault);
+	return unit__load(load, unit, fault);
 }
 
 static int add_pin(struct pin_list *list, const char *name, int fd)
@@ -327,8 +290,7 @@ void unit__close(struct unit *unit)
 	bpf_object__close(unit->bpf);
 	generation__close(&unit->next);
 	pins__close(&unit->pins);
-	if (unit->share_lock >= 0)
-		close(unit->share_lock);
+	share__release(unit);
 	free(unit->file);
 	free(unit->object);
 }

@@ -82,3 +82,20 @@ SOURCES |= {
     "socket": _one("socket", 0),
     "action": _one("action", 0),
 }
+
+# What the kernel's verifier refuses, each for another reason; the line to blame stands alone.
+SOURCES |= {
+    "scalar": 'SEC("raw_tp/sys_enter") int @_prog(__u64 *c)\n{\nreturn *(__u64 *)(long)c[0];\n}',
+    "unchecked": 'SEC("raw_tp/sys_enter") int @_prog(__u32 *c)\n{\n__u32 key = bpf_get_prandom_u32();\n'
+    "return *(__u64 *)bpf_map_lookup_elem(&@_map, &key);\n}",
+    "loops": 'SEC("raw_tp/sys_enter") int @_prog(void *c)\n{\n'
+    "for (volatile int i = 1; i; i = 1)\n;\nreturn 0;\n}",
+    "core": "struct task_struct { int no_such_member; } __attribute__((preserve_access_index));"
+    ' SEC("raw_tp/sys_enter") int @_prog(void *c)\n{\n'
+    "struct task_struct *t = (void *)bpf_get_current_task();\nint x;\n"
+    "bpf_probe_read_kernel(&x, 4, &t->no_such_member);\nreturn x;\n}",
+    "helper": 'SEC("raw_tp/sys_enter") int @_prog(void *c)\n{\nreturn bpf_redirect(1, 0);\n}',
+    "long": 'SEC("raw_tp/sys_enter") int @_prog(__u64 *c)\n{\n__u64 x = c[1];\n'
+    + "x = x * 3 + c[1]; __sync_fetch_and_add(&x, 1);\n" * 300
+    + "return *(__u64 *)(long)(c[0] + x);\n}",
+}
