@@ -2,6 +2,7 @@
 #include "bpffs.h"
 
 #include "file.h"
+#include "signals.h"
 
 #include <bpf/bpf.h>
 #include <ctype.h>
@@ -14,7 +15,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOCK_NAP_NS	500000
+#define LOCK_NAP_MAX_NS 8000000
 
 static bool is_bpffs(int fd)
 {
@@ -45,6 +50,23 @@ static int make_directory(const char *path)
 	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
 }
 
+/* Another loader may have it for as long as its health command takes: a signal must end the wait. */
+static int lock(int fd, const char *path, struct fault *fault)
+{
+	long nap = LOCK_NAP_NS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fault__set(fault, -errno, "%.200s: cannot lock: %s", path, strerror(errno));
+		if (signals__stop_is_pending())
+			return fault__set(fault, -EINTR, "%.200s: told to stop while another loader has it",
+					  path);
+		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
+		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
+	}
+	return 0;
+}
+
 static int check_directory(int fd, const char *path, struct fault *fault)
 {
 	struct stat st;
@@ -61,11 +83,7 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 				  "%.200s: mode %04o lets others in; chmod 0700, or name a "
 				  "directory that isn't there yet",
 				  path, st.st_mode & 07777);
-	while (flock(fd, LOCK_EX)) {
-		if (errno != EINTR)
-			return fault__set(fault, -errno, "%.200s: cannot lock: %s", path, strerror(errno));
-	}
-	return 0;
+	return lock(fd, path, fault);
 }
 
 int bpffs__open(const char *path, bool create, struct fault *fault)

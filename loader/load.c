@@ -5,6 +5,7 @@
 #include "health.h"
 #include "log.h"
 #include "parts.h"
+#include "share.h"
 
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -18,6 +19,9 @@ static int prepare(struct load *load, const struct load_input *inputs, size_t co
 	const char *health = load->options->health_command;
 	int err = health ? health__parse(health, fault) : 0;
 
+	/* Maps are either everybody's, or go on from one release to the next. */
+	if (load->options->share && load->options->pin_root)
+		return fault__usage(fault, "--share and --pin-root exclude each other");
 	for (size_t i = 0; !err && i < count; i++) {
 		load->count = i + 1;
 		err = unit__prepare(&load->units[i], &inputs[i], fault);
@@ -73,6 +77,10 @@ static int obtain(struct load *load, struct fault *fault)
 {
 	int err = 0;
 
+	for (size_t i = 0; !err && i < load->count; i++)
+		err = unit__describe(load, &load->units[i], fault);
+	if (!err && load->options->share)
+		return share__obtain(load, fault);
 	for (size_t i = 0; !err && i < load->count; i++)
 		err = unit__obtain(load, &load->units[i], fault);
 	return err;

@@ -21,7 +21,8 @@ struct unit {
 	bool loaded;			/* the kernel has our programs; else @next.programs are it */
 	bool rotate;			/* the pinned generation becomes the previous one */
 	bool staged, committed;
-	int share_lock; /* shared by all who use the same pins, or -1 */
+	char *share;	/* the entry of a shared directory that it uses, or NULL */
+	int share_lock; /* held by all who use that entry, or -1 */
 };
 
 enum attachment_state {
@@ -60,7 +61,19 @@ struct load {
 /* Parse the object of a verified file. */
 int unit__prepare(struct unit *unit, const struct load_input *input, struct fault *fault);
 
-/* Load it, with the maps of before; or take over what is pinned, if that is the same code. */
+/* Note in @next what its maps look like, and what else than the object decides about its programs. */
+int unit__describe(const struct load *load, struct unit *unit, struct fault *fault);
+
+/* Whether descriptors of its programs are all that it takes to attach them. */
+bool unit__can_share(const struct load *load, const struct unit *unit);
+
+/* Load it, with the maps of before. */
+int unit__load(const struct load *load, struct unit *unit, struct fault *fault);
+
+/* Take over what is pinned: the same code is there already. */
+int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault);
+
+/* Load it; or take over what is pinned below the pin root, if that is the same code. */
 int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault);
 
 /* Add one that goes back to what is pinned as the previous one; -ENOENT without text when nothing is. */

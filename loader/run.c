@@ -47,6 +47,7 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.health_wait = o->health_wait,
 		.pin_root = o->pin_root,
 		.share = o->share,
+		.allow_rollback = c->trust.allow_rollback,
 		.rules = {
 			.trust = &c->trust,
 			.replace = o->replace,

@@ -184,7 +184,8 @@ static int check_version(const struct verify_context *c, struct verdict *v)
 	if (c->state && !c->trust->allow_rollback &&
 	    st->version < state__version(c->state, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what was accepted before");
-	if (c->pinned && st->version < state__version(c->pinned, st->project, st->name))
+	if (c->pinned && !c->trust->allow_rollback &&
+	    st->version < state__version(c->pinned, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what is pinned");
 	return 0;
 }
