@@ -4,6 +4,7 @@
 #include "carry.h"
 #include "kernlog.h"
 #include "log.h"
+#include "share.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -123,7 +124,7 @@ static int carry_maps(const struct load *load, struct unit *unit, struct fault *
 	return 0;
 }
 
-static int load_unit(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	int64_t started = log__clock();
 	int err = carry_maps(load, unit, fault);
@@ -139,8 +140,7 @@ static int load_unit(const struct load *load, struct unit *unit, struct fault *f
 	return 0;
 }
 
-/* Take over what is pinned: the same code is there already. */
-static int take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
+int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
 {
 	int64_t started = log__clock();
 	struct bpf_map *map;
@@ -188,8 +188,7 @@ static int describe_variant(const struct load *load, struct unit *unit)
 	return record__set_variant(&unit->next, hash);
 }
 
-/* Whether descriptors of its programs are all that it takes to attach them. */
-static bool can_share(const struct load *load, const struct unit *unit)
+bool unit__can_share(const struct load *load, const struct unit *unit)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		if (load->attachments[i].unit == unit && !attach__can_share(&load->attachments[i].point))
@@ -204,19 +203,22 @@ static bool is_same_code(const struct generation *a, const struct generation *b)
 	       !strcmp(record__text(a, "variant"), record__text(b, "variant"));
 }
 
-int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__describe(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	int err = note_layouts(unit, fault);
 
-	if (err)
-		return err;
-	if (describe_variant(load, unit))
-		return fault__set(fault, -ENOMEM, "out of memory");
+	if (!err && describe_variant(load, unit))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	return err;
+}
+
+int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+{
 	unit->rotate =
 		strcmp(record__text(&unit->pins.current, "digest"), record__text(&unit->next, "digest"));
-	if (can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
-		return take_pins(unit, &unit->pins.current, fault);
-	return load_unit(load, unit, fault);
+	if (unit__can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
+		return unit__take_pins(unit, &unit->pins.current, fault);
+	return unit__load(load, unit, fault);
 }
 
 static int add_pin(struct pin_list *list, const char *name, int fd)
@@ -288,8 +290,7 @@ void unit__close(struct unit *unit)
 	bpf_object__close(unit->bpf);
 	generation__close(&unit->next);
 	pins__close(&unit->pins);
-	if (unit->share_lock >= 0)
-		close(unit->share_lock);
+	share__release(unit);
 	free(unit->file);
 	free(unit->object);
 }
