@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of a locally made image: its layers, its configuration, and where in its tree tini belongs."""
+"""The base of a locally made image: its layers, its configuration, and where in its tree programs belong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from buildtool.baselayer import BASE_CONFIG
 from buildtool.cache import Cache
 from buildtool.errors import EngineError, ObjectFormatError
-from buildtool.imageconfig import TINI_PATH
+from buildtool.imageconfig import LOADER_PATH, TINI_PATH
 from buildtool.layers import TarEntry
 from buildtool.loaders import Part
 from buildtool.model import Digest
@@ -27,7 +27,8 @@ from buildtool.platforms import Platform
 from buildtool.tartree import Tree, read_tree, resolve_path
 
 _FACTS = "bases"
-_FACTS_VERSION = 1
+_FACTS_VERSION = 2
+_PROGRAMS = (TINI_PATH, LOADER_PATH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +36,15 @@ class Base:
     """
     What an image stands on: *reference* for its label, *config* and *layers* of the platform.
 
-    *tini* is where /sbin/tini is once links are followed, *parents* are the
-    directories on the way there, as the base has them.
+    *places* says where tini and the loader are once links are followed;
+    *directories* are those on the way there, as the base has them.
     """
 
     reference: str
     config: Mapping[str, Any]
     layers: tuple[Layer, ...]
-    tini: str
-    parents: tuple[TarEntry, ...]
+    places: Mapping[str, str]
+    directories: Mapping[str, TarEntry]
 
 
 def load_base(source: BlobSource, reference: str, platform: Platform, cache: Cache) -> Base:
@@ -81,7 +82,7 @@ def _make_base(
     name: str, reference: str, config: Mapping[str, Any], layers: tuple[Layer, ...], cache: Cache
 ) -> Base:
     about = " ".join(
-        (str(_FACTS_VERSION), TINI_PATH, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
+        (str(_FACTS_VERSION), *_PROGRAMS, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
     )
     key = hashlib.sha256(about.encode()).hexdigest()
     kept = cache.read(_FACTS, key)
@@ -96,8 +97,8 @@ def _make_base(
         reference=reference,
         config=config,
         layers=layers,
-        tini=facts["tini"],
-        parents=tuple(_directory(**parent) for parent in facts["parents"]),
+        places=facts["places"],
+        directories={known["path"]: _directory(**known) for known in facts["directories"]},
     )
 
 
@@ -114,7 +115,7 @@ def _take_layer(source: BlobSource, layer: Descriptor, diff_id: str) -> Layer:
 
 
 def _look_into(layers: tuple[Layer, ...]) -> bytes:
-    """Read the layers once, to know that they are what the configuration says and where /sbin leads."""
+    """Read the layers once, to know that they are what the configuration says and where links lead."""
     for layer in layers:
         try:
             stored = io.BytesIO(layer_bytes(layer))
@@ -125,21 +126,23 @@ def _look_into(layers: tuple[Layer, ...]) -> bytes:
         if found != layer.diff_id:
             raise ObjectFormatError("a layer is not what the configuration says")
     tree = read_tree(io.BytesIO(layer_bytes(layer)) for layer in layers)
-    tini = _place_of_tini(tree)
-    parents = [tree[path] for path in _parents(tini) if path in tree]
-    facts = [
-        {"path": entry.path, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime": entry.mtime}
-        for entry in parents
+    places = {path: _find_place(tree, path) for path in _PROGRAMS}
+    parents = {path for place in places.values() for path in _parents(place) if path in tree}
+    directories = [
+        {"path": path, "mode": found.mode, "uid": found.uid, "gid": found.gid, "mtime": found.mtime}
+        for path, found in sorted(tree.items())
+        if path in parents
     ]
-    return json.dumps({"tini": tini, "parents": facts}).encode()
+    return json.dumps({"places": places, "directories": directories}).encode()
 
 
-def _place_of_tini(tree: Tree) -> str:
-    directory, _, name = TINI_PATH.rpartition("/")
+def _find_place(tree: Tree, program: str) -> str:
+    """Return where a file *program* will be, by the rules of COPY."""
+    directory, _, name = program.rpartition("/")
     place = "/".join(filter(None, (resolve_path(tree, directory), name)))
     for path in _parents(place):
         if path in tree and not tree[path].is_directory:
-            raise ObjectFormatError(f"/{path} is not a directory, so there is no place for tini")
+            raise ObjectFormatError(f"/{path} is not a directory, so there is no place for {program}")
     if place in tree and not tree[place].is_file:
         raise ObjectFormatError(f"/{place} is there and is not a file")
     return place

@@ -24,6 +24,7 @@ from buildtool.embed import EmbeddedFile
 from buildtool.imageconfig import (
     LOADER_PATH,
     OBJECTS_DIRECTORY,
+    TINI_PATH,
     TRUST_DIRECTORY,
     image_entrypoint,
     image_labels,
@@ -84,29 +85,28 @@ def assemble_images(
 
 
 def _loader_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:
-    entries = _add_file(LOADER_PATH, part.loader, text.epoch, _PROGRAM_MODE)
+    *way, loader = _add_program(part.base, LOADER_PATH, part.loader, text.epoch)
     if config.image.grants_capabilities and text.capabilities:
-        entries[-1] = replace(entries[-1], xattrs={FILE_ATTRIBUTE: file_attribute(text.capabilities)})
-    return entries
+        loader = replace(loader, xattrs={FILE_ATTRIBUTE: file_attribute(text.capabilities)})
+    return [*way, loader]
 
 
 def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
-    """Put tini where the base's /sbin leads; directories on the way stay as the base has them."""
-    known = {entry.path: entry for entry in part.base.parents}
-    new = _add_file(part.base.tini, part.tini, epoch, _PROGRAM_MODE)
-    entries = []
-    for entry in new[:-1]:
-        found = known.get(entry.path, entry)
-        # The last of them gets a new file, and with it a new time.
-        is_last = entry is new[-2]
-        time = epoch if is_last else min(found.mtime, epoch)
-        entries.append(
-            TarEntry(
-                path=entry.path, kind=entry.kind, mode=found.mode, uid=found.uid, gid=found.gid, mtime=time
-            )
-        )
+    *way, tini = _add_program(part.base, TINI_PATH, part.tini, epoch)
     # COPY keeps a file's time; in the builder image tini has that of its recipe.
-    return [*entries, replace(new[-1], mtime=min(EPOCH, epoch))]
+    return [*way, replace(tini, mtime=min(EPOCH, epoch))]
+
+
+def _add_program(base: Base, path: str, data: bytes, epoch: int) -> list[TarEntry]:
+    """Put a program where *path* leads in *base*; directories on the way stay as the base has them."""
+    *way, directory, file = _add_file(base.places[path], data, epoch, _PROGRAM_MODE)
+    entries = []
+    for entry in (*way, directory):
+        known = base.directories.get(entry.path, entry)
+        # The last directory gets a new file, and with it a new time.
+        mtime = epoch if entry is directory else min(known.mtime, epoch)
+        entries.append(replace(entry, mode=known.mode, uid=known.uid, gid=known.gid, mtime=mtime))
+    return [*entries, file]
 
 
 def _add_file(path: str, data: bytes, epoch: int, mode: int = 0o644) -> list[TarEntry]:
