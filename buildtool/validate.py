@@ -30,7 +30,7 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
-_TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*-]+")
+_TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 # -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(

@@ -29,7 +29,6 @@ bool attach__can_update(const struct attach_point *point)
 	case PLACE_CGROUP:
 	case PLACE_NETNS:
 	case PLACE_ITER:
-	case PLACE_STRUCT_OPS:
 		return true;
 	default:
 		return false;
@@ -174,6 +173,8 @@ static const char *explain(int err, const struct attach_point *point)
 		return "; is this mode right for the interface?";
 	if (point->place == PLACE_XDP && err == -EOPNOTSUPP && point->flags)
 		return " (the driver has no XDP; :generic works everywhere)";
+	if (point->place == PLACE_XDP && err == -EINVAL)
+		return " (links of XDP came with Linux 5.9)";
 	if (point->place == PLACE_KPROBE && access("/sys/bus/event_source/devices/kprobe", F_OK))
 		return " (this kernel has no kprobes, or /sys doesn't show them)";
 	if (point->place == PLACE_KPROBE && (err == -ENOENT || err == -ESRCH || err == -EADDRNOTAVAIL))

@@ -230,7 +230,8 @@ static void describe(const struct holder *holder, bool tried, char text[HOOK_TEX
 	find_name(&known);
 	find_process(&known);
 	find_pin(&known, BPF_FILES, 0, &left);
-	n = snprintf(text, HOOK_TEXT_SIZE, ": program %s (id %u) is there", known.name, known.program);
+	n = snprintf(text, HOOK_TEXT_SIZE, ": program %s%s(id %u) is there", known.name,
+		     known.name[0] ? " " : "", known.program);
 	if (known.process[0])
 		n += snprintf(text + n, HOOK_TEXT_SIZE - n, ", held by process %s", known.process);
 	else if (known.pin[0])

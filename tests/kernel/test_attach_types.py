@@ -192,6 +192,7 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path) -> None:
     ("kind", "target", "code", "words"),
     [
         ("xdp", "{p}*", 1, ["interface {p}*", "No such device"]),
+        ("xdp", "lo:driver", 1, ["cannot attach", "the driver has no XDP"]),
         ("xdp", "lo:offload", 2, ["modes are :driver and :generic"]),
         ("sk_lookup", "here", 2, ["not the path of a network namespace"]),
         ("sk_lookup", "/nonexistent", 1, ["network namespace /nonexistent", "No such file"]),

@@ -35,7 +35,11 @@ CHECKS: dict[str, tuple[Callable[[str], object], list[str], list[str]]] = {
     "program": (validate.check_program_name, ["count_1"], ["", "1x", "a-b"]),
     "attach": (
         validate.check_attach,
-        ["p=eth0", "p=/sys/fs/cgroup/a-b", "p=eth0:egress", "x.bpf.o:p=eth0.100"],
+        [
+            *["p=eth0", "p=/sys/fs/cgroup/a-b", "p=eth0:egress", "x.bpf.o:p=eth0.100", "p=veth?*:generic"],
+            *["p=/usr/lib/libc.so.6:malloc+0x10@12", "p=cpu-clock:99", "p=1:0:1000", "p=ipv4:input:-5"],
+            *["p=sched/sched_switch", "p=vfs_*"],
+        ],
         ["", "p", "p=", "=x", "p q=x", "p=a b", ":p=x", "a/b:p=x"],
     ),
     "image": (
