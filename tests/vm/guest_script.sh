@@ -55,6 +55,15 @@ sh -c 'echo $$ > /sys/fs/cgroup/vm/cgroup.procs; exec guest_tool talk 5 100' 2>>
 guest_tool maps > /out/packets.maps
 stop packets
 
+# A workload, become and watched over: what it is given, and what the filter leaves it of bpf(2).
+for options in "" "--seccomp" "--reload --seccomp"; do
+	name=workload$(echo "$options" | tr -d ' -')
+	# shellcheck disable=SC2086 # several options, or none
+	verify-and-load --objects /vmtest/objects/vm_regs.bpf.o --trust /vmtest/trust $options \
+		-- guest_tool workload > "/out/$name.said" 2> "/out/$name.log"
+	echo $? > "/out/$name.code"
+done
+
 # Refusals as they happen at a start: nothing but the object's own fault, and no --verify-only.
 for case in /vmtest/refused/*; do
 	name=$(basename "$case")

@@ -7,6 +7,7 @@
  *   guest_tool talk COUNT SIZE           send datagrams to ourselves over the loopback interface
  *   guest_tool maps                      print each map's contents, a JSON line a map, bytes as hexadecimal
  *   guest_tool programs                  print the name of each loaded program
+ *   guest_tool workload                  be the loader's: print what bpf(2) says to it as JSON, end with 42
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -264,6 +265,39 @@ static int talk(int count, size_t size)
 	return 0;
 }
 
+static int error_of(enum bpf_cmd command, union bpf_attr *attr)
+{
+	return bpf(command, attr) < 0 ? errno : 0;
+}
+
+/* Errors by number, 0 for none; of the maps, that of the last one. */
+static int be_workload(void)
+{
+	union bpf_attr create = { .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 8 };
+	int count = 0, lookup = -1, info = -1;
+	uint8_t value[MAX_VALUE];
+	uint32_t key = 0;
+
+	for (char **p = __environ; *p; p++) {
+		union bpf_attr of = { 0 }, at = { .key = (uintptr_t)&key };
+		struct bpf_map_info room;
+
+		if (strncmp(*p, "BUILDTOOL_FD_", 13))
+			continue;
+		at.map_fd = of.info.bpf_fd = atoi(strchr(*p, '=') + 1);
+		at.value = (uintptr_t)value;
+		of.info.info_len = sizeof(room);
+		of.info.info = (uintptr_t)&room;
+		lookup = error_of(BPF_MAP_LOOKUP_ELEM, &at);
+		info = error_of(BPF_OBJ_GET_INFO_BY_FD, &of);
+		count++;
+	}
+	create.max_entries = 1;
+	printf("{\"maps\":%d,\"lookup\":%d,\"info\":%d,\"create\":%d,\"noCommand\":%d}\n", count, lookup,
+	       info, error_of(BPF_MAP_CREATE, &create), error_of(999, &create));
+	return 42;
+}
+
 int main(int argc, char **argv)
 {
 	const char *command = argc > 1 ? argv[1] : "";
@@ -278,6 +312,8 @@ int main(int argc, char **argv)
 		return print_maps();
 	if (argc == 2 && !strcmp(command, "programs"))
 		return print_programs();
+	if (argc == 2 && !strcmp(command, "workload"))
+		return be_workload();
 	fprintf(stderr, "guest_tool: unknown command line\n");
 	return 2;
 }

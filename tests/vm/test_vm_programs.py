@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 
@@ -80,6 +81,19 @@ def test_shipped_programs_count_real_packets(guest: Guest) -> None:
     (traffic,) = guest.map("packets", "cgroup_traffic")
     assert traffic.words == 2 * (DATAGRAMS, DATAGRAMS * DATAGRAM_BYTES)
     assert guest.files["packets.left"] == ""
+
+
+@pytest.mark.parametrize("options", ["", "seccomp", "reloadseccomp"])
+@on_each
+def test_workload_reads_its_maps_and_no_more(guest: Guest, options: str) -> None:
+    """The workload finds its maps; the filter knows this architecture's calls and byte order."""
+    case = f"workload{options}"
+    assert guest.code(case) == 42, guest.files[f"{case}.log"]
+    said = json.loads(guest.files[f"{case}.said"])
+    assert said["maps"] > 0
+    assert said["lookup"] == said["info"] == 0
+    assert said["create"] == errno.EPERM
+    assert said["noCommand"] == (errno.EPERM if options else errno.EINVAL)
 
 
 @pytest.mark.parametrize("reason", list(Reason))
