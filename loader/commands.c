@@ -5,6 +5,7 @@
 #include "json.h"
 #include "pins.h"
 #include "run.h"
+#include "share.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -92,8 +93,28 @@ static int detach_pins(const char *root, const char *object, struct fault *fault
 	return err;
 }
 
+/* Nothing hangs on it here: each user attaches for itself. */
+static int list_shared(struct listing *l, const char *directory, const char *name, struct fault *fault)
+{
+	char entry[BPFFS_PATH_SIZE];
+	struct generation g;
+	int err = bpffs__path(entry, directory, name);
+
+	if (!err)
+		err = generation__open_record(&g, entry, fault);
+	if (err)
+		return err == -ENOENT ? 0 : fault__set(fault, err, "%.300s: not pins of ours", entry);
+	if (json_object_set_new(g.record, "used", json_boolean(share__is_used(entry))) ||
+	    json_array_append(l->objects, g.record))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	json_object_del(g.record, "maps");
+	json_object_del(g.record, "links");
+	generation__close(&g);
+	return err;
+}
+
 /* Go through the objects below a root: into the listing, or without one away with them. */
-static int each_object(struct listing *l, const char *root, struct fault *fault)
+static int each_object(struct listing *l, const char *root, bool shared, struct fault *fault)
 {
 	int lock = bpffs__open(root, false, fault), err;
 	struct file_list names;
@@ -105,9 +126,13 @@ static int each_object(struct listing *l, const char *root, struct fault *fault)
 		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
-		err = l ? list_pins(l, root, names.names[i], fault) :
-			  detach_pins(root, names.names[i], fault);
+		if (!l)
+			err = shared ? 0 : detach_pins(root, names.names[i], fault);
+		else
+			err = (shared ? list_shared : list_pins)(l, root, names.names[i], fault);
 	}
+	if (!err && !l && shared)
+		err = share__clean(root, fault);
 	if (!err && !l)
 		rmdir(root); /* fails when it is the root of the file system, and may */
 	file__list_free(&names);
@@ -125,25 +150,35 @@ static void print_cell(const char *text, int width)
 	printf("%*s", n < width ? width - n : 2, "");
 }
 
-static void print_object(const json_t *object)
+static void print_row(const json_t *object, const char *program, const char *target, const char *state)
 {
 	const char *key = json_string_value(json_array_get(json_object_get(object, "keyIds"), 0));
 	const char *digest = json_string_value(json_object_get(object, "digest"));
 	char version[24];
-	json_t *item;
-	const char *link;
 
 	snprintf(version, sizeof(version), "%lld",
 		 (long long)json_integer_value(json_object_get(object, "version")));
-	json_object_foreach(json_object_get(object, "links"), link, item) {
-		print_cell(json_string_value(json_object_get(object, "object")), 24);
-		print_cell(version, 9);
-		printf("%-14.12s%-14.12s", digest, key);
-		print_cell(json_string_value(json_object_get(object, "since")), 22);
-		print_cell(json_string_value(json_object_get(item, "program")), 20);
-		print_cell(json_string_value(json_object_get(item, "target")), 20);
-		puts(json_is_true(json_object_get(item, "attached")) ? "attached" : "MISSING");
-	}
+	print_cell(json_string_value(json_object_get(object, "object")), 24);
+	print_cell(version, 9);
+	printf("%-14.12s%-14.12s", digest, key);
+	print_cell(json_string_value(json_object_get(object, "since")), 22);
+	print_cell(program, 20);
+	print_cell(target, 20);
+	puts(state);
+}
+
+static void print_object(const json_t *object)
+{
+	const json_t *used = json_object_get(object, "used");
+	const char *name;
+	json_t *item;
+
+	json_object_foreach(json_object_get(object, "links"), name, item)
+		print_row(object, json_string_value(json_object_get(item, "program")),
+			  json_string_value(json_object_get(item, "target")),
+			  json_is_true(json_object_get(item, "attached")) ? "attached" : "MISSING");
+	json_object_foreach(used ? json_object_get(object, "programs") : NULL, name, item)
+		print_row(object, name, "-", json_is_true(used) ? "used" : "unused");
 }
 
 static int print(const json_t *objects, bool as_json)
@@ -170,8 +205,10 @@ static int print(const json_t *objects, bool as_json)
 static int show(const struct options *o, struct fault *fault)
 {
 	struct listing l = { .objects = json_array() };
-	int err = each_object(&l, o->pin_root, fault);
+	int err = o->pin_root ? each_object(&l, o->pin_root, false, fault) : 0;
 
+	if (!err && o->share)
+		err = each_object(&l, o->share, true, fault);
 	if (!err) {
 		err = print(l.objects, o->json);
 		if (err)
@@ -183,17 +220,28 @@ static int show(const struct options *o, struct fault *fault)
 	return err;
 }
 
+static int detach(const struct options *o, struct fault *fault)
+{
+	int err = o->pin_root ? each_object(NULL, o->pin_root, false, fault) : 0;
+
+	return err || !o->share ? err : each_object(NULL, o->share, true, fault);
+}
+
 int commands__run(const struct options *o)
 {
 	struct fault fault = { 0 };
 	int err;
 
-	if (!o->pin_root)
-		err = fault__usage(&fault, "say --pin-root DIR: only what is pinned outlives its loader");
+	if (!o->pin_root && !o->share)
+		err = fault__usage(
+			&fault, "say --pin-root DIR or --share DIR: only what is pinned outlives its loader");
+	else if (o->command == COMMAND_ROLLBACK && (o->share || !o->pin_root))
+		err = fault__usage(&fault,
+				   "rollback is for --pin-root: what is shared has no link of its own");
 	else if (o->command == COMMAND_ROLLBACK)
 		err = load__rollback(o->pin_root, &fault);
 	else if (o->command == COMMAND_DETACH)
-		err = each_object(NULL, o->pin_root, &fault);
+		err = detach(o, &fault);
 	else
 		err = show(o, &fault);
 	return err ? run__fail(&fault) : EXIT_DONE;

@@ -174,7 +174,7 @@ int share__obtain(struct load *load, struct fault *fault)
 
 void share__release(struct unit *unit)
 {
-	char *slash = unit->share ? strrchr(unit->share, '/') : NULL;
+	char *slash = unit->share && unit->share_lock >= 0 ? strrchr(unit->share, '/') : NULL;
 	int lock;
 
 	if (unit->share_lock >= 0)

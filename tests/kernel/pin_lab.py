@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -140,3 +141,11 @@ def flood(interface: str) -> Iterator[list[int]]:
 def statistic(interface: str, name: str) -> int:
     """Return one of the kernel's own counts of an interface."""
     return int(Path(f"/sys/class/net/{interface}/statistics/{name}").read_text())
+
+
+def kill_at(argv: list[str], call: str, number: int) -> bool:
+    """Run *argv* and kill it when it makes a system call for the *number*th time; whether it came to that."""
+    trace = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
+    done = subprocess.run([*trace, *argv], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0

@@ -142,7 +142,7 @@ def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
             try:
                 result = start(releases, *releases.options(f"xdp={name}"), *TRUE)
                 assert events(result) == ["verify", expected, "attach", "ready", "exec"]
-        
+
                 assert command(releases, "status").code == 0
             finally:
                 subprocess.run(["ip", "link", "del", name], check=True)

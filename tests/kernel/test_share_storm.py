@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many starts with the same objects: the kernel loads each object once, and everybody verifies."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, parse, veth
+from pin_lab import RAW, TCX, Releases, bpffs, kill_at
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+STARTS = 100
+# A start that makes an entry makes 28 calls of bpf(2) here, and these of the file system.
+POINTS = [*(("bpf", n) for n in range(1, 27, 2)), *(("mkdir", n) for n in range(1, 5))]
+POINTS += [("unlink", 1), ("flock", 1), ("flock", 2), ("rename", 1)]
+TRUE = ("--", "/bin/true")
+ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture
+def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
+    """Give releases of an object that attaches by its section's name, and a shared directory's parent."""
+    with bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "share", RAW)
+
+
+def entries(releases: Releases) -> list[str]:
+    """Return the names in the shared directory."""
+    return sorted(entry.name for entry in releases.root.iterdir())
+
+
+def program_ids() -> set[int]:
+    """Return the ids of all programs of ours that the kernel has."""
+    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
+    return {p["id"] for p in json.loads(done.stdout) if p.get("name", "").startswith(PREFIX)}
+
+
+@pytest.mark.parametrize("loads", [1, STARTS])
+def test_a_hundred_starts_load_once(shared: Releases, tmp_path: Path, loads: int) -> None:
+    """All at once: with --share one loads and 99 reuse, and all have verified; without, each loads."""
+    shared.put(1)
+    options = [f"--share={shared.root}"] if loads == 1 else []
+    argv = shared.lab.argv(shared.directory, *options, "--", "/bin/sleep", "60")
+    logs = [tmp_path / f"log{number}" for number in range(STARTS)]
+    running = []
+    for log in logs:
+        with log.open("w") as stream:
+            running.append(subprocess.Popen(argv, stderr=stream))
+    try:
+        deadline = time.monotonic() + 60
+        while not all('"event":"exec"' in log.read_text() for log in logs):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        words = [line["event"] for log in logs for line in parse(log.read_text())]
+        assert len(program_ids()) == loads
+        assert (words.count("verify"), words.count("attach")) == (STARTS, STARTS)
+        assert (words.count("load"), words.count("reuse")) == (loads, STARTS - loads)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def test_everybody_verifies(shared: Releases) -> None:
+    """What is pinned helps nobody whose own bytes are not signed."""
+    shared.put(1)
+    assert shared.lab.run(shared.directory, f"--share={shared.root}", *TRUE).code == 0
+    path = shared.directory / "objects/count.bpf.o"
+    path.write_bytes(path.read_bytes().replace(b"GPL\0", b"GPM\0", 1))
+    result = shared.lab.run(shared.directory, f"--share={shared.root}", *TRUE)
+    assert (result.code, result.reasons) == (3, ["digest-mismatch"])
+
+
+def test_entry_lives_as_long_as_somebody_uses_it(shared: Releases) -> None:
+    """The workload holds it after the loader is gone; nobody takes it away meanwhile."""
+    shared.put(1)
+    option = f"--share={shared.root}"
+    with shared.lab.started(shared.directory, option) as (_, stop):
+        (entry,) = entries(shared)
+        argv = [str(shared.lab.loader), "list", option]
+        assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[-1] == "used"
+        assert subprocess.run([*argv[:1], "detach", option], check=True, capture_output=True)
+        assert entries(shared) == [entry]
+        with shared.lab.started(shared.directory, option) as (_, stop_other):
+            assert stop_other().code == 0
+        assert entries(shared) == [entry]
+        assert stop().code == 0
+    assert entries(shared) == []
+
+
+def test_old_release_goes_when_a_new_one_comes(shared: Releases) -> None:
+    """Workloads that were killed leave an entry; the next release's first start takes it away."""
+    option = f"--share={shared.root}"
+    shared.put(1)
+    assert shared.lab.run(shared.directory, option, *TRUE).code == 0
+    (old,) = entries(shared)
+    shared.put(2, release=2)
+    assert shared.lab.run(shared.directory, option, *TRUE).code == 0
+    (new,) = entries(shared)
+    assert new != old
+    argv = [str(shared.lab.loader), "list", option, "--json"]
+    (found,) = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert (found["version"], found["used"]) == (2, False)
+
+
+def test_direction_is_part_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
+    """One object for two hooks gives two different programs."""
+    source = TCX.replace("tcx/ingress", "tc")
+    with veth() as (left, _), bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", source)
+        releases.put(1)
+        option = f"--share={releases.root}"
+        attach = f"--attach={PREFIX}_tcx={left}"
+        with lab.started(tmp_path, option, f"{attach}:ingress") as (_, stop):
+            with lab.started(tmp_path, option, f"{attach}:egress") as (_, other):
+                assert len(entries(releases)) == 2
+                assert other().code == 0
+            assert stop().code == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    POINTS,
+)
+def test_killed_starter_blocks_nobody(shared: Releases, call: str, number: int) -> None:
+    """SIGKILL at twenty points: no half-made entry is used, and the next start works."""
+    shared.put(1)
+    option = f"--share={shared.root}"
+    assert kill_at(shared.lab.argv(shared.directory, option, *TRUE), call, number)
+    if shared.root.exists():
+        assert all(name == "next" or ENTRY.fullmatch(name) for name in entries(shared))
+    result = shared.lab.run(shared.directory, option, *TRUE)
+    assert (result.code, len(entries(shared))) == (0, 1)
+
+
+def test_something_else_in_the_directory_stays(shared: Releases) -> None:
+    """What is not an entry is not touched; what has an entry's name and is none is an error."""
+    shared.put(1)
+    option = f"--share={shared.root}"
+    assert shared.lab.run(shared.directory, option, *TRUE).code == 0
+    (entry,) = entries(shared)
+    subprocess.run([shared.lab.loader, "detach", option], check=True, capture_output=True)
+    assert not shared.root.exists()
+    shared.root.mkdir(mode=0o700)
+    (shared.root / entry).mkdir()
+    (shared.root / "tools").mkdir()
+    result = shared.lab.run(shared.directory, option, *TRUE)
+    assert (result.code, "something else is there" in result.message) == (1, True)
+    assert entries(shared) == sorted([entry, "tools"])
+
+
+def test_share_and_pin_root_exclude_each_other(shared: Releases) -> None:
+    """Maps are either everybody's or go on from release to release: exit code 2."""
+    shared.put(1)
+    result = shared.lab.run(shared.directory, f"--share={shared.root}", *shared.options())
+    assert (result.code, "exclude each other" in result.message) == (2, True)

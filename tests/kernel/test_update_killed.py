@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loader that is killed while it updates: a program is attached all the time, the next start completes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth, wait_until
+from pin_lab import XDP, Releases, bpffs, flood, kill_at
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+TRUE = ("--", "/bin/true")
+# An update makes 47 calls of bpf(2) here, these from the object's first program on; and those of the pins.
+POINTS = [*(("bpf", n) for n in range(14, 47, 3)), *(("mkdir", n) for n in (1, 2, 3))]
+POINTS += [("rename", 1), ("renameat2", 1), ("unlink", 1), ("unlink", 2), ("flock", 1), ("capset", 1)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture
+def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
+    """Give releases of an XDP object, and the two ends of a pair that frames go through."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+def status(releases: Releases) -> int:
+    """Return the exit code of `status`."""
+    argv = [releases.lab.loader, "status", f"--pin-root={releases.root}"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize(("call", "number"), POINTS)
+def test_killed_update_misses_no_packet(place: tuple[Releases, str, str], call: str, number: int) -> None:
+    """Between the two releases there is no third state for a frame, whenever SIGKILL comes."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    link = releases.link(f"{PREFIX}_xdp@{left}")["id"]
+    releases.put(2, release=2)
+    with flood(right) as sent:
+        assert kill_at(releases.lab.argv(releases.directory, *options, *TRUE), call, number)
+        assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    assert wait_until(lambda: releases.counts()[0] == sent[0]), (releases.counts(), sent)
+    assert releases.link(f"{PREFIX}_xdp@{left}")["id"] == link
+    assert status(releases) == 0
+    assert sorted(path.name for path in releases.home.iterdir()) == ["current", "links", "previous"]
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [*(("bpf", n) for n in range(8, 31, 4)), ("mkdir", 3), ("rename", 1)]
+)
+def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call: str, number: int) -> None:
+    """Half a first start is taken away by the next one."""
+    releases, left, _ = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert kill_at(releases.lab.argv(releases.directory, *options, *TRUE), call, number)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    assert status(releases) == 0
+    assert sorted(path.name for path in releases.home.iterdir()) == ["current", "links"]
+
+
+def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases, str, str]) -> None:
+    """An update that nobody found good was none: the next start of the old release has its program back."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    name = f"{PREFIX}_xdp@{left}"
+    before = releases.link(name)["prog_id"]
+    releases.put(2, release=2)
+    argv = releases.lab.argv(releases.directory, *options, "--health-command=/bin/sleep 30", *TRUE)
+    with flood(right) as sent:
+        with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+            assert wait_until(lambda: releases.link(name)["prog_id"] != before)
+            process.send_signal(signal.SIGKILL)
+        releases.put(1)
+        result = releases.lab.run(releases.directory, *options, *TRUE)
+    assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "ready", "exec"]
+    assert releases.link(name)["prog_id"] == before
+    assert wait_until(lambda: releases.counts()[0] == sent[0])
