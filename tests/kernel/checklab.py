@@ -93,6 +93,11 @@ SEC("cgroup_skb/egress") int next_helper(void *ctx)
 	return of_6_2();
 }
 
+SEC("fentry/veth_xmit") int in_a_module(void *ctx)
+{
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";
 """
 

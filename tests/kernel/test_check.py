@@ -121,6 +121,30 @@ def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
     assert report["passed"] is True
 
 
+def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """The frames that the kernel verifier measured, each rounded up, add up to what the rules say."""
+    source = """#include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        static __attribute__((noinline)) long inner(long x)
+        { volatile long room[9]; room[x & 7] = x; return room[3]; }
+        static __attribute__((noinline)) long outer(long x)
+        { volatile char room[100]; room[50] = x; return room[50] + inner(x); }
+        SEC("xdp") int deep(struct xdp_md *ctx)
+        { volatile long room[3]; room[1] = outer(ctx->rx_queue_index); return room[1] ? XDP_PASS : XDP_DROP; }
+        char LICENSE[] SEC("license") = "GPL";"""
+    path = compile_object(tmp_path, clang, sysroot, source)
+    own = host_platform(platform.machine())
+    assert own
+    said = subprocess.run([probes / own.arch / "bpf-probe", path], capture_output=True, text=True, check=True)
+    log = next(
+        event["log"] for line in said.stdout.splitlines() if (event := json.loads(line)).get("program")
+    )
+    frames = next(line for line in log.splitlines() if line.startswith("stack depth ")).split()[2].split("+")
+    assert len(frames) == 3
+    facts = json.loads(run(probes, path, "--json", code=0).stdout)["objects"][0]
+    assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
+
+
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
     """Suites count their cases and failures; a failure has reason, line of C and log."""
     run(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")

@@ -71,7 +71,7 @@ def test_a_program_that_loads_here_and_not_there(
 ) -> None:
     """Kernel 6.1 beside the one that runs: what one takes the other refuses, and one boot serves all."""
     junit = tmp_path / "check.xml"
-    arguments = "--kernel", "host,6.1", "--arch", "amd64", "--json", "--junit", junit
+    arguments = "--kernel", "host,6.1", "--arch", "amd64", "--module", "veth", "--json", "--junit", junit
     done = run(probes, cache, *objects, *arguments)
     assert done.stderr.count("boot 6.1") == 1
     report = json.loads(done.stdout)
@@ -83,6 +83,7 @@ def test_a_program_that_loads_here_and_not_there(
     assert outcomes["kernel_function", "host"] == "loads"
     assert outcomes["kernel_function", "6.1"] == "refused"
     assert "bpf_dynptr_from_xdp" in verdicts["kernel_function", "6.1"]["reason"]
+    assert outcomes["in_a_module", "6.1"] == "loads"
     # The table of helpers by release, at its edge: 6.1 knows the number, or it does not.
     assert "invalid func" not in verdicts["last_helper", "6.1"]["reason"]
     said = verdicts["next_helper", "6.1"]
