@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a program, stops it at the n-th boundary of a system call, and lets something happen there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_TRACEME, _CONT, _DETACH, _SYSCALL = 0, 7, 17, 24
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+_libc.ptrace.restype = ctypes.c_long
+
+
+def _trace_me() -> None:
+    _libc.ptrace(_TRACEME, 0, None, None)
+
+
+def run_with_event(
+    argv: Sequence[str], boundary: int, event: Callable[[], None], log: Path
+) -> tuple[int, str, bool]:
+    """
+    Run *argv*; before or after a system call, at *boundary* of them, do *event* and let it go on.
+
+    Returns the exit code, what it printed, and whether it came that far. stderr goes to *log*.
+    """
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            preexec_fn=_trace_me,  # noqa: PLW1509 - the tests have no other thread
+        )
+    came = _step(process.pid, boundary)
+    if came:
+        event()
+        _libc.ptrace(_DETACH, process.pid, None, None)
+    stdout, _ = process.communicate(timeout=30)
+    return process.returncode, stdout, came
+
+
+def _step(pid: int, boundary: int) -> bool:
+    """Let *pid* go to its *boundary*; False when it ended before, and its status is then still to be had."""
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    for _ in range(boundary):
+        _libc.ptrace(_SYSCALL, pid, None, None)
+        state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert state is not None
+        if state.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
+            return False
+        assert state.si_status == signal.SIGTRAP, state
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+    return True
