@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build --engine local` without any engine: what is in the image, the cache, and what it refuses."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_samples import BASE, base_of_layers, directory, make_base, make_local_project
+
+from buildtool.cli.main import run
+from buildtool.layers import TarEntry, pack_tar
+from buildtool.ocilayout import gzip_layer
+from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
+from buildtool.ociwrite import write_archive, write_directory
+from buildtool.platforms import PLATFORMS
+from buildtool.tartree import Tree, read_tree
+
+BUILD = ("build", "--engine", "local", "--arch", "amd64")
+ARCHIVE = Path("agent-1.2.0.oci.tar")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
+    """Make a project that needs no engine."""
+    assert clang
+    return make_local_project(tmp_path, monkeypatch)
+
+
+def read_archive(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
+    """Return the images of an archive by platform, with every file's bytes."""
+    with open_layout(path) as source:
+        return {
+            image.platform: (
+                image,
+                read_tree([open_layer(source, item) for item in image.layers], keep=lambda _: True),
+            )
+            for image in read_images(source)
+        }
+
+
+def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Check that the one line of the error says *text*."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("buildtool: error:")]
+    assert len(lines) == 1
+    assert text in lines[0]
+
+
+def left(project: Path) -> list[str]:
+    """Name what is in the project beside its own files."""
+    own = {"bpf", "include", "keys", "buildtool.toml", "base.tar"}
+    return sorted(path.name for path in project.iterdir() if path.name not in own)
+
+
+def test_every_architecture_gets_its_own_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seven platforms in one index: loader, tini, signed objects, trust store, configuration of the base."""
+    write_archive(project / "base.tar", make_base(architectures=list(PLATFORMS)), "base", replace=True)
+    arch = [word for name in PLATFORMS for word in ("--arch", name)]
+    assert run(["build", "--engine", "local", *arch, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["engine"], told["file"], told["reference"]) == ("local", str(ARCHIVE), "plant/agent:1.2.0")
+    images = read_archive(ARCHIVE)
+    assert list(images) == told["platforms"] == [platform.oci for platform in PLATFORMS.values()]
+    for platform in PLATFORMS.values():
+        image, tree = images[platform.oci]
+        assert tree["usr/bin/verify-and-load"].data.startswith(f"loader of {platform.arch}\n".encode())
+        assert tree["usr/sbin/tini"].data.startswith(f"tini of {platform.arch}\n".encode())
+        assert (tree["usr/sbin"].mode, tree["usr/sbin"].uid, tree["usr/sbin"].mtime) == (0o750, 3, 1700000000)
+        assert platform.oci.encode() in tree["usr/lib/buildtool/objects/answer.bpf.o"].data
+        assert tree["etc/passwd"].data == b"root:x:0:0::/:\n"
+        assert "policyVersion" in tree["etc/buildtool/trust/policy.json"].data.decode()
+        config = image.config["config"]
+        assert config["Labels"]["org.example.base"] == "yes"
+        assert config["Labels"]["org.opencontainers.image.title"] == "plant/agent"
+        assert config["Env"] == ["PATH=/usr/bin"]
+        assert "Cmd" not in config
+
+
+def test_second_build_compiles_nothing_and_is_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compiled once is kept; the bytes of the archive are those of the first run."""
+    assert run([*BUILD]) == 0
+    first = ARCHIVE.read_bytes()
+    monkeypatch.setattr("buildtool.objectcache.compile_sources", lambda *_, **__: pytest.fail("compiled"))
+    assert run([*BUILD]) == 0
+    assert ARCHIVE.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [
+        ("#define ANSWER 43\n", "include/answer.h"),
+        ("#define ANSWER 44\n", "bpf/answer.h"),  # found before the one in include/
+    ],
+)
+def test_cache_knows_headers(project: Path, change: str, file: str) -> None:
+    """A header that changes, or a new one that hides another, gives another object."""
+    assert run([*BUILD]) == 0
+    first = ARCHIVE.read_bytes()
+    Path(file).write_text(change)
+    assert run([*BUILD]) == 0
+    assert ARCHIVE.read_bytes() != first
+    cached = ARCHIVE.read_bytes()
+    assert run([*BUILD, "--no-cache"]) == 0
+    assert ARCHIVE.read_bytes() == cached
+
+
+def test_broken_cache_is_as_good_as_none(project: Path, tmp_path: Path) -> None:
+    """Entries that were cut or changed are made again; a directory that others may write to is not used."""
+    assert run([*BUILD]) == 0
+    first = ARCHIVE.read_bytes()
+    entries = [path for path in (tmp_path / "cache/v1").glob("*/*/*") if path.is_file()]
+    assert len(entries) > 4
+    for number, path in enumerate(entries):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] if number % 2 else data[:-1] + b"?")
+    assert run([*BUILD]) == 0
+    assert ARCHIVE.read_bytes() == first
+    (tmp_path / "cache/v1").chmod(0o777)
+    before = {path: path.stat().st_mtime_ns for path in entries}
+    assert run([*BUILD]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in entries}
+
+
+def test_same_archive_as_another_user(project: Path, tmp_path: Path, as_root: None) -> None:
+    """Somebody else, in another directory, with another umask, time zone, locale and hash seed; no cache."""
+    assert run([*BUILD]) == 0
+    other = tmp_path / "else where"
+    shutil.copytree(project, other)
+    (other / ARCHIVE).unlink()
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "77",
+        "TZ": "Asia/Kathmandu",
+        "LC_ALL": "tr_TR.UTF-8",
+        "HOME": str(tmp_path),
+        "BUILDTOOL_CACHE": str(tmp_path / "other-cache"),
+    }
+    # Root of this machine is user 12345 there.
+    somebody = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    program = "import os, sys; from buildtool.cli.main import main; assert os.getuid() == 12345; main()"
+    done = subprocess.run(
+        [*somebody, sys.executable, "-c", program, *BUILD],
+        cwd=other,
+        env=environment,
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (other / ARCHIVE).read_bytes() == ARCHIVE.read_bytes()
+
+
+def test_auto_says_what_it_took(project: Path) -> None:
+    """Without an engine, auto builds here and says so in a line; what only Docker can do is an error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "buildtool", "build", "--arch", "amd64"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stderr == "buildtool: no Docker engine with BuildKit answers: building with the local engine\n"
+    )
+    environment = {**os.environ, "BUILDTOOL_BASE_IMAGE": "base:1"}
+    argv = [sys.executable, "-m", "buildtool", "build", "--arch", "amd64", "--output", "type=docker"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "local engine" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--builder", "other"], 2, "--builder is one of buildx"),
+        (["--output", "type=tar,dest=x.tar"], 2, "the local engine cannot write that"),
+        (["--output", "type=oci"], 2, "the local engine cannot write that"),
+        (["--output", "type=oci,dest=x.tar,compression=zstd"], 2, "does not know compression"),
+        (["--output", "type=oci,dest=base.tar"], 1, "base.tar: already exists"),
+        (["--output", "type=oci,tar=false,dest=bpf", "--force"], 1, "bpf: not an OCI layout"),
+        (["--output", "type=oci,dest=none/x.tar"], 1, "none/x.tar: cannot write: no such file"),
+        (["--push", "--tag", "agent:1"], 2, "agent:1: in which registry?"),
+        (["--arch", "s390x"], 1, "is not for linux/s390x but linux/amd64, linux/arm64"),
+    ],
+)
+def test_bad_requests_leave_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, text: str
+) -> None:
+    """One line says what is wrong; no file is written or half-written."""
+    assert run([*BUILD, *options]) == code
+    check_error(capsys, text)
+    assert left(project) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_engine_that_does_not_answer_gets_no_image(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To load an image takes an engine; its client leaves a socket to the collector when there is none."""
+    assert run([*BUILD, "--output", "type=docker"]) == 1
+    check_error(capsys, "the engine did not load the image")
+    assert left(project) == []
+    gc.collect()
+
+
+def gz(entries: Sequence[TarEntry]) -> Any:
+    """Return a base with the layer of *entries* alone."""
+    return base_of_layers([gzip_layer(pack_tar(entries))], ["amd64"])
+
+
+def raw_member(name: str, kind: bytes, target: str = "") -> bytes:
+    """Return a layer with one member that our own writer would refuse."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        tar.addfile(member)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (raw_member("../etc/passwd", tarfile.REGTYPE), "a path that leaves the image"),
+        (raw_member("usr/../../x", tarfile.REGTYPE), "a path that leaves the image"),
+        (raw_member("/etc/passwd", tarfile.REGTYPE), "a path that leaves the image"),
+        (raw_member("dev/sda", tarfile.BLKTYPE), "/dev/sda: a device has no place"),
+        (raw_member("dev/null", tarfile.CHRTYPE), "/dev/null: a device has no place"),
+        (raw_member("run/pipe", tarfile.FIFOTYPE), "/run/pipe: a device has no place"),
+        (raw_member("x", tarfile.LNKTYPE, "../../etc/shadow"), "a path that leaves the image"),
+        (raw_member("x", tarfile.LNKTYPE, "etc/shadow"), "a hard link to 'etc/shadow'"),
+        (raw_member("sbin", tarfile.SYMTYPE, "sbin"), "symbolic links without an end"),
+        (raw_member("sbin", tarfile.REGTYPE), "/sbin is not a directory"),
+        (b"not a tar file at all" * 100, "a layer cannot be read"),
+    ],
+)
+def test_tricks_in_a_base_are_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], layer: bytes, text: str
+) -> None:
+    """Paths that leave the root, devices and links to nowhere are errors, before anything is written."""
+    write_archive(project / "base.tar", base_of_layers([gzip_layer(layer)]), "base", replace=True)
+    assert run([*BUILD]) == 1
+    check_error(capsys, text)
+    assert left(project) == []
+
+
+def test_absolute_link_stays_in_the_image(project: Path) -> None:
+    """A symbolic link of the base to /usr/../../sbin is followed as in a container: to its own root."""
+    entries = [TarEntry(path="sbin", kind=tarfile.SYMTYPE, target="/usr/../../../own"), directory("own")]
+    write_archive(project / "base.tar", gz(entries), "base", replace=True)
+    assert run([*BUILD]) == 0
+    assert "own/tini" in read_archive(ARCHIVE)["linux/amd64"][1]
+
+
+def damage_layout(path: Path, how: str) -> None:
+    """Damage the OCI layout in directory *path*."""
+    largest = max((path / "blobs/sha256").iterdir(), key=lambda item: item.stat().st_size)
+    index = path / "index.json"
+    if how == "truncated":
+        largest.write_bytes(largest.read_bytes()[:-7])
+    elif how == "changed":
+        largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    elif how == "longer":
+        largest.write_bytes(largest.read_bytes() + b"?")
+    elif how == "missing":
+        largest.unlink()
+    elif how == "link":
+        largest.rename(path / "elsewhere")
+        largest.symlink_to("/dev/zero")
+    elif how == "index":
+        index.write_text("{" * 100_000)
+    elif how == "digest":
+        index.write_text(index.read_text().replace("sha256:", "sha256:../../../x"))
+    else:
+        index.write_text(json.dumps({"manifests": json.loads(index.read_text())["manifests"] * 2 + [{}]}))
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("truncated", "is truncated"),
+        ("changed", "has other contents"),
+        ("longer", "is longer than its descriptor says"),
+        ("missing", "cannot read: no such file"),
+        ("link", "not a regular file"),
+        ("index", "not an OCI layout"),
+        ("digest", "not an OCI layout"),
+        ("entries", "not an OCI layout"),
+    ],
+)
+def test_damaged_base_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str, text: str
+) -> None:
+    """Every blob is compared with its digest and size; links are not followed to devices."""
+    write_directory(project / "base", make_base(BASE, ["amd64"]), "base")
+    damage_layout(project / "base", how)
+    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "oci-layout://base")
+    assert run([*BUILD]) == 1
+    check_error(capsys, text)
+    assert left(project) == ["base"]
+
+
+@pytest.mark.parametrize("size", [0, 700, 5000])
+def test_cut_archive_is_refused(project: Path, capsys: pytest.CaptureFixture[str], size: int) -> None:
+    """A base archive that a copy broke off."""
+    path = project / "base.tar"
+    path.write_bytes(path.read_bytes()[:size])
+    assert run([*BUILD]) == 1
+    check_error(capsys, "base.tar")
+    assert left(project) == []
+
+
+def test_digest_chooses_and_must_be_there(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base by digest is that one or none."""
+    digest = make_base().top.digest
+    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{digest}")
+    assert run([*BUILD]) == 0
+    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{'0' * 64}")
+    assert run([*BUILD]) == 1
+    check_error(capsys, "no image sha256:000")
+
+
+@pytest.mark.parametrize("kind", ["tar=true", "tar=false"])
+def test_full_disk_leaves_nothing(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], as_root: None, kind: str
+) -> None:
+    """An archive, or a directory, that does not fit: one line, no file."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", small], check=True)
+    try:
+        assert run([*BUILD, "--output", f"type=oci,{kind},dest={small}/image"]) == 1
+        check_error(capsys, "cannot write: no space left on device")
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
