@@ -52,6 +52,34 @@ def status(name: str) -> str:
     return next(line.split(":")[1].strip() for line in lines if line.startswith(f"{name}:"))
 
 
+def read_parent() -> list[str]:
+    """Try to look into the memory and through a descriptor of whoever started us; return the errors."""
+    parent = Path(f"/proc/{os.getppid()}")
+    tries = ((parent / "mem").open, (parent / "fd/0").readlink)
+    found = []
+    for attempt in tries:
+        try:
+            attempt()
+        except OSError as error:
+            found.append(errno.errorcode[error.errno or 0])
+        else:
+            found.append("")
+    return found
+
+
+def open_descriptors() -> list[int]:
+    """Return what is open beyond the standard streams."""
+    with os.scandir("/proc/self/fd") as listing:
+        return sorted(fd for fd in (int(entry.name) for entry in listing) if fd > 2 and _is_open(fd))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        return "/fd" not in str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    except OSError:
+        return False  # that of the listing
+
+
 def main() -> None:
     """Try everything."""
     maps = {name.removeprefix(PREFIX): int(fd) for name, fd in os.environ.items() if name.startswith(PREFIX)}
@@ -62,7 +90,9 @@ def main() -> None:
     }
     report = {
         "uid": os.getuid(),
-        "group": os.getpgrp() == os.getpid(),
+        "parent": read_parent(),
+        "open": open_descriptors(),
+        "maps": sorted(maps.values()),
         "capabilities": {name: int(status(f"Cap{name}"), 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")},
         "noNewPrivs": status("NoNewPrivs"),
         "seccomp": status("Seccomp"),

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import pty
 import signal
 import subprocess
 import time
@@ -87,6 +89,23 @@ def test_signals_reach_the_whole_group(lab: Lab, tmp_path: Path) -> None:
         (shell,) = children(process.pid)
         assert wait_until(lambda: children(shell))
         assert stop(signal.SIGTERM).code == 143
+
+
+def test_keys_of_a_terminal_are_the_workloads(lab: Lab, tmp_path: Path) -> None:
+    """The workload can read from the terminal, and Ctrl-C goes to it."""
+    lab.put(tmp_path, "raw_tp")
+    script = "trap 'exit 5' INT; read line; echo got $line; while :; do sleep 0.02; done"
+    argv = lab.argv(tmp_path, "--reload", "--log=human", "--", "bash", "-c", script)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(argv[0], argv)  # noqa: S606 - the child of a pseudoterminal
+    os.write(terminal, b"a line\n")
+    shown = b""
+    while b"got a line" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    os.close(terminal)
 
 
 def test_privileges_of_loader_and_workload(lab: Lab, tmp_path: Path) -> None:
