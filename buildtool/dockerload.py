@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads images that were made without Docker into a Docker engine."""
+"""Brings images into a Docker engine that were made without it, and gets images out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from buildtool.errors import EngineError
+from buildtool.errors import EngineError, FileAccessError
 from buildtool.ociwrite import ImageSet, write_archive
 
 
@@ -33,3 +33,23 @@ def load_images(images: ImageSet, reference: str) -> None:
                 f"the engine did not load the image: {text}",
                 hint="is the engine running? DOCKER_HOST names another one",
             ) from error
+
+
+def save_image(reference: str, path: Path) -> bool:
+    """
+    Write image *reference* of the engine to archive *path*; False when no engine has it.
+
+    Raises: FileAccessError.
+    """
+    import docker
+    import requests
+
+    try:
+        with closing(docker.from_env()) as client, path.open("wb") as file:
+            for chunk in client.images.get(reference).save(named=True):
+                file.write(chunk)
+    except (docker.errors.DockerException, requests.RequestException):
+        return False
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
+    return True

@@ -26,6 +26,7 @@ COMMANDS = {
     "check": ("check", "Say whether objects will load, here and on other kernels."),
     "render": ("render", "Print the Dockerfile."),
     "build": ("build", "Build the signed image."),
+    "rebuild": ("rebuild", "Compare an image with these sources."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Keep a trust policy."),
     "load": ("load", "Verify and load objects on this host."),

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rebuild --check`: equal, or exactly which file and section differ, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_samples import make_local_project
+from signing_samples import sign, unsigned
+
+from buildtool.cli.main import run
+from buildtool.layers import TarEntry, pack_tar
+from buildtool.ocilayout import gzip_layer
+from buildtool.ociread import open_layout
+from buildtool.ociwrite import make_image_set, write_archive
+from buildtool.platforms import PLATFORMS
+from buildtool.rebuild import read_objects
+
+ARCHIVE = "agent-1.2.0.oci.tar"
+OBJECTS = "usr/lib/buildtool/objects"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
+    """Make a project and its image for two platforms."""
+    assert clang
+    root = make_local_project(tmp_path, monkeypatch)
+    assert run(["build", "--engine", "local", "--arch", "amd64", "--arch", "arm64"]) == 0
+    return root
+
+
+def check(capsys: pytest.CaptureFixture[str], image: str = ARCHIVE) -> tuple[int, dict[str, Any]]:
+    """Run the check and return its code and what it says of each platform."""
+    capsys.readouterr()
+    code = run(["rebuild", "--check", image, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["equal"] is (code == 0)
+    return code, {item["platform"]: item for item in told["objects"]}
+
+
+def test_same_sources_are_equal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both platforms, without a key, from an archive and from a directory."""
+    Path("keys/dev.pem").unlink()
+    capsys.readouterr()
+    assert run(["rebuild", "--check", ARCHIVE]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "linux/amd64  answer.bpf.o  equal",
+        "linux/arm64  answer.bpf.o  equal",
+    ]
+
+
+def test_changed_source_is_named_with_its_section(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program's section differs; the header that changed is why."""
+    Path("include/answer.h").write_text("#define ANSWER 43\n")
+    code, verdicts = check(capsys)
+    assert code == 1
+    found = verdicts["linux/arm64"]
+    assert [item["section"] for item in found["sections"]] == ["socket"]
+    assert found["sections"][0]["image_size"] == found["sections"][0]["rebuilt_size"]
+    assert found["problems"][0] == "differs in socket"
+    assert "bpf/answer.bpf.c or a file that it includes is another here" in found["problems"]
+    assert run(["rebuild", "--check", ARCHIVE]) == 1
+    assert "socket: 16 bytes in the image, 16 rebuilt, different from byte 4 on" in capsys.readouterr().out
+
+
+def test_new_program_is_a_new_section(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A section that only one of the two has is said so."""
+    with Path("bpf/answer.bpf.c").open("a") as file:
+        file.write('__attribute__((section("xdp"), used)) int more(void *c) { return 1; }\n')
+    code, verdicts = check(capsys)
+    assert code == 1
+    missing = [item for item in verdicts["linux/amd64"]["sections"] if item["image_size"] is None]
+    assert [item["section"] for item in missing] == ["xdp"]
+
+
+def test_comment_alone_changes_no_byte(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal, with the note that the sources are not those of the record."""
+    text = Path("bpf/answer.bpf.c").read_text()
+    Path("bpf/answer.bpf.c").write_text(text + "/* more */\n")
+    code, verdicts = check(capsys)
+    assert code == 0
+    assert verdicts["linux/amd64"]["notes"] == ["bpf/answer.bpf.c or a file that it includes is another here"]
+
+
+def test_missing_source_and_broken_source(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be made again is not equal, with the reason."""
+    Path("bpf/answer.bpf.c").write_text("int x = ;\n")
+    assert check(capsys)[1]["linux/amd64"]["problems"][0].startswith("cannot be made again: cannot compile")
+    Path("bpf/answer.bpf.c").unlink()
+    code, verdicts = check(capsys)
+    assert code == 1
+    assert "no such file" in verdicts["linux/amd64"]["problems"][0]
+
+
+def test_other_compiler_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A compiler of another version is a difference to know, whether its bytes are equal or not."""
+    import os
+    import shutil
+
+    real = shutil.which(os.environ.get("BUILDTOOL_CLANG", "clang"))
+    fake = tmp_path / "clang-99"
+    text = '#!/bin/sh\n[ "$1" = --version ] && { echo clang version 99.1.0; exit; }\n'
+    fake.write_text(f'{text}exec {real} "$@"\n')
+    fake.chmod(0o755)
+    strip = shutil.which("llvm-strip-19") or shutil.which("llvm-strip")
+    (tmp_path / "llvm-strip").symlink_to(str(strip))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nonexistent")
+    monkeypatch.setenv("BUILDTOOL_CLANG", str(fake))
+    code, verdicts = check(capsys)
+    assert code == 0
+    assert "here is clang 99.1.0" in verdicts["linux/amd64"]["notes"][0]
+
+
+def image_of(objects: dict[str, bytes]) -> None:
+    """Write archive x.tar of an image with *objects*."""
+    entries = [TarEntry(path=f"{OBJECTS}/{name}", data=data) for name, data in objects.items()]
+    layer = gzip_layer(pack_tar(entries))
+    images = make_image_set([(PLATFORMS["amd64"], {"config": {}}, [layer])])
+    write_archive(Path("x.tar"), images, "x:1", replace=True)
+
+
+def shipped() -> bytes:
+    """Return the image's amd64 object."""
+    with open_layout(Path(ARCHIVE)) as source:
+        return read_objects(source)["linux/amd64", "answer.bpf.o"]
+
+
+def flip(data: bytes) -> bytes:
+    """Change one instruction."""
+    at = data.index(b"\xb7" if b"\xb7" in data else b"\xb4", 64)
+    return data[: at + 4] + bytes([data[at + 4] ^ 1]) + data[at + 5 :]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda _: unsigned(), "not signed, so nothing says how it was made"),
+        (lambda _: sign(), "does not say how it was made"),
+        (lambda _: b"text", "not an ELF file"),
+        (flip, "differs in socket"),
+        (lambda data: data.replace(b"linux/amd64", b"linux/arm64"), "the statement is for answer.bpf.o"),
+        (lambda data: data.replace(b'"-Wall"', b'"-Wabc"'), "compiled with other flags"),
+        (lambda data: data.replace(b'"bpf/answer.bpf.c"', b'"../answerx.bpf.c"'[:18]), "inside the project"),
+    ],
+)
+def test_objects_that_say_too_little_or_lie(
+    project: Path, capsys: pytest.CaptureFixture[str], make: Callable[[bytes], bytes], text: str
+) -> None:
+    """None is equal; what an image says of itself makes nothing be read or run outside the project."""
+    image_of({"answer.bpf.o": make(shipped())})
+    code, verdicts = check(capsys, "x.tar")
+    assert code == 1
+    assert text in verdicts["linux/amd64"]["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ([ARCHIVE], 2, "rebuild compares only"),
+        (["--check", "none.tar"], 1, "none.tar: no such file"),
+        (["--check", "buildtool.toml"], 1, "not an image archive"),
+        (["--check", "bpf"], 1, "bpf: not an OCI layout"),
+        (["--check", "base.tar"], 1, "no objects in /usr/lib/buildtool/objects"),
+        (["--check", "Some Thing"], 2, "is not an image reference"),
+        (["--check", "agent:9"], 1, "neither a file nor an image of the engine"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_bad_targets_are_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
+    """What is no image says so."""
+    capsys.readouterr()
+    assert run(["rebuild", *arguments]) == code
+    error = capsys.readouterr().err
+    assert error.count("buildtool: error:") == 1
+    assert text in error
