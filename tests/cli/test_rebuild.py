@@ -13,6 +13,7 @@ from local_samples import make_local_project
 from signing_samples import sign, unsigned
 
 from buildtool.cli.main import run
+from buildtool.elfobj import parse_object
 from buildtool.layers import TarEntry, pack_tar
 from buildtool.ocilayout import gzip_layer
 from buildtool.ociread import open_layout
@@ -133,8 +134,8 @@ def shipped() -> bytes:
 
 def flip(data: bytes) -> bytes:
     """Change one instruction."""
-    at = data.index(b"\xb7" if b"\xb7" in data else b"\xb4", 64)
-    return data[: at + 4] + bytes([data[at + 4] ^ 1]) + data[at + 5 :]
+    at = next(item.offset for item in parse_object(data).sections if item.name == b"socket") + 4
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 @pytest.mark.parametrize(
