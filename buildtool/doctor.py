@@ -73,19 +73,17 @@ def is_ready(checks: list[Check]) -> bool:
 
 
 def _check_toolchain(machine: Machine) -> list[Check]:
-    advice = "apt install clang llvm lld, or the like; `build` brings its own in the builder image"
+    advice = "apt install clang lld, or pip install 'buildtool[clang]'; `build` with Docker brings its own"
     tools: Toolchain | None = None
     try:
         tools = find_toolchain(machine.clang, runner=machine.runner)
         found = f"{tools.version} ({tools.clang})"
     except BuildtoolError as error:
         found = error.message
-    strip = tools.strip if tools else shutil.which("llvm-strip") or ""
     beside = str(Path(tools.clang).resolve().parent / "ld.lld") if tools else "ld.lld"
     lld = shutil.which(beside) or shutil.which("ld.lld")
     return [
         _check("clang", Use.COMPILE, tools is not None, found, advice),
-        _check("llvm-strip", Use.COMPILE, bool(strip), strip or "not found", advice),
         _check("lld", Use.OPTIONAL, bool(lld), lld or "not found", "links the loader for `load`; " + advice),
     ]
 

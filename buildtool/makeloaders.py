@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from buildtool import debian
 from buildtool.baselayer import base_layer, read_tini
@@ -46,6 +46,15 @@ _SUITE = "trixie"
 # Architectures that Debian has only since the release after it.
 _NEWER = {"loong64": "sid"}
 _TINI = {"trixie": "tini", "sid": "tini-static"}
+# What programs include from libbpf; for compilers that come without the machine's headers.
+_HEADERS = (
+    "bpf_helpers.h",
+    "bpf_helper_defs.h",
+    "bpf_tracing.h",
+    "bpf_core_read.h",
+    "bpf_endian.h",
+    "usdt.bpf.h",
+)
 _PROBE_SOURCES = ("probe/probe.c", "static_gaps.c")
 _PT_INTERP = 3
 
@@ -83,6 +92,7 @@ def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> tuple[
             if request.update or not _is_current(request, platform, toolchain):
                 request.report(f"make the loader for {platform.arch}")
                 _publish(request.data, platform, _make(request, platform, toolchain, runner))
+                _copy_headers(request, platform)
                 made.append(platform)
     return tuple(made)
 
@@ -109,8 +119,9 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
         }
         same = all(digest.hexdigest() == entry[kind]["sha256"] for kind, digest in digests.items())
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
-        wanted = {kind: (digest, _name_compiler(toolchain)) for kind, digest in _source_digests().items()}
-        return same and made == wanted and {"tini", "base"} <= set(entry)
+        wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
+        there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch in _NEWER
+        return same and there and made == wanted and {"tini", "base"} <= set(entry)
     except (FileAccessError, KeyError, TypeError):
         return False
 
@@ -138,7 +149,7 @@ def _make(
         "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis)}),
         "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
     }
-    how = {"compiler": _name_compiler(toolchain), "suite": suite, "packages": _list_packages(libraries)}
+    how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries)}
     for kind, digest in _source_digests().items():
         program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)
         made[kind] = _Made(data=program, record={**how, "source": digest})
@@ -201,7 +212,7 @@ def check_static(program: bytes, platform: Platform) -> None:
 
     Raises: ToolFailedError.
     """
-    order = "little" if platform.little_endian else "big"
+    order: Literal["little", "big"] = "little" if platform.little_endian else "big"
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(program[at : at + size], order)
@@ -232,6 +243,19 @@ def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
     write_atomic(list_path(data), text.encode() + b"\n")
 
 
+def _copy_headers(request: PartsRequest, platform: Platform) -> None:
+    """Copy libbpf's headers for eBPF programs, and their terms; they are the same for every architecture."""
+    if platform.arch in _NEWER:
+        return  # of another release
+    usr = request.cache / f"{_SUITE}-{platform.debian}" / "sysroot/usr"
+    target = request.data / "include/bpf"
+    make_directory(target)
+    for name in _HEADERS:
+        write_atomic(target / name, read_bounded(usr / "include/bpf" / name, MAX_PART_BYTES))
+    terms = read_bounded(usr / "share/doc/libbpf-dev/copyright", MAX_PART_BYTES)
+    write_atomic(target / "copyright", terms)
+
+
 def _list_packages(packages: Iterable[Package]) -> dict[str, dict[str, str]]:
     listed = {}
     for package in packages:
@@ -250,12 +274,6 @@ def _list_sources(kind: str) -> Sequence[str]:
     if kind == "probe":
         return _PROBE_SOURCES
     return (resource_path("loader") / "sources.txt").read_text("utf-8").split()
-
-
-def _name_compiler(toolchain: Toolchain) -> str:
-    """Return the compiler without its vendor: releases of Debian differ in nothing else."""
-    found = re.search(r"clang version (\d+(?:\.\d+)*)", toolchain.version)
-    return f"clang {found[1]}" if found else toolchain.version
 
 
 @contextmanager

@@ -142,6 +142,8 @@ def _key(
 
 def _identify(program: str) -> list[Any]:
     """Tell one installation of *program* from the next: a package may change without its version line."""
+    if not program:
+        return []
     try:
         found = Path(program).stat()
     except OSError:

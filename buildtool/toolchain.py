@@ -10,23 +10,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildtool import ziglang
 from buildtool.errors import ToolFailedError, ToolMissingError
 from buildtool.platforms import PLATFORMS, Platform
 from buildtool.process import Runner
 
 MIN_CLANG = 14
 _CONFIG_FLAG_SINCE = 16
-_INSTALL_HINT = "install clang and llvm (Debian: apt install clang llvm), or name one in BUILDTOOL_CLANG"
+_INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install 'buildtool[clang]')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """A compiler: its program *clang*, *major* version and *version* line, and *strip* (llvm-strip)."""
+    """
+    A compiler: its program *clang*, *major* version and *version* line, and *strip* (llvm-strip), if any.
+
+    *words* stand after the program's name; *carries* says that it brings its own headers.
+    """
 
     clang: str
     major: int
     version: str
     strip: str
+    words: tuple[str, ...] = ()
+    carries: bool = False
 
     @property
     def name(self) -> str:
@@ -41,17 +48,24 @@ class Toolchain:
 
 def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchain:
     """
-    Return the toolchain of *clang* (name or path), or the newest one on PATH.
+    Return the toolchain of *clang* (name or path), or the newest one on PATH, or that of package ziglang.
 
     Raises: ToolMissingError with what to install; ToolFailedError.
     """
     runner = runner or Runner()
+    if clang == ziglang.NAME:
+        zig = ziglang.find_zig()
+        if zig is None:
+            raise ToolMissingError("ziglang: not installed", hint="pip install 'buildtool[clang]'")
+        return _inspect_zig(zig, runner)
     if clang:
         program = shutil.which(clang)
         if program is None:
             raise ToolMissingError(f"{clang}: not found, or not a program", hint=_INSTALL_HINT)
         return _inspect(program, runner)
     programs = list(_candidates())
+    if not programs and (zig := ziglang.find_zig()):
+        return _inspect_zig(zig, runner)
     if not programs:
         raise ToolMissingError("clang: not found", hint=_INSTALL_HINT)
     # A plain clang may be older or newer than the numbered ones: only it can say.
@@ -78,17 +92,28 @@ def _candidates() -> Iterator[str]:
 
 
 def _inspect(clang: str, runner: Runner) -> Toolchain:
-    text = runner.run([clang, "--version"]).stdout.decode(errors="replace")
+    major, line = _ask_version([clang], runner)
+    return Toolchain(clang=clang, major=major, version=line, strip=_find_strip(clang, major))
+
+
+def _inspect_zig(zig: Path, runner: Runner) -> Toolchain:
+    words = ziglang.WORDS
+    major, line = _ask_version([str(zig), *words], runner)
+    return Toolchain(clang=str(zig), major=major, version=line, strip="", words=words, carries=True)
+
+
+def _ask_version(command: list[str], runner: Runner) -> tuple[int, str]:
+    text = runner.run([*command, "--version"]).stdout.decode(errors="replace")
     line = text.partition("\n")[0].strip()
     found = re.search(r"clang version (\d+)", line)
     if found is None:
-        raise ToolFailedError(f"{clang}: not a clang", hint=_INSTALL_HINT)
+        raise ToolFailedError(f"{command[0]}: not a clang", hint=_INSTALL_HINT)
     major = int(found[1])
     if major < MIN_CLANG:
         raise ToolMissingError(
-            f"{clang}: version {major} is too old", hint=f"install clang {MIN_CLANG} or newer"
+            f"{command[0]}: version {major} is too old", hint=f"install clang {MIN_CLANG} or newer"
         )
-    return Toolchain(clang=clang, major=major, version=line, strip=_find_strip(clang, major))
+    return major, line
 
 
 def _find_strip(clang: str, major: int) -> str:
@@ -134,26 +159,22 @@ def compile_command(
     *source* and *include* are relative to *root*, which is where clang has to
     run, so that no name of a directory of this machine gets into the object.
     """
-    argv = [toolchain.clang]
+    argv = [toolchain.clang, *toolchain.words]
     if toolchain.major >= _CONFIG_FLAG_SINCE:
         argv.append("--no-default-config")  # a clang.cfg of this machine would change objects
     argv += forced_flags(platform)
     argv.append(f"-ffile-prefix-map={root.resolve()}=.")  # for names that are absolute all the same
     for directory in include:
         argv += ["-I", directory]
-    for path in _kernel_headers(platform):
-        argv += ["-idirafter", path]
+    if toolchain.carries:
+        argv += ziglang.header_flags(Path(toolchain.clang), platform)
+    else:
+        argv += [word for path in _kernel_headers(platform) for word in ("-idirafter", path)]
     return [*argv, *flags, "-MD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
 
 
 def strip_command(toolchain: Toolchain, objects: Sequence[Path]) -> list[str]:
-    """
-    Return llvm-strip's arguments: drop DWARF, keep BTF and symbols of *objects*.
-
-    Raises: ToolMissingError.
-    """
-    if not toolchain.strip:
-        raise ToolMissingError("llvm-strip: not found", hint=_INSTALL_HINT)
+    """Return llvm-strip's arguments: drop DWARF, keep BTF and symbols of *objects*."""
     return [toolchain.strip, "-g", *map(str, objects)]
 
 

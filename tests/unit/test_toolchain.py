@@ -15,7 +15,6 @@ from buildtool.toolchain import (
     clean_environment,
     compile_command,
     find_toolchain,
-    strip_command,
 )
 
 
@@ -65,14 +64,39 @@ def test_a_named_one_is_taken_or_refused(tools: Path) -> None:
         find_toolchain(str(_fake(tools, "old", "clang version 11.0.1")))
 
 
-def test_nothing_is_there(tools: Path) -> None:
+def test_nothing_is_there(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint says what to install."""
     assert tools.is_dir()
+    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: None)
     with pytest.raises(ToolMissingError) as caught:
         find_toolchain()
     assert caught.value.hint is not None
-    with pytest.raises(ToolMissingError, match="llvm-strip: not found"):
-        strip_command(Toolchain(clang="clang", major=19, version="", strip=""), [])
+    assert "buildtool[clang]" in caught.value.hint
+    with pytest.raises(ToolMissingError, match="ziglang: not installed"):
+        find_toolchain("ziglang")
+
+
+def test_the_package_ziglang_is_last(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a clang the one of the package is taken, and by name also beside others."""
+    zig = _fake(tools.parent / "package", "zig", "clang version 22.1.8")
+    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: zig)
+    found = find_toolchain()
+    assert (found.clang, found.words, found.carries, found.strip) == (str(zig), ("clang",), True, "")
+    _fake(tools, "clang", "clang version 19.1.7")
+    assert not find_toolchain().carries
+    assert find_toolchain("ziglang") == found
+
+
+def test_the_package_ziglang_uses_no_header_of_the_machine(tmp_path: Path) -> None:
+    """Its clang searches the packages only, and names none of their places in the object."""
+    zig = Toolchain(clang="/p/zig", major=22, version="", strip="", words=("clang",), carries=True)
+    command = compile_command(
+        zig, PLATFORMS["s390x"], source="x.bpf.c", output=tmp_path / "x.o", root=tmp_path
+    )
+    assert command[:2] == ["/p/zig", "clang"]
+    assert "-nostdinc" in command
+    assert "/p/lib/libc/include/s390x-linux-any" in command
+    assert "-ffile-prefix-map=/p=/ziglang" in command
 
 
 def test_the_command_keeps_machine_and_project_apart(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dropping DWARF ourselves gives the bytes that llvm-strip gives, and any input a value or one error."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Skip
+
+from buildtool.elfobj import parse_object
+from buildtool.errors import ObjectFormatError
+from buildtool.stripobj import strip_debug
+
+# Globals, zeroed data, weak and static functions, CO-RE, a kernel function, names with equal ends.
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+int counter; static int hidden; const volatile int limit = 5; char text[100];
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); }
+	m SEC(".maps");
+struct task_struct { int pid; } __attribute__((preserve_access_index));
+static __noinline int sub(int x) { hidden += x; return hidden + limit; }
+__weak int global(int x) { return x * counter; }
+extern int bpf_kernel(int x) __ksym __weak;
+SEC("tracepoint/syscalls/sys_enter_write") int tp(struct task_struct *c)
+{
+	return sub(BPF_CORE_READ(c, pid)) + global(text[counter & 63]);
+}
+SEC("xdp") int drop(void *c) { bpf_printk("hi %d", counter); return bpf_kernel ? bpf_kernel(1) : sub(3); }
+SEC("xdp") int main_drop(void *c) { return bpf_map_delete_elem(&m, &counter) ? 1 : 2; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(scope="module")
+def strip() -> str:
+    """Find llvm-strip."""
+    for name in ("llvm-strip", "llvm-strip-22", "llvm-strip-19"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip(f"{Skip.NEEDS_TOOL}: llvm-strip")
+
+
+def compile_sample(clang: Path, directory: Path, *flags: str) -> Path:
+    """Compile SOURCE and return the object."""
+    output = directory / "sample.o"
+    source = directory / "sample.bpf.c"
+    source.write_text(SOURCE)
+    include = [f"-idirafter{path}" for path in Path("/usr/include").glob("*-linux-gnu")]
+    argv = [clang, "-g", "-O2", "-mcpu=v3", "-fno-ident", *include, *flags, "-c", source, "-o", output]
+    subprocess.run(argv, check=True)
+    return output
+
+
+@pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
+@pytest.mark.parametrize("flags", [(), ("-fno-addrsig",), ("-gdwarf-4", "-fdata-sections")])
+def test_the_bytes_are_those_of_llvm_strip(
+    clang: Path, strip: str, tmp_path: Path, target: str, flags: tuple[str, ...]
+) -> None:
+    """Both byte orders, with and without LLVM's own sections, two versions of DWARF."""
+    path = compile_sample(clang, tmp_path, "-target", target, *flags)
+    ours = strip_debug(path.read_bytes())
+    subprocess.run([strip, "-g", path], check=True)
+    assert ours == path.read_bytes()
+    assert not any(section.name.startswith(b".debug") for section in parse_object(ours).sections)
+    assert strip_debug(ours) == ours
+
+
+def test_damaged_objects_are_one_error(clang: Path, tmp_path: Path) -> None:
+    """Any bytes give an object or ObjectFormatError."""
+    data = compile_sample(clang, tmp_path, "-target", "bpfel").read_bytes()
+    chance = random.Random(5)  # noqa: S311 - the same damage at each run
+    refused = 0
+    for _ in range(1500):
+        broken = bytearray(data)
+        table = int.from_bytes(data[40:48], "little")
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(table, len(data)) if chance.random() < 0.7 else chance.randrange(len(data))
+            broken[at] = chance.randrange(256)
+        try:
+            strip_debug(bytes(broken))
+        except ObjectFormatError:
+            refused += 1
+    assert refused > 100
