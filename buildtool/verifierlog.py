@@ -11,6 +11,7 @@ it stands (`buildtool.lineinfo`).
 from __future__ import annotations
 
 import re
+from errno import EPERM
 
 from buildtool.checkmodel import Outcome, SourceLine, Verdict
 from buildtool.helperfacts import helper_since
@@ -50,6 +51,8 @@ def read_verdict(code: int, error: str, log: str, warnings: str) -> Verdict:
         )
     said = next((line for line in warnings.splitlines() if line.strip() and not _RETRIED.search(line)), "")
     text = said.removeprefix("libbpf: ") or error
+    if code == EPERM:
+        text += " (a capability is missing, or a security module says no)"
     return Verdict(outcome=Outcome.FAILED, reason=_shorten(text), log=log + warnings)
 
 

@@ -99,6 +99,7 @@ def test_a_failure_before_the_kernel_verifier() -> None:
     verdict = read_verdict(3, "No such process", "", said)
     assert verdict.outcome is Outcome.FAILED
     assert verdict.reason == "prog 'x': failed to find kernel BTF type ID of 'y': -3"
+    assert "capability is missing" in read_verdict(1, "Operation not permitted", "", "").reason
     assert read_verdict(12, "Cannot allocate memory", "", "").reason == "Cannot allocate memory"
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +51,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image() -> Path:
-    """Give the file of a kernel's image."""
-    return find_kernel("6.1", "amd64", TOP / ".cache/vm").image
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a kernel's image, one that no other test boots."""
+    found = find_kernel("6.1", "amd64", TOP / ".cache/vm").image
+    return Path(shutil.copy(found, tmp_path_factory.mktemp("image")))
 
 
 def run(
@@ -106,8 +110,43 @@ def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: 
     done = run(tmp_path, cache, objects[1], "--kernel", image, *arguments)
     assert "error: virtual machine (amd64" in done.stderr
     assert "no end in 3 seconds" in done.stderr
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [line for line in running if b"qemu-system" in line and str(image).encode() in line]
+    assert not machines(image)
+
+
+def test_an_interrupt_ends_the_machine(objects: list[Path], cache: Path, image: Path, tmp_path: Path) -> None:
+    """Ctrl-C while the guest runs: one line, exit code 1, no process and no temporary file."""
+    (tmp_path / "amd64").mkdir()
+    fake = tmp_path / "amd64/bpf-probe"
+    fake.write_text("#!/bin/sh\nsleep 3600\n")
+    fake.chmod(0o755)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    argv = [sys.executable, "-m", "buildtool", "check", objects[1], "--kernel", image, "--arch", "amd64"]
+    env = {"BUILDTOOL_PROBES": str(tmp_path), "XDG_CACHE_HOME": str(cache), "TMPDIR": str(scratch)}
+    child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **env})
+    assert child.stderr
+    while not machines(image):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    said = child.communicate()[1]
+    assert child.returncode == 1
+    assert said.splitlines()[-1] == "buildtool: error: interrupted"
+    assert not machines(image)
+    assert list(scratch.iterdir()) == []
+
+
+def machines(image: Path) -> list[bytes]:
+    """List the command lines of virtual machines with the kernel *image*."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        if b"qemu-system" in line and str(image).encode() in line:
+            found.append(line)
+    return found
 
 
 @pytest.mark.parametrize(
