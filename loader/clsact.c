@@ -22,6 +22,8 @@ bool clsact__is_needed(const struct attach_point *point)
 {
 	LIBBPF_OPTS(bpf_prog_query_opts, opts);
 
+	if (point->attach_type != BPF_TCX_INGRESS && point->attach_type != BPF_TCX_EGRESS)
+		return false; /* netkit */
 	return bpf_prog_query_opts(point->ifindex, point->attach_type, &opts) == -EINVAL;
 }
 

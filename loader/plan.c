@@ -58,6 +58,9 @@ static struct kind kind_of(const struct bpf_program *program)
 		if (kinds[i].type == bpf_program__type(program))
 			kind = kinds[i];
 	}
+	/* Those are put into maps, by the workload. */
+	if (type == BPF_XDP_DEVMAP || type == BPF_XDP_CPUMAP)
+		kind = (struct kind){ kind.type, PLACE_NOWHERE, NULL };
 	if (kind.place == PLACE_TRACE && type == BPF_LSM_CGROUP)
 		return (struct kind){ kind.type, PLACE_CGROUP, "/PATH/OF/CGROUP" };
 	if (kind.place == PLACE_TRACE && type == BPF_TRACE_ITER)

@@ -128,7 +128,7 @@ static int get_ready(struct session *s, const struct candidate *c, int64_t start
 	capabilities__format(s->held & ~needs, "", surplus);
 	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
 		needs |= UINT64_C(1) << CAP_SYS_ADMIN; /* it stands in for others */
-	s->held &= s->options->reload ? needs : attach__detaching_needs();
+	s->held &= (s->options->reload ? needs : 0) | attach__detaching_needs();
 	err = privileges__keep(s->held, fault);
 	if (err)
 		return err;

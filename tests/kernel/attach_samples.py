@@ -79,6 +79,7 @@ SOURCES |= {
     "struct_ops": _STRUCT_OPS.replace("SECTION", ".struct_ops.link"),
     "struct_ops_left": _STRUCT_OPS.replace("SECTION", ".struct_ops"),
     "foreign": 'SEC("xdp") int @_foreign(struct xdp_md *c) { count(); return XDP_PASS; }',
+    "devmap": _one("xdp/devmap", 2),
     "socket": _one("socket", 0),
     "action": _one("action", 0),
 }

@@ -27,7 +27,9 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351}
+BPF_MAP_UPDATE_ELEM = 2
 BPF_OBJ_GET = 7
+BPF_MAP_GET_FD_BY_ID = 14
 BPF_RAW_TRACEPOINT_OPEN = 17
 SUBNET = "10.77.0.0/24"
 WAIT_SECONDS = 20.0
@@ -270,6 +272,20 @@ def attach_tracing(program: Path) -> int:
         return _bpf(BPF_RAW_TRACEPOINT_OPEN, struct.pack("<QII", 0, pinned, 0))
     finally:
         os.close(pinned)
+
+
+def update_map(number: int, key: bytes, value: bytes) -> None:
+    """
+    Put an entry into the map of that id.
+
+    Raises: OSError when the kernel refuses.
+    """
+    descriptor = _bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
+    buffers = [ctypes.create_string_buffer(data, len(data)) for data in (key, value)]
+    try:
+        _bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", descriptor, 0, *map(ctypes.addressof, buffers), 0))
+    finally:
+        os.close(descriptor)
 
 
 def _bpf(command: int, attributes: bytes) -> int:

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -102,6 +103,63 @@ def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> N
 
         assert wait_until(runs)
         assert stop().code == 0
+
+
+def map_id(name: str) -> int:
+    """Return the number of a map of ours."""
+    maps = json.loads(netlab.run("bpftool", "-j", "map", "show"))
+    [found] = [item["id"] for item in maps if item.get("name") == name]
+    return int(found)
+
+
+@pytest.mark.parametrize("kind", ["sk_msg", "sk_skb"])
+def test_sockmap_programs_see_the_sockets_of_their_map(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """What goes through a socket that is put into the map runs the program, and arrives."""
+    lab.put(tmp_path, kind)
+    with lab.started(tmp_path) as (_, stop), socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client, server.accept()[0] as peer:
+            watched = client if kind == "sk_msg" else peer
+            netlab.update_map(map_id(f"{PREFIX}_socks"), bytes(4), struct.pack("<Q", watched.fileno()))
+            client.sendall(b"hello")
+            peer.settimeout(netlab.WAIT_SECONDS)
+            assert peer.recv(5) == b"hello"
+            assert wait_until(lambda: counted() > 0)
+        assert stop().code == 0
+
+
+def test_flow_dissector_runs_for_its_namespace(lab: Lab, tmp_path: Path) -> None:
+    """Frames that are sent in the namespace are dissected by the program."""
+    lab.put(tmp_path, "dissector")
+    frame = bytes(12) + b"\x08\x00" + bytes(50)
+    with ExitStack() as stack:
+        namespace = stack.enter_context(netlab.namespace())
+        options = [f"--attach={PROGRAM}=/run/netns/{namespace.name}"]
+        _, stop = stack.enter_context(lab.started(tmp_path, *options))
+        with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
+            out.bind(("lo", 0))
+            out.send(frame)
+        assert wait_until(lambda: counted() > 0)
+        assert stop().code == 0
+
+
+def test_iterator_is_read_through_its_pin(lab: Lab, tmp_path: Path) -> None:
+    """The pinned link of an iterator is a file: reading it runs the program for each of its objects."""
+    lab.put(tmp_path, "iterator")
+    with ExitStack() as stack:
+        mount = stack.enter_context(netlab.bpf_file_system())
+        _, stop = stack.enter_context(lab.started(tmp_path, f"--pin-root={mount}/pins"))
+        [link] = [path for path in mount.rglob("*") if path.is_file() and path.parent.name == "links"]
+        link.read_bytes()
+        assert counted() > 0
+        assert stop().code == 0
+
+
+def test_programs_for_maps_are_loaded_only(lab: Lab, tmp_path: Path) -> None:
+    """A program for the entries of a devmap has no place of its own: it needs no target."""
+    lab.put(tmp_path, "devmap")
+    with lab.started(tmp_path) as (_, stop):
+        assert PROGRAM in in_kernel()
+        assert stop().events("attach") == []
 
 
 @pytest.mark.parametrize(

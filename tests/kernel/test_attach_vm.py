@@ -59,6 +59,14 @@ OLD = {
         code=2,
         words=("no tcx", "--reload"),
     ),
+    "tc, a workload and a parent": Case(
+        kind="tc", options=f"{attach('lo:ingress', f'{PREFIX}_tc')} --reload -- sleep 60", code=143
+    ),
+    "refused by the kernel": Case(
+        kind="scalar",
+        code=1,
+        words=(f"program {PROGRAM}: R1 invalid mem access", ", at: return *(__u64 *)(long)c[0];"),
+    ),
     "sk_msg": Case(kind="sk_msg"),
     "kprobe": Case(kind="kprobe"),
     "fentry": Case(kind="fentry"),
@@ -185,7 +193,7 @@ def on_new(boot: Boot) -> dict[str, Ran]:
 def check(case: Case, ran: Ran) -> None:
     """Check what a case gave, and that nothing of it was left."""
     assert (ran.code, ran.left) == (case.code, 0), ran.lines
-    if case.code:
+    if case.words:
         assert all(word in ran.message for word in case.words), ran.message
         assert not any(line["event"] == "ready" for line in ran.lines)
     elif case.kind == "sk_msg":

@@ -259,7 +259,7 @@ def check_not_attached(result: Result, code: int, *words: str) -> None:
         ("tcx", ["{p}_tcx=lo:sideways"], 2, ["not :ingress or :egress"]),
         ("cgroup", ["{p}_cg=relative"], 2, ["not the path of a cgroup"]),
         ("cgroup", ["{p}_cg=/nonexistent/cgroup"], 1, ["No such file or directory"]),
-        ("cgroup", ["{p}_cg=/tmp"], 1, ["cannot attach"]),
+        ("cgroup", ["{p}_cg=/tmp"], 1, ["cannot attach", "no cgroup of version 2"]),
         ("raw_tp", ["{p}_raw=lo"], 2, ["takes no target"]),
         ("nowhere", [], 2, ["it needs a target", "--attach {p}_tp=CATEGORY/NAME"]),
         ("refused", [], 1, ["cannot load", "R1 invalid mem access 'scalar'"]),
