@@ -50,7 +50,7 @@ def test_a_skip_needs_a_reason_that_is_allowed_here(
         "mark": f"import pytest\n@pytest.mark.skip(reason={reason!r})\ndef test_b(): pass\n",
         "module": f"import pytest\npytest.skip({reason!r}, allow_module_level=True)\n",
     }[form]
-    tiers = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel")
+    tiers = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
     got, output = run_tests(tmp_path, body, ci=ci, tiers=tiers)
     assert got == code, output
     assert ("SKIP NOT ALLOWED" in output) == (code == 1)
