@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine whose clock says 1970, for real: what is limited waits for a clock, the rest starts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import loader_lab
+import pytest
+from loader_lab import PREFIX
+
+from buildtool.kernels import Kernel
+from buildtool.vm import VmRequest, run_vm
+
+LIMIT = "2030-01-01T00:00:00Z"
+# Each start says its exit code; the loader's own lines stand before it.
+SCRIPT = """\
+date -u -s @7 >/dev/null || exit 99
+for case in free limited limited-ok expired-ok; do
+    store=/lab/trust
+    [ "$case" = "${case%-ok}" ] || store=/lab/unset-ok.json
+    /lab/loader --objects /lab/${case%-ok}.bpf.o --trust $store --attach RAW=none -- true
+    echo "@ $case $?"
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def output(
+    vm_kernel: Callable[[str, str], Kernel],
+    clang: Path,
+    sysroot: Path,
+    loader_binary: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """Boot once with the clock at 1970 and start the loader with each object."""
+    lab = loader_lab.Lab(
+        clang=clang, sysroot=sysroot, loader=loader_binary, directory=tmp_path_factory.mktemp("lab")
+    )
+    key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}
+    policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "clock": "unset-ok"}
+    files: dict[str, Path | bytes] = {
+        "/lab/loader": loader_binary,
+        "/lab/trust/dev.pub": lab.key.pem,
+        "/lab/unset-ok.json": json.dumps(policy | {"earliest": "2026-06-01T00:00:00Z"}).encode(),
+        "/lab/free.bpf.o": lab.signed("raw_tp"),
+        "/lab/limited.bpf.o": lab.signed("raw_tp", notAfter=LIMIT),
+        "/lab/expired.bpf.o": lab.signed("raw_tp", notAfter="2026-05-31T00:00:00Z"),
+    }
+    script = SCRIPT.replace("RAW", f"{PREFIX}_raw")
+    result = run_vm(VmRequest(kernel=vm_kernel("6.12", "amd64"), argv=script, files=files))
+    assert result.code == 0, result.output
+    return result.output
+
+
+def case_of(output: str, name: str) -> tuple[int, str]:
+    """Return the exit code of a case and what the loader said."""
+    before, mark, rest = output.partition(f"@ {name} ")
+    assert mark, output
+    return int(rest.split()[0]), before.rpartition("@ ")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "word"),
+    [
+        ("free", 0, '"event":"ready"'),
+        ("limited", 3, '"reason":"not-yet-valid"'),
+        ("limited-ok", 0, '"event":"ready"'),
+        ("expired-ok", 3, '"reason":"expired"'),
+    ],
+)
+def test_the_clock_is_not_set(output: str, name: str, code: int, word: str) -> None:
+    """Only what would have to be compared with the clock is refused; `earliest` stands in for it."""
+    found, said = case_of(output, name)
+    assert found == code, said
+    assert word in said
+    assert '"time":"1970-01-01T' in said
