@@ -33,7 +33,9 @@ _EXTRA = {
     _DECL_TAG: (4, 0),
     _ENUM64: (0, 12),
 }
+_KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _MAX_CHAIN = 32
+_MAX_FIELDS = 4096
 _POINTER_BYTES = 8
 
 
@@ -43,6 +45,20 @@ class BtfMember:
 
     name: str
     type: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfField:
+    """
+    A value inside a type: *path* to it, where it begins and how long it is, in bits, and its *kind*.
+
+    An array is one field for each member of one element, with the count in the path.
+    """
+
+    path: str
+    bit_offset: int
+    bits: int
+    kind: str
 
 
 class Btf:
@@ -92,6 +108,27 @@ class Btf:
         entries = self._entries(number, vlen)
         return tuple(BtfMember(name=self._name(name), type=member) for name, member, _ in entries)
 
+    def fields(self, number: int) -> tuple[BtfField, ...]:
+        """
+        Return where everything in type *number* is: members of members, too.
+
+        Raises: ObjectFormatError, also for a type with more than 4096 of them.
+        """
+        found: list[BtfField] = []
+        self._collect(number, "", 0, found, _MAX_CHAIN)
+        return tuple(found)
+
+    def pointed(self, number: int) -> int:
+        """
+        Return the type that pointer type *number* points to: `__type`.
+
+        Raises: ObjectFormatError.
+        """
+        _, kind, _, target = self._head(self._resolve(number))
+        if kind != _PTR:
+            raise ObjectFormatError("BTF: not a type of a map")
+        return target
+
     def encoded_integer(self, number: int) -> int:
         """
         Return the number that type *number* encodes: `__uint` or `__ulong`.
@@ -115,10 +152,7 @@ class Btf:
 
         Raises: ObjectFormatError.
         """
-        _, kind, _, target = self._head(self._resolve(number))
-        if kind != _PTR:
-            raise ObjectFormatError("BTF: not a type of a map")
-        return self.size(target)
+        return self.size(self.pointed(number))
 
     def size(self, number: int) -> int:
         """
@@ -145,6 +179,32 @@ class Btf:
         Raises: ObjectFormatError.
         """
         return self._name(offset)
+
+    def _collect(self, number: int, path: str, at: int, found: list[BtfField], depth: int) -> None:
+        number = self._resolve(number)
+        _, kind, vlen, _ = self._head(number)
+        if depth == 0 or len(found) >= _MAX_FIELDS:
+            raise ObjectFormatError("BTF: a type with too many members")
+        if kind == _ARRAY:
+            element, count = self._array(number)
+            self._collect(element, f"{path}[{count}]", at, found, depth - 1)
+        elif kind in (_STRUCT, _UNION):
+            # Bit 31: the offset's high 8 bits are the width of a bit field.
+            has_widths = self._info(number) >> 31
+            for name, member, place in self._entries(number, vlen):
+                offset, width = (place & 0xFFFFFF, place >> 24) if has_widths else (place, 0)
+                inner = f"{path}.{self._name(name)}".strip(".")
+                if width:
+                    found.append(BtfField(path=inner, bit_offset=at + offset, bits=width, kind="bits"))
+                else:
+                    self._collect(member, inner, at + offset, found, depth - 1)
+        else:
+            size = self.size(number) * 8 if kind in _SIZED or kind == _PTR else 0
+            found.append(BtfField(path=path, bit_offset=at, bits=size, kind=_KINDS.get(kind, "other")))
+
+    def _info(self, number: int) -> int:
+        info: int = struct.unpack_from(f"{self._order}I", self._types, self._offsets[number] + 4)[0]
+        return info
 
     def _index(self) -> Iterator[int]:
         at, end = 0, len(self._types)

@@ -108,12 +108,17 @@ class TrustConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
-    """[build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local."""
+    """
+    [build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local.
+
+    *allow_differences* names what need not agree between architectures (buildtool.crosscheck).
+    """
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
     tag: str = declare(as_text(validate.check_tag), "", "BUILDTOOL_TAG")
     sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
     engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
+    allow_differences: tuple[str, ...] = declare(as_texts(validate.check_difference), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 """
 Our own sources as text: what a Dockerfile must carry to compile and sign without buildtool on the host.
 
-The Python part is the closure of the commands `compile`, `sign` and `grant`: their
-modules and every buildtool module these import, wherever in the file they do.
+The Python part is the closure of the commands `compile`, `agree`, `sign` and `grant`:
+their modules and every buildtool module these import, wherever in the file they do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from buildtool.resources import package_directory, resource_path
 
 MAX_SOURCE_BYTES = 1024 * 1024
 # cli.main imports commands by name, which no import statement shows.
-ROOTS = ("buildtool.__main__", "buildtool.cli.compile", "buildtool.cli.sign", "buildtool.cli.grant")
+ROOTS = (
+    "buildtool.__main__",
+    "buildtool.cli.agree",
+    "buildtool.cli.compile",
+    "buildtool.cli.grant",
+    "buildtool.cli.sign",
+)
 LOADER_SUFFIXES = (".c", ".h", ".ld")
 # Ten times faster than a parser, at each build; a test compares it with one.
 _IMPORT = re.compile(

@@ -13,6 +13,7 @@ from buildtool.cache import Cache
 from buildtool.compile import CompileOptions
 from buildtool.config import DEFAULT_BASE, Config
 from buildtool.contents import ObjectContents
+from buildtool.crosscheck import check_agreement
 from buildtool.errors import UsageError
 from buildtool.grant import check_capabilities
 from buildtool.images import BASE_IMAGE
@@ -124,6 +125,11 @@ def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     )
     if found.warnings:
         request.report(found.warnings)
+    if len(request.platforms) > 1:
+        objects: dict[str, dict[str, bytes]] = {platform.arch: {} for platform in request.platforms}
+        for (_, arch), (compiled, data) in found.objects.items():
+            objects[arch][compiled.path.name] = data
+        check_agreement(objects, request.config.build.allow_differences)
     return found
 
 

@@ -121,6 +121,7 @@ def _context(request: RenderRequest) -> dict[str, Any]:
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argv(p) for p in request.platforms},
         "grant": _grant_argv(request),
+        "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
         "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
         "user": validate.check_user(config.image.user),
         "healthcheck": [validate.check_word(word) for word in config.image.healthcheck],
@@ -173,6 +174,13 @@ def _link_argv(platform: Platform) -> list[str]:
     # -L: the linker looks for its script where it looks for libraries.
     flags = [platform.static_option, "-L/loader", "@/loader/flags.txt"]
     return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
+
+
+def _agree_argv(request: RenderRequest) -> list[str]:
+    allowed = [
+        f"--allow={validate.check_difference(item)}" for item in request.config.build.allow_differences
+    ]
+    return ["python3", "-m", "buildtool", "agree", "/objects", *allowed]
 
 
 def _grant_argv(request: RenderRequest) -> list[str]:

@@ -141,6 +141,19 @@ def check_program_name(value: str) -> str:
     return _match(_PROGRAM_NAME, value, "a program name (a C function)", MAX_NAME_BYTES)
 
 
+def check_difference(value: str) -> str:
+    """
+    Return *value* if it can name what may differ between architectures: OBJECT, OBJECT:PROGRAM or OBJECT:MAP.
+
+    Raises: UsageError.
+    """
+    name, _, part = value.partition(":")
+    check_object_name(name)
+    if ":" in value:
+        check_program_name(part.removeprefix("."))  # global variables are the map .bss, .data or .rodata
+    return value
+
+
 def check_attach(value: str) -> str:
     """
     Return *value* if it is PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.

@@ -54,6 +54,27 @@ SEC("xdp") int second(void *ctx) { return lookup(&outer, ctx) ? 2 : 1; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """
 
+# An object whose map has another layout on arm64 than elsewhere: an agent would read the wrong bytes.
+DIFFERS = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct event {
+	__u32 pid;
+#ifdef __TARGET_ARCH_arm64
+	__u64 stamp;
+#endif
+	__u32 size;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct event);
+} events SEC(".maps");
+SEC("socket") int differs(void *c) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
 
 def find_tool(*names: str) -> str:
     """Return the first of *names* that is on PATH, or skip."""

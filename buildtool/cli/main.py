@@ -33,7 +33,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what is here and what is missing."),
 }
 # Steps of the Dockerfile, for nobody to type.
-STEPS = ("grant",)
+STEPS = ("agree", "grant")
 
 
 class LazyGroup(click.Group):

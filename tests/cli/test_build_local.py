@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bpf_samples import DIFFERS
 from local_samples import BASE, base_of_layers, directory, make_base, make_local_project
 
 from buildtool.cli.main import run
@@ -347,3 +348,25 @@ def test_full_disk_leaves_nothing(
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_maps_that_differ_between_architectures_are_no_image(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names object, map, member and architectures; one that is declared is let be."""
+    write_archive(project / "base.tar", make_base(architectures=["amd64", "arm64"]), "base", replace=True)
+    (project / "bpf/differs.bpf.c").write_text(DIFFERS)
+    both = (*BUILD, "--arch", "arm64")
+    assert run([*both]) == 1
+    check_error(
+        capsys, "disagree: differs.bpf.o:events (map): size of the value is 8 on amd64 and 24 on arm64"
+    )
+    assert left(project) == []
+    assert run([*BUILD]) == 0
+    assert run([*both]) == 1
+    said = capsys.readouterr().err
+    assert "value.size is at byte 4 (integer of 4 bytes) on amd64 and at byte 16" in said
+    assert 'allow-differences = ["differs.bpf.o:events"]' in said
+    config = project / "buildtool.toml"
+    config.write_text(config.read_text() + '\n[build]\nallow-differences = ["differs.bpf.o:events"]\n')
+    assert run([*both]) == 0

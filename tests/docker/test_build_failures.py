@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bpf_samples import DIFFERS
 from build_lab import REPOSITORY, Project, docker, has_image, make_project, remove_images
 
 from buildtool import buildx
@@ -47,6 +48,20 @@ def test_source_that_does_not_compile_shows_clangs_words(project: Project) -> No
     assert "missing" in done.stderr
     assert_one_error(done.stderr, "build failed")
     assert not has_image(TAG)
+
+
+def test_maps_that_differ_between_architectures_fail_the_build(project: Project) -> None:
+    """The builder compares the objects; what is declared to differ is let be."""
+    (project.root / "bpf/differs.bpf.c").write_text(DIFFERS)
+    both = ("build", "--arch", "amd64", "--arch", "arm64", "--tag", TAG, "--output", "type=oci,dest=out.tar")
+    done = project.run(*both)
+    assert done.code == 1
+    assert "differs.bpf.o:events (map): value.size is at byte 4 (integer of 4 bytes) on amd64" in done.stderr
+    assert_one_error(done.stderr, "build failed")
+    assert not (project.root / "out.tar").exists()
+    config = project.root / "buildtool.toml"
+    config.write_text(config.read_text() + '[build]\nallow-differences = ["differs.bpf.o:events"]\n')
+    assert project.run(*both).code == 0
 
 
 def test_base_image_of_the_wrong_architecture_is_an_error(project: Project) -> None:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool agree`: a step of the Dockerfile, not listed among the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from buildtool.cli.options import checked
+from buildtool.crosscheck import check_agreement
+from buildtool.elfobj import MAX_OBJECT_BYTES
+from buildtool.fsio import read_bounded
+from buildtool.validate import check_difference
+
+
+@click.command("agree", hidden=True)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--allow", multiple=True, callback=checked(check_difference), help="What may differ.")
+def command(*, directory: Path, allow: tuple[str, ...]) -> None:
+    """Check that the objects of DIRECTORY/ARCH agree between architectures."""
+    objects = {
+        place.name: {
+            path.name: read_bounded(path, MAX_OBJECT_BYTES) for path in sorted(place.glob("*.bpf.o"))
+        }
+        for place in sorted(directory.iterdir())
+    }
+    check_agreement(objects, allow)
