@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from buildtool.elfobj import SHF_EXECINSTR, SHT_PROGBITS, ElfObject, LinkTables, Relocation
 
 FRAME_BYTES = 512  # MAX_BPF_STACK: one function's, and that of a chain of calls
 MAX_FRAMES = 8
 _SLOT_BYTES = 8
+_MAX_DEPTH = 64  # far beyond what a kernel takes, far below what Python does
 _ROUNDING = 16  # a frame in a chain, since 6.10 and with a JIT; 32 before
 _FRAME_POINTER = 10
 _CALL, _LOAD_ADDRESS, _MOVE, _ADD, _ADD_REGISTER = 0x85, 0x18, 0xBF, 0x07, 0x0F
@@ -55,7 +56,7 @@ class Usage:
 
     *instructions* with all functions it calls; *frame* is the deepest single
     frame, *chain* the deepest chain of them, of *frames* frames; *varies*:
-    some offset is not constant; *recursive*: it calls itself.
+    some offset is not constant; *recursive*: it calls itself, or is endlessly deep.
     """
 
     instructions: int
@@ -79,7 +80,7 @@ class _Walk:
         """Return bytes and frames of the deepest chain that begins at *place*."""
         if place in self.depths:
             return self.depths[place]
-        if place in self.open:
+        if place in self.open or len(self.open) > _MAX_DEPTH:
             self.recursive = True
             return 0, 0
         function = self.functions.get(place)
@@ -101,7 +102,10 @@ def read_functions(obj: ElfObject, tables: LinkTables) -> dict[Place, Function]:
     starts: dict[int, dict[int, str]] = {}
     for symbol in tables.symbols:
         if symbol.is_function and 0 < symbol.section < len(obj.sections):
-            starts.setdefault(symbol.section, {})[symbol.value // _SLOT_BYTES] = symbol.name
+            slot = symbol.value // _SLOT_BYTES
+            # A damaged table may point anywhere: what lies outside the section is no function.
+            if slot < obj.sections[symbol.section].size // _SLOT_BYTES:
+                starts.setdefault(symbol.section, {})[slot] = symbol.name
     found = {}
     for index, names in starts.items():
         section = obj.sections[index]
@@ -139,7 +143,7 @@ def measure(functions: dict[Place, Function], name: str, section: int) -> Usage 
 
 
 def _decode(obj: ElfObject, code: bytes, start: int, end: int) -> Iterator[_Instruction]:
-    order = "little" if obj.is_little_endian else "big"
+    order: Literal["little", "big"] = "little" if obj.is_little_endian else "big"
     for at in range(start * _SLOT_BYTES, end * _SLOT_BYTES, _SLOT_BYTES):
         registers = code[at + 1]
         low, high = registers & 0xF, registers >> 4
@@ -149,8 +153,8 @@ def _decode(obj: ElfObject, code: bytes, start: int, end: int) -> Iterator[_Inst
             code[at],
             destination,
             source,
-            int.from_bytes(code[at + 2 : at + 4], order, signed=True),  # type: ignore[arg-type]
-            int.from_bytes(code[at + 4 : at + 8], order, signed=True),  # type: ignore[arg-type]
+            int.from_bytes(code[at + 2 : at + 4], order, signed=True),
+            int.from_bytes(code[at + 4 : at + 8], order, signed=True),
         )
 
 

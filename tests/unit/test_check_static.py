@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 from dataclasses import replace
@@ -165,6 +166,35 @@ def test_a_signature_that_no_verifier_reads() -> None:
     result = check(bytes(data))
     assert "BT042" in broken(result)
     assert result.facts
+
+
+def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
+    """Whatever bytes are changed: facts or BT001, no other exception."""
+    whole = compiled(tmp_path, f'{EVENTS} {DEEP} SEC("xdp") {TWO} {GPL}')
+    rng = random.Random(20260101)  # noqa: S311 - no secret
+    numbers = (0, 1, 8, 2**31, 2**32 - 1, 2**63, 2**64 - 1, len(whole))
+    unreadable = 0
+    for _ in range(1500):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 2, 8))):
+            at = rng.randrange(len(data))
+            data[at] = rng.randrange(256)
+            if rng.random() < 0.5:
+                at = min(at & ~7, len(data) - 8)
+                data[at : at + 8] = rng.choice(numbers).to_bytes(8, "little")
+        result = check(bytes(data), oldest=(5, 4))
+        unreadable += result.facts is None
+    assert 100 < unreadable < 1400
+
+
+def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
+    """A chain that no kernel takes does not exhaust the interpreter either."""
+    chain = "".join(
+        f"NOINLINE int f{n}(u64 x) {{ STACK(8); return f{n - 1}(x) + 1; }}\n" for n in range(1, 1500)
+    )
+    source = f"""NOINLINE int f0(u64 x) {{ STACK(8); return x & 1; }} {chain}
+        SEC("xdp") int bad(u64 *c) {{ return f1499(c[0]); }} {GPL}"""
+    assert "BT023" in broken(check(compiled(tmp_path, source)))
 
 
 def test_facts_of_an_object(tmp_path: Path) -> None:
