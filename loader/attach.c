@@ -28,6 +28,7 @@ bool attach__can_update(const struct attach_point *point)
 	case PLACE_TCX:
 	case PLACE_CGROUP:
 	case PLACE_NETNS:
+	case PLACE_SOCKMAP:
 	case PLACE_ITER:
 		return true;
 	default:

@@ -32,6 +32,7 @@ bool hook__is_taken(int err, const struct attach_point *point)
 {
 	switch (point->place) {
 	case PLACE_XDP:
+	case PLACE_NETFILTER:
 		return err == -EBUSY || err == -EEXIST;
 	case PLACE_NETNS:
 		return err == -EEXIST || err == -E2BIG;
@@ -53,6 +54,9 @@ static bool is_on_hook(const struct bpf_link_info *info, const struct attach_poi
 {
 	if (point->place == PLACE_XDP)
 		return info->type == BPF_LINK_TYPE_XDP && info->xdp.ifindex == (__u32)point->ifindex;
+	if (point->place == PLACE_NETFILTER)
+		return info->type == BPF_LINK_TYPE_NETFILTER && info->netfilter.pf == point->family &&
+		       info->netfilter.hooknum == point->hook && info->netfilter.priority == point->priority;
 	if (point->place == PLACE_NETNS)
 		return info->type == BPF_LINK_TYPE_NETNS && info->netns.attach_type == point->attach_type &&
 		       info->netns.netns_ino == inode_of(point);

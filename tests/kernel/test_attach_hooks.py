@@ -132,6 +132,23 @@ def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
             assert stop().code == 0
 
 
+def test_priority_of_another_process(lab: Lab, tmp_path: Path) -> None:
+    """A priority of netfilter that is taken is kept, or taken when told; another one is free."""
+    lab.put(tmp_path, "netfilter")
+    lab.put(other_directory(tmp_path), "netfilter")
+    with lab.started(tmp_path, f"--attach={PROGRAM}=ipv6:output:77") as (process, stop):
+        result = lab.run(tmp_path / "other", f"--attach={PROGRAM}=ipv6:output:77")
+        assert result.code == 1
+        assert f"held by process {process.pid}" in result.message
+        for options in (["ipv6:output:78"], ["ipv6:output:77", "--replace"]):
+            with lab.started(tmp_path / "other", f"--attach={PROGRAM}={options[0]}", *options[1:]) as (
+                _,
+                stop_other,
+            ):
+                assert stop_other().code == 0
+        assert stop().code == 0
+
+
 def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
     """A program that was attached to a cgroup for itself alone is kept and named; with --replace it goes."""
     lab.put(tmp_path, "sock_create")

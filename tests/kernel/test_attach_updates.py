@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reload does to programs of each type: in place, beside the old one, or not at all."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import attach_samples  # noqa: F401 - adds its objects
+import netlab
+import pytest
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
+
+from buildtool.bpfnames import program_type
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+PROGRAM = f"{PREFIX}_prog"
+IN_PLACE = {
+    "sock_create": ("cgroup/sock_create", "cgroup"),
+    "sk_lookup": ("sk_lookup", "namespace"),
+    "dissector": ("flow_dissector", "namespace"),
+    "sk_msg": ("sk_msg", None),
+    "sk_skb": ("sk_skb/stream_verdict", None),
+    "iterator": ("iter/bpf_map", None),
+}
+BESIDE = {
+    "raw_tp_bare": ("raw_tp", "sys_enter"),
+    "tp_btf": ("tp_btf/sys_enter", None),
+    "perf": ("perf_event", "cpu-clock:99"),
+}
+NOT_AT_ALL = {
+    "netfilter": ("netfilter", "ipv4:input:7", "cannot attach: Device or resource busy: program"),
+    "struct_ops": ("struct_ops/ssthresh", None, "cannot attach: File exists"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+def reload_once(
+    lab: Lab, tmp_path: Path, kind: str, section: str, target: str | None
+) -> list[dict[str, Any]]:
+    """Run the object, sign it as another release, reload, stop; return the lines after the start."""
+    programs = [{"name": PROGRAM, "section": section, "type": program_type(section)}]
+    with ExitStack() as stack:
+        if target == "cgroup":
+            target = str(stack.enter_context(netlab.cgroup2()))
+        elif target == "namespace":
+            target = f"/run/netns/{stack.enter_context(netlab.namespace()).name}"
+        lab.put(tmp_path, kind, programs=programs)
+        options = ["--reload", *([f"--attach={PROGRAM}={target}"] if target else [])]
+        process, stop = stack.enter_context(lab.started(tmp_path, *options))
+        lab.put(tmp_path, kind, programs=programs, release="2.0")
+        process.send_signal(signal.SIGHUP)
+        (log,) = tmp_path.glob("stderr*")
+        assert wait_until(lambda: '"event":"reload"' in log.read_text()), log.read_text()
+        result = stop()
+    assert result.code == 0
+    at = next(at for at, line in enumerate(result.lines) if line["event"] == "ready")
+    return result.lines[at + 1 :]
+
+
+def named(lines: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
+    """Return the lines of one event."""
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_link_gets_its_new_program(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """The link stays and gets the new program in one step."""
+    lines = reload_once(lab, tmp_path, kind, *IN_PLACE[kind])
+    assert [line["outcome"] for line in named(lines, "reload")] == ["updated"], lines
+    assert len(named(lines, "update")) == 1
+    assert named(lines, "attach") == []
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_new_program_comes_before_the_old_one_goes(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """Where links take no other program, the new one is attached first, and the line says so."""
+    lines = reload_once(lab, tmp_path, kind, *BESIDE[kind])
+    assert [line["outcome"] for line in named(lines, "reload")] == ["updated"], lines
+    attached = named(lines, "attach")
+    assert attached
+    assert all("for a moment both run" in line["message"] for line in attached)
+
+
+@pytest.mark.parametrize("kind", NOT_AT_ALL)
+def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """Where the kernel can do neither, the old program stays, and the line says why."""
+    section, target, words = NOT_AT_ALL[kind]
+    lines = reload_once(lab, tmp_path, kind, section, target)
+    (line,) = named(lines, "reload")
+    assert line["outcome"] == "kept"
+    assert words in line["message"]
