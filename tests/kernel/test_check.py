@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -119,6 +120,37 @@ def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
     assert {fact["platform"] for fact in report["objects"]} == {own.oci}
     assert len(report["runs"]) == sum(len(fact["programs"]) for fact in report["objects"]) >= 6
     assert report["passed"] is True
+
+
+def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
+    """Another loader, all programs at once, the same numbers of instructions, for the shipped programs."""
+    top = Path(__file__).resolve().parent.parent.parent
+    argv = [sys.executable, "-m", "buildtool", "compile", "--output", tmp_path / "out"]
+    subprocess.run(argv, cwd=top, check=True, capture_output=True)
+    report = json.loads(run(probes, tmp_path / "out", "--kernel", "host", "--json", code=0).stdout)
+    ours = {r["program"]: r["verdict"]["instructions"] for r in report["runs"]}
+    (tmp_path / "bpffs").mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpffs", tmp_path / "bpffs"], check=True)
+    try:
+        theirs = {}
+        for path in (tmp_path / "out").glob("*.bpf.o"):
+            loadall = [
+                "bpftool",
+                "-d",
+                "prog",
+                "loadall",
+                path,
+                tmp_path / "bpffs" / path.name.partition(".")[0],
+            ]
+            done = subprocess.run(loadall, capture_output=True, text=True, check=True)
+            text = done.stdout + done.stderr
+            for name, log in re.findall(
+                r"prog '(\w+)': -- BEGIN PROG LOAD LOG --\n(.*?)-- END", text, re.DOTALL
+            ):
+                theirs[name] = int(re.findall(r"^processed (\d+) insns", log, re.MULTILINE)[-1])
+    finally:
+        subprocess.run(["umount", tmp_path / "bpffs"], check=True)
+    assert theirs == ours
 
 
 def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
