@@ -213,6 +213,28 @@ def test_reload_updates_under_the_workload(lab: Lab, tmp_path: Path) -> None:
     assert "buildtool_programs_loaded 1" in metrics
 
 
+def test_reloads_leak_nothing(lab: Lab, tmp_path: Path) -> None:
+    """After many updates and refusals the loader holds the descriptors and the memory of the first few."""
+    objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
+        log = log_of(tmp_path)
+        held = []
+        for number in range(1, 61):
+            if number % 3:
+                kind = ("raw_tp", "raw_tp_2")[number % 2]
+                lab.replace(tmp_path, "raw_tp", kind, version=number, programs=[RAW_TP])
+            else:
+                (objects / "raw_tp.bpf.o").write_bytes(b"not an object")
+            reload(process, log, number)
+            descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+            held.append((descriptors, int(status(process.pid, "RssAnon").split()[0])))
+        result = stop()
+    assert [line["outcome"] for line in result.events("reload")] == ["updated", "updated", "kept"] * 20
+    assert {descriptors for descriptors, _ in held} == {held[0][0]}
+    sizes = [size for _, size in held]
+    assert max(sizes[15:]) <= max(sizes[:15]) + 256  # KiB; 45 leaks of an object's bytes would be more
+
+
 def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path: Path) -> None:
     """Refused, unreadable, no trust store: a line says so, and what runs goes on."""
     objects = lab.put(tmp_path, "raw_tp")
