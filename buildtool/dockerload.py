@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from buildtool.enginesocket import find_socket
 from buildtool.errors import EngineError, FileAccessError
 from buildtool.ociwrite import ImageSet, write_archive
+
+_HINT = "is the engine running? DOCKER_HOST names another one"
 
 
 def load_images(images: ImageSet, reference: str) -> None:
@@ -20,6 +24,8 @@ def load_images(images: ImageSet, reference: str) -> None:
     import docker
     import requests
 
+    if not _may_answer():
+        raise EngineError("the engine did not load the image: there is none", hint=_HINT)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
@@ -31,7 +37,7 @@ def load_images(images: ImageSet, reference: str) -> None:
             text = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise EngineError(
                 f"the engine did not load the image: {text}",
-                hint="is the engine running? DOCKER_HOST names another one",
+                hint=_HINT,
             ) from error
 
 
@@ -44,6 +50,8 @@ def save_image(reference: str, path: Path) -> bool:
     import docker
     import requests
 
+    if not _may_answer():
+        return False
     try:
         with closing(docker.from_env()) as client, path.open("wb") as file:
             for chunk in client.images.get(reference).save(named=True):
@@ -53,3 +61,9 @@ def save_image(reference: str, path: Path) -> bool:
     except OSError as error:
         raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
     return True
+
+
+def _may_answer() -> bool:
+    """Say whether it is worth asking: the engine's library takes long to find out that there is no socket."""
+    path = find_socket(os.environ)
+    return path is None or Path(path).exists()

@@ -118,7 +118,7 @@ class Client:
 
         Raises: RegistryError, when there is no answer or it is not allowed.
         """
-        self._connect()
+        self.connect()
         url = urljoin(f"{self.base}/v2/{self.reference.repository}/", path)
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
@@ -165,7 +165,7 @@ class Client:
                     break
             return Answer(status=found.status_code, headers=found.headers, body=bytes(body), url=found.url)
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Find out whether the registry speaks TLS; only one on this machine may not."""
         if self.base:
             return

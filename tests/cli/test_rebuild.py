@@ -172,7 +172,6 @@ def test_objects_that_say_too_little_or_lie(
         (["--check", "agent:9"], 1, "neither a file nor an image of the engine"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bad_targets_are_one_line(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:

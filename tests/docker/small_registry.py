@@ -100,11 +100,11 @@ class SmallRegistry(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def run_registry() -> Iterator[str]:
-    """Run a registry on this machine; give its host:port."""
+def run_registry(handler: type[SmallRegistry] = SmallRegistry) -> Iterator[str]:
+    """Run a registry on this machine, perhaps one of another *handler*; give its host:port."""
     for held in (SmallRegistry.blobs, SmallRegistry.manifests, SmallRegistry.uploads):
         held.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SmallRegistry)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
