@@ -65,6 +65,9 @@ static struct kind kind_of(const struct bpf_program *program)
 		return (struct kind){ kind.type, PLACE_CGROUP, "/PATH/OF/CGROUP" };
 	if (kind.place == PLACE_TRACE && type == BPF_TRACE_ITER)
 		kind.place = PLACE_ITER;
+	/* Made of several links, of which libbpf shows none: they could not be handed to a workload. */
+	if (!strncmp(bpf_program__section_name(program), "usdt", 4))
+		return (struct kind){ kind.type, PLACE_UNKNOWN, NULL };
 	if (kind.place == PLACE_KPROBE && bpf_program__section_name(program)[0] == 'u')
 		return (struct kind){ kind.type, PLACE_UPROBE, "/PATH:SYMBOL" };
 	return kind;

@@ -80,6 +80,7 @@ SOURCES |= {
     "struct_ops_left": _STRUCT_OPS.replace("SECTION", ".struct_ops"),
     "foreign": 'SEC("xdp") int @_foreign(struct xdp_md *c) { count(); return XDP_PASS; }',
     "devmap": _one("xdp/devmap", 2),
+    "usdt": _one("usdt//bin/true:a:b"),
     "socket": _one("socket", 0),
     "action": _one("action", 0),
 }

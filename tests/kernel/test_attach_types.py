@@ -276,6 +276,7 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path) -> None:
         ("struct_ops_left", None, 2, ["say .struct_ops.link"]),
         ("socket", None, 2, ["section socket has no place", "target none"]),
         ("action", None, 2, ["section action has no place"]),
+        ("usdt", None, 2, ["section usdt//bin/true:a:b has no place"]),
     ],
 )
 def test_wrong_targets(

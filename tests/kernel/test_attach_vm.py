@@ -88,6 +88,10 @@ NEW = {
     "tracepoint": Case(kind="tracepoint"),
     "netfilter": Case(kind="netfilter", options=attach("ipv4:input:0")),
     "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
+    **{
+        f"{kind} and a workload": Case(kind=kind, options="-- sleep 60", code=143)
+        for kind in ("kprobe", "uprobe", "tracepoint", "fentry", "kprobe_multi")
+    },
     "no such function": Case(
         kind="kprobe_bare", options=attach("no_such_function"), code=1, words=("no such function",)
     ),
