@@ -37,6 +37,7 @@ from buildtool.process import Runner
 from buildtool.vm import VmRequest, run_vm
 
 HOST = "host"
+NEAR_LIMIT = 500_000  # of the million that the kernel verifier looks at
 _CAP_SYS_ADMIN, _CAP_BPF = 21, 39
 _GUEST_PROBE = "/probe/bpf-probe"
 _GUEST_OBJECTS = "/probe/objects"
@@ -112,6 +113,9 @@ def check_objects(
         raise asker.silent[0][1]
     findings = [finding for check in checks for finding in check.findings]
     findings += [_as_finding(run) for run in asker.runs if not run.loads]
+    findings += [
+        _as_warning(run) for run in asker.runs if run.loads and run.verdict.instructions > NEAR_LIMIT
+    ]
     findings += [_as_silence(name, error) for name, error in asker.silent]
     return CheckReport(
         objects=tuple(check.facts for check in checks if check.facts),
@@ -280,6 +284,11 @@ def _as_finding(run: ProgramRun) -> Finding:
     rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
     message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
     return RULES[rule].finding(run.object, message, program=run.program, source=run.verdict.source)
+
+
+def _as_warning(run: ProgramRun) -> Finding:
+    message = f"{run.kernel} {run.arch} ({run.release}): looked at {run.verdict.instructions} of a million"
+    return RULES["BT103"].finding(run.object, message, program=run.program)
 
 
 def _as_silence(name: str, error: BuildtoolError) -> Finding:

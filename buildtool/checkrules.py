@@ -66,5 +66,11 @@ _TABLE = (
     ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
     ("BT102", _E, "kernel did not answer", "give it more time with --timeout, or leave it out"),
+    (
+        "BT103",
+        _W,
+        "near the limit",
+        "a newer kernel may look at more of them: make loops shorter, or split it",
+    ),
 )
 RULES = {row[0]: Rule(number=row[0], level=row[1], title=row[2], hint=row[3]) for row in _TABLE}

@@ -122,6 +122,21 @@ def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
     assert report["passed"] is True
 
 
+def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """BT103: it loads, and the check passes with a warning."""
+    source = """#include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        SEC("xdp") int heavy(struct xdp_md *ctx)
+        { volatile int sum = 0; for (int i = 0; i < 60000; i++) sum += i; return XDP_PASS; }
+        char LICENSE[] SEC("license") = "GPL";"""
+    path = compile_object(tmp_path, clang, sysroot, source)
+    report = json.loads(run(probes, path, "--kernel", "host", "--json", code=0).stdout)
+    assert [(f["rule"], f["level"], f["program"]) for f in report["findings"]] == [
+        ("BT103", "warning", "heavy")
+    ]
+    assert 500_000 < report["runs"][0]["verdict"]["instructions"] < 1_000_000
+
+
 def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
     """Another loader, all programs at once, the same numbers of instructions, for the shipped programs."""
     top = Path(__file__).resolve().parent.parent.parent
