@@ -235,13 +235,17 @@ def test_modes_of_xdp(lab: Lab, tmp_path: Path, mode: str) -> None:
     assert result.events("attach")[0]["target"] == f"{left}:{mode}"
 
 
-def test_interfaces_by_pattern(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signed", [True, False], ids=["statement", "option"])
+def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None:  # noqa: FBT001 - a parameter
     """A pattern attaches to every interface that it matches, in the order of their names."""
-    lab.put(tmp_path, "xdp")
+    target = f"{PREFIX}*:generic"
+    program = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp", "attach": [target]}
+    lab.put(tmp_path, "xdp", **({"programs": [program]} if signed else {}))
     with ExitStack() as stack:
         pairs = [stack.enter_context(veth()) for _ in range(2)]
         names = sorted(name for pair in pairs for name in pair)
-        with lab.started(tmp_path, f"--attach={PREFIX}_xdp={PREFIX}*:generic") as (_, stop):
+        options = [] if signed else [f"--attach={PREFIX}_xdp={target}"]
+        with lab.started(tmp_path, *options) as (_, stop):
             result = stop()
     assert [line["target"] for line in result.events("attach")] == [f"{name}:generic" for name in names]
 
@@ -264,7 +268,7 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path) -> None:
         ("perf", "cpu-clock:99x", 2, ["not cpu-clock:FREQUENCY"]),
         ("netfilter", "ipv4:input", 2, ["ipv4:HOOK:PRIORITY"]),
         ("netfilter", "ipv5:input:1", 2, ["ipv4:HOOK:PRIORITY"]),
-        ("kprobe", "vfs_read", 2, ["section kprobe/do_unlinkat takes no target"]),
+        ("kprobe", "vfs_read", 2, ["section kprobe/security_file_open takes no target"]),
         ("kprobe_bare", None, 2, ["--attach {p}_prog=FUNCTION"]),
         ("kprobe_bare", "vfs_read+x", 2, ["not FUNCTION[+OFFSET]"]),
         ("uprobe_bare", "main", 2, ["not /PATH:SYMBOL"]),

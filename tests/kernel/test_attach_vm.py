@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Programs of the types that not every machine can attach, on Debian's kernels 6.1 and 6.12.
+Programs of the types that not every machine can attach, on Debian's kernels 6.1, 6.12 and the newest.
 
 One boot for each kernel runs all cases; a test is one case of one kernel.
 """
@@ -73,13 +73,13 @@ OLD = {
 }
 NEW = {
     "fentry": Case(kind="fentry"),
-    "fentry by target": Case(kind="fentry_bare", options=attach("do_unlinkat")),
+    "fentry by target": Case(kind="fentry_bare", options=attach("security_file_open")),
     "fexit": Case(kind="fexit"),
     "lsm": Case(kind="lsm"),
     "kprobe": Case(kind="kprobe"),
-    "kprobe by target": Case(kind="kprobe_bare", options=attach("do_unlinkat")),
-    "kprobe with offset": Case(kind="kprobe_bare", options=attach("do_unlinkat+0")),
-    "kretprobe by target": Case(kind="kretprobe_bare", options=attach("do_unlinkat")),
+    "kprobe by target": Case(kind="kprobe_bare", options=attach("security_file_open")),
+    "kprobe with offset": Case(kind="kprobe_bare", options=attach("security_file_open+0")),
+    "kretprobe by target": Case(kind="kretprobe_bare", options=attach("security_file_open")),
     "kprobe.multi": Case(kind="kprobe_multi"),
     "ksyscall": Case(kind="ksyscall"),
     "uprobe": Case(kind="uprobe"),
@@ -106,14 +106,14 @@ NEW = {
     ),
     "two targets": Case(
         kind="fentry_bare",
-        options=f"{attach('do_unlinkat')} {attach('do_rmdir')}",
+        options=f"{attach('security_file_open')} {attach('security_file_permission')}",
         code=2,
         words=("has one target",),
     ),
     "no BTF": Case(kind="fentry", prepare="btf", code=1, words=("BTF",)),
     "no BTF by target": Case(
         kind="fentry_bare",
-        options=attach("do_unlinkat"),
+        options=attach("security_file_open"),
         prepare="btf",
         code=1,
         words=("this kernel has no BTF",),
@@ -194,6 +194,12 @@ def on_new(boot: Boot) -> dict[str, Ran]:
     return boot("6.12", NEW)
 
 
+@pytest.fixture(scope="module")
+def on_newest(boot: Boot) -> dict[str, Ran]:
+    """Run the same cases on Debian's newest kernel."""
+    return boot("newest", NEW)
+
+
 def check(case: Case, ran: Ran) -> None:
     """Check what a case gave, and that nothing of it was left."""
     assert (ran.code, ran.left) == (case.code, 0), ran.lines
@@ -216,3 +222,9 @@ def test_linux_6_1(on_old: dict[str, Ran], name: str) -> None:
 def test_linux_6_12(on_new: dict[str, Ran], name: str) -> None:
     """A case on a kernel with probes, fentry and lsm: attached, counted, nothing left; or the reason."""
     check(NEW[name], on_new[name])
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_newest_linux(on_newest: dict[str, Ran], name: str) -> None:
+    """The same case on the newest kernel: what 6.12 did, it does."""
+    check(NEW[name], on_newest[name])
