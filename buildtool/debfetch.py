@@ -112,8 +112,10 @@ class PackageSource:
         return self._call([program, "-qq", *words, *arguments], cwd=cwd)
 
     def _call(self, argv: Sequence[str], *, cwd: Path | None = None) -> str:
+        # apt writes its configuration for gpgv to a temporary file.
+        environment = {"LC_ALL": "C.UTF-8", "TMPDIR": str(self.state)}
         try:
-            done = self.runner.run(argv, cwd=cwd, env={"LC_ALL": "C.UTF-8"}, check=False)
+            done = self.runner.run(argv, cwd=cwd, env=environment, check=False)
         except ToolMissingError as error:
             raise ToolMissingError(
                 f"{argv[0]}: not found", hint="Debian kernels come through apt; on another system name a file"

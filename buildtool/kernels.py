@@ -23,12 +23,14 @@ from types import MappingProxyType
 from buildtool.debfetch import PackageSource
 from buildtool.debian import Archive, find_system_mirror
 from buildtool.errors import ConfigError, FileAccessError, UsageError, VmError
-from buildtool.fsio import make_directory
+from buildtool.fsio import make_directory, read_bounded
 from buildtool.platforms import MACHINES, find_platform, host_platform
 from buildtool.process import Runner
 
 # The kernels of Debian's releases; the last is whatever Debian has newest.
 SUITES: Mapping[str, str] = MappingProxyType({"6.1": "bookworm", "6.12": "trixie", "newest": "sid"})
+# No kernel is smaller than the header of one.
+MIN_IMAGE_BYTES = 0x210
 # A package that is only a name for another, or what the kernel itself is divided into.
 _PARTS = re.compile(r"linux-(image|binary|modules|base)-[a-z0-9.+-]+")
 _RECORD = "kernel.json"
@@ -85,7 +87,7 @@ def find_kernel(
                 f"Debian has no kernel {name} for {arch}", hint="choose from " + ", ".join(names)
             )
         return store.debian_kernel(name, arch)
-    if "/" not in name and not Path(name).exists():
+    if "/" not in name and not Path(name).is_file():
         raise UsageError(
             f"unknown kernel {name!r}",
             hint=f"choose from {', '.join(SUITES)}, or name the file of a kernel image",
@@ -101,12 +103,7 @@ def find_kernel(
 
 
 def _check_image(path: Path) -> Path:
-    try:
-        with path.open("rb") as file:
-            head = file.read(0x210)
-    except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {(error.strerror or '').lower()}") from error
-    if len(head) < 0x210:
+    if len(read_bounded(path, MIN_IMAGE_BYTES)) < MIN_IMAGE_BYTES:
         raise FileAccessError(f"{path}: not a kernel image")
     return path
 

@@ -16,9 +16,10 @@ import pytest
 
 from buildtool import vm
 from buildtool.errors import FileAccessError, ToolMissingError, VmError
-from buildtool.kernels import Kernel
+from buildtool.kernels import Kernel, find_kernel
 from buildtool.vm import VmRequest, run_vm
 
+NOBODY = 65534
 TOP = Path(__file__).resolve().parents[2]
 
 
@@ -139,6 +140,30 @@ def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(vm.tempfile, "tempdir", "/nonexistent")
     with pytest.raises(FileAccessError, match=r"/nonexistent: cannot write"):
         run_vm(VmRequest(kernel=kernel, argv="true"))
+
+
+def test_all_of_it_without_root(as_root: None, tmp_path: Path) -> None:
+    """A user without any right fetches a kernel and runs a command on it."""
+    # This process's own modules: the tests' Python may be where no other user can read it.
+    tmp_path.chmod(0o755)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    os.chown(cache, NOBODY, NOBODY)
+    for path in tmp_path.parents:
+        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o001)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            kernel = find_kernel("6.12", "amd64", cache)
+            code = run_vm(VmRequest(kernel=kernel, argv='[ "$(id -u)" = 0 ] && exit 42')).code
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
 
 
 def test_emulator_dies_with_us(kernel: Kernel, tmp_path: Path) -> None:
