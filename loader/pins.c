@@ -445,21 +445,24 @@ static int raise_version(const char *home, struct state *state, struct fault *fa
 
 int load__pinned_versions(const char *root, struct state *state, struct fault *fault)
 {
-	int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
+	int fd = bpffs__open(root, false, fault), err;
 	struct file_list names;
 	char at[BPFFS_PATH_SIZE];
 
-	err = fd < 0 ? -errno : file__list(fd, &names);
-	if (fd >= 0)
-		close(fd);
-	if (err == -ENOENT)
+	if (fd == -ENOENT) {
+		fault->text[0] = 0;
 		return 0;
+	}
+	if (fd < 0)
+		return fd;
+	err = file__list(fd, &names);
 	if (err)
-		return fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		snprintf(at, sizeof(at), "%.255s/%.255s", root, names.names[i]);
 		err = raise_version(at, state, fault);
 	}
 	file__list_free(&names);
+	close(fd);
 	return err;
 }

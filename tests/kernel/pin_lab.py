@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,13 @@ char LICENSE[] SEC("license") = "GPL";
 XDP = 'SEC("xdp") int @_xdp(struct xdp_md *c) { count(0); count(RELEASE); return XDP_PASS; }'
 TCX = 'SEC("tcx/ingress") int @_tcx(struct __sk_buff *c) { count(0); count(RELEASE); return TCX_NEXT; }'
 RAW = 'SEC("raw_tp/sys_enter") int @_raw(void *c) { count(RELEASE); return 0; }'
+TYPES = {
+    "xdp": "xdp",
+    "tcx/ingress": "sched_cls",
+    "tc": "sched_cls",
+    "raw_tp/sys_enter": "raw_tracepoint",
+    "cgroup_skb/egress": "cgroup_skb",
+}
 
 
 @dataclass
@@ -69,8 +77,14 @@ class Releases:
         objects = self.directory / "objects"
         objects.mkdir(exist_ok=True)
         self.lab.trust(self.directory)
+        changes.setdefault("programs", self._statement())
         signed = sign(self.build(release, value), [self.lab.key], name=NAME, version=version, **changes)
         (objects / NAME).write_bytes(signed)
+
+    def _statement(self) -> list[dict[str, str]]:
+        """Return the statement's programs: the loader keeps the capabilities that they need."""
+        section, name = re.findall(r'SEC\("([a-z_/]+)"\) int @(\w+)', self.programs)[0]
+        return [{"name": PREFIX + name, "section": section, "type": TYPES[section]}]
 
     def options(self, *targets: str) -> list[str]:
         """Return the options of a start with pins."""
@@ -82,8 +96,10 @@ class Releases:
         return self.root / NAME.replace(".", ",")
 
     def counts(self) -> list[int]:
-        """Return the three counters of the pinned map, summed over the CPUs."""
-        argv = ["bpftool", "-j", "map", "dump", "pinned", self.home / "current/maps" / f"{PREFIX}_map"]
+        """Return the three counters of the pinned map, or of the only one there is, summed over the CPUs."""
+        pin = self.home / "current/maps" / f"{PREFIX}_map"
+        which = ["pinned", pin] if pin.exists() else ["name", f"{PREFIX}_map"]
+        argv = ["bpftool", "-j", "map", "dump", *which]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         entries = json.loads(done.stdout)
         return [sum(_number(cpu["value"]) for cpu in entry["values"]) for entry in entries]
@@ -143,9 +159,9 @@ def statistic(interface: str, name: str) -> int:
     return int(Path(f"/sys/class/net/{interface}/statistics/{name}").read_text())
 
 
-def kill_at(argv: list[str], call: str, number: int) -> bool:
+def kill_at(argv: list[str], call: str, number: int, more: Sequence[str] = ()) -> bool:
     """Run *argv* and kill it when it makes a system call for the *number*th time; whether it came to that."""
     trace = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
-    done = subprocess.run([*trace, *argv], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*trace, *more, *argv], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode != 0

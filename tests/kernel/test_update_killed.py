@@ -91,3 +91,27 @@ def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases,
     assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "ready", "exec"]
     assert releases.link(name)["prog_id"] == before
     assert wait_until(lambda: releases.counts()[0] == sent[0])
+
+
+NO_EXCHANGE = ["-e", "inject=renameat2:error=EINVAL"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_kernel_that_exchanges_no_names(place: tuple[Releases, str, str], number: int) -> None:
+    """Before Linux 5.17 two renames do what one does now; SIGKILL between them is no harm either."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    with flood(right) as sent:
+        releases.put(2, release=2)
+        argv = releases.lab.argv(releases.directory, *options, *TRUE)
+        if number:
+            assert kill_at(argv, "rename", number, NO_EXCHANGE)
+        else:
+            before = ["strace", "-o", "/dev/null", *NO_EXCHANGE]
+            assert subprocess.run([*before, *argv], check=False, capture_output=True).returncode == 0
+        assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    assert wait_until(lambda: releases.counts()[0] == sent[0])
+    assert status(releases) == 0
+    assert sorted(path.name for path in releases.home.iterdir()) == ["current", "links", "previous"]

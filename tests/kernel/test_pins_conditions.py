@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins under bad conditions: one clear reason each, and what was there before stays as it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
+from loader_signer import sign
+from pin_lab import NAME, XDP, Releases, bpffs
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+TRUE = ("--", "/bin/true")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture
+def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
+    """Give releases of an XDP object, and the two ends of a pair."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+def start(releases: Releases, left: str, *more: str) -> Result:
+    """Start with pins, attached to *left*."""
+    return releases.lab.run(releases.directory, *releases.options(f"xdp={left}"), *more, *TRUE)
+
+
+@pytest.mark.parametrize("option", ["--pin-root", "--share"])
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("{tmp}/pins", 1, "no BPF file system there"),
+        ("{tmp}", 1, "not in a BPF file system"),
+        ("{tmp}/bpffs", 1, "mode 1777 lets others in"),
+        ("{tmp}/bpffs/a/b", 1, "No such file"),
+        ("{tmp}/bpffs/file", 1, "Not a directory"),
+        ("{tmp}/bpffs/link", 1, ""),
+        ("pins", 2, "not an absolute path"),
+    ],
+)
+def test_directory_that_is_no_place_for_pins(
+    place: tuple[Releases, str, str], tmp_path: Path, option: str, path: str, code: int, said: str
+) -> None:
+    """No BPF file system, one that everybody writes to, a file: nothing is loaded."""
+    releases, left, _ = place
+    releases.put(1)
+    tmp_path.chmod(0o700)
+    argv = ["bpftool", "map", "create", tmp_path / "bpffs/file", "type", "array", "key", "4", "value", "8"]
+    subprocess.run([*argv, "entries", "1", "name", "foreign"], check=True)
+    (tmp_path / "bpffs/link").symlink_to(tmp_path)
+    where = f"{option}={path.format(tmp=tmp_path)}"
+    result = releases.lab.run(tmp_path, where, f"--attach={PREFIX}_xdp={left}", *TRUE)
+    assert (result.code, said in result.message) == (code, True), result.message
+    assert result.events("load") == []
+    assert not (tmp_path / "pins").exists()
+
+
+def test_directory_of_somebody_else(place: tuple[Releases, str, str]) -> None:
+    """Whoever owns the directory could put other programs behind our names."""
+    releases, left, _ = place
+    releases.put(1)
+    releases.root.mkdir(mode=0o700)
+    os.chown(releases.root, 1000, 1000)
+    result = start(releases, left)
+    assert (result.code, "belongs to user 1000" in result.message) == (1, True)
+
+
+def _another_program(releases: Releases, pin: Path) -> None:
+    pin.unlink()
+    path = releases.directory / "other.o"
+    path.write_bytes(releases.build(2))
+    subprocess.run(["bpftool", "prog", "load", path, pin], check=True, capture_output=True)
+
+
+def _a_map(releases: Releases, pin: Path) -> None:
+    assert releases
+    pin.unlink()
+    argv = ["bpftool", "map", "create", pin, "type", "array", "key", "4", "value", "8", "entries", "1"]
+    subprocess.run([*argv, "name", "foreign"], check=True)
+
+
+def _a_directory(releases: Releases, pin: Path) -> None:
+    assert releases
+    pin.unlink()
+    pin.mkdir()
+
+
+def _nothing(releases: Releases, pin: Path) -> None:
+    assert releases
+    pin.unlink()
+
+
+@pytest.mark.parametrize("swap", [_another_program, _a_map, _a_directory, _nothing])
+@pytest.mark.parametrize("pin", ["current/programs/@_xdp", "current/record"])
+def test_pin_that_was_exchanged_is_an_error(
+    place: tuple[Releases, str, str], swap: Callable[[Releases, Path], None], pin: str
+) -> None:
+    """A start neither uses nor replaces what it did not pin; the program stays attached."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    attached = releases.link(f"{PREFIX}_xdp@{left}")["prog_id"]
+    swap(releases, releases.home / pin.replace("@", PREFIX))
+    result = start(releases, left)
+    assert (result.code, str(releases.home) in result.message) == (1, True), result.message
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == attached
+
+
+@pytest.mark.parametrize("swap", [_another_program, _a_map, _a_directory])
+def test_link_that_was_exchanged_is_an_error(
+    place: tuple[Releases, str, str], swap: Callable[[Releases, Path], None]
+) -> None:
+    """Something else under the name of a link is kept, and named."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    swap(releases, releases.home / f"links/{PREFIX}_xdp@{left}")
+    result = start(releases, left)
+    assert (result.code, "links/" in result.message) == (1, True), result.message
+
+
+def test_something_else_under_the_objects_name(place: tuple[Releases, str, str]) -> None:
+    """Pins of somebody else are not taken for a start that was killed."""
+    releases, left, _ = place
+    releases.put(1)
+    (releases.home / "tables").mkdir(parents=True)
+    releases.root.chmod(0o700)
+    result = start(releases, left)
+    assert (result.code, "something else is there" in result.message) == (1, True), result.message
+    assert (releases.home / "tables").is_dir()
+
+
+def test_another_project(place: tuple[Releases, str, str]) -> None:
+    """Two projects may have an object of one name; they don't update each other's."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    releases.put(2, project="others")
+    result = start(releases, left)
+    assert (result.code, "another project, tests" in result.message) == (1, True)
+
+
+def test_two_objects_of_one_name(place: tuple[Releases, str, str]) -> None:
+    """The signed name is that of the pins: two files with it can't both have them."""
+    releases, _, _ = place
+    releases.put(1)
+    shutil.copy(releases.directory / f"objects/{NAME}", releases.directory / "objects/other.bpf.o")
+    result = releases.lab.run(
+        releases.directory, *releases.options(), f"--attach={NAME}:{PREFIX}_xdp=none", *TRUE
+    )
+    assert result.code == 2
+    target = [f"--attach={name}:{PREFIX}_xdp=none" for name in (NAME, "other.bpf.o")]
+    result = releases.lab.run(releases.directory, *releases.options(), *target, *TRUE)
+    assert (result.code, "signed with one name" in result.message) == (2, True)
+
+
+def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, str]) -> None:
+    """The kernel refuses the new program: the old one is attached, its pins are whole."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    bad = XDP.replace("return XDP_PASS", "return *(int *)(long)(c->data + 100000)")
+    broken = Releases(releases.lab, releases.directory, releases.root, bad)
+    broken.put(2)
+    result = start(broken, left)
+    assert (result.code, result.events("update")) == (1, [])
+    argv = [releases.lab.loader, "status", f"--pin-root={releases.root}"]
+    assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    assert not (releases.home / "next").exists()
+
+
+def test_second_attachment_that_fails_takes_the_first_back(place: tuple[Releases, str, str]) -> None:
+    """Either all of an update or nothing: what was updated before the failure is rolled back."""
+    releases, left, right = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    before = releases.link(f"{PREFIX}_xdp@{left}")["prog_id"]
+    foreign = releases.directory / "foreign.o"
+    foreign.write_bytes(releases.build(3 - 1))
+    pin = releases.root.parent / "foreign"
+    subprocess.run(["bpftool", "prog", "load", foreign, pin], check=True, capture_output=True)
+    subprocess.run(["bpftool", "net", "attach", "xdp", "pinned", pin, "dev", right], check=True)
+    releases.put(2, release=2)
+    result = start(releases, left, f"--attach={PREFIX}_xdp={right}")
+    assert [line["event"] for line in result.lines] == ["verify", "load", "update", "rollback", "error"]
+    assert result.code == 1
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == before
+    assert [path.name for path in (releases.home / "links").iterdir()] == [f"{PREFIX}_xdp@{left}"]
+
+
+@contextmanager
+def memory_limit(limit: int) -> Iterator[Path]:
+    """Make a memory cgroup that allows *limit* bytes."""
+    for top, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        if (Path(top) / name).exists() or (
+            name == "memory.max" and (Path(top) / "cgroup.controllers").exists()
+        ):
+            break
+    group = Path(top) / f"{PREFIX}limit"
+    group.mkdir()
+    try:
+        (group / name).write_text(str(limit))
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_memory_limit_that_is_hit_while_loading(
+    lab: Lab,
+    tmp_path: Path,
+    place: tuple[Releases, str, str],
+    pinned: bool,  # noqa: FBT001
+) -> None:
+    """A map larger than the group's memory: a reason with the map's name, nothing is left."""
+    releases, left, _ = place
+    big = XDP.replace('SEC("xdp")', BIG_MAP + 'SEC("xdp")', 1)
+    large = Releases(lab, tmp_path, releases.root, big)
+    large.put(1)
+    argv = lab.argv(tmp_path, *(large.options() if pinned else []), f"--attach={PREFIX}_xdp={left}", *TRUE)
+    with memory_limit(8 << 20) as group:
+        script = f'echo $$ >{group}; exec "$@"'
+        done = subprocess.run(["sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False)
+    result = Result(done.returncode, parse(done.stderr), done.stdout)
+    assert (result.code, f"{PREFIX}_big" in result.message) == (1, True), result.message
+    assert "memory" in result.message.lower()
+    assert not releases.home.exists() or not list((releases.home / "links").iterdir())
+
+
+BIG_MAP = """struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4 << 20); __type(key, __u32);
+    __type(value, __u64); } @_big SEC(".maps"); """
+
+
+def waits_for_signals(pid: int) -> bool:
+    """Return whether a loader is so far that SIGTERM does not just end it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (blocked,) = re.findall(r"SigBlk:\t(\w+)", status)
+    return bool(int(blocked, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_stop_while_another_loader_has_the_pins(place: tuple[Releases, str, str]) -> None:
+    """SIGTERM ends the wait for a lock (exit code 1), and a check that is under way: nothing was done."""
+    releases, left, _ = place
+    releases.put(1)
+    first = releases.lab.argv(releases.directory, *releases.options(f"xdp={left}"))
+    checked = [*first, "--health-command=/bin/sleep 30", "--health-wait=30"]
+    with subprocess.Popen(checked, stderr=subprocess.DEVNULL) as holder:
+        assert wait_until((releases.home / "next").exists)
+        with subprocess.Popen(first, stderr=subprocess.PIPE, text=True) as waiter:
+            try:
+                assert wait_until(lambda: waits_for_signals(waiter.pid))
+                waiter.terminate()
+                _, stderr = waiter.communicate(timeout=10)
+                assert "another loader has it" in parse(stderr)[-1]["message"]
+                assert waiter.returncode == 1
+                holder.terminate()
+                assert holder.wait(timeout=10) == 0
+            finally:
+                waiter.kill()
+                holder.kill()
+    assert is_clean()
+
+
+def test_object_name_with_every_character(place: tuple[Releases, str, str]) -> None:
+    """Dots, which the file system does not allow, come back as they were."""
+    releases, left, _ = place
+    releases.put(1)
+    name = "a-b_c.1.bpf.o"
+    signed = sign(releases.build(1), [releases.lab.key], name=name)
+    (releases.directory / f"objects/{NAME}").write_bytes(signed)
+    assert start(releases, left).code == 0
+    assert [path.name for path in releases.root.iterdir()] == ["a-b_c,1,bpf,o"]
+    argv = [releases.lab.loader, "list", f"--pin-root={releases.root}"]
+    assert name in subprocess.run(argv, check=True, capture_output=True, text=True).stdout
