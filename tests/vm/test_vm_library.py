@@ -142,13 +142,14 @@ def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> 
         run_vm(VmRequest(kernel=kernel, argv="true"))
 
 
-def test_all_of_it_without_root(as_root: None, tmp_path: Path) -> None:
+def test_all_of_it_without_root(as_root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without any right fetches a kernel and runs a command on it."""
     # This process's own modules: the tests' Python may be where no other user can read it.
     tmp_path.chmod(0o755)
     cache = tmp_path / "cache"
     cache.mkdir()
     os.chown(cache, NOBODY, NOBODY)
+    monkeypatch.setattr(vm.tempfile, "tempdir", str(cache))
     for path in tmp_path.parents:
         if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
             path.chmod(path.stat().st_mode | 0o001)
