@@ -102,13 +102,15 @@ char LICENSE[] SEC("license") = "GPL";
 """
 
 
-def compile_object(directory: Path, clang: Path, sysroot: Path, source: str, name: str = "x") -> Path:
+def compile_object(
+    directory: Path, clang: Path, sysroot: Path, source: str, name: str = "x", target: str = "bpfel"
+) -> Path:
     """Compile *source* as bpf/NAME.bpf.c with libbpf's headers of *sysroot* to NAME.bpf.o in *directory*."""
     text = directory / "bpf" / f"{name}.bpf.c"
     text.parent.mkdir(exist_ok=True)
     text.write_text(source)
     include = sysroot / "usr/include"
-    flags = ["--target=bpfel", "-O2", "-g", f"-I{include}", f"-I{next(include.glob('*-linux-gnu*'))}"]
+    flags = [f"--target={target}", "-O2", "-g", f"-I{include}", f"-I{next(include.glob('*-linux-gnu*'))}"]
     # As the product does: names from the project's directory, where clang finds the text of each line.
     flags += [f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
     subprocess.run(

@@ -100,6 +100,23 @@ def test_a_program_that_loads_here_and_not_there(
     assert "6.1 amd64 (6.1." in junit.read_text()
 
 
+def test_another_byte_order(clang: Path, sysroot: Path, cache: Path, tmp_path: Path) -> None:
+    """On s390x the same verdicts, and the lines of C that they are about."""
+    target = PLATFORMS["s390x"]
+    foreign = TOP / ".cache/sysroot" / target.debian
+    subprocess.run([TOP / "tools/sysroot", target.debian, foreign], check=True)
+    options = [f"--target={target.triple}", target.static_option]
+    probes = build_probes(TOP / ".cache/loader", clang, foreign, target.arch, options)
+    path = compile_object(tmp_path, clang, sysroot, SOURCE, target=target.bpf_target)
+    report = json.loads(run(probes, cache, path, "--kernel", "6.12", "--arch", target.arch, "--json").stdout)
+    verdicts = {r["program"]: r["verdict"] for r in report["runs"]}
+    taken = {name for name, verdict in verdicts.items() if verdict["outcome"] == "loads"}
+    assert taken == {"everywhere", "optional", "tail_call"}
+    assert verdicts["out_of_bounds"]["source"]["text"] == "return data[0];"
+    assert "no_such_member" in verdicts["no_member"]["reason"]
+    assert {r["arch"] for r in report["runs"]} == {target.arch}
+
+
 def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: Path, tmp_path: Path) -> None:
     """The time limit ends it with one line; no process stays. The kernel is a file that the user names."""
     (tmp_path / "amd64").mkdir()
