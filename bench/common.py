@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several benchmarks need: sources of any size, linked loaders, a key, a project."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from measure import BenchError
+
+from buildtool.images import BUILDER_IMAGE
+from buildtool.platforms import Platform, host_platform
+
+TOP = Path(__file__).resolve().parent.parent
+BUILDTOOL = Path(sys.executable).with_name("buildtool")
+
+# Blocks the kernel cannot see through: each costs its verifier what real parsing code does.
+BLOCK = """
+	key = ctx->ingress_ifindex + {n};
+	count = bpf_map_lookup_elem(&counts, &key);
+	if (count)
+		__sync_fetch_and_add(count, key ^ {n});
+"""
+SOURCE = """// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {{
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u64);
+}} counts SEC(".maps");
+{programs}
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+"""
+PROGRAM = """
+SEC("xdp")
+int program_{n}(struct xdp_md *ctx)
+{{
+	__u64 *count;
+	__u32 key;
+{blocks}
+	return XDP_PASS;
+}}
+"""
+
+DOCKERFILE = """FROM {builder} AS link
+WORKDIR /loader
+COPY . .
+RUN --network=none clang --target={triple} {static} $(cat sources.txt) @flags.txt -o /verify-and-load \\
+  && clang --target={triple} {static} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load \\
+  && clang --target={triple} {static} bench/verify_cost.c {verifying} @flags.txt -o /verify_cost
+FROM scratch
+COPY --from=link /verify-and-load /plain_load /verify_cost /
+"""
+
+# What verifies; the rest of the loader loads, attaches and explains.
+VERIFYING = (
+    "code.c fault.c file.c json.c object.c program_types.c sig.c state.c statement.c static_gaps.c trust.c"
+    " verify.c"
+)
+
+
+def run(*argv: str | Path, cwd: Path | None = None) -> None:
+    """
+    Run *argv* to its end.
+
+    Raises: BenchError with its last lines.
+    """
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise BenchError(f"{argv[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        last = " | ".join(done.stderr.strip().splitlines()[-3:])
+        raise BenchError(f"{argv[0]} failed with exit code {done.returncode}: {last[:600]}")
+
+
+def write_source(path: Path, *, programs: int, blocks: int) -> None:
+    """Write an eBPF source that becomes *programs* programs of *blocks* map updates."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = "".join(
+        PROGRAM.format(n=n, blocks="".join(BLOCK.format(n=n * blocks + m) for m in range(blocks)))
+        for n in range(programs)
+    )
+    path.write_text(SOURCE.format(programs=body), encoding="ascii")
+
+
+def this_platform() -> Platform:
+    """
+    Return the platform of this machine.
+
+    Raises: BenchError.
+    """
+    found = host_platform(platform.machine())
+    if found is None:
+        raise BenchError(f"{platform.machine()} is not in the table of architectures")
+    return found
+
+
+def link_loaders(work: Path) -> Path:
+    """
+    Link the loader and what it is measured against in the builder image, once; return their directory.
+
+    Both get the libraries, the compiler and the flags of a real image.
+    """
+    programs = work / "programs"
+    if not programs.exists():
+        context = work / "loader"
+        shutil.copytree(TOP / "loader", context, dirs_exist_ok=True)
+        (context / "bench").mkdir(exist_ok=True)
+        for name in ("plain_load.c", "verify_cost.c"):
+            shutil.copy(TOP / "bench" / name, context / "bench" / name)
+        text = DOCKERFILE.format(
+            builder=BUILDER_IMAGE,
+            triple=this_platform().triple,
+            static=this_platform().static_option,
+            verifying=VERIFYING,
+        )
+        context.joinpath("Dockerfile").write_text(text, encoding="ascii")
+        run("docker", "buildx", "build", "--output", f"type=local,dest={programs}", context)
+    return programs
+
+
+def make_key(work: Path) -> Path:
+    """Make a signing key below *work* once and return its path."""
+    key = work / "keys/bench.pem"
+    if not key.exists():
+        run(BUILDTOOL, "keygen", "bench", "--dir", work / "keys")
+    return key
+
+
+def make_project(work: Path) -> Path:
+    """Make a project of the shipped programs below *work* once and return its directory."""
+    project = work / "project"
+    if not project.exists():
+        key = make_key(work)
+        shutil.copytree(TOP / "bpf", project / "bpf")
+        project.joinpath("buildtool.toml").write_text(
+            f'[project]\nname = "bench"\nversion = 1\nrelease = "1.0"\n[sign]\nkey = "{key}"\n',
+            encoding="ascii",
+        )
+    return project

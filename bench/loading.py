@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What verifying costs: beside a load without checks, and beside the hash and the signature alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import BUILDTOOL, TOP, link_loaders, make_key, run, this_platform, write_source
+from measure import Command, Row, compare
+
+
+def bench_loading(work: Path, source: str, programs: Sequence[str], what: str) -> Row:
+    """Start a container's entrypoint with the object of *source*, against a load without checks."""
+    here, linked, key = this_platform(), link_loaders(work), make_key(work)
+    built = work / f"objects-{Path(source).stem}" / Path(source).with_suffix(".o").name
+    run(BUILDTOOL, "compile", source, "--arch", here.arch, "--output", built.parent, cwd=work)
+    bare = Path(shutil.copy(built, work / f"bare-{built.name}"))
+    run(BUILDTOOL, "sign", built, "--key", key, "--arch", here.arch, "--project", "bench", cwd=work)
+    argv: list[str | Path] = [
+        linked / "verify-and-load",
+        "--objects",
+        built,
+        "--trust",
+        key.with_suffix(".pub"),
+    ]
+    attach = [word for name in programs for word in ("--attach", f"{name}=none")]
+    ours = Command(argv=[*argv, *attach, "--", "/bin/true"])
+    theirs = Command(argv=[linked / "plain_load", bare, "/bin/true"])
+    name = f"verify-and-load, {built.stat().st_size / 1000:.0f} KB, {what}"
+    note = f"until the workload runs; both load {len(programs)} programs"
+    return compare(name, ours, theirs, rounds=101, limit=1.10, note=note)
+
+
+def bench_made_object(work: Path, kilobytes: int, programs: int, blocks: int) -> Row:
+    """Measure the start with an object of about *kilobytes* that is as cheap for the kernel as can be."""
+    name = f"load{kilobytes}.bpf.c"
+    write_source(work / name, programs=programs, blocks=blocks)
+    return bench_loading(work, name, [f"program_{n}" for n in range(programs)], "made to be cheap")
+
+
+def bench_small_object(work: Path) -> list[Row]:
+    """Measure the start with objects of 10 KB: a shipped one, and one that the kernel checks at once."""
+    shutil.copytree(TOP / "bpf", work / "bpf", dirs_exist_ok=True)
+    shipped = bench_loading(work, "bpf/tx_latency.bpf.c", ["tx_queue", "tx_start", "tx_drop"], "tx_latency")
+    return [shipped, bench_made_object(work, 10, programs=1, blocks=14)]
+
+
+def bench_large_object(work: Path) -> list[Row]:
+    """Measure the start with a 200 KB object."""
+    return [bench_made_object(work, 200, programs=8, blocks=54)]
+
+
+def bench_verify_cost(work: Path) -> list[Row]:
+    """Measure verification alone, against a SHA-256 of the file and one verification of a signature."""
+    here, linked, rows = this_platform(), link_loaders(work), []
+    key = make_key(work)
+    shutil.copy(TOP / "bench/padded.bpf.c", work)
+    for kilobytes in (10, 100, 1000, 10_000):
+        built = work / str(kilobytes) / "padded.bpf.o"
+        # What an object has beside its padding, its signature included, is about 4 KB.
+        padding = f"--flag=-DPADDING={kilobytes * 1000 - 4000}"
+        wanted = ("--arch", here.arch, "--output", built.parent)
+        run(BUILDTOOL, "compile", "padded.bpf.c", padding, *wanted, cwd=work)
+        run(BUILDTOOL, "sign", built, "--key", key, "--arch", here.arch, "--project", "bench", cwd=work)
+        measure: list[str | Path] = [linked / "verify_cost", built, key.with_suffix(".pub"), "301"]
+        done = subprocess.run(measure, capture_output=True, text=True, check=True)
+        ours, theirs = (int(word) / 1000 for word in done.stdout.split())
+        size = built.stat().st_size / 1000
+        what = f"verify alone, {size:.0f} KB, against sha256 + one libsodium verification"
+        rows.append(Row(name=what, unit="us", ours=ours, theirs=theirs, limit=1.5))
+    return rows

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the entrypoint costs: until it is attached, in memory, a hundred at once, until it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from common import BUILDTOOL, TOP, link_loaders, make_key, run, this_platform, write_source
+from measure import BenchError, Row
+
+from buildtool.images import BUILDER_IMAGE
+
+ROUNDS = 30
+STARTS = 100
+MEMORY_OBJECTS = 10
+WAIT_SECONDS = 120.0
+TAG = "buildtool-bench:start"
+# Says when it runs, on the clock that the measuring process has, too.
+WORKLOAD = """\
+#include <stdio.h>
+#include <time.h>
+int main(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	printf("%lld\\n", now.tv_sec * 1000000000LL + now.tv_nsec);
+	return 0;
+}
+"""
+PROJECT = """\
+[project]
+name = "bench"
+[sign]
+key = "{key}"
+[compile]
+sources = ["bpf/{program}.bpf.c"]
+"""
+
+
+def bench_container_start(work: Path) -> list[Row]:
+    """Start containers of an image until its workload runs, beside the workload as the entrypoint."""
+    mark, shipped = _link_workload(work), work / "start-shipped/bpf"
+    shutil.copytree(TOP / "bpf", shipped)
+    quick = work / "start-quick/bpf"
+    _write_tracing_source(quick / "storm.bpf.c", blocks=14)
+    capabilities = ("BPF", "NET_ADMIN", "PERFMON")
+    rows = [_compare_starts(work, quick.parent, "storm", "", mark, capabilities)]
+    # What the kernel's verifier takes for this one is no matter of ours.
+    rows.append(_compare_starts(work, shipped.parent, "opcua_monitor", "lo", mark, capabilities[:2]))
+    return rows
+
+
+def _compare_starts(
+    work: Path, project: Path, program: str, target: str, mark: Path, capabilities: Sequence[str]
+) -> Row:
+    text = PROJECT.format(key=make_key(work), program=program)
+    text += f'[image]\nattach = ["{program}={target}"]\n' if target else ""
+    (project / "buildtool.toml").write_text(text, encoding="ascii")
+    run(BUILDTOOL, "build", "--engine", "docker", "--arch", this_platform().arch, "--tag", TAG, cwd=project)
+    options = ["--rm", "--network=none", f"--volume={mark}:/mark:ro", "--read-only", "--cap-drop=ALL"]
+    options += [f"--cap-add={name}" for name in capabilities]
+    ours = ["docker", "run", *options, TAG, "--", "/mark"]
+    theirs = ["docker", "run", *options, "--entrypoint=/mark", TAG]
+    times: tuple[list[float], list[float]] = ([], [])
+    kernel: list[float] = []
+    try:
+        for number in range(-2, ROUNDS):
+            for which in (0, 1) if number % 2 else (1, 0):
+                took, in_kernel = _time_until_marked((ours, theirs)[which])
+                if number >= 0:
+                    times[which].append(took)
+                    kernel += [] if which else [in_kernel]
+    finally:
+        run("docker", "image", "rm", TAG)
+    attached, bare = map(statistics.median, times)
+    taken = statistics.median(kernel)
+    note = f"medians of {ROUNDS}: {attached:.1f} ms with tini, verify, load, attach; {bare:.1f} ms bare;"
+    note += f" in the kernel {taken:.1f} ms"
+    more = attached - bare - (taken if target else 0)
+    name = f"container start until {program} is attached, more than the bare workload"
+    name += " and the kernel's work" if target else ""
+    return Row(name=name, unit="ms", ours=more, limit=10, note=note)
+
+
+def _link_workload(work: Path) -> Path:
+    """Link it in the builder image, whose libraries are static, as the base image has none."""
+    context = work / "workload"
+    context.mkdir()
+    (context / "mark.c").write_text(WORKLOAD, encoding="ascii")
+    text = f"FROM {BUILDER_IMAGE} AS link\nCOPY mark.c /\nRUN clang -O2 -static /mark.c -o /mark\n"
+    (context / "Dockerfile").write_text(text + "FROM scratch\nCOPY --from=link /mark /\n", encoding="ascii")
+    run("docker", "buildx", "build", "--output", f"type=local,dest={context / 'out'}", context)
+    return context / "out/mark"
+
+
+def _time_until_marked(argv: Sequence[str]) -> tuple[float, float]:
+    """Return milliseconds until the workload said so, and those that loading and attaching took of them."""
+    started = time.monotonic_ns()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"exit code {done.returncode}: {done.stderr[-300:]}")
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    taken = sum(line["durationUs"] for line in lines if line["event"] in ("load", "attach"))
+    return (int(done.stdout) - started) / 1e6, taken / 1000
+
+
+def _write_tracing_source(path: Path, *, blocks: int) -> None:
+    """Write a source whose one program attaches by its section's name."""
+    write_source(path, programs=1, blocks=blocks)
+    text = path.read_text(encoding="ascii").replace('SEC("xdp")', 'SEC("raw_tp/sys_enter")')
+    text = text.replace("int program_0(struct xdp_md *ctx)", "int storm(__u64 *ctx)")
+    path.write_text(text.replace("ctx->ingress_ifindex", "ctx[1]"), encoding="ascii")
+
+
+def _sign_objects(work: Path, directory: Path, *, count: int, blocks: int) -> list[Path]:
+    """Make *count* signed objects of one program each, which differ in nothing but their names."""
+    key, source = make_key(work), work / "made.bpf.c"
+    write_source(source, programs=1, blocks=blocks)
+    wanted = ("--arch", this_platform().arch)
+    run(BUILDTOOL, "compile", source.name, *wanted, "--output", directory, cwd=work)
+    made = directory / "made.bpf.o"
+    data = made.read_bytes()
+    made.unlink()
+    for number in range(count):
+        (directory / f"o{number}.bpf.o").write_bytes(data)
+    paths = sorted(directory.glob("*.bpf.o"))
+    run(BUILDTOOL, "sign", *paths, "--key", key, *wanted, "--project", "bench", cwd=work)
+    return paths
+
+
+def _argv(work: Path, objects: Path, *options: str) -> list[str]:
+    loader = link_loaders(work) / "verify-and-load"
+    trust = make_key(work).with_suffix(".pub")
+    return [str(loader), "--objects", str(objects), "--trust", str(trust), *options]
+
+
+@contextmanager
+def _started(
+    argvs: Sequence[Sequence[str]], work: Path, event: str
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start all at once and wait until each has written its line *event*; they end with the block."""
+    logs = [work / f"log{number}" for number in range(len(argvs))]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for argv, log in zip(argvs, logs, strict=True):
+            with log.open("wb") as stderr:
+                running.append(subprocess.Popen(argv, stderr=stderr, stdin=subprocess.DEVNULL))
+        waiting, deadline = list(logs), time.monotonic() + WAIT_SECONDS
+        while waiting:
+            waiting = [log for log in waiting if f'"event":"{event}"'.encode() not in log.read_bytes()]
+            if waiting and (time.monotonic() > deadline or any(p.poll() is not None for p in running)):
+                raise BenchError(f"never came to {event}: {waiting[0].read_text()[-300:]}")
+            time.sleep(0.001)
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def bench_memory(work: Path) -> list[Row]:
+    """Read the loader's peak memory after ten objects of 20 KB."""
+    directory = work / "objects-memory"
+    paths = _sign_objects(work, directory, count=MEMORY_OBJECTS, blocks=45)
+    attach = [f"--attach={path.name}:program_0=none" for path in paths]
+    with _started([_argv(work, directory, *attach)], work, "ready") as (process,):
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise BenchError("no VmHWM in /proc/PID/status")
+    size = paths[0].stat().st_size / 1000
+    name = f"peak memory of the loader, {len(paths)} objects of {size:.0f} KB"
+    return [Row(name=name, unit="MB", ours=int(found[1]) * 1024 / 1e6, limit=6, note="VmHWM, when ready")]
+
+
+def _in_kernel(kind: str, names: Callable[[str], bool]) -> list[dict[str, int]]:
+    done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=True)
+    return [item for item in json.loads(done.stdout) if names(item.get("name", ""))]
+
+
+def _storm(work: Path, argv: Sequence[str]) -> tuple[float, int, float]:
+    """Start a hundred; return milliseconds until all run their workload, programs and KB in the kernel."""
+    started = time.monotonic()
+    with _started([argv] * STARTS, work, "exec"):
+        took = (time.monotonic() - started) * 1000
+        programs = _in_kernel("prog", lambda name: name == "storm")
+        maps = _in_kernel("map", lambda name: name in ("counts", "storm"))
+        memory = sum(item.get("bytes_memlock", 0) for item in (*programs, *maps)) / 1000
+    return took, len(programs), memory
+
+
+def bench_sharing(work: Path) -> list[Row]:
+    """Start a hundred loaders at once that share what they load, against a hundred that don't."""
+    directory, key = work / "objects-share", make_key(work)
+    source = work / "storm.bpf.c"
+    _write_tracing_source(source, blocks=45)
+    wanted = ("--arch", this_platform().arch)
+    run(BUILDTOOL, "compile", source.name, *wanted, "--output", directory, cwd=work)
+    run(BUILDTOOL, "sign", directory / "storm.bpf.o", "--key", key, *wanted, "--project", "bench", cwd=work)
+    mount = work / "bpffs"
+    mount.mkdir()
+    run("mount", "-t", "bpf", "bpf", mount)
+    try:
+        sleep = ("--", "/bin/sleep", "600")
+        alone = _storm(work, _argv(work, directory, *sleep))
+        shared = _storm(work, _argv(work, directory, "--share", str(mount / "share"), *sleep))
+    finally:
+        run("umount", mount)
+    what = f"{STARTS} starts at once, with --share"
+    return [
+        Row(
+            name=f"{what}: programs loaded",
+            unit="programs",
+            ours=shared[1],
+            limit=1,
+            note=f"{alone[1]} without",
+        ),
+        Row(name=f"{what}: until all run", unit="ms", ours=shared[0], theirs=alone[0], limit=1.0),
+        Row(name=f"{what}: kernel memory", unit="KB", ours=shared[2], theirs=alone[2], limit=0.1),
+    ]
+
+
+def bench_stop(work: Path) -> list[Row]:
+    """Send SIGTERM to a loader that waits, until it has detached and is gone."""
+    directory = work / "objects-stop"
+    if not (work / "bpf").exists():
+        shutil.copytree(TOP / "bpf", work / "bpf")
+    wanted = ("--arch", this_platform().arch)
+    run(BUILDTOOL, "compile", "bpf/tx_latency.bpf.c", *wanted, "--output", directory, cwd=work)
+    objects = directory / "tx_latency.bpf.o"
+    run(BUILDTOOL, "sign", objects, "--key", make_key(work), *wanted, "--project", "bench", cwd=work)
+    times = []
+    for _ in range(ROUNDS):
+        with _started([_argv(work, directory)], work, "ready") as (process,):
+            started = time.monotonic()
+            os.kill(process.pid, signal.SIGTERM)
+            code = process.wait(WAIT_SECONDS)
+            times.append((time.monotonic() - started) * 1000)
+            if code != 0:
+                raise BenchError(f"exit code {code} after SIGTERM")
+    note = f"median of {ROUNDS}, longest {max(times):.1f} ms; tx_latency, three tracing programs"
+    return [
+        Row(
+            name="SIGTERM until detached and gone",
+            unit="ms",
+            ours=statistics.median(times),
+            limit=100,
+            note=note,
+        )
+    ]
