@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = TOP / ".cache/vm"
 VECTORS: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
 WRITES, FORKS = 20, 10
+MAX_OBJECTS = 256  # of the loader, in one directory
 CREATED = 1_767_225_600  # 2026-01-01
 # Shipped programs that need a target; the others run alone, as their sections say.
 PACKETS = ("opcua_monitor.bpf.o", "cgroup_traffic.bpf.o")
@@ -163,13 +164,29 @@ def sign_for(platform: Platform, name: str, data: bytes, key: SigningKey) -> byt
     return sign_object(parse_object(data), name, key, release, Origin(platform=platform))[0]
 
 
-def _vector_files() -> dict[str, Path | bytes]:
-    """Return the vectors, called by their numbers, their trust stores and a list for the guest."""
-    files: dict[str, Path | bytes] = {}
-    lines = []
+def vector_groups() -> dict[str, list[int]]:
+    """Return the numbers of vectors that one run of the loader can answer, by the name of the group."""
+    groups: dict[tuple[str, str], list[list[int]]] = {}
     for number, vector in enumerate(VECTORS["vectors"]):
-        files[f"/vmtest/vectors/{number}"] = base64.b64decode(vector["file"])
-        lines.append(f"{number} {vector['trust']} {vector['platform']}\n")
+        parts = groups.setdefault((vector["trust"], vector["platform"]), [[]])
+        if len(parts[-1]) == MAX_OBJECTS:
+            parts.append([])
+        parts[-1].append(number)
+    flat = [part for parts in groups.values() for part in parts]
+    return {f"group{index}": part for index, part in enumerate(flat)}
+
+
+def _vector_files() -> dict[str, Path | bytes]:
+    """Return the vectors, called by their numbers, in groups; their trust stores and a list for the guest."""
+    files: dict[str, Path | bytes] = {}
+    for group, numbers in vector_groups().items():
+        for number in numbers:
+            data = base64.b64decode(VECTORS["vectors"][number]["file"])
+            files[f"/vmtest/vectors/{group}/{number}"] = data
+    lines = []
+    for group, (first, *_) in vector_groups().items():
+        vector = VECTORS["vectors"][first]
+        lines.append(f"{group} {vector['trust']} {vector['platform']}\n")
     for store, texts in VECTORS["trust"].items():
         for name, text in texts.items():
             files[f"/vmtest/stores/{store}/{name}"] = text.encode()

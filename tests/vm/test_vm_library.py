@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -162,6 +163,9 @@ def test_all_of_it_without_root(as_root: None, tmp_path: Path, monkeypatch: pyte
             os.setuid(NOBODY)
             kernel = find_kernel("6.12", "amd64", cache)
             code = run_vm(VmRequest(kernel=kernel, argv='[ "$(id -u)" = 0 ] && exit 42')).code
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
