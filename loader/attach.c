@@ -38,8 +38,8 @@ bool attach__can_update(const struct attach_point *point)
 
 bool attach__can_share(const struct attach_point *point)
 {
-	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE &&
-	       point->place != PLACE_STRUCT_OPS;
+	/* A sockmap takes one program of a type: who shares it could not attach. */
+	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE && !point->map;
 }
 
 /* Those that follow return a link's descriptor or a negative errno, with the text set if they know better. */

@@ -181,6 +181,24 @@ def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
             assert stop().code == 0
 
 
+@pytest.mark.parametrize("kind", ["sk_msg", "map_iterator"])
+def test_programs_of_maps_are_not_shared(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """With --share a program that is attached to a map of its object is loaded by each for itself."""
+    lab.put(tmp_path, kind)
+    lab.put(other_directory(tmp_path), kind)
+    with netlab.bpf_file_system() as mount:
+        options = [f"--share={mount}/share"]
+        if kind == "map_iterator":
+            options.append(f"--attach={PROGRAM}={PREFIX}_map")
+        with (
+            lab.started(tmp_path, *options) as (_, stop),
+            lab.started(tmp_path / "other", *options) as (_, stop_other),
+        ):
+            assert in_kernel().count(PROGRAM) == 2
+            assert stop_other().code == 0
+            assert stop().code == 0
+
+
 def write_file(tmp_path: Path, text: str | bytes) -> str:
     """Write a file of targets; return the option that names it."""
     path = tmp_path / "targets"
