@@ -20,6 +20,7 @@ from pathlib import Path
 from building import bench_compile, bench_sizes, bench_version, bench_warm_build
 from common import BUILDTOOL, TOP, run, write_source
 from loading import bench_large_object, bench_small_object, bench_verify_cost
+from localengine import bench_local_engine, bench_local_many
 from measure import BenchError, Row, print_table
 from signing import bench_signing
 from starting import bench_container_start, bench_memory, bench_sharing, bench_stop
@@ -44,6 +45,8 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "version": bench_version,
     "warm-build": bench_warm_build,
     "compile": bench_compile,
+    "local-engine": bench_local_engine,
+    "local-many": bench_local_many,
     "signing": bench_many_signatures,
 }
 

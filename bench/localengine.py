@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded engine beside docker buildx and beside nothing but clang."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from building import prepared_option
+from common import BUILDTOOL, make_key, make_project, run, this_platform, write_source
+from measure import BenchError, Command, Row, compare
+
+from buildtool.loaders import data_directory, list_path, loader_digest
+from buildtool.platforms import PLATFORMS
+from buildtool.toolchain import compile_command, find_toolchain
+
+PROGRAMS = 50
+UNCHANGED_LIMIT, SCRATCH_LIMIT, MANY_LIMIT = 0.5, 0.1, 1.2
+# Twice the objects may take twice the time and memory; what the clock of a busy machine adds is on top.
+LINEAR_LIMIT = 2.2
+
+
+def bench_local_engine(work: Path) -> list[Row]:
+    """Build the same project with both engines, when nothing changed and from scratch."""
+    environment = _prepare(work)
+    project, key, arch = make_project(work), make_key(work), this_platform().arch
+    dockerfile = work / "Dockerfile.local"
+    run(BUILDTOOL, "render", "--arch", arch, "-o", dockerfile, *prepared_option(project), cwd=project)
+    by_hand: list[str | Path] = [
+        "docker",
+        "buildx",
+        "build",
+        "--file",
+        dockerfile,
+        "--platform",
+        f"linux/{arch}",
+    ]
+    by_hand += ["--provenance=false", "--secret", f"id=signing-key,src={key}"]
+    by_hand += ["--build-arg", "SOURCE_DATE_EPOCH=0"]
+    by_hand += ["--output", f"type=oci,dest={work / 'theirs.tar'},rewrite-timestamp=true"]
+    ours: list[str | Path] = [BUILDTOOL, "build", "--engine", "local", "--arch", arch]
+    ours += ["--force", "--output", f"type=oci,dest={work / 'ours.tar'}"]
+    rows = []
+    for name, more, rounds, limit in (
+        ("nothing changed", [], 9, UNCHANGED_LIMIT),
+        ("from scratch (--no-cache)", ["--no-cache"], 3, SCRATCH_LIMIT),
+    ):
+        rows.append(
+            compare(
+                f"build --engine local, {name}, against docker buildx",
+                Command(argv=[*ours, *more], cwd=project, env=environment),
+                Command(argv=[*by_hand, *more, "."], cwd=project, env=environment),
+                rounds=rounds,
+                limit=limit,
+            )
+        )
+    return rows
+
+
+def bench_local_many(work: Path) -> list[Row]:
+    """Build many programs for all architectures, against make with as many clangs as there are processors."""
+    environment = _prepare(work)
+    half, whole = (
+        _write_project(work / f"local-{count}", count, work) for count in (PROGRAMS // 2, PROGRAMS)
+    )
+    cores = os.cpu_count() or 1
+    clang = Command(argv=["make", "--always-make", "--silent", f"-j{cores}", "all"], cwd=whole)
+    ours = Command(argv=_build(work / "many.tar"), cwd=whole, env=environment)
+    count = f"{PROGRAMS} programs x {len(PLATFORMS)} architectures"
+    rows = [compare(f"{count}, against bare clang on {cores} cores", ours, clang, rounds=3, limit=MANY_LIMIT)]
+    once, twice = (_measure(project, work, environment) for project in (half, whole))
+    for name, unit, a, b in (("time", "s", once[0], twice[0]), ("peak memory", "MB", once[1], twice[1])):
+        title = f"{name} of {count}, against half of the programs"
+        rows.append(Row(name=title, unit=unit, ours=b, theirs=a, limit=LINEAR_LIMIT))
+    return rows
+
+
+def _prepare(work: Path) -> dict[str, str]:
+    """Return the environment with loaders for every architecture and a cache that is empty at first."""
+    loaders = work / "loaders"
+    if not loaders.exists():
+        if not list_path(data_directory()).exists():
+            raise BenchError("no loaders: make loaders")
+        shutil.copytree(data_directory(), loaders)
+        # A loader of yesterday's sources weighs the same.
+        table = json.loads(list_path(loaders).read_text("utf-8"))
+        for entry in table["platforms"].values():
+            entry["loader"]["source"] = loader_digest()
+        list_path(loaders).write_text(json.dumps(table), encoding="utf-8")
+    return {
+        "BUILDTOOL_LOADERS": str(loaders),
+        "BUILDTOOL_CACHE": str(work / "cache"),
+        "SOURCE_DATE_EPOCH": "0",
+    }
+
+
+def _build(output: Path) -> list[str | Path]:
+    arch = [word for name in PLATFORMS for word in ("--arch", name)]
+    argv: list[str | Path] = [BUILDTOOL, "build", "--engine", "local", "--no-cache", "--force", *arch]
+    return [*argv, "--output", f"type=oci,dest={output}"]
+
+
+def _write_project(root: Path, count: int, work: Path) -> Path:
+    """Write a project of *count* programs, with a Makefile that compiles them with the same flags."""
+    names = [f"p{number:03}" for number in range(count)]
+    for name in names:
+        write_source(root / f"bpf/{name}.bpf.c", programs=1, blocks=30)
+    text = f'[project]\nname = "many"\n[sign]\nkey = "{make_key(work)}"\n'
+    root.joinpath("buildtool.toml").write_text(text, encoding="ascii")
+    toolchain, rules, objects = find_toolchain(), [], []
+    for arch, platform in PLATFORMS.items():
+        root.joinpath("made", arch).mkdir(parents=True)
+        argv = compile_command(toolchain, platform, source="$<", output=Path("$@"), root=root)
+        rules.append(f"made/{arch}/%.bpf.o: bpf/%.bpf.c\n\t{' '.join(argv)}\n")
+        objects += [f"made/{arch}/{name}.bpf.o" for name in names]
+    root.joinpath("Makefile").write_text(f"all: {' '.join(objects)}\n{''.join(rules)}", encoding="ascii")
+    return root
+
+
+def _measure(project: Path, work: Path, environment: dict[str, str]) -> tuple[float, float]:
+    """Return seconds and peak megabytes of a build from scratch, the largest of its processes."""
+    argv: Sequence[str] = [str(word) for word in _build(work / "linear.tar")]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        argv,
+        cwd=project,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise BenchError(f"exit code {child.returncode}: {' '.join(argv)[:300]}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
