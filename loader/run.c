@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,6 +113,7 @@ static void reload(void *context)
 				       .started = started });
 	if (s->options->reload)
 		candidate__free(&c);
+	malloc_trim(0); /* it may be long until the next one */
 	metrics__set_load(s->load);
 	if (metrics__write(&fault))
 		run__fail(&fault);
