@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import attach_samples  # noqa: F401 - adds its objects
 import netlab
 import pytest
+from attach_samples import SOURCES
 from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
 
 from buildtool.bpfnames import program_type
@@ -100,3 +100,34 @@ def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: s
     (line,) = named(lines, "reload")
     assert line["outcome"] == "kept"
     assert words in line["message"]
+
+
+# Loaded anew even when nothing changed: their maps are part of where they are attached.
+KEPT = {"sk_msg": "update"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "event"),
+    [
+        ("sk_msg", None, "update"),
+        ("iterator", None, "update"),
+        ("perf", "cpu-clock:99", "attach"),
+        ("raw_tp_bare", "sys_enter", "attach"),
+    ],
+)
+def test_pinned_links_of_each_type(
+    lab: Lab, tmp_path: Path, kind: str, target: str | None, event: str
+) -> None:
+    """Pins survive the loader; the same code keeps them, other code updates or replaces them."""
+    SOURCES[f"{kind}_next"] = SOURCES[kind].replace("count();", "count(); count();")
+    lab.put(tmp_path, kind)
+    with netlab.bpf_file_system() as mount:
+        options = [f"--pin-root={mount}/pins", *([f"--attach={PROGRAM}={target}"] if target else [])]
+        for start, expected in enumerate(("attach", KEPT.get(kind, "keep"), event)):
+            if start == 2:
+                lab.replace(tmp_path, kind, f"{kind}_next", version=2)
+            with lab.started(tmp_path, *options) as (_, stop):
+                result = stop()
+            assert result.code == 0
+            assert result.events(expected), result.lines
+            assert PROGRAM in in_kernel()
