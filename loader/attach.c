@@ -14,6 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What the kernel means by ENOTSUPP reaches programs as a number that their headers don't have. */
+#define KERNEL_ENOTSUPP 524
+
 const char *attach__shown(const struct attach_point *point)
 {
 	if (point->shown[0])
@@ -182,6 +185,10 @@ static const char *explain(int err, const struct attach_point *point)
 		return " (this kernel has no kprobes, or /sys doesn't show them)";
 	if (point->place == PLACE_KPROBE && (err == -ENOENT || err == -ESRCH || err == -EADDRNOTAVAIL))
 		return " (this kernel has no such function, or it can't be probed)";
+	if (point->place == PLACE_KPROBE && err == -EINVAL)
+		return " (some kernels take no probe where ftrace has its own, at a function's entry)";
+	if (point->place == PLACE_TRACE && err == -KERNEL_ENOTSUPP)
+		return " (this kernel has no trampolines for BPF on this architecture)";
 	if (point->place == PLACE_UPROBE && (err == -ENOENT || err == -ESRCH))
 		return " (no such file, or it has no such function)";
 	return "";

@@ -16,9 +16,9 @@ KERNELS = (*ALWAYS, *_MORE) if os.environ.get("VM_MATRIX") == "all" else ALWAYS
 # not of the loader: the same object runs on the other architectures.
 CANNOT: dict[tuple[str, str], dict[str, str]] = {
     # No kprobe at the entry of a function that ftrace may trace, and a kretprobe is one.
-    ("6.12", "riscv64"): {"vm_result": "cannot attach"},
+    ("6.12", "riscv64"): {"vm_result": "a function's entry"},
     # No trampolines for BPF before 6.13.
-    ("6.12", "ppc64le"): {"vm_fentry": "cannot attach", "vm_lsm": "cannot attach"},
+    ("6.12", "ppc64le"): {"vm_fentry": "no trampolines", "vm_lsm": "no trampolines"},
     # Debian builds this kernel without the BPF JIT, and so without trampolines and the BPF LSM.
     ("6.12", "s390x"): {"vm_fentry": "cannot load", "vm_lsm": "cannot load"},
     # A kernel without BTF: only what needs none.
