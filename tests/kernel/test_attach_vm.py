@@ -62,6 +62,12 @@ OLD = {
     "tc, a workload and a parent": Case(
         kind="tc", options=f"{attach('lo:ingress', f'{PREFIX}_tc')} --reload -- sleep 60", code=143
     ),
+    "tc and pins": Case(
+        kind="tc",
+        options=f"{attach('lo:ingress', f'{PREFIX}_tc')} --pin-root /sys/fs/bpf/pins",
+        code=1,
+        words=("cannot pin its link", "go without --pin-root"),
+    ),
     "refused by the kernel": Case(
         kind="scalar",
         code=1,
