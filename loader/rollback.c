@@ -40,6 +40,8 @@ static int add_link(struct load *load, struct unit *unit, const char *link, cons
 	load->attachment_count++;
 	if (!a->link)
 		return fault__set(fault, -ENOMEM, "out of memory");
+	if (!a->point.section)
+		return fault__set(fault, -EINVAL, "%.128s: not a record", unit->file);
 	/* An interface made anew has another index: the newer record knows. */
 	now = json_object_get(json_object_get(unit->pins.current.record, "links"), link);
 	if (now) {

@@ -44,6 +44,7 @@ char LICENSE[] SEC("license") = "GPL";
 """
 XDP = 'SEC("xdp") int @_xdp(struct xdp_md *c) { count(0); count(RELEASE); return XDP_PASS; }'
 TCX = 'SEC("tcx/ingress") int @_tcx(struct __sk_buff *c) { count(0); count(RELEASE); return TCX_NEXT; }'
+CGROUP = 'SEC("cgroup_skb/egress") int @_cg(struct __sk_buff *c) { count(0); count(RELEASE); return 1; }'
 RAW = 'SEC("raw_tp/sys_enter") int @_raw(void *c) { count(RELEASE); return 0; }'
 TYPES = {
     "xdp": "xdp",

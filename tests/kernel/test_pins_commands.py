@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
-from pin_lab import NAME, RAW, XDP, Releases, bpffs, flood
+from pin_lab import CGROUP, NAME, RAW, XDP, Releases, bpffs, flood
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -146,6 +146,32 @@ def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
                 assert command(releases, "status").code == 0
             finally:
                 subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
+    """A cgroup's link is kept and updated; a group of the same path that was made anew gets another."""
+    mount = tmp_path / "cgroup"
+    mount.mkdir()
+    with bpffs(tmp_path) as pins:
+        subprocess.run(["mount", "-t", "cgroup2", "none", mount], check=True)
+        group = mount / f"{PREFIX}pins"
+        group.mkdir()
+        try:
+            releases = Releases(lab, tmp_path, pins / "pins", CGROUP)
+            options = releases.options(f"cg={group}")
+            releases.put(1)
+            assert start(releases, *options, *TRUE).code == 0
+            assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "keep", "ready", "exec"]
+            releases.put(2, release=2)
+            assert events(start(releases, *options, *TRUE)) == ["verify", "load", "update", "ready", "exec"]
+            group.rmdir()
+            group.mkdir()
+            assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "attach", "ready", "exec"]
+            assert command(releases, "rollback").code == 0
+            assert listed(releases, "status")["version"] == 1
+        finally:
+            group.rmdir()
+            subprocess.run(["umount", mount], check=True)
 
 
 def test_link_without_update_is_replaced(traced: Releases) -> None:
