@@ -37,7 +37,7 @@ from buildtool.debian import Archive, Package
 from buildtool.enginesocket import inspect_image
 from buildtool.errors import EngineError, FileAccessError, ToolMissingError, UsageError
 from buildtool.ocilayout import PlatformImage
-from buildtool.platforms import Platform, find_platform, host_platform
+from buildtool.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.process import Runner
 
 BUILDER_IMAGE = "buildtool.local/builder:trixie"
@@ -196,6 +196,8 @@ def _order_platforms(architectures: Sequence[str]) -> list[Platform]:
     if own is None:
         raise UsageError(f"images cannot be prepared on {host.machine()}")
     wanted = {find_platform(name).arch for name in architectures} - {own.arch}
+    if missing := wanted - set(DEBIAN_13):
+        raise UsageError(f"Debian 13 has no {missing.pop()}", hint="choose from " + ", ".join(DEBIAN_13))
     return [own, *(find_platform(arch) for arch in sorted(wanted))]
 
 

@@ -35,7 +35,7 @@ from buildtool.loaders import (
     read_list,
 )
 from buildtool.model import Digest
-from buildtool.platforms import PLATFORMS, Platform
+from buildtool.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.process import Runner
 from buildtool.resources import resource_path
 from buildtool.toolchain import Toolchain, clean_environment, find_toolchain
@@ -43,8 +43,7 @@ from buildtool.toolchain import Toolchain, clean_environment, find_toolchain
 # Debian's compiler in the release that the builder image is made of.
 CLANG_MAJOR = 19
 _SUITE = "trixie"
-# Architectures that Debian has only since the release after it.
-_NEWER = {"loong64": "sid"}
+_NEXT_SUITE = "sid"  # for architectures that it does not have
 _TINI = {"trixie": "tini", "sid": "tini-static"}
 # What programs include from libbpf; for compilers that come without the machine's headers.
 _HEADERS = (
@@ -120,7 +119,7 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
         same = all(digest.hexdigest() == entry[kind]["sha256"] for kind, digest in digests.items())
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
         wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
-        there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch in _NEWER
+        there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
         return same and there and made == wanted and {"tini", "base"} <= set(entry)
     except (FileAccessError, KeyError, TypeError):
         return False
@@ -137,7 +136,7 @@ class _Made:
 def _make(
     request: PartsRequest, platform: Platform, toolchain: Toolchain, runner: Runner
 ) -> dict[str, _Made]:
-    suite = _NEWER.get(platform.arch, _SUITE)
+    suite = _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
     place = request.cache / f"{suite}-{platform.debian}"
     packages, libraries = _fetch(request, platform, suite, place, runner)
     tinis = [package for package in packages if package.name == _TINI[suite]]
@@ -245,7 +244,7 @@ def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
 
 def _copy_headers(request: PartsRequest, platform: Platform) -> None:
     """Copy libbpf's headers for eBPF programs, and their terms; they are the same for every architecture."""
-    if platform.arch in _NEWER:
+    if platform.arch not in DEBIAN_13:
         return  # of another release
     usr = request.cache / f"{_SUITE}-{platform.debian}" / "sysroot/usr"
     target = request.data / "include/bpf"

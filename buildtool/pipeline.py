@@ -26,7 +26,7 @@ from buildtool.keys import (
     read_key_file,
 )
 from buildtool.model import BuiltImage
-from buildtool.platforms import PLATFORMS, Platform, find_platform
+from buildtool.platforms import DEBIAN_13, PLATFORMS, Platform, find_platform
 from buildtool.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.signers.environment import read_variable
@@ -36,9 +36,6 @@ from buildtool.sourcedate import source_date
 from buildtool.validate import LAYOUT_SCHEME, check_tag
 
 log = logging.getLogger(__name__)
-
-# Images need the loader's static libraries, which Debian has for these; objects are compiled for all.
-IMAGE_ARCHITECTURES = ("amd64", "arm64")
 
 # Names what `make loaders` made elsewhere, in place of what the installation carries.
 LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
@@ -130,10 +127,10 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
 def _check_builder_has(platforms: Sequence[Platform]) -> None:
     """Refuse platforms that the builder image has no libraries for."""
     for platform in platforms:
-        if platform.arch not in IMAGE_ARCHITECTURES:
+        if platform.arch not in DEBIAN_13:
             raise UsageError(
-                f"Docker cannot build images for {platform.arch} yet",
-                hint="--engine local can; or choose from " + ", ".join(IMAGE_ARCHITECTURES),
+                f"Docker cannot build images for {platform.arch}, which Debian 13 does not have",
+                hint="--engine local can; or choose from " + ", ".join(DEBIAN_13),
             )
 
 

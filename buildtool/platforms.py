@@ -93,6 +93,9 @@ PLATFORMS: dict[str, Platform] = {
     )
 }
 
+# What Debian 13 has, of which builder and base image are made; loong64 came after it.
+DEBIAN_13 = tuple(arch for arch in PLATFORMS if arch != "loong64")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:

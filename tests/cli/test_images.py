@@ -14,6 +14,7 @@ from buildtool.cli.main import run
     ("arguments", "code", "message"),
     [
         (["--arch", "pdp11"], 2, "unknown architecture 'pdp11'"),
+        (["--arch", "loong64"], 2, "Debian 13 has no loong64"),
         (["--suite", "sarge", "--force"], 2, "unknown suite 'sarge'"),
         (["--mirror", "-x", "--force"], 2, "'-x' is not the URI of a Debian mirror"),
         ([], 1, "docker image failed: "),

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both engines ship the same programs, and BuildKit the same image from any copy of the project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from build_lab import REPOSITORY, Project, docker, make_project, remove_images
+
+from buildtool.loaders import find_loader, find_tini
+from buildtool.platforms import PLATFORMS
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
+    """Give a project to build."""
+    assert prepared_images
+    yield make_project(tmp_path_factory.mktemp("loaders"))
+    remove_images(f"{REPOSITORY}/loaders")
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str, tmp_path: Path) -> None:
+    """The loader that BuildKit's stage links, and its tini, are those that wheels carry."""
+    top = Path(__file__).parents[2]
+    subprocess.run([sys.executable, top / "tools/loaders", "--arch", arch], check=True, capture_output=True)
+    platform = PLATFORMS[arch]
+    rendered = project.run("render", "--prepared", "--arch", arch, "-o", tmp_path / "Dockerfile")
+    assert rendered.code == 0, rendered.stderr
+    for stage, name, part in (
+        ("loader", "verify-and-load", find_loader(platform)),
+        ("tini", "tini", find_tini(platform)),
+    ):
+        argv = ["buildx", "build", "--target", stage, "--platform", platform.oci, "--file"]
+        argv += [str(tmp_path / "Dockerfile"), "--output", f"type=local,dest={tmp_path / stage}"]
+        docker(*argv, str(project.root))
+        assert (tmp_path / stage / name).read_bytes() == part.data
+
+
+def test_a_copy_of_the_project_builds_the_same_archive(project: Project, tmp_path: Path) -> None:
+    """Another directory, umask, time zone and locale, other times of files, no cache: one digest."""
+    copy = Project(root=tmp_path / "elsewhere/lab")
+    shutil.copytree(project.root, copy.root)
+    for path in copy.root.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (1, 10**9))
+    first, second = tmp_path / "first.tar", tmp_path / "second.tar"
+    built = project.build(
+        "--engine", "docker", "--arch", "arm64", "--no-cache", "-o", f"type=oci,dest={first}"
+    )
+    before = os.umask(0o077)
+    try:
+        again = copy.build(
+            *("--engine", "docker", "--arch", "arm64", "--no-cache", "-o", f"type=oci,dest={second}"),
+            TZ="Asia/Tokyo",
+            LC_ALL="C",
+            PYTHONHASHSEED="7",
+        )
+    finally:
+        os.umask(before)
+    assert built["digest"] == again["digest"]
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_objects_of_the_host_are_those_of_the_builder(project: Project, tmp_path: Path, clang: Path) -> None:
+    """Where the host has the builder's version of clang, `compile` and the builder make the same bytes."""
+    version = subprocess.run([clang, "--version"], capture_output=True, text=True, check=True).stdout
+    if "clang version 19." not in version:
+        pytest.skip("needs-tool: clang 19, which the builder image has")
+    made = project.run("compile", "--arch", "s390x", "--arch", "amd64", BUILDTOOL_CLANG=str(clang))
+    assert made.code == 0, made.stderr
+    rendered = project.run("render", "--prepared", "--arch", "amd64", "-o", tmp_path / "Dockerfile")
+    assert rendered.code == 0, rendered.stderr
+    argv = ["buildx", "build", "--target", "objects-unsigned", "--platform", "linux/amd64", "--file"]
+    argv += [str(tmp_path / "Dockerfile"), "--output", f"type=local,dest={tmp_path / 'out'}"]
+    docker(*argv, str(project.root))
+    for name in ("number.bpf.o", "two.bpf.o", ".compile.json"):
+        ours = (project.root / "build/amd64" / name).read_bytes()
+        assert ours == (tmp_path / "out" / name).read_bytes(), name
