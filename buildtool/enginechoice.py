@@ -3,29 +3,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from buildtool.buildx import find_buildx
 from buildtool.enginesocket import find_socket, has_buildkit
 from buildtool.errors import ToolFailedError, ToolMissingError
+from buildtool.platforms import DEBIAN_13, Platform
 from buildtool.process import Runner
+from buildtool.validate import LAYOUT_SCHEME
+
+log = logging.getLogger(__name__)
 
 DOCKER, LOCAL = "docker", "local"
 # A client that waits for an engine on another machine should not hold up a build for long.
 TIMEOUT_SECONDS = 10
 
 
-def choose_engine(wanted: str, environ: Mapping[str, str], *, needs_docker: bool, runner: Runner) -> str:
+def choose_engine(
+    wanted: str, environ: Mapping[str, str], *, needs_docker: bool, only_local: str, runner: Runner
+) -> str:
     """
-    Return docker or local: what is *wanted*, or for auto what is there.
+    Return docker or local: what is *wanted*, or for auto what is there; local is said in a line.
 
-    *needs_docker* says that the build asks for what only Docker can do; the
-    missing engine is then the error, not another result.
+    *needs_docker* says that the build asks for what only Docker can do: a
+    missing engine is then the error, not another result. *only_local* says why only
+    the embedded engine will do, if that is so.
     """
     if wanted != "auto":
         return wanted
-    return DOCKER if needs_docker or find_docker(environ, runner) else LOCAL
+    if needs_docker or not (only_local or not find_docker(environ, runner)):
+        return DOCKER
+    why = only_local or "no Docker engine with BuildKit answers"
+    log.warning("%s: building with the local engine", why)
+    return LOCAL
+
+
+def why_local(base: str, platforms: Sequence[Platform]) -> str:
+    """Return what of a build Docker could not do here, or nothing."""
+    if base.startswith(LAYOUT_SCHEME):
+        return "the base is an OCI layout"
+    late = [platform.arch for platform in platforms if platform.arch not in DEBIAN_13]
+    return f"the builder image has no libraries for {late[0]}" if late else ""
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
-from buildtool.enginechoice import LOCAL, choose_engine
+from buildtool.enginechoice import LOCAL, choose_engine, why_local
 from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
 from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output
 from buildtool.keys import (
@@ -34,8 +33,6 @@ from buildtool.signers.resolve import find_signer
 from buildtool.signers.signer import Signer, SignerContext
 from buildtool.sourcedate import source_date
 from buildtool.validate import LAYOUT_SCHEME, check_tag
-
-log = logging.getLogger(__name__)
 
 # Names what `make loaders` made elsewhere, in place of what the installation carries.
 LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
@@ -225,10 +222,11 @@ def build(
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
-    engine = choose_engine(options.engine, environ, needs_docker=options.needs_docker, runner=runner)
+    only_local = why_local(config.images.base, options.platforms)
+    engine = choose_engine(
+        options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
+    )
     if engine == LOCAL:
-        if options.engine == "auto":
-            log.warning("no Docker engine with BuildKit answers: building with the local engine")
         return _build_locally(config, options, tag, key, environ, runner)
     return _build_with_docker(config, options, tag, key, environ, runner)
 
