@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins with no more than a container gets, for root and for other users; and what policies and states say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
+from pin_lab import RAW, XDP, Releases, bpffs
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+TRUE = ("--", "/bin/true")
+USER = 65532
+CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
+AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]
+AS_USER = [
+    "setpriv",
+    f"--reuid={USER}",
+    f"--regid={USER}",
+    "--clear-groups",
+    f"--bounding-set={CAPABILITIES}",
+]
+AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Every test ends with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
+
+
+@pytest.fixture
+def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
+    """Give releases of an XDP object, and the two ends of a pair."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+def open_to_everybody(directory: Path) -> None:
+    """Let another user through to the objects: pytest's directories are root's alone."""
+    for path in [directory, *directory.parents][:4]:
+        path.chmod(path.stat().st_mode | 0o055)
+
+
+@pytest.mark.parametrize(("before", "user"), [(AS_ROOT, 0), (AS_USER, USER)], ids=["root", "user"])
+def test_capabilities_of_a_container_are_enough(
+    place: tuple[Releases, str, str], before: list[str], user: int
+) -> None:
+    """Pin, update, go back, look and detach with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON."""
+    releases, left, _ = place
+    open_to_everybody(releases.directory)
+    releases.root.mkdir(mode=0o700)
+    os.chown(releases.root, user, user)
+
+    def command(word: str) -> Result:
+        argv = [*before, str(releases.lab.loader), word, f"--pin-root={releases.root}"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return Result(done.returncode, parse(done.stderr), done.stdout)
+
+    for version in (1, 2):
+        releases.put(version, release=version)
+        options = releases.options(f"xdp={left}")
+        result = releases.lab.run(releases.directory, *options, *TRUE, before=before)
+        assert result.code == 0, result.lines
+    assert [line["event"] for line in result.lines] == ["verify", "load", "update", "ready", "exec"]
+    assert [command(word).code for word in ("rollback", "status", "detach")] == [0, 0, 0]
+    assert is_clean()
+
+
+def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
+    """Starters that are not root share, too; root's starters do not join them."""
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", RAW)
+        open_to_everybody(tmp_path)
+        releases.root.mkdir(mode=0o700)
+        os.chown(releases.root, USER, USER)
+        releases.put(1)
+        for event in ("load", "reuse"):
+            result = lab.run(tmp_path, f"--share={releases.root}", *TRUE, before=AS_USER)
+            assert (result.code, len(result.events(event))) == (0, 1), result.lines
+        result = lab.run(tmp_path, f"--share={releases.root}", *TRUE)
+        assert (result.code, f"belongs to user {USER}" in result.message) == (1, True)
+
+
+def test_policy_may_allow_going_back(place: tuple[Releases, str, str]) -> None:
+    """With allowRollback a lower version may follow what is pinned."""
+    releases, left, _ = place
+    key = {"name": "k", "publicKey": base64.b64encode(releases.lab.key.der).decode()}
+    policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "allowRollback": True}
+    options = releases.options(f"xdp={left}")
+    for version in (2, 1):
+        releases.put(version, release=version)
+        (releases.directory / "trust/policy.json").write_text(json.dumps(policy))
+        result = releases.lab.run(releases.directory, *options, *TRUE)
+        assert result.code == 0, result.lines
+    assert len(result.events("update")) == 1
+
+
+def test_unhealthy_version_is_not_remembered(place: tuple[Releases, str, str]) -> None:
+    """A state directory learns of a release only once it was found good."""
+    releases, left, _ = place
+    state = releases.directory / "state"
+    state.mkdir()
+    options = [*releases.options(f"xdp={left}"), f"--state={state}"]
+    for version, health, code in ((1, "/bin/true", 0), (2, "/bin/false", 1), (1, "/bin/true", 0)):
+        releases.put(version, release=version)
+        result = releases.lab.run(releases.directory, *options, f"--health-command={health}", *TRUE)
+        assert result.code == code, result.lines
+
+
+def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
+    """A running loader moves on to the entry of the new release, and leaves the old one."""
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", RAW)
+        releases.put(1)
+        with lab.started(tmp_path, "--reload", f"--share={releases.root}") as (process, stop):
+            (old,) = releases.root.iterdir()
+            releases.put(2, release=2)
+            process.send_signal(signal.SIGHUP)
+            assert wait_until(lambda: not old.exists() and len(list(releases.root.iterdir())) == 1)
+            result = stop()
+        assert [line["outcome"] for line in result.events("reload")] == ["updated"]
+        assert list(releases.root.iterdir()) == []
+
+
+def test_workload_has_the_pinned_maps(place: tuple[Releases, str, str]) -> None:
+    """BUILDTOOL_FD_<MAP> is there whether the programs were loaded or found."""
+    releases, left, _ = place
+    releases.put(1)
+    script = f"exec readlink /proc/self/fd/$BUILDTOOL_FD_{PREFIX}_map"
+    for _ in range(2):
+        result = releases.lab.run(
+            releases.directory, *releases.options(f"xdp={left}"), "--", "/bin/sh", "-c", script
+        )
+        assert result.stdout == "anon_inode:bpf-map\n"
+
+
+def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
+    """A container needs not see the whole file system: its directory of it is enough, under any path."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with bpffs(tmp_path) as mount:
+        mount.chmod(0o700)
+        (mount / "agent").mkdir(mode=0o700)
+        os.chown(mount / "agent", USER, USER)
+        subprocess.run(["mount", "--bind", mount / "agent", inside], check=True)
+        try:
+            releases = Releases(lab, tmp_path, inside, RAW)
+            releases.put(1)
+            open_to_everybody(tmp_path)
+            result = lab.run(tmp_path, *releases.options(), *TRUE, before=AS_USER)
+            assert result.code == 0, result.lines
+            argv = [*AS_USER, lab.loader, "detach", f"--pin-root={inside}"]
+            assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+            assert list(inside.iterdir()) == []
+        finally:
+            subprocess.run(["umount", inside], check=True)
