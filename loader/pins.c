@@ -218,6 +218,23 @@ static int check_ours(const struct pins *p, struct fault *fault)
 		     0;
 }
 
+/*
+ * Half a first start holds its hooks. Without its name a link goes, too, but some time later, and until
+ * then the next start would find the hook taken.
+ */
+static int remove_half(const struct pins *p)
+{
+	struct fault ignored = { 0 };
+	struct pin_list links;
+
+	if (!list_links(p, &links, &ignored)) {
+		for (size_t i = 0; i < links.count; i++)
+			bpf_link_detach(links.items[i].fd);
+		bpffs__free(&links);
+	}
+	return bpffs__remove(p->path);
+}
+
 int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
@@ -258,7 +275,7 @@ int pins__open(struct pins *p, const char *root, const char *object, struct faul
 		err = check_ours(p, fault);
 		if (err)
 			return err;
-		err = bpffs__remove(p->path);
+		err = remove_half(p);
 		if (!err)
 			err = make_home(p);
 		if (err)
