@@ -21,6 +21,9 @@ from buildtool.loaders import Part, find_base, find_loader, find_tini
 from buildtool.makeloaders import PartsRequest, make_parts
 from buildtool.platforms import PLATFORMS, Platform, host_platform
 
+# The first test makes the loaders of seven architectures.
+pytestmark = pytest.mark.timeout(900)
+
 TOP = Path(__file__).parents[2]
 # Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.
 QEMU = {

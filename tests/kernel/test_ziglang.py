@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# The first test makes the loaders of seven architectures.
+pytestmark = pytest.mark.timeout(900)
+
 TOP = Path(__file__).parents[2]
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
 # The machine's headers and libraries for programs disappear behind empty directories, for this process alone.
