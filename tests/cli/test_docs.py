@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -63,6 +64,22 @@ def test_every_decision_line_member_is_documented() -> None:
         for name in re.findall(r"`(\w+)`", row)
     }
     assert documented == written
+
+
+def test_every_event_of_decision_lines_is_specified() -> None:
+    """The specification's table, its schema and the loader's sources know the same events and members."""
+    schema = json.loads(read("spec/decision-lines.schema.json"))
+    events = [variant["properties"]["event"]["const"] for variant in schema["oneOf"]]
+    text = read("spec/decision-lines.md")
+    members, _, rest = text.partition("| event | when")
+    assert re.findall(r"^\| `(\w+)` \|", rest, re.MULTILINE) == events
+    assert re.findall(r"^\| `(\w+)` \|", members, re.MULTILINE) == list(schema["properties"])
+    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*.c"))
+    written = set(re.findall(r'\.event = (?:\w+ \? )?"(\w+)"', sources)) | set(
+        re.findall(r'say\(a, "(\w+)"', sources)
+    )
+    assert written - {"kernel"} <= set(events)  # that one is for people: --log human
+    assert all(f'"{event}"' in sources for event in events)
 
 
 def test_the_readme_names_every_command() -> None:
