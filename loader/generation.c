@@ -38,6 +38,11 @@ static json_t *hex_string(const uint8_t *data)
 	return json_string(text);
 }
 
+int record__keep_since(struct generation *g, const struct generation *from)
+{
+	return json_object_set(g->record, "since", json_object_get(from->record, "since")) ? -ENOMEM : 0;
+}
+
 int64_t record__own_namespace(void)
 {
 	struct stat st;

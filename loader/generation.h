@@ -33,6 +33,9 @@ struct json_t *record__make(const struct load_input *input);
 /* The variant: what else than the object decides which programs it gives, as a hash. */
 int record__set_variant(struct generation *g, const uint8_t hash[32]);
 
+/* Programs that are taken over were loaded when @from says. Returns 0 or -ENOMEM. */
+int record__keep_since(struct generation *g, const struct generation *from);
+
 /* Links on interfaces belong to the network namespace that the loader runs in: its number. */
 int64_t record__own_namespace(void);
 

@@ -61,6 +61,8 @@ static void run_child(const char *command)
 	if (privileges__drop(&fault))
 		_exit(127);
 	signals__restore();
+	/* Standard error is for our lines alone. */
+	dup2(STDOUT_FILENO, STDERR_FILENO);
 	execv(argv[0], argv);
 	_exit(127);
 }

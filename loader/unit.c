@@ -152,6 +152,8 @@ int unit__take_pins(struct unit *unit, const struct generation *g, struct fault 
 			err = bpf_map__reuse_fd(map, fd);
 	}
 	if (!err)
+		err = record__keep_since(&unit->next, g);
+	if (!err)
 		err = bpffs__copy(&g->programs, &unit->next.programs);
 	if (!err)
 		err = bpffs__copy(&g->maps, &unit->next.maps);

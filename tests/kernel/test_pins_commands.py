@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,11 @@ def test_restart_finds_programs_maps_and_links(place: tuple[Releases, str, str])
     releases.put(1)
     options = releases.options(f"xdp={left}")
     assert events(start(releases, *options, *TRUE)) == ["verify", "load", "attach", "ready", "exec"]
+    since = listed(releases)["since"]
+    time.sleep(1)
     with flood(right) as sent:
         assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "keep", "ready", "exec"]
+    assert listed(releases)["since"] == since
     assert wait_until(lambda: releases.counts() == [sent[0], sent[0], 0])
 
 
@@ -325,7 +329,7 @@ def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> N
     """It is somebody's program, not a part of the loader."""
     releases, left, _ = place
     script = releases.directory / "health"
-    script.write_text(f"#!/bin/sh\nexec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out\n")
+    script.write_text(f"#!/bin/sh\necho not a decision line >&2\nexec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out\n")
     script.chmod(0o755)
     releases.put(1)
     options = [*releases.options(f"xdp={left}"), f"--health-command={script}"]
