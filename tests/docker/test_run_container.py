@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from build_lab import CONFIG, REPOSITORY, docker, make_project, remove_images
+from loader_lab import check_line
 
 TAG = f"{REPOSITORY}-run/lab:1"
 SOURCE = """\
@@ -60,7 +61,10 @@ class Container:
     def lines(self) -> list[Line]:
         """Return the decision lines."""
         done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=True)
-        return [json.loads(line) for line in done.stderr.splitlines()]
+        lines: list[Line] = [json.loads(line) for line in done.stderr.splitlines()]
+        for line in lines:
+            check_line(line)
+        return lines
 
     def wait_for(self, event: str) -> Line:
         """Wait for a line of *event*."""
