@@ -24,7 +24,8 @@ _SCRIPTS = (b"#!", b"\x7fELF")
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 
 # `dmesg -n 1`: from here on the kernel writes to the console only when it dies.
-# `kill -9 -1`: nothing that the command left behind writes between the reports.
+# `stty`, again: waits until the console has all of it, before a panic or the end of power could come first.
+# `kill -KILL -1`: nothing that the command left behind writes between the reports.
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /etc /var /root
@@ -51,6 +52,7 @@ done
 ip link set lo up
 dmesg -n 1
 printf '\\n%s begin %s\\n' "$token" "$(uname -r)"
+stty -opost
 cd /root
 env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root sh /vm/command < /dev/null 2>&1
 code=$?
@@ -63,6 +65,7 @@ done < /vm/collect | while read -r path; do
   base64 < "$path"
 done
 printf '%s done\\n' "$token"
+stty -opost
 poweroff -f
 """
 

@@ -137,11 +137,11 @@ def _read_console(request: VmRequest, done: Completed, token: str) -> VmResult:
     if fault := re.search(re.escape(mark) + rb" fault (.*)", before):
         raise VmError(f"virtual machine ({name}): {fault[1].decode(errors='replace')}", detail=_tail(before))
     if not begun:
-        raise _explain(request, done, name, "before its command ran")
+        raise _explain(request, done, name, "before its command ran", done.stdout)
     release, _, body = rest.partition(b"\n")
     output, ended, reports = body.rpartition(b"\n" + mark + b" end ")
     if not ended or mark + b" done" not in reports:
-        raise _explain(request, done, name, "while its command ran")
+        raise _explain(request, done, name, "while its command ran", body)
     code, _, collected = reports.partition(b"\n")
     return VmResult(
         code=int(code),
@@ -162,11 +162,11 @@ def _read_files(text: bytes, mark: bytes, name: str) -> dict[str, bytes]:
     return files
 
 
-def _explain(request: VmRequest, done: Completed, name: str, when: str) -> VmError:
-    """Make the error for a console that ends too early."""
-    panic = re.search(rb"Kernel panic - not syncing: ([^\r\n]*)", done.stdout)
+def _explain(request: VmRequest, done: Completed, name: str, when: str, said_last: bytes) -> VmError:
+    """Make the error for a console that ends too early, with what it *said_last*."""
+    panic = re.search(rb"Kernel panic - not syncing: ([^\r\n]*)", said_last)
     # What follows a panic are registers.
-    detail = _tail(done.stdout[: panic.end()] if panic else done.stdout) or None
+    detail = _tail(said_last[: panic.end()] if panic else said_last) or None
     if panic:
         reason = panic[1].decode(errors="replace")
         return VmError(f"virtual machine ({name}): the kernel panicked {when}: {reason}", detail=detail)
