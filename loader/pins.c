@@ -425,6 +425,8 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 	for (size_t i = 0; !err && i < links.count; i++) {
 		if (g && record__has_link(g, links.items[i].name))
 			continue;
+		/* At once: without its name it would go some time later. */
+		bpf_link_detach(links.items[i].fd);
 		err = retire_link(p, &p->current, links.items[i].name);
 		if (err)
 			fault__set(fault, err, "%.200s/links: cannot remove %.100s: %s", p->path,

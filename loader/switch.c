@@ -187,6 +187,8 @@ static void undo(struct attachment *a)
 		break;
 	case ATTACHMENT_NEW:
 	case ATTACHMENT_REPLACED:
+		if (is_pinned(a->unit) && a->handle.is_link)
+			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
 			pins__drop_link(&a->unit->pins, a->link, a->state == ATTACHMENT_REPLACED);
 		attach__detach(&a->handle);

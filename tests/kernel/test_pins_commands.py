@@ -120,6 +120,16 @@ def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
     assert is_clean()
 
 
+def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
+    """The hook is free when `detach` ends, not some time later."""
+    releases, left, _ = place
+    releases.put(1)
+    for _ in range(10):
+        result = start(releases, *releases.options(f"xdp={left}"), *TRUE)
+        assert result.code == 0, result.lines
+        assert command(releases, "detach").code == 0
+
+
 def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> None:
     """An interface that went away took its program with it: exit code 1, and the row says so."""
     releases, left, _ = place
