@@ -69,6 +69,11 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 	json_t *item;
 	int err = pins__open_existing(&p, root, object, fault);
 
+	/* A start that was killed, or not ours: the next start says which. */
+	if (err == -ENOENT) {
+		l->bad = true;
+		return 0;
+	}
 	if (err)
 		return err;
 	json_object_foreach(json_object_get(p.current.record, "links"), link, item)
@@ -81,10 +86,11 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 	return err;
 }
 
+/* Also what a killed loader left. */
 static int detach_pins(const char *root, const char *object, struct fault *fault)
 {
 	struct pins p;
-	int err = pins__open_existing(&p, root, object, fault);
+	int err = pins__open(&p, root, object, fault);
 
 	if (err)
 		return err;

@@ -66,10 +66,26 @@ def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
-    assert kill_at(releases.lab.argv(releases.directory, *options, *TRUE), call, number)
+    argv = releases.lab.argv(releases.directory, *options, *TRUE)
+    assert kill_at(argv, call, number)
     assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
     assert status(releases) == 0
     assert sorted(path.name for path in releases.home.iterdir()) == ["current", "links"]
+
+
+@pytest.mark.parametrize(("call", "number"), [("bpf", 30), ("mkdir", 3), ("mkdir", 5), ("rename", 1)])
+def test_detach_after_a_killed_start(place: tuple[Releases, str, str], call: str, number: int) -> None:
+    """What nobody will start again can be taken away all the same; until then it is not well."""
+    releases, left, _ = place
+    releases.put(1)
+    assert kill_at(
+        releases.lab.argv(releases.directory, *releases.options(f"xdp={left}"), *TRUE), call, number
+    )
+    assert status(releases) == 1
+    argv = [releases.lab.loader, "detach", f"--pin-root={releases.root}"]
+    assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    assert not releases.root.exists()
+    assert is_clean()
 
 
 def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases, str, str]) -> None:
