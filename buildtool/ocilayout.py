@@ -92,11 +92,11 @@ def file_layer(path: Path) -> Layer:
     return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
 
 
-def gzip_layer(tar: bytes) -> Layer:
+def gzip_layer(tar: bytes, level: int = 9) -> Layer:
     """Compress *tar* to a layer with no time and no name in its header."""
     buffer = io.BytesIO()
     # Not gzip.compress: its header depends on the version of Python.
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=buffer, mtime=0) as file:
         file.write(tar)
     data = buffer.getvalue()
     return Layer(
