@@ -129,6 +129,16 @@ class Btf:
             raise ObjectFormatError("BTF: not a type of a map")
         return target
 
+    def element_struct(self, number: int) -> int | None:
+        """
+        Return the struct that elements of array type *number* point to: `__array` of maps; None for programs.
+
+        Raises: ObjectFormatError.
+        """
+        element, _ = self._array(self._resolve(number))
+        target = self._resolve(self.pointed(element))
+        return target if self._head(target)[1] == _STRUCT else None
+
     def encoded_integer(self, number: int) -> int:
         """
         Return the number that type *number* encodes: `__uint` or `__ulong`.

@@ -10,18 +10,19 @@ member that is at another place there, shows itself on a machine far away.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buildtool.bpfnames import map_type
 from buildtool.btf import Btf, BtfField
 from buildtool.contents import describe_object
-from buildtool.elfobj import ElfObject, parse_object
+from buildtool.elfobj import ElfObject, parse_object, read_link_tables
 from buildtool.errors import CompileError, ConfigError, ObjectFormatError
 
 MAX_SHOWN = 20
-# Global variables are maps, too: libbpf makes one of each of these sections.
+# Global variables are maps, too: libbpf makes one of each of these sections, and of .data.NAME and so on.
 _DATA_SECTIONS = (".data", ".bss", ".rodata")
 _TYPED = ("key", "value")
+_INNER = "values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,17 +145,25 @@ def _read_maps(obj: ElfObject) -> dict[str, _Part]:
         return {}
     btf = Btf(obj.contents(section), obj.order)
     maps = {name: _read_map(btf, number) for name, number in btf.section_variables(".maps")}
-    for data in _DATA_SECTIONS:
-        variables = btf.section_variables(data)
-        fields = {
-            path: field for name, number in variables for path, field in _named_fields(btf, name, number)
-        }
-        if variables:
-            maps[data] = _Part(kind="variables", facts={}, fields=fields)
+    for index, each in enumerate(obj.sections):
+        name = each.name.decode("utf-8", "replace")
+        if name.startswith(_DATA_SECTIONS) and (fields := _read_variables(obj, btf, index, name)):
+            maps[name] = _Part(kind="variables", facts={}, fields=fields)
     return maps
 
 
-def _read_map(btf: Btf, number: int) -> _Part:
+def _read_variables(obj: ElfObject, btf: Btf, index: int, section: str) -> dict[str, BtfField]:
+    """Return where everything in the global variables of *section*, number *index*, is."""
+    # clang leaves the places of global variables in BTF to libbpf, which takes the symbols', too.
+    at = {s.name: s.value for s in read_link_tables(obj).symbols if s.section == index and not s.is_function}
+    return {
+        path: replace(field, bit_offset=field.bit_offset + 8 * at.get(name, 0))
+        for name, number in btf.section_variables(section)
+        for path, field in _named_fields(btf, name, number)
+    }
+
+
+def _read_map(btf: Btf, number: int, *, is_inner: bool = False) -> _Part:
     facts: dict[str, str] = {}
     fields: dict[str, BtfField] = {}
     for member in btf.members(number):
@@ -164,8 +173,14 @@ def _read_map(btf: Btf, number: int) -> _Part:
             fields |= dict(_named_fields(btf, member.name, target))
         elif member.name == "type":
             facts["type"] = map_type(btf.encoded_integer(member.type))
-        elif member.name != "values":
+        elif member.name != _INNER:
             facts[member.name] = str(btf.encoded_integer(member.type))
+        elif (inner := btf.element_struct(member.type)) is not None:
+            if is_inner:
+                raise ObjectFormatError("maps of maps of maps")  # which the kernel has not
+            part = _read_map(btf, inner, is_inner=True)
+            facts |= {f"inner {name}": fact for name, fact in part.facts.items()}
+            fields |= {f"inner {path}": field for path, field in part.fields.items()}
     return _Part(kind="map", facts=facts, fields=fields)
 
 

@@ -150,7 +150,9 @@ def check_difference(value: str) -> str:
     name, _, part = value.partition(":")
     check_object_name(name)
     if ":" in value:
-        check_program_name(part.removeprefix("."))  # global variables are the map .bss, .data or .rodata
+        # Global variables are the map .bss, .data or .rodata; or .data.NAME, where somebody named one.
+        for word in part.removeprefix(".").split(".") if part.startswith(".") else [part]:
+            check_program_name(word)
     return value
 
 

@@ -20,7 +20,11 @@ struct value { u32 pid; u64 time; struct inner pair[2]; union { u32 v4; u32 v6[4
 struct {
     int (*type)[1]; int (*max_entries)[16]; u32 *key; struct value *value;
 } events SEC(".maps");
+struct { int (*type)[12]; int (*max_entries)[2]; u32 *key; struct {
+    int (*type)[1]; int (*max_entries)[4]; u32 *key; struct inner *value;
+} *values[]; } outer SEC(".maps");
 u64 total, seen;
+struct { u32 low, high; } limits SEC(".data.limits") = { 1, 2 };
 SEC("xdp") int count(void *ctx) { total++; seen++; return 2; }
 SEC("tc") int other(void *ctx) { return 0; }
 char LICENSE[] SEC("license") = "GPL";
@@ -30,6 +34,7 @@ NAME = "x.bpf.o"
 
 MEMBER = ("u64 time;", "u64 cpu; u64 time;")
 GLOBAL = ("seen;", "seen, fresh;")
+APART = ("seen;", "seen __attribute__((aligned(64)));")
 
 
 def build(directory: Path, *changes: tuple[str, str], target: str = "bpfel") -> bytes:
@@ -78,6 +83,10 @@ def test_member_at_another_place_is_named(tmp_path: Path) -> None:
         (("int count", "int more"), "x.bpf.o:more (program) is there on arm64 but not on amd64"),
         (("flags : 3", "flags : 4"), "value.pair[2].flags is at byte 18 (3 bits) on amd64"),
         (GLOBAL, ".bss (variables): fresh is missing on amd64"),
+        (APART, ".bss (variables): seen is at byte 8 (integer of 8 bytes) on amd64 and at byte 64"),
+        (("low, high", "high, low"), ".data.limits (variables): limits.low is at byte 0"),
+        (("[4]; u32 *key", "[8]; u32 *key"), "outer (map): inner max_entries is 4 on amd64 and 8 on arm64"),
+        (("[4]; u32 *key", "[4]; u64 *key"), "outer (map): inner size of the key is 4 on amd64 and 8 on"),
     ],
 )
 def test_difference_is_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -127,13 +136,15 @@ def test_damaged_object_is_named() -> None:
         check_agreement({"arm64": {NAME: b"no"}})
 
 
-@pytest.mark.parametrize("value", ["x.bpf.o", "x.bpf.o:events", "x.bpf.o:.bss"])
+@pytest.mark.parametrize("value", ["x.bpf.o", "x.bpf.o:events", "x.bpf.o:.bss", "x.bpf.o:.data.limits"])
 def test_names_of_differences(value: str) -> None:
     """Objects, programs, maps and the sections of variables can be named."""
     assert check_difference(value) == value
 
 
-@pytest.mark.parametrize("value", ["", "a b", "x.bpf.o:", "x.bpf.o:a:b", "x:$(id)", "../x"])
+@pytest.mark.parametrize(
+    "value", ["", "a b", "x.bpf.o:", "x.bpf.o:a:b", "x.bpf.o:.", "x.bpf.o:.data.", "x:$(id)", "../x"]
+)
 def test_bad_names_of_differences(value: str) -> None:
     """What can be no name is refused: it would stand in the Dockerfile."""
     with pytest.raises(UsageError):
