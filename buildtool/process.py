@@ -220,7 +220,9 @@ def run_console(
                 if time.monotonic() >= deadline:
                     break
             if not selector.get_map():
-                child.wait()
+                child.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            pass  # it said that it has no more to say, and goes on
         finally:
             if child.poll() is None:
                 _signal_group(child, signal.SIGKILL)

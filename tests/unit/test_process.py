@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.errors import ToolFailedError, ToolMissingError, UsageError
-from buildtool.process import Runner, _deferred_interrupts, check_operand, run_parallel
+from buildtool.process import Runner, _deferred_interrupts, check_operand, run_console, run_parallel
 
 
 def _running(directory: Path) -> list[int]:
@@ -89,6 +89,16 @@ def test_an_exception_ends_what_runs(tmp_path: Path) -> None:
         run_parallel([quick, slow], jobs=2, on_end=fail)
     time.sleep(0.1)
     assert not _running(tmp_path)
+
+
+@pytest.mark.parametrize("silent", ["", "exec >&- 2>&-;"], ids=["console", "no-console"])
+def test_a_console_has_a_time_limit(tmp_path: Path, silent: str) -> None:
+    """What runs on is killed with its children, even when it has closed its console."""
+    script = f"cd {tmp_path}; echo said; {silent} sleep 1000 & echo $$ $! > pids; wait"
+    done = run_console(["sh", "-c", script], timeout_seconds=1, max_bytes=1000)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"said\n")
+    while _running(tmp_path):
+        time.sleep(0.01)
 
 
 def test_an_interrupt_waits_until_a_child_is_known() -> None:
