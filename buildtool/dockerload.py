@@ -8,7 +8,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from buildtool.enginesocket import find_socket
+from buildtool.enginesocket import may_answer
 from buildtool.errors import EngineError, FileAccessError
 from buildtool.ociwrite import ImageSet, write_archive
 
@@ -24,7 +24,7 @@ def load_images(images: ImageSet, reference: str) -> None:
     import docker
     import requests
 
-    if not _may_answer():
+    if not may_answer(os.environ):
         raise EngineError("the engine did not load the image: there is none", hint=_HINT)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
@@ -45,25 +45,26 @@ def save_image(reference: str, path: Path) -> bool:
     """
     Write image *reference* of the engine to archive *path*; False when no engine has it.
 
-    Raises: FileAccessError.
+    Raises: FileAccessError; EngineError, when the engine has it and does not give it.
     """
     import docker
     import requests
 
-    if not _may_answer():
+    if not may_answer(os.environ):
         return False
     try:
-        with closing(docker.from_env()) as client, path.open("wb") as file:
+        client = docker.from_env()
+    except (docker.errors.DockerException, requests.RequestException):
+        return False  # no engine: the image may still be in a registry
+    try:
+        with closing(client), path.open("wb") as file:
             for chunk in client.images.get(reference).save(named=True):
                 file.write(chunk)
-    except (docker.errors.DockerException, requests.RequestException):
+    except (docker.errors.ImageNotFound, docker.errors.NullResource):
         return False
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise EngineError(f"the engine did not give image {reference}: {text}", hint=_HINT) from error
     except OSError as error:
         raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
     return True
-
-
-def _may_answer() -> bool:
-    """Say whether it is worth asking: the engine's library takes long to find out that there is no socket."""
-    path = find_socket(os.environ)
-    return path is None or Path(path).exists()

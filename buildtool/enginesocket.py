@@ -35,6 +35,16 @@ def find_socket(environ: Mapping[str, str]) -> str | None:
     return None if chosen or environ.get("DOCKER_CONTEXT") else DEFAULT_SOCKET
 
 
+def may_answer(environ: Mapping[str, str]) -> bool:
+    """
+    Say whether it is worth asking the engine's library.
+
+    It takes long to find out that there is no socket, and leaves its own end open.
+    """
+    path = find_socket(environ)
+    return path is None or Path(path).exists()
+
+
 def inspect_image(reference: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
     """
     Return what the engine says of image *reference*: {} for none, None for no answer.

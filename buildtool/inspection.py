@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +23,7 @@ from buildtool.elfobj import (
     has_signature_section,
     parse_object,
 )
+from buildtool.enginesocket import may_answer
 from buildtool.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.fsio import read_bounded
 from buildtool.model import Digest, SignatureRecord, Statement
@@ -149,6 +151,10 @@ def inspect_image(reference: str) -> ImageReport:
     import docker
     import requests
 
+    if not may_answer(os.environ):
+        raise EngineError(
+            f"{reference}: cannot inspect the image: no engine answers", hint="buildtool doctor checks it"
+        )
     try:
         with closing(docker.from_env()) as client:
             image = client.images.get(reference)

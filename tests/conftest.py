@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE,)
 
 _skipped: list[tuple[str, str]] = []
 _ran: set[str] = set()
+
+
+def pytest_configure() -> None:
+    """Give interrupts their meaning back: a shell starts jobs in the background deaf to them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _find_tier(nodeid: str) -> str:

@@ -48,8 +48,12 @@ labels = { "org.example.team" = "plant 7, hall B" }
 healthcheck = ["/usr/bin/verify-and-load", "--verify-only"]
 """
 EPOCH = "1700000000"
+# An engine that is slow to answer must not make another engine's image of what a test looks at.
+SETTINGS = {"SOURCE_DATE_EPOCH": EPOCH, "BUILDTOOL_ENGINE": "docker"}
 # Two runs of the tests may share an engine.
 REPOSITORY = f"buildtool-test.local/run-{os.getpid()}"
+# An image that is removed takes a snapshot away that another build counts on (moby/buildkit#6521, still open).
+LOST_SNAPSHOT = "failed to prepare extraction snapshot"
 # The engine puts these into every container.
 ENGINE_FILES = ("/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
@@ -75,16 +79,19 @@ class Project:
         return [sys.executable, "-m", "buildtool", *map(str, arguments)]
 
     def run(self, *arguments: str | Path, **environment: str) -> Ran:
-        """Run buildtool in the project."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.root,
-            env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, **self.environment, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        """Run buildtool in the project; once more where the engine lost what it had."""
+        for _ in range(2):
+            done = subprocess.run(
+                self.command(*arguments),
+                cwd=self.root,
+                env={**os.environ, **SETTINGS, **self.environment, **environment},
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+            if LOST_SNAPSHOT not in done.stderr:
+                break
         return Ran(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def build(self, *arguments: str | Path, **environment: str) -> dict[str, Any]:

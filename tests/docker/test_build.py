@@ -44,12 +44,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 @pytest.fixture(scope="module")
 def image(project: Project) -> dict[str, Any]:
     """Build the project for amd64 once."""
-    return project.build("--arch", "amd64", "--tag", TAG)
+    return project.build("--arch", "amd64", "--tag", TAG, "--engine", "auto")
 
 
 def test_result_names_reference_digest_and_key(project: Project, image: dict[str, Any]) -> None:
     """The digest is the engine's, the key id the key's."""
-    assert image["reference"] == TAG
+    assert (image["reference"], image["engine"]) == (TAG, "docker")
     assert inspect(TAG)["Id"] == image["digest"]
     assert image["platforms"] == ["linux/amd64"]
     assert inspect(TAG)["Config"]["Labels"]["buildtool.key-id"] == image["keyId"]

@@ -113,7 +113,7 @@ def test_full_disk_leaves_no_half_archive(project: Project, tmp_path: Path, as_r
 def test_engine_that_does_not_answer_is_said(project: Project, images: dict[str, str]) -> None:
     """The client is there, nobody answers: the address is in the line, whoever noticed first."""
     where = "unix:///nonexistent/engine.sock"
-    done = project.run("build", "--arch", "amd64", DOCKER_HOST=where, **images)
+    done = project.run("build", "--engine", "docker", "--arch", "amd64", DOCKER_HOST=where, **images)
     assert done.code == 1
     assert_one_error(done.stderr, where)
     assert "hint: " in done.stderr
@@ -131,7 +131,7 @@ def test_docker_without_buildx_is_said(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.chdir(project.root)
-    assert run(["build", "--arch", "amd64"]) == 1
+    assert run(["build", "--engine", "docker", "--arch", "amd64"]) == 1
     assert_one_error(capfd.readouterr().err, "docker has no buildx")
 
 
