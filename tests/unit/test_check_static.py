@@ -49,6 +49,16 @@ VARIES = """SEC("xdp") int bad(u64 *c)
 AGAIN = """NOINLINE int again(u64 x) { STACK(8); return x > 1 ? again(x - 1) + again(x - 2) : 1; }
            SEC("xdp") int bad(u64 *c) { return again(c[0]); }"""
 EVENTS = 'struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");'
+FRAMES = 'SEC("xdp") int bad(u64 *c) {{ STACK(8); return f{}(c[0]); }}'
+
+
+def chain(calls: int) -> str:
+    """Return functions f0 to fN, each with a frame; the last calls all others in turn."""
+    first = "NOINLINE int f0(u64 x) { STACK(8); return x & 1; }"
+    more = (f"NOINLINE int f{n}(u64 x) {{ STACK(8); return f{n - 1}(x) + 1; }}" for n in range(1, calls + 1))
+    return "\n".join([first, *more])
+
+
 # The rule, what its message says, and the source that breaks it.
 SOURCES = {
     "BT003": ("1003 instructions", BIG + GPL),
@@ -63,6 +73,21 @@ SOURCES = {
     "BT022": ("not constant", VARIES + GPL),
     "BT023": ("calls itself", AGAIN + GPL),
     "BT050": ("Linux 5.8, after 5.4", EVENTS + GOOD + GPL),
+}
+# The rule, and a source that goes as far as it may.
+ALMOST = {
+    "BT003": BIG.replace("1001", "998") + GPL,
+    "BT004": MEMORY.replace("1024", "512") + GOOD + GPL,
+    "BT005": f'SEC("?tp/sched/nonsense") int good(void *c) {{ return 0; }} {GPL}',
+    "BT006": f"int a_subprogram_too(int x) {{ return x; }} {GOOD} {GPL}",
+    "BT010": READ + GPL.replace("GPL", "Dual BSD/GPL"),
+    "BT011": GOOD + OTHER,
+    "BT012": NEW.replace("999", "211") + GPL,
+    "BT020": f'SEC("xdp") int good(void *c) {{ STACK(512); return 0; }} {GPL}',
+    "BT021": f'{DEEP} SEC("xdp") {TWO.replace("300", "208")} {GPL}',
+    "BT022": VARIES.replace("r2 += %0", "r2 += -8") + GPL,
+    "BT023": f"{chain(6)} {FRAMES.format(6)} {GPL}",
+    "BT050": EVENTS + GOOD + GPL,
 }
 
 
@@ -91,6 +116,31 @@ def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.Monk
     finding = result.findings[0]
     assert text in finding.message
     assert (finding.level, finding.hint) == (RULES[rule].level, RULES[rule].hint)
+
+
+@pytest.mark.parametrize("rule", ALMOST)
+def test_what_goes_as_far_as_it_may_breaks_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """Beside each object that breaks a rule there is one that only just does not."""
+    monkeypatch.setattr(check_static, "MAX_INSTRUCTIONS", 1000)
+    assert ALMOST.keys() == SOURCES.keys()
+    result = check(compiled(tmp_path, ALMOST[rule]), oldest=(5, 8) if rule == "BT050" else None)
+    assert broken(result) == []
+    assert result.facts
+
+
+def test_a_million_instructions(tmp_path: Path) -> None:
+    """The limit itself: one more breaks BT003."""
+    for count, rules in ((999_998, []), (999_999, ["BT003"])):
+        result = check(compiled(tmp_path, BIG.replace("1001", str(count)) + GPL))
+        assert broken(result) == rules
+
+
+def test_nine_frames_are_too_many(tmp_path: Path) -> None:
+    """Eight are as many as a kernel takes."""
+    result = check(compiled(tmp_path, f"{chain(7)} {FRAMES.format(7)} {GPL}"))
+    assert [(f.rule, f.message) for f in result.findings] == [("BT023", "is 9 frames deep")]
 
 
 def test_a_good_object_breaks_none(tmp_path: Path) -> None:
@@ -133,9 +183,11 @@ def test_types_that_are_for_gpl_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "rule"), [((".BTF", ".BTF.ext"), "BT030"), ((".BTF",), "BT031")], ids=["none", "half"]
+    ("gone", "rules"),
+    [((".BTF", ".BTF.ext"), ["BT030"]), ((".BTF",), ["BT031"]), ((), [])],
+    ids=["none", "half", "whole"],
 )
-def test_missing_btf(tmp_path: Path, gone: tuple[str, ...], rule: str) -> None:
+def test_missing_btf(tmp_path: Path, gone: tuple[str, ...], rules: list[str]) -> None:
     """Without BTF a warning; with CO-RE relocations that refer to it, an error."""
     source = f"""struct task_struct {{ int pid; }} __attribute__((preserve_access_index));
         SEC("tp_btf/sched_switch") int core(u64 *c) {{ return ((struct task_struct *)c[1])->pid; }} {GPL}"""
@@ -143,10 +195,12 @@ def test_missing_btf(tmp_path: Path, gone: tuple[str, ...], rule: str) -> None:
     objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
     removed = [f"--remove-section={name}" for name in gone]
     subprocess.run([objcopy, *removed, tmp_path / "x.bpf.o", tmp_path / "y.o"], check=True)
-    assert broken(check((tmp_path / "y.o").read_bytes())) == [rule]
+    assert broken(check((tmp_path / "y.o").read_bytes())) == rules
 
 
-@pytest.mark.parametrize(("days", "rules"), [(-1, ["BT040"]), (29, ["BT041"]), (31, [])])
+@pytest.mark.parametrize(
+    ("days", "rules"), [(-1, ["BT040"]), (0, ["BT041"]), (29, ["BT041"]), (30, []), (31, [])]
+)
 def test_expiry(days: int, rules: list[str]) -> None:
     """An object whose time has passed is an error, one whose time is near a warning."""
     release = replace(RELEASE, not_after=NOW + days * 86400)
@@ -161,6 +215,7 @@ def test_expiry(days: int, rules: list[str]) -> None:
 def test_a_signature_that_no_verifier_reads() -> None:
     """BT042, and the rest of the object is checked all the same."""
     data = bytearray(sign())
+    assert "BT042" not in broken(check(bytes(data)))
     at = data.index(b"\x7fBPFSIG\0")
     data[at + 8] = 9  # version
     result = check(bytes(data))
@@ -189,11 +244,7 @@ def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
 
 def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
     """A chain that no kernel takes does not exhaust the interpreter either."""
-    chain = "".join(
-        f"NOINLINE int f{n}(u64 x) {{ STACK(8); return f{n - 1}(x) + 1; }}\n" for n in range(1, 1500)
-    )
-    source = f"""NOINLINE int f0(u64 x) {{ STACK(8); return x & 1; }} {chain}
-        SEC("xdp") int bad(u64 *c) {{ return f1499(c[0]); }} {GPL}"""
+    source = f"{chain(1499)} {FRAMES.format(1499)} {GPL}"
     assert "BT023" in broken(check(compiled(tmp_path, source)))
 
 
