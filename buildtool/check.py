@@ -125,8 +125,12 @@ def check_objects(
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
-    name = f"{target.arch}/{target.name}" if target.arch else target.name
-    return check_object(name, str(target.path), target.data, now=request.now, oldest=request.oldest)
+    # A name with a directory tells by itself what it is.
+    is_whole = "/" in target.name or not target.arch
+    name = target.name if is_whole else f"{target.arch}/{target.name}"
+    path = str(target.path)
+    found = check_object(name, path, target.data, now=request.now, oldest=request.oldest)
+    return replace(found, findings=tuple(replace(finding, path=path) for finding in found.findings))
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
@@ -256,6 +260,7 @@ def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
         number = int(Path(program.path).name.partition(".")[0])
         yield ProgramRun(
             object=ask.targets[number].name,
+            path=str(ask.targets[number].path),
             program=program.program,
             section=program.section,
             kernel=ask.name,
@@ -283,12 +288,14 @@ def _locate(program: ProbedProgram, lines: LineInfo) -> Verdict:
 def _as_finding(run: ProgramRun) -> Finding:
     rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
     message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
-    return RULES[rule].finding(run.object, message, program=run.program, source=run.verdict.source)
+    return RULES[rule].finding(
+        run.object, message, program=run.program, path=run.path, source=run.verdict.source
+    )
 
 
 def _as_warning(run: ProgramRun) -> Finding:
     message = f"{run.kernel} {run.arch} ({run.release}): looked at {run.verdict.instructions} of a million"
-    return RULES["BT103"].finding(run.object, message, program=run.program)
+    return RULES["BT103"].finding(run.object, message, program=run.program, path=run.path)
 
 
 def _as_silence(name: str, error: BuildtoolError) -> Finding:

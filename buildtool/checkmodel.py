@@ -39,7 +39,11 @@ class SourceLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A rule (docs/reference/check-rules.md) that *object*, or a *program* of it, breaks."""
+    """
+    A rule (docs/reference/check-rules.md) that *object*, or a *program* of it, breaks.
+
+    *path* is the object's file; empty where a kernel is meant.
+    """
 
     rule: str
     level: Level
@@ -47,6 +51,7 @@ class Finding:
     message: str
     hint: str
     program: str = ""
+    path: str = ""
     source: SourceLine | None = None
 
 
@@ -100,6 +105,7 @@ class ProgramRun:
     """The *verdict* on a program by the kernel that was asked for as *kernel* and is *release*."""
 
     object: str
+    path: str
     program: str
     section: str
     kernel: str

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from buildtool import __version__
-from buildtool.checkmodel import CheckReport, Finding, Level, ObjectFacts, ProgramRun
+from buildtool.checkmodel import CheckReport, Finding, Level, ProgramRun
 from buildtool.checkrules import RULES
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -96,8 +96,7 @@ def sarif_report(report: CheckReport) -> bytes:
         }
         for rule in RULES.values()
     ]
-    paths = {facts.name: facts for facts in report.objects}
-    results = [_result(finding, numbers.index(finding.rule), paths) for finding in report.findings]
+    results = [_result(finding, numbers.index(finding.rule)) for finding in report.findings]
     driver = {"name": "buildtool", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
@@ -109,26 +108,25 @@ def sarif_report(report: CheckReport) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def _result(finding: Finding, index: int, objects: dict[str, ObjectFacts]) -> dict[str, Any]:
+def _result(finding: Finding, index: int) -> dict[str, Any]:
     program = f"{finding.program}: " if finding.program else ""
     return {
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": finding.level.value,
         "message": {"text": f"{finding.object}: {program}{finding.message}"},
-        "locations": list(_locations(finding, objects)),
+        "locations": list(_locations(finding)),
     }
 
 
-def _locations(finding: Finding, objects: dict[str, ObjectFacts]) -> Iterator[dict[str, Any]]:
+def _locations(finding: Finding) -> Iterator[dict[str, Any]]:
     """Give the line of C where it is known, else the object."""
     source = finding.source
     if source and source.file:
         region = {"startLine": max(source.line, 1), "snippet": {"text": source.text}}
         physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(source.file)}, "region": region}
     else:
-        known = objects.get(finding.object)
-        physical = {"artifactLocation": {"uri": _uri(known.path if known else finding.object)}}
+        physical = {"artifactLocation": {"uri": _uri(finding.path or finding.object)}}
     location: dict[str, Any] = {"physicalLocation": physical}
     if finding.program:
         location["logicalLocations"] = [{"name": finding.program, "kind": "function"}]

@@ -27,6 +27,7 @@ class Rule:
         message: str,
         *,
         program: str = "",
+        path: str = "",
         source: SourceLine | None = None,
         level: Level | None = None,
     ) -> Finding:
@@ -36,6 +37,7 @@ class Rule:
             level=level or self.level,
             object=name,
             program=program,
+            path=path,
             message=message,
             hint=self.hint,
             source=source,

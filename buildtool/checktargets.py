@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from buildtool.check import CheckTarget
@@ -36,9 +38,20 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
             for platform in choose_platforms(arch, config)
             for target in _read_built(config.root / "build" / platform.arch, platform.arch)
         ]
+    targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
         raise UsageError(f"{other.path}: for {other.arch}, which --arch does not name")
     return targets
+
+
+def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
+    """Take each file once, and call those of one name and architecture by their paths."""
+    once = list({(target.arch, target.path.resolve()): target for target in targets}.values())
+    number = Counter((target.arch, target.name) for target in once)
+    return [
+        replace(target, name=str(target.path)) if number[target.arch, target.name] > 1 else target
+        for target in once
+    ]
 
 
 def choose_arches(targets: Sequence[CheckTarget], arch: Sequence[str], config: Config) -> tuple[str, ...]:

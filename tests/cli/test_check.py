@@ -86,6 +86,17 @@ def test_one_bad_object_hides_no_other(project: Path) -> None:
     assert "hint: " in result.stdout
 
 
+def test_two_objects_of_one_name(project: Path) -> None:
+    """Each has its own line, by its path; a file that is named twice is checked once."""
+    for directory in ("a", "b"):
+        (project / directory).mkdir()
+        (project / directory / "x.bpf.o").write_bytes(unsigned())
+    facts = json.loads(check("a", "b/x.bpf.o", "./b", "--json").stdout)["objects"]
+    assert [fact["name"] for fact in facts] == ["a/x.bpf.o", "b/x.bpf.o"]
+    one = json.loads(check("build/amd64", "build/amd64/x.bpf.o", "--json").stdout)["objects"]
+    assert [fact["name"] for fact in one] == ["amd64/x.bpf.o"]
+
+
 def test_names_cannot_drive_a_terminal(project: Path) -> None:
     """A name with an escape sequence is printed without it."""
     (project / "\x1b[31mred.bpf.o").write_bytes(b"")
@@ -177,6 +188,7 @@ def dry_run(program: str, kernel: str, verdict: Verdict | None = None) -> Progra
     """Make a run of *program* on *kernel*, which takes it unless told."""
     return ProgramRun(
         object="x.bpf.o",
+        path="build/amd64/x.bpf.o",
         program=program,
         section="xdp",
         kernel=kernel,

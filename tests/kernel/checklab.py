@@ -3,10 +3,31 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import jsonschema
 
 TOP = Path(__file__).resolve().parent.parent.parent
+# What Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd) takes of what we write: of each element
+# the attributes that it must have, those that it may have, and what may be inside.
+JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors"},
+        {"time", "skipped", "timestamp", "hostname", "id", "package"},
+        {"properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": (
+        {"name"},
+        {"time", "classname"},
+        {"skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "failure": (set(), {"type", "message"}, set()),
+    "system-out": (set(), set(), set()),
+}
 
 # Loads nowhere, everywhere, or since a release of Linux: the name says it.
 SOURCE = """\
@@ -131,3 +152,21 @@ def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)
     return directory
+
+
+def read_junit(path: Path) -> ET.Element:
+    """Return the JUnit XML of *path*, which has what Jenkins' schema takes and nothing else."""
+    top = ET.parse(path).getroot()  # noqa: S314 - our own file
+    assert top.tag == "testsuites"
+    for element in top.iter():
+        required, optional, inside = JUNIT[element.tag]
+        assert required <= set(element.attrib) <= required | optional, element.tag
+        assert {child.tag for child in element} <= inside, element.tag
+    return top
+
+
+def check_report(text: str) -> None:
+    """Hold *text*, what --json printed, against its schema."""
+    schema = json.loads((TOP / "spec/check-report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(text))

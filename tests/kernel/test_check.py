@@ -14,10 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
-from checklab import SOURCE, build_probes, compile_object
+from checklab import SOURCE, build_probes, check_report, compile_object, read_junit
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from signing_samples import RELEASE
 from signing_samples import test_key as alice
@@ -52,6 +51,8 @@ def run(probes: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, 
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    if "--json" in arguments and done.stdout:
+        check_report(done.stdout)
     return done
 
 
@@ -195,7 +196,7 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
     """Suites count their cases and failures; a failure has reason, line of C and log."""
     run(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")
-    top = ET.parse(tmp_path / "check.xml").getroot()  # noqa: S314 - our own file
+    top = read_junit(tmp_path / "check.xml")
     suites = {suite.attrib["name"].partition(" ")[0]: suite for suite in top}
     assert set(suites) == {"rules", "host"}
     for suite in suites.values():
@@ -223,6 +224,8 @@ def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp
         assert result["level"] in ("error", "warning", "note")
     places = [result["locations"][0] for result in only["results"]]
     known = [p for p in places if p["logicalLocations"][0]["name"] == "out_of_bounds"]
+    (without,) = [p for p in places if p["logicalLocations"][0]["name"] == "no_target"]
+    assert without["physicalLocation"]["artifactLocation"]["uri"] == sample.as_uri()
     physical = known[0]["physicalLocation"]
     assert physical["artifactLocation"]["uri"] == "bpf/x.bpf.c"
     assert physical["region"]["snippet"]["text"] == "return data[0];"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checklab import NEWER, SOURCE, build_probes, compile_object
+from checklab import NEWER, SOURCE, build_probes, check_report, compile_object, read_junit
 
 from buildtool.kernels import find_kernel
 from buildtool.platforms import PLATFORMS
@@ -66,6 +66,8 @@ def run(
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **settings})
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    if "--json" in arguments and done.stdout:
+        check_report(done.stdout)
     return done
 
 
@@ -97,7 +99,9 @@ def test_a_program_that_loads_here_and_not_there(
     assert (said["source"]["file"], said["source"]["text"]) == ("bpf/newer.bpf.c", "return of_6_2();")
     assert said["source"]["line"] == NEWER[: NEWER.index("return of_6_2")].count("\n") + 1
     assert {r["release"][:4] for r in report["runs"] if r["kernel"] == "6.1"} == {"6.1."}
-    assert "6.1 amd64 (6.1." in junit.read_text()
+    suites = [suite.attrib["name"] for suite in read_junit(junit)]
+    assert [name.partition(" (")[0] for name in suites] == ["rules", "host amd64", "6.1 amd64"]
+    assert suites[2].startswith("6.1 amd64 (6.1.")
 
 
 def test_another_byte_order(clang: Path, sysroot: Path, cache: Path, tmp_path: Path) -> None:
