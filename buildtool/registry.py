@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from buildtool import __version__
 from buildtool.cache import Cache
 from buildtool.errors import RegistryError, UsageError
 from buildtool.model import Digest
@@ -33,7 +32,6 @@ PAUSE_SECONDS = 0.3
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1024 * 1024
 _BLOBS, _TOPS = "blobs", "tops"
-_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
     "application/vnd.docker.distribution.manifest.list.v2+json, "
@@ -73,14 +71,6 @@ def parse_reference(text: str) -> Reference:
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
 
 
-def _new_session() -> Any:
-    import requests
-
-    session = requests.Session()
-    session.headers["User-Agent"] = f"buildtool/{__version__}"
-    return session
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a registry answered: *status*, *headers*, *body* (a byte too many at most), final *url*."""
@@ -106,7 +96,7 @@ class Client:
 
     reference: Reference
     actions: str
-    session: Any = field(default_factory=_new_session, repr=False)
+    session: Any = field(default=None, repr=False)
     base: str = ""
     token: str = field(default="", repr=False)
 
@@ -124,7 +114,7 @@ class Client:
             last = attempt == ATTEMPTS - 1
             try:
                 answer = self._send(method, url, limit, **more)
-                if answer.status == 401 and self._authenticate(answer):
+                if answer.status == 401 and self._is_own(answer.url) and self._authenticate(answer):
                     answer = self._send(method, url, limit, **more)
             except _exceptions() as error:
                 if last:
@@ -153,7 +143,7 @@ class Client:
     def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
         headers = {**more.pop("headers", {})}
         # What logs in here must not be told to whom the registry sends us.
-        if self.token and urlsplit(url).netloc == urlsplit(self.base).netloc:
+        if self.token and self._is_own(url):
             headers["Authorization"] = self.token
         with self.session.request(
             method, url, headers=headers, timeout=TIMEOUT_SECONDS, stream=True, **more
@@ -165,14 +155,21 @@ class Client:
                     break
             return Answer(status=found.status_code, headers=found.headers, body=bytes(body), url=found.url)
 
+    def _is_own(self, url: str) -> bool:
+        """Say whether *url* is of this registry, by the way it is spoken to."""
+        return urlsplit(url)[:2] == urlsplit(self.base)[:2]
+
     def connect(self) -> None:
         """Find out whether the registry speaks TLS; only one on this machine may not."""
         if self.base:
             return
         import requests
 
+        from buildtool.registryhttp import RegistrySession, is_loopback
+
         host = self.reference.host
-        if _LOOPBACK.fullmatch(host):
+        self.session = RegistrySession(host)
+        if is_loopback(host):
             try:
                 self.session.get(f"https://{host}/v2/", timeout=TIMEOUT_SECONDS)
             except requests.exceptions.RequestException:
@@ -194,14 +191,12 @@ class Client:
 
     def _fetch_token(self, fields: dict[str, str], login: tuple[str, str] | None) -> str:
         realm = fields.pop("realm", "")
-        if urlsplit(realm).scheme != "https" and not _LOOPBACK.fullmatch(urlsplit(realm).netloc):
-            raise self._error("it wants the password sent without encryption")
         fields["scope"] = f"repository:{self.reference.repository}:{self.actions}"
-        found = self.session.get(realm, params=fields, auth=login, timeout=TIMEOUT_SECONDS)
+        found = self._send("GET", realm, MAX_JSON_BYTES, params=fields, auth=login)
         try:
-            body = found.json() if found.status_code == 200 else {}
+            body = json.loads(found.body) if found.status == 200 else {}
             text = body.get("token") or body.get("access_token")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             text = None
         return f"Bearer {text}" if isinstance(text, str) else ""
 

@@ -301,3 +301,85 @@ def test_only_this_machine_may_lack_encryption(host: str, base: str) -> None:
     client = Client(reference=parse_reference(f"{host}/x:1"), actions="pull")
     client.connect()
     assert client.base == base + host
+
+
+class Elsewhere(FaultyRegistry):
+    """Sends whoever asks for what *moved* names to *target* (a URL, which gets the path)."""
+
+    moved: ClassVar[str] = ""
+    target: ClassVar[str] = ""
+    requests: ClassVar[list[str]] = []
+    authorizations: ClassVar[list[str]] = []
+
+    def parse_request(self) -> bool:
+        """Answer with a redirect, or with a place to upload to."""
+        if not super().parse_request():
+            return False
+        if self.moved not in f"{self.command} {self.path}":
+            return True
+        self._body()
+        self._answer(202 if self.command == "POST" else 307, Location=self.target + self.path)
+        return False
+
+
+@contextmanager
+def moving(moved: str, target: str) -> Iterator[str]:
+    """Run a registry that has *moved* to *target*; give its address."""
+    Elsewhere.moved, Elsewhere.target, Elsewhere.fault = moved, target, ""
+    Elsewhere.requests.clear()
+    Elsewhere.authorizations.clear()
+    with run_registry(Elsewhere) as address:
+        yield address
+
+
+def test_passwords_of_netrc_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what `docker login` keeps is shown to a registry, and to whom it redirects."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password mine\ndefault login me password mine\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with faulty("") as address, moving("GET /v2/base/manifests", f"http://{address}") as other:
+        _, reference = fill(address)
+        open_image(reference.replace(address, other), Cache(directory=None), lambda _: None)
+        assert Elsewhere.requests
+        assert FaultyRegistry.requests
+        assert not any(FaultyRegistry.authorizations + Elsewhere.authorizations)
+
+
+@pytest.mark.parametrize("moved", ["GET /v2/x/manifests", "HEAD /v2/x/blobs", "POST /v2/x/blobs/uploads"])
+def test_no_step_down_to_plain_http(moved: str) -> None:
+    """Where a registry sends us, for a manifest, a blob or an upload, must be encrypted: nothing is sent."""
+
+    def call(address: str) -> None:
+        if "manifests" in moved:
+            open_image(f"{address}/x:1", Cache(directory=None), lambda _: None)
+        else:
+            push_images(make_base(), f"{address}/x:1")
+
+    with moving(moved, "http://registry.example") as address, pytest.raises(RegistryError) as caught:
+        call(address)
+    assert caught.value.message == (
+        f"registry {address}: it sends us to 'registry.example' without encryption"
+    )
+
+
+def test_token_is_for_the_encrypted_registry_alone() -> None:
+    """A place to upload to at the same host, but by plain HTTP, does not get it."""
+    with faulty("") as address:
+        client = Client(reference=parse_reference(f"{address}/x:1"), actions="push")
+        client.connect()
+        client.base, client.token = f"https://{address}", "Bearer let-me-in"
+        client._send("GET", f"http://{address}/v2/", 100)
+        assert FaultyRegistry.authorizations[-1] == ""
+        client.base = f"http://{address}"
+        client._send("GET", f"http://{address}/v2/", 100)
+        assert FaultyRegistry.authorizations[-1] == "Bearer let-me-in"
+
+
+def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
+    """Who answers 401 after a redirect is told nothing, whatever realm it names."""
+    with faulty("bearer") as thief, moving("GET /v2/x/manifests", f"http://{thief}") as address:
+        log_in(tmp_path, address)
+        with pytest.raises(RegistryError, match=r"not allowed to pull x \(401\)"):
+            open_image(f"{address}/x:1", Cache(directory=None), lambda _: None)
+        assert FaultyRegistry.requests
+        assert not any(FaultyRegistry.authorizations)
