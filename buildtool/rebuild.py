@@ -29,7 +29,6 @@ from buildtool.elfobj import (
 )
 from buildtool.errors import (
     CompileError,
-    EngineError,
     FileAccessError,
     ObjectFormatError,
     ToolFailedError,
@@ -37,18 +36,13 @@ from buildtool.errors import (
     UsageError,
 )
 from buildtool.fsio import read_bounded
-from buildtool.imageconfig import OBJECTS_DIRECTORY
 from buildtool.model import Statement
-from buildtool.ociread import BlobSource, open_layer, read_images
 from buildtool.platforms import PLATFORMS, Platform
-from buildtool.project import OBJECT_SUFFIX
+from buildtool.rebuildimage import ObjectKey
 from buildtool.sigrecord import from_bytes as parse_record
 from buildtool.statement import from_bytes as parse_statement
-from buildtool.tartree import read_tree
 from buildtool.toolchain import Toolchain
 from buildtool.validate import check_flag, check_relative_path
-
-ObjectKey = tuple[str, str]  # platform, name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,25 +81,6 @@ class _Shipped:
     platform: Platform
     include: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-
-
-def read_objects(source: BlobSource) -> dict[ObjectKey, bytes]:
-    """
-    Return the objects of all platforms of the image *source*.
-
-    Raises: ObjectFormatError, EngineError, and what *source* raises.
-    """
-    prefix = OBJECTS_DIRECTORY.strip("/") + "/"
-    found = {}
-    for image in read_images(source):
-        layers = [open_layer(source, layer) for layer in image.layers]
-        tree = read_tree(layers, keep=lambda path: path.startswith(prefix) and path.endswith(OBJECT_SUFFIX))
-        for path, entry in tree.items():
-            if path.startswith(prefix) and path.endswith(OBJECT_SUFFIX) and entry.is_file:
-                found[image.platform, path.removeprefix(prefix)] = entry.data
-    if not found:
-        raise EngineError(f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool")
-    return found
 
 
 def check_objects(

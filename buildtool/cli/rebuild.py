@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,46 +12,39 @@ import click
 from buildtool.cache import open_cache
 from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import print_json
+from buildtool.cli.rebuildview import file_lines, object_lines
 from buildtool.errors import UsageError
 from buildtool.imagesource import find_image_source
-from buildtool.rebuild import ObjectVerdict, SectionDifference, check_objects, nearest_toolchain, read_objects
+from buildtool.pipeline import LOADERS_VARIABLE
+from buildtool.rebuild import check_objects, nearest_toolchain
+from buildtool.rebuildimage import all_objects, check_files, read_contents
 
 
 @click.command("rebuild")
 @click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
 @click.option("--check", is_flag=True, help="Compare with the image; nothing is written.")
+@click.option("--objects-only", is_flag=True, help="Leave loader, tini and configuration out.")
 @click.option("--clang", default="", help="Compiler; default: compile.clang, else the recorded version's.")
 @config_option
 @json_option
-def command(*, image: str, check: bool, clang: str, config_path: Path | None, as_json: bool) -> int:
-    """Make the objects of IMAGE again from this project's sources and say whether they are equal."""
+def command(
+    *, image: str, check: bool, objects_only: bool, clang: str, config_path: Path | None, as_json: bool
+) -> int:
+    """Make the objects of IMAGE again from this project's sources and say what of the image is equal."""
     if not check:
         raise UsageError("rebuild compares only", hint="buildtool rebuild --check IMAGE")
     config = read_config(config_path)
     with find_image_source(image, open_cache(os.environ)) as source:
-        objects = read_objects(source)
-    verdicts = check_objects(objects, config.root, nearest_toolchain(clang or config.compile.clang))
+        found = read_contents(source)
+    loaders = Path(os.environ[LOADERS_VARIABLE]) if os.environ.get(LOADERS_VARIABLE) else None
+    files = [] if objects_only else check_files(found, config, loaders)
+    find = nearest_toolchain(clang or config.compile.clang)
+    objects = check_objects(all_objects(found), config.root, find)
+    # What could not be compared is said, and is no difference.
+    equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:
-        print_json({"image": image, "equal": _all_equal(verdicts), "objects": [asdict(v) for v in verdicts]})
+        about = {"objects": [asdict(item) for item in objects], "files": [asdict(item) for item in files]}
+        print_json({"image": image, "equal": equal, **about})
     else:
-        click.echo("\n".join(line for verdict in verdicts for line in _lines(verdict)))
-    return 0 if _all_equal(verdicts) else 1
-
-
-def _all_equal(verdicts: Sequence[ObjectVerdict]) -> bool:
-    return all(verdict.equal for verdict in verdicts)
-
-
-def _lines(verdict: ObjectVerdict) -> list[str]:
-    lines = [f"{verdict.platform}  {verdict.name}  {'equal' if verdict.equal else 'not equal'}"]
-    lines += [f"    {text}" for text in (*verdict.problems, *verdict.notes)]
-    for item in verdict.sections:
-        lines.append(f"    {item.section}: {_compare(item)}")
-    return lines
-
-
-def _compare(item: SectionDifference) -> str:
-    if item.first_difference is None:
-        return "only in the image" if item.rebuilt_size is None else "not in the image"
-    sizes = f"{item.image_size} bytes in the image, {item.rebuilt_size} rebuilt"
-    return f"{sizes}, different from byte {item.first_difference} on"
+        click.echo("\n".join((*object_lines(objects), *file_lines(files))))
+    return 0 if equal else 1

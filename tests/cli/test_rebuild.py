@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from signing_samples import sign, unsigned
 from buildtool.cli.main import run
 from buildtool.elfobj import parse_object
 from buildtool.layers import TarEntry, pack_tar
-from buildtool.ocilayout import gzip_layer
-from buildtool.ociread import open_layout
+from buildtool.model import Digest
+from buildtool.ocilayout import Layer, gzip_layer
+from buildtool.ociread import open_layer, open_layout, read_images
 from buildtool.ociwrite import make_image_set, write_archive
 from buildtool.platforms import PLATFORMS
-from buildtool.rebuild import read_objects
+from buildtool.rebuildimage import all_objects, read_contents
 
 ARCHIVE = "agent-1.2.0.oci.tar"
 OBJECTS = "usr/lib/buildtool/objects"
@@ -45,12 +47,21 @@ def check(capsys: pytest.CaptureFixture[str], image: str = ARCHIVE) -> tuple[int
 
 def test_same_sources_are_equal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both platforms, without a key, from an archive and from a directory."""
+    output = ["--output", "type=oci,tar=false,dest=layout"]
+    assert run(["build", "--engine", "local", "--arch", "amd64", *output]) == 0
     Path("keys/dev.pem").unlink()
     capsys.readouterr()
+    assert run(["rebuild", "--check", "layout", "--objects-only"]) == 0
+    assert capsys.readouterr().out == "linux/amd64  answer.bpf.o  equal\n"
     assert run(["rebuild", "--check", ARCHIVE]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "linux/amd64  answer.bpf.o  equal",
         "linux/arm64  answer.bpf.o  equal",
+        *(
+            f"linux/{arch}  {what}  equal"
+            for arch in ("amd64", "arm64")
+            for what in ("/usr/bin/verify-and-load", "/sbin/tini", "configuration")
+        ),
     ]
 
 
@@ -118,6 +129,92 @@ def test_other_compiler_is_told(
     assert "here is clang 99.1.0" in verdicts["linux/amd64"]["notes"][0]
 
 
+def change(*entries: TarEntry, **settings: Any) -> None:
+    """Write archive x.tar: the image for arm64 with a layer of *entries* on top and other *settings*."""
+    with open_layout(Path(ARCHIVE)) as source:
+        image = read_images(source)[1]
+        below = [
+            Layer(
+                media_type=item.media_type,
+                digest=item.digest,
+                diff_id=Digest(diff_id.removeprefix("sha256:")),
+                size=item.size,
+                data=open_layer(source, item).read(),
+            )
+            for item, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        ]
+    config = {"config": {**image.config["config"], **settings}}
+    images = make_image_set([(PLATFORMS["arm64"], config, [*below, gzip_layer(pack_tar(entries))])])
+    write_archive(Path("x.tar"), images, "x:1", replace=True)
+
+
+LOADER, TINI = "/usr/bin/verify-and-load", "/sbin/tini"
+
+
+def program(path: str = "usr/bin/verify-and-load", **changes: Any) -> TarEntry:
+    """Make a file that lies over the loader, or over another program."""
+    name = {"usr/bin/verify-and-load": "loader", "usr/sbin/tini": "tini"}[path]
+    return TarEntry(path=path, **{"mode": 0o755, "data": f"{name} of arm64\n".encode() * 1000, **changes})
+
+
+@pytest.mark.parametrize(
+    ("entries", "settings", "path", "text"),
+    [
+        ([program(data=b"#!/true")], {}, LOADER, "7 bytes in the image, 16000 of this installation"),
+        ([program(data=b"loader of arm64\n" * 999)], {}, LOADER, "different from byte 15984 on"),
+        ([program(mode=0o4755)], {}, LOADER, "mode 4755, owner 0:0 in the image"),
+        ([program(uid=1000)], {}, LOADER, "mode 0755, owner 1000:0 in the image"),
+        ([program(xattrs={"security.capability": b"\1\2"})], {}, LOADER, "0102 in the image, 00000002"),
+        ([program()], {}, LOADER, "nothing in the image, 00000002"),
+        ([program("usr/sbin/tini", data=b"sh")], {}, TINI, "2 bytes in the image"),
+        ([TarEntry(path="usr/bin/.wh.verify-and-load")], {}, LOADER, "not in the image"),
+        ([program(kind=tarfile.SYMTYPE, target="/bin/sh", data=b"")], {}, LOADER, "not in the image"),
+        ([], {"Entrypoint": ["/bin/sh"]}, "configuration", "Entrypoint is ['/bin/sh'] in the image, ['/sbin"),
+        ([], {"Cmd": ["--", "/bin/sh"]}, "configuration", "Cmd is ['--', '/bin/sh'] in the image, nothing"),
+        ([], {"User": "0"}, "configuration", "User is '0' in the image, '65532:65532' here"),
+    ],
+)
+def test_other_programs_and_another_start_are_named(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    entries: list[TarEntry],
+    settings: dict[str, Any],
+    path: str,
+    text: str,
+) -> None:
+    """Equal objects under a loader that is another one, or that is gone past, are not an equal image."""
+    change(*entries, **settings)
+    capsys.readouterr()
+    assert run(["rebuild", "--check", "x.tar", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [item["equal"] for item in told["objects"]] == [True]
+    (found,) = [item for item in told["files"] if not item["equal"]]
+    assert (found["platform"], found["path"]) == ("linux/arm64", path)
+    assert text in found["problems"][0]
+    assert run(["rebuild", "--check", "x.tar"]) == 1
+    assert text in capsys.readouterr().out
+    assert run(["rebuild", "--check", "x.tar", "--objects-only"]) == 0
+
+
+def test_object_that_is_missing_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A source whose object the image has not: a program that was taken out of it."""
+    Path("bpf/more.bpf.c").write_text("int more;\n")
+    assert run(["rebuild", "--check", ARCHIVE]) == 1
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("linux/arm64  /usr/lib/buildtool/objects/more.bpf.o  not equal")
+    assert said[at + 1] == "    not in the image, and bpf/more.bpf.c is here"
+
+
+def test_without_loaders_programs_are_not_compared(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither equal nor not: each says why."""
+    monkeypatch.setenv("BUILDTOOL_LOADERS", str(tmp_path))
+    assert run(["rebuild", "--check", ARCHIVE]) == 0
+    said = capsys.readouterr().out
+    assert said.count("not compared\n    this installation carries no loader for images\n") == 4
+
+
 def image_of(objects: dict[str, bytes]) -> None:
     """Write archive x.tar of an image with *objects*."""
     entries = [TarEntry(path=f"{OBJECTS}/{name}", data=data) for name, data in objects.items()]
@@ -129,7 +226,7 @@ def image_of(objects: dict[str, bytes]) -> None:
 def shipped() -> bytes:
     """Return the image's amd64 object."""
     with open_layout(Path(ARCHIVE)) as source:
-        return read_objects(source)["linux/amd64", "answer.bpf.o"]
+        return all_objects(read_contents(source))["linux/amd64", "answer.bpf.o"]
 
 
 def flip(data: bytes) -> bytes:

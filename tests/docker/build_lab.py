@@ -52,7 +52,7 @@ EPOCH = "1700000000"
 SETTINGS = {"SOURCE_DATE_EPOCH": EPOCH, "BUILDTOOL_ENGINE": "docker"}
 # Two runs of the tests may share an engine.
 REPOSITORY = f"buildtool-test.local/run-{os.getpid()}"
-# An image that is removed takes a snapshot away that another build counts on (moby/buildkit#6521, still open).
+# Where an image is removed, another build may miss a snapshot (moby/buildkit#6521, still open).
 LOST_SNAPSHOT = "failed to prepare extraction snapshot"
 # The engine puts these into every container.
 ENGINE_FILES = ("/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")

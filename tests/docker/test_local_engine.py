@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove
 from local_lab import export_parts, flat, read_image
 from small_registry import pushed, run_registry
 
+from buildtool.capabilities import FILE_ATTRIBUTE
 from buildtool.images import BASE_IMAGE, BUILDER_IMAGE
 from buildtool.ociread import StoredImage
 
@@ -55,8 +56,9 @@ def project(
 
 
 def build_archive(project: Project, path: Path, *options: str, **environment: str) -> dict[str, Any]:
-    """Build both architectures into an archive; return what --json says."""
-    return project.build(*ARCH_OPTIONS, *options, "--output", f"type=oci,dest={path}", **environment)
+    """Build both architectures, if *options* name none, into an archive; return what --json says."""
+    platforms = () if "--arch" in options else ARCH_OPTIONS
+    return project.build(*platforms, *options, "--output", f"type=oci,dest={path}", **environment)
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +69,33 @@ def archive(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("epoch", EPOCHS)
-@pytest.mark.parametrize("user", ["0", "65532:65532"])
-def test_image_is_that_of_buildkit(project: Project, tmp_path: Path, epoch: str, user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "epoch", "architectures"),
+    [
+        ("0", EPOCHS[0], ARCHITECTURES),
+        ("0", EPOCHS[1], ARCHITECTURES),
+        ("65532:65532", EPOCHS[0], ARCHITECTURES),
+        ("65532:65532", EPOCHS[1], ("arm64",)),
+    ],
+)
+def test_image_is_that_of_buildkit(
+    project: Project, tmp_path: Path, epoch: str, user: str, architectures: Sequence[str]
+) -> None:
     """Every file's path, mode, owner, time, attributes and bytes, diff_ids of layers, and configuration."""
     images: dict[str, dict[str, tuple[StoredImage, Any]]] = {}
+    options = [word for arch in architectures for word in ("--arch", arch)]
+    environment = {"SOURCE_DATE_EPOCH": epoch, "BUILDTOOL_USER": user}
     for engine in ("docker", "local"):
         path = tmp_path / f"{engine}.tar"
-        build_archive(project, path, "--engine", engine, SOURCE_DATE_EPOCH=epoch, BUILDTOOL_USER=user)
+        build_archive(project, path, "--engine", engine, *options, **environment)
         images[engine] = read_image(path)
-    assert list(images["local"]) == ["linux/amd64", "linux/arm64"]
+    assert list(images["local"]) == [f"linux/{arch}" for arch in architectures]
     assert images["local"].keys() == images["docker"].keys()
     for platform, (theirs, their_tree) in images["docker"].items():
         ours, our_tree = images["local"][platform]
+        assert {"usr/sbin/tini", "usr/lib/buildtool/objects/two.bpf.o"} < set(our_tree)
+        # Who is not root gets what the programs need from the loader's file.
+        assert set(our_tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
         assert flat(our_tree) == flat(their_tree)
         assert ours.diff_ids == theirs.diff_ids
         for key in ours.config.keys() | theirs.config.keys():
@@ -94,6 +110,19 @@ def test_engine_runs_what_was_made_without_it(project: Project) -> None:
     assert built["engine"] == "local"
     assert inspect(tag)["Id"] == built["digest"]
     docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", tag, "--verify-only")
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
+def test_images_of_the_engine_are_what_the_sources_give(project: Project, engine: str) -> None:
+    """Out of Docker's store, whichever engine made it: objects, loader, tini and configuration are equal."""
+    tag = f"{REPOSITORY}/local:rebuild-{engine}"
+    project.build("--engine", engine, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
+    done = project.run("rebuild", "--check", tag)
+    assert done.code == 0, done.stdout + done.stderr
+    assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
+        [what, "equal"]
+        for what in ("number.bpf.o", "two.bpf.o", "/usr/bin/verify-and-load", "/sbin/tini", "configuration")
+    ]
 
 
 def test_pushed_image_is_complete(project: Project, registry: str) -> None:
