@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from buildtool import toolchain as tools
+from buildtool import ziglang
 from buildtool.compile import CompileOptions, compile_sources
 from buildtool.elfobj import (
     MAX_OBJECT_BYTES,
@@ -157,6 +158,8 @@ def nearest_toolchain(configured: str) -> Callable[[str], Toolchain]:
     """
     Return what finds the compiler of a record: the *configured* or newest clang, or one of the version meant.
 
+    That may be the clang of package ziglang: images are built where there is no other.
+
     Raises: ToolMissingError, ToolFailedError; so does what it returns.
     """
     usual = tools.find_toolchain(configured)
@@ -166,11 +169,14 @@ def nearest_toolchain(configured: str) -> Callable[[str], Toolchain]:
         version = re.fullmatch(r"clang (\d+)[0-9.]*", recorded)
         if usual.name == recorded or version is None:
             return usual
-        try:
-            other = tools.find_toolchain(f"clang-{version[1]}")
-        except (ToolMissingError, ToolFailedError):
-            return usual
-        return other if other.name == recorded else usual
+        for name in (f"clang-{version[1]}", ziglang.NAME):
+            try:
+                other = tools.find_toolchain(name)
+            except (ToolMissingError, ToolFailedError):
+                continue
+            if other.name == recorded:
+                return other
+        return usual
 
     return find
 

@@ -129,6 +129,18 @@ def test_other_compiler_is_told(
     assert "here is clang 99.1.0" in verdicts["linux/amd64"]["notes"][0]
 
 
+def test_image_of_a_machine_without_a_compiler(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the clang of package ziglang made is made again by it, where another clang comes first, too."""
+    with monkeypatch.context() as patch:
+        patch.setenv("BUILDTOOL_CLANG", "ziglang")
+        assert run(["build", "--engine", "local", "--arch", "amd64"]) == 0
+    code, verdicts = check(capsys)
+    assert code == 0
+    assert verdicts["linux/amd64"]["notes"] == []
+
+
 def change(*entries: TarEntry, **settings: Any) -> None:
     """Write archive x.tar: the image for arm64 with a layer of *entries* on top and other *settings*."""
     with open_layout(Path(ARCHIVE)) as source:
