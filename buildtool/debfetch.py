@@ -20,6 +20,7 @@ from buildtool.errors import FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.fsio import make_directory, write_atomic
 from buildtool.process import Runner
 
+CHECK_NETWORK = "check the network"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NO_NETWORK = re.compile(r"Failed to fetch|Could not (resolve|connect)|does not have a Release file")
 _DISK_FULL = re.compile(r"No space left on device|don't have enough free space")
@@ -104,6 +105,8 @@ class PackageSource:
             # apt would change to a user that cannot write here.
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
+            # apt takes a mirror that does not answer for a passing thing, and says that all went well.
+            "APT::Update::Error-Mode": "any",
             # A closed site's mirror is often frozen: signatures are checked, the age of the lists is not.
             "Acquire::Check-Valid-Until": "false",
             "Acquire::Retries": "3",
@@ -136,6 +139,6 @@ class PackageSource:
             return ToolFailedError(f"Debian {where} has no package {found[1] or 'of that name'}")
         if _NO_NETWORK.search(said):
             return ToolFailedError(
-                f"no packages from {self.archive.mirror} ({where})", hint="check the network", detail=detail
+                f"no packages from {self.archive.mirror} ({where})", hint=CHECK_NETWORK, detail=detail
             )
         return ToolFailedError(f"{program} failed ({where})", detail=detail)

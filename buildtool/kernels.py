@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from buildtool.debfetch import PackageSource
+from buildtool.debfetch import CHECK_NETWORK, PackageSource
 from buildtool.debian import Archive, find_system_mirror
-from buildtool.errors import ConfigError, FileAccessError, UsageError, VmError
+from buildtool.errors import ConfigError, FileAccessError, ToolFailedError, UsageError, VmError
 from buildtool.fsio import make_directory, read_bounded
 from buildtool.platforms import MACHINES, find_platform, host_platform
 from buildtool.process import Runner
@@ -198,7 +198,14 @@ class _Store:
             runner=self.runner,
         )
         self.on_progress(f"read the package lists of Debian {suite} for {architecture}")
-        source.update()
+        try:
+            source.update()
+        except ToolFailedError as error:
+            if error.hint == CHECK_NETWORK:
+                error.hint += (
+                    f"; without one, bring {self.cache} from another machine, or name a kernel's file"
+                )
+            raise
         return source
 
     def _fetch_kernel(self, work: Path, suite: str, arch: str) -> None:

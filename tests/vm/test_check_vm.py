@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from buildtool.kernels import find_kernel
 from buildtool.platforms import PLATFORMS
 
 TOP = Path(__file__).resolve().parent.parent.parent
+OFFLINE = ("unshare", "--net")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,15 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    probes: Path, cache: Path, *arguments: str | Path, code: int = 1, **env: str
+    probes: Path,
+    cache: Path,
+    *arguments: str | Path,
+    code: int = 1,
+    prefix: tuple[str, ...] = (),
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `buildtool check` and expect *code*."""
-    argv = [sys.executable, "-m", "buildtool", "check", *arguments]
+    argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
     settings = {"BUILDTOOL_PROBES": str(probes), "XDG_CACHE_HOME": str(cache), **env}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **settings})
     assert done.returncode == code, done.stderr
@@ -198,14 +205,32 @@ def test_without_qemu_it_says_what_to_install(
     assert "apt-get install --no-install-recommends qemu-system-x86" in done.stderr
 
 
+@pytest.mark.usefixtures("as_root")
+def test_a_machine_without_a_network(probes: Path, objects: list[Path], tmp_path: Path) -> None:
+    """A kernel that is not there yet is one line, with the two ways out; nothing stays of it."""
+    done = run(probes, tmp_path, objects[1], "--kernel", "6.12", "--arch", "amd64", prefix=OFFLINE)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("buildtool: error: ")]
+    assert len(errors) == 1
+    assert re.search(r"error: no packages from \S+ \(trixie amd64\)$", errors[0])
+    assert f"bring {tmp_path}/buildtool/vm from another machine, or name a kernel's file" in done.stderr
+    assert [path.name for path in (tmp_path / "buildtool/vm").iterdir()] == [".kernel-trixie-amd64.lock"]
+
+
+@pytest.mark.usefixtures("as_root")
 def test_a_kernel_that_does_not_boot_costs_only_its_column(
-    probes: Path, objects: list[Path], cache: Path, tmp_path: Path
+    probes: Path, objects: list[Path], cache: Path, image: Path, tmp_path: Path
 ) -> None:
-    """The other kernel's verdicts are there, the check fails; when none answers, that is the error."""
+    """
+    The other kernel's verdicts are there, the check fails; when none answers, that is the error.
+
+    What was fetched once needs no network.
+    """
+    assert image  # with it 6.1 is in the cache
     junk = tmp_path / "junk"
     junk.write_bytes(b"\0" * 4096)
     arguments = objects[0], "--arch", "amd64", "--timeout", "60"
-    report = json.loads(run(probes, cache, *arguments, "--kernel", f"{junk},6.1", "--json").stdout)
+    asked = "--kernel", f"{junk},6.1", "--json"
+    report = json.loads(run(probes, cache, *arguments, *asked, prefix=OFFLINE).stdout)
     assert {r["kernel"] for r in report["runs"]} == {"6.1"}
     silent = [f for f in report["findings"] if f["rule"] == "BT102"]
     assert [f["object"] for f in silent] == [f"{junk} amd64"]
