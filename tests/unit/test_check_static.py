@@ -15,11 +15,20 @@ from signing_samples import NOW, RELEASE, sign, unsigned
 from signing_samples import test_key as alice
 
 from buildtool import check_static
+from buildtool.bpfnames import MAP_TYPES, SECTION_TYPES
 from buildtool.check_static import StaticCheck, check_object
 from buildtool.checkmodel import Level
 from buildtool.checkrules import RULES
 from buildtool.elfobj import MAX_OBJECT_BYTES, parse_object
-from buildtool.helperfacts import Release, check_release, helper_since, map_since, program_since
+from buildtool.helperfacts import (
+    _MAPS,
+    _PROGRAMS,
+    Release,
+    check_release,
+    helper_since,
+    map_since,
+    program_since,
+)
 from buildtool.helpernames import HELPER_NUMBERS
 from buildtool.platforms import PLATFORMS
 from buildtool.sign import Origin, sign_object
@@ -294,7 +303,9 @@ def test_a_program_that_may_ask_first_is_not_failed(tmp_path: Path) -> None:
 
 
 def test_since_when_there_is_what() -> None:
-    """A few well-known ones, the ends of the table, and what it does not have."""
+    """A few well-known ones, the ends of the table, and what it does not have; its names are libbpf's."""
+    assert set(_MAPS) <= set(MAP_TYPES)
+    assert set(_PROGRAMS) <= set(SECTION_TYPES.values())
     names = {
         "map_lookup_elem": (3, 19),
         "ringbuf_output": (5, 8),
@@ -303,8 +314,11 @@ def test_since_when_there_is_what() -> None:
     assert {name: helper_since(HELPER_NUMBERS[f"bpf_{name}"]) for name in names} == names
     assert helper_since(max(HELPER_NUMBERS.values())) == (6, 2)
     assert helper_since(max(HELPER_NUMBERS.values()) + 1) is None
-    assert (map_since("hash"), map_since("arena")) == (None, (6, 9))
-    assert program_since("xdp", "xdp") is None
+    assert (map_since("hash"), map_since("queue"), map_since("arena")) == (None, (4, 20), (6, 9))
+    assert program_since("kprobe", "kprobe/x") is None
+    assert program_since("xdp", "xdp") == (4, 8)
+    assert program_since("tracing", "iter/task") == (5, 8)
+    assert program_since("tracing", "fentry/x") == (5, 5)
     assert program_since("xdp", "?xdp.frags") == (5, 18)
     assert program_since("kprobe", "kprobe.multi/x*") == (5, 18)
     assert program_since("netfilter", "netfilter") == (6, 4)
