@@ -55,6 +55,8 @@ def image_entrypoint(config: Config) -> list[str]:
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
     for attach in config.image.attach:
         argv += ["--attach", validate.check_attach(attach)]
+    if config.image.capabilities:
+        argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
     workload = [validate.check_word(word) for word in config.image.workload]
     return [*argv, "--", *workload] if workload else argv

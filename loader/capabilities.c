@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capabilities.h"
 
+#include <errno.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <stdio.h>
@@ -83,5 +84,40 @@ void capabilities__format(uint64_t mask, const char *prefix, char text[CAPABILIT
 			size += (size_t)snprintf(text + size, CAPABILITIES_TEXT_SIZE - size, "%s%s%.*s",
 						 size ? " " : "", prefix, n, name);
 		name += n + (name[n] == ' ');
+	}
+}
+
+/* The bit of the name of @size, or 0. */
+static uint64_t find(const char *wanted, size_t size)
+{
+	uint64_t bit = 1;
+
+	for (const char *name = names; *name; bit <<= 1) {
+		size_t n = strcspn(name, " ");
+
+		if (n == size && !memcmp(name, wanted, n))
+			return bit;
+		name += n + (name[n] == ' ');
+	}
+	return 0;
+}
+
+int capabilities__parse(const char *list, uint64_t *mask)
+{
+	*mask = 0;
+	for (;; list++) {
+		uint64_t bit;
+		size_t n;
+
+		if (!strncmp(list, "CAP_", 4))
+			list += 4;
+		n = strcspn(list, ",");
+		bit = find(list, n);
+		if (!bit)
+			return -EINVAL;
+		*mask |= bit;
+		list += n;
+		if (!*list)
+			return 0;
 	}
 }

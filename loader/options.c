@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options.h"
 
+#include "capabilities.h"
 #include "json.h"
 
 #include <stddef.h>
@@ -36,6 +37,7 @@ const char options__help[] =
 	"  --reload                 stay, as the workload's parent; update on SIGHUP\n"
 	"  --no-map-fds             pass no maps to the workload\n"
 	"  --seccomp                deny the workload to load or attach eBPF programs\n"
+	"  --capabilities C,...     what the workload's container has beyond what the programs need\n"
 	"  --metrics-file FILE      write metrics for Prometheus\n"
 	"  --verify-only            load nothing; exit code 0 or 3\n"
 	"  --platform P, --time T   with --verify-only: as if on this platform, at this time\n"
@@ -50,7 +52,7 @@ static const char *const commands[] = {
 	[COMMAND_DETACH] = "detach", [COMMAND_ROLLBACK] = "rollback",
 };
 
-enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH };
+enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH, KIND_CAPABILITIES };
 
 /* Which commands take an option, beside running; --log, --help and --version are for all. */
 #define RUN	  (1 << COMMAND_RUN)
@@ -79,6 +81,7 @@ static const struct option {
 	{ "reload", FIELD(reload), KIND_SWITCH, RUN },
 	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, RUN },
 	{ "seccomp", FIELD(seccomp), KIND_SWITCH, RUN },
+	{ "capabilities", FIELD(capabilities), KIND_CAPABILITIES, RUN },
 	{ "metrics-file", FIELD(metrics_file), KIND_TEXT, RUN },
 	{ "verify-only", FIELD(verify_only), KIND_SWITCH, RUN },
 	{ "platform", FIELD(platform), KIND_TEXT, RUN },
@@ -135,6 +138,8 @@ static int set_value(struct options *o, const struct option *option, char *value
 		ok = parse_seconds(value, field);
 	else if (option->kind == KIND_TIME)
 		ok = json__time(value, field);
+	else if (option->kind == KIND_CAPABILITIES)
+		ok = !capabilities__parse(value, field);
 	else /* KIND_LOG */
 		ok = (*(bool *)field = !strcmp(value, "human")) || !strcmp(value, "json");
 	return ok ? 0 : fault__usage(fault, "--%s: bad value %.128s", option->name, value);

@@ -24,10 +24,11 @@ struct options {
 	const char *share;
 	const char *health_command; /* an absolute path, and arguments split at blanks */
 	const char *metrics_file;
-	const char *platform; /* NULL: this machine's */
-	int64_t now;	      /* -1: the clock's */
-	int wait_interface;   /* seconds; 0: don't wait */
-	int health_wait;      /* seconds */
+	const char *platform;  /* NULL: this machine's */
+	uint64_t capabilities; /* that the container has beyond what the programs' types need */
+	int64_t now;	       /* -1: the clock's */
+	int wait_interface;    /* seconds; 0: don't wait */
+	int health_wait;       /* seconds */
 	bool verify_only, help, version, human, json;
 	bool replace, reload, no_map_fds, seccomp;
 	char **workload; /* NULL or argv, ending in NULL */

@@ -45,24 +45,56 @@ static int set_sets(uint64_t mask)
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 
-/*
- * Without CAP_SETPCAP the bounding set stays, and is worth nothing: no_new_privs makes the kernel
- * cut what execve gives, to root or by a file's capabilities, down to what was there before. Dropping
- * takes a new set of credentials each time, asking doesn't.
- */
-static int clear_bounding_set(const struct sets *sets)
+static bool may_clear_bounds(const struct sets *sets)
 {
-	bool may_drop = sets->effective & UINT64_C(1) << CAP_SETPCAP;
+	return sets->effective & UINT64_C(1) << CAP_SETPCAP;
+}
+
+static uint64_t get_bounds(void)
+{
+	uint64_t bounds = 0;
 	int set;
 
-	for (unsigned cap = 0; may_drop && cap < CAP_MAX; cap++) {
-		set = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
-		if (set < 0)
-			break; /* the kernel knows no more */
-		if (set && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+	/* Past the last one that the kernel knows it is an error. */
+	for (unsigned cap = 0; cap < CAP_MAX && (set = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+		bounds |= (uint64_t)set << cap;
+	return bounds;
+}
+
+/* Dropping takes a new set of credentials each time, asking doesn't. */
+static int clear_bounds(void)
+{
+	uint64_t bounds = get_bounds();
+
+	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
+		if (bounds >> cap & 1 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
 			return -errno;
 	}
-	return 0;
+	return get_bounds() ? -EPERM : 0;
+}
+
+/*
+ * Under no_new_privs the kernel cuts what execve gives, to root or by a file's capabilities, down to what was
+ * there before: a bounding set that stays is worth nothing. It is a second line of defence, and what
+ * nobody asked for has no place in it.
+ */
+int privileges__check_bounds(uint64_t asked, struct fault *fault)
+{
+	char names[CAPABILITIES_TEXT_SIZE];
+	struct sets sets;
+	uint64_t surplus;
+
+	if (!get_sets(&sets) && may_clear_bounds(&sets))
+		return 0;
+	surplus = get_bounds() & ~asked;
+	if (!surplus)
+		return 0;
+	capabilities__format(surplus, "", names);
+	return fault__set(
+		fault, -EPERM,
+		"the workload's bounding set would keep what no program here needs: take it from the "
+		"container (--cap-drop ALL), or allow it by --capabilities: %s",
+		names);
 }
 
 uint64_t privileges__raise(void)
@@ -81,8 +113,8 @@ int privileges__keep(uint64_t keep, struct fault *fault)
 	struct sets sets, left;
 	int err = get_sets(&sets);
 
-	if (!err)
-		err = clear_bounding_set(&sets);
+	if (!err && may_clear_bounds(&sets))
+		err = clear_bounds();
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (!err)

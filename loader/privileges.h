@@ -18,6 +18,12 @@ uint64_t privileges__raise(void);
 void privileges__explain(uint64_t needed, struct fault *fault);
 
 /*
+ * Check that what is started later has no more than @asked in its bounding set: without CAP_SETPCAP it
+ * can't be emptied. Returns 0, or -EPERM with the text set.
+ */
+int privileges__check_bounds(uint64_t asked, struct fault *fault);
+
+/*
  * Keep no capability but those of @keep that are there, for as long as this process runs; whatever it
  * starts keeps them only until privileges__drop().
  */

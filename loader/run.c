@@ -119,18 +119,26 @@ static void reload(void *context)
 		run__fail(&fault);
 }
 
+/* What loading takes, and what the operator named beyond it. */
+static uint64_t find_asked(const struct session *s, uint64_t needs)
+{
+	uint64_t asked = needs | s->options->capabilities;
+
+	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
+		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it stands in for others */
+	return asked;
+}
+
 /* Everything is attached: keep only the capabilities that are needed from now on. */
 static int get_ready(struct session *s, const struct candidate *c, int64_t started, struct fault *fault)
 {
 	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
-	uint64_t needs = candidate__needs(c);
+	uint64_t needs = candidate__needs(c), asked = find_asked(s, needs);
 	int err;
 
 	capabilities__format(needs, "", names);
-	capabilities__format(s->held & ~needs, "", surplus);
-	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
-		needs |= UINT64_C(1) << CAP_SYS_ADMIN; /* it stands in for others */
-	s->held &= (s->options->reload ? needs : 0) | attach__detaching_needs();
+	capabilities__format(s->held & ~asked, "", surplus);
+	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs();
 	err = privileges__keep(s->held, fault);
 	if (err)
 		return err;
@@ -180,8 +188,12 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 {
 	int64_t started = log__clock();
 	struct fault fault = { 0 };
-	int code = EXIT_DONE, err = put_in_place(s, c, &fault);
+	int code = EXIT_DONE, err = 0;
 
+	if (workload)
+		err = privileges__check_bounds(find_asked(s, candidate__needs(c)), &fault);
+	if (!err)
+		err = put_in_place(s, c, &fault);
 	if (!err)
 		err = get_ready(s, c, started, &fault);
 	/* It may be long until the end: the objects' bytes need not wait for it. */

@@ -80,12 +80,12 @@ static int add_directory(struct set *set, int dir, size_t limit, const struct ve
 	struct file_list list;
 	int err = file__list(dir, &list);
 
-	if (err)
+	if (err && err != -E2BIG)
 		return fault__set(fault, err, "%s", strerror(-err));
-	if (!list.count)
-		err = fault__set(fault, -ENOENT, "no object in it");
-	else if (list.count > limit)
+	if (err || list.count > limit)
 		err = fault__set(fault, -E2BIG, "more than %zu objects", limit);
+	else if (!list.count)
+		err = fault__set(fault, -ENOENT, "no object in it");
 	for (size_t i = 0; !err && i < list.count; i++)
 		err = add_item(set, dir, list.names[i], list.names[i], c);
 	file__list_free(&list);

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
 
-from buildtool.capabilities import file_attribute, run_options
+from buildtool.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 
 TAG = f"{REPOSITORY}-caps/lab:1"
 NEEDED = ("BPF", "NET_ADMIN", "PERFMON")
@@ -139,6 +139,20 @@ def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
     assert code == 1, lines
     assert lines[-1]["event"] == "error"
     assert missing in lines[-1]["message"]
+
+
+@pytest.mark.parametrize("more", [("--cap-add", "SYS_ADMIN"), ("--privileged",)], ids=["one", "all"])
+def test_more_than_the_label_says(project: Project, workload: Path, more: tuple[str, ...]) -> None:
+    """A container that was given more starts no workload, and loads nothing, unless it is told of it."""
+    options = (*run_options(NEEDED), *more, f"--volume={workload}:/look:ro")
+    code, lines, stdout = start(*options, command=("--", "/look"))
+    assert (code, stdout) == (1, ""), lines
+    assert [line["event"] for line in lines] == ["verify", "error"]
+    assert "SYS_ADMIN" in lines[-1]["message"]
+    allowed = ("--capabilities", ",".join(sorted(CAPABILITY_NUMBERS)))
+    code, lines, stdout = start(*options, command=(*allowed, "--", "/look"))
+    assert code == 7, lines
+    assert "CapEff:\t0000000000000000" in stdout
 
 
 def test_without_any_it_still_verifies() -> None:

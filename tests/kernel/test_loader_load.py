@@ -185,7 +185,8 @@ def test_container_capabilities_are_enough(lab: Lab, tmp_path: Path) -> None:
     lab.put(tmp_path, "xdp")
     with veth() as (left, _):
         option = f"--attach={PREFIX}_xdp={left}"
-        result = lab.run(tmp_path, option, "--", "cat", "/proc/self/status", before=CONTAINER_CAPABILITIES)
+        more = (option, "--capabilities=NET_ADMIN,PERFMON")
+        result = lab.run(tmp_path, *more, "--", "cat", "/proc/self/status", before=CONTAINER_CAPABILITIES)
     assert result.code == 0, result.lines
     assert "CapEff:\t0000000000000000" in result.stdout
 

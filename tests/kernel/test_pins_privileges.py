@@ -17,7 +17,7 @@ from pin_lab import RAW, XDP, Releases, bpffs
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
-TRUE = ("--", "/bin/true")
+TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
 USER = 65532
 CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
 AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]

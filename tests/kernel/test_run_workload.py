@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean
 
+from buildtool.capabilities import CAPABILITY_NUMBERS
+
 pytestmark = pytest.mark.usefixtures("as_root")
 
 PROBE = ("--", "/usr/bin/python3", str(Path(__file__).with_name("probe_workload.py")))
@@ -58,7 +60,7 @@ def check_reads_its_map(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", [[], ["--reload"], ["--seccomp"], ["--reload", "--seccomp"]])
 def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, options: list[str]) -> None:
     """A workload of uid 65532 with no capability reads its maps through the descriptors it was given."""
-    lab.put(tmp_path, "raw_tp")
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     found = probe(lab.run(tmp_path, *options, *PROBE, before=[*AS_USER, *AMBIENT]))
     check_reads_its_map(found)
     assert found["uid"] == 65532
@@ -72,23 +74,91 @@ def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, 
 @pytest.mark.parametrize("options", [[], ["--reload"]])
 def test_loader_with_file_capabilities(lab: Lab, tmp_path: Path, options: list[str]) -> None:
     """Capabilities of the loader's file are enough for a user without any; the workload gets none."""
-    lab.put(tmp_path, "raw_tp")
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     loader = tmp_path / "verify-and-load"
     shutil.copy(lab.loader, loader)
     subprocess.run(["setcap", "cap_bpf,cap_perfmon=p", loader], check=True)
-    argv = [*AS_USER, str(loader), *lab.argv(tmp_path, *options, *PROBE)[1:]]
+    bounds = f"--bounding-set=-all,{GIVEN}"
+    argv = [*AS_USER, bounds, str(loader), *lab.argv(tmp_path, *options, *PROBE)[1:]]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     check_reads_its_map(json.loads(done.stdout))
 
 
+@pytest.mark.parametrize("user", [[], AS_USER], ids=["root", "user"])
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_more_than_asked(lab: Lab, tmp_path: Path, options: list[str], user: list[str]) -> None:
+    """What can't be taken out of the bounding set and no program needs is named, and nothing is loaded."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    given = f"-all,{GIVEN},+net_raw,+sys_admin"
+    before = [
+        "setpriv",
+        *user[1:],
+        f"--inh-caps={given}",
+        f"--ambient-caps={given}",
+        f"--bounding-set={given}",
+    ]
+    result = lab.run(tmp_path, *options, *PROBE, before=before)
+    assert (result.code, result.stdout) == (1, "")
+    assert result.message.endswith("NET_RAW SYS_ADMIN")
+    assert "--cap-drop ALL" in result.message
+    assert [line["event"] for line in result.lines] == ["verify", "error"]
+    allowed = ["--capabilities=CAP_SYS_ADMIN,NET_RAW", *options]
+    found = probe(lab.run(tmp_path, *allowed, *PROBE, before=before))
+    check_reads_its_map(found)
+    assert found["capabilities"]["Bnd"] == 1 << 39 | 1 << 38 | 1 << 21 | 1 << 13
+
+
 def test_root_gets_nothing_back_from_a_full_bounding_set(lab: Lab, tmp_path: Path) -> None:
-    """Without CAP_SETPCAP the bounding set stays; root's execve is given nothing of it all the same."""
-    lab.put(tmp_path, "raw_tp")
-    before = ["setpriv", "--bounding-set=-setpcap"]
-    found = probe(lab.run(tmp_path, *PROBE, before=before))
+    """What was allowed stays in the bounding set; root's execve is given nothing of it all the same."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    allowed = f"--capabilities={','.join(CAPABILITY_NUMBERS)}"
+    found = probe(lab.run(tmp_path, allowed, *PROBE, before=["setpriv", "--bounding-set=-setpcap"]))
     check_reads_its_map(found)
     assert found["uid"] == 0
     assert found["capabilities"]["Bnd"] != 0
+
+
+def test_bounding_set_is_emptied(lab: Lab, tmp_path: Path) -> None:
+    """With CAP_SETPCAP, as root has it outside of containers, nothing is left in any set."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    found = probe(lab.run(tmp_path, *PROBE))
+    check_reads_its_map(found)
+    assert found["capabilities"] == NONE | {"Bnd": 0}
+
+
+# Runs a command whose kernel pretends: a call does nothing, and is a success.
+# Arguments: the call's number, its first argument (-1: any), the command.
+PRETEND = """
+import ctypes, os, struct, sys
+call, first = int(sys.argv[1]), int(sys.argv[2])
+load, if_equal, done = 0x20, 0x15, 0x06
+code = [(load, 0, 0, 0), (if_equal, 0, 1 if first < 0 else 3, call)]
+code += [] if first < 0 else [(load, 0, 0, 16), (if_equal, 0, 1, first)]
+code += [(done, 0, 0, 0x00050000), (done, 0, 0, 0x7FFF0000)]  # errno 0, allow
+lines = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
+program = struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(lines))
+assert ctypes.CDLL(None).prctl(22, 2, ctypes.create_string_buffer(program), 0, 0) == 0
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+CAPSET, PRCTL, NO_NEW_PRIVS, BOUNDS_DROP = 126, 157, 38, 24
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs-kernel-feature: numbers of the calls")
+@pytest.mark.parametrize(
+    ("call", "first"),
+    [(CAPSET, -1), (PRCTL, NO_NEW_PRIVS), (PRCTL, BOUNDS_DROP)],
+    ids=["set", "new", "bounds"],
+)
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_loader_looks_what_is_left(
+    lab: Lab, tmp_path: Path, options: list[str], call: int, first: int
+) -> None:
+    """A kernel that only says that it took privileges away: the workload does not start."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    before = ["/usr/bin/python3", "-c", PRETEND, str(call), str(first)]
+    result = lab.run(tmp_path, *options, *PROBE, before=before)
+    assert (result.code, result.stdout) == (1, "")
+    assert "capabilities" in result.message
 
 
 def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
@@ -97,8 +167,11 @@ def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
     cat = tmp_path / "cat"
     shutil.copy("/usr/bin/cat", cat)
     subprocess.run(["setcap", "cap_bpf,cap_sys_admin=ep", cat], check=True)
-    before = ["setpriv", "--bounding-set=-setpcap"]
-    result = lab.run(tmp_path, "--", "sh", "-c", f"{cat} /proc/self/status", before=before)
+    given = "cap_bpf,cap_sys_admin"
+    before = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+sys_admin"]
+    workload = ("--", "sh", "-c", f"{cat} /proc/self/status")
+    result = lab.run(tmp_path, f"--capabilities={given.upper()}", *workload, before=before)
+    assert "CapBnd:\t0000008000200000" in result.stdout, result.lines
     assert "CapEff:\t0000000000000000" in result.stdout
 
 
@@ -182,9 +255,11 @@ def test_ready_says_what_was_needed_and_what_was_not(lab: Lab, tmp_path: Path) -
     (ready,) = lab.run(tmp_path, "--", "true", before=[*AS_USER, *AMBIENT]).events("ready")
     assert ready["capabilities"] == ["PERFMON", "BPF"]
     assert "unneeded" not in ready
-    before = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw"]
+    before = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw,+setpcap"]
     (ready,) = lab.run(tmp_path, "--", "true", before=before).events("ready")
-    assert ready["unneeded"] == ["NET_RAW"]
+    assert ready["unneeded"] == ["SETPCAP", "NET_RAW"]
+    (ready,) = lab.run(tmp_path, "--capabilities=NET_RAW", "--", "true", before=before).events("ready")
+    assert ready["unneeded"] == ["SETPCAP"]
 
 
 def test_read_only_root(lab: Lab, tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_loader_options_are_in_the_entrypoint() -> None:
         render_dockerfile(request(loader__seccomp=True))
 
 
+def test_configured_capabilities_are_allowed_by_the_entrypoint() -> None:
+    """The loader refuses workloads of containers that have more than is needed, unless it is told of it."""
+    text = render_dockerfile(request(image__capabilities=("PERFMON", "BPF")))
+    line = next(line for line in instructions(text) if line.startswith("ENTRYPOINT"))
+    assert line.endswith('"--capabilities", "BPF,PERFMON"]')
+    assert "--capabilities" not in render_dockerfile(request()).split("ENTRYPOINT")[1]
+
+
 def test_capabilities_are_in_the_label_and_granted() -> None:
     """A user other than root gets them by the file; configured ones may be more than is needed."""
     text = render_dockerfile(request(capabilities=("BPF", "NET_ADMIN")))
