@@ -219,7 +219,7 @@ def test_reloads_leak_nothing(lab: Lab, tmp_path: Path) -> None:
     with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
         log = log_of(tmp_path)
         held = []
-        for number in range(1, 91):
+        for number in range(1, 181):
             if number % 3:
                 kind = ("raw_tp", "raw_tp_2")[number % 2]
                 lab.replace(tmp_path, "raw_tp", kind, version=number, programs=[RAW_TP])
@@ -229,11 +229,11 @@ def test_reloads_leak_nothing(lab: Lab, tmp_path: Path) -> None:
             descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
             held.append((descriptors, int(status(process.pid, "RssAnon").split()[0])))
         result = stop()
-    assert [line["outcome"] for line in result.events("reload")] == ["updated", "updated", "kept"] * 30
+    assert [line["outcome"] for line in result.events("reload")] == ["updated", "updated", "kept"] * 60
     assert {descriptors for descriptors, _ in held} == {held[0][0]}
-    # What the allocator keeps for the next time comes and goes; what leaks is in the smallest, too.
+    # What the allocator keeps for the next time comes and goes (160 KB); what leaks is in the smallest, too.
     sizes = [size for _, size in held]
-    assert min(sizes[-20:]) <= min(sizes[:20]) + 64
+    assert min(sizes[-20:]) <= min(sizes[:20]) + 200
 
 
 def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path: Path) -> None:
