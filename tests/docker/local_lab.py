@@ -7,13 +7,15 @@ import hashlib
 import io
 import json
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from build_lab import Project, docker
 
-from buildtool.layers import TarEntry
+from buildtool.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.layers import TarEntry, pack_tar
 from buildtool.loaders import list_path, loader_digest, part_path
 from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
 from buildtool.platforms import PLATFORMS
@@ -46,6 +48,51 @@ def save_base(reference: str, path: Path) -> str:
     """Write image *reference* of the engine as an OCI archive and return its reference as a base."""
     path.write_bytes(docker("save", reference))
     return f"oci-layout://{path}"
+
+
+def directory(path: str, **more: int) -> TarEntry:
+    """Make a directory of a base."""
+    return TarEntry(path=path, kind=tarfile.DIRTYPE, **{"mode": 0o755, "mtime": 1600000000, **more})
+
+
+# What no base should be: everything that decides about places, modes and owners, and a file in our place.
+ODD_BASE = (
+    directory("etc", mode=0o700, uid=8),
+    TarEntry(path="etc/buildtool", kind=tarfile.SYMTYPE, target="../opt", mode=0o777),
+    directory("opt", mode=0o711),
+    TarEntry(path="opt/" + "n" * 150, data=b"a long name", mode=0o4755),
+    TarEntry(path="opt/straße", data=b"not ASCII", uid=70000, gid=3),
+    TarEntry(path="opt/able", data=b"able", xattrs={FILE_ATTRIBUTE: file_attribute(("NET_RAW",))}),
+    TarEntry(path="opt/hard", kind=tarfile.LNKTYPE, target="opt/able"),
+    TarEntry(path="sbin", kind=tarfile.SYMTYPE, target="/own/../own/sbin", mode=0o777),
+    directory("own", mode=0o1777, gid=5),
+    directory("own/sbin", mode=0o750, uid=3, gid=4, mtime=1900000000),
+    TarEntry(path="own/sbin/tini", data=b"another", mode=0o600, mtime=1900000000),
+    directory("usr", mode=0o751, uid=5),
+    directory("usr/bin", mode=0o700, uid=6, gid=7),
+    directory("usr/lib", mode=0o711),
+    directory("usr/lib/buildtool", mode=0o700, uid=9),
+    directory("usr/lib/buildtool/objects", mode=0o700, uid=9),
+    TarEntry(path="usr/lib/buildtool/objects/two.bpf.o", data=b"old"),
+)
+ODD_SETTINGS = (
+    'CMD ["/bin/sh"]',
+    'ENTRYPOINT ["/bin/init"]',
+    "ENV PATH=/own/bin MORE=a=b",
+    "EXPOSE 80/tcp 53/udp",
+    "HEALTHCHECK --interval=5s --start-period=7s CMD true",
+    'LABEL org.example.base=yes org.opencontainers.image.title="another title"',
+    "STOPSIGNAL SIGQUIT",
+    "USER somebody",
+    "VOLUME /data",
+    "WORKDIR /opt",
+)
+
+
+def import_odd_base(tag: str) -> None:
+    """Bring a base with `ODD_BASE` and `ODD_SETTINGS` into the engine, as *tag*."""
+    settings = [word for line in ODD_SETTINGS for word in ("--change", line)]
+    docker("import", "--platform", "linux/amd64", *settings, "-", tag, stdin=pack_tar(ODD_BASE))
 
 
 def read_image(path: Path) -> dict[str, tuple[StoredImage, Tree]]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
-from local_lab import export_parts, flat, read_image
+from local_lab import export_parts, flat, import_odd_base, read_image
 from small_registry import pushed, run_registry
 
 from buildtool.capabilities import FILE_ATTRIBUTE
 from buildtool.images import BASE_IMAGE, BUILDER_IMAGE
 from buildtool.ociread import StoredImage
+from buildtool.tartree import Tree
 
 ARCHITECTURES = ("amd64", "arm64")
 ARCH_OPTIONS = ("--arch", "amd64", "--arch", "arm64")
@@ -69,6 +70,28 @@ def archive(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def compare_engines(
+    project: Project, work: Path, architectures: Sequence[str], **environment: str
+) -> dict[str, Tree]:
+    """Build with both engines, compare everything that they made, and return the trees."""
+    images: dict[str, dict[str, tuple[StoredImage, Tree]]] = {}
+    options = [word for arch in architectures for word in ("--arch", arch)]
+    for engine in ("docker", "local"):
+        path = work / f"{engine}.tar"
+        build_archive(project, path, "--engine", engine, *options, **environment)
+        images[engine] = read_image(path)
+    assert list(images["local"]) == [f"linux/{arch}" for arch in architectures]
+    assert images["local"].keys() == images["docker"].keys()
+    for platform, (theirs, their_tree) in images["docker"].items():
+        ours, our_tree = images["local"][platform]
+        assert flat(our_tree) == flat(their_tree)
+        assert ours.diff_ids == theirs.diff_ids
+        for key in ours.config.keys() | theirs.config.keys():
+            if key != "history":  # says which engine it was
+                assert ours.config.get(key) == theirs.config.get(key), key
+    return {platform: tree for platform, (_, tree) in images["local"].items()}
+
+
 @pytest.mark.parametrize(
     ("user", "epoch", "architectures"),
     [
@@ -82,25 +105,27 @@ def test_image_is_that_of_buildkit(
     project: Project, tmp_path: Path, epoch: str, user: str, architectures: Sequence[str]
 ) -> None:
     """Every file's path, mode, owner, time, attributes and bytes, diff_ids of layers, and configuration."""
-    images: dict[str, dict[str, tuple[StoredImage, Any]]] = {}
-    options = [word for arch in architectures for word in ("--arch", arch)]
     environment = {"SOURCE_DATE_EPOCH": epoch, "BUILDTOOL_USER": user}
-    for engine in ("docker", "local"):
-        path = tmp_path / f"{engine}.tar"
-        build_archive(project, path, "--engine", engine, *options, **environment)
-        images[engine] = read_image(path)
-    assert list(images["local"]) == [f"linux/{arch}" for arch in architectures]
-    assert images["local"].keys() == images["docker"].keys()
-    for platform, (theirs, their_tree) in images["docker"].items():
-        ours, our_tree = images["local"][platform]
-        assert {"usr/sbin/tini", "usr/lib/buildtool/objects/two.bpf.o"} < set(our_tree)
+    for tree in compare_engines(project, tmp_path, architectures, **environment).values():
+        assert {"usr/sbin/tini", "usr/lib/buildtool/objects/two.bpf.o"} < set(tree)
         # Who is not root gets what the programs need from the loader's file.
-        assert set(our_tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
-        assert flat(our_tree) == flat(their_tree)
-        assert ours.diff_ids == theirs.diff_ids
-        for key in ours.config.keys() | theirs.config.keys():
-            if key != "history":  # says which engine it was
-                assert ours.config.get(key) == theirs.config.get(key), key
+        assert set(tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
+
+
+@pytest.mark.parametrize("epoch", EPOCHS)
+def test_image_on_an_odd_base_is_that_of_buildkit(
+    project: Project, registry: str, tmp_path: Path, epoch: str
+) -> None:
+    """Links on the way, odd modes and owners, files in our places, and settings that are replaced or kept."""
+    tag = f"{registry}/odd:{epoch}"
+    import_odd_base(tag)
+    docker("push", tag)
+    docker("image", "rm", tag)
+    base = f"{tag}@{pushed(epoch)[0]}"
+    (tree,) = compare_engines(
+        project, tmp_path, ("amd64",), SOURCE_DATE_EPOCH=epoch, BUILDTOOL_BASE_IMAGE=base
+    ).values()
+    assert tree["own/sbin/tini"].data.startswith(b"\x7fELF")
 
 
 def test_engine_runs_what_was_made_without_it(project: Project) -> None:
