@@ -73,15 +73,14 @@ static int attach_netns(int program_fd, const struct attach_point *point)
 static int attach_sockmap(int program_fd, struct attachment_handle *handle)
 {
 	const struct attach_point *point = &handle->point;
-	int map = bpf_map__fd(point->map), fd, err;
+	int fd = bpf_link_create(program_fd, point->map_fd, point->attach_type, NULL), err;
 
-	fd = bpf_link_create(program_fd, map, point->attach_type, NULL);
 	if (fd != -EINVAL && fd != -EOPNOTSUPP)
 		return fd;
 	handle->program_fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 3);
-	fd = fcntl(map, F_DUPFD_CLOEXEC, 3);
+	fd = fcntl(point->map_fd, F_DUPFD_CLOEXEC, 3);
 	err = fd < 0 || handle->program_fd < 0 ? -errno :
-						 bpf_prog_attach(program_fd, map, point->attach_type, 0);
+						 bpf_prog_attach(program_fd, fd, point->attach_type, 0);
 	if (!err)
 		return fd;
 	if (handle->program_fd > 0)
@@ -93,9 +92,10 @@ static int attach_sockmap(int program_fd, struct attachment_handle *handle)
 
 static int attach_iterator(int program_fd, const struct attach_point *point)
 {
-	union bpf_iter_link_info info = { .map.map_fd = point->map ? (__u32)bpf_map__fd(point->map) : 0 };
-	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = point->map ? &info : NULL,
-		    .iter_info_len = point->map ? sizeof(info) : 0);
+	union bpf_iter_link_info info = { .map.map_fd = (__u32)point->map_fd };
+	bool has_map = point->map_fd >= 0;
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = has_map ? &info : NULL,
+		    .iter_info_len = has_map ? sizeof(info) : 0);
 
 	return bpf_link_create(program_fd, 0, BPF_TRACE_ITER, &opts);
 }

@@ -63,7 +63,8 @@ struct attach_point {
 	const char *section;	       /* of the program */
 	const char *target;	       /* as it was given, or NULL */
 	char shown[ATTACH_SHOWN_SIZE]; /* what it came to, where that differs: eth0 for eth* */
-	const struct bpf_map *map;     /* sockmap, or struct_ops */
+	const struct bpf_map *map;     /* sockmap, of an iterator, or struct_ops */
+	int map_fd;		       /* of the first two, filled before attaching; -1: there is none */
 	int ifindex;
 	uint32_t flags; /* of XDP: the mode */
 	int priority;	/* of netfilter */

@@ -153,6 +153,11 @@ void bpffs__unescape(char *name)
 	*out = 0;
 }
 
+bool bpffs__exists(const char *path)
+{
+	return !access(path, F_OK);
+}
+
 /* Names of directory entries are escaped already. */
 static int entry_path(char path[BPFFS_PATH_SIZE], const char *directory, const char *entry)
 {

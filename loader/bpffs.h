@@ -26,6 +26,8 @@ int bpffs__path(char path[BPFFS_PATH_SIZE], const char *directory, const char *n
 /* The name back from one of a directory entry, in place. */
 void bpffs__unescape(char *name);
 
+bool bpffs__exists(const char *path);
+
 /* Remove a pin, or a directory with everything in it; what isn't there is no error. */
 int bpffs__remove(const char *path);
 

@@ -23,23 +23,13 @@ struct listing {
 	bool bad; /* not everything is as its record says */
 };
 
-/* An interface that goes away takes what is attached with it; the pin stays. */
-static bool is_attached(int link, uint32_t program)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	if (bpf_link_get_info_by_fd(link, &info, &size) || info.prog_id != program)
-		return false;
-	return (info.type != BPF_LINK_TYPE_XDP && info.type != BPF_LINK_TYPE_TCX) || info.xdp.ifindex;
-}
-
 static void check_link(struct listing *l, const struct pins *p, const char *link, json_t *item)
 {
 	const char *name = json_string_value(json_object_get(item, "program"));
 	int program = bpffs__find(&p->current.programs, name ? name : "");
 	int fd = pins__get_link(p, link);
-	bool attached = fd >= 0 && (program < 0 || is_attached(fd, program__id(program)));
+	bool attached = fd >= 0 && !link__is_severed(fd) &&
+			(program < 0 || link__program(fd) == program__id(program));
 
 	if (fd >= 0)
 		close(fd);

@@ -89,6 +89,9 @@ int setplan__all(struct load *load, struct fault *fault);
 /* The program's descriptor, loaded or from a pin, or -1. */
 int unit__program(const struct unit *unit, const char *name);
 
+/* The same of a map. */
+int unit__map(const struct unit *unit, const char *name);
+
 /* Get the program of each attachment to its place, in place of what is there. */
 int switch__all(struct load *load, struct fault *fault);
 

@@ -4,6 +4,7 @@
 #include "file.h"
 #include "json.h"
 #include "log.h"
+#include "recover.h"
 #include "state.h"
 
 #include <bpf/bpf.h>
@@ -14,9 +15,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* Names of links have an @ before this; no record has one that ends so. */
-#define ASIDE "+new"
 
 uint32_t program__id(int fd)
 {
@@ -34,205 +32,59 @@ uint32_t link__program(int fd)
 	return bpf_link_get_info_by_fd(fd, &info, &size) ? 0 : info.prog_id;
 }
 
-static bool exists(const char *path)
+bool link__is_severed(int fd)
 {
-	return !access(path, F_OK);
+	struct bpf_link_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	if (bpf_link_get_info_by_fd(fd, &info, &size))
+		return true;
+	switch (info.type) {
+	case BPF_LINK_TYPE_XDP:
+	case BPF_LINK_TYPE_TCX:
+	case BPF_LINK_TYPE_NETKIT:
+		return !info.xdp.ifindex;
+	case BPF_LINK_TYPE_CGROUP:
+		return !info.cgroup.cgroup_id;
+	case BPF_LINK_TYPE_NETNS:
+		return !info.netns.netns_ino;
+	default:
+		return false;
+	}
 }
 
-static int part(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *name)
+int pins__part(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *name)
 {
 	return bpffs__path(at, p->path, name);
 }
 
-static int link_path(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *link, const char *suffix)
+int pins__link_path(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *link, const char *suffix)
 {
 	char directory[BPFFS_PATH_SIZE], name[BPFFS_PATH_SIZE];
 	int n = snprintf(name, sizeof(name), "%s%s", link, suffix);
 
-	if (n < 0 || n >= (int)sizeof(name) || part(directory, p, "links"))
+	if (n < 0 || n >= (int)sizeof(name) || pins__part(directory, p, "links"))
 		return -ENAMETOOLONG;
 	return bpffs__path(at, directory, name);
 }
 
-static int list_links(const struct pins *p, struct pin_list *links, struct fault *fault)
+int pins__list_links(const struct pins *p, struct pin_list *links, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
 
-	if (part(at, p, "links"))
+	if (pins__part(at, p, "links"))
 		return fault__set(fault, -ENAMETOOLONG, "%.200s: name too long", p->path);
 	return bpffs__list(at, BPFFS_LINK, links, fault);
-}
-
-static bool has_program(const struct generation *g, uint32_t id)
-{
-	for (size_t i = 0; id && i < g->programs.count; i++) {
-		if (program__id(g->programs.items[i].fd) == id)
-			return true;
-	}
-	return false;
-}
-
-static const char *link_program_name(const struct generation *g, const char *link)
-{
-	const json_t *item = json_object_get(json_object_get(g->record, "links"), link);
-
-	return json_string_value(json_object_get(item, "program"));
-}
-
-static bool cut_aside(char *link)
-{
-	size_t n = strlen(link), m = strlen(ASIDE);
-
-	if (n < m || strcmp(link + n - m, ASIDE))
-		return false;
-	link[n - m] = 0;
-	return true;
-}
-
-/* One link after a loader was killed: what `next` put there goes back to what `current` had. */
-static int restore_link(const struct pins *p, const struct pin *pin, const struct generation *next)
-{
-	char at[BPFFS_PATH_SIZE], link[BPFFS_PATH_SIZE];
-	uint32_t id = link__program(pin->fd);
-	const char *program;
-	int fd, new_fd, err;
-
-	snprintf(link, sizeof(link), "%s", pin->name);
-	err = link_path(at, p, pin->name, "");
-	if (err)
-		return err;
-	if (cut_aside(link)) {
-		/* After the commit it only waited for its name. */
-		if (has_program(&p->current, id) && record__has_link(&p->current, link))
-			return pins__settle_link(p, link);
-		return bpffs__remove(at);
-	}
-	program = link_program_name(&p->current, link);
-	if (!program)
-		return bpffs__remove(at);
-	fd = bpffs__find(&p->current.programs, program);
-	new_fd = bpffs__find(&next->programs, program);
-	if (fd < 0 || new_fd < 0 || id == program__id(fd) || id != program__id(new_fd))
-		return 0;
-	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = new_fd);
-	return bpf_link_update(pin->fd, fd, &opts) ? -errno : 0;
-}
-
-static int restore_links(const struct pins *p, const struct generation *next, struct fault *fault)
-{
-	struct pin_list links;
-	int err = list_links(p, &links, fault);
-
-	if (err)
-		return err;
-	for (size_t i = 0; !err && i < links.count; i++) {
-		err = restore_link(p, &links.items[i], next);
-		if (err)
-			fault__set(fault, err, "%.200s/links: cannot restore %.100s: %s", p->path,
-				   links.items[i].name, strerror(-err));
-	}
-	bpffs__free(&links);
-	return err;
-}
-
-/* An old generation beside a new one was about to become `previous`; a new one never got that far. */
-static int settle_next(const struct pins *p, const struct generation *next)
-{
-	char at[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = part(at, p, "next");
-
-	if (!err)
-		err = part(previous, p, "previous");
-	if (err)
-		return err;
-	if (!next->record || record__number(next, "generation") > record__number(&p->current, "generation") ||
-	    !strcmp(record__text(next, "digest"), record__text(&p->current, "digest")))
-		return bpffs__remove(at);
-	err = bpffs__remove(previous);
-	return err ? err : rename(at, previous) ? -errno : 0;
-}
-
-static int recover(struct pins *p, struct fault *fault)
-{
-	char at[BPFFS_PATH_SIZE];
-	struct generation next;
-	int err = part(at, p, "next");
-
-	if (!err)
-		err = generation__open(&next, at, fault);
-	if (err == -ENOENT)
-		next = (struct generation){ 0 };
-	else if (err)
-		return err;
-	err = restore_links(p, &next, fault);
-	if (!err) {
-		err = settle_next(p, &next);
-		if (err)
-			fault__set(fault, err, "%.300s: cannot clean up: %s", at, strerror(-err));
-	}
-	generation__close(&next);
-	return err;
-}
-
-/*
- * Kernels before 5.17 can't exchange two names: there, a loader killed between two renames leaves
- * no `current`, and a `next` that is attached already.
- */
-static void finish_renames(const struct pins *p)
-{
-	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-
-	if (!part(current, p, "current") && !part(next, p, "next") && !part(previous, p, "previous") &&
-	    !exists(current) && exists(previous))
-		rename(next, current);
 }
 
 static int make_home(const struct pins *p)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = part(at, p, "links");
+	int err = pins__part(at, p, "links");
 
 	if (!err && ((mkdir(p->path, 0700) && errno != EEXIST) || mkdir(at, 0700)))
 		err = -errno;
 	return err;
-}
-
-/* What a first start may have left, and nothing else, is ours to remove. */
-static int check_ours(const struct pins *p, struct fault *fault)
-{
-	struct file_list names = { 0 };
-	int fd = open(p->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
-
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	err = fd < 0 ? -errno : file__list(fd, &names);
-	if (fd >= 0)
-		close(fd);
-	for (size_t i = 0; !err && i < names.count; i++) {
-		if (strcmp(names.names[i], "links") && strcmp(names.names[i], "next"))
-			err = -EEXIST;
-	}
-	file__list_free(&names);
-	return err ? fault__set(fault, -EEXIST, "%.300s: something else is there, not pins of ours",
-				p->path) :
-		     0;
-}
-
-/*
- * Half a first start holds its hooks. Without its name a link goes, too, but some time later, and until
- * then the next start would find the hook taken.
- */
-static int remove_half(const struct pins *p)
-{
-	struct fault ignored = { 0 };
-	struct pin_list links;
-
-	if (!list_links(p, &links, &ignored)) {
-		for (size_t i = 0; i < links.count; i++)
-			bpf_link_detach(links.items[i].fd);
-		bpffs__free(&links);
-	}
-	return bpffs__remove(p->path);
 }
 
 int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
@@ -243,7 +95,7 @@ int pins__open_existing(struct pins *p, const char *root, const char *object, st
 	*p = (struct pins){ 0 };
 	err = bpffs__path(p->path, root, object);
 	if (!err)
-		err = part(at, p, "current");
+		err = pins__part(at, p, "current");
 	if (err)
 		return fault__set(fault, err, "%.128s: name too long for a pin", object);
 	err = generation__open(&p->current, at, fault);
@@ -261,21 +113,21 @@ int pins__open(struct pins *p, const char *root, const char *object, struct faul
 	*p = (struct pins){ 0 };
 	err = bpffs__path(p->path, root, object);
 	if (!err)
-		err = part(at, p, "current");
+		err = pins__part(at, p, "current");
 	if (err)
 		return fault__set(fault, err, "%.128s: name too long for a pin", object);
-	finish_renames(p);
+	pins__finish_renames(p);
 	err = generation__open(&p->current, at, fault);
 	if (!err)
 		err = record__check_programs(&p->current, at, fault);
 	if (!err)
-		err = recover(p, fault);
+		err = pins__recover(p, fault);
 	else if (err == -ENOENT && !p->current.record) {
 		/* Nothing, or a first start that was killed. */
-		err = check_ours(p, fault);
+		err = pins__check_ours(p, fault);
 		if (err)
 			return err;
-		err = remove_half(p);
+		err = pins__remove_half(p);
 		if (!err)
 			err = make_home(p);
 		if (err)
@@ -294,7 +146,7 @@ void pins__close(struct pins *p)
 int pins__open_previous(const struct pins *p, struct generation *g, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = part(at, p, "previous");
+	int err = pins__part(at, p, "previous");
 
 	if (!err)
 		err = generation__open(g, at, fault);
@@ -308,7 +160,7 @@ int pins__stage(const struct pins *p, struct generation *g, struct fault *fault)
 	char at[BPFFS_PATH_SIZE];
 	int64_t number = record__number(&p->current, "generation") + 1;
 
-	if (part(at, p, "next") || json_object_set_new(g->record, "generation", json_integer(number)))
+	if (pins__part(at, p, "next") || json_object_set_new(g->record, "generation", json_integer(number)))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	return generation__write(g, at, fault);
 }
@@ -317,7 +169,7 @@ void pins__unstage(const struct pins *p)
 {
 	char at[BPFFS_PATH_SIZE];
 
-	if (!part(at, p, "next"))
+	if (!pins__part(at, p, "next"))
 		bpffs__remove(at);
 }
 
@@ -325,7 +177,7 @@ static int rotate_names(const char *next, const char *current, const char *previ
 {
 	int err = 0;
 
-	if (!exists(current))
+	if (!bpffs__exists(current))
 		return rename(next, current) ? -errno : 0;
 	if (!renameat2(AT_FDCWD, next, AT_FDCWD, current, RENAME_EXCHANGE)) {
 		if (!rotate)
@@ -345,12 +197,12 @@ static int rotate_names(const char *next, const char *current, const char *previ
 int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
 {
 	char next[BPFFS_PATH_SIZE], current[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = part(next, p, "next");
+	int err = pins__part(next, p, "next");
 
 	if (!err)
-		err = part(current, p, "current");
+		err = pins__part(current, p, "current");
 	if (!err)
-		err = part(previous, p, "previous");
+		err = pins__part(previous, p, "previous");
 	if (!err)
 		err = rotate_names(next, current, previous, rotate);
 	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
@@ -359,7 +211,7 @@ int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
 int pins__get_link(const struct pins *p, const char *link)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = link_path(at, p, link, "");
+	int err = pins__link_path(at, p, link, "");
 
 	return err ? err : bpffs__get(at, BPFFS_LINK);
 }
@@ -367,10 +219,10 @@ int pins__get_link(const struct pins *p, const char *link)
 int pins__put_link(const struct pins *p, const char *link, int fd)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = link_path(at, p, link, "");
+	int err = pins__link_path(at, p, link, "");
 
-	if (!err && exists(at))
-		err = link_path(at, p, link, ASIDE);
+	if (!err && bpffs__exists(at))
+		err = pins__link_path(at, p, link, PINS_ASIDE);
 	if (!err && bpf_obj_pin(fd, at))
 		err = -errno;
 	return err;
@@ -379,10 +231,10 @@ int pins__put_link(const struct pins *p, const char *link, int fd)
 int pins__settle_link(const struct pins *p, const char *link)
 {
 	char at[BPFFS_PATH_SIZE], aside[BPFFS_PATH_SIZE];
-	int err = link_path(at, p, link, "");
+	int err = pins__link_path(at, p, link, "");
 
 	if (!err)
-		err = link_path(aside, p, link, ASIDE);
+		err = pins__link_path(aside, p, link, PINS_ASIDE);
 	/* What was there before is detached by losing its name. */
 	if (!err && rename(aside, at))
 		err = -errno;
@@ -393,7 +245,7 @@ void pins__drop_link(const struct pins *p, const char *link, bool aside)
 {
 	char at[BPFFS_PATH_SIZE];
 
-	if (!link_path(at, p, link, aside ? ASIDE : ""))
+	if (!pins__link_path(at, p, link, aside ? PINS_ASIDE : ""))
 		bpffs__remove(at);
 }
 
@@ -401,7 +253,7 @@ static int retire_link(const struct pins *p, const struct generation *old, const
 {
 	const json_t *item = json_object_get(json_object_get(old->record, "links"), link);
 	char at[BPFFS_PATH_SIZE];
-	int err = link_path(at, p, link, "");
+	int err = pins__link_path(at, p, link, "");
 
 	if (!err)
 		err = bpffs__remove(at);
@@ -418,7 +270,7 @@ static int retire_link(const struct pins *p, const struct generation *old, const
 int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault)
 {
 	struct pin_list links;
-	int err = list_links(p, &links, fault);
+	int err = pins__list_links(p, &links, fault);
 
 	if (err)
 		return err;

@@ -56,4 +56,7 @@ int pins__remove(struct pins *p, struct fault *fault);
 uint32_t link__program(int fd);
 uint32_t program__id(int fd);
 
+/* Whether what the link was attached to is gone: an interface, a group, a network namespace. */
+bool link__is_severed(int fd);
+
 #endif

@@ -6,15 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Without its object a program can go only to some places. */
-static int check_link(const struct unit *unit, const char *link, const struct attachment *a,
-		      struct fault *fault)
+/* Of some places libbpf knows more than the record does. */
+static bool needs_object(const struct attach_point *point)
 {
-	bool is_there = record__has_link(&unit->pins.current, link);
+	return point->place == PLACE_KPROBE || point->place == PLACE_UPROBE || point->place == PLACE_PERF ||
+	       point->place == PLACE_STRUCT_OPS;
+}
 
-	if ((is_there && attach__can_update(&a->point)) ||
-	    (attach__can_share(&a->point) && a->point.place != PLACE_SOCKMAP &&
-	     a->point.place != PLACE_ITER && a->point.place != PLACE_PERF))
+static int check_link(const struct unit *unit, const struct attachment *a, struct fault *fault)
+{
+	if (!needs_object(&a->point))
 		return 0;
 	return fault__set(
 		fault, -EOPNOTSUPP,
@@ -48,7 +49,7 @@ static int add_link(struct load *load, struct unit *unit, const char *link, cons
 		record__read_point(now, &point);
 		a->point.ifindex = point.ifindex;
 	}
-	return check_link(unit, link, a, fault);
+	return check_link(unit, a, fault);
 }
 
 static int add_links(struct load *load, struct unit *unit, struct fault *fault)

@@ -33,9 +33,35 @@ static uint64_t inode(const char *path)
 	return path && !stat(path, &st) ? (uint64_t)st.st_ino : 0;
 }
 
+/* On 32-bit machines an inode number is the lower half of the group's. */
+static bool is_group(uint64_t id, const char *path)
+{
+	uint64_t number = inode(path);
+
+	return id == number || (uint32_t)id == number;
+}
+
+/* The map that it is attached to, or whose elements it goes through: loaded anew or carried over. */
+static int map_of(const struct attachment *a)
+{
+	const struct attach_point *point = &a->point;
+	bool has_map = point->place == PLACE_SOCKMAP ||
+		       (point->place == PLACE_ITER && point->target && strchr(point->section, '/'));
+
+	return has_map ? unit__map(a->unit, point->target) : -1;
+}
+
+static uint32_t map_id(int fd)
+{
+	struct bpf_map_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	return bpf_map_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
+}
+
 /*
- * Whether a pinned link is still at the place that its name says: an interface of that name may be
- * another one by now, in another network namespace or made anew.
+ * Whether the link that was there is still at the place that its name says: an interface of that name
+ * may be another one by now, in another network namespace or made anew, and a map may not go on.
  */
 static bool is_at(const struct attachment *a, int link)
 {
@@ -47,13 +73,19 @@ static bool is_at(const struct attachment *a, int link)
 	switch (info.type) {
 	case BPF_LINK_TYPE_XDP:
 	case BPF_LINK_TYPE_TCX:
-		return (int)info.xdp.ifindex == a->point.ifindex &&
-		       record__number(&a->unit->pins.current, "namespace") ==
-			       record__number(&a->unit->next, "namespace");
+	case BPF_LINK_TYPE_NETKIT:
+		if ((int)info.xdp.ifindex != a->point.ifindex)
+			return false;
+		return !is_pinned(a->unit) || record__number(&a->unit->pins.current, "namespace") ==
+						      record__number(&a->unit->next, "namespace");
 	case BPF_LINK_TYPE_CGROUP:
-		return info.cgroup.cgroup_id == inode(a->point.target);
+		return is_group(info.cgroup.cgroup_id, a->point.target);
 	case BPF_LINK_TYPE_NETNS:
 		return info.netns.netns_ino == inode(a->point.target);
+	case BPF_LINK_TYPE_SOCKMAP:
+		return info.sockmap.map_id == map_id(a->point.map_fd);
+	case BPF_LINK_TYPE_ITER:
+		return a->point.map_fd < 0 || info.iter.map.map_id == map_id(a->point.map_fd);
 	default:
 		return true;
 	}
@@ -71,7 +103,7 @@ static int find_pinned(struct attachment *a, struct fault *fault)
 				  fd == -EBADF ? "something else is there" : strerror(-fd));
 	a->old_link = fd;
 	a->old_program = bpffs__find(&pins->current.programs, a->name);
-	if (a->old_program >= 0 && link__program(fd) != program__id(a->old_program))
+	if (a->old_program >= 0 && !link__is_severed(fd) && link__program(fd) != program__id(a->old_program))
 		return fault__set(fault, -EEXIST, "somebody gave its link another program");
 	return 0;
 }
@@ -100,7 +132,7 @@ static int update(struct attachment *a, int program)
 
 	if (a->old_link < 0 || program < 0)
 		return 0;
-	if (is_pinned(a->unit) && !is_at(a, a->old_link))
+	if (!is_at(a, a->old_link))
 		return 0;
 	if (link__program(a->old_link) == program__id(program)) {
 		a->state = ATTACHMENT_KEPT;
@@ -143,6 +175,7 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 		find_old(load, a);
 	if (err)
 		return err;
+	a->point.map_fd = map_of(a);
 	err = update(a, program);
 	if (err)
 		return err > 0 ? 0 : fault__set(fault, err, "cannot update its link: %s", strerror(-err));
@@ -191,6 +224,10 @@ static void undo(struct attachment *a)
 			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
 			pins__drop_link(&a->unit->pins, a->link, a->state == ATTACHMENT_REPLACED);
+		/* A sockmap without links has room for one: ours pushed the old one out. */
+		if (a->old && a->point.place == PLACE_SOCKMAP && !a->handle.is_link)
+			bpf_prog_attach(a->old->handle.program_fd, a->old->handle.fd, a->point.attach_type,
+					0);
 		attach__detach(&a->handle);
 		say(a, "detach", NULL, 0);
 		break;

@@ -60,6 +60,16 @@ int unit__program(const struct unit *unit, const char *name)
 	return program ? bpf_program__fd(program) : -1;
 }
 
+int unit__map(const struct unit *unit, const char *name)
+{
+	const struct bpf_map *map;
+
+	if (!unit->bpf)
+		return bpffs__find(&unit->next.maps, name);
+	map = bpf_object__find_map_by_name(unit->bpf, name);
+	return map ? bpf_map__fd(map) : -1;
+}
+
 /* Their layouts tell a later load which maps can go on. */
 static int note_layouts(struct unit *unit, struct fault *fault)
 {

@@ -265,13 +265,31 @@ def attach_tracing(program: Path) -> int:
 
     Raises: OSError when the kernel refuses.
     """
-    name = str(program).encode() + b"\0"
-    buffer = ctypes.create_string_buffer(name)
-    pinned = _bpf(BPF_OBJ_GET, struct.pack("<QII", ctypes.addressof(buffer), 0, 0))
+    pinned = open_pin(program)
     try:
         return _bpf(BPF_RAW_TRACEPOINT_OPEN, struct.pack("<QII", 0, pinned, 0))
     finally:
         os.close(pinned)
+
+
+def open_pin(path: Path) -> int:
+    """
+    Return a descriptor of what is pinned there.
+
+    Raises: OSError when the kernel refuses.
+    """
+    buffer = ctypes.create_string_buffer(str(path).encode() + b"\0")
+    return _bpf(BPF_OBJ_GET, struct.pack("<QII", ctypes.addressof(buffer), 0, 0))
+
+
+def pin_number(path: Path, member: str) -> int:
+    """Return a number that the kernel tells of what is pinned there; also what bpftool doesn't know."""
+    descriptor = open_pin(path)
+    try:
+        text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    finally:
+        os.close(descriptor)
+    return int(dict(line.split(":\t", 1) for line in text.splitlines())[member])
 
 
 def update_map(number: int, key: bytes, value: bytes) -> None:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
+import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +16,7 @@ from typing import Any
 import netlab
 import pytest
 from attach_samples import SOURCES
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
+from loader_lab import PREFIX, Lab, counted, in_kernel, is_clean, wait_until
 
 from buildtool.bpfnames import program_type
 
@@ -100,6 +104,91 @@ def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: s
     (line,) = named(lines, "reload")
     assert line["outcome"] == "kept"
     assert words in line["message"]
+
+
+def attached_map(mount: Path) -> int:
+    """Return the number of the map that the one pinned link of a sockmap is attached to."""
+    [link] = list(mount.rglob("*@*"))
+    return netlab.pin_number(link, "map_id")
+
+
+def pinned_map(mount: Path, generation: str) -> int:
+    """Return the number of the sockmap of a generation."""
+    return netlab.pin_number(mount / f"pins/sk_msg,bpf,o/{generation}/maps/{PREFIX}_socks", "map_id")
+
+
+def send_through(number: int) -> None:
+    """Put a socket into the sockmap and send something."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as peer,
+    ):
+        netlab.update_map(number, bytes(4), struct.pack("<Q", client.fileno()))
+        client.sendall(b"hello")
+        peer.settimeout(netlab.WAIT_SECONDS)
+        assert peer.recv(5) == b"hello"
+
+
+def test_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
+    """A sockmap of another size is another map: its program is attached to it, and a rollback goes back."""
+    SOURCES["sk_msg_larger"] = SOURCES["sk_msg"].replace("max_entries, 4", "max_entries, 8")
+    lab.put(tmp_path, "sk_msg")
+    with netlab.bpf_file_system() as mount:
+        root = f"--pin-root={mount}/pins"
+        assert lab.run(tmp_path, root, "--", "/bin/true").code == 0
+        first = attached_map(mount)
+        lab.replace(tmp_path, "sk_msg", "sk_msg_larger", version=2)
+        result = lab.run(tmp_path, root, "--", "/bin/true")
+        assert [line["target"] for line in result.events("map")] == [f"{PREFIX}_socks"]
+        assert len(result.events("attach")) == 1
+        assert attached_map(mount) == pinned_map(mount, "current") != first
+        before = counted()
+        send_through(attached_map(mount))
+        assert wait_until(lambda: counted() > before)
+        argv = [lab.loader, "rollback", root]
+        assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+        assert attached_map(mount) == pinned_map(mount, "current") == first
+        before = counted()
+        send_through(first)
+        assert wait_until(lambda: counted() > before)
+
+
+def test_reload_with_a_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
+    """The same without pins: sockets that are put into the new map are seen by the new program."""
+    SOURCES["sk_msg_larger"] = SOURCES["sk_msg"].replace("max_entries, 4", "max_entries, 8")
+    programs = [{"name": PROGRAM, "section": "sk_msg", "type": "sk_msg"}]
+    lab.put(tmp_path, "sk_msg", programs=programs)
+    with lab.started(tmp_path, "--reload") as (process, stop):
+        lab.replace(tmp_path, "sk_msg", "sk_msg_larger", version=2, programs=programs)
+        process.send_signal(signal.SIGHUP)
+        (log,) = tmp_path.glob("stderr*")
+        assert wait_until(lambda: '"event":"reload"' in log.read_text()), log.read_text()
+        assert wait_until(lambda: in_kernel().count(f"{PREFIX}_socks") == 1)
+        maps = json.loads(netlab.run("bpftool", "-j", "map", "show"))
+        [number] = [item["id"] for item in maps if item.get("name") == f"{PREFIX}_socks"]
+        before = counted()
+        send_through(number)
+        assert wait_until(lambda: counted() > before)
+        result = stop()
+    assert [line["outcome"] for line in result.events("reload")] == ["updated"], result.lines
+
+
+def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
+    """A map of operations can't be attached from its pins: a clear no, and what is attached stays."""
+    lab.put(tmp_path, "struct_ops")
+    with netlab.bpf_file_system() as mount:
+        root = f"--pin-root={mount}/pins"
+        assert lab.run(tmp_path, root, "--", "/bin/true").code == 0
+        SOURCES["struct_ops_next"] = SOURCES["struct_ops"].replace("return 2;", "return 3;")
+        lab.replace(tmp_path, "struct_ops", "struct_ops_next", version=2)
+        assert lab.run(tmp_path, root, f"--attach={PREFIX}_ops=none", "--", "/bin/true").code == 0
+        argv = [lab.loader, "rollback", root]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "can't be put back without its object" in done.stderr
+        status = subprocess.run([lab.loader, "status", root], check=False, capture_output=True)
+        assert status.returncode == 0
 
 
 # Loaded anew even when nothing changed: their maps are part of where they are attached.

@@ -179,6 +179,7 @@ def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
             releases.put(2, release=2)
             assert events(start(releases, *options, *TRUE)) == ["verify", "load", "update", "ready", "exec"]
             group.rmdir()
+            assert wait_until(lambda: command(releases, "status").code == 1)
             group.mkdir()
             assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "attach", "ready", "exec"]
             assert command(releases, "rollback").code == 0
@@ -339,7 +340,9 @@ def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> N
     """It is somebody's program, not a part of the loader."""
     releases, left, _ = place
     script = releases.directory / "health"
-    script.write_text(f"#!/bin/sh\necho not a decision line >&2\nexec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out\n")
+    ours = "echo not a decision line >&2"
+    show = f"exec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out"
+    script.write_text(f"#!/bin/sh\n{ours}\n{show}\n")
     script.chmod(0o755)
     releases.put(1)
     options = [*releases.options(f"xdp={left}"), f"--health-command={script}"]

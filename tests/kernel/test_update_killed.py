@@ -109,6 +109,43 @@ def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases,
     assert wait_until(lambda: releases.counts()[0] == sent[0])
 
 
+def test_interface_gone_after_a_killed_update(lab: Lab, tmp_path: Path) -> None:
+    """What the update had attached went with the interface: the next start attaches to its successor."""
+    name = f"{PREFIX}gone"
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "pins", XDP)
+        options = releases.options(f"xdp={name}")
+        try:
+            subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+            releases.put(1)
+            assert lab.run(tmp_path, *options, *TRUE).code == 0
+            releases.put(2, release=2)
+            assert kill_at(lab.argv(tmp_path, *options, *TRUE), "renameat2", 1)
+            subprocess.run(["ip", "link", "del", name], check=True)
+            assert status(releases) == 1
+            subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+            result = lab.run(tmp_path, *options, *TRUE)
+            assert [line["event"] for line in result.lines] == ["verify", "load", "attach", "ready", "exec"]
+            assert status(releases) == 0
+        finally:
+            subprocess.run(["ip", "link", "del", name], check=True)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_hook_of_a_killed_update_is_free(place: tuple[Releases, str, str], attempt: int) -> None:
+    """What the update attached in addition is taken away by the next start before it attaches there again."""
+    releases, left, right = place
+    options = releases.options(f"xdp={left}")
+    releases.put(1)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0, attempt
+    releases.put(2, release=2)
+    more = [*options, f"--attach={PREFIX}_xdp={right}"]
+    assert kill_at(releases.lab.argv(releases.directory, *more, *TRUE), "renameat2", 1)
+    result = releases.lab.run(releases.directory, *more, *TRUE)
+    assert result.code == 0, result.lines
+    assert status(releases) == 0
+
+
 NO_EXCHANGE = ["-e", "inject=renameat2:error=EINVAL"]
 
 
