@@ -137,11 +137,11 @@ def test_engine_runs_what_was_made_without_it(project: Project) -> None:
     docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", tag, "--verify-only")
 
 
-@pytest.mark.parametrize("engine", ["docker", "local"])
-def test_images_of_the_engine_are_what_the_sources_give(project: Project, engine: str) -> None:
+@pytest.mark.parametrize("maker", ["docker", "local"])
+def test_images_of_the_engine_are_what_the_sources_give(project: Project, maker: str) -> None:
     """Out of Docker's store, whichever engine made it: objects, loader, tini and configuration are equal."""
-    tag = f"{REPOSITORY}/local:rebuild-{engine}"
-    project.build("--engine", engine, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
+    tag = f"{REPOSITORY}/local:rebuild-{maker}"
+    project.build("--engine", maker, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
     done = project.run("rebuild", "--check", tag)
     assert done.code == 0, done.stdout + done.stderr
     assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
