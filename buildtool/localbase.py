@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
 import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from buildtool.ocilayout import MEDIA_LAYER, Layer
 from buildtool.ociread import BlobSource, Descriptor, check_layer_type, find_image, read_blob, read_images
 from buildtool.ociwrite import layer_bytes
 from buildtool.platforms import Platform
+from buildtool.safetar import TAR_ERRORS, digest_unpacked
 from buildtool.tartree import Tree, read_tree, resolve_path
 
 _FACTS = "bases"
@@ -118,10 +117,8 @@ def _look_into(layers: tuple[Layer, ...]) -> bytes:
     """Read the layers once, to know that they are what the configuration says and where links lead."""
     for layer in layers:
         try:
-            stored = io.BytesIO(layer_bytes(layer))
-            with gzip.open(stored) if layer.media_type.endswith("gzip") else stored as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, EOFError, zlib.error) as error:
+            found = digest_unpacked(io.BytesIO(layer_bytes(layer)))
+        except TAR_ERRORS as error:
             raise ObjectFormatError(f"a layer cannot be read: {error}") from error
         if found != layer.diff_id:
             raise ObjectFormatError("a layer is not what the configuration says")

@@ -24,6 +24,7 @@ from buildtool.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.fsio import read_bounded
 from buildtool.model import Digest
 from buildtool.platforms import Platform
+from buildtool.safetar import TAR_ERRORS, open_tar
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_LAYER_BYTES = 512 * 1024 * 1024
@@ -117,7 +118,7 @@ class LayoutArchive:
             self._members = {
                 member.name.removeprefix("./"): member for member in archive if member.isreg()
             }  # links and devices of the archive lead nowhere
-        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        except TAR_ERRORS as error:
             raise ObjectFormatError(f"{self.name}: damaged archive: {error}") from error
 
     def top(self) -> Descriptor:
@@ -136,7 +137,7 @@ class LayoutArchive:
         try:
             file = self._archive.extractfile(self._members[member])
             return file.read(limit + 1) if file else b""
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except TAR_ERRORS as error:
             raise ObjectFormatError(f"{self.name}: {member}: truncated archive") from error
 
 
@@ -153,8 +154,8 @@ def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Ite
     if not path.is_file():
         raise FileAccessError(f"{path}: neither an OCI layout nor an archive")
     try:
-        archive = tarfile.open(path, "r:")  # noqa: SIM115 - closed below
-    except (tarfile.TarError, OSError) as error:
+        archive = open_tar(path)
+    except TAR_ERRORS as error:
         raise ObjectFormatError(f"{path}: not an image archive (tar)") from error
     with archive:
         yield LayoutArchive(path, archive, digest, name)

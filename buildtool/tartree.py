@@ -11,7 +11,6 @@ Source: OCI image layer specification v1.1 (whiteouts).
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -19,6 +18,7 @@ from typing import IO
 
 from buildtool.errors import ObjectFormatError
 from buildtool.layers import TarEntry
+from buildtool.safetar import TAR_ERRORS, open_layer_tar
 
 Tree = dict[str, TarEntry]
 
@@ -44,7 +44,7 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
     for layer in layers:
         try:
             _apply(tree, layer, keep)
-        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        except TAR_ERRORS as error:
             raise ObjectFormatError(f"a layer cannot be read: {_one_line(error)}") from error
     return tree
 
@@ -52,7 +52,7 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
 def _apply(tree: Tree, layer: IO[bytes], keep: Callable[[str], bool]) -> None:
     """Put the members of *layer* over *tree*; a whiteout removes what lower layers had, not its own's."""
     added: set[str] = set()
-    with tarfile.open(fileobj=layer, mode="r|*") as archive:
+    with open_layer_tar(layer) as archive:
         for number, member in enumerate(archive):
             if number >= MAX_MEMBERS:
                 raise ObjectFormatError(f"a layer has more than {MAX_MEMBERS} members")
