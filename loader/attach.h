@@ -86,8 +86,8 @@ struct attachment_handle {
 /*
  * Find, before anything is loaded, the points that @target (NULL: none was given) means for the
  * program, and prepare the program for them. Returns their number (0: load only), -EINVAL with
- * the configuration blamed, -EINTR when a stop signal came while waiting, or another negative
- * errno when the target isn't there. @target must outlive the points.
+ * the configuration blamed, -EKEYREJECTED when the policy denies it, -EINTR when a stop signal came
+ * while waiting, or another negative errno when the target isn't there. @target must outlive the points.
  */
 int attach__plan(struct bpf_object *object, struct bpf_program *program, const char *target,
 		 const struct attach_options *options, struct attach_point *points, size_t room,

@@ -42,8 +42,9 @@ static int check_pinned(const struct load *load, const struct unit *unit, struct
 				  unit->pins.path, record__text(current, "project"));
 	if (st->version < record__number(current, "version") && !load->options->allow_rollback)
 		return fault__set(fault, -EKEYREJECTED,
-				  "%.128s: version %lld is older than the pinned one, %lld", unit->file,
-				  (long long)st->version, (long long)record__number(current, "version"));
+				  "%.128s: rolled-back: version %lld is older than the pinned one, %lld",
+				  unit->file, (long long)st->version,
+				  (long long)record__number(current, "version"));
 	return 0;
 }
 
@@ -168,6 +169,8 @@ static int put_in_force(struct load *load, struct fault *fault)
 		err = switch__all(load, fault);
 	if (!err)
 		err = check_health(load, fault);
+	if (!err && load->options->accept)
+		err = load->options->accept(load->options->context, fault);
 	if (!err)
 		err = commit(load, fault);
 	if (err)

@@ -37,6 +37,10 @@ struct load_options {
 	const char *pin_root;	    /* NULL: everything goes with us */
 	const char *share;	    /* NULL: load for ourselves */
 	bool allow_rollback;	    /* lower versions than what is pinned may follow it */
+	/* Called once everything is attached and healthy, before it counts: an error takes it back. Or NULL.
+	 */
+	int (*accept)(void *context, struct fault *fault);
+	void *context;
 	struct attach_options rules;
 };
 

@@ -69,7 +69,7 @@ static const struct option {
 } options[] = {
 	{ "objects", FIELD(objects), KIND_TEXT, RUN },
 	{ "trust", FIELD(trust), KIND_TEXT, RUN },
-	{ "state", FIELD(state), KIND_TEXT, RUN | ROLLBACK },
+	{ "state", FIELD(state), KIND_TEXT, RUN },
 	{ "attach", 0, KIND_ATTACH, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },

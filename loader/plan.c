@@ -211,7 +211,8 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 	if (strlen(point->section) + strlen(point->target) + 2 > sizeof(name))
 		return fault__usage(fault, "%.64s: too long", point->target);
 	if (options->trust && !trust__allows_point(options->trust, name))
-		return fault__usage(fault, "the policy's attachPoints don't have %.128s", name);
+		return fault__set(fault, -EKEYREJECTED, "denied-by-policy: attachPoints don't have %.128s",
+				  name);
 	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE)
 		return strstr(point->section, ".multi") ? 1 : trace__check_probe(point, fault);
 	if (point->place != PLACE_TRACE && point->place != PLACE_ITER)

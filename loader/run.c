@@ -37,7 +37,18 @@ int run__fail(const struct fault *fault)
 	return run__code(fault);
 }
 
-/* Load the candidate, in place of what is loaded, and remember its versions once it is accepted. */
+static int refuse(const struct fault *fault)
+{
+	log__write(&(struct log_line){ .event = "refuse", .message = fault->text });
+	return EXIT_REFUSED;
+}
+
+static int remember(void *context, struct fault *fault)
+{
+	return candidate__remember(context, fault);
+}
+
+/* Load the candidate, in place of what is loaded, and remember its versions. */
 static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
 {
 	const struct options *o = s->options;
@@ -49,6 +60,8 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.allow_rollback = c->trust.allow_rollback,
+		.accept = remember,
+		.context = c,
 		.rules = {
 			.trust = &c->trust,
 			.replace = o->replace,
@@ -64,10 +77,9 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 			load__start(&s->load, inputs, count, &options, fault);
 	if (err == -EPERM)
 		privileges__explain(candidate__needs(c), fault);
-	if (err)
-		return err;
-	candidate__fingerprint(c, s->fingerprint);
-	return candidate__remember(c, fault);
+	if (!err)
+		candidate__fingerprint(c, s->fingerprint);
+	return err;
 }
 
 static const char *try_reload(struct session *s, struct candidate *c, struct fault *fault)
@@ -88,10 +100,7 @@ static const char *try_reload(struct session *s, struct candidate *c, struct fau
 		fault__set(fault, -EPERM, "needs %s, which was given up at the start: start anew", names);
 		return "kept";
 	}
-	if (!put_in_place(s, c, fault))
-		return "updated";
-	/* Loaded, but its versions could not be remembered: both is said. */
-	return memcmp(s->fingerprint, fingerprint, sizeof(fingerprint)) ? "kept" : "updated";
+	return put_in_place(s, c, fault) ? "kept" : "updated";
 }
 
 /* Whatever happens, what runs goes on. */
@@ -160,6 +169,9 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 
 	if (workload__export_maps(o->no_map_fds ? NULL : s->load, fault))
 		return run__code(fault);
+	/* It came while we loaded: the workload, which never saw it, would die of it. */
+	if (!o->reload && signals__take_hangup())
+		reload(s);
 	log__write(&(struct log_line){ .event = "exec", .target = path });
 	if (o->reload) {
 		signals__block(true);
@@ -205,6 +217,8 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 		code = err ? run__code(&fault) : go_on(s, workload, &fault);
 	load__stop(s->load);
 	metrics__set_load(NULL);
+	if (err == -EKEYREJECTED)
+		return refuse(&fault);
 	return fault.text[0] ? run__fail(&fault) : code;
 }
 
@@ -216,7 +230,7 @@ static int verify_and_run(struct session *s, const char *workload)
 	int code = candidate__verify(&c, o, &fault);
 
 	if (code == EXIT_REFUSED)
-		log__write(&(struct log_line){ .event = "refuse", .message = fault.text });
+		refuse(&fault);
 	else if (code && fault.text[0])
 		run__fail(&fault);
 	else if (!code && !o->verify_only)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <time.h>
 
 static sigset_t initial, waited;
 
@@ -39,6 +40,15 @@ int signals__wait(void)
 		number = sigwaitinfo(&waited, NULL);
 	while (number < 0 && errno == EINTR);
 	return number;
+}
+
+bool signals__take_hangup(void)
+{
+	sigset_t hangup;
+
+	sigemptyset(&hangup);
+	sigaddset(&hangup, SIGHUP);
+	return sigtimedwait(&hangup, NULL, &(struct timespec){ 0 }) == SIGHUP;
 }
 
 bool signals__stop_is_pending(void)

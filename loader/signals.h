@@ -17,6 +17,9 @@ void signals__restore(void);
 /* Take one of the blocked signals, waiting for it. */
 int signals__wait(void);
 
+/* Take SIGHUP if it has come; without waiting. */
+bool signals__take_hangup(void);
+
 /* Whether SIGTERM or SIGINT has come; it stays pending. */
 bool signals__stop_is_pending(void);
 

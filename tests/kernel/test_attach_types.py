@@ -308,7 +308,8 @@ def test_policy_holds_for_targets_that_come_later(lab: Lab, tmp_path: Path) -> N
     }
     (tmp_path / "trust/policy.json").write_text(json.dumps(points))
     refused = lab.run(tmp_path, f"--attach={PROGRAM}=sys_enter")
-    assert refused.code == 2
-    assert "attachPoints don't have raw_tp/sys_enter" in refused.message
+    assert [line["event"] for line in refused.lines] == ["verify", "refuse"]
+    assert refused.code == 3
+    assert "denied-by-policy: attachPoints don't have raw_tp/sys_enter" in refused.lines[-1]["message"]
     with lab.started(tmp_path, f"--attach={PROGRAM}=sys_exit") as (_, stop):
         assert stop().code == 0

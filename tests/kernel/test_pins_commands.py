@@ -120,6 +120,25 @@ def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
     assert is_clean()
 
 
+@pytest.mark.parametrize(
+    ("word", "arguments", "words"),
+    [
+        ("rollback", ["--state=/"], "rollback takes no --state"),
+        ("rollback", ["--share=/sys/fs/bpf/x"], "rollback is for --pin-root"),
+        ("detach", ["--json"], "detach takes no --json"),
+        ("status", ["--", "true"], "status takes no workload"),
+        ("list", ["--objects=/"], "list takes no --objects"),
+    ],
+)
+def test_commands_take_what_they_use(
+    place: tuple[Releases, str, str], word: str, arguments: list[str], words: str
+) -> None:
+    """An option that would change nothing is a mistake, and is said."""
+    releases, _, _ = place
+    result = command(releases, word, *arguments)
+    assert (result.code, words in result.message) == (2, True), result.message
+
+
 def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
     """The hook is free when `detach` ends, not some time later."""
     releases, left, _ = place

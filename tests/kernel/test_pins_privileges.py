@@ -117,6 +117,47 @@ def test_unhealthy_version_is_not_remembered(place: tuple[Releases, str, str]) -
         assert result.code == code, result.lines
 
 
+def test_update_that_cannot_be_remembered_is_taken_back(place: tuple[Releases, str, str]) -> None:
+    """A state directory that takes no file: the old program is back, and so is its record."""
+    releases, left, _ = place
+    state = releases.directory / "state"
+    state.mkdir()
+    options = [*releases.options(f"xdp={left}"), f"--state={state}"]
+    releases.put(1)
+    assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+    first = releases.link(f"{PREFIX}_xdp@{left}")["prog_id"]
+    (state / ".versions.json.new").mkdir()
+    releases.put(2, release=2)
+    result = releases.lab.run(releases.directory, *options, *TRUE)
+    assert [line["event"] for line in result.lines] == ["verify", "load", "update", "rollback", "error"]
+    assert (result.code, "cannot write versions.json" in result.message) == (1, True)
+    assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == first
+    releases.put(1)
+    result = releases.lab.run(releases.directory, *options, *TRUE)
+    assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "ready", "exec"]
+
+
+def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path) -> None:
+    """The running release goes on, and the line says why; once there is room the next reload is good."""
+    state = tmp_path / "state"
+    state.mkdir()
+    releases = Releases(lab, tmp_path, tmp_path, RAW)
+    releases.put(1)
+    with lab.started(tmp_path, "--reload", f"--state={state}") as (process, stop):
+        releases.put(2, release=2)
+        (state / ".versions.json.new").mkdir()
+        (log,) = tmp_path.glob("stderr*")
+        for count in (1, 2):
+            process.send_signal(signal.SIGHUP)
+            assert wait_until(lambda: log.read_text().count('"event":"reload"') == count)  # noqa: B023
+            if count == 1:
+                assert "2" not in (state / "versions.json").read_text()
+                (state / ".versions.json.new").rmdir()
+        result = stop()
+    assert [line["outcome"] for line in result.events("reload")] == ["kept", "updated"]
+    assert "cannot write versions.json" in result.events("reload")[0]["message"]
+
+
 def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
     """A running loader moves on to the entry of the new release, and leaves the old one."""
     with bpffs(tmp_path) as mount:

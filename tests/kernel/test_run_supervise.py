@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, parse, wait_until
 from loader_signer import Key
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -301,6 +301,26 @@ def test_hang_up_without_reload(lab: Lab, tmp_path: Path) -> None:
     (line,) = result.events("reload")
     assert line["outcome"] == "kept"
     assert "without --reload" in line["message"]
+
+
+def test_hang_up_before_the_workload(lab: Lab, tmp_path: Path) -> None:
+    """SIGHUP that came while loading is answered with a line; the workload does not die of it."""
+    lab.put(tmp_path, "xdp")
+    name = f"{PREFIX}late"
+    options = [f"--attach={PREFIX}_xdp={name}", "--wait-interface=60", "--", "/bin/sh", "-c", "exit 5"]
+    argv = lab.argv(tmp_path, *options)
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert wait_until(lambda: int(status(process.pid, "SigBlk"), 16) >> (signal.SIGHUP - 1) & 1)
+            process.send_signal(signal.SIGHUP)
+            subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            subprocess.run(["ip", "link", "del", name], check=True)
+    lines = parse(stderr)
+    assert [line["event"] for line in lines][-3:] == ["ready", "reload", "exec"]
+    assert process.returncode == 5
 
 
 def test_storm_of_hang_ups_does_not_fill_the_log(lab: Lab, tmp_path: Path) -> None:
