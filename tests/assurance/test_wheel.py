@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+import platform as host
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -15,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from buildtool.loaders import part_path
-from buildtool.platforms import PLATFORMS
+from buildtool.ociread import open_layer, open_layout, read_images
+from buildtool.platforms import PLATFORMS, host_platform
+from buildtool.tartree import Tree, read_tree
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
 
 TOP = Path(__file__).parents[2]
-CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n[sign]\nkey = "keys/dev.pem"\n'
 # Headers and compilers of the machine disappear behind empty directories, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
 
@@ -64,29 +64,54 @@ def test_the_wheel_has_every_part(wheel: Path) -> None:
 
 
 @pytest.mark.usefixtures("as_root")
-def test_pip_is_all_that_a_build_needs(installed: Path, tmp_path: Path) -> None:
-    """Without Docker, a compiler, headers or a program on PATH: an archive of seven platforms."""
-    (tmp_path / "bpf").mkdir()
-    (tmp_path / "bpf/two.bpf.c").write_text(
-        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
-        'SEC("socket") int two(void *c) { return 2; }\nchar LICENSE[] SEC("license") = "GPL";\n'
-    )
-    (tmp_path / "buildtool.toml").write_text(CONFIG)
-    script = f'{HIDE}; export PATH=/nonexistent; "$0" -m buildtool keygen dev && exec "$0" -m buildtool "$@"'
-    command = ["unshare", "--mount", "sh", "-c", script, installed, "build", "--engine", "local"]
-    command += [word for arch in PLATFORMS for word in ("--arch", arch)]
-    command += ["--output", "type=oci,dest=image.tar"]
+def test_pip_is_all_that_the_first_example_needs(installed: Path, tmp_path: Path) -> None:
+    """Without Docker, a compiler, headers or any program: the README's commands, for seven platforms."""
+    script = f'''{HIDE}; export PATH=/nonexistent; buildtool() {{ "$0" -m buildtool "$@"; }}
+        buildtool init demo && cd demo && buildtool keygen release &&
+        buildtool build --key keys/release.pem "$@"'''
+    architectures = [word for arch in PLATFORMS for word in ("--arch", arch)]
+    command = ["unshare", "--mount", "sh", "-c", script, installed, *architectures]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with tarfile.open(tmp_path / "image.tar") as archive:
+    assert ": building with the local engine\n" in done.stderr
+    trees = read_image(tmp_path / "demo/demo-0.1.0.oci.tar")
+    assert list(trees) == [platform.oci for platform in PLATFORMS.values()]
+    for name, data in files_below(trees["linux/s390x"], "usr/lib/buildtool/objects/").items():
+        assert b"clang 22." in data, name  # of package ziglang: the machine's is older
+    own = host_platform(host.machine())
+    assert own is not None
+    argv = [write_files(trees[own.oci], tmp_path / "root", "usr/bin/") / "verify-and-load", "--verify-only"]
+    argv += ["--objects", write_files(trees[own.oci], tmp_path / "root", "usr/lib/buildtool/objects/")]
+    argv += ["--trust", write_files(trees[own.oci], tmp_path / "root", "etc/buildtool/trust/")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"decision":"accepted"' in done.stderr.replace(" ", "")
 
-        def read(name: str) -> dict[str, list[dict[str, dict[str, str]]]]:
-            file = archive.extractfile(name)
-            assert file
-            return json.load(file)  # type: ignore[no-any-return]
 
-        (top,) = read("index.json")["manifests"]
-        index = read("blobs/" + str(top["digest"]).replace(":", "/"))
-    found = {entry["platform"]["architecture"] for entry in index["manifests"]}
-    assert found == set(PLATFORMS)
+def read_image(path: Path) -> dict[str, Tree]:
+    """Return the files of each platform's image."""
+    with open_layout(path) as source:
+        return {
+            image.platform: read_tree(
+                [open_layer(source, layer) for layer in image.layers], keep=lambda _: True
+            )
+            for image in read_images(source)
+        }
+
+
+def files_below(tree: Tree, prefix: str) -> dict[str, bytes]:
+    """Return the files below directory *prefix*, of which there have to be some."""
+    found = {path: entry.data for path, entry in tree.items() if path.startswith(prefix) and entry.is_file}
+    assert found, prefix
+    return found
+
+
+def write_files(tree: Tree, root: Path, prefix: str) -> Path:
+    """Write the files below directory *prefix* below *root*; return the directory."""
+    for name, data in files_below(tree, prefix).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(tree[name].mode)
+    return root / prefix
