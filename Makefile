@@ -26,6 +26,7 @@ test-vm: ## every architecture on real kernels, in virtual machines
 	@VM_MATRIX=all $(PYTHON) -m pytest tests/vm
 
 bench: setup ## measure and print ratios
+	@$(PYTHON) tools/loaders
 	@tools/engine run $(PYTHON) bench/run.py
 
 fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of four targets
