@@ -66,8 +66,9 @@ struct attach_point {
 	const struct bpf_map *map;     /* sockmap, of an iterator, or struct_ops */
 	int map_fd;		       /* of the first two, filled before attaching; -1: there is none */
 	int ifindex;
-	uint32_t flags; /* of XDP: the mode */
-	int priority;	/* of netfilter */
+	uint32_t identity; /* of clsact: project, object and program, as a hash */
+	uint32_t flags;	   /* of XDP: the mode */
+	int priority;	   /* of netfilter */
 	unsigned family, hook;
 	int cpu; /* of perf_event */
 	struct trace_event event;

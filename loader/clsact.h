@@ -8,8 +8,9 @@
 bool clsact__is_needed(const struct attach_point *point);
 
 /*
- * Add a filter that runs the program, beside those that are there. Returns a descriptor to be
- * closed (of the program) or a negative errno. Unlike a link, the filter stays until it is taken away.
+ * Add a filter that runs the program, beside those that are there, and in the place of one that the same
+ * program's killed loader left. Returns a descriptor that tells others that we live, or a negative
+ * errno. Unlike a link, the filter stays until it is taken away.
  */
 int clsact__attach(int program_fd, struct attachment_handle *handle);
 

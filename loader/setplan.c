@@ -53,6 +53,22 @@ static char *name_link(const struct load *load, const struct attachment *a)
 	return link;
 }
 
+/* FNV-1a: names are told apart, not protected. */
+static uint32_t hash(uint32_t value, const char *text)
+{
+	do
+		value = (value ^ (uint8_t)*text) * 16777619;
+	while (*text++);
+	return value;
+}
+
+static uint32_t identify(const struct attachment *a)
+{
+	const char *project = record__text(&a->unit->next, "project");
+
+	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
+}
+
 /* The point outlives what its target was read from. */
 static int add_attachment(struct load *load, const struct attachment *planned)
 {
@@ -62,6 +78,7 @@ static int add_attachment(struct load *load, const struct attachment *planned)
 	a->old_link = a->old_program = -1;
 	a->target = planned->point.target ? strdup(planned->point.target) : NULL;
 	a->point.target = a->target;
+	a->point.identity = identify(a);
 	a->link = name_link(load, a);
 	load->attachment_count++;
 	return !a->link || (planned->point.target && !a->target) ? -ENOMEM : 0;

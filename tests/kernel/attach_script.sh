@@ -11,6 +11,40 @@ before=$(attach_guest programs)
 without_btf() { mount -t tmpfs none /sys/kernel/btf; }
 again_btf() { umount /sys/kernel/btf; }
 
+# Starts the loader as the case will, and waits until it is ready.
+start_first() {
+	# shellcheck disable=SC2086 # words
+	verify-and-load --objects "/vmtest/objects/$objects" --trust /vmtest/trust "$@" 2> /out/first &
+	first_loader=$!
+	for _ in $(seq 300); do
+		grep -q '"event":"ready"' /out/first && break
+		usleep 50000
+	done
+}
+# What a loader leaves that is killed; the second time it had attached twice.
+without_killed() {
+	# shellcheck disable=SC2086 # words
+	start_first $options
+	kill -KILL "$first_loader"
+	wait "$first_loader"
+}
+again_killed() { :; }
+without_killed_twice() {
+	options="$options $options"
+	without_killed
+	options=${options#* }
+}
+again_killed_twice() { :; }
+# Another loader that lives on.
+without_beside() {
+	# shellcheck disable=SC2086 # words
+	start_first $options
+}
+again_beside() {
+	kill -TERM "$first_loader"
+	wait "$first_loader"
+}
+
 while read -r name objects prepare options; do
 	[ "$prepare" = - ] || "without_$prepare"
 	# shellcheck disable=SC2086 # words

@@ -28,17 +28,25 @@ HERE = Path(__file__).resolve().parent
 PROGRAM = f"{PREFIX}_prog"
 GUEST = "/vmtest/attach_guest"
 CALLS = 20  # of attach_guest.c
+PACKETS = 2  # of a call: a datagram to a port that nobody has, and the answer that says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One run of the loader in the guest: the object's *kind*, its *options*, and what was *expected*."""
+    """
+    One run of the loader in the guest, and what was expected of it.
+
+    That is: the object's *kind*, its *options*, what to *prepare*, the exit *code*, *words* of an error,
+    how many *programs* see a packet, and how many are *left* of others.
+    """
 
     kind: str
     options: str = ""
     prepare: str = "-"
     code: int = 0
     words: tuple[str, ...] = ()
+    programs: int | None = None
+    left: int = 0
 
 
 def attach(target: str, program: str = PROGRAM) -> str:
@@ -52,6 +60,15 @@ OLD = {
     "tc egress": Case(kind="tc", options=attach("lo:egress", f"{PREFIX}_tc")),
     "tc twice": Case(
         kind="tc", options=f"{attach('lo:egress', f'{PREFIX}_tc')} {attach('lo:egress', f'{PREFIX}_tc')}"
+    ),
+    "tc after a kill": Case(
+        kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc"), prepare="killed", programs=1
+    ),
+    "tc after a kill, egress": Case(
+        kind="tc", options=attach("lo:egress", f"{PREFIX}_tc"), prepare="killed_twice", programs=1
+    ),
+    "tc beside another loader": Case(
+        kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc"), prepare="beside", programs=2, left=1
     ),
     "tc and a workload": Case(
         kind="tc",
@@ -208,7 +225,7 @@ def on_newest(boot: Boot) -> dict[str, Ran]:
 
 def check(case: Case, ran: Ran) -> None:
     """Check what a case gave, and that nothing of it was left."""
-    assert (ran.code, ran.left) == (case.code, 0), ran.lines
+    assert (ran.code, ran.left) == (case.code, case.left), ran.lines
     if case.words:
         assert all(word in ran.message for word in case.words), ran.message
         assert not any(line["event"] == "ready" for line in ran.lines)
@@ -216,6 +233,8 @@ def check(case: Case, ran: Ran) -> None:
         assert [line["event"] for line in ran.lines][-1] == "detach"
     else:
         assert ran.counted >= CALLS, ran
+    if case.programs:
+        assert ran.counted == case.programs * CALLS * PACKETS, ran
 
 
 @pytest.mark.parametrize("name", OLD)
