@@ -229,8 +229,25 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
         raise ObjectFormatError(f"{source.name}: the layers are not those of the configuration")
+    _check_settings(config)
     platform = _platform_name(config)
     yield StoredImage(platform=platform, digest=top.digest, config=config, layers=layers)
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    """Check the kinds of what a container starts with, which others take for granted."""
+    run, history = config.get("config") or {}, config.get("history") or []
+    mappings = [run, run.get("Labels") or {}, run.get("Healthcheck") or {}]
+    lists = [history, *(run.get(name) or [] for name in ("Cmd", "Entrypoint", "Env", "OnBuild"))]
+    texts = [run.get("User") or "", *mappings[1].values()]
+    wrong = [
+        value
+        for values, kind in ((mappings, dict), (lists, list), (texts, str))
+        for value in values
+        if not isinstance(value, kind)
+    ]
+    if wrong:
+        raise ValueError(f"a configuration with {ascii(wrong[0])[:80]} in it")
 
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:

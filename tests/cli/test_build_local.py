@@ -22,7 +22,7 @@ from buildtool.cli.main import run
 from buildtool.layers import TarEntry, pack_tar
 from buildtool.ocilayout import gzip_layer
 from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
-from buildtool.ociwrite import write_archive, write_directory
+from buildtool.ociwrite import make_image_set, write_archive, write_directory
 from buildtool.platforms import PLATFORMS
 from buildtool.tartree import Tree, read_tree
 
@@ -314,6 +314,35 @@ def test_damaged_base_is_refused(
     assert run([*BUILD]) == 1
     check_error(capsys, text)
     assert left(project) == ["base"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"config": "text"},
+        {"config": ["text"]},
+        {"config": {"Labels": ["a=b"]}},
+        {"config": {"Labels": {"a": 3}}},
+        {"config": {"Env": "PATH=/"}},
+        {"config": {"Cmd": {"a": "b"}}},
+        {"config": {"OnBuild": 1}},
+        {"config": {"User": 5}},
+        {"config": {"Healthcheck": "true"}},
+        {"history": 7},
+        {"history": {"a": 1}},
+    ],
+)
+def test_base_with_a_damaged_configuration_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
+) -> None:
+    """What has the right digest may still be no configuration: one line, and for `rebuild`, too."""
+    images = make_image_set([(PLATFORMS["amd64"], settings, [gzip_layer(pack_tar(BASE))])])
+    write_archive(project / "base.tar", images, "base", replace=True)
+    assert run([*BUILD]) == 1
+    check_error(capsys, "base.tar: not an OCI image: ")
+    assert left(project) == []
+    assert run(["rebuild", "--check", "base.tar"]) == 1
+    check_error(capsys, "base.tar: not an OCI image: ")
 
 
 @pytest.mark.parametrize("size", [0, 700, 5000])
