@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,10 @@ class VersionState:
         self.grew = False
 
     def _replace(self, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        # What a killed one left; or a FIFO, which would block, or another name of somebody's file.
+        with suppress(OSError):
+            os.unlink(_NEW_NAME, dir_fd=self.descriptor)
         try:
             with os.fdopen(os.open(_NEW_NAME, flags, 0o644, dir_fd=self.descriptor), "wb") as file:
                 file.write(data)
@@ -80,7 +83,8 @@ class VersionState:
                 os.fsync(file.fileno())
             os.rename(_NEW_NAME, STATE_NAME, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         except BaseException:
-            (self.path / _NEW_NAME).unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(_NEW_NAME, dir_fd=self.descriptor)
             raise
         os.fsync(self.descriptor)
 

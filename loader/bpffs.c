@@ -2,7 +2,6 @@
 #include "bpffs.h"
 
 #include "file.h"
-#include "signals.h"
 
 #include <bpf/bpf.h>
 #include <ctype.h>
@@ -12,14 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
-
-#define LOCK_NAP_NS	500000
-#define LOCK_NAP_MAX_NS 8000000
 
 static bool is_bpffs(int fd)
 {
@@ -50,19 +44,29 @@ static int make_directory(const char *path)
 	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
 }
 
-/* Another loader may have it for as long as its health command takes: a signal must end the wait. */
-static int lock(int fd, const char *path, struct fault *fault)
+static bool is_safe(const struct stat *st)
 {
-	long nap = LOCK_NAP_NS;
+	bool closed = !(st->st_mode & 022) || st->st_mode & S_ISVTX || S_ISLNK(st->st_mode);
 
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return fault__set(fault, -errno, "%.200s: cannot lock: %s", path, strerror(errno));
-		if (signals__stop_is_pending())
-			return fault__set(fault, -EINTR, "%.200s: told to stop while another loader has it",
-					  path);
-		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
-		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
+	return closed && (!st->st_uid || st->st_uid == geteuid());
+}
+
+/* Names are looked up again and again: who may rename a directory on the way could exchange ours. */
+static int check_way(const char *path, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	struct stat link, st;
+
+	for (const char *slash = path; slash; slash = strchr(slash + 1, '/')) {
+		size_t n = slash == path ? 1 : (size_t)(slash - path);
+
+		memcpy(at, path, n);
+		at[n] = 0;
+		if (lstat(at, &link) || stat(at, &st))
+			return fault__set(fault, -errno, "%.200s: %s", at, strerror(errno));
+		if (!is_safe(&link) || !is_safe(&st))
+			return fault__set(fault, -EPERM,
+					  "%.200s: others may exchange it, as %.100s lets them", path, at);
 	}
 	return 0;
 }
@@ -70,6 +74,7 @@ static int lock(int fd, const char *path, struct fault *fault)
 static int check_directory(int fd, const char *path, struct fault *fault)
 {
 	struct stat st;
+	int err;
 
 	if (!is_bpffs(fd))
 		return fault__set(fault, -EMEDIUMTYPE,
@@ -83,7 +88,13 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 				  "%.200s: mode %04o lets others in; chmod 0700, or name a "
 				  "directory that isn't there yet",
 				  path, st.st_mode & 07777);
-	return lock(fd, path, fault);
+	err = check_way(path, fault);
+	if (err)
+		return err;
+	err = file__lock(fd);
+	return err ? fault__set(fault, err, "%.200s: cannot lock: %s", path,
+				err == -EINTR ? "told to stop while another loader has it" : strerror(-err)) :
+		     0;
 }
 
 int bpffs__open(const char *path, bool create, struct fault *fault)

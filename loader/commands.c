@@ -146,6 +146,14 @@ static void print_cell(const char *text, int width)
 	printf("%*s", n < width ? width - n : 2, "");
 }
 
+static void print_short(const char *digest)
+{
+	char text[SHORT_DIGEST + 1];
+
+	snprintf(text, sizeof(text), "%s", digest ? digest : "");
+	print_cell(text, SHORT_DIGEST + 2);
+}
+
 static void print_row(const json_t *object, const char *program, const char *target, const char *state)
 {
 	const char *key = json_string_value(json_array_get(json_object_get(object, "keyIds"), 0));
@@ -156,7 +164,8 @@ static void print_row(const json_t *object, const char *program, const char *tar
 		 (long long)json_integer_value(json_object_get(object, "version")));
 	print_cell(json_string_value(json_object_get(object, "object")), 24);
 	print_cell(version, 9);
-	printf("%-14.12s%-14.12s", digest, key);
+	print_short(digest);
+	print_short(key);
 	print_cell(json_string_value(json_object_get(object, "since")), 22);
 	print_cell(program, 20);
 	print_cell(target, 20);
@@ -179,7 +188,7 @@ static void print_object(const json_t *object)
 
 static int print(const json_t *objects, bool as_json)
 {
-	char *text = as_json ? json_dumps(objects, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	char *text = as_json ? json_dumps(objects, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
 	size_t i;
 	json_t *object;
 

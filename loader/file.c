@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "file.h"
 
+#include "signals.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOCK_NAP_NS	500000
+#define LOCK_NAP_MAX_NS 8000000
 
 static int read_all(int fd, uint8_t *data, size_t room, size_t *size)
 {
@@ -77,6 +84,31 @@ cleanup:
 	*data = buffer;
 	close(fd);
 	return err;
+}
+
+int file__lock(int fd)
+{
+	long nap = LOCK_NAP_NS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (signals__stop_is_pending())
+			return -EINTR;
+		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
+		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
+	}
+	return 0;
+}
+
+int file__create(int dir, const char *name, mode_t mode)
+{
+	int fd;
+
+	unlinkat(dir, name, 0);
+	/* A FIFO would block; a link, or another name of somebody's file, would lead there. */
+	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	return fd < 0 ? -errno : fd;
 }
 
 static int compare_names(const void *a, const void *b)

@@ -4,18 +4,21 @@
 #include "log.h"
 #include "privileges.h"
 #include "signals.h"
+#include "workload.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ARGUMENTS_MAX 32
 #define NAP_US	      10000
+#define FILES_MAX     16384
 
 static int split(char *command, char **argv)
 {
@@ -50,6 +53,13 @@ int health__parse(const char *command, struct fault *fault)
 	return n > 0 ? 0 : n;
 }
 
+/* Before Linux 5.9 one by one: we have no more than this. */
+static void close_files(void)
+{
+	for (int fd = 3; syscall(SYS_close_range, 3, UINT32_MAX, 0) && fd < FILES_MAX; fd++)
+		close(fd);
+}
+
 static void run_child(const char *command)
 {
 	char *copy = strdup(command), *argv[ARGUMENTS_MAX + 1];
@@ -58,6 +68,9 @@ static void run_child(const char *command)
 	if (!copy || split(copy, argv) <= 0)
 		_exit(127);
 	setpgid(0, 0);
+	/* At a reload the workload's maps are open, to be inherited by the workload alone. */
+	workload__export_maps(NULL, &fault);
+	close_files();
 	if (privileges__drop(&fault))
 		_exit(127);
 	signals__restore();

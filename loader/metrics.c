@@ -2,6 +2,7 @@
 #include "metrics.h"
 
 #include "arch.h"
+#include "file.h"
 #include "verify.h"
 #include "version.h"
 
@@ -162,8 +163,8 @@ int metrics__write(struct fault *fault)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	format_metrics();
 	errno = 0;
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	err = fd < 0 ? -errno : replace_file(fd, temporary);
+	fd = file__create(AT_FDCWD, temporary, 0600);
+	err = fd < 0 ? fd : replace_file(fd, temporary);
 	free(temporary);
 	return err ? fault__set(fault, err, "metrics %.200s: %s", m.path, strerror(-err)) : 0;
 }

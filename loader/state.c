@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -91,18 +90,16 @@ static int read_state(struct state *s, struct fault *fault)
 int state__open(struct state *s, const char *path, struct fault *fault)
 {
 	struct fault inner = { 0 };
-	int err = 0;
+	int err;
 
 	*s = (struct state){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
 	if (s->dir < 0)
 		return fault__set(fault, -errno, "state %.200s: %s", path, strerror(errno));
-	while (flock(s->dir, LOCK_EX)) {
-		if (errno == EINTR)
-			continue;
-		err = fault__set(&inner, -errno, "cannot lock: %s", strerror(errno));
-		break;
-	}
-	if (!err)
+	err = file__lock(s->dir);
+	if (err)
+		fault__set(&inner, err, "cannot lock: %s",
+			   err == -EINTR ? "told to stop while another loader has it" : strerror(-err));
+	else
 		err = read_state(s, &inner);
 	if (err) {
 		fault__set(fault, err, "state %.200s/" STATE_NAME ": %s", path,
@@ -156,10 +153,10 @@ static int write_file(int fd, const char *text, size_t size)
 
 static int replace_file(const struct state *s, const char *text)
 {
-	int fd = openat(s->dir, STATE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644), err;
+	int fd = file__create(s->dir, STATE_NEW, 0644), err;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	err = write_file(fd, text, strlen(text));
 	if (close(fd) && !err)
 		err = -errno;

@@ -139,6 +139,18 @@ def test_commands_take_what_they_use(
     assert (result.code, words in result.message) == (2, True), result.message
 
 
+def test_no_name_drives_the_terminal(traced: Releases) -> None:
+    """A file's name has any bytes, such as a control character of UTF-8: a list is ASCII, in both forms."""
+    traced.put(1)
+    (traced.directory / "objects" / NAME).rename(traced.directory / "objects/\u009b31m.o")
+    assert start(traced, *traced.options(), *TRUE).code == 0
+    for more in ([], ["--json"]):
+        said = command(traced, "list", *more).stdout
+        assert said.isascii()
+        assert said.replace("\n", "").isprintable()
+    assert json.loads(said)[0]["file"] == "\u009b31m.o"
+
+
 def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
     """The hook is free when `detach` ends, not some time later."""
     releases, left, _ = place

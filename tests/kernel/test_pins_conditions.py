@@ -81,6 +81,36 @@ def test_directory_of_somebody_else(place: tuple[Releases, str, str]) -> None:
     assert (result.code, "belongs to user 1000" in result.message) == (1, True)
 
 
+@pytest.mark.parametrize("option", ["--pin-root", "--share"])
+@pytest.mark.parametrize("way", ["of another user", "open to all", "a link of another user"])
+def test_way_that_others_may_change(place: tuple[Releases, str, str], option: str, way: str) -> None:
+    """Who may rename a directory above ours could exchange it while we look up names: nothing is loaded."""
+    releases, left, _ = place
+    releases.put(1)
+    above, named = releases.root.parent / "above", releases.root.parent / "above"
+    (above / "pins").mkdir(parents=True, mode=0o700)
+    if way == "of another user":
+        os.chown(above, 1000, 1000)
+    elif way == "open to all":
+        above.chmod(0o777)
+    else:
+        named = releases.root.parent / "link"
+        named.symlink_to("above")
+        os.lchown(named, 1000, 1000)
+    argv = (f"{option}={named}/pins", f"--attach={PREFIX}_xdp={left}", *TRUE)
+    result = releases.lab.run(releases.directory, *argv)
+    assert (result.code, result.events("load")) == (1, [])
+    assert result.message.endswith(f"others may exchange it, as {named} lets them"), result.message
+    if named != above:
+        named.unlink()
+    else:
+        os.chown(above, 0, 0)
+        above.chmod(0o755)
+        assert releases.lab.run(releases.directory, *argv).code == 0
+        argv = (releases.lab.loader, "detach", f"{option}={named}/pins")
+        subprocess.run(argv, check=True)
+
+
 def _another_program(releases: Releases, pin: Path) -> None:
     pin.unlink()
     path = releases.directory / "other.o"

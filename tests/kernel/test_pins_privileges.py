@@ -158,6 +158,34 @@ def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path
     assert "cannot write versions.json" in result.events("reload")[0]["message"]
 
 
+def test_health_command_at_a_reload_has_no_map(lab: Lab, tmp_path: Path) -> None:
+    """What is open for the workload, which may write to it, is not for a program that only looks."""
+    releases = Releases(lab, tmp_path, tmp_path, RAW)
+    releases.put(1)
+    script, seen = tmp_path / "health", tmp_path / "seen"
+    script.write_text(
+        f"#!/bin/sh\n(env | grep BUILDTOOL_FD; readlink /proc/$$/fd/*) >{seen}.new\nmv {seen}.new {seen}\n"
+    )
+    script.chmod(0o755)
+    options = ("--reload", f"--health-command={script}", "--", "sleep", "1000")
+    with lab.started(tmp_path, *options) as (process, stop):
+        assert seen.exists()
+        seen.unlink()
+        assert wait_until(lambda: "bpf-map" in _open_files(process.pid))
+        releases.put(2, release=2)
+        process.send_signal(signal.SIGHUP)
+        assert wait_until(seen.exists)
+        assert stop().code in (0, 128 + signal.SIGTERM)
+    assert not [line for line in seen.read_text().splitlines() if "bpf" in line or "BUILDTOOL" in line]
+    assert is_clean()
+
+
+def _open_files(pid: int) -> str:
+    """Return what the descriptors of a process's children lead to."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return " ".join(str(link.readlink()) for child in pids for link in Path(f"/proc/{child}/fd").iterdir())
+
+
 def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
     """A running loader moves on to the entry of the new release, and leaves the old one."""
     with bpffs(tmp_path) as mount:

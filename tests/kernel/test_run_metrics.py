@@ -121,6 +121,26 @@ def test_reloads_are_counted(lab: Lab, tmp_path: Path) -> None:
         assert stop().code == 0
 
 
+PLANT = {
+    "a FIFO, which would block": 'mkfifo "$T"',
+    "another name of a file": 'ln victim "$T"',
+    "a link": 'ln -s victim "$T"',
+}
+
+
+@pytest.mark.parametrize("plant", [pytest.param(text, id=name) for name, text in PLANT.items()])
+def test_what_others_put_there_is_not_written_to(lab: Lab, tmp_path: Path, plant: str) -> None:
+    """A collector's directory is many containers', where all have the same process number."""
+    lab.put(tmp_path, "raw_tp")
+    victim, path = tmp_path / "victim", tmp_path / "loader.prom"
+    victim.write_text("precious")
+    script = f'cd "$1"; shift; T=.loader.prom.$$; {plant}; exec "$@"'
+    before = ["sh", "-c", script, "sh", str(tmp_path)]
+    result = lab.run(tmp_path, "--metrics-file", str(path), "--", "true", before=before)
+    assert (result.code, read(path)["ready",], path.is_symlink()) == (0, 1, False)
+    assert (victim.read_text(), victim.stat().st_nlink) == ("precious", 1)
+
+
 @pytest.mark.parametrize("name", ["nowhere/loader.prom", "directory", "loop"])
 def test_a_file_that_cannot_be_written(lab: Lab, tmp_path: Path, name: str) -> None:
     """It is said before anything is verified or loaded, and nothing is left behind."""

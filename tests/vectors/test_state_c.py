@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -183,6 +184,34 @@ def test_it_waits_for_who_has_the_state(sanitized: Path, place: Path) -> None:
         state.save()
     assert "rolled-back" in process.communicate(timeout=10)[1]
     assert process.returncode == 3
+
+
+def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
+    """Whoever can open the directory can hold its lock, and a health command may take long."""
+    with open_state(place / "state"):
+        process = subprocess.Popen(arguments(sanitized, place, "v3.bpf.o"), stderr=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=0.5)
+        process.terminate()
+        (line,) = process.communicate(timeout=10)[1].splitlines()
+    assert (process.returncode, json.loads(line)["event"]) == (1, "error")
+    assert "told to stop while another loader has it" in json.loads(line)["message"]
+
+
+@pytest.mark.parametrize("python", [False, True])
+def test_what_others_put_there_is_not_written_to(sanitized: Path, place: Path, *, python: bool) -> None:
+    """A FIFO would block, and another name of a file would lead to that."""
+    new, victim = place / "state/.versions.json.new", place / "victim"
+    victim.write_text("precious")
+    for version, plant in enumerate((os.mkfifo, lambda path: path.hardlink_to(victim)), start=2):
+        plant(new)
+        if python:
+            assert python_decides(place, f"v{version}.bpf.o") == "accepted"
+        else:
+            assert run(sanitized, place, f"v{version}.bpf.o")[0] == 0
+        with open_state(place / "state") as state:
+            assert state.version("demo", "x.bpf.o") == version
+    assert (victim.read_text(), victim.stat().st_nlink) == ("precious", 1)
 
 
 def test_killed_at_any_moment_the_file_is_whole(loader_binary: Path, place: Path) -> None:
