@@ -77,7 +77,8 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 			load__start(&s->load, inputs, count, &options, fault);
 	if (err == -EPERM)
 		privileges__explain(candidate__needs(c), fault);
-	if (!err)
+	/* One more hash of everything, which only a reload compares. */
+	if (!err && o->reload)
 		candidate__fingerprint(c, s->fingerprint);
 	return err;
 }
