@@ -53,15 +53,16 @@ WORKDIR /loader
 COPY . .
 RUN --network=none clang --target={triple} {static} $(cat sources.txt) @flags.txt -o /verify-and-load \\
   && clang --target={triple} {static} bench/plain_load.c static_gaps.c @flags.txt -o /plain_load \\
-  && clang --target={triple} {static} bench/verify_cost.c {verifying} @flags.txt -o /verify_cost
+  && clang --target={triple} {static} bench/verify_cost.c {verifying} @flags.txt -o /verify_cost \\
+  && cp /usr/lib/buildtool/tini/{arch}/tini-static /tini
 FROM scratch
-COPY --from=link /verify-and-load /plain_load /verify_cost /
+COPY --from=link /verify-and-load /plain_load /verify_cost /tini /
 """
 
 # What verifies; the rest of the loader loads, attaches and explains.
 VERIFYING = (
     "code.c fault.c file.c json.c object.c program_types.c sig.c state.c statement.c static_gaps.c trust.c"
-    " verify.c"
+    " trust_read.c verify.c"
 )
 
 
@@ -124,6 +125,7 @@ def link_loaders(work: Path) -> Path:
             shutil.copy(TOP / "bench" / name, context / "bench" / name)
         text = DOCKERFILE.format(
             builder=BUILDER_IMAGE,
+            arch=this_platform().arch,
             triple=this_platform().triple,
             static=this_platform().static_option,
             verifying=VERIFYING,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verifying costs: beside a load without checks, and beside the hash and the signature alone."""
+"""What verifying costs: beside loads without checks, and beside the hash and the signature alone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,68 @@ from measure import Command, Row, compare
 
 def bench_loading(work: Path, source: str, programs: Sequence[str], what: str) -> Row:
     """Start a container's entrypoint with the object of *source*, against a load without checks."""
-    here, linked, key = this_platform(), link_loaders(work), make_key(work)
-    built = work / f"objects-{Path(source).stem}" / Path(source).with_suffix(".o").name
-    run(BUILDTOOL, "compile", source, "--arch", here.arch, "--output", built.parent, cwd=work)
-    bare = Path(shutil.copy(built, work / f"bare-{built.name}"))
-    run(BUILDTOOL, "sign", built, "--key", key, "--arch", here.arch, "--project", "bench", cwd=work)
-    argv: list[str | Path] = [
-        linked / "verify-and-load",
-        "--objects",
-        built,
-        "--trust",
-        key.with_suffix(".pub"),
-    ]
-    attach = [word for name in programs for word in ("--attach", f"{name}=none")]
-    ours = Command(argv=[*argv, *attach, "--", "/bin/true"])
-    theirs = Command(argv=[linked / "plain_load", bare, "/bin/true"])
+    bare, built = _make_object(work, source)
+    ours = Command(argv=[*_loader_argv(work, built, programs), "--", "/bin/true"])
+    theirs = Command(argv=[link_loaders(work) / "plain_load", bare, "/bin/true"])
     name = f"verify-and-load, {built.stat().st_size / 1000:.0f} KB, {what}"
     note = f"until the workload runs; both load {len(programs)} programs"
     return compare(name, ours, theirs, rounds=101, limit=1.10, note=note)
+
+
+def _make_object(work: Path, source: str) -> tuple[Path, Path]:
+    """Compile *source*; return the object as it was and the signed one."""
+    wanted = ("--arch", this_platform().arch)
+    built = work / f"objects-{Path(source).stem}" / Path(source).with_suffix(".o").name
+    run(BUILDTOOL, "compile", source, *wanted, "--output", built.parent, cwd=work)
+    bare = Path(shutil.copy(built, work / f"bare-{built.name}"))
+    run(BUILDTOOL, "sign", built, "--key", make_key(work), *wanted, "--project", "bench", cwd=work)
+    return bare, built
+
+
+def _loader_argv(work: Path, built: Path, programs: Sequence[str]) -> list[str | Path]:
+    """Return the command that loads all of the object and attaches nothing."""
+    loader, store = link_loaders(work) / "verify-and-load", make_key(work).with_suffix(".pub")
+    attach = [word for name in programs for word in ("--attach", f"{name}=none")]
+    return [loader, "--objects", built, "--trust", store, *attach]
+
+
+def bench_bpftool(work: Path) -> list[Row]:
+    """Load objects of 10 KB and 200 KB until the loader is ready, against `bpftool prog load`."""
+    shutil.copytree(TOP / "bpf", work / "bpf", dirs_exist_ok=True)
+    write_source(work / "tool10.bpf.c", programs=1, blocks=14)
+    write_source(work / "tool200.bpf.c", programs=8, blocks=54)
+    mount = work / "bpffs-bpftool"
+    mount.mkdir()
+    run("mount", "-t", "bpf", "bpf", mount)
+    try:
+        return [
+            _against_bpftool(work, mount, "bpf/tx_latency.bpf.c", ("tx_queue", "tx_start", "tx_drop")),
+            _against_bpftool(work, mount, "tool10.bpf.c", ("program_0",)),
+            _against_bpftool(work, mount, "tool200.bpf.c", [f"program_{n}" for n in range(8)]),
+        ]
+    finally:
+        run("umount", mount)
+
+
+def _against_bpftool(work: Path, mount: Path, source: str, programs: Sequence[str]) -> Row:
+    """Give both the same signed file; what bpftool pinned is removed after each run."""
+    _, built = _make_object(work, source)
+    pin = mount / "pin"
+    # The one loads and pins the first program, the other all.
+    word = "load" if len(programs) == 1 else "loadall"
+    ours = Command(argv=_loader_argv(work, built, programs), until=b'"event":"ready"')
+    theirs = Command(
+        argv=["bpftool", "prog", word, built, pin],
+        cleanup=lambda: pin.unlink() if pin.is_file() else shutil.rmtree(pin),
+    )
+    name = f"verify-and-load until ready, {built.stat().st_size / 1000:.0f} KB, against bpftool prog {word}"
+    note = f"the same {len(programs)} program(s), loaded and not attached; {_bpftool_version()}"
+    return compare(name, ours, theirs, rounds=51, limit=1.10, note=note)
+
+
+def _bpftool_version() -> str:
+    done = subprocess.run(["bpftool", "version"], capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split()[:2])
 
 
 def bench_made_object(work: Path, kilobytes: int, programs: int, blocks: int) -> Row:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 
@@ -41,11 +43,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A program to time: *argv*, in directory *cwd*, with *env* added to the environment."""
+    """
+    A program to time: *argv*, in directory *cwd*, with *env* added to the environment.
+
+    The time ends with the program, or when it has written *until* to stderr; it gets SIGTERM then.
+    *cleanup* is called after each run, and not timed.
+    """
 
     argv: Sequence[str | Path]
     cwd: Path | None = None
     env: Mapping[str, str] | None = None
+    until: bytes = b""
+    cleanup: Callable[[], None] | None = None
 
 
 class BenchError(Exception):
@@ -110,17 +119,40 @@ def _time_once(command: Command) -> Timing:
     back = Path.cwd()
     if command.cwd:
         os.chdir(command.cwd)
+    reader, writer = os.pipe()
     # posix_spawn has no copy of this process to make, which would blur programs of two milliseconds.
-    silence = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    streams: list[tuple[object, ...]] = [
+        (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)
+    ]
+    if command.until:
+        streams.append((os.POSIX_SPAWN_DUP2, writer, 2))
     start = time.perf_counter()
-    child = os.posix_spawnp(argv[0], argv, env, file_actions=silence)
-    _, status, usage = os.wait4(child, 0)
-    took = time.perf_counter() - start
+    child = os.posix_spawnp(argv[0], argv, env, file_actions=streams)
     os.chdir(back)
+    os.close(writer)
+    with FileIO(reader) as stderr:
+        took = _stop_after(child, stderr, command.until) - start if command.until else 0.0
+    _, status, usage = os.wait4(child, 0)
+    took = took or time.perf_counter() - start
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         raise BenchError(f"exit code {code}: {' '.join(argv)[:300]}")
+    if command.cleanup:
+        command.cleanup()
     return Timing(wall=took * 1000, cpu=(usage.ru_utime + usage.ru_stime) * 1000)
+
+
+def _stop_after(child: int, stderr: FileIO, word: bytes) -> float:
+    """Return when *word* came, and read on until *child* has ended, with SIGTERM."""
+    data, came = b"", 0.0
+    while read := stderr.read(65536):
+        data += read
+        if not came and word in data:
+            came = time.perf_counter()
+            os.kill(child, signal.SIGTERM)
+    if not came:
+        raise BenchError(f"it never said {word!r}: {data[-300:]!r}")
+    return came
 
 
 def print_table(rows: Sequence[Row], missing: Mapping[str, str]) -> None:

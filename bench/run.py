@@ -19,7 +19,7 @@ from pathlib import Path
 
 from building import bench_compile, bench_sizes, bench_version, bench_warm_build
 from common import BUILDTOOL, TOP, run, write_source
-from loading import bench_large_object, bench_small_object, bench_verify_cost
+from loading import bench_bpftool, bench_large_object, bench_small_object, bench_verify_cost
 from localengine import bench_local_engine, bench_local_many
 from measure import BenchError, Row, print_table
 from signing import bench_signing
@@ -36,6 +36,7 @@ def bench_many_signatures(work: Path) -> list[Row]:
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "load-small": bench_small_object,
     "load-large": bench_large_object,
+    "bpftool": bench_bpftool,
     "verify": bench_verify_cost,
     "sizes": bench_sizes,
     "start": bench_container_start,
