@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from buildtool.checkmodel import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
-from buildtool.cli.output import print_table
+from buildtool.cli.output import clean_line, print_table
 
 _KIB = 1024
 
@@ -29,7 +29,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
 def print_report(report: CheckReport) -> None:
     """Print facts, findings and, if kernels were asked, what each said of each program."""
     for facts in report.objects:
-        click.echo("\n".join(_clean(line) for line in _facts(facts)))
+        click.echo("\n".join(clean_line(line) for line in _facts(facts)))
     if report.runs:
         click.echo()
         header, rows = matrix(report.runs)
@@ -40,7 +40,7 @@ def print_report(report: CheckReport) -> None:
         click.echo()
     explained: set[str] = set()
     for finding in report.findings:
-        click.echo("\n".join(_clean(line) for line in _finding(finding, explained)))
+        click.echo("\n".join(clean_line(line) for line in _finding(finding, explained)))
 
 
 def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
@@ -49,7 +49,11 @@ def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
     cells = {(run.object, run.program, run.kernel, run.arch): _cell(run) for run in runs}
     programs = list(dict.fromkeys((run.object, run.program) for run in runs))
     rows = [
-        [_clean(name), _clean(program), *(cells.get((name, program, *column), "-") for column in columns)]
+        [
+            clean_line(name),
+            clean_line(program),
+            *(cells.get((name, program, *column), "-") for column in columns),
+        ]
         for name, program in programs
     ]
     return ["object", "program", *(" ".join(column) for column in columns)], rows
@@ -128,8 +132,3 @@ def _kib(size: int) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _clean(text: str) -> str:
-    """Return *text* without what could drive a terminal: it comes from a file nobody has vouched for."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

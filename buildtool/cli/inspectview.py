@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from buildtool.cli.output import clean_line
 from buildtool.dsse import envelope_json
 from buildtool.errors import ObjectFormatError, RefusedError
 from buildtool.inspection import ImageReport, ObjectReport, inspect_object
@@ -59,13 +60,13 @@ class View:
     def image_lines(self, image: ImageReport) -> list[str]:
         """Return the report of an image for people."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
-        rows += [("label", f"{key}={_clean(value)}") for key, value in sorted(image.labels.items())]
+        rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
         lines = list(_align(rows))
         for name, data in image.objects:
             try:
                 lines += ["", *self.object_lines(inspect_object(name, data), data)]
             except ObjectFormatError as error:
-                lines += ["", f"object      {_clean(name)}: {error.message}"]
+                lines += ["", f"object      {clean_line(name)}: {error.message}"]
         return lines
 
     def _image_object(self, name: str, data: bytes) -> dict[str, Any]:
@@ -84,20 +85,20 @@ class View:
         return {"decision": "accepted", "keyIds": list(verified.key_ids)}
 
     def _object_rows(self, report: ObjectReport, data: bytes) -> Iterator[tuple[str, str]]:
-        yield "object", _clean(report.name)
+        yield "object", clean_line(report.name)
         yield "size", f"{report.size} bytes, {report.byte_order}-endian"
         yield "sha256", report.digest
         if report.problem:
             yield "malformed", report.problem
         if report.contents:
             for program in report.contents.programs:
-                yield "program", _clean(f"{program.name}  {program.type}  SEC({program.section})")
+                yield "program", clean_line(f"{program.name}  {program.type}  SEC({program.section})")
             for item in report.contents.maps:
                 sizes = f"key {item.key_size}  value {item.value_size}  entries {item.max_entries}"
-                yield "map", _clean(f"{item.name}  {item.type}  {sizes}")
+                yield "map", clean_line(f"{item.name}  {item.type}  {sizes}")
             yield "helpers", " ".join(map(str, report.contents.helpers)) or "none"
-            yield "kfuncs", _clean(" ".join(report.contents.kfuncs)) or "none"
-            yield "license", _clean(report.contents.license) or "none"
+            yield "kfuncs", clean_line(" ".join(report.contents.kfuncs)) or "none"
+            yield "license", clean_line(report.contents.license) or "none"
         yield from self._statement_rows(report)
         if report.record is None:
             yield "signatures", "none" if report.problem is None else "none that can be read"
@@ -120,22 +121,17 @@ class View:
         yield "  digest", "this file's" if report.digest_matches else f"{statement.digest}, NOT this file's"
         yield "  name", statement.name
         yield "  project", statement.project
-        yield "  version", f"{statement.version}  release {_clean(statement.release)}"
-        yield "  platform", _clean(statement.platform)
+        yield "  version", f"{statement.version}  release {clean_line(statement.release)}"
+        yield "  platform", clean_line(statement.platform)
         yield "  created", format_time(statement.created)
         if statement.not_after is not None:
             yield "  not after", format_time(statement.not_after)
         if statement.toolchain:
-            yield "  compiler", _clean(statement.toolchain.compiler)
+            yield "  compiler", clean_line(statement.toolchain.compiler)
         if statement.source:
-            yield "  source", _clean(f"{statement.source.path}  sha256 {statement.source.sha256}")
+            yield "  source", clean_line(f"{statement.source.path}  sha256 {statement.source.sha256}")
 
 
 def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:
     for name, value in rows:
         yield f"{name:<11} {value}"
-
-
-def _clean(text: str) -> str:
-    """Return *text* without what could drive a terminal: it comes from a file nobody has vouched for."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

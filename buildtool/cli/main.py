@@ -144,8 +144,10 @@ def _drop_output() -> None:
 
 def report(message: str, *, hint: str | None = None, detail: str | None = None) -> None:
     """Write one error to stderr: detail first, as its tool wrote it, then our line and the hint."""
+    from buildtool.cli.output import clean, clean_line
+
     if detail:
-        click.echo(detail, err=True)
-    click.echo(f"buildtool: error: {message}", err=True)
+        click.echo(clean(detail), err=True)
+    click.echo(f"buildtool: error: {clean_line(message)}", err=True)
     if hint:
-        click.echo(f"buildtool: hint: {hint}", err=True)
+        click.echo(f"buildtool: hint: {clean_line(hint)}", err=True)

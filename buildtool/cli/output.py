@@ -17,16 +17,30 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
+def clean(text: str) -> str:
+    """
+    Return *text* without what could drive a terminal; its lines stay lines.
+
+    Names of files and what objects and images say of themselves are anybody's words.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def clean_line(text: str) -> str:
+    """Return *text* without what could drive a terminal, as one line."""
+    return clean(text).replace("\n", "\\n")
+
+
 def say(message: str) -> None:
     """Tell the user something that is not data, on stderr."""
-    click.echo(f"buildtool: {message}", err=True)
+    click.echo(f"buildtool: {clean(message)}", err=True)
 
 
 def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     """Print *rows* below *header*: a rich table on a terminal, else fields separated by tabs."""
     if not sys.stdout.isatty():
         for row in rows:
-            click.echo("\t".join(row))
+            click.echo("\t".join(map(clean_line, row)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -34,7 +48,7 @@ def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
 
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: values must not be taken for markup
+        table.add_row(*(Text(clean_line(cell)) for cell in row))  # Text: values must not be taken for markup
     Console().print(table)
 
 

@@ -11,7 +11,7 @@ import click
 
 from buildtool.cache import open_cache
 from buildtool.cli.options import config_option, json_option, read_config
-from buildtool.cli.output import print_json
+from buildtool.cli.output import clean, print_json
 from buildtool.cli.rebuildview import file_lines, object_lines
 from buildtool.errors import UsageError
 from buildtool.imagesource import find_image_source
@@ -46,5 +46,5 @@ def command(
         about = {"objects": [asdict(item) for item in objects], "files": [asdict(item) for item in files]}
         print_json({"image": image, "equal": equal, **about})
     else:
-        click.echo("\n".join((*object_lines(objects), *file_lines(files))))
+        click.echo(clean("\n".join((*object_lines(objects), *file_lines(files)))))
     return 0 if equal else 1

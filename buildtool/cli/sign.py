@@ -11,7 +11,7 @@ import click
 
 from buildtool.cli.keyfile import open_given_signer, signer_options
 from buildtool.cli.options import checked, config_option, json_option, read_config
-from buildtool.cli.output import print_json
+from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.release import check_no_release, release_info, release_options
 from buildtool.platforms import Platform, find_platform
 from buildtool.sign import SignedFile, sign_files
@@ -50,7 +50,7 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
         return
     done = "removed" if removed else "signed"
     for file in signed:
-        click.echo(f"{file.path}: {done}  {file.statement.platform}  key {key_id[:16]}")
+        click.echo(f"{clean_line(str(file.path))}: {done}  {file.statement.platform}  key {key_id[:16]}")
 
 
 def _to_json(file: SignedFile | ChangedFile) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildtool.cli.options import json_option
-from buildtool.cli.output import print_json, print_table
+from buildtool.cli.output import clean_line, print_json, print_table
 from buildtool.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.strictjson import format_time
 from buildtool.trust import POLICY_NAME, TrustedKey, TrustStore, load_trust
@@ -52,7 +52,7 @@ def check(*, policy: Path, as_json: bool) -> int:
         print_json({"policy": trust.digest, "findings": items})
     else:
         for finding in findings:
-            click.echo(f"{'error' if finding.fatal else 'warning'}: {finding.message}")
+            click.echo(f"{'error' if finding.fatal else 'warning'}: {clean_line(finding.message)}")
         click.echo(_summary(trust))
     return EXIT_FAILED if any(finding.fatal for finding in findings) else EXIT_DONE
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildtool.cli.options import checked, json_option
-from buildtool.cli.output import print_json
+from buildtool.cli.output import clean_line, print_json
 from buildtool.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
 from buildtool.platforms import Platform, find_platform
 from buildtool.trust import load_trust
@@ -40,7 +40,7 @@ def command(
     if as_json:
         print_json([_to_json(verdict) | {"policy": store.digest} for verdict in verdicts])
     for verdict in [] if as_json else verdicts:
-        click.echo(f"{verdict.path}: {_line(verdict)}")
+        click.echo(clean_line(f"{verdict.path}: {_line(verdict)}"))
     errors = [verdict.error for verdict in verdicts if verdict.error]
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED

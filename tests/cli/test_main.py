@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import COMMANDS, run
+from buildtool.keys import generate_key
 
 BUILDTOOL = [sys.executable, "-m", "buildtool"]
 
@@ -150,3 +151,16 @@ def test_verbose_shows_commands_and_no_secret(tmp_path: Path) -> None:
     )
     assert "buildtool: run: docker version " in done.stderr
     assert "very-secret" not in done.stderr + done.stdout
+
+
+def test_names_do_not_drive_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Whoever named a file wrote the text of an error: it is one line, and shows what it is."""
+    (tmp_path / "a.pub").write_bytes(generate_key().public.pem)
+    for name in ("\x1b[2Jx.o", "two\nlines.o", "c1\x9bx.o", "right\u202eleft.o"):
+        path = tmp_path / name
+        path.write_bytes(b"not an object")
+        for argv in (["verify", "--trust", tmp_path / "a.pub", path], ["inspect", path], ["check", path]):
+            run([str(word) for word in argv])
+            said = capsys.readouterr()
+            assert name not in said.out + said.err
+            assert (said.out + said.err).replace("\n", "").replace("\t", "").isprintable()
