@@ -15,7 +15,7 @@ from buildtool.checktargets import choose_arches, find_targets
 from buildtool.cli import checkview
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
-from buildtool.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.fsio import write_atomic
 from buildtool.helperfacts import check_release
 
@@ -41,12 +41,12 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     Without OBJECT or DIR: build/ARCH. Nothing is attached. Exit code 1 when a rule
     of level error is broken or a kernel does not take a program.
     """
-    config, arch = read_config(config_path), _words(options["arch"])
+    config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
     request = CheckRequest(
         targets=targets,
         now=int(time.time()),
-        kernels=_words(options["kernel"]),
+        kernels=_words("--kernel", options["kernel"]),
         arches=choose_arches(targets, arch, config),
         oldest=options["oldest"],
         modules=options["module"],
@@ -66,5 +66,9 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     return EXIT_DONE if report.passed else EXIT_FAILED
 
 
-def _words(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for value in values for word in value.split(",") if word)
+def _words(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of *values*; an option without any (an unset variable) would check less, unnoticed."""
+    words = tuple(word for value in values for word in value.split(",") if word)
+    if values and not words:
+        raise UsageError(f"{option}: names none")
+    return words

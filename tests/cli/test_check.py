@@ -111,9 +111,11 @@ def test_names_cannot_drive_a_terminal(project: Path) -> None:
         (("fifo.bpf.o",), FileAccessError, "fifo.bpf.o: not a regular file"),
         (("--arch", "s390x"), FileAccessError, "build/s390x: no such directory"),
         (("--arch", "vax"), UsageError, "unknown architecture 'vax'"),
+        (("--arch", ""), UsageError, "--arch: names none"),
+        (("--arch", "amd64", "--kernel", ","), UsageError, "--kernel: names none"),
         (("--arch", "amd64", "--sarif", "no/such/x"), FileAccessError, "no/such"),
     ],
-    ids=["file", "empty", "fifo", "not-built", "arch", "output"],
+    ids=["file", "empty", "fifo", "not-built", "arch", "no-arch", "no-kernel", "output"],
 )
 def test_what_cannot_be_checked(
     project: Path, arguments: tuple[str, ...], kind: type[BuildtoolError], message: str
