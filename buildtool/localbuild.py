@@ -21,7 +21,7 @@ from buildtool.loaders import find_base, find_loader, find_tini
 from buildtool.localbase import Base, carried_base, load_base
 from buildtool.localengine import ImageText, PlatformParts, assemble_images
 from buildtool.model import BuiltImage, Digest, Statement
-from buildtool.objectcache import ObjectSet, compile_cached
+from buildtool.objectcache import ObjectSet, VersionRunner, compile_cached
 from buildtool.ociread import BlobSource, open_layout
 from buildtool.ociwrite import ImageSet, write_archive, write_directory
 from buildtool.platforms import Platform
@@ -120,9 +120,8 @@ def make_images(request: LocalRequest) -> ImageSet:
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
     options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
-    found = compile_cached(
-        find_toolchain(settings.clang), sources, request.platforms, options, cache=request.cache
-    )
+    toolchain = find_toolchain(settings.clang, runner=VersionRunner(cache=request.cache))
+    found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
     if len(request.platforms) > 1:

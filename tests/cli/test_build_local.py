@@ -24,6 +24,7 @@ from buildtool.ocilayout import gzip_layer
 from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
 from buildtool.ociwrite import make_image_set, write_archive, write_directory
 from buildtool.platforms import PLATFORMS
+from buildtool.process import Completed, Runner
 from buildtool.tartree import Tree, read_tree
 
 BUILD = ("build", "--engine", "local", "--arch", "amd64")
@@ -95,6 +96,41 @@ def test_second_build_compiles_nothing_and_is_the_same(
     monkeypatch.setattr("buildtool.objectcache.compile_sources", lambda *_, **__: pytest.fail("compiled"))
     assert run([*BUILD]) == 0
     assert ARCHIVE.read_bytes() == first
+
+
+def test_compiler_is_asked_again_when_it_is_another(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is kept as long as the file is the same; a script is asked each time."""
+    asked: list[str] = []
+    run_program = Runner.run
+
+    def count(self: Runner, argv: Sequence[str], **settings: Any) -> Completed:
+        asked.append(argv[-1])
+        return run_program(self, argv, **settings)
+
+    monkeypatch.setattr(Runner, "run", count)
+    real = Path(str(shutil.which(os.environ.get("BUILDTOOL_CLANG", "clang")))).resolve()
+    own, other = tmp_path / "clang", tmp_path / "other"
+    script, link = tmp_path / "clang-99", tmp_path / "clang-98"
+    shutil.copy(real, own)
+    other.symlink_to(real.parent / real.name)
+    (tmp_path / "ccache").hardlink_to(own)
+    link.symlink_to("ccache")
+    script.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    cases = ((own, False, 1), (own, True, 1), (script, False, 2), (link, False, 2), (other, False, 1))
+    for program, change, times in cases:
+        monkeypatch.setenv("BUILDTOOL_CLANG", str(program))
+        if change:
+            shutil.copy(real, own)
+        asked.clear()
+        assert run([*BUILD]) == 0
+        assert run([*BUILD]) == 0
+        assert asked.count("--version") == times, (program, change)
+    asked.clear()
+    assert run([*BUILD, "--no-cache"]) == 0
+    assert asked.count("--version") == 1
 
 
 @pytest.mark.parametrize(
