@@ -213,8 +213,10 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 	if (options->trust && !trust__allows_point(options->trust, name))
 		return fault__set(fault, -EKEYREJECTED, "denied-by-policy: attachPoints don't have %.128s",
 				  name);
+	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))
+		return 1; /* a pattern */
 	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE)
-		return strstr(point->section, ".multi") ? 1 : trace__check_probe(point, fault);
+		return trace__check_probe(point, fault);
 	if (point->place != PLACE_TRACE && point->place != PLACE_ITER)
 		return 1;
 	/* This type's target is part of the loaded program: there is one. */
@@ -301,6 +303,19 @@ static bool wants_target(const struct attach_point *point)
 	return point->place != PLACE_NETNS && point->place != PLACE_SOCKMAP;
 }
 
+static int refuse_section(const struct attach_point *point, struct fault *fault)
+{
+	if (point->type == BPF_PROG_TYPE_EXT)
+		return fault__usage(
+			fault, "section %.64s is not supported: call a function of the object's own instead",
+			point->section);
+	if (point->type == BPF_PROG_TYPE_KPROBE)
+		return fault__usage(fault, "section %.64s is not supported: probe the function by uprobe",
+				    point->section);
+	return fault__usage(fault, "section %.64s has no place to attach to; target none loads it only",
+			    point->section);
+}
+
 int attach__plan(struct bpf_object *object, struct bpf_program *program, const char *target,
 		 const struct attach_options *options, struct attach_point *points, size_t room,
 		 struct fault *fault)
@@ -319,9 +334,7 @@ int attach__plan(struct bpf_object *object, struct bpf_program *program, const c
 		.target = target,
 	};
 	if (!kind.wants)
-		return fault__usage(fault,
-				    "section %.64s has no place to attach to; target none loads it only",
-				    points->section);
+		return refuse_section(points, fault);
 	if (!target && wants_target(points))
 		return fault__usage(fault, "it needs a target: --attach %s=%s", bpf_program__name(program),
 				    kind.wants);

@@ -3,7 +3,7 @@
  * What the programs of the attachment tests watch, and what reads their counters:
  *
  *   attach_guest work       call victim_work(), unlink and open files, ask for a process group, send to lo
- *   attach_guest count      print the sum of the counters of all maps whose names end in _map
+ * and away attach_guest count      print the sum of the counters of all maps whose names end in _map
  *   attach_guest programs   print how many programs the kernel holds
  */
 #include <arpa/inet.h>
@@ -33,9 +33,11 @@ __attribute__((noinline)) int victim_work(int number)
 static int work(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(9) };
+	struct sockaddr_in away = address;
 	int udp = socket(AF_INET, SOCK_DGRAM, 0), sum = 0;
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	away.sin_addr.s_addr = inet_addr("10.9.9.2"); /* behind netkit, where there is one */
 	for (int i = 0; i < CALLS; i++) {
 		int fd = open("/proc/version", O_RDONLY);
 
@@ -43,6 +45,8 @@ static int work(void)
 		unlink("/tmp/none");
 		syscall(__NR_getpgid, 0);
 		sendto(udp, "x", 1, 0, (struct sockaddr *)&address, sizeof(address));
+		sendto(udp, "x", 1, 0, (struct sockaddr *)&away, sizeof(away));
+		close(socket(AF_INET, SOCK_DGRAM, 0));
 		close(fd);
 	}
 	return sum < 0;

@@ -6,6 +6,12 @@
 export PATH=/bin:/vmtest
 mkdir -p /out
 ip link set lo up
+mkdir /cgroup
+mount -t cgroup2 none /cgroup
+if ip link add kit0 type netkit; then
+	ip link set kit0 up && ip link set nk0 up
+	ip addr add 10.9.9.1/24 dev kit0
+fi 2> /out/netkit
 before=$(attach_guest programs)
 
 without_btf() { mount -t tmpfs none /sys/kernel/btf; }

@@ -21,7 +21,8 @@ from loader_lab import PREFIX, Lab, counted, in_kernel, is_clean, veth, wait_unt
 pytestmark = pytest.mark.usefixtures("as_root")
 
 PROGRAM = f"{PREFIX}_prog"
-TRACEFS = ["unshare", "--mount", "sh", "-c", 'mount -t tracefs none /sys/kernel/tracing && exec "$@"', "sh"]
+TRACEFS_SCRIPT = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
+TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
 
 
 @pytest.fixture(autouse=True)
@@ -280,7 +281,9 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
         ("struct_ops_left", None, 2, ["say .struct_ops.link"]),
         ("socket", None, 2, ["section socket has no place", "target none"]),
         ("action", None, 2, ["section action has no place"]),
-        ("usdt", None, 2, ["section usdt//bin/true:a:b has no place"]),
+        ("usdt", None, 2, ["section usdt//bin/true:a:b is not supported", "uprobe"]),
+        ("freplace", None, 2, ["section freplace/main is not supported", "function of the object's own"]),
+        ("uprobe_multi", "main", 2, ["not /PATH:SYMBOL"]),
     ],
 )
 def test_wrong_targets(
