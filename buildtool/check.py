@@ -3,15 +3,18 @@
 Will it load there? What rules an object breaks, and what kernels say of its programs.
 
 A kernel is asked by loading each program alone, attaching none: this host's, or
-one in a virtual machine, which is booted once for all objects.
+one in a virtual machine, which is booted once for all objects; several machines
+run at once.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,8 +110,7 @@ def check_objects(
     )
     # All downloads first: what cannot be found should not cost minutes of booting the others.
     asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
-    for ask in asks:
-        asker.ask(ask)
+    asker.ask_all(asks)
     if asker.silent and not asker.runs:
         raise asker.silent[0][1]
     findings = [finding for check in checks for finding in check.findings]
@@ -183,7 +185,7 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asker:
-    """Asks one kernel after the other; *runs* grow, and *silent* has those that did not answer."""
+    """Asks kernels; *runs* grow, and *silent* has those that did not answer."""
 
     request: CheckRequest
     finder: ProbeFinder
@@ -206,18 +208,30 @@ class _Asker:
         probe = self.finder.find(wanted)
         return _Ask(name=kernel, arch=wanted.arch, probe=probe, targets=targets, kernel=found)
 
-    def ask(self, ask: _Ask) -> None:
-        """Ask one kernel. A machine that fails does not cost what the others said: minutes."""
-        if ask.kernel is None:
-            output = self._ask_host(ask)
-        else:
-            self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
+    def ask_all(self, asks: Sequence[_Ask]) -> None:
+        """
+        Ask each kernel, as many at a time as there are processors: an emulator keeps one busy.
+
+        A machine that fails does not cost what the others said: minutes.
+        """
+        reading, writing = os.pipe()
+        with ThreadPoolExecutor(_places(self.memory_mib)) as pool:
             try:
-                output = self._ask_guest(ask, ask.kernel)
-            except (VmError, ToolFailedError, ToolMissingError) as error:
-                self.silent.append((f"{ask.name} {ask.arch}", error))
-                return
-        self.runs.extend(_name_runs(output, ask))
+                guests = [pool.submit(self._ask_guest, ask, reading) if ask.kernel else None for ask in asks]
+                for ask, guest in zip(asks, guests, strict=True):
+                    try:
+                        # This host in this thread, which is the one that an interrupt reaches.
+                        output = guest.result() if guest else self._ask_host(ask)
+                        self.runs.extend(_name_runs(output, ask))
+                    except (VmError, ToolFailedError, ToolMissingError) as error:
+                        if guest is None:
+                            raise
+                        self.silent.append((f"{ask.name} {ask.arch}", error))
+            finally:
+                # Of no effect when all went well; after an interrupt it ends the machines that run.
+                os.close(writing)
+                pool.shutdown(cancel_futures=True)
+                os.close(reading)
 
     def _ask_host(self, ask: _Ask) -> ProbeOutput:
         with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
@@ -228,27 +242,43 @@ class _Asker:
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
-    def _ask_guest(self, ask: _Ask, kernel: Kernel) -> ProbeOutput:
+    def _ask_guest(self, ask: _Ask, stop: int) -> ProbeOutput:
+        assert ask.kernel is not None
+        self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
         paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(ask.targets))]
         files: dict[str, Path | bytes] = {_GUEST_PROBE: ask.probe}
         files |= {path: target.data for path, target in zip(paths, ask.targets, strict=True)}
         result = run_vm(
             VmRequest(
-                kernel=kernel,
+                kernel=ask.kernel,
                 argv=[_GUEST_PROBE, *paths],
                 files=files,
                 modules=self.request.modules,
                 memory_mib=self.memory_mib,
                 timeout_seconds=self.request.timeout_seconds,
-            )
+            ),
+            stop=stop,
         )
         return read_probe(result.output)
 
 
-def _may_load() -> bool:
+def _places(memory_mib: int) -> int:
+    """Return how many machines of *memory_mib* may run at once here."""
+    found = re.search(r"^MemAvailable: +(\d+) kB$", _read_proc("meminfo"), re.MULTILINE)
+    room = int(found[1]) // 1024 // memory_mib if found else 1
+    return max(min(len(os.sched_getaffinity(0)), room), 1)
+
+
+def _read_proc(name: str) -> str:
     try:
-        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return Path("/proc", name).read_text(encoding="ascii", errors="replace")
     except OSError:
+        return ""
+
+
+def _may_load() -> bool:
+    text = _read_proc("self/status")
+    if not text:
         return True  # the kernel will say
     bits = int(text.partition("CapEff:")[2].split(maxsplit=1)[0], 16)
     return bool(bits >> _CAP_BPF & 1 or bits >> _CAP_SYS_ADMIN & 1)

@@ -182,13 +182,15 @@ def run_console(
     timeout_seconds: float,
     max_bytes: int,
     on_output: Callable[[bytes], None] = lambda _: None,
+    stop: int | None = None,
 ) -> Completed:
     """
     Run *argv*, a machine's console, to its end; *on_output* gets what it writes as it comes.
 
-    It is killed with its group when it takes longer than *timeout_seconds* or
-    writes more than *max_bytes*: the return code is then that of SIGKILL. It is
-    killed, too, when this process is (setpriv of util-linux sees to that).
+    It is killed with its group when it takes longer than *timeout_seconds*,
+    writes more than *max_bytes*, or there is something to read from descriptor
+    *stop*: the return code is then that of SIGKILL. It is killed, too, when this
+    thread ends (setpriv of util-linux sees to that).
 
     Raises: ToolMissingError, ToolFailedError when it cannot be started.
     """
@@ -202,24 +204,10 @@ def run_console(
             stderr=subprocess.PIPE,
             process_group=0,
         )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    said: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-    with child, selectors.DefaultSelector() as selector:
+    said = {"stdout": bytearray(), "stderr": bytearray()}
+    with child:
         try:
-            selector.register(child.stdout, selectors.EVENT_READ, "stdout")
-            selector.register(child.stderr, selectors.EVENT_READ, "stderr")
-            while selector.get_map() and sum(map(len, said.values())) <= max_bytes:
-                for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
-                    chunk = os.read(key.fd, 65536)
-                    said[key.data] += chunk
-                    if not chunk:
-                        selector.unregister(key.fileobj)
-                    elif key.data == "stdout":
-                        on_output(chunk)
-                if time.monotonic() >= deadline:
-                    break
-            if not selector.get_map():
+            if _listen(child, said, deadline=deadline, max_bytes=max_bytes, on_output=on_output, stop=stop):
                 child.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             pass  # it said that it has no more to say, and goes on
@@ -227,6 +215,38 @@ def run_console(
             if child.poll() is None:
                 _signal_group(child, signal.SIGKILL)
     return Completed(returncode=child.returncode, stdout=bytes(said["stdout"]), stderr=bytes(said["stderr"]))
+
+
+def _listen(
+    child: subprocess.Popen[bytes],
+    said: Mapping[str, bytearray],
+    *,
+    deadline: float,
+    max_bytes: int,
+    on_output: Callable[[bytes], None],
+    stop: int | None,
+) -> bool:
+    """Add to *said* what *child* writes; return whether it wrote all that it wanted to."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, "stdout")
+        selector.register(child.stderr, selectors.EVENT_READ, "stderr")
+        if stop is not None:
+            selector.register(stop, selectors.EVENT_READ, "stop")
+        ends = 2
+        while ends and time.monotonic() < deadline and sum(map(len, said.values())) <= max_bytes:
+            for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
+                if key.data == "stop":
+                    return False
+                chunk = os.read(key.fd, 65536)
+                said[key.data] += chunk
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                    ends -= 1
+                elif key.data == "stdout":
+                    on_output(chunk)
+    return not ends
 
 
 def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:

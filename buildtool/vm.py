@@ -68,9 +68,13 @@ class VmResult:
     files: Mapping[str, bytes]
 
 
-def run_vm(request: VmRequest, *, on_line: Callable[[str], None] = lambda _: None) -> VmResult:
+def run_vm(
+    request: VmRequest, *, on_line: Callable[[str], None] = lambda _: None, stop: int | None = None
+) -> VmResult:
     """
     Boot, run, power off; *on_line* gets each line of the console as it comes.
+
+    Something to read from descriptor *stop* ends it, for callers with several machines.
 
     Raises: VmError, ToolMissingError, FileAccessError. No process is left.
     """
@@ -101,6 +105,7 @@ def run_vm(request: VmRequest, *, on_line: Callable[[str], None] = lambda _: Non
             timeout_seconds=request.timeout_seconds,
             max_bytes=MAX_OUTPUT_BYTES,
             on_output=lines.feed,
+            stop=stop,
         )
     return _read_console(request, done, token)
 

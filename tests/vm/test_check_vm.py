@@ -128,44 +128,52 @@ def test_another_byte_order(clang: Path, sysroot: Path, cache: Path, tmp_path: P
     assert {r["arch"] for r in report["runs"]} == {target.arch}
 
 
-def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: Path, tmp_path: Path) -> None:
-    """The time limit ends it with one line; no process stays. The kernel is a file that the user names."""
-    (tmp_path / "amd64").mkdir()
-    fake = tmp_path / "amd64/bpf-probe"
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Path:
+    """Give a directory with a probe for amd64 that never ends."""
+    (tmp_path / "probes/amd64").mkdir(parents=True)
+    fake = tmp_path / "probes/amd64/bpf-probe"
     fake.write_text("#!/bin/sh\nsleep 3600\n")
     fake.chmod(0o755)
+    return tmp_path / "probes"
+
+
+def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: Path, sleeper: Path) -> None:
+    """The time limit ends it with one line; no process stays. The kernel is a file that the user names."""
     arguments = "--arch", "amd64", "--timeout", "3"
-    done = run(tmp_path, cache, objects[1], "--kernel", image, *arguments)
+    done = run(sleeper, cache, objects[1], "--kernel", image, *arguments)
     assert "error: virtual machine (amd64" in done.stderr
     assert "no end in 3 seconds" in done.stderr
     assert not machines(image)
 
 
-def test_an_interrupt_ends_the_machine(objects: list[Path], cache: Path, image: Path, tmp_path: Path) -> None:
-    """Ctrl-C while the guest runs: one line, exit code 1, no process and no temporary file."""
-    (tmp_path / "amd64").mkdir()
-    fake = tmp_path / "amd64/bpf-probe"
-    fake.write_text("#!/bin/sh\nsleep 3600\n")
-    fake.chmod(0o755)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+def test_an_interrupt_ends_all_machines(
+    objects: list[Path], cache: Path, image: Path, sleeper: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """While several guests run: one line, exit code 1, no process and no temporary file."""
     scratch = tmp_path / "tmp"
     scratch.mkdir()
-    argv = [sys.executable, "-m", "buildtool", "check", objects[1], "--kernel", image, "--arch", "amd64"]
-    env = {"BUILDTOOL_PROBES": str(tmp_path), "XDG_CACHE_HOME": str(cache), "TMPDIR": str(scratch)}
+    # Three kernels: with two processors one of them has not begun yet.
+    images = [image, *(Path(shutil.copy(image, image.with_name(name))) for name in ("second", "third"))]
+    argv = [sys.executable, "-m", "buildtool", "check", objects[1], "--arch", "amd64"]
+    argv += ["--kernel", ",".join(map(str, images))]
+    env = {"BUILDTOOL_PROBES": str(sleeper), "XDG_CACHE_HOME": str(cache), "TMPDIR": str(scratch)}
     child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **env})
     assert child.stderr
-    while not machines(image):
+    while len(machines(image.parent)) < min(len(os.sched_getaffinity(0)), len(images)):
         assert child.poll() is None
         time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     said = child.communicate()[1]
     assert child.returncode == 1
     assert said.splitlines()[-1] == "buildtool: error: interrupted"
-    assert not machines(image)
+    assert not machines(image.parent)
     assert list(scratch.iterdir()) == []
 
 
 def machines(image: Path) -> list[bytes]:
-    """List the command lines of virtual machines with the kernel *image*."""
+    """List the command lines of virtual machines with the kernel *image*, or one in that directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
