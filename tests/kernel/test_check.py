@@ -56,18 +56,17 @@ def run(probes: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, 
     return done
 
 
-def program_ids() -> list[int]:
-    """List the programs that this kernel holds."""
+def held(names: set[str]) -> list[int]:
+    """List the programs called *names* that this kernel holds; others may come and go."""
     done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
-    return [program["id"] for program in json.loads(done.stdout)]
+    return [program["id"] for program in json.loads(done.stdout) if program.get("name") in names]
 
 
 def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
     """What loads, what the kernel verifier refuses, and what does not get that far; nothing is left."""
-    before = program_ids()
     done = run(probes, sample, "--kernel", "host", "--json")
-    assert program_ids() == before
     report = json.loads(done.stdout)
+    assert held({r["program"] for r in report["runs"]}) == []
     assert report["passed"] is False
     outcomes = {r["program"]: r["verdict"]["outcome"] for r in report["runs"]}
     assert outcomes == {
