@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,3 +155,46 @@ def test_a_file_that_cannot_be_written(lab: Lab, tmp_path: Path, name: str) -> N
     assert result.message.startswith(f"metrics {tmp_path}/{name}")
     assert [line["event"] for line in result.lines] == ["error"]
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system with room for one file of metrics, and no more."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room that is left."""
+    path = directory / "fill"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return path
+
+
+def test_a_full_disk(lab: Lab, tmp_path: Path, small_disk: Path) -> None:
+    """Full at the start: nothing begins. Full later: a line, what runs goes on, the old file stays whole."""
+    lab.put(tmp_path, "raw_tp")
+    path = small_disk / "loader.prom"
+    full = fill(small_disk)
+    result = lab.run(tmp_path, "--metrics-file", str(path))
+    assert (result.code, "No space left on device" in result.message) == (1, True)
+    assert list(small_disk.iterdir()) == [full]
+    full.unlink()
+    with lab.started(tmp_path, "--reload", "--metrics-file", str(path)) as (process, stop):
+        assert wait_until(lambda: path.exists() and read(path).get(("ready",)) == 1)
+        fill(small_disk)
+        process.send_signal(signal.SIGHUP)
+        log = max(tmp_path.glob("stderr*"))
+        assert wait_until(lambda: "No space left" in log.read_text())
+        assert read(path)["ready",] == 1
+        assert sorted(entry.name for entry in small_disk.iterdir()) == ["fill", "loader.prom"]
+        (small_disk / "fill").unlink()
+        process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: read(path)["reloads_total", "unchanged"] == 2)
+        assert read(path)["errors_total",] == 1
+        assert stop().code == 0
