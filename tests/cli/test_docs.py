@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -80,6 +81,18 @@ def test_every_event_of_decision_lines_is_specified() -> None:
     )
     assert written - {"kernel"} <= set(events)  # that one is for people: --log human
     assert all(f'"{event}"' in sources for event in events)
+
+
+def test_messages_of_the_loader_are_its_own() -> None:
+    """The page for starts that fail quotes what the loader says, or the C library."""
+    rows = re.findall(r"^\| (`.+?`) \| [123]", read("docs/how-to/when-it-does-not-start.md"), re.MULTILINE)
+    assert rows
+    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*.c"))
+    sources = re.sub(r'"\s*\n\s*"', "", sources).replace("%s", "").replace("%zu", "256")
+    words = {os.strerror(number) for number in errno.errorcode}
+    for quoted in (text for row in rows for text in re.findall(r"`(.+?)`", row)):
+        said = quoted.rpartition(": ")[2]
+        assert said in words or quoted in sources or f'"{said}"' in sources, quoted
 
 
 def test_the_readme_names_every_command() -> None:
