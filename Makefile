@@ -29,7 +29,7 @@ bench: setup ## measure and print ratios
 	@$(PYTHON) tools/loaders
 	@tools/engine run $(PYTHON) bench/run.py
 
-fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of four targets
+fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of five targets
 	@tools/setup --no-engine
 	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
 

@@ -28,8 +28,15 @@ sys.path.insert(0, str(HERE.parent))
 
 from c_verifier import BUILT, build_c_verifier  # noqa: E402 - this folder is not a package
 
-MAX_INPUT_BYTES = {"object": 8192, "policy": 4096}
-TARGETS = ("c-object", "c-policy", "both-object", "both-policy")
+MAX_INPUT_BYTES = {"object": 8192, "policy": 4096, "run": 4096}
+TARGETS = ("c-object", "c-policy", "c-run", "both-object", "both-policy")
+# The first byte says what the rest is (loader/fuzz/fuzz_run.c).
+RUN_SEEDS = (
+    b'\0{"projects":{"p":{"o":3}},"stateVersion":1}',
+    b"\1# comment\nx=eth0\no:y=/a/b\n\n",
+    b"\2run\nrun\n--attach\nx=eth0\n--wait-interface=5\n--time=2026-01-01T00:00:00Z\n--verify-only\n--\nw",
+    b'\3object\nprogram\ntarget\n"message"\x1b\xff',
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ class Outcome:
 def write_seeds(seeds: Path, stores: Path) -> None:
     """Write the vectors as inputs of the targets, and their trust stores."""
     index: dict[str, Any] = json.loads((HERE.parent / "vectors/vectors.json").read_text())
-    for directory in (stores, seeds / "object", seeds / "policy"):
+    for directory in (stores, *(seeds / kind for kind in MAX_INPUT_BYTES)):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
     for name, files in index["trust"].items():
@@ -58,6 +65,8 @@ def write_seeds(seeds: Path, stores: Path) -> None:
     for number, vector in enumerate(index["vectors"]):
         data = bytes((numbers[vector["trust"]],)) + b64decode(vector["file"])
         (seeds / "object" / f"{number:04}").write_bytes(data)
+    for number, seed in enumerate(RUN_SEEDS):
+        (seeds / "run" / f"{number}").write_bytes(seed)
     for kind in ("trust", "badTrust"):
         for name, files in index[kind].items():
             for file, text in files.items():
@@ -108,7 +117,7 @@ def _last_number(pattern: str, text: str) -> int:
 def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]:
     """Run all targets, one per processor at a time."""
     write_seeds(work / "seeds", work / "stores")
-    for program in ("check", "fuzz-object", "fuzz-policy"):
+    for program in ("check", "fuzz-object", "fuzz-policy", "fuzz-run"):
         build_c_verifier(clang, program)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))

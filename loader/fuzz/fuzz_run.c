@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * libFuzzer: what the loader reads beside objects and trust stores, and what it writes. The first byte says
+ * what the rest is: a state, a file of --attach-file, arguments, or strings of a decision line.
+ */
+#include "../log.h"
+#include "../options.h"
+#include "../state.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Lines go to a file in memory, and the text that options point into is freed: only a process ends. */
+static int line_file = -1;
+static void *kept;
+
+static void *keep(void *text, size_t size)
+{
+	kept = realloc(text, size);
+	return kept;
+}
+
+#undef STDERR_FILENO
+#define STDERR_FILENO line_file
+#include "../log.c"
+#define realloc keep
+#include "../attach_file.c"
+#undef realloc
+
+#define WORDS_MAX 300
+
+static char directory[] = "/tmp/buildtool-run-XXXXXX";
+static char link_path[sizeof(directory) + 16], file_path[32];
+static int file = -1;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void remove_place(void)
+{
+	unlink(link_path);
+	rmdir(directory);
+}
+
+static void make_place(void)
+{
+	file = memfd_create("input", MFD_CLOEXEC);
+	line_file = memfd_create("lines", MFD_CLOEXEC);
+	snprintf(file_path, sizeof(file_path), "/proc/self/fd/%d", file);
+	if (file < 0 || line_file < 0 || !mkdtemp(directory))
+		abort();
+	snprintf(link_path, sizeof(link_path), "%s/versions.json", directory);
+	if (symlink(file_path, link_path))
+		abort();
+	atexit(remove_place);
+}
+
+static void put(const uint8_t *data, size_t size)
+{
+	if (ftruncate(file, 0) || pwrite(file, data, size, 0) != (ssize_t)size)
+		abort();
+}
+
+static void check_state(const uint8_t *data, size_t size)
+{
+	struct fault fault = { 0 };
+	struct state s;
+
+	put(data, size);
+	if (state__open(&s, directory, &fault)) {
+		if (!fault.text[0] || s.root || s.dir != -1)
+			abort();
+		return;
+	}
+	if (state__version(&s, "p", "o") < 0 || state__raise(&s, "p", "o", 7) ||
+	    state__version(&s, "p", "o") < 7)
+		abort();
+	state__close(&s);
+}
+
+static void check_attach(const struct options *o)
+{
+	for (size_t i = 0; i < o->attach_count; i++) {
+		const struct attach_option *a = &o->attach[i];
+
+		if (!*a->target || (a->object ? a->program == a->object : !*a->program))
+			abort();
+	}
+	if (o->attach_count > LOAD_MAX_OPTIONS)
+		abort();
+}
+
+static void check_attach_file(const uint8_t *data, size_t size)
+{
+	struct options o = { .attach_file = file_path };
+	struct fault fault = { 0 };
+
+	put(data, size);
+	kept = NULL;
+	if (attach_file__read(&o, &fault) ? !fault.text[0] || !fault.usage : fault.text[0])
+		abort();
+	check_attach(&o);
+	free(kept);
+}
+
+/* Cut at the ends of lines; @words ends in NULL. */
+static size_t cut(char *text, char *words[WORDS_MAX + 1])
+{
+	size_t count = 0;
+
+	while (text && count < WORDS_MAX)
+		words[count++] = strsep(&text, "\n");
+	words[count] = NULL;
+	return count;
+}
+
+static void check_options(char *text)
+{
+	char *argv[WORDS_MAX + 1];
+	struct fault fault = { 0 };
+	struct options o;
+
+	cut(text, argv);
+	if (options__parse(&o, argv, &fault) ? !fault.text[0] || !fault.usage : fault.text[0])
+		abort();
+	if (o.wait_interface < 0 || o.wait_interface > 86400 || o.health_wait < 0 || o.health_wait > 86400)
+		abort();
+	check_attach(&o);
+}
+
+static void check_line(const char *line, size_t size, bool human)
+{
+	json_t *value;
+
+	if (size < 2 || line[size - 1] != '\n')
+		abort();
+	for (size_t i = 0; i + 1 < size; i++) {
+		if (line[i] < ' ' || line[i] > '~')
+			abort();
+	}
+	value = human ? json_object() : json_loadb(line, size, JSON_REJECT_DUPLICATES, NULL);
+	if (!json_is_object(value))
+		abort();
+	json_decref(value);
+}
+
+/* Whatever the names: each is one line of ASCII, and whole. */
+static void check_log(char *text)
+{
+	static const uint8_t digest[DIGEST_SIZE];
+	static char read_back[2 * LINE_SIZE];
+	const uint8_t *key_ids[16];
+	char *words[WORDS_MAX + 1];
+	struct log_line line = { .event = "verify", .decision = "refused", .reason = "below-threshold" };
+
+	cut(text, words);
+	for (size_t i = 0; i < 16; i++)
+		key_ids[i] = digest;
+	line.digest = line.policy = digest;
+	line.key_ids = key_ids;
+	line.key_id_count = 16;
+	line.platform = "linux/loong64";
+	line.object = words[0];
+	line.program = words[0] ? words[1] : NULL;
+	line.target = line.program ? words[2] : NULL;
+	line.message = line.target ? words[3] : NULL;
+	for (int human = 0; human < 2; human++) {
+		ssize_t n;
+
+		if (ftruncate(line_file, 0) || lseek(line_file, 0, SEEK_SET))
+			abort();
+		log__set_human(human);
+		log__write(&line);
+		n = pread(line_file, read_back, sizeof(read_back), 0);
+		check_line(read_back, n > 0 ? (size_t)n : 0, human);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *text;
+
+	if (!size)
+		return 0;
+	if (file < 0)
+		make_place();
+	text = strndup((const char *)data + 1, size - 1);
+	if (data[0] % 4 == 0)
+		check_state(data + 1, size - 1);
+	else if (data[0] % 4 == 1)
+		check_attach_file(data + 1, size - 1);
+	else if (text && data[0] % 4 == 2)
+		check_options(text);
+	else if (text)
+		check_log(text);
+	free(text);
+	return 0;
+}
