@@ -10,7 +10,7 @@ import click
 
 from buildtool import inspection
 from buildtool.capabilities import find_capabilities, label_capabilities, run_options
-from buildtool.cli.output import print_json
+from buildtool.cli.output import print_json, say
 from buildtool.contents import ObjectContents, describe_object
 from buildtool.elfobj import parse_object
 from buildtool.errors import ObjectFormatError
@@ -30,11 +30,16 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
         image = inspection.inspect_image(target)
         objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
     programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
-    # The label has what the configuration says beyond the programs.
-    needed = label_capabilities(labels) or needed_capabilities(objects.values())
-    options = run_options(needed)
+    # The label has what the configuration says beyond the programs; nobody signed it.
+    needed = needed_capabilities(objects.values())
+    given = label_capabilities(labels) or needed
+    beyond = sorted(set(given) - set(needed))
+    options = run_options(given)
     if as_json:
-        return print_json({"capabilities": needed, "runOptions": options, "programs": programs})
+        found = {"capabilities": given, "beyondPrograms": beyond, "runOptions": options}
+        return print_json(found | {"programs": programs})
+    if beyond:
+        say(f"{' '.join(beyond)}: by the image's label, and needed by none of these programs' types")
     for row in programs:
         # The names come from a file that nobody has vouched for.
         names = (ascii(row[key])[1:-1] for key in ("program", "section"))

@@ -80,9 +80,11 @@ def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactor
     return directory / "look"
 
 
-def start(*options: str, command: tuple[str, ...] = ()) -> tuple[int, list[dict[str, Any]], str]:
+def start(
+    *options: str, command: tuple[str, ...] = (), image: str = TAG
+) -> tuple[int, list[dict[str, Any]], str]:
     """Run the image read-only, its programs loaded but attached nowhere but by name; code, lines, stdout."""
-    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", *options, TAG]
+    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", *options, image]
     done = subprocess.run(
         [*argv, "--attach", "caps_xdp=none", *command], capture_output=True, text=True, check=False
     )
@@ -172,6 +174,29 @@ def test_no_new_privileges_voids_the_file(project: Project) -> None:
     assert "no_new_privs" in lines[-1]["message"]
     code, lines, _ = start(*options, "--user", "0", command=("--", "/none"))
     assert "/none" in lines[-1]["message"]
+
+
+def test_more_by_the_configuration(project: Project, workload: Path) -> None:
+    """What image.capabilities adds is in label, file and entrypoint; `inspect` says it is no program's."""
+    path = project.root / "buildtool.toml"
+    text, tag = path.read_text(), f"{TAG}-more"
+    try:
+        path.write_text(text + f"[image]\ncapabilities = {json.dumps([*NEEDED, 'NET_RAW'])}\n")
+        project.build("--arch", "amd64", "--tag", tag)
+    finally:
+        path.write_text(text)
+    shown = project.run("inspect", "--capabilities", tag)
+    assert shown.stderr.startswith("buildtool: NET_RAW: by the image's label")
+    options = shown.stdout.splitlines()[-1].split()
+    assert options == list(run_options([*NEEDED, "NET_RAW"]))
+    mount = f"--volume={workload}:/look:ro"
+    code, lines, stdout = start(*options, mount, command=("--", "/look"), image=tag)
+    assert code == 7, lines
+    status = dict(line.split(":\t", 1) for line in stdout.splitlines() if ":\t" in line)
+    assert int(status["CapBnd"], 16) == sum(1 << CAPABILITY_NUMBERS[name] for name in [*NEEDED, "NET_RAW"])
+    assert int(status["CapEff"], 16) == 0
+    (ready,) = [line for line in lines if line["event"] == "ready"]
+    assert "unneeded" not in ready
 
 
 def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None:
