@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images whose documents have other forms than they should: read, or one kind of error."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtool.cache import Cache
+from buildtool.errors import BuildtoolError
+from buildtool.layers import TarEntry, pack_tar
+from buildtool.localbase import load_base
+from buildtool.ocilayout import gzip_layer
+from buildtool.ociread import open_layer, open_layout, read_images
+from buildtool.platforms import find_platform
+from buildtool.tartree import read_tree
+
+AMD64 = find_platform("amd64")
+OTHERS: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "x",
+    [],
+    {},
+    ["x"],
+    {"x": 1},
+    [None],
+    "sha256:" + "0" * 64,
+)
+
+
+def documents() -> tuple[bytes, dict[str, Any]]:
+    """Return a layer, and the documents of an image that has it, each with its references still open."""
+    layer = gzip_layer(pack_tar([TarEntry(path="bin", data=b"x")]))
+    assert isinstance(layer.data, bytes)
+    run = {"Env": ["A=b"], "Labels": {"a": "b"}, "Entrypoint": ["/bin"], "User": "0"}
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}"]},
+        "history": [{"comment": "x"}],
+    }
+    described = {"mediaType": layer.media_type, "digest": f"sha256:{layer.digest}", "size": layer.size}
+    manifest = {"schemaVersion": 2, "layers": [described]}
+    return layer.data, {"config": config, "manifest": manifest, "index": {"schemaVersion": 2}, "top": {}}
+
+
+def write(directory: Path, layer: bytes, parts: dict[str, Any]) -> None:
+    """Write the layout, with every reference to what the part has become."""
+    blobs = directory / "blobs/sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    kinds = {"config": "config.v1+json", "manifest": "manifest.v1+json", "index": "index.v1+json"}
+
+    def put(name: str) -> dict[str, Any]:
+        data = json.dumps(parts[name]).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        kind = f"application/vnd.oci.image.{kinds[name]}"
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+
+    (blobs / hashlib.sha256(layer).hexdigest()).write_bytes(layer)
+    if isinstance(parts["manifest"], dict):
+        parts["manifest"].setdefault("config", put("config"))
+    if isinstance(parts["index"], dict):
+        platform = {"os": "linux", "architecture": "amd64"}
+        parts["index"].setdefault("manifests", [{**put("manifest"), "platform": platform}])
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (directory / "index.json").write_text(json.dumps({"manifests": [put("index")], **parts["top"]}))
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """Yield *value* with each of its parts, at any depth, as something else, or left out."""
+    yield from OTHERS
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        for other in changed(value[key]):
+            copied = copy.copy(value)
+            copied[key] = other
+            yield copied
+        without = copy.copy(value)
+        del without[key]
+        yield without
+
+
+def read_all(directory: Path) -> None:
+    """Read whatever a build and a check read of an image."""
+    with open_layout(directory) as source:
+        for image in read_images(source):
+            read_tree([open_layer(source, layer) for layer in image.layers])
+        base = load_base(source, "base", AMD64, Cache(directory=None))
+        assert base.config["rootfs"]["diff_ids"]
+
+
+@pytest.mark.parametrize("name", ["config", "manifest", "index", "top"])
+def test_documents_of_any_form(name: str, tmp_path: Path) -> None:
+    """Nobody sees a traceback because somebody else's registry or archive is odd."""
+    layer, parts = documents()
+    whole = copy.deepcopy(parts)
+    write(tmp_path, layer, whole)
+    read_all(tmp_path)
+    # With its references, so that they are changed, too.
+    whole["top"] = {"manifests": json.loads((tmp_path / "index.json").read_text())["manifests"]}
+    refused = 0
+    for other in changed(whole[name]):
+        if name == "top" and not isinstance(other, dict):
+            continue
+        write(tmp_path, layer, {**copy.deepcopy(parts), name: other})
+        try:
+            read_all(tmp_path)
+        except BuildtoolError:
+            refused += 1
+    assert refused > 20
