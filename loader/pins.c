@@ -288,13 +288,31 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 	return err;
 }
 
+/* Without its name it is what a first start may have left: killed halfway, we keep nobody from starting. */
+static int disown_current(const struct pins *p)
+{
+	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
+	int err = pins__part(next, p, "next");
+
+	if (!err)
+		err = pins__part(current, p, "current");
+	if (!err)
+		err = pins__part(previous, p, "previous");
+	if (!err)
+		err = bpffs__remove(previous);
+	return err ? err : rename(current, next) ? -errno : 0;
+}
+
 int pins__remove(struct pins *p, struct fault *fault)
 {
 	int err = pins__retire_links(p, NULL, fault);
 
 	if (err)
 		return err;
-	err = bpffs__remove(p->path);
+	if (p->current.record)
+		err = disown_current(p);
+	if (!err)
+		err = bpffs__remove(p->path);
 	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
 }
 

@@ -66,6 +66,9 @@ static int restore_link(const struct pins *p, const struct pin *pin, const struc
 	program = link_program_name(&p->current, link);
 	if (!program)
 		return remove_link(pin->fd, at);
+	/* After the commit what can be updated was, and what was replaced waits aside for this name. */
+	if (record__number(next, "generation") <= record__number(&p->current, "generation"))
+		return 0;
 	fd = bpffs__find(&p->current.programs, program);
 	new_fd = bpffs__find(&next->programs, program);
 	if (fd < 0 || new_fd < 0 || id == program__id(fd) || id != program__id(new_fd))

@@ -126,6 +126,19 @@ static int share_unit(const struct load *load, struct unit *unit, bool *made, st
 	return make(load, unit, fault);
 }
 
+/* Killed halfway, we leave what a starter that was killed leaves. The directory's lock is held. */
+static int take_away(const char *directory, const char *entry)
+{
+	char aside[BPFFS_PATH_SIZE];
+	int err = bpffs__path(aside, directory, UNFINISHED);
+
+	if (!err)
+		err = bpffs__remove(aside);
+	if (!err && rename(entry, aside))
+		err = errno == ENOENT ? 0 : -errno;
+	return err ? err : bpffs__remove(aside);
+}
+
 /* DIGEST-VARIANT, or what a killed loader left. */
 static bool is_entry(const char *name)
 {
@@ -148,7 +161,7 @@ int share__clean(const char *directory, struct fault *fault)
 		    snprintf(entry, sizeof(entry), "%s/%s", directory, names.names[i]) >= (int)sizeof(entry))
 			continue;
 		if (!share__is_used(entry))
-			err = bpffs__remove(entry);
+			err = take_away(directory, entry);
 		if (err)
 			fault__set(fault, err, "%.300s: %s", entry, strerror(-err));
 	}
@@ -174,21 +187,21 @@ int share__obtain(struct load *load, struct fault *fault)
 
 void share__release(struct unit *unit)
 {
-	char *slash = unit->share && unit->share_lock >= 0 ? strrchr(unit->share, '/') : NULL;
+	char *slash = unit->share && unit->share_lock >= 0 ? strrchr(unit->share, '/') : NULL, *directory;
 	int lock;
 
 	if (unit->share_lock >= 0)
 		close(unit->share_lock);
 	unit->share_lock = -1;
 	if (slash) {
-		*slash = 0;
-		lock = open_entry(unit->share);
-		*slash = '/';
+		directory = strndup(unit->share, (size_t)(slash - unit->share));
+		lock = directory ? open_entry(directory) : -ENOMEM;
 		/* Whoever starts at this moment has the lock: it stays for them. */
 		if (lock >= 0 && !flock(lock, LOCK_EX | LOCK_NB) && !share__is_used(unit->share))
-			bpffs__remove(unit->share);
+			take_away(directory, unit->share);
 		if (lock >= 0)
 			close(lock);
+		free(directory);
 	}
 	free(unit->share);
 	unit->share = NULL;

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth, wait_until
-from pin_lab import XDP, Releases, bpffs, flood, kill_at
+from pin_lab import RAW, XDP, Releases, bpffs, flood, kill_at
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -107,6 +107,59 @@ def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases,
     assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "ready", "exec"]
     assert releases.link(name)["prog_id"] == before
     assert wait_until(lambda: releases.counts()[0] == sent[0])
+
+
+@pytest.mark.parametrize(("call", "number"), [("renameat2", 1), ("unlink", 1), ("rename", 1), ("rename", 2)])
+@pytest.mark.parametrize("word", ["run", "rollback"])
+def test_killed_update_of_links_without_update(
+    lab: Lab, tmp_path: Path, word: str, call: str, number: int
+) -> None:
+    """The same where the new program is attached beside the old one, which is to go next."""
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "pins", RAW)
+        for version in (1, 2, 3):
+            releases.put(version, release=2 - version % 2)
+            argv = lab.argv(tmp_path, *releases.options(), *TRUE)
+            if version < 3:
+                assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+        if word == "rollback":
+            argv = [str(lab.loader), word, f"--pin-root={releases.root}"]
+        assert kill_at(argv, call, number)
+        assert lab.run(tmp_path, *releases.options(), *TRUE).code == 0
+        assert status(releases) == 0
+        assert len(list((releases.home / "links").iterdir())) == 1
+        assert wait_until(lambda: in_kernel().count(f"{PREFIX}_raw") == 2)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: int) -> None:
+    """Whatever `detach` had left, the next start starts, and so does the next `detach`."""
+    releases, left, _ = place
+    options = releases.options(f"xdp={left}")
+    argv = [str(releases.lab.loader), "detach", f"--pin-root={releases.root}"]
+    for restart in (True, False):
+        for version in (1, 2):
+            releases.put(version, release=version)
+            assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+        assert kill_at(argv, "unlink", number)
+        if restart:
+            assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
+            assert status(releases) == 0
+        assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+        assert not releases.root.exists()
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int) -> None:
+    """An entry that was being taken away keeps nobody from sharing that object again."""
+    with bpffs(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", RAW)
+        releases.put(1)
+        assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
+        kill_at([str(lab.loader), "detach", f"--share={releases.root}"], "unlink", number)
+        assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
+        argv = [lab.loader, "detach", f"--share={releases.root}"]
+        assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
 
 def test_interface_gone_after_a_killed_update(lab: Lab, tmp_path: Path) -> None:
