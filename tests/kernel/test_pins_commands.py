@@ -242,6 +242,24 @@ def test_target_that_is_no_longer_wanted(place: tuple[Releases, str, str]) -> No
     assert [pin.name for pin in (releases.home / "links").iterdir()] == [f"{PREFIX}_xdp@{right}"]
 
 
+def test_program_of_another_name_is_another_program(place: tuple[Releases, str, str]) -> None:
+    """Where there is room for one the old one stays, and is named; --replace takes its place."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, *releases.options(f"xdp={left}"), *TRUE).code == 0
+    renamed = Releases(releases.lab, releases.directory, releases.root, XDP.replace("@_xdp", "@_new"))
+    renamed.put(2, release=2)
+    options = renamed.options(f"new={left}")
+    result = start(renamed, *options, *TRUE)
+    assert (result.code, f"program {PREFIX}_xdp (id" in result.message) == (1, True), result.message
+    assert "--replace takes its place" in result.message
+    assert command(releases, "status").code == 0
+    assert listed(releases)["version"] == 1
+    assert start(renamed, *options, "--replace", *TRUE).code == 0
+    assert list(listed(renamed, "status")["links"]) == [f"{PREFIX}_new@{left}"]
+    assert [path.name for path in (renamed.home / "links").iterdir()] == [f"{PREFIX}_new@{left}"]
+
+
 def test_map_of_another_definition_starts_empty_and_says_why(place: tuple[Releases, str, str]) -> None:
     """A value that grew: the update goes on with a new map, and a line names what differs."""
     releases, left, right = place
