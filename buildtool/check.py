@@ -46,6 +46,7 @@ _GUEST_PROBE = "/probe/bpf-probe"
 _GUEST_OBJECTS = "/probe/objects"
 # Room for the largest object's maps; more than 3 GiB are not addressable on every architecture.
 _GUEST_MIB, _MAX_GUEST_MIB = 1024, 3072
+_GUEST_STEP_MIB = 256  # what ppc64le's memory comes in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def check_objects(
         finder=finder,
         runner=runner,
         on_progress=on_progress,
-        memory_mib=min(_GUEST_MIB + 2 * largest // 2**20, _MAX_GUEST_MIB),
+        memory_mib=_guest_memory(largest),
     )
     # All downloads first: what cannot be found should not cost minutes of booting the others.
     asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
@@ -260,6 +261,12 @@ class _Asker:
             stop=stop,
         )
         return read_probe(result.output)
+
+
+def _guest_memory(map_bytes: int) -> int:
+    """Return how many MiB a machine has for maps of *map_bytes*: twice as much, and a kernel."""
+    wanted = _GUEST_MIB + 2 * map_bytes // 2**20
+    return min(-(-wanted // _GUEST_STEP_MIB) * _GUEST_STEP_MIB, _MAX_GUEST_MIB)
 
 
 def _places(memory_mib: int) -> int:

@@ -41,6 +41,8 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     Without OBJECT or DIR: build/ARCH. Nothing is attached. Exit code 1 when a rule
     of level error is broken or a kernel does not take a program.
     """
+    if options["markdown"] and not options["kernel"]:
+        raise UsageError("--markdown is a table of kernels: --kernel names them")
     config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
     request = CheckRequest(
@@ -60,6 +62,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         print_json(checkview.report_json(report))
     elif options["markdown"]:
         click.echo(checkview.markdown(report))
+        checkview.print_findings(report, err=True)  # a kernel that did not answer has no row
     else:
         checkview.print_report(report)
     say(checkview.summary(report))

@@ -38,9 +38,14 @@ def print_report(report: CheckReport) -> None:
         print_table(rows, header)
     if report.findings:
         click.echo()
+    print_findings(report)
+
+
+def print_findings(report: CheckReport, *, err: bool = False) -> None:
+    """Print each finding, with *err* on stderr; what to do about a rule is said once."""
     explained: set[str] = set()
     for finding in report.findings:
-        click.echo("\n".join(clean_line(line) for line in _finding(finding, explained)))
+        click.echo("\n".join(clean_line(line) for line in _finding(finding, explained)), err=err)
 
 
 def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
@@ -101,7 +106,7 @@ def _facts(facts: ObjectFacts) -> Iterator[str]:
 
 
 def _finding(finding: Finding, explained: set[str]) -> Iterator[str]:
-    """Yield the lines of *finding*; what to do about a rule is said once."""
+    """Yield the lines of *finding*, the hint unless it is *explained*."""
     where = f"{finding.object}: {finding.program}" if finding.program else finding.object
     yield f"{finding.level} {finding.rule} {where}: {finding.message}"
     if finding.source and (described := describe_source(finding.source)):

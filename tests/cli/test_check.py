@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from signing_samples import sign, unsigned
 
+from buildtool.check import _guest_memory
 from buildtool.checkmodel import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
 from buildtool.checkreports import junit_report, sarif_report
 from buildtool.cli import checkview
@@ -111,11 +112,12 @@ def test_names_cannot_drive_a_terminal(project: Path) -> None:
         (("fifo.bpf.o",), FileAccessError, "fifo.bpf.o: not a regular file"),
         (("--arch", "s390x"), FileAccessError, "build/s390x: no such directory"),
         (("--arch", "vax"), UsageError, "unknown architecture 'vax'"),
+        (("--arch", "amd64", "--markdown"), UsageError, "--kernel names them"),
         (("--arch", ""), UsageError, "--arch: names none"),
         (("--arch", "amd64", "--kernel", ","), UsageError, "--kernel: names none"),
         (("--arch", "amd64", "--sarif", "no/such/x"), FileAccessError, "no/such"),
     ],
-    ids=["file", "empty", "fifo", "not-built", "arch", "no-arch", "no-kernel", "output"],
+    ids=["file", "empty", "fifo", "not-built", "arch", "markdown", "no-arch", "no-kernel", "output"],
 )
 def test_what_cannot_be_checked(
     project: Path, arguments: tuple[str, ...], kind: type[BuildtoolError], message: str
@@ -142,6 +144,12 @@ def test_an_oldest_release_that_is_none(project: Path) -> None:
     result = CliRunner().invoke(cli, ["check", "--oldest", "new"])
     assert result.exit_code == 2
     assert "is not a release of Linux" in result.stderr
+
+
+def test_memory_of_machines() -> None:
+    """Room for the maps, in steps that each architecture takes, up to what all of them can address."""
+    sizes = [_guest_memory(mib * 2**20) for mib in (0, 1, 128, 129, 2000)]
+    assert sizes == [1024, 1280, 1280, 1536, 3072]
 
 
 def test_markdown_puts_the_longer_side_down() -> None:

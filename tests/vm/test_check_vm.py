@@ -242,5 +242,8 @@ def test_a_kernel_that_does_not_boot_costs_only_its_column(
     assert {r["kernel"] for r in report["runs"]} == {"6.1"}
     silent = [f for f in report["findings"] if f["rule"] == "BT102"]
     assert [f["object"] for f in silent] == [f"{junk} amd64"]
+    done = run(probes, cache, *arguments, "--kernel", f"{junk},6.1", "--markdown")
+    assert "| amd64 6.1.0 |" in done.stdout
+    assert f"error BT102 {junk} amd64: virtual machine (amd64" in done.stderr
     done = run(probes, cache, *arguments, "--kernel", junk)
     assert "buildtool: error: virtual machine (amd64" in done.stderr
