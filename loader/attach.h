@@ -19,7 +19,7 @@ struct trust;
 #define ATTACH_SHOWN_SIZE 48
 #define ATTACH_MAX_CPUS	  512
 
-/* How a program gets to its place. */
+/* How a program gets to its place. Records of pins have these numbers: new ones come last. */
 enum attach_place {
 	PLACE_UNKNOWN, /* the workload attaches it, by means of its own */
 	PLACE_NOWHERE,
