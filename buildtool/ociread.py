@@ -226,18 +226,19 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
         return
     config = _parse(read_blob(source, _descriptor(document["config"]), MAX_JSON_BYTES))
     layers = tuple(_descriptor(entry) for entry in document["layers"])
-    _check_forms(config)
+    _check_settings(config)
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
         raise ObjectFormatError(f"{source.name}: the layers are not those of the configuration")
-    _check_settings(config)
     platform = _platform_name(config)
     yield StoredImage(platform=platform, digest=top.digest, config=config, layers=layers)
 
 
-def _check_settings(config: Mapping[str, Any]) -> None:
+def _check_settings(config: Any) -> None:
     """Check the kinds of what a container starts with, which others take for granted."""
     run, history = config.get("config") or {}, config.get("history") or []
+    if not isinstance(run, dict):
+        raise ValueError("a configuration of another form")
     mappings = [run, run.get("Labels") or {}, run.get("Healthcheck") or {}]
     lists = [history, *(run.get(name) or [] for name in ("Cmd", "Entrypoint", "Env", "OnBuild"))]
     texts = [run.get("User") or "", *mappings[1].values()]
@@ -249,14 +250,6 @@ def _check_settings(config: Mapping[str, Any]) -> None:
     ]
     if wrong:
         raise ValueError(f"a configuration with {ascii(wrong[0])[:80]} in it")
-
-
-def _check_forms(config: Any) -> None:
-    """Check that the members of a configuration that somebody asks for are what they are asked as."""
-    run = config.get("config") or {}
-    forms = ((run, dict), (run.get("Labels") or {}, dict), (config.get("history") or [], list))
-    if not all(isinstance(value, form) for value, form in forms):
-        raise ValueError("a configuration of another form")
 
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
