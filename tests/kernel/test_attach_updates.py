@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,6 +119,11 @@ def pinned_map(mount: Path, generation: str) -> int:
     return netlab.pin_number(mount / f"pins/sk_msg,bpf,o/{generation}/maps/{PREFIX}_socks", "map_id")
 
 
+def shown_maps() -> list[dict[str, Any]]:
+    """Return all maps of the kernel."""
+    return list(json.loads(netlab.run("bpftool", "-j", "map", "show")))
+
+
 def send_through(number: int) -> None:
     """Put a socket into the sockmap and send something."""
     with (
@@ -165,13 +172,49 @@ def test_reload_with_a_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> 
         (log,) = tmp_path.glob("stderr*")
         assert wait_until(lambda: '"event":"reload"' in log.read_text()), log.read_text()
         assert wait_until(lambda: in_kernel().count(f"{PREFIX}_socks") == 1)
-        maps = json.loads(netlab.run("bpftool", "-j", "map", "show"))
-        [number] = [item["id"] for item in maps if item.get("name") == f"{PREFIX}_socks"]
+        [number] = [item["id"] for item in shown_maps() if item.get("name") == f"{PREFIX}_socks"]
         before = counted()
         send_through(number)
         assert wait_until(lambda: counted() > before)
         result = stop()
     assert [line["outcome"] for line in result.events("reload")] == ["updated"], result.lines
+
+
+# A filter of seccomp: BPF_LINK_CREATE (28) gives EINVAL, as for sockmaps before Linux 6.10.
+WITHOUT_LINKS = """
+import ctypes, os, struct, sys
+rules = [(0x20, 0, 0, 0), (0x15, 0, 3, int(sys.argv[1])), (0x20, 0, 0, 16), (0x15, 0, 1, 28),
+         (0x06, 0, 0, 0x50016), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
+program = ctypes.create_string_buffer(struct.pack("@HP", len(rules), ctypes.addressof(code)))
+assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_reload_of_a_sockmap_without_links(lab: Lab, tmp_path: Path) -> None:
+    """Without links a sockmap's program is exchanged all the same; one that is not healthy is put back."""
+    SOURCES["sk_msg_next"] = SOURCES["sk_msg"].replace("count();", "count(); count();")
+    programs = [{"name": PROGRAM, "section": "sk_msg", "type": "sk_msg"}]
+    check = tmp_path / "check"
+    check.write_text(f"#!/bin/sh\nexec test ! -e {check}.bad\n")
+    check.chmod(0o755)
+    before = [sys.executable, "-c", WITHOUT_LINKS, str(netlab.BPF_SYSCALL[os.uname().machine])]
+    lab.put(tmp_path, "sk_msg", programs=programs)
+    with lab.started(tmp_path, "--reload", f"--health-command={check}", before=before) as (process, stop):
+        [number] = [item["id"] for item in shown_maps() if item.get("name") == f"{PREFIX}_socks"]
+        Path(f"{check}.bad").touch()
+        lab.replace(tmp_path, "sk_msg", "sk_msg_next", version=2, programs=programs)
+        (log,) = tmp_path.glob("stderr*")
+        for outcome, calls in (("kept", 1), ("updated", 2)):
+            process.send_signal(signal.SIGHUP)
+            assert wait_until(lambda: f'"outcome":"{outcome}"' in log.read_text()), log.read_text()  # noqa: B023
+            seen = counted()
+            send_through(number)
+            assert counted() - seen == calls
+            Path(f"{check}.bad").unlink(missing_ok=True)
+        result = stop()
+    assert result.code == 0
 
 
 def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
