@@ -14,9 +14,17 @@
 #include <time.h>
 #include <unistd.h>
 
+static bool is_mounted(int dir)
+{
+	struct statx st;
+
+	return !statx(dir, "", AT_EMPTY_PATH, 0, &st) && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
 /*
- * The host's trust store takes precedence over the image's. Only its absence, or an empty mount
- * point, selects the image's: one that can't be read must not.
+ * The host's trust store takes precedence over the image's. Only its absence, or an empty directory that
+ * an engine once made to mount at, selects the image's: one that can't be read must not, nor one that
+ * is mounted and empty, as an engine makes for a path of the host that is not there.
  */
 static const char *default_trust(void)
 {
@@ -30,7 +38,7 @@ static const char *default_trust(void)
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return path;
-	if (!file__list(dir, &list) && !list.count)
+	if (!file__list(dir, &list) && !list.count && !is_mounted(dir))
 		path = DEFAULT_TRUST;
 	file__list_free(&list);
 	close(dir);

@@ -385,9 +385,11 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     image.mkdir(parents=True)
     (image / "dev.pub").write_bytes(lab.key.pem)
 
-    def verify() -> tuple[int, str]:
+    def verify(more: str = "") -> tuple[int, str]:
         argv = [str(lab.loader), "--objects", str(tmp_path / "objects"), "--verify-only"]
-        script = f'mkdir -p /etc/buildtool && mount --bind "{tmp_path}/etc" /etc/buildtool && exec "$@"'
+        script = (
+            f'mkdir -p /etc/buildtool && mount --bind "{tmp_path}/etc" /etc/buildtool {more} && exec "$@"'
+        )
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False
         )
@@ -396,6 +398,9 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     assert verify()[0] == 0
     host.mkdir()
     assert verify()[0] == 0
+    # As `docker run --volume /not/there:/etc/buildtool/trust.host` makes it.
+    code, text = verify("&& mount -t tmpfs none /etc/buildtool/trust.host")
+    assert (code, "trust.host: no public key in it" in text) == (2, True), text
     (host / "ops.pub").write_bytes(Key().pem)
     assert verify()[0] == 3
     (host / "ops.pub").write_text("garbage")
