@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from buildtool.errors import EngineError, FileAccessError, UsageError
 from buildtool.model import BuiltImage, KeyId
 from buildtool.platforms import Platform
 from buildtool.process import Runner
+
+log = logging.getLogger(__name__)
 
 # Exporters that write one file, and set times to SOURCE_DATE_EPOCH when asked to.
 _ARCHIVES = ("oci", "docker")
@@ -69,6 +72,12 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     Raises: EngineError.
     """
     check_base(_buildx(request, output=""), base, runner=runner)
+
+
+def report_base(base: str, own: str) -> None:
+    """Warn of a *base* that is named by a tag alone, if it is not *own*, which this tool has made."""
+    if "@" not in base and base != own:
+        log.warning("base image %s has no digest, so it may be another one tomorrow: add @sha256:...", base)
 
 
 def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: Runner) -> dict[str, Path]:

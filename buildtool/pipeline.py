@@ -15,7 +15,7 @@ from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.enginechoice import LOCAL, choose_engine, why_local
 from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
-from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output
+from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output, report_base
 from buildtool.keys import (
     PublicKey,
     SigningKey,
@@ -278,6 +278,7 @@ def _build_with_docker(
         if error.hint is None and images().builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
         raise
+    report_base(images().base, prepared_images().base)
     return replace(built, key_id=key.load_public().key_id)
 
 

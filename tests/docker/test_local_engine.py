@@ -128,6 +128,21 @@ def test_image_on_an_odd_base_is_that_of_buildkit(
     assert tree["own/sbin/tini"].data.startswith(b"\x7fELF")
 
 
+@pytest.mark.parametrize("engine_name", ["docker", "local"])
+def test_base_by_tag_is_warned_of(project: Project, tmp_path: Path, engine_name: str) -> None:
+    """By digest it is not; what `images prepare` made is known by its recipe."""
+    named = project.environment["BUILDTOOL_BASE_IMAGE"]
+    tag = named.partition("@")[0]
+    warning = f"buildtool: base image {tag} has no digest, so it may be another one tomorrow: add @sha256:"
+    bases = {named: 0, tag: 1, **({BASE_IMAGE: 0} if engine_name == "docker" else {})}
+    for number, (base, times) in enumerate(bases.items()):
+        output = f"type=oci,dest={tmp_path / str(number)}"
+        options = ("--engine", engine_name, "--arch", "amd64", "--output", output)
+        done = project.run("build", *options, BUILDTOOL_BASE_IMAGE=base)
+        assert (done.code, done.stderr.count(warning)) == (0, times), done.stderr
+        assert done.stderr.count("has no digest") == times
+
+
 def test_engine_runs_what_was_made_without_it(project: Project) -> None:
     """Loaded into Docker, the image verifies its objects; its digest is the one that was told."""
     tag = f"{REPOSITORY}/local:run"
