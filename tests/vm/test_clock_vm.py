@@ -16,9 +16,11 @@ from buildtool.kernels import Kernel
 from buildtool.vm import VmRequest, run_vm
 
 LIMIT = "2030-01-01T00:00:00Z"
-# Each start says its exit code; the loader's own lines stand before it.
+# Each start says its exit code; the loader's own lines stand before it. The clock can't be set to a time that
+# is less than the kernel runs already, and busybox's date says so but ends with 0.
 SCRIPT = """\
-date -u -s @7 >/dev/null || exit 99
+date -u -s @70000 >/dev/null
+[ "$(date +%s)" -lt 80000 ] || exit 99
 for case in free limited limited-ok expired-ok; do
     store=/lab/trust
     [ "$case" = "${case%-ok}" ] || store=/lab/unset-ok.json

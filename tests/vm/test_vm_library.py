@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from guest_lab import CACHE
@@ -165,17 +166,19 @@ def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> 
         run_vm(VmRequest(kernel=kernel, argv="true"))
 
 
-def test_all_of_it_without_root(as_root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nobodys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a directory of a user without any right, where temporary files go as well."""
+    # Not below tmp_path: pytest shuts its own directories to other users, again at each start.
+    with TemporaryDirectory() as place:
+        os.chown(place, NOBODY, NOBODY)
+        monkeypatch.setattr(vm.tempfile, "tempdir", place)
+        yield Path(place)
+
+
+def test_all_of_it_without_root(as_root: None, nobodys: Path) -> None:
     """A user without any right fetches a kernel and runs a command on it."""
     # This process's own modules: the tests' Python may be where no other user can read it.
-    tmp_path.chmod(0o755)
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    os.chown(cache, NOBODY, NOBODY)
-    monkeypatch.setattr(vm.tempfile, "tempdir", str(cache))
-    for path in tmp_path.parents:
-        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o001)
     child = os.fork()
     if child == 0:
         code = 1
@@ -183,7 +186,7 @@ def test_all_of_it_without_root(as_root: None, tmp_path: Path, monkeypatch: pyte
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
-            kernel = find_kernel("6.12", "amd64", cache)
+            kernel = find_kernel("6.12", "amd64", nobodys)
             code = run_vm(VmRequest(kernel=kernel, argv='[ "$(id -u)" = 0 ] && exit 42')).code
         except BaseException:
             traceback.print_exc()
