@@ -25,6 +25,7 @@ from loader_signer import Key, sign
 
 PREFIX = f"lt{os.getpid() % 100000}"
 WAIT_SECONDS = 10.0
+FREE_SECONDS = 60.0
 _numbers = itertools.count()
 
 HEAD = """
@@ -197,9 +198,9 @@ def parse(stderr: str) -> list[dict[str, Any]]:
     return lines
 
 
-def wait_until(condition: Callable[[], object]) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> bool:
     """Return whether *condition* came true in time."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -220,8 +221,8 @@ def in_kernel() -> list[str]:
 
 
 def is_clean() -> bool:
-    """Return whether nothing of ours is left; the kernel frees programs and maps a moment later."""
-    return wait_until(lambda: not in_kernel())
+    """Return whether nothing of ours is left; the kernel frees it later, struct_ops under load much later."""
+    return wait_until(lambda: not in_kernel(), FREE_SECONDS)
 
 
 def counted() -> int:
