@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #define LINES_A_SECOND 20
 #define SECOND	       1000000
 
+#define PATIENCE_MS 20
+
 static bool human_lines;
 static void (*observe)(const struct log_line *line, int64_t duration);
 
@@ -25,6 +28,11 @@ static struct {
 	int64_t lines, filled; /* millionths of lines that may be written; when they were counted */
 	size_t suppressed;
 } bucket;
+
+static struct {
+	bool must_not_wait; /* something is attached, and a signal wants to be answered */
+	bool stalled;
+} reader;
 
 struct buffer {
 	char text[LINE_SIZE];
@@ -204,11 +212,23 @@ static void format_human(struct buffer *b, const struct log_line *line)
 	add_word(b, ": ", line->message);
 }
 
-static void write_line(const struct log_line *line, int64_t duration)
+/* A pipe that nobody empties would hold up the end. It has room for a line or none, as lines are short. */
+static bool has_room(void)
+{
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (reader.must_not_wait)
+		reader.stalled = !poll(&p, 1, reader.stalled ? 0 : PATIENCE_MS);
+	return !reader.stalled;
+}
+
+static bool write_line(const struct log_line *line, int64_t duration)
 {
 	static struct buffer b;
 	ssize_t n;
 
+	if (!has_room())
+		return false;
 	b.size = 0;
 	if (human_lines)
 		format_human(&b, line);
@@ -218,20 +238,21 @@ static void write_line(const struct log_line *line, int64_t duration)
 	/* A reader that has gone away must not stop us. */
 	n = write(STDERR_FILENO, b.text, b.size);
 	(void)n;
+	return true;
 }
 
 static void write_suppressed(void)
 {
-	struct log_line line = { .event = "suppressed", .count = bucket.suppressed };
+	const struct log_line line = { .event = "suppressed", .count = bucket.suppressed };
 
-	bucket.suppressed = 0;
-	if (line.count)
-		write_line(&line, 0);
+	if (line.count && write_line(&line, 0))
+		bucket.suppressed = 0;
 }
 
 void log__bound(bool bounded)
 {
 	write_suppressed();
+	reader.must_not_wait = true;
 	bucket.bounded = bounded;
 	bucket.lines = (int64_t)BUCKET_LINES * SECOND;
 	bucket.filled = log__clock();
@@ -260,10 +281,10 @@ void log__write(const struct log_line *line)
 
 	if (observe)
 		observe(line, duration);
-	if (!may_write()) {
-		bucket.suppressed++;
-		return;
+	if (may_write()) {
+		write_suppressed();
+		if (!bucket.suppressed && write_line(line, duration))
+			return;
 	}
-	write_suppressed();
-	write_line(line, duration);
+	bucket.suppressed++;
 }

@@ -29,7 +29,8 @@ bool log__is_human(void);
 
 /*
  * From now on lines may be left out when there are too many: what comes again and again must not fill
- * a disk. How many were left out is said. The lines of a start, and those of its end, are never.
+ * a disk. How many were left out is said. The lines of a start, and those of its end, are never, but from
+ * the first call on nobody waits for a reader that has stalled: it would hold up the end.
  */
 void log__bound(bool bounded);
 

@@ -6,7 +6,20 @@
 #include "signals.h"
 #include "version.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
+
+/* A file that is opened in the place of a closed one would get our lines. */
+static void open_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
+}
 
 int main(int argc, char **argv)
 {
@@ -14,6 +27,7 @@ int main(int argc, char **argv)
 	struct options options;
 
 	(void)argc;
+	open_standard_streams();
 	signals__block(false);
 	if (options__parse(&options, argv, &fault))
 		return run__fail(&fault);

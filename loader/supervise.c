@@ -4,7 +4,6 @@
 #include "signals.h"
 
 #include <stdbool.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,10 +42,8 @@ static int watch(pid_t workload, void (*reload)(void *context), void *context)
 
 int supervise__wait(pid_t workload, void (*reload)(void *context), void *context)
 {
-	if (workload) {
-		prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (workload)
 		return watch(workload, reload, context);
-	}
 	for (;;) {
 		int number = signals__wait();
 

@@ -160,6 +160,8 @@ int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
 
 	if (pipe2(report, O_CLOEXEC))
 		return fault__set(fault, -errno, "workload: %s", strerror(errno));
+	/* What it leaves behind is ours to reap from its first moment on. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	*pid = fork();
 	if (!*pid)
 		run_child(w, report[1], self, group);

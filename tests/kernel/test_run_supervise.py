@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import platform
 import pty
@@ -338,3 +340,58 @@ def test_storm_of_hang_ups_does_not_fill_the_log(lab: Lab, tmp_path: Path) -> No
     assert sum(line["count"] for line in result.events("suppressed")) > 0
     assert result.lines[-1]["event"] == "detach"
     assert len(result.lines) < 4500
+
+
+def fill_pipe(descriptor: int) -> None:
+    """Fill the pipe through a description of its own: the loader's stays one that waits."""
+    other = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(other, b" " * 4096):
+            pass
+    os.close(other)
+
+
+@pytest.mark.parametrize("workload", [[], ["--", "sleep", "1000"]])
+def test_reader_that_has_stalled(lab: Lab, tmp_path: Path, workload: list[str]) -> None:
+    """A pipe that nobody empties holds up neither reload nor end; what was left out is counted."""
+    objects = lab.put(tmp_path, "raw_tp")
+    metrics = tmp_path / "loader.prom"
+    reader, writer = os.pipe()
+    argv = lab.argv(tmp_path, "--reload", f"--metrics-file={metrics}", *workload)
+    with subprocess.Popen(argv, stderr=writer, stdout=subprocess.DEVNULL) as process:
+        try:
+            said = b""
+            while (b'"exec"' if workload else b'"ready"') not in said:
+                said += os.read(reader, 65536)
+            fill_pipe(writer)
+            (objects / "raw_tp.bpf.o").write_bytes(b"")
+            for count in (1, 2):
+                process.send_signal(signal.SIGHUP)
+                kept = f'buildtool_reloads_total{{outcome="kept"}} {count}'
+                assert wait_until(lambda text=kept: text in metrics.read_text())
+            said = os.read(reader, 1 << 20)
+            process.send_signal(signal.SIGHUP)
+            while b'"reload"' not in said:
+                said += os.read(reader, 65536)
+            fill_pipe(writer)
+            process.terminate()
+            assert process.wait(timeout=10) == (143 if workload else 0)
+        finally:
+            process.kill()
+    os.close(writer)
+    lines = [json.loads(line) for line in said.decode().strip().splitlines()]
+    # Of two reloads: verify and reload, each.
+    assert [line.get("count", line["event"]) for line in lines] == [4, "verify", "reload"]
+    os.close(reader)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_place_for_files(lab: Lab, tmp_path: Path, closed: str) -> None:
+    """Where a standard stream is closed, no file of ours takes its number, and the workload sees none."""
+    lab.put(tmp_path, "raw_tp")
+    found = tmp_path / "found"
+    argv = lab.argv(tmp_path, "--reload", "--", "sh", "-c", f"readlink /proc/$$/fd/[012] >{found}")
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *argv], check=False, capture_output=True)
+    assert done.returncode == 0
+    assert len(found.read_text().splitlines()) == 3
+    assert "anon_inode" not in found.read_text()
