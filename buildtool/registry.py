@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from base64 import b64encode
@@ -26,6 +27,7 @@ from buildtool.model import Digest
 from buildtool.ocilayout import Layer
 from buildtool.ociread import MAX_JSON_BYTES, Descriptor
 from buildtool.ociwrite import Document, ImageSet, layer_bytes
+from buildtool.process import public_environment
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.3
@@ -322,8 +324,10 @@ def _find_login(host: str) -> tuple[str, str] | None:
     import docker.auth
     import docker.errors
 
+    # It may start a program that keeps passwords, which needs none of our secrets.
+    hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
     try:
-        found = docker.auth.load_config().resolve_authconfig(host) or {}
+        found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
     except docker.errors.DockerException as error:
         raise RegistryError(f"registry {host}: the login cannot be read: {_one_line(error)}") from error
     user, password = found.get("username") or found.get("Username"), found.get("password")

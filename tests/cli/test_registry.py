@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -383,3 +384,20 @@ def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
             open_image(f"{address}/x:1", Cache(directory=None), lambda _: None)
         assert FaultyRegistry.requests
         assert not any(FaultyRegistry.authorizations)
+
+
+def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker login` may leave passwords to a program: it is asked, and sees neither key nor passphrase."""
+    helper, seen = tmp_path / "docker-credential-lab", tmp_path / "seen"
+    answer = json.dumps({"Username": LOGIN[0], "Secret": LOGIN[1]})
+    helper.write_text(f"#!/bin/sh\nenv >{seen}\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("ANY_NAME", "-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----\n")
+    with faulty("bearer") as address:
+        (tmp_path / "docker/config.json").write_text(json.dumps({"credHelpers": {address: "lab"}}))
+        push_images(make_base(), f"{address}/x:1")
+    assert "ANY_NAME=\n" in seen.read_text()
+    assert "horse" not in seen.read_text()
+    assert "PRIVATE KEY" not in seen.read_text()
