@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildtool.debian import Archive
+from buildtool.debian import Archive, hide_passwords
 from buildtool.errors import FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.fsio import make_directory, write_atomic
 from buildtool.process import Runner
@@ -45,7 +45,8 @@ class PackageSource:
             make_directory(self.state / name)
         trust = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
         line = f"deb {trust}{self.archive.mirror} {self.archive.suite} main\n"
-        write_atomic(self.state / "sources.list", line.encode())
+        # The mirror's URI may have a password in it.
+        write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
         write_atomic(self.state / "status", b"")
         self._run("apt-get", "update")
 
@@ -130,7 +131,7 @@ class PackageSource:
 
     def _explain(self, program: str, said: str) -> ToolFailedError:
         where = f"{self.archive.suite} {self.architecture}"
-        detail = "\n".join(said.splitlines()[-5:]) or None
+        detail = hide_passwords("\n".join(said.splitlines()[-5:])) or None
         if _DISK_FULL.search(said):
             return ToolFailedError(
                 f"no space left below {self.state}", hint="free some, or name another cache"
@@ -139,6 +140,6 @@ class PackageSource:
             return ToolFailedError(f"Debian {where} has no package {found[1] or 'of that name'}")
         if _NO_NETWORK.search(said):
             return ToolFailedError(
-                f"no packages from {self.archive.mirror} ({where})", hint=CHECK_NETWORK, detail=detail
+                f"no packages from {self.archive.shown} ({where})", hint=CHECK_NETWORK, detail=detail
             )
         return ToolFailedError(f"{program} failed ({where})", detail=detail)

@@ -82,12 +82,21 @@ for module in list(sys.modules.values()):
 """
 
 
+# The tree keeps the mirror's URI, and becomes an image: a password in it must not.
+HIDE_LOGIN = 'find "$1/etc/apt" -type f -exec sed -i "s,//[^/@ ]*@,//," {} +'
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """Where packages come from: *suite* of the Debian *mirror*."""
 
     suite: str
     mirror: str
+
+    @property
+    def shown(self) -> str:
+        """The mirror for messages: a password in its URI is for apt alone."""
+        return hide_passwords(self.mirror)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +107,11 @@ class Package:
     architecture: str
     control: bytes
     path: Path
+
+
+def hide_passwords(text: str) -> str:
+    """Return *text*, perhaps a tool's, without users and passwords in URIs."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def check_options(suite: str, mirror: str | None) -> None:
@@ -167,6 +181,7 @@ def make_builder_tree(
         f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",
         f'--extract-hook=cd "$1" && rm -rf debs {" ".join(UNUSED)}',
         f'--extract-hook=chroot "$1" /usr/bin/python3 -c {shlex.quote(PRECOMPILE)}',
+        f"--extract-hook={HIDE_LOGIN}",
         archive.suite,
         str(tar),
         archive.mirror,
@@ -228,7 +243,7 @@ def _download_hook(architectures: Sequence[str]) -> str:
 
 def _explain_failure(archive: Archive, stderr: str) -> ToolFailedError | EngineError:
     lines = [line for line in stderr.splitlines() if line and not line.startswith(("I:", "W:"))]
-    detail = "\n".join(lines[-8:]) or None
+    detail = hide_passwords("\n".join(lines[-8:])) or None
     if "No space left on device" in stderr:
         return ToolFailedError(
             "mmdebstrap failed: the disk is full",
@@ -239,7 +254,7 @@ def _explain_failure(archive: Archive, stderr: str) -> ToolFailedError | EngineE
         r"Failed to fetch|Could not (resolve|connect)|does not have a Release file|Unable to", stderr
     ):
         return ToolFailedError(
-            f"no packages from {archive.mirror} ({archive.suite})",
+            f"no packages from {archive.shown} ({archive.suite})",
             hint="check the network, or name another mirror with --mirror URI",
             detail=detail,
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,25 @@ def test_a_failure_names_its_cause(
     with pytest.raises(ToolFailedError, match=message) as caught:
         make_tree(tmp_path, FailingRunner())
     assert caught.value.detail == stderr.decode().strip().splitlines()[-1]
+
+
+def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in no message, and not in the tree that becomes an image."""
+    archive = debian.Archive(suite="trixie", mirror="https://me:hunter2@mirror.test/debian")
+    monkeypatch.setattr(FailingRunner, "message", f"E: Failed to fetch {archive.mirror}/x 404".encode())
+    with pytest.raises(ToolFailedError, match=r"no packages from https://mirror\.test/debian") as caught:
+        debian.make_builder_tree(
+            archive, ["amd64"], tar=tmp_path / "x", debs=tmp_path, epoch=0, runner=FailingRunner()
+        )
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.detail}"
+    sources = tmp_path / "etc/apt/sources.list"
+    (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
+    sources.write_text(f"deb {archive.mirror} trixie main\ndeb http://a@b/debian trixie main\n")
+    subprocess.run(["sh", "-c", debian.HIDE_LOGIN, "sh", tmp_path], check=True)
+    assert sources.read_text().splitlines() == [
+        "deb https://mirror.test/debian trixie main",
+        "deb http://b/debian trixie main",
+    ]
 
 
 def test_a_machine_without_mmdebstrap_is_told_what_to_install(
