@@ -115,8 +115,8 @@ class Machine:
 
 # Kernels for clouds where Debian has them: they have what BPF needs and boot in half the time.
 MACHINES: dict[str, Machine] = {
-    # QEMU 7.2 (Debian 12) sometimes leaves garbage in the flags after CMPXCHG16B, which Linux allocates memory
-    # with where the processor has it: one boot in twenty panicked or hung.
+    # QEMU 7.2 (Debian 12) sometimes leaves garbage in the flags after CMPXCHG16B, which Linux allocates
+    # memory with where the processor has it: one boot in ten panicked or hung.
     "amd64": Machine(
         qemu=("qemu-system-x86_64", "-cpu", "max,cx16=off"),
         package="qemu-system-x86",
