@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from itertools import combinations
 from pathlib import Path
 
@@ -12,12 +13,25 @@ import pytest
 from buildtool.compile import CompileOptions, compile_sources
 from buildtool.crosscheck import check_agreement
 from buildtool.errors import CompileError
-from buildtool.platforms import PLATFORMS
+from buildtool.platforms import PLATFORMS, Platform
 from buildtool.toolchain import find_toolchain
 
 TOP = Path(__file__).resolve().parents[2]
 DEPENDENT = ("vm_core.bpf.o", "vm_regs.bpf.o", "vm_result.bpf.o")
 Objects = dict[str, dict[str, bytes]]
+# Of each architecture: the struct, and its members here as the kernel's header calls them, where otherwise.
+REGISTERS = {
+    "x86": (
+        "struct pt_regs",
+        "di:rdi si:rsi dx:rdx cx:rcx r8 r9 ax:rax sp:rsp bp:rbp ip:rip flags:eflags ss",
+    ),
+    "arm64": ("struct user_pt_regs", "regs sp pc pstate"),
+    "arm": ("struct pt_regs", "uregs"),
+    "riscv": ("struct user_regs_struct", "pc ra sp t0 s0 a0 a1 a2 a3 a4 a5 a7 s2 t6"),
+    "s390": ("user_pt_regs", "args psw_mask:psw.mask psw_addr:psw.addr gprs"),
+    "powerpc": ("struct pt_regs", "gpr nip msr orig_gpr3 ctr link xer trap result"),
+    "loongarch": ("struct user_pt_regs", "regs orig_a0 csr_era csr_badv"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +52,32 @@ def objects(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory
         arch: {path.name: path.read_bytes() for path in sorted((output / arch).glob("*.bpf.o"))}
         for arch in PLATFORMS
     }
+
+
+@pytest.mark.parametrize("platform", PLATFORMS.values(), ids=PLATFORMS)
+def test_registers_are_where_the_kernels_header_has_them(
+    clang: Path, sysroot: Path, tmp_path: Path, platform: Platform
+) -> None:
+    """Each member of bpf/registers.h that libbpf's macros read, against <asm/ptrace.h> of Debian's kernel."""
+    struct, members = REGISTERS[platform.target_arch]
+    theirs = struct.removeprefix("struct ")
+    lines = [
+        "#include <stddef.h>",
+        f"#define {theirs} kernel_{theirs}",
+        "#include <asm/ptrace.h>",
+        f"#undef {theirs}",
+        f"#define __TARGET_ARCH_{platform.target_arch}",
+        f'#include "{TOP}/bpf/registers.h"',
+    ]
+    for member in members.split():
+        ours, _, other = member.partition(":")
+        there = f"offsetof({struct.replace(theirs, 'kernel_' + theirs)}, {other or ours})"
+        lines.append(f'_Static_assert(offsetof({struct}, {ours}) == {there}, "{ours}");')
+    (tmp_path / "x.c").write_text("\n".join(lines) + "\n")
+    headers = (sysroot / f"usr/lib/linux/uapi/{platform.target_arch}", sysroot / "usr/include")
+    argv = [clang, f"--target={platform.triple}", "-fsyntax-only", *(f"-I{path}" for path in headers)]
+    done = subprocess.run([*argv, tmp_path / "x.c"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", DEPENDENT)
