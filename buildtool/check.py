@@ -32,7 +32,7 @@ from buildtool.errors import (
 )
 from buildtool.fsio import write_atomic
 from buildtool.helperfacts import Release
-from buildtool.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel
+from buildtool.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel, image_arch
 from buildtool.lineinfo import LineInfo, read_line_info
 from buildtool.platforms import Platform, find_platform, host_platform
 from buildtool.probes import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
@@ -142,13 +142,21 @@ def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator
         if kernel == HOST:
             yield kernel, _own_platform()
             continue
-        there = [arch for arch in request.arches if kernel not in SUITES or has_kernel(kernel, arch)]
+        there = [arch for arch in request.arches if _is_for(kernel, arch)]
         for arch in request.arches:
             # None at all is an error, which finding the kernel explains.
             if arch in there or not there:
                 yield kernel, find_platform(arch)
             else:
-                on_progress(f"leave out {kernel} {arch}: Debian has no such kernel")
+                why = "Debian has no such kernel" if kernel in SUITES else "the image is for another"
+                on_progress(f"leave out {kernel} {arch}: {why}")
+
+
+def _is_for(kernel: str, arch: str) -> bool:
+    if kernel in SUITES:
+        return has_kernel(kernel, arch)
+    path = Path(kernel)
+    return not path.is_file() or image_arch(path) in ("", arch)
 
 
 def _own_platform() -> Platform:

@@ -24,7 +24,7 @@ from buildtool.debfetch import CHECK_NETWORK, PackageSource
 from buildtool.debian import Archive, find_system_mirror
 from buildtool.errors import ConfigError, FileAccessError, ToolFailedError, UsageError, VmError
 from buildtool.fsio import make_directory, read_bounded
-from buildtool.platforms import MACHINES, find_platform, host_platform
+from buildtool.platforms import MACHINES, PLATFORMS, find_platform, host_platform
 from buildtool.process import Runner
 
 # The kernels of Debian's releases; the last is whatever Debian has newest.
@@ -35,6 +35,14 @@ MIN_IMAGE_BYTES = 0x210
 _PARTS = re.compile(r"linux-(image|binary|modules|base)-[a-z0-9.+-]+")
 _RECORD = "kernel.json"
 _ELF = b"\x7fELF"
+# Linux Documentation/arch/*/boot*.rst: what each image has where. s390x: the state that it is started in.
+_MAGICS = (
+    ("amd64", 0x202, b"HdrS"),
+    ("arm64", 0x38, b"ARM\x64"),
+    ("riscv64", 0x38, b"RSC\x05"),
+    ("arm", 0x24, b"\x18\x28\x6f\x01"),
+    ("s390x", 0, b"\x00\x08\x00\x00\x80"),
+)
 
 Progress = Callable[[str], None]
 
@@ -96,15 +104,31 @@ def find_kernel(
         name=name,
         arch=arch,
         release=modules.name if modules else "",
-        image=_check_image(Path(name)),
+        image=_check_image(Path(name), arch),
         modules=modules,
         busybox=store.busybox(arch),
     )
 
 
-def _check_image(path: Path) -> Path:
-    if len(read_bounded(path, MIN_IMAGE_BYTES)) < MIN_IMAGE_BYTES:
+def image_arch(path: Path) -> str:
+    """
+    Return the architecture that kernel image *path* is for; empty when it does not tell.
+
+    Raises: FileAccessError.
+    """
+    head = read_bounded(path, MIN_IMAGE_BYTES)
+    if len(head) < MIN_IMAGE_BYTES:
         raise FileAccessError(f"{path}: not a kernel image")
+    if head.startswith(_ELF):
+        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+        return next((p.arch for p in PLATFORMS.values() if p.elf_machine == machine), "")
+    return next((arch for arch, at, magic in _MAGICS if head.startswith(magic, at)), "")
+
+
+def _check_image(path: Path, arch: str) -> Path:
+    found = image_arch(path)
+    if found not in ("", arch):
+        raise UsageError(f"{path}: a kernel for {found}, not for {arch}")
     return path
 
 

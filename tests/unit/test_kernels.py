@@ -228,6 +228,31 @@ def test_file_that_is_no_kernel(tmp_path: Path, content: bytes | None, message: 
     assert not (tmp_path / "cache").exists()
 
 
+ELF = b"\x7fELF\x02"
+
+
+@pytest.mark.parametrize(
+    ("arch", "at", "magic"),
+    [
+        ("amd64", 0x202, b"HdrS"),
+        ("arm64", 0x38, b"ARMd"),
+        ("arm", 0x24, bytes.fromhex("18286f01")),
+        ("riscv64", 0x38, b"RSC\5"),
+        ("s390x", 0, bytes.fromhex("0008000080000200")),
+        ("ppc64le", 0, ELF + b"\1" + bytes(12) + b"\x15\0"),
+        ("s390x", 0, ELF + b"\2" + bytes(12) + b"\0\x16"),
+    ],
+)
+def test_image_of_another_architecture(tmp_path: Path, arch: str, at: int, magic: bytes) -> None:
+    """It is said before an emulator waits for what never comes."""
+    path = tmp_path / "image"
+    path.write_bytes(bytes(at) + magic + bytes(4096))
+    apt = FakeApt()
+    assert find_kernel(str(path), arch, tmp_path / "cache", runner=apt).image == path
+    with pytest.raises(UsageError, match=f"image: a kernel for {arch}, not for loong64$"):
+        find_kernel(str(path), "loong64", tmp_path / "cache", runner=apt)
+
+
 def test_file_that_would_block(tmp_path: Path) -> None:
     """A FIFO or a device is no kernel, and nobody waits for one."""
     os.mkfifo(tmp_path / "bzImage")
