@@ -59,7 +59,11 @@ def main() -> int:
     missing: dict[str, str] = {}
     os.environ.pop("BUILDTOOL_CONFIG", None)
     with tempfile.TemporaryDirectory(prefix="buildtool-bench-") as work:
-        run(BUILDTOOL, "images", "prepare")  # at once when the engine has them
+        try:
+            run(BUILDTOOL, "images", "prepare")  # at once when the engine has them
+        except BenchError as error:
+            print(f"bench: error: {error}", file=sys.stderr)
+            return 1
         # As pip does when it installs; under PYTHONDONTWRITEBYTECODE a checkout would compile at every start.
         compileall.compile_dir(TOP / "buildtool", quiet=1)
         for name in wanted:
