@@ -28,8 +28,27 @@ def run_with_event(
 
     Returns the exit code, what it printed, and whether it came that far. stderr goes to *log*.
     """
+    process = _start(argv, log)
+    came = _step(process.pid, boundary)
+    if came:
+        event()
+        _libc.ptrace(_DETACH, process.pid, None, None)
+    stdout, _ = process.communicate(timeout=30)
+    return process.returncode, stdout, came
+
+
+def kill_at_boundary(argv: Sequence[str], boundary: int, log: Path) -> bool:
+    """Run *argv* and kill it at the *boundary*; whether it came that far."""
+    process = _start(argv, log)
+    came = _step(process.pid, boundary)
+    process.kill()
+    process.communicate(timeout=30)
+    return came
+
+
+def _start(argv: Sequence[str], log: Path) -> subprocess.Popen[str]:
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -37,12 +56,6 @@ def run_with_event(
             text=True,
             preexec_fn=_trace_me,  # noqa: PLW1509 - the tests have no other thread
         )
-    came = _step(process.pid, boundary)
-    if came:
-        event()
-        _libc.ptrace(_DETACH, process.pid, None, None)
-    stdout, _ = process.communicate(timeout=30)
-    return process.returncode, stdout, came
 
 
 def _step(pid: int, boundary: int) -> bool:
