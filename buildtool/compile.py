@@ -219,11 +219,14 @@ def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
 
     Raises: FileAccessError.
     """
+    # Plain text: this is done for every header of every object.
+    top = str(root.resolve()).rstrip("/") + "/"
     names = {source}
     for name in inputs:
-        inside = os.path.relpath(name, root.resolve()) if Path(name).is_absolute() else name
-        if inside == name or not inside.startswith("../"):
-            names.add(inside)
+        if not name.startswith("/"):
+            names.add(name)
+        elif name.startswith(top):
+            names.add(name.removeprefix(top))
     digest = hashlib.sha256()
     for name in sorted(names):
         contents = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()

@@ -10,9 +10,11 @@ changes there has to change here; tests/docker compares the two.
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +43,8 @@ _LAYERS = "layers"
 # The highest takes three times as long for half a percent.
 _LEVEL = 6
 _PROGRAM_MODE = 0o755
+# The layers over the base, from the bottom.
+_STEPS = ("tini", "verify-and-load", "trust store", "objects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +77,25 @@ def assemble_images(
     Raises: ConfigError, UsageError.
     """
     epoch = text.epoch
-    trust = _add_files(TRUST_DIRECTORY, {f.name: f.text.encode() for f in text.trust}, epoch)
+    trust = _pack(_add_files(TRUST_DIRECTORY, {f.name: f.text.encode() for f in text.trust}, epoch), cache)
     images = []
-    for part in parts:
-        steps = {
-            "tini": _tini_entries(part, epoch),
-            "verify-and-load": _loader_entries(config, part, text),
-            "trust store": trust,
-            "objects": _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
-        }
-        layers = [*part.base.layers, *(_pack(entries, cache) for entries in steps.values())]
-        images.append((part.platform, _settings(config, part.base, text, list(steps)), layers))
+    # zlib lets the other threads run while it compresses.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        packed = [
+            [
+                pool.submit(_pack, entries, cache)
+                for entries in (
+                    _tini_entries(part, epoch),
+                    _loader_entries(config, part, text),
+                    _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
+                )
+            ]
+            for part in parts
+        ]
+        for part, pending in zip(parts, packed, strict=True):
+            tini, loader, objects = (item.result() for item in pending)
+            layers = [*part.base.layers, tini, loader, trust, objects]
+            images.append((part.platform, _settings(config, part.base, text), layers))
     return make_image_set(images)
 
 
@@ -145,7 +157,7 @@ def _pack(entries: Sequence[TarEntry], cache: Cache) -> Layer:
     return Layer(media_type=f"{MEDIA_LAYER}+gzip", digest=digest, diff_id=diff_id, size=len(kept), data=kept)
 
 
-def _settings(config: Config, base: Base, text: ImageText, steps: Sequence[str]) -> dict[str, Any]:
+def _settings(config: Config, base: Base, text: ImageText) -> dict[str, Any]:
     """Return the image's configuration without rootfs: the base's, with what the Dockerfile says over it."""
     created = datetime.fromtimestamp(text.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run: dict[str, Any] = {**(base.config.get("config") or {})}
@@ -155,7 +167,7 @@ def _settings(config: Config, base: Base, text: ImageText, steps: Sequence[str])
     run |= {"User": config.image.user, "Entrypoint": image_entrypoint(config), "Labels": labels}
     if config.image.healthcheck:
         run["Healthcheck"] = {"Test": ["CMD", *config.image.healthcheck]}
-    history = [{"created": created, "created_by": f"buildtool build: {name}"} for name in steps]
+    history = [{"created": created, "created_by": f"buildtool build: {name}"} for name in _STEPS]
     return {
         "created": created,
         "config": run,
