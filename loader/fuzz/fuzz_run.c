@@ -122,10 +122,14 @@ static void check_options(char *text)
 	char *argv[WORDS_MAX + 1];
 	struct fault fault = { 0 };
 	struct options o;
+	int err;
 
 	cut(text, argv);
-	if (options__parse(&o, argv, &fault) ? !fault.text[0] || !fault.usage : fault.text[0])
+	err = options__parse(&o, argv, &fault);
+	if (err ? !fault.text[0] || !fault.usage : fault.text[0])
 		abort();
+	if (err)
+		return;
 	if (o.wait_interface < 0 || o.wait_interface > 86400 || o.health_wait < 0 || o.health_wait > 86400)
 		abort();
 	check_attach(&o);
