@@ -183,9 +183,12 @@ def run_console(
     max_bytes: int,
     on_output: Callable[[bytes], None] = lambda _: None,
     stop: int | None = None,
+    keep: Sequence[int] = (),
 ) -> Completed:
     """
     Run *argv*, a machine's console, to its end; *on_output* gets what it writes as it comes.
+
+    Descriptors *keep* stay open in it, under their numbers.
 
     It is killed with its group when it takes longer than *timeout_seconds*,
     writes more than *max_bytes*, or there is something to read from descriptor
@@ -203,6 +206,7 @@ def run_console(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
+            pass_fds=keep,
         )
     said = {"stdout": bytearray(), "stderr": bytearray()}
     with child:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from buildtool.errors import FileAccessError, ToolMissingError, VmError
 from buildtool.guest import find_modules, make_initrd
@@ -98,7 +99,7 @@ def run_vm(
     with _temporary_file(initrd) as file:
         argv = [*machine.qemu, "-accel", "tcg", "-m", str(request.memory_mib)]
         argv += ["-display", "none", "-monitor", "none", "-serial", "stdio", "-net", "none", "-no-reboot"]
-        argv += ["-kernel", str(request.kernel.image), "-initrd", file.name]
+        argv += ["-kernel", str(request.kernel.image), "-initrd", f"/proc/self/fd/{file.fileno()}"]
         argv += ["-append", f"console={machine.console} {KERNEL_ARGUMENTS} {request.append}".strip()]
         done = run_console(
             argv,
@@ -106,6 +107,7 @@ def run_vm(
             max_bytes=MAX_OUTPUT_BYTES,
             on_output=lines.feed,
             stop=stop,
+            keep=[file.fileno()],
         )
     return _read_console(request, done, token)
 
@@ -123,9 +125,10 @@ class _LineSplitter:
             self._on_line(_clean(line.decode(errors="replace")))
 
 
-def _temporary_file(data: bytes) -> tempfile._TemporaryFileWrapper[bytes]:
+def _temporary_file(data: bytes) -> IO[bytes]:
+    """Return a file without a name, with *data*: nothing to remove after whatever happens."""
     try:
-        file = tempfile.NamedTemporaryFile(prefix="buildtool-vm-")  # noqa: SIM115 - the caller's `with` closes it
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's `with` closes it
         file.write(data)
         file.flush()
     except OSError as error:

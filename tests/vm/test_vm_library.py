@@ -197,7 +197,10 @@ def test_all_of_it_without_root(as_root: None, nobodys: Path) -> None:
 
 
 def test_emulator_dies_with_us(kernel: Kernel, tmp_path: Path) -> None:
-    """A run that is killed with SIGKILL leaves no emulator behind."""
+    """A run that is killed with SIGKILL leaves no emulator behind, and no file."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
     script = tmp_path / "run.py"
     script.write_text(f"""
 import sys
@@ -208,7 +211,8 @@ kernel = find_kernel("6.12", "amd64", Path({str(TOP / ".cache/vm")!r}))
 request = VmRequest(kernel=kernel, argv="echo running; sleep 1000")
 run_vm(request, on_line=lambda line: print(line, flush=True))
 """)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
+    argv = [sys.executable, script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=TOP, env=environment) as process:
         assert process.stdout is not None
         assert any("running" in line for line in process.stdout)
         (emulator,) = emulators(process.pid)
@@ -218,3 +222,4 @@ run_vm(request, on_line=lambda line: print(line, flush=True))
     while Path(f"/proc/{emulator}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{emulator}").exists()
+    assert list(scratch.iterdir()) == []
