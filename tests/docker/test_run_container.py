@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,67 @@ def test_hang_up_reloads(workload: Path) -> None:
         assert container.wait_for("reload")["outcome"] == "unchanged"
         container.signal("TERM")
         assert container.end() == 0
+
+
+def _nothing(place: Path) -> None:
+    assert place
+
+
+def _fifo(place: Path) -> None:
+    os.mkfifo(place / "fifo.bpf.o")
+
+
+def _locked(place: Path) -> None:
+    (place / "ops.pub").write_text("nobody reads this")
+    # Not the user of the image, who has no CAP_DAC_OVERRIDE either.
+    os.chown(place, 1000, 1000)
+    place.chmod(0o700)
+
+
+OBJECTS, TRUST = "/usr/lib/buildtool/objects", "/etc/buildtool/trust.host"
+# Name: what the host mounts and where, the loader's arguments, exit code, words.
+CONDITIONS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, str]] = {
+    "no objects": (_nothing, OBJECTS, (), 1, "no object in it"),
+    "FIFO": (_fifo, OBJECTS, (), 3, "1 of 1 objects refused"),
+    "objects that the loader may not read": (_locked, OBJECTS, (), 1, "Permission denied"),
+    "trust store that the loader may not read": (_locked, TRUST, (), 2, "Permission denied"),
+    "no BPF file system": (_nothing, "/pins", ("--pin-root=/pins/agent",), 1, "no BPF file system there"),
+    "no interface": (_nothing, "/pins", ("--attach=seen=eth9",), 2, "takes no target"),
+    "no workload": (_nothing, "/pins", ("--", "/nowhere"), 1, "no such program"),
+    "read-only place for metrics": (
+        _nothing,
+        "/pins",
+        ("--metrics-file=/x.prom",),
+        1,
+        "Read-only file system",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_bad_conditions(tmp_path: Path, name: str) -> None:
+    """What an operator gets wrong is one line with its code, through tini; nothing is left in the kernel."""
+    make, where, arguments, code, words = CONDITIONS[name]
+    place = tmp_path / "place"
+    place.mkdir()
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    make(place)
+    before = programs()
+    options = ("--rm", "--network=none", "--read-only", *CAPABILITIES, f"--volume={place}:{where}:ro")
+    done = subprocess.run(
+        ["docker", "run", *options, TAG, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    for line in lines:
+        check_line(line)
+    assert words in lines[-1]["message"]
+    assert not {line["event"] for line in lines} & {"attach", "ready"}
+    assert programs() <= before
+
+
+def programs() -> set[int]:
+    """Return the ids of the kernel's programs of this image."""
+    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
+    return {found["id"] for found in json.loads(done.stdout) if found.get("name") == "seen"}
