@@ -253,6 +253,19 @@ def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> 
     assert "buildtool: error: bpf-probe did not come to its end" in done.stderr
 
 
+def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
+    """The time limit holds for this host, too: one line, and no process."""
+    own = host_platform(platform.machine())
+    assert own
+    (tmp_path / own.arch).mkdir()
+    fake = tmp_path / own.arch / "bpf-probe"
+    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    fake.chmod(0o755)
+    done = run(tmp_path, sample, "--kernel", "host", "--timeout", "1")
+    assert done.stderr.splitlines()[-1] == "buildtool: error: bpf-probe: no answer in 1 seconds"
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
 def load_without_license(kind: int, attach: int, helper: int) -> str:
     """Ask this kernel to load a program of type *kind* that calls *helper* and is not GPL; what it says."""
     slots = (0x85, helper), (0xB7, 0), (0x95, 0)  # call, r0 = 0, exit
