@@ -22,6 +22,8 @@ from buildtool.platforms import PLATFORMS
 
 TOP = Path(__file__).resolve().parent.parent.parent
 OFFLINE = ("unshare", "--net")
+# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from buildtool.kernels import Kernel
 from buildtool.vm import VmRequest, run_vm
 
 LIMIT = "2030-01-01T00:00:00Z"
+# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+pytestmark = pytest.mark.timeout(900)
 # Each start says its exit code; the loader's own lines stand before it. The clock can't be set to a time that
 # is less than the kernel runs already, and busybox's date says so but ends with 0.
 SCRIPT = """\

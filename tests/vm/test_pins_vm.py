@@ -43,6 +43,8 @@ try unshare /lab/loader detach --share /sys/fs/bpf/share
 try empty ls /sys/fs/bpf
 """
 KERNELS = ["6.1", "newest"]
+# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module", params=KERNELS)
