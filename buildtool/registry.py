@@ -159,7 +159,9 @@ class Client:
 
     def _is_own(self, url: str) -> bool:
         """Say whether *url* is of this registry, by the way it is spoken to."""
-        return urlsplit(url)[:2] == urlsplit(self.base)[:2]
+        from buildtool.registryhttp import find_origin
+
+        return find_origin(url) == find_origin(self.base)
 
     def connect(self) -> None:
         """Find out whether the registry speaks TLS; only one on this machine may not."""
@@ -302,8 +304,11 @@ def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
     body = layer_bytes(data) if isinstance(data, Layer) else data
     what = f"cannot upload a blob of {client.reference.repository}"
     begun = client.expect("POST", "blobs/uploads/", 202, what)
-    place = urljoin(begun.url, begun.headers.get("Location", ""))
-    place += ("&" if urlsplit(place).query else "?") + f"digest=sha256:{digest}"
+    try:
+        place = urljoin(begun.url, begun.headers.get("Location", ""))
+        place += ("&" if urlsplit(place).query else "?") + f"digest=sha256:{digest}"
+    except ValueError as error:
+        raise RegistryError(f"registry {client.reference.host}: {what}: it names no place for it") from error
     headers = {"Content-Type": "application/octet-stream"}
     client.expect("PUT", place, 201, what, data=body, headers=headers)
 

@@ -18,11 +18,21 @@ from buildtool import __version__
 from buildtool.errors import RegistryError
 
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+_PORTS = {"https": 443, "http": 80}
 
 
 def is_loopback(host: str) -> bool:
     """Say whether *host*, perhaps with a port, is this machine."""
     return _LOOPBACK.fullmatch(host) is not None
+
+
+def find_origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return what tells servers apart: scheme, host and port of *url*; of none when it is no URL."""
+    try:
+        found = urlsplit(url)
+        return found.scheme, found.hostname, found.port or _PORTS.get(found.scheme)
+    except ValueError:
+        return "", None, None
 
 
 class RegistrySession(requests.Session):

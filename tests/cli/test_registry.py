@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +23,7 @@ from buildtool.errors import ObjectFormatError, RegistryError, UsageError
 from buildtool.ociread import Descriptor, read_blob
 from buildtool.ociwrite import ImageSet, layer_bytes
 from buildtool.registry import Client, open_image, parse_reference, push_images
+from buildtool.registryhttp import find_origin
 
 BUILD = ("build", "--engine", "local", "--arch", "amd64")
 LOGIN = ("robot", "secret:with:colons")
@@ -401,3 +402,41 @@ def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch:
     assert "ANY_NAME=\n" in seen.read_text()
     assert "horse" not in seen.read_text()
     assert "PRIVATE KEY" not in seen.read_text()
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[", "https://x:99999/", "ftp://x/y", "//[", "https://", "http://x y/", "\x7f"]
+)
+def test_a_place_that_is_none(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a registry names as the place to upload to, or to go on to, may be anything: one kind of error."""
+    monkeypatch.setattr(Elsewhere, "parse_request", _name_place(place))
+    with moving("POST", "") as address, pytest.raises(RegistryError):
+        push_images(make_base(), f"{address}/x:1")
+
+
+def _name_place(place: str) -> Callable[[Elsewhere], bool]:
+    def parse_request(self: Elsewhere) -> bool:
+        if not FaultyRegistry.parse_request(self):
+            return False
+        if self.command != "POST":
+            return True
+        self._body()
+        self._answer(202, Location=place)
+        return False
+
+    return parse_request
+
+
+def test_servers_are_told_apart() -> None:
+    """By scheme, host and port; a host in capitals is the same, and a usual port need not be said."""
+    same = {"https://a.example/x", "https://A.example:443/y", "https://user@a.example/"}
+    assert len({find_origin(url) for url in same}) == 1
+    others = {
+        "http://a.example/",
+        "https://a.example:8443/",
+        "https://b.example/",
+        "https://a.example.b/",
+        "https://[",
+    }
+    assert not {find_origin(url) for url in same} & {find_origin(url) for url in others}
+    assert find_origin("https://[") != find_origin("https://")
