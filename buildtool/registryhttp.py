@@ -56,7 +56,12 @@ class RegistrySession(requests.Session):
             raise RegistryError(
                 f"registry {self._host}: it sends us to {str(found.hostname)!a} without encryption"
             )
-        return super().send(request, **settings)
+        try:
+            return super().send(request, **settings)
+        except requests.exceptions.RequestException:
+            raise
+        except ValueError as error:  # urllib3's, of a name that none can have, comes through as it is
+            raise requests.exceptions.InvalidURL(str(error)) from error
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Take the credentials out of what is redirected to somebody else, and put in no others."""

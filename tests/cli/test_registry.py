@@ -405,7 +405,8 @@ def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "place", ["http://[", "https://x:99999/", "ftp://x/y", "//[", "https://", "http://x y/", "\x7f"]
+    "place",
+    ["http://[", "https://x:99999/", "ftp://x/y", "//[", "https://", "http://x y/", "\x7f", "https://a..b/x"],
 )
 def test_a_place_that_is_none(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a registry names as the place to upload to, or to go on to, may be anything: one kind of error."""
