@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from build_lab import REPOSITORY, Project, docker, make_project, remove_images
+from local_lab import flat, read_image
 
 from buildtool.loaders import find_loader, find_tini
 from buildtool.platforms import PLATFORMS
@@ -41,6 +42,25 @@ def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str
         argv += [str(tmp_path / "Dockerfile"), "--output", f"type=local,dest={tmp_path / stage}"]
         docker(*argv, str(project.root))
         assert (tmp_path / stage / name).read_bytes() == part.data
+
+
+@pytest.mark.timeout(600)
+def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Project, tmp_path: Path) -> None:
+    """With nothing named, both engines make the same image: the same base, too, out of the same packages."""
+    top = Path(__file__).parents[2]
+    arch = ("--arch", "amd64", "--arch", "arm64")
+    subprocess.run([sys.executable, top / "tools/loaders", *arch], check=True, capture_output=True)
+    made = {}
+    for engine in ("docker", "local"):
+        path = tmp_path / f"{engine}.tar"
+        # The builder's compiler: another one would make other objects.
+        project.build("--engine", engine, *arch, "-o", f"type=oci,dest={path}", BUILDTOOL_CLANG="clang-19")
+        made[engine] = read_image(path)
+    for platform, (theirs, their_tree) in made["docker"].items():
+        ours, our_tree = made["local"][platform]
+        assert flat(our_tree) == flat(their_tree)
+        assert ours.diff_ids == theirs.diff_ids
+        assert ours.config["config"] == theirs.config["config"]
 
 
 def test_a_copy_of_the_project_builds_the_same_archive(project: Project, tmp_path: Path) -> None:
