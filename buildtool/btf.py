@@ -35,7 +35,7 @@ _EXTRA = {
 }
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _MAX_CHAIN = 32
-_MAX_FIELDS = 4096
+_MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
 
 
@@ -112,10 +112,10 @@ class Btf:
         """
         Return where everything in type *number* is: members of members, too.
 
-        Raises: ObjectFormatError, also for a type with more than 4096 of them.
+        Raises: ObjectFormatError, also for a type with more than 16384 members, at all depths.
         """
         found: list[BtfField] = []
-        self._collect(number, "", 0, found, _MAX_CHAIN)
+        self._collect(number, "", 0, found, iter(range(_MAX_MEMBERS)), _MAX_CHAIN)
         return tuple(found)
 
     def pointed(self, number: int) -> int:
@@ -190,14 +190,17 @@ class Btf:
         """
         return self._name(offset)
 
-    def _collect(self, number: int, path: str, at: int, found: list[BtfField], depth: int) -> None:
+    def _collect(
+        self, number: int, path: str, at: int, found: list[BtfField], steps: Iterator[int], depth: int
+    ) -> None:
         number = self._resolve(number)
         _, kind, vlen, _ = self._head(number)
-        if depth == 0 or len(found) >= _MAX_FIELDS:
+        # Steps and not fields: structs of empty structs have none, and take for ever.
+        if depth == 0 or next(steps, None) is None:
             raise ObjectFormatError("BTF: a type with too many members")
         if kind == _ARRAY:
             element, count = self._array(number)
-            self._collect(element, f"{path}[{count}]", at, found, depth - 1)
+            self._collect(element, f"{path}[{count}]", at, found, steps, depth - 1)
         elif kind in (_STRUCT, _UNION):
             # Bit 31: the offset's high 8 bits are the width of a bit field.
             has_widths = self._info(number) >> 31
@@ -207,7 +210,7 @@ class Btf:
                 if width:
                     found.append(BtfField(path=inner, bit_offset=at + offset, bits=width, kind="bits"))
                 else:
-                    self._collect(member, inner, at + offset, found, depth - 1)
+                    self._collect(member, inner, at + offset, found, steps, depth - 1)
         else:
             size = self.size(number) * 8 if kind in _SIZED or kind == _PTR else 0
             found.append(BtfField(path=path, bit_offset=at, bits=size, kind=_KINDS.get(kind, "other")))

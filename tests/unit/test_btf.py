@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BTF that no compiler writes: the reader ends, with an error of ours."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from buildtool.btf import Btf
+from buildtool.errors import ObjectFormatError
+
+STRUCT = 4 << 24
+
+
+def make_btf(*types: bytes) -> bytes:
+    """Return a little-endian section of *types* and no names (Documentation/bpf/btf.rst, section 2)."""
+    body = b"".join(types)
+    return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(body), len(body), 1) + body + b"\0"
+
+
+def make_struct(*members: int) -> bytes:
+    """Return a struct whose members have types *members*, all at offset 0."""
+    head = struct.pack("<III", 0, STRUCT | len(members), 0)
+    return head + b"".join(struct.pack("<III", 0, member, 0) for member in members)
+
+
+def test_structs_of_empty_structs_come_to_an_end() -> None:
+    """A hundred of a hundred of a hundred ... of nothing: no field, and a million million steps."""
+    levels = [make_struct(), *(make_struct(*[below] * 100) for below in range(1, 7))]
+    with pytest.raises(ObjectFormatError, match="too many members"):
+        Btf(make_btf(*levels), "<").fields(len(levels))
+
+
+def test_struct_of_itself_comes_to_an_end() -> None:
+    """A struct that holds itself."""
+    with pytest.raises(ObjectFormatError, match="too many members"):
+        Btf(make_btf(make_struct(1)), "<").fields(1)
+
+
+def test_small_structs_are_read() -> None:
+    """What the limit is not for."""
+    levels = [make_struct(), make_struct(1, 1)]
+    assert Btf(make_btf(*levels), "<").fields(2) == ()
