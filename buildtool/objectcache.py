@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -50,10 +51,11 @@ class ObjectSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inputs:
-    """Digests of files below *root*, each read once."""
+    """Digests and times of files below *root*, each asked for once."""
 
     root: Path
     known: dict[str, str] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
 
     def digest(self, name: str) -> str:
         if name not in self.known:
@@ -66,11 +68,16 @@ class _Inputs:
 
     def changed_since(self, time_ns: int, names: Sequence[str]) -> bool:
         """Say whether one of *names* may not be what clang has read."""
-        try:
-            found = [(self.root / name).stat() for name in names]
-        except OSError:
-            return True
-        return any(max(item.st_mtime_ns, item.st_ctime_ns) >= time_ns for item in found)
+        return any(self._changed_at(name) >= time_ns for name in names)
+
+    def _changed_at(self, name: str) -> int:
+        if name not in self.times:
+            try:
+                found = (self.root / name).stat()
+                self.times[name] = max(found.st_mtime_ns, found.st_ctime_ns)
+            except OSError:
+                self.times[name] = sys.maxsize
+        return self.times[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +157,19 @@ def compile_cached(
         outputs = [(platform, Path(work, platform.arch)) for platform in late_platforms]
         done = compile_sources(toolchain, late_sources, outputs, options, on_step=on_step)
         archs = {platform.oci: platform.arch for platform in late_platforms}
+        # What was read before clang did is of no use: it may have changed between.
+        inputs = _Inputs(root=options.root)
         for compiled, files in zip(done.objects, done.inputs, strict=True):
             data = read_bounded(compiled.path, MAX_OBJECT_BYTES)
             job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
             # What has warnings is compiled again each time: they must not be seen once only.
-            if not done.warnings and not inputs.changed_since(started - CLOCK_STEP_NS, files):
-                cache.write(KIND, keys[job], _encode(compiled, data, files, inputs))
+            if done.warnings:
+                continue
+            # Digests first, then times: what changes after the look at its time has another digest.
+            entry = _encode(compiled, data, files, inputs)
+            if not inputs.changed_since(started - CLOCK_STEP_NS, files):
+                cache.write(KIND, keys[job], entry)
     return ObjectSet(objects=found, warnings=done.warnings)
 
 
