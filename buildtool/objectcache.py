@@ -136,9 +136,9 @@ def compile_cached(
     Raises: what compile_sources raises.
     """
     inputs = _Inputs(root=options.root)
-    around = _list_headers(sources, options)
+    common = _common_key(toolchain, sources, options)
     keys = {
-        (source, platform.arch): _key(toolchain, source, platform, options, around)
+        (source, platform.arch): _key(common, toolchain, source, platform, options)
         for platform in platforms
         for source in sources
     }
@@ -173,10 +173,18 @@ def compile_cached(
     return ObjectSet(objects=found, warnings=done.warnings)
 
 
-def _key(
-    toolchain: Toolchain, source: str, platform: Platform, options: CompileOptions, around: Sequence[str]
-) -> str:
-    root = str(options.root.resolve())
+def _common_key(toolchain: Toolchain, sources: Sequence[str], options: CompileOptions) -> str:
+    """Return what the keys of a run have in common, once: names of all headers in each would be many."""
+    value = {
+        "version": VERSION,
+        "toolchain": repr(toolchain),
+        "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
+        "headers": _list_headers(sources, options),
+    }
+    return _hash_json(value)
+
+
+def _key(common: str, toolchain: Toolchain, source: str, platform: Platform, options: CompileOptions) -> str:
     argv = tools.compile_command(
         toolchain,
         platform,
@@ -186,14 +194,11 @@ def _key(
         include=options.include,
         flags=options.flags,
     )
-    value = {
-        "version": VERSION,
-        "platform": platform.oci,
-        "toolchain": repr(toolchain),
-        "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
-        "command": [word.replace(root, ".") for word in argv],
-        "headers": list(around),
-    }
+    root = os.path.realpath(options.root)
+    return _hash_json([common, platform.oci, [word.replace(root, ".") for word in argv]])
+
+
+def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode(errors="surrogateescape")).hexdigest()
 
 
