@@ -3,31 +3,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bpf_samples import DIFFERS
-from local_samples import BASE, base_of_layers, directory, make_base, make_local_project
+from local_build import BUILD, check_error, left, read_archive
+from local_samples import make_base, make_local_project
 
 from buildtool.cli.main import run
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.ocilayout import gzip_layer
-from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
-from buildtool.ociwrite import make_image_set, write_archive, write_directory
+from buildtool.ociwrite import write_archive
 from buildtool.platforms import PLATFORMS
 from buildtool.process import Completed, Runner
-from buildtool.tartree import Tree, read_tree
 
-BUILD = ("build", "--engine", "local", "--arch", "amd64")
 ARCHIVE = Path("agent-1.2.0.oci.tar")
 
 
@@ -36,31 +30,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Pat
     """Make a project that needs no engine."""
     assert clang
     return make_local_project(tmp_path, monkeypatch)
-
-
-def read_archive(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
-    """Return the images of an archive by platform, with every file's bytes."""
-    with open_layout(path) as source:
-        return {
-            image.platform: (
-                image,
-                read_tree([open_layer(source, item) for item in image.layers], keep=lambda _: True),
-            )
-            for image in read_images(source)
-        }
-
-
-def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Check that the one line of the error says *text*."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("buildtool: error:")]
-    assert len(lines) == 1
-    assert text in lines[0]
-
-
-def left(project: Path) -> list[str]:
-    """Name what is in the project beside its own files."""
-    own = {"bpf", "include", "keys", "buildtool.toml", "base.tar"}
-    return sorted(path.name for path in project.iterdir() if path.name not in own)
 
 
 def test_every_architecture_gets_its_own_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,154 +222,6 @@ def test_engine_that_does_not_answer_gets_no_image(project: Path, capsys: pytest
     assert run([*BUILD, "--output", "type=docker"]) == 1
     check_error(capsys, "the engine did not load the image")
     assert left(project) == []
-
-
-def gz(entries: Sequence[TarEntry]) -> Any:
-    """Return a base with the layer of *entries* alone."""
-    return base_of_layers([gzip_layer(pack_tar(entries))], ["amd64"])
-
-
-def raw_member(name: str, kind: bytes, target: str = "") -> bytes:
-    """Return a layer with one member that our own writer would refuse."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, target
-        tar.addfile(member)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("layer", "text"),
-    [
-        (raw_member("../etc/passwd", tarfile.REGTYPE), "a path that leaves the image"),
-        (raw_member("usr/../../x", tarfile.REGTYPE), "a path that leaves the image"),
-        (raw_member("/etc/passwd", tarfile.REGTYPE), "a path that leaves the image"),
-        (raw_member("dev/sda", tarfile.BLKTYPE), "/dev/sda: a device has no place"),
-        (raw_member("dev/null", tarfile.CHRTYPE), "/dev/null: a device has no place"),
-        (raw_member("run/pipe", tarfile.FIFOTYPE), "/run/pipe: a device has no place"),
-        (raw_member("x", tarfile.LNKTYPE, "../../etc/shadow"), "a path that leaves the image"),
-        (raw_member("x", tarfile.LNKTYPE, "etc/shadow"), "a hard link to 'etc/shadow'"),
-        (raw_member("sbin", tarfile.SYMTYPE, "sbin"), "symbolic links without an end"),
-        (raw_member("sbin", tarfile.REGTYPE), "/sbin is not a directory"),
-        (b"not a tar file at all" * 100, "a layer cannot be read"),
-    ],
-)
-def test_tricks_in_a_base_are_refused(
-    project: Path, capsys: pytest.CaptureFixture[str], layer: bytes, text: str
-) -> None:
-    """Paths that leave the root, devices and links to nowhere are errors, before anything is written."""
-    write_archive(project / "base.tar", base_of_layers([gzip_layer(layer)]), "base", replace=True)
-    assert run([*BUILD]) == 1
-    check_error(capsys, text)
-    assert left(project) == []
-
-
-def test_absolute_link_stays_in_the_image(project: Path) -> None:
-    """A symbolic link of the base to /usr/../../sbin is followed as in a container: to its own root."""
-    entries = [TarEntry(path="sbin", kind=tarfile.SYMTYPE, target="/usr/../../../own"), directory("own")]
-    write_archive(project / "base.tar", gz(entries), "base", replace=True)
-    assert run([*BUILD]) == 0
-    assert "own/tini" in read_archive(ARCHIVE)["linux/amd64"][1]
-
-
-def damage_layout(path: Path, how: str) -> None:
-    """Damage the OCI layout in directory *path*."""
-    largest = max((path / "blobs/sha256").iterdir(), key=lambda item: item.stat().st_size)
-    index = path / "index.json"
-    if how == "truncated":
-        largest.write_bytes(largest.read_bytes()[:-7])
-    elif how == "changed":
-        largest.write_bytes(largest.read_bytes()[:-1] + b"?")
-    elif how == "longer":
-        largest.write_bytes(largest.read_bytes() + b"?")
-    elif how == "missing":
-        largest.unlink()
-    elif how == "link":
-        largest.rename(path / "elsewhere")
-        largest.symlink_to("/dev/zero")
-    elif how == "index":
-        index.write_text("{" * 100_000)
-    elif how == "digest":
-        index.write_text(index.read_text().replace("sha256:", "sha256:../../../x"))
-    else:
-        index.write_text(json.dumps({"manifests": json.loads(index.read_text())["manifests"] * 2 + [{}]}))
-
-
-@pytest.mark.parametrize(
-    ("how", "text"),
-    [
-        ("truncated", "is truncated"),
-        ("changed", "has other contents"),
-        ("longer", "is longer than its descriptor says"),
-        ("missing", "cannot read: no such file"),
-        ("link", "not a regular file"),
-        ("index", "not an OCI layout"),
-        ("digest", "not an OCI layout"),
-        ("entries", "not an OCI layout"),
-    ],
-)
-def test_damaged_base_is_refused(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str, text: str
-) -> None:
-    """Every blob is compared with its digest and size; links are not followed to devices."""
-    write_directory(project / "base", make_base(BASE, ["amd64"]), "base")
-    damage_layout(project / "base", how)
-    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "oci-layout://base")
-    assert run([*BUILD]) == 1
-    check_error(capsys, text)
-    assert left(project) == ["base"]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"config": "text"},
-        {"config": ["text"]},
-        {"config": {"Labels": ["a=b"]}},
-        {"config": {"Labels": {"a": 3}}},
-        {"config": {"Env": "PATH=/"}},
-        {"config": {"Cmd": {"a": "b"}}},
-        {"config": {"OnBuild": 1}},
-        {"config": {"User": 5}},
-        {"config": {"Healthcheck": "true"}},
-        {"history": 7},
-        {"history": {"a": 1}},
-    ],
-)
-def test_base_with_a_damaged_configuration_is_refused(
-    project: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
-) -> None:
-    """What has the right digest may still be no configuration: one line, and for `rebuild`, too."""
-    images = make_image_set([(PLATFORMS["amd64"], settings, [gzip_layer(pack_tar(BASE))])])
-    write_archive(project / "base.tar", images, "base", replace=True)
-    assert run([*BUILD]) == 1
-    check_error(capsys, "base.tar: not an OCI image: ")
-    assert left(project) == []
-    assert run(["rebuild", "--check", "base.tar"]) == 1
-    check_error(capsys, "base.tar: not an OCI image: ")
-
-
-@pytest.mark.parametrize("size", [0, 700, 5000])
-def test_cut_archive_is_refused(project: Path, capsys: pytest.CaptureFixture[str], size: int) -> None:
-    """A base archive that a copy broke off."""
-    path = project / "base.tar"
-    path.write_bytes(path.read_bytes()[:size])
-    assert run([*BUILD]) == 1
-    check_error(capsys, "base.tar")
-    assert left(project) == []
-
-
-def test_digest_chooses_and_must_be_there(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A base by digest is that one or none."""
-    digest = make_base().top.digest
-    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{digest}")
-    assert run([*BUILD]) == 0
-    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{'0' * 64}")
-    assert run([*BUILD]) == 1
-    check_error(capsys, "no image sha256:000")
 
 
 @pytest.mark.parametrize("kind", ["tar=true", "tar=false"])

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passwords and tokens go to the registry they are for, encrypted, wherever it sends us."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from faulty_registry import LOGIN, FaultyRegistry, faulty, fill, log_in
+from local_samples import make_base
+from small_registry import run_registry
+
+from buildtool import registry as registries
+from buildtool.cache import Cache
+from buildtool.errors import RegistryError
+from buildtool.registry import Client, open_image, parse_reference, push_images
+from buildtool.registryhttp import find_origin
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registries, "PAUSE_SECONDS", 0.01)
+    (tmp_path / "docker").mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+
+def test_password_goes_nowhere_else(tmp_path: Path) -> None:
+    """A realm without encryption on another machine gets no password, and the push ends there."""
+
+    class Asking(FaultyRegistry):
+        def _allows(self, authorization: str) -> bool:
+            self._body()
+            self._answer(401, WWW_Authenticate='Bearer realm="http://auth.example/token"')
+            return False
+
+    Asking.fault = "bearer"
+    with run_registry(Asking) as address:
+        log_in(tmp_path, address)
+        with pytest.raises(RegistryError, match="without encryption"):
+            push_images(make_base(), f"{address}/x:1")
+
+
+class Elsewhere(FaultyRegistry):
+    """Sends whoever asks for what *moved* names to *target* (a URL, which gets the path)."""
+
+    moved: ClassVar[str] = ""
+    target: ClassVar[str] = ""
+    requests: ClassVar[list[str]] = []
+    authorizations: ClassVar[list[str]] = []
+
+    def parse_request(self) -> bool:
+        """Answer with a redirect, or with a place to upload to."""
+        if not super().parse_request():
+            return False
+        if self.moved not in f"{self.command} {self.path}":
+            return True
+        self._body()
+        self._answer(202 if self.command == "POST" else 307, Location=self.target + self.path)
+        return False
+
+
+@contextmanager
+def moving(moved: str, target: str) -> Iterator[str]:
+    """Run a registry that has *moved* to *target*; give its address."""
+    Elsewhere.moved, Elsewhere.target, Elsewhere.fault = moved, target, ""
+    Elsewhere.requests.clear()
+    Elsewhere.authorizations.clear()
+    with run_registry(Elsewhere) as address:
+        yield address
+
+
+def test_passwords_of_netrc_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what `docker login` keeps is shown to a registry, and to whom it redirects."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password mine\ndefault login me password mine\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with faulty("") as address, moving("GET /v2/base/manifests", f"http://{address}") as other:
+        _, reference = fill(address)
+        open_image(reference.replace(address, other), Cache(directory=None), lambda _: None)
+        assert Elsewhere.requests
+        assert FaultyRegistry.requests
+        assert not any(FaultyRegistry.authorizations + Elsewhere.authorizations)
+
+
+@pytest.mark.parametrize("moved", ["GET /v2/x/manifests", "HEAD /v2/x/blobs", "POST /v2/x/blobs/uploads"])
+def test_no_step_down_to_plain_http(moved: str) -> None:
+    """Where a registry sends us, for a manifest, a blob or an upload, must be encrypted: nothing is sent."""
+
+    def call(address: str) -> None:
+        if "manifests" in moved:
+            open_image(f"{address}/x:1", Cache(directory=None), lambda _: None)
+        else:
+            push_images(make_base(), f"{address}/x:1")
+
+    with moving(moved, "http://registry.example") as address, pytest.raises(RegistryError) as caught:
+        call(address)
+    assert caught.value.message == (
+        f"registry {address}: it sends us to 'registry.example' without encryption"
+    )
+
+
+def test_token_is_for_the_encrypted_registry_alone() -> None:
+    """A place to upload to at the same host, but by plain HTTP, does not get it."""
+    with faulty("") as address:
+        client = Client(reference=parse_reference(f"{address}/x:1"), actions="push")
+        client.connect()
+        client.base, client.token = f"https://{address}", "Bearer let-me-in"
+        client._send("GET", f"http://{address}/v2/", 100)
+        assert FaultyRegistry.authorizations[-1] == ""
+        client.base = f"http://{address}"
+        client._send("GET", f"http://{address}/v2/", 100)
+        assert FaultyRegistry.authorizations[-1] == "Bearer let-me-in"
+
+
+def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
+    """Who answers 401 after a redirect is told nothing, whatever realm it names."""
+    with faulty("bearer") as thief, moving("GET /v2/x/manifests", f"http://{thief}") as address:
+        log_in(tmp_path, address)
+        with pytest.raises(RegistryError, match=r"not allowed to pull x \(401\)"):
+            open_image(f"{address}/x:1", Cache(directory=None), lambda _: None)
+        assert FaultyRegistry.requests
+        assert not any(FaultyRegistry.authorizations)
+
+
+def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker login` may leave passwords to a program: it is asked, and sees neither key nor passphrase."""
+    helper, seen = tmp_path / "docker-credential-lab", tmp_path / "seen"
+    answer = json.dumps({"Username": LOGIN[0], "Secret": LOGIN[1]})
+    helper.write_text(f"#!/bin/sh\nenv >{seen}\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("ANY_NAME", "-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----\n")
+    with faulty("bearer") as address:
+        (tmp_path / "docker/config.json").write_text(json.dumps({"credHelpers": {address: "lab"}}))
+        push_images(make_base(), f"{address}/x:1")
+    assert "ANY_NAME=\n" in seen.read_text()
+    assert "horse" not in seen.read_text()
+    assert "PRIVATE KEY" not in seen.read_text()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["http://[", "https://x:99999/", "ftp://x/y", "//[", "https://", "http://x y/", "\x7f", "https://a..b/x"],
+)
+def test_a_place_that_is_none(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a registry names as the place to upload to, or to go on to, may be anything: one kind of error."""
+    monkeypatch.setattr(Elsewhere, "parse_request", _name_place(place))
+    with moving("POST", "") as address, pytest.raises(RegistryError):
+        push_images(make_base(), f"{address}/x:1")
+
+
+def _name_place(place: str) -> Callable[[Elsewhere], bool]:
+    def parse_request(self: Elsewhere) -> bool:
+        if not FaultyRegistry.parse_request(self):
+            return False
+        if self.command != "POST":
+            return True
+        self._body()
+        self._answer(202, Location=place)
+        return False
+
+    return parse_request
+
+
+def test_servers_are_told_apart() -> None:
+    """By scheme, host and port; a host in capitals is the same, and a usual port need not be said."""
+    same = {"https://a.example/x", "https://A.example:443/y", "https://user@a.example/"}
+    assert len({find_origin(url) for url in same}) == 1
+    others = {
+        "http://a.example/",
+        "https://a.example:8443/",
+        "https://b.example/",
+        "https://a.example.b/",
+        "https://[",
+    }
+    assert not {find_origin(url) for url in same} & {find_origin(url) for url in others}
+    assert find_origin("https://[") != find_origin("https://")
