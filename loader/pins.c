@@ -87,17 +87,26 @@ static int make_home(const struct pins *p)
 	return err;
 }
 
-int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
+/* Fills @p with where the pins of @object are, and @at with where the generation in force is. */
+static int find_places(struct pins *p, char at[BPFFS_PATH_SIZE], const char *root, const char *object,
+		       struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
 	int err;
 
 	*p = (struct pins){ 0 };
 	err = bpffs__path(p->path, root, object);
 	if (!err)
 		err = pins__part(at, p, "current");
+	return err ? fault__set(fault, err, "%.128s: name too long for a pin", object) : 0;
+}
+
+int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
+{
+	char at[BPFFS_PATH_SIZE];
+	int err = find_places(p, at, root, object, fault);
+
 	if (err)
-		return fault__set(fault, err, "%.128s: name too long for a pin", object);
+		return err;
 	err = generation__open(&p->current, at, fault);
 	if (err == -ENOENT && !fault->text[0])
 		fault__set(fault, err, "%.300s: no pins of ours, or a start that was killed: start again",
@@ -108,14 +117,10 @@ int pins__open_existing(struct pins *p, const char *root, const char *object, st
 int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err;
+	int err = find_places(p, at, root, object, fault);
 
-	*p = (struct pins){ 0 };
-	err = bpffs__path(p->path, root, object);
-	if (!err)
-		err = pins__part(at, p, "current");
 	if (err)
-		return fault__set(fault, err, "%.128s: name too long for a pin", object);
+		return err;
 	pins__finish_renames(p);
 	err = generation__open(&p->current, at, fault);
 	if (!err)

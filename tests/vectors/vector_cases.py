@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from vector_builder import (
@@ -27,45 +27,12 @@ from vector_builder import (
     sign,
     statement,
 )
-from vector_code import KFUNC, call, code, helper_cases, kfunc_cases, makes, relocated, section_cases
+from vector_case import Case, put, table
 from vector_points import ORDER, forge
+from vector_policies import clock_cases, code_cases, policy_cases
 from vector_rewrites import rewrites
 from vector_statements import bad_statements, predicate, swap
 from vector_trust import NOW
-
-AMD64 = "linux/amd64"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One vector: *recipe* or *data*, checked with trust store *trust*; *expect* accepted or a reason."""
-
-    name: str
-    expect: str
-    recipe: Recipe | None = None
-    data: bytes | None = None
-    trust: str = "alice"
-    platform: str = AMD64
-
-    @property
-    def bytes(self) -> bytes:
-        """The object's file."""
-        if self.data is not None:
-            return self.data
-        assert self.recipe is not None
-        return build(self.recipe)
-
-
-def put(offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
-    """Edit: write *value* at *offset*, in struct *form*; a negative offset counts from the end."""
-    return lambda data: struct.pack_into(form, data, offset % len(data), value)
-
-
-def table(index: int, offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
-    """Edit: write into entry *index* of the section header table (1 xdp, 2 license, 3 .sig, 4 .strtab)."""
-    return lambda data: struct.pack_into(
-        form, data, struct.unpack_from("<Q", data, 40)[0] + 64 * index + offset, value
-    )
 
 
 def cases() -> Iterator[Case]:
@@ -81,9 +48,9 @@ def cases() -> Iterator[Case]:
     for name, recipe in bad_statements():
         yield Case(name=f"statement-{name}", expect="malformed", recipe=recipe)
     yield from _content()
-    yield from _policies()
-    yield from _code()
-    yield from _times()
+    yield from policy_cases()
+    yield from code_cases()
+    yield from clock_cases()
     for name, expect, platform, recipe in rewrites():
         yield Case(name=name, expect=expect, platform=platform, recipe=recipe)
 
@@ -377,85 +344,3 @@ def _content() -> Iterator[Case]:
 def _digest_of(text: bytes) -> bytes:
     at = text.index(b'"sha256":"') + 10
     return text[at : at + 64]
-
-
-def _policies() -> Iterator[Case]:
-    tc = predicate(programs=[{"name": "a", "section": "tc", "type": "sched_cls"}])
-    xdp = predicate(programs=[{"name": "a", "section": "xdp", "type": "xdp"}])
-    yield Case(name="project-other", expect="denied-by-policy", recipe=Recipe(), trust="project-other")
-    yield Case(name="type-denied", expect="denied-by-policy", recipe=tc, trust="xdp-only")
-    yield Case(name="type-allowed", expect="accepted", recipe=xdp, trust="xdp-only")
-    yield Case(name="type-denied-by-empty-list", expect="denied-by-policy", recipe=xdp, trust="no-types")
-    yield Case(name="rolled-back", expect="rolled-back", recipe=Recipe(), trust="minimum-4")
-    yield Case(name="rollback-allowed", expect="rolled-back", recipe=Recipe(), trust="rollback-minimum-4")
-    yield Case(name="rollback-not-allowed", expect="accepted", recipe=Recipe(), trust="no-rollback")
-    yield Case(name="too-large", expect="too-large", recipe=Recipe(), trust="small")
-    yield Case(name="too-large-before-malformed", expect="too-large", data=bytes(1025), trust="small")
-    yield Case(name="no-types-but-code", expect="denied-by-policy", recipe=Recipe(), trust="no-types")
-    yield Case(name="platforms-allowed", expect="accepted", recipe=Recipe(), trust="amd64-only")
-    yield Case(name="platforms-denied", expect="denied-by-policy", recipe=Recipe(), trust="arm64-only")
-    yield Case(name="platforms-none", expect="denied-by-policy", recipe=Recipe(), trust="no-platforms")
-    arm = predicate(platform="linux/arm64")
-    yield Case(name="platforms-not-the-verifiers", expect="wrong-platform", recipe=arm, trust="arm64-only")
-    every = replace(xdp, statement=xdp.statement)
-    yield Case(name="every-rule-kept", expect="accepted", recipe=every, trust="every-rule")
-    old = predicate(version=2)
-    yield Case(name="every-rule-rolled-back", expect="rolled-back", recipe=old, trust="every-rule")
-    other = predicate(version=2, project="other")
-    yield Case(name="policy-before-rollback", expect="denied-by-policy", recipe=other, trust="every-rule")
-    late = predicate(notAfter="2026-05-31T23:59:59Z", project="other")
-    yield Case(name="expired-before-policy", expect="expired", recipe=late, trust="every-rule")
-
-
-def _code() -> Iterator[Case]:
-    groups = (("helper", helper_cases()), ("kfunc", kfunc_cases()), ("section", section_cases()))
-    for group, found in groups:
-        for name, expect, trust, recipe in found:
-            yield Case(name=f"code-{group}-{name}", expect=expect, trust=trust, recipe=recipe)
-
-    def big(name: str, expect: str, trust: str, recipe: Recipe) -> Case:
-        return Case(
-            name=f"code-big-{name}", expect=expect, trust=trust, recipe=recipe, platform="linux/s390x"
-        )
-
-    number = code(call(36, order=">"))
-    yield big("helper-denied", "denied-by-policy", "denied-helpers", makes(number, order=">", helpers=[36]))
-    yield big("helper-listed", "accepted", "no-denied-helpers", makes(number, order=">", helpers=[36]))
-    yield big("helper-unlisted", "denied-by-policy", "no-denied-helpers", makes(number, order=">"))
-    local = code(call(36, source=1, order=">"))
-    yield big("local-call", "accepted", "denied-helpers", makes(local, order=">"))
-    parts = relocated(call(2**32 - 1, source=1, order=">"), order=">")
-    yield big("kfunc-denied", "denied-by-policy", "denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
-    yield big("kfunc-listed", "accepted", "no-denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
-    yield big("kfunc-unlisted", "denied-by-policy", "no-denied-kfuncs", makes(*parts, order=">"))
-    assert KFUNC[1] == 0x10
-
-
-def _times() -> Iterator[Case]:
-    """Yield objects of the future, for a clock that says 2026-06-01T00:00:00Z."""
-    edge, past = "2026-06-02T00:00:00Z", "2026-06-02T00:00:01Z"
-    limit = "2030-01-01T00:00:00Z"
-
-    def case(name: str, expect: str, trust: str = "alice", **changes: Any) -> Case:
-        return Case(name=f"clock-{name}", expect=expect, trust=trust, recipe=predicate(**changes))
-
-    yield case("not-needed", "accepted", created=past)
-    yield case("a-day-behind", "accepted", created=edge, notAfter=limit)
-    yield case("unset", "not-yet-valid", created=past, notAfter=limit)
-    yield case("unset-limited-key", "not-yet-valid", "limited-key", created=past)
-    yield case("unset-limited-key-of-nobody", "accepted", "limited-other-key", created=past)
-    yield case("unset-is-ok", "accepted", "clock-unset-ok", created=past, notAfter=limit)
-    yield case("unset-but-expired", "expired", created=past, notAfter="2026-05-31T23:59:59Z")
-    yield case(
-        "unset-before-policy", "not-yet-valid", "every-rule", created=past, notAfter=limit, project="p"
-    )
-    yield case("digest-first", "wrong-platform", created=past, notAfter=limit, platform="linux/arm64")
-    yield case("earliest-makes-key-valid", "accepted", "earliest")
-    yield case("earliest-expires", "expired", "earliest", notAfter="2026-06-30T23:59:59Z")
-    yield case(
-        "earliest-stands-for-clock", "accepted", "earliest", created="2026-07-02T00:00:00Z", notAfter=limit
-    )
-    yield case(
-        "earliest-is-behind", "not-yet-valid", "earliest", created="2026-07-02T00:00:01Z", notAfter=limit
-    )
-    yield case("later-than-earliest", "accepted", "earliest-before-now")

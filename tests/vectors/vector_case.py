@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One vector, and ways to damage its file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vector_builder import (
+    Recipe,
+    build,
+)
+
+AMD64 = "linux/amd64"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One vector: *recipe* or *data*, checked with trust store *trust*; *expect* accepted or a reason."""
+
+    name: str
+    expect: str
+    recipe: Recipe | None = None
+    data: bytes | None = None
+    trust: str = "alice"
+    platform: str = AMD64
+
+    @property
+    def bytes(self) -> bytes:
+        """The object's file."""
+        if self.data is not None:
+            return self.data
+        assert self.recipe is not None
+        return build(self.recipe)
+
+
+def put(offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
+    """Edit: write *value* at *offset*, in struct *form*; a negative offset counts from the end."""
+    return lambda data: struct.pack_into(form, data, offset % len(data), value)
+
+
+def table(index: int, offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
+    """Edit: write into entry *index* of the section header table (1 xdp, 2 license, 3 .sig, 4 .strtab)."""
+    return lambda data: struct.pack_into(
+        form, data, struct.unpack_from("<Q", data, 40)[0] + 64 * index + offset, value
+    )

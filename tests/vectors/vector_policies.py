@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors of trust policies: what they deny, what instructions call, and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from vector_builder import (
+    Recipe,
+)
+from vector_case import Case
+from vector_code import KFUNC, call, code, helper_cases, kfunc_cases, makes, relocated, section_cases
+from vector_statements import predicate
+
+
+def policy_cases() -> Iterator[Case]:
+    """Yield objects that a policy takes or denies, and which reason comes first."""
+    tc = predicate(programs=[{"name": "a", "section": "tc", "type": "sched_cls"}])
+    xdp = predicate(programs=[{"name": "a", "section": "xdp", "type": "xdp"}])
+    yield Case(name="project-other", expect="denied-by-policy", recipe=Recipe(), trust="project-other")
+    yield Case(name="type-denied", expect="denied-by-policy", recipe=tc, trust="xdp-only")
+    yield Case(name="type-allowed", expect="accepted", recipe=xdp, trust="xdp-only")
+    yield Case(name="type-denied-by-empty-list", expect="denied-by-policy", recipe=xdp, trust="no-types")
+    yield Case(name="rolled-back", expect="rolled-back", recipe=Recipe(), trust="minimum-4")
+    yield Case(name="rollback-allowed", expect="rolled-back", recipe=Recipe(), trust="rollback-minimum-4")
+    yield Case(name="rollback-not-allowed", expect="accepted", recipe=Recipe(), trust="no-rollback")
+    yield Case(name="too-large", expect="too-large", recipe=Recipe(), trust="small")
+    yield Case(name="too-large-before-malformed", expect="too-large", data=bytes(1025), trust="small")
+    yield Case(name="no-types-but-code", expect="denied-by-policy", recipe=Recipe(), trust="no-types")
+    yield Case(name="platforms-allowed", expect="accepted", recipe=Recipe(), trust="amd64-only")
+    yield Case(name="platforms-denied", expect="denied-by-policy", recipe=Recipe(), trust="arm64-only")
+    yield Case(name="platforms-none", expect="denied-by-policy", recipe=Recipe(), trust="no-platforms")
+    arm = predicate(platform="linux/arm64")
+    yield Case(name="platforms-not-the-verifiers", expect="wrong-platform", recipe=arm, trust="arm64-only")
+    every = replace(xdp, statement=xdp.statement)
+    yield Case(name="every-rule-kept", expect="accepted", recipe=every, trust="every-rule")
+    old = predicate(version=2)
+    yield Case(name="every-rule-rolled-back", expect="rolled-back", recipe=old, trust="every-rule")
+    other = predicate(version=2, project="other")
+    yield Case(name="policy-before-rollback", expect="denied-by-policy", recipe=other, trust="every-rule")
+    late = predicate(notAfter="2026-05-31T23:59:59Z", project="other")
+    yield Case(name="expired-before-policy", expect="expired", recipe=late, trust="every-rule")
+
+
+def code_cases() -> Iterator[Case]:
+    """Yield objects whose instructions call what a policy denies or a statement does not list."""
+    groups = (("helper", helper_cases()), ("kfunc", kfunc_cases()), ("section", section_cases()))
+    for group, found in groups:
+        for name, expect, trust, recipe in found:
+            yield Case(name=f"code-{group}-{name}", expect=expect, trust=trust, recipe=recipe)
+
+    def big(name: str, expect: str, trust: str, recipe: Recipe) -> Case:
+        return Case(
+            name=f"code-big-{name}", expect=expect, trust=trust, recipe=recipe, platform="linux/s390x"
+        )
+
+    number = code(call(36, order=">"))
+    yield big("helper-denied", "denied-by-policy", "denied-helpers", makes(number, order=">", helpers=[36]))
+    yield big("helper-listed", "accepted", "no-denied-helpers", makes(number, order=">", helpers=[36]))
+    yield big("helper-unlisted", "denied-by-policy", "no-denied-helpers", makes(number, order=">"))
+    local = code(call(36, source=1, order=">"))
+    yield big("local-call", "accepted", "denied-helpers", makes(local, order=">"))
+    parts = relocated(call(2**32 - 1, source=1, order=">"), order=">")
+    yield big("kfunc-denied", "denied-by-policy", "denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
+    yield big("kfunc-listed", "accepted", "no-denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
+    yield big("kfunc-unlisted", "denied-by-policy", "no-denied-kfuncs", makes(*parts, order=">"))
+    assert KFUNC[1] == 0x10
+
+
+def clock_cases() -> Iterator[Case]:
+    """Yield objects of the future, for a clock that says 2026-06-01T00:00:00Z."""
+    edge, past = "2026-06-02T00:00:00Z", "2026-06-02T00:00:01Z"
+    limit = "2030-01-01T00:00:00Z"
+
+    def case(name: str, expect: str, trust: str = "alice", **changes: Any) -> Case:
+        return Case(name=f"clock-{name}", expect=expect, trust=trust, recipe=predicate(**changes))
+
+    yield case("not-needed", "accepted", created=past)
+    yield case("a-day-behind", "accepted", created=edge, notAfter=limit)
+    yield case("unset", "not-yet-valid", created=past, notAfter=limit)
+    yield case("unset-limited-key", "not-yet-valid", "limited-key", created=past)
+    yield case("unset-limited-key-of-nobody", "accepted", "limited-other-key", created=past)
+    yield case("unset-is-ok", "accepted", "clock-unset-ok", created=past, notAfter=limit)
+    yield case("unset-but-expired", "expired", created=past, notAfter="2026-05-31T23:59:59Z")
+    yield case(
+        "unset-before-policy", "not-yet-valid", "every-rule", created=past, notAfter=limit, project="p"
+    )
+    yield case("digest-first", "wrong-platform", created=past, notAfter=limit, platform="linux/arm64")
+    yield case("earliest-makes-key-valid", "accepted", "earliest")
+    yield case("earliest-expires", "expired", "earliest", notAfter="2026-06-30T23:59:59Z")
+    yield case(
+        "earliest-stands-for-clock", "accepted", "earliest", created="2026-07-02T00:00:00Z", notAfter=limit
+    )
+    yield case(
+        "earliest-is-behind", "not-yet-valid", "earliest", created="2026-07-02T00:00:01Z", notAfter=limit
+    )
+    yield case("later-than-earliest", "accepted", "earliest-before-now")
