@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab
+from loader_lab import Lab, veth
+from pin_lab import XDP, Releases, bpffs
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,10 @@ def lab(clang: Path, sysroot: Path, loader_binary: Path, tmp_path_factory: pytes
     """Give the lab of the loader's tests."""
     directory = tmp_path_factory.mktemp("lab")
     return Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
+
+
+@pytest.fixture
+def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
+    """Give releases of an XDP object, and the two ends of a pair that frames go through."""
+    with veth() as (left, right), bpffs(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right

@@ -28,13 +28,6 @@ def _nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
-    """Give releases of an XDP object, and the two ends of a pair that frames go through."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
-
-
-@pytest.fixture
 def traced(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
     """Give releases of an object whose links the kernel cannot update."""
     with bpffs(tmp_path) as mount:

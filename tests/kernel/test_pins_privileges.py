@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
-from pin_lab import RAW, XDP, Releases, bpffs
+from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, wait_until
+from pin_lab import RAW, Releases, bpffs
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -36,13 +36,6 @@ def _nothing_left() -> Iterator[None]:
     """Every test ends with a kernel that holds nothing of ours."""
     yield
     assert is_clean(), in_kernel()
-
-
-@pytest.fixture
-def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
-    """Give releases of an XDP object, and the two ends of a pair."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
 
 
 def open_to_everybody(directory: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth, wait_until
+from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
 from pin_lab import RAW, XDP, Releases, bpffs, flood, kill_at
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -25,13 +25,6 @@ def _nothing_left() -> Iterator[None]:
     """Every test ends with a kernel that holds nothing of ours."""
     yield
     assert is_clean(), in_kernel()
-
-
-@pytest.fixture
-def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
-    """Give releases of an XDP object, and the two ends of a pair that frames go through."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
 
 
 def status(releases: Releases) -> int:
