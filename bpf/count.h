@@ -14,16 +14,23 @@ static inline void count__add(__u64 *counter, __u64 amount)
 	__sync_fetch_and_add(counter, amount);
 }
 
-/* Returns the place of the highest set bit, 0 for 0 and 1: slot n holds 2^n <= value < 2^(n+1). */
+/*
+ * Returns the place of the highest set bit, 0 for 0 and 1: slot n holds 2^n <= value < 2^(n+1).
+ * No branch: the verifier would go through each of 64 ways, and through all that follows them.
+ */
 static inline __u32 count__log2(__u64 value)
 {
 	__u32 slot = 0;
 
-	for (int width = 32; width > 0; width >>= 1) {
-		if (value >> width) {
-			value >>= width;
-			slot += width;
-		}
+	for (__u32 width = 32; width > 0; width >>= 1) {
+		__u64 high = value >> width;
+		__u64 move = (high | -high) >> 63;
+
+		/* Hides from clang that this is a comparison, which it would branch on. */
+		asm("" : "+r"(move));
+		move *= width;
+		value >>= move;
+		slot += move;
 	}
 	return slot;
 }
