@@ -53,11 +53,22 @@ class VerifiedObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What is told of an accepted file; its whole statement would be most of what forks send."""
+
+    project: str
+    name: str
+    version: int
+    digest: Digest
+    key_ids: tuple[KeyId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one file: *verified*, or the *error* that says why not."""
+    """What became of one file: it was *accepted*, or the *error* says why not."""
 
     path: Path
-    verified: VerifiedObject | None
+    accepted: Accepted | None
     error: BuildtoolError | None
 
 
@@ -76,15 +87,28 @@ def verify_files(
     *remembered* as in `verify_object`.
     """
 
-    def verify(path: Path) -> Verdict:
+    def verify(path: Path) -> Accepted | BuildtoolError:
         try:
             data = read_bounded(path, trust.max_object_bytes)
             verified = verify_object(data, trust, platform=platform, now=now, remembered=remembered)
         except BuildtoolError as error:
-            return Verdict(path=path, verified=None, error=error)
-        return Verdict(path=path, verified=verified, error=None)
+            return error
+        statement = verified.statement
+        return Accepted(
+            project=statement.project,
+            name=statement.name,
+            version=statement.version,
+            digest=verified.digest,
+            key_ids=verified.key_ids,
+        )
 
-    return map_forked(verify, list(paths))
+    given = list(paths)
+    return [
+        Verdict(path=path, accepted=found, error=None)
+        if isinstance(found, Accepted)
+        else Verdict(path=path, accepted=None, error=found)
+        for path, found in zip(given, map_forked(verify, given), strict=True)
+    ]
 
 
 def verify_and_remember(
@@ -101,10 +125,10 @@ def verify_and_remember(
         return list(verify_files(paths, trust, platform=platform, now=now))
     with open_state(state) as versions:
         verdicts = list(verify_files(paths, trust, platform=platform, now=now, remembered=versions.version))
-        accepted = [verdict.verified.statement for verdict in verdicts if verdict.verified]
+        accepted = [verdict.accepted for verdict in verdicts if verdict.accepted]
         if len(accepted) == len(verdicts):
-            for statement in accepted:
-                versions.raise_version(statement.project, statement.name, statement.version)
+            for item in accepted:
+                versions.raise_version(item.project, item.name, item.version)
             versions.save()
     return verdicts
 

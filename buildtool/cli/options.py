@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from buildtool.config import CONFIG_NAME, Config, load_config
 from buildtool.errors import BuildtoolError
+
+if TYPE_CHECKING:
+    from buildtool.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,7 +22,7 @@ config_option = click.option(
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="BUILDTOOL_CONFIG",
-    help=f"Configuration file; default {CONFIG_NAME} of this directory.",
+    help="Configuration file; default buildtool.toml of this directory.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -36,6 +38,9 @@ def read_config(config_path: Path | None) -> Config:
 
     Raises: ConfigError, FileAccessError.
     """
+    # A fifth of what a command without a configuration imports.
+    from buildtool.config import CONFIG_NAME, load_config
+
     return load_config(config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None)
 
 

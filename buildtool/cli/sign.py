@@ -49,8 +49,8 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
         print_json([_to_json(file) | {"keyId": key_id} for file in signed])
         return
     done = "removed" if removed else "signed"
-    for file in signed:
-        click.echo(f"{clean_line(str(file.path))}: {done}  {file.statement.platform}  key {key_id[:16]}")
+    lines = (f"{clean_line(str(file.path))}: {done}  {file.statement.platform}" for file in signed)
+    click.echo("\n".join(f"{line}  key {key_id[:16]}" for line in lines))
 
 
 def _to_json(file: SignedFile | ChangedFile) -> dict[str, str]:

@@ -39,8 +39,8 @@ def command(
     verdicts = verify_and_remember(objects, store, state, platform=oci, now=int(time.time()))
     if as_json:
         print_json([_to_json(verdict) | {"policy": store.digest} for verdict in verdicts])
-    for verdict in [] if as_json else verdicts:
-        click.echo(clean_line(f"{verdict.path}: {_line(verdict)}"))
+    elif verdicts:
+        click.echo("\n".join(clean_line(f"{verdict.path}: {_line(verdict)}") for verdict in verdicts))
     errors = [verdict.error for verdict in verdicts if verdict.error]
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED
@@ -48,9 +48,9 @@ def command(
 
 
 def _line(verdict: Verdict) -> str:
-    if verdict.verified:
-        keys = " ".join(key_id[:16] for key_id in verdict.verified.key_ids)
-        return f"accepted  key {keys}  version {verdict.verified.statement.version}"
+    if verdict.accepted:
+        keys = " ".join(key_id[:16] for key_id in verdict.accepted.key_ids)
+        return f"accepted  key {keys}  version {verdict.accepted.version}"
     if isinstance(verdict.error, RefusedError):
         return f"refused: {verdict.error.reason}: {verdict.error.message}"
     return f"error: {str(verdict.error).removeprefix(f'{verdict.path}: ')}"
@@ -58,9 +58,9 @@ def _line(verdict: Verdict) -> str:
 
 def _to_json(verdict: Verdict) -> dict[str, Any]:
     line, error = {"object": str(verdict.path), "event": "verify"}, verdict.error
-    if verdict.verified:
-        keys = list(verdict.verified.key_ids)
-        return line | {"decision": "accepted", "digest": verdict.verified.digest, "keyIds": keys}
+    if verdict.accepted:
+        keys = list(verdict.accepted.key_ids)
+        return line | {"decision": "accepted", "digest": verdict.accepted.digest, "keyIds": keys}
     if isinstance(error, RefusedError):
         return line | {"decision": "refused", "reason": error.reason, "message": error.message}
     return line | {"event": "error", "message": str(error)}

@@ -112,7 +112,7 @@ def test_many_objects_are_signed_and_verified(tmp_path: Path) -> None:
     paths[180].write_bytes(many)
     verdicts = list(verify_files(paths, store(), platform=None, now=NOW))
     assert [verdict.path for verdict in verdicts] == paths
-    assert all(verdict.verified for verdict in verdicts)
+    assert all(verdict.accepted for verdict in verdicts)
     paths[190].write_bytes(many[:-1])
     (bad,) = [v for v in verify_files(paths, store(), platform=None, now=NOW) if v.error]
     assert bad.path == paths[190]

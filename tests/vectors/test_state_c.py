@@ -89,7 +89,7 @@ def python_decides(place: Path, name: str, store: str = "alice.pub") -> str:
     """Return what Python says with the same state."""
     trust = load_trust([place / store])
     (verdict,) = verify_and_remember([place / name], trust, place / "state", platform=None, now=1_780_000_000)
-    if verdict.verified:
+    if verdict.accepted:
         return "accepted"
     assert isinstance(verdict.error, RefusedError)
     return str(verdict.error.reason)
