@@ -26,7 +26,8 @@ from buildtool.safetar import TAR_ERRORS, digest_unpacked
 from buildtool.tartree import Tree, read_tree, resolve_path
 
 _FACTS = "bases"
-_FACTS_VERSION = 2
+# Of what is kept about a base, in the cache and in the list of what installations carry.
+FACTS_VERSION = 3
 _PROGRAMS = (TINI_PATH, LOADER_PATH)
 
 
@@ -57,7 +58,7 @@ def load_base(source: BlobSource, reference: str, platform: Platform, cache: Cac
         raise EngineError(f"base image {source.name} has ONBUILD instructions, which only Docker follows")
     pairs = zip(image.layers, image.diff_ids, strict=True)
     layers = tuple(_take_layer(source, layer, diff_id) for layer, diff_id in pairs)
-    return _make_base(source.name, reference, image.config, layers, cache)
+    return _make_base(reference, image.config, layers, _cached_facts(source.name, layers, cache))
 
 
 def carried_base(part: Part, reference: str, cache: Cache) -> Base:
@@ -74,24 +75,57 @@ def carried_base(part: Part, reference: str, cache: Cache) -> Base:
         data=part.data,
     )
     config = {"config": BASE_CONFIG, "history": [{"comment": "base of buildtool"}]}
-    return _make_base(str(part.path), reference, config, (layer,), cache)
+    facts = part.record.get("facts") or {}
+    if facts.get("version") != FACTS_VERSION:  # a list of another version's
+        facts = _cached_facts(str(part.path), (layer,), cache)
+    return _make_base(reference, config, (layer,), facts)
 
 
-def _make_base(
-    name: str, reference: str, config: Mapping[str, Any], layers: tuple[Layer, ...], cache: Cache
-) -> Base:
+def base_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
+    """
+    Read *layers* once: they are what the configuration says, and say where programs belong in their tree.
+
+    The result is plain JSON, which may be kept as long as its "version" is FACTS_VERSION.
+
+    Raises: ObjectFormatError.
+    """
+    for layer in layers:
+        try:
+            found = digest_unpacked(io.BytesIO(layer_bytes(layer)))
+        except TAR_ERRORS as error:
+            raise ObjectFormatError(f"a layer cannot be read: {error}") from error
+        if found != layer.diff_id:
+            raise ObjectFormatError("a layer is not what the configuration says")
+    tree = read_tree(io.BytesIO(layer_bytes(layer)) for layer in layers)
+    places = {path: _find_place(tree, path) for path in _PROGRAMS}
+    parents = {path for place in places.values() for path in _parents(place) if path in tree}
+    directories = [
+        {"path": path, "mode": found.mode, "uid": found.uid, "gid": found.gid, "mtime": found.mtime}
+        for path, found in sorted(tree.items())
+        if path in parents
+    ]
+    return {"version": FACTS_VERSION, "places": places, "directories": directories}
+
+
+def _cached_facts(name: str, layers: tuple[Layer, ...], cache: Cache) -> Mapping[str, Any]:
     about = " ".join(
-        (str(_FACTS_VERSION), *_PROGRAMS, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
+        (str(FACTS_VERSION), *_PROGRAMS, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
     )
     key = hashlib.sha256(about.encode()).hexdigest()
     kept = cache.read(_FACTS, key)
     if kept is None:
         try:
-            kept = _look_into(layers)
+            kept = json.dumps(base_facts(layers)).encode()
         except ObjectFormatError as error:
             raise ObjectFormatError(f"base image {name}: {error.message}", hint=error.hint) from error
         cache.write(_FACTS, key, kept)
-    facts = json.loads(kept)
+    facts: dict[str, Any] = json.loads(kept)
+    return facts
+
+
+def _make_base(
+    reference: str, config: Mapping[str, Any], layers: tuple[Layer, ...], facts: Mapping[str, Any]
+) -> Base:
     return Base(
         reference=reference,
         config=config,
@@ -111,26 +145,6 @@ def _take_layer(source: BlobSource, layer: Descriptor, diff_id: str) -> Layer:
         size=layer.size,
         data=read_blob(source, layer),
     )
-
-
-def _look_into(layers: tuple[Layer, ...]) -> bytes:
-    """Read the layers once, to know that they are what the configuration says and where links lead."""
-    for layer in layers:
-        try:
-            found = digest_unpacked(io.BytesIO(layer_bytes(layer)))
-        except TAR_ERRORS as error:
-            raise ObjectFormatError(f"a layer cannot be read: {error}") from error
-        if found != layer.diff_id:
-            raise ObjectFormatError("a layer is not what the configuration says")
-    tree = read_tree(io.BytesIO(layer_bytes(layer)) for layer in layers)
-    places = {path: _find_place(tree, path) for path in _PROGRAMS}
-    parents = {path for place in places.values() for path in _parents(place) if path in tree}
-    directories = [
-        {"path": path, "mode": found.mode, "uid": found.uid, "gid": found.gid, "mtime": found.mtime}
-        for path, found in sorted(tree.items())
-        if path in parents
-    ]
-    return json.dumps({"places": places, "directories": directories}).encode()
 
 
 def _find_place(tree: Tree, program: str) -> str:

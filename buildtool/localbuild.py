@@ -15,7 +15,6 @@ from buildtool.config import DEFAULT_BASE, Config
 from buildtool.contents import ObjectContents
 from buildtool.crosscheck import check_agreement
 from buildtool.errors import UsageError
-from buildtool.forks import map_forked
 from buildtool.grant import check_capabilities
 from buildtool.images import BASE_IMAGE
 from buildtool.loaders import find_base, find_loader, find_tini
@@ -35,8 +34,6 @@ from buildtool.toolchain import find_toolchain
 from buildtool.validate import LAYOUT_SCHEME, split_layout
 
 log = logging.getLogger(__name__)
-
-_BASES_PER_FORK = 3
 
 Report = Callable[[str], None]
 
@@ -169,13 +166,10 @@ def _contents(statement: Statement) -> ObjectContents:
 def _load_bases(request: LocalRequest) -> dict[str, Base]:
     reference = request.config.images.base
     if reference == DEFAULT_BASE:
-
-        def load(platform: Platform) -> Base:
-            return carried_base(find_base(platform, request.data), BASE_IMAGE, request.cache)
-
-        # A layer has hundreds of files, which are read one by one.
-        bases = map_forked(load, request.platforms, least=_BASES_PER_FORK)
-        return {platform.arch: base for platform, base in zip(request.platforms, bases, strict=True)}
+        return {
+            platform.arch: carried_base(find_base(platform, request.data), BASE_IMAGE, request.cache)
+            for platform in request.platforms
+        }
     with _open_base(request, reference) as source:
         label = reference if not reference.startswith(LAYOUT_SCHEME) else f"@sha256:{source.top().digest}"
         return {

@@ -34,6 +34,7 @@ from buildtool.loaders import (
     part_path,
     read_list,
 )
+from buildtool.localbase import FACTS_VERSION, base_facts
 from buildtool.model import Digest
 from buildtool.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.process import Runner
@@ -120,7 +121,8 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
         wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
         there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
-        return same and there and made == wanted and {"tini", "base"} <= set(entry)
+        known = entry["base"].get("facts", {}).get("version") == FACTS_VERSION
+        return same and there and known and made == wanted and "tini" in entry
     except (FileAccessError, KeyError, TypeError):
         return False
 
@@ -148,6 +150,7 @@ def _make(
         "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis)}),
         "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
     }
+    made["base"].record["facts"] = base_facts((base,))  # builds need not read hundreds of files for them
     how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries)}
     for kind, digest in _source_digests().items():
         program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)
