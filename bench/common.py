@@ -66,9 +66,9 @@ VERIFYING = (
 )
 
 
-def run(*argv: str | Path, cwd: Path | None = None) -> None:
+def run(*argv: str | Path, cwd: Path | None = None) -> str:
     """
-    Run *argv* to its end.
+    Run *argv* to its end and return what it printed.
 
     Raises: BenchError with its last lines.
     """
@@ -86,6 +86,7 @@ def run(*argv: str | Path, cwd: Path | None = None) -> None:
     if done.returncode != 0:
         last = " | ".join(done.stderr.strip().splitlines()[-3:])
         raise BenchError(f"{argv[0]} failed with exit code {done.returncode}: {last[:600]}")
+    return done.stdout
 
 
 def write_source(path: Path, *, programs: int, blocks: int) -> None:

@@ -11,13 +11,16 @@ import platform as host
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from buildtool.cache import Cache
 from buildtool.debfetch import PackageSource
 from buildtool.debian import Archive, find_system_mirror
 from buildtool.loaders import Part, find_base, find_loader, find_tini
+from buildtool.localbase import FACTS_VERSION, carried_base
 from buildtool.makeloaders import PartsRequest, make_parts
 from buildtool.platforms import PLATFORMS, Platform, host_platform
 
@@ -96,6 +99,19 @@ def test_loader_is_static_and_hardened(platform: Platform) -> None:
     assert kind in read_elf(loader, "-hW")
     assert len(loader.data) <= MAX_BYTES.get(platform.arch, MAX_BYTES_ELSEWHERE)
     assert loader.record["size"] == len(loader.data)
+
+
+def test_what_is_recorded_of_the_base_is_what_it_holds(platform: Platform) -> None:
+    """Builds take it from the list, and read the layer where another version's list does not have it."""
+    part, nothing_kept = find_base(platform), Cache(directory=None)
+    older = {name: value for name, value in part.record.items() if name != "facts"}
+    read = carried_base(replace(part, record=older), "base", nothing_kept)
+    assert part.record["facts"]["version"] == FACTS_VERSION
+    assert carried_base(part, "base", nothing_kept) == read
+    assert read.places == {
+        "/sbin/tini": "usr/sbin/tini",
+        "/usr/bin/verify-and-load": "usr/bin/verify-and-load",
+    }
 
 
 def test_loader_and_tini_run(platform: Platform, qemu: Path) -> None:
