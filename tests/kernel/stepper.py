@@ -37,10 +37,14 @@ def run_with_event(
     return process.returncode, stdout, came
 
 
-def kill_at_boundary(argv: Sequence[str], boundary: int, log: Path) -> bool:
-    """Run *argv* and kill it at the *boundary*; whether it came that far."""
+def kill_at_boundary(
+    argv: Sequence[str], boundary: int, log: Path, event: Callable[[], None] = lambda: None
+) -> bool:
+    """Run *argv*, do *event* while it stands at the *boundary*, and kill it; whether it came that far."""
     process = _start(argv, log)
     came = _step(process.pid, boundary)
+    if came:
+        event()
     process.kill()
     process.communicate(timeout=30)
     return came
@@ -58,15 +62,30 @@ def _start(argv: Sequence[str], log: Path) -> subprocess.Popen[str]:
         )
 
 
+def count_boundaries(argv: Sequence[str], log: Path) -> int:
+    """Run *argv* to its end and return how many boundaries there were."""
+    process = _start(argv, log)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    count = 0
+    while _advance(process.pid):
+        count += 1
+    process.communicate(timeout=30)
+    return count
+
+
 def _step(pid: int, boundary: int) -> bool:
     """Let *pid* go to its *boundary*; False when it ended before, and its status is then still to be had."""
     os.waitid(os.P_PID, pid, os.WSTOPPED)
-    for _ in range(boundary):
-        _libc.ptrace(_SYSCALL, pid, None, None)
-        state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        assert state is not None
-        if state.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
-            return False
-        assert state.si_status == signal.SIGTRAP, state
-        os.waitid(os.P_PID, pid, os.WSTOPPED)
+    return all(_advance(pid) for _ in range(boundary))
+
+
+def _advance(pid: int) -> bool:
+    """Let *pid*, which stands still, go to its next boundary; False when it ended before."""
+    _libc.ptrace(_SYSCALL, pid, None, None)
+    state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state is not None
+    if state.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
+        return False
+    assert state.si_status == signal.SIGTRAP, state
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
     return True

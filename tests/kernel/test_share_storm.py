@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import subprocess
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from loader_lab import PREFIX, Lab, in_kernel, is_clean, parse, veth
 from pin_lab import RAW, TCX, Releases, bpffs, kill_at
+from stepper import count_boundaries, kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -20,6 +23,7 @@ STARTS = 100
 # A start that makes an entry makes 28 calls of bpf(2) here, and these of the file system.
 POINTS = [*(("bpf", n) for n in range(1, 27, 2)), *(("mkdir", n) for n in range(1, 5))]
 POINTS += [("unlink", 1), ("flock", 1), ("flock", 2), ("rename", 1)]
+RANDOM_KILLS, CROWD = 20, 3
 TRUE = ("--", "/bin/true")
 ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 
@@ -145,6 +149,33 @@ def test_killed_starter_blocks_nobody(shared: Releases, call: str, number: int) 
         assert all(name == "next" or ENTRY.fullmatch(name) for name in entries(shared))
     result = shared.lab.run(shared.directory, option, *TRUE)
     assert (result.code, len(entries(shared))) == (0, 1)
+
+
+def test_killed_at_random_points_in_a_crowd(shared: Releases, tmp_path: Path) -> None:
+    """SIGKILL at twenty random points of a start while others wait for it: they start, as does the next."""
+    seed = int(os.environ.get("STORM_SEED") or random.randrange(2**32))  # noqa: S311
+    points = random.Random(seed)  # noqa: S311
+    shared.put(1)
+    option = f"--share={shared.root}"
+    argv, log = shared.lab.argv(shared.directory, option, *TRUE), tmp_path / "log"
+    clear = [str(shared.lab.loader), "detach", option]
+    boundaries = count_boundaries(argv, log)
+    assert boundaries > RANDOM_KILLS
+    for _ in range(RANDOM_KILLS):
+        subprocess.run(clear, check=True, capture_output=True)
+        point = points.randrange(boundaries)
+        crowd: list[subprocess.Popen[bytes]] = []
+
+        def gather(crowd: list[subprocess.Popen[bytes]] = crowd) -> None:
+            crowd += [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(CROWD)]
+            time.sleep(0.02)  # some of them now wait where the first one stands
+
+        assert kill_at_boundary(argv, point, log, gather)
+        said = [process.communicate(timeout=30)[1] for process in crowd]
+        where = f"STORM_SEED={seed}, boundary {point}: {said}"
+        assert [process.returncode for process in crowd] == [0] * CROWD, where
+        assert shared.lab.run(shared.directory, option, *TRUE).code == 0, where
+        assert len(entries(shared)) == 1, where
 
 
 def test_something_else_in_the_directory_stays(shared: Releases) -> None:
