@@ -72,7 +72,7 @@ def test_hook_of_another_process_is_kept(lab: Lab, tmp_path: Path) -> None:
             result = lab.run(tmp_path / "other", option)
             assert result.code == 1
             assert f"program {XDP} (id " in result.message
-            assert f"held by process {process.pid} verify-and-load" in result.message
+            assert f"held by process {process.pid} {lab.loader.name}" in result.message
             assert "--replace takes its place" in result.message
             assert has_xdp(left)
             assert stop().code == 0
