@@ -10,9 +10,12 @@
 #include <string.h>
 
 #define DEPTH_MAX 32
+/* Nobody's map has so many fields, but types that are used twice on each of 32 levels have. */
+#define STEPS_MAX 65536
 
 struct walk {
 	const struct btf *btf;
+	unsigned steps;
 	crypto_hash_sha256_state hash;
 };
 
@@ -62,9 +65,11 @@ static void feed_type(struct walk *w, uint32_t id, unsigned depth)
 {
 	const struct btf_type *t = btf__type_by_id(w->btf, id);
 
-	/* Other words for the same bytes. */
-	while (t && (btf_is_mod(t) || btf_is_typedef(t) || btf_is_type_tag(t)))
+	/* Other words for the same bytes; those that lead round and round come to the last step, too. */
+	while (w->steps++ < STEPS_MAX && t && (btf_is_mod(t) || btf_is_typedef(t) || btf_is_type_tag(t)))
 		t = btf__type_by_id(w->btf, t->type);
+	if (w->steps > STEPS_MAX)
+		return;
 	if (!t || depth == DEPTH_MAX) {
 		feed_number(w, 0);
 		return;
@@ -116,7 +121,8 @@ void carry__layout(const struct bpf_object *object, const struct bpf_map *map, c
 {
 	struct walk w = { .btf = bpf_object__btf(object) };
 	uint8_t digest[crypto_hash_sha256_BYTES];
-	uint32_t key, value;
+	uint32_t key, value, size = 0;
+	const void *data;
 
 	layout[0] = 0;
 	if (!w.btf)
@@ -129,6 +135,11 @@ void carry__layout(const struct bpf_object *object, const struct bpf_map *map, c
 	feed_type(&w, key, 0);
 	feed_type(&w, value, 0);
 	feed_contents(&w, map);
+	if (w.steps > STEPS_MAX) {
+		/* What was not looked at counts as well: any other types are another layout. */
+		data = btf__raw_data(w.btf, &size);
+		feed(&w, data ? data : "", data ? size : 0);
+	}
 	crypto_hash_sha256_final(&w.hash, digest);
 	sodium_bin2hex(layout, CARRY_LAYOUT_SIZE, digest, sizeof(digest));
 }

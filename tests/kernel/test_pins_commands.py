@@ -283,6 +283,30 @@ def test_map_with_other_fields_starts_empty(place: tuple[Releases, str, str]) ->
     assert "fields" in line["message"]
 
 
+def nested(levels: int, tag: str, second: str = "b") -> str:
+    """Return an empty type that has another one twice on each level: a walk along all doubles with each."""
+    inner = f"struct {tag} {{}}"
+    for level in range(levels):
+        name = inner.split(" {", maxsplit=1)[0]
+        inner = f"struct {tag}{level} {{ {inner} a; {name} {second}; }}"
+    return inner
+
+
+@pytest.mark.parametrize(("second", "carried"), [("b", True), ("c", False)])
+def test_map_of_more_fields_than_are_looked_at(
+    place: tuple[Releases, str, str], second: str, *, carried: bool
+) -> None:
+    """Types can have any number of fields in a few bytes: the start goes on, and any other is another."""
+    releases, left, _ = place
+    options = releases.options(f"xdp={left}")
+    for version, name in enumerate(("b", second), 1):
+        fields = f"__u64 packets; {nested(18, 'many')} many; {nested(2, 'few', name)} few;"
+        releases.put(version, value=f"struct {{ {fields} }}")
+        result = start(releases, *options, *TRUE)
+        assert result.code == 0
+    assert (result.events("map") == []) == carried
+
+
 def test_older_version_is_refused(place: tuple[Releases, str, str]) -> None:
     """What is pinned remembers its version, without a state directory."""
     releases, left, _ = place
