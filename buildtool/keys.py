@@ -105,6 +105,7 @@ class SigningKey:
 
 def generate_key() -> SigningKey:
     """Return a new key from the system's random source."""
+    keep_out_of_core_dumps()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return SigningKey(Ed25519PrivateKey.generate())
@@ -162,6 +163,13 @@ def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
     return load_signing_key_pem(read_key_file(path), str(path), passphrase)
 
 
+def keep_out_of_core_dumps() -> None:
+    """Let no crash of this process, or of one that it starts from now on, write memory with a key to disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def is_encrypted(data: bytes) -> bool:
     """Say whether PEM text *data* needs a passphrase."""
     return b"ENCRYPTED" in data
@@ -173,6 +181,7 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
 
     Raises: SigningKeyError.
     """
+    keep_out_of_core_dumps()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

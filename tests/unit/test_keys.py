@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_saved_key_is_read_back(tmp_path: Path) -> None:
     assert loaded.name == "dev"
     assert loaded.verifies(key.sign(b"m"), b"m")
     assert not loaded.verifies(key.sign(b"m"), b"n")
+
+
+@pytest.mark.parametrize("word", ["load_signing_key(Path(sys.argv[1]), None)", "generate_key()"])
+def test_no_core_dump_has_a_key(tmp_path: Path, word: str) -> None:
+    """A crash with a key in memory writes nothing, whatever the shell's limit was."""
+    text = f"""
+import resource, sys
+from pathlib import Path
+from buildtool.keys import generate_key, load_signing_key
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+key = {word}
+print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard))
+"""
+    argv = [sys.executable, "-c", text, str(copy_test_key(tmp_path))]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_key_id_is_the_digest_of_what_openssl_writes(tmp_path: Path) -> None:
