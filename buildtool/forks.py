@@ -25,16 +25,14 @@ Result = TypeVar("Result")
 MIN_ITEMS_PER_FORK = 50
 
 
-def map_forked(
-    function: Callable[[Item], Result], items: Sequence[Item], *, least: int = MIN_ITEMS_PER_FORK
-) -> list[Result]:
+def map_forked(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """
-    Return what *function* gives for each of *items*, in their order; a fork does *least* of them or more.
+    Return what *function* gives for each of *items*, in their order.
 
     When it raises, the exception of the first such item arrives here, as it
     does in a loop; the others may have been done or not.
     """
-    workers = min(len(os.sched_getaffinity(0)), len(items) // least)
+    workers = min(len(os.sched_getaffinity(0)), len(items) // MIN_ITEMS_PER_FORK)
     # A fork of a process with threads may inherit a lock that nobody will release.
     if workers < 2 or threading.active_count() > 1:
         return [function(item) for item in items]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, veth
+from loader_lab import Lab, in_kernel, is_clean, veth
 from pin_lab import XDP, Releases, bpffs
 
 
@@ -16,6 +16,13 @@ def lab(clang: Path, sysroot: Path, loader_binary: Path, tmp_path_factory: pytes
     """Give the lab of the loader's tests."""
     directory = tmp_path_factory.mktemp("lab")
     return Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Have a test end with a kernel that holds nothing of ours."""
+    yield
+    assert is_clean(), in_kernel()
 
 
 @pytest.fixture

@@ -14,19 +14,12 @@ from threading import Timer
 import attach_samples  # noqa: F401 - adds its objects
 import netlab
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth
+from loader_lab import PREFIX, Lab, in_kernel, veth
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 XDP = f"{PREFIX}_xdp"
 PROGRAM = f"{PREFIX}_prog"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def other_directory(tmp_path: Path) -> Path:

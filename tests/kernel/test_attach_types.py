@@ -16,20 +16,13 @@ from pathlib import Path
 import attach_samples  # noqa: F401 - adds its objects
 import netlab
 import pytest
-from loader_lab import PREFIX, Lab, counted, in_kernel, is_clean, veth, wait_until
+from loader_lab import PREFIX, Lab, counted, in_kernel, veth, wait_until
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 PROGRAM = f"{PREFIX}_prog"
 TRACEFS_SCRIPT = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
 TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 @pytest.fixture(scope="module")

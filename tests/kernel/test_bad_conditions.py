@@ -7,21 +7,15 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, in_kernel, is_clean
+from loader_lab import Lab
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 NOBODY = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
 RUN = ("--", "echo", "started")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    yield
-    assert is_clean(), in_kernel()
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean
+from loader_lab import PREFIX, Lab
 from loader_signer import sign
 
 from buildtool.capabilities import find_capabilities
 from buildtool.helpernames import HELPER_NUMBERS
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 # Section: what a program that does nothing returns there. fentry and lsm need another kernel than CI's.
 SECTIONS = {
@@ -61,12 +62,6 @@ SOURCE = """
 char LICENSE[] SEC("license") = "GPL";
 SEC("{section}") int {name}(void *c) {{ {body} return {value}; }}
 """
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    yield
-    assert is_clean(), in_kernel()
 
 
 def loads(lab: Lab, directory: Path, capabilities: tuple[str, ...]) -> bool:

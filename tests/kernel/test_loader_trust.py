@@ -5,21 +5,15 @@ from __future__ import annotations
 
 import base64
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, in_kernel, is_clean
+from loader_lab import Lab
 from loader_signer import Key
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 PRIME = 2**255 - 19
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def _point(y: int, *, odd: bool) -> bytes:

@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, veth, wait_until
+from loader_lab import PREFIX, Lab, Result, is_clean, parse, veth, wait_until
 from pin_lab import CGROUP, NAME, RAW, XDP, Releases, bpffs, flood
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 @pytest.fixture
@@ -251,60 +244,6 @@ def test_program_of_another_name_is_another_program(place: tuple[Releases, str, 
     assert start(renamed, *options, "--replace", *TRUE).code == 0
     assert list(listed(renamed, "status")["links"]) == [f"{PREFIX}_new@{left}"]
     assert [path.name for path in (renamed.home / "links").iterdir()] == [f"{PREFIX}_new@{left}"]
-
-
-def test_map_of_another_definition_starts_empty_and_says_why(place: tuple[Releases, str, str]) -> None:
-    """A value that grew: the update goes on with a new map, and a line names what differs."""
-    releases, left, right = place
-    releases.put(1)
-    options = releases.options(f"xdp={left}")
-    assert start(releases, *options, *TRUE).code == 0
-    with flood(right):
-        pass
-    releases.put(2, value="struct { __u64 count; __u64 spare; }")
-    result = start(releases, *options, *TRUE)
-    assert (
-        events(result) == ["verify", "load", "map", "update", "ready", "exec"] or events(result)[1] == "map"
-    )
-    (line,) = result.events("map")
-    assert (line["target"], "value size was 8, is 16" in line["message"]) == (f"{PREFIX}_map", True)
-    assert releases.counts() == [0, 0, 0]
-
-
-def test_map_with_other_fields_starts_empty(place: tuple[Releases, str, str]) -> None:
-    """Fields of the same size with other names are another layout, in the same bytes."""
-    releases, left, _ = place
-    options = releases.options(f"xdp={left}")
-    for version, field in enumerate(("packets", "bytes"), 1):
-        releases.put(version, value=f"struct {{ __u64 {field}; }}")
-        result = start(releases, *options, *TRUE)
-        assert result.code == 0
-    (line,) = result.events("map")
-    assert "fields" in line["message"]
-
-
-def nested(levels: int, tag: str, second: str = "b") -> str:
-    """Return an empty type that has another one twice on each level: a walk along all doubles with each."""
-    inner = f"struct {tag} {{}}"
-    for level in range(levels):
-        name = inner.split(" {", maxsplit=1)[0]
-        inner = f"struct {tag}{level} {{ {inner} a; {name} {second}; }}"
-    return inner
-
-
-@pytest.mark.parametrize(("second", "carried"), [("b", True), ("c", False)])
-def test_map_of_more_fields_than_are_looked_at(
-    place: tuple[Releases, str, str], second: str, *, carried: bool
-) -> None:
-    """Types can have any number of fields in a few bytes: the start goes on, and any other is another."""
-    releases, left, _ = place
-    options = releases.options(f"xdp={left}")
-    for version, name in enumerate(("b", second), 1):
-        fields = f"__u64 packets; {nested(18, 'many')} many; {nested(2, 'few', name)} few;"
-        releases.put(version, value=f"struct {{ {fields} }}")
-        result = start(releases, *options, *TRUE)
-        assert result.code == 0
-    assert (result.events("map") == []) == carried
 
 
 def test_older_version_is_refused(place: tuple[Releases, str, str]) -> None:

@@ -13,20 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, wait_until
+from loader_lab import PREFIX, Lab, Result, is_clean, parse, wait_until
 from loader_signer import sign
 from pin_lab import NAME, XDP, Releases
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def start(releases: Releases, left: str, *more: str) -> Result:

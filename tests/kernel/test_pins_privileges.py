@@ -8,14 +8,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, in_kernel, is_clean, parse, wait_until
+from loader_lab import PREFIX, Lab, Result, is_clean, parse, wait_until
 from pin_lab import RAW, Releases, bpffs
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
 USER = 65532
@@ -29,13 +28,6 @@ AS_USER = [
     f"--bounding-set={CAPABILITIES}",
 ]
 AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def open_to_everybody(directory: Path) -> None:

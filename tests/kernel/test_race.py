@@ -6,13 +6,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean
+from loader_lab import PREFIX, Lab
 from loader_signer import sign
 from stepper import run_with_event
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 STARTS = 1000
 SOURCE = """
@@ -52,12 +54,6 @@ for number in itertools.count():
     change = (rename, write, link, cut)[number // 8 % 4]
     change(bad if number % 2 else good)
 """
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    yield
-    assert is_clean(), in_kernel()
 
 
 @pytest.fixture

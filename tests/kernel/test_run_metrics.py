@@ -11,21 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, in_kernel, is_clean, wait_until
+from loader_lab import Lab, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import buildtool
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 Samples = dict[tuple[str, ...], float]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def read(path: Path) -> Samples:

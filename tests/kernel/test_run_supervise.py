@@ -11,26 +11,18 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, parse, wait_until
+from loader_lab import PREFIX, Lab, in_kernel, parse, wait_until
 from loader_signer import Key
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
 XDP = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp", "attach": ["none"]}
 FOREVER = "while :; do sleep 0.02; done"
 PASSED_ON = ["TERM", "INT", "QUIT", "USR1", "USR2", "WINCH"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def reload(process: subprocess.Popen[str], log: Path, count: int) -> None:

@@ -5,26 +5,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
 from pin_lab import RAW, XDP, Releases, bpffs, flood, kill_at
 
-pytestmark = pytest.mark.usefixtures("as_root")
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
 # An update makes 47 calls of bpf(2) here, these from the object's first program on; and those of the pins.
 POINTS = [*(("bpf", n) for n in range(14, 47, 3)), *(("mkdir", n) for n in (1, 2, 3))]
 POINTS += [("rename", 1), ("renameat2", 1), ("unlink", 1), ("unlink", 2), ("flock", 1), ("capset", 1)]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
 
 
 def status(releases: Releases) -> int:

@@ -4,22 +4,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, veth, wait_until
+from loader_lab import PREFIX, Lab, in_kernel, veth, wait_until
 from pin_lab import RAW, TCX, XDP, Releases, bpffs, flood
 
 UPDATES = 20
-pytestmark = pytest.mark.usefixtures("as_root")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Every test ends with a kernel that holds nothing of ours."""
-    yield
-    assert is_clean(), in_kernel()
+pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 
 def reloads(directory: Path) -> int:
