@@ -11,6 +11,12 @@ from pathlib import Path
 from common import BUILDTOOL, TOP, link_loaders, make_key, run, this_platform, write_source
 from measure import Command, Row, compare
 
+SHIPPED = {
+    "tx_latency": ["tx_queue", "tx_start", "tx_drop"],
+    "cgroup_traffic": ["cgroup_ingress", "cgroup_egress"],
+    "opcua_monitor": ["opcua_monitor"],
+}
+
 
 def bench_loading(work: Path, source: str, programs: Sequence[str], what: str) -> Row:
     """Start a container's entrypoint with the object of *source*, against a load without checks."""
@@ -49,7 +55,7 @@ def bench_bpftool(work: Path) -> list[Row]:
     run("mount", "-t", "bpf", "bpf", mount)
     try:
         return [
-            _against_bpftool(work, mount, "bpf/tx_latency.bpf.c", ("tx_queue", "tx_start", "tx_drop")),
+            _against_bpftool(work, mount, "bpf/tx_latency.bpf.c", SHIPPED["tx_latency"]),
             _against_bpftool(work, mount, "tool10.bpf.c", ("program_0",)),
             _against_bpftool(work, mount, "tool200.bpf.c", [f"program_{n}" for n in range(8)]),
         ]
@@ -86,10 +92,10 @@ def bench_made_object(work: Path, kilobytes: int, programs: int, blocks: int) ->
 
 
 def bench_small_object(work: Path) -> list[Row]:
-    """Measure the start with objects of 10 KB: a shipped one, and one that the kernel checks at once."""
+    """Measure the start with the shipped objects, and with one of 10 KB that the kernel checks at once."""
     shutil.copytree(TOP / "bpf", work / "bpf", dirs_exist_ok=True)
-    shipped = bench_loading(work, "bpf/tx_latency.bpf.c", ["tx_queue", "tx_start", "tx_drop"], "tx_latency")
-    return [shipped, bench_made_object(work, 10, programs=1, blocks=14)]
+    shipped = [bench_loading(work, f"bpf/{name}.bpf.c", programs, name) for name, programs in SHIPPED.items()]
+    return [*shipped, bench_made_object(work, 10, programs=1, blocks=14)]
 
 
 def bench_large_object(work: Path) -> list[Row]:
