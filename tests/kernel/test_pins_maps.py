@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from loader_lab import PREFIX
 from pin_lab import Releases, flood
@@ -61,3 +63,25 @@ def test_map_of_more_fields_than_are_looked_at(
         result = releases.lab.run(releases.directory, *options, *TRUE)
         assert result.code == 0
     assert (result.events("map") == []) == carried
+
+
+def test_types_that_lead_round_and_round(place: tuple[Releases, str, str]) -> None:
+    """A typedef of itself, which no compiler makes: the start comes to an end, whatever the kernel says."""
+    releases, left, _ = place
+    built = bytearray(releases.build(1, "struct { __u64 packets; __be64 other; }"))
+    # The header of .BTF; that of .BTF.ext is longer.
+    header = built.index(struct.pack("<HBBI", 0xEB9F, 1, 0, 24))
+    types, length, strings = struct.unpack_from("<III", built, header + 8)
+    types, strings = header + 24 + types, header + 24 + strings
+
+    def target(name: bytes) -> int:
+        """Return where the typedef *name* says what it is of."""
+        offset = built.index(b"\0%s\0" % name, strings) + 1 - strings
+        return built.index(struct.pack("<II", offset, 8 << 24), types, types + length) + 8
+
+    inner, outer = target(b"__u64"), target(b"__be64")
+    built[inner : inner + 4] = built[outer : outer + 4]
+    releases.put(1, built=bytes(built))
+    result = releases.lab.run(releases.directory, *releases.options(f"xdp={left}"), *TRUE)
+    assert result.code in (0, 1)
+    assert [line["decision"] for line in result.events("verify")] == ["accepted"]
