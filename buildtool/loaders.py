@@ -41,7 +41,8 @@ class Part:
     A file for one platform: *path*, its bytes *data* and their digest *sha256*.
 
     *record* is what the list says of it: size, packages with version and digest,
-    for a loader the compiler and the digest of its sources, for the base its diff_id.
+    for a loader the compiler and the digest of its sources, for the base its diff_id
+    and what `localbase` reads out of it ("facts").
     """
 
     path: Path
