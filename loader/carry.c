@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "carry.h"
 
+#include "sha256.h"
+
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
@@ -16,12 +18,12 @@
 struct walk {
 	const struct btf *btf;
 	unsigned steps;
-	crypto_hash_sha256_state hash;
+	SHA256_CTX hash;
 };
 
 static void feed(struct walk *w, const void *data, size_t size)
 {
-	crypto_hash_sha256_update(&w->hash, data, size);
+	SHA256_Update(&w->hash, data, size);
 }
 
 static void feed_number(struct walk *w, uint32_t number)
@@ -120,7 +122,7 @@ static void feed_contents(struct walk *w, const struct bpf_map *map)
 void carry__layout(const struct bpf_object *object, const struct bpf_map *map, char layout[CARRY_LAYOUT_SIZE])
 {
 	struct walk w = { .btf = bpf_object__btf(object) };
-	uint8_t digest[crypto_hash_sha256_BYTES];
+	uint8_t digest[SHA256_SIZE];
 	uint32_t key, value, size = 0;
 	const void *data;
 
@@ -131,7 +133,7 @@ void carry__layout(const struct bpf_object *object, const struct bpf_map *map, c
 	value = bpf_map__is_internal(map) ? section_type(w.btf, map) : bpf_map__btf_value_type_id(map);
 	if (!key && !value)
 		return;
-	crypto_hash_sha256_init(&w.hash);
+	SHA256_Init(&w.hash);
 	feed_type(&w, key, 0);
 	feed_type(&w, value, 0);
 	feed_contents(&w, map);
@@ -140,7 +142,7 @@ void carry__layout(const struct bpf_object *object, const struct bpf_map *map, c
 		data = btf__raw_data(w.btf, &size);
 		feed(&w, data ? data : "", data ? size : 0);
 	}
-	crypto_hash_sha256_final(&w.hash, digest);
+	SHA256_Final(digest, &w.hash);
 	sodium_bin2hex(layout, CARRY_LAYOUT_SIZE, digest, sizeof(digest));
 }
 

@@ -7,6 +7,7 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +34,7 @@ static json_t *hex_string(const uint8_t *data)
 {
 	char text[2 * HASH_SIZE + 1];
 
-	for (size_t i = 0; i < HASH_SIZE; i++)
-		snprintf(text + 2 * i, 3, "%02x", data[i]);
-	return json_string(text);
+	return json_string(sodium_bin2hex(text, sizeof(text), data, HASH_SIZE));
 }
 
 int record__keep_since(struct generation *g, const struct generation *from)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define LETTERS_AND_DIGITS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -30,6 +31,15 @@ static bool depth_is_bounded(const uint8_t *data, size_t size)
 	return true;
 }
 
+/* So that nobody can choose names that collide. jansson itself would open /dev/urandom, or take the time. */
+static void seed_hashes(void)
+{
+	size_t seed;
+
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) == sizeof(seed))
+		json_object_seed(seed);
+}
+
 int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *fault)
 {
 	json_error_t error;
@@ -40,6 +50,7 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 		return fault__set(fault, -EINVAL, "JSON with a zero byte");
 	if (!depth_is_bounded(data, size))
 		return fault__set(fault, -EINVAL, "JSON nested more than %d deep", JSON_MAX_DEPTH);
+	seed_hashes();
 	*root = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, &error);
 	if (!*root && json_error_code(&error) == json_error_out_of_memory)
 		return -ENOMEM;

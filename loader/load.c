@@ -24,7 +24,7 @@ static int prepare(struct load *load, const struct load_input *inputs, size_t co
 		return fault__usage(fault, "--share and --pin-root exclude each other");
 	for (size_t i = 0; !err && i < count; i++) {
 		load->count = i + 1;
-		err = unit__prepare(&load->units[i], &inputs[i], fault);
+		err = unit__prepare(load, &load->units[i], &inputs[i], fault);
 	}
 	return err ? err : setplan__all(load, fault);
 }

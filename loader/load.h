@@ -36,6 +36,7 @@ struct load_options {
 	int health_wait;	    /* seconds that it may take */
 	const char *pin_root;	    /* NULL: everything goes with us */
 	const char *share;	    /* NULL: load for ourselves */
+	bool may_update;	    /* load__update() may follow */
 	bool allow_rollback;	    /* lower versions than what is pinned may follow it */
 	/* Called once everything is attached and healthy, before it counts: an error takes it back. Or NULL.
 	 */

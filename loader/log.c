@@ -75,10 +75,27 @@ __attribute__((format(printf, 2, 3))) static void add(struct buffer *b, const ch
 		b->size += (size_t)n < room ? (size_t)n : room - 1;
 }
 
+/* What has no format is put byte by byte: vsnprintf() for each took a tenth of what verifying takes. */
+static void put(struct buffer *b, char c)
+{
+	if (b->size + 1 < sizeof(b->text) - LINE_TAIL)
+		b->text[b->size++] = c;
+}
+
+static void put_all(struct buffer *b, const char *text)
+{
+	while (*text)
+		put(b, *text++);
+}
+
 static void add_hex(struct buffer *b, const uint8_t *data)
 {
-	for (size_t i = 0; i < DIGEST_SIZE; i++)
-		add(b, "%02x", data[i]);
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < DIGEST_SIZE; i++) {
+		put(b, digits[data[i] >> 4]);
+		put(b, digits[data[i] & 15]);
+	}
 }
 
 /* Names of files are bytes of anybody: what isn't printable ASCII must not reach a terminal. */
@@ -88,43 +105,52 @@ static void add_text(struct buffer *b, const char *text)
 		unsigned char c = (unsigned char)text[i];
 
 		if (!human_lines && (c == '"' || c == '\\'))
-			add(b, "\\%c", c);
-		else if (c >= 0x20 && c < 0x7f)
-			add(b, "%c", c);
+			put(b, '\\');
+		if (c >= 0x20 && c < 0x7f)
+			put(b, (char)c);
 		else
-			add(b, "%s", human_lines ? "?" : "\\ufffd");
+			put_all(b, human_lines ? "?" : "\\ufffd");
 	}
+}
+
+static void begin_member(struct buffer *b, const char *name)
+{
+	put_all(b, ",\"");
+	put_all(b, name);
+	put_all(b, "\":");
 }
 
 static void add_member(struct buffer *b, const char *name, const char *text)
 {
 	if (!text)
 		return;
-	add(b, ",\"%s\":\"", name);
+	begin_member(b, name);
+	put(b, '"');
 	add_text(b, text);
-	add(b, "\"");
+	put(b, '"');
 }
 
 static void add_digest(struct buffer *b, const char *name, const uint8_t *digest)
 {
 	if (!digest)
 		return;
-	add(b, ",\"%s\":\"", name);
+	begin_member(b, name);
+	put(b, '"');
 	add_hex(b, digest);
-	add(b, "\"");
+	put(b, '"');
 }
 
 static void add_key_ids(struct buffer *b, const struct log_line *line)
 {
 	if (!line->key_id_count)
 		return;
-	add(b, ",\"keyIds\":[");
+	begin_member(b, "keyIds");
 	for (size_t i = 0; i < line->key_id_count; i++) {
-		add(b, "%s\"", i ? "," : "");
+		put_all(b, i ? ",\"" : "[\"");
 		add_hex(b, line->key_ids[i]);
-		add(b, "\"");
+		put(b, '"');
 	}
-	add(b, "]");
+	put(b, ']');
 }
 
 /* Words as an array of strings. */
@@ -132,10 +158,15 @@ static void add_words(struct buffer *b, const char *name, const char *words)
 {
 	if (!words)
 		return;
-	add(b, ",\"%s\":[", name);
-	for (size_t n; (n = strcspn(words, " ")); words += n + (words[n] == ' '))
-		add(b, "\"%.*s\"%s", (int)n, words, words[n] ? "," : "");
-	add(b, "]");
+	begin_member(b, name);
+	put_all(b, *words ? "[\"" : "[");
+	for (const char *c = words; *c; c++) {
+		if (*c == ' ')
+			put_all(b, "\",\"");
+		else
+			put(b, *c);
+	}
+	put_all(b, *words ? "\"]" : "]");
 }
 
 /* RFC 3339 in UTC; strftime() and gmtime() would bring locales and time zones with them. */
@@ -194,7 +225,7 @@ static void add_word(struct buffer *b, const char *before, const char *text)
 {
 	if (!text)
 		return;
-	add(b, "%s", before);
+	put_all(b, before);
 	add_text(b, text);
 }
 

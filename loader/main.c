@@ -13,12 +13,10 @@
 /* A file that is opened in the place of a closed one would get our lines. */
 static void open_standard_streams(void)
 {
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	close(fd);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", O_RDWR); /* takes the lowest free number, which is this one */
+	}
 }
 
 int main(int argc, char **argv)

@@ -16,7 +16,7 @@ struct unit {
 	char *file, *object;		/* the names of the file and in the statement */
 	const struct load_input *input; /* while loading; NULL for a rollback, which has pins alone */
 	struct bpf_object *bpf;		/* NULL for a rollback */
-	struct generation next;		/* what is made, or taken from elsewhere, for this load */
+	struct generation next;		/* what this load makes or takes; its record if anybody reads it */
 	struct pins pins;		/* with a pin root */
 	bool loaded;			/* the kernel has our programs; else @next.programs are it */
 	bool rotate;			/* the pinned generation becomes the previous one */
@@ -49,17 +49,18 @@ struct attachment {
 };
 
 struct load {
-	struct unit units[LOAD_MAX_OBJECTS];
-	size_t count;
-	struct attachment attachments[LOAD_MAX_LINKS];
-	size_t attachment_count;
 	const struct load_options *options; /* while loading */
 	struct load *old;		    /* the load that is updated, while loading */
 	int lock;			    /* of the pin root or the shared directory, or -1 */
+	size_t count, attachment_count;
+	/* Room for the largest set; of its pages only those in use are ever touched. */
+	struct unit units[LOAD_MAX_OBJECTS];
+	struct attachment attachments[LOAD_MAX_LINKS];
 };
 
 /* Parse the object of a verified file. */
-int unit__prepare(struct unit *unit, const struct load_input *input, struct fault *fault);
+int unit__prepare(const struct load *load, struct unit *unit, const struct load_input *input,
+		  struct fault *fault);
 
 /* Note in @next what its maps look like, and what else than the object decides about its programs. */
 int unit__describe(const struct load *load, struct unit *unit, struct fault *fault);

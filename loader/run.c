@@ -59,6 +59,7 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.health_wait = o->health_wait,
 		.pin_root = o->pin_root,
 		.share = o->share,
+		.may_update = o->reload,
 		.allow_rollback = c->trust.allow_rollback,
 		.accept = remember,
 		.context = c,
@@ -209,8 +210,9 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 		err = put_in_place(s, c, &fault);
 	if (!err)
 		err = get_ready(s, c, started, &fault);
-	/* It may be long until the end: the objects' bytes need not wait for it. */
-	candidate__free(c);
+	/* It may be long until the end: the objects' bytes need not wait for it. An exec takes them away. */
+	if (!workload || s->options->reload)
+		candidate__free(c);
 	/* Stopped while waiting for an interface: as good as a moment later. */
 	if (err == -EINTR && signals__stop_is_pending())
 		fault.text[0] = 0;
@@ -218,6 +220,7 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 		code = err ? run__code(&fault) : go_on(s, workload, &fault);
 	load__stop(s->load);
 	metrics__set_load(NULL);
+	candidate__free(c);
 	if (err == -EKEYREJECTED)
 		return refuse(&fault);
 	return fault.text[0] ? run__fail(&fault) : code;

@@ -74,6 +74,12 @@ static int add_item(struct set *set, int dir, const char *name, const char *path
 	return 0;
 }
 
+static int make_room(struct set *set, size_t count)
+{
+	set->items = calloc(count, sizeof(*set->items));
+	return set->items ? 0 : -ENOMEM;
+}
+
 static int add_directory(struct set *set, int dir, size_t limit, const struct verify_context *c,
 			 struct fault *fault)
 {
@@ -86,6 +92,8 @@ static int add_directory(struct set *set, int dir, size_t limit, const struct ve
 		err = fault__set(fault, -E2BIG, "more than %zu objects", limit);
 	else if (!list.count)
 		err = fault__set(fault, -ENOENT, "no object in it");
+	if (!err)
+		err = make_room(set, list.count);
 	for (size_t i = 0; !err && i < list.count; i++)
 		err = add_item(set, dir, list.names[i], list.names[i], c);
 	file__list_free(&list);
@@ -99,15 +107,15 @@ int set__verify(struct set *set, const char *path, size_t limit, const struct ve
 	const char *slash = strrchr(path, '/');
 	int dir, err;
 
-	*set = (struct set){ .items = calloc(limit, sizeof(*set->items)) };
-	if (!set->items)
-		return fault__set(fault, -ENOMEM, "out of memory");
+	*set = (struct set){ 0 };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
 		err = add_directory(set, dir, limit, c, &inner);
 		close(dir);
 	} else if (errno == ENOTDIR) {
-		err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c);
+		err = make_room(set, 1);
+		if (!err)
+			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c);
 	} else {
 		err = fault__set(&inner, -errno, "%s", strerror(errno));
 	}

@@ -64,7 +64,7 @@ static uint32_t hash(uint32_t value, const char *text)
 
 static uint32_t identify(const struct attachment *a)
 {
-	const char *project = record__text(&a->unit->next, "project");
+	const char *project = a->unit->input->statement->project;
 
 	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
 }

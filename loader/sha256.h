@@ -18,4 +18,18 @@
 #include <openssl/sha.h>
 #endif
 
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHA256_SIZE 32
+
+static inline void sha256__hash(uint8_t digest[SHA256_SIZE], const void *data, size_t size)
+{
+	SHA256_CTX state;
+
+	SHA256_Init(&state);
+	SHA256_Update(&state, data, size);
+	SHA256_Final(digest, &state);
+}
+
 #endif

@@ -3,6 +3,7 @@
 
 #include "file.h"
 #include "json.h"
+#include "sha256.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,7 +63,7 @@ static int add_key(struct trust *t, const uint8_t der[DER_SIZE], struct trust_ke
 	k = &t->keys[t->key_count];
 	*k = (struct trust_key){ .not_before = INT64_MIN, .not_after = INT64_MAX };
 	memcpy(k->public, der + sizeof(der_prefix), SIG_PUBLIC_KEY_SIZE);
-	crypto_hash_sha256(k->id, der, DER_SIZE);
+	sha256__hash(k->id, der, DER_SIZE);
 	if (memcmp(der, der_prefix, sizeof(der_prefix)))
 		return fault__usage(fault, "not an Ed25519 public key");
 	if (!sig__key_is_strict(k->public))
@@ -242,7 +243,7 @@ static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struc
 	for (size_t i = 0; !err && i < json_array_size(keys); i++)
 		err = read_policy_key(t, json_array_get(keys, i), fault);
 	if (!err)
-		crypto_hash_sha256(t->digest, data, size);
+		sha256__hash(t->digest, data, size);
 	return err;
 }
 
@@ -300,13 +301,13 @@ static int compare_ids(const void *a, const void *b)
 
 static void digest_keys(struct trust *t)
 {
-	crypto_hash_sha256_state state;
+	SHA256_CTX state;
 
 	qsort(t->keys, t->key_count, sizeof(t->keys[0]), compare_ids);
-	crypto_hash_sha256_init(&state);
+	SHA256_Init(&state);
 	for (size_t i = 0; i < t->key_count; i++)
-		crypto_hash_sha256_update(&state, t->keys[i].id, SIG_KEY_ID_SIZE);
-	crypto_hash_sha256_final(&state, t->digest);
+		SHA256_Update(&state, t->keys[i].id, SIG_KEY_ID_SIZE);
+	SHA256_Final(t->digest, &state);
 }
 
 static int read_store(struct trust *t, const char *path, struct fault *fault)

@@ -4,13 +4,13 @@
 #include "carry.h"
 #include "kernlog.h"
 #include "log.h"
+#include "sha256.h"
 #include "share.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,13 +38,22 @@ static int open_object(struct unit *unit, struct fault *fault)
 	return 0;
 }
 
-int unit__prepare(struct unit *unit, const struct load_input *input, struct fault *fault)
+/* Whether anybody will read what this load was. */
+static bool wants_record(const struct load_options *options)
 {
+	return options->pin_root || options->share || options->may_update;
+}
+
+int unit__prepare(const struct load *load, struct unit *unit, const struct load_input *input,
+		  struct fault *fault)
+{
+	bool described = wants_record(load->options);
+
 	*unit = (struct unit){ .input = input, .share_lock = -1 };
 	unit->file = strdup(input->name);
 	unit->object = strdup(input->statement->name);
-	unit->next.record = record__make(input);
-	if (!unit->file || !unit->object || !unit->next.record)
+	unit->next.record = described ? record__make(input) : NULL;
+	if (!unit->file || !unit->object || (described && !unit->next.record))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	kernlog__begin();
 	return open_object(unit, fault);
@@ -177,16 +186,16 @@ int unit__take_pins(struct unit *unit, const struct generation *g, struct fault 
 /* What makes one object give different programs: which of them are wanted, and for what. */
 static int describe_variant(const struct load *load, struct unit *unit)
 {
-	crypto_hash_sha256_state state;
+	SHA256_CTX state;
 	struct bpf_program *program;
-	uint8_t hash[crypto_hash_sha256_BYTES];
+	uint8_t hash[SHA256_SIZE];
 
-	crypto_hash_sha256_init(&state);
+	SHA256_Init(&state);
 	bpf_object__for_each_program(program, unit->bpf) {
 		const uint32_t numbers[] = { bpf_program__autoload(program),
 					     bpf_program__expected_attach_type(program) };
 
-		crypto_hash_sha256_update(&state, (const uint8_t *)numbers, sizeof(numbers));
+		SHA256_Update(&state, numbers, sizeof(numbers));
 	}
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
@@ -194,9 +203,9 @@ static int describe_variant(const struct load *load, struct unit *unit)
 		/* Of these the target is part of the program. */
 		if (a->unit == unit && a->target &&
 		    (a->point.place == PLACE_TRACE || a->point.place == PLACE_ITER))
-			crypto_hash_sha256_update(&state, (const uint8_t *)a->link, strlen(a->link) + 1);
+			SHA256_Update(&state, a->link, strlen(a->link) + 1);
 	}
-	crypto_hash_sha256_final(&state, hash);
+	SHA256_Final(hash, &state);
 	return record__set_variant(&unit->next, hash);
 }
 
@@ -217,8 +226,11 @@ static bool is_same_code(const struct generation *a, const struct generation *b)
 
 int unit__describe(const struct load *load, struct unit *unit, struct fault *fault)
 {
-	int err = note_layouts(unit, fault);
+	int err;
 
+	if (!wants_record(load->options))
+		return 0;
+	err = note_layouts(unit, fault);
 	if (!err && describe_variant(load, unit))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	return err;
