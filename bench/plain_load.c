@@ -2,15 +2,19 @@
 /*
  * What verify-and-load is measured against: the same libbpf, linked with the same flags, that loads one
  * object without looking at its signature and becomes the workload. It reads the file as the loader
- * does, so that only verification, the decision lines and dropping privileges differ.
- * Usage: plain_load OBJECT WORKLOAD [ARGUMENT]...
+ * does, so that only verification, the decision lines and dropping privileges differ. With "lo" it
+ * attaches the first program, which is XDP, to the loopback interface.
+ * Usage: plain_load OBJECT lo|none WORKLOAD [ARGUMENT]...
  */
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define LOOPBACK 1 /* LOOPBACK_IFINDEX: in every network namespace it is the first */
 
 static int say_nothing(enum libbpf_print_level level, const char *format, va_list args)
 {
@@ -18,6 +22,14 @@ static int say_nothing(enum libbpf_print_level level, const char *format, va_lis
 	(void)format;
 	(void)args;
 	return 0;
+}
+
+static int attach(const struct bpf_object *object)
+{
+	struct bpf_link *link = bpf_program__attach_xdp(bpf_object__next_program(object, NULL), LOOPBACK);
+
+	/* It lasts as long as somebody has its descriptor: the workload. */
+	return link ? fcntl(bpf_link__fd(link), F_SETFD, 0) : -1;
 }
 
 int main(int argc, char **argv)
@@ -28,7 +40,7 @@ int main(int argc, char **argv)
 	void *data;
 	int fd;
 
-	if (argc < 3)
+	if (argc < 4)
 		return 2;
 	libbpf_set_print(say_nothing);
 	fd = open(argv[1], O_RDONLY | O_CLOEXEC);
@@ -40,6 +52,8 @@ int main(int argc, char **argv)
 	object = bpf_object__open_mem(data, (size_t)st.st_size, &opts);
 	if (!object || bpf_object__load(object))
 		return 1;
-	execv(argv[2], argv + 2);
+	if (!strcmp(argv[2], "lo") && attach(object))
+		return 1;
+	execv(argv[3], argv + 3);
 	return 1;
 }
