@@ -94,14 +94,17 @@ class Stage:
         Raises: FileAccessError.
         """
         try:
-            if not self._replace and path.exists():
+            there = _stat(path)
+            if there and not self._replace:
                 raise FileExistsError
             if mode is None:
-                mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+                mode = stat.S_IMODE(there.st_mode) if there else 0o644
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb") as file:
+            with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb", buffering=0) as file:
                 os.fchmod(file.fileno(), mode)
-                file.write(data)
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
         except OSError as error:
             raise _write_error(path, error) from error
 
@@ -141,6 +144,13 @@ def staged_files(paths: Sequence[Path], *, replace: bool = True) -> Iterator[Sta
         stage.publish()
     finally:
         stage.clear()
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _write_error(path: Path, error: OSError) -> FileAccessError:
