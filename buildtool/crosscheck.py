@@ -17,6 +17,7 @@ from buildtool.btf import Btf, BtfField
 from buildtool.contents import describe_object
 from buildtool.elfobj import ElfObject, parse_object, read_link_tables
 from buildtool.errors import CompileError, ConfigError, ObjectFormatError
+from buildtool.forks import map_forked
 
 MAX_SHOWN = 20
 # Global variables are maps, too: libbpf makes one of each of these sections, and of .data.NAME and so on.
@@ -44,9 +45,10 @@ def check_agreement(objects: Mapping[str, Mapping[str, bytes]], allowed: Collect
     ConfigError for an *allowed* that names nothing; ObjectFormatError.
     """
     arches = list(objects)
-    parts = {
-        arch: {name: _read_parts(arch, name, data) for name, data in objects[arch].items()} for arch in arches
-    }
+    jobs = [(arch, name, data) for arch in arches for name, data in objects[arch].items()]
+    parts: dict[str, dict[str, dict[str, _Part]]] = {arch: {} for arch in arches}
+    for (arch, name, _), item in zip(jobs, map_forked(_read_parts, jobs), strict=True):
+        parts[arch][name] = item
     _check_allowed_exist(parts, allowed)
     found = [
         line
@@ -125,7 +127,9 @@ def _place(field: BtfField | None) -> str:
     return f"{where} ({field.kind} of {field.bits // 8} bytes)"
 
 
-def _read_parts(arch: str, name: str, data: bytes) -> dict[str, _Part]:
+def _read_parts(job: tuple[str, str, bytes]) -> dict[str, _Part]:
+    """Return the parts of an object, by name, from its architecture, its name and its bytes."""
+    arch, name, data = job
     try:
         obj = parse_object(data)
         programs = {
