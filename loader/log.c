@@ -76,7 +76,7 @@ __attribute__((format(printf, 2, 3))) static void add(struct buffer *b, const ch
 }
 
 /* What has no format is put byte by byte: vsnprintf() for each took a tenth of what verifying takes. */
-static void put(struct buffer *b, char c)
+static void put_byte(struct buffer *b, char c)
 {
 	if (b->size + 1 < sizeof(b->text) - LINE_TAIL)
 		b->text[b->size++] = c;
@@ -85,7 +85,7 @@ static void put(struct buffer *b, char c)
 static void put_all(struct buffer *b, const char *text)
 {
 	while (*text)
-		put(b, *text++);
+		put_byte(b, *text++);
 }
 
 static void add_hex(struct buffer *b, const uint8_t *data)
@@ -93,8 +93,8 @@ static void add_hex(struct buffer *b, const uint8_t *data)
 	static const char digits[] = "0123456789abcdef";
 
 	for (size_t i = 0; i < DIGEST_SIZE; i++) {
-		put(b, digits[data[i] >> 4]);
-		put(b, digits[data[i] & 15]);
+		put_byte(b, digits[data[i] >> 4]);
+		put_byte(b, digits[data[i] & 15]);
 	}
 }
 
@@ -105,9 +105,9 @@ static void add_text(struct buffer *b, const char *text)
 		unsigned char c = (unsigned char)text[i];
 
 		if (!human_lines && (c == '"' || c == '\\'))
-			put(b, '\\');
+			put_byte(b, '\\');
 		if (c >= 0x20 && c < 0x7f)
-			put(b, (char)c);
+			put_byte(b, (char)c);
 		else
 			put_all(b, human_lines ? "?" : "\\ufffd");
 	}
@@ -125,9 +125,9 @@ static void add_member(struct buffer *b, const char *name, const char *text)
 	if (!text)
 		return;
 	begin_member(b, name);
-	put(b, '"');
+	put_byte(b, '"');
 	add_text(b, text);
-	put(b, '"');
+	put_byte(b, '"');
 }
 
 static void add_digest(struct buffer *b, const char *name, const uint8_t *digest)
@@ -135,9 +135,9 @@ static void add_digest(struct buffer *b, const char *name, const uint8_t *digest
 	if (!digest)
 		return;
 	begin_member(b, name);
-	put(b, '"');
+	put_byte(b, '"');
 	add_hex(b, digest);
-	put(b, '"');
+	put_byte(b, '"');
 }
 
 static void add_key_ids(struct buffer *b, const struct log_line *line)
@@ -148,9 +148,9 @@ static void add_key_ids(struct buffer *b, const struct log_line *line)
 	for (size_t i = 0; i < line->key_id_count; i++) {
 		put_all(b, i ? ",\"" : "[\"");
 		add_hex(b, line->key_ids[i]);
-		put(b, '"');
+		put_byte(b, '"');
 	}
-	put(b, ']');
+	put_byte(b, ']');
 }
 
 /* Words as an array of strings. */
@@ -164,7 +164,7 @@ static void add_words(struct buffer *b, const char *name, const char *words)
 		if (*c == ' ')
 			put_all(b, "\",\"");
 		else
-			put(b, *c);
+			put_byte(b, *c);
 	}
 	put_all(b, *words ? "\"]" : "]");
 }
