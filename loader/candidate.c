@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -98,12 +99,14 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 	return EXIT_REFUSED;
 }
 
-size_t candidate__inputs(const struct candidate *c, struct load_input *inputs)
+const struct load_input *candidate__inputs(struct candidate *c)
 {
-	for (size_t i = 0; i < c->set.count; i++) {
+	if (!c->inputs)
+		c->inputs = calloc(c->set.count, sizeof(*c->inputs));
+	for (size_t i = 0; c->inputs && i < c->set.count; i++) {
 		const struct set_item *item = &c->set.items[i];
 
-		inputs[i] = (struct load_input){
+		c->inputs[i] = (struct load_input){
 			.name = item->name,
 			.data = item->data,
 			.size = item->size,
@@ -114,7 +117,7 @@ size_t candidate__inputs(const struct candidate *c, struct load_input *inputs)
 			.key_id_count = item->verdict.key_id_count,
 		};
 	}
-	return c->set.count;
+	return c->inputs;
 }
 
 uint64_t candidate__needs(const struct candidate *c)
@@ -167,6 +170,7 @@ void candidate__free(struct candidate *c)
 		state__close(&c->state);
 	if (c->has_pinned)
 		state__close(&c->pinned);
+	free(c->inputs);
 	set__free(&c->set);
 	trust__free(&c->trust);
 	*c = (struct candidate){ 0 };

@@ -15,6 +15,7 @@ struct candidate {
 	struct state pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
 	struct set set;
+	struct load_input *inputs; /* NULL until somebody asks */
 };
 
 /*
@@ -23,8 +24,8 @@ struct candidate {
  */
 int candidate__verify(struct candidate *candidate, const struct options *options, struct fault *fault);
 
-/* Fill @inputs, of LOAD_MAX_OBJECTS, borrowing from the candidate; returns their number. */
-size_t candidate__inputs(const struct candidate *candidate, struct load_input *inputs);
+/* One for each object of the set. They are the candidate's, and borrow from it; NULL without memory. */
+const struct load_input *candidate__inputs(struct candidate *candidate);
 
 /* The capabilities that it takes to load and attach, as a mask. */
 uint64_t candidate__needs(const struct candidate *candidate);

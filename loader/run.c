@@ -70,10 +70,12 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
 		},
 	};
-	struct load_input inputs[LOAD_MAX_OBJECTS];
-	size_t count = candidate__inputs(c, inputs);
+	const struct load_input *inputs = candidate__inputs(c);
+	size_t count = c->set.count;
 	int err;
 
+	if (!inputs)
+		return fault__set(fault, -ENOMEM, "out of memory");
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
 			load__start(&s->load, inputs, count, &options, fault);
 	if (err == -EPERM)
