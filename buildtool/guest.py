@@ -25,7 +25,8 @@ _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 
 # `dmesg -n 1`: from here on the kernel writes to the console only when it dies.
 # `stty`, again: waits until the console has all of it, before a panic or the end of power could come first.
-# `kill -KILL -1`: nothing that the command left behind writes between the reports.
+# `kill -KILL -1`: nothing that the command left behind writes between the reports. Their deaths are told to
+# the first process, whose shell drops what a signal keeps it from writing: what reports is a child of it.
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /etc /var /root
@@ -57,14 +58,16 @@ cd /root
 env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root sh /vm/command < /dev/null 2>&1
 code=$?
 kill -KILL -1
-printf '\\n%s end %s\\n' "$token" "$code"
-while read -r place; do
-  [ -e "$place" ] && find "$place" -type f
-done < /vm/collect | while read -r path; do
-  printf '%s file %s\\n' "$token" "$path"
-  base64 < "$path"
-done
-printf '%s done\\n' "$token"
+(
+  printf '\\n%s end %s\\n' "$token" "$code"
+  while read -r place; do
+    [ -e "$place" ] && find "$place" -type f
+  done < /vm/collect | while read -r path; do
+    printf '%s file %s\\n' "$token" "$path"
+    base64 < "$path"
+  done
+  printf '%s done\\n' "$token"
+)
 stty -opost
 poweroff -f
 """
