@@ -56,6 +56,15 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 	});
 }
 
+/* What is not loaded is not kept: a directory of refused files must not fill a container's memory. */
+static void forget_bytes(struct set_item *item)
+{
+	verdict__free(&item->verdict);
+	free(item->data);
+	item->data = NULL;
+	item->size = 0;
+}
+
 static int add_item(struct set *set, int dir, const char *name, const char *path,
 		    const struct verify_context *c)
 {
@@ -71,6 +80,8 @@ static int add_item(struct set *set, int dir, const char *name, const char *path
 	set->refused += err == -EKEYREJECTED;
 	set->failed += err && err != -EKEYREJECTED;
 	write_decision(item, err, started, c);
+	if (err)
+		forget_bytes(item);
 	return 0;
 }
 

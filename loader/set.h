@@ -4,7 +4,7 @@
 
 #include "verify.h"
 
-/* One object of the set: its bytes, read once, and what verification says of them. */
+/* One object of the set: its bytes, read once, and what verification says of them; neither when refused. */
 struct set_item {
 	char *name;
 	uint8_t *data;

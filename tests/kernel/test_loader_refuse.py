@@ -300,3 +300,13 @@ def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:
     table = bytes(64) + struct.pack(">IIQQQQIIQQ", 1, 3, 0, 0, 192, len(names), 0, 0, 1, 0)
     (objects / "big.o").write_bytes(header + table + names)
     assert lab.run(tmp_path, "--verify-only").reasons == ["unsigned"]
+
+
+def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
+    """A directory of large files that nobody signed takes the memory of one of them."""
+    objects = lab.put(tmp_path, "raw_tp")
+    for number in range(24):
+        with (objects / f"{number}.bpf.o").open("wb") as file:
+            file.truncate(16 << 20)
+    result = lab.run(tmp_path, "--verify-only", before=["prlimit", f"--as={128 << 20}"])
+    assert (result.code, result.reasons) == (3, ["malformed"] * 24)
