@@ -36,13 +36,25 @@ bool share__is_used(const char *entry)
 	return used;
 }
 
-/* Held together by all users; whoever takes an entry away holds the directory's lock, as we do. */
+/*
+ * Held together by all users; whoever takes an entry away holds the directory's lock, as we do. A workload
+ * that turned the lock it was given into one of its own would keep a start waiting, and all behind it.
+ */
 static int hold(struct unit *unit)
 {
 	unit->share_lock = open_entry(unit->share);
 	if (unit->share_lock < 0)
 		return unit->share_lock;
-	return flock(unit->share_lock, LOCK_SH) ? -errno : 0;
+	if (!flock(unit->share_lock, LOCK_SH | LOCK_NB))
+		return 0;
+	return errno == EWOULDBLOCK ? -EBUSY : -errno;
+}
+
+static int cannot_hold(const struct unit *unit, int err, struct fault *fault)
+{
+	return fault__set(fault, err, "%.300s: %s", unit->share,
+			  err == -EBUSY ? "a workload has locked it for itself alone; end that one" :
+					  strerror(-err));
 }
 
 /*
@@ -80,7 +92,7 @@ static int find(struct unit *unit, struct fault *fault)
 	if (!err)
 		err = unit__take_pins(unit, &g, fault);
 	if (!err && (err = hold(unit)))
-		fault__set(fault, err, "%.300s: %s", unit->share, strerror(-err));
+		cannot_hold(unit, err, fault);
 	generation__close(&g);
 	return err ? err : 1;
 }
@@ -105,7 +117,7 @@ static int make(const struct load *load, struct unit *unit, struct fault *fault)
 	if (err)
 		return err;
 	err = rename(aside, unit->share) ? -errno : hold(unit);
-	return err ? fault__set(fault, err, "%.300s: %s", unit->share, strerror(-err)) : 0;
+	return err ? cannot_hold(unit, err, fault) : 0;
 }
 
 static int share_unit(const struct load *load, struct unit *unit, bool *made, struct fault *fault)

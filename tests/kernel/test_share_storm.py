@@ -8,6 +8,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,3 +193,29 @@ def test_share_and_pin_root_exclude_each_other(shared: Releases) -> None:
     shared.put(1)
     result = shared.lab.run(shared.directory, f"--share={shared.root}", *shared.options())
     assert (result.code, "exclude each other" in result.message) == (2, True)
+
+
+LOCKER = """
+import fcntl, time
+for descriptor in range(3, 64):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        continue
+    print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_workload_that_locks_an_entry_keeps_nobody_waiting(shared: Releases) -> None:
+    """The descriptor that it inherits can be locked for itself alone: others are told, and end."""
+    shared.put(1)
+    option = f"--share={shared.root}"
+    argv = shared.lab.argv(shared.directory, option, "--", sys.executable, "-c", LOCKER)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"locked\n"
+        result = shared.lab.run(shared.directory, option, *TRUE)
+        running.kill()
+    assert (result.code, "has locked it for itself alone" in result.message) == (1, True)
+    assert shared.lab.run(shared.directory, option, *TRUE).code == 0
