@@ -51,6 +51,20 @@ static bool is_safe(const struct stat *st)
 	return closed && (!st->st_uid || st->st_uid == geteuid());
 }
 
+/* The directories that lead to where a link points are not on the way as it is written. */
+static int check_links(const char *path, struct fault *fault)
+{
+	char *real = realpath(path, NULL);
+	int err = 0;
+
+	if (!real)
+		err = fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
+	else if (strcmp(real, path))
+		err = fault__set(fault, -EPERM, "%.200s: not the way without links; say %.200s", path, real);
+	free(real);
+	return err;
+}
+
 /* Names are looked up again and again: who may rename a directory on the way could exchange ours. */
 static int check_way(const char *path, struct fault *fault)
 {
@@ -68,7 +82,7 @@ static int check_way(const char *path, struct fault *fault)
 			return fault__set(fault, -EPERM,
 					  "%.200s: others may exchange it, as %.100s lets them", path, at);
 	}
-	return 0;
+	return check_links(path, fault);
 }
 
 static int check_directory(int fd, const char *path, struct fault *fault)

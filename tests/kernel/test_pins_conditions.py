@@ -97,6 +97,20 @@ def test_way_that_others_may_change(place: tuple[Releases, str, str], option: st
         subprocess.run(argv, check=True)
 
 
+@pytest.mark.parametrize("option", ["--pin-root", "--share"])
+def test_way_by_a_link(place: tuple[Releases, str, str], option: str) -> None:
+    """Others may exchange a directory that only the link's target lies in: no link is followed."""
+    releases, left, _ = place
+    releases.put(1)
+    above, link = releases.root.parent / "above", releases.root.parent / "link"
+    (above / "pins").mkdir(parents=True, mode=0o700)
+    link.symlink_to("above")
+    argv = (f"{option}={link}/pins", f"--attach={PREFIX}_xdp={left}", *TRUE)
+    result = releases.lab.run(releases.directory, *argv)
+    assert (result.code, result.events("load")) == (1, [])
+    assert result.message.endswith(f"not the way without links; say {above}/pins"), result.message
+
+
 def _another_program(releases: Releases, pin: Path) -> None:
     pin.unlink()
     path = releases.directory / "other.o"
