@@ -37,6 +37,8 @@ _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLO
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
+_MAX_NAME_BYTES = 512  # of the kernel's own names
+_MAX_TEXT_BYTES = 4096  # a line of C, or a path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ class Btf:
         Raises: ObjectFormatError.
         """
         for number, (name, kind, vlen, _) in enumerate(self._heads):
-            if kind == _DATASEC and self._name(name) == section:
+            if kind == _DATASEC and self._names.startswith(section.encode() + b"\0", name):
                 return tuple(self._variable(entry[0]) for entry in self._entries(number, vlen))
         return ()
 
@@ -184,11 +186,14 @@ class Btf:
 
     def text(self, offset: int) -> str:
         """
-        Return the string at *offset* of the table of strings.
+        Return the string at *offset* of the table of strings, at most 4096 bytes of it.
 
         Raises: ObjectFormatError.
         """
-        return self._name(offset)
+        if offset >= len(self._names):
+            raise ObjectFormatError("damaged BTF")
+        text = self._names[offset : offset + _MAX_TEXT_BYTES]
+        return text.partition(b"\0")[0].decode("utf-8", "replace")
 
     def _collect(
         self, number: int, path: str, at: int, found: list[BtfField], steps: Iterator[int], depth: int
@@ -270,7 +275,8 @@ class Btf:
         return self._name(name), target
 
     def _name(self, offset: int) -> str:
-        end = self._names.find(0, offset)
+        # Many types can share one name: a long one would fill the memory.
+        end = self._names.find(0, offset, offset + _MAX_NAME_BYTES + 1)
         if end < 0:
-            raise ObjectFormatError("damaged BTF")
+            raise ObjectFormatError("BTF: damaged, or a name that is too long")
         return self._names[offset:end].decode("utf-8", "replace")

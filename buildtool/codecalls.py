@@ -10,10 +10,11 @@ What breaks a rule is unreadable, and nothing is ever left out.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from buildtool.elfobj import (
+    MAX_NAME_BYTES,
     SHF_EXECINSTR,
     SHT_PROGBITS,
     SHT_REL,
@@ -25,7 +26,6 @@ from buildtool.elfobj import (
 from buildtool.errors import ObjectFormatError
 
 SLOT_BYTES = 8
-MAX_NAME_BYTES = 512  # of the kernel's own names
 _CALL = 0x85
 _HELPER_CALL, _LOCAL_CALL = 0, 1
 _SYMBOL_BYTES, _RELOCATION_BYTES = 24, 16
@@ -47,6 +47,9 @@ def read_code(obj: ElfObject) -> CodeCalls:
     Raises: ObjectFormatError, when it cannot be read.
     """
     code = {index: section for index, section in enumerate(obj.sections) if _is_code(section)}
+    _check_sizes(obj, code.values())
+    if any(len(section.name) > MAX_NAME_BYTES for section in code.values()):
+        raise ObjectFormatError("a section of instructions with too long a name")
     return CodeCalls(
         sections=frozenset(s.name for s in code.values() if s.name != b".text"),
         helpers=frozenset(helper for section in code.values() for helper in _helpers(obj, section)),
@@ -56,6 +59,12 @@ def read_code(obj: ElfObject) -> CodeCalls:
 
 def _is_code(section: Section) -> bool:
     return section.type == SHT_PROGBITS and bool(section.flags & SHF_EXECINSTR) and section.size > 0
+
+
+def _check_sizes(obj: ElfObject, sections: Collection[Section]) -> None:
+    # They may lie upon each other: reading 65,000 of 16 MiB would take hours.
+    if sum(section.size for section in sections) > len(obj.data):
+        raise ObjectFormatError("sections that overlap")
 
 
 def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
@@ -77,9 +86,9 @@ def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
 
 def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
     symbols, names = _symbol_table(obj)
-    for section in obj.sections:
-        if section.type != SHT_REL or section.info not in code:
-            continue
+    tables = [section for section in obj.sections if section.type == SHT_REL and section.info in code]
+    _check_sizes(obj, tables)
+    for section in tables:
         target = obj.contents(code[section.info])
         for offset, info in _entries(obj, section, _RELOCATION_BYTES, "QQ"):
             number = info >> 32

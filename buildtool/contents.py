@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from buildtool.bpfnames import map_type, program_type
 from buildtool.btf import Btf
+from buildtool.codecalls import read_code
 from buildtool.elfobj import (
     SHF_EXECINSTR,
     SHT_PROGBITS,
@@ -16,11 +17,9 @@ from buildtool.elfobj import (
     Section,
     read_link_tables,
 )
+from buildtool.errors import ObjectFormatError
 from buildtool.model import MapInfo, ProgramInfo
 
-_INSTRUCTION_BYTES = 8
-_CALL = 0x85
-_HELPER_CALL = 0
 _MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")
 _DESCRIPTOR_BYTES = 4
 
@@ -43,11 +42,13 @@ def describe_object(obj: ElfObject) -> ObjectContents:
     Raises: ObjectFormatError, when its tables or its BTF are damaged.
     """
     tables = read_link_tables(obj)
+    # What is signed must be what a policy decides by, and what libbpf runs: one reader for both.
+    code = read_code(obj)
     return ObjectContents(
         programs=tuple(_find_programs(obj, tables)),
         maps=_find_maps(obj),
-        helpers=tuple(sorted(_find_helpers(obj))),
-        kfuncs=tuple(sorted(_find_kfuncs(obj, tables))),
+        helpers=tuple(sorted(code.helpers)),
+        kfuncs=tuple(sorted(name.decode("utf-8", "replace") for name in code.kfuncs if name)),
         license=_find_license(obj),
     )
 
@@ -94,49 +95,9 @@ def _read_map(btf: Btf, name: str, number: int) -> MapInfo:
     )
 
 
-def _find_helpers(obj: ElfObject) -> set[int]:
-    found = set()
-    for section in filter(_is_code, obj.sections):
-        code = obj.contents(section)
-        for at in _call_offsets(code):
-            if _source_register(obj, code, at) == _HELPER_CALL:
-                immediate = code[at + 4 : at + 8]
-                found.add(int.from_bytes(immediate, "little" if obj.is_little_endian else "big"))
-    return found
-
-
-def _find_kfuncs(obj: ElfObject, tables: LinkTables) -> set[str]:
-    """Find calls to symbols that this object does not define: libbpf resolves them in the kernel's BTF."""
-    found = set()
-    for index, relocations in tables.relocations.items():
-        code = obj.contents(obj.sections[index])
-        for offset, number in relocations:
-            is_call = offset % _INSTRUCTION_BYTES == 0 and code[offset : offset + 1] == bytes((_CALL,))
-            if is_call and number < len(tables.symbols):
-                symbol = tables.symbols[number]
-                if symbol.section == 0 and symbol.name:
-                    found.add(symbol.name)
-    return found
-
-
 def _find_license(obj: ElfObject) -> str:
     section = _section(obj, b"license")
     return obj.contents(section).partition(b"\0")[0].decode("utf-8", "replace") if section else ""
-
-
-def _call_offsets(code: bytes) -> Iterator[int]:
-    # The second half of a 16-byte load has opcode 0, so that no instruction needs decoding.
-    opcodes = code[::_INSTRUCTION_BYTES]
-    index = opcodes.find(_CALL)
-    while index >= 0:
-        if (index + 1) * _INSTRUCTION_BYTES <= len(code):
-            yield index * _INSTRUCTION_BYTES
-        index = opcodes.find(_CALL, index + 1)
-
-
-def _source_register(obj: ElfObject, code: bytes, at: int) -> int:
-    # The two register fields are bit fields: their nibbles swap with the byte order.
-    return code[at + 1] >> 4 if obj.is_little_endian else code[at + 1] & 0xF
 
 
 def _is_code(section: Section) -> bool:
@@ -144,4 +105,8 @@ def _is_code(section: Section) -> bool:
 
 
 def _section(obj: ElfObject, name: bytes) -> Section | None:
-    return next((section for section in obj.sections if section.name == name), None)
+    found = [section for section in obj.sections if section.name == name]
+    # libbpf takes the last one, others the first.
+    if len(found) > 1:
+        raise ObjectFormatError(f"{len(found)} sections named {name.decode()}")
+    return found[0] if found else None

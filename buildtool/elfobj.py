@@ -24,6 +24,9 @@ SIG_NAME = b".sig"
 HEADER_BYTES = 64
 ENTRY_BYTES = 64
 MAX_SECTIONS = 65_279
+MAX_NAME_BYTES = (
+    512  # of the kernel's own names; sections can share one long name, which is not copied for each
+)
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS, SHT_REL = 0, 1, 2, 3, 8, 9
 SHF_EXECINSTR = 4
 _ALIGNMENT = 8
@@ -37,7 +40,7 @@ _SHOFF_AT, _SHNUM_AT = 40, 60
 
 
 class Section(NamedTuple):
-    """One entry of the section header table, and its name."""
+    """One entry of the section header table, and its name, cut after 513 bytes: over 512 it is too long."""
 
     name_offset: int
     type: int
@@ -161,7 +164,7 @@ def _parse_names(data: bytes, entry: tuple[Any, ...]) -> bytes:
 def _parse_section(data: bytes, index: int, entry: tuple[Any, ...], names: bytes) -> Section:
     if entry[0] >= len(names):
         raise ObjectFormatError(f"section {index}: name outside the table")
-    section = Section._make((*entry, names[entry[0] : names.index(0, entry[0])]))
+    section = Section._make((*entry, _cut_name(names, entry[0])))
     if section.occupies and section.end > len(data):
         raise ObjectFormatError(f"section {index}: outside the file, truncated or damaged")
     return section
@@ -281,11 +284,16 @@ def _read_symbols(obj: ElfObject) -> tuple[Symbol, ...]:
 
 
 def _read_relocations(obj: ElfObject) -> dict[int, tuple[Relocation, ...]]:
-    return {
-        section.info: tuple(Relocation(offset, info >> 32) for offset, info in _entries(obj, section, _REL))
-        for section in obj.sections
-        if section.type == SHT_REL and _section_at(obj, section.info).flags & SHF_EXECINSTR
-    }
+    found: dict[int, tuple[Relocation, ...]] = {}
+    for section in obj.sections:
+        if section.type != SHT_REL or not _section_at(obj, section.info).flags & SHF_EXECINSTR:
+            continue
+        # libbpf applies all of them.
+        if section.info in found:
+            raise ObjectFormatError("two tables of relocations for one section")
+        entries = _entries(obj, section, _REL)
+        found[section.info] = tuple(Relocation(offset, info >> 32) for offset, info in entries)
+    return found
 
 
 def _entries(obj: ElfObject, section: Section, layout: dict[str, struct.Struct]) -> Iterator[tuple[Any, ...]]:
@@ -301,10 +309,15 @@ def _section_at(obj: ElfObject, index: int) -> Section:
     return obj.sections[index]
 
 
+def _cut_name(names: bytes, offset: int) -> bytes:
+    end = names.find(0, offset, offset + MAX_NAME_BYTES + 1)
+    return names[offset : end if end >= 0 else offset + MAX_NAME_BYTES + 1]
+
+
 def _name_at(names: bytes, offset: int) -> str:
-    end = names.find(0, offset)
+    end = names.find(0, offset, offset + MAX_NAME_BYTES + 1)
     if end < 0:
-        raise ObjectFormatError("a symbol's name is outside the table of names")
+        raise ObjectFormatError("a symbol's name is too long, or outside the table of names")
     return names[offset:end].decode("utf-8", "replace")
 
 

@@ -46,7 +46,8 @@ def read_line_info(obj: ElfObject) -> LineInfo:
 
     Raises: ObjectFormatError.
     """
-    found = {section.name: obj.contents(section) for section in obj.sections}
+    wanted = (b".BTF", b".BTF.ext")
+    found = {section.name: obj.contents(section) for section in obj.sections if section.name in wanted}
     data = found.get(b".BTF.ext", b"")
     if not data:
         return LineInfo()

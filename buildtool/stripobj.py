@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from buildtool.elfobj import (
     ENTRY_BYTES,
     HEADER_BYTES,
+    MAX_NAME_BYTES,
     SHT_NOBITS,
     SHT_REL,
     SHT_STRTAB,
@@ -86,6 +87,8 @@ def _kept_sections(obj: ElfObject) -> list[int]:
     for index, section in enumerate(obj.sections):
         if section.type == _SHT_RELA:
             raise ObjectFormatError("cannot strip: relocations of a kind that eBPF does not have")
+        if len(section.name) > MAX_NAME_BYTES:
+            raise ObjectFormatError("cannot strip: a section with too long a name")
         if index in dropped or (section.type == SHT_REL and section.info in dropped):
             continue
         kept.append(index)

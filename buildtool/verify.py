@@ -306,6 +306,9 @@ def _show_name(name: bytes) -> str:
 
 
 def _matches(pattern: str, name: str) -> bool:
+    # A pattern is about where the program goes: no way out of the directory that it begins with.
+    if "/../" in name:
+        return False
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 

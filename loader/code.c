@@ -19,6 +19,7 @@ struct reader {
 	const struct statement *statement;
 	struct fault *fault;
 	struct section symbols, names; /* of size 0 when there are none */
+	uint64_t code_size, relocations_size;
 };
 
 static int unreadable(const struct reader *r, const char *why)
@@ -36,11 +37,20 @@ static bool is_call(const struct reader *r, uint64_t at)
 	return r->object->data[at] == OPCODE_CALL;
 }
 
+/* Sections may lie upon each other: reading 65,000 of 16 MiB would take hours. No sum here can wrap. */
+static bool is_read_again(const struct reader *r, uint64_t *sum, const struct section *s)
+{
+	*sum += s->size;
+	return *sum > r->object->size;
+}
+
 /* Rules 5 and 6 */
 static int check_section(const struct reader *r, const struct section *s)
 {
 	const char *name = object__section_name(r->object, s), *type;
 
+	if (strnlen(name, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+		return unreadable(r, "a section with too long a name");
 	if (!strcmp(name, ".text"))
 		return 0;
 	name += *name == '?'; /* libbpf: not loaded unless it is asked for */
@@ -78,11 +88,13 @@ static int check_kfunc(const struct reader *r, const char *name)
 	return 0;
 }
 
-static int check_instructions(const struct reader *r, const struct section *s)
+static int check_instructions(struct reader *r, const struct section *s)
 {
 	const struct object *o = r->object;
 	int err = 0;
 
+	if (is_read_again(r, &r->code_size, s))
+		return unreadable(r, "sections of code that overlap");
 	if (s->size % SLOT_SIZE)
 		return unreadable(r, "half an instruction");
 	for (uint64_t at = s->offset; !err && at < s->offset + s->size; at += SLOT_SIZE) {
@@ -147,7 +159,7 @@ static int check_relocation(const struct reader *r, const struct section *code, 
 	return check_kfunc(r, text);
 }
 
-static int check_relocations(const struct reader *r, const struct section *s)
+static int check_relocations(struct reader *r, const struct section *s)
 {
 	struct section code;
 	int err = 0;
@@ -157,6 +169,8 @@ static int check_relocations(const struct reader *r, const struct section *s)
 	code = object__section(r->object, s->info);
 	if (!is_code(&code))
 		return 0;
+	if (is_read_again(r, &r->relocations_size, s))
+		return unreadable(r, "tables of relocations that overlap");
 	if (!is_table(s, RELOCATION_SIZE))
 		return unreadable(r, "a damaged table of relocations");
 	for (uint64_t i = 0; !err && i < s->size / RELOCATION_SIZE; i++)

@@ -44,6 +44,9 @@ bool trust__allows_point(const struct trust *t, const char *name)
 {
 	const json_t *points = json_object_get(t->policy, "attachPoints");
 
+	/* A pattern is about where the program goes: no way out of the directory that it begins with. */
+	if (points && strstr(name, "/../"))
+		return false;
 	for (size_t i = 0; i < json_array_size(points); i++) {
 		const char *pattern = json_string_value(json_array_get(points, i));
 		size_t n = strcspn(pattern, "*");

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
@@ -42,3 +43,16 @@ def test_small_structs_are_read() -> None:
     """What the limit is not for."""
     levels = [make_struct(), make_struct(1, 1)]
     assert Btf(make_btf(*levels), "<").fields(2) == ()
+
+
+def test_types_that_share_a_long_name_are_not_many_copies() -> None:
+    """Looking for one section among many costs no copy of each name."""
+    names = b"\0" + b"A" * 1_000_000 + b"\0"
+    types = struct.pack("<III", 1, 15 << 24, 0) * 2000
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    tracemalloc.start()
+    try:
+        assert Btf(head + types + names, "<").section_variables(".maps") == ()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

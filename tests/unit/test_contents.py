@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import ctypes
 import random
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from bpf_samples import compile_sample
 from elftools.elf.elffile import ELFFile
+from vector_builder import CODE, LICENSE, Part, build
+from vector_code import KFUNC, call, code, makes, relocated
 
 from buildtool import bpfnames, elfobj
 from buildtool.contents import describe_object
@@ -135,3 +138,20 @@ def test_pyelftools_reads_the_same_tables(tmp_path: Path, target: str) -> None:
     }
     assert {index: list(entries) for index, entries in tables.relocations.items()} == relocations
     assert relocations
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (code(call(7, source=2)), "by its number"),
+        ((*relocated(KFUNC), replace(relocated(KFUNC)[3], data=b"", name=b".again")), "two tables"),
+        ((CODE, LICENSE, replace(LICENSE, data=b"Proprietary\0")), "2 sections named license"),
+    ],
+)
+def test_what_readers_take_in_different_ways_is_not_described(
+    parts: Part | tuple[Part, ...], said: str
+) -> None:
+    """A statement must not say less than what libbpf makes of an object: nobody can sign such a one."""
+    data = build(makes(*(parts if isinstance(parts, tuple) else (parts,))))
+    with pytest.raises(ObjectFormatError, match=said):
+        describe_object(elfobj.parse_object(data))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
+import tracemalloc
 from io import BytesIO
 
 import pytest
@@ -88,3 +90,21 @@ def test_any_bytes_give_a_value_or_one_kind_of_error(name: str) -> None:
             inspect_object("x", mutant)
         except ObjectFormatError:
             continue
+
+
+def test_sections_that_share_a_long_name_are_not_many_copies() -> None:
+    """A file of 1 MB stays one of a few MB in memory; names are cut where the limit is passed."""
+    names = b"\0" + b"A" * 500_000 + b"\0"
+    count = 8000
+    head = struct.pack(
+        "<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 1, 247, 1, 0, 0, 64, 0, 64, 0, 0, 64, count, 1
+    )
+    table = bytes(64) + struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, 64 + 64 * count, len(names), 0, 0, 1, 0)
+    table += struct.pack("<IIQQQQIIQQ", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0) * (count - 2)
+    tracemalloc.start()
+    try:
+        obj = elfobj.parse_object(head + table + names)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert {len(section.name) for section in obj.sections} == {0, 513}

@@ -215,6 +215,22 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "second-relocation-section", denied, "denied-kfuncs", makes(*twice_relocated, **ab)
 
 
+def overlap_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    """Yield objects whose sections lie upon each other: their sizes add up to more than the file, or not."""
+    block = 1024  # as large as the signature: twice is less than the file, three times is more
+    slots = code(*[bytes.fromhex("b700000000000000")] * (block // 8 - 1))
+    entries = relocated(KFUNC, entries=((0, 3),) * (block // 16))
+    # A file begins with its header of 64 bytes, and a section at a multiple of 8.
+    behind_others = 64 + sum(-(-len(part.data) // 8) * 8 for part in entries[:3])
+    for count, expect in ((2, "accepted"), (3, "denied-by-policy")):
+        same = Part(name=b"tc", data=b"", flags=FLAGS_OF_CODE, fields={"offset": 64, "size": block})
+        yield f"code-{count}-times", expect, "no-denied-helpers", makes(slots, *[same] * (count - 1))
+        place = entries[3].fields | {"offset": behind_others, "size": block}
+        again = Part(name=b".again", data=b"", type=SHT_REL, fields=place)
+        parts = (*entries, *[again] * (count - 1))
+        yield f"relocations-{count}-times", expect, "no-denied-kfuncs", makes(*parts)
+
+
 def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     """Yield name, expectation, store and recipe."""
     denied, accepted = "denied-by-policy", "accepted"
@@ -254,4 +270,14 @@ def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "point-none", denied, "no-points", makes(code())
     yield "point-second-section", denied, "points", makes(code(), code(name=b"tc"))
     yield "type-of-code-not-of-statement", denied, "xdp-only", makes(code(name=b"kprobe/x"), programs=[])
+    for name, expect in (
+        (b"uprobe//opt/app/x:y", accepted),
+        (b"uprobe//opt/app/../../bin/sh:y", denied),
+        (b"uprobe//opt/app/..", accepted),
+        (b"uprobe//opt/app/..x/../y:z", denied),
+    ):
+        yield f"way-out-{name.decode()}", expect, "app-points", makes(code(name=name))
+    yield "way-out-exactly", denied, "app-points", makes(code(name=b"uprobe//a/../b:c"))
+    for size, expect in ((512, accepted), (513, denied)):
+        yield f"name-of-{size}-bytes", expect, "all-points", makes(code(name=b"s" * size))
     yield "type-with-unreadable-code", denied, "all-points", makes(code(call(1, source=3)))

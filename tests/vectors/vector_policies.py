@@ -11,7 +11,17 @@ from vector_builder import (
     Recipe,
 )
 from vector_case import Case
-from vector_code import KFUNC, call, code, helper_cases, kfunc_cases, makes, relocated, section_cases
+from vector_code import (
+    KFUNC,
+    call,
+    code,
+    helper_cases,
+    kfunc_cases,
+    makes,
+    overlap_cases,
+    relocated,
+    section_cases,
+)
 from vector_statements import predicate
 
 
@@ -46,7 +56,12 @@ def policy_cases() -> Iterator[Case]:
 
 def code_cases() -> Iterator[Case]:
     """Yield objects whose instructions call what a policy denies or a statement does not list."""
-    groups = (("helper", helper_cases()), ("kfunc", kfunc_cases()), ("section", section_cases()))
+    groups = (
+        ("helper", helper_cases()),
+        ("kfunc", kfunc_cases()),
+        ("overlap", overlap_cases()),
+        ("section", section_cases()),
+    )
     for group, found in groups:
         for name, expect, trust, recipe in found:
             yield Case(name=f"code-{group}-{name}", expect=expect, trust=trust, recipe=recipe)

@@ -66,6 +66,7 @@ TRUST: dict[str, dict[str, str]] = {
     "unspec-only": policy(A, programTypes=["unspec"]),
     "points": policy(A, attachPoints=["xdp", "cgroup/*", "kprobe/do_*"]),
     "all-points": policy(A, attachPoints=["*"]),
+    "app-points": policy(A, attachPoints=["uprobe//opt/app/*", "uprobe//a/../b:c"]),
     "no-points": policy(A, attachPoints=[]),
     "denied-helpers": policy(A, deniedHelpers=[4, 36]),
     "no-denied-helpers": policy(A, deniedHelpers=[]),
