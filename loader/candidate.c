@@ -15,11 +15,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Where the kernel cannot tell (before Linux 5.8), or must not: the host decides, as for one that is. */
 static bool is_mounted(int dir)
 {
 	struct statx st;
 
-	return !statx(dir, "", AT_EMPTY_PATH, 0, &st) && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+	return statx(dir, "", AT_EMPTY_PATH, 0, &st) || !(st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
+	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }
 
 /*

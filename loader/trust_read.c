@@ -264,7 +264,7 @@ static bool ends_in_pub(const char *name)
 {
 	size_t n = strlen(name);
 
-	return n > 4 && !strcmp(name + n - 4, ".pub");
+	return n >= 4 && !strcmp(name + n - 4, ".pub");
 }
 
 static int read_directory(struct trust *t, int dir, struct fault *fault)

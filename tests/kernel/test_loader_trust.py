@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -104,13 +105,16 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     image.mkdir(parents=True)
     (image / "dev.pub").write_bytes(lab.key.pem)
 
-    def verify(more: str = "") -> tuple[int, str]:
+    def verify(more: str = "", before: Sequence[str] = ()) -> tuple[int, str]:
         argv = [str(lab.loader), "--objects", str(tmp_path / "objects"), "--verify-only"]
         script = (
             f'mkdir -p /etc/buildtool && mount --bind "{tmp_path}/etc" /etc/buildtool {more} && exec "$@"'
         )
         done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False
+            [*before, "unshare", "-m", "sh", "-c", script, "sh", *argv],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, done.stderr
 
@@ -119,6 +123,9 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     assert verify()[0] == 0
     # As `docker run --volume /not/there:/etc/buildtool/trust.host` makes it.
     code, text = verify("&& mount -t tmpfs none /etc/buildtool/trust.host")
+    assert (code, "trust.host: no public key in it" in text) == (2, True), text
+    # Nobody can tell whether it is mounted: as if it were.
+    code, text = verify(before=["strace", "-qq", "-f", "-o", "/dev/null", "-e", "inject=statx:error=ENOSYS"])
     assert (code, "trust.host: no public key in it" in text) == (2, True), text
     (host / "ops.pub").write_bytes(Key().pem)
     assert verify()[0] == 3
