@@ -15,9 +15,9 @@ MANY_FILES = 32
 SYNC_THREADS = 16
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> bytes:
     """
-    Read regular file *path* once, at most *limit* + 1 bytes.
+    Read regular file *path* once, at most *limit* + 1 bytes; its name in open *directory* where one is given.
 
     A result longer than *limit* says that the file is too large; the caller
     decides what that means. FIFOs and devices are refused without blocking.
@@ -25,7 +25,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises: FileAccessError.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        name = path if directory is None else path.name
+        descriptor = os.open(name, flags, dir_fd=directory)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

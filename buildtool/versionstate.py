@@ -107,15 +107,21 @@ def open_state(path: Path) -> Iterator[VersionState]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             raise FileAccessError(f"state {path}: cannot lock: {str(error.strerror).lower()}") from error
-        yield VersionState(path=path, descriptor=descriptor, versions=_read(path / STATE_NAME))
+        yield VersionState(path=path, descriptor=descriptor, versions=_read(path, descriptor))
     finally:
         os.close(descriptor)
 
 
-def _read(path: Path) -> dict[str, dict[str, int]]:
-    if not (path.exists() or path.is_symlink()):
+def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
+    # Of the directory that is locked: another one may have its name by now.
+    path = directory / STATE_NAME
+    try:
+        os.stat(STATE_NAME, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
         return {}
-    data = read_bounded(path, MAX_STATE_BYTES)
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+    data = read_bounded(path, MAX_STATE_BYTES, directory=descriptor)
     try:
         if len(data) > MAX_STATE_BYTES:
             raise ValueError(f"larger than {MAX_STATE_BYTES} bytes")

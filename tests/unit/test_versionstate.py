@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -129,3 +133,30 @@ def test_dangling_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / STATE_NAME).symlink_to(tmp_path / "gone")
     with pytest.raises(FileAccessError, match="no such file"):
         remember(tmp_path, "a", "x", 1)
+
+
+def _look(path: Path, answers: Connection) -> None:
+    with open_state(path) as state:
+        answers.send(state.version("a", "x.bpf.o"))
+
+
+def test_state_is_that_of_the_locked_directory(tmp_path: Path) -> None:
+    """Whoever renames it while a verifier waits for the lock does not lead it to another one."""
+    place = tmp_path / "state"
+    place.mkdir()
+    remember(place, "a", "x.bpf.o", 9)
+    here, there = multiprocessing.Pipe()
+    held = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    worker = multiprocessing.get_context("spawn").Process(target=_look, args=(place, there))
+    worker.start()
+    inode = f":{place.stat().st_ino} "
+    deadline = time.monotonic() + 60
+    while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    place.rename(tmp_path / "old")
+    place.mkdir()
+    os.close(held)
+    assert here.recv() == 9
+    worker.join(60)
