@@ -179,6 +179,8 @@ static const char *explain(int err, const struct attach_point *point)
 		return " (the driver has no XDP; :generic works everywhere)";
 	if (point->place == PLACE_XDP && err == -EINVAL)
 		return " (links of XDP came with Linux 5.9)";
+	if (point->place == PLACE_XDP && err == -EOPNOTSUPP)
+		return " (the driver can't as it is set up; :generic after the interface works everywhere)";
 	if (point->place == PLACE_CGROUP && err == -EBADF)
 		return " (that is no cgroup of version 2)";
 	if (point->place == PLACE_KPROBE && access("/sys/bus/event_source/devices/kprobe", F_OK))
