@@ -15,7 +15,21 @@ from buildtool.process import Runner
 from buildtool.validate import check_attach
 
 
-@click.command("load")
+class _LoadCommand(click.Command):
+    """A command that gives what follows -- to the workload as it is, whether an object was named or not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Cut at the first --; click would drop it and take the workload's first word for OBJECT."""
+        at = args.index("--") if "--" in args else len(args)
+        workload = tuple(args[at + 1 :])
+        rest = super().parse_args(ctx, args[:at])
+        if surplus := ctx.params.get("workload"):
+            raise click.UsageError(f"unexpected argument {surplus[0]!a}: a workload goes after --", ctx)
+        ctx.params["workload"] = workload
+        return rest
+
+
+@click.command("load", cls=_LoadCommand)
 @click.argument("objects", metavar="[OBJECT|DIR]", required=False, type=click.Path(path_type=Path))
 @click.argument("workload", metavar="[-- WORKLOAD...]", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -38,7 +52,8 @@ def command(
     """
     Verify, load and attach signed objects on this host with the real loader.
 
-    Without OBJECT or DIR: build/ARCH of this machine. The loader takes this
+    Without OBJECT or DIR: build/ARCH of this machine. WORKLOAD, all that
+    follows --, is started when the programs are attached. The loader takes this
     process over: it writes its decisions to stderr, and its exit code is ours.
     [loader] of buildtool.toml says its other options.
     """

@@ -57,6 +57,22 @@ def test_the_command_line_goes_over_the_configuration(project: Path) -> None:
     ]
 
 
+def test_a_workload_needs_no_object(project: Path) -> None:
+    """Before -- stand our arguments alone: without OBJECT there, it is build/ARCH."""
+    platform = host_platform(os.uname().machine)
+    assert platform is not None
+    (project / "build" / platform.arch).mkdir(parents=True)
+    expected = ["--objects", f"build/{platform.arch}", "--trust", "release.pub", "--attach", "p=eth0"]
+    for workload in (
+        ["/bin/true"],
+        ["/bin/sh", "-c", "exit 7"],
+        ["x.bpf.o", "--", "--help", "--trust=other", "--"],
+    ):
+        done = _load("--", *workload)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert done.stdout.splitlines() == [*expected, "--", *workload]
+
+
 def test_the_options_of_the_configuration_are_passed(project: Path) -> None:
     """[loader] says them; what is for a workload goes only with one."""
     with (project / "buildtool.toml").open("a") as file:
@@ -82,6 +98,9 @@ def test_verifying_attaches_nothing(project: Path) -> None:
         ([], 1, "build/"),
         (["missing.bpf.o"], 1, "missing.bpf.o: no such file or directory"),
         (["x.bpf.o", "--trust=nowhere"], 1, "nowhere: no such file or directory"),
+        (["x.bpf.o", "extra"], 2, "unexpected argument 'extra': a workload goes after --"),
+        (["x.bpf.o", "extra", "--", "agent"], 2, "unexpected argument 'extra'"),
+        (["x.bpf.o", "--trust", "--", "agent"], 2, "option '--trust' requires an argument"),
         (["x.bpf.o", "--attach=p"], 2, "invalid value for '--attach': 'p' is not PROGRAM=TARGET"),
     ],
 )
