@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the loader on this host, for development; makes it from its source when it is not there."""
+"""Runs the loader on this host, for development; makes it from its source when none is carried."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import logging
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
+from buildtool import loaders
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
 from buildtool.errors import BuildtoolError, FileAccessError, ToolFailedError, ToolMissingError, UsageError
 from buildtool.fsio import make_directory, read_bounded, write_atomic
@@ -112,7 +113,9 @@ def choose_trust(given: Path | None, config: Config) -> Path:
 
 def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
     """
-    Return the loader of BUILDTOOL_LOADER, else one made of this installation's source, kept in the cache.
+    Return the loader of BUILDTOOL_LOADER, else the one that images get, else one made of the same source.
+
+    What was made is kept in the cache.
 
     Raises: every BuildtoolError.
     """
@@ -124,10 +127,23 @@ def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -
         return path
     source, target = resource_path("loader"), _this_platform()
     cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
-    path = cache / f"loader-{target.arch}-{_hash_files(source)[:16]}"
+    try:
+        carried = loaders.find_loader(target, loaders.named_directory(environ))
+    except FileAccessError as error:
+        log.debug("no loader is carried: %s", error.message)
+        path = cache / f"loader-{target.arch}-{_hash_files(source)[:16]}"
+        return _keep(path, lambda: _make_loader(config, source, target, runner))
+    if os.access(carried.path, os.X_OK):
+        return carried.path.absolute()
+    # A copy of the installation may have lost the mode of its files.
+    return _keep(cache / f"loader-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
+
+
+def _keep(path: Path, make: Callable[[], bytes]) -> Path:
+    """Return program *path* of the cache; what *make* returns is put there if it is missing."""
     if not _is_own(path):
-        make_directory(cache)
-        write_atomic(path, _make_loader(config, source, target, runner), mode=0o755)
+        make_directory(path.parent)
+        write_atomic(path, make(), mode=0o755)
     return path.absolute()
 
 
@@ -150,9 +166,10 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
             try:
                 _link_in_builder(config, target, Path(work), runner)
             except BuildtoolError as failed:
+                failed.message = f"cannot make the loader: {failed.message}"
                 failed.hint = (
-                    "the loader is made by clang with libbpf 1.3 or newer and static libraries, or by Docker;"
-                    f" or {LOADER_VARIABLE} names one"
+                    "wheels carry the loader, in a checkout `make loaders` makes it; here it takes clang with"
+                    f" libbpf 1.3 or newer and static libraries, or Docker; or {LOADER_VARIABLE} names one"
                 )
                 raise
         return read_bounded(output, MAX_LOADER_BYTES)

@@ -22,6 +22,8 @@ from buildtool.model import Digest
 from buildtool.platforms import PLATFORMS, Platform
 from buildtool.resources import package_directory, resource_path
 
+# Names what `make loaders` made elsewhere, in place of what the installation carries.
+LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
 LOADER_NAME = "verify-and-load"
 PROBE_NAME = "bpf-probe"
 TINI_NAME = "tini-static"
@@ -54,6 +56,11 @@ class Part:
 def data_directory() -> Path:
     """Return where the parts are, whether they have been made or not."""
     return package_directory() / "data"
+
+
+def named_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the directory of parts that the environment names in place of the installation's, if it does."""
+    return Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None
 
 
 def part_path(data: Path, kind: str, arch: str) -> Path:

@@ -34,9 +34,6 @@ from buildtool.signers.signer import Signer, SignerContext
 from buildtool.sourcedate import source_date
 from buildtool.validate import LAYOUT_SCHEME, check_tag
 
-# Names what `make loaders` made elsewhere, in place of what the installation carries.
-LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
-
 # The heavy modules are imported where they are used, that is while docker starts.
 
 AskPassphrase = Callable[[str], str | None]
@@ -291,6 +288,7 @@ def _build_locally(
     runner: Runner,
 ) -> BuiltImage:
     from buildtool.cache import open_cache
+    from buildtool.loaders import named_directory
     from buildtool.localbuild import LocalRequest, build_local
 
     if options.builder:
@@ -310,7 +308,7 @@ def _build_locally(
         push=options.push,
         output=output,
         force=force,
-        data=Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None,
+        data=named_directory(environ),
     )
     return build_local(request)
 

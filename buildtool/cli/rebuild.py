@@ -15,7 +15,7 @@ from buildtool.cli.output import clean, print_json
 from buildtool.cli.rebuildview import file_lines, object_lines
 from buildtool.errors import UsageError
 from buildtool.imagesource import find_image_source
-from buildtool.pipeline import LOADERS_VARIABLE
+from buildtool.loaders import named_directory
 from buildtool.rebuild import check_objects, nearest_toolchain
 from buildtool.rebuildimage import all_objects, check_files, read_contents
 
@@ -36,7 +36,7 @@ def command(
     config = read_config(config_path)
     with find_image_source(image, open_cache(os.environ)) as source:
         found = read_contents(source)
-    loaders = Path(os.environ[LOADERS_VARIABLE]) if os.environ.get(LOADERS_VARIABLE) else None
+    loaders = named_directory(os.environ)
     files = [] if objects_only else check_files(found, config, loaders)
     find = nearest_toolchain(clang or config.compile.clang)
     objects = check_objects(all_objects(found), config.root, find)

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from local_samples import make_parts
 
 from buildtool.cli.main import run
+from buildtool.loaders import list_path, part_path
 from buildtool.platforms import host_platform
 
 LOADER = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n'
@@ -138,16 +142,39 @@ def test_a_loader_that_is_none(
 def test_no_compiler_and_no_engine(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The hint says the three ways to a loader; nothing is left in the cache."""
+    """The line says that the loader is what is missing, the hint the ways to one; the cache stays empty."""
+    monkeypatch.setenv("BUILDTOOL_LOADERS", str(project / "none"))
     monkeypatch.delenv("BUILDTOOL_LOADER")
     monkeypatch.setenv("PATH", str(project / "empty"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
     assert run(["load", "x.bpf.o"]) == 1
     text = capsys.readouterr().err
-    assert text.startswith(
-        "buildtool: error: docker: not found\nbuildtool: hint: the loader is made by clang"
-    )
+    assert text.startswith("buildtool: error: cannot make the loader: docker: not found\nbuildtool: hint: ")
+    assert "make loaders" in text
+    assert "BUILDTOOL_LOADER names one" in text
     assert not list((project / "cache").rglob("loader-*"))
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_the_carried_loader_is_used(project: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """Nothing is compiled and no engine asked; one that lost its mode is started from the cache."""
+    platform = host_platform(os.uname().machine)
+    assert platform is not None
+    parts = make_parts(project / "parts", [platform.arch])
+    carried = part_path(parts, "loader", platform.arch)
+    carried.write_text(LOADER, encoding="utf-8")
+    carried.chmod(mode)
+    listed = json.loads(list_path(parts).read_text("utf-8"))
+    listed["platforms"][platform.arch]["loader"]["sha256"] = hashlib.sha256(LOADER.encode()).hexdigest()
+    list_path(parts).write_text(json.dumps(listed), encoding="utf-8")
+    monkeypatch.delenv("BUILDTOOL_LOADER")
+    monkeypatch.setenv("BUILDTOOL_LOADERS", str(parts))
+    monkeypatch.setenv("BUILDTOOL_CLANG", "/bin/false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
+    done = _load("x.bpf.o", "--verify-only")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split()[:2] == ["--objects", "x.bpf.o"]
+    assert bool(list(project.glob("cache/*/loader-*"))) == (mode == 0o644)
 
 
 def test_the_workload_gets_its_secrets_but_not_ours(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,8 @@ def test_the_loader_is_made_once_from_its_source(
     assert prepared_images
     monkeypatch.setenv("BUILDTOOL_CLANG", "/bin/false")  # no compiler here that could link it
     config = load_config(tmp_path / "none.toml", environ={"BUILDTOOL_CLANG": "/bin/false"})
-    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    # Without the loader that this checkout may carry.
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "BUILDTOOL_LOADERS": str(tmp_path / "none")}
     loader = find_loader(config, environ=environ, runner=Runner())
     done = subprocess.run([str(loader), "--help"], check=True, capture_output=True, text=True)
     assert "verify-and-load" in done.stdout + done.stderr
