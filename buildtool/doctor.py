@@ -12,8 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from buildtool.buildx import find_buildx
+from buildtool.config import DEFAULT_BASE
 from buildtool.errors import BuildtoolError
-from buildtool.platforms import host_platform
+from buildtool.loaders import find_base, find_loader, find_tini, named_directory
+from buildtool.platforms import PLATFORMS, host_platform
 from buildtool.process import Runner
 from buildtool.toolchain import Toolchain, find_toolchain
 
@@ -24,9 +26,10 @@ CAPABILITIES = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 
 
 class Use(StrEnum):
-    """What a part is for; only what `build` needs decides doctor's exit code."""
+    """What a part is for; only what `build` needs decides doctor's exit code, and one engine is enough."""
 
-    BUILD = "build"
+    DOCKER = "build --engine docker"
+    LOCAL = "build --engine local"
     COMPILE = "compile"
     LOAD = "load"
     OPTIONAL = "optional"
@@ -45,12 +48,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where to look: *root* of the file system, *environ*, the configured *clang*, *runner*."""
+    """
+    Where to look: *root* of the file system, *environ*, the configured *clang*, *runner*.
+
+    Images would be for *architectures* (none: this machine's) on image *base*.
+    """
 
     root: Path
     environ: Mapping[str, str]
     clang: str
     runner: Runner
+    architectures: tuple[str, ...] = ()
+    base: str = DEFAULT_BASE
 
 
 def examine(machine: Machine) -> list[Check]:
@@ -58,6 +67,7 @@ def examine(machine: Machine) -> list[Check]:
     return [
         *_check_toolchain(machine),
         *_check_engine(machine),
+        _check_carried(machine),
         _check_kernel(),
         _check_btf(machine.root),
         _check_bpffs(machine.root),
@@ -68,8 +78,9 @@ def examine(machine: Machine) -> list[Check]:
 
 
 def is_ready(checks: list[Check]) -> bool:
-    """Say whether nothing that `build` needs is missing."""
-    return all(check.ok for check in checks if check.needed_for is Use.BUILD)
+    """Say whether `build` can work: by Docker, or by the local engine, which compiles on this machine."""
+    missing = {check.needed_for for check in checks if not check.ok}
+    return Use.DOCKER not in missing or missing.isdisjoint((Use.LOCAL, Use.COMPILE))
 
 
 def _check_toolchain(machine: Machine) -> list[Check]:
@@ -96,14 +107,35 @@ def _check_engine(machine: Machine) -> list[Check]:
     major = int(found[0]) if answer and (found := re.match(r"\d+", version)) else 0
     buildx, buildx_said = _ask(machine.runner, [*find_buildx(machine.environ), "version"])
     checks = [
-        _check("docker engine", Use.BUILD, major >= MIN_ENGINE, version or "no answer", start),
+        _check("docker engine", Use.DOCKER, major >= MIN_ENGINE, version or "no answer", start),
         _check(
-            "buildx", Use.BUILD, buildx, buildx_said, "install docker-buildx (Debian) or docker-buildx-plugin"
+            "buildx",
+            Use.DOCKER,
+            buildx,
+            buildx_said,
+            "install docker-buildx (Debian) or docker-buildx-plugin",
         ),
     ]
     if not answer:
         return checks
     return [*checks, _check_image_store(machine.runner), _check_prepared(machine.runner)]
+
+
+def _check_carried(machine: Machine) -> Check:
+    """Look for what the local engine puts beside the objects; a damaged part is a missing one."""
+    here, data = host_platform(platform.machine()), named_directory(machine.environ)
+    wanted = machine.architectures or ((here.arch,) if here else ())
+    finders = (
+        (find_loader, find_tini, find_base) if machine.base == DEFAULT_BASE else (find_loader, find_tini)
+    )
+    advice = "wheels carry them; in a checkout `make loaders` makes them"
+    try:
+        for arch in wanted:
+            for find in finders:
+                find(PLATFORMS[arch], data)
+    except BuildtoolError as error:
+        return _check("carried loaders", Use.LOCAL, ok=False, found=error.message, advice=advice)
+    return _check("carried loaders", Use.LOCAL, bool(wanted), ", ".join(wanted) or "none", advice)
 
 
 def _check_image_store(runner: Runner) -> Check:

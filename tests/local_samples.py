@@ -72,12 +72,12 @@ def base_of_layers(layers: Sequence[Layer], architectures: Sequence[str] = ("amd
     return make_image_set([(PLATFORMS[arch], settings, layers) for arch in architectures])
 
 
-def make_parts(root: Path, architectures: Sequence[str]) -> Path:
-    """Write stand-ins for loader and tini of *architectures*, as `make loaders` would."""
+def make_parts(root: Path, architectures: Sequence[str], *, base: bool = False) -> Path:
+    """Write stand-ins for loader, tini and, if asked for, *base*, as `make loaders` would."""
     entries: dict[str, dict[str, dict[str, str]]] = {}
     for arch in architectures:
         entries[arch] = {}
-        for kind in ("loader", "tini"):
+        for kind in ("loader", "tini", *(("base",) if base else ())):
             path = part_path(root, kind, arch)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(f"{kind} of {arch}\n".encode() * 1000)

@@ -23,10 +23,18 @@ def command(*, config_path: Path | None, as_json: bool) -> int:
     """
     Say what is here, what is missing, and what to do about it.
 
-    The exit code is 1 when `build` cannot work on this machine.
+    The exit code is 1 when `build` cannot work on this machine, neither with
+    Docker nor with the local engine.
     """
     config = read_config(config_path)
-    machine = Machine(root=Path("/"), environ=os.environ, clang=config.compile.clang, runner=Runner())
+    machine = Machine(
+        root=Path("/"),
+        environ=os.environ,
+        clang=config.compile.clang,
+        runner=Runner(),
+        architectures=config.build.arch,
+        base=config.images.base,
+    )
     checks = examine(machine)
     if as_json:
         print_json([asdict(check) for check in checks])

@@ -8,12 +8,16 @@ import os
 from pathlib import Path
 
 import pytest
+from local_samples import make_local_project
 
 from buildtool.cli.main import run
 
 
-def test_no_engine_means_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_engine_means_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The rest of the machine is still looked at; JSON has a fixed set of members."""
+    monkeypatch.setenv("BUILDTOOL_LOADERS", str(tmp_path))  # a checkout may have made its own
     assert run(["doctor", "--json"]) == 1
     checks = json.loads(capsys.readouterr().out)
     assert {frozenset(check) for check in checks} == {
@@ -23,6 +27,20 @@ def test_no_engine_means_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None
     assert not by_name["docker engine"]["ok"]
     assert by_name["kernel"]["found"].startswith(os.uname().release)
     assert by_name["kernel BTF"]["ok"] == Path("/sys/kernel/btf/vmlinux").exists()
+
+
+def test_the_local_engine_is_enough(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without Docker `build` takes the loaders that are carried: what works is no failure."""
+    if not any(Path(place).glob("clang*") for place in os.get_exec_path()):
+        pytest.skip("needs-tool: clang")
+    make_local_project(tmp_path, monkeypatch)
+    assert run(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not checks["docker engine"]["ok"]
+    assert checks["carried loaders"]["ok"]
+    assert checks["carried loaders"]["needed_for"] == "build --engine local"
 
 
 def test_an_empty_path_is_no_traceback(

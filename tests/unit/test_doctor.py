@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_samples import make_parts
 
 from buildtool.doctor import Check, Machine, Use, examine, is_ready
+from buildtool.loaders import LOADERS_VARIABLE, part_path
 from buildtool.process import Completed, Runner
 
 ROOT = {
@@ -44,7 +46,9 @@ class _Docker(Runner):
 
 
 def _examine(root: Path, *, engine: str = "28.5.2", buildx: str = "buildx 0.29") -> dict[str, Check]:
-    machine = Machine(root=root, environ={}, clang="", runner=_Docker(engine=engine, buildx=buildx))
+    runner = _Docker(engine=engine, buildx=buildx)
+    environ = {LOADERS_VARIABLE: str(root / "parts")}
+    machine = Machine(root=root, environ=environ, clang="", runner=runner, architectures=("amd64",))
     checks = examine(machine)
     assert len({check.name for check in checks}) == len(checks)
     return {check.name: check for check in checks}
@@ -72,7 +76,7 @@ def test_a_machine_with_everything(root: Path) -> None:
 
 
 def test_a_machine_with_nothing(tmp_path: Path) -> None:
-    """Each missing part comes with what to do, and only `build`'s parts decide."""
+    """Each missing part comes with what to do, and only what `build` needs decides."""
     checks = _examine(tmp_path, engine="", buildx="")
     missing = [check for check in checks.values() if not check.ok]
     assert {"docker engine", "buildx", "kernel BTF", "bpffs", "capabilities", "BPF LSM"} <= {
@@ -81,8 +85,36 @@ def test_a_machine_with_nothing(tmp_path: Path) -> None:
     assert all(check.advice for check in missing)
     assert checks["docker engine"].found == "Cannot connect to the Docker daemon"
     assert not is_ready(list(checks.values()))
-    kernel_only = [check for check in missing if check.needed_for is not Use.BUILD]
+    kernel_only = [check for check in missing if check.needed_for not in (Use.DOCKER, Use.LOCAL)]
     assert is_ready(kernel_only)
+
+
+@pytest.mark.parametrize(
+    ("missing", "ready"),
+    [
+        ([Use.DOCKER], True),
+        ([Use.LOCAL, Use.COMPILE, Use.LOAD], True),
+        ([Use.DOCKER, Use.LOAD, Use.OPTIONAL], True),
+        ([Use.DOCKER, Use.LOCAL], False),
+        ([Use.DOCKER, Use.COMPILE], False),
+    ],
+)
+def test_one_engine_is_enough(missing: list[Use], ready: bool) -> None:  # noqa: FBT001 - a table's row
+    """The local engine takes what it carries, and a compiler on this machine."""
+    checks = [Check(name=use, needed_for=use, ok=use not in missing, found="") for use in Use]
+    assert is_ready(checks) is ready
+
+
+def test_the_local_engine_needs_all_that_it_carries(root: Path) -> None:
+    """Loader, tini and the default base; a damaged file is not there."""
+    assert not _examine(root)["carried loaders"].ok
+    parts = make_parts(root / "parts", ["amd64"], base=True)
+    check = _examine(root)["carried loaders"]
+    assert (check.ok, check.found, check.needed_for) == (True, "amd64", Use.LOCAL)
+    part_path(parts, "tini", "amd64").write_bytes(b"damaged")
+    check = _examine(root)["carried loaders"]
+    assert (check.ok, "not the file that loaders.json lists" in check.found) == (False, True)
+    assert "make loaders" in check.advice
 
 
 @pytest.mark.parametrize(("version", "ok"), [("20.10.24", False), ("23.0.0", True), ("28.5.2+dfsg4", True)])
