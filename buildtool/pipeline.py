@@ -14,7 +14,7 @@ from pathlib import Path
 from buildtool.buildx import Secret
 from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.enginechoice import LOCAL, choose_engine, why_local
-from buildtool.errors import ConfigError, EngineError, SigningKeyError, UsageError
+from buildtool.errors import EngineError, SigningKeyError, UsageError
 from buildtool.image import ImageRequest, build_image, explain_base, export_stage, parse_output, report_base
 from buildtool.keys import (
     PublicKey,
@@ -173,12 +173,13 @@ def find_key(
 
 def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySource) -> str:
     """
-    Return the Dockerfile; no engine is asked.
+    Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
     from buildtool.policy import trust_files
     from buildtool.render import RenderRequest, render_dockerfile, source_directories
+    from buildtool.sentfiles import check_sent
     from buildtool.sourcescan import choose_capabilities
 
     _check_builder_has(platforms)
@@ -195,8 +196,7 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
         trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
         capabilities=choose_capabilities(config, sources),
     )
-    if key.path is not None:
-        _check_key_outside(key.path, config.root, source_directories(request))
+    check_sent(config.root, source_directories(request), sources, key.path)
     return render_dockerfile(request)
 
 
@@ -384,13 +384,3 @@ def _choose_tag(config: Config, options: BuildOptions) -> str:
     if options.push:
         raise UsageError("push where to?", hint="--tag REGISTRY/NAME:TAG, or build.tag in buildtool.toml")
     return check_tag(f"{config.project.name.lower()}:{config.project.release}")
-
-
-def _check_key_outside(path: Path, root: Path, directories: Sequence[str]) -> None:
-    """Refuse a signing key in a directory that is sent to the builder."""
-    key = path.resolve()
-    for name in directories:
-        if key.is_relative_to((root / name).resolve()):
-            raise ConfigError(
-                f"signing key {path} is in {name}/, which is sent to the builder", hint="move it to keys/"
-            )
