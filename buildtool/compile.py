@@ -7,13 +7,14 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool import toolchain as tools
 from buildtool.compile_record import read_compile_record, write_compile_record
-from buildtool.errors import CompileError, FileAccessError, ToolFailedError
+from buildtool.errors import BuildtoolError, CompileError, FileAccessError, ToolFailedError
 from buildtool.fsio import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 from buildtool.platforms import Platform
@@ -26,6 +27,12 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
 STRIP_BATCH = 256
 MAX_NAMED = 5  # failed sources in the one line of the error; clang names them all
+# How clang and llvm-strip say it, perhaps in color, before a stack dump; what is wrong with a source has its
+# place before "error". They take the file away as they die, so the file system may have room again.
+_TOOL_IS_FULL = re.compile(
+    r"^(?:\x1b\[[0-9;]*m|\S*llvm-strip\S*: |LLVM |fatal )*error: .*no space left on device",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +96,12 @@ def compile_sources(
         if not (options.root / check_operand(include)).is_dir():
             raise FileAccessError(f"{include}: not a directory")
     # Scratch beside the first output: on its file system, where a rename is atomic.
-    with made_directories([directory for _, directory in outputs]), _scratch(outputs[0][1]) as scratch:
+    beside = outputs[0][1]
+    with (
+        made_directories([directory for _, directory in outputs]),
+        _scratch(beside) as scratch,
+        _full_told(beside, scratch),
+    ):
         jobs = [
             _Job(
                 source=source,
@@ -113,6 +125,18 @@ def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix=".compile-", dir=beside.absolute())
     except OSError as error:
         raise FileAccessError(f"{beside}: cannot write: {(error.strerror or '').lower()}") from error
+
+
+@contextmanager
+def _full_told(beside: Path, scratch: str) -> Iterator[None]:
+    """Say in one line, without stack dumps, that the file system of directory *beside* is full."""
+    try:
+        yield
+    except BuildtoolError as error:
+        ours = scratch in error.message and error.message.endswith("no space left on device")
+        if ours or _TOOL_IS_FULL.search(error.detail or ""):
+            raise FileAccessError(f"{beside}: cannot write: no space left on device") from error
+        raise
 
 
 def _check_source(source: str, root: Path) -> str:

@@ -302,3 +302,39 @@ def test_the_record_keeps_other_objects(project: Path) -> None:
     (directory / "x.bpf.o").unlink()
     assert run(["compile", "--arch=amd64", "bpf/y.bpf.c"]) == 0
     assert sorted(read_compile_record(directory)) == ["y.bpf.o"]
+
+
+@pytest.mark.parametrize("clang", ["", "ziglang"])
+@pytest.mark.parametrize(
+    "room", ["size=4k", "size=8k", "nr_inodes=3", "nr_inodes=4", "nr_inodes=5", "nr_inodes=6"]
+)
+def test_full_disk_is_one_line(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    as_root: None,
+    room: str,
+    clang: str,
+) -> None:
+    """Whichever step finds no room: no stack dump of a compiler, and nothing is left."""
+    monkeypatch.setenv("BUILDTOOL_CLANG", clang)
+    small = project / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "none", small], check=True)
+    try:
+        assert run(["compile", "--arch", "amd64", "--output", "small/out"]) == 1
+        assert capsys.readouterr() == (
+            "",
+            "buildtool: error: small/out: cannot write: no space left on device\n",
+        )
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_source_that_speaks_of_full_disks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong with a source is told with clang's diagnostics."""
+    text = "#error No space left on device\n// error: No space left on device\nint x = y;\n"
+    (project / "bpf/x.bpf.c").write_text(text, encoding="utf-8")
+    assert run(["compile", "--arch", "amd64"]) == 1
+    assert capsys.readouterr().err.endswith("buildtool: error: cannot compile bpf/x.bpf.c (amd64)\n")
