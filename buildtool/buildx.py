@@ -132,9 +132,14 @@ def build_argv(request: BuildxRequest) -> list[str]:
 
 
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
-    """Find out why a build failed: no BuildKit, no engine, or the build itself."""
+    """Find out why a build failed: no BuildKit, no such builder, no engine, or the build itself."""
     if _fails([*find_buildx(os.environ), "version"], runner):
         return EngineError("docker has no buildx, so it cannot build with BuildKit", hint=INSTALL_HINT)
+    builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
+    if builder and _fails([*find_buildx(os.environ), "inspect", builder], runner):
+        return EngineError(
+            f"buildx has no builder {builder!a}", hint="docker buildx ls names those there are"
+        )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     if version is not None and version.returncode != 0 and not request.builder:
         return unreachable_engine(version.stderr.decode(errors="replace"))

@@ -272,7 +272,9 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-        if error.hint is None and images().builder == DEFAULT_BUILDER:
+        # Another builder would not see what is prepared.
+        own = not (options.builder or environ.get("BUILDX_BUILDER"))
+        if error.hint is None and own and images().builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
         raise
     report_base(images().base, prepared_images().base)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,44 @@ def test_render_without_sources_writes_nothing(project: Path, capsys: pytest.Cap
     assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile"]) == 2
     check_error(capsys, "no sources")
     assert not (project / "Dockerfile").exists()
+
+
+# The client's plugin as it answers with no builder but "there", which fails to build.
+BUILDX = '#!/bin/sh\ncase "$*" in\nversion | "inspect there") ;;\n*) cat > /dev/null; exit 1 ;;\nesac\n'
+
+
+@pytest.mark.parametrize(
+    ("builder", "line", "hint"),
+    [
+        ("none", "buildx has no builder 'none'", "docker buildx ls"),
+        ("there", "the build failed (exit code 1)", None),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_other_builder_is_not_told_of_prepared_images(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    builder: str,
+    line: str,
+    hint: str | None,
+    by_variable: bool,  # noqa: FBT001 - a table's row
+) -> None:
+    """It would not see them; one that is not there is named."""
+    plugin = project / "settings/cli-plugins/docker-buildx"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(BUILDX)
+    plugin.chmod(0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(project / "settings"))
+    if by_variable:
+        monkeypatch.setenv("BUILDX_BUILDER", builder)
+    given = [] if by_variable else ["--builder", builder]
+    # A client that answers: whether there is an engine behind it is not the question.
+    (project / "docker").write_text("#!/bin/sh\necho 28.5.2\n")
+    (project / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(project), prepend=os.pathsep)
+    assert run(["build", "--engine", "docker", "--arch", "amd64", *KEY, *given]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"buildtool: error: {line}")
+    assert len(said) == (2 if hint else 1)
+    assert hint is None or hint in said[1]
