@@ -261,6 +261,9 @@ class _Source:
             message, _, position = str(error).partition(" (at ")
             found = re.match(r"line (\d+)", position)
             line = int(found[1]) if found else self.text.count("\n") + 1
+            if table := re.fullmatch(r"Cannot declare \((.*)\) twice", message):
+                name = ".".join(re.findall(r"'([^']*)'", table[1]))
+                raise ConfigError(f"{self.path}:{line}: [{name}] is there twice") from error
             raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
 
     def error(self, key: tuple[str, ...], message: str) -> ConfigError:

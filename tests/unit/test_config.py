@@ -151,6 +151,8 @@ def test_environment_variables_are_distinct_and_documented() -> None:
         ('image = { user = "root",\t"a\\nb" = 1 }', "buildtool.toml:1: unknown key image.a\\nb"),
         ("x", "buildtool.toml:1: expected '=' after a key in a key/value pair"),
         ("[image]\nuser = 'a'\nuser = 'b'", "buildtool.toml:3: cannot overwrite a value"),
+        ("[image]\n[build]\n\n[image]\n", "buildtool.toml:4: [image] is there twice"),
+        ("[image.labels]\n[image.'labels']\n", "buildtool.toml:2: [image.labels] is there twice"),
         ("[project]\nversion = -1", "buildtool.toml:2: project.version: must be an integer from 0 to"),
         ("[project]\nversion = true", "buildtool.toml:2: project.version: must be an integer"),
         ("[project]\nversion = '1'", "buildtool.toml:2: project.version: must be an integer"),
