@@ -144,6 +144,8 @@ def read_key_file(path: Path) -> bytes:
         raise SigningKeyError(
             f"signing key {text}", hint="buildtool keygen NAME makes a key; --key says where it is"
         ) from error
+    # Before its mode, which is right for what it is.
+    _refuse_public(data, str(path))
     # As ssh does: a key that others could have read is not trusted to be secret.
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SigningKeyError(
@@ -152,6 +154,13 @@ def read_key_file(path: Path) -> bytes:
     if len(data) > MAX_KEY_FILE_BYTES:
         raise SigningKeyError(f"signing key {path}: too large for a key file")
     return data
+
+
+def _refuse_public(data: bytes, origin: str) -> None:
+    if b"-----BEGIN PUBLIC KEY-----" in data:
+        raise SigningKeyError(
+            f"signing key {origin}: this is a public key", hint="signing takes the private one, the .pem file"
+        )
 
 
 def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
@@ -175,6 +184,11 @@ def is_encrypted(data: bytes) -> bool:
     return b"ENCRYPTED" in data
 
 
+def is_private(data: bytes) -> bool:
+    """Say whether *data* is PEM text of a private key, of whatever kind."""
+    return data.lstrip().startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
+
+
 def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> SigningKey:
     """
     Return the key of PEM text *data*; *origin* names it in messages.
@@ -190,10 +204,10 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
     if encrypted and passphrase is None:
         raise SigningKeyError(
             f"signing key {origin}: encrypted, and there is no passphrase",
-            hint="set BUILDTOOL_KEY_PASSPHRASE, or run on a terminal to be asked",
+            hint="set BUILDTOOL_KEY_PASSPHRASE, or run on a terminal to be asked;"
+            " sign takes --passphrase-file and --passphrase-fd, too",
         )
-    if b"-----BEGIN PUBLIC KEY-----" in data:
-        raise SigningKeyError(f"signing key {origin}: this is a public key", hint="sign with the .pem file")
+    _refuse_public(data, origin)
     try:
         private = load_pem_private_key(data, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -225,6 +239,8 @@ def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
 
     Raises: ConfigError.
     """
+    if is_private(data):
+        raise ConfigError(f"{origin}: a private key", hint="name its public half, the .pub file")
     match = _PEM.fullmatch(data)
     if match is None or len(data) > MAX_KEY_FILE_BYTES:
         raise ConfigError(f"{origin}: not a PEM public key")

@@ -12,7 +12,7 @@ from typing import Any
 from buildtool.elfobj import MAX_OBJECT_BYTES
 from buildtool.errors import ConfigError, FileAccessError
 from buildtool.fsio import read_bounded
-from buildtool.keys import PublicKey, decode_base64, load_public_key, public_key_from_der
+from buildtool.keys import PublicKey, decode_base64, is_private, load_public_key, public_key_from_der
 from buildtool.model import Digest
 from buildtool.strictjson import (
     check_members,
@@ -122,7 +122,13 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
         raise ConfigError(f"{policies[0]}: a policy stands alone", hint="list the keys in the policy itself")
     if policies:
         return load_policy(policies[0])
-    return trust_keys(load_public_key(file) for path in paths for file in _key_files(path))
+    files = [file for path in paths for file in _key_files(path)]
+    if paths and not files:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: trust store without a key",
+            hint=f"it takes NAME.pub files, or a {POLICY_NAME}",
+        )
+    return trust_keys(map(load_public_key, files))
 
 
 def trust_keys(keys: Iterable[PublicKey]) -> TrustStore:
@@ -142,6 +148,13 @@ def load_policy(path: Path) -> TrustStore:
     Raises: ConfigError.
     """
     data = read_policy_file(path)
+    if is_private(data):
+        raise ConfigError(f"{path}: a private key", hint=f"name its public half, {path.with_suffix('.pub')}")
+    if data.startswith(b"-----BEGIN PUBLIC KEY-----"):
+        raise ConfigError(
+            f"{path}: not a policy but a public key",
+            hint="keys are NAME.pub files, for --trust or trust.keys",
+        )
     try:
         return read_policy(data)
     except ConfigError as error:

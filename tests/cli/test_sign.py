@@ -88,7 +88,10 @@ def test_encrypted_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: 
     save_key(generate_key(), "locked", tmp_path, b"secret")
     command = ["sign", "x.bpf.o", "--arch", "amd64", "--key", "locked.pem", "--force"]
     assert run(command) == 1
-    assert "locked.pem: encrypted, and there is no passphrase" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "locked.pem: encrypted, and there is no passphrase" in said
+    for way in ("BUILDTOOL_KEY_PASSPHRASE", "--passphrase-file", "--passphrase-fd"):
+        assert way in said
     monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "wrong")
     assert run(command) == 1
     assert "wrong passphrase" in capsys.readouterr().err

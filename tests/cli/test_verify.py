@@ -24,6 +24,9 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.bpf.o").write_text("text")
     Path("alice.pub").write_bytes(alice().public.pem)
     Path("other.pub").write_bytes(other_key().public.pem)
+    Path("public.txt").write_bytes(alice().public.pem)
+    for name in ("alice.pem", "private.pub"):
+        Path(name).write_bytes(alice().to_pem(None))
     Path("empty").mkdir()
 
 
@@ -86,7 +89,11 @@ def test_other_platform_and_other_key_are_refused(capsys: Capture) -> None:
     ("arguments", "message"),
     [
         (["--trust", "none.pub"], "none.pub: cannot read"),
-        (["--trust", "empty"], "trust store without a key"),
+        (["--trust", "empty"], "empty: trust store without a key"),
+        (["--trust", "empty", "--trust", "empty"], "empty, empty: trust store without a key"),
+        (["--trust", "alice.pem"], "alice.pem: a private key"),
+        (["--trust", "private.pub"], "private.pub: a private key"),
+        (["--trust", "public.txt"], "public.txt: not a policy but a public key"),
         (["--trust", "good.bpf.o"], "good.bpf.o: "),
         (["--trust", "alice.pub", "--trust", "alice.pub"], "is there twice"),
         (["--trust", "alice.pub", "--platform", "pdp11"], "unknown architecture 'pdp11'"),

@@ -120,6 +120,15 @@ def test_other_files_are_no_signing_keys(tmp_path: Path, data: bytes, message: s
     assert "\n" not in caught.value.message
 
 
+def test_public_key_is_told_before_its_mode(tmp_path: Path) -> None:
+    """Its mode is right: to change that would help nobody."""
+    _, public = keys.save_key(keys.generate_key(), "dev", tmp_path, None)
+    assert public.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(SigningKeyError, match="this is a public key") as caught:
+        keys.load_signing_key(public, None)
+    assert "the private one" in str(caught.value.hint)
+
+
 def test_missing_files(tmp_path: Path) -> None:
     """A missing signing key is not a usage error; a missing public key is one of configuration."""
     with pytest.raises(SigningKeyError, match="no such file"):

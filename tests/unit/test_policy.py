@@ -139,7 +139,7 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: Sig
             "trust.threshold is 2, but a build signs with one key",
         ),
         ('policy = "none.json"', "none.json: cannot read"),
-        ('policy = "a.pub"', "a.pub: not JSON"),
+        ('policy = "a.pub"', "a.pub: not a policy but a public key"),
     ],
 )
 def test_a_policy_that_refuses_its_own_image_is_an_error(
