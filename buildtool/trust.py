@@ -34,6 +34,7 @@ from buildtool.strictjson import (
 POLICY_NAME = "policy.json"
 MAX_POLICY_BYTES = 1024 * 1024
 MAX_KEYS = 64
+MAX_ENTRIES = 1024  # of a directory of keys
 MAX_THRESHOLD = 16
 MAX_ATTACH_POINTS = 256
 CLOCK_REQUIRED, CLOCK_UNSET_OK = "required", "unset-ok"
@@ -261,6 +262,11 @@ def _key_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
-        return sorted(file for file in path.iterdir() if _is_key_name(file.name))
+        entries = [file for file in path.iterdir() if not file.name.startswith(".")]
     except OSError as error:
         raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+    if len(entries) > MAX_ENTRIES:
+        raise ConfigError(
+            f"{path}: more than {MAX_ENTRIES} files", hint="keep keys in a directory of their own"
+        )
+    return sorted(file for file in entries if _is_key_name(file.name))

@@ -279,6 +279,8 @@ static int read_directory(struct trust *t, int dir, struct fault *fault)
 	if (errno != ENOENT)
 		return fault__usage(fault, POLICY_NAME ": %s", strerror(errno));
 	err = file__list(dir, &list);
+	if (err == -E2BIG)
+		return fault__usage(fault, "more than %d files in it", FILE_LIST_MAX);
 	if (err)
 		return fault__usage(fault, "%s", strerror(-err));
 	for (size_t i = 0; !err && i < list.count; i++) {

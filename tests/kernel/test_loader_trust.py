@@ -140,3 +140,15 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     host.unlink()
     host.write_text("")
     assert verify()[0] == 2
+
+
+def test_store_of_too_many_files(lab: Lab, tmp_path: Path) -> None:
+    """A directory of keys has at most 1024 entries; those that begin with a dot do not count."""
+    lab.put(tmp_path, "raw_tp")
+    for number in range(1023):
+        (tmp_path / f"trust/{number}").touch()
+    (tmp_path / "trust/.hidden").touch()
+    assert lab.run(tmp_path, "--verify-only").code == 0
+    (tmp_path / "trust/more").touch()
+    result = lab.run(tmp_path, "--verify-only")
+    assert (result.code, "more than 1024 files" in result.message) == (2, True)

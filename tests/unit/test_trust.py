@@ -93,3 +93,15 @@ def test_oversized_policy_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text() + " " * 1024 * 1024)
     with pytest.raises(ConfigError, match="larger than"):
         load_trust([path])
+
+
+def test_directory_of_too_many_files_is_no_store(tmp_path: Path) -> None:
+    """As for the loader: 1024 entries, those that begin with a dot not counted."""
+    write_pub(tmp_path / "dev.pub", generate_key())
+    for number in range(1023):
+        (tmp_path / f"{number}").touch()
+    (tmp_path / ".hidden").touch()
+    assert len(load_trust([tmp_path]).keys) == 1
+    (tmp_path / "more").touch()
+    with pytest.raises(ConfigError, match="more than 1024 files"):
+        load_trust([tmp_path])
