@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +15,19 @@ from buildtool.errors import FileAccessError, UsageError
 
 MANY_FILES = 32
 SYNC_THREADS = 16
+OTHER_NAME = "choose another name or remove it"
+FORCE_REPLACES = "--force replaces it"
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# No second name for this file: the file system has none, it is another mount, it is somebody else's.
+_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> bytes:
@@ -39,16 +54,18 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
         raise FileAccessError(f"{path}: cannot read: {_reason(error)}") from error
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
+def write_atomic(
+    path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, hint: str = OTHER_NAME
+) -> None:
     """
     Write *data* to *path* by temporary file, fsync and rename; a failure leaves nothing behind.
 
-    Without *replace* an existing *path* is an error, without a race: the name
-    is made by link(2).
+    Without *replace* an existing *path* is an error with *hint*, without a
+    race: the name is made by link(2).
 
     Raises: FileAccessError.
     """
-    with staged_files([path], replace=replace) as stage:
+    with staged_files([path], replace=replace, hint=hint) as stage:
         stage.write(path, data, mode=mode)
 
 
@@ -60,7 +77,8 @@ def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
     """
     targets: dict[Path, Path] = {}
     for path in paths:
-        target = output / path.name if output else path.resolve()
+        # Not Path.resolve, which has an error of its own for links that lead round and round.
+        target = output / path.name if output else Path(os.path.realpath(path))
         if target in targets:
             raise UsageError(f"{path}: two objects for {target}")
         targets[target] = path
@@ -83,11 +101,17 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
 class Stage:
     """Files beside where they will be; their names are fixed from the start, so that forks can write them."""
 
-    def __init__(self, paths: Sequence[Path], *, replace: bool) -> None:
-        """Choose a temporary name beside each of *paths*."""
+    def __init__(self, paths: Sequence[Path], *, replace: bool, hint: str = OTHER_NAME) -> None:
+        """
+        Choose a temporary name beside each of *paths*; *hint* is what to do about one that exists.
+
+        Raises: FileAccessError.
+        """
         token = os.urandom(8).hex()
-        self.pending = {path: path.with_name(f".{path.name}.{token}") for path in paths}
-        self._replace = replace
+        self.pending = {path: _beside(path, f"{token}{at}") for at, path in enumerate(paths)}
+        self._replace, self._hint = replace, hint
+        # The second name of what is replaced, None for what is new.
+        self._old: dict[Path, Path | None] = {}
 
     def write(self, path: Path, data: bytes, *, mode: int | None = None) -> None:
         """
@@ -95,12 +119,10 @@ class Stage:
 
         Raises: FileAccessError.
         """
+        there = check_target(path, replace=self._replace, hint=self._hint)
+        if mode is None:
+            mode = stat.S_IMODE(there.st_mode) if there else 0o644
         try:
-            there = _stat(path)
-            if there and not self._replace:
-                raise FileExistsError
-            if mode is None:
-                mode = stat.S_IMODE(there.st_mode) if there else 0o644
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb", buffering=0) as file:
                 os.fchmod(file.fileno(), mode)
@@ -110,54 +132,144 @@ class Stage:
         except OSError as error:
             raise _write_error(path, error) from error
 
-    def publish(self) -> None:
+    def sync(self) -> None:
         """
-        Give all files their names, once all their bytes are on disk.
+        Bring all bytes to the disk.
 
         Raises: FileAccessError.
         """
         # All data first, then all fsyncs: so the journal is written a few times, not once for each file.
         _sync_all(self.pending)
-        for path, temporary in self.pending.items():
-            try:
+
+    def publish(self) -> None:
+        """
+        Give all files their names; when one cannot have its own, what was there is put back.
+
+        Raises: FileAccessError.
+        """
+        done: list[Path] = []
+        path = Path()
+        try:
+            # One file needs no way back; a thousand links are made before the first rename, as they may fail.
+            if self._replace and len(self.pending) > 1:
+                for path, temporary in self.pending.items():
+                    self._keep(path, temporary.with_name(f"{temporary.name}.old"))
+            for path, temporary in self.pending.items():
                 if self._replace:
                     temporary.replace(path)
                 else:
                     os.link(temporary, path)
-            except OSError as error:
-                raise _write_error(path, error) from error
+                    self._old[path] = None
+                done.append(path)
+        except OSError as error:
+            raise self._undo(done, _write_error(path, error, self._hint)) from error
+
+    def _keep(self, path: Path, old: Path) -> None:
+        """Give what is at *path* the second name *old*, where that is possible."""
+        try:
+            os.link(path, old)
+            self._old[path] = old
+        except FileNotFoundError:
+            self._old[path] = None
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+
+    def _undo(self, done: Sequence[Path], error: FileAccessError) -> FileAccessError:
+        """Take back the names of *done*; return *error*, which tells of those that it could not."""
+        left = []
+        for path in reversed(done):
+            try:
+                if old := self._old[path]:
+                    old.replace(path)
+                else:
+                    path.unlink()
+            except (OSError, KeyError):
+                left.append(path)
+        if left:
+            more = f" and {len(left) - 1} more" if left[1:] else ""
+            error.hint = f"written all the same: {left[-1]}{more}"
+        return error
 
     def clear(self) -> None:
         """Remove what is left of the temporary files."""
-        for temporary in self.pending.values():
-            temporary.unlink(missing_ok=True)
+        for temporary in (*self.pending.values(), *filter(None, self._old.values())):
+            # What could not be made cannot be removed either; the error is that it could not be made.
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
-def staged_files(paths: Sequence[Path], *, replace: bool = True) -> Iterator[Stage]:
+def staged_files(paths: Sequence[Path], *, replace: bool = True, hint: str = OTHER_NAME) -> Iterator[Stage]:
     """
     Give a stage that *paths* are written to; at the end of the block all get their names, or none does.
 
+    Signals wait while the names are given. Without *replace* a path that
+    exists is an error with *hint*.
+
     Raises: FileAccessError.
     """
-    stage = Stage(paths, replace=replace)
+    stage, complete = Stage(paths, replace=replace, hint=hint), False
     try:
         yield stage
-        stage.publish()
+        stage.sync()
+        complete = True
     finally:
-        stage.clear()
+        with _signals_waiting():
+            try:
+                if complete:
+                    stage.publish()
+            finally:
+                stage.clear()
 
 
-def _stat(path: Path) -> os.stat_result | None:
+@contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Let signals that end this process wait: between two renames they would leave half of the files."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        return path.stat()
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_target(path: Path, *, replace: bool, hint: str = OTHER_NAME) -> os.stat_result | None:
+    """
+    Return the status of regular file *path*, which may be replaced, or None when nothing is there.
+
+    A rename replaces a device, a FIFO or a link as it does a file: /dev/stdout
+    would be gone, for everybody. Without *replace* a file is an error with *hint*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        there = path.lstat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _write_error(path, error) from error
+    if not stat.S_ISREG(there.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(there.st_mode), "something else")
+        raise FileAccessError(f"{path}: not a regular file but {kind}", hint="choose another name")
+    if not replace:
+        raise _write_error(path, FileExistsError(), hint)
+    return there
 
 
-def _write_error(path: Path, error: OSError) -> FileAccessError:
+def hidden_prefix(path: Path) -> str:
+    """Return what the name of a temporary file for *path* begins with; short enough for any file system."""
+    return f".{path.name[:50]}."  # 50 letters of UTF-8 have at most 200 of 255 bytes
+
+
+def _beside(path: Path, token: str) -> Path:
+    if not path.name:
+        raise FileAccessError(f"{path}: not a regular file but a directory", hint="choose another name")
+    return path.with_name(hidden_prefix(path) + token)
+
+
+def _write_error(path: Path, error: OSError, hint: str = OTHER_NAME) -> FileAccessError:
     if isinstance(error, FileExistsError):
-        return FileAccessError(f"{path}: already exists", hint="choose another name or remove it")
+        return FileAccessError(f"{path}: already exists", hint=hint)
     return FileAccessError(f"{path}: cannot write: {_reason(error)}")
 
 
@@ -215,7 +327,7 @@ def made_directories(paths: Sequence[Path]) -> Iterator[None]:
     new: list[Path] = []
     try:
         for path in paths:
-            new += [place for place in (path, *path.parents) if not place.exists() and place not in new]
+            new += [place for place in (path, *path.parents) if place not in new and _is_missing(place)]
             make_directory(path)
         yield
     except BaseException:
@@ -223,6 +335,13 @@ def made_directories(paths: Sequence[Path]) -> Iterator[None]:
             with suppress(OSError):
                 place.rmdir()
         raise
+
+
+def _is_missing(place: Path) -> bool:
+    try:
+        return not place.exists()
+    except OSError as error:  # a name that is too long, for one
+        raise FileAccessError(f"{place}: cannot make directory: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:

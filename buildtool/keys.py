@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from buildtool.ed25519 import IDENTITY_ENCODING, is_strict_point
 from buildtool.errors import ConfigError, FileAccessError, SigningKeyError
-from buildtool.fsio import make_directory, read_bounded, write_atomic
+from buildtool.fsio import make_directory, read_bounded, staged_files
 from buildtool.model import KeyId
 
 if TYPE_CHECKING:
@@ -119,12 +119,9 @@ def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | No
     """
     private, public = directory / f"{name}.pem", directory / f"{name}.pub"
     make_directory(directory)
-    write_atomic(private, key.to_pem(passphrase), mode=0o600, replace=False)
-    try:
-        write_atomic(public, key.public.pem, replace=False)
-    except BaseException:
-        private.unlink()
-        raise
+    with staged_files([private, public], replace=False) as stage:
+        stage.write(private, key.to_pem(passphrase), mode=0o600)
+        stage.write(public, key.public.pem)
     return private, public
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from buildtool.config import default_project_name
 from buildtool.errors import FileAccessError
-from buildtool.fsio import made_directories, read_bounded, write_atomic
+from buildtool.fsio import made_directories, read_bounded, write_all_atomic
 from buildtool.resources import resource_path
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
@@ -32,7 +33,7 @@ def create_project(directory: Path) -> tuple[Path, ...]:
     Raises: FileAccessError that names every file in the way.
     """
     files = _fill_in(default_project_name(directory))
-    existing = [name for name in files if (directory / name).exists() or (directory / name).is_symlink()]
+    existing = [name for name in files if os.path.lexists(directory / name)]
     if existing:
         raise FileAccessError(
             f"{directory}: already there: " + ", ".join(existing),
@@ -40,15 +41,7 @@ def create_project(directory: Path) -> tuple[Path, ...]:
         )
     paths = tuple(directory / name for name in files)
     with made_directories([directory, *(path.parent for path in paths)]):
-        written: list[Path] = []
-        try:
-            for path, data in zip(paths, files.values(), strict=True):
-                write_atomic(path, data, replace=False)
-                written.append(path)
-        except BaseException:
-            for path in written:
-                path.unlink(missing_ok=True)
-            raise
+        write_all_atomic(dict(zip(paths, files.values(), strict=True)), replace=False)
     return paths
 
 

@@ -28,7 +28,13 @@ from buildtool.errors import (
     UsageError,
 )
 from buildtool.forks import map_forked
-from buildtool.fsio import choose_targets, made_directories, read_bounded, staged_files
+from buildtool.fsio import (
+    FORCE_REPLACES,
+    choose_targets,
+    made_directories,
+    read_bounded,
+    staged_files,
+)
 from buildtool.keys import SigningKey
 from buildtool.model import (
     CompiledObject,
@@ -101,7 +107,7 @@ def sign_files(
 
     with (
         made_directories([output] if output else []),
-        staged_files(targets, replace=output is None or force) as stage,
+        staged_files(targets, replace=output is None or force, hint=FORCE_REPLACES) as stage,
     ):
 
         def sign(item: tuple[Path, Path]) -> Statement:

@@ -135,4 +135,5 @@ def _write(file: Path, value: Mapping[str, Any]) -> None:
         data = format_policy(value)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", hint=error.hint) from error
-    write_all_atomic({file: data})
+    # A link stays one: the policy is where it leads.
+    write_all_atomic({file.resolve(): data})

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are written: all of them or none, and never in the place of what is no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buildtool.errors import FileAccessError
+from buildtool.fsio import made_directories, staged_files, write_all_atomic, write_atomic
+
+# Stays in the renames for as long as they take: the signal comes at one of them.
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from buildtool.fsio import write_all_atomic
+signal.signal(signal.SIGINT, signal.default_int_handler)
+files = sorted(Path(sys.argv[1]).iterdir())
+print("ready", flush=True)
+write_all_atomic({path: b"new" for path in files})
+"""
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return the text of every file of *directory*, hidden ones too."""
+    return {path.name: path.read_text() for path in sorted(directory.iterdir())}
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, as_root: None) -> Iterator[Path]:
+    """Give a file that cannot be renamed over, between two others: something is mounted on it."""
+    place = tmp_path / "objects"
+    place.mkdir()
+    for name in "abc":
+        (place / name).write_text(f"old {name}")
+    (tmp_path / "other").write_text("mounted")
+    subprocess.run(["mount", "--bind", tmp_path / "other", place / "b"], check=True)
+    yield place
+    subprocess.run(["umount", place / "b"], check=True)
+
+
+def test_a_rename_that_fails_takes_the_others_back(mounted: Path) -> None:
+    """What was there is there again, with its mode; what was new is gone, and nothing else is left."""
+    (mounted / "a").chmod(0o600)
+    before = {**contents(mounted), "b": "mounted"}
+    files = {mounted / name: b"new" for name in ("0", "a", "b", "c")}
+    with pytest.raises(FileAccessError, match="/b: cannot write: device or resource busy"):
+        write_all_atomic(files)
+    assert contents(mounted) == before
+    assert stat.S_IMODE((mounted / "a").stat().st_mode) == 0o600
+
+
+def test_a_name_that_appears_takes_the_others_back(tmp_path: Path) -> None:
+    """Without leave to replace, a file that somebody makes in the meantime stays, and ours go."""
+
+    def write() -> None:
+        with staged_files([tmp_path / "a", tmp_path / "b"], replace=False) as stage:
+            stage.write(tmp_path / "a", b"new")
+            stage.write(tmp_path / "b", b"new")
+            (tmp_path / "b").write_text("somebody's")
+
+    with pytest.raises(FileAccessError, match="/b: already exists"):
+        write()
+    assert contents(tmp_path) == {"b": "somebody's"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_renames(tmp_path: Path, number: signal.Signals) -> None:
+    """Whenever it comes: all files are new or all are old, and there is no other."""
+    place = tmp_path / "objects"
+    place.mkdir()
+    names = [f"{at:04}" for at in range(400)]
+    for name in names:
+        (place / name).write_text("old")
+    argv = [sys.executable, "-c", INTERRUPTED, place]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        process.stdout.readline()
+        while process.poll() is None and (place / names[0]).read_text() == "old":
+            pass
+        process.send_signal(number)
+    assert process.returncode in (-number, 0, 1)
+    assert set(contents(place).values()) == {"new"}
+    assert len(contents(place)) == len(names)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, as_root: None) -> None:
+    """A device, a FIFO, a socket, a link and a directory stay what they are, with and without leave."""
+    (tmp_path / "file").write_text("mine")
+    os.mknod(tmp_path / "a device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.mkfifo(tmp_path / "a FIFO")
+    os.mknod(tmp_path / "a socket", stat.S_IFSOCK | 0o600)
+    (tmp_path / "a symbolic link").symlink_to("file")
+    (tmp_path / "a directory").mkdir()
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for name in sorted(before.keys() - {"file"}):
+        for replace in (True, False):
+            with pytest.raises(FileAccessError, match=f"/{name}: not a regular file but {name}"):
+                write_atomic(tmp_path / name, b"new", replace=replace)
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_directory_without_a_name_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It has no name to write beside."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileAccessError, match="not a regular file but a directory"):
+        write_atomic(Path(name), b"new")
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    """The temporary names are shorter, and differ where only the last letter does."""
+    paths = [tmp_path / ("\u00e4" * 126 + letter) for letter in "ab"]
+    write_all_atomic({path: path.name[-1].encode() for path in paths})
+    write_all_atomic({path: path.name[-1].encode() for path in paths})
+    assert [path.read_text() for path in paths] == ["a", "b"]
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(FileAccessError, match="cannot write: file name too long"):
+        write_atomic(tmp_path / ("x" * 256), b"new")
+
+
+def test_what_cannot_be_written_says_why(tmp_path: Path, as_root: None) -> None:
+    """Not that its temporary file cannot be removed, which was never made."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileAccessError, match="file/x: cannot write: not a directory"):
+        write_atomic(tmp_path / "file/x", b"new")
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        with pytest.raises(FileAccessError, match="place/x: cannot write: read-only file system"):
+            write_atomic(place / "x", b"new")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_directory_whose_name_is_too_long_is_an_error(tmp_path: Path) -> None:
+    """And none of its parents stays."""
+    with (
+        pytest.raises(FileAccessError, match="cannot make directory: file name too long"),
+        made_directories([tmp_path / "new" / ("x" * 490)]),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
