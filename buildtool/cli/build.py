@@ -16,11 +16,20 @@ from buildtool.configkeys import ENGINES
 from buildtool.validate import parse_signer
 
 
+def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """Refuse an empty --output: a variable that is not set is not the engine's store."""
+    if value == "":
+        raise click.BadParameter("an empty name", param=parameter)
+    return value or ""
+
+
 @click.command("build")
 @arch_option(help="Architecture of the image; several give one image index. Default: build.arch.")
 @click.option("--tag", "-t", default="", help="Name of the image; default: build.tag, else PROJECT:RELEASE.")
 @click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
-@click.option("--output", "-o", default="", help="As buildx: type=oci,dest=image.tar or a directory.")
+@click.option(
+    "--output", "-o", callback=_not_empty, help="As buildx: type=oci,dest=image.tar or a directory."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--engine", type=click.Choice(ENGINES), help="What makes the image; auto: Docker if it answers."

@@ -13,13 +13,14 @@ from buildtool.check import CheckRequest, check_objects
 from buildtool.checkreports import junit_report, sarif_report
 from buildtool.checktargets import choose_arches, find_targets
 from buildtool.cli import checkview
-from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
 from buildtool.errors import EXIT_DONE, EXIT_FAILED, UsageError
-from buildtool.fsio import write_atomic
+from buildtool.fsio import check_target, write_atomic
 from buildtool.helperfacts import check_release
 
 _PATH = click.Path(path_type=Path)
+_OUTPUT = OutputPath(path_type=Path)
 
 
 @click.command("check")
@@ -29,8 +30,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--oldest", callback=checked(check_release), help="Oldest Linux it is meant for, say 5.15.")
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
-@click.option("--junit", type=_PATH, help="Write JUnit XML there.")
-@click.option("--sarif", type=_PATH, help="Write SARIF 2.1.0 there.")
+@click.option("--junit", type=_OUTPUT, help="Write JUnit XML there.")
+@click.option("--sarif", type=_OUTPUT, help="Write SARIF 2.1.0 there.")
 @click.option("--markdown", is_flag=True, help="Print the table of programs and kernels as Markdown.")
 @config_option
 @json_option
@@ -43,6 +44,8 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     """
     if options["markdown"] and not options["kernel"]:
         raise UsageError("--markdown is a table of kernels: --kernel names them")
+    for path in filter(None, (options["junit"], options["sarif"])):
+        check_target(path, replace=True)  # not only after minutes in virtual machines
     config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
     request = CheckRequest(

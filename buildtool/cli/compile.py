@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, progress
 from buildtool.compile import CompileOptions, compile_sources
 from buildtool.errors import UsageError
@@ -24,7 +24,7 @@ from buildtool.validate import check_flag
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
 @arch_option(help="Architecture, may be repeated. Default: build.arch, else this machine's.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Directory of the objects; default build/ARCH."
+    "--output", type=OutputPath(path_type=Path), help="Directory of the objects; default build/ARCH."
 )
 @click.option("--include", multiple=True, help="Directory of headers, may be repeated.")
 @click.option("--flag", multiple=True, callback=checked(check_flag), help="Extra flag: -D, -U, -W or -O.")

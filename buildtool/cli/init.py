@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from buildtool.cli.options import OutputPath
 from buildtool.cli.output import say
 from buildtool.scaffold import create_project
 
 
 @click.command("init")
-@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", default=".", type=OutputPath(path_type=Path))
 def command(directory: Path) -> None:
     """
     Make a new project in DIR: configuration, one program, a CI workflow.

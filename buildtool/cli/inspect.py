@@ -12,7 +12,7 @@ import click
 from buildtool import inspection
 from buildtool.cli import inspectview
 from buildtool.cli.capabilityview import show_capabilities
-from buildtool.cli.options import json_option
+from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.dsse import envelope_json
 from buildtool.errors import ObjectFormatError
@@ -25,7 +25,11 @@ _PATH = click.Path(path_type=Path)
 @click.command("inspect")
 @click.argument("target", metavar="OBJECT|IMAGE")
 @click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
-@click.option("--subject-file", type=_PATH, help="Write the file whose SHA-256 the statement names.")
+@click.option(
+    "--subject-file",
+    type=OutputPath(path_type=Path),
+    help="Write the file whose SHA-256 the statement names.",
+)
 @click.option("--trust", multiple=True, type=_PATH, help="Also verify with these keys or this policy.")
 @click.option("--capabilities", is_flag=True, help="Print what its programs need, and how to run it so.")
 @json_option

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from buildtool.cli.keyfile import read_passphrase
-from buildtool.cli.options import checked, json_option
+from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.keys import generate_key, save_key
 from buildtool.validate import check_object_name
@@ -17,7 +17,7 @@ from buildtool.validate import check_object_name
 @click.command("keygen")
 @click.argument("name", callback=checked(check_object_name))
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), default="keys", show_default=True, help="Where to."
+    "--dir", "directory", type=OutputPath(path_type=Path), default="keys", show_default=True, help="Where to."
 )
 @click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase to encrypt the key with.")
 @click.option(

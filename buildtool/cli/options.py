@@ -27,6 +27,16 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
+class OutputPath(click.Path):
+    """A path to write to; an empty one, of a variable that is not set, would be this directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty name; Raises: click.BadParameter."""
+        if value == "":
+            self.fail("an empty name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def arch_option(**more: Any) -> Callable[[Command], Command]:
     """Make the option --arch, which may be given several times."""
     return click.option("--arch", "arch", multiple=True, shell_complete=_complete_arch, **more)

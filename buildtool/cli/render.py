@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from buildtool.cli.keyfile import ask_passphrase
-from buildtool.cli.options import arch_option, checked, config_option, read_config
-from buildtool.fsio import write_atomic
+from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
+from buildtool.fsio import FORCE_REPLACES, write_atomic
 from buildtool.validate import parse_signer
 
 
@@ -20,7 +20,7 @@ from buildtool.validate import parse_signer
 @click.option(
     "--key", callback=checked(parse_signer), metavar="SIGNER", help="Its public half (.pub) will do."
 )
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File; default stdout.")
+@click.option("--output", "-o", type=OutputPath(path_type=Path), metavar="FILE", help="File; default stdout.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--prepared", is_flag=True, help="Use the images that `buildtool images prepare` makes.")
 @config_option
@@ -50,4 +50,4 @@ def command(
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_atomic(output, text.encode(), replace=force)
+        write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)

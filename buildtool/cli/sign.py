@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildtool.cli.keyfile import open_given_signer, signer_options
-from buildtool.cli.options import checked, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.release import check_no_release, release_info, release_options
 from buildtool.platforms import Platform, find_platform
@@ -23,7 +23,9 @@ _PATH = click.Path(path_type=Path)
 @click.command("sign")
 @click.argument("objects", nargs=-1, required=True, type=_PATH, metavar="OBJECT...")
 @signer_options
-@click.option("--output", type=_PATH, help="Directory for the signed objects; default: in place.")
+@click.option(
+    "--output", type=OutputPath(path_type=Path), help="Directory for the signed objects; default: in place."
+)
 @click.option("--arch", callback=checked(find_platform), help="Architecture; default: the compile record's.")
 @click.option("--force", is_flag=True, help="Replace signatures and output files that are there.")
 @click.option("--add", is_flag=True, help="Add a signature; the statement and the others stay.")

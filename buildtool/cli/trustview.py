@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import json_option
+from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import clean_line, print_json, print_table
 from buildtool.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.strictjson import format_time
@@ -18,7 +18,7 @@ from buildtool.trustcheck import check_trust, key_state
 
 policy_option = click.option(
     "--policy",
-    type=click.Path(path_type=Path),
+    type=OutputPath(path_type=Path),
     default=Path(POLICY_NAME),
     show_default=True,
     help="Policy file, or its directory.",
