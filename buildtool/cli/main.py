@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -88,7 +89,54 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
-    sys.exit(run(sys.argv[1:]))
+    output = _guard_streams()
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    error = output.error
+    if error and error.errno != errno.EPIPE:  # a reader that has left knows what it wanted
+        report(f"cannot write output: {(error.strerror or str(error)).lower()}")
+    sys.exit(code or (EXIT_FAILED if error else code))
+
+
+class _Output(io.FileIO):
+    """
+    A standard stream that keeps the *error* of what cannot be written, for the end.
+
+    So a command does all of its work and has its own exit code, whoever reads:
+    what is refused is 3 on a full disk, too.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write some of *data*, or drop it all."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return len(data)
+
+
+def _guard_streams() -> _Output:
+    """Let the standard streams take everything; return what is below stdout."""
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed: the next file to be opened would have its number, and get what is meant for it. Whoever
+            # wants the data of stdout misses them, so that one cannot be written; nobody misses talk.
+            os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - it takes no keyword
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+    output = _Output(1, "w", closefd=False)
+    for name, raw in (("stdout", output), ("stderr", _Output(2, "w", closefd=False))):
+        before = getattr(sys, name)
+        encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding, errors, line_buffering=name == "stderr" or raw.isatty()
+        )
+        setattr(sys, name, stream)
+    return output
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -99,7 +147,6 @@ def run(arguments: list[str]) -> int:
     """Run with *arguments* and return the exit code."""
     try:
         result: Any = cli.main(args=arguments, prog_name="buildtool", standalone_mode=False)
-        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what is not ours goes on
         return _explain(error)
     return result if isinstance(result, int) else 0
@@ -122,10 +169,7 @@ def _explain(error: BaseException) -> int:
         code = EXIT_USAGE
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         report("interrupted")
-    elif isinstance(error, BrokenPipeError):
-        _drop_output()
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
-        _drop_output()
         report(f"cannot write output: {os.strerror(error.errno).lower()}")
     else:
         raise error
@@ -135,11 +179,6 @@ def _explain(error: BaseException) -> int:
 def _usage_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"{context.command_path if context else 'buildtool'} --help shows the usage"
-
-
-def _drop_output() -> None:
-    """Let nothing be written at exit to an output that cannot take it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(message: str, *, hint: str | None = None, detail: str | None = None) -> None:

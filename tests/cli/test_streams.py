@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standard streams that are closed, full or without a reader: the work is done, the exit code is its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from signing_samples import sign, unsigned
+
+from buildtool.cli.main import COMMANDS, run
+
+FULL, CLOSED, LEFT = "> full", ">&-", "| true"
+SAID = {
+    FULL: "buildtool: error: cannot write output: no space left on device\n",
+    CLOSED: "buildtool: error: cannot write output: bad file descriptor\n",
+    LEFT: "",
+}
+EVERY = pytest.mark.parametrize("output", SAID)
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_root: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mknod("full", stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    assert run(["keygen", "release"]) == 0
+    Path("x.bpf.o").write_bytes(unsigned())
+    Path("signed.bpf.o").write_bytes(sign())
+
+
+def start(command: str, output: str) -> tuple[int, str]:
+    """Run `buildtool COMMAND` in a shell with its *output* there; return exit code and stderr."""
+    # A reader that has left before anything is written: the shell's pipe would be a race.
+    reader = output == LEFT
+    script = f"{shlex.quote(sys.executable)} -m buildtool {command} {'' if reader else output}"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        stdout=write if reader else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    return done.returncode, done.stderr
+
+
+@EVERY
+def test_a_refusal_is_one_whoever_reads(output: str) -> None:
+    """Exit code 3 is an alarm: a full disk of a log must not make it a mere failure."""
+    for more in ("", " --json", " signed.bpf.o"):
+        code, said = start(f"verify --trust keys/release.pub x.bpf.o{more}", output)
+        assert (code, said) == (3, SAID[output])
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "command", ["--version", "--help", "inspect x.bpf.o", "trust list --policy keys", "check x.bpf.o --json"]
+)
+def test_what_nobody_gets_is_no_success(output: str, command: str) -> None:
+    """One line at most, and no traceback."""
+    code, said = start(command, output)
+    assert code == 1
+    assert said.endswith(SAID[output])
+    assert "Traceback" not in said
+
+
+@EVERY
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_that_nobody_gets(output: str, name: str) -> None:
+    """Of every command."""
+    assert start(f"{name} --help", output) == (1, SAID[output])
+
+
+@EVERY
+def test_the_work_is_done_all_the_same(output: str) -> None:
+    """Keys are written whole, and what is told of them is told."""
+    code, said = start("keygen other", output)
+    assert code == 1
+    assert said.startswith("buildtool: keys/other.pem signs")
+    assert said.endswith(SAID[output])
+    assert Path("keys/other.pem").stat().st_size > 100
+    assert Path("keys/other.pub").stat().st_size > 100
+
+
+def test_nothing_to_write_is_success(tmp_path: Path) -> None:
+    """A closed output matters to what is written to it only."""
+    assert start("render --arch amd64 --key keys/release.pub -o Dockerfile", CLOSED)[0] == 2  # no sources
+    assert run(["init", "project"]) == 0
+    os.chdir("project")
+    command = "render --arch amd64 --key ../keys/release.pub -o Dockerfile"
+    assert start(command, CLOSED) == (0, "")
+    assert Path("Dockerfile").read_text().startswith("# check=error=true\n")
+
+
+@pytest.mark.parametrize("errors", ["2>&-", "2> full", "0<&- 1>&- 2>&-"])
+def test_errors_that_nobody_reads_have_their_code(errors: str) -> None:
+    """And no file gets the number of a stream that is closed, nor what is meant for it."""
+    assert start("keygen release", errors) == (1, "")
+    assert start("verify --trust keys/release.pub x.bpf.o", errors) == (3, "")
+    assert start("nonsense", errors) == (2, "")
+    code = 1 if "1>&-" in errors else 0
+    assert start("keygen quiet", errors) == (code, "")
+    assert Path("keys/quiet.pub").read_text().startswith("-----BEGIN PUBLIC KEY-----\n")
