@@ -26,9 +26,9 @@ def write_ci_outputs(image: BuiltImage, environ: Mapping[str, str]) -> None:
 
 
 def format_outputs(image: BuiltImage) -> str:
-    """Return the lines NAME=VALUE of the step's outputs."""
+    """Return the lines NAME=VALUE of the step's outputs; what is no image has neither image nor digest."""
     values = {"image": image.reference, "digest": image.digest, "key-id": image.key_id}
-    return "".join(f"{name}={_one_line(value)}\n" for name, value in values.items())
+    return "".join(f"{name}={_one_line(value)}\n" for name, value in values.items() if value)
 
 
 def format_summary(image: BuiltImage) -> str:

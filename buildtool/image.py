@@ -12,7 +12,9 @@ from pathlib import Path
 
 from buildtool.buildx import BuildxRequest, Secret, check_base, run_build
 from buildtool.errors import EngineError, FileAccessError, UsageError
+from buildtool.fsio import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.model import BuiltImage, KeyId
+from buildtool.ociwrite import check_layout, put_layout
 from buildtool.platforms import Platform
 from buildtool.process import Runner
 
@@ -21,6 +23,10 @@ log = logging.getLogger(__name__)
 # Exporters that write one file, and set times to SOURCE_DATE_EPOCH when asked to.
 _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
+# Exporters of files that are no image: these have no name and no digest.
+_NO_IMAGE = ("local", "tar", "cacheonly")
+# Without a place these have none; docker without one is the engine's store.
+_NEED_PLACE = ("oci", "tar", "local")
 # The archive is the image's reproducible form: same input, same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
 
@@ -31,7 +37,8 @@ class ImageRequest:
     What to build: *dockerfile* in *root* for *platforms*, created at *epoch*.
 
     Where it goes: *tag*, pushed with *push*, or buildx's *output*; *force*
-    replaces a file there. *contexts* stand in for stages.
+    replaces a file there, and writes into a directory that is not empty.
+    *contexts* stand in for stages.
     """
 
     dockerfile: Callable[[], str]
@@ -51,17 +58,20 @@ class ImageRequest:
 
 def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
     """
-    Build the runtime image; a failure leaves no tag and no file.
+    Build the runtime image, or the files of its root; a failure leaves no tag and no file.
 
     Raises: UsageError, EngineError, ToolMissingError, FileAccessError.
     """
     with _output_file(request) as output:
         metadata = run_build(_buildx(request, output=output), runner=runner)
+    fields = parse_output(request.output)
+    is_image = fields.get("type") not in _NO_IMAGE
     return BuiltImage(
-        reference=request.tag,
-        digest=str(metadata.get("containerimage.digest", "")),
+        reference=request.tag if is_image else "",
+        digest=str(metadata.get("containerimage.digest", "")) if is_image else "",
         platforms=tuple(platform.oci for platform in request.platforms),
         key_id=KeyId(""),
+        file="" if is_image else fields.get("dest", ""),
     )
 
 
@@ -117,32 +127,57 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
 
 @contextmanager
 def _output_file(request: ImageRequest) -> Iterator[str]:
-    """Give buildx's output; a file is written beside its place and moved there when all is done."""
+    """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
     if request.push:
         yield f"type=image,push=true,store=false,{_REPRODUCIBLE}"
         return
     fields = parse_output(request.output)
+    if fields.get("type") == "local":
+        _check_directory(Path(fields["dest"]), force=request.force)
     if fields.get("type") not in _FILES or "dest" not in fields:
         yield request.output or "type=docker"
         return
-    destination = Path(fields["dest"])
-    if destination.exists() and not request.force:
-        raise FileAccessError(f"{destination}: already exists", hint="--force replaces it")
+    destination, is_layout = Path(fields["dest"]), fields.get("tar") == "false"
+    if is_layout:
+        check_layout(destination, replace=request.force)
+    else:
+        check_target(destination, replace=request.force, hint=FORCE_REPLACES)
     if fields["type"] in _ARCHIVES:
         fields.setdefault("rewrite-timestamp", "true")
     try:
-        work = tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.absolute().parent)
+        work = tempfile.TemporaryDirectory(
+            prefix=hidden_prefix(destination), dir=destination.absolute().parent
+        )
     except OSError as error:
         raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
     with work as directory:
         fields["dest"] = str(Path(directory, "output"))
         yield ",".join(f"{key}={value}" for key, value in fields.items())
+        new = Path(fields["dest"])
+        if not new.exists():
+            raise EngineError(f"buildx wrote no {destination}")
         try:
-            Path(fields["dest"]).replace(destination)
-        except FileNotFoundError as error:
-            raise EngineError(f"buildx wrote no {destination}") from error
+            if is_layout:
+                put_layout(new, destination, Path(directory, "old"))
+            else:
+                new.replace(destination)
         except OSError as error:
             raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
+
+
+def _check_directory(path: Path, *, force: bool) -> None:
+    """Check that files may go to directory *path*: it is missing or empty, or *force* says so."""
+    try:
+        # Never replaced: --output . or / would be one word from losing all that is there.
+        if any(path.iterdir()) and not force:
+            raise FileAccessError(
+                f"{path}: already exists and is not empty",
+                hint="--force writes into it, over files of the same names",
+            )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
 
 
 def parse_output(spec: str) -> dict[str, str]:
@@ -160,4 +195,6 @@ def parse_output(spec: str) -> dict[str, str]:
     fields = dict(part.partition("=")[::2] for part in spec.split(","))
     if "type" not in fields or not all(fields.values()):
         raise UsageError(f"{spec!a} is not an output", hint="for example --output type=oci,dest=image.tar")
+    if fields["type"] in _NEED_PLACE and "dest" not in fields:
+        raise UsageError(f"--output {spec}: dest is missing", hint=f"--output {spec},dest=PLACE")
     return fields

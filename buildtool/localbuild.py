@@ -15,6 +15,7 @@ from buildtool.config import DEFAULT_BASE, Config
 from buildtool.contents import ObjectContents
 from buildtool.crosscheck import check_agreement
 from buildtool.errors import UsageError
+from buildtool.fsio import FORCE_REPLACES, check_target
 from buildtool.grant import check_capabilities
 from buildtool.images import BASE_IMAGE
 from buildtool.loaders import find_base, find_loader, find_tini
@@ -23,7 +24,7 @@ from buildtool.localengine import ImageText, PlatformParts, assemble_images
 from buildtool.model import BuiltImage, Digest, Statement
 from buildtool.objectcache import ObjectSet, VersionRunner, compile_cached
 from buildtool.ociread import BlobSource, open_layout
-from buildtool.ociwrite import ImageSet, write_archive, write_directory
+from buildtool.ociwrite import ImageSet, check_layout, write_archive, write_directory
 from buildtool.platforms import Platform
 from buildtool.policy import trust_files
 from buildtool.project import find_sources, name_objects
@@ -190,7 +191,7 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
     """
     Return what brings images to where *request* wants them.
 
-    Raises: UsageError, before anything is built.
+    Raises: UsageError, FileAccessError; before anything is built.
     """
     if request.push:
         from buildtool.registry import push_images
@@ -209,5 +210,8 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
     if unknown := sorted(fields.keys() - {"type", "dest", "tar", "name"}):
         raise UsageError(f"--output: the local engine does not know {unknown[0]}")
     destination, name = Path(fields["dest"]), fields.get("name", request.tag)
-    write = write_directory if fields.get("tar") == "false" else write_archive
-    return lambda images: write(destination, images, name, replace=request.force)
+    if fields.get("tar") == "false":
+        check_layout(destination, replace=request.force)
+        return lambda images: write_directory(destination, images, name, replace=request.force)
+    check_target(destination, replace=request.force, hint=FORCE_REPLACES)
+    return lambda images: write_archive(destination, images, name, replace=request.force)

@@ -108,9 +108,10 @@ class CompiledObject:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
     """
-    What a build gives: *reference* (tag, may be empty), *digest* (sha256:...), *platforms*, *key_id*.
+    What a build gives: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
 
     *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
+    Files that are no image have neither reference nor digest.
     """
 
     reference: str

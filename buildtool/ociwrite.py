@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from buildtool.errors import FileAccessError
+from buildtool.fsio import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.layers import BLOCK_BYTES, TarEntry, end_of_archive, entry_header
 from buildtool.model import Digest
 from buildtool.ocilayout import (
@@ -119,7 +120,7 @@ def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool
 
     Raises: FileAccessError.
     """
-    _check_free(path, replace=replace)
+    check_target(path, replace=replace, hint=FORCE_REPLACES)
     with _finished_file(path) as file:
         for name, data in _members(images, reference):
             if data is None:
@@ -140,12 +141,10 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
 
     Raises: FileAccessError.
     """
-    _check_free(path, replace=replace)
-    if path.exists() and not (path / "oci-layout").is_file():
-        raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced")
+    check_layout(path, replace=replace)
     work = ""
     try:
-        work = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+        work = tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.absolute().parent)
         new, old = Path(work, "new"), Path(work, "old")
         new.mkdir(_DIRECTORY_MODE)
         for name, data in _members(images, reference):
@@ -154,14 +153,49 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
                 continue
             with (new / name).open("wb") as file:
                 _copy(data, file)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        put_layout(new, path, old)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         if work:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def check_layout(path: Path, *, replace: bool) -> None:
+    """
+    Check that a layout may become directory *path*: it is missing or empty, or a layout to *replace*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        is_empty = not any(path.iterdir())
+        # A rename would take the place of a link, not of the directory that it leads to.
+        is_layout = not path.is_symlink() and (is_empty or (path / "oci-layout").is_file())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if not is_layout:
+        raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced", hint="choose another name")
+    if not is_empty and not replace:
+        raise FileAccessError(f"{path}: already exists", hint=FORCE_REPLACES)
+
+
+def put_layout(new: Path, path: Path, old: Path) -> None:
+    """
+    Move directory *new* to *path*; what is there goes to *old*, and comes back when that fails.
+
+    Raises: OSError.
+    """
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
 
 
 def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
@@ -207,7 +241,7 @@ def _finished_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file beside *path* that gets its name when all is written."""
     temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=hidden_prefix(path))
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o644)
             yield file
@@ -221,11 +255,6 @@ def _finished_file(path: Path) -> Iterator[IO[bytes]]:
         if temporary:
             with suppress(OSError):
                 Path(temporary).unlink()
-
-
-def _check_free(path: Path, *, replace: bool) -> None:
-    if path.exists() and not replace:
-        raise FileAccessError(f"{path}: already exists", hint="--force replaces it")
 
 
 def _cannot_write(path: Path, error: OSError) -> FileAccessError:

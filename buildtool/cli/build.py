@@ -30,7 +30,9 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option(
     "--output", "-o", callback=_not_empty, help="As buildx: type=oci,dest=image.tar or a directory."
 )
-@click.option("--force", is_flag=True, help="Replace an existing output file.")
+@click.option(
+    "--force", is_flag=True, help="Replace an output file; write into a directory that is not empty."
+)
 @click.option(
     "--engine", type=click.Choice(ENGINES), help="What makes the image; auto: Docker if it answers."
 )

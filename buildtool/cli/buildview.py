@@ -27,9 +27,13 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         value = {names.get(name, name): value for name, value in asdict(image).items()}
         print_json(value | {"capabilities": capabilities})
         return
-    click.echo(f"image   {image.file or image.reference or output}")
-    click.echo(f"digest  {image.digest}")
+    is_image = bool(image.reference)
+    click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
+    if image.digest:
+        click.echo(f"digest  {image.digest}")
     click.echo(f"key id  {image.key_id}")
+    if not is_image:
+        return
     name = "" if image.file or output else image.reference
     options = " ".join(run_options(capabilities))
     click.echo(f"run     docker run --read-only {options} {name or 'IMAGE'}")

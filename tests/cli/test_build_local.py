@@ -199,7 +199,7 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
     [
         (["--builder", "other"], 2, "--builder is one of buildx"),
         (["--output", "type=tar,dest=x.tar"], 2, "the local engine cannot write that"),
-        (["--output", "type=oci"], 2, "the local engine cannot write that"),
+        (["--output", "type=oci"], 2, "--output type=oci: dest is missing"),
         (["--output", "type=oci,dest=x.tar,compression=zstd"], 2, "does not know compression"),
         (["--output", "type=oci,dest=base.tar"], 1, "base.tar: already exists"),
         (["--output", "type=oci,tar=false,dest=bpf", "--force"], 1, "bpf: not an OCI layout"),

@@ -137,7 +137,7 @@ def test_outputs_and_summary_are_appended(tmp_path: Path) -> None:
 
 def test_output_values_stay_on_one_line() -> None:
     """A value with a newline must not become a second output or a second row."""
-    image = BuiltImage(reference="x\nevil=1", digest="a|b`c", platforms=(), key_id=KeyId(""))
+    image = BuiltImage(reference="x\nevil=1", digest="a|b`c", platforms=(), key_id=KeyId("ab"))
     assert format_outputs(image).count("\n") == 3
     assert "a\\|b'c" in format_summary(image)
 

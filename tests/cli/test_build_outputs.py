@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build --output` with Docker: what is there stays, what is no image is not called one."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from local_build import check_error
+
+from buildtool.cli.main import run
+
+Capture = pytest.CaptureFixture[str]
+BUILD = ["build", "--engine", "docker", "--arch", "amd64", "--key", "keys/release.pem"]
+# Stands where docker looks for buildx, and writes what the exporters would.
+BUILDX = """#!{python}
+import json, pathlib, sys
+sys.stdin.buffer.read()
+words = sys.argv[1:]
+spec = words[words.index("--output") + 1]
+fields = dict(part.split("=") for part in spec.split(",")) if "=" in spec else dict(type="local", dest=spec)
+metadata = {{}} if fields["type"] in ("local", "tar") else {{"containerimage.digest": "sha256:12"}}
+if "dest" in fields:
+    place = pathlib.Path(fields["dest"])
+    if fields["type"] == "local" or fields.get("tar") == "false":
+        place.mkdir(exist_ok=True)
+        place = place / ("file" if fields["type"] == "local" else "oci-layout")
+    place.write_text("built")
+pathlib.Path(words[words.index("--metadata-file") + 1]).write_text(json.dumps(metadata))
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    """Make a project, and a stand-in for buildx; be in the project."""
+    plugin = tmp_path / "docker/cli-plugins/docker-buildx"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(BUILDX.format(python=sys.executable))
+    plugin.chmod(0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    # A base that is named: no engine is asked for one.
+    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "example.org/base@sha256:" + "0" * 64)
+    monkeypatch.chdir(tmp_path)
+    assert run(["init", "project"]) == 0
+    monkeypatch.chdir(tmp_path / "project")
+    assert run(["keygen", "release"]) == 0
+    capsys.readouterr()
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize("kind", ["oci", "tar", "docker"])
+def test_what_is_no_file_is_not_replaced(project: Path, capsys: Capture, as_root: None, kind: str) -> None:
+    """A device, a FIFO, a link: with --force, too."""
+    os.mknod("device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.mkfifo("pipe")
+    Path("link").symlink_to("device")
+    before = {path.name: path.lstat().st_ino for path in project.iterdir()}
+    for engine in ("docker", *(["local"] if kind == "oci" else [])):
+        for name in ("device", "pipe", "link", "bpf"):
+            output = f"type={kind},dest={name}"
+            assert run([*BUILD, "--engine", engine, "--output", output, "--force"]) == 1
+            check_error(capsys, f"{name}: not a regular file but a ")
+    assert {path.name: path.lstat().st_ino for path in project.iterdir()} == before
+
+
+def test_files_are_replaced_when_that_is_said(project: Path, capsys: Capture) -> None:
+    """An archive, and a layout as a directory; a directory that is no layout stays."""
+    for output, result in (("dest=x.tar", "x.tar"), ("tar=false,dest=x", "x/oci-layout")):
+        argv = [*BUILD, "--output", f"type=oci,{output}"]
+        assert run(argv) == 0
+        Path(result).write_text("mine")
+        capsys.readouterr()
+        assert run(argv) == 1
+        error = capsys.readouterr().err
+        assert "already exists\nbuildtool: hint: --force replaces it\n" in error
+        assert Path(result).read_text() == "mine"
+        assert run([*argv, "--force"]) == 0
+        assert Path(result).read_text() == "built"
+    for engine in ("docker", "local"):
+        assert run([*BUILD, "--engine", engine, "--output", "type=oci,tar=false,dest=bpf", "--force"]) == 1
+        assert "bpf: not an OCI layout" in capsys.readouterr().err
+    assert not [path for path in project.iterdir() if path.name.startswith((".x", ".bpf"))]
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
+@pytest.mark.parametrize("output", ["type=oci", "type=tar", "type=local", "type=oci,tar=false"])
+def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, output: str) -> None:
+    """The same with both engines."""
+    assert run([*BUILD, "--engine", engine, "--output", output]) == 2
+    check_error(capsys, f"--output {output}: dest is missing")
+
+
+def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> None:
+    """Files are mixed with others only when that is said; an empty directory is nobody's."""
+    for output in ("files", "type=local,dest=other"):
+        place = Path(output.rpartition("=")[2])
+        place.mkdir()
+        assert run([*BUILD, "--output", output]) == 0
+        (place / "file").write_text("mine")
+        (place / "more").write_text("mine")
+        capsys.readouterr()
+        assert run([*BUILD, "--output", output]) == 1
+        check_error(capsys, f"{place}: already exists and is not empty")
+        assert (place / "file").read_text() == "mine"
+        assert run([*BUILD, "--output", output, "--force"]) == 0
+        assert ((place / "file").read_text(), (place / "more").read_text()) == ("built", "mine")
+    assert run([*BUILD, "--output", "buildtool.toml", "--force"]) == 1
+    assert "buildtool.toml: cannot write: not a directory" in capsys.readouterr().err
+
+
+def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Neither a digest nor a line that runs it, for people and pipelines."""
+    monkeypatch.setenv("GITHUB_OUTPUT", "outputs")
+    for output in ("files", "type=tar,dest=x.tar"):
+        assert run([*BUILD, "--output", output]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["output", "key"]
+        assert lines[0] == f"output  {output.rpartition('=')[2]}"
+        names = [line.partition("=")[0] for line in Path("outputs").read_text().splitlines()]
+        assert names == ["key-id"]
+        Path("outputs").unlink()
+    assert run([*BUILD, "--output", "files", "--force", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["reference"], shown["digest"], shown["file"]) == ("", "", "files")
+    assert run([*BUILD, "--output", "type=oci,dest=y.tar"]) == 0
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert words == ["image", "digest", "key", "run"]
+    assert "digest=sha256:12\n" in Path("outputs").read_text()
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
+def test_names_that_no_file_has_are_one_line(capsys: Capture, engine: str) -> None:
+    """Too long, or below a file."""
+    for place in ("x" * 490, "buildtool.toml/x"):
+        for kind in ("type=oci", "type=oci,tar=false"):
+            assert run([*BUILD, "--engine", engine, "--output", f"{kind},dest={place}"]) == 1
+            check_error(capsys, f"{place}: cannot write: ")
