@@ -7,6 +7,7 @@ import errno
 import importlib
 import io
 import os
+import select
 import signal
 import sys
 from typing import Any
@@ -111,7 +112,10 @@ class _Output(io.FileIO):
     def write(self, data: Any) -> int:
         """Write some of *data*, or drop it all."""
         try:
-            return super().write(data)
+            # None from a pipe that somebody made non-blocking, and that is full.
+            while (done := super().write(data)) is None:
+                select.select([], [self], [])
+            return done
         except OSError as error:
             self.error = self.error or error
             return len(data)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import shlex
-import stat
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from signing_samples import sign, unsigned
 
 from buildtool.cli.main import COMMANDS, run
 
-FULL, CLOSED, LEFT = "> full", ">&-", "| true"
+FULL, CLOSED, LEFT = "> /dev/full", ">&-", "| true"
 SAID = {
     FULL: "buildtool: error: cannot write output: no space left on device\n",
     CLOSED: "buildtool: error: cannot write output: bad file descriptor\n",
@@ -25,9 +28,8 @@ EVERY = pytest.mark.parametrize("output", SAID)
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_root: None) -> None:
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    os.mknod("full", stat.S_IFCHR | 0o600, os.makedev(1, 7))
     assert run(["keygen", "release"]) == 0
     Path("x.bpf.o").write_bytes(unsigned())
     Path("signed.bpf.o").write_bytes(sign())
@@ -99,7 +101,7 @@ def test_nothing_to_write_is_success(tmp_path: Path) -> None:
     assert Path("Dockerfile").read_text().startswith("# check=error=true\n")
 
 
-@pytest.mark.parametrize("errors", ["2>&-", "2> full", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize("errors", ["2>&-", "2> /dev/full", "0<&- 1>&- 2>&-"])
 def test_errors_that_nobody_reads_have_their_code(errors: str) -> None:
     """And no file gets the number of a stream that is closed, nor what is meant for it."""
     assert start("keygen release", errors) == (1, "")
@@ -108,3 +110,27 @@ def test_errors_that_nobody_reads_have_their_code(errors: str) -> None:
     code = 1 if "1>&-" in errors else 0
     assert start("keygen quiet", errors) == (code, "")
     assert Path("keys/quiet.pub").read_text().startswith("-----BEGIN PUBLIC KEY-----\n")
+
+
+def test_pipe_that_does_not_wait() -> None:
+    """Who made the pipe non-blocking gets all of it, as soon as there is room."""
+    names = [f"signed{number}.bpf.o" for number in range(100)]
+    for name in names:
+        Path(name).write_bytes(sign())
+    read, write = os.pipe()
+    size = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write, False)
+    argv = [sys.executable, "-m", "buildtool", "verify", "--trust", "keys/release.pub", *names]
+    with subprocess.Popen(argv, stdout=write, stderr=subprocess.PIPE) as process:
+        os.close(write)
+        deadline = time.monotonic() + 60
+        waiting = array.array("i", [0])
+        while waiting[0] < size:
+            assert time.monotonic() < deadline
+            fcntl.ioctl(read, termios.FIONREAD, waiting)
+            time.sleep(0.01)
+        with os.fdopen(read) as stream:
+            said = stream.read()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert [line.partition(":")[0] for line in said.splitlines()] == names
