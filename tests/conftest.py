@@ -46,6 +46,8 @@ def pytest_configure() -> None:
     """Give interrupts their meaning back: a shell starts jobs in the background deaf to them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _find_tier(nodeid: str) -> str:
