@@ -46,13 +46,18 @@ def test_small_structs_are_read() -> None:
 
 
 def test_types_that_share_a_long_name_are_not_many_copies() -> None:
-    """Looking for one section among many costs no copy of each name."""
+    """Names have a limit: thousands of members would be thousands of copies of one that goes on for ever."""
     names = b"\0" + b"A" * 1_000_000 + b"\0"
-    types = struct.pack("<III", 1, 15 << 24, 0) * 2000
+    types = struct.pack("<III", 0, 1 << 24, 4) + bytes(4)
+    types += struct.pack("<III", 1, STRUCT | 500, 0) + struct.pack("<III", 1, 1, 0) * 500
+    types += struct.pack("<III", 1, 15 << 24, 0) * 2000
     head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    btf = Btf(head + types + names, "<")
     tracemalloc.start()
     try:
-        assert Btf(head + types + names, "<").section_variables(".maps") == ()
+        assert btf.section_variables(".maps") == ()
+        with pytest.raises(ObjectFormatError, match="too long"):
+            btf.members(2)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
