@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from measure import BenchError
 
-from buildtool.capabilities import CAPABILITY_NUMBERS
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
 

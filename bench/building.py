@@ -12,8 +12,8 @@ from pathlib import Path
 from common import BUILDTOOL, make_key, make_project, run, this_platform, write_source
 from measure import BenchError, Command, Row, compare
 
-from buildtool.platforms import Platform
-from buildtool.toolchain import Toolchain, compile_command, find_toolchain
+from buildtool.compile.toolchain import Toolchain, compile_command, find_toolchain
+from buildtool.core.platforms import Platform
 
 MEGABYTE = 1_000_000
 SOURCES = 200

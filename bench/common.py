@@ -11,8 +11,8 @@ from pathlib import Path
 
 from measure import BenchError
 
-from buildtool.images import BUILDER_IMAGE
-from buildtool.platforms import Platform, host_platform
+from buildtool.core.platforms import Platform, host_platform
+from buildtool.image.docker.prepare import BUILDER_IMAGE
 
 TOP = Path(__file__).resolve().parent.parent
 BUILDTOOL = Path(sys.executable).with_name("buildtool")

@@ -16,9 +16,9 @@ from building import prepared_option
 from common import BUILDTOOL, make_key, make_project, run, this_platform, write_source
 from measure import BenchError, Command, Row, compare
 
-from buildtool.loaders import data_directory, list_path, loader_digest
-from buildtool.platforms import PLATFORMS
-from buildtool.toolchain import compile_command, find_toolchain
+from buildtool.compile.toolchain import compile_command, find_toolchain
+from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime.carried import data_directory, list_path, loader_digest
 
 PROGRAMS = 50
 UNCHANGED_LIMIT, SCRATCH_LIMIT, MANY_LIMIT = 0.5, 0.1, 1.2

@@ -19,7 +19,7 @@ from pathlib import Path
 from common import BUILDTOOL, TOP, link_loaders, make_key, run, this_platform, write_source
 from measure import BenchError, Row
 
-from buildtool.images import BUILDER_IMAGE
+from buildtool.image.docker.prepare import BUILDER_IMAGE
 
 ROUNDS = 30
 STARTS = 100

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from buildtool.buildx import find_buildx
-from buildtool.config import DEFAULT_BASE
-from buildtool.errors import BuildtoolError
-from buildtool.loaders import find_base, find_loader, find_tini, named_directory
-from buildtool.platforms import PLATFORMS, host_platform
-from buildtool.process import Runner
-from buildtool.toolchain import Toolchain, find_toolchain
+from buildtool.compile.toolchain import Toolchain, find_toolchain
+from buildtool.config.file import DEFAULT_BASE
+from buildtool.core.errors import BuildtoolError
+from buildtool.core.platforms import PLATFORMS, host_platform
+from buildtool.core.process import Runner
+from buildtool.image.docker.buildx import find_buildx
+from buildtool.runtime.carried import find_base, find_loader, find_tini, named_directory
 
 MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
 MIN_KERNEL = (5, 10)  # for -mcpu=v3 and CAP_BPF
@@ -146,7 +146,7 @@ def _check_image_store(runner: Runner) -> Check:
 
 
 def _check_prepared(runner: Runner) -> Check:
-    from buildtool.images import find_prepared
+    from buildtool.image.docker.prepare import find_prepared
 
     try:
         found = find_prepared(runner=runner)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from buildtool.errors import ConfigError, RefusedError
-from buildtool.keys import PublicKey, load_public_key, public_key_from_der
-from buildtool.trust import TrustStore, load_policy, trust_keys
-from buildtool.verify import verify_object
+from buildtool.core.errors import ConfigError, RefusedError
+from buildtool.signing.keys import PublicKey, load_public_key, public_key_from_der
+from buildtool.trust.store import TrustStore, load_policy, trust_keys
+from buildtool.trust.verify import verify_object
 
 TOP = Path(__file__).resolve().parent.parent
 BUILT = TOP / ".cache/fuzz"

@@ -144,7 +144,7 @@ def engine() -> Iterator[str]:
 def prepared_images(engine: str) -> object:
     """Give the PreparedImages of the engine, for amd64 and arm64."""
     assert engine
-    from buildtool.images import prepare_images
+    from buildtool.image.docker.prepare import prepare_images
 
     return prepare_images()
 

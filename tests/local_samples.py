@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.loaders import list_path, loader_digest, part_path
-from buildtool.ocilayout import Layer, gzip_layer
-from buildtool.ociwrite import ImageSet, make_image_set, write_archive
-from buildtool.platforms import PLATFORMS
+from buildtool.core.platforms import PLATFORMS
+from buildtool.oci.layout import Layer, gzip_layer
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.write import ImageSet, make_image_set, write_archive
+from buildtool.runtime.carried import list_path, loader_digest, part_path
 
 SOURCE = """\
 #include "answer.h"

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from buildtool.elfobj import ElfObject, parse_object
-from buildtool.keys import SigningKey, generate_key, load_signing_key_pem
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import Origin, ReleaseInfo, sign_object
-from buildtool.trust import TrustStore, trust_keys
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.elf import ElfObject, parse_object
+from buildtool.signing.keys import SigningKey, generate_key, load_signing_key_pem
+from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
+from buildtool.trust.store import TrustStore, trust_keys
 
 TESTS = Path(__file__).resolve().parent
 TEST_KEY = TESTS / "keys" / "TEST-KEY-alice.pem"

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import checked
-from buildtool.crosscheck import check_agreement
-from buildtool.elfobj import MAX_OBJECT_BYTES
-from buildtool.fsio import read_bounded
-from buildtool.validate import check_difference
+from buildtool.core.files import read_bounded
+from buildtool.core.validate import check_difference
+from buildtool.objects.agreement import check_agreement
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 
 
 @click.command("agree", hidden=True)

@@ -12,8 +12,8 @@ import click
 
 from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
-from buildtool.configkeys import ENGINES
-from buildtool.validate import parse_signer
+from buildtool.config.values import ENGINES
+from buildtool.core.validate import parse_signer
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -46,10 +46,10 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @json_option
 def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
-    from buildtool import pipeline
-    from buildtool.ci_outputs import write_ci_outputs
+    from buildtool import build as pipeline
     from buildtool.cli.buildview import show_image
-    from buildtool.process import Runner
+    from buildtool.core.process import Runner
+    from buildtool.image.cioutputs import write_ci_outputs
 
     # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 import click
 
-from buildtool.capabilities import run_options
 from buildtool.cli.output import print_json
-from buildtool.config import Config
-from buildtool.model import BuiltImage
-from buildtool.project import find_sources
-from buildtool.sourcescan import choose_capabilities
+from buildtool.config.file import Config
+from buildtool.config.project import find_sources
+from buildtool.core.model import BuiltImage
+from buildtool.image.scan import choose_capabilities
+from buildtool.objects.capabilities import run_options
 
 
 def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool) -> None:

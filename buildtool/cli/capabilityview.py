@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from buildtool import inspection
-from buildtool.capabilities import find_capabilities, label_capabilities, run_options
 from buildtool.cli.output import print_json, say
-from buildtool.contents import ObjectContents, describe_object
-from buildtool.elfobj import parse_object
-from buildtool.errors import ObjectFormatError
-from buildtool.grant import needed_capabilities
+from buildtool.core.errors import ObjectFormatError
+from buildtool.image import inspect as inspection
+from buildtool.image.filecaps import needed_capabilities
+from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
+from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.elf import parse_object
 
 
 def show_capabilities(target: str, *, as_json: bool) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from buildtool.check import CheckRequest, check_objects
-from buildtool.checkreports import junit_report, sarif_report
-from buildtool.checktargets import choose_arches, find_targets
+from buildtool.check.kernelfacts import check_release
+from buildtool.check.reports import junit_report, sarif_report
+from buildtool.check.run import CheckRequest, check_objects
+from buildtool.check.targets import choose_arches, find_targets
 from buildtool.cli import checkview
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
-from buildtool.errors import EXIT_DONE, EXIT_FAILED, UsageError
-from buildtool.fsio import check_target, write_atomic
-from buildtool.helperfacts import check_release
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
+from buildtool.core.files import check_target, write_atomic
 
 _PATH = click.Path(path_type=Path)
 _OUTPUT = OutputPath(path_type=Path)

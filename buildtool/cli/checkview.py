@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from buildtool.checkmodel import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
+from buildtool.check.model import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
 from buildtool.cli.output import clean_line, print_table
 
 _KIB = 1024

@@ -13,11 +13,11 @@ import click
 
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, progress
-from buildtool.compile import CompileOptions, compile_sources
-from buildtool.errors import UsageError
-from buildtool.project import choose_platforms, find_sources
-from buildtool.toolchain import find_toolchain
-from buildtool.validate import check_flag
+from buildtool.compile.sources import CompileOptions, compile_sources
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.project import choose_platforms, find_sources
+from buildtool.core.errors import UsageError
+from buildtool.core.validate import check_flag
 
 
 @click.command("compile")

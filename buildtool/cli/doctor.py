@@ -11,9 +11,9 @@ import click
 
 from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import print_json, print_table
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.core.process import Runner
 from buildtool.doctor import Machine, examine, is_ready
-from buildtool.errors import EXIT_DONE, EXIT_FAILED
-from buildtool.process import Runner
 
 
 @click.command("doctor")

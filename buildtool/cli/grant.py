@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from buildtool.capabilities import check_capability
 from buildtool.cli.options import checked
-from buildtool.grant import check_capabilities, copy_loader, read_contents
+from buildtool.image.filecaps import check_capabilities, copy_loader, read_contents
+from buildtool.objects.capabilities import check_capability
 
 _PATH = click.Path(path_type=Path)
 

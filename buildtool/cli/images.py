@@ -8,7 +8,7 @@ import json
 
 import click
 
-from buildtool.images import DEFAULT_ARCHITECTURES, DEFAULT_SUITE, prepare_images
+from buildtool.image.docker.prepare import DEFAULT_ARCHITECTURES, DEFAULT_SUITE, prepare_images
 
 
 @click.group("images")

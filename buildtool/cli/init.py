@@ -10,7 +10,7 @@ import click
 
 from buildtool.cli.options import OutputPath
 from buildtool.cli.output import say
-from buildtool.scaffold import create_project
+from buildtool.config.scaffold import create_project
 
 
 @click.command("init")

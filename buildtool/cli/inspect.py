@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from buildtool import inspection
 from buildtool.cli import inspectview
 from buildtool.cli.capabilityview import show_capabilities
 from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import print_json, say
-from buildtool.dsse import envelope_json
-from buildtool.errors import ObjectFormatError
-from buildtool.fsio import write_atomic
-from buildtool.trust import load_trust
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.files import write_atomic
+from buildtool.image import inspect as inspection
+from buildtool.signing.dsse import envelope_json
+from buildtool.trust.store import load_trust
 
 _PATH = click.Path(path_type=Path)
 

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from buildtool.cli.output import clean_line
-from buildtool.dsse import envelope_json
-from buildtool.errors import ObjectFormatError, RefusedError
-from buildtool.inspection import ImageReport, ObjectReport, inspect_object
-from buildtool.strictjson import format_time
-from buildtool.trust import TrustStore
-from buildtool.verify import verify_object
+from buildtool.core.errors import ObjectFormatError, RefusedError
+from buildtool.core.strictjson import format_time
+from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
+from buildtool.signing.dsse import envelope_json
+from buildtool.trust.store import TrustStore
+from buildtool.trust.verify import verify_object
 
 _NOT_CHECKED = "not checked (--trust checks them)"
 

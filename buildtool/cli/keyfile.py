@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import checked
-from buildtool.errors import ConfigError, SigningKeyError, UsageError
-from buildtool.fsio import read_bounded
-from buildtool.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
-from buildtool.signers.resolve import find_signer
-from buildtool.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
-from buildtool.validate import parse_signer
+from buildtool.core.errors import ConfigError, SigningKeyError, UsageError
+from buildtool.core.files import read_bounded
+from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
+from buildtool.core.validate import parse_signer
+from buildtool.signing.signers.resolve import find_signer
+from buildtool.signing.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
 
 MAX_PASSPHRASE_BYTES = 1024
 KEY_HELP = (

@@ -10,8 +10,8 @@ import click
 from buildtool.cli.keyfile import read_passphrase
 from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import print_json, say
-from buildtool.keys import generate_key, save_key
-from buildtool.validate import check_object_name
+from buildtool.core.validate import check_object_name
+from buildtool.signing.keys import generate_key, save_key
 
 
 @click.command("keygen")

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import checked, config_option, read_config
-from buildtool.hostload import LoadRequest, choose_objects, choose_trust, load_on_host
-from buildtool.process import Runner
-from buildtool.validate import check_attach
+from buildtool.core.process import Runner
+from buildtool.core.validate import check_attach
+from buildtool.load import LoadRequest, choose_objects, choose_trust, load_on_host
 
 
 class _LoadCommand(click.Command):

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from buildtool import __version__
-from buildtool.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError
+from buildtool.core.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError
 
 # name: (module below buildtool.cli, one line for --help). Modules load when used, so --version stays fast.
 COMMANDS = {

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from buildtool.errors import BuildtoolError
+from buildtool.core.errors import BuildtoolError
 
 if TYPE_CHECKING:
-    from buildtool.config import Config
+    from buildtool.config.file import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ def read_config(config_path: Path | None) -> Config:
     Raises: ConfigError, FileAccessError.
     """
     # A fifth of what a command without a configuration imports.
-    from buildtool.config import CONFIG_NAME, load_config
+    from buildtool.config.file import CONFIG_NAME, load_config
 
     return load_config(config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None)
 
@@ -69,6 +69,6 @@ def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Param
 
 
 def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from buildtool.platforms import PLATFORMS
+    from buildtool.core.platforms import PLATFORMS
 
     return [name for name in PLATFORMS if name.startswith(incomplete)]

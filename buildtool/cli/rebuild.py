@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
-from buildtool.cache import open_cache
 from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import clean, print_json
 from buildtool.cli.rebuildview import file_lines, object_lines
-from buildtool.errors import UsageError
-from buildtool.imagesource import find_image_source
-from buildtool.loaders import named_directory
-from buildtool.rebuild import check_objects, nearest_toolchain
-from buildtool.rebuildimage import all_objects, check_files, read_contents
+from buildtool.core.cache import open_cache
+from buildtool.core.errors import UsageError
+from buildtool.image.compare import all_objects, check_files, read_contents
+from buildtool.image.rebuild import check_objects, nearest_toolchain
+from buildtool.image.source import find_image_source
+from buildtool.runtime.carried import named_directory
 
 
 @click.command("rebuild")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from buildtool.rebuild import ObjectVerdict, SectionDifference
-from buildtool.rebuildimage import FileVerdict
+from buildtool.image.compare import FileVerdict
+from buildtool.image.rebuild import ObjectVerdict, SectionDifference
 
 _WORDS = {True: "equal", False: "not equal", None: "not compared"}
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import checked
-from buildtool.config import Config
-from buildtool.errors import UsageError
-from buildtool.sign import ReleaseInfo
-from buildtool.sourcedate import source_date
-from buildtool.validate import MAX_INTEGER, check_project_name, check_release, parse_time
+from buildtool.config.file import Config
+from buildtool.config.sourcedate import source_date
+from buildtool.core.errors import UsageError
+from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, parse_time
+from buildtool.signing.sign import ReleaseInfo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

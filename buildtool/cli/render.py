@@ -11,8 +11,8 @@ import click
 
 from buildtool.cli.keyfile import ask_passphrase
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
-from buildtool.fsio import FORCE_REPLACES, write_atomic
-from buildtool.validate import parse_signer
+from buildtool.core.files import FORCE_REPLACES, write_atomic
+from buildtool.core.validate import parse_signer
 
 
 @click.command("render")
@@ -39,7 +39,7 @@ def command(
     It carries all that it needs: `docker buildx build --secret
     id=signing-key,src=KEY -f FILE .` builds it in the project's directory.
     """
-    from buildtool import pipeline
+    from buildtool import build as pipeline
 
     config = read_config(config_path)
     if prepared:

@@ -13,9 +13,9 @@ from buildtool.cli.keyfile import open_given_signer, signer_options
 from buildtool.cli.options import OutputPath, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.release import check_no_release, release_info, release_options
-from buildtool.platforms import Platform, find_platform
-from buildtool.sign import SignedFile, sign_files
-from buildtool.signatures import ChangedFile, add_signatures, remove_signatures
+from buildtool.core.platforms import Platform, find_platform
+from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
+from buildtool.signing.sign import SignedFile, sign_files
 
 _PATH = click.Path(path_type=Path)
 

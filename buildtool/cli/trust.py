@@ -9,9 +9,9 @@ import click
 
 from buildtool.cli import trustview
 from buildtool.cli.options import checked
-from buildtool.keys import load_public_key
-from buildtool.trustedit import add_key, remove_key, revoke_key
-from buildtool.validate import parse_time
+from buildtool.core.validate import parse_time
+from buildtool.signing.keys import load_public_key
+from buildtool.trust.edit import add_key, remove_key, revoke_key
 
 _PATH = click.Path(path_type=Path)
 

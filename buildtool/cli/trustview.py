@@ -11,10 +11,10 @@ import click
 
 from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import clean_line, print_json, print_table
-from buildtool.errors import EXIT_DONE, EXIT_FAILED
-from buildtool.strictjson import format_time
-from buildtool.trust import POLICY_NAME, TrustedKey, TrustStore, load_trust
-from buildtool.trustcheck import check_trust, key_state
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.core.strictjson import format_time
+from buildtool.trust.lint import check_trust, key_state
+from buildtool.trust.store import POLICY_NAME, TrustedKey, TrustStore, load_trust
 
 policy_option = click.option(
     "--policy",

@@ -11,10 +11,10 @@ import click
 
 from buildtool.cli.options import checked, json_option
 from buildtool.cli.output import clean_line, print_json
-from buildtool.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
-from buildtool.platforms import Platform, find_platform
-from buildtool.trust import load_trust
-from buildtool.verify import Verdict, verify_and_remember
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
+from buildtool.core.platforms import Platform, find_platform
+from buildtool.trust.store import load_trust
+from buildtool.trust.verify import Verdict, verify_and_remember
 
 _PATH = click.Path(path_type=Path)
 

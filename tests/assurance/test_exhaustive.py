@@ -14,8 +14,8 @@ import pytest
 from c_verifier import ask_all, build_c_verifier, python_verdict, question
 from signing_samples import TESTS
 
-from buildtool.strictjson import parse_time
-from buildtool.trust import load_trust
+from buildtool.core.strictjson import parse_time
+from buildtool.trust.store import load_trust
 
 INDEX: dict[str, Any] = json.loads((TESTS / "vectors/vectors.json").read_text())
 # Both byte orders, one signer and two that are both needed: a signature more than the policy asks for may be

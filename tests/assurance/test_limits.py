@@ -13,9 +13,9 @@ from c_verifier import CVerifier, build_c_verifier, python_verdict
 from signing_samples import test_key
 from vector_builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
 
-from buildtool.elfobj import MAX_OBJECT_BYTES, MAX_SECTIONS
-from buildtool.sigrecord import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
-from buildtool.trust import load_trust
+from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
+from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
+from buildtool.trust.store import load_trust
 
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"

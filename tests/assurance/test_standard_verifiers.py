@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from signing_samples import other_key, sign, test_key, vector
 
 from buildtool.cli.inspect import command as inspect
-from buildtool.keys import load_public_key
-from buildtool.statement import PREDICATE_TYPE
+from buildtool.signing.keys import load_public_key
+from buildtool.signing.statement import PREDICATE_TYPE
 
 TOP = Path(__file__).resolve().parents[2]
 COSIGN_SUITE = "trixie"

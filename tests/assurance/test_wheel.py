@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.loaders import part_path
-from buildtool.ociread import open_layer, open_layout, read_images
-from buildtool.platforms import PLATFORMS, host_platform
-from buildtool.tartree import Tree, read_tree
+from buildtool.core.platforms import PLATFORMS, host_platform
+from buildtool.oci.read import open_layer, open_layout, read_images
+from buildtool.oci.tree import Tree, read_tree
+from buildtool.runtime.carried import part_path
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from local_samples import make_base
 from small_registry import SmallRegistry, run_registry
 
-from buildtool.ociwrite import ImageSet, layer_bytes
+from buildtool.oci.write import ImageSet, layer_bytes
 
 LOGIN = ("robot", "secret:with:colons")
 

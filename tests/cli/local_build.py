@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.ociread import StoredImage, open_layer, open_layout, read_images
-from buildtool.tartree import Tree, read_tree
+from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
+from buildtool.oci.tree import Tree, read_tree
 
 BUILD = ("build", "--engine", "local", "--arch", "amd64")
 

@@ -9,9 +9,9 @@ import pytest
 from signing_samples import NOW, copy_test_key, unsigned
 
 from buildtool.cli.main import run
-from buildtool.keys import PublicKey
-from buildtool.trust import trust_keys
-from buildtool.verify import verify_object
+from buildtool.signing.keys import PublicKey
+from buildtool.trust.store import trust_keys
+from buildtool.trust.verify import verify_object
 
 Capture = pytest.CaptureFixture[str]
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--force"]

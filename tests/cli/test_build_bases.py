@@ -15,10 +15,10 @@ from local_build import BUILD, check_error, left, read_archive
 from local_samples import BASE, base_of_layers, directory, make_base, make_local_project
 
 from buildtool.cli.main import run
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.ocilayout import gzip_layer
-from buildtool.ociwrite import make_image_set, write_archive, write_directory
-from buildtool.platforms import PLATFORMS
+from buildtool.core.platforms import PLATFORMS
+from buildtool.oci.layout import gzip_layer
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.write import make_image_set, write_archive, write_directory
 
 ARCHIVE = Path("agent-1.2.0.oci.tar")
 

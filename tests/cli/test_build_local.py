@@ -18,9 +18,9 @@ from local_build import BUILD, check_error, left, read_archive
 from local_samples import make_base, make_local_project
 
 from buildtool.cli.main import run
-from buildtool.ociwrite import write_archive
-from buildtool.platforms import PLATFORMS
-from buildtool.process import Completed, Runner
+from buildtool.core.platforms import PLATFORMS
+from buildtool.core.process import Completed, Runner
+from buildtool.oci.write import write_archive
 
 ARCHIVE = Path("agent-1.2.0.oci.tar")
 
@@ -62,7 +62,9 @@ def test_second_build_compiles_nothing_and_is_the_same(
     """What was compiled once is kept; the bytes of the archive are those of the first run."""
     assert run([*BUILD]) == 0
     first = ARCHIVE.read_bytes()
-    monkeypatch.setattr("buildtool.objectcache.compile_sources", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr(
+        "buildtool.compile.objectcache.compile_sources", lambda *_, **__: pytest.fail("compiled")
+    )
     assert run([*BUILD]) == 0
     assert ARCHIVE.read_bytes() == first
 

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from signing_samples import sign, unsigned
 
-from buildtool.check import _guest_memory
-from buildtool.checkmodel import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
-from buildtool.checkreports import junit_report, sarif_report
+from buildtool.check.model import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
+from buildtool.check.reports import junit_report, sarif_report
+from buildtool.check.run import _guest_memory
 from buildtool.cli import checkview
 from buildtool.cli.main import cli
-from buildtool.errors import BuildtoolError, FileAccessError, UsageError
+from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError
 
 
 @pytest.fixture

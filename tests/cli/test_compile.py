@@ -17,9 +17,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from buildtool.cli.main import run
-from buildtool.compile_record import read_compile_record
-from buildtool.platforms import PLATFORMS
-from buildtool.toolchain import find_toolchain
+from buildtool.compile.record import read_compile_record
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.core.platforms import PLATFORMS
 
 SOURCE = """\
 #include <linux/types.h>
@@ -241,7 +241,7 @@ def test_no_clang_says_what_to_install(
 ) -> None:
     """An empty PATH stands for a machine without a compiler."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: None)
+    monkeypatch.setattr("buildtool.compile.ziglang.find_zig", lambda: None)
     assert run(["compile", "--arch=amd64"]) == 1
     text = capsys.readouterr().err
     assert text.startswith("buildtool: error: clang: not found\nbuildtool: hint: install clang")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtool import errors
 from buildtool.cli.main import COMMANDS
-from buildtool.errors import Reason
+from buildtool.core import errors
+from buildtool.core.errors import Reason
 
 TOP = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("bpf", "docs", "spec", "templates")

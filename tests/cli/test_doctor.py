@@ -48,7 +48,7 @@ def test_an_empty_path_is_no_traceback(
 ) -> None:
     """One line for each part, fields separated by tabs."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: None)
+    monkeypatch.setattr("buildtool.compile.ziglang.find_zig", lambda: None)
     assert run(["doctor"]) == 1
     output = capsys.readouterr()
     rows = [line.split("\t") for line in output.out.splitlines()]

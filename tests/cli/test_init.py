@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import run
-from buildtool.config import load_config
-from buildtool.resources import resource_path
-from buildtool.scaffold import FILES
+from buildtool.config.file import load_config
+from buildtool.config.scaffold import FILES
+from buildtool.core.resources import resource_path
 
 
 def _files(directory: Path) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import run
-from buildtool.keys import load_public_key, load_signing_key
+from buildtool.signing.keys import load_public_key, load_signing_key
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,8 +14,8 @@ import pytest
 from local_samples import make_parts
 
 from buildtool.cli.main import run
-from buildtool.loaders import list_path, part_path
-from buildtool.platforms import host_platform
+from buildtool.core.platforms import host_platform
+from buildtool.runtime.carried import list_path, part_path
 
 LOADER = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n'
 

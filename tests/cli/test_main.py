@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import COMMANDS, run
-from buildtool.keys import generate_key
+from buildtool.signing.keys import generate_key
 
 BUILDTOOL = [sys.executable, "-m", "buildtool"]
 
@@ -70,7 +70,8 @@ def test_version_and_help_import_nothing_heavy(arguments: str) -> None:
     assert {name for name in loaded if name.startswith("buildtool.")} == {
         "buildtool.cli",
         "buildtool.cli.main",
-        "buildtool.errors",
+        "buildtool.core",
+        "buildtool.core.errors",
     }
 
 

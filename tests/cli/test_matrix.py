@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from buildtool.platforms import PLATFORMS
+from buildtool.core.platforms import PLATFORMS
 
 TOP = Path(__file__).resolve().parent.parent.parent
 

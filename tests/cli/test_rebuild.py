@@ -14,14 +14,14 @@ from local_samples import make_local_project
 from signing_samples import sign, unsigned
 
 from buildtool.cli.main import run
-from buildtool.elfobj import parse_object
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.model import Digest
-from buildtool.ocilayout import Layer, gzip_layer
-from buildtool.ociread import open_layer, open_layout, read_images
-from buildtool.ociwrite import make_image_set, write_archive
-from buildtool.platforms import PLATFORMS
-from buildtool.rebuildimage import all_objects, read_contents
+from buildtool.core.model import Digest
+from buildtool.core.platforms import PLATFORMS
+from buildtool.image.compare import all_objects, read_contents
+from buildtool.objects.elf import parse_object
+from buildtool.oci.layout import Layer, gzip_layer
+from buildtool.oci.read import open_layer, open_layout, read_images
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.write import make_image_set, write_archive
 
 ARCHIVE = "agent-1.2.0.oci.tar"
 OBJECTS = "usr/lib/buildtool/objects"

@@ -11,12 +11,12 @@ from local_build import BUILD, check_error
 from local_samples import make_local_project
 from small_registry import SmallRegistry, pushed
 
-from buildtool import registry as registries
-from buildtool.cache import Cache
 from buildtool.cli.main import run
-from buildtool.errors import ObjectFormatError, UsageError
-from buildtool.ociread import Descriptor, read_blob
-from buildtool.registry import Client, open_image, parse_reference
+from buildtool.core.cache import Cache
+from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.oci import registry as registries
+from buildtool.oci.read import Descriptor, read_blob
+from buildtool.oci.registry import Client, open_image, parse_reference
 
 
 @pytest.fixture(autouse=True)

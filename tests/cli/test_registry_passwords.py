@@ -15,11 +15,11 @@ from faulty_registry import LOGIN, FaultyRegistry, faulty, fill, log_in
 from local_samples import make_base
 from small_registry import run_registry
 
-from buildtool import registry as registries
-from buildtool.cache import Cache
-from buildtool.errors import RegistryError
-from buildtool.registry import Client, open_image, parse_reference, push_images
-from buildtool.registryhttp import find_origin
+from buildtool.core.cache import Cache
+from buildtool.core.errors import RegistryError
+from buildtool.oci import registry as registries
+from buildtool.oci.registry import Client, open_image, parse_reference, push_images
+from buildtool.oci.registryhttp import find_origin
 
 
 @pytest.fixture(autouse=True)

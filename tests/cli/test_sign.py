@@ -13,11 +13,11 @@ import pytest
 from signing_samples import NOW, copy_test_key, store, unsigned, vector
 from signing_samples import test_key as alice
 
-from buildtool import fsio
 from buildtool.cli.main import run
-from buildtool.keys import generate_key, save_key
-from buildtool.model import Statement
-from buildtool.verify import verify_object
+from buildtool.core import files as fsio
+from buildtool.core.model import Statement
+from buildtool.signing.keys import generate_key, save_key
+from buildtool.trust.verify import verify_object
 
 Capture = pytest.CaptureFixture[str]
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--key", "alice.pem"]

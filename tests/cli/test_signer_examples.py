@@ -14,7 +14,7 @@ from signing_samples import copy_test_key, unsigned
 from signing_samples import test_key as alice
 
 from buildtool.cli.main import run
-from buildtool.keys import load_public_key
+from buildtool.signing.keys import load_public_key
 
 TOP = Path(__file__).resolve().parent.parent.parent
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--key"]
@@ -22,7 +22,7 @@ SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--key"]
 VAULT = """
 import base64, json, sys
 from pathlib import Path
-from buildtool.keys import load_signing_key
+from buildtool.signing.keys import load_signing_key
 key = load_signing_key(Path("alice.pem"), None)
 if sys.argv[1:] == ["read", "-format=json", "transit/keys/ebpf"]:
     keys = {"1": {"name": "ed25519", "public_key": base64.b64encode(bytes(32)).decode()},
@@ -37,7 +37,7 @@ else:
 GCLOUD = """
 import sys
 from pathlib import Path
-from buildtool.keys import load_signing_key
+from buildtool.signing.keys import load_signing_key
 key = load_signing_key(Path("alice.pem"), None)
 match sys.argv[1:]:
     case ["kms", "keys", "versions", "get-public-key", "resource", "--output-file", out]:

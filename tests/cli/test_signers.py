@@ -15,7 +15,7 @@ from signing_samples import test_key as alice
 from signing_samples import unsigned
 
 from buildtool.cli.main import run
-from buildtool.keys import generate_key, load_public_key, save_key
+from buildtool.signing.keys import generate_key, load_public_key, save_key
 
 SECRET_LINES = 3
 
@@ -235,7 +235,7 @@ def test_heavy_imports_happen_when_they_are_used() -> None:
     """A key file needs no token, no socket, no shell words."""
     code = (
         "import sys; from buildtool.cli.main import run; run(sys.argv[1:]); "
-        "print([m for m in ('pkcs11', 'socket', 'buildtool.signers.ssh_agent') if m in sys.modules])"
+        "print([m for m in ('pkcs11', 'socket', 'buildtool.signing.signers.sshagent') if m in sys.modules])"
     )
     argv = [sys.executable, "-c", code, *SIGN, "--key", "alice.pem"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ from signing_samples import test_key as alice
 from signing_samples import unsigned
 
 from buildtool.cli.main import run
-from buildtool.keys import PublicKey
+from buildtool.signing.keys import PublicKey
 
 
 @pytest.fixture(autouse=True)

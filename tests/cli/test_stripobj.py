@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Skip
 
-from buildtool.elfobj import parse_object
-from buildtool.errors import ObjectFormatError
-from buildtool.stripobj import strip_debug
+from buildtool.compile.strip import strip_debug
+from buildtool.core.errors import ObjectFormatError
+from buildtool.objects.elf import parse_object
 
 # Globals, zeroed data, weak and static functions, CO-RE, a kernel function, names with equal ends.
 SOURCE = """\

@@ -13,7 +13,7 @@ from signing_samples import other_key, sign
 from signing_samples import test_key as alice
 
 from buildtool.cli.main import run
-from buildtool.keys import SigningKey, generate_key
+from buildtool.signing.keys import SigningKey, generate_key
 
 Capture = pytest.CaptureFixture[str]
 PAST, FUTURE = "2020-01-01T00:00:00Z", "9000-01-01T00:00:00Z"

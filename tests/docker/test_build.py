@@ -27,7 +27,7 @@ from build_lab import (
 )
 from small_registry import pushed, run_registry
 
-from buildtool.enginesocket import inspect_image
+from buildtool.image.docker.socket import inspect_image
 
 TAG = f"{REPOSITORY}/lab:amd64"
 FORBIDDEN = re.compile(r"/(ba|da|z|c)?sh$|/python[0-9.]*$|/(apt|apt-get|dpkg|busybox|perl)$|\.py$")

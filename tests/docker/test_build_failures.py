@@ -17,8 +17,8 @@ import pytest
 from bpf_samples import DIFFERS
 from build_lab import REPOSITORY, Project, docker, has_image, make_project, remove_images
 
-from buildtool import buildx
 from buildtool.cli.main import run
+from buildtool.image.docker import buildx
 
 TAG = f"{REPOSITORY}/bad:1"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from buildtool.cli.main import run
-from buildtool.config import load_config
-from buildtool.hostload import find_loader
-from buildtool.platforms import host_platform
-from buildtool.process import Runner
+from buildtool.config.file import load_config
+from buildtool.core.platforms import host_platform
+from buildtool.core.process import Runner
+from buildtool.load import find_loader
 
 
 def test_doctor_finds_the_engine_and_the_prepared_images(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
 
-from buildtool.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 
 TAG = f"{REPOSITORY}-caps/lab:1"
 NEEDED = ("BPF", "NET_ADMIN", "PERFMON")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from buildtool import images
 from buildtool.cli.main import run
-from buildtool.errors import EngineError, ToolFailedError
-from buildtool.images import PreparedImages
+from buildtool.core.errors import EngineError, ToolFailedError
+from buildtool.image.docker import prepare as images
+from buildtool.image.docker.prepare import PreparedImages
 
 ROOT_ENTRIES = {
     "bin",

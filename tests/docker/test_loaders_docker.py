@@ -14,8 +14,8 @@ import pytest
 from build_lab import REPOSITORY, Project, docker, make_project, remove_images
 from local_lab import flat, read_image
 
-from buildtool.loaders import find_loader, find_tini
-from buildtool.platforms import PLATFORMS
+from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime.carried import find_loader, find_tini
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove
 from local_lab import export_parts, flat, import_odd_base, read_image
 from small_registry import pushed, run_registry
 
-from buildtool.capabilities import FILE_ATTRIBUTE
-from buildtool.images import BASE_IMAGE, BUILDER_IMAGE
-from buildtool.ociread import StoredImage
-from buildtool.tartree import Tree
+from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
+from buildtool.objects.capabilities import FILE_ATTRIBUTE
+from buildtool.oci.read import StoredImage
+from buildtool.oci.tree import Tree
 
 ARCHITECTURES = ("amd64", "arm64")
 ARCH_OPTIONS = ("--arch", "amd64", "--arch", "arm64")

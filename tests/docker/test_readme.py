@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.platforms import host_platform
+from buildtool.core.platforms import host_platform
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)

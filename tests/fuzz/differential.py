@@ -25,7 +25,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "vectors")]
 with atheris.instrument_imports(include=["buildtool"]):
     from c_verifier import CVerifier, python_store, python_verdict
 
-    from buildtool.trust import load_trust
+    from buildtool.trust.store import load_trust
 
 from mutations import mutate_json, mutate_object  # noqa: E402 - found on the path of this folder
 

@@ -19,7 +19,7 @@ import pytest
 from attach_samples import SOURCES
 from loader_lab import PREFIX, Lab, counted, in_kernel, wait_until
 
-from buildtool.bpfnames import program_type
+from buildtool.objects.types import program_type
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

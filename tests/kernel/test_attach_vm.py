@@ -19,9 +19,9 @@ import attach_samples  # noqa: F401 - adds its objects
 import pytest
 from loader_lab import PREFIX, Lab
 
-from buildtool.kernels import find_kernel
-from buildtool.platforms import MACHINES
-from buildtool.vm import VmRequest, run_vm
+from buildtool.check.vm.kernels import find_kernel
+from buildtool.check.vm.machine import VmRequest, run_vm
+from buildtool.core.platforms import MACHINES
 
 TOP = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent

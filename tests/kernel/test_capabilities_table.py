@@ -9,8 +9,8 @@ import pytest
 from loader_lab import PREFIX, Lab
 from loader_signer import sign
 
-from buildtool.capabilities import find_capabilities
-from buildtool.helpernames import HELPER_NUMBERS
+from buildtool.objects.capabilities import find_capabilities
+from buildtool.objects.helpers import HELPER_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -21,10 +21,10 @@ from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonS
 from signing_samples import RELEASE
 from signing_samples import test_key as alice
 
-from buildtool.helperfacts import GPL_HELPERS
-from buildtool.helpernames import HELPER_NUMBERS
-from buildtool.platforms import host_platform
-from buildtool.sign import sign_files
+from buildtool.check.kernelfacts import GPL_HELPERS
+from buildtool.core.platforms import host_platform
+from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.signing.sign import sign_files
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.cache import Cache
-from buildtool.debfetch import PackageSource
-from buildtool.debian import Archive, find_system_mirror
-from buildtool.loaders import Part, find_base, find_loader, find_tini
-from buildtool.localbase import FACTS_VERSION, carried_base
-from buildtool.makeloaders import PartsRequest, make_parts
-from buildtool.platforms import PLATFORMS, Platform, host_platform
+from buildtool.core.cache import Cache
+from buildtool.core.platforms import PLATFORMS, Platform, host_platform
+from buildtool.image.local.baseimage import FACTS_VERSION, carried_base
+from buildtool.runtime.apt import PackageSource
+from buildtool.runtime.carried import Part, find_base, find_loader, find_tini
+from buildtool.runtime.debian import Archive, find_system_mirror
+from buildtool.runtime.link import PartsRequest, make_parts
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)

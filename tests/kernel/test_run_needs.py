@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from loader_lab import Lab
 
-from buildtool.bpfnames import program_type
-from buildtool.capabilities import CAPABILITY_NUMBERS, find_capabilities
-from buildtool.helpernames import HELPER_NUMBERS
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS, find_capabilities
+from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.objects.types import program_type
 
 SECTIONS = [
     "socket",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from loader_lab import PREFIX, Lab, Result
 
-from buildtool.capabilities import CAPABILITY_NUMBERS
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

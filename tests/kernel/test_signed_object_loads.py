@@ -14,11 +14,11 @@ from bpf_samples import compile_sample, find_tool
 from signing_samples import NOW, RELEASE, store
 from signing_samples import test_key as alice
 
-from buildtool import elfobj
-from buildtool.errors import RefusedError
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import sign_files
-from buildtool.verify import verify_object
+from buildtool.core.errors import RefusedError
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects import elf as elfobj
+from buildtool.signing.sign import sign_files
+from buildtool.trust.verify import verify_object
 
 # Nothing that this or that kernel lacks: a map, a helper, a subprogram.
 SOURCE = """

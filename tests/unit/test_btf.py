@@ -8,8 +8,8 @@ import tracemalloc
 
 import pytest
 
-from buildtool.btf import Btf
-from buildtool.errors import ObjectFormatError
+from buildtool.core.errors import ObjectFormatError
+from buildtool.objects.btf import Btf
 
 STRUCT = 4 << 24
 

@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from buildtool import buildx, pipeline
-from buildtool.buildx import BuildxRequest, Secret, build_argv, run_build
-from buildtool.ci_outputs import format_outputs, format_summary, write_ci_outputs
-from buildtool.config import Config, ProjectConfig, SignConfig, TrustConfig
-from buildtool.errors import (
+from buildtool import build as pipeline
+from buildtool.config.file import Config, ProjectConfig, SignConfig, TrustConfig
+from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
     EngineError,
@@ -23,11 +21,14 @@ from buildtool.errors import (
     SigningKeyError,
     UsageError,
 )
-from buildtool.image import ImageRequest, build_image, parse_output
-from buildtool.keys import generate_key
-from buildtool.model import BuiltImage, KeyId
-from buildtool.platforms import PLATFORMS
-from buildtool.process import Completed, Runner, public_environment
+from buildtool.core.model import BuiltImage, KeyId
+from buildtool.core.platforms import PLATFORMS
+from buildtool.core.process import Completed, Runner, public_environment
+from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
+from buildtool.image.docker import buildx
+from buildtool.image.docker.build import ImageRequest, build_image, parse_output
+from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, run_build
+from buildtool.signing.keys import generate_key
 
 IMAGE = BuiltImage(reference="r/x:1", digest="sha256:12", platforms=("linux/arm64",), key_id=KeyId("ab"))
 
@@ -302,7 +303,7 @@ def test_build_needs_a_private_key_and_a_tag_to_push(tmp_path: Path) -> None:
 def test_git_decides_the_time_only_without_source_date_epoch(tmp_path: Path) -> None:
     """A project without commits has time 0."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    from buildtool.sourcedate import source_date
+    from buildtool.config.sourcedate import source_date
 
     assert source_date({}, tmp_path) == 0
     assert source_date({"SOURCE_DATE_EPOCH": "7"}, tmp_path) == 7

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.capabilities import (
+from buildtool.config.file import Config, load_config
+from buildtool.core.errors import ConfigError, FileAccessError, UsageError
+from buildtool.core.model import ProgramInfo
+from buildtool.image.filecaps import check_capabilities, copy_loader
+from buildtool.image.scan import choose_capabilities
+from buildtool.objects.capabilities import (
     CAPABILITY_NUMBERS,
     check_capability,
     file_attribute,
     find_capabilities,
     run_options,
 )
-from buildtool.config import Config, load_config
-from buildtool.contents import ObjectContents
-from buildtool.errors import ConfigError, FileAccessError, UsageError
-from buildtool.grant import check_capabilities, copy_loader
-from buildtool.helpernames import HELPER_NUMBERS
-from buildtool.model import ProgramInfo
-from buildtool.sourcescan import choose_capabilities
+from buildtool.objects.describe import ObjectContents
+from buildtool.objects.helpers import HELPER_NUMBERS
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,8 @@ from bpf_samples import compile_sample, find_tool
 from signing_samples import NOW, RELEASE, sign, unsigned
 from signing_samples import test_key as alice
 
-from buildtool import check_static
-from buildtool.bpfnames import MAP_TYPES, SECTION_TYPES
-from buildtool.check_static import StaticCheck, check_object
-from buildtool.checkmodel import Level
-from buildtool.checkrules import RULES
-from buildtool.elfobj import MAX_OBJECT_BYTES, parse_object
-from buildtool.helperfacts import (
+from buildtool.check import static as check_static
+from buildtool.check.kernelfacts import (
     _MAPS,
     _PROGRAMS,
     Release,
@@ -29,9 +24,14 @@ from buildtool.helperfacts import (
     map_since,
     program_since,
 )
-from buildtool.helpernames import HELPER_NUMBERS
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import Origin, sign_object
+from buildtool.check.model import Level
+from buildtool.check.rules import RULES
+from buildtool.check.static import StaticCheck, check_object
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object
+from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.objects.types import MAP_TYPES, SECTION_TYPES
+from buildtool.signing.sign import Origin, sign_object
 
 TOP = Path(__file__).resolve().parent.parent.parent
 HEAD = """

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from bpf_samples import compile_sample
 
-from buildtool import bpfnames, elfobj
-from buildtool.codecalls import read_code
-from buildtool.contents import describe_object
-from buildtool.helpernames import HELPER_NUMBERS, helper_name
+from buildtool.objects import elf as elfobj
+from buildtool.objects import types as bpfnames
+from buildtool.objects.calls import read_code
+from buildtool.objects.describe import describe_object
+from buildtool.objects.helpers import HELPER_NUMBERS, helper_name
 
 TOP = Path(__file__).resolve().parents[2]
 

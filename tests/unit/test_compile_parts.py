@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.compile import parse_depfile
-from buildtool.compile_record import RECORD_NAME, read_compile_record, write_compile_record
-from buildtool.config import Config, ProjectConfig
-from buildtool.errors import FileAccessError, UsageError
-from buildtool.fsio import made_directories, read_bounded
-from buildtool.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
-from buildtool.project import find_sources, name_objects
-from buildtool.resources import resource_path
+from buildtool.compile.record import RECORD_NAME, read_compile_record, write_compile_record
+from buildtool.compile.sources import parse_depfile
+from buildtool.config.file import Config, ProjectConfig
+from buildtool.config.project import find_sources, name_objects
+from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.files import made_directories, read_bounded
+from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+from buildtool.core.resources import resource_path
 
 
 def test_depfiles_are_read_as_clang_writes_them() -> None:

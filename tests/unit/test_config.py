@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.config import (
+from buildtool.config.file import (
     MAX_CONFIG_BYTES,
     Config,
     environment_variables,
     load_config,
 )
-from buildtool.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, FileAccessError
 
 
 def _load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Config:

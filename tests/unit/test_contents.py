@@ -15,10 +15,11 @@ from elftools.elf.elffile import ELFFile
 from vector_builder import CODE, LICENSE, Part, build
 from vector_code import KFUNC, call, code, makes, relocated
 
-from buildtool import bpfnames, elfobj
-from buildtool.contents import describe_object
-from buildtool.errors import ObjectFormatError
-from buildtool.model import MapInfo, ProgramInfo
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import MapInfo, ProgramInfo
+from buildtool.objects import elf as elfobj
+from buildtool.objects import types as bpfnames
+from buildtool.objects.describe import describe_object
 
 
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from bpf_samples import compile_sample
 
-from buildtool.crosscheck import check_agreement
-from buildtool.errors import CompileError, ConfigError, ObjectFormatError, UsageError
-from buildtool.validate import check_difference
+from buildtool.core.errors import CompileError, ConfigError, ObjectFormatError, UsageError
+from buildtool.core.validate import check_difference
+from buildtool.objects.agreement import check_agreement
 
 SOURCE = """
 #define SEC(name) __attribute__((section(name), used))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtool import debian
-from buildtool.errors import BuildtoolError, ConfigError, ToolFailedError, ToolMissingError
-from buildtool.process import Completed, Runner
+from buildtool.core.errors import BuildtoolError, ConfigError, ToolFailedError, ToolMissingError
+from buildtool.core.process import Completed, Runner
+from buildtool.runtime import debian
 
 DEB822 = """\
 Types: deb

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from local_samples import make_parts
 
+from buildtool.core.process import Completed, Runner
 from buildtool.doctor import Check, Machine, Use, examine, is_ready
-from buildtool.loaders import LOADERS_VARIABLE, part_path
-from buildtool.process import Completed, Runner
+from buildtool.runtime.carried import LOADERS_VARIABLE, part_path
 
 ROOT = {
     "sys/kernel/btf/vmlinux": "x" * 10,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from signing_samples import sign, test_key
 
-from buildtool.dsse import envelope_json, signing_input
-from buildtool.inspection import signature_record, subject_file
+from buildtool.image.inspect import signature_record, subject_file
+from buildtool.signing.dsse import envelope_json, signing_input
 
 
 def test_signing_input_counts_bytes() -> None:

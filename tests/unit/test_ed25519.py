@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from buildtool import ed25519
-from buildtool.keys import generate_key
+from buildtool.signing import ed25519
+from buildtool.signing.keys import generate_key
 
 
 def test_keys_that_libraries_make_are_strict() -> None:

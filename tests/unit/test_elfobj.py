@@ -13,10 +13,10 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from signing_samples import sign, unsigned, vector
 
-from buildtool import elfobj
-from buildtool.contents import describe_object
-from buildtool.errors import ObjectFormatError
-from buildtool.inspection import inspect_object
+from buildtool.core.errors import ObjectFormatError
+from buildtool.image.inspect import inspect_object
+from buildtool.objects import elf as elfobj
+from buildtool.objects.describe import describe_object
 
 
 @pytest.mark.parametrize("name", ["unsigned", "unsigned-big-endian"])

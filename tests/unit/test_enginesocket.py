@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from buildtool.enginesocket import DEFAULT_SOCKET, find_socket, inspect_image
+from buildtool.image.docker.socket import DEFAULT_SOCKET, find_socket, inspect_image
 
 
 @contextmanager

@@ -12,12 +12,12 @@ import pytest
 from signing_samples import NOW, RELEASE, store, unsigned
 from signing_samples import test_key as alice
 
-from buildtool import forks
-from buildtool.errors import ObjectFormatError, Reason, RefusedError, ToolFailedError
-from buildtool.forks import map_forked
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import sign_files
-from buildtool.verify import verify_files
+from buildtool.core import parallel as forks
+from buildtool.core.errors import ObjectFormatError, Reason, RefusedError, ToolFailedError
+from buildtool.core.parallel import map_forked
+from buildtool.core.platforms import PLATFORMS
+from buildtool.signing.sign import sign_files
+from buildtool.trust.verify import verify_files
 
 MANY = 200
 

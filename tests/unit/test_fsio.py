@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import FileAccessError
-from buildtool.fsio import made_directories, staged_files, write_all_atomic, write_atomic
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import made_directories, staged_files, write_all_atomic, write_atomic
 
 # Stays in the renames for as long as they take: the signal comes at one of them.
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from buildtool.fsio import write_all_atomic
+from buildtool.core.files import write_all_atomic
 signal.signal(signal.SIGINT, signal.default_int_handler)
 files = sorted(Path(sys.argv[1]).iterdir())
 print("ready", flush=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from buildtool.cpio import CpioFile, make_cpio
-from buildtool.errors import FileAccessError, VmError
-from buildtool.guest import find_modules, make_initrd
+from buildtool.check.vm.cpio import CpioFile, make_cpio
+from buildtool.check.vm.guest import find_modules, make_initrd
+from buildtool.core.errors import FileAccessError, VmError
 
 
 def read_cpio(data: bytes) -> dict[str, tuple[int, bytes]]:

@@ -9,8 +9,8 @@ import pytest
 from signing_samples import sign, unsigned, vector
 from signing_samples import test_key as alice
 
-from buildtool.errors import ObjectFormatError
-from buildtool.inspection import inspect_object, is_file_name, signature_record, subject_file
+from buildtool.core.errors import ObjectFormatError
+from buildtool.image.inspect import inspect_object, is_file_name, signature_record, subject_file
 
 
 def test_signed_object() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from buildtool import kernels
-from buildtool.errors import (
+from buildtool.check.vm import kernels
+from buildtool.check.vm.kernels import SUITES, find_kernel, has_kernel, is_static
+from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
     FileAccessError,
@@ -23,9 +24,8 @@ from buildtool.errors import (
     UsageError,
     VmError,
 )
-from buildtool.kernels import SUITES, find_kernel, has_kernel, is_static
-from buildtool.platforms import MACHINES, PLATFORMS
-from buildtool.process import Completed, Runner
+from buildtool.core.platforms import MACHINES, PLATFORMS
+from buildtool.core.process import Completed, Runner
 
 RELEASE = "6.12.1+deb13-cloud-amd64"
 # A static program's first bytes are all that is looked at.

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from signing_samples import TEST_KEY, copy_test_key
 
-from buildtool import keys
-from buildtool.errors import ConfigError, FileAccessError, SigningKeyError
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
+from buildtool.signing import keys
 
 
 def test_saved_key_is_read_back(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_no_core_dump_has_a_key(tmp_path: Path, word: str) -> None:
     text = f"""
 import resource, sys
 from pathlib import Path
-from buildtool.keys import generate_key, load_signing_key
+from buildtool.signing.keys import generate_key, load_signing_key
 hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
 resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 key = {word}

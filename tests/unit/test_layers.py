@@ -8,10 +8,10 @@ import tarfile
 
 import pytest
 
-from buildtool.errors import ObjectFormatError, UsageError
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.ociwrite import full_name
-from buildtool.tartree import read_tree, resolve_path
+from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.tree import read_tree, resolve_path
+from buildtool.oci.write import full_name
 
 
 def directory(path: str) -> TarEntry:

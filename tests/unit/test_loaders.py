@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from buildtool.errors import FileAccessError, ToolFailedError
-from buildtool.loaders import (
+from buildtool.core.errors import FileAccessError, ToolFailedError
+from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime.carried import (
     find_base,
     find_loader,
     find_loader_platforms,
@@ -20,8 +21,7 @@ from buildtool.loaders import (
     loader_digest,
     part_path,
 )
-from buildtool.makeloaders import check_static
-from buildtool.platforms import PLATFORMS
+from buildtool.runtime.link import check_static
 
 ARM64 = PLATFORMS["arm64"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from buildtool import ocilayout
-from buildtool.errors import FileAccessError
-from buildtool.ocilayout import PlatformImage
-from buildtool.platforms import find_platform
+from buildtool.core.errors import FileAccessError
+from buildtool.core.platforms import find_platform
+from buildtool.oci import layout as ocilayout
+from buildtool.oci.layout import PlatformImage
 
 
 def make_image(arch: str, *layers: ocilayout.Layer) -> PlatformImage:

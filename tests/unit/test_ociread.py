@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from buildtool.cache import Cache
-from buildtool.errors import BuildtoolError
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.localbase import load_base
-from buildtool.ocilayout import gzip_layer
-from buildtool.ociread import open_layer, open_layout, read_images
-from buildtool.platforms import find_platform
-from buildtool.tartree import read_tree
+from buildtool.core.cache import Cache
+from buildtool.core.errors import BuildtoolError
+from buildtool.core.platforms import find_platform
+from buildtool.image.local.baseimage import load_base
+from buildtool.oci.layout import gzip_layer
+from buildtool.oci.read import open_layer, open_layout, read_images
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.tree import read_tree
 
 AMD64 = find_platform("amd64")
 OTHERS: tuple[Any, ...] = (

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from buildtool.config import Config, load_config
-from buildtool.errors import ConfigError
-from buildtool.keys import SigningKey, generate_key
-from buildtool.policy import trust_files
-from buildtool.trust import read_policy
-from buildtool.trustedit import add_key, revoke_key
+from buildtool.config.file import Config, load_config
+from buildtool.core.errors import ConfigError
+from buildtool.signing.keys import SigningKey, generate_key
+from buildtool.trust.edit import add_key, revoke_key
+from buildtool.trust.generate import trust_files
+from buildtool.trust.store import read_policy
 
 AMD64 = ["linux/amd64"]
 OBJECTS = ["x.bpf.o"]

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from buildtool import probes
-from buildtool.checkmodel import Outcome
-from buildtool.errors import FileAccessError, ToolFailedError, ToolMissingError
-from buildtool.platforms import PLATFORMS
-from buildtool.probes import PROBES_VARIABLE, ProbeFinder, read_probe
+from buildtool.check import probe as probes
+from buildtool.check.model import Outcome
+from buildtool.check.probe import PROBES_VARIABLE, ProbeFinder, read_probe
+from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
+from buildtool.core.platforms import PLATFORMS
 
 ARM64 = PLATFORMS["arm64"]
 KERNEL = {"event": "kernel", "release": "6.1.0", "machine": "aarch64"}

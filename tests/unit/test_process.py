@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import ToolFailedError, ToolMissingError, UsageError
-from buildtool.process import Runner, _deferred_interrupts, check_operand, run_console, run_parallel
+from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError
+from buildtool.core.process import Runner, _deferred_interrupts, check_operand, run_console, run_parallel
 
 
 def _running(directory: Path) -> list[int]:

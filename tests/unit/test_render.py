@@ -15,14 +15,15 @@ from typing import Any
 import jinja2
 import pytest
 
-from buildtool import embed, render
-from buildtool.config import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
-from buildtool.embed import EmbeddedFile, loader_sources, python_sources
-from buildtool.errors import BuildtoolError, ConfigError, UsageError
-from buildtool.model import KeyId
-from buildtool.platforms import PLATFORMS
-from buildtool.render import RenderRequest, is_prepared, render_dockerfile, source_directories
-from buildtool.resources import package_directory
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
+from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
+from buildtool.core.model import KeyId
+from buildtool.core.platforms import PLATFORMS
+from buildtool.core.resources import package_directory
+from buildtool.image import dockerfile as render
+from buildtool.image import embedded as embed
+from buildtool.image.dockerfile import RenderRequest, is_prepared, render_dockerfile, source_directories
+from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 
 KEY_ID = KeyId("ab" * 32)
 PEM = EmbeddedFile(
@@ -288,10 +289,10 @@ def test_embedded_modules_stay_few() -> None:
     names = {f"{file.directory}/{file.name}" for file in python_sources()}
     assert {"buildtool/__main__.py", "buildtool/cli/compile.py", "buildtool/cli/sign.py"} <= names
     assert not names & {
-        "buildtool/render.py",
-        "buildtool/pipeline.py",
-        "buildtool/images.py",
-        "buildtool/buildx.py",
+        "buildtool/image/dockerfile.py",
+        "buildtool/build.py",
+        "buildtool/image/docker/prepare.py",
+        "buildtool/image/docker/buildx.py",
     }
 
 
@@ -348,7 +349,7 @@ def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest
     """A broken installation says so."""
     package = tmp_path / "buildtool"
     shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("buildtool.resources._PACKAGE", package)
+    monkeypatch.setattr("buildtool.core.resources._PACKAGE", package)
     render.load_template.cache_clear()
     try:
         with pytest.raises(BuildtoolError, match="not part of this installation"):

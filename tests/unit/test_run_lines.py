@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.config import load_config
-from buildtool.scaffold import create_project
-from buildtool.sourcescan import scan_capabilities
+from buildtool.config.file import load_config
+from buildtool.config.scaffold import create_project
+from buildtool.image.scan import scan_capabilities
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import ObjectFormatError
-from buildtool.layers import TarEntry, pack_tar
-from buildtool.ociread import open_layout
-from buildtool.safetar import MAX_HEADER_BYTES, digest_unpacked, open_layer_tar
-from buildtool.tartree import read_tree
+from buildtool.core.errors import ObjectFormatError
+from buildtool.oci.read import open_layout
+from buildtool.oci.tarreader import MAX_HEADER_BYTES, digest_unpacked, open_layer_tar
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.tree import read_tree
 
 BLOCK = 512
 

@@ -11,13 +11,19 @@ import pytest
 from signing_samples import NOW, RELEASE, other_key, sign, store, unsigned, vector
 from signing_samples import test_key as alice
 
-from buildtool.compile_record import write_compile_record
-from buildtool.elfobj import parse_object
-from buildtool.errors import AlreadySignedError, FileAccessError, ObjectFormatError, RefusedError, UsageError
-from buildtool.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import sign_files
-from buildtool.verify import verify_object
+from buildtool.compile.record import write_compile_record
+from buildtool.core.errors import (
+    AlreadySignedError,
+    FileAccessError,
+    ObjectFormatError,
+    RefusedError,
+    UsageError,
+)
+from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.elf import parse_object
+from buildtool.signing.sign import sign_files
+from buildtool.trust.verify import verify_object
 
 AMD64 = PLATFORMS["amd64"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from buildtool import sigrecord
-from buildtool.errors import ObjectFormatError
-from buildtool.model import SignatureEntry, SignatureRecord
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import SignatureEntry, SignatureRecord
+from buildtool.signing import record as sigrecord
 
 
 def make_record(statement: int, signatures: int) -> SignatureRecord:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import ConfigError
-from buildtool.sourcedate import source_date
+from buildtool.config.sourcedate import source_date
+from buildtool.core.errors import ConfigError
 
 
 def test_the_variable_goes_over_git(tmp_path: Path) -> None:

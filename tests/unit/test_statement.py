@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from buildtool import statement
-from buildtool.errors import ObjectFormatError
-from buildtool.model import Digest, MapInfo, ProgramInfo, SourceInfo, Statement, ToolchainInfo
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import Digest, MapInfo, ProgramInfo, SourceInfo, Statement, ToolchainInfo
+from buildtool.signing import statement
 
 FULL = Statement(
     name="x.bpf.o",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildtool import strictjson
+from buildtool.core import strictjson
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import ToolFailedError, ToolMissingError
-from buildtool.platforms import PLATFORMS
-from buildtool.toolchain import (
+from buildtool.compile.toolchain import (
     Toolchain,
     clean_environment,
     compile_command,
     find_toolchain,
 )
+from buildtool.core.errors import ToolFailedError, ToolMissingError
+from buildtool.core.platforms import PLATFORMS
 
 
 def _fake(directory: Path, name: str, says: str) -> Path:
@@ -67,7 +67,7 @@ def test_a_named_one_is_taken_or_refused(tools: Path) -> None:
 def test_nothing_is_there(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint says what to install."""
     assert tools.is_dir()
-    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: None)
+    monkeypatch.setattr("buildtool.compile.ziglang.find_zig", lambda: None)
     with pytest.raises(ToolMissingError) as caught:
         find_toolchain()
     assert caught.value.hint is not None
@@ -79,7 +79,7 @@ def test_nothing_is_there(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_package_ziglang_is_last(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a clang the one of the package is taken, and by name also beside others."""
     zig = _fake(tools.parent / "package", "zig", "clang version 22.1.8")
-    monkeypatch.setattr("buildtool.ziglang.find_zig", lambda: zig)
+    monkeypatch.setattr("buildtool.compile.ziglang.find_zig", lambda: zig)
     found = find_toolchain()
     assert (found.clang, found.words, found.carries, found.strip) == (str(zig), ("clang",), True, "")
     _fake(tools, "clang", "clang version 19.1.7")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import ConfigError
-from buildtool.keys import SigningKey, generate_key
-from buildtool.trust import load_trust
+from buildtool.core.errors import ConfigError
+from buildtool.signing.keys import SigningKey, generate_key
+from buildtool.trust.store import load_trust
 
 
 def write_pub(path: Path, key: SigningKey) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from buildtool import validate
-from buildtool.errors import UsageError
+from buildtool.core import validate
+from buildtool.core.errors import UsageError
 
 # What turns a value into syntax somewhere: line ends, quotes, escapes, expansions, heredocs.
 INJECTIONS = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from buildtool.checkmodel import Outcome, SourceLine
-from buildtool.lineinfo import LineInfo
-from buildtool.verifierlog import read_verdict
+from buildtool.check.lines import LineInfo
+from buildtool.check.model import Outcome, SourceLine
+from buildtool.check.verifierlog import read_verdict
 
 # 6.18
 NEW = """\

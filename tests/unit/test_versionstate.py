@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.errors import FileAccessError
-from buildtool.versionstate import STATE_NAME, open_state
+from buildtool.core.errors import FileAccessError
+from buildtool.trust.versions import STATE_NAME, open_state
 
 
 def remember(path: Path, project: str, name: str, version: int) -> None:

@@ -15,14 +15,14 @@ from signing_samples import unsigned
 from test_vectors_c import run_loader
 
 from buildtool.cli.main import run
-from buildtool.elfobj import find_signature_section, parse_object, subject_digest
-from buildtool.errors import RefusedError
-from buildtool.keys import SigningKey, generate_key, save_key
-from buildtool.model import SignatureEntry
-from buildtool.sigrecord import from_bytes, to_bytes
-from buildtool.strictjson import parse_time
-from buildtool.trust import load_trust
-from buildtool.verify import verify_object
+from buildtool.core.errors import RefusedError
+from buildtool.core.model import SignatureEntry
+from buildtool.core.strictjson import parse_time
+from buildtool.objects.elf import find_signature_section, parse_object, subject_digest
+from buildtool.signing.keys import SigningKey, generate_key, save_key
+from buildtool.signing.record import from_bytes, to_bytes
+from buildtool.trust.store import load_trust
+from buildtool.trust.verify import verify_object
 
 Capture = pytest.CaptureFixture[str]
 NOW = "2026-06-01T00:00:00Z"

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from signing_samples import RELEASE, copy_test_key, test_key, unsigned
 
-from buildtool.elfobj import parse_object
-from buildtool.errors import RefusedError
-from buildtool.platforms import PLATFORMS
-from buildtool.sign import Origin, ReleaseInfo, sign_object
-from buildtool.trust import load_trust
-from buildtool.verify import verify_and_remember
-from buildtool.versionstate import open_state
+from buildtool.core.errors import RefusedError
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.elf import parse_object
+from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
+from buildtool.trust.store import load_trust
+from buildtool.trust.verify import verify_and_remember
+from buildtool.trust.versions import open_state
 
 LOADER = Path(__file__).resolve().parents[2] / "loader"
 NOW = "2026-06-01T00:00:00Z"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from buildtool.errors import ConfigError, RefusedError
-from buildtool.strictjson import parse_time
-from buildtool.trust import load_trust
-from buildtool.verify import verify_object
+from buildtool.core.errors import ConfigError, RefusedError
+from buildtool.core.strictjson import parse_time
+from buildtool.trust.store import load_trust
+from buildtool.trust.verify import verify_object
 
 HERE = Path(__file__).resolve().parent
 INDEX: dict[str, Any] = json.loads((HERE / "vectors.json").read_text())

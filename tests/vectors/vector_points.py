@@ -10,7 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from buildtool.ed25519 import IDENTITY, L, P, Point, add, decode_point, encode_point, is_identity, multiply
+from buildtool.signing.ed25519 import (
+    IDENTITY,
+    L,
+    P,
+    Point,
+    add,
+    decode_point,
+    encode_point,
+    is_identity,
+    multiply,
+)
 
 ORDER = L
 _BASE_Y = 4 * pow(5, -1, P) % P

@@ -16,7 +16,16 @@ from itertools import count
 
 from vector_points import BASE, ORDER, small_points
 
-from buildtool.ed25519 import IDENTITY, P, Point, add, decode_point, encode_point, is_identity, multiply
+from buildtool.signing.ed25519 import (
+    IDENTITY,
+    P,
+    Point,
+    add,
+    decode_point,
+    encode_point,
+    is_identity,
+    multiply,
+)
 
 SECRET = int.from_bytes(hashlib.sha256(b"buildtool TEST scalar a").digest(), "little") % ORDER
 NONCE = int.from_bytes(hashlib.sha256(b"buildtool TEST scalar r").digest(), "little") % ORDER

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from guest_lab import CACHE, Guest, Lab
 
-from buildtool.kernels import Kernel, find_kernel
-from buildtool.platforms import MACHINES
+from buildtool.check.vm.kernels import Kernel, find_kernel
+from buildtool.core.platforms import MACHINES
 
 
 def _need_qemu(arch: str) -> None:

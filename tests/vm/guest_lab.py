@@ -18,14 +18,14 @@ from typing import Any
 import refusals
 from opcua_cases import CASES
 
-from buildtool.compile import CompileOptions, compile_sources
-from buildtool.elfobj import parse_object
-from buildtool.kernels import Kernel, find_kernel
-from buildtool.keys import SigningKey, generate_key
-from buildtool.platforms import PLATFORMS, Platform
-from buildtool.sign import Origin, ReleaseInfo, sign_object
-from buildtool.toolchain import find_toolchain
-from buildtool.vm import VmRequest, VmResult, run_vm
+from buildtool.check.vm.kernels import Kernel, find_kernel
+from buildtool.check.vm.machine import VmRequest, VmResult, run_vm
+from buildtool.compile.sources import CompileOptions, compile_sources
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.objects.elf import parse_object
+from buildtool.signing.keys import SigningKey, generate_key
+from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
 
 TOP = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from checklab import NEWER, SOURCE, build_probes, check_report, compile_object, read_junit
 
-from buildtool.kernels import find_kernel
-from buildtool.platforms import PLATFORMS
+from buildtool.check.vm.kernels import find_kernel
+from buildtool.core.platforms import PLATFORMS
 
 TOP = Path(__file__).resolve().parent.parent.parent
 OFFLINE = ("unshare", "--net")

@@ -12,8 +12,8 @@ import loader_lab
 import pytest
 from loader_lab import PREFIX
 
-from buildtool.kernels import Kernel
-from buildtool.vm import VmRequest, run_vm
+from buildtool.check.vm.kernels import Kernel
+from buildtool.check.vm.machine import VmRequest, run_vm
 
 LIMIT = "2030-01-01T00:00:00Z"
 # The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.

@@ -13,8 +13,8 @@ import pytest
 from loader_lab import PREFIX
 from pin_lab import NAME, XDP, Releases
 
-from buildtool.kernels import Kernel
-from buildtool.vm import VmRequest, run_vm
+from buildtool.check.vm.kernels import Kernel
+from buildtool.check.vm.machine import VmRequest, run_vm
 
 SCRIPT = """\
 mount -t bpf bpf /sys/fs/bpf 2>/dev/null

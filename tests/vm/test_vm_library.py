@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from guest_lab import CACHE
 
-from buildtool import vm
-from buildtool.errors import FileAccessError, ToolMissingError, VmError
-from buildtool.kernels import Kernel, find_kernel
-from buildtool.vm import VmRequest, run_vm
+from buildtool.check.vm import machine as vm
+from buildtool.check.vm.kernels import Kernel, find_kernel
+from buildtool.check.vm.machine import VmRequest, run_vm
+from buildtool.core.errors import FileAccessError, ToolMissingError, VmError
 
 NOBODY = 65534
 TOP = Path(__file__).resolve().parents[2]
@@ -205,8 +205,8 @@ def test_emulator_dies_with_us(kernel: Kernel, tmp_path: Path) -> None:
     script.write_text(f"""
 import sys
 from pathlib import Path
-from buildtool.kernels import find_kernel
-from buildtool.vm import VmRequest, run_vm
+from buildtool.check.vm.kernels import find_kernel
+from buildtool.check.vm.machine import VmRequest, run_vm
 kernel = find_kernel("6.12", "amd64", Path({str(TOP / ".cache/vm")!r}))
 request = VmRequest(kernel=kernel, argv="echo running; sleep 1000")
 run_vm(request, on_line=lambda line: print(line, flush=True))

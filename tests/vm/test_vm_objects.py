@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.compile import CompileOptions, compile_sources
-from buildtool.crosscheck import check_agreement
-from buildtool.errors import CompileError
-from buildtool.platforms import PLATFORMS, Platform
-from buildtool.toolchain import find_toolchain
+from buildtool.compile.sources import CompileOptions, compile_sources
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.core.errors import CompileError
+from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.objects.agreement import check_agreement
 
 TOP = Path(__file__).resolve().parents[2]
 DEPENDENT = ("vm_core.bpf.o", "vm_regs.bpf.o", "vm_result.bpf.o")

@@ -12,7 +12,7 @@ import pytest
 from guest_lab import FORKS, VECTORS, WRITES, Guest, vector_groups
 from opcua_cases import CASES
 
-from buildtool.errors import Reason
+from buildtool.core.errors import Reason
 
 # A machine is emulated, and perhaps shares its processors.
 pytestmark = pytest.mark.timeout(900)

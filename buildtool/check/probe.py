@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`bpf-probe`, which asks a kernel about programs: where it comes from, and what it says.
+
+It is a small static program of our own (loader/probe), so that the same one runs
+on this host and as the only program of a virtual machine. Installations carry
+it; a checkout makes it from source, for other architectures as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.check.model import Verdict
+from buildtool.check.verifierlog import read_verdict
+from buildtool.core.errors import BuildtoolError, FileAccessError, ToolFailedError
+from buildtool.core.platforms import Platform
+from buildtool.core.process import Runner
+from buildtool.runtime.carried import PROBE_NAME, Part, find_probe
+from buildtool.runtime.link import PartsRequest, make_parts
+
+PROBES_VARIABLE = "BUILDTOOL_PROBES"  # a directory with ARCH/bpf-probe
+_HINT = "wheels carry it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedProgram:
+    """What the kernel said of *program* in file *path*; an empty name: of the object as a whole."""
+
+    path: str
+    program: str
+    section: str
+    duration_us: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeOutput:
+    """All that a probe said: the kernel's *release*, and its programs."""
+
+    release: str
+    programs: tuple[ProbedProgram, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFinder:
+    """Finds or makes probes; what is made is kept below *cache*."""
+
+    cache: Path
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    runner: Runner = field(default_factory=Runner)
+    on_progress: Callable[[str], None] = lambda _: None
+
+    def find(self, platform: Platform) -> Path:
+        """
+        Return the probe for *platform*.
+
+        Raises: every BuildtoolError, when there is none and none can be made.
+        """
+        if named := self.environ.get(PROBES_VARIABLE):
+            path = Path(named, platform.arch, PROBE_NAME).absolute()
+            if not path.is_file():
+                raise FileAccessError(f"{path}: no such file", hint=f"{PROBES_VARIABLE} names its directory")
+            return path
+        try:
+            return find_probe(platform).path
+        except FileAccessError:
+            return self._make(platform).path
+
+    def _make(self, platform: Platform) -> Part:
+        """Make it as `make loaders` does, into the cache of this user."""
+        data = self.cache / "parts"
+        request = PartsRequest(
+            platforms=(platform,), data=data, cache=self.cache / "packages", report=self.on_progress
+        )
+        try:
+            make_parts(request, runner=self.runner)
+            return find_probe(platform, data)
+        except BuildtoolError as error:
+            error.message = f"no {PROBE_NAME} for {platform.arch}: {error.message}"
+            error.hint = f"{error.hint}; {_HINT}" if error.hint else _HINT
+            raise
+
+
+def read_probe(output: str) -> ProbeOutput:
+    """
+    Return what *output* of a probe says.
+
+    Raises: ToolFailedError, when it is cut off or not a probe's.
+    """
+    release, programs, ended = "", [], False
+    for line in output.splitlines():
+        event = _parse(line)
+        if event.get("event") == "kernel":
+            release = str(event["release"])
+        elif event.get("event") in ("program", "object"):
+            programs.append(_read_program(event))
+        ended = ended or event.get("event") == "end"
+    if not ended:
+        detail = "\n".join(output.splitlines()[-3:])[-2000:] or None
+        raise ToolFailedError(f"{PROBE_NAME} did not come to its end", detail=detail)
+    return ProbeOutput(release=release, programs=tuple(programs))
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}  # a guest's console may say other things, too
+    return event if isinstance(event, dict) else {}
+
+
+def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
+    texts = {key: str(event.get(key, "")) for key in ("error", "log", "warnings")}
+    return ProbedProgram(
+        path=str(event["object"]),
+        program=str(event.get("program", "")),
+        section=str(event.get("section", "")),
+        duration_us=int(event.get("durationUs", 0)),
+        verdict=read_verdict(int(event["errno"]), texts["error"], texts["log"], texts["warnings"]),
+    )

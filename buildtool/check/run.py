@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Will it load there? What rules an object breaks, and what kernels say of its programs.
+
+A kernel is asked by loading each program alone, attaching none: this host's, or
+one in a virtual machine, which is booted once for all objects; several machines
+run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from buildtool.check.kernelfacts import Release
+from buildtool.check.lines import LineInfo, read_line_info
+from buildtool.check.model import CheckReport, Finding, Outcome, ProgramRun, Verdict
+from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
+from buildtool.check.rules import RULES
+from buildtool.check.static import StaticCheck, check_object
+from buildtool.check.vm.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel, image_arch
+from buildtool.check.vm.machine import VmRequest, run_vm
+from buildtool.core.errors import (
+    BuildtoolError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+    UsageError,
+    VmError,
+)
+from buildtool.core.files import write_atomic
+from buildtool.core.platforms import Platform, find_platform, host_platform
+from buildtool.core.process import Runner
+from buildtool.objects.elf import parse_object
+
+HOST = "host"
+NEAR_LIMIT = 500_000  # of the million that the kernel verifier looks at
+_CAP_SYS_ADMIN, _CAP_BPF = 21, 39
+_GUEST_PROBE = "/probe/bpf-probe"
+_GUEST_OBJECTS = "/probe/objects"
+# Room for the largest object's maps; more than 3 GiB are not addressable on every architecture.
+_GUEST_MIB, _MAX_GUEST_MIB = 1024, 3072
+_GUEST_STEP_MIB = 256  # what ppc64le's memory comes in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTarget:
+    """An object to check: its *path*, *name*, *data*; *arch* where it is for one only, else empty."""
+
+    path: Path
+    name: str
+    data: bytes
+    arch: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """
+    What to check: *targets*, at time *now*, on each of *kernels* for each of *arches*.
+
+    A kernel is `host`, a name of buildtool.kernels, or the file of an image.
+    *oldest* is the oldest Linux that the objects are meant for. *modules* are
+    loaded in virtual machines before. Each kernel may take *timeout_seconds*.
+    """
+
+    targets: Sequence[CheckTarget]
+    now: int
+    kernels: Sequence[str] = ()
+    arches: Sequence[str] = ()
+    oldest: Release | None = None
+    modules: Sequence[str] = ()
+    timeout_seconds: float = 300
+    cache: Path = field(default_factory=default_cache)
+
+
+def check_objects(
+    request: CheckRequest,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    runner: Runner | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> CheckReport:
+    """
+    Return what is found; *on_progress* hears of each step that takes a while.
+
+    Raises: every BuildtoolError, when a kernel cannot be asked.
+    """
+    checks = [_check_statically(request, target) for target in request.targets]
+    # What is no object needs no kernel to say so.
+    readable = [t for t, check in zip(request.targets, checks, strict=True) if check.facts]
+    plan = [
+        (kernel, target_platform, _choose(readable, target_platform))
+        for kernel, target_platform in _plan(request, on_progress)
+        if readable
+    ]
+    runner = runner or Runner()
+    finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
+    largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
+    asker = _Asker(
+        request=request,
+        finder=finder,
+        runner=runner,
+        on_progress=on_progress,
+        memory_mib=_guest_memory(largest),
+    )
+    # All downloads first: what cannot be found should not cost minutes of booting the others.
+    asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
+    asker.ask_all(asks)
+    if asker.silent and not asker.runs:
+        raise asker.silent[0][1]
+    findings = [finding for check in checks for finding in check.findings]
+    findings += [_as_finding(run) for run in asker.runs if not run.loads]
+    findings += [
+        _as_warning(run) for run in asker.runs if run.loads and run.verdict.instructions > NEAR_LIMIT
+    ]
+    findings += [_as_silence(name, error) for name, error in asker.silent]
+    return CheckReport(
+        objects=tuple(check.facts for check in checks if check.facts),
+        findings=tuple(findings),
+        runs=tuple(asker.runs),
+    )
+
+
+def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
+    # A name with a directory tells by itself what it is.
+    is_whole = "/" in target.name or not target.arch
+    name = target.name if is_whole else f"{target.arch}/{target.name}"
+    path = str(target.path)
+    found = check_object(name, path, target.data, now=request.now, oldest=request.oldest)
+    return replace(found, findings=tuple(replace(finding, path=path) for finding in found.findings))
+
+
+def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
+    """Yield each kernel with each architecture that has it; the host has but its own."""
+    for kernel in dict.fromkeys(request.kernels):
+        if kernel == HOST:
+            yield kernel, _own_platform()
+            continue
+        there = [arch for arch in request.arches if _is_for(kernel, arch)]
+        for arch in request.arches:
+            # None at all is an error, which finding the kernel explains.
+            if arch in there or not there:
+                yield kernel, find_platform(arch)
+            else:
+                why = "Debian has no such kernel" if kernel in SUITES else "the image is for another"
+                on_progress(f"leave out {kernel} {arch}: {why}")
+
+
+def _is_for(kernel: str, arch: str) -> bool:
+    if kernel in SUITES:
+        return has_kernel(kernel, arch)
+    path = Path(kernel)
+    return not path.is_file() or image_arch(path) in ("", arch)
+
+
+def _own_platform() -> Platform:
+    own = host_platform(platform.machine())
+    if own is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return own
+
+
+def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:
+    """Return the targets that *wanted* can load; none at all would look like success."""
+    chosen = [target for target in targets if _fits(target, wanted)]
+    if not chosen:
+        hint = f"buildtool compile --arch {wanted.arch} makes some"
+        raise UsageError(f"no object is for {wanted.arch}", hint=hint)
+    return chosen
+
+
+def _fits(target: CheckTarget, wanted: Platform) -> bool:
+    if target.arch:
+        return target.arch == wanted.arch
+    return parse_object(target.data).is_little_endian == wanted.little_endian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """A kernel to ask about *targets*, by the *name* that it was asked for; None: this host's."""
+
+    name: str
+    arch: str
+    probe: Path
+    targets: Sequence[CheckTarget]
+    kernel: Kernel | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asker:
+    """Asks kernels; *runs* grow, and *silent* has those that did not answer."""
+
+    request: CheckRequest
+    finder: ProbeFinder
+    runner: Runner
+    on_progress: Callable[[str], None]
+    runs: list[ProgramRun] = field(default_factory=list)
+    silent: list[tuple[str, BuildtoolError]] = field(default_factory=list)
+    memory_mib: int = _GUEST_MIB
+
+    def prepare(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> _Ask:
+        """Find or fetch what asking *kernel* takes."""
+        found = None
+        if kernel != HOST:
+            found = find_kernel(kernel, wanted.arch, self.request.cache, self.on_progress)
+        elif not _may_load():
+            raise ToolFailedError(
+                "this user may not load eBPF programs: CAP_BPF is missing",
+                hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
+            )
+        probe = self.finder.find(wanted)
+        return _Ask(name=kernel, arch=wanted.arch, probe=probe, targets=targets, kernel=found)
+
+    def ask_all(self, asks: Sequence[_Ask]) -> None:
+        """
+        Ask each kernel, as many at a time as there are processors: an emulator keeps one busy.
+
+        A machine that fails does not cost what the others said: minutes.
+        """
+        reading, writing = os.pipe()
+        with ThreadPoolExecutor(_places(self.memory_mib)) as pool:
+            try:
+                guests = [pool.submit(self._ask_guest, ask, reading) if ask.kernel else None for ask in asks]
+                for ask, guest in zip(asks, guests, strict=True):
+                    try:
+                        # This host in this thread, which is the one that an interrupt reaches.
+                        output = guest.result() if guest else self._ask_host(ask)
+                        self.runs.extend(_name_runs(output, ask))
+                    except (VmError, ToolFailedError, ToolMissingError) as error:
+                        if guest is None:
+                            raise
+                        self.silent.append((f"{ask.name} {ask.arch}", error))
+            finally:
+                # Of no effect when all went well; after an interrupt it ends the machines that run.
+                os.close(writing)
+                pool.shutdown(cancel_futures=True)
+                os.close(reading)
+
+    def _ask_host(self, ask: _Ask) -> ProbeOutput:
+        with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+            paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
+            for path, target in zip(paths, ask.targets, strict=True):
+                write_atomic(path, target.data)
+            argv = [str(ask.probe), *map(str, paths)]
+            done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
+        return read_probe(done.stdout.decode())
+
+    def _ask_guest(self, ask: _Ask, stop: int) -> ProbeOutput:
+        assert ask.kernel is not None
+        self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
+        paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(ask.targets))]
+        files: dict[str, Path | bytes] = {_GUEST_PROBE: ask.probe}
+        files |= {path: target.data for path, target in zip(paths, ask.targets, strict=True)}
+        result = run_vm(
+            VmRequest(
+                kernel=ask.kernel,
+                argv=[_GUEST_PROBE, *paths],
+                files=files,
+                modules=self.request.modules,
+                memory_mib=self.memory_mib,
+                timeout_seconds=self.request.timeout_seconds,
+            ),
+            stop=stop,
+        )
+        return read_probe(result.output)
+
+
+def _guest_memory(map_bytes: int) -> int:
+    """Return how many MiB a machine has for maps of *map_bytes*: twice as much, and a kernel."""
+    wanted = _GUEST_MIB + 2 * map_bytes // 2**20
+    return min(-(-wanted // _GUEST_STEP_MIB) * _GUEST_STEP_MIB, _MAX_GUEST_MIB)
+
+
+def _places(memory_mib: int) -> int:
+    """Return how many machines of *memory_mib* may run at once here."""
+    found = re.search(r"^MemAvailable: +(\d+) kB$", _read_proc("meminfo"), re.MULTILINE)
+    room = int(found[1]) // 1024 // memory_mib if found else 1
+    return max(min(len(os.sched_getaffinity(0)), room), 1)
+
+
+def _read_proc(name: str) -> str:
+    try:
+        return Path("/proc", name).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _may_load() -> bool:
+    text = _read_proc("self/status")
+    if not text:
+        return True  # the kernel will say
+    bits = int(text.partition("CapEff:")[2].split(maxsplit=1)[0], 16)
+    return bool(bits >> _CAP_BPF & 1 or bits >> _CAP_SYS_ADMIN & 1)
+
+
+def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
+    lines = [_read_lines(target.data) for target in ask.targets]
+    for program in output.programs:
+        number = int(Path(program.path).name.partition(".")[0])
+        yield ProgramRun(
+            object=ask.targets[number].name,
+            path=str(ask.targets[number].path),
+            program=program.program,
+            section=program.section,
+            kernel=ask.name,
+            release=output.release,
+            arch=ask.arch,
+            duration_us=program.duration_us,
+            verdict=_locate(program, lines[number]),
+        )
+
+
+def _read_lines(data: bytes) -> LineInfo:
+    try:
+        return read_line_info(parse_object(data))
+    except ObjectFormatError:
+        return LineInfo()
+
+
+def _locate(program: ProbedProgram, lines: LineInfo) -> Verdict:
+    verdict = program.verdict
+    if verdict.source is None:
+        return verdict
+    return replace(verdict, source=lines.locate(program.section, verdict.source))
+
+
+def _as_finding(run: ProgramRun) -> Finding:
+    rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
+    message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
+    return RULES[rule].finding(
+        run.object, message, program=run.program, path=run.path, source=run.verdict.source
+    )
+
+
+def _as_warning(run: ProgramRun) -> Finding:
+    message = f"{run.kernel} {run.arch} ({run.release}): looked at {run.verdict.instructions} of a million"
+    return RULES["BT103"].finding(run.object, message, program=run.program, path=run.path)
+
+
+def _as_silence(name: str, error: BuildtoolError) -> Finding:
+    message = f"{error.message} ({error.hint})" if error.hint else error.message
+    return RULES["BT102"].finding(name, message)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How much code and stack each program takes, with the functions that it calls.
+
+A reader of what compilers write, for warnings: code that hides its use of the
+stack is not found here but by the kernel verifier, which follows every path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from buildtool.objects.elf import SHF_EXECINSTR, SHT_PROGBITS, ElfObject, LinkTables, Relocation
+
+FRAME_BYTES = 512  # MAX_BPF_STACK: one function's, and that of a chain of calls
+MAX_FRAMES = 8
+_SLOT_BYTES = 8
+_MAX_DEPTH = 64  # far beyond what a kernel takes, far below what Python does
+_ROUNDING = 16  # a frame in a chain, since 6.10 and with a JIT; 32 before
+_FRAME_POINTER = 10
+_CALL, _LOAD_ADDRESS, _MOVE, _ADD, _ADD_REGISTER = 0x85, 0x18, 0xBF, 0x07, 0x0F
+_PSEUDO_CALL = 1
+_CALLER_SAVED = range(6)
+_CLASS = 0x07
+_LOAD, _STORES, _ALU = 1, (2, 3), (4, 7)
+
+Place = tuple[int, int]  # section and slot
+
+
+class _Instruction(NamedTuple):
+    opcode: int
+    destination: int
+    source: int
+    offset: int
+    immediate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function of the object: its *slots* of code, its own *stack* in bytes, what it *calls*."""
+
+    name: str
+    slots: int
+    stack: int
+    varies: bool
+    calls: frozenset[Place]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """
+    What a program takes.
+
+    *instructions* with all functions it calls; *frame* is the deepest single
+    frame, *chain* the deepest chain of them, of *frames* frames; *varies*:
+    some offset is not constant; *recursive*: it calls itself, or is endlessly deep.
+    """
+
+    instructions: int
+    frame: int
+    chain: int
+    frames: int
+    varies: bool
+    recursive: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Walk:
+    """One program's functions, each visited once; *open* are those on the path to here."""
+
+    functions: dict[Place, Function]
+    depths: dict[Place, tuple[int, int]] = field(default_factory=dict)
+    open: set[Place] = field(default_factory=set)
+    recursive: bool = False
+
+    def depth(self, place: Place) -> tuple[int, int]:
+        """Return bytes and frames of the deepest chain that begins at *place*."""
+        if place in self.depths:
+            return self.depths[place]
+        if place in self.open or len(self.open) > _MAX_DEPTH:
+            self.recursive = True
+            return 0, 0
+        function = self.functions.get(place)
+        if function is None:
+            return 0, 0
+        self.open.add(place)
+        below = [self.depth(callee) for callee in sorted(function.calls)]
+        self.open.discard(place)
+        own = max(function.stack, 1) + -max(function.stack, 1) % _ROUNDING
+        self.depths[place] = (
+            own + max((size for size, _ in below), default=0),
+            1 + max((frames for _, frames in below), default=0),
+        )
+        return self.depths[place]
+
+
+def read_functions(obj: ElfObject, tables: LinkTables) -> dict[Place, Function]:
+    """Return the functions of *obj* by section and slot."""
+    starts: dict[int, dict[int, str]] = {}
+    for symbol in tables.symbols:
+        if symbol.is_function and 0 < symbol.section < len(obj.sections):
+            slot = symbol.value // _SLOT_BYTES
+            # A damaged table may point anywhere: what lies outside the section is no function.
+            if slot < obj.sections[symbol.section].size // _SLOT_BYTES:
+                starts.setdefault(symbol.section, {})[slot] = symbol.name
+    found = {}
+    for index, names in starts.items():
+        section = obj.sections[index]
+        if section.type != SHT_PROGBITS or not section.flags & SHF_EXECINSTR:
+            continue
+        code = obj.contents(section)
+        relocations = {r.offset: r for r in tables.relocations.get(index, ())}
+        ends = [*sorted(names), len(code) // _SLOT_BYTES]
+        for start, end in pairwise(ends):
+            body = list(_decode(obj, code, start, end))
+            calls = frozenset(_calls(index, start, body, relocations, tables))
+            stack, varies = _stack(body)
+            found[index, start] = Function(
+                name=names[start], slots=end - start, stack=stack, varies=varies, calls=calls
+            )
+    return found
+
+
+def measure(functions: dict[Place, Function], name: str, section: int) -> Usage | None:
+    """Return what the program *name* of section number *section* takes; None when it is not there."""
+    start = next((at for at, f in functions.items() if at[0] == section and f.name == name), None)
+    if start is None:
+        return None
+    walk = _Walk(functions=functions)
+    chain, frames = walk.depth(start)
+    reached = [functions[place] for place in walk.depths]
+    return Usage(
+        instructions=sum(function.slots for function in reached),
+        frame=max(function.stack for function in reached),
+        chain=chain,
+        frames=frames,
+        varies=any(function.varies for function in reached),
+        recursive=walk.recursive,
+    )
+
+
+def _decode(obj: ElfObject, code: bytes, start: int, end: int) -> Iterator[_Instruction]:
+    order: Literal["little", "big"] = "little" if obj.is_little_endian else "big"
+    for at in range(start * _SLOT_BYTES, end * _SLOT_BYTES, _SLOT_BYTES):
+        registers = code[at + 1]
+        low, high = registers & 0xF, registers >> 4
+        # Bit fields: their halves of the byte swap with the byte order.
+        destination, source = (low, high) if obj.is_little_endian else (high, low)
+        yield _Instruction(
+            code[at],
+            destination,
+            source,
+            int.from_bytes(code[at + 2 : at + 4], order, signed=True),
+            int.from_bytes(code[at + 4 : at + 8], order, signed=True),
+        )
+
+
+def _calls(
+    section: int,
+    start: int,
+    body: list[_Instruction],
+    relocations: dict[int, Relocation],
+    tables: LinkTables,
+) -> Iterator[Place]:
+    """Yield where each call, and each address of a function, leads (libbpf: bpf_object__reloc_code)."""
+    for slot, each in enumerate(body, start):
+        is_call = each.opcode == _CALL and each.source == _PSEUDO_CALL
+        if not is_call and each.opcode != _LOAD_ADDRESS:
+            continue
+        relocation = relocations.get(slot * _SLOT_BYTES)
+        if relocation is not None and relocation.symbol < len(tables.symbols):
+            symbol = tables.symbols[relocation.symbol]
+            addend = each.immediate + 1 if is_call else each.immediate // _SLOT_BYTES
+            yield symbol.section, symbol.value // _SLOT_BYTES + addend
+        elif is_call:
+            yield section, slot + each.immediate + 1
+
+
+def _stack(body: list[_Instruction]) -> tuple[int, bool]:
+    """Return how far below the frame pointer *body* reaches, and whether by a variable offset."""
+    pointers = {_FRAME_POINTER: 0}
+    lowest, varies = 0, False
+    for each in body:
+        kind = each.opcode & _CLASS
+        base = each.source if kind == _LOAD else each.destination
+        if kind in (_LOAD, *_STORES) and base in pointers:
+            lowest = min(lowest, pointers[base] + each.offset)
+        if each.opcode == _MOVE and each.source in pointers and each.offset == 0:
+            pointers[each.destination] = pointers[each.source]
+        elif each.opcode == _ADD and each.destination in pointers:
+            pointers[each.destination] += each.immediate
+            lowest = min(lowest, pointers[each.destination])
+        elif each.opcode == _CALL:
+            for register in _CALLER_SAVED:
+                pointers.pop(register, None)
+        elif kind in (0, _LOAD, *_ALU) and each.destination != _FRAME_POINTER:
+            gone = pointers.pop(each.destination, None)
+            varies = varies or (gone is not None and each.opcode == _ADD_REGISTER)
+    return -lowest, varies

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be said of an object before any kernel sees it: facts, and rules that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from buildtool.check.kernelfacts import (
+    GPL_HELPERS,
+    GPL_LICENSES,
+    GPL_PROGRAMS,
+    Release,
+    helper_since,
+    map_since,
+    program_since,
+)
+from buildtool.check.lines import read_line_info
+from buildtool.check.memory import MapMemory, estimate_maps
+from buildtool.check.model import Finding, Level, ObjectFacts, ProgramFacts
+from buildtool.check.rules import RULES
+from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import ProgramInfo, Statement
+from buildtool.core.strictjson import format_time
+from buildtool.objects.capabilities import find_capabilities
+from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.elf import (
+    MAX_OBJECT_BYTES,
+    ElfObject,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+    read_link_tables,
+)
+from buildtool.objects.helpers import helper_name
+from buildtool.objects.types import UNKNOWN_PROGRAM
+from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import from_bytes as parse_statement
+
+MAX_INSTRUCTIONS = 1_000_000
+MUCH_MEMORY_BYTES = 64 * 1024 * 1024
+MEMORY_CPUS = 16  # what an ordinary node has; per-CPU maps are judged by it
+SOON_SECONDS = 30 * 24 * 3600
+# Since 6.13 the kernel may give functions of these a stack of their own.
+_PRIVATE_STACK = frozenset(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "tracing"))
+_EMPTY = Usage(instructions=0, frame=0, chain=0, frames=0, varies=False, recursive=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticCheck:
+    """The facts of an object, as far as it can be read, and what it breaks."""
+
+    facts: ObjectFacts | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """An object as the rules see it."""
+
+    name: str
+    obj: ElfObject
+    contents: ObjectContents
+    usage: dict[str, Usage]
+    memory: MapMemory
+    statement: Statement | None
+    has_relocations: bool
+
+
+def check_object(
+    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None
+) -> StaticCheck:
+    """
+    Check *data*, the object called *name*, at time *now*.
+
+    *oldest* is the oldest Linux that it is meant for. What is no object is a finding, not an error.
+    """
+    if len(data) > MAX_OBJECT_BYTES:
+        message = f"{len(data)} bytes, more than {MAX_OBJECT_BYTES}"
+        return StaticCheck(facts=None, findings=(RULES["BT002"].finding(name, message),))
+    try:
+        obj = parse_object(data)
+        contents, lines = describe_object(obj), read_line_info(obj)
+        usage = _measure(obj, contents.programs)
+    except ObjectFormatError as error:
+        return StaticCheck(facts=None, findings=(RULES["BT001"].finding(name, error.message),))
+    statement, malformed = _read_statement(name, obj)
+    read = _Read(
+        name=name,
+        obj=obj,
+        contents=contents,
+        usage=usage,
+        memory=estimate_maps(obj, contents.maps),
+        statement=statement,
+        has_relocations=lines.has_relocations,
+    )
+    findings = [
+        *malformed,
+        *_check_contents(read),
+        *(found for program in contents.programs for found in _check_program(read, program)),
+        *_check_times(read, now),
+        *(_check_release(read, oldest) if oldest else ()),
+    ]
+    return StaticCheck(facts=_facts(read, path, len(data)), findings=tuple(findings))
+
+
+def _measure(obj: ElfObject, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
+    functions = read_functions(obj, read_link_tables(obj))
+    sections = {section.name.decode("utf-8", "replace"): i for i, section in enumerate(obj.sections)}
+    return {p.name: measure(functions, p.name, sections[p.section]) or _EMPTY for p in programs}
+
+
+def _read_statement(name: str, obj: ElfObject) -> tuple[Statement | None, list[Finding]]:
+    if not has_signature_section(obj):
+        return None, []
+    try:
+        record = parse_record(obj.contents(find_signature_section(obj)))
+        return parse_statement(record.statement), []
+    except ObjectFormatError as error:
+        return None, [RULES["BT042"].finding(name, error.message)]
+
+
+def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
+    contents = read.contents
+    programs = tuple(
+        ProgramFacts(
+            name=p.name,
+            section=p.section,
+            type=p.type,
+            instructions=read.usage[p.name].instructions,
+            stack_bytes=read.usage[p.name].chain,
+        )
+        for p in contents.programs
+    )
+    capabilities = find_capabilities(
+        [p.section for p in contents.programs], helpers=contents.helpers, maps=[m.type for m in contents.maps]
+    )
+    return ObjectFacts(
+        name=read.name,
+        path=path,
+        platform=read.statement.platform if read.statement else "",
+        size=size,
+        programs=programs,
+        helpers=tuple(map(helper_name, contents.helpers)),
+        kfuncs=contents.kfuncs,
+        map_bytes=read.memory.fixed,
+        map_bytes_per_cpu=read.memory.per_cpu,
+        license=contents.license,
+        capabilities=capabilities,
+    )
+
+
+def _check_contents(read: _Read) -> Iterator[Finding]:
+    contents, name = read.contents, read.name
+    if not contents.programs:
+        yield RULES["BT006"].finding(name, "holds no program")
+    if not contents.license:
+        yield RULES["BT011"].finding(name, "says nothing about its license: kernels take it for proprietary")
+    if (memory := read.memory.at(MEMORY_CPUS)) > MUCH_MEMORY_BYTES:
+        message = f"full maps take about {memory // 2**20} MiB on {MEMORY_CPUS} CPUs"
+        yield RULES["BT004"].finding(name, message)
+    has_btf = any(section.name == b".BTF" for section in read.obj.sections)
+    if read.has_relocations and not has_btf:
+        yield RULES["BT031"].finding(name, "has CO-RE relocations, but no BTF that they refer to")
+    elif not has_btf:
+        yield RULES["BT030"].finding(name, "has no BTF: no maps by libbpf's macros, no lines of C in logs")
+    if contents.license not in GPL_LICENSES:
+        yield from _check_license(read)
+    for number in contents.helpers:
+        if helper_since(number) is None:
+            yield RULES["BT012"].finding(name, f"calls helper number {number}, which is in no table here")
+
+
+def _check_license(read: _Read) -> Iterator[Finding]:
+    """Say what the kernel gives to GPL programs only, and this one is not."""
+    contents = read.contents
+    license_text = contents.license or "none"
+    wanted = [*(helper_name(n) for n in contents.helpers if n in GPL_HELPERS), *contents.kfuncs]
+    for what in wanted:
+        yield RULES["BT010"].finding(
+            read.name, f"calls {what}, for GPL programs only; license: {license_text}"
+        )
+    for program in contents.programs:
+        if program.type in GPL_PROGRAMS:
+            message = f"is of type {program.type}, for GPL programs only; license: {license_text}"
+            yield RULES["BT010"].finding(read.name, message, program=program.name)
+
+
+def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
+    usage = read.usage[program.name]
+
+    def finding(rule: str, message: str, level: Level | None = None) -> Finding:
+        return RULES[rule].finding(read.name, message, program=program.name, level=level)
+
+    if program.type == UNKNOWN_PROGRAM:
+        yield finding("BT005", f"section {program.section!a} means no type of program to libbpf")
+    if usage.instructions > MAX_INSTRUCTIONS:
+        yield finding("BT003", f"{usage.instructions} instructions")
+    if usage.recursive or usage.frames > MAX_FRAMES:
+        what = "calls itself" if usage.recursive else f"is {usage.frames} frames deep"
+        yield finding("BT023", what)
+    if usage.frame > FRAME_BYTES:
+        yield finding("BT020", f"a frame of {usage.frame} bytes, of {FRAME_BYTES}")
+    elif usage.chain > FRAME_BYTES:
+        level = Level.WARNING if program.type in _PRIVATE_STACK else Level.ERROR
+        yield finding("BT021", f"{usage.chain} bytes in {usage.frames} frames, of {FRAME_BYTES}", level)
+    if usage.varies:
+        yield finding("BT022", "uses the stack at an offset that is not constant")
+
+
+def _check_times(read: _Read, now: int) -> Iterator[Finding]:
+    not_after = read.statement.not_after if read.statement else None
+    if not_after is None:
+        return
+    if now > not_after:
+        yield RULES["BT040"].finding(read.name, f"not accepted after {format_time(not_after)}")
+    elif now + SOON_SECONDS > not_after:
+        yield RULES["BT041"].finding(read.name, f"not accepted after {format_time(not_after)}")
+
+
+def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
+    """
+    Say what Linux *release* does not have.
+
+    An object with CO-RE relocations may ask the kernel first and leave the call
+    out; kernels with backports may have it: only a dry run there knows.
+    """
+    level = Level.WARNING if read.has_relocations else Level.ERROR
+    contents = read.contents
+    found: list[tuple[str, str, Release | None]] = [
+        ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
+    ]
+    found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
+    found += [(p.name, f"section {p.section!a}", program_since(p.type, p.section)) for p in contents.programs]
+    for program, what, since in found:
+        if since is not None and since > release:
+            message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
+            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))

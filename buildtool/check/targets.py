@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which objects `buildtool check` looks at, and for which architectures."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from buildtool.check.run import CheckTarget
+from buildtool.config.file import Config
+from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
+from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError
+from buildtool.core.files import read_bounded
+from buildtool.core.platforms import PLATFORMS, find_platform
+from buildtool.objects.elf import (
+    MAX_OBJECT_BYTES,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+)
+from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import from_bytes as parse_statement
+
+
+def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
+    """
+    Return the objects of *paths*, files or directories, else those in build/ of the project.
+
+    A directory may have one directory for each architecture, as build/ has.
+    With *arch* only objects for these are meant.
+
+    Raises: UsageError, FileAccessError, ConfigError.
+    """
+    wanted = {find_platform(name).arch for name in arch}
+    if paths:
+        targets = [target for path in paths for target in _read(path, wanted)]
+    else:
+        targets = [
+            target
+            for platform in choose_platforms(arch, config)
+            for target in _read_built(config.root / "build" / platform.arch, platform.arch)
+        ]
+    targets = _tell_apart(targets)
+    if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
+        raise UsageError(f"{other.path}: for {other.arch}, which --arch does not name")
+    return targets
+
+
+def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
+    """Take each file once, and call those of one name and architecture by their paths."""
+    once = list({(target.arch, target.path.resolve()): target for target in targets}.values())
+    number = Counter((target.arch, target.name) for target in once)
+    return [
+        replace(target, name=str(target.path)) if number[target.arch, target.name] > 1 else target
+        for target in once
+    ]
+
+
+def choose_arches(targets: Sequence[CheckTarget], arch: Sequence[str], config: Config) -> tuple[str, ...]:
+    """
+    Return *arch*, else what the *targets* are for, else what the project builds for.
+
+    Raises: UsageError.
+    """
+    if arch:
+        return tuple(dict.fromkeys(find_platform(name).arch for name in arch))
+    found = {target.arch for target in targets if target.arch}
+    if found:
+        return tuple(name for name in PLATFORMS if name in found)
+    return tuple(platform.arch for platform in choose_platforms((), config))
+
+
+def _read_built(directory: Path, arch: str) -> Iterator[CheckTarget]:
+    if not directory.is_dir():
+        where = os.path.relpath(directory)
+        raise FileAccessError(f"{where}: no such directory", hint=f"buildtool compile --arch {arch} makes it")
+    yield from _read_directory(directory, arch)
+
+
+def _read(path: Path, wanted: set[str]) -> Iterator[CheckTarget]:
+    if not path.is_dir():
+        yield _read_file(path, _arch_of(path.parent))
+        return
+    divided = [name for name in PLATFORMS if any((path / name).glob(f"*{OBJECT_SUFFIX}"))]
+    if not divided:
+        yield from _read_directory(path, _arch_of(path))
+        return
+    for name in divided:
+        if not wanted or name in wanted:
+            yield from _read_directory(path / name, name)
+
+
+def _arch_of(directory: Path) -> str:
+    """Return what the objects of a directory like build/arm64 are for."""
+    name = directory.resolve().name
+    return name if name in PLATFORMS else ""
+
+
+def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
+    try:
+        found = sorted(path for path in directory.iterdir() if path.name.endswith(OBJECT_SUFFIX))
+    except OSError as error:
+        raise FileAccessError(f"{directory}: cannot read: {(error.strerror or '').lower()}") from error
+    if not found:
+        raise UsageError(f"{directory}: no objects", hint=f"they are called NAME{OBJECT_SUFFIX}")
+    for path in found:
+        yield _read_file(path, arch)
+
+
+def _read_file(path: Path, arch: str) -> CheckTarget:
+    # One byte more than the limit is enough to find it too large.
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    return CheckTarget(path=path, name=path.name, data=data, arch=_signed_arch(data) or arch)
+
+
+def _signed_arch(data: bytes) -> str:
+    """Return the architecture that the statement names; whether that is malformed is a rule's work."""
+    try:
+        obj = parse_object(data)
+        if not has_signature_section(obj):
+            return ""
+        record = parse_record(obj.contents(find_signature_section(obj)))
+        return find_platform(parse_statement(record.statement).platform).arch
+    except BuildtoolError:
+        return ""

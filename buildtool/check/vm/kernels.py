@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Kernels to boot in virtual machines: Debian's by name, or a file.
+
+A kernel is downloaded once and kept, with its modules and a static busybox,
+below a cache directory that several processes may share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, UsageError, VmError
+from buildtool.core.files import make_directory, read_bounded
+from buildtool.core.platforms import MACHINES, PLATFORMS, find_platform, host_platform
+from buildtool.core.process import Runner
+from buildtool.runtime.apt import CHECK_NETWORK, PackageSource
+from buildtool.runtime.debian import Archive, find_system_mirror
+
+# The kernels of Debian's releases; the last is whatever Debian has newest.
+SUITES: Mapping[str, str] = MappingProxyType({"6.1": "bookworm", "6.12": "trixie", "newest": "sid"})
+# No kernel is smaller than the header of one.
+MIN_IMAGE_BYTES = 0x210
+# A package that is only a name for another, or what the kernel itself is divided into.
+_PARTS = re.compile(r"linux-(image|binary|modules|base)-[a-z0-9.+-]+")
+_RECORD = "kernel.json"
+_ELF = b"\x7fELF"
+# Linux Documentation/arch/*/boot*.rst: what each image has where. s390x: the state that it is started in.
+_MAGICS = (
+    ("amd64", 0x202, b"HdrS"),
+    ("arm64", 0x38, b"ARM\x64"),
+    ("riscv64", 0x38, b"RSC\x05"),
+    ("arm", 0x24, b"\x18\x28\x6f\x01"),
+    ("s390x", 0, b"\x00\x08\x00\x00\x80"),
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """
+    A kernel to boot: *image* for QEMU, its *modules* (lib/modules/RELEASE; None: none), a static *busybox*.
+
+    *name* is what it was asked for by, *arch* the architecture as on the command
+    line; *release* is what uname -r says there, empty when the file does not tell.
+    """
+
+    name: str
+    arch: str
+    release: str
+    image: Path
+    modules: Path | None
+    busybox: Path
+
+
+def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the directory that kernels are kept in unless another is named."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "buildtool/vm"
+
+
+def find_kernel(
+    name: str,
+    arch: str,
+    cache: Path | None = None,
+    on_progress: Progress = lambda _: None,
+    *,
+    modules: Path | None = None,
+    runner: Runner | None = None,
+) -> Kernel:
+    """
+    Return the kernel *name*: a key of SUITES or the path of an image, with its *modules* if it has any.
+
+    What is not below *cache* yet is downloaded; *on_progress* hears of it.
+
+    Raises: UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError, VmError.
+    """
+    arch = find_platform(arch).arch
+    store = _Store(cache=cache or default_cache(), on_progress=on_progress, runner=runner or Runner())
+    if name in SUITES:
+        if not has_kernel(name, arch):
+            names = [other for other in SUITES if has_kernel(other, arch)]
+            raise UsageError(
+                f"Debian has no kernel {name} for {arch}", hint="choose from " + ", ".join(names)
+            )
+        return store.debian_kernel(name, arch)
+    if "/" not in name and not Path(name).is_file():
+        raise UsageError(
+            f"unknown kernel {name!r}",
+            hint=f"choose from {', '.join(SUITES)}, or name the file of a kernel image",
+        )
+    return Kernel(
+        name=name,
+        arch=arch,
+        release=modules.name if modules else "",
+        image=_check_image(Path(name), arch),
+        modules=modules,
+        busybox=store.busybox(arch),
+    )
+
+
+def image_arch(path: Path) -> str:
+    """
+    Return the architecture that kernel image *path* is for; empty when it does not tell.
+
+    Raises: FileAccessError.
+    """
+    head = read_bounded(path, MIN_IMAGE_BYTES)
+    if len(head) < MIN_IMAGE_BYTES:
+        raise FileAccessError(f"{path}: not a kernel image")
+    if head.startswith(_ELF):
+        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+        return next((p.arch for p in PLATFORMS.values() if p.elf_machine == machine), "")
+    return next((arch for arch, at, magic in _MAGICS if head.startswith(magic, at)), "")
+
+
+def _check_image(path: Path, arch: str) -> Path:
+    found = image_arch(path)
+    if found not in ("", arch):
+        raise UsageError(f"{path}: a kernel for {found}, not for {arch}")
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Store:
+    """The directory *cache*; every entry is made under a lock, aside, and renamed into its place."""
+
+    cache: Path
+    on_progress: Progress
+    runner: Runner
+
+    def debian_kernel(self, name: str, arch: str) -> Kernel:
+        suite = SUITES[name]
+        place = self.cache / f"kernel-{suite}-{arch}"
+        self._ensure(place, lambda work: self._fetch_kernel(work, suite, arch))
+        record = _read_record(place)
+        return Kernel(
+            name=name,
+            arch=arch,
+            release=record["release"],
+            image=place / record["image"],
+            modules=place / record["modules"],
+            busybox=place / "busybox",
+        )
+
+    def busybox(self, arch: str) -> Path:
+        """Return a static busybox: of an unpacked kernel, of this machine, else downloaded."""
+        for suite in SUITES.values():
+            found = self.cache / f"kernel-{suite}-{arch}" / "busybox"
+            if found.exists():
+                return found
+        own = Path("/bin/busybox")
+        if find_own_arch() == arch and own.exists() and is_static(own):
+            return own
+        place = self.cache / f"busybox-{arch}"
+        suite = next(suite for name, suite in SUITES.items() if has_kernel(name, arch))
+
+        def fill(work: Path) -> None:
+            self._fetch_busybox(self._source(work, suite, arch), work)
+
+        self._ensure(place, fill)
+        return place / "busybox"
+
+    def _ensure(self, place: Path, fill: Callable[[Path], None]) -> None:
+        """Make directory *place* with what *fill* puts into it, once, whoever asks at the same time."""
+        if place.exists():
+            return
+        make_directory(self.cache)
+        with self._locked(place.name):
+            if place.exists():
+                return
+            try:
+                with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=self.cache) as work:
+                    made = Path(work, "made")
+                    made.mkdir()
+                    fill(made)
+                    made.rename(place)
+            except OSError as error:
+                raise FileAccessError(
+                    f"{place}: cannot write: {(error.strerror or str(error)).lower()}"
+                ) from error
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        try:
+            descriptor = os.open(self.cache / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise FileAccessError(f"{self.cache}: cannot write: {(error.strerror or '').lower()}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.on_progress(f"wait for another process that fetches {name}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _source(self, work: Path, suite: str, arch: str) -> PackageSource:
+        try:
+            mirror = find_system_mirror()
+        except ConfigError as error:
+            error.hint = "Debian kernels come through this machine's apt sources; otherwise name a file"
+            raise
+        architecture = find_platform(arch).debian
+        source = PackageSource(
+            archive=Archive(suite=suite, mirror=mirror),
+            architecture=architecture,
+            # Beside what it is for: it goes when that is done.
+            state=work.parent / "apt",
+            runner=self.runner,
+        )
+        self.on_progress(f"read the package lists of Debian {suite} for {architecture}")
+        try:
+            source.update()
+        except ToolFailedError as error:
+            if error.hint == CHECK_NETWORK:
+                error.hint += (
+                    f"; without one, bring {self.cache} from another machine, or name a kernel's file"
+                )
+            raise
+        return source
+
+    def _fetch_kernel(self, work: Path, suite: str, arch: str) -> None:
+        source = self._source(work, suite, arch)
+        tree = work / "tree"
+        packages = _kernel_packages(source, f"linux-image-{MACHINES[arch].flavour}")
+        self.on_progress(
+            "download " + next((name for name in packages if re.search(r"-\d", name)), packages[0])
+        )
+        source.unpack(packages, tree)
+        self._fetch_busybox(source, work)
+        record = _sort_tree(tree, work)
+        shutil.rmtree(tree)
+        (work / _RECORD).write_text(json.dumps({**record, "packages": packages}, indent=1) + "\n")
+
+    def _fetch_busybox(self, source: PackageSource, work: Path) -> None:
+        tree = work / "busybox-tree"
+        self.on_progress("download busybox-static")
+        source.unpack(["busybox-static"], tree)
+        found = next((path for path in sorted(tree.rglob("busybox")) if is_static(path)), None)
+        if found is None:
+            raise VmError("Debian's busybox-static has no static busybox")
+        found.rename(work / "busybox")
+        shutil.rmtree(tree)
+
+
+def has_kernel(name: str, arch: str) -> bool:
+    """Say whether Debian has kernel *name* (a key of SUITES) for *arch*."""
+    suites = list(SUITES.values())
+    return suites.index(SUITES[name]) >= suites.index(MACHINES[arch].since)
+
+
+def find_own_arch() -> str:
+    """Return the architecture of this machine, empty when the table has none."""
+    found = host_platform(os.uname().machine)
+    return found.arch if found else ""
+
+
+def is_static(path: Path) -> bool:
+    """Say whether *path* is a regular ELF file that asks for no interpreter."""
+    try:
+        if not path.is_file() or path.is_symlink():
+            return False
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return data.startswith(_ELF) and b"/ld-linux" not in data[:4096] and b"/ld64" not in data[:4096]
+
+
+def _kernel_packages(source: PackageSource, package: str) -> list[str]:
+    """Return the packages that *package* comes down to, itself first."""
+    order, waiting = [], [package]
+    while waiting:
+        name = waiting.pop()
+        if name in order:
+            continue
+        order.append(name)
+        fields = source.describe(name)
+        depends = f"{fields.get('Depends', '')},{fields.get('Pre-Depends', '')}"
+        words = [part.split()[0] for part in depends.split(",") if part.strip()]
+        waiting += [word for word in words if _PARTS.fullmatch(word)]
+    return order
+
+
+def _sort_tree(tree: Path, work: Path) -> dict[str, str]:
+    """Move kernel image and modules of the unpacked *tree* into *work*; the rest is documentation."""
+    modules = next((path for path in sorted(tree.glob("**/lib/modules/*")) if path.is_dir()), None)
+    images = sorted(path for path in tree.rglob("vmlinu[xz]*") if path.is_file())
+    if modules is None or not images:
+        raise VmError("Debian's kernel package is laid out in a way that is not known here")
+    image = images[0].rename(work / "vmlinuz")
+    modules.rename(work / modules.name)
+    return {"release": modules.name, "image": image.name, "modules": modules.name}
+
+
+def _read_record(place: Path) -> dict[str, str]:
+    try:
+        record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
+        return {key: str(record[key]) for key in ("release", "image", "modules")}
+    except (OSError, ValueError, KeyError) as error:
+        raise FileAccessError(f"{place}: damaged", hint="remove it; it is fetched again") from error

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Runs one command on a kernel of choice, in a virtual machine that is emulated whole: no root, no KVM.
+
+Acceleration is not used even where it works: what is measured and proved
+should not depend on the machine that it ran on.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from buildtool.check.vm.guest import find_modules, make_initrd
+from buildtool.check.vm.kernels import Kernel
+from buildtool.core.errors import FileAccessError, ToolMissingError, VmError
+from buildtool.core.platforms import MACHINES
+from buildtool.core.process import Completed, run_console
+
+KERNEL_ARGUMENTS = "quiet panic=-1 lsm=lockdown,capability,landlock,bpf random.trust_cpu=on"
+MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+_TAIL_LINES = 8
+_KILLED = -9
+_TOKEN_SIGN = "@@vm-"  # noqa: S105 - how lines of ours begin; the random part follows
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|.)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmRequest:
+    """
+    What to run: *argv* (or a shell script) as root on *kernel*, its standard error with its output.
+
+    *files* go in by absolute path, *modules* are loaded by name before, *collect*
+    names the files and directories to bring out. *append* goes to the kernel's command line.
+    """
+
+    kernel: Kernel
+    argv: Sequence[str] | str
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    modules: Sequence[str] = ()
+    collect: Sequence[str] = ()
+    memory_mib: int = 1024
+    timeout_seconds: float = 300
+    append: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmResult:
+    """
+    How the command ended: its exit *code* and *output*, byte for byte but for what is no UTF-8.
+
+    *release* is that of the running kernel; *files* has those of *collect* that exist.
+    """
+
+    code: int
+    output: str
+    release: str
+    files: Mapping[str, bytes]
+
+
+def run_vm(
+    request: VmRequest, *, on_line: Callable[[str], None] = lambda _: None, stop: int | None = None
+) -> VmResult:
+    """
+    Boot, run, power off; *on_line* gets each line of the console as it comes.
+
+    Something to read from descriptor *stop* ends it, for callers with several machines.
+
+    Raises: VmError, ToolMissingError, FileAccessError. No process is left.
+    """
+    machine = MACHINES[request.kernel.arch]
+    if shutil.which(machine.qemu[0]) is None:
+        raise ToolMissingError(
+            f"{machine.qemu[0]}: not found", hint=f"apt-get install --no-install-recommends {machine.package}"
+        )
+    token = _TOKEN_SIGN + secrets.token_hex(16)
+    command = request.argv if isinstance(request.argv, str) else f"exec {shlex.join(request.argv)}"
+    initrd = make_initrd(
+        busybox=request.kernel.busybox,
+        files=request.files,
+        modules=find_modules(request.kernel.modules, request.modules),
+        command=command + "\n",
+        token=token,
+        time=int(time.time()),
+        collect=request.collect,
+    )
+    lines = _LineSplitter(on_line)
+    with _temporary_file(initrd) as file:
+        argv = [*machine.qemu, "-accel", "tcg", "-m", str(request.memory_mib)]
+        argv += ["-display", "none", "-monitor", "none", "-serial", "stdio", "-net", "none", "-no-reboot"]
+        argv += ["-kernel", str(request.kernel.image), "-initrd", f"/proc/self/fd/{file.fileno()}"]
+        argv += ["-append", f"console={machine.console} {KERNEL_ARGUMENTS} {request.append}".strip()]
+        done = run_console(
+            argv,
+            timeout_seconds=request.timeout_seconds,
+            max_bytes=MAX_OUTPUT_BYTES,
+            on_output=lines.feed,
+            stop=stop,
+            keep=[file.fileno()],
+        )
+    return _read_console(request, done, token)
+
+
+class _LineSplitter:
+    """Cuts chunks of bytes into lines of text."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._on_line(_clean(line.decode(errors="replace")))
+
+
+def _temporary_file(data: bytes) -> IO[bytes]:
+    """Return a file without a name, with *data*: nothing to remove after whatever happens."""
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's `with` closes it
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileAccessError(f"{tempfile.gettempdir()}: cannot write: {reason}") from error
+    return file
+
+
+def _read_console(request: VmRequest, done: Completed, token: str) -> VmResult:
+    """Return what the reports on the console say; see guest.INIT for their form."""
+    mark = token.encode()
+    name = f"{request.kernel.arch} {request.kernel.release or request.kernel.name}"
+    before, begun, rest = done.stdout.partition(b"\n" + mark + b" begin ")
+    if fault := re.search(re.escape(mark) + rb" fault (.*)", before):
+        raise VmError(f"virtual machine ({name}): {fault[1].decode(errors='replace')}", detail=_tail(before))
+    if not begun:
+        raise _explain(request, done, name, "before its command ran", done.stdout)
+    release, _, body = rest.partition(b"\n")
+    output, ended, reports = body.rpartition(b"\n" + mark + b" end ")
+    if not ended or mark + b" done" not in reports:
+        raise _explain(request, done, name, "while its command ran", body)
+    code, _, collected = reports.partition(b"\n")
+    return VmResult(
+        code=int(code),
+        output=output.decode(errors="replace"),
+        release=release.decode(errors="replace").strip(),
+        files=_read_files(collected.partition(mark + b" done")[0], mark, name),
+    )
+
+
+def _read_files(text: bytes, mark: bytes, name: str) -> dict[str, bytes]:
+    files = {}
+    for part in text.split(mark + b" file ")[1:]:
+        path, _, encoded = part.partition(b"\n")
+        try:
+            files[os.fsdecode(path).strip()] = base64.b64decode(b"".join(encoded.split()), validate=True)
+        except binascii.Error as error:
+            raise VmError(f"virtual machine ({name}): {os.fsdecode(path)} came out damaged") from error
+    return files
+
+
+def _explain(request: VmRequest, done: Completed, name: str, when: str, said_last: bytes) -> VmError:
+    """Make the error for a console that ends too early, with what it *said_last*."""
+    panic = re.search(rb"Kernel panic - not syncing: ([^\r\n]*)", said_last)
+    # What follows a panic are registers.
+    detail = _tail(said_last[: panic.end()] if panic else said_last) or None
+    if panic:
+        reason = panic[1].decode(errors="replace")
+        return VmError(f"virtual machine ({name}): the kernel panicked {when}: {reason}", detail=detail)
+    if done.returncode != _KILLED:
+        said = done.stderr.decode(errors="replace").strip()
+        message = said.splitlines()[-1] if said else f"it ended {when}"
+        return VmError(f"virtual machine ({name}): {message}", detail=detail)
+    if len(done.stdout) > MAX_OUTPUT_BYTES:
+        return VmError(f"virtual machine ({name}): more than {MAX_OUTPUT_BYTES} bytes of output {when}")
+    return VmError(
+        f"virtual machine ({name}): no end in {request.timeout_seconds:g} seconds, stopped {when}",
+        hint="give it more time, or more memory",
+        detail=detail,
+    )
+
+
+def _tail(console: bytes) -> str:
+    lines = [_clean(line) for line in console.decode(errors="replace").splitlines()]
+    shown = [line for line in lines if line.strip() and not line.startswith(_TOKEN_SIGN)]
+    return "\n".join(shown[-_TAIL_LINES:])
+
+
+def _clean(line: str) -> str:
+    return "".join(char for char in _ESCAPES.sub("", line) if char.isprintable() or char == "\t")

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Compiles on this machine, but only what has not been compiled from the same bytes before.
+
+An entry names every file that clang read, headers of the system among them, with
+its digest. The key holds what else decides: compiler, flags, and which files
+there are to include, since a new header can hide an old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.compile import toolchain as tools
+from buildtool.compile.sources import MAX_OBJECT_BYTES, CompileOptions, compile_sources
+from buildtool.compile.toolchain import Toolchain
+from buildtool.core.cache import Cache
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+from buildtool.core.platforms import Platform
+from buildtool.core.process import Completed, Runner
+
+KIND, _VERSIONS = "objects", "versions"
+_COMPILERS = re.compile(r"clang(-\d+)?|zig")
+# Counted up when the same input gives another object.
+VERSION = 1
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+CLOCK_STEP_NS = 10_000_000  # file times are those of the last tick
+
+Compiled = tuple[CompiledObject, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSet:
+    """The objects of a run by source and architecture, and what clang *warned* of this time."""
+
+    objects: dict[tuple[str, str], Compiled]
+    warnings: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """Digests and times of files below *root*, each asked for once."""
+
+    root: Path
+    known: dict[str, str] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+
+    def digest(self, name: str) -> str:
+        if name not in self.known:
+            try:
+                data = read_bounded(self.root / name, MAX_INPUT_BYTES)
+                self.known[name] = hashlib.sha256(data).hexdigest()
+            except FileAccessError:
+                self.known[name] = ""  # gone: no entry that names it fits
+        return self.known[name]
+
+    def changed_since(self, time_ns: int, names: Sequence[str]) -> bool:
+        """Say whether one of *names* may not be what clang has read."""
+        return any(self._changed_at(name) >= time_ns for name in names)
+
+    def _changed_at(self, name: str) -> int:
+        if name not in self.times:
+            try:
+                found = (self.root / name).stat()
+                self.times[name] = max(found.st_mtime_ns, found.st_ctime_ns)
+            except OSError:
+                self.times[name] = sys.maxsize
+        return self.times[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRunner(Runner):
+    """
+    Asks a compiler for its version once, and takes it from *cache* as long as the program's file is the same.
+
+    Asking takes longer than all else of a build in which nothing changed. A script
+    and ccache are always asked: they may lead to another program tomorrow.
+    """
+
+    cache: Cache
+
+    def run(self, argv: Sequence[str], **settings: Any) -> Completed:
+        """Run *argv*, or answer for it."""
+        key = _version_key(argv) if argv[-1] == "--version" else ""
+        kept = self.cache.read(_VERSIONS, key) if key else None
+        if kept is not None:
+            return Completed(returncode=0, stdout=kept, stderr=b"")
+        done = Runner.run(self, argv, **settings)
+        if key and done.returncode == 0:
+            self.cache.write(_VERSIONS, key, done.stdout)
+        return done
+
+
+def _version_key(argv: Sequence[str]) -> str:
+    """Return the key for what *argv* says, or nothing when it is not a compiler itself or cannot be read."""
+    path = Path(argv[0]).resolve()
+    if not _COMPILERS.fullmatch(path.name):
+        return ""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if file.read(4) != b"\x7fELF":
+                return ""
+    except OSError:
+        return ""
+    # The time of change as well: it cannot be set back.
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    value = [str(path), found.st_dev, found.st_ino, found.st_size, *times, *argv[1:]]
+    return hashlib.sha256(json.dumps(value).encode(errors="surrogateescape")).hexdigest()
+
+
+def compile_cached(
+    toolchain: Toolchain,
+    sources: Sequence[str],
+    platforms: Sequence[Platform],
+    options: CompileOptions,
+    *,
+    cache: Cache,
+    on_step: Callable[[], None] = lambda: None,
+) -> ObjectSet:
+    """
+    Return the objects of *sources* for *platforms*, from *cache* or compiled now.
+
+    Raises: what compile_sources raises.
+    """
+    inputs = _Inputs(root=options.root)
+    common = _common_key(toolchain, sources, options)
+    keys = {
+        (source, platform.arch): _key(common, toolchain, source, platform, options)
+        for platform in platforms
+        for source in sources
+    }
+    found: dict[tuple[str, str], Compiled] = {}
+    for job, key in keys.items():
+        entry = cache.read(KIND, key)
+        if entry is not None and (kept := _decode(entry, inputs)) is not None:
+            found[job] = kept
+    missing = keys.keys() - found.keys()
+    if not missing:
+        return ObjectSet(objects=found)
+    late_sources = [source for source in sources if any(source == job[0] for job in missing)]
+    late_platforms = [platform for platform in platforms if any(platform.arch == job[1] for job in missing)]
+    started = time.time_ns()
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        outputs = [(platform, Path(work, platform.arch)) for platform in late_platforms]
+        done = compile_sources(toolchain, late_sources, outputs, options, on_step=on_step)
+        archs = {platform.oci: platform.arch for platform in late_platforms}
+        # What was read before clang did is of no use: it may have changed between.
+        inputs = _Inputs(root=options.root)
+        for compiled, files in zip(done.objects, done.inputs, strict=True):
+            data = read_bounded(compiled.path, MAX_OBJECT_BYTES)
+            job = (compiled.source.path, archs[compiled.platform])
+            found[job] = (compiled, data)
+            # What has warnings is compiled again each time: they must not be seen once only.
+            if done.warnings:
+                continue
+            # Digests first, then times: what changes after the look at its time has another digest.
+            entry = _encode(compiled, data, files, inputs)
+            if not inputs.changed_since(started - CLOCK_STEP_NS, files):
+                cache.write(KIND, keys[job], entry)
+    return ObjectSet(objects=found, warnings=done.warnings)
+
+
+def _common_key(toolchain: Toolchain, sources: Sequence[str], options: CompileOptions) -> str:
+    """Return what the keys of a run have in common, once: names of all headers in each would be many."""
+    value = {
+        "version": VERSION,
+        "toolchain": repr(toolchain),
+        "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
+        "headers": _list_headers(sources, options),
+    }
+    return _hash_json(value)
+
+
+def _key(common: str, toolchain: Toolchain, source: str, platform: Platform, options: CompileOptions) -> str:
+    argv = tools.compile_command(
+        toolchain,
+        platform,
+        source=source,
+        output=Path("object.o"),
+        root=options.root,
+        include=options.include,
+        flags=options.flags,
+    )
+    root = os.path.realpath(options.root)
+    return _hash_json([common, platform.oci, [word.replace(root, ".") for word in argv]])
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode(errors="surrogateescape")).hexdigest()
+
+
+def _identify(program: str) -> list[Any]:
+    """Tell one installation of *program* from the next: a package may change without its version line."""
+    if not program:
+        return []
+    try:
+        found = Path(program).stat()
+    except OSError:
+        return [program]
+    return [program, found.st_size, found.st_mtime_ns]
+
+
+def _list_headers(sources: Sequence[str], options: CompileOptions) -> list[str]:
+    """Name the files beside the sources and in the directories of includes."""
+    directories = {os.path.normpath(path) for path in options.include}
+    directories |= {os.path.normpath(Path(source).parent) for source in sources}
+    names = []
+    for directory in sorted(directories):
+        for parent, below, files in os.walk(options.root / directory):
+            below.sort()
+            names += [f"{os.path.relpath(parent, options.root)}/{name}" for name in sorted(files)]
+    return names
+
+
+def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs: _Inputs) -> bytes:
+    head = {
+        "name": compiled.path.name,
+        "platform": compiled.platform,
+        "compiler": compiled.toolchain.compiler,
+        "flags": compiled.toolchain.flags,
+        "source": [compiled.source.path, compiled.source.sha256],
+        "inputs": {name: inputs.digest(name) for name in files},
+    }
+    return json.dumps(head).encode() + b"\n" + data
+
+
+def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
+    """Return the object of *entry*, or None when a file that it was made from is another now."""
+    line, _, data = entry.partition(b"\n")
+    head = json.loads(line)  # of our own, whole: the cache has compared its digest
+    if any(not digest or inputs.digest(name) != digest for name, digest in head["inputs"].items()):
+        return None
+    path, sha256 = head["source"]
+    compiled = CompiledObject(
+        path=Path(head["name"]),
+        platform=head["platform"],
+        sha256=Digest(hashlib.sha256(data).hexdigest()),
+        toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
+        source=SourceInfo(path=path, sha256=Digest(sha256)),
+    )
+    return compiled, data

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The compile record: `.compile.json` beside the objects of one architecture.
+
+It carries to `sign` what only `compile` knows: platform, toolchain and source
+of each object, bound to the object's bytes by their digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import read_bounded, write_atomic
+from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+
+RECORD_NAME = ".compile.json"  # hidden: the loader takes every other file of a directory for an object
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+_VERSION = 1
+
+
+def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
+    """
+    Write the record of *objects*, which lie in *directory*.
+
+    Raises: FileAccessError.
+    """
+    entries = {entry.path.name: _to_json(entry) for entry in objects}
+    text = json.dumps({"version": _VERSION, "objects": entries}, indent=1, sort_keys=True)
+    write_atomic(directory / RECORD_NAME, text.encode() + b"\n")
+
+
+def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
+    """
+    Return what the record of *directory* says, by file name; empty when there is none.
+
+    The reader compares *sha256* with the file before it believes an entry: an
+    object may have been replaced since.
+
+    Raises: FileAccessError.
+    """
+    path = directory / RECORD_NAME
+    if not path.exists():
+        return {}
+    data = read_bounded(path, MAX_RECORD_BYTES)
+    try:
+        record = json.loads(data)
+        if len(data) > MAX_RECORD_BYTES or record["version"] != _VERSION:
+            raise ValueError("version")
+        return {name: _from_json(directory / name, entry) for name, entry in record["objects"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileAccessError(
+            f"{path}: not a compile record",
+            hint="remove it, or run buildtool compile again",
+        ) from error
+
+
+def _to_json(entry: CompiledObject) -> dict[str, Any]:
+    return {
+        "platform": entry.platform,
+        "sha256": entry.sha256,
+        "toolchain": {
+            "compiler": entry.toolchain.compiler,
+            "flags": list(entry.toolchain.flags),
+        },
+        "source": {"path": entry.source.path, "sha256": entry.source.sha256},
+    }
+
+
+def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
+    toolchain, source = entry["toolchain"], entry["source"]
+    return CompiledObject(
+        path=path,
+        platform=str(entry["platform"]),
+        sha256=Digest(str(entry["sha256"])),
+        toolchain=ToolchainInfo(
+            compiler=str(toolchain["compiler"]),
+            flags=tuple(str(flag) for flag in toolchain["flags"]),
+        ),
+        source=SourceInfo(path=str(source["path"]), sha256=Digest(str(source["sha256"]))),
+    )

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles sources to stripped objects, in parallel, all or nothing, the same bytes on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.compile import toolchain as tools
+from buildtool.compile.record import read_compile_record, write_compile_record
+from buildtool.compile.strip import strip_debug
+from buildtool.compile.toolchain import Toolchain
+from buildtool.config.project import name_objects
+from buildtool.core.errors import BuildtoolError, CompileError, FileAccessError, ToolFailedError
+from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
+from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
+from buildtool.core.platforms import Platform
+from buildtool.core.process import Completed, check_operand, run_parallel
+
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
+MAX_OBJECT_BYTES = 16 * 1024 * 1024
+STRIP_BATCH = 256
+MAX_NAMED = 5  # failed sources in the one line of the error; clang names them all
+# How clang and llvm-strip say it, perhaps in color, before a stack dump; what is wrong with a source has its
+# place before "error". They take the file away as they die, so the file system may have room again.
+_TOOL_IS_FULL = re.compile(
+    r"^(?:\x1b\[[0-9;]*m|\S*llvm-strip\S*: |LLVM |fatal )*error: .*no space left on device",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """What all objects of a run share: *root* of the project, *include* directories and extra *flags*."""
+
+    root: Path
+    include: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    jobs: int = 0
+    color: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileResult:
+    """
+    The *objects* of a run and the *warnings* that clang had, as it wrote them.
+
+    *inputs* are the files that each object was made from, headers of the
+    system among them, as clang names them from the root.
+    """
+
+    objects: tuple[CompiledObject, ...]
+    warnings: str
+    inputs: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One object to be: *source* as clang gets it, file *built* in the scratch directory, *final* place."""
+
+    source: str
+    platform: Platform
+    built: Path
+    final: Path
+
+    @property
+    def depfile(self) -> Path:
+        return self.built.with_suffix(".d")
+
+
+def compile_sources(
+    toolchain: Toolchain,
+    sources: Sequence[str],
+    outputs: Sequence[tuple[Platform, Path]],
+    options: CompileOptions,
+    *,
+    on_step: Callable[[], None] = lambda: None,
+) -> CompileResult:
+    """
+    Compile *sources* (relative to the root) once for each platform of *outputs*, into its directory.
+
+    Objects appear, and the compile records change, only when everything
+    compiled. *on_step* is called after each object.
+
+    Raises: CompileError with clang's diagnostics; FileAccessError; UsageError; ToolMissingError.
+    """
+    relative = tuple(_check_source(source, options.root) for source in sources)
+    names = name_objects(relative)
+    for include in options.include:
+        if not (options.root / check_operand(include)).is_dir():
+            raise FileAccessError(f"{include}: not a directory")
+    # Scratch beside the first output: on its file system, where a rename is atomic.
+    beside = outputs[0][1]
+    with (
+        made_directories([directory for _, directory in outputs]),
+        _scratch(beside) as scratch,
+        _full_told(beside, scratch),
+    ):
+        jobs = [
+            _Job(
+                source=source,
+                platform=platform,
+                built=Path(scratch, platform.arch, names[source]),
+                final=directory.absolute() / names[source],
+            )
+            for platform, directory in outputs
+            for source in relative
+        ]
+        warnings = _run_clang(toolchain, jobs, options, on_step)
+        _strip(toolchain, [job.built for job in jobs], options)
+        inputs = [_read_inputs(job) for job in jobs]
+        objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
+        _publish(jobs, objects)
+    return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
+
+
+def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix=".compile-", dir=beside.absolute())
+    except OSError as error:
+        raise FileAccessError(f"{beside}: cannot write: {(error.strerror or '').lower()}") from error
+
+
+@contextmanager
+def _full_told(beside: Path, scratch: str) -> Iterator[None]:
+    """Say in one line, without stack dumps, that the file system of directory *beside* is full."""
+    try:
+        yield
+    except BuildtoolError as error:
+        ours = scratch in error.message and error.message.endswith("no space left on device")
+        if ours or _TOOL_IS_FULL.search(error.detail or ""):
+            raise FileAccessError(f"{beside}: cannot write: no space left on device") from error
+        raise
+
+
+def _check_source(source: str, root: Path) -> str:
+    """Return *source* relative to *root* where it is below it, after a look that it can be read."""
+    check_operand(source)
+    read_bounded(root / source, MAX_SOURCE_BYTES)
+    path = os.path.normpath(source)
+    if Path(path).is_absolute():
+        inside = os.path.relpath(path, root.absolute())
+        return path if inside.startswith("../") else inside
+    return path
+
+
+def _run_clang(
+    toolchain: Toolchain, jobs: Sequence[_Job], options: CompileOptions, on_step: Callable[[], None]
+) -> str:
+    """Run clang for all *jobs* and return its warnings; every source that fails is in one CompileError."""
+    for directory in {job.built.parent for job in jobs}:
+        make_directory(directory)
+    color = ("-fcolor-diagnostics",) if options.color else ()
+    commands = [
+        tools.compile_command(
+            toolchain,
+            job.platform,
+            source=job.source,
+            output=job.built,
+            root=options.root,
+            include=options.include,
+            flags=(*options.flags, *color),
+        )
+        for job in jobs
+    ]
+    done = run_parallel(
+        commands,
+        jobs=options.jobs or os.cpu_count() or 1,
+        cwd=options.root,
+        env=tools.clean_environment(),
+        on_end=on_step,
+    )
+    failed = [(job, end) for job, end in zip(jobs, done, strict=True) if end.returncode != 0]
+    if failed:
+        names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
+        raise CompileError(message, detail=_said(end for _, end in failed))
+    return _said(done)
+
+
+def _said(ends: Iterable[Completed]) -> str:
+    """Join what the compilers said; the same text from several architectures comes once."""
+    texts = (end.stderr.decode(errors="replace").strip() for end in ends)
+    return "\n".join(dict.fromkeys(text for text in texts if text))
+
+
+def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOptions) -> None:
+    """
+    Drop DWARF from *objects*, by llvm-strip where there is one: the bytes are the same.
+
+    One process for many: a process for each object would cost as much as a
+    tenth of its compilation.
+    """
+    if not toolchain.strip:
+        for path in objects:
+            write_atomic(path, strip_debug(read_bounded(path, MAX_OBJECT_BYTES)))
+        return
+    jobs = options.jobs or os.cpu_count() or 1
+    size = min(STRIP_BATCH, -(-len(objects) // jobs))
+    batches = [objects[at : at + size] for at in range(0, len(objects), size)]
+    commands = [tools.strip_command(toolchain, batch) for batch in batches]
+    for end in run_parallel(commands, jobs=jobs, env=tools.clean_environment()):
+        if end.returncode != 0:
+            raise ToolFailedError("llvm-strip failed", detail=end.stderr.decode(errors="replace").strip())
+
+
+def _describe(
+    toolchain: Toolchain, job: _Job, inputs: Sequence[str], options: CompileOptions
+) -> CompiledObject:
+    data = read_bounded(job.built, MAX_OBJECT_BYTES)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
+    # Paths of this machine are not among the flags: the statement has to be the same everywhere.
+    include = [word for directory in options.include for word in ("-I", directory)]
+    flags = (*tools.forced_flags(job.platform), *include, *options.flags)
+    return CompiledObject(
+        path=job.final,
+        platform=job.platform.oci,
+        sha256=Digest(hashlib.sha256(data).hexdigest()),
+        toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
+        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, inputs, options.root)),
+    )
+
+
+def _read_inputs(job: _Job) -> tuple[str, ...]:
+    text = read_bounded(job.depfile, MAX_SOURCE_BYTES).decode(errors="surrogateescape")
+    return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
+
+
+def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
+    """
+    Return the digest over *source* and the project's files among *inputs*, which it includes.
+
+    It is the SHA-256 of what `sha256sum FILES` prints for them, sorted by
+    name. Headers of the system, which have absolute names, are not the project's.
+
+    Raises: FileAccessError.
+    """
+    # Plain text: this is done for every header of every object.
+    top = str(root.resolve()).rstrip("/") + "/"
+    names = {source}
+    for name in inputs:
+        if not name.startswith("/"):
+            names.add(name)
+        elif name.startswith(top):
+            names.add(name.removeprefix(top))
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        contents = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()
+        digest.update(f"{contents}  {name}\n".encode(errors="surrogateescape"))
+    return Digest(digest.hexdigest())
+
+
+def parse_depfile(text: str) -> list[str]:
+    """Return the files that the one rule of *text* (clang -MD) depends on, without escapes."""
+    _, _, rest = text.replace("\\\n", " ").partition(": ")
+    words = re.findall(r"(?:\\[ #]|\$\$|[^\s])+", rest)
+    return [re.sub(r"\\([ #])|\$(\$)", r"\1\2", word) for word in words]
+
+
+def _publish(jobs: Sequence[_Job], objects: Sequence[CompiledObject]) -> None:
+    """
+    Move objects to their places, then write the records.
+
+    Without fsync: the record carries each object's digest, so that a torn
+    object is noticed, and compiling again gives the same bytes.
+    """
+    for job in jobs:
+        try:
+            job.built.replace(job.final)
+        except OSError as error:
+            raise FileAccessError(
+                f"{job.final}: cannot write: {(error.strerror or str(error)).lower()}"
+            ) from error
+    for directory in dict.fromkeys(job.final.parent for job in jobs):
+        entries = {name: old for name, old in _old_entries(directory).items() if old.path.exists()}
+        entries |= {new.path.name: new for new in objects if new.path.parent == directory}
+        write_compile_record(directory, list(entries.values()))
+
+
+def _old_entries(directory: Path) -> dict[str, CompiledObject]:
+    try:
+        return read_compile_record(directory)
+    except FileAccessError:
+        return {}  # of another version, or broken: it is replaced

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Drops DWARF from objects where there is no llvm-strip, with the bytes that llvm-strip gives.
+
+DWARF holds what differs between machines and nothing that loading needs; BTF
+stays. Sections keep their order in the file, names are stored as LLVM's string
+tables store them: a name that ends another shares its bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from buildtool.core.errors import ObjectFormatError
+from buildtool.objects.elf import (
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    MAX_NAME_BYTES,
+    SHT_NOBITS,
+    SHT_REL,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    ElfObject,
+    Section,
+    parse_object,
+)
+
+_DEBUG = (b".debug", b".zdebug", b".gdb_index")
+_SHT_RELA = 4
+_STT_FILE = 4
+_ABSOLUTE = 0xFF00  # section numbers from here on have meanings of their own
+_MAX_ALIGNMENT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """A string table: its *data*, and where each name begins."""
+
+    data: bytes
+    offsets: dict[bytes, int]
+
+
+def strip_debug(data: bytes) -> bytes:
+    """
+    Return the object *data* without DWARF; everything else stays.
+
+    Raises: ObjectFormatError, also for tables that compilers of eBPF do not write.
+    """
+    try:
+        return _strip(parse_object(data))
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise ObjectFormatError("cannot strip: damaged symbols or relocations") from error
+
+
+def _strip(obj: ElfObject) -> bytes:
+    kept = _kept_sections(obj)
+    numbers = {old: new for new, old in enumerate(kept)}
+    table = next((index for index in kept if obj.sections[index].type == SHT_SYMTAB), None)
+    if table is None or obj.sections[table].link != obj.names_index:
+        raise ObjectFormatError("cannot strip: symbols and sections do not share one table of names")
+    symbols = _kept_symbols(obj, obj.sections[table], numbers)
+    symbol_numbers = {old: new for new, (old, _) in enumerate(symbols)}
+    old_names = obj.contents(obj.sections[obj.names_index])
+    texts = {old: _name(old_names, fields[0]) for old, fields in symbols}
+    names = _pack_names([*(obj.sections[index].name for index in kept), *texts.values()])
+    sym = struct.Struct(f"{obj.order}IBBHQQ")
+    packed = b"".join(
+        sym.pack(names.offsets[texts[old]], *fields[1:3], _renumber(fields[3], numbers), *fields[4:])
+        for old, fields in symbols
+    )
+    contents = {}
+    for index in kept:
+        section = obj.sections[index]
+        contents[index] = obj.contents(section)
+        if section.type == SHT_REL:
+            contents[index] = _renumber_relocations(obj, section, symbol_numbers)
+    contents[table], contents[obj.names_index] = packed, names.data
+    local = sum(1 for _, fields in symbols if fields[1] >> 4 == 0)
+    return _write(obj, kept, contents, names, first_global=local)
+
+
+def _kept_sections(obj: ElfObject) -> list[int]:
+    dropped = {index for index, section in enumerate(obj.sections) if section.name.startswith(_DEBUG)}
+    kept = []
+    for index, section in enumerate(obj.sections):
+        if section.type == _SHT_RELA:
+            raise ObjectFormatError("cannot strip: relocations of a kind that eBPF does not have")
+        if len(section.name) > MAX_NAME_BYTES:
+            raise ObjectFormatError("cannot strip: a section with too long a name")
+        if index in dropped or (section.type == SHT_REL and section.info in dropped):
+            continue
+        kept.append(index)
+    return kept
+
+
+def _kept_symbols(
+    obj: ElfObject, section: Section, numbers: dict[int, int]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Return number and fields of the symbols that stay: those of files and of dropped sections go."""
+    kept = []
+    for number, fields in enumerate(struct.iter_unpack(f"{obj.order}IBBHQQ", obj.contents(section))):
+        kind, home = fields[1] & 0xF, fields[3]
+        if kind != _STT_FILE and (home >= _ABSOLUTE or home in numbers):
+            kept.append((number, fields))
+    return kept
+
+
+def _renumber(section: int, numbers: dict[int, int]) -> int:
+    return section if section >= _ABSOLUTE else numbers[section]
+
+
+def _renumber_relocations(obj: ElfObject, section: Section, symbols: dict[int, int]) -> bytes:
+    layout = struct.Struct(f"{obj.order}QQ")
+    return b"".join(
+        layout.pack(offset, symbols[info >> 32] << 32 | info & 0xFFFFFFFF)
+        for offset, info in layout.iter_unpack(obj.contents(section))
+    )
+
+
+def _pack_names(names: Iterable[bytes]) -> _Names:
+    """Pack *names* as LLVM does: by their ends, so that each follows one that it may be the end of."""
+    data, offsets, previous = bytearray(1), {b"": 0}, b""
+    for name in sorted(set(names) - {b""}, key=lambda name: name[::-1], reverse=True):
+        if not previous.endswith(name):
+            offsets[name] = len(data)
+            data += name + b"\0"
+            previous = name
+        else:
+            offsets[name] = offsets[previous] + len(previous) - len(name)
+    return _Names(data=bytes(data), offsets=offsets)
+
+
+def _write(
+    obj: ElfObject, kept: list[int], contents: dict[int, bytes], names: _Names, *, first_global: int
+) -> bytes:
+    numbers = {old: new for new, old in enumerate(kept)}
+    body = bytearray(obj.data[:HEADER_BYTES])
+    places = {}
+    for index in sorted(kept[1:], key=lambda index: obj.sections[index].offset):
+        section = obj.sections[index]
+        if section.align > _MAX_ALIGNMENT:
+            raise ObjectFormatError(f"cannot strip: a section is aligned to {section.align} bytes")
+        body += bytes(-len(body) % max(section.align, 1))
+        places[index] = len(body)
+        if section.type != SHT_NOBITS:
+            body += contents[index]
+    body += bytes(-len(body) % 8)
+    struct.pack_into(f"{obj.order}Q", body, 40, len(body))  # e_shoff
+    struct.pack_into(f"{obj.order}HH", body, 60, len(kept), numbers[obj.names_index])
+    entry = struct.Struct(f"{obj.order}IIQQQQIIQQ")
+    body += bytes(ENTRY_BYTES)
+    for index in kept[1:]:
+        section = obj.sections[index]
+        link, info = _links(obj, section, numbers, first_global)
+        size = section.size if section.type == SHT_NOBITS else len(contents[index])
+        place = (section.flags, section.addr, places[index], size, link, info)
+        body += entry.pack(names.offsets[section.name], section.type, *place, section.align, section.entsize)
+    return bytes(body)
+
+
+def _links(obj: ElfObject, section: Section, numbers: dict[int, int], first_global: int) -> tuple[int, int]:
+    """Return the section's link and info with new numbers."""
+    if section.type == SHT_SYMTAB:
+        return numbers[section.link], first_global
+    if section.type == SHT_REL:
+        return numbers[section.link], numbers[section.info]
+    # What describes old symbol numbers (.llvm_addrsig) is cut from the table, as llvm-strip does.
+    linked = obj.sections[section.link].type if section.link else SHT_STRTAB
+    return (0 if linked == SHT_SYMTAB else numbers.get(section.link, 0)), section.info
+
+
+def _name(names: bytes, offset: int) -> bytes:
+    return names[offset : names.index(b"\0", offset)] if offset < len(names) else b""

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`buildtool.toml` and its BUILDTOOL_* environment, validated once (docs/reference/configuration.md).
+
+Each field below says its key (the field's name with - for _), its check and its environment
+variable; one reader serves all. The command line goes over what this module returns.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from buildtool.config import policywords
+from buildtool.config.values import (
+    EnvironmentText,
+    as_integer,
+    as_labels,
+    as_path,
+    as_paths,
+    as_signer,
+    as_switch,
+    as_text,
+    as_texts,
+    as_time,
+    check_engine,
+    check_place,
+    check_program,
+    declare,
+    expect_list,
+)
+from buildtool.core import validate
+from buildtool.core.errors import ConfigError, UsageError
+from buildtool.core.files import read_bounded
+from buildtool.core.platforms import find_platform
+from buildtool.objects.capabilities import check_capability
+
+CONFIG_NAME = "buildtool.toml"
+MAX_CONFIG_BYTES = 64 * 1024
+MAX_SECONDS = 86_400  # the loader takes no more
+DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+DEFAULT_BASE = (
+    "gcr.io/distroless/static-debian13"
+    "@sha256:9197324ba51d9cd071af8505989365c006adf9d6d2067eada25aef00abbb5278"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectConfig:
+    """[project]: *name*, monotonic *version* against rollback, *release* for people."""
+
+    name: str = declare(as_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
+    version: int = declare(as_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
+    release: str = declare(as_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileConfig:
+    """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest)."""
+
+    sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
+    include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
+    flags: tuple[str, ...] = declare(as_texts(validate.check_flag), ())
+    clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignConfig:
+    """[sign]: *key*, a file or another signer's reference; *not_after* in seconds since the epoch."""
+
+    key: Path | str | None = declare(as_signer, None, "BUILDTOOL_KEY")
+    not_after: int | None = declare(as_time, None, "BUILDTOOL_NOT_AFTER")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustConfig:
+    """
+    [trust]: public *keys* (empty: the public half of the signing key) and rules, or a whole *policy*.
+
+    The rules are those of spec/trust-policy.md, in the same words; one that is
+    None, or empty where that says nothing, does not get into the policy.
+    """
+
+    keys: tuple[Path, ...] = declare(as_paths, (), "BUILDTOOL_TRUST")
+    policy: Path | None = declare(as_path, None, "BUILDTOOL_POLICY")
+    revoked: tuple[Path, ...] = declare(as_paths, ())
+    threshold: int = declare(as_integer(1, 16), 1)
+    project: str = declare(as_text(validate.check_project_name), "")
+    platforms: tuple[str, ...] | None = declare(as_texts(lambda text: find_platform(text).oci), None)
+    minimum_versions: Mapping[str, int] = declare(
+        lambda value, _: policywords.parse_minimum_versions(value), {}
+    )
+    program_types: tuple[str, ...] | None = declare(as_texts(policywords.check_program_type), None)
+    attach_points: tuple[str, ...] | None = declare(as_texts(policywords.check_attach_point), None)
+    denied_helpers: tuple[int, ...] | None = declare(
+        lambda value, _: tuple(map(policywords.parse_helper, expect_list(value))), None
+    )
+    denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
+    max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
+    allow_rollback: bool = declare(as_switch, default=False)
+    clock: str = declare(as_text(policywords.check_clock), "required")
+    earliest: int | None = declare(as_time, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """
+    [build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local.
+
+    *allow_differences* names what need not agree between architectures (buildtool.crosscheck).
+    """
+
+    arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
+    tag: str = declare(as_text(validate.check_tag), "", "BUILDTOOL_TAG")
+    sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
+    engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
+    allow_differences: tuple[str, ...] = declare(as_texts(validate.check_difference), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """
+    [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*.
+
+    *capabilities* (empty: what the programs need) go to the label and, with
+    *file_capabilities* and another user than root, to the loader's file.
+    """
+
+    user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
+    labels: Mapping[str, str] = declare(as_labels, {})
+    attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
+    workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
+    healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
+    capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
+    file_capabilities: bool = declare(as_switch, default=True)
+
+    @property
+    def grants_capabilities(self) -> bool:
+        """Whether the loader's file permits capabilities: root needs none of a file."""
+        return self.file_capabilities and validate.check_user(self.user).partition(":")[0] != "0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderConfig:
+    """[loader]: options that the loader is started with; docs/reference/loader.md explains each."""
+
+    state: str = declare(as_text(validate.check_container_path), "")
+    pin_root: str = declare(as_text(validate.check_container_path), "")
+    share: str = declare(as_text(validate.check_container_path), "")
+    attach_file: str = declare(as_text(validate.check_container_path), "")
+    wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
+    replace: bool = declare(as_switch, default=False)
+    health_command: str = declare(as_text(validate.check_command), "")
+    health_wait: int | None = declare(as_integer(0, MAX_SECONDS), None)
+    reload: bool = declare(as_switch, default=False)
+    map_fds: bool = declare(as_switch, default=True)
+    seccomp: bool = declare(as_switch, default=False)
+    metrics_file: str = declare(as_text(validate.check_container_path), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesConfig:
+    """[images]: references of the *builder* and *base* images."""
+
+    builder: str = declare(as_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
+    base: str = declare(as_text(validate.check_base), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of `buildtool.toml`; *root* is its directory, where relative paths start."""
+
+    root: Path
+    project: ProjectConfig
+    compile: CompileConfig = field(default_factory=CompileConfig)
+    sign: SignConfig = field(default_factory=SignConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+
+
+_TABLES: dict[str, type] = {
+    "project": ProjectConfig,
+    "compile": CompileConfig,
+    "sign": SignConfig,
+    "trust": TrustConfig,
+    "build": BuildConfig,
+    "image": ImageConfig,
+    "loader": LoaderConfig,
+    "images": ImagesConfig,
+}
+
+
+def load_config(
+    path: Path = Path(CONFIG_NAME),
+    *,
+    environ: Mapping[str, str] | None = None,
+    required: bool = False,
+) -> Config:
+    """
+    Return the configuration of file *path* with *environ* over it.
+
+    A missing file means defaults, unless it is *required*; the project is
+    then called like its directory.
+
+    Raises: ConfigError with file and line, or the variable; FileAccessError.
+    """
+    root = path.parent
+    source = _Source(path=path, text=_read(path, required=required))
+    document = source.parse()
+    source.check_keys(document, (), list(_TABLES))
+    tables = {
+        name: _read_table(source, name, kind, document.get(name, {}), environ or {})
+        for name, kind in _TABLES.items()
+    }
+    config = Config(root=root, **tables)
+    if config.trust.keys and config.trust.threshold > len(config.trust.keys):
+        raise source.error(
+            ("trust", "threshold"),
+            f"trust.threshold: {config.trust.threshold} of {len(config.trust.keys)} keys",
+        )
+    if config.project.name:
+        return config
+    return replace(config, project=replace(config.project, name=default_project_name(root)))
+
+
+def environment_variables() -> dict[str, str]:
+    """Return the environment variables of the configuration and the key each stands for."""
+    return {
+        item.metadata["env"]: f"{name}.{_toml_key(item)}"
+        for name, kind in _TABLES.items()
+        for item in fields(kind)
+        if item.metadata["env"]
+    }
+
+
+def default_project_name(root: Path) -> str:
+    """Return the name of directory *root* in the alphabet of project names."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).lstrip(".-")
+    return name[: validate.MAX_NAME_BYTES] or "project"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The file's *text*; knows the line of a key."""
+
+    path: Path
+    text: str
+
+    def parse(self) -> dict[str, Any]:
+        """Parse the whole text."""
+        try:
+            return tomllib.loads(self.text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            message, _, position = str(error).partition(" (at ")
+            found = re.match(r"line (\d+)", position)
+            line = int(found[1]) if found else self.text.count("\n") + 1
+            if table := re.fullmatch(r"Cannot declare \((.*)\) twice", message):
+                name = ".".join(re.findall(r"'([^']*)'", table[1]))
+                raise ConfigError(f"{self.path}:{line}: [{name}] is there twice") from error
+            raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
+
+    def error(self, key: tuple[str, ...], message: str) -> ConfigError:
+        """Make the error *message* about *key*, with file and line."""
+        return ConfigError(f"{self.path}:{self.line_of(key)}: {message}")
+
+    def check_keys(self, table: dict[str, Any], where: tuple[str, ...], known: list[str]) -> None:
+        """Raise ConfigError for the first key of *table* that is not *known*."""
+        for key in table:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                guess = f" (did you mean {close[0]}?)" if close else ""
+                name = ascii(".".join((*where, key)))[1:-1]
+                raise self.error((*where, key), f"unknown key {name}{guess}")
+
+    def line_of(self, key: tuple[str, ...]) -> int:
+        """
+        Return the first line of the statement that sets *key*.
+
+        tomllib tells no positions. But each statement (a table header or one key with its value) is TOML
+        of its own, so the text is cut into the shortest runs of lines that parse.
+        """
+        lines = self.text.splitlines()
+        table: tuple[str, ...] = ()
+        start = 0
+        for end in range(1, len(lines) + 1):
+            try:
+                statement = tomllib.loads("\n".join(lines[start:end]))
+            except (tomllib.TOMLDecodeError, RecursionError):
+                continue
+            if lines[start].lstrip().startswith("["):
+                table = _only_path(statement)
+                if table[: len(key)] == key:
+                    return start + 1
+            elif key[: len(table)] == table and _contains(statement, key[len(table) :]):
+                return start + 1
+            start = end
+        return 1
+
+
+def _only_path(header: Any) -> tuple[str, ...]:
+    """Return the names of a parsed table header, which has one name at each level."""
+    while isinstance(header, list):
+        header = header[0]
+    for name, value in header.items():
+        return (name, *_only_path(value))
+    return ()
+
+
+def _contains(value: Any, key: tuple[str, ...]) -> bool:
+    """Say whether *value* is, or holds, what *key* leads to."""
+    for name in key:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return bool(value) or bool(key)
+
+
+def _read(path: Path, *, required: bool) -> str:
+    if not required and not path.exists():
+        return ""
+    data = read_bounded(path, MAX_CONFIG_BYTES)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8") from error
+
+
+def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Mapping[str, str]) -> Any:
+    """Make the dataclass *kind* of *table*, with the environment over it."""
+    if not isinstance(table, dict):
+        raise source.error((name,), f"{name} must be a table")
+    keys = {_toml_key(item): item for item in fields(kind)}
+    source.check_keys(table, (name,), list(keys))
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        try:
+            values[keys[key].name] = keys[key].metadata["parse"](value, source.path.parent)
+        except UsageError as error:
+            raise source.error((name, key), f"{name}.{key}: {error.message}") from error
+    for item in keys.values():
+        variable = item.metadata["env"]
+        if environ.get(variable):
+            values[item.name] = _read_variable(item, variable, environ[variable])
+    return kind(**values)
+
+
+def _read_variable(item: Field[Any], variable: str, text: str) -> Any:
+    try:
+        return item.metadata["parse"](EnvironmentText(text), Path())
+    except UsageError as error:
+        raise ConfigError(f"{variable}: {error.message}", hint=error.hint) from error
+
+
+def _toml_key(item: Field[Any]) -> str:
+    return item.name.replace("_", "-")

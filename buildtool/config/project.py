@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a project's directory says: its sources, their objects' names, its platforms."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from buildtool.config.file import Config
+from buildtool.core.errors import UsageError
+from buildtool.core.platforms import Platform, find_platform, host_platform
+from buildtool.core.validate import check_object_name
+
+SOURCE_SUFFIX = ".bpf.c"
+OBJECT_SUFFIX = ".bpf.o"
+
+
+def find_sources(config: Config) -> tuple[str, ...]:
+    """
+    Return the sources of *config*, relative to its root, sorted.
+
+    Raises: UsageError when there are none, or two would give one object.
+    """
+    found = {
+        path.relative_to(config.root).as_posix()
+        for pattern in config.compile.sources
+        for path in config.root.glob(pattern)
+    }
+    if not found:
+        raise UsageError(
+            "no sources: nothing matches " + ", ".join(config.compile.sources),
+            hint="buildtool init makes a project; compile.sources says where sources are",
+        )
+    name_objects(tuple(sorted(found)))
+    return tuple(sorted(found))
+
+
+def choose_platforms(names: Sequence[str], config: Config) -> list[Platform]:
+    """
+    Return the platforms of *names*, else those of the configuration, else this machine's; each once.
+
+    Raises: UsageError.
+    """
+    local = host_platform(platform.machine())
+    chosen = names or config.build.arch or ((local.arch,) if local else ())
+    if not chosen:
+        raise UsageError("this machine's architecture is not in the table", hint="give --arch ARCH")
+    return list({found.arch: found for found in map(find_platform, chosen)}.values())
+
+
+def name_objects(sources: tuple[str, ...]) -> dict[str, str]:
+    """
+    Return the object's file name for each of *sources*: x.bpf.c gives x.bpf.o.
+
+    Raises: UsageError for a name that is no source's, or that two sources have.
+    """
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for source in sources:
+        base = Path(source).name
+        if not base.endswith(SOURCE_SUFFIX):
+            raise UsageError(f"{source}: not a source", hint=f"call it NAME{SOURCE_SUFFIX}")
+        name = check_object_name(base.removesuffix(SOURCE_SUFFIX) + OBJECT_SUFFIX)
+        if name in owners:
+            raise UsageError(f"{source} and {owners[name]} would both give {name}", hint="rename one of them")
+        names[source], owners[name] = name, source
+    return names

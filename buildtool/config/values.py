@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one key of `buildtool.toml` is declared, and the parsers that check its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from buildtool.core import validate
+from buildtool.core.errors import UsageError
+
+ENGINES = ("auto", "docker", "local")
+
+
+class EnvironmentText(str):
+    """Marks a value that came from the environment."""
+
+    __slots__ = ()
+
+
+# A parser gets the value and the directory that relative paths start from; it raises UsageError.
+Parser = Callable[[Any, Path], Any]
+
+
+def as_text(check: Callable[[str], object]) -> Parser:
+    """Make a parser of a string that *check* checks."""
+    return lambda value, _: check(expect(value, str, "a string"))
+
+
+def as_texts(check: Callable[[str], object]) -> Parser:
+    """Make a parser of a list of strings that *check* checks, each."""
+
+    def parse(value: Any, _: Path) -> tuple[object, ...]:
+        return tuple(check(expect(item, str, "a list of strings")) for item in expect_list(value))
+
+    return parse
+
+
+def as_integer(low: int, high: int) -> Parser:
+    """Make a parser of an integer from *low* to *high*."""
+
+    def parse(value: Any, _: Path) -> int:
+        if isinstance(value, EnvironmentText) and value.isascii() and value.isdigit():
+            value = int(value[:20])
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise UsageError(f"must be an integer from {low} to {high}")
+        return value
+
+    return parse
+
+
+def as_switch(value: Any, _: Path) -> bool:
+    """Parse true or false; the environment says it with these words."""
+    if isinstance(value, EnvironmentText) and value in ("true", "false"):
+        return value == "true"
+    return expect(value, bool, "true or false")  # type: ignore[no-any-return]
+
+
+def as_path(value: Any, root: Path) -> Path:
+    """Parse a path, relative to the configuration's directory."""
+    text: str = expect(value, str, "a string")
+    if not text or not text.isprintable():
+        raise UsageError(f"{text!a} is not a path")
+    return root / Path(text).expanduser()
+
+
+def as_signer(value: Any, root: Path) -> Path | str:
+    """Parse a key file or a signer's reference."""
+    text = expect(value, str, "a string")
+    found = validate.parse_signer(text)
+    return found if isinstance(found, str) else as_path(text, root)
+
+
+def as_paths(value: Any, root: Path) -> tuple[Path, ...]:
+    """Parse a list of paths."""
+    return tuple(as_path(item, root) for item in expect_list(value))
+
+
+def as_time(value: Any, _: Path) -> int:
+    """Parse a time, TOML's own or a string, to seconds since the epoch."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return validate.parse_time(expect(value, str, "a time like 2027-01-31T00:00:00Z"))
+
+
+def as_labels(value: Any, _: Path) -> dict[str, str]:
+    """Parse a table of labels."""
+    table = expect(value, dict, "a table of strings")
+    return {
+        validate.check_label_key(key): validate.check_text(expect(text, str, f"a string ({key})"))
+        for key, text in sorted(table.items())
+    }
+
+
+def check_place(value: str) -> str:
+    """Return *value* if it is a place to sign on. Raises: UsageError."""
+    if value not in ("builder", "host"):
+        raise UsageError(f"{value!a} is neither builder nor host")
+    return value
+
+
+def check_engine(value: str) -> str:
+    """
+    Return *value* if it says what makes images.
+
+    Raises: UsageError.
+    """
+    if value not in ENGINES:
+        raise UsageError(f"{value!a} is none of {', '.join(ENGINES)}")
+    return value
+
+
+def check_program(value: str) -> str:
+    """Return *value* if it is the name of a program. Raises: UsageError."""
+    if not value or value.startswith(("-", "@")) or not value.isprintable():
+        raise UsageError(f"{value!a} is not a program")
+    return value
+
+
+def expect(value: Any, kind: type, what: str) -> Any:
+    """Return *value* if it is of *kind*. Raises: UsageError, with *what* it must be."""
+    if not isinstance(value, kind):
+        raise UsageError(f"must be {what}")
+    return value
+
+
+def expect_list(value: Any) -> list[Any]:
+    """Return *value* if it is a list. Raises: UsageError."""
+    # A value of the environment is one text: its items are separated by commas.
+    if isinstance(value, EnvironmentText):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return expect(value, list, "a list of strings")  # type: ignore[no-any-return]
+
+
+def declare(parse: Parser, default: Any, env: str = "") -> Any:
+    """Declare one key: its parser, default and environment variable."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"parse": parse, "env": env})
+    return field(default=default, metadata={"parse": parse, "env": env})

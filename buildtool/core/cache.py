@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A directory of results that can be made again: objects, layers, blobs of base images.
+
+What is in it gets signed and shipped, so only this user may write there. An
+entry carries the digest of its bytes: one that is torn is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import read_bounded
+
+log = logging.getLogger(__name__)
+
+DIRECTORY_VARIABLE = "BUILDTOOL_CACHE"
+MAX_ENTRY_BYTES = 512 * 1024 * 1024
+MAX_AGE_SECONDS = 30 * 24 * 3600
+_PRUNE_SECONDS = 24 * 3600
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Entries below *directory*, by kind and key (a hex digest); without a directory nothing is kept."""
+
+    directory: Path | None
+    reads: bool = True
+
+    def read(self, kind: str, key: str) -> bytes | None:
+        """Return the entry, or None when there is none that can be used."""
+        if self.directory is None or not self.reads:
+            return None
+        path = self.directory / kind / key[:2] / key
+        try:
+            data = read_bounded(path, MAX_ENTRY_BYTES)
+            digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+            if hashlib.sha256(body).digest() != digest:
+                return None
+            os.utime(path)
+        except (FileAccessError, OSError):
+            return None
+        return body
+
+    def write(self, kind: str, key: str, body: bytes) -> None:
+        """Keep the entry; a cache that cannot be written is no reason to fail."""
+        if self.directory is None:
+            return
+        path = self.directory / kind / key[:2] / key
+        # No fsync: the digest tells when the bytes are not these.
+        temporary = path.with_name(f".{os.urandom(8).hex()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(hashlib.sha256(body).digest() + body)
+            temporary.replace(path)
+        except OSError as error:
+            log.debug("cache: %s", error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
+    """
+    Return the cache of this user: of BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME.
+
+    Without a place that is this user's alone there is none; entries that were
+    not used for a month go.
+    """
+    place = environ.get(DIRECTORY_VARIABLE, "")
+    if not place and (base := environ.get("XDG_CACHE_HOME") or environ.get("HOME")):
+        parent = Path(base) if environ.get("XDG_CACHE_HOME") else Path(base, ".cache")
+        place = str(parent / "buildtool")
+    if not place or not Path(place).is_absolute():
+        return Cache(directory=None)
+    directory = Path(place, "v1")
+    try:
+        for path in (directory.parent, directory):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_owner(path)
+    except OSError as error:
+        log.warning("no cache in %s: %s", place, (error.strerror or str(error)).lower())
+        return Cache(directory=None)
+    _prune(directory)
+    return Cache(directory=directory, reads=reads)
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a directory that somebody else could have put an object into."""
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(1, "others may write there")
+
+
+def _prune(directory: Path) -> None:
+    """Once a day remove what nobody used for a month."""
+    mark, now = directory / "pruned", time.time()
+    try:
+        if mark.exists() and now - mark.stat().st_mtime < _PRUNE_SECONDS:
+            return
+        mark.touch()
+        for path in directory.glob("*/*/*"):
+            if now - path.stat().st_mtime > MAX_AGE_SECONDS:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("cache: %s", error)

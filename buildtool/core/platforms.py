@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one table of architectures; no other file spells an architecture name.
+
+Sources: OCI image specification (platform, GOARCH values), libbpf
+bpf_tracing.h (__TARGET_ARCH_*), ELF e_machine registry, Debian architecture
+names, GNU triplets (Debian multiarch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buildtool.core.errors import UsageError
+
+EM_BPF = 247
+_NO_STATIC_PIE = ("arm", "ppc64le")  # glibc has no rcrt1.o for them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """
+    One target architecture.
+
+    *arch* is the name on our command line and equals BuildKit's TARGETARCH;
+    *elf_machine* is the native e_machine of the loader; *little_endian* also
+    selects the byte order of BPF objects.
+    """
+
+    arch: str
+    variant: str
+    target_arch: str
+    debian: str
+    elf_machine: int
+    triple: str
+    little_endian: bool
+    uname: tuple[str, ...]
+
+    @property
+    def oci(self) -> str:
+        """OCI platform, for example linux/arm64 or linux/arm/v7."""
+        return f"linux/{self.arch}/{self.variant}" if self.variant else f"linux/{self.arch}"
+
+    @property
+    def bpf_target(self) -> str:
+        """Clang target of BPF objects: bpfel or bpfeb."""
+        return "bpfel" if self.little_endian else "bpfeb"
+
+    @property
+    def static_option(self) -> str:
+        """Clang's option for a static program, at a random address where Debian's C library can start one."""
+        return "-static" if self.arch in _NO_STATIC_PIE else "-static-pie"
+
+    @property
+    def target_define(self) -> str:
+        """Macro that bpf_tracing.h selects register names by."""
+        return f"__TARGET_ARCH_{self.target_arch}"
+
+
+def _platform(
+    arch: str,
+    target_arch: str,
+    debian: str,
+    elf_machine: int,
+    triple: str,
+    uname: tuple[str, ...],
+    *,
+    variant: str = "",
+    little_endian: bool = True,
+) -> Platform:
+    return Platform(
+        arch=arch,
+        variant=variant,
+        target_arch=target_arch,
+        debian=debian,
+        elf_machine=elf_machine,
+        triple=triple,
+        little_endian=little_endian,
+        uname=uname,
+    )
+
+
+PLATFORMS: dict[str, Platform] = {
+    p.arch: p
+    for p in (
+        _platform("amd64", "x86", "amd64", 62, "x86_64-linux-gnu", ("x86_64",)),
+        _platform("arm64", "arm64", "arm64", 183, "aarch64-linux-gnu", ("aarch64",)),
+        _platform("arm", "arm", "armhf", 40, "arm-linux-gnueabihf", ("armv7l",), variant="v7"),
+        _platform("riscv64", "riscv", "riscv64", 243, "riscv64-linux-gnu", ("riscv64",)),
+        _platform("s390x", "s390", "s390x", 22, "s390x-linux-gnu", ("s390x",), little_endian=False),
+        _platform("ppc64le", "powerpc", "ppc64el", 21, "powerpc64le-linux-gnu", ("ppc64le",)),
+        _platform("loong64", "loongarch", "loong64", 258, "loongarch64-linux-gnu", ("loongarch64",)),
+    )
+}
+
+# What Debian 13 has, of which builder and base image are made; loong64 came after it.
+DEBIAN_13 = tuple(arch for arch in PLATFORMS if arch != "loong64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """
+    How a platform is emulated: *qemu* command, its Debian *package*, the kernel's *console* and *flavour*.
+
+    The flavour completes linux-image-FLAVOUR, the name of Debian's kernel package;
+    *since* is the first Debian release that has it, of bookworm, trixie and sid.
+    """
+
+    qemu: tuple[str, ...]
+    package: str
+    console: str
+    flavour: str
+    since: str = "bookworm"
+
+
+# Kernels for clouds where Debian has them: they have what BPF needs and boot in half the time.
+MACHINES: dict[str, Machine] = {
+    # QEMU 7.2 (Debian 12) sometimes leaves garbage in the flags after CMPXCHG16B, which Linux allocates
+    # memory with where the processor has it: one boot in ten panicked or hung.
+    "amd64": Machine(
+        qemu=("qemu-system-x86_64", "-cpu", "max,cx16=off"),
+        package="qemu-system-x86",
+        console="ttyS0",
+        flavour="cloud-amd64",
+    ),
+    # Pointer authentication as the architecture defines it takes most of the time of an emulated boot.
+    "arm64": Machine(
+        qemu=("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
+        package="qemu-system-arm",
+        console="ttyAMA0",
+        flavour="cloud-arm64",
+    ),
+    # Debian's kernel has 32-bit addresses only.
+    "arm": Machine(
+        qemu=("qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "max"),
+        package="qemu-system-arm",
+        console="ttyAMA0",
+        flavour="armmp",
+    ),
+    "riscv64": Machine(
+        qemu=("qemu-system-riscv64", "-M", "virt"),
+        package="qemu-system-misc",
+        console="ttyS0",
+        flavour="riscv64",
+        since="trixie",
+    ),
+    "s390x": Machine(
+        qemu=("qemu-system-s390x", "-cpu", "max"),
+        package="qemu-system-misc",
+        console="ttysclp0",
+        flavour="s390x",
+    ),
+    "ppc64le": Machine(
+        qemu=("qemu-system-ppc64", "-M", "pseries"),
+        package="qemu-system-ppc",
+        console="hvc0",
+        flavour="powerpc64le",
+    ),
+    "loong64": Machine(
+        qemu=("qemu-system-loongarch64", "-M", "virt", "-cpu", "la464"),
+        package="qemu-system-misc",
+        console="ttyS0",
+        flavour="loong64",
+        since="sid",
+    ),
+}
+
+
+def find_platform(name: str) -> Platform:
+    """
+    Return the platform that *name* means: an architecture (arm64) or an OCI platform (linux/arm64).
+
+    Raises: UsageError, with the names that exist.
+    """
+    for platform in PLATFORMS.values():
+        if name in (platform.arch, platform.oci):
+            return platform
+    raise UsageError(
+        f"unknown architecture {name!r}",
+        hint="choose from " + ", ".join(PLATFORMS),
+    )
+
+
+def host_platform(machine: str) -> Platform | None:
+    """Return the platform of *machine* as uname -m prints it, or None when the table has none."""
+    return next((p for p in PLATFORMS.values() if machine in p.uname), None)

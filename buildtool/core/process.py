@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The only place that starts other programs: argument lists, never a shell.
+
+Each child gets its own process group, so that an interrupt ends the whole of
+it and nothing of ours goes on after the prompt is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 10
+# What only we use. A child that needs one of them gets it by name, in its *env*.
+KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
+PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+SECRET_VARIABLES = (KEY_VARIABLE, PASSPHRASE_VARIABLE)
+_PRIVATE_KEY = "PRIVATE KEY-----"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """How a program ended: *returncode* and what it wrote."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Starts programs; tests hand in another one where a fault cannot be made for real."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | Callable[[], bytes] | None = None,
+        show_stderr: bool = False,
+        check: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> Completed:
+        """
+        Run *argv* to its end; *env* is added to this process's environment without secrets.
+
+        With *show_stderr* the program writes its progress to our stderr as it
+        goes, and Completed.stderr is empty. A function as *stdin* is called
+        while the program starts; if it raises, the program is killed.
+
+        Raises: ToolMissingError; ToolFailedError when *check* and the code is
+        not 0, or when it takes longer than *timeout_seconds*.
+        """
+        child: subprocess.Popen[bytes] | None = None
+        try:
+            with _deferred_interrupts():
+                child = _start(
+                    argv,
+                    cwd=cwd,
+                    env={**public_environment(os.environ), **(env or {})},
+                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=None if show_stderr else subprocess.PIPE,
+                    start_new_session=not show_stderr,
+                    process_group=0 if show_stderr else None,
+                )
+            data = _make_input(child, stdin) if callable(stdin) else stdin
+            stdout, stderr = child.communicate(data, timeout_seconds)
+        except BaseException as error:
+            if child is not None and child.returncode is None:
+                _stop_group(child)
+                for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
+                    pipe.close()
+            if isinstance(error, subprocess.TimeoutExpired):
+                name = Path(argv[0]).name
+                raise ToolFailedError(f"{name}: no answer in {timeout_seconds:g} seconds") from error
+            raise
+        done = Completed(returncode=child.returncode, stdout=stdout or b"", stderr=stderr or b"")
+        if check and done.returncode != 0:
+            raise ToolFailedError(
+                f"{Path(argv[0]).name} failed with exit code {done.returncode}",
+                detail=done.stderr.decode(errors="replace").strip() or None,
+            )
+        return done
+
+
+def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *environ* without the passphrase and any private key, whatever its variable is called."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in SECRET_VARIABLES and _PRIVATE_KEY not in value
+    }
+
+
+def run_parallel(
+    commands: Sequence[Sequence[str]],
+    *,
+    jobs: int,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_end: Callable[[], None] = lambda: None,
+) -> list[Completed]:
+    """
+    Run *commands* to their ends, at most *jobs* at once; their standard output is dropped.
+
+    *env* is the whole environment of the children. One thread serves them
+    all: an exception, such as an interrupt, arrives here and ends each child.
+
+    Raises: ToolMissingError, ToolFailedError when a program cannot be started.
+    """
+    done: list[Completed | None] = [None] * len(commands)
+    waiting = iter(enumerate(commands))
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    said: dict[int, bytearray] = {}
+    with selectors.DefaultSelector() as selector:
+
+        def start() -> None:
+            for index, argv in waiting:
+                with _deferred_interrupts():
+                    child = _start(
+                        argv,
+                        cwd=cwd,
+                        env=env,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        process_group=0,
+                    )
+                    running[index], said[index] = child, bytearray()
+                assert child.stderr is not None
+                selector.register(child.stderr, selectors.EVENT_READ, index)
+                return
+
+        try:
+            for _ in range(max(jobs, 1)):
+                start()
+            while running:
+                for key, _ in selector.select():
+                    index: int = key.data
+                    chunk = os.read(key.fd, 65536)
+                    said[index] += chunk
+                    if chunk:
+                        continue
+                    # End of file on stderr: the program ended. It has no children that would keep it open.
+                    selector.unregister(key.fileobj)
+                    with running.pop(index) as child:
+                        done[index] = Completed(
+                            returncode=child.wait(), stdout=b"", stderr=bytes(said.pop(index))
+                        )
+                    on_end()
+                    start()
+        finally:
+            for child in running.values():
+                _stop_group(child)
+                assert child.stderr is not None
+                child.stderr.close()
+    return [completed for completed in done if completed is not None]
+
+
+def run_console(
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float,
+    max_bytes: int,
+    on_output: Callable[[bytes], None] = lambda _: None,
+    stop: int | None = None,
+    keep: Sequence[int] = (),
+) -> Completed:
+    """
+    Run *argv*, a machine's console, to its end; *on_output* gets what it writes as it comes.
+
+    Descriptors *keep* stay open in it, under their numbers.
+
+    It is killed with its group when it takes longer than *timeout_seconds*,
+    writes more than *max_bytes*, or there is something to read from descriptor
+    *stop*: the return code is then that of SIGKILL. It is killed, too, when this
+    thread ends (setpriv of util-linux sees to that).
+
+    Raises: ToolMissingError, ToolFailedError when it cannot be started.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with _deferred_interrupts():
+        child = _start(
+            ["setpriv", "--pdeathsig", "KILL", *argv],
+            env=public_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+            pass_fds=keep,
+        )
+    said = {"stdout": bytearray(), "stderr": bytearray()}
+    with child:
+        try:
+            if _listen(child, said, deadline=deadline, max_bytes=max_bytes, on_output=on_output, stop=stop):
+                child.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            pass  # it said that it has no more to say, and goes on
+        finally:
+            if child.poll() is None:
+                _signal_group(child, signal.SIGKILL)
+    return Completed(returncode=child.returncode, stdout=bytes(said["stdout"]), stderr=bytes(said["stderr"]))
+
+
+def _listen(
+    child: subprocess.Popen[bytes],
+    said: Mapping[str, bytearray],
+    *,
+    deadline: float,
+    max_bytes: int,
+    on_output: Callable[[bytes], None],
+    stop: int | None,
+) -> bool:
+    """Add to *said* what *child* writes; return whether it wrote all that it wanted to."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, "stdout")
+        selector.register(child.stderr, selectors.EVENT_READ, "stderr")
+        if stop is not None:
+            selector.register(stop, selectors.EVENT_READ, "stop")
+        ends = 2
+        while ends and time.monotonic() < deadline and sum(map(len, said.values())) <= max_bytes:
+            for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
+                if key.data == "stop":
+                    return False
+                chunk = os.read(key.fd, 65536)
+                said[key.data] += chunk
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                    ends -= 1
+                elif key.data == "stdout":
+                    on_output(chunk)
+    return not ends
+
+
+def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
+    log.debug("run: %s", shlex.join(argv))
+    try:
+        return subprocess.Popen(list(argv), **settings)
+    except FileNotFoundError as error:
+        raise ToolMissingError(
+            f"{argv[0]}: not found", hint="buildtool doctor says what is missing"
+        ) from error
+    except OSError as error:
+        raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """
+    Let signals wait while a program is started.
+
+    An exception between fork and the assignment of the child would leave a
+    program running that nobody knows. Signals cannot be masked instead: the
+    child would inherit the mask.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    waiting: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
+def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> bytes:
+    """Call *make* for what *child* waits for; a failure kills the child, which has done nothing yet."""
+    try:
+        return make()
+    except BaseException:
+        with child:
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+
+
+def _stop_group(child: subprocess.Popen[bytes]) -> None:
+    """
+    Interrupt the child's group so that it can clean up (buildx cancels the build), then kill what is left.
+
+    The kill is for the child's children, too: a shell starts its background jobs deaf to interrupts.
+    """
+    _signal_group(child, signal.SIGINT)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def check_operand(value: str) -> str:
+    """
+    Return *value* if a program cannot take it for an option or a response file.
+
+    Raises: UsageError.
+    """
+    if value.startswith(("-", "@")) or not value or "\0" in value:
+        raise UsageError(f"{value!r}: a file name must not begin with '-' or '@'", hint=f"write ./{value}")
+    return value

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the files that travel with the code: templates and the loader's source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buildtool.core.errors import FileAccessError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def package_directory() -> Path:
+    """Return the directory of the package `buildtool` itself."""
+    return _PACKAGE
+
+
+def resource_path(name: str) -> Path:
+    """
+    Return the path of *name* (templates, loader, templates/init), in the wheel or in a checkout.
+
+    Raises: FileAccessError.
+    """
+    for path in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
+        # Beside an installed package lies what others put there; only a checkout has the project file.
+        if path.exists() and (_PACKAGE in path.parents or (_PACKAGE.parent / "pyproject.toml").exists()):
+            return path
+    raise FileAccessError(f"{name}: not part of this installation", hint="install buildtool again")

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Checks of single values, from wherever they come: file, environment or command line.
+
+Many of these values end in the Dockerfile or in an argument list of a build.
+A value is either inside the narrow alphabet of its kind or it is an error;
+nothing is escaped, so there is no escaping to get wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from datetime import datetime
+from pathlib import Path
+
+from buildtool.core.errors import UsageError
+
+MAX_TEXT_BYTES = 1024
+MAX_NAME_BYTES = 128
+MAX_INTEGER = 2**53 - 1
+
+# Quotes, backslash, $ and ` are syntax of Dockerfile words; << starts a heredoc.
+_DOCKERFILE_SYNTAX = ('"', "'", "\\", "$", "`", "<<")
+
+_OBJECT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PROJECT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
+_PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
+_USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
+_PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
+_PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
+_TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+# -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
+_FLAG = re.compile(
+    r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
+    re.ASCII,
+)
+SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
+_SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
+# How every Ed25519 key in PKCS#8 begins in base64.
+_KEY_TEXTS = ("PRIVATE KEY", "MC4CAQAwBQYDK2Vw")
+_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+# The grammar of distribution/reference: [host[:port]/]path[:tag][@digest].
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?/)"
+_TAGGED = rf"{_HOST}?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?"
+_TAG = re.compile(_TAGGED)
+_IMAGE = re.compile(rf"{_TAGGED}(?:@sha256:[0-9a-f]{{64}})?")
+LAYOUT_SCHEME = "oci-layout://"
+_LAYOUT = re.compile(rf"{LAYOUT_SCHEME}(?P<path>[A-Za-z0-9_./+=,-]+?)(?:@sha256:(?P<digest>[0-9a-f]{{64}}))?")
+
+
+def parse_signer(value: str) -> Path | str:
+    """
+    Return the key file that *value* names, or *value* itself when it begins with a signer's scheme.
+
+    No message shows a value that is not a name: people paste keys.
+
+    Raises: UsageError.
+    """
+    hint = "a path, " + ", ".join(f"{scheme}:..." for scheme in SIGNER_SCHEMES)
+    if not value.isprintable() or not value or any(text in value for text in _KEY_TEXTS):
+        raise UsageError("a signer is named, not pasted", hint=hint)
+    found = _SCHEME.match(value)
+    if found is None:
+        return Path(value)
+    if found[1] not in SIGNER_SCHEMES:
+        raise UsageError(f"no signer of kind {found[1]}:", hint=f"{hint}; a file: ./{value}")
+    if found[1] == "env" and not _VARIABLE.fullmatch(value):
+        raise UsageError("env: takes the name of a variable", hint="env:NAME")
+    return value
+
+
+def check_text(value: str) -> str:
+    """
+    Return *value* if it can stand in a Dockerfile as it is: printable, without syntax.
+
+    Raises: UsageError.
+    """
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise UsageError(f"text is longer than {MAX_TEXT_BYTES} bytes")
+    if not value.isprintable():
+        raise UsageError(f"{_show(value)} has control characters")
+    for syntax in _DOCKERFILE_SYNTAX:
+        if syntax in value:
+            raise UsageError(f"{_show(value)} must not contain {syntax}")
+    return value
+
+
+def check_word(value: str) -> str:
+    """
+    Return *value* if it can be a word of an argument list in the image.
+
+    Raises: UsageError.
+    """
+    if not value:
+        raise UsageError("an argument must not be empty")
+    return check_text(value)
+
+
+def check_release(value: str) -> str:
+    """
+    Return *value* if it can be a release: text of 1 to 128 bytes that no program takes for an option.
+
+    Raises: UsageError.
+    """
+    if not value or value.startswith("-") or len(value.encode()) > MAX_NAME_BYTES:
+        raise UsageError(
+            f"{_show(value)} is not a release: 1 to {MAX_NAME_BYTES} bytes, not beginning with '-'"
+        )
+    return check_text(value)
+
+
+def check_object_name(value: str) -> str:
+    """
+    Return *value* if it is an object name (spec/sig-section.md, section 6).
+
+    Raises: UsageError.
+    """
+    return _match(_OBJECT_NAME, value, "an object name (A-Z a-z 0-9 . _ -)", MAX_NAME_BYTES)
+
+
+def check_project_name(value: str) -> str:
+    """
+    Return *value* if it is a project name (spec/sig-section.md, section 6).
+
+    Raises: UsageError.
+    """
+    return _match(_PROJECT_NAME, value, "a project name (A-Z a-z 0-9 . _ - /)", MAX_NAME_BYTES)
+
+
+def check_program_name(value: str) -> str:
+    """
+    Return *value* if it is the name of a BPF program, that is a C function.
+
+    Raises: UsageError.
+    """
+    return _match(_PROGRAM_NAME, value, "a program name (a C function)", MAX_NAME_BYTES)
+
+
+def check_difference(value: str) -> str:
+    """
+    Return *value* if it can name what may differ between architectures: OBJECT, OBJECT:PROGRAM or OBJECT:MAP.
+
+    Raises: UsageError.
+    """
+    name, _, part = value.partition(":")
+    check_object_name(name)
+    if ":" in value:
+        # Global variables are the map .bss, .data or .rodata; or .data.NAME, where somebody named one.
+        for word in part.removeprefix(".").split(".") if part.startswith(".") else [part]:
+            check_program_name(word)
+    return value
+
+
+def check_attach(value: str) -> str:
+    """
+    Return *value* if it is PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.
+
+    Raises: UsageError.
+    """
+    program, separator, target = value.partition("=")
+    if not separator:
+        raise UsageError(f"{_show(value)} is not PROGRAM=TARGET")
+    owner, named, inner = program.partition(":")
+    check_program_name(inner if named else program)
+    if named:
+        check_object_name(owner)
+    _match(_TARGET, target, "a target: an interface, a path or a name", MAX_TEXT_BYTES)
+    return value
+
+
+def check_container_path(value: str) -> str:
+    """
+    Return *value* if it is an absolute path in a container, without ..
+
+    Raises: UsageError.
+    """
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise UsageError(f"{_show(value)} is not an absolute path")
+    return check_text(value)
+
+
+def check_command(value: str) -> str:
+    """
+    Return *value* if it is the absolute path of a program, with arguments after blanks.
+
+    Raises: UsageError.
+    """
+    check_container_path(value.partition(" ")[0])
+    return check_text(value)
+
+
+def check_image(value: str) -> str:
+    """
+    Return *value* if it is an image reference, with or without tag and sha256 digest.
+
+    Raises: UsageError.
+    """
+    return _match(_IMAGE, value, "an image reference", MAX_TEXT_BYTES)
+
+
+def check_base(value: str) -> str:
+    """
+    Return *value* if it can be a base: an image reference or oci-layout://PATH, both with or without digest.
+
+    Raises: UsageError.
+    """
+    if value.startswith(LAYOUT_SCHEME):
+        split_layout(value)
+        return value
+    return check_image(value)
+
+
+def split_layout(value: str) -> tuple[Path, str]:
+    """
+    Return path and digest (hex, may be empty) of *value*, oci-layout://PATH@sha256:DIGEST.
+
+    Raises: UsageError.
+    """
+    _match(_LAYOUT, value, f"{LAYOUT_SCHEME}PATH or {LAYOUT_SCHEME}PATH@sha256:DIGEST", MAX_TEXT_BYTES)
+    found = _LAYOUT.fullmatch(value)
+    assert found
+    return Path(found["path"]), found["digest"] or ""
+
+
+def check_tag(value: str) -> str:
+    """
+    Return *value* if an image can be tagged so: a reference without digest.
+
+    Raises: UsageError.
+    """
+    return _match(_TAG, value, "an image tag", MAX_TEXT_BYTES)
+
+
+def check_user(value: str) -> str:
+    """
+    Return the numeric user of *value*: UID, UID:GID or root.
+
+    A name other than root would need /etc/passwd of the base image to say who that is.
+
+    Raises: UsageError.
+    """
+    return "0:0" if value == "root" else _match(_USER, value, "a user: UID, UID:GID or root", 32)
+
+
+def check_label_key(value: str) -> str:
+    """
+    Return *value* if it can be the key of an image label.
+
+    Raises: UsageError.
+    """
+    return _match(_LABEL_KEY, value, "a label key (A-Z a-z 0-9 . _ - /)", MAX_TEXT_BYTES)
+
+
+def check_relative_path(value: str) -> str:
+    """
+    Return *value* if it is a path inside the project, in characters that every tool leaves alone.
+
+    Raises: UsageError.
+    """
+    return _inside(_match(_PATH, value, "a path (A-Z a-z 0-9 _ . / + = , -)", MAX_TEXT_BYTES))
+
+
+def check_path_pattern(value: str) -> str:
+    """
+    Return *value* if it is a path inside the project that may have * and ? in it.
+
+    Raises: UsageError.
+    """
+    return _inside(_match(_PATH_PATTERN, value, "a path pattern", MAX_TEXT_BYTES))
+
+
+def check_flag(value: str) -> str:
+    """
+    Return *value* if it is a compiler flag of the kinds -D -U -W -O, which name no files or programs.
+
+    Raises: UsageError.
+    """
+    return _match(
+        _FLAG,
+        value,
+        "a flag of the kinds -DNAME=VALUE, -UNAME, -WNAME, -O2",
+        MAX_TEXT_BYTES,
+    )
+
+
+def parse_time(value: str) -> int:
+    """
+    Return the seconds since the epoch that *value* (YYYY-MM-DDTHH:MM:SSZ) means.
+
+    Raises: UsageError.
+    """
+    try:
+        if _TIME.fullmatch(value) is None:
+            raise ValueError
+        seconds = timegm(datetime.fromisoformat(value).timetuple())
+    except ValueError as error:
+        raise UsageError(f"{_show(value)} is not a time like 2027-01-31T00:00:00Z") from error
+    if seconds < 0:
+        raise UsageError(f"{_show(value)} is before 1970")
+    return seconds
+
+
+def _match(pattern: re.Pattern[str], value: str, what: str, limit: int) -> str:
+    if len(value) > limit or pattern.fullmatch(value) is None:
+        raise UsageError(f"{_show(value)} is not {what}")
+    return value
+
+
+def _inside(value: str) -> str:
+    if value.startswith(("/", "-")) or ".." in value.split("/"):
+        raise UsageError(f"{_show(value)} must be a path inside the project")
+    return value
+
+
+def _show(value: str) -> str:
+    """Quote *value* on one line, shortened, with control characters visible."""
+    return ascii(value if len(value) <= 80 else value[:77] + "...")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a CI pipeline reads after a build: step outputs and a summary in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from buildtool.core.errors import FileAccessError
+from buildtool.core.model import BuiltImage
+
+OUTPUT_VARIABLE = "GITHUB_OUTPUT"
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+
+
+def write_ci_outputs(image: BuiltImage, environ: Mapping[str, str]) -> None:
+    """
+    Append *image* to the files that *environ* names; without these variables do nothing.
+
+    Raises: FileAccessError.
+    """
+    if output := environ.get(OUTPUT_VARIABLE):
+        _append(Path(output), format_outputs(image))
+    if summary := environ.get(SUMMARY_VARIABLE):
+        _append(Path(summary), format_summary(image))
+
+
+def format_outputs(image: BuiltImage) -> str:
+    """Return the lines NAME=VALUE of the step's outputs; what is no image has neither image nor digest."""
+    values = {"image": image.reference, "digest": image.digest, "key-id": image.key_id}
+    return "".join(f"{name}={_one_line(value)}\n" for name, value in values.items() if value)
+
+
+def format_summary(image: BuiltImage) -> str:
+    """Return a Markdown table that tells people what was built."""
+    rows = {
+        "Image": image.reference or "(no tag)",
+        "Digest": image.digest or "(none)",
+        "Platforms": ", ".join(image.platforms),
+        "Signing key id": image.key_id,
+    }
+    table = "".join(f"| {name} | `{_cell(value)}` |\n" for name, value in rows.items())
+    return f"### Signed eBPF image\n\n| | |\n|---|---|\n{table}\n"
+
+
+def _one_line(value: str) -> str:
+    """Drop what would end the line: a value must not become a second output."""
+    return "".join(letter for letter in value if letter.isprintable())
+
+
+def _cell(value: str) -> str:
+    return _one_line(value).replace("|", "\\|").replace("`", "'")
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What `rebuild --check` compares beside objects that are compiled again.
+
+The programs of an image decide what its objects are worth: a loader that is
+another one, or an entrypoint that leads past it, accepts anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.config.file import Config
+from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
+from buildtool.core.errors import EngineError, FileAccessError, UsageError
+from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, TINI_PATH, image_entrypoint
+from buildtool.image.scan import choose_capabilities
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.oci.read import BlobSource, open_layer, read_images
+from buildtool.oci.tarwriter import TarEntry
+from buildtool.oci.tree import read_tree, resolve_path
+from buildtool.runtime.carried import Part, find_loader, find_tini
+
+CONFIGURATION = "configuration"
+_PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
+_PROGRAMS = {LOADER_PATH: find_loader, TINI_PATH: find_tini}
+_NAMES = tuple(path.rpartition("/")[2] for path in _PROGRAMS)
+_PROGRAM_MODE = 0o755
+
+ObjectKey = tuple[str, str]  # platform, name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageContents:
+    """What is compared of the image of one *platform*: *objects* by name, *programs* by path, *config*."""
+
+    platform: str
+    objects: Mapping[str, bytes] = field(repr=False)
+    programs: Mapping[str, TarEntry] = field(repr=False)
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileVerdict:
+    """What came of one file, or of the configuration: *equal*, or not, or None where it was not compared."""
+
+    platform: str
+    path: str
+    equal: bool | None
+    problems: tuple[str, ...] = ()
+
+
+def read_contents(source: BlobSource) -> list[ImageContents]:
+    """
+    Return what is compared of each platform's image in *source*.
+
+    Raises: ObjectFormatError, EngineError, and what *source* raises.
+    """
+    found = []
+    for image in read_images(source):
+        tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_compared)
+        objects = {
+            path.removeprefix(_PREFIX): entry.data
+            for path, entry in tree.items()
+            if path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX) and entry.is_file
+        }
+        places = {path: resolve_path(tree, path) for path in _PROGRAMS}
+        programs = {path: tree[place] for path, place in places.items() if place in tree}
+        settings = image.config.get("config") or {}
+        found.append(
+            ImageContents(platform=image.platform, objects=objects, programs=programs, config=settings)
+        )
+    if not any(image.objects for image in found):
+        raise EngineError(f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool")
+    return found
+
+
+def _is_compared(path: str) -> bool:
+    return path.endswith(_NAMES) or (path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX))
+
+
+def all_objects(images: Sequence[ImageContents]) -> dict[ObjectKey, bytes]:
+    """Return the objects of all platforms."""
+    return {(image.platform, name): data for image in images for name, data in image.objects.items()}
+
+
+def check_files(images: Sequence[ImageContents], config: Config, data: Path | None) -> list[FileVerdict]:
+    """
+    Compare the *images* of the project of *config*: loader, tini, configuration, and which objects there are.
+
+    *data* is another directory of loaders than the installation's.
+
+    Raises: ConfigError, UsageError.
+    """
+    try:
+        sources = find_sources(config)
+        capabilities = choose_capabilities(config, sources)
+    except (UsageError, FileAccessError):
+        sources, capabilities = (), tuple(config.image.capabilities)
+    grant = {FILE_ATTRIBUTE: file_attribute(capabilities)} if capabilities else {}
+    attributes = {LOADER_PATH: grant if config.image.grants_capabilities else {}, TINI_PATH: {}}
+    verdicts = []
+    for image in images:
+        verdicts += [_check_program(image, path, data, attributes[path]) for path in _PROGRAMS]
+        verdicts.append(_check_configuration(image, config))
+        for source, name in name_objects(sources).items():
+            if name not in image.objects:
+                problem = f"not in the image, and {source} is here"
+                verdicts.append(_verdict(image, f"{OBJECTS_DIRECTORY}/{name}", [problem]))
+    return verdicts
+
+
+def _check_program(
+    image: ImageContents, path: str, data: Path | None, attributes: Mapping[str, bytes]
+) -> FileVerdict:
+    found = image.programs.get(path)
+    if found is None or not found.is_file:
+        return _verdict(image, path, ["not in the image"])
+    try:
+        ours = _PROGRAMS[path](_find_platform(image), data)
+    except FileAccessError as error:
+        return FileVerdict(platform=image.platform, path=path, equal=None, problems=(error.message,))
+    return _verdict(image, path, list(_compare_program(found, ours, attributes)))
+
+
+def _find_platform(image: ImageContents) -> Platform:
+    found = next((platform for platform in PLATFORMS.values() if platform.oci == image.platform), None)
+    if found is None:
+        raise FileAccessError(f"{image.platform}: no platform that this installation knows")
+    return found
+
+
+def _compare_program(found: TarEntry, ours: Part, attributes: Mapping[str, bytes]) -> Iterator[str]:
+    if found.data != ours.data:
+        at = next((at for at, (a, b) in enumerate(zip(found.data, ours.data, strict=False)) if a != b), None)
+        place = min(len(found.data), len(ours.data)) if at is None else at
+        sizes = f"{len(found.data)} bytes in the image, {len(ours.data)} of this installation"
+        yield f"{sizes}, different from byte {place} on: of another release, other packages, or changed"
+    if (found.mode, found.uid, found.gid) != (_PROGRAM_MODE, 0, 0):
+        yield f"mode {found.mode:04o}, owner {found.uid}:{found.gid} in the image, 0755 and 0:0 here"
+    for name in sorted(dict(found.xattrs).keys() | attributes.keys()):
+        theirs, expected = found.xattrs.get(name), attributes.get(name)
+        if theirs != expected:
+            yield f"{name}: {_hex(theirs)} in the image, {_hex(expected)} here"
+
+
+def _check_configuration(image: ImageContents, config: Config) -> FileVerdict:
+    """Compare what decides about the start: the base has a say in all else."""
+    health = config.image.healthcheck
+    wanted: dict[str, Any] = {
+        "Entrypoint": image_entrypoint(config),
+        "Cmd": None,
+        "User": config.image.user,
+    }
+    if health:
+        wanted["Healthcheck"] = {"Test": ["CMD", *health]}
+    problems = [
+        f"{name} is {_shorten(image.config.get(name))} in the image, {_shorten(value)} here"
+        for name, value in wanted.items()
+        if (image.config.get(name) or None) != value
+    ]
+    return _verdict(image, CONFIGURATION, problems)
+
+
+def _verdict(image: ImageContents, path: str, problems: Sequence[str]) -> FileVerdict:
+    return FileVerdict(platform=image.platform, path=path, equal=not problems, problems=tuple(problems))
+
+
+def _hex(value: bytes | None) -> str:
+    return "nothing" if value is None else value.hex()[:80]
+
+
+def _shorten(value: Any) -> str:
+    return "nothing" if value in (None, [], "") else ascii(value)[:300]

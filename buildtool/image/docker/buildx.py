@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`docker buildx build` as a function: the Dockerfile through stdin, secrets by name, the digest back.
+
+Nothing secret is ever in an argument: a secret is the path of a file or the
+name of an environment variable, which buildx reads itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
+from buildtool.core.process import Completed, Runner
+
+# Where docker looks for plugins, after the user's own directory.
+PLUGIN_DIRECTORIES = (
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+INSTALL_HINT = "install Docker with buildx; buildtool doctor says what is missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A build secret *name*, read from file *path* or else from environment *variable*."""
+
+    name: str
+    path: Path | None = None
+    variable: str = ""
+
+    @property
+    def option(self) -> str:
+        """The value of buildx's --secret."""
+        # The value is CSV: a path with a comma or a quote must be quoted, or it would set other fields.
+        source = f"src={self.path.absolute()}" if self.path else f"env={self.variable}"
+        return ",".join(_csv(field) for field in (f"id={self.name}", source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildxRequest:
+    """
+    One build: *dockerfile* with *context* directory, for OCI *platforms*.
+
+    *dockerfile* makes the text; it is called while docker starts, which takes
+    longer than rendering. It must give the same text at each call.
+
+    *environment* goes to buildx alone (a passphrase that a secret names);
+    *contexts* replace stages of the Dockerfile by directories.
+    """
+
+    dockerfile: Callable[[], str]
+    context: Path
+    platforms: tuple[str, ...]
+    target: str = ""
+    tag: str = ""
+    output: str = ""
+    push: bool = False
+    builder: str = ""
+    no_cache: bool = False
+    secrets: tuple[Secret, ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
+    """
+    Run the build with its progress on stderr and return BuildKit's metadata.
+
+    Raises: ToolMissingError; EngineError.
+    """
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        metadata = Path(work, "metadata.json")
+        argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
+        done = _run(argv, request, runner, show=True)
+        if done.returncode != 0:
+            raise explain_failure(request, done.returncode, runner=runner)
+        return _read_metadata(metadata)
+
+
+def find_buildx(environ: Mapping[str, str]) -> list[str]:
+    """
+    Return the command of buildx: the plugin itself where docker would find it, else `docker buildx`.
+
+    docker starts its plugins three times for one command, to learn what they
+    are; that is a fourth of the time of a build in which nothing changed.
+    """
+    settings = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
+    try:
+        if "cliPluginsExtraDirs" in (settings / "config.json").read_text("utf-8"):
+            return ["docker", "buildx"]  # docker alone knows what comes first
+    except (OSError, UnicodeDecodeError):
+        pass
+    for directory in (settings / "cli-plugins", *map(Path, PLUGIN_DIRECTORIES)):
+        plugin = directory / "docker-buildx"
+        if os.access(plugin, os.X_OK):
+            return [str(plugin)]
+    return ["docker", "buildx"]
+
+
+def build_argv(request: BuildxRequest) -> list[str]:
+    """Return the command of *request* without its context."""
+    argv = [*find_buildx(os.environ), "build", "--file", "-", "--platform", ",".join(request.platforms)]
+    # Provenance makes an index of every image and names the moment: the digest would differ each time.
+    argv += ["--provenance=false"]
+    for option, value in (
+        ("--target", request.target),
+        ("--tag", request.tag),
+        ("--output", request.output),
+        ("--builder", request.builder),
+    ):
+        if value:
+            argv += [option, value]
+    for secret in request.secrets:
+        argv += ["--secret", secret.option]
+    for name, text in sorted(request.arguments.items()):
+        argv += ["--build-arg", f"{name}={text}"]
+    for name, path in sorted(request.contexts.items()):
+        argv += ["--build-context", f"{name}={path}"]
+    argv += ["--push"] if request.push else []
+    return [*argv, "--no-cache"] if request.no_cache else argv
+
+
+def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
+    """Find out why a build failed: no BuildKit, no such builder, no engine, or the build itself."""
+    if _fails([*find_buildx(os.environ), "version"], runner):
+        return EngineError("docker has no buildx, so it cannot build with BuildKit", hint=INSTALL_HINT)
+    builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
+    if builder and _fails([*find_buildx(os.environ), "inspect", builder], runner):
+        return EngineError(
+            f"buildx has no builder {builder!a}", hint="docker buildx ls names those there are"
+        )
+    version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
+    if version is not None and version.returncode != 0 and not request.builder:
+        return unreachable_engine(version.stderr.decode(errors="replace"))
+    return EngineError(f"the build failed (exit code {code}), BuildKit's message is above")
+
+
+def check_base(request: BuildxRequest, base: str, *, runner: Runner) -> None:
+    """
+    Check that image *base* is of the platforms of *request*; for the time after a failed build.
+
+    BuildKit's own warning says it, as text. A Dockerfile of nothing but the
+    base has no other message, and builds nothing.
+
+    Raises: EngineError.
+    """
+    probe = f"# check=error=true\nFROM {base}\nLABEL probe=1\n"
+    for platform in request.platforms:
+        argv = [*find_buildx(os.environ), "build", "--file", "-", "--platform", platform]
+        argv += ["--progress", "plain", "--output", "type=cacheonly"]
+        argv += ["--builder", request.builder] if request.builder else []
+        done = _quiet([*argv, str(request.context)], runner, probe.encode())
+        said = done.stderr.decode(errors="replace") if done and done.returncode else ""
+        if "InvalidBaseImagePlatform" in said or "no match for platform" in said:
+            found = re.search(r'pulled with platform "([^"]+)"', said)
+            raise EngineError(
+                f"base image {base} is not for {platform}" + (f" but {found[1]}" if found else ""),
+                hint="name a base image that has the platform, or build another --arch",
+            )
+
+
+def unreachable_engine(message: str) -> EngineError:
+    """Return the error for an engine that gives no answer but docker's *message*."""
+    last = next((line for line in reversed(message.splitlines()) if line.strip()), "no message")
+    return EngineError(
+        f"no Docker engine answers: {_lower_first(last.strip()).rstrip('.')}",
+        hint="start the engine, or name one by DOCKER_HOST",
+    )
+
+
+def _run(argv: list[str], request: BuildxRequest, runner: Runner, *, show: bool) -> Completed:
+    try:
+        return runner.run(
+            argv,
+            stdin=lambda: request.dockerfile().encode(),
+            # Asking for the provenance again is a round trip for nothing.
+            env={**request.environment, "BUILDX_METADATA_PROVENANCE": "disabled"},
+            show_stderr=show,
+            check=False,
+        )
+    except ToolMissingError as error:
+        raise ToolMissingError("docker: not found", hint=INSTALL_HINT) from error
+
+
+def _quiet(argv: list[str], runner: Runner, stdin: bytes | None = None) -> Completed | None:
+    try:
+        return runner.run(argv, stdin=stdin, check=False)
+    except (ToolMissingError, ToolFailedError):
+        return None
+
+
+def _fails(argv: list[str], runner: Runner) -> bool:
+    done = _quiet(argv, runner)
+    return done is None or done.returncode != 0
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise EngineError("buildx left metadata that cannot be read") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _csv(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\n') else text
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

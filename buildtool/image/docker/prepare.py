@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Prepares the builder image and the distroless base, for sites that cannot pull images.
+
+Both are made of Debian packages and loaded into the engine under fixed names. A
+comment carries the digest of the recipe, so that an unchanged recipe is done at once
+and a changed one is prepared anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform as host
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import EngineError, FileAccessError, ToolMissingError, UsageError
+from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
+from buildtool.core.process import Runner
+from buildtool.image.docker.socket import inspect_image
+from buildtool.oci import layout as ocilayout
+from buildtool.oci.layout import PlatformImage
+from buildtool.runtime import debian
+from buildtool.runtime.baselayer import (
+    ACCOUNTS,
+    BASE_CONFIG,
+    BASE_DROPPED,
+    EPOCH,
+    GROUP,
+    NSSWITCH,
+    SEARCH_PATH,
+    base_layer,
+    tini_layer,
+)
+from buildtool.runtime.debian import Archive, Package
+
+BUILDER_IMAGE = "buildtool.local/builder:trixie"
+BASE_IMAGE = "buildtool.local/base:trixie"
+# What marks our images. In the history, since a label would be inherited by every image built on them.
+COMMENT = re.compile(
+    r"buildtool images prepare, recipe (?P<recipe>[0-9a-f]{64}) for (?P<platforms>[a-z0-9/ ]+)"
+)
+DEFAULT_SUITE = "trixie"
+DEFAULT_ARCHITECTURES = ("amd64", "arm64")
+
+# Counted up when this code makes other images of the same packages.
+RECIPE_VERSION = 2
+LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImages:
+    """
+    What the engine holds: *builder* and *base* references with their index digests.
+
+    *made* says whether this run made them; *platforms* are those the base has.
+    """
+
+    builder: str
+    builder_digest: str
+    base: str
+    base_digest: str
+    platforms: tuple[str, ...]
+    recipe: str
+    made: bool = False
+
+
+def recipe_digest(suite: str) -> str:
+    """Return the digest of all that decides what the images of *suite* hold, except the archive's state."""
+    recipe = {
+        "version": RECIPE_VERSION,
+        "suite": suite,
+        "epoch": EPOCH,
+        "builder": [*debian.BUILDER_PACKAGES, *debian.CROSS_PACKAGES, debian.LIBGCC_DEV.get(suite)],
+        "base": [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, debian.TINI_PACKAGES[0]],
+        "unused": [*debian.UNUSED, BASE_DROPPED.pattern],
+        "files": [ACCOUNTS, GROUP, NSSWITCH, debian.PRECOMPILE],
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def find_prepared(
+    *, architectures: Sequence[str] = (), suite: str = DEFAULT_SUITE, runner: Runner | None = None
+) -> PreparedImages | None:
+    """
+    Return the prepared images if the engine has both, of this recipe, for all *architectures*.
+
+    Raises: EngineError when no engine answers; ToolMissingError without docker.
+    """
+    recipe = recipe_digest(suite)
+    wanted = {find_platform(name).oci for name in architectures}
+    found = _inspect_images((BUILDER_IMAGE, BASE_IMAGE), runner or Runner())
+    if len(found) != 2:  # builder and base
+        return None
+    marks = [COMMENT.fullmatch(image.get("Comment") or "") for image in found]
+    platforms = set(marks[1]["platforms"].split()) if marks[1] else set()
+    if any(mark is None or mark["recipe"] != recipe for mark in marks) or not wanted <= platforms:
+        return None
+    return PreparedImages(
+        builder=BUILDER_IMAGE,
+        builder_digest=found[0]["Id"],
+        base=BASE_IMAGE,
+        base_digest=found[1]["Id"],
+        platforms=tuple(sorted(platforms)),
+        recipe=recipe,
+    )
+
+
+def prepare_images(
+    *,
+    architectures: Sequence[str] = DEFAULT_ARCHITECTURES,
+    suite: str = DEFAULT_SUITE,
+    mirror: str | None = None,
+    force: bool = False,
+    report: Report = lambda _: None,
+    runner: Runner | None = None,
+) -> PreparedImages:
+    """
+    Make builder and base image in the engine for *architectures*, unless it has them.
+
+    Raises: UsageError, ConfigError, ToolMissingError, ToolFailedError, EngineError, FileAccessError.
+    """
+    runner = runner or Runner()
+    platforms = _order_platforms(architectures)
+    debian.check_options(suite, mirror)
+    # Asked also when the answer does not matter: an engine that is missing is told before the long part.
+    prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite, runner=runner)
+    if prepared is not None and not force:
+        return prepared
+    archive = debian.find_archive(suite, mirror)
+    with _work_directory() as work:
+        digests = _make_images(archive, platforms, work, report, runner)
+    return PreparedImages(
+        builder=BUILDER_IMAGE,
+        builder_digest=digests[BUILDER_IMAGE],
+        base=BASE_IMAGE,
+        base_digest=digests[BASE_IMAGE],
+        platforms=tuple(sorted(p.oci for p in platforms)),
+        recipe=recipe_digest(suite),
+        made=True,
+    )
+
+
+def _make_images(
+    archive: Archive, platforms: Sequence[Platform], work: Path, report: Report, runner: Runner
+) -> dict[str, str]:
+    debs = work / "debs"
+    debs.mkdir()
+    report(f"unpack Debian {archive.suite} packages ({', '.join(p.arch for p in platforms)})")
+    debian.make_builder_tree(
+        archive, [p.debian for p in platforms], tar=work / "root.tar", debs=debs, epoch=EPOCH, runner=runner
+    )
+    report("assemble the images")
+    packages = debian.read_packages(debs, runner)
+    names = " ".join(sorted(p.oci for p in platforms))
+    comment = f"buildtool images prepare, recipe {recipe_digest(archive.suite)} for {names}"
+    tini = tini_layer(packages, platforms, runner)
+    builder = PlatformImage(
+        platform=platforms[0],
+        layers=(ocilayout.file_layer(work / "root.tar"), tini),
+        config={"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"]},
+        created=EPOCH,
+        comment=comment,
+    )
+    bases = [_base_image(packages, platform, comment, runner) for platform in platforms]
+    digests = ocilayout.write_archive(work / "images.tar", {BUILDER_IMAGE: [builder], BASE_IMAGE: bases})
+    (work / "root.tar").unlink()
+    report("load the images into the engine")
+    _load_archive(work / "images.tar", runner)
+    return {reference: f"sha256:{digest}" for reference, digest in digests.items()}
+
+
+def _base_image(
+    packages: Sequence[Package], platform: Platform, comment: str, runner: Runner
+) -> PlatformImage:
+    return PlatformImage(
+        platform=platform,
+        layers=(base_layer(packages, platform, runner),),
+        config=BASE_CONFIG,
+        created=EPOCH,
+        comment=comment,
+    )
+
+
+def _order_platforms(architectures: Sequence[str]) -> list[Platform]:
+    """Return the platforms, this machine's first: its programs run in the builder."""
+    own = host_platform(host.machine())
+    if own is None:
+        raise UsageError(f"images cannot be prepared on {host.machine()}")
+    wanted = {find_platform(name).arch for name in architectures} - {own.arch}
+    if missing := wanted - set(DEBIAN_13):
+        raise UsageError(f"Debian 13 has no {missing.pop()}", hint="choose from " + ", ".join(DEBIAN_13))
+    return [own, *(find_platform(arch) for arch in sorted(wanted))]
+
+
+@contextmanager
+def _work_directory() -> Iterator[Path]:
+    parent = os.environ.get("TMPDIR") or LARGE_TEMPORARY
+    try:
+        with tempfile.TemporaryDirectory(prefix="buildtool-images-", dir=parent) as name:
+            # mmdebstrap without root works as a mapped user that must be able to enter.
+            Path(name).chmod(0o755)
+            yield Path(name)
+    except OSError as error:
+        raise FileAccessError(f"{parent}: cannot make temporary files: {error.strerror}") from error
+
+
+def _inspect_images(references: Sequence[str], runner: Runner) -> list[dict[str, Any]]:
+    quick = [inspect_image(reference, os.environ) for reference in references]
+    if all(image is not None for image in quick):
+        return [image for image in quick if image]
+    done = _docker(["image", "inspect", *references], runner)
+    if done is None:
+        return []
+    try:
+        found = json.loads(done)
+    except ValueError as error:
+        raise EngineError("docker image inspect did not print JSON") from error
+    return [image for image in found if isinstance(image, dict)]
+
+
+def _load_archive(path: Path, runner: Runner) -> None:
+    if _docker(["load", "--quiet", "--input", str(path)], runner) is None:
+        raise EngineError("the engine did not load the images")
+
+
+def _docker(arguments: Sequence[str], runner: Runner) -> bytes | None:
+    """Run docker; None says that it knows no such image."""
+    try:
+        done = runner.run(["docker", *arguments], check=False)
+    except ToolMissingError as error:
+        raise ToolMissingError(
+            "docker: not found", hint="install Docker with buildx; see buildtool doctor"
+        ) from error
+    if done.returncode == 0:
+        return done.stdout
+    message = done.stderr.decode(errors="replace").strip()
+    if re.search("no such image", message, re.IGNORECASE):
+        return None
+    if "no space left on device" in message:
+        raise EngineError("the engine's disk is full", detail=message)
+    raise EngineError(
+        f"docker {arguments[0]} failed: {message.splitlines()[-1] if message else 'no message'}",
+        hint="is the engine running? DOCKER_HOST names another one",
+    )

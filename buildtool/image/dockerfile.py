@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The Dockerfile: one deterministic text from the configuration, without asking any engine.
+
+Two fences stand between a configuration value and the Dockerfile's syntax. The
+values were validated when they were read; and the template can only print what
+went through one of the three filters below, which check again and never escape.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from buildtool.config.file import Config
+from buildtool.config.project import name_objects
+from buildtool.core import validate
+from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
+from buildtool.core.model import KeyId
+from buildtool.core.platforms import Platform
+from buildtool.core.resources import resource_path
+from buildtool.core.strictjson import format_time
+from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
+from buildtool.image.metadata import image_entrypoint, image_labels
+
+if TYPE_CHECKING:
+    import jinja2
+
+# Debian release of the default builder image; the static libraries have its names.
+_SUITE = "trixie"
+
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderRequest:
+    """
+    What a Dockerfile is made from.
+
+    *sources* are paths inside the project; *trust* are the files of the trust
+    store (keys as PEM, a policy); *key_id* names the only key that may sign;
+    *capabilities* are the image's.
+    """
+
+    config: Config
+    platforms: tuple[Platform, ...]
+    sources: tuple[str, ...]
+    key_id: KeyId
+    trust: tuple[EmbeddedFile, ...]
+    capabilities: tuple[str, ...] = ()
+
+
+class _Checked(str):
+    """Text that a filter has let through."""
+
+    __slots__ = ()
+
+
+def render_dockerfile(request: RenderRequest) -> str:
+    """
+    Return the Dockerfile of *request*; the same request gives the same text.
+
+    Raises: ConfigError or UsageError for a value that must not stand there; FileAccessError.
+    """
+    return load_template().render(_context(request))
+
+
+@lru_cache(maxsize=1)
+def load_template() -> jinja2.Template:
+    """
+    Return the compiled template, the same at each call.
+
+    Raises: FileAccessError.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - not HTML; the filters below take its place
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(text=_text, json=_json, heredoc=_heredoc)
+    return environment.from_string(resource_path("templates/Dockerfile.j2").read_text("utf-8"))
+
+
+def is_prepared(builder: str) -> bool:
+    """
+    Say whether image *builder* has everything in it already.
+
+    An image called debian gets its packages by apt-get; any other name is an
+    image made by `images prepare`, perhaps in a site's own registry.
+    """
+    repository = builder.partition("@")[0].rpartition("/")[2]
+    return repository.partition(":")[0] != "debian"
+
+
+def _context(request: RenderRequest) -> dict[str, Any]:
+    config = request.config
+    if not _KEY_ID.fullmatch(request.key_id):
+        raise UsageError(f"{request.key_id!a} is not a key id")
+    return {
+        "builder": validate.check_image(config.images.builder),
+        "base": validate.check_image(config.images.base),
+        "prepared": is_prepared(config.images.builder),
+        "platforms": request.platforms,
+        "key_id": request.key_id,
+        "sources": _by_directory([*loader_sources(), *python_sources()]),
+        "trust": _check_files(request.trust),
+        "mounts": source_directories(request),
+        "apt_install": _apt_install(request.platforms),
+        "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
+        "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
+        "link": {p.arch: _link_argv(p) for p in request.platforms},
+        "grant": _grant_argv(request),
+        "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
+        "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
+        "user": validate.check_user(config.image.user),
+        "healthcheck": [validate.check_word(word) for word in config.image.healthcheck],
+        "entrypoint": image_entrypoint(config),
+    }
+
+
+def source_directories(request: RenderRequest) -> list[str]:
+    """
+    Return the directories that compiling reads, without those inside another.
+
+    Only they are mounted, so BuildKit sends no other file of the project to the engine.
+
+    Raises: UsageError, ConfigError.
+    """
+    wanted = {PurePosixPath(validate.check_relative_path(path)).parent for path in request.sources}
+    wanted |= {PurePosixPath(validate.check_relative_path(path)) for path in request.config.compile.include}
+    if PurePosixPath() in wanted:
+        raise ConfigError(
+            "sources and include files must be in a directory of the project, not beside buildtool.toml",
+            hint="only directories with sources are sent to the builder; move them to bpf/",
+        )
+    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+
+
+def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
+    options = request.config.compile
+    argv = ["python3", "-m", "buildtool", "compile", *request.sources]
+    for directory in options.include:
+        argv += ["--include", directory]
+    argv += [f"--flag={validate.check_flag(flag)}" for flag in options.flags]
+    return [*argv, "--arch", platform.arch, "--output", "/objects"]
+
+
+def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
+    project = request.config.project
+    objects = name_objects(request.sources).values()
+    argv = ["python3", "-m", "buildtool", "sign", *(f"/objects/{name}" for name in objects)]
+    argv += ["--key", "/run/secrets/signing-key", "--expect-key-id", request.key_id]
+    argv += ["--passphrase-file", "/run/secrets/signing-key-passphrase"]
+    argv += ["--output", "/signed", "--arch", platform.arch]
+    argv += ["--project", validate.check_project_name(project.name), "--object-version", str(project.version)]
+    argv += ["--release", validate.check_release(project.release)]
+    not_after = request.config.sign.not_after
+    return argv if not_after is None else [*argv, "--not-after", format_time(not_after)]
+
+
+def _link_argv(platform: Platform) -> list[str]:
+    files = [f"/loader/{file.name}" for file in loader_sources() if file.name.endswith(".c")]
+    # -L: the linker looks for its script where it looks for libraries.
+    flags = [platform.static_option, "-L/loader", "@/loader/flags.txt"]
+    return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
+
+
+def _agree_argv(request: RenderRequest) -> list[str]:
+    allowed = [
+        f"--allow={validate.check_difference(item)}" for item in request.config.build.allow_differences
+    ]
+    return ["python3", "-m", "buildtool", "agree", "/objects", *allowed]
+
+
+def _grant_argv(request: RenderRequest) -> list[str]:
+    image = request.config.image
+    argv = ["python3", "-m", "buildtool", "grant", "/loader/verify-and-load", "--objects", "/objects"]
+    argv += [word for name in request.capabilities for word in ("--capability", name)]
+    argv += [] if image.capabilities else ["--exactly"]
+    argv += [] if image.grants_capabilities else ["--no-attribute"]
+    return [*argv, "--output", "/verify-and-load"]
+
+
+def _apt_install(platforms: Iterable[Platform]) -> list[str]:
+    from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
+
+    per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
+    packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
+    return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
+
+
+def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:
+    ordered = sorted(_check_files(files), key=lambda file: (file.directory, file.name))
+    return [(name, list(group)) for name, group in groupby(ordered, key=lambda file: file.directory)]
+
+
+def _check_files(files: Iterable[EmbeddedFile]) -> list[EmbeddedFile]:
+    checked = list(files)
+    for file in checked:
+        if not _FILE_NAME.fullmatch(file.name):
+            raise UsageError(f"{file.name!a}: not a file name that can stand in a Dockerfile")
+    return checked
+
+
+# The filters of the template: each returns text that is safe where the template puts it.
+
+
+def _text(value: object) -> _Checked:
+    """Print one word outside quotes: no space, and nothing that BuildKit's word parser gives a meaning."""
+    word = validate.check_word(str(value))
+    if word.startswith("#") or any(letter.isspace() for letter in word):
+        raise UsageError(f"{word!a} is not one word")
+    return _Checked(word)
+
+
+def _json(value: str | Sequence[str]) -> _Checked:
+    """Print a quoted string or an exec-form array; $ and quotes are refused, not escaped."""
+    for word in [value] if isinstance(value, str) else value:
+        validate.check_text(word)
+    return _Checked(json.dumps(value, ensure_ascii=False))
+
+
+def _heredoc(file: EmbeddedFile) -> _Checked:
+    """Print the lines of *file* for a quoted heredoc, which expands nothing and ends at its name."""
+    lines = file.text.split("\n")
+    if file.name in lines or any(letter in file.text for letter in "\r\0"):
+        raise UsageError(f"{file.name}: cannot stand in a heredoc")
+    return _Checked("\n".join(lines[:-1] if lines[-1] == "" else lines))
+
+
+def _finalize(value: object) -> _Checked:
+    """Refuse output that went through no filter, so that a template can't forget one."""
+    if not isinstance(value, _Checked):
+        raise UnfilteredError(f"template prints {value!a} without a filter")
+    return value
+
+
+class UnfilteredError(BuildtoolError):
+    """The template is wrong: it prints a value without a filter."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which engine makes an image: Docker when it is there and can, else the embedded one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from buildtool.core.errors import ToolFailedError, ToolMissingError
+from buildtool.core.platforms import DEBIAN_13, Platform
+from buildtool.core.process import Runner
+from buildtool.core.validate import LAYOUT_SCHEME
+from buildtool.image.docker.buildx import find_buildx
+from buildtool.image.docker.socket import find_socket, has_buildkit
+
+log = logging.getLogger(__name__)
+
+DOCKER, LOCAL = "docker", "local"
+# A client that waits for an engine on another machine should not hold up a build for long.
+TIMEOUT_SECONDS = 10
+
+
+def choose_engine(
+    wanted: str, environ: Mapping[str, str], *, needs_docker: bool, only_local: str, runner: Runner
+) -> str:
+    """
+    Return docker or local: what is *wanted*, or for auto what is there; local is said in a line.
+
+    *needs_docker* says that the build asks for what only Docker can do: a
+    missing engine is then the error, not another result. *only_local* says why only
+    the embedded engine will do, if that is so.
+    """
+    if wanted != "auto":
+        return wanted
+    if needs_docker or not (only_local or not find_docker(environ, runner)):
+        return DOCKER
+    why = only_local or "no Docker engine with BuildKit answers"
+    log.warning("%s: building with the local engine", why)
+    return LOCAL
+
+
+def why_local(base: str, platforms: Sequence[Platform]) -> str:
+    """Return what of a build Docker could not do here, or nothing."""
+    if base.startswith(LAYOUT_SCHEME):
+        return "the base is an OCI layout"
+    late = [platform.arch for platform in platforms if platform.arch not in DEBIAN_13]
+    return f"the builder image has no libraries for {late[0]}" if late else ""
+
+
+def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
+    """Say whether an engine with BuildKit, and buildx, are there."""
+    if environ.get("BUILDX_BUILDER"):
+        return True
+    path = find_socket(environ)
+    if path is not None:
+        return has_buildkit(path) and _has_buildx(runner)
+    return _has_buildx(runner) and _succeeds(["docker", "version", "--format", "{{.Server.Version}}"], runner)
+
+
+def _has_buildx(runner: Runner) -> bool:
+    command = find_buildx(os.environ)
+    return command[0] != "docker" or _succeeds([*command, "version"], runner)
+
+
+def _succeeds(argv: list[str], runner: Runner) -> bool:
+    try:
+        return runner.run(argv, check=False, timeout_seconds=TIMEOUT_SECONDS).returncode == 0
+    except (ToolMissingError, ToolFailedError):
+        return False

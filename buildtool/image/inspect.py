@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an object or an image carries; nothing here says that it can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import Digest, SignatureRecord, Statement
+from buildtool.image.docker.socket import may_answer
+from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.elf import (
+    MAX_OBJECT_BYTES,
+    ElfObject,
+    Section,
+    blank_section,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+)
+from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import from_bytes as parse_statement
+
+OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
+OBJECT_SUFFIX = ".bpf.o"
+MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectReport:
+    """
+    What the object called *name* carries, as far as it can be read.
+
+    *digest* is the subject digest, or the file's when it is unsigned;
+    *digest_matches* says whether the statement names it. *problem* says what is
+    malformed.
+    """
+
+    name: str
+    size: int
+    byte_order: str
+    digest: Digest
+    digest_matches: bool | None
+    contents: ObjectContents | None
+    record: SignatureRecord | None
+    statement: Statement | None
+    problem: str | None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a signature record, good or not."""
+        return self.record is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReport:
+    """An image: its *reference*, *digest* (image id), *platform*, *labels* and the *objects* in it."""
+
+    reference: str
+    digest: str
+    platform: str
+    labels: dict[str, str]
+    objects: tuple[tuple[str, bytes], ...]
+
+
+def is_file_name(target: str) -> bool:
+    """Say whether *target* names a file rather than an image."""
+    return Path(target).exists() or target.endswith(".o") or target.startswith((".", "/"))
+
+
+def read_object(path: Path) -> bytes:
+    """
+    Return the bytes of object file *path*.
+
+    Raises: FileAccessError.
+    """
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    return data
+
+
+def inspect_object(name: str, data: bytes) -> ObjectReport:
+    """
+    Return what *data*, the bytes of the object called *name*, carries.
+
+    Raises: ObjectFormatError, when it is no object at all.
+    """
+    obj = parse_object(data)
+    contents, problem = _describe(obj)
+    record: SignatureRecord | None = None
+    statement: Statement | None = None
+    subject = data
+    if has_signature_section(obj):
+        try:
+            section = find_signature_section(obj)
+            subject = blank_section(obj, section)
+            record = parse_record(obj.contents(section))
+            statement = parse_statement(record.statement)
+        except ObjectFormatError as error:
+            problem = error.message
+    digest = Digest(hashlib.sha256(subject).hexdigest())
+    return ObjectReport(
+        name=name,
+        size=len(data),
+        byte_order="little" if obj.is_little_endian else "big",
+        digest=digest,
+        digest_matches=None if statement is None else statement.digest == digest,
+        contents=contents,
+        record=record,
+        statement=statement,
+        problem=problem,
+    )
+
+
+def subject_file(data: bytes) -> bytes:
+    """
+    Return the file whose plain SHA-256 is the subject digest of object *data*.
+
+    Raises: ObjectFormatError.
+    """
+    obj, section = _signed_object(data)
+    return blank_section(obj, section)
+
+
+def signature_record(data: bytes) -> SignatureRecord:
+    """
+    Return the signature record of object *data*.
+
+    Raises: ObjectFormatError.
+    """
+    obj, section = _signed_object(data)
+    return parse_record(obj.contents(section))
+
+
+def inspect_image(reference: str) -> ImageReport:
+    """
+    Return what image *reference* of the local engine carries; nothing in it is started.
+
+    Raises: EngineError.
+    """
+    import docker
+    import requests
+
+    if not may_answer(os.environ):
+        raise EngineError(
+            f"{reference}: cannot inspect the image: no engine answers", hint="buildtool doctor checks it"
+        )
+    try:
+        with closing(docker.from_env()) as client:
+            image = client.images.get(reference)
+            platform = _platform(image.attrs)
+            with _container(client, reference, platform) as container:
+                objects = tuple(_read_objects(container))
+    except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
+        raise EngineError(
+            f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
+        ) from error
+    except (docker.errors.DockerException, requests.RequestException, tarfile.TarError) as error:
+        raise EngineError(
+            f"{reference}: cannot inspect the image: {_one_line(error)}", hint="buildtool doctor checks it"
+        ) from error
+    config = image.attrs.get("Config") or {}
+    return ImageReport(
+        reference=reference,
+        digest=str(image.id),
+        platform=platform,
+        labels=dict(config.get("Labels") or {}),
+        objects=objects,
+    )
+
+
+def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:
+    try:
+        return describe_object(obj), None
+    except ObjectFormatError as error:
+        return None, error.message
+
+
+def _signed_object(data: bytes) -> tuple[ElfObject, Section]:
+    obj = parse_object(data)
+    if not has_signature_section(obj):
+        raise ObjectFormatError("not signed", hint="buildtool sign signs it")
+    return obj, find_signature_section(obj)
+
+
+def _platform(attrs: dict[str, Any]) -> str:
+    return "/".join(filter(None, (attrs.get("Os"), attrs.get("Architecture"), attrs.get("Variant"))))
+
+
+@contextmanager
+def _container(client: Any, reference: str, platform: str) -> Iterator[Any]:
+    """Give a container of the image that is never started, for its file system."""
+    # The engine wants a command even when nothing will run it.
+    container = client.containers.create(reference, command=["-"], network_mode="none", platform=platform)
+    try:
+        yield container
+    finally:
+        container.remove(force=True)
+
+
+def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
+    """Yield the objects of the image in order of their names; a link or an oversized file is skipped."""
+    import docker
+
+    try:
+        stream, _ = container.get_archive(OBJECTS_DIRECTORY)
+    except docker.errors.NotFound as error:
+        raise EngineError(f"the image has no {OBJECTS_DIRECTORY}: not built by buildtool") from error
+    archive = b""
+    for chunk in stream:
+        archive += chunk
+        if len(archive) > MAX_ARCHIVE_BYTES:
+            raise EngineError(f"{OBJECTS_DIRECTORY} of the image is larger than {MAX_ARCHIVE_BYTES} bytes")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in sorted(tar.getmembers(), key=lambda member: member.name):
+            if member.isreg() and member.name.endswith(OBJECT_SUFFIX) and member.size <= MAX_OBJECT_BYTES:
+                file = tar.extractfile(member)
+                assert file is not None
+                yield member.name.rpartition("/")[2], file.read()
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

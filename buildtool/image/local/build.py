@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds an image without Docker: compile, sign and pack on this machine, then write or push the result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildtool.compile.objectcache import ObjectSet, VersionRunner, compile_cached
+from buildtool.compile.sources import CompileOptions
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.file import DEFAULT_BASE, Config
+from buildtool.config.project import find_sources, name_objects
+from buildtool.core.cache import Cache
+from buildtool.core.errors import UsageError
+from buildtool.core.files import FORCE_REPLACES, check_target
+from buildtool.core.model import BuiltImage, Digest, Statement
+from buildtool.core.platforms import Platform
+from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.image.docker.prepare import BASE_IMAGE
+from buildtool.image.filecaps import check_capabilities
+from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
+from buildtool.image.local.baseimage import Base, carried_base, load_base
+from buildtool.image.scan import choose_capabilities
+from buildtool.objects.agreement import check_agreement
+from buildtool.objects.describe import ObjectContents
+from buildtool.oci.read import BlobSource, open_layout
+from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
+from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.signing.sign import ReleaseInfo, sign_compiled
+from buildtool.signing.signers.signer import Signer
+from buildtool.trust.generate import trust_files
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRequest:
+    """
+    What to build: the project of *config* for *platforms*, created at *epoch*, signed by *key*.
+
+    Where it goes: called *tag*, pushed with *push*, or to *output* as buildx
+    says it; *force* replaces a file there. *data* is another directory of
+    loaders than the installation's; *report* gets what people should know.
+    """
+
+    config: Config
+    platforms: tuple[Platform, ...]
+    epoch: int
+    key: Signer
+    tag: str
+    cache: Cache
+    push: bool = False
+    output: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
+    data: Path | None = None
+    report: Report = log.warning
+
+
+def build_local(request: LocalRequest) -> BuiltImage:
+    """
+    Build the image and bring it to its place; a failure leaves nothing there.
+
+    Raises: every BuildtoolError.
+    """
+    deliver = choose_delivery(request)
+    images = make_images(request)
+    deliver(images)
+    return BuiltImage(
+        reference=request.tag,
+        digest=f"sha256:{images.top.digest}",
+        platforms=tuple(platform.oci for platform in request.platforms),
+        key_id=request.key.public.key_id,
+        engine="local",
+        file=request.output.get("dest", ""),
+    )
+
+
+def make_images(request: LocalRequest) -> ImageSet:
+    """
+    Compile, sign and pack; nothing is written but the cache.
+
+    Raises: every BuildtoolError.
+    """
+    config, public = request.config, request.key.public
+    sources = find_sources(config)
+    trust = trust_files(
+        config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
+    )
+    # Before the long part: what is missing is told at once.
+    runtime = {
+        platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
+        for platform in request.platforms
+    }
+    bases = _load_bases(request)
+    compiled = _compile(request, sources)
+    signed = _sign_objects(request, sources, compiled)
+    capabilities = choose_capabilities(config, sources)
+    for statements in signed.values():
+        contents = [_contents(statement) for _, statement in statements.values()]
+        check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
+    parts = [
+        PlatformParts(
+            platform=platform,
+            base=bases[platform.arch],
+            loader=runtime[platform.arch][0],
+            tini=runtime[platform.arch][1],
+            objects={name: data for name, (data, _) in signed[platform.arch].items()},
+        )
+        for platform in request.platforms
+    ]
+    image = ImageText(key_id=public.key_id, trust=trust, epoch=request.epoch, capabilities=capabilities)
+    return assemble_images(config, parts, image, cache=request.cache)
+
+
+def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
+    settings = request.config.compile
+    options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
+    toolchain = find_toolchain(settings.clang, runner=VersionRunner(cache=request.cache))
+    found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
+    if found.warnings:
+        request.report(found.warnings)
+    if len(request.platforms) > 1:
+        objects: dict[str, dict[str, bytes]] = {platform.arch: {} for platform in request.platforms}
+        for (_, arch), (compiled, data) in found.objects.items():
+            objects[arch][compiled.path.name] = data
+        check_agreement(objects, request.config.build.allow_differences)
+    return found
+
+
+def _sign_objects(
+    request: LocalRequest, sources: Sequence[str], compiled: ObjectSet
+) -> dict[str, dict[str, tuple[bytes, Statement]]]:
+    """Return the signed objects and their statements, by architecture and name."""
+    config = request.config
+    release = ReleaseInfo(
+        project=config.project.name,
+        version=config.project.version,
+        release=config.project.release,
+        created=request.epoch,
+        not_after=config.sign.not_after,
+    )
+    jobs = [(platform.arch, source) for platform in request.platforms for source in sources]
+    items = [compiled.objects[source, arch] for arch, source in jobs]
+    signed: dict[str, dict[str, tuple[bytes, Statement]]]
+    signed = {platform.arch: {} for platform in request.platforms}
+    for (arch, _), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
+        signed[arch][item[1].name] = item
+    return signed
+
+
+def _contents(statement: Statement) -> ObjectContents:
+    return ObjectContents(
+        programs=statement.programs,
+        maps=statement.maps,
+        helpers=statement.helpers,
+        kfuncs=statement.kfuncs,
+        license=statement.license,
+    )
+
+
+def _load_bases(request: LocalRequest) -> dict[str, Base]:
+    reference = request.config.images.base
+    if reference == DEFAULT_BASE:
+        return {
+            platform.arch: carried_base(find_base(platform, request.data), BASE_IMAGE, request.cache)
+            for platform in request.platforms
+        }
+    with _open_base(request, reference) as source:
+        label = reference if not reference.startswith(LAYOUT_SCHEME) else f"@sha256:{source.top().digest}"
+        return {
+            platform.arch: load_base(source, label, platform, request.cache) for platform in request.platforms
+        }
+
+
+def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[BlobSource]:
+    if reference.startswith(LAYOUT_SCHEME):
+        path, digest = split_layout(reference)
+        return open_layout(request.config.root / path, Digest(digest) if digest else None)
+    from buildtool.oci.registry import open_image
+
+    return nullcontext(open_image(reference, request.cache, request.report))
+
+
+def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
+    """
+    Return what brings images to where *request* wants them.
+
+    Raises: UsageError, FileAccessError; before anything is built.
+    """
+    if request.push:
+        from buildtool.oci.registry import push_images
+
+        return lambda images: push_images(images, request.tag)
+    fields, kind = dict(request.output), request.output.get("type", "")
+    if kind == "docker" and "dest" not in fields:
+        from buildtool.image.docker.store import load_images
+
+        return lambda images: load_images(images, request.tag)
+    if kind != "oci" or not fields.get("dest"):
+        raise UsageError(
+            f"--output type={kind}: the local engine cannot write that",
+            hint="type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
+        )
+    if unknown := sorted(fields.keys() - {"type", "dest", "tar", "name"}):
+        raise UsageError(f"--output: the local engine does not know {unknown[0]}")
+    destination, name = Path(fields["dest"]), fields.get("name", request.tag)
+    if fields.get("tar") == "false":
+        check_layout(destination, replace=request.force)
+        return lambda images: write_directory(destination, images, name, replace=request.force)
+    check_target(destination, replace=request.force, hint=FORCE_REPLACES)
+    return lambda images: write_archive(destination, images, name, replace=request.force)

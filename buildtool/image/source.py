@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the image that a user names: a file or directory, an image of the engine, or one in a registry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from buildtool.core.cache import Cache
+from buildtool.core.errors import EngineError, FileAccessError
+from buildtool.core.model import Digest
+from buildtool.core.validate import LAYOUT_SCHEME, check_image, split_layout
+from buildtool.image.docker.store import save_image
+from buildtool.oci.read import BlobSource, open_layout
+from buildtool.oci.registry import open_image
+
+
+@contextmanager
+def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
+    """
+    Give the image that *target* names.
+
+    Raises: UsageError, FileAccessError, ObjectFormatError, RegistryError, EngineError.
+    """
+    if target.startswith(LAYOUT_SCHEME):
+        path, digest = split_layout(target)
+        with open_layout(path, Digest(digest) if digest else None) as source:
+            yield source
+        return
+    if Path(target).exists():
+        with open_layout(Path(target)) as source:
+            yield source
+        return
+    if target.startswith((".", "/")) or target.endswith(".tar"):
+        raise FileAccessError(f"{target}: no such file or directory")
+    reference = check_image(target)
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        archive = Path(work, "image.tar")
+        if save_image(reference, archive):
+            with open_layout(archive, name=reference) as source:
+                yield source
+            return
+    host, slash, _ = reference.partition("/")
+    if not slash or not (any(letter in host for letter in ".:") or host == "localhost"):
+        raise EngineError(f"{reference}: neither a file nor an image of the engine, and it names no registry")
+    yield open_image(reference, cache, lambda _: None)

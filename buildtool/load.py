@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the loader on this host, for development; makes it from its source when none is carried."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
+from buildtool.core.errors import (
+    BuildtoolError,
+    FileAccessError,
+    ToolFailedError,
+    ToolMissingError,
+    UsageError,
+)
+from buildtool.core.files import make_directory, read_bounded, write_atomic
+from buildtool.core.model import KeyId
+from buildtool.core.platforms import Platform, host_platform
+from buildtool.core.process import SECRET_VARIABLES, Runner
+from buildtool.core.resources import resource_path
+from buildtool.image.loaderoptions import loader_options
+from buildtool.runtime import carried as loaders
+
+log = logging.getLogger(__name__)
+
+LOADER_VARIABLE = "BUILDTOOL_LOADER"
+MAX_LOADER_BYTES = 64 * 1024 * 1024
+LOADER_NAME = "verify-and-load"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """What the loader is started with; its own --help explains each."""
+
+    objects: Path
+    trust: Path
+    attach: tuple[str, ...] = ()
+    verify_only: bool = False
+    human: bool = False
+    workload: tuple[str, ...] = ()
+    options: LoaderConfig = field(default_factory=LoaderConfig)
+
+
+def load_on_host(
+    config: Config, request: LoadRequest, *, environ: Mapping[str, str], runner: Runner
+) -> NoReturn:
+    """
+    Become the loader: this process is replaced, so signals reach it and its exit code is ours.
+
+    Raises: every BuildtoolError, when there is no loader and none can be made.
+    """
+    loader = find_loader(config, environ=environ, runner=runner)
+    argv = loader_argv(loader, request)
+    log.debug("run: %s", argv)
+    try:
+        # The workload may need a private key of its own, but never ours.
+        ours_left_out = {name: text for name, text in environ.items() if name not in SECRET_VARIABLES}
+        os.execve(loader, argv, ours_left_out)  # noqa: S606 - an argument list, no shell
+    except OSError as error:
+        raise ToolFailedError(f"{loader}: cannot start: {(error.strerror or str(error)).lower()}") from error
+
+
+def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
+    """Return the arguments that *loader* is started with."""
+    options = request.options
+    if not request.workload:  # the configuration's own is in the image, and so is what these are about
+        options = replace(options, seccomp=False, map_fds=True)
+    argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
+    for attach in request.attach:
+        argv += ["--attach", attach]
+    if request.verify_only:
+        argv.append("--verify-only")
+    else:
+        argv += loader_options(options, has_workload=bool(request.workload))
+    if request.human:
+        argv += ["--log", "human"]
+    return [*argv, "--", *request.workload] if request.workload else argv
+
+
+def choose_objects(given: Path | None, config: Config) -> Path:
+    """
+    Return the object or directory *given*, else this machine's objects in build/.
+
+    Raises: FileAccessError, UsageError.
+    """
+    path = given or config.root / "build" / _this_platform().arch
+    if not path.exists():
+        hint = None if given else "buildtool compile and buildtool sign make objects"
+        raise FileAccessError(f"{path}: no such file or directory", hint=hint)
+    return path
+
+
+def choose_trust(given: Path | None, config: Config) -> Path:
+    """
+    Return the trust store *given*, else the configured policy or key, else the key beside the signing key.
+
+    Raises: UsageError, FileAccessError.
+    """
+    chosen = given or config.trust.policy
+    keys = (chosen,) if chosen else config.trust.keys
+    if not keys and isinstance(config.sign.key, Path):
+        keys = (config.sign.key.with_suffix(".pub"),)
+    if len(keys) != 1:
+        hint = "--trust takes a .pub file, a directory of them or a policy"
+        raise UsageError("several keys are configured" if keys else "which keys are trusted?", hint=hint)
+    if not keys[0].exists():
+        raise FileAccessError(f"{keys[0]}: no such file or directory")
+    return keys[0]
+
+
+def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
+    """
+    Return the loader of BUILDTOOL_LOADER, else the one that images get, else one made of the same source.
+
+    What was made is kept in the cache.
+
+    Raises: every BuildtoolError.
+    """
+    named = environ.get(LOADER_VARIABLE)
+    if named:
+        path = Path(named).absolute()
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise ToolMissingError(f"{named}: not a program", hint=f"{LOADER_VARIABLE} names it")
+        return path
+    source, target = resource_path("loader"), _this_platform()
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
+    try:
+        carried = loaders.find_loader(target, loaders.named_directory(environ))
+    except FileAccessError as error:
+        log.debug("no loader is carried: %s", error.message)
+        path = cache / f"loader-{target.arch}-{_hash_files(source)[:16]}"
+        return _keep(path, lambda: _make_loader(config, source, target, runner))
+    if os.access(carried.path, os.X_OK):
+        return carried.path.absolute()
+    # A copy of the installation may have lost the mode of its files.
+    return _keep(cache / f"loader-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
+
+
+def _keep(path: Path, make: Callable[[], bytes]) -> Path:
+    """Return program *path* of the cache; what *make* returns is put there if it is missing."""
+    if not _is_own(path):
+        make_directory(path.parent)
+        write_atomic(path, make(), mode=0o755)
+    return path.absolute()
+
+
+def _is_own(path: Path) -> bool:
+    """Say whether *path* is a program that nobody but this user could have put there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return path.is_file() and status.st_uid == os.geteuid() and status.st_mode & 0o122 == 0o100
+
+
+def _make_loader(config: Config, source: Path, target: Platform, runner: Runner) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        output = Path(work, LOADER_NAME)
+        try:
+            _link_on_host(config, target, source, output, runner)
+        except (ToolMissingError, ToolFailedError) as error:
+            log.debug("not made on this host: %s", error.detail or error.message)
+            try:
+                _link_in_builder(config, target, Path(work), runner)
+            except BuildtoolError as failed:
+                failed.message = f"cannot make the loader: {failed.message}"
+                failed.hint = (
+                    "wheels carry the loader, in a checkout `make loaders` makes it; here it takes clang with"
+                    f" libbpf 1.3 or newer and static libraries, or Docker; or {LOADER_VARIABLE} names one"
+                )
+                raise
+        return read_bounded(output, MAX_LOADER_BYTES)
+
+
+def _link_on_host(config: Config, target: Platform, source: Path, output: Path, runner: Runner) -> None:
+    """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
+    clang = find_toolchain(config.compile.clang, runner=runner).clang
+    sources = (source / "sources.txt").read_text(encoding="utf-8").split()
+    runner.run([clang, target.static_option, *sources, "@flags.txt", "-o", str(output)], cwd=source)
+
+
+def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
+    """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
+    from buildtool.image.docker.build import ImageRequest, export_stage
+    from buildtool.image.dockerfile import RenderRequest, render_dockerfile
+    from buildtool.image.embedded import EmbeddedFile
+
+    request = RenderRequest(
+        config=replace(config, images=_choose_images(config.images, target, runner)),
+        platforms=(target,),
+        sources=("bpf/none.bpf.c",),
+        key_id=KeyId("0" * 64),
+        trust=(EmbeddedFile(directory="", name="none.pub", text="\n"),),
+    )
+    text = render_dockerfile(request)
+    image = ImageRequest(dockerfile=lambda: text, root=work, platforms=(target,), epoch=0)
+    export_stage(image, "loader", work, runner=runner)
+
+
+def _choose_images(images: ImagesConfig, target: Platform, runner: Runner) -> ImagesConfig:
+    from buildtool.image.docker.prepare import find_prepared
+
+    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
+        return images
+    found = find_prepared(architectures=[target.arch], runner=runner)
+    return ImagesConfig(builder=found.builder, base=found.base) if found else images
+
+
+def _this_platform() -> Platform:
+    found = host_platform(platform.machine())
+    if found is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return found
+
+
+def _hash_files(directory: Path) -> str:
+    """Return a digest over the names and contents of the loader's source."""
+    digest = hashlib.sha256()
+    for path in sorted(_loader_files(directory)):
+        data = read_bounded(path, MAX_LOADER_BYTES)
+        digest.update(f"{path.name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
+def _loader_files(directory: Path) -> Sequence[Path]:
+    return [path for path in directory.iterdir() if path.suffix in (".c", ".h", ".txt")]

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+BTF, as far as map definitions need it (kernel documentation, bpf/btf.rst).
+
+libbpf's macros encode a map as a struct: `__uint(name, N)` is a pointer to an
+array of N elements, `__type(name, T)` a pointer to T.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from buildtool.core.errors import ObjectFormatError
+
+_MAGIC = 0xEB9F
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT = range(9, 17)
+_DECL_TAG, _TYPE_TAG, _ENUM64 = range(17, 20)
+_SIZED = frozenset((_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _DATASEC, _ENUM64))
+_TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
+# Bytes after the 12 common ones: (fixed, for each of vlen).
+_EXTRA = {
+    _INT: (4, 0),
+    _ARRAY: (12, 0),
+    _STRUCT: (0, 12),
+    _UNION: (0, 12),
+    _ENUM: (0, 8),
+    _FUNC_PROTO: (0, 8),
+    _VAR: (4, 0),
+    _DATASEC: (0, 12),
+    _DECL_TAG: (4, 0),
+    _ENUM64: (0, 12),
+}
+_KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
+_MAX_CHAIN = 32
+_MAX_MEMBERS = 16384
+_POINTER_BYTES = 8
+_MAX_NAME_BYTES = 512  # of the kernel's own names
+_MAX_TEXT_BYTES = 4096  # a line of C, or a path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfMember:
+    """A member of a struct: its *name* and the *type* number."""
+
+    name: str
+    type: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfField:
+    """
+    A value inside a type: *path* to it, where it begins and how long it is, in bits, and its *kind*.
+
+    An array is one field for each member of one element, with the count in the path.
+    """
+
+    path: str
+    bit_offset: int
+    bits: int
+    kind: str
+
+
+class Btf:
+    """The types of one `.BTF` section, found by number, decoded when asked for."""
+
+    def __init__(self, data: bytes, order: str) -> None:
+        """
+        Index the types of *data*, in byte *order* `<` or `>`.
+
+        Raises: ObjectFormatError.
+        """
+        self._order = order
+        try:
+            magic, version, _, header, type_at, type_size, names_at, names_size = struct.unpack_from(
+                f"{order}HBBIIIII", data
+            )
+            if magic != _MAGIC or version != 1:
+                raise ObjectFormatError("BTF of an unknown version")
+            self._types = data[header + type_at : header + type_at + type_size]
+            self._names = data[header + names_at : header + names_at + names_size]
+            self._heads = [(0, 0, 0, 0)]
+            self._offsets = [0, *self._index()]
+        except struct.error as error:
+            raise ObjectFormatError("damaged BTF") from error
+
+    def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
+        """
+        Return name and type number of each variable that lies in ELF *section*.
+
+        Raises: ObjectFormatError.
+        """
+        for number, (name, kind, vlen, _) in enumerate(self._heads):
+            if kind == _DATASEC and self._names.startswith(section.encode() + b"\0", name):
+                return tuple(self._variable(entry[0]) for entry in self._entries(number, vlen))
+        return ()
+
+    def members(self, number: int) -> tuple[BtfMember, ...]:
+        """
+        Return the members of struct type *number*, typedefs resolved.
+
+        Raises: ObjectFormatError.
+        """
+        number = self._resolve(number)
+        _, kind, vlen, _ = self._head(number)
+        if kind != _STRUCT:
+            raise ObjectFormatError("BTF: a map that is not a struct")
+        entries = self._entries(number, vlen)
+        return tuple(BtfMember(name=self._name(name), type=member) for name, member, _ in entries)
+
+    def fields(self, number: int) -> tuple[BtfField, ...]:
+        """
+        Return where everything in type *number* is: members of members, too.
+
+        Raises: ObjectFormatError, also for a type with more than 16384 members, at all depths.
+        """
+        found: list[BtfField] = []
+        self._collect(number, "", 0, found, iter(range(_MAX_MEMBERS)), _MAX_CHAIN)
+        return tuple(found)
+
+    def pointed(self, number: int) -> int:
+        """
+        Return the type that pointer type *number* points to: `__type`.
+
+        Raises: ObjectFormatError.
+        """
+        _, kind, _, target = self._head(self._resolve(number))
+        if kind != _PTR:
+            raise ObjectFormatError("BTF: not a type of a map")
+        return target
+
+    def element_struct(self, number: int) -> int | None:
+        """
+        Return the struct that elements of array type *number* point to: `__array` of maps; None for programs.
+
+        Raises: ObjectFormatError.
+        """
+        element, _ = self._array(self._resolve(number))
+        target = self._resolve(self.pointed(element))
+        return target if self._head(target)[1] == _STRUCT else None
+
+    def encoded_integer(self, number: int) -> int:
+        """
+        Return the number that type *number* encodes: `__uint` or `__ulong`.
+
+        Raises: ObjectFormatError.
+        """
+        number = self._resolve(number)
+        _, kind, _, value = self._head(number)
+        if kind == _ENUM:
+            return self._read(number, 2)[1]
+        if kind == _ENUM64:
+            _, low, high = self._read(number, 3)
+            return low | high << 32
+        if kind != _PTR:
+            raise ObjectFormatError("BTF: not an integer of a map")
+        return self._array(self._resolve(value))[1]
+
+    def pointed_size(self, number: int) -> int:
+        """
+        Return the size of what pointer type *number* points to: `__type`.
+
+        Raises: ObjectFormatError.
+        """
+        return self.size(self.pointed(number))
+
+    def size(self, number: int) -> int:
+        """
+        Return the size of type *number* in bytes.
+
+        Raises: ObjectFormatError.
+        """
+        count = 1
+        for _ in range(_MAX_CHAIN):
+            number = self._resolve(number)
+            _, kind, _, size = self._head(number)
+            if kind in _SIZED:
+                return count * size
+            if kind == _PTR:
+                return count * _POINTER_BYTES
+            number, elements = self._array(number)
+            count *= elements
+        raise ObjectFormatError("BTF: types nested too deep")
+
+    def text(self, offset: int) -> str:
+        """
+        Return the string at *offset* of the table of strings, at most 4096 bytes of it.
+
+        Raises: ObjectFormatError.
+        """
+        if offset >= len(self._names):
+            raise ObjectFormatError("damaged BTF")
+        text = self._names[offset : offset + _MAX_TEXT_BYTES]
+        return text.partition(b"\0")[0].decode("utf-8", "replace")
+
+    def _collect(
+        self, number: int, path: str, at: int, found: list[BtfField], steps: Iterator[int], depth: int
+    ) -> None:
+        number = self._resolve(number)
+        _, kind, vlen, _ = self._head(number)
+        # Steps and not fields: structs of empty structs have none, and take for ever.
+        if depth == 0 or next(steps, None) is None:
+            raise ObjectFormatError("BTF: a type with too many members")
+        if kind == _ARRAY:
+            element, count = self._array(number)
+            self._collect(element, f"{path}[{count}]", at, found, steps, depth - 1)
+        elif kind in (_STRUCT, _UNION):
+            # Bit 31: the offset's high 8 bits are the width of a bit field.
+            has_widths = self._info(number) >> 31
+            for name, member, place in self._entries(number, vlen):
+                offset, width = (place & 0xFFFFFF, place >> 24) if has_widths else (place, 0)
+                inner = f"{path}.{self._name(name)}".strip(".")
+                if width:
+                    found.append(BtfField(path=inner, bit_offset=at + offset, bits=width, kind="bits"))
+                else:
+                    self._collect(member, inner, at + offset, found, steps, depth - 1)
+        else:
+            size = self.size(number) * 8 if kind in _SIZED or kind == _PTR else 0
+            found.append(BtfField(path=path, bit_offset=at, bits=size, kind=_KINDS.get(kind, "other")))
+
+    def _info(self, number: int) -> int:
+        info: int = struct.unpack_from(f"{self._order}I", self._types, self._offsets[number] + 4)[0]
+        return info
+
+    def _index(self) -> Iterator[int]:
+        at, end = 0, len(self._types)
+        unpack = struct.Struct(f"{self._order}III").unpack_from
+        while at < end:
+            yield at
+            name, info, value = unpack(self._types, at)
+            kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+            self._heads.append((name, kind, vlen, value))
+            fixed, each = _EXTRA.get(kind, (0, 0))
+            at += 12 + fixed + each * vlen
+
+    def _head(self, number: int) -> tuple[int, int, int, int]:
+        """Return name offset, kind, vlen and the size or type of type *number*."""
+        if not 0 < number < len(self._heads):
+            raise ObjectFormatError("BTF: no such type")
+        return self._heads[number]
+
+    def _resolve(self, number: int) -> int:
+        for _ in range(_MAX_CHAIN):
+            _, kind, _, value = self._head(number)
+            if kind not in _TRANSPARENT:
+                return number
+            number = value
+        raise ObjectFormatError("BTF: types nested too deep")
+
+    def _array(self, number: int) -> tuple[int, int]:
+        """Return element type and count of array type *number*."""
+        if self._head(number)[1] != _ARRAY:
+            raise ObjectFormatError("BTF: not a type with a size")
+        element, _, count = self._read(number, 3)
+        return element, count
+
+    def _entries(self, number: int, vlen: int) -> Iterator[tuple[int, ...]]:
+        """Yield the three words of each member of type *number*."""
+        words = iter(self._read(number, 3 * vlen))
+        return zip(words, words, words, strict=True)
+
+    def _read(self, number: int, count: int) -> tuple[int, ...]:
+        """Return *count* words that follow the head of type *number*."""
+        try:
+            return struct.unpack_from(f"{self._order}{count}I", self._types, self._offsets[number] + 12)
+        except struct.error as error:
+            raise ObjectFormatError("damaged BTF") from error
+
+    def _variable(self, number: int) -> tuple[str, int]:
+        name, kind, _, target = self._head(number)
+        if kind != _VAR:
+            raise ObjectFormatError("BTF: not a variable")
+        return self._name(name), target
+
+    def _name(self, offset: int) -> str:
+        # Many types can share one name: a long one would fill the memory.
+        end = self._names.find(0, offset, offset + _MAX_NAME_BYTES + 1)
+        if end < 0:
+            raise ObjectFormatError("BTF: damaged, or a name that is too long")
+        return self._names[offset:end].decode("utf-8", "replace")

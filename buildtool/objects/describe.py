@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an object does, read from the object itself: programs, maps, helpers, kernel functions, license."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import MapInfo, ProgramInfo
+from buildtool.objects.btf import Btf
+from buildtool.objects.calls import read_code
+from buildtool.objects.elf import (
+    SHF_EXECINSTR,
+    SHT_PROGBITS,
+    ElfObject,
+    LinkTables,
+    Section,
+    read_link_tables,
+)
+from buildtool.objects.types import map_type, program_type
+
+_MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")
+_DESCRIPTOR_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectContents:
+    """What the statement says of an object's contents."""
+
+    programs: tuple[ProgramInfo, ...]
+    maps: tuple[MapInfo, ...]
+    helpers: tuple[int, ...]
+    kfuncs: tuple[str, ...]
+    license: str
+
+
+def describe_object(obj: ElfObject) -> ObjectContents:
+    """
+    Return what *obj* says of itself.
+
+    Raises: ObjectFormatError, when its tables or its BTF are damaged.
+    """
+    tables = read_link_tables(obj)
+    # What is signed must be what a policy decides by, and what libbpf runs: one reader for both.
+    code = read_code(obj)
+    return ObjectContents(
+        programs=tuple(_find_programs(obj, tables)),
+        maps=_find_maps(obj),
+        helpers=tuple(sorted(code.helpers)),
+        kfuncs=tuple(sorted(name.decode("utf-8", "replace") for name in code.kfuncs if name)),
+        license=_find_license(obj),
+    )
+
+
+def _find_programs(obj: ElfObject, tables: LinkTables) -> Iterator[ProgramInfo]:
+    """List global functions in order of section and place; libbpf takes those of .text for subprograms."""
+    functions = [symbol for symbol in tables.symbols if symbol.is_function and not symbol.is_local]
+    for symbol in sorted(functions, key=lambda symbol: (symbol.section, symbol.value)):
+        if not 0 < symbol.section < len(obj.sections):
+            continue
+        section = obj.sections[symbol.section]
+        if _is_code(section) and section.name != b".text":
+            name = section.name.decode("utf-8", "replace")
+            yield ProgramInfo(name=symbol.name, section=name, type=program_type(name))
+
+
+def _find_maps(obj: ElfObject) -> tuple[MapInfo, ...]:
+    section = _section(obj, b".BTF")
+    if section is None:
+        return ()
+    btf = Btf(obj.contents(section), obj.order)
+    maps = (_read_map(btf, name, number) for name, number in btf.section_variables(".maps"))
+    return tuple(sorted(maps, key=lambda item: item.name))
+
+
+def _read_map(btf: Btf, name: str, number: int) -> MapInfo:
+    members = {member.name: member.type for member in btf.members(number)}
+
+    def integer(member: str) -> int:
+        return btf.encoded_integer(members[member]) if member in members else 0
+
+    def size(explicit: str, by_type: str) -> int:
+        return btf.pointed_size(members[by_type]) if by_type in members else integer(explicit)
+
+    kind = map_type(integer("type"))
+    # The values of a map of maps, and of a table of programs declared with them, are descriptors.
+    inner = kind in _MAPS_OF_MAPS or "values" in members
+    return MapInfo(
+        name=name,
+        type=kind,
+        key_size=size("key_size", "key") or (_DESCRIPTOR_BYTES if inner else 0),
+        value_size=size("value_size", "value") or (_DESCRIPTOR_BYTES if inner else 0),
+        max_entries=integer("max_entries"),
+    )
+
+
+def _find_license(obj: ElfObject) -> str:
+    section = _section(obj, b"license")
+    return obj.contents(section).partition(b"\0")[0].decode("utf-8", "replace") if section else ""
+
+
+def _is_code(section: Section) -> bool:
+    return section.type == SHT_PROGBITS and bool(section.flags & SHF_EXECINSTR)
+
+
+def _section(obj: ElfObject, name: bytes) -> Section | None:
+    found = [section for section in obj.sections if section.name == name]
+    # libbpf takes the last one, others the first.
+    if len(found) > 1:
+        raise ObjectFormatError(f"{len(found)} sections named {name.decode()}")
+    return found[0] if found else None

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reads OCI images out of layout directories, archives and whatever else gives blobs by digest.
+
+Every blob is compared with its digest and size before anything in it is believed.
+
+Sources: OCI image specification v1.1 (image-layout, image-index, manifest, config).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import Digest
+from buildtool.core.platforms import Platform
+from buildtool.oci.tarreader import TAR_ERRORS, open_tar
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+MAX_LAYER_BYTES = 512 * 1024 * 1024
+MAX_INDEXES = 4  # one within another
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+# The Docker media types say the same as OCI's.
+_INDEXES = ("index.v1+json", "manifest.list.v2+json")
+_IMAGES = ("image.manifest.v1+json", "distribution.manifest.v2+json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """What one document says of another: *media_type*, *digest*, *size* and, in an index, *platform*."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: str = ""
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it is of an image or an index: what registries keep apart from blobs."""
+        return self.media_type.endswith((*_INDEXES, *_IMAGES))
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is of an index, not of one image."""
+        return self.media_type.endswith(_INDEXES)
+
+
+class BlobSource(Protocol):
+    """Where an image is: *name* for messages, its *top* document, and all else by digest."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+
+    def top(self) -> Descriptor:
+        """Return the descriptor of the image or index."""
+
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return the blob, at most a byte more than its size; the caller checks it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """One platform's image: its *platform*, *digest* of the manifest, *config* and *layers*, bottom first."""
+
+    platform: str
+    digest: Digest
+    config: Mapping[str, Any]
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """The digests of the layers without compression."""
+        return tuple(self.config["rootfs"]["diff_ids"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutDirectory:
+    """An OCI layout in directory *path*; *digest* chooses one of several images."""
+
+    path: Path
+    digest: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return str(self.path)
+
+    def top(self) -> Descriptor:
+        """Return the descriptor of the image or index. Raises: ObjectFormatError, FileAccessError."""
+        if not (self.path / "oci-layout").is_file():
+            raise ObjectFormatError(f"{self.path}: not an OCI layout: it has no file oci-layout")
+        return _choose_top(read_bounded(self.path / "index.json", MAX_JSON_BYTES), self.name, self.digest)
+
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return a blob. Raises: FileAccessError."""
+        return read_bounded(self.path / "blobs/sha256" / wanted.digest, wanted.size)
+
+
+class LayoutArchive:
+    """An OCI layout in tar file *path*; *digest* chooses one of several images."""
+
+    def __init__(self, path: Path, archive: tarfile.TarFile, digest: Digest | None, name: str) -> None:
+        self._archive = archive
+        self._digest = digest
+        self.name = name or str(path)
+        try:
+            self._members = {
+                member.name.removeprefix("./"): member for member in archive if member.isreg()
+            }  # links and devices of the archive lead nowhere
+        except TAR_ERRORS as error:
+            raise ObjectFormatError(f"{self.name}: damaged archive: {error}") from error
+
+    def top(self) -> Descriptor:
+        """Return the descriptor of the image or index. Raises: ObjectFormatError."""
+        if "index.json" not in self._members:
+            raise ObjectFormatError(f"{self.name}: not an OCI archive: it has no index.json")
+        return _choose_top(self._read("index.json", MAX_JSON_BYTES), self.name, self._digest)
+
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return a blob. Raises: ObjectFormatError."""
+        return self._read(f"blobs/sha256/{wanted.digest}", wanted.size)
+
+    def _read(self, member: str, limit: int) -> bytes:
+        if member not in self._members:
+            raise ObjectFormatError(f"{self.name}: {member} is missing: a truncated archive")
+        try:
+            file = self._archive.extractfile(self._members[member])
+            return file.read(limit + 1) if file else b""
+        except TAR_ERRORS as error:
+            raise ObjectFormatError(f"{self.name}: {member}: truncated archive") from error
+
+
+@contextmanager
+def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Iterator[BlobSource]:
+    """
+    Give the OCI layout at *path*, a directory or a tar file.
+
+    Raises: ObjectFormatError, FileAccessError.
+    """
+    if path.is_dir():
+        yield LayoutDirectory(path=path, digest=digest)
+        return
+    if not path.is_file():
+        raise FileAccessError(f"{path}: neither an OCI layout nor an archive")
+    try:
+        archive = open_tar(path)
+    except TAR_ERRORS as error:
+        raise ObjectFormatError(f"{path}: not an image archive (tar)") from error
+    with archive:
+        yield LayoutArchive(path, archive, digest, name)
+
+
+def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER_BYTES) -> bytes:
+    """
+    Return the blob of *descriptor*, which is what its digest says.
+
+    Raises: ObjectFormatError, and what *source* raises.
+    """
+    if descriptor.size > limit:
+        raise ObjectFormatError(f"{source.name}: a blob of {descriptor.size} bytes, the most is {limit}")
+    data = source.fetch(descriptor)
+    if len(data) != descriptor.size:
+        what = "truncated" if len(data) < descriptor.size else "longer than its descriptor says"
+        raise ObjectFormatError(f"{source.name}: blob sha256:{descriptor.digest[:12]}... is {what}")
+    if hashlib.sha256(data).hexdigest() != descriptor.digest:
+        raise ObjectFormatError(f"{source.name}: blob sha256:{descriptor.digest[:12]}... has other contents")
+    return data
+
+
+def open_layer(source: BlobSource, descriptor: Descriptor) -> IO[bytes]:
+    """
+    Return the layer of *descriptor* as a file, as it is stored.
+
+    Raises: ObjectFormatError.
+    """
+    check_layer_type(source.name, descriptor)
+    return io.BytesIO(read_blob(source, descriptor))
+
+
+def check_layer_type(name: str, descriptor: Descriptor) -> None:
+    """
+    Check that the layer of *descriptor*, of the image called *name*, can be read.
+
+    Raises: ObjectFormatError.
+    """
+    if not descriptor.media_type.endswith((".tar", "tar+gzip", "tar.gzip")):
+        raise ObjectFormatError(
+            f"{name}: a layer of type {descriptor.media_type[:80]!a}",
+            hint="only plain and gzip layers can be read",
+        )
+
+
+def read_images(source: BlobSource) -> list[StoredImage]:
+    """
+    Return the images of *source*, one of each platform, in the order of its index.
+
+    Raises: ObjectFormatError, and what *source* raises.
+    """
+    try:
+        return list(_read_images(source, source.top(), 0))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ObjectFormatError(f"{source.name}: not an OCI image: {error}") from error
+
+
+def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[StoredImage]:
+    document = _parse(read_blob(source, top, MAX_JSON_BYTES))
+    if top.is_index:
+        if depth >= MAX_INDEXES:
+            raise ObjectFormatError(f"{source.name}: an index within an index within an index")
+        for entry in document["manifests"]:
+            child = _descriptor(entry)
+            # What BuildKit attaches to an image is listed as an image of no platform.
+            if child.platform != "unknown/unknown":
+                yield from _read_images(source, child, depth + 1)
+        return
+    config = _parse(read_blob(source, _descriptor(document["config"]), MAX_JSON_BYTES))
+    layers = tuple(_descriptor(entry) for entry in document["layers"])
+    _check_settings(config)
+    diff_ids = config["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
+        raise ObjectFormatError(f"{source.name}: the layers are not those of the configuration")
+    platform = _platform_name(config)
+    yield StoredImage(platform=platform, digest=top.digest, config=config, layers=layers)
+
+
+def _check_settings(config: Any) -> None:
+    """Check the kinds of what a container starts with, which others take for granted."""
+    run, history = config.get("config") or {}, config.get("history") or []
+    if not isinstance(run, dict):
+        raise ValueError("a configuration of another form")
+    mappings = [run, run.get("Labels") or {}, run.get("Healthcheck") or {}]
+    lists = [history, *(run.get(name) or [] for name in ("Cmd", "Entrypoint", "Env", "OnBuild"))]
+    texts = [run.get("User") or "", *mappings[1].values()]
+    wrong = [
+        value
+        for values, kind in ((mappings, dict), (lists, list), (texts, str))
+        for value in values
+        if not isinstance(value, kind)
+    ]
+    if wrong:
+        raise ValueError(f"a configuration with {ascii(wrong[0])[:80]} in it")
+
+
+def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
+    """
+    Return the image of *platform* among *images*, those of the image called *name*.
+
+    Raises: EngineError.
+    """
+    for image in images:
+        found = image.platform
+        # Every 64-bit ARM is v8: some say so, some don't.
+        if found == platform.oci or (found == f"{platform.oci}/v8" and platform.arch == "arm64"):
+            return image
+    have = ", ".join(image.platform for image in images) or "no platform at all"
+    raise EngineError(
+        f"base image {name} is not for {platform.oci} but {have}",
+        hint="name a base image that has the platform, or build another --arch",
+    )
+
+
+def _choose_top(index: bytes, name: str, digest: Digest | None) -> Descriptor:
+    try:
+        entries = [_descriptor(entry) for entry in _parse(index)["manifests"]]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ObjectFormatError(f"{name}: not an OCI layout: index.json: {error}") from error
+    chosen = [entry for entry in entries if digest in (None, entry.digest)]
+    if not chosen and digest:
+        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it")
+    if len({entry.digest for entry in chosen}) != 1:
+        raise ObjectFormatError(f"{name}: {len(chosen)} images", hint="choose one: NAME@sha256:DIGEST")
+    return chosen[0]
+
+
+def _parse(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8"))
+
+
+def _descriptor(value: Mapping[str, Any]) -> Descriptor:
+    found = _DIGEST.fullmatch(value["digest"])
+    if found is None or not isinstance(value["size"], int) or value["size"] < 0:
+        raise ValueError("a descriptor without a sha256 digest and a size")
+    platform = value.get("platform")
+    return Descriptor(
+        media_type=str(value["mediaType"]),
+        digest=Digest(found[1]),
+        size=value["size"],
+        platform=_platform_name(platform) if platform else "",
+    )
+
+
+def _platform_name(value: Mapping[str, Any]) -> str:
+    parts = (value.get("os"), value.get("architecture"), value.get("variant"))
+    return "/".join(str(part) for part in parts if part)

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Pulls bases from registries and pushes images to them, without an engine.
+
+Credentials are those that `docker login` keeps. Plain HTTP is spoken to this
+machine only, as Docker does.
+
+Source: OCI distribution specification v1.1; token authentication of the Docker registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from buildtool.core.cache import Cache
+from buildtool.core.errors import RegistryError, UsageError
+from buildtool.core.model import Digest
+from buildtool.core.process import public_environment
+from buildtool.oci.layout import Layer
+from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
+from buildtool.oci.write import Document, ImageSet, layer_bytes
+
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.3
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1024 * 1024
+_BLOBS, _TOPS = "blobs", "tops"
+_MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.docker.distribution.manifest.v2+json"
+)
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """An image in a registry: *host*, *repository*, *tag* and *digest* (hex), of which one may be empty."""
+
+    host: str
+    repository: str
+    tag: str
+    digest: str
+
+    def __str__(self) -> str:
+        """Return it as people write it."""
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.host}/{self.repository}{tag}" + (f"@sha256:{self.digest}" if self.digest else "")
+
+
+def parse_reference(text: str) -> Reference:
+    """
+    Return the parts of *text*, which has to name its registry.
+
+    Raises: UsageError.
+    """
+    name, _, digest = text.partition("@sha256:")
+    host, slash, rest = name.partition("/")
+    if not slash or not (any(letter in host for letter in ".:") or host == "localhost"):
+        raise UsageError(f"{text}: in which registry?", hint="write REGISTRY/NAME:TAG")
+    repository, _, tag = rest.partition(":")
+    return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a registry answered: *status*, *headers*, *body* (a byte too many at most), final *url*."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    @property
+    def said(self) -> str:
+        """The registry's own words, one line of them."""
+        try:
+            text = str(json.loads(self.body)["errors"][0]["message"])
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            return ""
+        return ": " + "".join(letter for letter in text[:120] if letter.isprintable())
+
+
+@dataclass(slots=True, kw_only=True)
+class Client:
+    """Speaks to the registry of one *reference*; *actions* is what it asks to be allowed."""
+
+    reference: Reference
+    actions: str
+    session: Any = field(default=None, repr=False)
+    base: str = ""
+    token: str = field(default="", repr=False)
+
+    def request(self, method: str, path: str, *, limit: int = MAX_JSON_BYTES, **more: Any) -> Answer:
+        """
+        Return the answer to *method* of *path* (below the repository, or a whole URL), whatever its status.
+
+        A connection that is cut, and a registry in trouble, are tried again.
+
+        Raises: RegistryError, when there is no answer or it is not allowed.
+        """
+        self.connect()
+        url = urljoin(f"{self.base}/v2/{self.reference.repository}/", path)
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
+            try:
+                answer = self._send(method, url, limit, **more)
+                if answer.status == 401 and self._is_own(answer.url) and self._authenticate(answer):
+                    answer = self._send(method, url, limit, **more)
+            except _exceptions() as error:
+                if last:
+                    raise self._error(f"the connection broke: {_one_line(error)}") from error
+            else:
+                if answer.status < 500 or last:
+                    return self._check_allowed(answer)
+            time.sleep(PAUSE_SECONDS * (attempt + 1))
+        raise AssertionError
+
+    def expect(self, method: str, path: str, status: int, what: str, **more: Any) -> Answer:
+        """
+        Return the answer if it has *status*; *what* says what was wanted.
+
+        Raises: RegistryError.
+        """
+        answer = self.request(method, path, **more)
+        if answer.status == 404:
+            raise self._error(
+                f"{what}: not found (404)", hint="is the name right? a private one: docker login"
+            )
+        if answer.status != status:
+            raise self._error(f"{what}: the registry answers {answer.status}{answer.said}")
+        return answer
+
+    def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
+        headers = {**more.pop("headers", {})}
+        # What logs in here must not be told to whom the registry sends us.
+        if self.token and self._is_own(url):
+            headers["Authorization"] = self.token
+        with self.session.request(
+            method, url, headers=headers, timeout=TIMEOUT_SECONDS, stream=True, **more
+        ) as found:
+            body = bytearray()
+            for chunk in found.iter_content(CHUNK_BYTES):
+                body += chunk
+                if len(body) > limit:
+                    break
+            return Answer(status=found.status_code, headers=found.headers, body=bytes(body), url=found.url)
+
+    def _is_own(self, url: str) -> bool:
+        """Say whether *url* is of this registry, by the way it is spoken to."""
+        from buildtool.oci.registryhttp import find_origin
+
+        return find_origin(url) == find_origin(self.base)
+
+    def connect(self) -> None:
+        """Find out whether the registry speaks TLS; only one on this machine may not."""
+        if self.base:
+            return
+        import requests
+
+        from buildtool.oci.registryhttp import RegistrySession, is_loopback
+
+        host = self.reference.host
+        self.session = RegistrySession(host)
+        if is_loopback(host):
+            try:
+                self.session.get(f"https://{host}/v2/", timeout=TIMEOUT_SECONDS)
+            except requests.exceptions.RequestException:
+                self.base = f"http://{host}"
+                return
+        self.base = f"https://{host}"
+
+    def _authenticate(self, answer: Answer) -> bool:
+        """Get what the registry asks for; False when there is nothing more to show it."""
+        kind, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+        if self.token:
+            return False
+        login = _find_login(self.reference.host)
+        if kind.lower() == "basic" and login:
+            self.token = "Basic " + b64encode(":".join(login).encode()).decode()
+        elif kind.lower() == "bearer":
+            self.token = self._fetch_token(dict(_CHALLENGE.findall(rest)), login)
+        return bool(self.token)
+
+    def _fetch_token(self, fields: dict[str, str], login: tuple[str, str] | None) -> str:
+        realm = fields.pop("realm", "")
+        fields["scope"] = f"repository:{self.reference.repository}:{self.actions}"
+        found = self._send("GET", realm, MAX_JSON_BYTES, params=fields, auth=login)
+        try:
+            body = json.loads(found.body) if found.status == 200 else {}
+            text = body.get("token") or body.get("access_token")
+        except (ValueError, AttributeError, RecursionError):
+            text = None
+        return f"Bearer {text}" if isinstance(text, str) else ""
+
+    def _check_allowed(self, answer: Answer) -> Answer:
+        if answer.status in (401, 403):
+            action = "push to" if "push" in self.actions else "pull"
+            raise self._error(
+                f"not allowed to {action} {self.reference.repository} ({answer.status})",
+                hint=f"docker login {self.reference.host}",
+            )
+        return answer
+
+    def _error(self, message: str, hint: str | None = None) -> RegistryError:
+        return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryImage:
+    """An image in a registry, as ociread.BlobSource; what has a digest comes from *cache* the second time."""
+
+    name: str
+    client: Client
+    cache: Cache
+    found: Descriptor
+
+    def top(self) -> Descriptor:
+        """Return the descriptor of the image or index."""
+        return self.found
+
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return the blob. Raises: RegistryError."""
+        kept = self.cache.read(_BLOBS, wanted.digest)
+        if kept is not None:
+            return kept
+        kind = "manifests" if wanted.is_manifest else "blobs"
+        path, headers = f"{kind}/sha256:{wanted.digest}", {"Accept": wanted.media_type}
+        answer = self.client.expect("GET", path, 200, self.name, limit=wanted.size, headers=headers)
+        if hashlib.sha256(answer.body).hexdigest() == wanted.digest:
+            self.cache.write(_BLOBS, wanted.digest, answer.body)
+        return answer.body
+
+
+def open_image(reference: str, cache: Cache, report: Report) -> RegistryImage:
+    """
+    Return the image *reference* of a registry; one without a digest is *report*ed.
+
+    Raises: UsageError, RegistryError.
+    """
+    parsed = parse_reference(reference)
+    client = Client(reference=parsed, actions="pull")
+    kept = cache.read(_TOPS, parsed.digest) if parsed.digest else None
+    if kept is None:
+        kept = _ask_top(client, cache)
+        if not parsed.digest:
+            digest = json.loads(kept)["digest"]
+            report(f"base image {parsed} has no digest, so it may be another one tomorrow: add @{digest}")
+    fields = json.loads(kept)
+    found = Descriptor(
+        media_type=fields["mediaType"],
+        digest=Digest(fields["digest"].removeprefix("sha256:")),
+        size=fields["size"],
+    )
+    return RegistryImage(name=str(parsed), client=client, cache=cache, found=found)
+
+
+def _ask_top(client: Client, cache: Cache) -> bytes:
+    """Return the descriptor of what the client's reference names, as JSON."""
+    parsed = client.reference
+    wanted = f"sha256:{parsed.digest}" if parsed.digest else parsed.tag
+    answer = client.expect("GET", f"manifests/{wanted}", 200, str(parsed), headers={"Accept": _MANIFESTS})
+    kind = answer.headers.get("Content-Type", "").partition(";")[0]
+    top = Document(media_type=kind, data=answer.body)
+    if parsed.digest and top.digest != parsed.digest:
+        raise RegistryError(f"registry {parsed.host}: {parsed}: the answer is another image")
+    descriptor = json.dumps(top.descriptor).encode()
+    cache.write(_TOPS, top.digest, descriptor)
+    cache.write(_BLOBS, top.digest, top.data)
+    return descriptor
+
+
+def push_images(images: ImageSet, reference: str) -> None:
+    """
+    Push *images* to *reference*: blobs first, the tag last, so that it never names what is not there.
+
+    Raises: UsageError, RegistryError, FileAccessError.
+    """
+    parsed = parse_reference(reference)
+    client = Client(reference=parsed, actions="pull,push")
+    documents = {document.digest for document in (*images.manifests, images.top)}
+    for digest, data in sorted(images.blobs().items()):
+        if digest not in documents:
+            _push_blob(client, digest, data)
+    for document in images.manifests:
+        _push_manifest(client, document, f"sha256:{document.digest}")
+    _push_manifest(client, images.top, parsed.tag)
+
+
+def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
+    if client.request("HEAD", f"blobs/sha256:{digest}").status == 200:
+        return
+    body = layer_bytes(data) if isinstance(data, Layer) else data
+    what = f"cannot upload a blob of {client.reference.repository}"
+    begun = client.expect("POST", "blobs/uploads/", 202, what)
+    try:
+        place = urljoin(begun.url, begun.headers.get("Location", ""))
+        place += ("&" if urlsplit(place).query else "?") + f"digest=sha256:{digest}"
+    except ValueError as error:
+        raise RegistryError(f"registry {client.reference.host}: {what}: it names no place for it") from error
+    headers = {"Content-Type": "application/octet-stream"}
+    client.expect("PUT", place, 201, what, data=body, headers=headers)
+
+
+def _push_manifest(client: Client, document: Document, name: str) -> None:
+    client.expect(
+        "PUT",
+        f"manifests/{name}",
+        201,
+        f"cannot write {client.reference.repository}:{name}",
+        data=document.data,
+        headers={"Content-Type": document.media_type},
+    )
+
+
+def _find_login(host: str) -> tuple[str, str] | None:
+    """Return user and password of `docker login` for *host*."""
+    import docker.auth
+    import docker.errors
+
+    # It may start a program that keeps passwords, which needs none of our secrets.
+    hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
+    try:
+        found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
+    except docker.errors.DockerException as error:
+        raise RegistryError(f"registry {host}: the login cannot be read: {_one_line(error)}") from error
+    user, password = found.get("username") or found.get("Username"), found.get("password")
+    return (user, password or found.get("Password") or "") if user else None
+
+
+def _exceptions() -> type[Exception]:
+    import requests
+
+    return requests.exceptions.RequestException
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reads layers to the tree that a container sees. Nothing is unpacked, so nothing can land outside.
+
+Paths that would leave the root, links to nowhere and devices are refused all
+the same: what one tool takes for harmless, another unpacks.
+
+Source: OCI image layer specification v1.1 (whiteouts).
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import IO
+
+from buildtool.core.errors import ObjectFormatError
+from buildtool.oci.tarreader import TAR_ERRORS, open_layer_tar
+from buildtool.oci.tarwriter import TarEntry
+
+Tree = dict[str, TarEntry]
+
+MAX_MEMBERS = 500_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_LINKS = 40  # as the kernel follows
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+_XATTR = "SCHILY.xattr."
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_KINDS = (*_PLAIN, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
+
+
+def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lambda _: False) -> Tree:
+    """
+    Return the files that *layers* (tar, perhaps with gzip), bottom first, make together; by path.
+
+    Bytes are kept of files whose path *keep* wants.
+
+    Raises: ObjectFormatError.
+    """
+    tree: Tree = {}
+    for layer in layers:
+        try:
+            _apply(tree, layer, keep)
+        except TAR_ERRORS as error:
+            raise ObjectFormatError(f"a layer cannot be read: {_one_line(error)}") from error
+    return tree
+
+
+def _apply(tree: Tree, layer: IO[bytes], keep: Callable[[str], bool]) -> None:
+    """Put the members of *layer* over *tree*; a whiteout removes what lower layers had, not its own's."""
+    added: set[str] = set()
+    with open_layer_tar(layer) as archive:
+        for number, member in enumerate(archive):
+            if number >= MAX_MEMBERS:
+                raise ObjectFormatError(f"a layer has more than {MAX_MEMBERS} members")
+            path = _check_path(member.name)
+            name = PurePosixPath(path).name
+            if name.startswith(_WHITEOUT):
+                _remove(tree, path, name, added)
+            elif path:
+                tree[path] = _read_entry(tree, path, member, archive, keep)
+                added.add(path)
+
+
+def _read_entry(
+    tree: Tree, path: str, member: tarfile.TarInfo, archive: tarfile.TarFile, keep: Callable[[str], bool]
+) -> TarEntry:
+    if member.type not in _KINDS:
+        kind = "device" if member.isdev() else f"member of kind {member.type!a}"
+        raise ObjectFormatError(f"/{path}: a {kind} has no place in an image")
+    if member.type == tarfile.LNKTYPE:
+        linked = tree.get(_check_path(member.linkname))
+        if linked is None or linked.is_directory:
+            raise ObjectFormatError(
+                f"/{path}: a hard link to {member.linkname!a}, which is no file before it"
+            )
+        return replace(linked, path=path)
+    if path in tree and tree[path].is_directory and member.type != tarfile.DIRTYPE:
+        _remove_below(tree, path, set())
+    data = b""
+    if member.type in _PLAIN and keep(path):
+        if member.size > MAX_FILE_BYTES:
+            raise ObjectFormatError(f"/{path}: larger than {MAX_FILE_BYTES} bytes")
+        file = archive.extractfile(member)
+        data = file.read() if file else b""
+    return TarEntry(
+        path=path,
+        kind=tarfile.REGTYPE if member.type in _PLAIN else member.type,
+        mode=member.mode & 0o7777,
+        uid=member.uid,
+        gid=member.gid,
+        mtime=int(member.mtime),
+        data=data,
+        target=member.linkname if member.issym() else "",
+        size=member.size if member.type in _PLAIN else 0,
+        xattrs={
+            key.removeprefix(_XATTR): value.encode("utf-8", "surrogateescape")
+            for key, value in member.pax_headers.items()
+            if key.startswith(_XATTR)
+        },
+    )
+
+
+def _check_path(name: str) -> str:
+    """Return *name* without ./ and slashes at its ends; empty for the root itself."""
+    if name.startswith("/") or "\0" in name or ".." in name.split("/"):
+        raise ObjectFormatError(f"{name!a}: a path that leaves the image")
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _remove(tree: Tree, path: str, name: str, added: set[str]) -> None:
+    directory = path.rpartition("/")[0]
+    if name == _OPAQUE:
+        _remove_below(tree, directory, added)
+        return
+    hidden = "/".join(filter(None, (directory, name.removeprefix(_WHITEOUT))))
+    if hidden not in added:
+        tree.pop(hidden, None)
+    _remove_below(tree, hidden, added)
+
+
+def _remove_below(tree: Tree, directory: str, added: set[str]) -> None:
+    prefix = f"{directory}/" if directory else ""
+    for path in [path for path in tree if path.startswith(prefix) and path not in added]:
+        del tree[path]
+
+
+def resolve_path(tree: Tree, path: str) -> str:
+    """
+    Return where *path* leads in *tree*, symbolic links followed as in a container: none leaves the root.
+
+    Raises: ObjectFormatError.
+    """
+    done: list[str] = []
+    waiting = [part for part in reversed(path.split("/")) if part]
+    links = 0
+    while waiting:
+        part = waiting.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = done[:-1]
+            continue
+        entry = tree.get("/".join((*done, part)))
+        if entry is None or not entry.target:
+            done.append(part)
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise ObjectFormatError(f"/{path}: symbolic links without an end")
+        if entry.target.startswith("/"):
+            done = []
+        waiting += [step for step in reversed(entry.target.split("/")) if step]
+    return "/".join(done)
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].lower() or type(error).__name__

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Makes manifests and indexes of images, and writes them as OCI layouts: a directory or an archive.
+
+Same input, same bytes: one spelling of JSON, blobs by digest, no time but the caller's.
+
+Sources: OCI image specification v1.1 (image-layout, image-index, manifest, config).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
+from buildtool.core.model import Digest
+from buildtool.core.platforms import Platform
+from buildtool.oci.layout import (
+    MEDIA_CONFIG,
+    MEDIA_INDEX,
+    MEDIA_MANIFEST,
+    NAME_ANNOTATION,
+    Layer,
+)
+from buildtool.oci.tarwriter import BLOCK_BYTES, TarEntry, end_of_archive, entry_header
+
+TAG_ANNOTATION = "org.opencontainers.image.ref.name"
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_DIRECTORY_MODE = 0o755
+_DEFAULT_REGISTRY = "docker.io"  # what engines put before a name without a registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A JSON document of an image: *media_type* and *data*."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The SHA-256 of the data."""
+        return Digest(hashlib.sha256(self.data).hexdigest())
+
+    @property
+    def descriptor(self) -> dict[str, Any]:
+        """What another document says of this one."""
+        return {"mediaType": self.media_type, "digest": f"sha256:{self.digest}", "size": len(self.data)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """
+    Images to be written together: *top* is the index, or the manifest when there is one platform.
+
+    *manifests* are those of the platforms, *configs* their configurations,
+    *layers* all of their layers, each once.
+    """
+
+    top: Document
+    manifests: tuple[Document, ...]
+    configs: tuple[Document, ...]
+    layers: tuple[Layer, ...]
+
+    def blobs(self) -> dict[Digest, Layer | bytes]:
+        """Return everything by digest."""
+        found: dict[Digest, Layer | bytes] = {layer.digest: layer for layer in self.layers}
+        documents = (*self.configs, *self.manifests, self.top)
+        return found | {document.digest: document.data for document in documents}
+
+
+def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[Layer]]]) -> ImageSet:
+    """Return the documents of *images*: platform, configuration without rootfs, layers from the bottom."""
+    configs, manifests, entries = [], [], []
+    layers: dict[Digest, Layer] = {}
+    for platform, settings, own in images:
+        rootfs = {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in own]}
+        about = _platform_fields(platform)
+        config = _document(MEDIA_CONFIG, {**settings, **about, "rootfs": rootfs})
+        content = {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_MANIFEST,
+            "config": config.descriptor,
+            "layers": [_layer_descriptor(layer) for layer in own],
+        }
+        manifest = _document(MEDIA_MANIFEST, content)
+        configs.append(config)
+        manifests.append(manifest)
+        entries.append({**manifest.descriptor, "platform": about})
+        layers |= {layer.digest: layer for layer in own}
+    index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
+    top = manifests[0] if len(manifests) == 1 else _document(MEDIA_INDEX, index)
+    return ImageSet(
+        top=top, manifests=tuple(manifests), configs=tuple(configs), layers=tuple(layers.values())
+    )
+
+
+def full_name(reference: str) -> str:
+    """Return *reference* with the registry and the tag that engines add where it has none."""
+    first, slash, _ = reference.partition("/")
+    if not slash or not (any(letter in first for letter in ".:") or first == "localhost"):
+        reference = (
+            f"{_DEFAULT_REGISTRY}/{reference}" if slash else f"{_DEFAULT_REGISTRY}/library/{reference}"
+        )
+    return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
+
+
+def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+    """
+    Write *images* as tar file *path*, called *reference*; a failure leaves nothing behind.
+
+    Raises: FileAccessError.
+    """
+    check_target(path, replace=replace, hint=FORCE_REPLACES)
+    with _finished_file(path) as file:
+        for name, data in _members(images, reference):
+            if data is None:
+                file.write(entry_header(TarEntry(path=name, kind=b"5", mode=_DIRECTORY_MODE), 0))
+                continue
+            size = data.size if isinstance(data, Layer) else len(data)
+            file.write(entry_header(TarEntry(path=name), size))
+            _copy(data, file)
+            file.write(bytes(-size % BLOCK_BYTES))
+        file.write(end_of_archive())
+
+
+def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+    """
+    Write *images* as directory *path*, called *reference*; a failure leaves nothing behind.
+
+    With *replace* an OCI layout that is there goes; any other directory stays.
+
+    Raises: FileAccessError.
+    """
+    check_layout(path, replace=replace)
+    work = ""
+    try:
+        work = tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.absolute().parent)
+        new, old = Path(work, "new"), Path(work, "old")
+        new.mkdir(_DIRECTORY_MODE)
+        for name, data in _members(images, reference):
+            if data is None:
+                (new / name).mkdir(_DIRECTORY_MODE)
+                continue
+            with (new / name).open("wb") as file:
+                _copy(data, file)
+        put_layout(new, path, old)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        if work:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def check_layout(path: Path, *, replace: bool) -> None:
+    """
+    Check that a layout may become directory *path*: it is missing or empty, or a layout to *replace*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        is_empty = not any(path.iterdir())
+        # A rename would take the place of a link, not of the directory that it leads to.
+        is_layout = not path.is_symlink() and (is_empty or (path / "oci-layout").is_file())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if not is_layout:
+        raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced", hint="choose another name")
+    if not is_empty and not replace:
+        raise FileAccessError(f"{path}: already exists", hint=FORCE_REPLACES)
+
+
+def put_layout(new: Path, path: Path, old: Path) -> None:
+    """
+    Move directory *new* to *path*; what is there goes to *old*, and comes back when that fails.
+
+    Raises: OSError.
+    """
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+
+
+def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
+    """Yield the files of a layout, directories (None) before what is in them."""
+    name = full_name(reference)
+    annotations = {NAME_ANNOTATION: name, TAG_ANNOTATION: name.rpartition(":")[2]}
+    entry = {**images.top.descriptor, "annotations": annotations if reference else {}}
+    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [entry]}
+    yield from (("blobs", None), ("blobs/sha256", None))
+    for digest, data in sorted(images.blobs().items()):
+        yield f"blobs/sha256/{digest}", data
+    yield "index.json", _document(MEDIA_INDEX, top).data
+    yield "oci-layout", LAYOUT_FILE
+
+
+def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
+    if isinstance(data, Layer):
+        file.write(layer_bytes(data))
+    else:
+        file.write(data)
+
+
+def layer_bytes(layer: Layer) -> bytes:
+    """
+    Return the stored bytes of *layer*, which are those of its digest.
+
+    Raises: FileAccessError.
+    """
+    if layer.data is not None:
+        return layer.data
+    assert layer.path is not None
+    try:
+        data = layer.path.read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"{layer.path}: cannot read: {(error.strerror or '').lower()}") from error
+    if hashlib.sha256(data).hexdigest() != layer.digest:
+        raise FileAccessError(f"{layer.path}: changed while the image was made")
+    return data
+
+
+@contextmanager
+def _finished_file(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file beside *path* that gets its name when all is written."""
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=hidden_prefix(path))
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(path)
+        temporary = ""
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        if temporary:
+            with suppress(OSError):
+                Path(temporary).unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> FileAccessError:
+    return FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}")
+
+
+def _platform_fields(platform: Platform) -> dict[str, str]:
+    fields = {"architecture": platform.arch, "os": "linux"}
+    return {**fields, "variant": platform.variant} if platform.variant else fields
+
+
+def _layer_descriptor(layer: Layer) -> dict[str, Any]:
+    return {"mediaType": layer.media_type, "digest": f"sha256:{layer.digest}", "size": layer.size}
+
+
+def _document(media_type: str, value: object) -> Document:
+    data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return Document(media_type=media_type, data=data)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The layer of the distroless base, and tini, out of Debian packages.
+
+One recipe for both engines: `images prepare` loads the layer into Docker,
+`make loaders` puts it into the wheel for images that are built without Docker.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Sequence
+
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.platforms import Platform
+from buildtool.core.process import Runner
+from buildtool.oci import layout as ocilayout
+from buildtool.oci.layout import Layer
+from buildtool.runtime import debian
+from buildtool.runtime.debian import Package
+
+# Newer times are set back to this one (the day trixie was released), older ones stay.
+EPOCH = 1754697600
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ACCOUNTS = """\
+root:x:0:0:root:/root:/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
+nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
+"""
+GROUP = "root:x:0:\ntty:x:5:\nstaff:x:50:\nnobody:x:65534:\nnonroot:x:65532:\n"
+NSSWITCH = "hosts: files dns\n"
+CA_SOURCES = "usr/share/ca-certificates/mozilla/"
+CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+# Package documentation except licences, and what only an interactive system reads.
+BASE_DROPPED = re.compile(
+    r"usr/share/doc/(?![^/]+/copyright$).+/.+|usr/share/(lintian|base-files|ca-certificates|bug|man|info)(/.*)?"
+    r"|etc/(update-motd\.d|ca-certificates|dpkg|default|profile\.d|skel)(/.*)?|usr/share/zoneinfo/(right|posix)(/.*)?"
+    r"|(usr/)?s?bin/.+|usr/lib/dpkg(/.*)?"
+)
+# What a container of the base has beside its files.
+BASE_CONFIG = {
+    "User": "65532:65532",
+    "WorkingDir": "/",
+    "Env": [f"PATH={SEARCH_PATH}", f"SSL_CERT_FILE=/{CA_BUNDLE}"],
+}
+
+Members = dict[str, tuple[tarfile.TarInfo, bytes]]
+
+
+def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) -> Layer:
+    """
+    Pack the files of the base for *platform* out of *packages*.
+
+    Raises: ToolFailedError, ObjectFormatError.
+    """
+    members: Members = {}
+    certificates = {}
+    wanted = {*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH}
+    for package in packages:
+        if package.name not in wanted or package.architecture not in ("all", platform.debian):
+            continue
+        for member, data in debian.read_members(package, runner):
+            if member.name.startswith(CA_SOURCES) and member.isfile():
+                certificates[member.name] = data
+            elif not BASE_DROPPED.fullmatch(member.name):
+                members[member.name] = (member, data)
+        # Scanners find the packages of an image without dpkg in this place.
+        _add_file(members, f"var/lib/dpkg/status.d/{package.name}", package.control)
+    _add_file(members, CA_BUNDLE, b"".join(data for _, data in sorted(certificates.items())))
+    for name, text in {"etc/passwd": ACCOUNTS, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
+        _add_file(members, name, text.encode())
+    _add_directory(members, "home/nonroot", mode=0o700, owner=65532)
+    for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
+        _add_link(members, name, target)
+    return ocilayout.gzip_layer(_pack_members(members))
+
+
+def read_tini(packages: Sequence[Package], platform: Platform, runner: Runner) -> tuple[bytes, bytes]:
+    """
+    Return tini-static of *platform* and its copyright file.
+
+    Raises: ObjectFormatError, when no package has it; ToolFailedError.
+    """
+    for package in packages:
+        # Newer releases have the static program in a package of its own.
+        if package.name in debian.TINI_PACKAGES and package.architecture == platform.debian:
+            files = {member.name: data for member, data in debian.read_members(package, runner)}
+            if "usr/bin/tini-static" in files:
+                return files["usr/bin/tini-static"], files.get(f"usr/share/doc/{package.name}/copyright", b"")
+    raise ObjectFormatError(f"the archive has no tini-static for {platform.debian}")
+
+
+def tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runner: Runner) -> Layer:
+    """
+    Pack tini-static of every platform, and the accounts that builds may name.
+
+    Raises: ObjectFormatError, ToolFailedError.
+    """
+    members: Members = {}
+    for platform in platforms:
+        program, terms = read_tini(packages, platform, runner)
+        _add_file(members, f"usr/lib/buildtool/tini/{platform.arch}/tini-static", program, mode=0o755)
+        _add_file(members, "usr/share/doc/tini/copyright", terms)
+    _add_file(members, "etc/passwd", ACCOUNTS.encode())
+    _add_file(members, "etc/group", GROUP.encode())
+    return ocilayout.gzip_layer(_pack_members(members))
+
+
+def _add_file(members: Members, name: str, data: bytes, *, mode: int = 0o644) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), mode, EPOCH
+    parent = name.rpartition("/")[0]
+    while parent and parent not in members:
+        _add_directory(members, parent)
+        parent = parent.rpartition("/")[0]
+    members[name] = (member, data)
+
+
+def _add_directory(members: Members, name: str, *, mode: int = 0o755, owner: int = 0) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.mtime = tarfile.DIRTYPE, mode, EPOCH
+    member.uid = member.gid = owner
+    members[name] = (member, b"")
+
+
+def _add_link(members: Members, name: str, target: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mtime = tarfile.SYMTYPE, target, EPOCH
+    members[name] = (member, b"")
+
+
+def _pack_members(members: Members) -> bytes:
+    """Write *members* by name, with numeric owners and bounded times: same packages, same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, (member, data) in sorted(members.items()):
+            if name.rstrip("/") in ("", "."):
+                continue
+            member.uname = member.gname = ""
+            member.mtime = min(int(member.mtime), EPOCH)
+            tar.addfile(member, io.BytesIO(data) if member.isfile() else None)
+    return buffer.getvalue()

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What images hold beside the objects, carried by the installation: loader, tini and base layer per platform.
+
+`make loaders` makes these files and the list `loaders.json`, which says of each
+its digest and what it was made of. Wheels have them; git does not. A file that is
+not as listed, or a loader of other sources than those beside it, is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import FileAccessError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import Digest
+from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.core.resources import package_directory, resource_path
+
+# Names what `make loaders` made elsewhere, in place of what the installation carries.
+LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
+LOADER_NAME = "verify-and-load"
+PROBE_NAME = "bpf-probe"
+TINI_NAME = "tini-static"
+LIST_VERSION = 1
+MAX_PART_BYTES = 16 * 1024 * 1024
+_MAX_LIST_BYTES = 1024 * 1024
+_SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
+_HINT = (
+    "wheels carry it; in a checkout `make loaders` makes it (Debian, clang 19);"
+    " with Docker, --engine docker needs none"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """
+    A file for one platform: *path*, its bytes *data* and their digest *sha256*.
+
+    *record* is what the list says of it: size, packages with version and digest,
+    for a loader the compiler and the digest of its sources, for the base its diff_id
+    and what `localbase` reads out of it ("facts").
+    """
+
+    path: Path
+    data: bytes = field(repr=False)
+    sha256: Digest
+    record: Mapping[str, Any] = field(repr=False)
+
+
+def data_directory() -> Path:
+    """Return where the parts are, whether they have been made or not."""
+    return package_directory() / "data"
+
+
+def named_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the directory of parts that the environment names in place of the installation's, if it does."""
+    return Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None
+
+
+def part_path(data: Path, kind: str, arch: str) -> Path:
+    """Return the place of a part below directory *data*: *kind* is loader, probe, tini or base."""
+    return {
+        "loader": data / "loaders" / arch / LOADER_NAME,
+        "probe": data / "loaders" / arch / PROBE_NAME,
+        "tini": data / "tini" / arch / TINI_NAME,
+        "base": data / "base" / arch / "layer.tar.gz",
+    }[kind]
+
+
+def list_path(data: Path) -> Path:
+    """Return the place of the list below directory *data*."""
+    return data / "loaders" / "loaders.json"
+
+
+def find_loader(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return verify-and-load for *platform*, made of the sources of this installation.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find_made(platform, "loader", data, loader_digest())
+
+
+def find_probe(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return bpf-probe for *platform*, made of the sources of this installation.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find_made(platform, "probe", data, loader_digest(resource_path("loader") / "probe"))
+
+
+def find_tini(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return tini-static for *platform*.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find(platform, "tini", data)
+
+
+def find_base(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return the base's one layer for *platform*, a compressed tar; record["diff_id"] is the digest of the tar.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find(platform, "base", data)
+
+
+def find_loader_platforms(data: Path | None = None) -> tuple[Platform, ...]:
+    """Return the platforms that this installation carries parts for; none where none were made."""
+    try:
+        entries = read_list(data or data_directory())
+    except FileAccessError:
+        return ()
+    return tuple(platform for arch, platform in PLATFORMS.items() if arch in entries)
+
+
+def _find_made(platform: Platform, kind: str, data: Path | None, source: Digest) -> Part:
+    part = _find(platform, kind, data)
+    if part.record.get("source") != source:
+        raise FileAccessError(
+            f"{part.path}: made of other sources than loader/", hint="run `make loaders`, or install again"
+        )
+    return part
+
+
+def loader_digest(directory: Path | None = None) -> Digest:
+    """
+    Return the digest of the loader's sources: the SHA-256 of what `sha256sum` prints for them, by name.
+
+    Raises: FileAccessError.
+    """
+    directory = directory or resource_path("loader")
+    try:
+        names = sorted(path.name for path in directory.iterdir() if path.suffix in _SOURCE_SUFFIXES)
+    except OSError as error:
+        raise FileAccessError(f"{directory}: cannot read: {(error.strerror or '').lower()}") from error
+    lines = [
+        f"{hashlib.sha256(read_bounded(directory / name, MAX_PART_BYTES)).hexdigest()}  {name}\n"
+        for name in names
+    ]
+    return Digest(hashlib.sha256("".join(lines).encode()).hexdigest())
+
+
+def read_list(data: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """
+    Return the list of directory *data*: architecture, kind, record.
+
+    Raises: FileAccessError, when there is none or it is damaged.
+    """
+    path = list_path(data)
+    try:
+        document = json.loads(read_bounded(path, _MAX_LIST_BYTES))
+        entries = document["platforms"]
+        if document["version"] != LIST_VERSION or not isinstance(entries, dict):
+            raise ValueError("version")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileAccessError(f"{path}: not a list of loaders", hint="run `make loaders` again") from error
+    return entries
+
+
+def _find(platform: Platform, kind: str, data: Path | None) -> Part:
+    data = data or data_directory()
+    if not list_path(data).exists():
+        raise FileAccessError("this installation carries no loader for images", hint=_HINT)
+    record = read_list(data).get(platform.arch, {}).get(kind)
+    if not isinstance(record, dict):
+        raise FileAccessError(f"this installation carries no {kind} for {platform.arch}", hint=_HINT)
+    path = part_path(data, kind, platform.arch)
+    content = read_bounded(path, MAX_PART_BYTES)
+    digest = Digest(hashlib.sha256(content).hexdigest())
+    if digest != record.get("sha256"):
+        raise FileAccessError(
+            f"{path}: not the file that loaders.json lists", hint="run `make loaders`, or install again"
+        )
+    return Part(path=path, data=content, sha256=digest, record=record)

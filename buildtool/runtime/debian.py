@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Debian packages to root file systems: mmdebstrap for the builder, plain unpacking for the base.
+
+Packages are only unpacked, their maintainer scripts never run: that is fast, needs
+no emulation for other architectures and leaves nothing of this machine behind.
+apt checks the archive's signature; every package is checked against its digest.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.core.errors import (
+    ConfigError,
+    EngineError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+)
+from buildtool.core.process import Runner
+
+APT_SOURCES = Path("/etc/apt")
+OS_RELEASE = Path("/etc/os-release")
+
+# gcc's own library (libgcc.a) is versioned by package name; a suite is supported when it stands here.
+LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
+
+# What links the static loader, per target architecture.
+CROSS_PACKAGES = (
+    "libc6-dev",
+    "libbpf-dev",
+    "libelf-dev",
+    "zlib1g-dev",
+    "libzstd-dev",
+    "libsodium-dev",
+    "libjansson-dev",
+    "libssl-dev",
+)
+# dash and coreutils serve RUN lines; python3 runs the same compile and sign code as the host.
+BUILDER_PACKAGES = (
+    "base-files",
+    "dash",
+    "coreutils",
+    "clang",
+    "lld",
+    "llvm",
+    "python3-minimal",
+    "python3-click",
+    "python3-cryptography",
+)
+BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
+BASE_PACKAGES_PER_ARCH = ("base-files",)
+TINI_PACKAGES = ("tini", "tini-static")  # where tini-static is: in trixie, and later
+
+# 180 MB that no stage reads: C++ and sanitiser runtimes, translations, manuals, a CPU benchmark.
+UNUSED = (
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/doc/*/changelog*",
+    "usr/include/c++",
+    "usr/lib/llvm-*/bin/llvm-exegesis",
+    "usr/lib/*/lib?san.so*",
+    "usr/lib/*/libhwasan.so*",
+    "usr/lib/gcc/*/*/lib?san.a",
+    "usr/lib/gcc/*/*/libhwasan.a",
+    "usr/lib/gcc/*/*/libstdc++.a",
+)
+
+# The packages' own byte-compilation would run in their maintainer scripts; unchecked, since the
+# archive step clamps times and a checked file would then be compiled again at every start.
+PRECOMPILE = """\
+import concurrent.futures, hashlib, json, py_compile, subprocess, sys, tempfile, tomllib
+import click
+import cryptography.hazmat.primitives.asymmetric.ed25519, cryptography.hazmat.primitives.serialization
+mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+for module in list(sys.modules.values()):
+    source = getattr(module, "__file__", None) or ""
+    if source.endswith(".py"):
+        py_compile.compile(source, invalidation_mode=mode)
+"""
+
+
+# The tree keeps the mirror's URI, and becomes an image: a password in it must not.
+HIDE_LOGIN = 'find "$1/etc/apt" -type f -exec sed -i "s,//[^/@ ]*@,//," {} +'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Where packages come from: *suite* of the Debian *mirror*."""
+
+    suite: str
+    mirror: str
+
+    @property
+    def shown(self) -> str:
+        """The mirror for messages: a password in its URI is for apt alone."""
+        return hide_passwords(self.mirror)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package file: *name*, Debian *architecture* (or "all"), *control* text, *path* of the .deb."""
+
+    name: str
+    architecture: str
+    control: bytes
+    path: Path
+
+
+def hide_passwords(text: str) -> str:
+    """Return *text*, perhaps a tool's, without users and passwords in URIs."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def check_options(suite: str, mirror: str | None) -> None:
+    """
+    Refuse what cannot be an archive, without looking for one.
+
+    Raises: ConfigError.
+    """
+    if suite not in LIBGCC_DEV:
+        raise ConfigError(f"unknown suite {suite!r}", hint="choose from " + ", ".join(LIBGCC_DEV))
+    if mirror is not None and not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
+        raise ConfigError(
+            f"{mirror!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
+        )
+
+
+def find_archive(suite: str, mirror: str | None) -> Archive:
+    """
+    Return the archive to use; without *mirror* the one this machine's apt uses.
+
+    Raises: ConfigError.
+    """
+    mirror = mirror or find_system_mirror()
+    check_options(suite, mirror)
+    return Archive(suite=suite, mirror=mirror)
+
+
+def find_system_mirror(apt: Path = APT_SOURCES, os_release: Path = OS_RELEASE) -> str:
+    """
+    Return the mirror this Debian machine uses itself.
+
+    Raises: ConfigError when it is no Debian machine or none is configured.
+    """
+    hint = "name one with --mirror URI"
+    if not re.search(r"^ID=\"?debian\"?$", _read_text(os_release), re.MULTILINE):
+        raise ConfigError("this is not a Debian system, so its package mirror is unknown", hint=hint)
+    files = [*sorted((apt / "sources.list.d").glob("*.sources")), apt / "sources.list"]
+    for path in [*files, *sorted((apt / "sources.list.d").glob("*.list"))]:
+        for uri, suite in _list_sources(_read_text(path)):
+            if uri.rstrip("/").endswith("/debian") and "-" not in suite:
+                return uri
+    raise ConfigError("apt's sources name no Debian mirror", hint=hint)
+
+
+def make_builder_tree(
+    archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
+) -> None:
+    """
+    Write the builder's root file system to *tar*, and download the base's packages to directory *debs*.
+
+    One apt run serves both: the package lists are the slow part. The first of
+    the Debian *architectures* is the host's.
+
+    Raises: ToolMissingError, ToolFailedError, EngineError.
+    """
+    include = [*BUILDER_PACKAGES]
+    for arch in architectures:
+        include += [f"{name}:{arch}" for name in (*CROSS_PACKAGES, LIBGCC_DEV[archive.suite])]
+    argv = [
+        "mmdebstrap",
+        "--variant=extract",
+        "--format=tar",
+        f"--architectures={','.join(architectures)}",
+        f"--include={','.join(include)}",
+        '--aptopt=Acquire::Retries "3"',
+        f"--extract-hook={_download_hook(architectures)}",
+        f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",
+        f'--extract-hook=cd "$1" && rm -rf debs {" ".join(UNUSED)}',
+        f'--extract-hook=chroot "$1" /usr/bin/python3 -c {shlex.quote(PRECOMPILE)}',
+        f"--extract-hook={HIDE_LOGIN}",
+        archive.suite,
+        str(tar),
+        archive.mirror,
+    ]
+    environment = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(tar.parent)}
+    try:
+        done = runner.run(argv, env=environment, check=False)
+    except ToolMissingError as error:
+        raise ToolMissingError("mmdebstrap: not found", hint="apt-get install mmdebstrap") from error
+    if done.returncode != 0:
+        raise _explain_failure(archive, done.stderr.decode(errors="replace"))
+
+
+def read_packages(debs: Path, runner: Runner) -> list[Package]:
+    """
+    List the packages of directory *debs* by name and architecture.
+
+    Raises: ToolMissingError, ToolFailedError.
+    """
+    packages = []
+    for path in sorted(debs.glob("*.deb")):
+        control = runner.run(["dpkg-deb", "--field", str(path)]).stdout
+        fields = dict(re.findall(r"^(\S+): (.*)$", control.decode(errors="replace"), re.MULTILINE))
+        packages.append(
+            Package(
+                name=fields.get("Package", ""),
+                architecture=fields.get("Architecture", ""),
+                control=control,
+                path=path,
+            )
+        )
+    return packages
+
+
+def read_members(package: Package, runner: Runner) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """
+    Yield every member of *package* with its bytes, names without a leading "./".
+
+    Raises: ToolFailedError, ObjectFormatError.
+    """
+    data = runner.run(["dpkg-deb", "--fsys-tarfile", str(package.path)]).stdout
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isfile() else None
+                member.name = member.name.removeprefix("./")
+                yield member, file.read() if file else b""
+    except tarfile.TarError as error:
+        raise ObjectFormatError(f"{package.path.name}: not a Debian package: {error}") from error
+
+
+def _download_hook(architectures: Sequence[str]) -> str:
+    names = [*BASE_PACKAGES]
+    for arch in architectures:
+        names += [f"{name}:{arch}" for name in (*BASE_PACKAGES_PER_ARCH, TINI_PACKAGES[0])]
+    apt = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq -o APT::Sandbox::User=root download'
+    return f'mkdir "$1/debs" && cd "$1/debs" && {apt} {" ".join(names)}'
+
+
+def _explain_failure(archive: Archive, stderr: str) -> ToolFailedError | EngineError:
+    lines = [line for line in stderr.splitlines() if line and not line.startswith(("I:", "W:"))]
+    detail = hide_passwords("\n".join(lines[-8:])) or None
+    if "No space left on device" in stderr:
+        return ToolFailedError(
+            "mmdebstrap failed: the disk is full",
+            hint="about 3 GB are needed below TMPDIR (/var/tmp)",
+            detail=detail,
+        )
+    if re.search(
+        r"Failed to fetch|Could not (resolve|connect)|does not have a Release file|Unable to", stderr
+    ):
+        return ToolFailedError(
+            f"no packages from {archive.shown} ({archive.suite})",
+            hint="check the network, or name another mirror with --mirror URI",
+            detail=detail,
+        )
+    return ToolFailedError("mmdebstrap could not make the builder image", detail=detail)
+
+
+def _list_sources(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (uri, suite) of deb822 stanzas and of one-line entries."""
+    for stanza in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"^(URIs|Suites):[ \t]*(.*)$", stanza, re.MULTILINE))
+        for uri in fields.get("URIs", "").split():
+            for suite in fields.get("Suites", "").split():
+                yield uri, suite
+    yield from re.findall(r"^deb[ \t]+(?:\[[^]]*\][ \t]+)?(\S+)[ \t]+(\S+)", text, re.MULTILINE)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Makes what `loaders` finds: static programs linked for every platform, tini and the base layer.
+
+All of it comes from Debian packages, which are only unpacked, and from loader/.
+The compiler is the builder image's, so that both engines ship the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from buildtool.compile.toolchain import Toolchain, clean_environment, find_toolchain
+from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
+from buildtool.core.files import make_directory, read_bounded, write_atomic
+from buildtool.core.model import Digest
+from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
+from buildtool.core.process import Runner
+from buildtool.core.resources import resource_path
+from buildtool.image.local.baseimage import FACTS_VERSION, base_facts
+from buildtool.runtime import debian
+from buildtool.runtime.apt import PackageSource
+from buildtool.runtime.baselayer import base_layer, read_tini
+from buildtool.runtime.carried import (
+    LIST_VERSION,
+    MAX_PART_BYTES,
+    list_path,
+    loader_digest,
+    part_path,
+    read_list,
+)
+from buildtool.runtime.debian import Archive, Package
+
+# Debian's compiler in the release that the builder image is made of.
+CLANG_MAJOR = 19
+_SUITE = "trixie"
+_NEXT_SUITE = "sid"  # for architectures that it does not have
+_TINI = {"trixie": "tini", "sid": "tini-static"}
+# What programs include from libbpf; for compilers that come without the machine's headers.
+_HEADERS = (
+    "bpf_helpers.h",
+    "bpf_helper_defs.h",
+    "bpf_tracing.h",
+    "bpf_core_read.h",
+    "bpf_endian.h",
+    "usdt.bpf.h",
+)
+_PROBE_SOURCES = ("probe/probe.c", "static_gaps.c")
+_PT_INTERP = 3
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsRequest:
+    """
+    Which parts to make: for *platforms*, below directory *data*, with packages kept below *cache*.
+
+    *mirror* is another Debian mirror than this machine's; *update* fetches packages anew.
+    """
+
+    platforms: tuple[Platform, ...]
+    data: Path
+    cache: Path
+    mirror: str | None = None
+    update: bool = False
+    report: Report = field(default=lambda _: None)
+
+
+def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> tuple[Platform, ...]:
+    """
+    Make the parts that are missing or older than the loader's sources; return the platforms made.
+
+    Raises: ToolMissingError, ToolFailedError, ConfigError, FileAccessError, ObjectFormatError.
+    """
+    runner = runner or Runner()
+    toolchain = _find_compiler(runner)
+    make_directory(request.cache)
+    made = []
+    with _locked(request.cache / "lock"):
+        for platform in request.platforms:
+            if request.update or not _is_current(request, platform, toolchain):
+                request.report(f"make the loader for {platform.arch}")
+                _publish(request.data, platform, _make(request, platform, toolchain, runner))
+                _copy_headers(request, platform)
+                made.append(platform)
+    return tuple(made)
+
+
+def _find_compiler(runner: Runner) -> Toolchain:
+    hint = f"apt-get install clang-{CLANG_MAJOR} lld-{CLANG_MAJOR} llvm-{CLANG_MAJOR}"
+    try:
+        found = find_toolchain(f"clang-{CLANG_MAJOR}", runner=runner)
+    except ToolMissingError:
+        found = find_toolchain(runner=runner)
+    if found.major != CLANG_MAJOR:
+        raise ToolMissingError(
+            f"clang {CLANG_MAJOR} is needed, another makes other bytes than the builder image", hint=hint
+        )
+    return found
+
+
+def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain) -> bool:
+    try:
+        entry = read_list(request.data)[platform.arch]
+        digests = {
+            kind: hashlib.sha256(read_bounded(part_path(request.data, kind, platform.arch), MAX_PART_BYTES))
+            for kind in entry
+        }
+        same = all(digest.hexdigest() == entry[kind]["sha256"] for kind, digest in digests.items())
+        made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
+        wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
+        there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
+        known = entry["base"].get("facts", {}).get("version") == FACTS_VERSION
+        return same and there and known and made == wanted and "tini" in entry
+    except (FileAccessError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """The bytes of a part and its *record* in the list."""
+
+    data: bytes
+    record: dict[str, Any]
+
+
+def _make(
+    request: PartsRequest, platform: Platform, toolchain: Toolchain, runner: Runner
+) -> dict[str, _Made]:
+    suite = _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
+    place = request.cache / f"{suite}-{platform.debian}"
+    packages, libraries = _fetch(request, platform, suite, place, runner)
+    tinis = [package for package in packages if package.name == _TINI[suite]]
+    tini, _ = read_tini(tinis, platform, runner)
+    base = base_layer(packages, platform, runner)
+    assert base.data is not None
+    used = _list_packages(package for package in packages if package not in tinis)
+    made = {
+        "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis)}),
+        "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
+    }
+    made["base"].record["facts"] = base_facts((base,))  # builds need not read hundreds of files for them
+    how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries)}
+    for kind, digest in _source_digests().items():
+        program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)
+        made[kind] = _Made(data=program, record={**how, "source": digest})
+    return made
+
+
+def _fetch(
+    request: PartsRequest, platform: Platform, suite: str, place: Path, runner: Runner
+) -> tuple[list[Package], list[Package]]:
+    """Return the packages of base and tini, and those to link with, which are unpacked as well."""
+    mirror = request.mirror or debian.find_system_mirror()
+    stamp, debs = place / "complete", place / "debs"
+    source = PackageSource(
+        archive=Archive(suite=suite, mirror=mirror),
+        architecture=platform.debian,
+        state=place / "apt",
+        runner=runner,
+    )
+    linked = [*debian.CROSS_PACKAGES, "linux-libc-dev"]
+    others = [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, _TINI[suite]]
+    wanted = " ".join([mirror, *linked, *others])
+    if request.update or not stamp.exists() or stamp.read_text("utf-8") != wanted:
+        request.report(f"download Debian {suite} packages for {platform.debian}")
+        shutil.rmtree(place, ignore_errors=True)
+        make_directory(source.state)
+        source.update()
+        libgcc = debian.LIBGCC_DEV.get(suite) or _find_libgcc(source)
+        source.download(others, debs)
+        # Only what links is unpacked.
+        libraries = source.download([*linked, libgcc], place / "libraries")
+        source.unpack_files(libraries, place / "sysroot")
+        write_atomic(stamp, wanted.encode())
+    return debian.read_packages(debs, runner), debian.read_packages(place / "libraries", runner)
+
+
+def _find_libgcc(source: PackageSource) -> str:
+    """Return the package of libgcc.a that belongs to the suite's own compiler."""
+    found = re.search(r"\bgcc-(\d+)\b", source.describe("gcc").get("Depends", ""))
+    if found is None:
+        raise ToolFailedError(f"Debian {source.archive.suite} does not say which gcc it has")
+    return f"libgcc-{found[1]}-dev"
+
+
+def _link(
+    platform: Platform, toolchain: Toolchain, sysroot: Path, sources: Sequence[str], runner: Runner
+) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        output = Path(work, "program")
+        argv = [toolchain.clang, "--no-default-config", f"--target={platform.triple}", f"--sysroot={sysroot}"]
+        argv += [platform.static_option, *sources, "@flags.txt", "-o", str(output)]
+        runner.run(argv, cwd=resource_path("loader"), env=clean_environment())
+        program = read_bounded(output, MAX_PART_BYTES)
+    check_static(program, platform)
+    return program
+
+
+def check_static(program: bytes, platform: Platform) -> None:
+    """
+    Refuse a program that is of another architecture or would need a dynamic linker.
+
+    Raises: ToolFailedError.
+    """
+    order: Literal["little", "big"] = "little" if platform.little_endian else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(program[at : at + size], order)
+
+    if program[:4] != b"\x7fELF" or number(18, 2) != platform.elf_machine:
+        raise ToolFailedError(f"the linker made no program for {platform.arch}")
+    table, entry, count = (number(32, 8), 54, 56) if program[4] == 2 else (number(28, 4), 42, 44)
+    types = {number(table + index * number(entry, 2), 4) for index in range(number(count, 2))}
+    if _PT_INTERP in types:
+        raise ToolFailedError(f"the linker made a program for {platform.arch} that is not static")
+
+
+def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
+    """Write the parts of *platform*, then the list: a run that was cut off leaves parts that are not used."""
+    entry = {}
+    for kind, part in made.items():
+        path = part_path(data, kind, platform.arch)
+        make_directory(path.parent)
+        write_atomic(path, part.data, mode=0o644 if kind == "base" else 0o755)
+        digest = hashlib.sha256(part.data).hexdigest()
+        entry[kind] = {"sha256": digest, "size": len(part.data), **part.record}
+    try:
+        entries = read_list(data)
+    except FileAccessError:
+        entries = {}
+    entries = {arch: entries[arch] for arch in PLATFORMS if arch in entries} | {platform.arch: entry}
+    text = json.dumps({"version": LIST_VERSION, "platforms": entries}, indent=1, sort_keys=True)
+    write_atomic(list_path(data), text.encode() + b"\n")
+
+
+def _copy_headers(request: PartsRequest, platform: Platform) -> None:
+    """Copy libbpf's headers for eBPF programs, and their terms; they are the same for every architecture."""
+    if platform.arch not in DEBIAN_13:
+        return  # of another release
+    usr = request.cache / f"{_SUITE}-{platform.debian}" / "sysroot/usr"
+    target = request.data / "include/bpf"
+    make_directory(target)
+    for name in _HEADERS:
+        write_atomic(target / name, read_bounded(usr / "include/bpf" / name, MAX_PART_BYTES))
+    terms = read_bounded(usr / "share/doc/libbpf-dev/copyright", MAX_PART_BYTES)
+    write_atomic(target / "copyright", terms)
+
+
+def _list_packages(packages: Iterable[Package]) -> dict[str, dict[str, str]]:
+    listed = {}
+    for package in packages:
+        version = re.search(rb"^Version: (.*)$", package.control, re.MULTILINE)
+        digest = hashlib.sha256(read_bounded(package.path, MAX_PART_BYTES)).hexdigest()
+        listed[package.name] = {"version": version[1].decode() if version else "", "sha256": digest}
+    return dict(sorted(listed.items()))
+
+
+def _source_digests() -> dict[str, Digest]:
+    source = resource_path("loader")
+    return {"loader": loader_digest(source), "probe": loader_digest(source / "probe")}
+
+
+def _list_sources(kind: str) -> Sequence[str]:
+    if kind == "probe":
+        return _PROBE_SOURCES
+    return (resource_path("loader") / "sources.txt").read_text("utf-8").split()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one run at a time fetch and write."""
+    try:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error

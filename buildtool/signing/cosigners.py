@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Further signers: add a signature to a signed object or take one out; the statement stays as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildtool.core.errors import (
+    AlreadySignedError,
+    FileAccessError,
+    ObjectFormatError,
+    SigningKeyError,
+    UsageError,
+)
+from buildtool.core.files import choose_targets, made_directories, read_bounded, write_all_atomic
+from buildtool.core.model import KeyId, SignatureEntry, SignatureRecord, Statement
+from buildtool.objects.describe import describe_object
+from buildtool.objects.elf import (
+    MAX_OBJECT_BYTES,
+    ElfObject,
+    Section,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+    subject_digest,
+)
+from buildtool.signing.dsse import signing_input
+from buildtool.signing.record import MAX_SIGNATURES, room_for
+from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.record import to_bytes as encode_record
+from buildtool.signing.signers.signer import Signer, take_signature
+from buildtool.signing.statement import from_bytes as parse_statement
+
+_KEY_ID = re.compile(r"[0-9a-f]{16,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedFile:
+    """A file whose signatures changed: its *path*, its *statement*, the *key_ids* that are in it now."""
+
+    path: Path
+    statement: Statement
+    key_ids: tuple[KeyId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SignedObject:
+    obj: ElfObject
+    section: Section
+    record: SignatureRecord
+    statement: Statement
+
+    def with_signatures(self, entries: Sequence[SignatureEntry]) -> tuple[bytes, SignatureRecord]:
+        record = replace(self.record, signatures=tuple(sorted(entries, key=lambda entry: entry.key_id)))
+        data = self.obj.data
+        changed = data[: self.section.offset] + encode_record(record) + data[self.section.end :]
+        return changed, record
+
+
+_Change = Callable[[_SignedObject], Sequence[SignatureEntry]]
+
+
+def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None = None) -> list[ChangedFile]:
+    """
+    Let *signer* sign the statement of each of *paths* too, all of them or none.
+
+    What it says of the contents is compared with the object first: nobody
+    should sign what is not so.
+
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, SigningKeyError and what
+    the signer raises.
+    """
+
+    def add(signed: _SignedObject) -> list[SignatureEntry]:
+        entries = list(signed.record.signatures)
+        key_id = bytes.fromhex(signer.key_id)
+        if any(entry.key_id == key_id for entry in entries):
+            raise AlreadySignedError(f"key {signer.key_id} signed it already")
+        room = min(MAX_SIGNATURES, room_for(signed.record))
+        if len(entries) >= room:
+            raise ObjectFormatError(
+                f"no room in its section .sig for more than {room} signatures",
+                hint="--remove KEYID takes one out; sign it anew with --force, without --add",
+            )
+        _check_claims(signed)
+        signature = take_signature(signer, signing_input(signed.record.statement))
+        return [*entries, SignatureEntry(key_id=key_id, signature=signature)]
+
+    return _change_files(paths, add, output)
+
+
+def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None = None) -> list[ChangedFile]:
+    """
+    Take the signature of *key_id*, or of the only one beginning with it, out of each of *paths*, all or none.
+
+    Raises: UsageError, FileAccessError, ObjectFormatError, SigningKeyError.
+    """
+    wanted = key_id.lower()
+    if not _KEY_ID.fullmatch(wanted):
+        raise UsageError(
+            f"{key_id!a} is not a key id", hint="16 to 64 hexadecimal digits; inspect shows them"
+        )
+
+    def remove(signed: _SignedObject) -> list[SignatureEntry]:
+        entries = signed.record.signatures
+        found = [entry for entry in entries if entry.key_id.hex().startswith(wanted)]
+        if len(found) != 1:
+            raise SigningKeyError(f"{len(found) or 'no'} signatures of key {wanted}")
+        if len(entries) == 1:
+            raise SigningKeyError(
+                "that is its only signature", hint="llvm-objcopy --remove-section .sig makes it unsigned"
+            )
+        return [entry for entry in entries if entry is not found[0]]
+
+    return _change_files(paths, remove, output)
+
+
+def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -> list[ChangedFile]:
+    written: dict[Path, bytes] = {}
+    changed = []
+    for path, target in zip(paths, choose_targets(paths, output), strict=True):
+        try:
+            signed = _read_signed(path)
+            written[target], record = signed.with_signatures(change(signed))
+        except (ObjectFormatError, AlreadySignedError, SigningKeyError) as error:
+            raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
+        key_ids = tuple(KeyId(entry.key_id.hex()) for entry in record.signatures)
+        where = target if output else path
+        changed.append(ChangedFile(path=where, statement=signed.statement, key_ids=key_ids))
+    with made_directories([output] if output else []):
+        write_all_atomic(written, replace=output is None)
+    return changed
+
+
+def _read_signed(path: Path) -> _SignedObject:
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    obj = parse_object(data)
+    if not has_signature_section(obj):
+        raise ObjectFormatError("not signed yet", hint="sign it first, without --add")
+    section = find_signature_section(obj)
+    record = parse_record(obj.contents(section))
+    statement = parse_statement(record.statement)
+    if statement.digest != subject_digest(obj, section):
+        raise ObjectFormatError("it changed since it was signed")
+    return _SignedObject(obj=obj, section=section, record=record, statement=statement)
+
+
+def _check_claims(signed: _SignedObject) -> None:
+    """Compare what the statement says of the object with the object."""
+    contents, statement = describe_object(signed.obj), signed.statement
+    programs = tuple(replace(program, attach=()) for program in statement.programs)
+    for what, claimed, found in (
+        ("programs", programs, contents.programs),
+        ("maps", statement.maps, contents.maps),
+        ("helpers", statement.helpers, contents.helpers),
+        ("kfuncs", statement.kfuncs, contents.kfuncs),
+        ("license", statement.license, contents.license),
+    ):
+        if claimed != found:
+            raise ObjectFormatError(f"its statement is wrong about its {what}")

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Ed25519 keys and their files: the only place that imports `cryptography`.
+
+Signing keys are PKCS#8 PEM, with a passphrase or without; public keys are
+SubjectPublicKeyInfo PEM (spec/sig-section.md, section 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from base64 import b64encode
+from binascii import a2b_base64, b2a_base64
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
+from buildtool.core.files import make_directory, read_bounded, staged_files
+from buildtool.core.model import KeyId
+from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+MAX_KEY_FILE_BYTES = 4096
+DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
+_PEM = re.compile(
+    rb"[ \t\r\n]*-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END PUBLIC KEY-----[ \t\r\n]*"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """A public key that keeps the strict rules: its 32 *raw* bytes, and a *name* for people."""
+
+    raw: bytes
+    name: str = ""
+
+    @property
+    def der(self) -> bytes:
+        """The 44 bytes of SubjectPublicKeyInfo."""
+        return DER_PREFIX + self.raw
+
+    @property
+    def key_id(self) -> KeyId:
+        """SHA-256 over `der`, in hex."""
+        return KeyId(hashlib.sha256(self.der).hexdigest())
+
+    @property
+    def pem(self) -> bytes:
+        """The text of a .pub file."""
+        return b"-----BEGIN PUBLIC KEY-----\n%b\n-----END PUBLIC KEY-----\n" % b64encode(self.der)
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """
+        Say whether *signature* over *message* is good under strict verification (section 5).
+
+        OpenSSL checks S < L and compares the encoding of [S]B - [k]A with the
+        bytes of R. A is of prime order and canonical (checked when the key was
+        read), so that point is of prime order and its encoding canonical: of
+        the rules for R only "not the identity" is left.
+        """
+        from cryptography.exceptions import InvalidSignature
+
+        if signature[:32] == IDENTITY_ENCODING:
+            return False
+        try:
+            _openssl_key(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class SigningKey:
+    """A private key; it signs and says who it is, and shows nothing else."""
+
+    __slots__ = ("_private", "key_id", "public")
+
+    def __init__(self, private: Ed25519PrivateKey, *, name: str = "") -> None:
+        self._private = private
+        self.public = PublicKey(raw=private.public_key().public_bytes_raw(), name=name)
+        self.key_id = self.public.key_id
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.key_id})"
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64 bytes of the signature over *message*."""
+        return self._private.sign(message)
+
+    def to_pem(self, passphrase: bytes | None) -> bytes:
+        """Return PKCS#8 PEM, encrypted when there is a *passphrase*."""
+        from cryptography.hazmat.primitives import serialization
+
+        return self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption(),
+        )
+
+
+def generate_key() -> SigningKey:
+    """Return a new key from the system's random source."""
+    keep_out_of_core_dumps()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return SigningKey(Ed25519PrivateKey.generate())
+
+
+def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | None) -> tuple[Path, Path]:
+    """
+    Write *key* to NAME.pem (mode 0600) and NAME.pub in *directory*, both new, and return their paths.
+
+    Raises: FileAccessError; nothing is left behind.
+    """
+    private, public = directory / f"{name}.pem", directory / f"{name}.pub"
+    make_directory(directory)
+    with staged_files([private, public], replace=False) as stage:
+        stage.write(private, key.to_pem(passphrase), mode=0o600)
+        stage.write(public, key.public.pem)
+    return private, public
+
+
+def read_key_file(path: Path) -> bytes:
+    """
+    Return the bytes of signing key file *path*, which nobody but its owner may read.
+
+    Raises: SigningKeyError.
+    """
+    try:
+        mode = path.stat().st_mode
+        data = read_bounded(path, MAX_KEY_FILE_BYTES)
+    except (OSError, FileAccessError) as error:
+        text = (
+            error.message if isinstance(error, FileAccessError) else f"{path}: {str(error.strerror).lower()}"
+        )
+        raise SigningKeyError(
+            f"signing key {text}", hint="buildtool keygen NAME makes a key; --key says where it is"
+        ) from error
+    # Before its mode, which is right for what it is.
+    _refuse_public(data, str(path))
+    # As ssh does: a key that others could have read is not trusted to be secret.
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SigningKeyError(
+            f"signing key {path}: mode {stat.S_IMODE(mode):04o} lets others use it", hint=f"chmod 600 {path}"
+        )
+    if len(data) > MAX_KEY_FILE_BYTES:
+        raise SigningKeyError(f"signing key {path}: too large for a key file")
+    return data
+
+
+def _refuse_public(data: bytes, origin: str) -> None:
+    if b"-----BEGIN PUBLIC KEY-----" in data:
+        raise SigningKeyError(
+            f"signing key {origin}: this is a public key", hint="signing takes the private one, the .pem file"
+        )
+
+
+def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
+    """
+    Return the key of file *path*.
+
+    Raises: SigningKeyError.
+    """
+    return load_signing_key_pem(read_key_file(path), str(path), passphrase)
+
+
+def keep_out_of_core_dumps() -> None:
+    """Let no crash of this process, or of one that it starts from now on, write memory with a key to disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def is_encrypted(data: bytes) -> bool:
+    """Say whether PEM text *data* needs a passphrase."""
+    return b"ENCRYPTED" in data
+
+
+def is_private(data: bytes) -> bool:
+    """Say whether *data* is PEM text of a private key, of whatever kind."""
+    return data.lstrip().startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
+
+
+def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> SigningKey:
+    """
+    Return the key of PEM text *data*; *origin* names it in messages.
+
+    Raises: SigningKeyError.
+    """
+    keep_out_of_core_dumps()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    encrypted = is_encrypted(data)
+    if encrypted and passphrase is None:
+        raise SigningKeyError(
+            f"signing key {origin}: encrypted, and there is no passphrase",
+            hint="set BUILDTOOL_KEY_PASSPHRASE, or run on a terminal to be asked;"
+            " sign takes --passphrase-file and --passphrase-fd, too",
+        )
+    _refuse_public(data, origin)
+    try:
+        private = load_pem_private_key(data, passphrase if encrypted else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        wrong = "wrong passphrase, or damaged" if encrypted else "not a PKCS#8 PEM private key"
+        raise SigningKeyError(f"signing key {origin}: {wrong}") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise SigningKeyError(
+            f"signing key {origin}: not an Ed25519 key", hint="buildtool keygen NAME makes one"
+        )
+    return SigningKey(private, name=Path(origin).stem)
+
+
+def load_public_key(path: Path) -> PublicKey:
+    """
+    Return the key of the .pub file *path*.
+
+    Raises: ConfigError.
+    """
+    try:
+        data = read_bounded(path, MAX_KEY_FILE_BYTES)
+    except FileAccessError as error:
+        raise ConfigError(error.message) from error
+    return parse_public_key(data, str(path), name=path.stem)
+
+
+def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
+    """
+    Return the key of PEM text *data*; *origin* names it in messages.
+
+    Raises: ConfigError.
+    """
+    if is_private(data):
+        raise ConfigError(f"{origin}: a private key", hint="name its public half, the .pub file")
+    match = _PEM.fullmatch(data)
+    if match is None or len(data) > MAX_KEY_FILE_BYTES:
+        raise ConfigError(f"{origin}: not a PEM public key")
+    try:
+        der = decode_base64(match[1].replace(b"\r", b"").replace(b"\n", b""))
+    except ValueError as error:
+        raise ConfigError(f"{origin}: not a PEM public key") from error
+    return public_key_from_der(der, origin, name=name)
+
+
+def decode_base64(text: bytes) -> bytes:
+    """
+    Return the bytes that *text* is the base64 of, in its one encoding.
+
+    Raises: ValueError, also for bits at the end that belong to no byte: libraries differ on them.
+    """
+    data = a2b_base64(text, strict_mode=True)
+    if b2a_base64(data, newline=False) != text:
+        raise ValueError("not the one base64 of its bytes")
+    return data
+
+
+def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:
+    """
+    Return the key of SubjectPublicKeyInfo *der* if it keeps the strict rules; *origin* names it in messages.
+
+    Raises: ConfigError.
+    """
+    if len(der) != len(DER_PREFIX) + 32 or not der.startswith(DER_PREFIX):
+        raise ConfigError(f"{origin}: not an Ed25519 public key")
+    raw = der[len(DER_PREFIX) :]
+    if not is_strict_point(raw):
+        raise ConfigError(f"{origin}: a weak Ed25519 public key", hint="nobody makes such a key by accident")
+    return PublicKey(raw=raw, name=name)
+
+
+@lru_cache(maxsize=256)
+def _openssl_key(raw: bytes) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(raw)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Signer `pkcs11:...`: a key in a token, named by a URI of RFC 7512.
+
+The only module that imports `pkcs11` (python-pkcs11, the extra `pkcs11`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from buildtool.core.errors import FileAccessError, SigningKeyError, ToolMissingError, UsageError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import KeyId
+from buildtool.signing.keys import DER_PREFIX, PublicKey, load_public_key, public_key_from_der
+from buildtool.signing.signers.signer import SignerContext
+
+if TYPE_CHECKING:
+    from pkcs11 import Session
+
+MODULE_VARIABLE = "PKCS11_MODULE"
+MAX_PIN_BYTES = 256
+_PATH = frozenset(("token", "serial", "object", "id", "type"))
+_QUERY = frozenset(("module-path", "pin-source"))
+_EDWARDS25519_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUri:
+    """A parsed URI: attributes of its *path* as bytes, of its *query* as text."""
+
+    path: Mapping[str, bytes]
+    query: Mapping[str, str]
+
+
+class TokenSigner:
+    """A private key in a token, in a session that stays open."""
+
+    __slots__ = ("_key", "_session", "key_id", "public")
+
+    def __init__(self, session: Session, key: Any, public: PublicKey) -> None:
+        self._session = session
+        self._key = key
+        self.public = public
+        self.key_id: KeyId = public.key_id
+
+    def sign(self, message: bytes) -> bytes:
+        """
+        Let the token sign *message*.
+
+        Raises: SigningKeyError.
+        """
+        from pkcs11 import Mechanism
+        from pkcs11.exceptions import PKCS11Error
+
+        try:
+            return bytes(self._key.sign(message, mechanism=Mechanism.EDDSA))
+        except PKCS11Error as error:
+            raise SigningKeyError(f"{self.public.name}: the token did not sign: {_name(error)}") from error
+
+
+def parse_uri(text: str) -> KeyUri:
+    """
+    Return what *text*, a URI after its `pkcs11:`, says.
+
+    Raises: UsageError.
+    """
+    path_text, _, query_text = text.partition("?")
+    path = _attributes(path_text, ";", _PATH)
+    query = _attributes(query_text, "&", _QUERY)
+    if not path.keys() & {"object", "id"}:
+        raise UsageError("pkcs11: which key?", hint="pkcs11:token=NAME;object=NAME, or ;id=%01")
+    if path.get("type", b"private") != b"private":
+        raise UsageError("pkcs11: type must be private")
+    try:
+        return KeyUri(path=path, query={name: value.decode() for name, value in query.items()})
+    except UnicodeDecodeError as error:
+        raise UsageError("pkcs11: an attribute is not UTF-8") from error
+
+
+def open_signer(uri: str, context: SignerContext) -> TokenSigner:
+    """
+    Return the key that *uri* names.
+
+    The PIN is that of pin-source (file:/PATH), else the passphrase. Raises:
+    UsageError, SigningKeyError, ToolMissingError, ConfigError.
+    """
+    parsed = parse_uri(uri)
+    module = parsed.query.get("module-path") or context.environ.get(MODULE_VARIABLE, "")
+    if not module:
+        raise UsageError("pkcs11: which module?", hint=f"?module-path=/usr/lib/...so, or {MODULE_VARIABLE}")
+    try:
+        import pkcs11
+        from pkcs11.exceptions import PKCS11Error
+    except ImportError as error:
+        raise ToolMissingError(
+            "pkcs11: python-pkcs11 is missing", hint="pip install 'buildtool[pkcs11]'"
+        ) from error
+    name = "pkcs11:" + ";".join(f"{key}={_show(value)}" for key, value in parsed.path.items())
+    try:
+        token = _only(list(pkcs11.lib(module).get_tokens(**_token_filter(parsed))), "tokens", name)
+        session = token.open(user_pin=_find_pin(parsed, name, context))
+        key = _only(_find_objects(session, parsed, pkcs11.ObjectClass.PRIVATE_KEY), "private keys", name)
+        return TokenSigner(session, key, _find_public(session, parsed, name, context))
+    except (PKCS11Error, RuntimeError) as error:
+        raise SigningKeyError(f"{name}: {_name(error)}", hint=f"module {module}") from error
+
+
+def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for item in filter(None, text.split(separator)):
+        name, equals, value = item.partition("=")
+        if name == "pin-value":
+            # Whoever lists processes would see it; it is not shown here either.
+            raise UsageError(
+                "pkcs11: no pin-value in a URI", hint="?pin-source=file:/PATH or BUILDTOOL_KEY_PASSPHRASE"
+            )
+        if name not in known or not equals:
+            raise UsageError(f"pkcs11: unknown attribute {name!a}", hint="known: " + " ".join(sorted(known)))
+        if name in found:
+            raise UsageError(f"pkcs11: {name} is there twice")
+        found[name] = unquote_to_bytes(value)
+    return found
+
+
+def _token_filter(uri: KeyUri) -> dict[str, Any]:
+    from pkcs11 import TokenFlag
+
+    wanted: dict[str, Any] = {"token_flags": TokenFlag.TOKEN_INITIALIZED}
+    if "token" in uri.path:
+        wanted["token_label"] = uri.path["token"].decode("utf-8", "replace")
+    if "serial" in uri.path:
+        wanted["token_serial"] = uri.path["serial"]
+    return wanted
+
+
+def _find_objects(session: Session, uri: KeyUri, kind: Any) -> list[Any]:
+    from pkcs11 import Attribute, KeyType
+
+    wanted: dict[Any, Any] = {Attribute.CLASS: kind, Attribute.KEY_TYPE: KeyType.EC_EDWARDS}
+    if "object" in uri.path:
+        wanted[Attribute.LABEL] = uri.path["object"].decode("utf-8", "replace")
+    if "id" in uri.path:
+        wanted[Attribute.ID] = uri.path["id"]
+    return list(
+        session.get_objects(wanted)
+    )  # all of them: a search that is open keeps the token from signing
+
+
+def _find_public(session: Session, uri: KeyUri, name: str, context: SignerContext) -> PublicKey:
+    from pkcs11 import Attribute, ObjectClass
+
+    if context.public is not None:
+        return load_public_key(context.public)
+    key = _only(_find_objects(session, uri, ObjectClass.PUBLIC_KEY), "public keys (try --public)", name)
+    point = bytes(key[Attribute.EC_POINT])
+    # An octet string in DER (PKCS #11 3.0), or as some tokens have it, the bare point.
+    raw = point[2:] if point[:2] == bytes((4, _EDWARDS25519_BYTES)) and len(point) == 34 else point
+    return public_key_from_der(DER_PREFIX + raw, name, name=name)
+
+
+def _find_pin(uri: KeyUri, name: str, context: SignerContext) -> str:
+    source = uri.query.get("pin-source")
+    if source is None:
+        pin = context.passphrase(name)
+        if pin is None:
+            raise SigningKeyError(
+                f"{name}: no PIN", hint="BUILDTOOL_KEY_PASSPHRASE, ?pin-source=file:/PATH, or a terminal"
+            )
+    else:
+        path = Path(source.removeprefix("file://").removeprefix("file:"))
+        try:
+            pin = read_bounded(path, MAX_PIN_BYTES).partition(b"\n")[0].rstrip(b"\r")
+        except FileAccessError as error:
+            raise SigningKeyError(f"pin-source {error.message}") from error
+    return pin.decode("utf-8", "replace")
+
+
+def _only(found: list[Any], what: str, name: str) -> Any:
+    if len(found) != 1:
+        raise SigningKeyError(f"{name}: {len(found) or 'no'} {what}", hint="pkcs11-tool -O lists objects")
+    return found[0]
+
+
+def _name(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _show(value: bytes) -> str:
+    text = value.decode("utf-8", "replace")
+    return text if text.isprintable() and "�" not in text else value.hex()

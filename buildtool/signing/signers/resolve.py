@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference (`--key`, sign.key) to a signer; a signer's module loads when it is named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import SigningKeyError, UsageError
+from buildtool.signing.signers.environment import open_signer as open_variable
+from buildtool.signing.signers.file import open_signer as open_file
+from buildtool.signing.signers.signer import Signer, SignerContext
+
+# By name, not by import: a Dockerfile carries what an import shows, and a builder has files only.
+_MODULES = {"pkcs11": "pkcs11", "ssh-agent": "sshagent", "exec": "program"}
+
+
+def find_signer(reference: Path | str, context: SignerContext) -> Signer:
+    """
+    Return the signer that *reference* names: a path, or text with a scheme (validate.parse_signer).
+
+    Raises: UsageError, ConfigError, SigningKeyError, ToolMissingError, ToolFailedError.
+    """
+    if isinstance(reference, Path):
+        return _expect_public(open_file(reference, context), context)
+    scheme, _, rest = reference.partition(":")
+    if scheme == "env":
+        return _expect_public(open_variable(rest, context), context)
+    if scheme not in _MODULES:
+        raise UsageError(f"no signer of kind {scheme!a}")
+    module: Any = importlib.import_module(f"buildtool.signing.signers.{_MODULES[scheme]}")
+    opener: Callable[[str, SignerContext], Signer] = module.open_signer
+    return _expect_public(opener(rest, context), context)
+
+
+def _expect_public(signer: Signer, context: SignerContext) -> Signer:
+    """Check that the public key that was given is the signer's."""
+    if context.public is not None:
+        from buildtool.signing.keys import load_public_key
+
+        if load_public_key(context.public).raw != signer.public.raw:
+            raise SigningKeyError(f"{context.public} is not the key of the signer: {signer.key_id}")
+    return signer

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The signed statement as bytes and as a value (spec/sig-section.md, section 6)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.model import (
+    Digest,
+    MapInfo,
+    ProgramInfo,
+    SourceInfo,
+    Statement,
+    ToolchainInfo,
+)
+from buildtool.core.strictjson import (
+    check_members,
+    format_time,
+    is_array,
+    is_integer,
+    is_object,
+    is_object_name,
+    is_project,
+    is_sha256,
+    is_string,
+    is_strings,
+    is_time,
+    parse_object,
+    parse_time,
+)
+from buildtool.core.strictjson import to_bytes as encode
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:buildtool:ebpf-object:v1"
+MAX_RELEASE_BYTES = 128
+
+_STATEMENT = {
+    "_type": lambda value: value == STATEMENT_TYPE,
+    "subject": lambda value: isinstance(value, list) and len(value) == 1,
+    "predicateType": lambda value: value == PREDICATE_TYPE,
+    "predicate": is_object,
+}
+_SUBJECT = {"name": is_object_name, "digest": is_object}
+_DIGEST = {"sha256": is_sha256}
+_PREDICATE = {
+    "platform": is_string,
+    "project": is_project,
+    "version": is_integer,
+    "release": lambda value: isinstance(value, str) and len(value.encode()) <= MAX_RELEASE_BYTES,
+    "created": is_time,
+    "programs": is_array,
+    "maps": is_array,
+    "helpers": lambda value: isinstance(value, list) and all(map(is_integer, value)) and _ascending(value),
+    "kfuncs": lambda value: is_strings(value) and _ascending(value),
+    "license": is_string,
+}
+_PREDICATE_OPTIONAL = {"notAfter": is_time, "toolchain": is_object, "source": is_object}
+_PROGRAM = {"name": is_string, "section": is_string, "type": is_string}
+_MAP = {
+    "name": is_string,
+    "type": is_string,
+    "keySize": is_integer,
+    "valueSize": is_integer,
+    "maxEntries": is_integer,
+}
+_TOOLCHAIN = {"compiler": is_string, "flags": is_strings}
+_SOURCE = {"path": is_string, "sha256": is_sha256}
+
+
+def to_bytes(statement: Statement) -> bytes:
+    """
+    Return the one encoding of *statement*.
+
+    Raises: ValueError, when a time has no year of four digits.
+    """
+    predicate: dict[str, Any] = {
+        "platform": statement.platform,
+        "project": statement.project,
+        "version": statement.version,
+        "release": statement.release,
+        "created": format_time(statement.created),
+        "programs": [_program_to_json(program) for program in statement.programs],
+        "maps": [_map_to_json(item) for item in statement.maps],
+        "helpers": list(statement.helpers),
+        "kfuncs": list(statement.kfuncs),
+        "license": statement.license,
+    }
+    if statement.not_after is not None:
+        predicate["notAfter"] = format_time(statement.not_after)
+    if statement.toolchain is not None:
+        predicate["toolchain"] = {
+            "compiler": statement.toolchain.compiler,
+            "flags": list(statement.toolchain.flags),
+        }
+    if statement.source is not None:
+        predicate["source"] = {"path": statement.source.path, "sha256": statement.source.sha256}
+    return encode(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": statement.name, "digest": {"sha256": statement.digest}}],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": predicate,
+        }
+    )
+
+
+def from_bytes(data: bytes) -> Statement:
+    """
+    Return the statement that *data* is; every rule of section 6 is checked.
+
+    Raises: ObjectFormatError, with the first rule that it breaks.
+    """
+    try:
+        return _read_statement(parse_object(data))
+    except ValueError as error:
+        raise ObjectFormatError(f"statement: {error}") from error
+
+
+def _read_statement(value: dict[str, Any]) -> Statement:
+    check_members(value, "statement", _STATEMENT)
+    subject = check_members(value["subject"][0], "subject", _SUBJECT)
+    digest = check_members(subject["digest"], "digest", _DIGEST)
+    predicate = check_members(value["predicate"], "predicate", _PREDICATE, **_PREDICATE_OPTIONAL)
+    return Statement(
+        name=subject["name"],
+        digest=Digest(digest["sha256"]),
+        platform=predicate["platform"],
+        project=predicate["project"],
+        version=predicate["version"],
+        release=predicate["release"],
+        created=parse_time(predicate["created"]),
+        not_after=parse_time(predicate["notAfter"]) if "notAfter" in predicate else None,
+        programs=tuple(map(_read_program, predicate["programs"])),
+        maps=tuple(map(_read_map, predicate["maps"])),
+        helpers=tuple(predicate["helpers"]),
+        kfuncs=tuple(predicate["kfuncs"]),
+        license=predicate["license"],
+        toolchain=_read_toolchain(predicate["toolchain"]) if "toolchain" in predicate else None,
+        source=_read_source(predicate["source"]) if "source" in predicate else None,
+    )
+
+
+def _read_program(value: Any) -> ProgramInfo:
+    check_members(value, "program", _PROGRAM, attach=is_strings)
+    return ProgramInfo(
+        name=value["name"],
+        section=value["section"],
+        type=value["type"],
+        attach=tuple(value.get("attach", ())),
+    )
+
+
+def _read_map(value: Any) -> MapInfo:
+    check_members(value, "map", _MAP)
+    return MapInfo(
+        name=value["name"],
+        type=value["type"],
+        key_size=value["keySize"],
+        value_size=value["valueSize"],
+        max_entries=value["maxEntries"],
+    )
+
+
+def _read_toolchain(value: Any) -> ToolchainInfo:
+    check_members(value, "toolchain", _TOOLCHAIN)
+    return ToolchainInfo(compiler=value["compiler"], flags=tuple(value["flags"]))
+
+
+def _read_source(value: Any) -> SourceInfo:
+    check_members(value, "source", _SOURCE)
+    return SourceInfo(path=value["path"], sha256=Digest(value["sha256"]))
+
+
+def _program_to_json(program: ProgramInfo) -> dict[str, Any]:
+    value: dict[str, Any] = {"name": program.name, "section": program.section, "type": program.type}
+    if program.attach:
+        value["attach"] = list(program.attach)
+    return value
+
+
+def _map_to_json(item: MapInfo) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "type": item.type,
+        "keySize": item.key_size,
+        "valueSize": item.value_size,
+        "maxEntries": item.max_entries,
+    }
+
+
+def _ascending(values: list[Any]) -> bool:
+    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    return all(first < second for first, second in pairwise(values))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Changes of a policy file: add, remove and revoke keys (spec/trust-policy.md).
+
+A policy is read whole by the rules of the specification before and after each
+change, so that nothing unknown is ever dropped, and replaced by one rename.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import ConfigError, UsageError
+from buildtool.core.files import write_all_atomic
+from buildtool.core.model import KeyId
+from buildtool.core.strictjson import format_time, parse_object
+from buildtool.signing.keys import PublicKey
+from buildtool.trust.store import POLICY_NAME, load_policy, read_policy, read_policy_file
+
+MIN_PREFIX = 8
+
+
+def policy_entry(
+    key: PublicKey, *, name: str, not_before: int | None = None, not_after: int | None = None
+) -> dict[str, Any]:
+    """Return the entry of *key* in a policy."""
+    entry: dict[str, Any] = {"name": name, "publicKey": b64encode(key.der).decode("ascii")}
+    if not_before is not None:
+        entry["notBefore"] = format_time(not_before)
+    if not_after is not None:
+        entry["notAfter"] = format_time(not_after)
+    return entry
+
+
+def format_policy(value: Mapping[str, Any]) -> bytes:
+    """
+    Return the file of policy *value*: one form, so that a change shows as the lines it changes.
+
+    Raises: ConfigError, when it breaks a rule of policies.
+    """
+    data = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True).encode("ascii") + b"\n"
+    try:
+        read_policy(data)
+    except ValueError as error:
+        raise ConfigError(f"policy: {error}", hint="see spec/trust-policy.md") from error
+    return data
+
+
+def add_key(
+    path: Path,
+    key: PublicKey,
+    *,
+    name: str = "",
+    not_before: int | None = None,
+    not_after: int | None = None,
+) -> KeyId:
+    """
+    Add *key* to the policy of *path*, which is made when it is not there.
+
+    Raises: ConfigError, UsageError, FileAccessError.
+    """
+    if not_before is not None and not_after is not None and not_before > not_after:
+        raise UsageError("the key would never be valid: --not-before is later than --not-after")
+    entry = policy_entry(key, name=name or key.name, not_before=not_before, not_after=not_after)
+    file = policy_file(path)
+    if not (file.exists() or file.is_symlink()):
+        _write(file, {"policyVersion": 1, "threshold": 1, "keys": [entry]})
+    else:
+        _change_keys(file, lambda keys: [*keys, entry])
+    return key.key_id
+
+
+def remove_key(path: Path, key_id: str) -> KeyId:
+    """
+    Take the key that *key_id*, or the beginning of one, names out of the policy of *path*.
+
+    Raises: ConfigError, UsageError, FileAccessError.
+    """
+    file = policy_file(path)
+    index, found = _find(file, key_id)
+    _change_keys(file, lambda keys: keys[:index] + keys[index + 1 :])
+    return found
+
+
+def revoke_key(path: Path, key_id: str) -> KeyId:
+    """
+    Mark the key that *key_id*, or the beginning of one, names as revoked in the policy of *path*.
+
+    Raises: ConfigError, UsageError, FileAccessError.
+    """
+    file = policy_file(path)
+    index, found = _find(file, key_id)
+    _change_keys(file, lambda keys: [k | {"revoked": True} if i == index else k for i, k in enumerate(keys)])
+    return found
+
+
+def policy_file(path: Path) -> Path:
+    """Return the policy file that *path*, a file or the directory of one, means."""
+    return path / POLICY_NAME if path.is_dir() else path
+
+
+def _find(file: Path, key_id: str) -> tuple[int, KeyId]:
+    """Return the place in the policy of the one key whose id begins with *key_id*."""
+    prefix = key_id.lower()
+    if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef"):
+        raise UsageError(
+            f"{key_id!a} is not a key id",
+            hint=f"at least its first {MIN_PREFIX} digits, as `trust list` shows",
+        )
+    keys = [key.public.key_id for key in load_policy(file).keys.values()]
+    found = [(index, known) for index, known in enumerate(keys) if known.startswith(prefix)]
+    if len(found) != 1:
+        what = "several keys begin" if found else "no key begins"
+        raise UsageError(f"{file}: {what} with {prefix}", hint=f"buildtool trust list --policy {file}")
+    return found[0]
+
+
+def _change_keys(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    load_policy(file)
+    value = parse_object(read_policy_file(file))
+    _write(file, value | {"keys": change(value["keys"])})
+
+
+def _write(file: Path, value: Mapping[str, Any]) -> None:
+    if not value["keys"]:
+        raise ConfigError(
+            f"{file}: this is its last key, and a policy needs one",
+            hint="add the new key first, or revoke this one",
+        )
+    try:
+        data = format_policy(value)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error.message}", hint=error.hint) from error
+    # A link stays one: the policy is where it leads.
+    write_all_atomic({file.resolve(): data})

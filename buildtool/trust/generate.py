@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The image's trust store: a policy made of `[trust]` in buildtool.toml and of what the image holds.
+
+The same configuration gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from buildtool.config.file import Config, TrustConfig
+from buildtool.core.errors import ConfigError
+from buildtool.core.strictjson import format_time
+from buildtool.image.embedded import EmbeddedFile
+from buildtool.signing.keys import PublicKey, load_public_key
+from buildtool.trust.edit import format_policy, policy_entry
+from buildtool.trust.store import POLICY_NAME, TrustStore, load_policy, read_policy, read_policy_file
+
+
+def trust_files(
+    config: Config, signer: PublicKey, platforms: Iterable[str], objects: Iterable[str]
+) -> tuple[EmbeddedFile, ...]:
+    """
+    Return the files of the image's trust store, which must accept what *signer* signs for *platforms*.
+
+    *objects* are the names of the image's own objects: nothing older than
+    them is taken, and nothing of another project.
+
+    Raises: ConfigError.
+    """
+    if config.trust.policy is not None:
+        return _given_policy(config, signer, platforms)
+    data = compile_policy(_bind(config, objects), signer)
+    _check_accepts(config, read_policy(data), signer, platforms)
+    return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("ascii")),)
+
+
+def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
+    """Add what makes replay useless: a key alone would accept whatever it ever signed, for any project."""
+    own = dict.fromkeys(objects, config.project.version)
+    return replace(
+        config.trust,
+        project=config.trust.project or config.project.name,
+        minimum_versions=own | dict(config.trust.minimum_versions),
+    )
+
+
+def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
+    """
+    Return the policy that *trust* says; without keys it has that of *signer*.
+
+    Raises: ConfigError.
+    """
+    revoked = [load_public_key(path) for path in trust.revoked]
+    rules: dict[str, Any] = {
+        "policyVersion": 1,
+        "threshold": trust.threshold,
+        "keys": [policy_entry(key, name=key.name) for key in _load_keys(trust, signer)]
+        + [policy_entry(key, name=key.name) | {"revoked": True} for key in revoked],
+        "project": trust.project or None,
+        "platforms": _in_order(trust.platforms),
+        "objects": {name: {"minimumVersion": number} for name, number in trust.minimum_versions.items()}
+        or None,
+        "programTypes": _in_order(trust.program_types),
+        "attachPoints": _in_order(trust.attach_points),
+        "deniedHelpers": _in_order(trust.denied_helpers),
+        "deniedKfuncs": _in_order(trust.denied_kfuncs),
+        "maxObjectBytes": trust.max_object_bytes,
+        "allowRollback": trust.allow_rollback or None,
+        "clock": None if trust.clock == "required" else trust.clock,
+        "earliest": None if trust.earliest is None else format_time(trust.earliest),
+    }
+    return format_policy({name: value for name, value in rules.items() if value is not None})
+
+
+def _in_order(values: Iterable[Any] | None) -> list[Any] | None:
+    return None if values is None else sorted(set(values))
+
+
+def _load_keys(trust: TrustConfig, signer: PublicKey) -> list[PublicKey]:
+    """Return the configured keys, else *signer*, called by its id: its name depends on where it is kept."""
+    keys = [load_public_key(path) for path in trust.keys] or [replace(signer, name=signer.key_id[:16])]
+    return sorted(keys, key=lambda key: key.key_id)
+
+
+def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -> tuple[EmbeddedFile, ...]:
+    path = config.trust.policy
+    assert path is not None
+    if replace(config.trust, policy=None) != TrustConfig():
+        raise ConfigError("trust.policy stands alone", hint="the other keys of [trust] belong into that file")
+    trust, data = load_policy(path), read_policy_file(path)
+    if not data.endswith(b"\n") or b"\r" in data:
+        hint = "`buildtool trust` writes such files; or end it with a line feed"
+        raise ConfigError(f"{path}: its lines must end in line feeds", hint=hint)
+    _check_accepts(config, trust, signer, platforms)
+    return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("utf-8")),)
+
+
+def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platforms: Iterable[str]) -> None:
+    """Refuse a policy under which the image could not start: better now than on the machine."""
+    project = config.project
+    key = trust.keys.get(bytes.fromhex(signer.key_id))
+    if key is None:
+        raise _refuses_own(
+            f"the policy lacks the signing key {signer.key_id}", "add its .pub file to trust.keys"
+        )
+    if key.revoked:
+        raise _refuses_own(f"the signing key {signer.key_id} is revoked", "sign with another key")
+    if trust.threshold > 1:
+        raise ConfigError(f"trust.threshold is {trust.threshold}, but a build signs with one key")
+    if trust.project not in (None, project.name):
+        raise _refuses_own(f"trust.project is {trust.project}, project.name is {project.name}")
+    if trust.platforms is not None and (others := sorted(set(platforms) - trust.platforms)):
+        raise _refuses_own(f"trust.platforms lacks {others[0]}")
+    minimum = max(trust.minimum_versions.values(), default=0)
+    if project.version < minimum:
+        raise _refuses_own(f"a minimum version is {minimum}, project.version is {project.version}")
+
+
+def _refuses_own(why: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(f"{why}: the image would refuse its own objects", hint=hint)

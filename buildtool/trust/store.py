@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust stores: key files, directories of them and policies (spec/trust-policy.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import Digest
+from buildtool.core.strictjson import (
+    check_members,
+    is_array,
+    is_boolean,
+    is_integer,
+    is_integer_set,
+    is_object,
+    is_object_name,
+    is_project,
+    is_string,
+    is_string_set,
+    is_strings,
+    is_time,
+    parse_object,
+    parse_time,
+)
+from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.signing.keys import PublicKey, decode_base64, is_private, load_public_key, public_key_from_der
+
+POLICY_NAME = "policy.json"
+MAX_POLICY_BYTES = 1024 * 1024
+MAX_KEYS = 64
+MAX_ENTRIES = 1024  # of a directory of keys
+MAX_THRESHOLD = 16
+MAX_ATTACH_POINTS = 256
+CLOCK_REQUIRED, CLOCK_UNSET_OK = "required", "unset-ok"
+
+
+def _is_attach_points(value: Any) -> bool:
+    """Say whether *value* is an array of patterns, which have * at the end alone."""
+    return (
+        is_strings(value)
+        and len(value) <= MAX_ATTACH_POINTS
+        and all(pattern and "*" not in pattern[:-1] for pattern in value)
+    )
+
+
+_POLICY = {
+    "policyVersion": lambda value: type(value) is int and value == 1,
+    "threshold": lambda value: is_integer(value) and 1 <= value <= MAX_THRESHOLD,
+    "keys": lambda value: is_array(value) and 1 <= len(value) <= MAX_KEYS,
+}
+_POLICY_OPTIONAL = {
+    "project": is_project,
+    "platforms": is_strings,
+    "objects": is_object,
+    "programTypes": is_strings,
+    "attachPoints": _is_attach_points,
+    "deniedHelpers": is_integer_set,
+    "deniedKfuncs": is_string_set,
+    "maxObjectBytes": lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+    "allowRollback": is_boolean,
+    "clock": lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK),
+    "earliest": is_time,
+}
+_KEY = {"name": is_string, "publicKey": is_string}
+_KEY_OPTIONAL = {"notBefore": is_time, "notAfter": is_time, "revoked": is_boolean}
+_OBJECT = {"minimumVersion": is_integer}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKey:
+    """A *public* key, valid from *not_before* to *not_after* (seconds, both included) unless *revoked*."""
+
+    public: PublicKey
+    not_before: int | None = None
+    not_after: int | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustStore:
+    """
+    What is trusted: *keys* by key id (32 bytes) and a policy's rules; *digest* is the policy digest.
+
+    A rule that the policy does not have is None: an empty list is a rule.
+    """
+
+    keys: Mapping[bytes, TrustedKey]
+    digest: Digest
+    threshold: int = 1
+    project: str | None = None
+    minimum_versions: Mapping[str, int] = field(default_factory=dict)
+    platforms: frozenset[str] | None = None
+    program_types: frozenset[str] | None = None
+    attach_points: tuple[str, ...] | None = None
+    denied_helpers: frozenset[int] | None = None
+    denied_kfuncs: frozenset[str] | None = None
+    max_object_bytes: int = MAX_OBJECT_BYTES
+    allow_rollback: bool = False
+    needs_clock: bool = True
+    earliest: int = 0
+
+    @property
+    def reads_code(self) -> bool:
+        """Whether a rule is about what the code does."""
+        rules = (self.program_types, self.attach_points, self.denied_helpers, self.denied_kfuncs)
+        return any(rule is not None for rule in rules)
+
+
+def load_trust(paths: Sequence[Path]) -> TrustStore:
+    """
+    Return the store that *paths* make: one policy, or any number of key files and directories of them.
+
+    Raises: ConfigError.
+    """
+    policies = [policy for policy in map(_policy_path, paths) if policy is not None]
+    if policies and len(paths) > 1:
+        raise ConfigError(f"{policies[0]}: a policy stands alone", hint="list the keys in the policy itself")
+    if policies:
+        return load_policy(policies[0])
+    files = [file for path in paths for file in _key_files(path)]
+    if paths and not files:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: trust store without a key",
+            hint=f"it takes NAME.pub files, or a {POLICY_NAME}",
+        )
+    return trust_keys(map(load_public_key, files))
+
+
+def trust_keys(keys: Iterable[PublicKey]) -> TrustStore:
+    """
+    Return the store of *keys* without a policy: any one of them may sign anything.
+
+    Raises: ConfigError.
+    """
+    table = _key_table(TrustedKey(public=key) for key in keys)
+    return TrustStore(keys=table, digest=Digest(hashlib.sha256(b"".join(sorted(table))).hexdigest()))
+
+
+def load_policy(path: Path) -> TrustStore:
+    """
+    Return the store of policy file *path*.
+
+    Raises: ConfigError.
+    """
+    data = read_policy_file(path)
+    if is_private(data):
+        raise ConfigError(f"{path}: a private key", hint=f"name its public half, {path.with_suffix('.pub')}")
+    if data.startswith(b"-----BEGIN PUBLIC KEY-----"):
+        raise ConfigError(
+            f"{path}: not a policy but a public key",
+            hint="keys are NAME.pub files, for --trust or trust.keys",
+        )
+    try:
+        return read_policy(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}", hint="see spec/trust-policy.md") from error
+
+
+def read_policy_file(path: Path) -> bytes:
+    """
+    Return the bytes of policy file *path*, not looked at yet.
+
+    Raises: ConfigError.
+    """
+    try:
+        data = read_bounded(path, MAX_POLICY_BYTES)
+    except FileAccessError as error:
+        raise ConfigError(error.message) from error
+    if len(data) > MAX_POLICY_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+    return data
+
+
+def read_policy(data: bytes) -> TrustStore:
+    """
+    Return the store of the policy that *data* is.
+
+    Raises: ValueError or ConfigError, with the first rule that it breaks.
+    """
+    value = check_members(parse_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
+    points = value.get("attachPoints")
+    return TrustStore(
+        keys=_key_table([_read_key(item) for item in value["keys"]]),
+        digest=Digest(hashlib.sha256(data).hexdigest()),
+        threshold=value["threshold"],
+        project=value.get("project"),
+        minimum_versions=dict(_read_minimum(*item) for item in value.get("objects", {}).items()),
+        platforms=_optional_set(value, "platforms"),
+        program_types=_optional_set(value, "programTypes"),
+        attach_points=None if points is None else tuple(points),
+        denied_helpers=_optional_set(value, "deniedHelpers"),
+        denied_kfuncs=_optional_set(value, "deniedKfuncs"),
+        max_object_bytes=value.get("maxObjectBytes", MAX_OBJECT_BYTES),
+        allow_rollback=value.get("allowRollback", False),
+        needs_clock=value.get("clock") != CLOCK_UNSET_OK,
+        earliest=parse_time(value["earliest"]) if "earliest" in value else 0,
+    )
+
+
+def _optional_set(value: dict[str, Any], name: str) -> frozenset[Any] | None:
+    return frozenset(value[name]) if name in value else None
+
+
+def _read_key(value: Any) -> TrustedKey:
+    check_members(value, "key", _KEY, **_KEY_OPTIONAL)
+    name = value["name"]
+    try:
+        der = decode_base64(value["publicKey"].encode("ascii"))
+    except ValueError as error:
+        raise ValueError(f"key {name!a}: publicKey is not base64") from error
+    return TrustedKey(
+        public=public_key_from_der(der, f"key {name!a}", name=name),
+        not_before=parse_time(value["notBefore"]) if "notBefore" in value else None,
+        not_after=parse_time(value["notAfter"]) if "notAfter" in value else None,
+        revoked=value.get("revoked", False),
+    )
+
+
+def _read_minimum(name: str, value: Any) -> tuple[str, int]:
+    if not is_object_name(name):
+        raise ValueError(f"objects: {name!a} is not an object name")
+    return name, check_members(value, f"objects: {name}", _OBJECT)["minimumVersion"]
+
+
+def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
+    table: dict[bytes, TrustedKey] = {}
+    for key in keys:
+        key_id = bytes.fromhex(key.public.key_id)
+        if key_id in table:
+            raise ConfigError(f"key {key.public.key_id} is there twice", hint="remove one of them")
+        table[key_id] = key
+    if not table:
+        raise ConfigError("trust store without a key", hint="name .pub files, a directory or a policy")
+    if len(table) > MAX_KEYS:
+        raise ConfigError(f"trust store of more than {MAX_KEYS} keys")
+    return table
+
+
+def _policy_path(path: Path) -> Path | None:
+    """Return the policy file that *path* means, if it means one."""
+    if path.is_dir():
+        policy = path / POLICY_NAME
+        # A dangling link is there too: a policy that cannot be read must not be skipped.
+        return policy if policy.exists() or policy.is_symlink() else None
+    return None if path.name.endswith(".pub") else path
+
+
+def _is_key_name(name: str) -> bool:
+    # What editors and mounts leave beside a file begins with a dot.
+    return name.endswith(".pub") and not name.startswith(".")
+
+
+def _key_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        entries = [file for file in path.iterdir() if not file.name.startswith(".")]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+    if len(entries) > MAX_ENTRIES:
+        raise ConfigError(
+            f"{path}: more than {MAX_ENTRIES} files", hint="keep keys in a directory of their own"
+        )
+    return sorted(file for file in entries if _is_key_name(file.name))

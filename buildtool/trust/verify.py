@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Verification: the thirteen steps of spec/sig-section.md, section 7, under the same numbers.
+
+loader/verify.c is the other implementation; both run tests/vectors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
+from buildtool.core.files import read_bounded
+from buildtool.core.model import Digest, KeyId, SignatureRecord, Statement
+from buildtool.core.parallel import map_forked
+from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.calls import read_code
+from buildtool.objects.elf import (
+    MAX_OBJECT_BYTES,
+    ElfObject,
+    find_signature_section,
+    has_signature_section,
+    parse_object,
+    subject_digest,
+)
+from buildtool.objects.helpers import helper_name
+from buildtool.objects.types import program_type
+from buildtool.signing.dsse import signing_input
+from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.trust.store import TrustStore
+from buildtool.trust.versions import open_state
+
+CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
+_FLAVOUR = re.compile(rb"(.*[^_])___[^_]", re.DOTALL)
+Remembered = Callable[[str, str], int]
+
+_BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedObject:
+    """An accepted object: its *statement*, subject *digest* and the *key_ids* that counted."""
+
+    statement: Statement
+    digest: Digest
+    key_ids: tuple[KeyId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What is told of an accepted file; its whole statement would be most of what forks send."""
+
+    project: str
+    name: str
+    version: int
+    digest: Digest
+    key_ids: tuple[KeyId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one file: it was *accepted*, or the *error* says why not."""
+
+    path: Path
+    accepted: Accepted | None
+    error: BuildtoolError | None
+
+
+def verify_files(
+    paths: Iterable[Path],
+    trust: TrustStore,
+    *,
+    platform: str | None,
+    now: int,
+    remembered: Remembered = lambda _project, _name: 0,
+) -> list[Verdict]:
+    """
+    Verify each file of *paths*; a refusal or an unreadable file is a verdict like others.
+
+    *platform* is the OCI platform to verify for, None for any; *now* in seconds;
+    *remembered* as in `verify_object`.
+    """
+
+    def verify(path: Path) -> Accepted | BuildtoolError:
+        try:
+            data = read_bounded(path, trust.max_object_bytes)
+            verified = verify_object(data, trust, platform=platform, now=now, remembered=remembered)
+        except BuildtoolError as error:
+            return error
+        statement = verified.statement
+        return Accepted(
+            project=statement.project,
+            name=statement.name,
+            version=statement.version,
+            digest=verified.digest,
+            key_ids=verified.key_ids,
+        )
+
+    given = list(paths)
+    return [
+        Verdict(path=path, accepted=found, error=None)
+        if isinstance(found, Accepted)
+        else Verdict(path=path, accepted=None, error=found)
+        for path, found in zip(given, map_forked(verify, given), strict=True)
+    ]
+
+
+def verify_and_remember(
+    paths: Iterable[Path], trust: TrustStore, state: Path | None, *, platform: str | None, now: int
+) -> list[Verdict]:
+    """
+    Verify as `verify_files` does; state directory *state* refuses lower versions than it remembers.
+
+    When all files were accepted, their versions are remembered.
+
+    Raises: FileAccessError, when the state cannot be read or written; nothing is accepted then.
+    """
+    if state is None:
+        return list(verify_files(paths, trust, platform=platform, now=now))
+    with open_state(state) as versions:
+        verdicts = list(verify_files(paths, trust, platform=platform, now=now, remembered=versions.version))
+        accepted = [verdict.accepted for verdict in verdicts if verdict.accepted]
+        if len(accepted) == len(verdicts):
+            for item in accepted:
+                versions.raise_version(item.project, item.name, item.version)
+            versions.save()
+    return verdicts
+
+
+def verify_object(
+    data: bytes,
+    trust: TrustStore,
+    *,
+    platform: str | None,
+    now: int,
+    remembered: Remembered = lambda _project, _name: 0,
+) -> VerifiedObject:
+    """
+    Verify *data*, all bytes of one file as they were read, and return what it is.
+
+    *remembered* gives the version of a state directory for a project and an object name.
+
+    Raises: RefusedError, with the reason of the first rule that fails.
+    """
+    now = max(now, trust.earliest)
+    # (1) size
+    if len(data) > min(trust.max_object_bytes, MAX_OBJECT_BYTES):
+        raise RefusedError(Reason.TOO_LARGE, f"larger than {trust.max_object_bytes} bytes")
+    try:
+        # (2) profile
+        obj = parse_object(data)
+        # (3) signed at all
+        if not has_signature_section(obj):
+            raise RefusedError(Reason.UNSIGNED, "no section .sig")
+        # (4) the section
+        section = find_signature_section(obj)
+        # (5) the record
+        record = parse_record(obj.contents(section))
+        # (6) signatures of trusted keys
+        _check_signatures(record, trust)
+        # (7) enough of them
+        key_ids = _check_threshold(record, trust, now)
+        # (8) the statement, parsed only now
+        statement = parse_statement(record.statement)
+    except ObjectFormatError as error:
+        raise RefusedError(Reason.MALFORMED, error.message) from error
+    # (9) digest
+    digest = subject_digest(obj, section)
+    if digest != statement.digest:
+        raise RefusedError(Reason.DIGEST_MISMATCH, "the file is not the one that was signed")
+    # (10) platform
+    _check_platform(statement, obj, platform)
+    # (11) validity
+    _check_validity(statement, trust, key_ids, now)
+    # (12) policy
+    _check_policy(statement, trust)
+    if trust.reads_code:
+        _check_code(statement, obj, trust)
+    # (13) rollback
+    _check_version(statement, trust, remembered(statement.project, statement.name))
+    return VerifiedObject(statement=statement, digest=digest, key_ids=key_ids)
+
+
+def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
+    """Do step 6: nobody honest makes a bad signature of a trusted key, so one spoils the object."""
+    message = signing_input(record.statement)
+    for entry in record.signatures:
+        key = trust.keys.get(entry.key_id)
+        if key is not None and not key.public.verifies(entry.signature, message):
+            raise RefusedError(
+                Reason.BAD_SIGNATURE, f"the signature of trusted key {key.public.key_id} does not verify"
+            )
+
+
+def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
+    """Do step 7: only keys that are valid now count; the best excuse of the others is the reason."""
+    counted = []
+    excuses = set()
+    for entry in record.signatures:
+        key = trust.keys.get(entry.key_id)
+        if key is None:
+            continue
+        if key.revoked:
+            excuses.add(Reason.REVOKED)
+        elif key.not_after is not None and now > key.not_after:
+            excuses.add(Reason.EXPIRED)
+        elif key.not_before is not None and now < key.not_before:
+            excuses.add(Reason.NOT_YET_VALID)
+        else:
+            counted.append(key.public.key_id)
+    if len(counted) >= trust.threshold:
+        return tuple(counted)
+    if counted:
+        text = f"{len(counted)} of {trust.threshold} trusted keys signed"
+        raise RefusedError(Reason.BELOW_THRESHOLD, text)
+    for reason, text in (
+        (Reason.REVOKED, "signed with a revoked key"),
+        (Reason.EXPIRED, "signed with a key past its validity"),
+        (Reason.NOT_YET_VALID, "signed with a key that is not valid yet"),
+    ):
+        if reason in excuses:
+            raise RefusedError(reason, text)
+    signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
+    raise RefusedError(Reason.UNKNOWN_KEY, f"no trusted key signed, only {signers}")
+
+
+def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) -> None:
+    """Do step 10."""
+    if platform is not None and statement.platform != platform:
+        raise RefusedError(Reason.WRONG_PLATFORM, f"signed for {statement.platform!a}, not {platform}")
+    if obj.is_little_endian == (statement.platform in _BIG_ENDIAN):
+        raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!a}")
+
+
+def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
+    """Do step 11: a clock that is not set cannot tell that a time has passed."""
+    if statement.not_after is not None and now > statement.not_after:
+        raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
+    if not trust.needs_clock or now >= statement.created - CLOCK_TOLERANCE_SECONDS:
+        return
+    keys = (trust.keys[bytes.fromhex(key_id)] for key_id in key_ids)
+    if statement.not_after is not None or any(key.not_after is not None for key in keys):
+        raise RefusedError(Reason.NOT_YET_VALID, "the clock is not set, and the validity is limited")
+
+
+def _check_policy(statement: Statement, trust: TrustStore) -> None:
+    """Do rules 1 to 3 of step 12."""
+    if trust.project is not None and statement.project != trust.project:
+        raise _denied(f"signed for project {statement.project}, not {trust.project}")
+    if trust.platforms is not None and statement.platform not in trust.platforms:
+        raise _denied(f"platform {statement.platform!a} is not allowed")
+    for program in statement.programs:
+        if trust.program_types is not None and program.type not in trust.program_types:
+            raise _denied(f"program {program.name!a} of type {program.type!a} is not allowed")
+
+
+def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None:
+    """Do rules 4 to 8 of step 12."""
+    try:
+        code = read_code(obj)
+    except ObjectFormatError as error:
+        raise _denied(f"the code cannot be read: {error.message}") from error
+    for section in sorted(code.sections):
+        name = section.decode("utf-8", "surrogateescape")
+        kind, point = program_type(name), name.removeprefix("?")
+        if trust.program_types is not None and kind not in trust.program_types:
+            raise _denied(f"section {name!a} of type {kind} is not allowed")
+        if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
+            raise _denied(f"attach point {point!a} is not allowed")
+    if trust.denied_helpers is not None:
+        _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers)
+    if trust.denied_kfuncs is not None:
+        listed, denied = (
+            {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
+        )
+        _check_calls(_show_name, code.kfuncs, listed, denied)
+        _check_calls(_show_name, frozenset(map(_without_flavour, code.kfuncs)), None, denied)
+
+
+def _check_calls(
+    show: Callable[[Any], str],
+    called: AbstractSet[Any],
+    listed: AbstractSet[Any] | None,
+    denied: AbstractSet[Any],
+) -> None:
+    if listed is not None and (unlisted := called - listed):
+        raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list")
+    if found := called & denied:
+        raise _denied(f"the code calls {show(min(found))}")
+
+
+def _without_flavour(name: bytes) -> bytes:
+    """Return *name* as libbpf looks for it: name___flavour is name, cut at the last place that looks so."""
+    found = _FLAVOUR.match(name)
+    return found[1] if found else name
+
+
+def _show_name(name: bytes) -> str:
+    return ascii(name.decode("utf-8", "replace"))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    # A pattern is about where the program goes: no way out of the directory that it begins with.
+    if "/../" in name:
+        return False
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> None:
+    """Do step 13."""
+    minimum = trust.minimum_versions.get(statement.name, 0)
+    if statement.version < minimum:
+        raise RefusedError(Reason.ROLLED_BACK, f"version {statement.version} is older than {minimum}")
+    if statement.version < remembered and not trust.allow_rollback:
+        text = f"version {statement.version} is older than {remembered}, which was accepted before"
+        raise RefusedError(Reason.ROLLED_BACK, text)
+
+
+def _denied(message: str) -> RefusedError:
+    return RefusedError(Reason.DENIED_BY_POLICY, message)
