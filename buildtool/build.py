@@ -15,7 +15,6 @@ from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesC
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import EngineError, SigningKeyError, UsageError
-from buildtool.core.model import BuiltImage
 from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform, find_platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
@@ -29,6 +28,7 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret
 from buildtool.image.engine import LOCAL, choose_engine, why_local
+from buildtool.image.result import BuiltImage
 from buildtool.signing.keys import (
     PublicKey,
     SigningKey,

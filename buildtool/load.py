@@ -23,12 +23,12 @@ from buildtool.core.errors import (
     UsageError,
 )
 from buildtool.core.files import make_directory, read_bounded, write_atomic
-from buildtool.core.model import KeyId
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.core.resources import resource_path
 from buildtool.image.loaderoptions import loader_options
 from buildtool.runtime import carried as loaders
+from buildtool.signing.keys import KeyId
 
 log = logging.getLogger(__name__)
 
@@ -192,14 +192,13 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
     from buildtool.image.docker.build import ImageRequest, export_stage
     from buildtool.image.dockerfile import RenderRequest, render_dockerfile
-    from buildtool.image.embedded import EmbeddedFile
 
     request = RenderRequest(
         config=replace(config, images=_choose_images(config.images, target, runner)),
         platforms=(target,),
         sources=("bpf/none.bpf.c",),
         key_id=KeyId("0" * 64),
-        trust=(EmbeddedFile(directory="", name="none.pub", text="\n"),),
+        trust={"none.pub": "\n"},
     )
     text = render_dockerfile(request)
     image = ImageRequest(dockerfile=lambda: text, root=work, platforms=(target,), epoch=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from buildtool.core.model import MapInfo
+from buildtool.objects.describe import MapInfo
 from buildtool.objects.elf import ElfObject
 
 _ELEMENT_BYTES = 48  # struct htab_elem before the key

@@ -21,10 +21,9 @@ from buildtool.check.model import Finding, Level, ObjectFacts, ProgramFacts
 from buildtool.check.rules import RULES
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import ProgramInfo, Statement
 from buildtool.core.strictjson import format_time
 from buildtool.objects.capabilities import find_capabilities
-from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
@@ -36,6 +35,7 @@ from buildtool.objects.elf import (
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.types import UNKNOWN_PROGRAM
 from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
 MAX_INSTRUCTIONS = 1_000_000

@@ -10,7 +10,7 @@ import click
 from buildtool.cli.output import print_json
 from buildtool.config.file import Config
 from buildtool.config.project import find_sources
-from buildtool.core.model import BuiltImage
+from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import run_options
 

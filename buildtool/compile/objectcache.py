@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.compile import toolchain as tools
+from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo
 from buildtool.compile.sources import MAX_OBJECT_BYTES, CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
 from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, Runner
 

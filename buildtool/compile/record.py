@@ -10,16 +10,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded, write_atomic
-from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 
 RECORD_NAME = ".compile.json"  # hidden: the loader takes every other file of a directory for an object
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolchainInfo:
+    """What compiled an object: *compiler* (name and version) and its *flags*."""
+
+    compiler: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """Where an object came from: *path* inside the project, *sha256* over the source and what it includes."""
+
+    path: str
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledObject:
+    """One object of the compile stage: its *path*, and what the statement will say of it."""
+
+    path: Path
+    platform: str
+    sha256: Digest
+    toolchain: ToolchainInfo
+    source: SourceInfo
 
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:

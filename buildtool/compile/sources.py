@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool.compile import toolchain as tools
-from buildtool.compile.record import read_compile_record, write_compile_record
+from buildtool.compile.record import (
+    CompiledObject,
+    SourceInfo,
+    ToolchainInfo,
+    read_compile_record,
+    write_compile_record,
+)
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
 from buildtool.config.project import name_objects
+from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, CompileError, FileAccessError, ToolFailedError
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
-from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from buildtool.core.errors import FileAccessError
-from buildtool.core.model import BuiltImage
+from buildtool.image.result import BuiltImage
 
 OUTPUT_VARIABLE = "GITHUB_OUTPUT"
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"

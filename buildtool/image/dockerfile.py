@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -22,12 +22,12 @@ from buildtool.config.file import Config
 from buildtool.config.project import name_objects
 from buildtool.core import validate
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
-from buildtool.core.model import KeyId
 from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
+from buildtool.signing.keys import KeyId
 
 if TYPE_CHECKING:
     import jinja2
@@ -44,7 +44,7 @@ class RenderRequest:
     """
     What a Dockerfile is made from.
 
-    *sources* are paths inside the project; *trust* are the files of the trust
+    *sources* are paths inside the project; *trust* are the files (name, text) of the trust
     store (keys as PEM, a policy); *key_id* names the only key that may sign;
     *capabilities* are the image's.
     """
@@ -53,7 +53,7 @@ class RenderRequest:
     platforms: tuple[Platform, ...]
     sources: tuple[str, ...]
     key_id: KeyId
-    trust: tuple[EmbeddedFile, ...]
+    trust: Mapping[str, str]
     capabilities: tuple[str, ...] = ()
 
 
@@ -114,7 +114,9 @@ def _context(request: RenderRequest) -> dict[str, Any]:
         "platforms": request.platforms,
         "key_id": request.key_id,
         "sources": _by_directory([*loader_sources(), *python_sources()]),
-        "trust": _check_files(request.trust),
+        "trust": _check_files(
+            EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
+        ),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms),
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},

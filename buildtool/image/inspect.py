@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Digest, SignatureRecord, Statement
 from buildtool.image.docker.socket import may_answer
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
@@ -27,7 +27,9 @@ from buildtool.objects.elf import (
     has_signature_section,
     parse_object,
 )
+from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from buildtool.config.file import Config
 from buildtool.core import validate
 from buildtool.core.errors import ConfigError
-from buildtool.core.model import KeyId
 from buildtool.image.loaderoptions import loader_options
+from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
 TRUST_DIRECTORY = "/etc/buildtool/trust"

@@ -29,7 +29,6 @@ from buildtool.core.errors import (
     UsageError,
 )
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Statement
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.validate import check_flag, check_relative_path
 from buildtool.image.compare import ObjectKey
@@ -43,6 +42,7 @@ from buildtool.objects.elf import (
     parse_object,
 )
 from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError
-from buildtool.core.model import Digest
 from buildtool.core.validate import LAYOUT_SCHEME, check_image, split_layout
 from buildtool.image.docker.store import save_image
 from buildtool.oci.read import BlobSource, open_layout

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import MapInfo, ProgramInfo
 from buildtool.objects.btf import Btf
 from buildtool.objects.calls import read_code
 from buildtool.objects.elf import (
@@ -22,6 +21,27 @@ from buildtool.objects.types import map_type, program_type
 
 _MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")
 _DESCRIPTOR_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramInfo:
+    """A program of an object: function *name*, ELF *section*, libbpf *type*, default *attach* targets."""
+
+    name: str
+    section: str
+    type: str
+    attach: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapInfo:
+    """A map of an object; sizes in bytes, *type* as in libbpf (hash, percpu_array)."""
+
+    name: str
+    type: str
+    key_size: int
+    value_size: int
+    max_entries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

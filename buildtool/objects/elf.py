@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import Digest
 from buildtool.core.platforms import EM_BPF
 
 MAX_OBJECT_BYTES = 16 * 1024 * 1024

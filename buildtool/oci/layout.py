@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
-from buildtool.core.model import Digest
 from buildtool.core.platforms import Platform
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Digest
 from buildtool.core.platforms import Platform
 from buildtool.oci.tarreader import TAR_ERRORS, open_tar
 

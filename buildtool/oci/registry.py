@@ -22,8 +22,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError, UsageError
-from buildtool.core.model import Digest
 from buildtool.core.process import public_environment
 from buildtool.oci.layout import Layer
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor

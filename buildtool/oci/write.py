@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
-from buildtool.core.model import Digest
 from buildtool.core.platforms import Platform
 from buildtool.oci.layout import (
     MEDIA_CONFIG,

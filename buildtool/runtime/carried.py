@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Digest
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.resources import package_directory, resource_path
 
@@ -43,8 +43,7 @@ class Part:
     A file for one platform: *path*, its bytes *data* and their digest *sha256*.
 
     *record* is what the list says of it: size, packages with version and digest,
-    for a loader the compiler and the digest of its sources, for the base its diff_id
-    and what `localbase` reads out of it ("facts").
+    for a loader the compiler and the digest of its sources, for the base its diff_id.
     """
 
     path: Path

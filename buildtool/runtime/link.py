@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from buildtool.compile.toolchain import Toolchain, clean_environment, find_toolchain
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.core.files import make_directory, read_bounded, write_atomic
-from buildtool.core.model import Digest
 from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.core.process import Runner
 from buildtool.core.resources import resource_path
-from buildtool.image.local.baseimage import FACTS_VERSION, base_facts
 from buildtool.runtime import debian
 from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.baselayer import base_layer, read_tini
@@ -121,8 +120,7 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
         wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
         there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
-        known = entry["base"].get("facts", {}).get("version") == FACTS_VERSION
-        return same and there and known and made == wanted and "tini" in entry
+        return same and there and made == wanted and "tini" in entry
     except (FileAccessError, KeyError, TypeError):
         return False
 
@@ -150,7 +148,6 @@ def _make(
         "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis)}),
         "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
     }
-    made["base"].record["facts"] = base_facts((base,))  # builds need not read hundreds of files for them
     how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries)}
     for kind, digest in _source_digests().items():
         program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)

@@ -16,7 +16,6 @@ from buildtool.core.errors import (
     UsageError,
 )
 from buildtool.core.files import choose_targets, made_directories, read_bounded, write_all_atomic
-from buildtool.core.model import KeyId, SignatureEntry, SignatureRecord, Statement
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -28,10 +27,12 @@ from buildtool.objects.elf import (
     subject_digest,
 )
 from buildtool.signing.dsse import signing_input
-from buildtool.signing.record import MAX_SIGNATURES, room_for
+from buildtool.signing.keys import KeyId
+from buildtool.signing.record import MAX_SIGNATURES, SignatureEntry, SignatureRecord, room_for
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
 _KEY_ID = re.compile(r"[0-9a-f]{16,64}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
-from buildtool.core.model import SignatureRecord
+from buildtool.signing.record import SignatureRecord
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 

@@ -16,15 +16,17 @@ from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
 from buildtool.core.files import make_directory, read_bounded, staged_files
-from buildtool.core.model import KeyId
 from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+KeyId = NewType("KeyId", str)
+"""SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits (spec, "Key id")."""
 
 MAX_KEY_FILE_BYTES = 4096
 DER_PREFIX = bytes.fromhex("302a300506032b6570032100")

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from itertools import pairwise
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import SignatureEntry, SignatureRecord
 
 MAGIC = b"\x7fBPFSIG\0"
 RECORD_VERSION = 1
@@ -22,6 +22,23 @@ SIGNATURE_BYTES = 64
 # Little-endian always, whatever the object is.
 _HEADER = struct.Struct("<8sIIII8s")
 _ENTRY = struct.Struct(f"{KEY_ID_BYTES}s{SIGNATURE_BYTES}s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureEntry:
+    """One signer: *key_id* (32 bytes) and *signature* (64 bytes, Ed25519)."""
+
+    key_id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureRecord:
+    """All of `.sig`: *section_size* in bytes, the *statement*'s bytes, sorted *signatures*."""
+
+    section_size: int
+    statement: bytes
+    signatures: tuple[SignatureEntry, ...]
 
 
 def section_size_for(statement_bytes: int, signatures: int = 1) -> int:

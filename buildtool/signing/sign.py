@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildtool.compile.record import read_compile_record
+from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, read_compile_record
+from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
     FileAccessError,
@@ -21,15 +22,6 @@ from buildtool.core.files import (
     made_directories,
     read_bounded,
     staged_files,
-)
-from buildtool.core.model import (
-    CompiledObject,
-    Digest,
-    SignatureEntry,
-    SignatureRecord,
-    SourceInfo,
-    Statement,
-    ToolchainInfo,
 )
 from buildtool.core.parallel import map_forked
 from buildtool.core.platforms import Platform, find_platform
@@ -47,10 +39,11 @@ from buildtool.objects.elf import (
 )
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import SigningKey
+from buildtool.signing.record import SignatureEntry, SignatureRecord, section_size_for
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.record import section_size_for
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.signing.statement import to_bytes as encode_statement
 

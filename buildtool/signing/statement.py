@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from buildtool.compile.record import SourceInfo, ToolchainInfo
+from buildtool.core.digests import Digest
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import (
-    Digest,
-    MapInfo,
-    ProgramInfo,
-    SourceInfo,
-    Statement,
-    ToolchainInfo,
-)
 from buildtool.core.strictjson import (
     check_members,
     format_time,
@@ -31,6 +26,7 @@ from buildtool.core.strictjson import (
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
+from buildtool.objects.describe import MapInfo, ProgramInfo
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:buildtool:ebpf-object:v1"
@@ -67,6 +63,32 @@ _MAP = {
 }
 _TOOLCHAIN = {"compiler": is_string, "flags": is_strings}
 _SOURCE = {"path": is_string, "sha256": is_sha256}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """
+    The signed statement (spec/sig-section.md, "Statement").
+
+    *version* is the monotonic integer against rollback, *release* the human one;
+    *created* and *not_after* are seconds since the epoch, UTC.
+    """
+
+    name: str
+    digest: Digest
+    platform: str
+    project: str
+    version: int
+    release: str
+    created: int
+    not_after: int | None
+    programs: tuple[ProgramInfo, ...]
+    maps: tuple[MapInfo, ...]
+    helpers: tuple[int, ...]
+    kfuncs: tuple[str, ...]
+    license: str
+    toolchain: ToolchainInfo | None
+    source: SourceInfo | None
 
 
 def to_bytes(statement: Statement) -> bytes:

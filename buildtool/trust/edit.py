@@ -16,9 +16,8 @@ from typing import Any
 
 from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import write_all_atomic
-from buildtool.core.model import KeyId
 from buildtool.core.strictjson import format_time, parse_object
-from buildtool.signing.keys import PublicKey
+from buildtool.signing.keys import KeyId, PublicKey
 from buildtool.trust.store import POLICY_NAME, load_policy, read_policy, read_policy_file
 
 MIN_PREFIX = 8

@@ -14,7 +14,6 @@ from typing import Any
 from buildtool.config.file import Config, TrustConfig
 from buildtool.core.errors import ConfigError
 from buildtool.core.strictjson import format_time
-from buildtool.image.embedded import EmbeddedFile
 from buildtool.signing.keys import PublicKey, load_public_key
 from buildtool.trust.edit import format_policy, policy_entry
 from buildtool.trust.store import POLICY_NAME, TrustStore, load_policy, read_policy, read_policy_file
@@ -22,10 +21,11 @@ from buildtool.trust.store import POLICY_NAME, TrustStore, load_policy, read_pol
 
 def trust_files(
     config: Config, signer: PublicKey, platforms: Iterable[str], objects: Iterable[str]
-) -> tuple[EmbeddedFile, ...]:
+) -> dict[str, str]:
     """
-    Return the files of the image's trust store, which must accept what *signer* signs for *platforms*.
+    Return the image's trust store: the text of each file by its name.
 
+    The store must accept what *signer* signs for *platforms*.
     *objects* are the names of the image's own objects: nothing older than
     them is taken, and nothing of another project.
 
@@ -35,7 +35,7 @@ def trust_files(
         return _given_policy(config, signer, platforms)
     data = compile_policy(_bind(config, objects), signer)
     _check_accepts(config, read_policy(data), signer, platforms)
-    return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("ascii")),)
+    return {POLICY_NAME: data.decode("ascii")}
 
 
 def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
@@ -86,7 +86,7 @@ def _load_keys(trust: TrustConfig, signer: PublicKey) -> list[PublicKey]:
     return sorted(keys, key=lambda key: key.key_id)
 
 
-def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -> tuple[EmbeddedFile, ...]:
+def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -> dict[str, str]:
     path = config.trust.policy
     assert path is not None
     if replace(config.trust, policy=None) != TrustConfig():
@@ -96,7 +96,7 @@ def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -
         hint = "`buildtool trust` writes such files; or end it with a line feed"
         raise ConfigError(f"{path}: its lines must end in line feeds", hint=hint)
     _check_accepts(config, trust, signer, platforms)
-    return (EmbeddedFile(directory="", name=POLICY_NAME, text=data.decode("utf-8")),)
+    return {POLICY_NAME: data.decode("utf-8")}
 
 
 def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platforms: Iterable[str]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, FileAccessError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Digest
 from buildtool.core.strictjson import (
     check_members,
     is_array,

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import Digest, KeyId, SignatureRecord, Statement
 from buildtool.core.parallel import map_forked
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.calls import read_code
@@ -31,7 +31,10 @@ from buildtool.objects.elf import (
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.types import program_type
 from buildtool.signing.dsse import signing_input
+from buildtool.signing.keys import KeyId
+from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
+from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state

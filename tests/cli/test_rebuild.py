@@ -14,7 +14,7 @@ from local_samples import make_local_project
 from signing_samples import sign, unsigned
 
 from buildtool.cli.main import run
-from buildtool.core.model import Digest
+from buildtool.core.digests import Digest
 from buildtool.core.platforms import PLATFORMS
 from buildtool.image.compare import all_objects, read_contents
 from buildtool.objects.elf import parse_object

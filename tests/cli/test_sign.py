@@ -15,8 +15,8 @@ from signing_samples import test_key as alice
 
 from buildtool.cli.main import run
 from buildtool.core import files as fsio
-from buildtool.core.model import Statement
 from buildtool.signing.keys import generate_key, save_key
+from buildtool.signing.statement import Statement
 from buildtool.trust.verify import verify_object
 
 Capture = pytest.CaptureFixture[str]

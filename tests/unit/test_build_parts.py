@@ -21,14 +21,14 @@ from buildtool.core.errors import (
     SigningKeyError,
     UsageError,
 )
-from buildtool.core.model import BuiltImage, KeyId
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Completed, Runner, public_environment
 from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
 from buildtool.image.docker import buildx
 from buildtool.image.docker.build import ImageRequest, build_image, parse_output
 from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, run_build
-from buildtool.signing.keys import generate_key
+from buildtool.image.result import BuiltImage
+from buildtool.signing.keys import KeyId, generate_key
 
 IMAGE = BuiltImage(reference="r/x:1", digest="sha256:12", platforms=("linux/arm64",), key_id=KeyId("ab"))
 

@@ -11,7 +11,6 @@ import pytest
 
 from buildtool.config.file import Config, load_config
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
-from buildtool.core.model import ProgramInfo
 from buildtool.image.filecaps import check_capabilities, copy_loader
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import (
@@ -21,7 +20,7 @@ from buildtool.objects.capabilities import (
     find_capabilities,
     run_options,
 )
-from buildtool.objects.describe import ObjectContents
+from buildtool.objects.describe import ObjectContents, ProgramInfo
 from buildtool.objects.helpers import HELPER_NUMBERS
 
 

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.compile.record import RECORD_NAME, read_compile_record, write_compile_record
+from buildtool.compile.record import (
+    RECORD_NAME,
+    CompiledObject,
+    SourceInfo,
+    ToolchainInfo,
+    read_compile_record,
+    write_compile_record,
+)
 from buildtool.compile.sources import parse_depfile
 from buildtool.config.file import Config, ProjectConfig
 from buildtool.config.project import find_sources, name_objects
+from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import made_directories, read_bounded
-from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 from buildtool.core.resources import resource_path
 
 

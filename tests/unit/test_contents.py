@@ -16,10 +16,9 @@ from vector_builder import CODE, LICENSE, Part, build
 from vector_code import KFUNC, call, code, makes, relocated
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import MapInfo, ProgramInfo
 from buildtool.objects import elf as elfobj
 from buildtool.objects import types as bpfnames
-from buildtool.objects.describe import describe_object
+from buildtool.objects.describe import MapInfo, ProgramInfo, describe_object
 
 
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])

@@ -53,9 +53,9 @@ def config(tmp_path: Path, trust: str, version: int = 3) -> Config:
 
 def compiled(tmp_path: Path, trust: str, signer: SigningKey) -> dict[str, Any]:
     """Return the policy of table *trust*."""
-    (file,) = trust_files(config(tmp_path, trust), signer.public, AMD64, OBJECTS)
-    assert file.name == "policy.json"
-    value: dict[str, Any] = json.loads(file.text)
+    ((name, text),) = trust_files(config(tmp_path, trust), signer.public, AMD64, OBJECTS).items()
+    assert name == "policy.json"
+    value: dict[str, Any] = json.loads(text)
     return value
 
 
@@ -117,7 +117,7 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: Sig
     """The order in the file does not matter."""
     lines = RULES.splitlines()
     texts = [
-        trust_files(config(tmp_path, "\n".join(order)), signer.public, AMD64, OBJECTS)[0].text
+        trust_files(config(tmp_path, "\n".join(order)), signer.public, AMD64, OBJECTS)["policy.json"]
         for order in (lines, lines[::-1])
     ]
     assert texts[0] == texts[1]
@@ -155,8 +155,8 @@ def test_a_policy_that_refuses_its_own_image_is_an_error(
 def test_a_given_policy_is_taken_as_it_is(tmp_path: Path, signer: SigningKey) -> None:
     """Byte for byte, so that its digest is the one that decision lines show."""
     add_key(tmp_path / "p.json", signer.public, name="Ren\u00e9 \u2713")
-    (file,) = trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64, OBJECTS)
-    assert file.text.encode() == (tmp_path / "p.json").read_bytes()
+    files = trust_files(config(tmp_path, 'policy = "p.json"'), signer.public, AMD64, OBJECTS)
+    assert files["policy.json"].encode() == (tmp_path / "p.json").read_bytes()
     other = replace(config(tmp_path, 'policy = "p.json"\nthreshold = 2'))
     with pytest.raises(ConfigError, match="stands alone"):
         trust_files(other, signer.public, AMD64, OBJECTS)

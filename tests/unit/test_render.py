@@ -17,18 +17,16 @@ import pytest
 
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
-from buildtool.core.model import KeyId
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.resources import package_directory
 from buildtool.image import dockerfile as render
 from buildtool.image import embedded as embed
 from buildtool.image.dockerfile import RenderRequest, is_prepared, render_dockerfile, source_directories
-from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
+from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.signing.keys import KeyId
 
 KEY_ID = KeyId("ab" * 32)
-PEM = EmbeddedFile(
-    directory="", name="dev.pub", text="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
-)
+PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 NASTY = [
     "a\nRUN evil",
     "a\rRUN evil",
@@ -59,7 +57,7 @@ def request(**changes: Any) -> RenderRequest:
         "platforms": (PLATFORMS["arm64"],),
         "sources": ("bpf/x.bpf.c",),
         "key_id": KEY_ID,
-        "trust": (PEM,),
+        "trust": {"dev.pub": PEM},
     }
     return RenderRequest(config=config, **{**values, **own})
 
@@ -244,7 +242,7 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
     elif field == "sources":
         changes = {field: (f"bpf/{nasty}.bpf.c",)}
     elif field == "trust_name":
-        changes = {"trust": (replace(PEM, name=nasty),)}
+        changes = {"trust": {nasty: PEM}}
     with pytest.raises((UsageError, ConfigError)):
         render_dockerfile(request(**changes))
 
@@ -253,7 +251,7 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
 def test_file_cannot_end_its_heredoc(text: str) -> None:
     """A line that equals the delimiter would end the heredoc; the rest would be instructions."""
     with pytest.raises(UsageError, match="heredoc"):
-        render_dockerfile(request(trust=(replace(PEM, text=text),)))
+        render_dockerfile(request(trust={"dev.pub": text}))
 
 
 def test_labels_of_ours_cannot_be_set() -> None:

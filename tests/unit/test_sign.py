@@ -11,7 +11,8 @@ import pytest
 from signing_samples import NOW, RELEASE, other_key, sign, store, unsigned, vector
 from signing_samples import test_key as alice
 
-from buildtool.compile.record import write_compile_record
+from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, write_compile_record
+from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
     FileAccessError,
@@ -19,7 +20,6 @@ from buildtool.core.errors import (
     RefusedError,
     UsageError,
 )
-from buildtool.core.model import CompiledObject, Digest, SourceInfo, ToolchainInfo
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import parse_object
 from buildtool.signing.sign import sign_files

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import SignatureEntry, SignatureRecord
 from buildtool.signing import record as sigrecord
+from buildtool.signing.record import SignatureEntry, SignatureRecord
 
 
 def make_record(statement: int, signatures: int) -> SignatureRecord:

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from buildtool.compile.record import SourceInfo, ToolchainInfo
+from buildtool.core.digests import Digest
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.model import Digest, MapInfo, ProgramInfo, SourceInfo, Statement, ToolchainInfo
+from buildtool.objects.describe import MapInfo, ProgramInfo
 from buildtool.signing import statement
+from buildtool.signing.statement import Statement
 
 FULL = Statement(
     name="x.bpf.o",

@@ -16,11 +16,10 @@ from test_vectors_c import run_loader
 
 from buildtool.cli.main import run
 from buildtool.core.errors import RefusedError
-from buildtool.core.model import SignatureEntry
 from buildtool.core.strictjson import parse_time
 from buildtool.objects.elf import find_signature_section, parse_object, subject_digest
 from buildtool.signing.keys import SigningKey, generate_key, save_key
-from buildtool.signing.record import from_bytes, to_bytes
+from buildtool.signing.record import SignatureEntry, from_bytes, to_bytes
 from buildtool.trust.store import load_trust
 from buildtool.trust.verify import verify_object
 

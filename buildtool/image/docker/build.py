@@ -12,11 +12,12 @@ from pathlib import Path
 
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
-from buildtool.core.model import BuiltImage, KeyId
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base, run_build
+from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
+from buildtool.signing.keys import KeyId
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,8 @@ from typing import Any
 
 from buildtool.config.file import Config
 from buildtool.core.cache import Cache
-from buildtool.core.model import Digest, KeyId
+from buildtool.core.digests import Digest
 from buildtool.core.platforms import Platform
-from buildtool.image.embedded import EmbeddedFile
 from buildtool.image.local.baseimage import Base
 from buildtool.image.metadata import (
     LOADER_PATH,
@@ -38,6 +37,7 @@ from buildtool.oci.layout import MEDIA_LAYER, Layer, gzip_layer
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.write import ImageSet, make_image_set
 from buildtool.runtime.baselayer import EPOCH
+from buildtool.signing.keys import KeyId
 
 _LAYERS = "layers"
 # One more takes a third longer for half a percent.
@@ -63,7 +63,7 @@ class ImageText:
     """What all platforms' images say: *key_id*, files of the *trust* store, time *epoch*, *capabilities*."""
 
     key_id: KeyId
-    trust: tuple[EmbeddedFile, ...]
+    trust: Mapping[str, str]
     epoch: int
     capabilities: tuple[str, ...]
 
@@ -77,7 +77,10 @@ def assemble_images(
     Raises: ConfigError, UsageError.
     """
     epoch = text.epoch
-    trust = _pack(_add_files(TRUST_DIRECTORY, {f.name: f.text.encode() for f in text.trust}, epoch), cache)
+    trust = _pack(
+        _add_files(TRUST_DIRECTORY, {name: value.encode() for name, value in text.trust.items()}, epoch),
+        cache,
+    )
     images = []
     # zlib lets the other threads run while it compresses.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

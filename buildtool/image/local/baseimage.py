@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, ObjectFormatError
-from buildtool.core.model import Digest
 from buildtool.core.platforms import Platform
 from buildtool.image.metadata import LOADER_PATH, TINI_PATH
 from buildtool.oci.layout import MEDIA_LAYER, Layer
@@ -26,8 +26,8 @@ from buildtool.runtime.baselayer import BASE_CONFIG
 from buildtool.runtime.carried import Part
 
 _FACTS = "bases"
-# Of what is kept about a base, in the cache and in the list of what installations carry.
-FACTS_VERSION = 3
+# Version of the facts that the cache keeps about a base.
+_FACTS_VERSION = 4
 _PROGRAMS = (TINI_PATH, LOADER_PATH)
 
 
@@ -75,17 +75,14 @@ def carried_base(part: Part, reference: str, cache: Cache) -> Base:
         data=part.data,
     )
     config = {"config": BASE_CONFIG, "history": [{"comment": "base of buildtool"}]}
-    facts = part.record.get("facts") or {}
-    if facts.get("version") != FACTS_VERSION:  # a list of another version's
-        facts = _cached_facts(str(part.path), (layer,), cache)
-    return _make_base(reference, config, (layer,), facts)
+    return _make_base(reference, config, (layer,), _cached_facts(str(part.path), (layer,), cache))
 
 
-def base_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
+def _read_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
     """
     Read *layers* once: they are what the configuration says, and say where programs belong in their tree.
 
-    The result is plain JSON, which may be kept as long as its "version" is FACTS_VERSION.
+    The result is plain JSON, for the cache.
 
     Raises: ObjectFormatError.
     """
@@ -104,18 +101,18 @@ def base_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
         for path, found in sorted(tree.items())
         if path in parents
     ]
-    return {"version": FACTS_VERSION, "places": places, "directories": directories}
+    return {"places": places, "directories": directories}
 
 
 def _cached_facts(name: str, layers: tuple[Layer, ...], cache: Cache) -> Mapping[str, Any]:
     about = " ".join(
-        (str(FACTS_VERSION), *_PROGRAMS, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
+        (str(_FACTS_VERSION), *_PROGRAMS, *(f"{layer.digest} {layer.diff_id}" for layer in layers))
     )
     key = hashlib.sha256(about.encode()).hexdigest()
     kept = cache.read(_FACTS, key)
     if kept is None:
         try:
-            kept = json.dumps(base_facts(layers)).encode()
+            kept = json.dumps(_read_facts(layers)).encode()
         except ObjectFormatError as error:
             raise ObjectFormatError(f"base image {name}: {error.message}", hint=error.hint) from error
         cache.write(_FACTS, key, kept)

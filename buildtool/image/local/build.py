@@ -15,15 +15,16 @@ from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target
-from buildtool.core.model import BuiltImage, Digest, Statement
 from buildtool.core.platforms import Platform
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.filecaps import check_capabilities
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
+from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.objects.describe import ObjectContents
@@ -32,6 +33,7 @@ from buildtool.oci.write import ImageSet, check_layout, write_archive, write_dir
 from buildtool.runtime.carried import find_base, find_loader, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
+from buildtool.signing.statement import Statement
 from buildtool.trust.generate import trust_files
 
 log = logging.getLogger(__name__)

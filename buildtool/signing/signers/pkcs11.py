@@ -15,8 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from buildtool.core.errors import FileAccessError, SigningKeyError, ToolMissingError, UsageError
 from buildtool.core.files import read_bounded
-from buildtool.core.model import KeyId
-from buildtool.signing.keys import DER_PREFIX, PublicKey, load_public_key, public_key_from_der
+from buildtool.signing.keys import DER_PREFIX, KeyId, PublicKey, load_public_key, public_key_from_der
 from buildtool.signing.signers.signer import SignerContext
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool.core.errors import ConfigError, SigningKeyError, UsageError
-from buildtool.core.model import KeyId
 from buildtool.core.process import Runner
-from buildtool.signing.keys import PublicKey, load_public_key, parse_public_key
+from buildtool.signing.keys import KeyId, PublicKey, load_public_key, parse_public_key
 from buildtool.signing.signers.signer import SignerContext
 
 PROTOCOL = {"BUILDTOOL_SIGNER_PROTOCOL": "1"}

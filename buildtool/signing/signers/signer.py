@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from buildtool.core.errors import SigningKeyError
-from buildtool.core.model import KeyId
-from buildtool.signing.keys import PublicKey
+from buildtool.signing.keys import KeyId, PublicKey
 
 SIGNATURE_BYTES = 64
 DEFAULT_TIMEOUT_SECONDS = 60.0

@@ -17,8 +17,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 
 from buildtool.core.errors import SigningKeyError
-from buildtool.core.model import KeyId
-from buildtool.signing.keys import PublicKey, public_key_from_der
+from buildtool.signing.keys import KeyId, PublicKey, public_key_from_der
 from buildtool.signing.signers.signer import SignerContext
 
 KEY_TYPE = b"ssh-ed25519"

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Result of a build, whichever engine made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buildtool.signing.keys import KeyId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltImage:
+    """
+    What a build gives: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
+
+    *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
+    Files that are no image have neither reference nor digest.
+    """
+
+    reference: str
+    digest: str
+    platforms: tuple[str, ...]
+    key_id: KeyId
+    engine: str = "docker"
+    file: str = ""
