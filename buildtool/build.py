@@ -37,7 +37,7 @@ from buildtool.signing.keys import (
     load_signing_key_pem,
     read_key_file,
 )
-from buildtool.signing.signers.environment import read_variable
+from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
 

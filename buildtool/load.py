@@ -26,7 +26,7 @@ from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.core.resources import resource_path
-from buildtool.image.loaderoptions import loader_options
+from buildtool.image.metadata import loader_options
 from buildtool.runtime import carried as loaders
 from buildtool.signing.keys import KeyId
 

@@ -12,8 +12,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from buildtool import __version__
-from buildtool.check.model import CheckReport, Finding, Level, ProgramRun
-from buildtool.check.rules import RULES
+from buildtool.check.model import RULES, CheckReport, Finding, Level, ProgramRun
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # What XML 1.0 cannot carry, not even escaped.

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
-from buildtool.check.model import CheckReport, Finding, Outcome, ProgramRun, Verdict
+from buildtool.check.model import RULES, CheckReport, Finding, Outcome, ProgramRun, Verdict
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
-from buildtool.check.rules import RULES
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm

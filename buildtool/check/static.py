@@ -17,8 +17,7 @@ from buildtool.check.kernelfacts import (
 )
 from buildtool.check.lines import read_line_info
 from buildtool.check.memory import MapMemory, estimate_maps
-from buildtool.check.model import Finding, Level, ObjectFacts, ProgramFacts
-from buildtool.check.rules import RULES
+from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFacts
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time

@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool build`."""
+"""`buildtool build`, and how it shows the image."""
 
 from __future__ import annotations
 
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.output import print_json
+from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
+from buildtool.config.file import Config
+from buildtool.config.project import find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.validate import parse_signer
+from buildtool.image.result import BuiltImage
+from buildtool.image.scan import choose_capabilities
+from buildtool.objects.capabilities import run_options
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -47,7 +54,6 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
     from buildtool import build as pipeline
-    from buildtool.cli.buildview import show_image
     from buildtool.core.process import Runner
     from buildtool.image.cioutputs import write_ci_outputs
 
@@ -62,3 +68,27 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     write_ci_outputs(image, os.environ)
     show_image(image, config, output=given["output"], as_json=as_json)
+
+
+def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool) -> None:
+    """
+    Print *image* of the project of *config*, which went to *output*.
+
+    Raises: FileAccessError, UsageError.
+    """
+    capabilities = choose_capabilities(config, find_sources(config))
+    if as_json:
+        names = {"key_id": "keyId"}
+        value = {names.get(name, name): value for name, value in asdict(image).items()}
+        print_json(value | {"capabilities": capabilities})
+        return
+    is_image = bool(image.reference)
+    click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
+    if image.digest:
+        click.echo(f"digest  {image.digest}")
+    click.echo(f"key id  {image.key_id}")
+    if not is_image:
+        return
+    name = "" if image.file or output else image.reference
+    options = " ".join(run_options(capabilities))
+    click.echo(f"run     docker run --read-only {options} {name or 'IMAGE'}")

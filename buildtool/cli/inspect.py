@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildtool.cli import inspectview
-from buildtool.cli.capabilityview import show_capabilities
+from buildtool.cli.inspectview import show_capabilities
 from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.core.errors import ObjectFormatError

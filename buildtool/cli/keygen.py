@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from buildtool.cli.keyfile import read_passphrase
 from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import print_json, say
+from buildtool.cli.signeroptions import read_passphrase
 from buildtool.core.validate import check_object_name
 from buildtool.signing.keys import generate_key, save_key
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool rebuild`: say whether an image is what these sources give."""
+"""`buildtool rebuild`, and how it shows differences."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,11 +12,10 @@ import click
 
 from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import clean, print_json
-from buildtool.cli.rebuildview import file_lines, object_lines
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
-from buildtool.image.compare import all_objects, check_files, read_contents
-from buildtool.image.rebuild import check_objects, nearest_toolchain
+from buildtool.image.compare import FileVerdict, all_objects, check_files, read_contents
+from buildtool.image.rebuild import ObjectVerdict, SectionDifference, check_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
 from buildtool.runtime.carried import named_directory
 
@@ -48,3 +48,28 @@ def command(
     else:
         click.echo(clean("\n".join((*object_lines(objects), *file_lines(files)))))
     return 0 if equal else 1
+
+
+_WORDS = {True: "equal", False: "not equal", None: "not compared"}
+
+
+def object_lines(verdicts: Iterable[ObjectVerdict]) -> Iterator[str]:
+    """Yield the lines on objects."""
+    for verdict in verdicts:
+        yield f"{verdict.platform}  {verdict.name}  {_WORDS[verdict.equal]}"
+        yield from (f"    {text}" for text in (*verdict.problems, *verdict.notes))
+        yield from (f"    {item.section}: {_compare(item)}" for item in verdict.sections)
+
+
+def file_lines(verdicts: Iterable[FileVerdict]) -> Iterator[str]:
+    """Yield the lines on other files and the configuration."""
+    for verdict in verdicts:
+        yield f"{verdict.platform}  {verdict.path}  {_WORDS[verdict.equal]}"
+        yield from (f"    {text}" for text in verdict.problems)
+
+
+def _compare(item: SectionDifference) -> str:
+    if item.first_difference is None:
+        return "only in the image" if item.rebuilt_size is None else "not in the image"
+    sizes = f"{item.image_size} bytes in the image, {item.rebuilt_size} rebuilt"
+    return f"{sizes}, different from byte {item.first_difference} on"

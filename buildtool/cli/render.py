@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from buildtool.cli.keyfile import ask_passphrase
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
+from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.core.files import FORCE_REPLACES, write_atomic
 from buildtool.core.validate import parse_signer
 

@@ -1,23 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool sign`: embed signatures in objects."""
+"""`buildtool sign`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from buildtool.cli.keyfile import open_given_signer, signer_options
 from buildtool.cli.options import OutputPath, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
-from buildtool.cli.release import check_no_release, release_info, release_options
+from buildtool.cli.signeroptions import open_given_signer, signer_options
+from buildtool.config.file import Config
+from buildtool.config.sourcedate import source_date
+from buildtool.core.errors import UsageError
 from buildtool.core.platforms import Platform, find_platform
+from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, parse_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
-from buildtool.signing.sign import SignedFile, sign_files
+from buildtool.signing.sign import ReleaseInfo, SignedFile, sign_files
 
 _PATH = click.Path(path_type=Path)
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--project", callback=checked(check_project_name), help="Project name."),
+    click.option("--object-version", type=click.IntRange(0, MAX_INTEGER), help="Version against rollback."),
+    click.option("--release", callback=checked(check_release), help="Version for people."),
+    click.option("--created", callback=checked(parse_time), help="Time of the statement; default: HEAD's."),
+    click.option("--not-after", callback=checked(parse_time), help="Refuse the objects after this time."),
+)
+
+
+def release_options(command: Command) -> Command:
+    """Add the options to *command*."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command("sign")
@@ -57,3 +79,35 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
 
 def _to_json(file: SignedFile | ChangedFile) -> dict[str, str]:
     return {"file": str(file.path), "sha256": file.statement.digest, "platform": file.statement.platform}
+
+
+def check_no_release(given: dict[str, Any], arch: object) -> None:
+    """
+    Check that nothing *given* would change a statement: --add and --remove keep it as it is.
+
+    Raises: UsageError.
+    """
+    names = ["project", "object_version", "release", "created", "not_after", "force"]
+    wrong = [name for name in names if given[name] not in (None, False)] + (["arch"] if arch else [])
+    if given["add"] and given["remove"]:
+        wrong.append("add")
+    if wrong:
+        word = "remove" if given["remove"] else "add"
+        option = wrong[0].replace("_", "-")
+        raise UsageError(f"--{word} keeps the statement: --{option} has no place beside it")
+
+
+def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:
+    """
+    Put the *given* options over *config*.
+
+    Raises: ConfigError, for a wrong SOURCE_DATE_EPOCH.
+    """
+    project, created = config.project, given["created"]
+    return ReleaseInfo(
+        project=given["project"] or project.name,
+        version=project.version if given["object_version"] is None else given["object_version"],
+        release=given["release"] or project.release,
+        created=source_date(os.environ, config.root) if created is None else created,
+        not_after=config.sign.not_after if given["not_after"] is None else given["not_after"],
+    )

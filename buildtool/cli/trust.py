@@ -1,19 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool trust`: the keys of a policy, and what it allows."""
+"""`buildtool trust`, and how it shows a policy."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from buildtool.cli import trustview
-from buildtool.cli.options import checked
+from buildtool.cli.options import OutputPath, checked, json_option
+from buildtool.cli.output import clean_line, print_json, print_table
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
+from buildtool.core.strictjson import format_time
 from buildtool.core.validate import parse_time
 from buildtool.signing.keys import load_public_key
 from buildtool.trust.edit import add_key, remove_key, revoke_key
+from buildtool.trust.lint import check_trust, key_state
+from buildtool.trust.store import POLICY_NAME, TrustedKey, TrustStore, load_trust
 
 _PATH = click.Path(path_type=Path)
+policy_option = click.option(
+    "--policy",
+    type=OutputPath(path_type=Path),
+    default=Path(POLICY_NAME),
+    show_default=True,
+    help="Policy file, or its directory.",
+)
+_HEADER = ("key id", "name", "state", "not before", "not after")
 
 
 @click.group("trust")
@@ -23,7 +37,7 @@ def command() -> None:
 
 @command.command("add")
 @click.argument("key", type=_PATH, metavar="KEY.pub")
-@trustview.policy_option
+@policy_option
 @click.option("--name", default="", help="Name for people; default: the file's.")
 @click.option("--not-before", callback=checked(parse_time), help="The key counts from this time on.")
 @click.option("--not-after", callback=checked(parse_time), help="The key counts up to this time.")
@@ -35,7 +49,7 @@ def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after
 
 @command.command("remove")
 @click.argument("key_id", metavar="KEYID")
-@trustview.policy_option
+@policy_option
 def remove(*, key_id: str, policy: Path) -> None:
     """Take a key out: its signatures are then those of nobody (unknown-key)."""
     click.echo(f"{remove_key(policy, key_id)}  removed")
@@ -43,11 +57,56 @@ def remove(*, key_id: str, policy: Path) -> None:
 
 @command.command("revoke")
 @click.argument("key_id", metavar="KEYID")
-@trustview.policy_option
+@policy_option
 def revoke(*, key_id: str, policy: Path) -> None:
     """Mark a key as revoked: what it alone signed is refused with that reason."""
     click.echo(f"{revoke_key(policy, key_id)}  revoked")
 
 
-command.add_command(trustview.show)
-command.add_command(trustview.check)
+@command.command("list")
+@policy_option
+@json_option
+def show(*, policy: Path, as_json: bool) -> None:
+    """List the keys of a policy or of a directory of .pub files."""
+    trust, now = load_trust([policy]), int(time.time())
+    keys = [_key_to_json(key, now) for key in trust.keys.values()]
+    if as_json:
+        print_json({"policy": trust.digest, "threshold": trust.threshold, "keys": keys})
+        return
+    members = ("keyId", "name", "state", "notBefore", "notAfter")
+    print_table([[ascii_text(key.get(name, "-")) for name in members] for key in keys], _HEADER)
+
+
+@command.command("check")
+@policy_option
+@json_option
+def check(*, policy: Path, as_json: bool) -> int:
+    """Say what is odd about a policy; exit code 1 when it can accept nothing."""
+    trust = load_trust([policy])
+    findings = check_trust(trust, int(time.time()))
+    if as_json:
+        items = [{"message": finding.message, "fatal": finding.fatal} for finding in findings]
+        print_json({"policy": trust.digest, "findings": items})
+    else:
+        for finding in findings:
+            click.echo(f"{'error' if finding.fatal else 'warning'}: {clean_line(finding.message)}")
+        click.echo(_summary(trust))
+    return EXIT_FAILED if any(finding.fatal for finding in findings) else EXIT_DONE
+
+
+def ascii_text(text: str) -> str:
+    """Return *text* without what could drive a terminal: anybody may have written it."""
+    return ascii(text)[1:-1]
+
+
+def _summary(trust: TrustStore) -> str:
+    rollback = ", older versions are allowed" if trust.allow_rollback else ""
+    return f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign{rollback}"
+
+
+def _key_to_json(key: TrustedKey, now: int) -> dict[str, Any]:
+    value = {"keyId": key.public.key_id, "name": key.public.name, "state": key_state(key, now)}
+    for name, seconds in (("notBefore", key.not_before), ("notAfter", key.not_after)):
+        if seconds is not None:
+            value[name] = format_time(seconds)
+    return value

@@ -16,7 +16,6 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from buildtool.config import policywords
 from buildtool.config.values import (
     EnvironmentText,
     as_integer,
@@ -28,11 +27,16 @@ from buildtool.config.values import (
     as_text,
     as_texts,
     as_time,
+    check_attach_point,
+    check_clock,
     check_engine,
     check_place,
     check_program,
+    check_program_type,
     declare,
     expect_list,
+    parse_helper,
+    parse_minimum_versions,
 )
 from buildtool.core import validate
 from buildtool.core.errors import ConfigError, UsageError
@@ -92,18 +96,16 @@ class TrustConfig:
     threshold: int = declare(as_integer(1, 16), 1)
     project: str = declare(as_text(validate.check_project_name), "")
     platforms: tuple[str, ...] | None = declare(as_texts(lambda text: find_platform(text).oci), None)
-    minimum_versions: Mapping[str, int] = declare(
-        lambda value, _: policywords.parse_minimum_versions(value), {}
-    )
-    program_types: tuple[str, ...] | None = declare(as_texts(policywords.check_program_type), None)
-    attach_points: tuple[str, ...] | None = declare(as_texts(policywords.check_attach_point), None)
+    minimum_versions: Mapping[str, int] = declare(lambda value, _: parse_minimum_versions(value), {})
+    program_types: tuple[str, ...] | None = declare(as_texts(check_program_type), None)
+    attach_points: tuple[str, ...] | None = declare(as_texts(check_attach_point), None)
     denied_helpers: tuple[int, ...] | None = declare(
-        lambda value, _: tuple(map(policywords.parse_helper, expect_list(value))), None
+        lambda value, _: tuple(map(parse_helper, expect_list(value))), None
     )
     denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
     max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
     allow_rollback: bool = declare(as_switch, default=False)
-    clock: str = declare(as_text(policywords.check_clock), "required")
+    clock: str = declare(as_text(check_clock), "required")
     earliest: int | None = declare(as_time, None)
 
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every image of a project says of itself, whichever engine makes it: labels and entrypoint."""
+"""Labels, entrypoint and loader options of every image of a project, whichever engine makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from buildtool.config.file import Config
+from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
 from buildtool.core.errors import ConfigError
-from buildtool.image.loaderoptions import loader_options
 from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
@@ -60,3 +59,34 @@ def image_entrypoint(config: Config) -> list[str]:
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
     workload = [validate.check_word(word) for word in config.image.workload]
     return [*argv, "--", *workload] if workload else argv
+
+
+def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
+    """
+    Return the options that *loader* stands for; what is not set leaves the loader its default.
+
+    Raises: ConfigError, for what only a workload can have.
+    """
+    if not has_workload and (loader.seccomp or not loader.map_fds):
+        key = "seccomp" if loader.seccomp else "map-fds"
+        raise ConfigError(
+            f"loader.{key} is for a workload, and there is none", hint="image.workload names it"
+        )
+    values = {
+        "--state": loader.state,
+        "--pin-root": loader.pin_root,
+        "--share": loader.share,
+        "--attach-file": loader.attach_file,
+        "--wait-interface": loader.wait_interface,
+        "--health-command": loader.health_command,
+        "--health-wait": loader.health_wait,
+        "--metrics-file": loader.metrics_file,
+    }
+    switches = {
+        "--replace": loader.replace,
+        "--reload": loader.reload,
+        "--no-map-fds": not loader.map_fds,
+        "--seccomp": loader.seccomp,
+    }
+    argv = [word for name, value in values.items() if value not in ("", None) for word in (name, str(value))]
+    return argv + [name for name, is_on in switches.items() if is_on]

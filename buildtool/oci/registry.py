@@ -2,7 +2,9 @@
 """
 Pulls bases from registries and pushes images to them, without an engine.
 
-Credentials are those that `docker login` keeps. Plain HTTP is spoken to this
+Credentials are those that `docker login` keeps, and no others: left to itself
+`requests` logs in with what `~/.netrc` has, its `default` entry too, at every
+machine that the registry redirects to. Plain HTTP is spoken to this
 machine only, as Docker does.
 
 Source: OCI distribution specification v1.1; token authentication of the Docker registry.
@@ -21,6 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import requests
+
+from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError, UsageError
@@ -28,6 +33,59 @@ from buildtool.core.process import public_environment
 from buildtool.oci.layout import Layer
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
 from buildtool.oci.write import Document, ImageSet, layer_bytes
+
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+_PORTS = {"https": 443, "http": 80}
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether *host*, perhaps with a port, is this machine."""
+    return _LOOPBACK.fullmatch(host) is not None
+
+
+def find_origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return what tells servers apart: scheme, host and port of *url*; of none when it is no URL."""
+    try:
+        found = urlsplit(url)
+        return found.scheme, found.hostname, found.port or _PORTS.get(found.scheme)
+    except ValueError:
+        return "", None, None
+
+
+class RegistrySession(requests.Session):
+    """A session with the registry of *host*, which messages name."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self._host = host
+        self.headers["User-Agent"] = f"buildtool/{__version__}"
+        # Something that adds nothing: only where there is nothing, ~/.netrc is looked at.
+        self.auth = lambda request: request
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        """
+        Send *request*, the first one or what a redirect made of it.
+
+        Raises: RegistryError, when it would go to another machine without encryption; requests' exceptions.
+        """
+        found = urlsplit(request.url or "")
+        if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
+            raise RegistryError(
+                f"registry {self._host}: it sends us to {str(found.hostname)!a} without encryption"
+            )
+        try:
+            return super().send(request, **settings)
+        except requests.exceptions.RequestException:
+            raise
+        except ValueError as error:  # urllib3's, of a name that none can have, comes through as it is
+            raise requests.exceptions.InvalidURL(str(error)) from error
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Take the credentials out of what is redirected to somebody else, and put in no others."""
+        before, now = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(before, now):
+            prepared_request.headers.pop("Authorization", None)
+
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.3
@@ -159,8 +217,6 @@ class Client:
 
     def _is_own(self, url: str) -> bool:
         """Say whether *url* is of this registry, by the way it is spoken to."""
-        from buildtool.oci.registryhttp import find_origin
-
         return find_origin(url) == find_origin(self.base)
 
     def connect(self) -> None:
@@ -168,8 +224,6 @@ class Client:
         if self.base:
             return
         import requests
-
-        from buildtool.oci.registryhttp import RegistrySession, is_loopback
 
         host = self.reference.host
         self.session = RegistrySession(host)

@@ -15,7 +15,7 @@ from signing_samples import sign, unsigned
 from buildtool.check.model import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
 from buildtool.check.reports import junit_report, sarif_report
 from buildtool.check.run import _guest_memory
-from buildtool.cli import checkview
+from buildtool.cli.check import markdown
 from buildtool.cli.main import cli
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError
 
@@ -155,14 +155,14 @@ def test_memory_of_machines() -> None:
 def test_markdown_puts_the_longer_side_down() -> None:
     """Two programs on one kernel are two rows; one program on two kernels is two rows as well."""
     two = CheckReport(objects=(), findings=(), runs=(dry_run("a", "6.1"), dry_run("b", "6.1")))
-    assert checkview.markdown(two).splitlines() == [
+    assert markdown(two).splitlines() == [
         "| | amd64 6.1.0 |",
         "|---|---:|",
         "| `a` | 7 |",
         "| `b` | 7 |",
     ]
     one = CheckReport(objects=(), findings=(), runs=(dry_run("a", "6.1"), dry_run("a", "6.12")))
-    assert checkview.markdown(one).splitlines() == [
+    assert markdown(one).splitlines() == [
         "| | `a` |",
         "|---|---:|",
         "| amd64 6.1.0 | 7 |",

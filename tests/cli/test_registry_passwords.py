@@ -18,8 +18,7 @@ from small_registry import run_registry
 from buildtool.core.cache import Cache
 from buildtool.core.errors import RegistryError
 from buildtool.oci import registry as registries
-from buildtool.oci.registry import Client, open_image, parse_reference, push_images
-from buildtool.oci.registryhttp import find_origin
+from buildtool.oci.registry import Client, find_origin, open_image, parse_reference, push_images
 
 
 @pytest.fixture(autouse=True)

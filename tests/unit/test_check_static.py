@@ -24,8 +24,7 @@ from buildtool.check.kernelfacts import (
     map_since,
     program_since,
 )
-from buildtool.check.model import Level
-from buildtool.check.rules import RULES
+from buildtool.check.model import RULES, Level
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from buildtool.check.vm.cpio import CpioFile, make_cpio
-from buildtool.check.vm.guest import find_modules, make_initrd
+from buildtool.check.vm.guest import CpioFile, find_modules, make_cpio, make_initrd
 from buildtool.core.errors import FileAccessError, VmError
 
 

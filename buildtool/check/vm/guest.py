@@ -6,6 +6,9 @@ The first process sets up what a Linux machine has, runs one command and
 reports on the console. Its reports begin with a random token, which is in no
 file and no environment while the command runs: what the command prints cannot
 be taken for a report.
+
+The RAM disk is a cpio archive of the "newc" form (kernel documentation,
+driver-api/early-userspace/buffer-format.rst): the same bytes for the same files.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from __future__ import annotations
 import lzma
 import re
 import stat
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from buildtool.check.vm.cpio import CpioFile, make_cpio
 from buildtool.core.errors import FileAccessError, VmError
 
 MODULE_DIRECTORY = "/vm/modules"
@@ -187,3 +190,38 @@ def _builtin_modules(tree: Path | None) -> set[str]:
     if file is None or not file.exists():
         return set()
     return {_module_name(Path(line)) for line in _read(file).decode(errors="replace").splitlines()}
+
+
+_TRAILER = "TRAILER!!!"
+_DIRECTORY = stat.S_IFDIR | 0o755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpioFile:
+    """A regular file: its *data* and permission bits *mode*; it belongs to root."""
+
+    data: bytes
+    mode: int = 0o644
+
+
+def make_cpio(files: Mapping[str, CpioFile]) -> bytes:
+    """Return an archive of *files* by absolute path, and of the directories that they need."""
+    entries = {str(PurePosixPath(path)).strip("/"): file for path, file in files.items()}
+    parents = {str(parent) for path in entries for parent in PurePosixPath(path).parents}
+    parts: list[bytes] = []
+    for number, path in enumerate(sorted({*entries, *parents} - {"."}), start=1):
+        file = entries.get(path)
+        mode = _DIRECTORY if file is None else stat.S_IFREG | file.mode
+        parts += _entry(path, number, mode, b"" if file is None else file.data)
+    parts += _entry(_TRAILER, 0, 0, b"")
+    return b"".join(parts)
+
+
+def _entry(name: str, number: int, mode: int, data: bytes) -> Iterator[bytes]:
+    encoded = name.encode() + b"\0"
+    # inode, mode, uid, gid, links, mtime, size, device and its node (two each), length of the name, checksum
+    fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
+    yield b"070701" + b"".join(b"%08X" % value for value in fields) + encoded
+    yield bytes(-(110 + len(encoded)) % 4)
+    yield data
+    yield bytes(-len(data) % 4)

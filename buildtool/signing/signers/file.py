@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signer `PATH`: a PKCS#8 PEM file that only its owner can read."""
+"""
+Signers of PEM text: `PATH`, a PKCS#8 file that only its owner can read, and `env:NAME`.
+
+CI systems hand out secrets as environment variables.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from buildtool.core.errors import SigningKeyError
@@ -13,7 +18,7 @@ from buildtool.signing.signers.signer import SignerContext
 _DAY_SECONDS = 24 * 60 * 60
 
 
-def open_signer(path: Path, context: SignerContext) -> SigningKey:
+def open_file(path: Path, context: SignerContext) -> SigningKey:
     """
     Return the key of file *path*.
 
@@ -43,3 +48,24 @@ def load_pem(data: bytes, origin: str, context: SignerContext) -> SigningKey:
     """
     passphrase = context.passphrase(origin) if is_encrypted(data) else None
     return load_signing_key_pem(data, origin, passphrase)
+
+
+def open_variable(name: str, context: SignerContext) -> SigningKey:
+    """
+    Return the key whose PEM text variable *name* holds; no message shows the text.
+
+    Raises: SigningKeyError.
+    """
+    return load_pem(read_variable(name, context.environ), f"env:{name}", context)
+
+
+def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
+    """
+    Return the text of variable *name*.
+
+    Raises: SigningKeyError.
+    """
+    text = environ.get(name, "")
+    if not text.strip():
+        raise SigningKeyError(f"signing key env:{name}: the variable is not set, or empty")
+    return text.encode("utf-8", "surrogateescape")

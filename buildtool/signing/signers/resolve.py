@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import SigningKeyError, UsageError
-from buildtool.signing.signers.environment import open_signer as open_variable
-from buildtool.signing.signers.file import open_signer as open_file
+from buildtool.signing.signers.file import open_file, open_variable
 from buildtool.signing.signers.signer import Signer, SignerContext
 
 # By name, not by import: a Dockerfile carries what an import shows, and a builder has files only.
