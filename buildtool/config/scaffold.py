@@ -20,6 +20,7 @@ FILES = {
     "gitignore": ".gitignore",
     "dockerignore": ".dockerignore",
     "README.md": "README.md",
+    "keys/README.md": "keys/README.md",
     ".github/workflows/ebpf.yml": ".github/workflows/ebpf.yml",
 }
 

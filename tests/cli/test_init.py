@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from buildtool.cli.main import run
 from buildtool.config.file import load_config
+from buildtool.config.project import choose_platforms
 from buildtool.config.scaffold import FILES
 from buildtool.core.resources import resource_path
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 def _files(directory: Path) -> set[str]:
@@ -44,7 +48,8 @@ def test_a_new_project_compiles_and_is_configured(
     assert config.sign.key is not None
     assert config.sign.key.exists()
     assert run(["compile"]) == 0
-    assert (directory / f"build/arm64/{name}.bpf.o").exists()
+    (made,) = choose_platforms((), config)
+    assert (directory / f"build/{made.arch}/{name}.bpf.o").exists()
 
 
 def test_every_template_file_is_used() -> None:
@@ -55,8 +60,25 @@ def test_every_template_file_is_used() -> None:
 def test_private_keys_are_ignored_by_git_and_docker(tmp_path: Path) -> None:
     """They stay out of commits and build contexts from the first minute."""
     assert run(["init", str(tmp_path / "p")]) == 0
-    assert "/keys/*.pem" in (tmp_path / "p/.gitignore").read_text("utf-8").splitlines()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "p", check=True)
+    assert _ignored(tmp_path / "p") == {"keys/a.pem", "keys/a.p8"}
     assert "**/*.pem" in (tmp_path / "p/.dockerignore").read_text("utf-8").splitlines()
+
+
+def test_private_keys_of_this_repository_are_ignored() -> None:
+    """keys/ holds public keys and its README; whatever else lies there stays out of commits."""
+    assert _ignored(TOP) == {"keys/a.pem", "keys/a.p8"}
+    listed = subprocess.run(["git", "ls-files", "keys"], cwd=TOP, capture_output=True, text=True, check=True)
+    assert all(name == "keys/README.md" or name.endswith(".pub") for name in listed.stdout.splitlines())
+
+
+def _ignored(directory: Path) -> set[str]:
+    """Return which files of keys/ git ignores in *directory*."""
+    names = ["keys/a.pem", "keys/a.p8", "keys/a.pub", "keys/README.md"]
+    argv = ["git", "check-ignore", "--no-index", *names]
+    return set(
+        subprocess.run(argv, cwd=directory, capture_output=True, text=True, check=False).stdout.split()
+    )
 
 
 def test_conflicts_are_listed_and_nothing_is_written(
