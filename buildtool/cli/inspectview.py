@@ -20,6 +20,7 @@ from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object
+from buildtool.objects.helpers import helper_name
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import verify_object
@@ -46,7 +47,7 @@ class View:
             "signers": signers,
             "statement": json.loads(report.record.statement) if report.record and report.statement else None,
             "envelope": json.loads(envelope_json(report.record)) if report.record else None,
-            "contents": asdict(report.contents) if report.contents else None,
+            "contents": _contents_json(report.contents) if report.contents else None,
             "problem": report.problem,
             "verification": self._verify(data),
         }
@@ -104,7 +105,7 @@ class View:
             for item in report.contents.maps:
                 sizes = f"key {item.key_size}  value {item.value_size}  entries {item.max_entries}"
                 yield "map", clean_line(f"{item.name}  {item.type}  {sizes}")
-            yield "helpers", " ".join(map(str, report.contents.helpers)) or "none"
+            yield "helpers", " ".join(map(helper_name, report.contents.helpers)) or "none"
             yield "kfuncs", clean_line(" ".join(report.contents.kfuncs)) or "none"
             yield "license", clean_line(report.contents.license) or "none"
         yield from self._statement_rows(report)
@@ -138,6 +139,11 @@ class View:
             yield "  compiler", clean_line(statement.toolchain.compiler)
         if statement.source:
             yield "  source", clean_line(f"{statement.source.path}  sha256 {statement.source.sha256}")
+
+
+def _contents_json(contents: ObjectContents) -> dict[str, Any]:
+    """Return *contents* as JSON: helpers by number, as the statement has them, and by name."""
+    return {**asdict(contents), "helperNames": [helper_name(number) for number in contents.helpers]}
 
 
 def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:

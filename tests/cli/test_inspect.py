@@ -70,6 +70,17 @@ def test_json(capsys: Capture) -> None:
     assert value["verification"]["decision"] == "accepted"
 
 
+def test_helpers_have_names(capsys: Capture) -> None:
+    """People read bpf_map_lookup_elem; machines get the numbers of the statement, and the names."""
+    Path("code.bpf.o").write_bytes(vector("code-helper-allowed"))
+    names = ["bpf_map_lookup_elem", "bpf_ktime_get_ns"]
+    assert run(["inspect", "code.bpf.o"]) == 0
+    assert f"helpers     {' '.join(names)}" in capsys.readouterr().out.splitlines()
+    assert run(["inspect", "code.bpf.o", "--json"]) == 0
+    contents = json.loads(capsys.readouterr().out)["contents"]
+    assert (contents["helpers"], contents["helperNames"]) == ([1, 5], names)
+
+
 def test_envelope_and_subject_file(capsys: Capture) -> None:
     """The pair for standard verifiers; an existing file is kept."""
     assert run(["inspect", "x.bpf.o", "--envelope", "--subject-file", "subject"]) == 0
