@@ -15,7 +15,7 @@ from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesC
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import EngineError, SigningKeyError, UsageError
-from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform, find_platform
+from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
 from buildtool.image.docker.build import (
@@ -109,20 +109,6 @@ class BuildOptions:
     def needs_docker(self) -> bool:
         """Whether only Docker can do what is asked for."""
         return bool(self.builder) or parse_output(self.output).get("type", "oci") != "oci"
-
-
-def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
-    """
-    Return the platforms of *names*, or else of the configuration, in the table's order.
-
-    Raises: UsageError.
-    """
-    wanted = {find_platform(name).arch for name in (names or config.build.arch)}
-    if not wanted:
-        raise UsageError(
-            "for which architecture?", hint="--arch arm64, or build.arch in buildtool.toml; several are fine"
-        )
-    return tuple(platform for arch, platform in PLATFORMS.items() if arch in wanted)
 
 
 def _check_builder_has(platforms: Sequence[Platform]) -> None:

@@ -15,7 +15,7 @@ from buildtool.cli.options import arch_option, checked, config_option, json_opti
 from buildtool.cli.output import print_json
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import Config
-from buildtool.config.project import find_sources
+from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.validate import parse_signer
 from buildtool.image.result import BuiltImage
@@ -31,7 +31,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 @click.command("build")
-@arch_option(help="Architecture of the image; several give one image index. Default: build.arch.")
+@arch_option(help="Architecture, may be repeated (one index). Default: build.arch, else this machine's.")
 @click.option("--tag", "-t", default="", help="Name of the image; default: build.tag, else PROJECT:RELEASE.")
 @click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
 @click.option(
@@ -64,7 +64,7 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     config = read_config(config_path)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     given["engine"] = given["engine"] or config.build.engine
-    options = pipeline.BuildOptions(platforms=pipeline.choose_platforms(arch, config), **given)
+    options = pipeline.BuildOptions(platforms=choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     write_ci_outputs(image, os.environ)
     show_image(image, config, output=given["output"], as_json=as_json)

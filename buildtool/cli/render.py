@@ -11,12 +11,13 @@ import click
 
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
 from buildtool.cli.signeroptions import ask_passphrase
+from buildtool.config.project import choose_platforms
 from buildtool.core.files import FORCE_REPLACES, write_atomic
 from buildtool.core.validate import parse_signer
 
 
 @click.command("render")
-@arch_option(help="Architecture of the image; may be given several times. Default: build.arch.")
+@arch_option(help="Architecture of the image; may be repeated. Default: build.arch, else this machine's.")
 @click.option(
     "--key", callback=checked(parse_signer), metavar="SIGNER", help="Its public half (.pub) will do."
 )
@@ -44,7 +45,7 @@ def command(
     config = read_config(config_path)
     if prepared:
         config = replace(config, images=pipeline.prepared_images())
-    platforms = pipeline.choose_platforms(arch, config)
+    platforms = choose_platforms(arch, config)
     source = pipeline.find_key(key, config, os.environ, ask_passphrase)
     text = pipeline.make_dockerfile(config, platforms, source)
     if output is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from buildtool.config.file import Config
 from buildtool.core.errors import UsageError
-from buildtool.core.platforms import Platform, find_platform, host_platform
+from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.validate import check_object_name
 
 SOURCE_SUFFIX = ".bpf.c"
@@ -36,17 +36,22 @@ def find_sources(config: Config) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def choose_platforms(names: Sequence[str], config: Config) -> list[Platform]:
+def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
     """
-    Return the platforms of *names*, else those of the configuration, else this machine's; each once.
+    Return the platforms of *names*, else those of the configuration, else this machine's.
+
+    Each stands there once, in the order of the platform table.
 
     Raises: UsageError.
     """
     local = host_platform(platform.machine())
     chosen = names or config.build.arch or ((local.arch,) if local else ())
     if not chosen:
-        raise UsageError("this machine's architecture is not in the table", hint="give --arch ARCH")
-    return list({found.arch: found for found in map(find_platform, chosen)}.values())
+        raise UsageError(
+            f"{platform.machine()}: not an architecture of the platform table", hint="give --arch ARCH"
+        )
+    wanted = {find_platform(name).arch for name in chosen}
+    return tuple(found for arch, found in PLATFORMS.items() if arch in wanted)
 
 
 def name_objects(sources: tuple[str, ...]) -> dict[str, str]:

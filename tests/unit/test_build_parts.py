@@ -13,6 +13,7 @@ import pytest
 
 from buildtool import build as pipeline
 from buildtool.config.file import Config, ProjectConfig, SignConfig, TrustConfig
+from buildtool.config.project import choose_platforms
 from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
@@ -265,13 +266,21 @@ def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
             pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
 
 
-@pytest.mark.parametrize(("names", "message"), [((), "which architecture"), (("vax",), "vax")])
-def test_architecture_that_cannot_be_is_a_usage_error(
-    tmp_path: Path, names: tuple[str, ...], message: str
+def test_unknown_architecture_is_a_usage_error(tmp_path: Path) -> None:
+    """The message has the name."""
+    with pytest.raises(UsageError, match="vax"):
+        choose_platforms(("vax",), project(tmp_path))
+
+
+def test_without_a_name_the_architecture_is_this_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unknown or none."""
-    with pytest.raises(UsageError, match=message):
-        pipeline.choose_platforms(names, project(tmp_path))
+    """A newcomer's first build runs where it was made; a machine outside the table must name one."""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert choose_platforms((), project(tmp_path)) == (PLATFORMS["arm64"],)
+    monkeypatch.setattr("platform.machine", lambda: "vax")
+    with pytest.raises(UsageError, match="vax: not an architecture"):
+        choose_platforms((), project(tmp_path))
 
 
 def test_builder_image_has_not_every_architecture(tmp_path: Path) -> None:
