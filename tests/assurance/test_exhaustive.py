@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from c_verifier import ask_all, build_c_verifier, python_verdict, question
-from signing_samples import TESTS
+from labs.sig import TESTS
+from labs.verifiers import ask_all, build_c_verifier, python_verdict, question
 
 from buildtool.core.strictjson import parse_time
 from buildtool.trust.store import load_trust

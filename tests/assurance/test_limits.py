@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from c_verifier import CVerifier, build_c_verifier, python_verdict
-from signing_samples import test_key
-from vector_builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
+from labs.sig import test_key
+from labs.vectors.builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
+from labs.verifiers import CVerifier, build_c_verifier, python_verdict
 
 from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
 from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from signing_samples import other_key, sign, test_key, vector
+from labs.sig import other_key, sign, test_key, vector
 
 from buildtool.cli.inspect import command as inspect
 from buildtool.signing.keys import load_public_key

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_build import BUILD, check_error, left, read_archive
-from local_samples import BASE, base_of_layers, directory, make_base, make_local_project
+from labs.cli import BUILD, check_error, left, read_archive
+from labs.image import BASE, base_of_layers, directory, make_base, make_local_project
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import PLATFORMS

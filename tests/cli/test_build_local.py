@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bpf_samples import DIFFERS
-from local_build import BUILD, check_error, left, read_archive
-from local_samples import make_base, make_local_project
+from labs.cli import BUILD, check_error, left, read_archive
+from labs.compile import DIFFERS
+from labs.image import make_base, make_local_project
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import PLATFORMS

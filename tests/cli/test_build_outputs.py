@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_build import check_error
+from labs.cli import check_error
 
 from buildtool.cli.main import run
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner, Result
-from signing_samples import sign, unsigned
+from labs.sig import sign, unsigned
 
 from buildtool.check.model import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
 from buildtool.check.reports import junit_report, sarif_report

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from local_samples import make_local_project
+from labs.image import make_local_project
 
 from buildtool.cli.main import run
 

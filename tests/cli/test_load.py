@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_samples import make_parts
+from labs.image import make_parts
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import host_platform

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_build import check_error
-from signing_samples import unsigned
+from labs.cli import check_error
+from labs.sig import unsigned
 
 from buildtool.cli.main import run
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_samples import make_local_project
-from signing_samples import sign, unsigned
+from labs.image import make_local_project
+from labs.sig import sign, unsigned
 
 from buildtool.cli.main import run
 from buildtool.core.digests import Digest

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faulty_registry import FaultyRegistry, faulty, fill, log_in
-from local_build import BUILD, check_error
-from local_samples import make_local_project
-from small_registry import SmallRegistry, pushed
+from labs.cli import BUILD, check_error
+from labs.faults import FaultyRegistry, faulty, fill, log_in
+from labs.image import make_local_project
+from labs.registry import SmallRegistry, pushed
 
 from buildtool.cli.main import run
 from buildtool.core.cache import Cache

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from faulty_registry import LOGIN, FaultyRegistry, faulty, fill, log_in
-from local_samples import make_base
-from small_registry import run_registry
+from labs.faults import LOGIN, FaultyRegistry, faulty, fill, log_in
+from labs.image import make_base
+from labs.registry import run_registry
 
 from buildtool.core.cache import Cache
 from buildtool.core.errors import RegistryError

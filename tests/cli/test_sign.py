@@ -10,8 +10,8 @@ import resource
 from pathlib import Path
 
 import pytest
-from signing_samples import NOW, copy_test_key, store, unsigned, vector
-from signing_samples import test_key as alice
+from labs.sig import NOW, copy_test_key, store, unsigned, vector
+from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 from buildtool.core import files as fsio

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from signing_samples import copy_test_key, unsigned
-from signing_samples import test_key as alice
+from labs.sig import copy_test_key, unsigned
+from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import load_public_key

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from signer_lab import SIGN, Capture, make_project, refused, signers_of
-from signing_samples import test_key as alice
-from signing_samples import unsigned
+from labs.sig import test_key as alice
+from labs.sig import unsigned
+from labs.signers import SIGN, Capture, make_project, refused, signers_of
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import generate_key, load_public_key, save_key

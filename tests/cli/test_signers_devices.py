@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signer_lab import SIGN, Capture, make_project, refused, signers_of
-from signing_samples import test_key as alice
-from signing_samples import unsigned
+from labs.sig import test_key as alice
+from labs.sig import unsigned
+from labs.signers import SIGN, Capture, make_project, refused, signers_of
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import PublicKey

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from signing_samples import sign, unsigned
+from labs.sig import sign, unsigned
 
 from buildtool.cli.main import COMMANDS, run
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signing_samples import other_key, sign
-from signing_samples import test_key as alice
+from labs.sig import other_key, sign
+from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import SigningKey, generate_key

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from signing_samples import other_key, sign, unsigned, vector
-from signing_samples import test_key as alice
+from labs.sig import other_key, sign, unsigned, vector
+from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from build_lab import REPOSITORY, Project, inspect, make_project, remove_images
+from labs.project import REPOSITORY, Project, inspect, make_project, remove_images
 
 TOP = Path(__file__).resolve().parents[2]
 TAG = f"{REPOSITORY}/action:1"

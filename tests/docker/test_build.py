@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_lab import (
+from labs.project import (
     EPOCH,
     REPOSITORY,
     Project,
@@ -25,7 +25,7 @@ from build_lab import (
     read_objects,
     remove_images,
 )
-from small_registry import pushed, run_registry
+from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.socket import inspect_image
 

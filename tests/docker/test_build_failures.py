@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bpf_samples import DIFFERS
-from build_lab import REPOSITORY, Project, docker, has_image, make_project, remove_images
+from labs.compile import DIFFERS
+from labs.project import REPOSITORY, Project, docker, has_image, make_project, remove_images
 
 from buildtool.cli.main import run
 from buildtool.image.docker import buildx

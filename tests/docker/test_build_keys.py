@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from build_lab import EPOCH, REPOSITORY, Project, docker, has_image, make_project, read_objects, remove_images
+from labs.project import (
+    EPOCH,
+    REPOSITORY,
+    Project,
+    docker,
+    has_image,
+    make_project,
+    read_objects,
+    remove_images,
+)
 
 TAG = f"{REPOSITORY}/keys:1"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_lab import CONFIG, REPOSITORY, Project, make_project, read_files, remove_images
+from labs.project import CONFIG, REPOSITORY, Project, make_project, read_files, remove_images
 
 TAG = f"{REPOSITORY}-policy/lab:1"
 TRUST = """\

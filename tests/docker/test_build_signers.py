@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from build_lab import REPOSITORY, Project, docker, make_project, read_objects, remove_images
+from labs.project import REPOSITORY, Project, docker, make_project, read_objects, remove_images
 
 TOP = Path(__file__).resolve().parent.parent.parent
 TAG = f"{REPOSITORY}/signers:1"

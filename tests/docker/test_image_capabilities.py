@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
+from labs.project import REPOSITORY, Project, docker, inspect, make_project, remove_images
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 

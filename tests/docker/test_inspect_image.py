@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signing_samples import sign, unsigned
-from signing_samples import test_key as alice
+from labs.sig import sign, unsigned
+from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 

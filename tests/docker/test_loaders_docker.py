@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from build_lab import REPOSITORY, Project, docker, make_project, remove_images
-from local_lab import flat, read_image
+from labs.compare import flat, read_image
+from labs.project import REPOSITORY, Project, docker, make_project, remove_images
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.runtime.carried import find_loader, find_tini

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_lab import REPOSITORY, Project, docker, inspect, make_project, remove_images
-from local_lab import export_parts, flat, import_odd_base, read_image
-from small_registry import pushed, run_registry
+from labs.compare import export_parts, flat, import_odd_base, read_image
+from labs.project import REPOSITORY, Project, docker, inspect, make_project, remove_images
+from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
 from buildtool.objects.capabilities import FILE_ATTRIBUTE

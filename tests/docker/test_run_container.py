@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_lab import CONFIG, REPOSITORY, docker, make_project, remove_images
-from loader_lab import check_line
+from labs.loader import check_line
+from labs.project import CONFIG, REPOSITORY, docker, make_project, remove_images
 
 TAG = f"{REPOSITORY}-run/lab:1"
 SOURCE = """\

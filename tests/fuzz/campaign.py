@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from c_verifier import BUILT, build_c_verifier  # noqa: E402 - this folder is not a package
+from labs.verifiers import BUILT, build_c_verifier  # noqa: E402 - this folder is not a package
 
 MAX_INPUT_BYTES = {"object": 8192, "policy": 4096, "run": 4096}
 TARGETS = ("c-object", "c-policy", "c-run", "both-object", "both-policy")

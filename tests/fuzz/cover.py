@@ -20,9 +20,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from c_verifier import BUILT, CVerifier, build_c_verifier  # noqa: E402 - this folder is not a package
 from campaign import find_clang, write_seeds  # noqa: E402
 from differential import ANY_PLATFORM, NOW, PLATFORM  # noqa: E402
+from labs.verifiers import BUILT, CVerifier, build_c_verifier  # noqa: E402 - this folder is not a package
 
 INDEX: dict[str, Any] = json.loads((HERE.parent / "vectors/vectors.json").read_text())
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import atheris
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "vectors")]
+sys.path.insert(0, str(TESTS))
 
 with atheris.instrument_imports(include=["buildtool"]):
-    from c_verifier import CVerifier, python_store, python_verdict
+    from labs.verifiers import CVerifier, python_store, python_verdict
 
     from buildtool.trust.store import load_trust
 

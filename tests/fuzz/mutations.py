@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from vector_builder import ALICE, BOB, CAROL, MALLORY, pae, sign
+from labs.vectors.builder import ALICE, BOB, CAROL, MALLORY, pae, sign
 
 SIGNERS = (ALICE, BOB, CAROL, MALLORY)
 _BY_KEY_ID = {signer.key_id: signer for signer in SIGNERS}

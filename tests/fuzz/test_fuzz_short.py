@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from campaign import TARGETS, Outcome, run_campaign
+from fuzz.campaign import TARGETS, Outcome, run_campaign
 
 # Two minutes in all: each processor runs one target after another.
 SECONDS = 110 // -(-len(TARGETS) // (os.cpu_count() or 1))

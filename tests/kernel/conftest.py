@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, in_kernel, is_clean, veth
-from pin_lab import XDP, Releases, bpffs
+from labs.loader import Lab, in_kernel, is_clean, veth
+from labs.pins import XDP, Releases, bpffs
 
 
 @pytest.fixture(scope="session")

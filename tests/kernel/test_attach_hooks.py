@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
-import attach_samples  # noqa: F401 - adds its objects
-import netlab
+import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, veth
+from labs import net
+from labs.loader import PREFIX, Lab, in_kernel, veth
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -40,9 +40,9 @@ def foreign_xdp(lab: Lab, tmp_path: Path, interface: str) -> Iterator[Path]:
     """Attach an XDP program without a link, as `ip` and older libraries do; gives the pins' directory."""
     path = tmp_path / "foreign.o"
     path.write_bytes(lab.object("foreign"))
-    with netlab.loaded(path) as pins:
+    with net.loaded(path) as pins:
         argv = ["bpftool", "net", "attach", "xdpgeneric", "pinned", pins.program(f"{PREFIX}_foreign")]
-        netlab.run(*argv, "dev", interface)
+        net.run(*argv, "dev", interface)
         try:
             yield pins.programs.parent
         finally:
@@ -114,7 +114,7 @@ def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
     """The one flow dissector of a network namespace is kept, or taken when told."""
     lab.put(tmp_path, "dissector")
     lab.put(other_directory(tmp_path), "dissector")
-    with netlab.namespace() as namespace:
+    with net.namespace() as namespace:
         option = f"--attach={PROGRAM}=/run/netns/{namespace.name}"
         with lab.started(tmp_path, option) as (process, stop):
             result = lab.run(tmp_path / "other", option)
@@ -147,16 +147,16 @@ def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
     lab.put(tmp_path, "sock_create")
     foreign = tmp_path / "foreign.o"
     foreign.write_bytes(lab.object("sock_create"))
-    with netlab.cgroup2() as group, netlab.loaded(foreign) as pins:
+    with net.cgroup2() as group, net.loaded(foreign) as pins:
         pin = pins.program(PROGRAM)
-        netlab.run("bpftool", "cgroup", "attach", group, "cgroup_inet_sock_create", "pinned", pin)
+        net.run("bpftool", "cgroup", "attach", group, "cgroup_inet_sock_create", "pinned", pin)
         option = f"--attach={PROGRAM}={group}"
         result = lab.run(tmp_path, option)
         assert result.code == 1
         assert f"program {PROGRAM} (id " in result.message
         with lab.started(tmp_path, option, "--replace") as (_, stop):
             assert stop().code == 0
-        assert PROGRAM not in netlab.run("bpftool", "cgroup", "show", group)
+        assert PROGRAM not in net.run("bpftool", "cgroup", "show", group)
 
 
 def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_programs_of_maps_are_not_shared(lab: Lab, tmp_path: Path, kind: str) ->
     """With --share a program that is attached to a map of its object is loaded by each for itself."""
     lab.put(tmp_path, kind)
     lab.put(other_directory(tmp_path), kind)
-    with netlab.bpf_file_system() as mount:
+    with net.bpf_file_system() as mount:
         options = [f"--share={mount}/share"]
         if kind == "map_iterator":
             options.append(f"--attach={PROGRAM}={PREFIX}_map")

@@ -6,9 +6,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import attach_samples  # noqa: F401 - adds its objects
+import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from loader_lab import PREFIX, Lab
+from labs.loader import PREFIX, Lab
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import attach_samples  # noqa: F401 - adds its objects
-import netlab
+import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from loader_lab import PREFIX, Lab, counted, in_kernel, veth, wait_until
+from labs import net
+from labs.loader import PREFIX, Lab, counted, in_kernel, veth, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -28,7 +28,7 @@ TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
 @pytest.fixture(scope="module")
 def group() -> Iterator[Path]:
     """Make a cgroup of version 2."""
-    with netlab.cgroup2() as directory:
+    with net.cgroup2() as directory:
         yield directory
 
 
@@ -101,7 +101,7 @@ def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> N
 
 def map_id(name: str) -> int:
     """Return the number of a map of ours."""
-    maps = json.loads(netlab.run("bpftool", "-j", "map", "show"))
+    maps = json.loads(net.run("bpftool", "-j", "map", "show"))
     [found] = [item["id"] for item in maps if item.get("name") == name]
     return int(found)
 
@@ -113,9 +113,9 @@ def test_sockmap_programs_see_the_sockets_of_their_map(lab: Lab, tmp_path: Path,
     with lab.started(tmp_path) as (_, stop), socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client, server.accept()[0] as peer:
             watched = client if kind == "sk_msg" else peer
-            netlab.update_map(map_id(f"{PREFIX}_socks"), bytes(4), struct.pack("<Q", watched.fileno()))
+            net.update_map(map_id(f"{PREFIX}_socks"), bytes(4), struct.pack("<Q", watched.fileno()))
             client.sendall(b"hello")
-            peer.settimeout(netlab.WAIT_SECONDS)
+            peer.settimeout(net.WAIT_SECONDS)
             assert peer.recv(5) == b"hello"
             assert wait_until(lambda: counted() > 0)
         assert stop().code == 0
@@ -126,7 +126,7 @@ def test_flow_dissector_runs_for_its_namespace(lab: Lab, tmp_path: Path) -> None
     lab.put(tmp_path, "dissector")
     frame = bytes(12) + b"\x08\x00" + bytes(50)
     with ExitStack() as stack:
-        namespace = stack.enter_context(netlab.namespace())
+        namespace = stack.enter_context(net.namespace())
         options = [f"--attach={PROGRAM}=/run/netns/{namespace.name}"]
         _, stop = stack.enter_context(lab.started(tmp_path, *options))
         with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
@@ -140,7 +140,7 @@ def test_iterator_is_read_through_its_pin(lab: Lab, tmp_path: Path) -> None:
     """The pinned link of an iterator is a file: reading it runs the program for each of its objects."""
     lab.put(tmp_path, "iterator")
     with ExitStack() as stack:
-        mount = stack.enter_context(netlab.bpf_file_system())
+        mount = stack.enter_context(net.bpf_file_system())
         _, stop = stack.enter_context(lab.started(tmp_path, f"--pin-root={mount}/pins"))
         [link] = [path for path in mount.rglob("*") if path.is_file() and path.parent.name == "links"]
         link.read_bytes()
@@ -189,7 +189,7 @@ def test_perf_events_have_a_link_per_cpu(lab: Lab, tmp_path: Path) -> None:
 def test_network_namespaces_by_path(lab: Lab, tmp_path: Path) -> None:
     """sk_lookup attaches to the namespace that its target names, and to no other."""
     lab.put(tmp_path, "sk_lookup")
-    with netlab.namespace() as namespace:
+    with net.namespace() as namespace:
         options = [f"--attach={PROGRAM}=/run/netns/{namespace.name}"]
         with lab.started(tmp_path, *options) as (_, stop):
             connect()

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import attach_samples  # noqa: F401 - adds its objects
+import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from loader_lab import PREFIX, Lab
+from labs.loader import PREFIX, Lab
 
 from buildtool.check.vm.kernels import find_kernel
 from buildtool.check.vm.machine import VmRequest, run_vm

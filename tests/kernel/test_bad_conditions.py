@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab
+from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 NOBODY = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")

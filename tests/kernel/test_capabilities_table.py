@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab
-from loader_signer import sign
+from labs.handsig import sign
+from labs.loader import PREFIX, Lab
 
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checklab import SOURCE, build_probes, check_report, compile_object, read_junit
+from labs.check import SOURCE, build_probes, check_report, compile_object, read_junit
+from labs.sig import RELEASE
+from labs.sig import test_key as alice
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
-from signing_samples import RELEASE
-from signing_samples import test_key as alice
 
 from buildtool.check.kernelfacts import GPL_HELPERS
 from buildtool.core.platforms import host_platform

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab
+from labs.loader import Lab
 
 import buildtool
 

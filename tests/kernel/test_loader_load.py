@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, counted, in_kernel, veth, wait_until
+from labs.loader import PREFIX, Lab, Result, counted, in_kernel, veth, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

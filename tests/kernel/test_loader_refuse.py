@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_lab import Lab
-from loader_signer import Key, append_section, sign
+from labs.handsig import Key, append_section, sign
+from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -8,7 +8,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, is_clean
+from labs.loader import Lab, is_clean
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

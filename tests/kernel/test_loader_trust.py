@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab
-from loader_signer import Key
+from labs.handsig import Key
+from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, is_clean, parse, veth, wait_until
-from pin_lab import CGROUP, NAME, RAW, XDP, Releases, bpffs, flood
+from labs.loader import PREFIX, Lab, Result, is_clean, parse, veth, wait_until
+from labs.pins import CGROUP, NAME, RAW, XDP, Releases, bpffs, flood
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

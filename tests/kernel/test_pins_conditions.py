@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, is_clean, parse, wait_until
-from loader_signer import sign
-from pin_lab import NAME, XDP, Releases
+from labs.handsig import sign
+from labs.loader import PREFIX, Lab, Result, is_clean, parse, wait_until
+from labs.pins import NAME, XDP, Releases
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

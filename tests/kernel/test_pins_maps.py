@@ -6,8 +6,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from loader_lab import PREFIX
-from pin_lab import Releases, flood
+from labs.loader import PREFIX
+from labs.pins import Releases, flood
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

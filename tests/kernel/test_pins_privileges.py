@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, Result, is_clean, parse, wait_until
-from pin_lab import RAW, Releases, bpffs
+from labs.loader import PREFIX, Lab, Result, is_clean, parse, wait_until
+from labs.pins import RAW, Releases, bpffs
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import netlab
 import pytest
+from labs import net
 
 NEEDED = {
     "opcua_monitor": {"bpf", "net_admin"},
@@ -18,7 +18,7 @@ NEEDED = {
     "tx_latency": {"bpf", "perfmon"},
 }
 FEWER = [(name, missing) for name, needed in NEEDED.items() for missing in sorted(needed)]
-ATTACH = "import sys; from pathlib import Path; import netlab; netlab.attach_tracing(Path(sys.argv[1]))"
+ATTACH = "import sys; from pathlib import Path; from labs import net; net.attach_tracing(Path(sys.argv[1]))"
 
 Try = Callable[..., bool]
 
@@ -28,7 +28,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of the compiled programs."""
     directory = tmp_path_factory.mktemp("objects")
     for name in NEEDED:
-        netlab.compile_object(name, directory)
+        net.compile_object(name, directory)
     return directory
 
 
@@ -36,12 +36,12 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def confined(capabilities: set[str]) -> Iterator[Try]:
     """Yield a function that says whether a command succeeds as root with only *capabilities*."""
     bounds = ",".join(["-all", *(f"+{name}" for name in sorted(capabilities))])
-    with netlab.namespace() as inside:
+    with net.namespace() as inside:
         prefix = ["ip", "netns", "exec", inside.name, "setpriv", "--bounding-set", bounds]
 
         def attempt(*argv: str | Path) -> bool:
             command = [*prefix, *map(str, argv)]
-            directory = Path(__file__).parent
+            directory = Path(__file__).parents[1]
             return subprocess.run(command, capture_output=True, check=False, cwd=directory).returncode == 0
 
         yield attempt
@@ -49,7 +49,7 @@ def confined(capabilities: set[str]) -> Iterator[Try]:
 
 def load_and_attach(name: str, path: Path, capabilities: set[str]) -> bool:
     """Return whether program *name* can be loaded and attached with *capabilities*."""
-    with confined(capabilities) as attempt, netlab.bpf_file_system() as mount:
+    with confined(capabilities) as attempt, net.bpf_file_system() as mount:
         pins = mount / "programs"
         if not attempt("bpftool", "prog", "loadall", path, pins):
             return False
@@ -62,7 +62,7 @@ def _xdp(attempt: Try, pins: Path) -> bool:
 
 
 def _cgroup(attempt: Try, pins: Path) -> bool:
-    with netlab.cgroup2() as cgroup:
+    with net.cgroup2() as cgroup:
         return all(
             attempt(
                 "bpftool", "cgroup", "attach", cgroup, f"cgroup_inet_{way}", "pinned", pins / f"cgroup_{way}"

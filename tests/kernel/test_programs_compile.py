@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import netlab
 import pytest
+from labs import net
 
 # Instructions that the kernel verifier may look at: every container's start waits for them.
 MOST_VERIFIED = 5000
@@ -21,7 +21,7 @@ PROGRAMS = {
 
 def test_every_source_is_known() -> None:
     """No program is shipped that the tests do not load."""
-    sources = {path.name.removesuffix(".bpf.c") for path in (netlab.REPOSITORY / "bpf").glob("*.bpf.c")}
+    sources = {path.name.removesuffix(".bpf.c") for path in (net.REPOSITORY / "bpf").glob("*.bpf.c")}
     assert sources == set(PROGRAMS)
 
 
@@ -29,7 +29,7 @@ def test_every_source_is_known() -> None:
 @pytest.mark.parametrize("arch", ["amd64", "arm64", "s390x"])
 def test_there_are_no_warnings(tmp_path: Path, name: str, arch: str) -> None:
     """-Wextra finds nothing, little-endian or big-endian."""
-    path = netlab.compile_object(
+    path = net.compile_object(
         name, tmp_path, "--arch", arch, "--flag=-Wall", "--flag=-Wextra", "--flag=-Werror"
     )
     assert path.read_bytes()[5] == (2 if arch == "s390x" else 1)
@@ -38,15 +38,15 @@ def test_there_are_no_warnings(tmp_path: Path, name: str, arch: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_all_programs_load(tmp_path: Path, name: str) -> None:
     """The kernel verifier accepts every program of the object, under the documented name."""
-    with netlab.loaded(netlab.compile_object(name, tmp_path)) as objects:
+    with net.loaded(net.compile_object(name, tmp_path)) as objects:
         assert {pin.name for pin in objects.programs.iterdir()} == PROGRAMS[name]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_verifier_is_soon_done(tmp_path: Path, name: str) -> None:
     """A start waits for the kernel verifier: no program sends it through every order of headers."""
-    path = netlab.compile_object(name, tmp_path)
-    done = netlab.run(sys.executable, "-m", "buildtool", "check", "--kernel", "host", "--json", path.parent)
+    path = net.compile_object(name, tmp_path)
+    done = net.run(sys.executable, "-m", "buildtool", "check", "--kernel", "host", "--json", path.parent)
     verdicts = {run["program"]: run["verdict"] for run in json.loads(done)["runs"]}
     assert verdicts.keys() == PROGRAMS[name]
     assert max(verdict["instructions"] for verdict in verdicts.values()) <= MOST_VERIFIED

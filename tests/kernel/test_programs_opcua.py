@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import frames as f
-import netlab
 import pytest
-from opcua_cases import CASES, HELLO, MESSAGES, UADP, Count, Counts, tcp4, udp4
+from labs import frames as f
+from labs import net
+from labs.opcua import CASES, HELLO, MESSAGES, UADP, Count, Counts, tcp4, udp4
 
 ETH_P_ALL = 3
 
@@ -21,9 +21,9 @@ ETH_P_ALL = 3
 class Monitor:
     """The program attached to *right*; frames are sent from *left*."""
 
-    left: netlab.Interface
-    right: netlab.Interface
-    objects: netlab.Loaded
+    left: net.Interface
+    right: net.Interface
+    objects: net.Loaded
 
     def counts(self) -> Counts:
         """Return what was counted: (how many, bytes)."""
@@ -37,7 +37,7 @@ class Monitor:
 
     def expect(self, expected: Counts) -> None:
         """Assert that exactly *expected* is counted."""
-        netlab.wait_until(lambda: self.counts() == expected)
+        net.wait_until(lambda: self.counts() == expected)
         assert self.counts() == expected
 
 
@@ -48,29 +48,29 @@ def _key(key: bytes) -> int:
 @pytest.fixture(scope="module")
 def monitor_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    return netlab.compile_object("opcua_monitor", tmp_path_factory.mktemp("objects"))
+    return net.compile_object("opcua_monitor", tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[netlab.Interface, netlab.Interface]]:
+def pair() -> Iterator[tuple[net.Interface, net.Interface]]:
     """Make one veth pair for all tests of this module; each test loads the program anew."""
-    with netlab.veth_pair() as ends:
+    with net.veth_pair() as ends:
         yield ends
 
 
 @contextmanager
-def monitoring(pair: tuple[netlab.Interface, netlab.Interface], path: Path, mode: str) -> Iterator[Monitor]:
+def monitoring(pair: tuple[net.Interface, net.Interface], path: Path, mode: str) -> Iterator[Monitor]:
     """Attach a fresh copy of the program to the right end."""
     left, right = pair
     with (
-        netlab.loaded(path) as objects,
-        netlab.xdp_attached(right, objects.program("opcua_monitor"), mode),
+        net.loaded(path) as objects,
+        net.xdp_attached(right, objects.program("opcua_monitor"), mode),
     ):
         yield Monitor(left=left, right=right, objects=objects)
 
 
 @pytest.fixture
-def monitor(pair: tuple[netlab.Interface, netlab.Interface], monitor_object: Path) -> Iterator[Monitor]:
+def monitor(pair: tuple[net.Interface, net.Interface], monitor_object: Path) -> Iterator[Monitor]:
     """Attach the program in the driver."""
     with monitoring(pair, monitor_object, "xdpdrv") as attached:
         yield attached
@@ -101,7 +101,7 @@ def test_every_count_has_a_frame() -> None:
 
 @pytest.mark.parametrize("mode", ["xdpdrv", "xdpgeneric"])
 def test_a_mix_of_all_frames_adds_up(
-    pair: tuple[netlab.Interface, netlab.Interface], monitor_object: Path, mode: str
+    pair: tuple[net.Interface, net.Interface], monitor_object: Path, mode: str
 ) -> None:
     """Fifty rounds of all frames are all counted, in the driver and in the stack."""
     rounds = 50
@@ -121,7 +121,7 @@ def test_sizes_fall_into_their_classes(monitor: Monitor) -> None:
         (Count.HEL, 5): 1,
         (Count.UADP, 5): 1,
     }
-    netlab.wait_until(lambda: monitor.sizes() == expected)
+    net.wait_until(lambda: monitor.sizes() == expected)
     assert monitor.sizes() == expected
 
 
@@ -130,7 +130,7 @@ def test_every_packet_passes(monitor: Monitor) -> None:
     sent = [f.padded(frame) for frame, _ in CASES.values()]
     with monitor.right.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sink:
         sink.bind((monitor.right.name, ETH_P_ALL))
-        sink.settimeout(netlab.WAIT_SECONDS)
+        sink.settimeout(net.WAIT_SECONDS)
         arrived = []
         for frame in sent:
             monitor.left.send(frame)
@@ -156,7 +156,7 @@ def test_a_tcp_session_is_counted_on_both_sides(monitor: Monitor) -> None:
     """A real session: each side's interface sees what the other sends, split where TCP splits it."""
     program = monitor.objects.program("opcua_monitor")
     with (
-        netlab.xdp_attached(monitor.left, program),
+        net.xdp_attached(monitor.left, program),
         monitor.right.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
     ):
         segment = _talk(listener, monitor)
@@ -180,12 +180,12 @@ def _talk(listener: socket.socket, monitor: Monitor) -> int:
     listener.listen()
     big = f.message(b"MSG", bytes(3992))
     with monitor.left.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(netlab.WAIT_SECONDS)
+        client.settimeout(net.WAIT_SECONDS)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.connect((monitor.right.ipv4, f.OPCUA_PORT))
         server, _ = listener.accept()
         with server:
-            server.settimeout(netlab.WAIT_SECONDS)
+            server.settimeout(net.WAIT_SECONDS)
             _pass(client, server, HELLO)
             _pass(server, client, f.acknowledge())
             _pass(client, server, MESSAGES[Count.OPN])

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-import frames as f
-import netlab
 import pytest
+from labs import frames as f
+from labs import net
 
 MAX_SLOTS = 128 * 64  # TX_MAX_DEVICES * TX_SLOTS of bpf/tx_latency.h
 UDP = 17
@@ -39,59 +39,57 @@ class Total(IntEnum):
 @pytest.fixture(scope="module")
 def tx_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    return netlab.compile_object("tx_latency", tmp_path_factory.mktemp("objects"))
+    return net.compile_object("tx_latency", tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture
-def left() -> Iterator[netlab.Interface]:
+def left() -> Iterator[net.Interface]:
     """Return the sending end of a veth pair."""
-    with netlab.veth_pair() as (end, _):
+    with net.veth_pair() as (end, _):
         yield end
 
 
 @contextmanager
-def attached(objects: netlab.Loaded) -> Iterator[None]:
+def attached(objects: net.Loaded) -> Iterator[None]:
     """Attach the programs, the end of a wait first: else waits begin that nobody ends."""
-    with netlab.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
+    with net.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
         yield
 
 
 @contextmanager
-def measuring(path: Path) -> Iterator[netlab.Loaded]:
+def measuring(path: Path) -> Iterator[net.Loaded]:
     """Load and attach the programs for the duration of the context."""
-    with netlab.loaded(path) as objects, attached(objects):
+    with net.loaded(path) as objects, attached(objects):
         yield objects
 
 
 @pytest.fixture
-def latency(left: netlab.Interface, tx_object: Path) -> Iterator[netlab.Loaded]:
+def latency(left: net.Interface, tx_object: Path) -> Iterator[net.Loaded]:
     """Attach the programs to the machine's tracepoints, once the pair is up."""
     with measuring(tx_object) as objects:
         yield objects
 
 
-def histogram(
-    objects: netlab.Loaded, interface: netlab.Interface, index: int | None = None
-) -> dict[int, int]:
+def histogram(objects: net.Loaded, interface: net.Interface, index: int | None = None) -> dict[int, int]:
     """Return slot to packets for *interface*, or another device of its namespace."""
     device = (interface.namespace.inode, index or interface.index)
     slots = {struct.unpack("<III", key): n for key, (n,) in objects.sums("tx_histogram").items()}
     return {slot: n for (netns, ifindex, slot), n in slots.items() if (netns, ifindex) == device}
 
 
-def totals(objects: netlab.Loaded) -> dict[Total, int]:
+def totals(objects: net.Loaded) -> dict[Total, int]:
     """Return the totals of the machine."""
     return {Total(int.from_bytes(key, "little")): n for key, (n,) in objects.sums("tx_totals").items()}
 
 
-def shape(interface: netlab.Interface, *options: str) -> None:
+def shape(interface: net.Interface, *options: str) -> None:
     """Make packets wait at *interface*: a token bucket of one frame."""
     interface.namespace.run(
         "tc", "qdisc", "replace", "dev", interface.name, "root", "tbf", "burst", "1500b", *options
     )
 
 
-def test_every_packet_of_a_device_is_counted_once(left: netlab.Interface, latency: netlab.Loaded) -> None:
+def test_every_packet_of_a_device_is_counted_once(left: net.Interface, latency: net.Loaded) -> None:
     """A hundred packets make a histogram of a hundred, quick ones where no queue is in the way."""
     before = totals(latency)
     left.send(*[FRAME] * 100)
@@ -103,20 +101,18 @@ def test_every_packet_of_a_device_is_counted_once(left: netlab.Interface, latenc
     assert after[Total.NO_ROOM] == 0
 
 
-def test_packets_that_wait_are_in_the_slots_of_their_wait(
-    left: netlab.Interface, latency: netlab.Loaded
-) -> None:
+def test_packets_that_wait_are_in_the_slots_of_their_wait(left: net.Interface, latency: net.Loaded) -> None:
     """At 1 Mbit/s a 1000-byte packet takes 8 ms, so the last of ten waited 68 ms or more."""
     shape(left, "rate", "1mbit", "limit", "100kb")
     left.send(*[FRAME] * 10)
-    assert netlab.wait_until(lambda: sum(histogram(latency, left).values()) == 10), totals(latency)
+    assert net.wait_until(lambda: sum(histogram(latency, left).values()) == 10), totals(latency)
     slots = histogram(latency, left)
     four_ms, sixty_seven_ms, four_seconds = 22, 26, 32
     assert sum(n for slot, n in slots.items() if slot >= four_ms) >= 8, slots
     assert max(slots) in range(sixty_seven_ms, four_seconds), slots
 
 
-def test_dropped_packets_are_counted_and_not_measured(left: netlab.Interface, latency: netlab.Loaded) -> None:
+def test_dropped_packets_are_counted_and_not_measured(left: net.Interface, latency: net.Loaded) -> None:
     """A full queue drops: those packets are in no slot and do not stay in flight."""
     # The second packet gets its turn after four seconds, long after the test has looked.
     shape(left, "rate", "1kbit", "limit", "2000b")
@@ -127,11 +123,11 @@ def test_dropped_packets_are_counted_and_not_measured(left: netlab.Interface, la
     assert totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= dropped
     # Removing the queue frees the packets that wait in it.
     left.namespace.run("tc", "qdisc", "del", "dev", left.name, "root")
-    assert netlab.wait_until(lambda: totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= 19)
+    assert net.wait_until(lambda: totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= 19)
     assert sum(histogram(latency, left).values()) == 1
 
 
-def _send_and_count_drops(interface: netlab.Interface, number: int) -> int:
+def _send_and_count_drops(interface: net.Interface, number: int) -> int:
     dropped = 0
     with interface.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
         out.bind((interface.name, 0))
@@ -145,7 +141,7 @@ def _send_and_count_drops(interface: netlab.Interface, number: int) -> int:
     return dropped
 
 
-def test_stacked_devices_are_measured_each(left: netlab.Interface, latency: netlab.Loaded) -> None:
+def test_stacked_devices_are_measured_each(left: net.Interface, latency: net.Loaded) -> None:
     """A packet to a bridge is measured there and again at its port, although it is the same buffer."""
     run = left.namespace.run
     run("ip", "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0")
@@ -166,7 +162,7 @@ def test_stacked_devices_are_measured_each(left: netlab.Interface, latency: netl
 
 def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
     """Both ends of a pair have the same interface index; each is measured for itself."""
-    with netlab.veth_pair() as (left, right), measuring(tx_object) as latency:
+    with net.veth_pair() as (left, right), measuring(tx_object) as latency:
         assert left.index == right.index
         left.send(*[FRAME] * 3)
         right.send(*[FRAME] * 5)
@@ -174,9 +170,9 @@ def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
         assert sum(histogram(latency, right).values()) == 5
 
 
-def test_a_full_histogram_is_told(left: netlab.Interface, tx_object: Path) -> None:
+def test_a_full_histogram_is_told(left: net.Interface, tx_object: Path) -> None:
     """Packets that find no slot still go out and are counted."""
-    with netlab.loaded(tx_object) as objects:
+    with net.loaded(tx_object) as objects:
         # Before the programs run: the machine's own packets would take slots meanwhile.
         objects.fill("tx_histogram", (struct.pack("<III", 1, number, 0) for number in range(MAX_SLOTS)), 8)
         with attached(objects):

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab
-from loader_signer import sign
-from stepper import run_with_event
+from labs.handsig import sign
+from labs.loader import PREFIX, Lab
+from labs.step import run_with_event
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

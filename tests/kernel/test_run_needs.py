@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_lab import Lab
+from labs.loader import Lab
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS

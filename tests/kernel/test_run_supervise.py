@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, parse, wait_until
-from loader_signer import Key
+from labs.handsig import Key
+from labs.loader import PREFIX, Lab, in_kernel, parse, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

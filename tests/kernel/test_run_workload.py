@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loader_lab import PREFIX, Lab, Result
+from labs.loader import PREFIX, Lab, Result
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 

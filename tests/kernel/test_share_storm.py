@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, parse, veth
-from pin_lab import RAW, TCX, Releases, bpffs, kill_at
-from stepper import count_boundaries, kill_at_boundary
+from labs.loader import PREFIX, Lab, parse, veth
+from labs.pins import RAW, TCX, Releases, bpffs, kill_at
+from labs.step import count_boundaries, kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

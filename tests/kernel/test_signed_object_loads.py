@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bpf_samples import compile_sample, find_tool
-from signing_samples import NOW, RELEASE, store
-from signing_samples import test_key as alice
+from labs.compile import compile_sample, find_tool
+from labs.sig import NOW, RELEASE, store
+from labs.sig import test_key as alice
 
 from buildtool.core.errors import RefusedError
 from buildtool.core.platforms import PLATFORMS

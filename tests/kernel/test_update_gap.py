@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, veth, wait_until
-from pin_lab import TCX, XDP, Releases, bpffs, flood, statistic
+from labs.loader import PREFIX, Lab, veth, wait_until
+from labs.pins import TCX, XDP, Releases, bpffs, flood, statistic
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

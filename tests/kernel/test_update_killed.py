@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, is_clean, wait_until
-from pin_lab import RAW, XDP, Releases, bpffs, flood, kill_at
+from labs.loader import PREFIX, Lab, in_kernel, is_clean, wait_until
+from labs.pins import RAW, XDP, Releases, bpffs, flood, kill_at
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

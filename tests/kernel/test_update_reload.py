@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from loader_lab import PREFIX, Lab, in_kernel, veth, wait_until
-from pin_lab import RAW, TCX, XDP, Releases, bpffs, flood
+from labs.loader import PREFIX, Lab, in_kernel, veth, wait_until
+from labs.pins import RAW, TCX, XDP, Releases, bpffs, flood
 
 UPDATES = 20
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from loader_lab import Lab, in_kernel, is_clean, veth
-from pin_lab import RAW, TCX, XDP, Releases, bpffs
-from stepper import kill_at_boundary
+from labs.loader import Lab, in_kernel, is_clean, veth
+from labs.pins import RAW, TCX, XDP, Releases, bpffs
+from labs.step import kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bpf_samples import compile_sample, find_tool
-from signing_samples import NOW, RELEASE, sign, unsigned
-from signing_samples import test_key as alice
+from labs.compile import compile_sample, find_tool
+from labs.sig import NOW, RELEASE, sign, unsigned
+from labs.sig import test_key as alice
 
 from buildtool.check import static as check_static
 from buildtool.check.kernelfacts import (

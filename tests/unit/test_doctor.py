@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_samples import make_parts
+from labs.image import make_parts
 
 from buildtool.core.process import Completed, Runner
 from buildtool.doctor import Check, Machine, Use, examine, is_ready

@@ -10,7 +10,7 @@ from base64 import b64decode
 from pathlib import Path
 
 import pytest
-from signing_samples import sign, test_key
+from labs.sig import sign, test_key
 
 from buildtool.image.inspect import signature_record, subject_file
 from buildtool.signing.dsse import envelope_json, signing_input

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from signing_samples import TEST_KEY, copy_test_key
+from labs.sig import TEST_KEY, copy_test_key
 
 from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
 from buildtool.signing import keys

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from signing_samples import NOW, RELEASE, other_key, sign, store, unsigned, vector
-from signing_samples import test_key as alice
+from labs.sig import NOW, RELEASE, other_key, sign, store, unsigned, vector
+from labs.sig import test_key as alice
 
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, write_compile_record
 from buildtool.core.digests import Digest

@@ -19,12 +19,12 @@ from base64 import b64encode
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent))
 
-from vector_builder import ALICE  # noqa: E402 - this folder is not a package
-from vector_cases import cases  # noqa: E402
-from vector_signatures import Signature, signatures  # noqa: E402
-from vector_trust import BAD_TRUST, NOW, TRUST  # noqa: E402
+from labs.vectors.builder import ALICE  # noqa: E402 - this folder is not a package
+from labs.vectors.cases import cases  # noqa: E402
+from labs.vectors.signatures import Signature, signatures  # noqa: E402
+from labs.vectors.trust import BAD_TRUST, NOW, TRUST  # noqa: E402
 
 VECTORS = HERE / "vectors.json"
 TEST_KEY = HERE.parent / "keys" / "TEST-KEY-alice.pem"

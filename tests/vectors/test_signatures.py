@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from c_verifier import CVerifier, build_c_verifier, python_signature
+from labs.verifiers import CVerifier, build_c_verifier, python_signature
 
 HERE = Path(__file__).resolve().parent
 SIGNATURES: list[dict[str, str]] = json.loads((HERE / "vectors.json").read_text())["signatures"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signing_samples import unsigned
-from test_vectors_c import run_loader
+from labs.sig import unsigned
+from vectors.test_vectors_c import run_loader
 
 from buildtool.cli.main import run
 from buildtool.core.errors import RefusedError

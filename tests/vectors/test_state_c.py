@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signing_samples import RELEASE, copy_test_key, test_key, unsigned
+from labs.sig import RELEASE, copy_test_key, test_key, unsigned
 
 from buildtool.core.errors import RefusedError
 from buildtool.core.platforms import PLATFORMS

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from guest_lab import CACHE, Guest, Lab
+from labs.vm import CACHE, Guest, Lab
 
 from buildtool.check.vm.kernels import Kernel, find_kernel
 from buildtool.core.platforms import MACHINES

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checklab import NEWER, SOURCE, build_probes, check_report, compile_object, read_junit
+from labs.check import NEWER, SOURCE, build_probes, check_report, compile_object, read_junit
 
 from buildtool.check.vm.kernels import find_kernel
 from buildtool.core.platforms import PLATFORMS

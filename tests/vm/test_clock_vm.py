@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import loader_lab
 import pytest
-from loader_lab import PREFIX
+from labs import loader
+from labs.loader import PREFIX
 
 from buildtool.check.vm.kernels import Kernel
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -41,7 +41,7 @@ def output(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """Boot once with the clock at 1970 and start the loader with each object."""
-    lab = loader_lab.Lab(
+    lab = loader.Lab(
         clang=clang, sysroot=sysroot, loader=loader_binary, directory=tmp_path_factory.mktemp("lab")
     )
     key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import loader_lab
 import pytest
-from loader_lab import PREFIX
-from pin_lab import NAME, XDP, Releases
+from labs import loader
+from labs.loader import PREFIX
+from labs.pins import NAME, XDP, Releases
 
 from buildtool.check.vm.kernels import Kernel
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -58,7 +58,7 @@ def output(
 ) -> str:
     """Boot once and go through all cases."""
     directory = tmp_path_factory.mktemp("pins")
-    lab = loader_lab.Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
+    lab = loader.Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
     releases = Releases(lab, directory, directory, XDP)
     files: dict[str, Path | bytes] = {"/lab/loader": loader_binary, "/lab/trust/dev.pub": lab.key.pem}
     for version, release in ((1, 1), (2, 2), (3, 1)):

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from guest_lab import CACHE
+from labs.vm import CACHE
 
 from buildtool.check.vm import machine as vm
 from buildtool.check.vm.kernels import Kernel, find_kernel

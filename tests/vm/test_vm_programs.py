@@ -7,10 +7,10 @@ import errno
 import json
 from collections import Counter
 
-import matrix
 import pytest
-from guest_lab import FORKS, VECTORS, WRITES, Guest, vector_groups
-from opcua_cases import CASES
+from labs import matrix
+from labs.opcua import CASES
+from labs.vm import FORKS, VECTORS, WRITES, Guest, vector_groups
 
 from buildtool.core.errors import Reason
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loader_signer import Key, sign
+from labs.handsig import Key, sign
 
 PREFIX = f"lt{os.getpid() % 100000}"
 WAIT_SECONDS = 10.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vector_builder import (
+from labs.vectors.builder import (
     Recipe,
     build,
 )

@@ -11,8 +11,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vector_builder import ALICE, BOB, CODE, LICENSE, MAGIC, Part, Recipe, Signer, build, encode, statement
-from vector_statements import swap
+from labs.vectors.builder import (
+    ALICE,
+    BOB,
+    CODE,
+    LICENSE,
+    MAGIC,
+    Part,
+    Recipe,
+    Signer,
+    build,
+    encode,
+    statement,
+)
+from labs.vectors.statements import swap
 
 DEBUG = Part(name=b".debug_info", data=b"d" * 40)
 OTHER_CODE = replace(CODE, data=bytes.fromhex("b700000001000000 9500000000000000"))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from vector_builder import (
+from labs.vectors.builder import (
     Recipe,
 )
-from vector_case import Case
-from vector_code import (
+from labs.vectors.case import Case
+from labs.vectors.code import (
     KFUNC,
     call,
     code,
@@ -22,7 +22,7 @@ from vector_code import (
     relocated,
     section_cases,
 )
-from vector_statements import predicate
+from labs.vectors.statements import predicate
 
 
 def policy_cases() -> Iterator[Case]:

@@ -14,7 +14,7 @@ from buildtool.signing.keys import PublicKey, load_public_key, public_key_from_d
 from buildtool.trust.store import TrustStore, load_policy, trust_keys
 from buildtool.trust.verify import verify_object
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 BUILT = TOP / ".cache/fuzz"
 _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 

@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from bpf_samples import compile_sample
 from elftools.elf.elffile import ELFFile
-from vector_builder import CODE, LICENSE, Part, build
-from vector_code import KFUNC, call, code, makes, relocated
+from labs.compile import compile_sample
+from labs.vectors.builder import CODE, LICENSE, Part, build
+from labs.vectors.code import KFUNC, call, code, makes, relocated
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects import elf as elfobj

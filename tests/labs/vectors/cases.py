@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from vector_builder import (
+from labs.vectors.builder import (
     ALICE,
     BOB,
     CAROL,
@@ -27,12 +27,12 @@ from vector_builder import (
     sign,
     statement,
 )
-from vector_case import Case, put, table
-from vector_points import ORDER, forge
-from vector_policies import clock_cases, code_cases, policy_cases
-from vector_rewrites import rewrites
-from vector_statements import bad_statements, predicate, swap
-from vector_trust import NOW
+from labs.vectors.case import Case, put, table
+from labs.vectors.points import ORDER, forge
+from labs.vectors.policies import clock_cases, code_cases, policy_cases
+from labs.vectors.rewrites import rewrites
+from labs.vectors.statements import bad_statements, predicate, swap
+from labs.vectors.trust import NOW
 
 
 def cases() -> Iterator[Case]:

@@ -7,7 +7,7 @@ import base64
 import json
 from typing import Any
 
-from loader_signer import Key, sign
+from labs.handsig import Key, sign
 
 NAME = "vm_regs.bpf.o"
 PAST, FUTURE = "2026-01-02T00:00:00Z", "2126-01-02T00:00:00Z"

@@ -2,12 +2,12 @@
 """
 A counting program of each type that the loader attaches.
 
-Importing this adds them to the objects of `loader_lab`.
+Importing this adds them to the objects of `labs.loader`.
 """
 
 from __future__ import annotations
 
-from loader_lab import SOURCES
+from labs.loader import SOURCES
 
 _SOCKMAP = (
     "struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); __uint(max_entries, 4); __type(key, __u32);"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bpf_samples import compile_sample
+from labs.compile import compile_sample
 
 from buildtool.core.errors import CompileError, ConfigError, ObjectFormatError, UsageError
 from buildtool.core.validate import check_difference

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loader_lab import PREFIX, Lab
-from loader_signer import sign
+from labs.handsig import sign
+from labs.loader import PREFIX, Lab
 
 NAME = "count.bpf.o"
 FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)

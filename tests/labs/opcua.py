@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-import frames as f
+from labs import frames as f
 
 TCP, UDP = 6, 17
 HOPOPTS, ROUTING, FRAGMENT, AH, DSTOPTS, NONE = 0, 43, 44, 51, 60, 59

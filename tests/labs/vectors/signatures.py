@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from vector_points import BASE, ORDER, small_points
+from labs.vectors.points import BASE, ORDER, small_points
 
 from buildtool.signing.ed25519 import (
     IDENTITY,

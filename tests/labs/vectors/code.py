@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from vector_builder import SHT_PROGBITS, SHT_STRTAB, Part, Recipe, statement
+from labs.vectors.builder import SHT_PROGBITS, SHT_STRTAB, Part, Recipe, statement
 
 EXIT = bytes.fromhex("9500000000000000")
 SHT_SYMTAB, SHT_RELA, SHT_REL, FLAGS_OF_CODE = 2, 4, 9, 6

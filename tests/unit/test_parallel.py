@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from signing_samples import NOW, RELEASE, store, unsigned
-from signing_samples import test_key as alice
+from labs.sig import NOW, RELEASE, store, unsigned
+from labs.sig import test_key as alice
 
 from buildtool.core import parallel as forks
 from buildtool.core.errors import ObjectFormatError, Reason, RefusedError, ToolFailedError

@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from signing_samples import NOW, copy_test_key, unsigned
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import PublicKey
 from buildtool.trust.store import trust_keys
 from buildtool.trust.verify import verify_object
+from labs.sig import NOW, copy_test_key, unsigned
 
 Capture = pytest.CaptureFixture[str]
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--force"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vector_builder import Recipe, statement
+from labs.vectors.builder import Recipe, statement
 
 
 def swap(old: bytes, new: bytes) -> Recipe:

@@ -16,7 +16,7 @@ from buildtool.signing.keys import SigningKey, generate_key, load_signing_key_pe
 from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
 from buildtool.trust.store import TrustStore, trust_keys
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 TEST_KEY = TESTS / "keys" / "TEST-KEY-alice.pem"
 RELEASE = ReleaseInfo(project="demo", version=3, release="1.0", created=1_767_225_600)
 NOW = 1_780_000_000

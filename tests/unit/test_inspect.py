@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from signing_samples import sign, unsigned, vector
-from signing_samples import test_key as alice
+from labs.sig import sign, unsigned, vector
+from labs.sig import test_key as alice
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.image.inspect import inspect_object, is_file_name, signature_record, subject_file

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from local_samples import make_base
-from small_registry import SmallRegistry, run_registry
-
 from buildtool.oci.write import ImageSet, layer_bytes
+from labs.image import make_base
+from labs.registry import SmallRegistry, run_registry
 
 LOGIN = ("robot", "secret:with:colons")
 

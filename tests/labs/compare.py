@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from build_lab import Project, docker
-
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import Tree, read_tree
 from buildtool.runtime.carried import list_path, loader_digest, part_path
+from labs.project import Project, docker
 
 
 def export_parts(project: Project, directory: Path, architectures: Sequence[str]) -> Path:

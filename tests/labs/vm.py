@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import refusals
-from opcua_cases import CASES
-
 from buildtool.check.vm.kernels import Kernel, find_kernel
 from buildtool.check.vm.machine import VmRequest, VmResult, run_vm
 from buildtool.compile.sources import CompileOptions, compile_sources
@@ -26,9 +23,11 @@ from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.elf import parse_object
 from buildtool.signing.keys import SigningKey, generate_key
 from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
+from labs import refusals
+from labs.opcua import CASES
 
 TOP = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).resolve().parent
+HERE = TOP / "tests/vm"
 CACHE = TOP / ".cache/vm"
 VECTORS: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
 WRITES, FORKS = 20, 10

@@ -11,7 +11,7 @@ from io import BytesIO
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from signing_samples import sign, unsigned, vector
+from labs.sig import sign, unsigned, vector
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.image.inspect import inspect_object

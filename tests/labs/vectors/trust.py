@@ -6,8 +6,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from vector_builder import ALICE, BOB, CAROL, DER_PREFIX, MALLORY, Signer, encode, pub
-from vector_points import bad_keys
+from labs.vectors.builder import ALICE, BOB, CAROL, DER_PREFIX, MALLORY, Signer, encode, pub
+from labs.vectors.points import bad_keys
 
 NOW = "2026-06-01T00:00:00Z"
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bpf_samples import compile_sample
+from labs.compile import compile_sample
 
 from buildtool.objects import elf as elfobj
 from buildtool.objects import types as bpfnames
