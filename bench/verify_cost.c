@@ -5,8 +5,8 @@
  * verify_cost OBJECT TRUST ROUNDS: what verifying an object costs, against one SHA-256 over the file and
  * one libsodium verification of its signature. Prints both medians in nanoseconds.
  */
-#include "../file.h"
-#include "../verify.h"
+#include "base/file.h"
+#include "verify/verify.h"
 
 #include <errno.h>
 #include <fcntl.h>

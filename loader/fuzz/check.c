@@ -12,8 +12,8 @@
  *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
  * Each answer is one line.
  */
-#include "../verify.h"
 #include "store.h"
+#include "verify/verify.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -6,8 +6,8 @@
  * input would end at its broken signature; the TEST KEYS of tests/vectors sign, so that statements and
  * policies are reached. FUZZ_STORES names the directory of the vectors' trust stores.
  */
-#include "../object.h"
-#include "../verify.h"
+#include "verify/object.h"
+#include "verify/verify.h"
 
 #include <dirent.h>
 #include <errno.h>

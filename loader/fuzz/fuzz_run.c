@@ -3,9 +3,9 @@
  * libFuzzer: what the loader reads beside objects and trust stores, and what it writes. The first byte says
  * what the rest is: a state, a file of --attach-file, arguments, or strings of a decision line.
  */
-#include "../log.h"
-#include "../options.h"
-#include "../state.h"
+#include "base/log.h"
+#include "run/options.h"
+#include "verify/versions.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -26,9 +26,9 @@ static void *keep(void *text, size_t size)
 
 #undef STDERR_FILENO
 #define STDERR_FILENO line_file
-#include "../log.c"
+#include "base/log.c"
 #define realloc keep
-#include "../attach_file.c"
+#include "run/attach_file.c"
 #undef realloc
 
 #define WORDS_MAX 300

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The loader without libbpf, for builds with sanitizers: it verifies, and loads nothing. */
-#include "../commands.h"
+#include "run/commands.h"
 
 #include <errno.h>
 
