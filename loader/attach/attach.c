@@ -5,6 +5,7 @@
 #include "attach/probes.h"
 #include "attach/targets.h"
 #include "attach/tc_filter.h"
+#include "base/fault.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -124,9 +125,9 @@ static int attach_by_libbpf(struct bpf_program *program, struct attachment_handl
 	if (point->place == PLACE_STRUCT_OPS)
 		handle->owner = bpf_map__attach_struct_ops(point->map);
 	else if (program && point->place == PLACE_KPROBE)
-		handle->owner = trace__attach_kprobe(program, point);
+		handle->owner = probes__attach_kprobe(program, point);
 	else if (program)
-		handle->owner = trace__attach_uprobe(program, point);
+		handle->owner = probes__attach_uprobe(program, point);
 	else
 		return -EOPNOTSUPP;
 	if (!handle->owner)
@@ -146,7 +147,7 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 	case PLACE_TCX:
 		return bpf_link_create(program_fd, point->ifindex, point->attach_type, NULL);
 	case PLACE_CLSACT:
-		return clsact__attach(program_fd, handle);
+		return tc_filter__attach(program_fd, handle);
 	case PLACE_CGROUP:
 		return attach_cgroup(program_fd, point, fault);
 	case PLACE_NETNS:
@@ -158,9 +159,9 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 	case PLACE_RAW_TP:
 		return attach_raw_tp(program_fd, point);
 	case PLACE_TRACEPOINT:
-		return trace__attach_tracepoint(program_fd, point, fault);
+		return probes__attach_tracepoint(program_fd, point, fault);
 	case PLACE_PERF:
-		return trace__attach_event(program_fd, point);
+		return probes__attach_event(program_fd, point);
 	case PLACE_ITER:
 		return attach_iterator(program_fd, point);
 	case PLACE_NETFILTER:
@@ -200,13 +201,13 @@ int attach__program(struct bpf_program *program, int program_fd, const struct at
 		    const struct attach_options *options, struct attachment_handle *handle,
 		    struct fault *fault)
 {
-	char holder[HOOK_TEXT_SIZE] = "";
+	char holder[HOLDER_TEXT_SIZE] = "";
 	int fd;
 
 	*handle = (struct attachment_handle){ .point = *point };
 	fault->text[0] = 0;
 	fd = attach_at(program, program_fd, handle, fault);
-	if (hook__is_taken(fd, point) && hook__find_holder(point, options->replace, holder))
+	if (holder__is_there(fd, point) && holder__find(point, options->replace, holder))
 		fd = attach_at(program, program_fd, handle, fault);
 	if (fd >= 0) {
 		handle->fd = fd;
@@ -222,7 +223,7 @@ int attach__program(struct bpf_program *program, int program_fd, const struct at
 
 uint64_t attach__detaching_needs(void)
 {
-	return clsact__count() ? UINT64_C(1) << CAP_NET_ADMIN : 0;
+	return tc_filter__count() ? UINT64_C(1) << CAP_NET_ADMIN : 0;
 }
 
 void attach__detach(struct attachment_handle *handle)
@@ -233,7 +234,7 @@ void attach__detach(struct attachment_handle *handle)
 		bpf_link__destroy(handle->owner);
 	} else {
 		if (handle->point.place == PLACE_CLSACT)
-			clsact__detach(handle);
+			tc_filter__detach(handle);
 		else if (!handle->is_link)
 			bpf_prog_detach2(handle->program_fd, handle->fd, handle->point.attach_type);
 		if (handle->program_fd)

@@ -28,7 +28,7 @@ struct holder {
 	__u32 mode; /* of XDP without a link */
 };
 
-bool hook__is_taken(int err, const struct attach_point *point)
+bool holder__is_there(int err, const struct attach_point *point)
 {
 	switch (point->place) {
 	case PLACE_XDP:
@@ -226,7 +226,7 @@ static bool detach(const struct attach_point *point, const struct holder *holder
 	return !err;
 }
 
-static void describe(const struct holder *holder, bool tried, char text[HOOK_TEXT_SIZE])
+static void describe(const struct holder *holder, bool tried, char text[HOLDER_TEXT_SIZE])
 {
 	int left = MAX_PINS, n;
 	struct holder known = *holder;
@@ -234,19 +234,19 @@ static void describe(const struct holder *holder, bool tried, char text[HOOK_TEX
 	find_name(&known);
 	find_process(&known);
 	find_pin(&known, BPF_FILES, 0, &left);
-	n = snprintf(text, HOOK_TEXT_SIZE, ": program %s%s(id %u) is there", known.name,
+	n = snprintf(text, HOLDER_TEXT_SIZE, ": program %s%s(id %u) is there", known.name,
 		     known.name[0] ? " " : "", known.program);
 	if (known.process[0])
-		n += snprintf(text + n, HOOK_TEXT_SIZE - n, ", held by process %s", known.process);
+		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, ", held by process %s", known.process);
 	else if (known.pin[0])
-		n += snprintf(text + n, HOOK_TEXT_SIZE - n, ", pinned as %.100s", known.pin);
-	snprintf(text + n, HOOK_TEXT_SIZE - n, "%s",
+		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, ", pinned as %.100s", known.pin);
+	snprintf(text + n, HOLDER_TEXT_SIZE - n, "%s",
 		 holder->is_ours ? " already: it is ours" :
 		 tried		 ? "; it cannot be detached" :
 				   "; --replace takes its place");
 }
 
-bool hook__find_holder(const struct attach_point *point, bool replace, char text[HOOK_TEXT_SIZE])
+bool holder__find(const struct attach_point *point, bool replace, char text[HOLDER_TEXT_SIZE])
 {
 	struct holder holder = { 0 };
 	int link = find_link(point, &holder);

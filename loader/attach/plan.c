@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attach/attach.h"
+#include "attach/plan.h"
+
 #include "attach/probes.h"
 #include "attach/targets.h"
 #include "attach/tc_filter.h"
+#include "base/fault.h"
 #include "verify/trust.h"
 
 #include <bpf/libbpf.h>
@@ -143,7 +145,7 @@ static int plan_tcx(struct bpf_program *program, const struct attach_options *op
 	bpf_program__set_expected_attach_type(program, wanted); /* fails only for what is loaded */
 	points->attach_type = wanted;
 	count = plan_interfaces(options, points, room, fault);
-	return count > 0 && clsact__is_needed(points) ? plan_clsact(options, points, count, fault) : count;
+	return count > 0 && tc_filter__is_needed(points) ? plan_clsact(options, points, count, fault) : count;
 }
 
 static int plan_cgroup(const struct attach_point *point, struct fault *fault)
@@ -216,7 +218,7 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))
 		return 1; /* a pattern */
 	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE)
-		return trace__check_probe(point, fault);
+		return probes__check_probe(point, fault);
 	if (point->place != PLACE_TRACE && point->place != PLACE_ITER)
 		return 1;
 	/* This type's target is part of the loaded program: there is one. */
@@ -256,10 +258,10 @@ static int plan_perf(struct attach_point *points, size_t room, struct fault *fau
 	int cpus[ATTACH_MAX_CPUS];
 	int n;
 
-	if (!trace__parse_event(common.target, &common.event))
+	if (!probes__parse_event(common.target, &common.event))
 		return fault__usage(fault, "%.64s: not cpu-clock:FREQUENCY or TYPE:CONFIG:PERIOD",
 				    common.target);
-	n = trace__list_cpus(cpus, fault);
+	n = probes__list_cpus(cpus, fault);
 	if (n > 0 && (size_t)n > room)
 		return fault__usage(fault, "too many attachments: one per CPU, and there are %d", n);
 	for (int i = 0; i < n; i++) {
@@ -316,9 +318,9 @@ static int refuse_section(const struct attach_point *point, struct fault *fault)
 			    point->section);
 }
 
-int attach__plan(struct bpf_object *object, struct bpf_program *program, const char *target,
-		 const struct attach_options *options, struct attach_point *points, size_t room,
-		 struct fault *fault)
+int plan__program(struct bpf_object *object, struct bpf_program *program, const char *target,
+		  const struct attach_options *options, struct attach_point *points, size_t room,
+		  struct fault *fault)
 {
 	struct kind kind = kind_of(program);
 
@@ -358,7 +360,7 @@ int attach__plan(struct bpf_object *object, struct bpf_program *program, const c
 	}
 }
 
-int attach__plan_map(struct bpf_map *map, const char *target, struct attach_point *point, struct fault *fault)
+int plan__map(struct bpf_map *map, const char *target, struct attach_point *point, struct fault *fault)
 {
 	bool nowhere = target && !strcmp(target, ATTACH_NOWHERE);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach/probes.h"
 
-#include "base/file.h"
+#include "base/fault.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -29,7 +29,7 @@ static bool parse_number(const char *text, char end, uint64_t *number, const cha
 	return *stop == end;
 }
 
-bool trace__parse_event(const char *text, struct trace_event *event)
+bool probes__parse_event(const char *text, struct trace_event *event)
 {
 	static const char *const clocks[] = { "cpu-clock:", "task-clock:" }; /* PERF_COUNT_SW_*_CLOCK */
 	uint64_t type;
@@ -64,7 +64,7 @@ static int read_text(const char *path, char *text, size_t room)
 }
 
 /* "0-3,5" */
-int trace__list_cpus(int *cpus, struct fault *fault)
+int probes__list_cpus(int *cpus, struct fault *fault)
 {
 	char text[1024], *p = text;
 	int n = 0, err = read_text(ONLINE_CPUS, text, sizeof(text));
@@ -114,12 +114,12 @@ static int attach_event(int program_fd, const struct trace_event *event, int cpu
 	return link;
 }
 
-int trace__attach_event(int program_fd, const struct attach_point *point)
+int probes__attach_event(int program_fd, const struct attach_point *point)
 {
 	return attach_event(program_fd, &point->event, point->cpu);
 }
 
-int trace__attach_tracepoint(int program_fd, const struct attach_point *point, struct fault *fault)
+int probes__attach_tracepoint(int program_fd, const struct attach_point *point, struct fault *fault)
 {
 	static const char *const roots[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
 	const char *rest = strchr(point->section, '/'), *name = rest ? rest + 1 : point->target;
@@ -196,7 +196,7 @@ static bool is_return(const char *section)
 	return !strncmp(section + 1, "ret", 3);
 }
 
-int trace__check_probe(const struct attach_point *point, struct fault *fault)
+int probes__check_probe(const struct attach_point *point, struct fault *fault)
 {
 	bool has_path = point->place == PLACE_UPROBE;
 	struct probe probe;
@@ -208,7 +208,7 @@ int trace__check_probe(const struct attach_point *point, struct fault *fault)
 				       "FUNCTION[+OFFSET]");
 }
 
-struct bpf_link *trace__attach_kprobe(struct bpf_program *program, const struct attach_point *point)
+struct bpf_link *probes__attach_kprobe(struct bpf_program *program, const struct attach_point *point)
 {
 	bool is_ret = is_return(point->section);
 	LIBBPF_OPTS(bpf_kprobe_multi_opts, multi, .retprobe = is_ret);
@@ -227,7 +227,7 @@ struct bpf_link *trace__attach_kprobe(struct bpf_program *program, const struct 
 	return bpf_program__attach_kprobe_opts(program, probe.symbol, &opts);
 }
 
-struct bpf_link *trace__attach_uprobe(struct bpf_program *program, const struct attach_point *point)
+struct bpf_link *probes__attach_uprobe(struct bpf_program *program, const struct attach_point *point)
 {
 	LIBBPF_OPTS(bpf_uprobe_multi_opts, multi, .retprobe = is_return(point->section));
 	LIBBPF_OPTS(bpf_uprobe_opts, opts, .retprobe = is_return(point->section));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach/targets.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/signals.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_TARGETS_H
-#define LOADER_TARGETS_H
+#ifndef LOADER_ATTACH_TARGETS_H
+#define LOADER_ATTACH_TARGETS_H
 
 #include "base/fault.h"
 

@@ -36,7 +36,7 @@ static struct bpf_tc_hook hook_of(const struct attach_point *point)
 	};
 }
 
-bool clsact__is_needed(const struct attach_point *point)
+bool tc_filter__is_needed(const struct attach_point *point)
 {
 	LIBBPF_OPTS(bpf_prog_query_opts, opts);
 
@@ -147,7 +147,7 @@ static int take_slot(const struct bpf_tc_hook *hook, const struct attach_point *
 }
 
 /* The queueing discipline stays when the filters go: others may have put theirs into it since. */
-int clsact__attach(int program_fd, struct attachment_handle *handle)
+int tc_filter__attach(int program_fd, struct attachment_handle *handle)
 {
 	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = program_fd);
 	struct bpf_tc_hook hook = hook_of(&handle->point);
@@ -173,12 +173,12 @@ int clsact__attach(int program_fd, struct attachment_handle *handle)
 	return fd;
 }
 
-size_t clsact__count(void)
+size_t tc_filter__count(void)
 {
 	return filters;
 }
 
-void clsact__detach(const struct attachment_handle *handle)
+void tc_filter__detach(const struct attachment_handle *handle)
 {
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle->handle, .priority = handle->priority);
 	struct bpf_tc_hook hook = hook_of(&handle->point);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_ARCH_H
-#define LOADER_ARCH_H
+#ifndef LOADER_BASE_ARCH_H
+#define LOADER_BASE_ARCH_H
 
 /* The table of architectures: what statements call this one, and what the kernel's seccomp does. */
 #if defined(__x86_64__)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_CAPABILITIES_H
-#define LOADER_CAPABILITIES_H
+#ifndef LOADER_BASE_CAPABILITIES_H
+#define LOADER_BASE_CAPABILITIES_H
 
-#include "verify/statement.h"
+#include <stdint.h>
 
 #define CAPABILITIES_TEXT_SIZE 640
 
-/* The capabilities that loading and attaching what a statement lists takes, as a mask. */
-uint64_t capabilities__needed(const struct statement *statement);
+/* A set of capabilities is a mask: bit n is capability n of <linux/capability.h>. */
 
 /* Those of @needed that @held has not, knowing that the kernel takes CAP_SYS_ADMIN for them. */
 uint64_t capabilities__missing(uint64_t needed, uint64_t held);

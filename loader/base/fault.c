@@ -25,3 +25,8 @@ int fault__usage(struct fault *fault, const char *format, ...)
 	fault->usage = true;
 	return -EINVAL;
 }
+
+int fault__code(const struct fault *fault)
+{
+	return fault->usage ? EXIT_USAGE : EXIT_FAILED;
+}

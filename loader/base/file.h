@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_FILE_H
-#define LOADER_FILE_H
+#ifndef LOADER_BASE_FILE_H
+#define LOADER_BASE_FILE_H
 
 #include <stddef.h>
 #include <stdint.h>

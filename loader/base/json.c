@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/json.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_JSON_H
-#define LOADER_JSON_H
+#ifndef LOADER_BASE_JSON_H
+#define LOADER_BASE_JSON_H
 
 #include "base/fault.h"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/log.h"
 
+#include "base/fault.h"
+
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -318,4 +320,10 @@ void log__write(const struct log_line *line)
 			return;
 	}
 	bucket.suppressed++;
+}
+
+int log__fail(const struct fault *fault)
+{
+	log__write(&(struct log_line){ .event = "error", .message = fault->text });
+	return fault__code(fault);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_LOG_H
-#define LOADER_LOG_H
+#ifndef LOADER_BASE_LOG_H
+#define LOADER_BASE_LOG_H
+
+#include "base/fault.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,6 +41,9 @@ void log__set_observer(void (*observer)(const struct log_line *line, int64_t dur
 
 /* Write the line to stderr, in one system call. */
 void log__write(const struct log_line *line);
+
+/* Write the line of an error; returns its exit code. */
+int log__fail(const struct fault *fault);
 
 #define LOG_DATE_SIZE 32
 

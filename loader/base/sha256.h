@@ -3,8 +3,8 @@
  * SHA-256 by OpenSSL, which uses the processor's instructions for it. On s390x its question what the
  * processor has brings most of libcrypto along (5 MB); there libsodium does it, which is linked anyway.
  */
-#ifndef LOADER_SHA256_H
-#define LOADER_SHA256_H
+#ifndef LOADER_BASE_SHA256_H
+#define LOADER_BASE_SHA256_H
 
 #ifdef __s390x__
 #include <sodium.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SIGNALS_H
-#define LOADER_SIGNALS_H
+#ifndef LOADER_BASE_SIGNALS_H
+#define LOADER_BASE_SIGNALS_H
 
 #include <signal.h>
 #include <stdbool.h>

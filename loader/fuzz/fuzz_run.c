@@ -67,18 +67,18 @@ static void put(const uint8_t *data, size_t size)
 static void check_state(const uint8_t *data, size_t size)
 {
 	struct fault fault = { 0 };
-	struct state s;
+	struct versions s;
 
 	put(data, size);
-	if (state__open(&s, directory, &fault)) {
+	if (versions__open(&s, directory, &fault)) {
 		if (!fault.text[0] || s.root || s.dir != -1)
 			abort();
 		return;
 	}
-	if (state__version(&s, "p", "o") < 0 || state__raise(&s, "p", "o", 7) ||
-	    state__version(&s, "p", "o") < 7)
+	if (versions__version(&s, "p", "o") < 0 || versions__raise(&s, "p", "o", 7) ||
+	    versions__version(&s, "p", "o") < 7)
 		abort();
-	state__close(&s);
+	versions__close(&s);
 }
 
 static void check_attach(const struct options *o)

@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "load/load.h"
 
+#include "attach/attach.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "load/attachments.h"
 #include "load/internal.h"
+#include "load/rollback.h"
 #include "load/share.h"
-#include "run/health.h"
+#include "load/switch.h"
+#include "load/unit.h"
+#include "pin/bpffs.h"
+#include "pin/pins.h"
+#include "pin/record.h"
+#include "verify/statement.h"
+#include "verify/verify.h"
 
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -14,10 +24,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static int prepare(struct load *load, const struct load_input *inputs, size_t count, struct fault *fault)
+static int prepare(struct load *load, const struct verified_object *inputs, size_t count, struct fault *fault)
 {
-	const char *health = load->options->health_command;
-	int err = health ? health__parse(health, fault) : 0;
+	int err = 0;
 
 	/* Maps are either everybody's, or go on from one release to the next. */
 	if (load->options->share && load->options->pin_root)
@@ -26,7 +35,7 @@ static int prepare(struct load *load, const struct load_input *inputs, size_t co
 		load->count = i + 1;
 		err = unit__prepare(load, &load->units[i], &inputs[i], fault);
 	}
-	return err ? err : setplan__all(load, fault);
+	return err ? err : attachments__plan(load, fault);
 }
 
 /* What is pinned must be of the same project, and no newer. */
@@ -116,13 +125,6 @@ static int stage(struct load *load, struct fault *fault)
 	return err;
 }
 
-static int check_health(const struct load *load, struct fault *fault)
-{
-	if (!load->options->health_command)
-		return 0;
-	return health__check(load->options->health_command, load->options->health_wait, fault);
-}
-
 static int commit(struct load *load, struct fault *fault)
 {
 	int err = 0;
@@ -167,8 +169,6 @@ static int put_in_force(struct load *load, struct fault *fault)
 
 	if (!err)
 		err = switch__all(load, fault);
-	if (!err)
-		err = check_health(load, fault);
 	if (!err && load->options->accept)
 		err = load->options->accept(load->options->context, fault);
 	if (!err)
@@ -204,7 +204,7 @@ static void end(struct load *load)
 		load->units[i].input = NULL;
 }
 
-static int start(struct load **out, struct load *old, const struct load_input *inputs, size_t count,
+static int start(struct load **out, struct load *old, const struct verified_object *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault)
 {
 	struct load *load = begin(options, old);
@@ -227,14 +227,14 @@ static int start(struct load **out, struct load *old, const struct load_input *i
 	return err;
 }
 
-int load__start(struct load **out, const struct load_input *inputs, size_t count,
+int load__start(struct load **out, const struct verified_object *inputs, size_t count,
 		const struct load_options *options, struct fault *fault)
 {
 	*out = NULL;
 	return start(out, NULL, inputs, count, options, fault);
 }
 
-int load__update(struct load **load, const struct load_input *inputs, size_t count,
+int load__update(struct load **load, const struct verified_object *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault)
 {
 	struct load *old = *load;
@@ -259,7 +259,7 @@ static int prepare_rollbacks(struct load *load, struct fault *fault)
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
 		if (load->count < LOAD_MAX_OBJECTS)
-			err = unit__prepare_rollback(load, names.names[i], fault);
+			err = rollback__prepare(load, names.names[i], fault);
 		if (err == -ENOENT && !fault->text[0])
 			err = 0;
 	}
@@ -354,8 +354,10 @@ void load__stop(struct load *load)
 		free(a->target);
 		free(a->link);
 	}
-	for (size_t i = 0; i < load->count; i++)
+	for (size_t i = 0; i < load->count; i++) {
 		unit__close(&load->units[i]);
+		share__release(&load->units[i]);
+	}
 	free(load);
 }
 

@@ -1,25 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_LOAD_H
-#define LOADER_LOAD_H
+#ifndef LOADER_LOAD_LOAD_H
+#define LOADER_LOAD_LOAD_H
 
-#include "attach/attach.h"
+#include "attach/point.h"
 #include "base/fault.h"
-#include "verify/statement.h"
 
 #define LOAD_MAX_OBJECTS 256
 #define LOAD_MAX_LINKS	 1024
 #define LOAD_MAX_OPTIONS 128
-
-/* One verified object, loaded from the bytes that were verified. Borrowed for the call only. */
-struct load_input {
-	const char *name;
-	const uint8_t *data;
-	size_t size;
-	const struct statement *statement;
-	const uint8_t *digest, *policy; /* 32 bytes each */
-	const uint8_t *const *key_ids;	/* that counted */
-	size_t key_id_count;
-};
 
 /* --attach PROGRAM=TARGET or OBJECT:PROGRAM=TARGET */
 struct attach_option {
@@ -32,30 +20,24 @@ struct attach_option {
 struct load_options {
 	const struct attach_option *attach;
 	size_t attach_count;
-	const char *health_command; /* NULL: none */
-	int health_wait;	    /* seconds that it may take */
-	const char *pin_root;	    /* NULL: everything goes with us */
-	const char *share;	    /* NULL: load for ourselves */
-	bool may_update;	    /* load__update() may follow */
-	bool allow_rollback;	    /* lower versions than what is pinned may follow it */
-	/* Called once everything is attached and healthy, before it counts: an error takes it back. Or NULL.
-	 */
+	const char *pin_root; /* NULL: everything goes with us */
+	const char *share;    /* NULL: load for ourselves */
+	bool may_update;      /* load__update() may follow */
+	bool allow_rollback;  /* lower versions than what is pinned may follow it */
+	/* Called once everything is attached, before it counts: an error takes it back. Or NULL. */
 	int (*accept)(void *context, struct fault *fault);
 	void *context;
 	struct attach_options rules;
 };
 
 struct load;
-struct state;
-
-/* Raise a state that is kept in memory to the versions that are pinned below a root, if it is there. */
-int load__pinned_versions(const char *root, struct state *state, struct fault *fault);
+struct verified_object;
 
 /*
  * Load all objects and attach their programs, writing a line for each. When it fails nothing
  * stays loaded or attached, and the fault says whether the configuration is to blame.
  */
-int load__start(struct load **load, const struct load_input *inputs, size_t count,
+int load__start(struct load **load, const struct verified_object *inputs, size_t count,
 		const struct load_options *options, struct fault *fault);
 
 /*
@@ -63,7 +45,7 @@ int load__start(struct load **load, const struct load_input *inputs, size_t coun
  * match, links get their new program atomically where the kernel can do that. When it fails *@load
  * is as it was, attached as before; else it is another one.
  */
-int load__update(struct load **load, const struct load_input *inputs, size_t count,
+int load__update(struct load **load, const struct verified_object *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault);
 
 /*

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "load/map_reuse.h"
 
+#include "base/fault.h"
 #include "base/sha256.h"
 
 #include <bpf/bpf.h>
@@ -119,7 +120,8 @@ static void feed_contents(struct walk *w, const struct bpf_map *map)
 		feed(w, data, size);
 }
 
-void carry__layout(const struct bpf_object *object, const struct bpf_map *map, char layout[CARRY_LAYOUT_SIZE])
+void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *map,
+		       char layout[MAP_REUSE_LAYOUT_SIZE])
 {
 	struct walk w = { .btf = bpf_object__btf(object) };
 	uint8_t digest[SHA256_SIZE];
@@ -143,7 +145,7 @@ void carry__layout(const struct bpf_object *object, const struct bpf_map *map, c
 		feed(&w, data ? data : "", data ? size : 0);
 	}
 	SHA256_Final(digest, &w.hash);
-	sodium_bin2hex(layout, CARRY_LAYOUT_SIZE, digest, sizeof(digest));
+	sodium_bin2hex(layout, MAP_REUSE_LAYOUT_SIZE, digest, sizeof(digest));
 }
 
 /*
@@ -190,10 +192,10 @@ static int compare(const struct bpf_map *map, const struct bpf_map_info *was, st
 	return 0;
 }
 
-int carry__map(struct bpf_object *object, struct bpf_map *map, int fd, const char *layout,
-	       struct fault *fault)
+int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const char *layout,
+		   struct fault *fault)
 {
-	char wanted[CARRY_LAYOUT_SIZE];
+	char wanted[MAP_REUSE_LAYOUT_SIZE];
 	struct bpf_map_info was = { 0 };
 	__u32 size = sizeof(was);
 	int err;
@@ -205,7 +207,7 @@ int carry__map(struct bpf_object *object, struct bpf_map *map, int fd, const cha
 	err = compare(map, &was, fault);
 	if (err)
 		return err;
-	carry__layout(object, map, wanted);
+	map_reuse__layout(object, map, wanted);
 	if (strcmp(wanted, layout))
 		return fault__set(
 			fault, -EINVAL,

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "load/rollback.h"
+
+#include "base/fault.h"
 #include "base/json.h"
-#include "load/internal.h"
+#include "pin/pins.h"
+#include "pin/record.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,7 +70,7 @@ static int add_links(struct load *load, struct unit *unit, struct fault *fault)
 	return 0;
 }
 
-int unit__prepare_rollback(struct load *load, const char *object, struct fault *fault)
+int rollback__prepare(struct load *load, const char *object, struct fault *fault)
 {
 	struct unit *unit = &load->units[load->count];
 	int err;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "load/share.h"
 
+#include "base/fault.h"
 #include "base/file.h"
-#include "base/log.h"
-#include "load/internal.h"
+#include "load/unit.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/record.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SHARE_H
-#define LOADER_SHARE_H
+#ifndef LOADER_LOAD_SHARE_H
+#define LOADER_LOAD_SHARE_H
 
 #include "pin/generation.h"
 

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "load/switch.h"
+
+#include "attach/attach.h"
+#include "base/fault.h"
 #include "base/log.h"
-#include "load/internal.h"
+#include "load/unit.h"
+#include "pin/bpffs.h"
+#include "pin/kernel.h"
+#include "pin/paths.h"
+#include "pin/pins.h"
+#include "pin/record.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -103,7 +112,8 @@ static int find_pinned(struct attachment *a, struct fault *fault)
 				  fd == -EBADF ? "something else is there" : strerror(-fd));
 	a->old_link = fd;
 	a->old_program = bpffs__find(&pins->current.programs, a->name);
-	if (a->old_program >= 0 && !link__is_severed(fd) && link__program(fd) != program__id(a->old_program))
+	if (a->old_program >= 0 && !kernel__link_is_severed(fd) &&
+	    kernel__link_program(fd) != kernel__program_id(a->old_program))
 		return fault__set(fault, -EEXIST, "somebody gave its link another program");
 	return 0;
 }
@@ -134,7 +144,7 @@ static int update(struct attachment *a, int program)
 		return 0;
 	if (!is_at(a, a->old_link))
 		return 0;
-	if (link__program(a->old_link) == program__id(program)) {
+	if (kernel__link_program(a->old_link) == kernel__program_id(program)) {
 		a->state = ATTACHMENT_KEPT;
 		say(a, "keep", NULL, 0);
 		return 1;
@@ -247,7 +257,7 @@ void switch__undo(struct load *load)
 
 static void settle_pinned(struct attachment *a)
 {
-	int err = a->state == ATTACHMENT_REPLACED ? pins__settle_link(&a->unit->pins, a->link) : 0;
+	int err = a->state == ATTACHMENT_REPLACED ? paths__settle_link(a->unit->pins.path, a->link) : 0;
 
 	if (err)
 		say(a, "error", strerror(-err), 0);

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "load/internal.h"
+#include "load/unit.h"
 
+#include "attach/attach.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "load/map_reuse.h"
-#include "load/share.h"
 #include "load/verifier_log.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/pins.h"
+#include "pin/record.h"
+#include "verify/verify.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -18,19 +24,19 @@
 
 static int open_object(struct unit *unit, struct fault *fault)
 {
-	const struct load_input *input = unit->input;
+	const struct verified_object *input = unit->input;
 	/* The name becomes part of those of some maps: that of the file may change. */
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
 	struct bpf_map *map;
 	int err;
 
-	opts.kernel_log_buf = kernlog__buffer(&opts.kernel_log_size);
-	kernlog__begin();
+	opts.kernel_log_buf = verifier_log__buffer(&opts.kernel_log_size);
+	verifier_log__begin();
 	unit->bpf = bpf_object__open_mem(input->data, input->size, &opts);
 	if (!unit->bpf) {
 		err = -errno;
 		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
-				  kernlog__warning(err));
+				  verifier_log__warning(err));
 	}
 	/* Where to pin is for the operator to say; and whoever made an existing pin is not known. */
 	bpf_object__for_each_map(map, unit->bpf)
@@ -44,7 +50,7 @@ static bool wants_record(const struct load_options *options)
 	return options->pin_root || options->share || options->may_update;
 }
 
-int unit__prepare(const struct load *load, struct unit *unit, const struct load_input *input,
+int unit__prepare(const struct load *load, struct unit *unit, const struct verified_object *input,
 		  struct fault *fault)
 {
 	bool described = wants_record(load->options);
@@ -55,7 +61,7 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct load_
 	unit->next.record = described ? record__make(input) : NULL;
 	if (!unit->file || !unit->object || (described && !unit->next.record))
 		return fault__set(fault, -ENOMEM, "out of memory");
-	kernlog__begin();
+	verifier_log__begin();
 	return open_object(unit, fault);
 }
 
@@ -82,11 +88,11 @@ int unit__map(const struct unit *unit, const char *name)
 /* Their layouts tell a later load which maps can go on. */
 static int note_layouts(struct unit *unit, struct fault *fault)
 {
-	char layout[CARRY_LAYOUT_SIZE];
+	char layout[MAP_REUSE_LAYOUT_SIZE];
 	struct bpf_map *map;
 
 	bpf_object__for_each_map(map, unit->bpf) {
-		carry__layout(unit->bpf, map, layout);
+		map_reuse__layout(unit->bpf, map, layout);
 		if (record__note_map(&unit->next, bpf_map__name(map), layout))
 			return fault__set(fault, -ENOMEM, "out of memory");
 	}
@@ -130,7 +136,7 @@ static int carry_maps(const struct load *load, struct unit *unit, struct fault *
 		fd = find_map(load, unit, bpf_map__name(map), &layout);
 		if (fd < 0)
 			continue;
-		err = carry__map(unit->bpf, map, fd, layout, &inner);
+		err = map_reuse__map(unit->bpf, map, fd, layout, &inner);
 		if (err < 0 && err != -EINVAL)
 			return fault__set(fault, err, "%.128s: map %.64s: %s", unit->file, bpf_map__name(map),
 					  inner.text);
@@ -150,10 +156,10 @@ int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
 
 	if (err)
 		return err;
-	kernlog__begin();
+	verifier_log__begin();
 	err = bpf_object__load(unit->bpf);
 	if (err)
-		return kernlog__explain(unit->file, err, fault);
+		return verifier_log__explain(unit->file, err, fault);
 	unit->loaded = true;
 	log__write(&(struct log_line){ .event = "load", .object = unit->file, .started = started });
 	return 0;
@@ -314,7 +320,6 @@ void unit__close(struct unit *unit)
 	bpf_object__close(unit->bpf);
 	generation__close(&unit->next);
 	pins__close(&unit->pins);
-	share__release(unit);
 	free(unit->file);
 	free(unit->object);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "load/verifier_log.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <bpf/libbpf.h>
@@ -36,19 +37,19 @@ __attribute__((format(printf, 2, 0))) static int listen(enum libbpf_print_level 
 	return 0;
 }
 
-void kernlog__begin(void)
+void verifier_log__begin(void)
 {
 	libbpf_set_print(listen);
 	kernel_log[0] = warning[0] = 0;
 }
 
-char *kernlog__buffer(size_t *size)
+char *verifier_log__buffer(size_t *size)
 {
 	*size = sizeof(kernel_log);
 	return kernel_log;
 }
 
-const char *kernlog__warning(int err)
+const char *verifier_log__warning(int err)
 {
 	size_t n = strncmp(warning, PREFIX, strlen(PREFIX)) ? 0 : strlen(PREFIX);
 
@@ -157,7 +158,7 @@ static void format_source(const char *source, char *text, size_t room)
 		snprintf(text, room, ", at: %.100s", source);
 }
 
-int kernlog__explain(const char *object, int err, struct fault *fault)
+int verifier_log__explain(const char *object, int err, struct fault *fault)
 {
 	struct findings found = read_log();
 	char source[200];
@@ -169,7 +170,7 @@ int kernlog__explain(const char *object, int err, struct fault *fault)
 				  object);
 	if (!found.objection)
 		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", object, strerror(-err),
-				  kernlog__warning(err));
+				  verifier_log__warning(err));
 	show(&found, object);
 	name = find_program(&size);
 	format_source(found.source, source, sizeof(source));

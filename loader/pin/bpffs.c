@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pin/bpffs.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 
 #include <bpf/bpf.h>

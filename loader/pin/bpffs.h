@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_BPFFS_H
-#define LOADER_BPFFS_H
+#ifndef LOADER_PIN_BPFFS_H
+#define LOADER_PIN_BPFFS_H
 
 #include "base/fault.h"
 

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pin/pins.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/paths.h"
+#include "pin/record.h"
 #include "pin/recover.h"
 #include "verify/versions.h"
 
@@ -16,71 +21,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-uint32_t program__id(int fd)
-{
-	struct bpf_prog_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	return fd < 0 || bpf_prog_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
-}
-
-uint32_t link__program(int fd)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	return bpf_link_get_info_by_fd(fd, &info, &size) ? 0 : info.prog_id;
-}
-
-bool link__is_severed(int fd)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	if (bpf_link_get_info_by_fd(fd, &info, &size))
-		return true;
-	switch (info.type) {
-	case BPF_LINK_TYPE_XDP:
-	case BPF_LINK_TYPE_TCX:
-	case BPF_LINK_TYPE_NETKIT:
-		return !info.xdp.ifindex;
-	case BPF_LINK_TYPE_CGROUP:
-		return !info.cgroup.cgroup_id;
-	case BPF_LINK_TYPE_NETNS:
-		return !info.netns.netns_ino;
-	default:
-		return false;
-	}
-}
-
-int pins__part(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *name)
-{
-	return bpffs__path(at, p->path, name);
-}
-
-int pins__link_path(char at[BPFFS_PATH_SIZE], const struct pins *p, const char *link, const char *suffix)
-{
-	char directory[BPFFS_PATH_SIZE], name[BPFFS_PATH_SIZE];
-	int n = snprintf(name, sizeof(name), "%s%s", link, suffix);
-
-	if (n < 0 || n >= (int)sizeof(name) || pins__part(directory, p, "links"))
-		return -ENAMETOOLONG;
-	return bpffs__path(at, directory, name);
-}
-
-int pins__list_links(const struct pins *p, struct pin_list *links, struct fault *fault)
-{
-	char at[BPFFS_PATH_SIZE];
-
-	if (pins__part(at, p, "links"))
-		return fault__set(fault, -ENAMETOOLONG, "%.200s: name too long", p->path);
-	return bpffs__list(at, BPFFS_LINK, links, fault);
-}
-
 static int make_home(const struct pins *p)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = pins__part(at, p, "links");
+	int err = paths__part(at, p->path, "links");
 
 	if (!err && ((mkdir(p->path, 0700) && errno != EEXIST) || mkdir(at, 0700)))
 		err = -errno;
@@ -96,7 +40,7 @@ static int find_places(struct pins *p, char at[BPFFS_PATH_SIZE], const char *roo
 	*p = (struct pins){ 0 };
 	err = bpffs__path(p->path, root, object);
 	if (!err)
-		err = pins__part(at, p, "current");
+		err = paths__part(at, p->path, "current");
 	return err ? fault__set(fault, err, "%.128s: name too long for a pin", object) : 0;
 }
 
@@ -121,18 +65,18 @@ int pins__open(struct pins *p, const char *root, const char *object, struct faul
 
 	if (err)
 		return err;
-	pins__finish_renames(p);
+	recover__renames(p->path);
 	err = generation__open(&p->current, at, fault);
 	if (!err)
 		err = record__check_programs(&p->current, at, fault);
 	if (!err)
-		err = pins__recover(p, fault);
+		err = recover__update(p->path, &p->current, fault);
 	else if (err == -ENOENT && !p->current.record) {
 		/* Nothing, or a first start that was killed. */
-		err = pins__check_ours(p, fault);
+		err = recover__check_ours(p->path, fault);
 		if (err)
 			return err;
-		err = pins__remove_half(p);
+		err = recover__remove_half(p->path);
 		if (!err)
 			err = make_home(p);
 		if (err)
@@ -151,7 +95,7 @@ void pins__close(struct pins *p)
 int pins__open_previous(const struct pins *p, struct generation *g, struct fault *fault)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = pins__part(at, p, "previous");
+	int err = paths__part(at, p->path, "previous");
 
 	if (!err)
 		err = generation__open(g, at, fault);
@@ -165,7 +109,8 @@ int pins__stage(const struct pins *p, struct generation *g, struct fault *fault)
 	char at[BPFFS_PATH_SIZE];
 	int64_t number = record__number(&p->current, "generation") + 1;
 
-	if (pins__part(at, p, "next") || json_object_set_new(g->record, "generation", json_integer(number)))
+	if (paths__part(at, p->path, "next") ||
+	    json_object_set_new(g->record, "generation", json_integer(number)))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	return generation__write(g, at, fault);
 }
@@ -174,7 +119,7 @@ void pins__unstage(const struct pins *p)
 {
 	char at[BPFFS_PATH_SIZE];
 
-	if (!pins__part(at, p, "next"))
+	if (!paths__part(at, p->path, "next"))
 		bpffs__remove(at);
 }
 
@@ -202,12 +147,12 @@ static int rotate_names(const char *next, const char *current, const char *previ
 int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
 {
 	char next[BPFFS_PATH_SIZE], current[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = pins__part(next, p, "next");
+	int err = paths__part(next, p->path, "next");
 
 	if (!err)
-		err = pins__part(current, p, "current");
+		err = paths__part(current, p->path, "current");
 	if (!err)
-		err = pins__part(previous, p, "previous");
+		err = paths__part(previous, p->path, "previous");
 	if (!err)
 		err = rotate_names(next, current, previous, rotate);
 	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
@@ -216,7 +161,7 @@ int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
 int pins__get_link(const struct pins *p, const char *link)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = pins__link_path(at, p, link, "");
+	int err = paths__link(at, p->path, link, "");
 
 	return err ? err : bpffs__get(at, BPFFS_LINK);
 }
@@ -224,24 +169,11 @@ int pins__get_link(const struct pins *p, const char *link)
 int pins__put_link(const struct pins *p, const char *link, int fd)
 {
 	char at[BPFFS_PATH_SIZE];
-	int err = pins__link_path(at, p, link, "");
+	int err = paths__link(at, p->path, link, "");
 
 	if (!err && bpffs__exists(at))
-		err = pins__link_path(at, p, link, PINS_ASIDE);
+		err = paths__link(at, p->path, link, PATHS_ASIDE);
 	if (!err && bpf_obj_pin(fd, at))
-		err = -errno;
-	return err;
-}
-
-int pins__settle_link(const struct pins *p, const char *link)
-{
-	char at[BPFFS_PATH_SIZE], aside[BPFFS_PATH_SIZE];
-	int err = pins__link_path(at, p, link, "");
-
-	if (!err)
-		err = pins__link_path(aside, p, link, PINS_ASIDE);
-	/* What was there before is detached by losing its name. */
-	if (!err && rename(aside, at))
 		err = -errno;
 	return err;
 }
@@ -250,7 +182,7 @@ void pins__drop_link(const struct pins *p, const char *link, bool aside)
 {
 	char at[BPFFS_PATH_SIZE];
 
-	if (!pins__link_path(at, p, link, aside ? PINS_ASIDE : ""))
+	if (!paths__link(at, p->path, link, aside ? PATHS_ASIDE : ""))
 		bpffs__remove(at);
 }
 
@@ -258,7 +190,7 @@ static int retire_link(const struct pins *p, const struct generation *old, const
 {
 	const json_t *item = json_object_get(json_object_get(old->record, "links"), link);
 	char at[BPFFS_PATH_SIZE];
-	int err = pins__link_path(at, p, link, "");
+	int err = paths__link(at, p->path, link, "");
 
 	if (!err)
 		err = bpffs__remove(at);
@@ -275,7 +207,7 @@ static int retire_link(const struct pins *p, const struct generation *old, const
 int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault)
 {
 	struct pin_list links;
-	int err = pins__list_links(p, &links, fault);
+	int err = paths__list_links(p->path, &links, fault);
 
 	if (err)
 		return err;
@@ -297,12 +229,12 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 static int disown_current(const struct pins *p)
 {
 	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = pins__part(next, p, "next");
+	int err = paths__part(next, p->path, "next");
 
 	if (!err)
-		err = pins__part(current, p, "current");
+		err = paths__part(current, p->path, "current");
 	if (!err)
-		err = pins__part(previous, p, "previous");
+		err = paths__part(previous, p->path, "previous");
 	if (!err)
 		err = bpffs__remove(previous);
 	return err ? err : rename(current, next) ? -errno : 0;
@@ -321,7 +253,7 @@ int pins__remove(struct pins *p, struct fault *fault)
 	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
 }
 
-static int raise_version(const char *home, struct state *state, struct fault *fault)
+static int raise_version(const char *home, struct versions *state, struct fault *fault)
 {
 	struct generation g;
 	char at[BPFFS_PATH_SIZE];
@@ -330,14 +262,14 @@ static int raise_version(const char *home, struct state *state, struct fault *fa
 	if (snprintf(at, sizeof(at), "%s/current", home) >= (int)sizeof(at))
 		return fault__set(fault, -ENAMETOOLONG, "%.300s: name too long", home);
 	err = generation__open_record(&g, at, fault);
-	if (!err && state__raise(state, record__text(&g, "project"), record__text(&g, "object"),
-				 record__number(&g, "version")))
+	if (!err && versions__raise(state, record__text(&g, "project"), record__text(&g, "object"),
+				    record__number(&g, "version")))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	generation__close(&g);
 	return err == -ENOENT ? 0 : err;
 }
 
-int load__pinned_versions(const char *root, struct state *state, struct fault *fault)
+int pins__raise_versions(const char *root, struct versions *state, struct fault *fault)
 {
 	int fd = bpffs__open(root, false, fault), err;
 	struct file_list names;

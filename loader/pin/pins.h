@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_PINS_H
-#define LOADER_PINS_H
+#ifndef LOADER_PIN_PINS_H
+#define LOADER_PIN_PINS_H
 
 #include "pin/generation.h"
+
+struct versions;
 
 /*
  * One object's pins: ROOT/OBJECT with
@@ -40,9 +42,8 @@ int pins__commit(const struct pins *p, bool rotate, struct fault *fault);
 /* The link of this name: a descriptor or a negative errno. */
 int pins__get_link(const struct pins *p, const char *link);
 
-/* Pin a link. When there is one of this name, aside until pins__settle_link(). */
+/* Pin a link. When there is one of this name, aside until paths__settle_link(). */
 int pins__put_link(const struct pins *p, const char *link, int fd);
-int pins__settle_link(const struct pins *p, const char *link);
 /* Forget what pins__put_link() did. */
 void pins__drop_link(const struct pins *p, const char *link, bool aside);
 
@@ -52,11 +53,7 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 /* Take everything away, detaching what is attached. */
 int pins__remove(struct pins *p, struct fault *fault);
 
-/* The program of a link, by its id in the kernel; 0 when there is none. */
-uint32_t link__program(int fd);
-uint32_t program__id(int fd);
-
-/* Whether what the link was attached to is gone: an interface, a group, a network namespace. */
-bool link__is_severed(int fd);
+/* Raise versions that are kept in memory to what is pinned below a root, if it is there. */
+int pins__raise_versions(const char *root, struct versions *versions, struct fault *fault);
 
 #endif

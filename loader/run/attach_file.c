@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/attach_file.h"
 
+#include "base/fault.h"
 #include "base/file.h"
+#include "run/options.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_ATTACH_FILE_H
-#define LOADER_ATTACH_FILE_H
+#ifndef LOADER_RUN_ATTACH_FILE_H
+#define LOADER_RUN_ATTACH_FILE_H
 
 #include "run/options.h"
 

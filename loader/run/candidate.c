@@ -2,10 +2,15 @@
 #include "run/candidate.h"
 
 #include "base/arch.h"
-#include "base/capabilities.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/sha256.h"
-#include "run/run.h"
+#include "pin/pins.h"
+#include "run/needs.h"
+#include "run/objects.h"
+#include "verify/trust.h"
+#include "verify/verify.h"
+#include "verify/versions.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,17 +69,17 @@ static const char *choose_state(const struct options *o)
 static int open_stores(struct candidate *c, const struct options *o, struct fault *fault)
 {
 	const char *state = choose_state(o);
-	int err = trust__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
+	int err = truststore__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
 
 	if (!err && o->pin_root) {
-		err = state__begin(&c->pinned);
+		err = versions__begin(&c->pinned);
 		c->has_pinned = true;
 		if (!err)
-			err = load__pinned_versions(o->pin_root, &c->pinned, fault);
+			err = pins__raise_versions(o->pin_root, &c->pinned, fault);
 	}
 	if (err || !state)
 		return err;
-	err = state__open(&c->state, state, fault);
+	err = versions__open(&c->state, state, fault);
 	c->has_state = !err;
 	return err;
 }
@@ -89,11 +94,11 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 
 	*c = (struct candidate){ 0 };
 	if (open_stores(c, o, fault))
-		return run__code(fault);
+		return fault__code(fault);
 	context.state = c->has_state ? &c->state : NULL;
 	context.pinned = c->has_pinned ? &c->pinned : NULL;
-	if (set__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
-		return run__code(fault);
+	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
+		return fault__code(fault);
 	if (!c->set.refused)
 		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
 	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s", c->set.refused, c->set.count,
@@ -101,14 +106,14 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 	return EXIT_REFUSED;
 }
 
-const struct load_input *candidate__inputs(struct candidate *c)
+const struct verified_object *candidate__inputs(struct candidate *c)
 {
 	if (!c->inputs)
 		c->inputs = calloc(c->set.count, sizeof(*c->inputs));
 	for (size_t i = 0; c->inputs && i < c->set.count; i++) {
 		const struct set_item *item = &c->set.items[i];
 
-		c->inputs[i] = (struct load_input){
+		c->inputs[i] = (struct verified_object){
 			.name = item->name,
 			.data = item->data,
 			.size = item->size,
@@ -127,7 +132,7 @@ uint64_t candidate__needs(const struct candidate *c)
 	uint64_t needs = 0;
 
 	for (size_t i = 0; i < c->set.count; i++)
-		needs |= capabilities__needed(&c->set.items[i].verdict.statement);
+		needs |= needs__capabilities(&c->set.items[i].verdict.statement);
 	return needs;
 }
 
@@ -155,13 +160,13 @@ int candidate__remember(struct candidate *c, struct fault *fault)
 	for (size_t i = 0; !err && i < c->set.count; i++) {
 		const struct statement *st = &c->set.items[i].verdict.statement;
 
-		err = state__raise(&c->state, st->project, st->name, st->version);
+		err = versions__raise(&c->state, st->project, st->name, st->version);
 	}
 	if (err)
 		fault__set(fault, err, "state: %s", strerror(-err));
 	else
-		err = state__save(&c->state, fault);
-	state__close(&c->state);
+		err = versions__save(&c->state, fault);
+	versions__close(&c->state);
 	c->has_state = false;
 	return err;
 }
@@ -169,11 +174,11 @@ int candidate__remember(struct candidate *c, struct fault *fault)
 void candidate__free(struct candidate *c)
 {
 	if (c->has_state)
-		state__close(&c->state);
+		versions__close(&c->state);
 	if (c->has_pinned)
-		state__close(&c->pinned);
+		versions__close(&c->pinned);
 	free(c->inputs);
-	set__free(&c->set);
+	objects__free(&c->set);
 	trust__free(&c->trust);
 	*c = (struct candidate){ 0 };
 }

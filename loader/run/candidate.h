@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_CANDIDATE_H
-#define LOADER_CANDIDATE_H
+#ifndef LOADER_RUN_CANDIDATE_H
+#define LOADER_RUN_CANDIDATE_H
 
 #include "run/objects.h"
 #include "run/options.h"
@@ -11,11 +11,11 @@
 /* A set of objects on its way to the kernel, with what it is judged by. */
 struct candidate {
 	struct trust trust;
-	struct state state;
-	struct state pinned; /* versions below the pin root */
+	struct versions state;
+	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
-	struct set set;
-	struct load_input *inputs; /* NULL until somebody asks */
+	struct object_set set;
+	struct verified_object *inputs; /* NULL until somebody asks */
 };
 
 /*
@@ -25,7 +25,7 @@ struct candidate {
 int candidate__verify(struct candidate *candidate, const struct options *options, struct fault *fault);
 
 /* One for each object of the set. They are the candidate's, and borrow from it; NULL without memory. */
-const struct load_input *candidate__inputs(struct candidate *candidate);
+const struct verified_object *candidate__inputs(struct candidate *candidate);
 
 /* The capabilities that it takes to load and attach, as a mask. */
 uint64_t candidate__needs(const struct candidate *candidate);

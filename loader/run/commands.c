@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/commands.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "load/load.h"
 #include "load/share.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/kernel.h"
 #include "pin/pins.h"
-#include "run/run.h"
+#include "pin/record.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -28,8 +34,8 @@ static void check_link(struct listing *l, const struct pins *p, const char *link
 	const char *name = json_string_value(json_object_get(item, "program"));
 	int program = bpffs__find(&p->current.programs, name ? name : "");
 	int fd = pins__get_link(p, link);
-	bool attached = fd >= 0 && !link__is_severed(fd) &&
-			(program < 0 || link__program(fd) == program__id(program));
+	bool attached = fd >= 0 && !kernel__link_is_severed(fd) &&
+			(program < 0 || kernel__link_program(fd) == kernel__program_id(program));
 
 	if (fd >= 0)
 		close(fd);
@@ -249,5 +255,5 @@ int commands__run(const struct options *o)
 		err = detach(o, &fault);
 	else
 		err = show(o, &fault);
-	return err ? run__fail(&fault) : EXIT_DONE;
+	return err ? log__fail(&fault) : EXIT_DONE;
 }

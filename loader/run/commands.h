@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_COMMANDS_H
-#define LOADER_COMMANDS_H
+#ifndef LOADER_RUN_COMMANDS_H
+#define LOADER_RUN_COMMANDS_H
 
 #include "run/options.h"
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/health.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "run/environment.h"
 #include "run/privileges.h"
-#include "run/workload.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -69,7 +70,7 @@ static void run_child(const char *command)
 		_exit(127);
 	setpgid(0, 0);
 	/* At a reload the workload's maps are open, to be inherited by the workload alone. */
-	workload__export_maps(NULL, &fault);
+	environment__forget_maps();
 	close_files();
 	if (privileges__drop(&fault))
 		_exit(127);

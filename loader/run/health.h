@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_HEALTH_H
-#define LOADER_HEALTH_H
+#ifndef LOADER_RUN_HEALTH_H
+#define LOADER_RUN_HEALTH_H
 
 #include "base/fault.h"
 

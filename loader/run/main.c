@@ -3,7 +3,9 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "base/version.h"
+#include "load/load.h"
 #include "run/commands.h"
+#include "run/options.h"
 #include "run/run.h"
 
 #include <fcntl.h>
@@ -28,7 +30,7 @@ int main(int argc, char **argv)
 	open_standard_streams();
 	signals__block(false);
 	if (options__parse(&options, argv, &fault))
-		return run__fail(&fault);
+		return log__fail(&fault);
 	log__set_human(options.human);
 	if (options.help)
 		return fputs(options__help, stdout) < 0 || fflush(stdout) ? EXIT_FAILED : EXIT_DONE;

@@ -2,8 +2,12 @@
 #include "run/metrics.h"
 
 #include "base/arch.h"
+#include "base/fault.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/version.h"
+#include "load/load.h"
+#include "verify/verdict.h"
 #include "verify/verify.h"
 
 #include <errno.h>
@@ -75,7 +79,7 @@ static void format_metrics(void)
 	add_head("verifications_total", "counter", "Objects verified, by result and reason of refusal.");
 	for (int i = 0; i < REASONS; i++)
 		add("buildtool_verifications_total{result=\"%s\",reason=\"%s\"} %zu\n",
-		    i ? "refused" : "accepted", i ? reason__word((enum reason)i) : "", m.verifications[i]);
+		    i ? "refused" : "accepted", i ? verdict__word((enum reason)i) : "", m.verifications[i]);
 	add_seconds("verify_seconds_total", "counter", "Time taken to read and verify.", m.verify_time);
 	add_seconds("load_seconds_total", "counter", "Time the kernel took to load.", m.load_time);
 	add_seconds("attach_seconds_total", "counter", "Time taken to attach.", m.attach_time);
@@ -105,7 +109,7 @@ static void count_decision(const struct log_line *line, int64_t duration)
 {
 	m.verify_time += duration;
 	for (int i = REASON_NONE; line->reason && i < REASONS; i++)
-		m.verifications[i] += i && !strcmp(line->reason, reason__word((enum reason)i));
+		m.verifications[i] += i && !strcmp(line->reason, verdict__word((enum reason)i));
 	m.verifications[REASON_NONE] += !line->reason;
 	for (size_t i = 0; line->policy && i < DIGEST_SIZE; i++)
 		snprintf(m.policy + 2 * i, 3, "%02x", line->policy[i]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_METRICS_H
-#define LOADER_METRICS_H
+#ifndef LOADER_RUN_METRICS_H
+#define LOADER_RUN_METRICS_H
 
 #include "base/log.h"
 #include "load/load.h"

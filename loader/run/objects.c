@@ -2,8 +2,12 @@
 #include "run/objects.h"
 
 #include "base/capabilities.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "run/needs.h"
+#include "verify/verdict.h"
+#include "verify/verify.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,14 +41,14 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 	char needs[CAPABILITIES_TEXT_SIZE];
 
 	if (!err)
-		capabilities__format(capabilities__needed(&v->statement), "", needs);
+		capabilities__format(needs__capabilities(&v->statement), "", needs);
 	log__write(&(struct log_line){
 		.event = decided ? "verify" : "error",
 		.object = item->name,
 		.decision = !decided ? NULL :
 			    err	     ? "refused" :
 				       "accepted",
-		.reason = reason__word(v->reason),
+		.reason = verdict__word(v->reason),
 		.digest = v->has_digest ? v->digest : NULL,
 		.key_ids = v->key_ids,
 		.key_id_count = v->key_id_count,
@@ -65,7 +69,7 @@ static void forget_bytes(struct set_item *item)
 	item->size = 0;
 }
 
-static int add_item(struct set *set, int dir, const char *name, const char *path,
+static int add_item(struct object_set *set, int dir, const char *name, const char *path,
 		    const struct verify_context *c)
 {
 	struct set_item *item = &set->items[set->count];
@@ -85,13 +89,13 @@ static int add_item(struct set *set, int dir, const char *name, const char *path
 	return 0;
 }
 
-static int make_room(struct set *set, size_t count)
+static int make_room(struct object_set *set, size_t count)
 {
 	set->items = calloc(count, sizeof(*set->items));
 	return set->items ? 0 : -ENOMEM;
 }
 
-static int add_directory(struct set *set, int dir, size_t limit, const struct verify_context *c,
+static int add_directory(struct object_set *set, int dir, size_t limit, const struct verify_context *c,
 			 struct fault *fault)
 {
 	struct file_list list;
@@ -111,14 +115,14 @@ static int add_directory(struct set *set, int dir, size_t limit, const struct ve
 	return err;
 }
 
-int set__verify(struct set *set, const char *path, size_t limit, const struct verify_context *c,
-		struct fault *fault)
+int objects__verify(struct object_set *set, const char *path, size_t limit, const struct verify_context *c,
+		    struct fault *fault)
 {
 	struct fault inner = { 0 };
 	const char *slash = strrchr(path, '/');
 	int dir, err;
 
-	*set = (struct set){ 0 };
+	*set = (struct object_set){ 0 };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
 		err = add_directory(set, dir, limit, c, &inner);
@@ -133,12 +137,12 @@ int set__verify(struct set *set, const char *path, size_t limit, const struct ve
 	if (err) {
 		fault__set(fault, err, "objects %.200s: %s", path,
 			   inner.text[0] ? inner.text : strerror(-err));
-		set__free(set);
+		objects__free(set);
 	}
 	return err;
 }
 
-void set__free(struct set *set)
+void objects__free(struct object_set *set)
 {
 	for (size_t i = 0; i < set->count; i++) {
 		verdict__free(&set->items[i].verdict);
@@ -146,5 +150,5 @@ void set__free(struct set *set)
 		free(set->items[i].name);
 	}
 	free(set->items);
-	*set = (struct set){ 0 };
+	*set = (struct object_set){ 0 };
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SET_H
-#define LOADER_SET_H
+#ifndef LOADER_RUN_OBJECTS_H
+#define LOADER_RUN_OBJECTS_H
 
 #include "verify/verify.h"
 
@@ -12,7 +12,7 @@ struct set_item {
 	struct verdict verdict;
 };
 
-struct set {
+struct object_set {
 	struct set_item *items;
 	size_t count;
 	size_t refused, failed; /* among them: refused, and could not be read or verified */
@@ -23,8 +23,8 @@ struct set {
  * Every visible entry of the directory is an object: one that isn't gets refused, not ignored.
  * Returns 0, or a negative errno with the text set when there is nothing to verify.
  */
-int set__verify(struct set *set, const char *path, size_t limit, const struct verify_context *context,
-		struct fault *fault);
-void set__free(struct set *set);
+int objects__verify(struct object_set *set, const char *path, size_t limit,
+		    const struct verify_context *context, struct fault *fault);
+void objects__free(struct object_set *set);
 
 #endif

@@ -2,6 +2,7 @@
 #include "run/options.h"
 
 #include "base/capabilities.h"
+#include "base/fault.h"
 #include "base/json.h"
 
 #include <stddef.h>

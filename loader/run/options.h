@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_OPTIONS_H
-#define LOADER_OPTIONS_H
+#ifndef LOADER_RUN_OPTIONS_H
+#define LOADER_RUN_OPTIONS_H
 
 #include "load/load.h"
 

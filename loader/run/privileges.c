@@ -2,6 +2,7 @@
 #include "run/privileges.h"
 
 #include "base/capabilities.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <linux/capability.h>

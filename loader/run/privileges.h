@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_PRIVILEGES_H
-#define LOADER_PRIVILEGES_H
+#ifndef LOADER_RUN_PRIVILEGES_H
+#define LOADER_RUN_PRIVILEGES_H
 
 #include "base/fault.h"
 

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/run.h"
 
+#include "attach/attach.h"
 #include "base/arch.h"
 #include "base/capabilities.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "load/load.h"
 #include "run/attach_file.h"
 #include "run/candidate.h"
+#include "run/environment.h"
+#include "run/health.h"
 #include "run/metrics.h"
 #include "run/privileges.h"
 #include "run/supervise.h"
@@ -26,43 +31,41 @@ struct session {
 	uint64_t held; /* capabilities: at the start all that were given, then those that were kept */
 };
 
-int run__code(const struct fault *fault)
-{
-	return fault->usage ? EXIT_USAGE : EXIT_FAILED;
-}
-
-int run__fail(const struct fault *fault)
-{
-	log__write(&(struct log_line){ .event = "error", .message = fault->text });
-	return run__code(fault);
-}
-
 static int refuse(const struct fault *fault)
 {
 	log__write(&(struct log_line){ .event = "refuse", .message = fault->text });
 	return EXIT_REFUSED;
 }
 
-static int remember(void *context, struct fault *fault)
+/* What is attached counts only if the health command agrees and the versions can be written. */
+struct acceptance {
+	const struct options *options;
+	struct candidate *candidate;
+};
+
+static int accept(void *context, struct fault *fault)
 {
-	return candidate__remember(context, fault);
+	const struct acceptance *a = context;
+	const struct options *o = a->options;
+	int err = o->health_command ? health__check(o->health_command, o->health_wait, fault) : 0;
+
+	return err ? err : candidate__remember(a->candidate, fault);
 }
 
 /* Load the candidate, in place of what is loaded, and remember its versions. */
 static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
 {
 	const struct options *o = s->options;
+	struct acceptance acceptance = { .options = o, .candidate = c };
 	const struct load_options options = {
 		.attach = o->attach,
 		.attach_count = o->attach_count,
-		.health_command = o->health_command,
-		.health_wait = o->health_wait,
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.may_update = o->reload,
 		.allow_rollback = c->trust.allow_rollback,
-		.accept = remember,
-		.context = c,
+		.accept = accept,
+		.context = &acceptance,
 		.rules = {
 			.trust = &c->trust,
 			.replace = o->replace,
@@ -70,10 +73,12 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
 		},
 	};
-	const struct load_input *inputs = candidate__inputs(c);
+	const struct verified_object *inputs = candidate__inputs(c);
 	size_t count = c->set.count;
-	int err;
+	int err = o->health_command ? health__parse(o->health_command, fault) : 0;
 
+	if (err)
+		return err;
 	if (!inputs)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
@@ -129,7 +134,7 @@ static void reload(void *context)
 	malloc_trim(0); /* it may be long until the next one */
 	metrics__set_load(s->load);
 	if (metrics__write(&fault))
-		run__fail(&fault);
+		log__fail(&fault);
 }
 
 /* What loading takes, and what the operator named beyond it. */
@@ -171,8 +176,8 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 	const struct workload workload = { .path = path, .argv = o->workload, .deny_bpf = o->seccomp };
 	pid_t child;
 
-	if (workload__export_maps(o->no_map_fds ? NULL : s->load, fault))
-		return run__code(fault);
+	if (environment__export_maps(o->no_map_fds ? NULL : s->load, fault))
+		return fault__code(fault);
 	/* It came while we loaded: the workload, which never saw it, would die of it. */
 	if (!o->reload && signals__take_hangup())
 		reload(s);
@@ -184,7 +189,7 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 	} else if (!load__keep_over_exec(s->load, fault)) {
 		workload__become(&workload, fault);
 	}
-	return run__code(fault);
+	return fault__code(fault);
 }
 
 static int go_on(struct session *s, const char *workload, struct fault *fault)
@@ -219,13 +224,13 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 	if (err == -EINTR && signals__stop_is_pending())
 		fault.text[0] = 0;
 	else
-		code = err ? run__code(&fault) : go_on(s, workload, &fault);
+		code = err ? fault__code(&fault) : go_on(s, workload, &fault);
 	load__stop(s->load);
 	metrics__set_load(NULL);
 	candidate__free(c);
 	if (err == -EKEYREJECTED)
 		return refuse(&fault);
-	return fault.text[0] ? run__fail(&fault) : code;
+	return fault.text[0] ? log__fail(&fault) : code;
 }
 
 static int verify_and_run(struct session *s, const char *workload)
@@ -238,11 +243,11 @@ static int verify_and_run(struct session *s, const char *workload)
 	if (code == EXIT_REFUSED)
 		refuse(&fault);
 	else if (code && fault.text[0])
-		run__fail(&fault);
+		log__fail(&fault);
 	else if (!code && !o->verify_only)
 		return load_and_run(s, &c, workload);
 	else if (!code && candidate__remember(&c, &fault))
-		code = run__fail(&fault);
+		code = log__fail(&fault);
 	candidate__free(&c);
 	return code;
 }
@@ -255,18 +260,18 @@ int run__all(struct options *o)
 	int code;
 
 	if (attach_file__read(o, &fault))
-		return run__fail(&fault);
+		return log__fail(&fault);
 	if (o->workload && !(workload = workload__find(o->workload[0]))) {
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
-		return run__fail(&fault);
+		return log__fail(&fault);
 	}
 	metrics__begin(o->metrics_file);
 	if (!o->verify_only)
 		session.held = privileges__raise();
-	code = metrics__write(&fault) ? run__fail(&fault) : verify_and_run(&session, workload);
+	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
 	/* The first failure decides. */
 	if (metrics__write(&fault) && !code)
-		code = run__fail(&fault);
+		code = log__fail(&fault);
 	free(workload);
 	return code;
 }

@@ -2,6 +2,7 @@
 #include "run/seccomp.h"
 
 #include "base/arch.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <linux/audit.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SECCOMP_H
-#define LOADER_SECCOMP_H
+#ifndef LOADER_RUN_SECCOMP_H
+#define LOADER_RUN_SECCOMP_H
 
 #include "base/fault.h"
 

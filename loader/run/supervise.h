@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SUPERVISE_H
-#define LOADER_SUPERVISE_H
+#ifndef LOADER_RUN_SUPERVISE_H
+#define LOADER_RUN_SUPERVISE_H
 
 #include <sys/types.h>
 

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/code.h"
 
+#include "base/fault.h"
+#include "verify/object.h"
+#include "verify/section_types.h"
+#include "verify/statement.h"
+#include "verify/trust.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -54,7 +60,7 @@ static int check_section(const struct reader *r, const struct section *s)
 	if (!strcmp(name, ".text"))
 		return 0;
 	name += *name == '?'; /* libbpf: not loaded unless it is asked for */
-	type = code__program_type(name);
+	type = section_types__find(name);
 	if (!trust__allows_type(r->trust, type))
 		return fault__set(r->fault, -EKEYREJECTED, "section %.64s of type %s is not allowed", name,
 				  type);

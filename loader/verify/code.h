@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_CODE_H
-#define LOADER_CODE_H
+#ifndef LOADER_VERIFY_CODE_H
+#define LOADER_VERIFY_CODE_H
 
 #include "verify/object.h"
 #include "verify/statement.h"
@@ -12,8 +12,5 @@
  */
 int code__check(const struct object *object, const struct trust *trust, const struct statement *statement,
 		struct fault *fault);
-
-/* The type of programs in the section of this name, as libbpf has it, or "unspec". */
-const char *code__program_type(const char *section_name);
 
 #endif

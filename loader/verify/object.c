@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/object.h"
+
+#include "base/fault.h"
 #include "base/sha256.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_OBJECT_H
-#define LOADER_OBJECT_H
+#ifndef LOADER_VERIFY_OBJECT_H
+#define LOADER_VERIFY_OBJECT_H
 
 #include "base/fault.h"
 

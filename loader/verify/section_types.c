@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "verify/code.h"
+#include "verify/section_types.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* libbpf's names of sections; a + stands for nothing, or for a slash and anything. */
@@ -58,7 +59,7 @@ static bool matches(const char *name, const char *section, size_t size)
 	return !strncmp(name, section, size - 1) && (!name[size - 1] || name[size - 1] == '/');
 }
 
-const char *code__program_type(const char *name)
+const char *section_types__find(const char *name)
 {
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		const char *section = types[i].sections;

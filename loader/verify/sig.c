@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/sig.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_SIG_H
-#define LOADER_SIG_H
+#ifndef LOADER_VERIFY_SIG_H
+#define LOADER_VERIFY_SIG_H
 
 #include "base/fault.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/statement.h"
 
+#include "base/fault.h"
 #include "base/json.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_STATEMENT_H
-#define LOADER_STATEMENT_H
+#ifndef LOADER_VERIFY_STATEMENT_H
+#define LOADER_VERIFY_STATEMENT_H
 
 #include "base/fault.h"
 

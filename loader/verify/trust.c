@@ -93,3 +93,9 @@ int64_t trust__minimum_version(const struct trust *t, const char *object_name)
 
 	return json_integer_value(json_object_get(json_object_get(objects, object_name), "minimumVersion"));
 }
+
+void trust__free(struct trust *t)
+{
+	json_decref(t->policy);
+	*t = (struct trust){ 0 };
+}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_TRUST_H
-#define LOADER_TRUST_H
+#ifndef LOADER_VERIFY_TRUST_H
+#define LOADER_VERIFY_TRUST_H
 
 #include "base/fault.h"
 #include "verify/object.h"
@@ -34,7 +34,7 @@ struct trust {
  * Read a directory, a .pub file or a policy. Returns 0, or a negative errno with the text set
  * and the configuration blamed.
  */
-int trust__read(struct trust *trust, const char *path, struct fault *fault);
+int truststore__read(struct trust *trust, const char *path, struct fault *fault);
 void trust__free(struct trust *trust);
 
 const struct trust_key *trust__find(const struct trust *trust, const uint8_t *key_id);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "verify/trust.h"
-
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "verify/sig.h"
+#include "verify/trust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,7 +327,7 @@ static int read_store(struct trust *t, const char *path, struct fault *fault)
 	return ends_in_pub(path) ? read_pem(t, AT_FDCWD, path, fault) : read_policy(t, AT_FDCWD, path, fault);
 }
 
-int trust__read(struct trust *t, const char *path, struct fault *fault)
+int truststore__read(struct trust *t, const char *path, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	int err;
@@ -344,10 +345,4 @@ int trust__read(struct trust *t, const char *path, struct fault *fault)
 	if (!t->policy)
 		digest_keys(t);
 	return 0;
-}
-
-void trust__free(struct trust *t)
-{
-	json_decref(t->policy);
-	*t = (struct trust){ 0 };
 }

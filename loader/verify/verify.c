@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/verify.h"
 
+#include "base/fault.h"
 #include "verify/code.h"
+#include "verify/object.h"
+#include "verify/sig.h"
+#include "verify/statement.h"
+#include "verify/trust.h"
+#include "verify/verdict.h"
 #include "verify/versions.h"
 
 #include <errno.h>
@@ -10,34 +16,6 @@
 #include <string.h>
 
 #define CLOCK_TOLERANCE_SECONDS (24 * 60 * 60)
-
-const char *reason__word(enum reason reason)
-{
-	static const char *const words[] = {
-		[REASON_NONE] = NULL,
-		[REASON_UNSIGNED] = "unsigned",
-		[REASON_MALFORMED] = "malformed",
-		[REASON_UNKNOWN_KEY] = "unknown-key",
-		[REASON_BAD_SIGNATURE] = "bad-signature",
-		[REASON_DIGEST_MISMATCH] = "digest-mismatch",
-		[REASON_WRONG_PLATFORM] = "wrong-platform",
-		[REASON_EXPIRED] = "expired",
-		[REASON_NOT_YET_VALID] = "not-yet-valid",
-		[REASON_ROLLED_BACK] = "rolled-back",
-		[REASON_BELOW_THRESHOLD] = "below-threshold",
-		[REASON_REVOKED] = "revoked",
-		[REASON_DENIED_BY_POLICY] = "denied-by-policy",
-		[REASON_TOO_LARGE] = "too-large",
-	};
-
-	return words[reason];
-}
-
-int verdict__refuse(struct verdict *v, enum reason reason, const char *text)
-{
-	v->reason = reason;
-	return fault__set(&v->fault, -EKEYREJECTED, "%s", text);
-}
 
 /* Give a parser's error its reason; the parser has set the text. */
 static int malformed(struct verdict *v, int err)
@@ -182,10 +160,10 @@ static int check_version(const struct verify_context *c, struct verdict *v)
 	if (st->version < trust__minimum_version(c->trust, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than the minimum version");
 	if (c->state && !c->trust->allow_rollback &&
-	    st->version < state__version(c->state, st->project, st->name))
+	    st->version < versions__version(c->state, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what was accepted before");
 	if (c->pinned && !c->trust->allow_rollback &&
-	    st->version < state__version(c->pinned, st->project, st->name))
+	    st->version < versions__version(c->pinned, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what is pinned");
 	return 0;
 }
@@ -248,9 +226,4 @@ int verify__object(const struct verify_context *c, const uint8_t *data, size_t s
 	if (!err)
 		err = check_statement(c, now, &object, &record, v);
 	return err;
-}
-
-void verdict__free(struct verdict *v)
-{
-	statement__free(&v->statement);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verify/versions.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
 
@@ -38,7 +39,7 @@ static int check_projects(json_t *projects, struct fault *fault)
 	return 0;
 }
 
-static int parse(struct state *s, const uint8_t *data, size_t size, struct fault *fault)
+static int parse(struct versions *s, const uint8_t *data, size_t size, struct fault *fault)
 {
 	int err = json__parse(&s->root, data, size, fault);
 
@@ -52,7 +53,7 @@ static int parse(struct state *s, const uint8_t *data, size_t size, struct fault
 }
 
 /* Without json_pack(), which would cost the loader a hundredth of its size. */
-static int make_empty(struct state *s)
+static int make_empty(struct versions *s)
 {
 	s->root = json_object();
 	if (json_object_set_new(s->root, "stateVersion", json_integer(1)) ||
@@ -61,13 +62,13 @@ static int make_empty(struct state *s)
 	return 0;
 }
 
-int state__begin(struct state *s)
+int versions__begin(struct versions *s)
 {
-	*s = (struct state){ .dir = -1 };
+	*s = (struct versions){ .dir = -1 };
 	return make_empty(s);
 }
 
-static int read_state(struct state *s, struct fault *fault)
+static int read_state(struct versions *s, struct fault *fault)
 {
 	struct stat st;
 	uint8_t *data;
@@ -87,12 +88,12 @@ static int read_state(struct state *s, struct fault *fault)
 	return err;
 }
 
-int state__open(struct state *s, const char *path, struct fault *fault)
+int versions__open(struct versions *s, const char *path, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	int err;
 
-	*s = (struct state){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+	*s = (struct versions){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
 	if (s->dir < 0)
 		return fault__set(fault, -errno, "state %.200s: %s", path, strerror(errno));
 	err = file__lock(s->dir);
@@ -104,26 +105,26 @@ int state__open(struct state *s, const char *path, struct fault *fault)
 	if (err) {
 		fault__set(fault, err, "state %.200s/" STATE_NAME ": %s", path,
 			   inner.text[0] ? inner.text : strerror(-err));
-		state__close(s);
+		versions__close(s);
 	}
 	return err;
 }
 
-static json_t *objects_of(const struct state *s, const char *project)
+static json_t *objects_of(const struct versions *s, const char *project)
 {
 	return json_object_get(json_object_get(s->root, "projects"), project);
 }
 
-int64_t state__version(const struct state *s, const char *project, const char *name)
+int64_t versions__version(const struct versions *s, const char *project, const char *name)
 {
 	return json_integer_value(json_object_get(objects_of(s, project), name));
 }
 
-int state__raise(struct state *s, const char *project, const char *name, int64_t version)
+int versions__raise(struct versions *s, const char *project, const char *name, int64_t version)
 {
 	json_t *objects = objects_of(s, project);
 
-	if (version <= state__version(s, project, name) && json_object_get(objects, name))
+	if (version <= versions__version(s, project, name) && json_object_get(objects, name))
 		return 0;
 	if (!objects) {
 		objects = json_object();
@@ -151,7 +152,7 @@ static int write_file(int fd, const char *text, size_t size)
 	return fsync(fd) ? -errno : 0;
 }
 
-static int replace_file(const struct state *s, const char *text)
+static int replace_file(const struct versions *s, const char *text)
 {
 	int fd = file__create(s->dir, STATE_NEW, 0644), err;
 
@@ -169,7 +170,7 @@ static int replace_file(const struct state *s, const char *text)
 	return err;
 }
 
-int state__save(struct state *s, struct fault *fault)
+int versions__save(struct versions *s, struct fault *fault)
 {
 	char *text;
 	int err;
@@ -185,10 +186,10 @@ int state__save(struct state *s, struct fault *fault)
 	return 0;
 }
 
-void state__close(struct state *s)
+void versions__close(struct versions *s)
 {
 	json_decref(s->root);
 	if (s->dir >= 0)
 		close(s->dir);
-	*s = (struct state){ .dir = -1 };
+	*s = (struct versions){ .dir = -1 };
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_STATE_H
-#define LOADER_STATE_H
+#ifndef LOADER_VERIFY_VERSIONS_H
+#define LOADER_VERIFY_VERSIONS_H
 
 #include "base/fault.h"
 
@@ -10,28 +10,28 @@ struct json_t; /* jansson stays inside */
 
 /* The state directory of spec/trust-policy.md: the highest version of each object, locked while it is open.
  */
-struct state {
+struct versions {
 	int dir;
 	struct json_t *root;
 	bool grew;
 };
 
 /* Returns 0, or a negative errno with the text set. Waits for whoever has it open. */
-int state__open(struct state *state, const char *path, struct fault *fault);
+int versions__open(struct versions *state, const char *path, struct fault *fault);
 
 /* Begin with an empty one in memory, which can't be saved. Returns 0 or -ENOMEM. */
-int state__begin(struct state *state);
+int versions__begin(struct versions *state);
 
 /* The highest version that was accepted, or 0. */
-int64_t state__version(const struct state *state, const char *project, const char *object_name);
+int64_t versions__version(const struct versions *state, const char *project, const char *object_name);
 
 /* Remember a version, in memory, if it is higher. Returns 0 or -ENOMEM. */
-int state__raise(struct state *state, const char *project, const char *object_name, int64_t version);
+int versions__raise(struct versions *state, const char *project, const char *object_name, int64_t version);
 
 /* Write what grew, so that after a crash there is the old file or the new one. */
-int state__save(struct state *state, struct fault *fault);
+int versions__save(struct versions *state, struct fault *fault);
 
 /* Closes and unlocks; does not save. */
-void state__close(struct state *state);
+void versions__close(struct versions *state);
 
 #endif

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "load/internal.h"
+#include "load/attachments.h"
+
+#include "attach/attach.h"
+#include "attach/plan.h"
+#include "base/fault.h"
+#include "verify/statement.h"
+#include "verify/verify.h"
 
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -89,8 +95,8 @@ static int plan_target(struct load *load, struct unit *unit, struct bpf_program 
 {
 	static struct attach_point points[LOAD_MAX_LINKS];
 	struct fault inner = { 0 };
-	int n = attach__plan(unit->bpf, program, target, &load->options->rules, points,
-			     LOAD_MAX_LINKS - load->attachment_count, &inner);
+	int n = plan__program(unit->bpf, program, target, &load->options->rules, points,
+			      LOAD_MAX_LINKS - load->attachment_count, &inner);
 
 	if (n < 0) {
 		fault__set(fault, n, "%.128s: program %.64s: %s", unit->file, bpf_program__name(program),
@@ -151,7 +157,7 @@ static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
 		if (option_matches(&options[i], unit, bpf_map__name(map)))
 			target = options[i].target;
 	}
-	n = attach__plan_map(map, target, &next.point, &inner);
+	n = plan__map(map, target, &next.point, &inner);
 	if (n > 0 && load->attachment_count == LOAD_MAX_LINKS)
 		n = fault__usage(&inner, "too many attachments");
 	if (n < 0) {
@@ -163,7 +169,7 @@ static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
 	return n && add_attachment(load, &next) ? fault__set(fault, -ENOMEM, "out of memory") : 0;
 }
 
-int setplan__all(struct load *load, struct fault *fault)
+int attachments__plan(struct load *load, struct fault *fault)
 {
 	const struct attach_option *options = load->options->attach;
 	size_t option_count = load->options->attach_count;
