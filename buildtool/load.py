@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -137,7 +136,7 @@ def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -
         carried = loaders.find_loader(target, loaders.named_directory(environ))
     except FileAccessError as error:
         log.debug("no loader is carried: %s", error.message)
-        path = cache / f"loader-{target.arch}-{_hash_files(source)[:16]}"
+        path = cache / f"loader-{target.arch}-{loaders.loader_digest()[:16]}"
         return _keep(path, lambda: _make_loader(config, source, target, runner))
     if os.access(carried.path, os.X_OK):
         return carried.path.absolute()
@@ -184,8 +183,8 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
 def _link_on_host(config: Config, target: Platform, source: Path, output: Path, runner: Runner) -> None:
     """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
     clang = find_toolchain(config.compile.clang, runner=runner).clang
-    sources = (source / "sources.txt").read_text(encoding="utf-8").split()
-    runner.run([clang, target.static_option, *sources, "@flags.txt", "-o", str(output)], cwd=source)
+    argv = [clang, target.static_option, "@sources.txt", "@flags.txt", "-o", str(output)]
+    runner.run(argv, cwd=source)
 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
@@ -219,16 +218,3 @@ def _this_platform() -> Platform:
     if found is None:
         raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
     return found
-
-
-def _hash_files(directory: Path) -> str:
-    """Return a digest over the names and contents of the loader's source."""
-    digest = hashlib.sha256()
-    for path in sorted(_loader_files(directory)):
-        data = read_bounded(path, MAX_LOADER_BYTES)
-        digest.update(f"{path.name}\0{len(data)}\0".encode() + data)
-    return digest.hexdigest()
-
-
-def _loader_files(directory: Path) -> Sequence[Path]:
-    return [path for path in directory.iterdir() if path.suffix in (".c", ".h", ".txt")]

@@ -172,10 +172,8 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
 
 
 def _link_argv(platform: Platform) -> list[str]:
-    files = [f"/loader/{file.name}" for file in loader_sources() if file.name.endswith(".c")]
-    # -L: the linker looks for its script where it looks for libraries.
-    flags = [platform.static_option, "-L/loader", "@/loader/flags.txt"]
-    return ["clang", f"--target={platform.triple}", *files, *flags, "-o", "/verify-and-load"]
+    files = ["@sources.txt", "@flags.txt", "-o", "/verify-and-load"]
+    return ["clang", f"--target={platform.triple}", platform.static_option, *files]
 
 
 def _agree_argv(request: RenderRequest) -> list[str]:

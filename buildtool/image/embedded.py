@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.core.resources import package_directory, resource_path
+from buildtool.runtime.carried import loader_files
 
 MAX_SOURCE_BYTES = 1024 * 1024
 # cli.main imports commands by name, which no import statement shows.
@@ -27,12 +28,10 @@ ROOTS = (
     "buildtool.cli.grant",
     "buildtool.cli.sign",
 )
-LOADER_SUFFIXES = (".c", ".h", ".ld")
 # Ten times faster than a parser, at each build; a test compares it with one.
 _IMPORT = re.compile(
     r"^[ ]*(?:from (buildtool(?:\.\w+)*) import (\([^)]*\)|.*)|import (buildtool(?:\.\w+)*))", re.MULTILINE
 )
-LOADER_FLAGS = "flags.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +69,16 @@ def python_sources() -> tuple[EmbeddedFile, ...]:
 @lru_cache(maxsize=1)
 def loader_sources() -> tuple[EmbeddedFile, ...]:
     """
-    Return the loader's C files, headers, linker script and flags, sorted by name.
+    Return the files that the loader is linked from, sorted by path.
 
     Raises: FileAccessError.
     """
     directory = resource_path("loader")
+    paths = [PurePosixPath("loader", name) for name in loader_files(directory)]
     return tuple(
-        EmbeddedFile(directory="loader", name=path.name, text=_read_text(path))
-        for path in sorted(directory.iterdir())
-        if (path.suffix in LOADER_SUFFIXES or path.name == LOADER_FLAGS) and path.is_file()
+        EmbeddedFile(directory=str(path.parent), name=path.name, text=_read_text(directory.parent / path))
+        for path in paths
+        if path.parts[1] != "probe"
     )
 
 

@@ -3,7 +3,7 @@
 What the code of an object does, for the policy's decision (spec/trust-policy.md, "Reading the code").
 
 Other than buildtool.contents, which describes what compilers write, this reads
-what an attacker may have written: by a few rules, exactly as loader/code.c does.
+what an attacker may have written: by a few rules, exactly as loader/verify/code.c does.
 What breaks a rule is unreadable, and nothing is ever left out.
 """
 

@@ -31,6 +31,7 @@ LIST_VERSION = 1
 MAX_PART_BYTES = 16 * 1024 * 1024
 _MAX_LIST_BYTES = 1024 * 1024
 _SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
+_NOT_LINKED = ("fuzz", "test")
 _HINT = (
     "wheels carry it; in a checkout `make loaders` makes it (Debian, clang 19);"
     " with Docker, --engine docker needs none"
@@ -83,7 +84,7 @@ def find_loader(platform: Platform, data: Path | None = None) -> Part:
 
     Raises: FileAccessError, with what to do.
     """
-    return _find_made(platform, "loader", data, loader_digest())
+    return _find_made(platform, "loader", data)
 
 
 def find_probe(platform: Platform, data: Path | None = None) -> Part:
@@ -92,7 +93,7 @@ def find_probe(platform: Platform, data: Path | None = None) -> Part:
 
     Raises: FileAccessError, with what to do.
     """
-    return _find_made(platform, "probe", data, loader_digest(resource_path("loader") / "probe"))
+    return _find_made(platform, "probe", data)
 
 
 def find_tini(platform: Platform, data: Path | None = None) -> Part:
@@ -122,29 +123,42 @@ def find_loader_platforms(data: Path | None = None) -> tuple[Platform, ...]:
     return tuple(platform for arch, platform in PLATFORMS.items() if arch in entries)
 
 
-def _find_made(platform: Platform, kind: str, data: Path | None, source: Digest) -> Part:
+def _find_made(platform: Platform, kind: str, data: Path | None) -> Part:
     part = _find(platform, kind, data)
-    if part.record.get("source") != source:
+    if part.record.get("source") != loader_digest():
         raise FileAccessError(
             f"{part.path}: made of other sources than loader/", hint="run `make loaders`, or install again"
         )
     return part
 
 
-def loader_digest(directory: Path | None = None) -> Digest:
+def loader_files(directory: Path | None = None) -> list[str]:
     """
-    Return the digest of the loader's sources: the SHA-256 of what `sha256sum` prints for them, by name.
+    Return the files below loader/ that its static programs are linked from: relative paths, sorted.
 
     Raises: FileAccessError.
     """
     directory = directory or resource_path("loader")
     try:
-        names = sorted(path.name for path in directory.iterdir() if path.suffix in _SOURCE_SUFFIXES)
+        if not directory.is_dir():
+            raise FileAccessError(f"{directory}: no such directory", hint="install buildtool again")
+        paths = [path for path in directory.rglob("*") if path.suffix in _SOURCE_SUFFIXES]
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {(error.strerror or '').lower()}") from error
+    names = (path.relative_to(directory) for path in paths)
+    return sorted(name.as_posix() for name in names if name.parts[0] not in _NOT_LINKED)
+
+
+def loader_digest(directory: Path | None = None) -> Digest:
+    """
+    Return the digest of the loader's sources: the SHA-256 of what `sha256sum` prints for them, by path.
+
+    Raises: FileAccessError.
+    """
+    directory = directory or resource_path("loader")
     lines = [
         f"{hashlib.sha256(read_bounded(directory / name, MAX_PART_BYTES)).hexdigest()}  {name}\n"
-        for name in names
+        for name in loader_files(directory)
     ]
     return Digest(hashlib.sha256("".join(lines).encode()).hexdigest())
 

@@ -54,7 +54,7 @@ _HEADERS = (
     "bpf_endian.h",
     "usdt.bpf.h",
 )
-_PROBE_SOURCES = ("probe/probe.c", "static_gaps.c")
+_PROBE_SOURCES = ("probe/probe.c", "base/static_gaps.c")
 _PT_INTERP = 3
 
 Report = Callable[[str], None]
@@ -265,14 +265,13 @@ def _list_packages(packages: Iterable[Package]) -> dict[str, dict[str, str]]:
 
 
 def _source_digests() -> dict[str, Digest]:
-    source = resource_path("loader")
-    return {"loader": loader_digest(source), "probe": loader_digest(source / "probe")}
+    return dict.fromkeys(("loader", "probe"), loader_digest())
 
 
 def _list_sources(kind: str) -> Sequence[str]:
     if kind == "probe":
         return _PROBE_SOURCES
-    return (resource_path("loader") / "sources.txt").read_text("utf-8").split()
+    return ("@sources.txt",)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 """
 Verification: the thirteen steps of spec/sig-section.md, section 7, under the same numbers.
 
-loader/verify.c is the other implementation; both run tests/vectors.
+loader/verify/verify.c is the other implementation; both run tests/vectors.
 """
 
 from __future__ import annotations

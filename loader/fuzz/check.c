@@ -12,8 +12,8 @@
  *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
  * Each answer is one line.
  */
-#include "../verify.h"
 #include "store.h"
+#include "verify/verify.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,7 +40,7 @@ static void answer_trust(struct session *s, const char *path)
 	struct fault fault = { 0 };
 
 	trust__free(&s->trust);
-	puts(trust__read(&s->trust, path, &fault) ? "bad-trust" : "trust");
+	puts(truststore__read(&s->trust, path, &fault) ? "bad-trust" : "trust");
 }
 
 static void answer_object(const struct session *s, const uint8_t *data, size_t size)
@@ -54,7 +54,7 @@ static void answer_object(const struct session *s, const uint8_t *data, size_t s
 	int err = verify__object(&context, data, size, &verdict);
 
 	if (err == -EKEYREJECTED && verdict.reason) {
-		puts(reason__word(verdict.reason));
+		puts(verdict__word(verdict.reason));
 	} else if (err || verdict.reason || !verdict.has_digest) {
 		printf("error %d\n", err);
 	} else {

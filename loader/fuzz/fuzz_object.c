@@ -6,8 +6,8 @@
  * input would end at its broken signature; the TEST KEYS of tests/vectors sign, so that statements and
  * policies are reached. FUZZ_STORES names the directory of the vectors' trust stores.
  */
-#include "../object.h"
-#include "../verify.h"
+#include "verify/object.h"
+#include "verify/verify.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -67,7 +67,7 @@ static void read_stores(const char *directory)
 		free(entries[i]);
 		if (hidden)
 			continue;
-		if (store_count == STORES_MAX || trust__read(&stores[store_count++], path, &fault)) {
+		if (store_count == STORES_MAX || truststore__read(&stores[store_count++], path, &fault)) {
 			fprintf(stderr, "%s: %s\n", path, fault.text);
 			exit(1);
 		}
@@ -105,7 +105,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Accepted with everything that is reported, or refused with a reason and a text; nothing between. */
 	if (err != 0 && err != -EKEYREJECTED)
 		abort();
-	if (err ? !reason__word(verdict.reason) || !verdict.fault.text[0] :
+	if (err ? !verdict__word(verdict.reason) || !verdict.fault.text[0] :
 		  verdict.reason || !verdict.has_digest || verdict.key_id_count < context.trust->threshold)
 		abort();
 	verdict__free(&verdict);

@@ -3,9 +3,9 @@
  * libFuzzer: what the loader reads beside objects and trust stores, and what it writes. The first byte says
  * what the rest is: a state, a file of --attach-file, arguments, or strings of a decision line.
  */
-#include "../log.h"
-#include "../options.h"
-#include "../state.h"
+#include "base/log.h"
+#include "run/options.h"
+#include "verify/versions.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -26,9 +26,9 @@ static void *keep(void *text, size_t size)
 
 #undef STDERR_FILENO
 #define STDERR_FILENO line_file
-#include "../log.c"
+#include "base/log.c"
 #define realloc keep
-#include "../attach_file.c"
+#include "run/attach_file.c"
 #undef realloc
 
 #define WORDS_MAX 300
@@ -67,18 +67,18 @@ static void put(const uint8_t *data, size_t size)
 static void check_state(const uint8_t *data, size_t size)
 {
 	struct fault fault = { 0 };
-	struct state s;
+	struct versions s;
 
 	put(data, size);
-	if (state__open(&s, directory, &fault)) {
+	if (versions__open(&s, directory, &fault)) {
 		if (!fault.text[0] || s.root || s.dir != -1)
 			abort();
 		return;
 	}
-	if (state__version(&s, "p", "o") < 0 || state__raise(&s, "p", "o", 7) ||
-	    state__version(&s, "p", "o") < 7)
+	if (versions__version(&s, "p", "o") < 0 || versions__raise(&s, "p", "o", 7) ||
+	    versions__version(&s, "p", "o") < 7)
 		abort();
-	state__close(&s);
+	versions__close(&s);
 }
 
 static void check_attach(const struct options *o)

@@ -40,5 +40,5 @@ int store__read(struct trust *t, const uint8_t *data, size_t size, bool is_key, 
 		make_file();
 	if (ftruncate(file, 0) || pwrite(file, data, size, 0) != (ssize_t)size)
 		abort();
-	return trust__read(t, is_key ? link_path : file_path, fault);
+	return truststore__read(t, is_key ? link_path : file_path, fault);
 }

@@ -2,9 +2,10 @@
 #ifndef FUZZ_STORE_H
 #define FUZZ_STORE_H
 
-#include "../trust.h"
+#include "verify/trust.h"
 
-/* Read the bytes as the trust store's file: a public key, or else a policy. Answers as trust__read() does. */
+/* Read the bytes as the trust store's file: a public key, or else a policy. Answers as truststore__read()
+ * does. */
 int store__read(struct trust *trust, const uint8_t *data, size_t size, bool is_key, struct fault *fault);
 
 #endif

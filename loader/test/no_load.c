@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The loader without libbpf, for builds with sanitizers: it verifies, and loads nothing. */
-#include "../commands.h"
+#include "attach/attach.h"
+#include "load/load.h"
+#include "pin/pins.h"
+#include "run/commands.h"
 
 #include <errno.h>
 
-int load__start(struct load **load, const struct load_input *inputs, size_t count,
+int load__start(struct load **load, const struct verified_object *inputs, size_t count,
 		const struct load_options *options, struct fault *fault)
 {
 	(void)inputs;
@@ -14,7 +17,7 @@ int load__start(struct load **load, const struct load_input *inputs, size_t coun
 	return fault__set(fault, -EOPNOTSUPP, "this build only verifies");
 }
 
-int load__update(struct load **load, const struct load_input *inputs, size_t count,
+int load__update(struct load **load, const struct verified_object *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault)
 {
 	return load__start(load, inputs, count, options, fault);
@@ -34,7 +37,7 @@ struct load_counts load__count(const struct load *load)
 	return (struct load_counts){ 0 };
 }
 
-int load__pinned_versions(const char *root, struct state *state, struct fault *fault)
+int pins__raise_versions(const char *root, struct versions *state, struct fault *fault)
 {
 	(void)root;
 	(void)state;

@@ -59,7 +59,7 @@ def test_the_wheel_has_every_part(wheel: Path) -> None:
         for arch in PLATFORMS
     }
     wanted |= {Path("buildtool/data/loaders/loaders.json"), Path("buildtool/data/include/bpf/bpf_helpers.h")}
-    wanted |= {Path("buildtool/data/include/bpf/copyright"), Path("buildtool/_data/loader/main.c")}
+    wanted |= {Path("buildtool/data/include/bpf/copyright"), Path("buildtool/_data/loader/run/main.c")}
     assert {str(path) for path in wanted} <= names
 
 

@@ -42,7 +42,7 @@ def test_every_reason_is_documented_once_in_the_reference() -> None:
     table = read("docs/reference/reasons.md").partition("## Decision lines")[0]
     words = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
     assert sorted(words) == sorted(Reason)
-    assert {f'"{word}"' for word in words} <= set(re.findall(r'"[a-z-]+"', read("loader/verify.c")))
+    assert {f'"{word}"' for word in words} <= set(re.findall(r'"[a-z-]+"', read("loader/verify/verdict.c")))
     listed = read("spec/sig-section.md").partition("## 8.")[2].partition("## 9.")[0]
     assert sorted(set(re.findall(r"`([a-z-]+)`", listed))) == sorted(words)
 
@@ -55,8 +55,8 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_decision_line_member_is_documented() -> None:
-    """The table of members is what loader/log.c writes."""
-    source = read("loader/log.c")
+    """The table of members is what loader/base/log.c writes."""
+    source = read("loader/base/log.c")
     begun = re.findall(r'(?:add_\w+|begin_member)\(b, "(\w+)"', source)
     written = {*begun, *re.findall(r'\\"(\w+)\\":', source)}
     lines = read("docs/reference/reasons.md").partition("## Decision lines")[2]
@@ -76,7 +76,7 @@ def test_every_event_of_decision_lines_is_specified() -> None:
     members, _, rest = text.partition("| event | when")
     assert re.findall(r"^\| `(\w+)` \|", rest, re.MULTILINE) == events
     assert re.findall(r"^\| `(\w+)` \|", members, re.MULTILINE) == list(schema["properties"])
-    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*.c"))
+    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*/*.c"))
     written = set(re.findall(r'\.event = (?:\w+ \? )?"(\w+)"', sources)) | set(
         re.findall(r'say\(a, "(\w+)"', sources)
     )
@@ -88,7 +88,7 @@ def test_messages_of_the_loader_are_its_own() -> None:
     """The page for starts that fail quotes what the loader says, or the C library."""
     rows = re.findall(r"^\| (`.+?`) \| [123]", read("docs/how-to/when-it-does-not-start.md"), re.MULTILINE)
     assert rows
-    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*.c"))
+    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*/*.c"))
     sources = re.sub(r'"\s*\n\s*"', "", sources).replace("%s", "").replace("%zu", "256")
     words = {os.strerror(number) for number in errno.errorcode}
     for quoted in (text for row in rows for text in re.findall(r"`(.+?)`", row)):

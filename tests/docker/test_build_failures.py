@@ -173,6 +173,6 @@ def running_builds() -> list[str]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"@/loader/flags.txt" in words:
+        if {b"@flags.txt", b"/verify-and-load"} <= set(words):
             found.append(b" ".join(words).decode(errors="replace"))
     return found

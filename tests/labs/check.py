@@ -143,12 +143,12 @@ def compile_object(
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
     """Link bpf-probe for *arch* below *directory*, unless it is newer than its source."""
     output = directory / arch / "bpf-probe"
-    sources = [TOP / "loader/probe/probe.c", TOP / "loader/static_gaps.c", TOP / "loader/flags.txt"]
+    sources = [TOP / "loader/probe/probe.c", TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return directory
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_suffix(".new")
-    argv = [clang, *options, f"--sysroot={sysroot}", "probe/probe.c", "static_gaps.c", "@flags.txt"]
+    argv = [clang, *options, f"--sysroot={sysroot}", "probe/probe.c", "base/static_gaps.c", "@flags.txt"]
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)
     return directory

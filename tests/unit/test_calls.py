@@ -34,7 +34,7 @@ def test_three_tables_of_section_names_agree() -> None:
     spec = (TOP / "spec/trust-policy.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|$", spec, re.MULTILINE)
     in_spec = {name: kind for kind, names in rows for name in re.findall(r"`([^`]+)`", names)}
-    source = (TOP / "loader/program_types.c").read_text()
+    source = (TOP / "loader/verify/section_types.c").read_text()
     table = re.findall(r'\{ "(\w+)",((?:\s*"[^"]*")+) \}', source)
     in_c = {name: kind for kind, text in table for name in "".join(re.findall(r'"([^"]*)"', text)).split()}
     assert in_spec == in_c == bpfnames.SECTION_TYPES

@@ -106,6 +106,6 @@ def test_reading_is_bounded_and_never_blocks(tmp_path: Path) -> None:
 
 def test_files_that_travel_with_the_code() -> None:
     """Found by name; what is not there is an error of the installation."""
-    assert (resource_path("loader") / "main.c").is_file()
+    assert (resource_path("loader") / "run/main.c").is_file()
     with pytest.raises(FileAccessError, match="not part of this installation"):
         resource_path("no-such-resource")

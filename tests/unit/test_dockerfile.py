@@ -334,13 +334,14 @@ def test_embedded_modules_compile_and_sign_alone(tmp_path: Path, clang: Path) ->
 
 
 def test_loader_sources_are_complete() -> None:
-    """Every header that a C file of the loader names in quotes is carried, and the list of flags."""
-    files = {file.name: file.text for file in loader_sources()}
-    assert {"main.c", "flags.txt"} <= set(files)
+    """Every C file of the list, and every header that one includes, is carried, with the flags."""
+    files = {f"{file.directory}/{file.name}": file.text for file in loader_sources()}
+    assert {"loader/flags.txt", "loader/discard.ld"} <= set(files)
+    assert {f"loader/{name}" for name in files["loader/sources.txt"].split()} <= set(files)
     for text in files.values():
         for line in text.split("\n"):
             if line.startswith('#include "'):
-                assert line.split('"')[1] in files
+                assert "loader/" + line.split('"')[1] in files
 
 
 def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from buildtool.core.errors import FileAccessError, ToolFailedError
 from buildtool.core.platforms import PLATFORMS
+from buildtool.core.resources import resource_path
 from buildtool.runtime.carried import (
     find_base,
     find_loader,
@@ -86,13 +88,27 @@ def test_damaged_lists(data: Path, text: str) -> None:
 
 
 def test_source_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
-    """The digest can be made by hand: cd loader && sha256sum *.c *.h ... | sort -k2 | sha256sum."""
-    for name, text in {"b.c": "b", "a.h": "a", "README.md": "not a source"}.items():
+    """The digest can be made by hand: cd loader && sha256sum */*.c */*.h ... | sort -k2 | sha256sum."""
+    files = {"verify/b.c": "b", "base/a.h": "a", "README.md": "not a source", "test/no_load.c": "a test's"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    lines = "".join(
-        f"{hashlib.sha256(x.encode()).hexdigest()}  {n}\n" for n, x in (("a.h", "a"), ("b.c", "b"))
-    )
+    linked = (("base/a.h", "a"), ("verify/b.c", "b"))
+    lines = "".join(f"{hashlib.sha256(x.encode()).hexdigest()}  {n}\n" for n, x in linked)
     assert loader_digest(tmp_path) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "name", ["discard.ld", "flags.txt", "sources.txt", "base/json.h", "verify/code.c", "probe/probe.c"]
+)
+def test_each_source_changes_the_digest(tmp_path: Path, name: str) -> None:
+    """Any changed file of the build makes what was linked stale, the linker script among them."""
+    copy = tmp_path / "loader"
+    shutil.copytree(resource_path("loader"), copy)
+    before = loader_digest(copy)
+    with (copy / name).open("a") as file:
+        file.write("\n")
+    assert loader_digest(copy) != before
 
 
 def make_elf(machine: int, segment: int) -> bytes:

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attach/targets.h"
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define POLL_NANOSECONDS 20000000 /* how often a missing interface is looked for */
+
+/* if_nametoindex() would bring a netlink client with it. */
+static int get_interface_index(const char *name)
+{
+	struct ifreq request = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd < 0 && errno == EAFNOSUPPORT)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	memcpy(request.ifr_name, name, strlen(name));
+	if (ioctl(fd, SIOCGIFINDEX, &request))
+		err = -errno;
+	close(fd);
+	return err ? err : request.ifr_ifindex;
+}
+
+/* fnmatch() would bring locales with it. */
+static bool matches(const char *pattern, const char *name)
+{
+	for (; *pattern && *pattern != '*'; pattern++, name++) {
+		if (!*name || (*pattern != '?' && *pattern != *name))
+			return false;
+	}
+	if (!*pattern)
+		return !*name;
+	do {
+		if (matches(pattern + 1, name))
+			return true;
+	} while (*name++);
+	return false;
+}
+
+static int compare(const void *a, const void *b)
+{
+	return strcmp(((const struct interface *)a)->name, ((const struct interface *)b)->name);
+}
+
+/* Not /sys/class/net: that is of the namespace in which sysfs was mounted. */
+static int list_interfaces(const char *pattern, struct interface *found, size_t room)
+{
+	FILE *file = fopen("/proc/self/net/dev", "re");
+	char line[512], *colon;
+	size_t count = 0;
+
+	if (!file)
+		return -errno;
+	while (fgets(line, sizeof(line), file)) {
+		const char *name = line + strspn(line, " ");
+		struct interface item = { 0 };
+
+		colon = strchr(line, ':');
+		if (!colon || (size_t)(colon - name) >= sizeof(item.name))
+			continue; /* the heading */
+		*colon = 0;
+		if (!matches(pattern, name))
+			continue;
+		memcpy(item.name, name, strlen(name));
+		item.index = get_interface_index(name);
+		if (item.index < 0)
+			continue; /* gone between */
+		if (count == room) {
+			fclose(file);
+			return -E2BIG;
+		}
+		found[count++] = item;
+	}
+	fclose(file);
+	qsort(found, count, sizeof(*found), compare);
+	return count ? (int)count : -ENODEV;
+}
+
+static int find_now(const char *pattern, struct interface *found, size_t room)
+{
+	if (strpbrk(pattern, "*?"))
+		return list_interfaces(pattern, found, room);
+	if (!room)
+		return -E2BIG;
+	memcpy(found->name, pattern, strlen(pattern) + 1);
+	found->index = get_interface_index(pattern);
+	return found->index < 0 ? found->index : 1;
+}
+
+int targets__interfaces(const char *pattern, size_t size, int64_t deadline, struct interface *found,
+			size_t room, struct fault *fault)
+{
+	char name[IF_NAMESIZE] = "";
+	int n;
+
+	if (!size || size >= sizeof(name) || memchr(pattern, '/', size))
+		return fault__usage(fault, "%.64s is not an interface name", pattern);
+	memcpy(name, pattern, size);
+	while ((n = find_now(name, found, room)) == -ENODEV && deadline && log__clock() < deadline) {
+		if (signals__stop_is_pending())
+			return fault__set(fault, -EINTR, "interface %s: stopped while waiting for it", name);
+		nanosleep(&(struct timespec){ .tv_nsec = POLL_NANOSECONDS }, NULL);
+	}
+	if (n == -E2BIG)
+		return fault__usage(fault, "interface %s: too many of them", name);
+	if (n < 0)
+		return fault__set(fault, n, "interface %s: %s%s", name, strerror(-n),
+				  deadline && n == -ENODEV ? ", and none came in time" : "");
+	return n;
+}
+
+int targets__open_cgroup(const char *path, struct fault *fault)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return fault__set(fault, -errno, "cgroup %.200s: %s", path, strerror(errno));
+	return fd;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_ATTACH_TARGETS_H
+#define LOADER_ATTACH_TARGETS_H
+
+#include "base/fault.h"
+
+#include <net/if.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct interface {
+	char name[IF_NAMESIZE];
+	int index;
+};
+
+/*
+ * Find the interfaces of this network namespace that @pattern (with * and ?) names, sorted by
+ * name; wait for one until @deadline. Returns their number, -EINVAL with the configuration blamed,
+ * -EINTR when a stop signal came, or another negative errno.
+ */
+int targets__interfaces(const char *pattern, size_t size, int64_t deadline, struct interface *found,
+			size_t room, struct fault *fault);
+
+/* Open a cgroup's directory. Returns the descriptor or a negative errno. */
+int targets__open_cgroup(const char *path, struct fault *fault);
+
+#endif

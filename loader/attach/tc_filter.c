@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attach/tc_filter.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/*
+ * A filter outlives a loader that is killed. So that a later start knows it, its handle is made of the
+ * program's identity; SLOTS of them, for a program that is attached again beside itself. Whoever lives
+ * holds a name among the abstract sockets of the network namespace, which is where the interfaces are,
+ * too: the kernel takes the name back when the process ends, however it does.
+ */
+#define SLOTS	     16
+#define HANDLE_MARK  0x40000000u
+#define HANDLE_MASK  0x3ffffff0u
+#define ANSWER_BYTES 32768
+
+static size_t filters;
+
+static struct bpf_tc_hook hook_of(const struct attach_point *point)
+{
+	return (struct bpf_tc_hook){
+		.sz = sizeof(struct bpf_tc_hook),
+		.ifindex = point->ifindex,
+		.attach_point = point->attach_type == BPF_TCX_EGRESS ? BPF_TC_EGRESS : BPF_TC_INGRESS,
+	};
+}
+
+bool tc_filter__is_needed(const struct attach_point *point)
+{
+	LIBBPF_OPTS(bpf_prog_query_opts, opts);
+
+	if (point->attach_type != BPF_TCX_INGRESS && point->attach_type != BPF_TCX_EGRESS)
+		return false; /* netkit */
+	return bpf_prog_query_opts(point->ifindex, point->attach_type, &opts) == -EINVAL;
+}
+
+/* Returns a descriptor that holds the name of a handle, or -EADDRINUSE when somebody who lives has it. */
+static int claim(const struct attach_point *point, uint32_t handle)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), n, err;
+
+	if (fd < 0)
+		return -errno;
+	n = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "buildtool-clsact-%d-%d-%x",
+		     point->ifindex, point->attach_type, handle);
+	if (!bind(fd, (struct sockaddr *)&address,
+		  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+/* Note the priorities of filters with handles of this base. Returns false at the end of the answer. */
+static bool note_filters(const void *answer, ssize_t size, uint32_t base, uint32_t priorities[SLOTS])
+{
+	const struct nlmsghdr *h = answer;
+
+	for (; size > 0 && NLMSG_OK(h, (size_t)size); h = NLMSG_NEXT(h, size)) {
+		const struct tcmsg *tc = NLMSG_DATA(h);
+
+		if (h->nlmsg_type != RTM_NEWTFILTER)
+			return false;
+		if (h->nlmsg_len >= NLMSG_LENGTH(sizeof(*tc)) && (tc->tcm_handle & ~(SLOTS - 1)) == base)
+			priorities[tc->tcm_handle & (SLOTS - 1)] = tc->tcm_info >> 16;
+	}
+	return true;
+}
+
+/* Ask for all filters of the hook; what isn't answered isn't there. */
+static void find_filters(const struct attach_point *point, uint32_t base, uint32_t priorities[SLOTS])
+{
+	const bool egress = point->attach_type == BPF_TCX_EGRESS;
+	struct {
+		struct nlmsghdr header;
+		struct tcmsg tc;
+	} request = {
+		.header = { .nlmsg_len = sizeof(request),
+			    .nlmsg_type = RTM_GETTFILTER,
+			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.tc = { .tcm_ifindex = point->ifindex,
+			.tcm_parent = TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS) },
+	};
+	static union {
+		struct nlmsghdr header;
+		char bytes[ANSWER_BYTES];
+	} answer;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	ssize_t n = fd < 0 ? -1 : send(fd, &request, sizeof(request), 0);
+
+	while (n > 0) {
+		n = recv(fd, &answer, sizeof(answer), 0);
+		if (!note_filters(&answer, n, base, priorities))
+			break;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void remove_filter(const struct bpf_tc_hook *hook, uint32_t handle, uint32_t priority)
+{
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = priority);
+
+	bpf_tc_detach(hook, &opts);
+}
+
+/*
+ * Take the first handle that nobody alive has, and what a killed loader left there, to be replaced in
+ * one step; other leftovers go. Returns what holds it, or a negative errno when there is no such handle.
+ */
+static int take_slot(const struct bpf_tc_hook *hook, const struct attach_point *point,
+		     struct bpf_tc_opts *opts)
+{
+	const uint32_t base = HANDLE_MARK | (point->identity & HANDLE_MASK);
+	uint32_t priorities[SLOTS] = { 0 };
+	int ours = -EADDRINUSE;
+
+	find_filters(point, base, priorities);
+	for (uint32_t slot = 0; slot < SLOTS; slot++) {
+		int fd = ours < 0 || priorities[slot] ? claim(point, base | slot) : -EADDRINUSE;
+
+		if (fd < 0)
+			continue;
+		if (ours < 0) {
+			ours = fd;
+			opts->handle = base | slot;
+			opts->priority = priorities[slot];
+			opts->flags = priorities[slot] ? BPF_TC_F_REPLACE : 0;
+			continue;
+		}
+		remove_filter(hook, base | slot, priorities[slot]);
+		close(fd);
+	}
+	return ours;
+}
+
+/* The queueing discipline stays when the filters go: others may have put theirs into it since. */
+int tc_filter__attach(int program_fd, struct attachment_handle *handle)
+{
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = program_fd);
+	struct bpf_tc_hook hook = hook_of(&handle->point);
+	int fd, err = bpf_tc_hook_create(&hook);
+
+	if (err && err != -EEXIST)
+		return err;
+	fd = take_slot(&hook, &handle->point, &opts);
+	/* Any handle, and nobody will know it again. */
+	if (fd < 0)
+		fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return -errno;
+	err = bpf_tc_attach(&hook, &opts);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	filters++;
+	handle->handle = opts.handle;
+	handle->priority = opts.priority;
+	handle->program_id = opts.prog_id;
+	return fd;
+}
+
+size_t tc_filter__count(void)
+{
+	return filters;
+}
+
+void tc_filter__detach(const struct attachment_handle *handle)
+{
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle->handle, .priority = handle->priority);
+	struct bpf_tc_hook hook = hook_of(&handle->point);
+
+	filters--;
+	/* Somebody may have removed ours and put another one there. */
+	if (bpf_tc_query(&hook, &opts) || opts.prog_id != handle->program_id)
+		return;
+	opts.prog_fd = opts.prog_id = opts.flags = 0;
+	bpf_tc_detach(&hook, &opts);
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/file.h"
+
+#include "base/signals.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOCK_NAP_NS	500000
+#define LOCK_NAP_MAX_NS 8000000
+
+static int read_all(int fd, uint8_t *data, size_t room, size_t *size)
+{
+	size_t done = 0;
+
+	while (done < room) {
+		ssize_t n = read(fd, data + done, room - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	*size = done;
+	return 0;
+}
+
+static int check_regular(const struct stat *st, size_t limit)
+{
+	if (!S_ISREG(st->st_mode))
+		return -ENODEV;
+	if (st->st_size < 0 || (uint64_t)st->st_size > limit)
+		return -EFBIG;
+	return 0;
+}
+
+int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *size)
+{
+	uint8_t *buffer = NULL;
+	struct stat st;
+	int fd = -1, err;
+
+	/* Looked at before it is opened: opening a device can act, opening a FIFO can block. */
+	if (fstatat(dir, name, &st, 0))
+		return -errno;
+	err = check_regular(&st, limit);
+	if (err)
+		return err;
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st)) {
+		err = -errno;
+		goto cleanup;
+	}
+	err = check_regular(&st, limit);
+	if (err)
+		goto cleanup;
+
+	/* One byte more than the size, so that a file that grows is noticed. */
+	buffer = malloc((size_t)st.st_size + 1);
+	if (!buffer) {
+		err = -ENOMEM;
+		goto cleanup;
+	}
+	err = read_all(fd, buffer, (size_t)st.st_size + 1, size);
+	if (!err && *size > (size_t)st.st_size)
+		err = -EAGAIN;
+cleanup:
+	if (err) {
+		free(buffer);
+		buffer = NULL;
+	}
+	*data = buffer;
+	close(fd);
+	return err;
+}
+
+int file__lock(int fd)
+{
+	long nap = LOCK_NAP_NS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (signals__stop_is_pending())
+			return -EINTR;
+		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
+		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
+	}
+	return 0;
+}
+
+int file__create(int dir, const char *name, mode_t mode)
+{
+	int fd;
+
+	unlinkat(dir, name, 0);
+	/* A FIFO would block; a link, or another name of somebody's file, would lead there. */
+	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	return fd < 0 ? -errno : fd;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int list_entries(DIR *stream, struct file_list *list)
+{
+	struct dirent *entry;
+
+	while (errno = 0, (entry = readdir(stream))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		if (list->count == FILE_LIST_MAX)
+			return -E2BIG;
+		list->names[list->count] = strdup(entry->d_name);
+		if (!list->names[list->count])
+			return -ENOMEM;
+		list->count++;
+	}
+	return -errno;
+}
+
+int file__list(int dir, struct file_list *list)
+{
+	DIR *stream;
+	int fd, err;
+
+	*list = (struct file_list){ 0 };
+	fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	stream = fdopendir(fd);
+	if (!stream) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	list->names = calloc(FILE_LIST_MAX, sizeof(*list->names));
+	err = list->names ? list_entries(stream, list) : -ENOMEM;
+	closedir(stream);
+	if (err)
+		file__list_free(list);
+	else
+		qsort(list->names, list->count, sizeof(*list->names), compare_names);
+	return err;
+}
+
+void file__list_free(struct file_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		free(list->names[i]);
+	free(list->names);
+	*list = (struct file_list){ 0 };
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SHA-256 by OpenSSL, which uses the processor's instructions for it. On s390x its question what the
+ * processor has brings most of libcrypto along (5 MB); there libsodium does it, which is linked anyway.
+ */
+#ifndef LOADER_BASE_SHA256_H
+#define LOADER_BASE_SHA256_H
+
+#ifdef __s390x__
+#include <sodium.h>
+#define SHA256_CTX			 crypto_hash_sha256_state
+#define SHA256_Init(state)		 crypto_hash_sha256_init(state)
+#define SHA256_Update(state, data, size) crypto_hash_sha256_update(state, (const void *)(data), size)
+#define SHA256_Final(digest, state)	 crypto_hash_sha256_final(state, digest)
+#else
+/* The low-level functions take no heap and no provider; they are all that is linked in. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHA256_SIZE 32
+
+static inline void sha256__hash(uint8_t digest[SHA256_SIZE], const void *data, size_t size)
+{
+	SHA256_CTX state;
+
+	SHA256_Init(&state);
+	SHA256_Update(&state, data, size);
+	SHA256_Final(digest, &state);
+}
+
+#endif

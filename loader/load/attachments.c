@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "load/attachments.h"
+
+#include "attach/attach.h"
+#include "attach/plan.h"
+#include "base/fault.h"
+#include "verify/statement.h"
+#include "verify/verify.h"
+
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool option_matches(const struct attach_option *option, const struct unit *unit, const char *name)
+{
+	return !strcmp(option->program, name) && (!option->object || !strcmp(option->object, unit->file));
+}
+
+/* Each --attach must mean exactly one program, or a map of struct_ops. */
+static int check_option(const struct load *load, const struct attach_option *option, struct fault *fault)
+{
+	struct bpf_program *program;
+	struct bpf_map *map;
+	size_t found = 0;
+
+	for (size_t i = 0; i < load->count; i++) {
+		bpf_object__for_each_program(program, load->units[i].bpf)
+			found += option_matches(option, &load->units[i], bpf_program__name(program));
+		bpf_object__for_each_map(map, load->units[i].bpf) {
+			if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+				found += option_matches(option, &load->units[i], bpf_map__name(map));
+		}
+	}
+	if (!found)
+		return fault__usage(fault, "--attach %.128s: no object has this program", option->program);
+	if (found > 1)
+		return fault__usage(fault, "--attach %.128s: several objects have it, say OBJECT:%.128s",
+				    option->program, option->program);
+	return 0;
+}
+
+/* One program twice at the same place gets two links: number the second. */
+static char *name_link(const struct load *load, const struct attachment *a)
+{
+	const char *shown = attach__shown(&a->point);
+	size_t same = 0;
+	char *link;
+
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		const struct attachment *other = &load->attachments[i];
+
+		same += other->unit == a->unit && !strcmp(other->name, a->name) &&
+			!strcmp(attach__shown(&other->point), shown);
+	}
+	if (asprintf(&link, same ? "%s@%s#%zu" : "%s@%s", a->name, shown, same + 1) < 0)
+		return NULL;
+	return link;
+}
+
+/* FNV-1a: names are told apart, not protected. */
+static uint32_t hash(uint32_t value, const char *text)
+{
+	do
+		value = (value ^ (uint8_t)*text) * 16777619;
+	while (*text++);
+	return value;
+}
+
+static uint32_t identify(const struct attachment *a)
+{
+	const char *project = a->unit->input->statement->project;
+
+	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
+}
+
+/* The point outlives what its target was read from. */
+static int add_attachment(struct load *load, const struct attachment *planned)
+{
+	struct attachment *a = &load->attachments[load->attachment_count];
+
+	*a = *planned;
+	a->old_link = a->old_program = -1;
+	a->target = planned->point.target ? strdup(planned->point.target) : NULL;
+	a->point.target = a->target;
+	a->point.identity = identify(a);
+	a->link = name_link(load, a);
+	load->attachment_count++;
+	return !a->link || (planned->point.target && !a->target) ? -ENOMEM : 0;
+}
+
+static int plan_target(struct load *load, struct unit *unit, struct bpf_program *program, const char *target,
+		       struct fault *fault)
+{
+	static struct attach_point points[LOAD_MAX_LINKS];
+	struct fault inner = { 0 };
+	int n = plan__program(unit->bpf, program, target, &load->options->rules, points,
+			      LOAD_MAX_LINKS - load->attachment_count, &inner);
+
+	if (n < 0) {
+		fault__set(fault, n, "%.128s: program %.64s: %s", unit->file, bpf_program__name(program),
+			   inner.text);
+		fault->usage = inner.usage;
+		return n;
+	}
+	for (int i = 0; i < n; i++) {
+		int err = add_attachment(load, &(struct attachment){ .unit = unit,
+								     .program = program,
+								     .name = bpf_program__name(program),
+								     .point = points[i] });
+		if (err)
+			return fault__set(fault, err, "out of memory");
+	}
+	return 0;
+}
+
+/* The command line's targets, else those of the signed statement, else none. */
+static int plan_program(struct load *load, struct unit *unit, struct bpf_program *program,
+			const struct attach_option *options, size_t option_count, struct fault *fault)
+{
+	const char *name = bpf_program__name(program), *target;
+	size_t planned = 0;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < option_count; i++) {
+		if (!option_matches(&options[i], unit, name))
+			continue;
+		planned++;
+		err = plan_target(load, unit, program, options[i].target, fault);
+	}
+	/* SEC("?..."): loaded only when somebody asks for it. */
+	if (planned)
+		bpf_program__set_autoload(program, true);
+	else if (!bpf_program__autoload(program))
+		return 0;
+	if (!planned) {
+		while (!err && (target = statement__attach(unit->input->statement, name, planned))) {
+			planned++;
+			err = plan_target(load, unit, program, target, fault);
+		}
+	}
+	if (!err && !planned)
+		err = plan_target(load, unit, program, NULL, fault);
+	return err;
+}
+
+static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
+		    const struct attach_option *options, size_t option_count, struct fault *fault)
+{
+	struct attachment next = { .unit = unit };
+	const char *target = NULL;
+	struct fault inner = { 0 };
+	int n;
+
+	for (size_t i = 0; i < option_count; i++) {
+		if (option_matches(&options[i], unit, bpf_map__name(map)))
+			target = options[i].target;
+	}
+	n = plan__map(map, target, &next.point, &inner);
+	if (n > 0 && load->attachment_count == LOAD_MAX_LINKS)
+		n = fault__usage(&inner, "too many attachments");
+	if (n < 0) {
+		fault__set(fault, n, "%.128s: map %.64s: %s", unit->file, bpf_map__name(map), inner.text);
+		fault->usage = inner.usage;
+		return n;
+	}
+	next.name = bpf_map__name(map);
+	return n && add_attachment(load, &next) ? fault__set(fault, -ENOMEM, "out of memory") : 0;
+}
+
+int attachments__plan(struct load *load, struct fault *fault)
+{
+	const struct attach_option *options = load->options->attach;
+	size_t option_count = load->options->attach_count;
+	struct bpf_program *program;
+	struct bpf_map *map;
+	int err;
+
+	for (size_t i = 0; i < option_count; i++) {
+		err = check_option(load, &options[i], fault);
+		if (err)
+			return err;
+	}
+	for (size_t i = 0; i < load->count; i++) {
+		bpf_object__for_each_program(program, load->units[i].bpf) {
+			err = plan_program(load, &load->units[i], program, options, option_count, fault);
+			if (err)
+				return err;
+		}
+		bpf_object__for_each_map(map, load->units[i].bpf) {
+			err = plan_map(load, &load->units[i], map, options, option_count, fault);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}

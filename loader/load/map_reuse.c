@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "load/map_reuse.h"
+
+#include "base/fault.h"
+#include "base/sha256.h"
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEPTH_MAX 32
+/* Nobody's map has so many fields, but types that are used twice on each of 32 levels have. */
+#define STEPS_MAX 65536
+
+struct walk {
+	const struct btf *btf;
+	unsigned steps;
+	SHA256_CTX hash;
+};
+
+static void feed(struct walk *w, const void *data, size_t size)
+{
+	SHA256_Update(&w->hash, data, size);
+}
+
+static void feed_number(struct walk *w, uint32_t number)
+{
+	feed(w, &number, sizeof(number));
+}
+
+static void feed_name(struct walk *w, uint32_t offset)
+{
+	const char *name = btf__name_by_offset(w->btf, offset);
+
+	feed(w, name ? name : "", name ? strlen(name) + 1 : 1);
+}
+
+static void feed_type(struct walk *w, uint32_t id, unsigned depth);
+
+static void feed_members(struct walk *w, const struct btf_type *t, unsigned depth)
+{
+	const struct btf_member *m = btf_members(t);
+
+	for (unsigned i = 0; i < btf_vlen(t); i++) {
+		feed_name(w, m[i].name_off);
+		feed_number(w, m[i].offset);
+		feed_type(w, m[i].type, depth);
+	}
+}
+
+/* A section of variables: a map of the compiler's making. */
+static void feed_variables(struct walk *w, const struct btf_type *t, unsigned depth)
+{
+	const struct btf_var_secinfo *v = btf_var_secinfos(t);
+
+	for (unsigned i = 0; i < btf_vlen(t); i++) {
+		feed_number(w, v[i].offset);
+		feed_number(w, v[i].size);
+		feed_type(w, v[i].type, depth);
+	}
+}
+
+static void feed_type(struct walk *w, uint32_t id, unsigned depth)
+{
+	const struct btf_type *t = btf__type_by_id(w->btf, id);
+
+	/* Other words for the same bytes; those that lead round and round come to the last step, too. */
+	while (w->steps++ < STEPS_MAX && t && (btf_is_mod(t) || btf_is_typedef(t) || btf_is_type_tag(t)))
+		t = btf__type_by_id(w->btf, t->type);
+	if (w->steps > STEPS_MAX)
+		return;
+	if (!t || depth == DEPTH_MAX) {
+		feed_number(w, 0);
+		return;
+	}
+	feed_number(w, btf_kind(t));
+	if (btf_is_ptr(t) || btf_is_fwd(t) || btf_is_func_proto(t))
+		return;
+	if (btf_is_array(t)) {
+		feed_number(w, btf_array(t)->nelems);
+		feed_type(w, btf_array(t)->type, depth + 1);
+		return;
+	}
+	feed_number(w, btf_is_datasec(t) ? 0 : t->size);
+	if (btf_is_int(t))
+		feed_number(w, *(const uint32_t *)(t + 1));
+	else if (btf_is_composite(t))
+		feed_members(w, t, depth + 1);
+	else if (btf_is_datasec(t))
+		feed_variables(w, t, depth + 1);
+	else if (btf_is_var(t)) {
+		feed_name(w, t->name_off);
+		feed_type(w, t->type, depth + 1);
+	}
+}
+
+/* libbpf calls the map of .bss PREFIX.bss, that of .bss.name by its own name. */
+static uint32_t section_type(const struct btf *btf, const struct bpf_map *map)
+{
+	const char *name = strrchr(bpf_map__name(map), '.');
+	int32_t id;
+
+	if (bpf_map__name(map)[0] == '.')
+		name = bpf_map__name(map);
+	id = name ? btf__find_by_name_kind(btf, name, BTF_KIND_DATASEC) : 0;
+	return id > 0 ? (uint32_t)id : 0;
+}
+
+/* What variables begin with is part of their definition: another value is there to be used. */
+static void feed_contents(struct walk *w, const struct bpf_map *map)
+{
+	size_t size = 0;
+	const void *data = bpf_map__is_internal(map) ? bpf_map__initial_value(map, &size) : NULL;
+
+	if (data)
+		feed(w, data, size);
+}
+
+void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *map,
+		       char layout[MAP_REUSE_LAYOUT_SIZE])
+{
+	struct walk w = { .btf = bpf_object__btf(object) };
+	uint8_t digest[SHA256_SIZE];
+	uint32_t key, value, size = 0;
+	const void *data;
+
+	layout[0] = 0;
+	if (!w.btf)
+		return;
+	key = bpf_map__is_internal(map) ? 0 : bpf_map__btf_key_type_id(map);
+	value = bpf_map__is_internal(map) ? section_type(w.btf, map) : bpf_map__btf_value_type_id(map);
+	if (!key && !value)
+		return;
+	SHA256_Init(&w.hash);
+	feed_type(&w, key, 0);
+	feed_type(&w, value, 0);
+	feed_contents(&w, map);
+	if (w.steps > STEPS_MAX) {
+		/* What was not looked at counts as well: any other types are another layout. */
+		data = btf__raw_data(w.btf, &size);
+		feed(&w, data ? data : "", data ? size : 0);
+	}
+	SHA256_Final(digest, &w.hash);
+	sodium_bin2hex(layout, MAP_REUSE_LAYOUT_SIZE, digest, sizeof(digest));
+}
+
+/*
+ * Not carried over, because they belong to the code and not to what it counted: constants, tables
+ * of tail calls, operations of the kernel, arenas with addresses inside.
+ */
+static bool belongs_to_code(const struct bpf_map *map)
+{
+	switch (bpf_map__type(map)) {
+	case BPF_MAP_TYPE_PROG_ARRAY:
+	case BPF_MAP_TYPE_STRUCT_OPS:
+	case BPF_MAP_TYPE_ARENA:
+		return true;
+	default:
+		return bpf_map__map_flags(map) & BPF_F_RDONLY_PROG || !bpf_map__autocreate(map);
+	}
+}
+
+static int differs(struct fault *fault, const char *what, uint64_t was, uint64_t is)
+{
+	return fault__set(fault, -EINVAL, "its %s was %llu, is %llu", what, (unsigned long long)was,
+			  (unsigned long long)is);
+}
+
+static int compare(const struct bpf_map *map, const struct bpf_map_info *was, struct fault *fault)
+{
+	/* libbpf fills in the number of processors when it makes the map. */
+	bool per_cpu = bpf_map__type(map) == BPF_MAP_TYPE_PERF_EVENT_ARRAY && !bpf_map__max_entries(map);
+	/* ... and drops what an old kernel doesn't know; the kernel itself adds the other. */
+	const uint32_t ignored = BPF_F_MMAPABLE | BPF_F_RDONLY_PROG;
+
+	if (was->type != bpf_map__type(map))
+		return differs(fault, "type", was->type, bpf_map__type(map));
+	if (was->key_size != bpf_map__key_size(map))
+		return differs(fault, "key size", was->key_size, bpf_map__key_size(map));
+	if (was->value_size != bpf_map__value_size(map))
+		return differs(fault, "value size", was->value_size, bpf_map__value_size(map));
+	if (!per_cpu && was->max_entries != bpf_map__max_entries(map))
+		return differs(fault, "number of entries", was->max_entries, bpf_map__max_entries(map));
+	if ((was->map_flags ^ bpf_map__map_flags(map)) & ~ignored)
+		return differs(fault, "flags", was->map_flags, bpf_map__map_flags(map));
+	if (was->map_extra != bpf_map__map_extra(map))
+		return differs(fault, "extra", was->map_extra, bpf_map__map_extra(map));
+	return 0;
+}
+
+int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const char *layout,
+		   struct fault *fault)
+{
+	char wanted[MAP_REUSE_LAYOUT_SIZE];
+	struct bpf_map_info was = { 0 };
+	__u32 size = sizeof(was);
+	int err;
+
+	if (belongs_to_code(map))
+		return 0;
+	if (bpf_map_get_info_by_fd(fd, &was, &size))
+		return fault__set(fault, -errno, "%s", strerror(errno));
+	err = compare(map, &was, fault);
+	if (err)
+		return err;
+	map_reuse__layout(object, map, wanted);
+	if (strcmp(wanted, layout))
+		return fault__set(
+			fault, -EINVAL,
+			"the fields of its keys or values, or what variables begin with, are others");
+	err = bpf_map__reuse_fd(map, fd);
+	return err ? fault__set(fault, err, "%s", strerror(-err)) : 1;
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "load/unit.h"
+
+#include "attach/attach.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "load/map_reuse.h"
+#include "load/verifier_log.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/pins.h"
+#include "pin/record.h"
+#include "verify/verify.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int open_object(struct unit *unit, struct fault *fault)
+{
+	const struct verified_object *input = unit->input;
+	/* The name becomes part of those of some maps: that of the file may change. */
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
+	struct bpf_map *map;
+	int err;
+
+	opts.kernel_log_buf = verifier_log__buffer(&opts.kernel_log_size);
+	verifier_log__begin();
+	unit->bpf = bpf_object__open_mem(input->data, input->size, &opts);
+	if (!unit->bpf) {
+		err = -errno;
+		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
+				  verifier_log__warning(err));
+	}
+	/* Where to pin is for the operator to say; and whoever made an existing pin is not known. */
+	bpf_object__for_each_map(map, unit->bpf)
+		bpf_map__set_pin_path(map, NULL);
+	return 0;
+}
+
+/* Whether anybody will read what this load was. */
+static bool wants_record(const struct load_options *options)
+{
+	return options->pin_root || options->share || options->may_update;
+}
+
+int unit__prepare(const struct load *load, struct unit *unit, const struct verified_object *input,
+		  struct fault *fault)
+{
+	bool described = wants_record(load->options);
+
+	*unit = (struct unit){ .input = input, .share_lock = -1 };
+	unit->file = strdup(input->name);
+	unit->object = strdup(input->statement->name);
+	unit->next.record = described ? record__make(input) : NULL;
+	if (!unit->file || !unit->object || (described && !unit->next.record))
+		return fault__set(fault, -ENOMEM, "out of memory");
+	verifier_log__begin();
+	return open_object(unit, fault);
+}
+
+int unit__program(const struct unit *unit, const char *name)
+{
+	const struct bpf_program *program;
+
+	if (!unit->loaded)
+		return bpffs__find(&unit->next.programs, name);
+	program = bpf_object__find_program_by_name(unit->bpf, name);
+	return program ? bpf_program__fd(program) : -1;
+}
+
+int unit__map(const struct unit *unit, const char *name)
+{
+	const struct bpf_map *map;
+
+	if (!unit->bpf)
+		return bpffs__find(&unit->next.maps, name);
+	map = bpf_object__find_map_by_name(unit->bpf, name);
+	return map ? bpf_map__fd(map) : -1;
+}
+
+/* Their layouts tell a later load which maps can go on. */
+static int note_layouts(struct unit *unit, struct fault *fault)
+{
+	char layout[MAP_REUSE_LAYOUT_SIZE];
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, unit->bpf) {
+		map_reuse__layout(unit->bpf, map, layout);
+		if (record__note_map(&unit->next, bpf_map__name(map), layout))
+			return fault__set(fault, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static const struct unit *find_unit(const struct load *load, const char *object)
+{
+	for (size_t i = 0; load && i < load->count; i++) {
+		if (!strcmp(load->units[i].object, object))
+			return &load->units[i];
+	}
+	return NULL;
+}
+
+/* The map that was there before, from a pin or from the load that is updated: its descriptor, or -1. */
+static int find_map(const struct load *load, const struct unit *unit, const char *name, const char **layout)
+{
+	const struct unit *old = find_unit(load->old, unit->object);
+	const struct bpf_map *map;
+
+	if (unit->pins.current.record) {
+		*layout = record__layout(&unit->pins.current, name);
+		return bpffs__find(&unit->pins.current.maps, name);
+	}
+	map = old ? bpf_object__find_map_by_name(old->bpf, name) : NULL;
+	if (!map)
+		return -1;
+	*layout = record__layout(&old->next, name);
+	return bpf_map__fd(map);
+}
+
+static int carry_maps(const struct load *load, struct unit *unit, struct fault *fault)
+{
+	struct fault inner = { 0 };
+	struct bpf_map *map;
+	const char *layout;
+	int fd, err;
+
+	bpf_object__for_each_map(map, unit->bpf) {
+		fd = find_map(load, unit, bpf_map__name(map), &layout);
+		if (fd < 0)
+			continue;
+		err = map_reuse__map(unit->bpf, map, fd, layout, &inner);
+		if (err < 0 && err != -EINVAL)
+			return fault__set(fault, err, "%.128s: map %.64s: %s", unit->file, bpf_map__name(map),
+					  inner.text);
+		if (err == -EINVAL)
+			log__write(&(struct log_line){ .event = "map",
+						       .object = unit->file,
+						       .target = bpf_map__name(map),
+						       .message = inner.text });
+	}
+	return 0;
+}
+
+int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
+{
+	int64_t started = log__clock();
+	int err = carry_maps(load, unit, fault);
+
+	if (err)
+		return err;
+	verifier_log__begin();
+	err = bpf_object__load(unit->bpf);
+	if (err)
+		return verifier_log__explain(unit->file, err, fault);
+	unit->loaded = true;
+	log__write(&(struct log_line){ .event = "load", .object = unit->file, .started = started });
+	return 0;
+}
+
+int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
+{
+	int64_t started = log__clock();
+	struct bpf_map *map;
+	int fd, err = 0;
+
+	bpf_object__for_each_map(map, unit->bpf) {
+		fd = bpffs__find(&g->maps, bpf_map__name(map));
+		if (!err && fd >= 0)
+			err = bpf_map__reuse_fd(map, fd);
+	}
+	if (!err)
+		err = record__keep_since(&unit->next, g);
+	if (!err)
+		err = bpffs__copy(&g->programs, &unit->next.programs);
+	if (!err)
+		err = bpffs__copy(&g->maps, &unit->next.maps);
+	if (err)
+		return fault__set(fault, err, "%.128s: cannot reuse its pins: %s", unit->file,
+				  strerror(-err));
+	log__write(&(struct log_line){ .event = "reuse", .object = unit->file, .started = started });
+	return 0;
+}
+
+/* What makes one object give different programs: which of them are wanted, and for what. */
+static int describe_variant(const struct load *load, struct unit *unit)
+{
+	SHA256_CTX state;
+	struct bpf_program *program;
+	uint8_t hash[SHA256_SIZE];
+
+	SHA256_Init(&state);
+	bpf_object__for_each_program(program, unit->bpf) {
+		const uint32_t numbers[] = { bpf_program__autoload(program),
+					     bpf_program__expected_attach_type(program) };
+
+		SHA256_Update(&state, numbers, sizeof(numbers));
+	}
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		const struct attachment *a = &load->attachments[i];
+
+		/* Of these the target is part of the program. */
+		if (a->unit == unit && a->target &&
+		    (a->point.place == PLACE_TRACE || a->point.place == PLACE_ITER))
+			SHA256_Update(&state, a->link, strlen(a->link) + 1);
+	}
+	SHA256_Final(hash, &state);
+	return record__set_variant(&unit->next, hash);
+}
+
+bool unit__can_share(const struct load *load, const struct unit *unit)
+{
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		if (load->attachments[i].unit == unit && !attach__can_share(&load->attachments[i].point))
+			return false;
+	}
+	return true;
+}
+
+static bool is_same_code(const struct generation *a, const struct generation *b)
+{
+	return a->record && !strcmp(record__text(a, "digest"), record__text(b, "digest")) &&
+	       !strcmp(record__text(a, "variant"), record__text(b, "variant"));
+}
+
+int unit__describe(const struct load *load, struct unit *unit, struct fault *fault)
+{
+	int err;
+
+	if (!wants_record(load->options))
+		return 0;
+	err = note_layouts(unit, fault);
+	if (!err && describe_variant(load, unit))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	return err;
+}
+
+int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+{
+	unit->rotate =
+		strcmp(record__text(&unit->pins.current, "digest"), record__text(&unit->next, "digest"));
+	if (unit__can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
+		return unit__take_pins(unit, &unit->pins.current, fault);
+	return unit__load(load, unit, fault);
+}
+
+static int add_pin(struct pin_list *list, const char *name, int fd)
+{
+	struct pin pin = { .name = strdup(name), .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3) };
+
+	if (!pin.name || pin.fd < 0) {
+		free(pin.name);
+		return pin.fd < 0 ? -errno : -ENOMEM;
+	}
+	list->items[list->count++] = pin;
+	return 0;
+}
+
+/* Room for all; bpffs__free() frees it. */
+static int make_room(struct pin_list *list, size_t count)
+{
+	list->items = calloc(count + 1, sizeof(*list->items));
+	return list->items ? 0 : -ENOMEM;
+}
+
+static size_t count_programs(const struct bpf_object *bpf)
+{
+	struct bpf_program *program;
+	size_t count = 0;
+
+	bpf_object__for_each_program(program, bpf)
+		count++;
+	return count;
+}
+
+static size_t count_maps(const struct bpf_object *bpf)
+{
+	struct bpf_map *map;
+	size_t count = 0;
+
+	bpf_object__for_each_map(map, bpf)
+		count++;
+	return count;
+}
+
+int unit__collect(struct unit *unit, struct fault *fault)
+{
+	struct bpf_program *program;
+	struct bpf_map *map;
+	int err;
+
+	if (!unit->loaded)
+		return 0;
+	err = make_room(&unit->next.programs, count_programs(unit->bpf));
+	if (!err)
+		err = make_room(&unit->next.maps, count_maps(unit->bpf));
+	if (err)
+		return fault__set(fault, err, "out of memory");
+	bpf_object__for_each_program(program, unit->bpf) {
+		if (!err && bpf_program__fd(program) >= 0)
+			err = add_pin(&unit->next.programs, bpf_program__name(program),
+				      bpf_program__fd(program));
+	}
+	bpf_object__for_each_map(map, unit->bpf) {
+		if (!err && bpf_map__fd(map) >= 0 && bpf_map__type(map) != BPF_MAP_TYPE_STRUCT_OPS)
+			err = add_pin(&unit->next.maps, bpf_map__name(map), bpf_map__fd(map));
+	}
+	return err ? fault__set(fault, err, "%.128s: %s", unit->file, strerror(-err)) : 0;
+}
+
+void unit__close(struct unit *unit)
+{
+	bpf_object__close(unit->bpf);
+	generation__close(&unit->next);
+	pins__close(&unit->pins);
+	free(unit->file);
+	free(unit->object);
+}

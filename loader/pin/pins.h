@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_PIN_PINS_H
+#define LOADER_PIN_PINS_H
+
+#include "pin/generation.h"
+
+struct versions;
+
+/*
+ * One object's pins: ROOT/OBJECT with
+ *   current   what is attached now
+ *   previous  what was before, for a rollback
+ *   next      only while an update is under way, or after one that was killed
+ *   links     what keeps programs attached: PROGRAM@TARGET
+ * The lock of the root is held by whoever calls.
+ */
+struct pins {
+	char path[BPFFS_PATH_SIZE];
+	struct generation current; /* its record is NULL when there is none */
+};
+
+/*
+ * Open an object's pins. What a killed loader left half done is first put back to `current`, or
+ * taken away when there is none.
+ */
+int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault);
+
+/* The same for pins that are there; it changes nothing. */
+int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault);
+void pins__close(struct pins *p);
+
+/* The generation `previous`; -ENOENT without text when there is none. */
+int pins__open_previous(const struct pins *p, struct generation *g, struct fault *fault);
+
+/* Pin a new generation as `next`, beside `current`. */
+int pins__stage(const struct pins *p, struct generation *g, struct fault *fault);
+void pins__unstage(const struct pins *p);
+
+/* Make `next` the `current` one; with @rotate the old one becomes `previous`. */
+int pins__commit(const struct pins *p, bool rotate, struct fault *fault);
+
+/* The link of this name: a descriptor or a negative errno. */
+int pins__get_link(const struct pins *p, const char *link);
+
+/* Pin a link. When there is one of this name, aside until paths__settle_link(). */
+int pins__put_link(const struct pins *p, const char *link, int fd);
+/* Forget what pins__put_link() did. */
+void pins__drop_link(const struct pins *p, const char *link, bool aside);
+
+/* Take away all links that the record doesn't have, writing a line for each. */
+int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault);
+
+/* Take everything away, detaching what is attached. */
+int pins__remove(struct pins *p, struct fault *fault);
+
+/* Raise versions that are kept in memory to what is pinned below a root, if it is there. */
+int pins__raise_versions(const char *root, struct versions *versions, struct fault *fault);
+
+#endif

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/attach_file.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "run/options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_BYTES 65536
+#define BLANKS	  " \t"
+
+static bool is_same(const struct attach_option *a, const struct attach_option *b)
+{
+	return !strcmp(a->program, b->program) &&
+	       (a->object && b->object ? !strcmp(a->object, b->object) : a->object == b->object);
+}
+
+static int add_line(struct options *o, char *line, size_t given, struct fault *fault)
+{
+	char *end = line + strlen(line);
+	int err;
+
+	line += strspn(line, BLANKS);
+	while (end > line && strchr(BLANKS, end[-1]))
+		*--end = 0;
+	if (!*line || *line == '#')
+		return 0;
+	for (const char *p = line; *p; p++) {
+		if (*p <= ' ' || *p > '~')
+			return fault__usage(fault, "not PROGRAM=TARGET");
+	}
+	err = options__add_attach(o, line, fault);
+	if (err)
+		return err;
+	for (size_t i = 0; i < given; i++) {
+		if (is_same(&o->attach[i], &o->attach[o->attach_count - 1])) {
+			o->attach_count--;
+			break;
+		}
+	}
+	return 0;
+}
+
+/* The text lives as long as the options, which point into it. */
+static int add_lines(struct options *o, char *text, struct fault *fault)
+{
+	size_t given = o->attach_count, number = 0;
+	char *line;
+
+	while ((line = strsep(&text, "\n"))) {
+		struct fault inner = { 0 };
+
+		number++;
+		if (add_line(o, line, given, &inner))
+			return fault__usage(fault, "--attach-file %.200s, line %zu: %.160s", o->attach_file,
+					    number, inner.text);
+	}
+	return 0;
+}
+
+int attach_file__read(struct options *o, struct fault *fault)
+{
+	uint8_t *data = NULL;
+	size_t size;
+	char *text;
+	int err;
+
+	if (!o->attach_file)
+		return 0;
+	err = file__read(AT_FDCWD, o->attach_file, MAX_BYTES, &data, &size);
+	if (err) {
+		fault__set(fault, err, "--attach-file %.200s: %s", o->attach_file,
+			   err == -EFBIG  ? "larger than 64 KiB" :
+			   err == -ENODEV ? "not a regular file" :
+					    strerror(-err));
+		fault->usage = true;
+		return err;
+	}
+	text = memchr(data, 0, size) ? NULL : realloc(data, size + 1);
+	if (!text) {
+		free(data);
+		return fault__usage(fault, "--attach-file %.200s: not a text", o->attach_file);
+	}
+	text[size] = 0;
+	return add_lines(o, text, fault);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/candidate.h"
+
+#include "base/arch.h"
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "pin/pins.h"
+#include "run/needs.h"
+#include "run/objects.h"
+#include "verify/trust.h"
+#include "verify/verify.h"
+#include "verify/versions.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Where the kernel cannot tell (before Linux 5.8), or must not: the host decides, as for one that is. */
+static bool is_mounted(int dir)
+{
+	struct statx st;
+
+	return statx(dir, "", AT_EMPTY_PATH, 0, &st) || !(st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
+	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
+/*
+ * The host's trust store takes precedence over the image's. Only its absence, or an empty directory that
+ * an engine once made to mount at, selects the image's: one that can't be read must not, nor one that
+ * is mounted and empty, as an engine makes for a path of the host that is not there.
+ */
+static const char *default_trust(void)
+{
+	struct file_list list = { 0 };
+	const char *path = DEFAULT_TRUST_HOST;
+	struct stat st;
+	int dir;
+
+	if (lstat(path, &st) && errno == ENOENT)
+		return DEFAULT_TRUST;
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return path;
+	if (!file__list(dir, &list) && !list.count && !is_mounted(dir))
+		path = DEFAULT_TRUST;
+	file__list_free(&list);
+	close(dir);
+	return path;
+}
+
+/*
+ * The state directory, or NULL for none. A default one that is there is used, or its error shown.
+ * What is only verified replaces nothing, unless the caller says where to remember it.
+ */
+static const char *choose_state(const struct options *o)
+{
+	struct stat st;
+
+	if (o->state || o->verify_only)
+		return o->state;
+	return lstat(DEFAULT_STATE, &st) && errno == ENOENT ? NULL : DEFAULT_STATE;
+}
+
+static int open_stores(struct candidate *c, const struct options *o, struct fault *fault)
+{
+	const char *state = choose_state(o);
+	int err = truststore__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
+
+	if (!err && o->pin_root) {
+		err = versions__begin(&c->pinned);
+		c->has_pinned = true;
+		if (!err)
+			err = pins__raise_versions(o->pin_root, &c->pinned, fault);
+	}
+	if (err || !state)
+		return err;
+	err = versions__open(&c->state, state, fault);
+	c->has_state = !err;
+	return err;
+}
+
+int candidate__verify(struct candidate *c, const struct options *o, struct fault *fault)
+{
+	struct verify_context context = {
+		.trust = &c->trust,
+		.platform = o->platform ? o->platform : PLATFORM,
+		.now = o->now >= 0 ? o->now : (int64_t)time(NULL),
+	};
+
+	*c = (struct candidate){ 0 };
+	if (open_stores(c, o, fault))
+		return fault__code(fault);
+	context.state = c->has_state ? &c->state : NULL;
+	context.pinned = c->has_pinned ? &c->pinned : NULL;
+	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
+		return fault__code(fault);
+	if (!c->set.refused)
+		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
+	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s", c->set.refused, c->set.count,
+		   o->verify_only ? "" : ", none loaded");
+	return EXIT_REFUSED;
+}
+
+const struct verified_object *candidate__inputs(struct candidate *c)
+{
+	if (!c->inputs)
+		c->inputs = calloc(c->set.count, sizeof(*c->inputs));
+	for (size_t i = 0; c->inputs && i < c->set.count; i++) {
+		const struct set_item *item = &c->set.items[i];
+
+		c->inputs[i] = (struct verified_object){
+			.name = item->name,
+			.data = item->data,
+			.size = item->size,
+			.statement = &item->verdict.statement,
+			.digest = item->verdict.digest,
+			.policy = c->trust.digest,
+			.key_ids = item->verdict.key_ids,
+			.key_id_count = item->verdict.key_id_count,
+		};
+	}
+	return c->inputs;
+}
+
+uint64_t candidate__needs(const struct candidate *c)
+{
+	uint64_t needs = 0;
+
+	for (size_t i = 0; i < c->set.count; i++)
+		needs |= needs__capabilities(&c->set.items[i].verdict.statement);
+	return needs;
+}
+
+void candidate__fingerprint(const struct candidate *c, uint8_t fingerprint[FINGERPRINT_SIZE])
+{
+	SHA256_CTX state;
+
+	SHA256_Init(&state);
+	for (size_t i = 0; i < c->set.count; i++) {
+		const struct set_item *item = &c->set.items[i];
+
+		SHA256_Update(&state, item->name, strlen(item->name) + 1);
+		SHA256_Update(&state, &item->size, sizeof(item->size));
+		SHA256_Update(&state, item->data, item->size);
+	}
+	SHA256_Final(fingerprint, &state);
+}
+
+int candidate__remember(struct candidate *c, struct fault *fault)
+{
+	int err = 0;
+
+	if (!c->has_state)
+		return 0;
+	for (size_t i = 0; !err && i < c->set.count; i++) {
+		const struct statement *st = &c->set.items[i].verdict.statement;
+
+		err = versions__raise(&c->state, st->project, st->name, st->version);
+	}
+	if (err)
+		fault__set(fault, err, "state: %s", strerror(-err));
+	else
+		err = versions__save(&c->state, fault);
+	versions__close(&c->state);
+	c->has_state = false;
+	return err;
+}
+
+void candidate__free(struct candidate *c)
+{
+	if (c->has_state)
+		versions__close(&c->state);
+	if (c->has_pinned)
+		versions__close(&c->pinned);
+	free(c->inputs);
+	objects__free(&c->set);
+	trust__free(&c->trust);
+	*c = (struct candidate){ 0 };
+}

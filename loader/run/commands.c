@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/commands.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "load/load.h"
+#include "load/share.h"
+#include "pin/bpffs.h"
+#include "pin/generation.h"
+#include "pin/kernel.h"
+#include "pin/pins.h"
+#include "pin/record.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SHORT_DIGEST 12
+
+/* What is there, for list and status. */
+struct listing {
+	json_t *objects;
+	bool bad; /* not everything is as its record says */
+};
+
+static void check_link(struct listing *l, const struct pins *p, const char *link, json_t *item)
+{
+	const char *name = json_string_value(json_object_get(item, "program"));
+	int program = bpffs__find(&p->current.programs, name ? name : "");
+	int fd = pins__get_link(p, link);
+	bool attached = fd >= 0 && !kernel__link_is_severed(fd) &&
+			(program < 0 || kernel__link_program(fd) == kernel__program_id(program));
+
+	if (fd >= 0)
+		close(fd);
+	l->bad |= !attached;
+	json_object_set_new(item, "attached", json_boolean(attached));
+	/* Only a rollback needs these. */
+	json_object_del(item, "point");
+	json_object_del(item, "given");
+}
+
+static void note_previous(const struct pins *p)
+{
+	struct generation previous;
+	struct fault fault = { 0 };
+
+	if (pins__open_previous(p, &previous, &fault))
+		return;
+	json_object_set_new(p->current.record, "previousVersion",
+			    json_integer(record__number(&previous, "version")));
+	generation__close(&previous);
+}
+
+static int list_pins(struct listing *l, const char *root, const char *object, struct fault *fault)
+{
+	struct pins p;
+	const char *link;
+	json_t *item;
+	int err = pins__open_existing(&p, root, object, fault);
+
+	/* A start that was killed, or not ours: the next start says which. */
+	if (err == -ENOENT) {
+		l->bad = true;
+		return 0;
+	}
+	if (err)
+		return err;
+	json_object_foreach(json_object_get(p.current.record, "links"), link, item)
+		check_link(l, &p, link, item);
+	note_previous(&p);
+	json_object_del(p.current.record, "maps");
+	if (json_array_append(l->objects, p.current.record))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	pins__close(&p);
+	return err;
+}
+
+/* Also what a killed loader left. */
+static int detach_pins(const char *root, const char *object, struct fault *fault)
+{
+	struct pins p;
+	int err = pins__open(&p, root, object, fault);
+
+	if (err)
+		return err;
+	err = pins__remove(&p, fault);
+	pins__close(&p);
+	return err;
+}
+
+/* Nothing hangs on it here: each user attaches for itself. */
+static int list_shared(struct listing *l, const char *directory, const char *name, struct fault *fault)
+{
+	char entry[BPFFS_PATH_SIZE];
+	struct generation g;
+	int err = bpffs__path(entry, directory, name);
+
+	if (!err)
+		err = generation__open_record(&g, entry, fault);
+	if (err)
+		return err == -ENOENT ? 0 : fault__set(fault, err, "%.300s: not pins of ours", entry);
+	if (json_object_set_new(g.record, "used", json_boolean(share__is_used(entry))) ||
+	    json_array_append(l->objects, g.record))
+		err = fault__set(fault, -ENOMEM, "out of memory");
+	json_object_del(g.record, "maps");
+	json_object_del(g.record, "links");
+	generation__close(&g);
+	return err;
+}
+
+/* Go through the objects below a root: into the listing, or without one away with them. */
+static int each_object(struct listing *l, const char *root, bool shared, struct fault *fault)
+{
+	int lock = bpffs__open(root, false, fault), err;
+	struct file_list names;
+
+	if (lock < 0)
+		return lock;
+	err = file__list(lock, &names);
+	if (err)
+		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+	for (size_t i = 0; !err && i < names.count; i++) {
+		bpffs__unescape(names.names[i]);
+		if (!l)
+			err = shared ? 0 : detach_pins(root, names.names[i], fault);
+		else
+			err = (shared ? list_shared : list_pins)(l, root, names.names[i], fault);
+	}
+	if (!err && !l && shared)
+		err = share__clean(root, fault);
+	if (!err && !l)
+		rmdir(root); /* fails when it is the root of the file system, and may */
+	file__list_free(&names);
+	close(lock);
+	return err;
+}
+
+/* Names are bytes of a signer: none of them drives a terminal. */
+static void print_cell(const char *text, int width)
+{
+	int n = 0;
+
+	for (; text && *text; text++, n++)
+		putchar(*text >= 0x20 && *text < 0x7f ? *text : '?');
+	printf("%*s", n < width ? width - n : 2, "");
+}
+
+static void print_short(const char *digest)
+{
+	char text[SHORT_DIGEST + 1];
+
+	snprintf(text, sizeof(text), "%s", digest ? digest : "");
+	print_cell(text, SHORT_DIGEST + 2);
+}
+
+static void print_row(const json_t *object, const char *program, const char *target, const char *state)
+{
+	const char *key = json_string_value(json_array_get(json_object_get(object, "keyIds"), 0));
+	const char *digest = json_string_value(json_object_get(object, "digest"));
+	char version[24];
+
+	snprintf(version, sizeof(version), "%lld",
+		 (long long)json_integer_value(json_object_get(object, "version")));
+	print_cell(json_string_value(json_object_get(object, "object")), 24);
+	print_cell(version, 9);
+	print_short(digest);
+	print_short(key);
+	print_cell(json_string_value(json_object_get(object, "since")), 22);
+	print_cell(program, 20);
+	print_cell(target, 20);
+	puts(state);
+}
+
+static void print_object(const json_t *object)
+{
+	const json_t *used = json_object_get(object, "used");
+	const char *name;
+	json_t *item;
+
+	json_object_foreach(json_object_get(object, "links"), name, item)
+		print_row(object, json_string_value(json_object_get(item, "program")),
+			  json_string_value(json_object_get(item, "target")),
+			  json_is_true(json_object_get(item, "attached")) ? "attached" : "MISSING");
+	json_object_foreach(used ? json_object_get(object, "programs") : NULL, name, item)
+		print_row(object, name, "-", json_is_true(used) ? "used" : "unused");
+}
+
+static int print(const json_t *objects, bool as_json)
+{
+	char *text = as_json ? json_dumps(objects, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+	size_t i;
+	json_t *object;
+
+	if (as_json && !text)
+		return -ENOMEM;
+	if (text)
+		puts(text);
+	else
+		printf("%-24s%-9s%-14s%-14s%-22s%-20s%-20s%s\n", "OBJECT", "VERSION", "DIGEST", "KEY",
+		       "SINCE", "PROGRAM", "TARGET", "STATE");
+	free(text);
+	json_array_foreach((json_t *)objects, i, object) {
+		if (!as_json)
+			print_object(object);
+	}
+	return fflush(stdout) || ferror(stdout) ? -EIO : 0;
+}
+
+static int show(const struct options *o, struct fault *fault)
+{
+	struct listing l = { .objects = json_array() };
+	int err = o->pin_root ? each_object(&l, o->pin_root, false, fault) : 0;
+
+	if (!err && o->share)
+		err = each_object(&l, o->share, true, fault);
+	if (!err) {
+		err = print(l.objects, o->json);
+		if (err)
+			fault__set(fault, err, "standard output: %s", strerror(-err));
+	}
+	json_decref(l.objects);
+	if (!err && l.bad && o->command == COMMAND_STATUS)
+		err = fault__set(fault, -ENOLINK, "%.200s: not everything is attached", o->pin_root);
+	return err;
+}
+
+static int detach(const struct options *o, struct fault *fault)
+{
+	int err = o->pin_root ? each_object(NULL, o->pin_root, false, fault) : 0;
+
+	return err || !o->share ? err : each_object(NULL, o->share, true, fault);
+}
+
+int commands__run(const struct options *o)
+{
+	struct fault fault = { 0 };
+	int err;
+
+	if (!o->pin_root && !o->share)
+		err = fault__usage(
+			&fault, "say --pin-root DIR or --share DIR: only what is pinned outlives its loader");
+	else if (o->command == COMMAND_ROLLBACK && (o->share || !o->pin_root))
+		err = fault__usage(&fault,
+				   "rollback is for --pin-root: what is shared has no link of its own");
+	else if (o->command == COMMAND_ROLLBACK)
+		err = load__rollback(o->pin_root, &fault);
+	else if (o->command == COMMAND_DETACH)
+		err = detach(o, &fault);
+	else
+		err = show(o, &fault);
+	return err ? log__fail(&fault) : EXIT_DONE;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/environment.h"
+
+#include "base/fault.h"
+#include "load/load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FD_PREFIX "BUILDTOOL_FD_"
+#define NAME_SIZE 160
+#define NAMEABLE  "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+/* What a shell can't name becomes an underscore; the object's suffix says nothing. */
+static void add_name(char *name, const char *text)
+{
+	size_t n = strlen(name), end = strcspn(text, ".");
+
+	for (size_t i = 0; i < end && n < NAME_SIZE - 1; i++)
+		name[n++] = strchr(NAMEABLE, text[i]) ? text[i] : '_';
+	name[n] = 0;
+}
+
+/* .rodata, .bss and the like are libbpf's, and no C name has a dot. */
+static bool next_map(const struct load *load, size_t *iterator, struct load_map *map)
+{
+	while (load__next_map(load, iterator, map)) {
+		if (!strchr(map->name, '.'))
+			return true;
+	}
+	return false;
+}
+
+static bool is_alone(const struct load *load, const char *name)
+{
+	struct load_map map;
+	size_t iterator = 0, found = 0;
+
+	while (next_map(load, &iterator, &map))
+		found += !strcmp(map.name, name);
+	return found == 1;
+}
+
+static int export_map(const struct load *load, const struct load_map *map, struct fault *fault)
+{
+	char name[NAME_SIZE] = FD_PREFIX, number[16];
+
+	if (!is_alone(load, map->name)) {
+		add_name(name, map->object);
+		add_name(name, "_");
+	}
+	add_name(name, map->name);
+	if (getenv(name))
+		return fault__usage(fault, "two maps would be %s: rename one, or say --no-map-fds", name);
+	snprintf(number, sizeof(number), "%d", map->fd);
+	if (setenv(name, number, 1) || fcntl(map->fd, F_SETFD, 0))
+		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
+	return 0;
+}
+
+/* Names of a start before this one, or of whoever made the environment, would lead astray. */
+void environment__forget_maps(void)
+{
+	char **kept = environ;
+
+	for (char **p = environ; *p; p++) {
+		if (strncmp(*p, FD_PREFIX, strlen(FD_PREFIX)))
+			*kept++ = *p;
+	}
+	*kept = NULL;
+}
+
+int environment__export_maps(const struct load *load, struct fault *fault)
+{
+	struct load_map map;
+	size_t iterator = 0;
+	int err = 0;
+
+	environment__forget_maps();
+	while (!err && load && next_map(load, &iterator, &map))
+		err = export_map(load, &map, fault);
+	return err;
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/objects.h"
+
+#include "base/capabilities.h"
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "run/needs.h"
+#include "verify/verdict.h"
+#include "verify/verify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c)
+{
+	struct verdict *v = &item->verdict;
+	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);
+
+	if (err == -EFBIG)
+		return verdict__refuse(v, REASON_TOO_LARGE, "larger than the limit");
+	if (err == -ENODEV)
+		return verdict__refuse(v, REASON_MALFORMED, "not a regular file");
+	if (err)
+		return fault__set(&v->fault, err, "cannot read: %s",
+				  err == -EAGAIN ? "it changes" : strerror(-err));
+	err = verify__object(c, item->data, item->size, v);
+	if (err == -ENOMEM)
+		fault__set(&v->fault, err, "out of memory");
+	return err;
+}
+
+static void write_decision(const struct set_item *item, int err, int64_t started,
+			   const struct verify_context *c)
+{
+	const struct verdict *v = &item->verdict;
+	bool decided = !err || err == -EKEYREJECTED;
+	char needs[CAPABILITIES_TEXT_SIZE];
+
+	if (!err)
+		capabilities__format(needs__capabilities(&v->statement), "", needs);
+	log__write(&(struct log_line){
+		.event = decided ? "verify" : "error",
+		.object = item->name,
+		.decision = !decided ? NULL :
+			    err	     ? "refused" :
+				       "accepted",
+		.reason = verdict__word(v->reason),
+		.digest = v->has_digest ? v->digest : NULL,
+		.key_ids = v->key_ids,
+		.key_id_count = v->key_id_count,
+		.policy = c->trust->digest,
+		.platform = c->platform,
+		.capabilities = err ? NULL : needs,
+		.message = err ? v->fault.text : NULL,
+		.started = started,
+	});
+}
+
+/* What is not loaded is not kept: a directory of refused files must not fill a container's memory. */
+static void forget_bytes(struct set_item *item)
+{
+	verdict__free(&item->verdict);
+	free(item->data);
+	item->data = NULL;
+	item->size = 0;
+}
+
+static int add_item(struct object_set *set, int dir, const char *name, const char *path,
+		    const struct verify_context *c)
+{
+	struct set_item *item = &set->items[set->count];
+	int64_t started = log__clock();
+	int err;
+
+	item->name = strdup(name);
+	if (!item->name)
+		return -ENOMEM;
+	set->count++;
+	err = verify_item(item, dir, path, c);
+	set->refused += err == -EKEYREJECTED;
+	set->failed += err && err != -EKEYREJECTED;
+	write_decision(item, err, started, c);
+	if (err)
+		forget_bytes(item);
+	return 0;
+}
+
+static int make_room(struct object_set *set, size_t count)
+{
+	set->items = calloc(count, sizeof(*set->items));
+	return set->items ? 0 : -ENOMEM;
+}
+
+static int add_directory(struct object_set *set, int dir, size_t limit, const struct verify_context *c,
+			 struct fault *fault)
+{
+	struct file_list list;
+	int err = file__list(dir, &list);
+
+	if (err && err != -E2BIG)
+		return fault__set(fault, err, "%s", strerror(-err));
+	if (err || list.count > limit)
+		err = fault__set(fault, -E2BIG, "more than %zu objects", limit);
+	else if (!list.count)
+		err = fault__set(fault, -ENOENT, "no object in it");
+	if (!err)
+		err = make_room(set, list.count);
+	for (size_t i = 0; !err && i < list.count; i++)
+		err = add_item(set, dir, list.names[i], list.names[i], c);
+	file__list_free(&list);
+	return err;
+}
+
+int objects__verify(struct object_set *set, const char *path, size_t limit, const struct verify_context *c,
+		    struct fault *fault)
+{
+	struct fault inner = { 0 };
+	const char *slash = strrchr(path, '/');
+	int dir, err;
+
+	*set = (struct object_set){ 0 };
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0) {
+		err = add_directory(set, dir, limit, c, &inner);
+		close(dir);
+	} else if (errno == ENOTDIR) {
+		err = make_room(set, 1);
+		if (!err)
+			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c);
+	} else {
+		err = fault__set(&inner, -errno, "%s", strerror(errno));
+	}
+	if (err) {
+		fault__set(fault, err, "objects %.200s: %s", path,
+			   inner.text[0] ? inner.text : strerror(-err));
+		objects__free(set);
+	}
+	return err;
+}
+
+void objects__free(struct object_set *set)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		verdict__free(&set->items[i].verdict);
+		free(set->items[i].data);
+		free(set->items[i].name);
+	}
+	free(set->items);
+	*set = (struct object_set){ 0 };
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/options.h"
+
+#include "base/capabilities.h"
+#include "base/fault.h"
+#include "base/json.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define SECONDS_MAX	    86400
+#define HEALTH_WAIT_SECONDS 10
+
+const char options__help[] =
+	"usage: verify-and-load [run] [OPTION]... [-- WORKLOAD [ARGUMENT]...]\n"
+	"       verify-and-load list|status|detach|rollback --pin-root DIR [OPTION]...\n"
+	"\n"
+	"Verify every eBPF object, load and attach them, drop all capabilities, then run\n"
+	"WORKLOAD, or wait for SIGTERM or SIGINT and detach.\n"
+	"\n"
+	"  --objects PATH           directory of objects, or one object\n"
+	"                           (" DEFAULT_OBJECTS ")\n"
+	"  --trust PATH             directory of .pub files, one .pub file, or a policy\n"
+	"                           (" DEFAULT_TRUST_HOST " when it holds something,\n"
+	"                           else " DEFAULT_TRUST ")\n"
+	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
+	"                           (" DEFAULT_STATE " when it is there;\n"
+	"                           with --verify-only: none)\n"
+	"  --attach PROGRAM=TARGET  where to attach (eth0, eth0:egress, a cgroup's path, none);\n"
+	"                           OBJECT:PROGRAM when several objects have the program\n"
+	"  --attach-file FILE       the same, a PROGRAM=TARGET on each line\n"
+	"  --wait-interface SECONDS wait for interfaces that are not there yet\n"
+	"  --replace                take a hook that somebody else's program holds\n"
+	"  --pin-root DIR           pin programs, maps and links there; update what is there\n"
+	"  --share DIR              load each object once for all who share DIR\n"
+	"  --health-command COMMAND after an update: if it fails, put the old programs back\n"
+	"  --health-wait SECONDS    for so long after it (10)\n"
+	"  --reload                 stay, as the workload's parent; update on SIGHUP\n"
+	"  --no-map-fds             pass no maps to the workload\n"
+	"  --seccomp                deny the workload to load or attach eBPF programs\n"
+	"  --capabilities C,...     what the workload's container has beyond what the programs need\n"
+	"  --metrics-file FILE      write metrics for Prometheus\n"
+	"  --verify-only            load nothing; exit code 0 or 3\n"
+	"  --platform P, --time T   with --verify-only: as if on this platform, at this time\n"
+	"  --log json|human         form of the lines on stderr (json)\n"
+	"  --json                   list and status: for machines\n"
+	"  --version, --help\n"
+	"\n"
+	"Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused.\n";
+
+static const char *const commands[] = {
+	[COMMAND_RUN] = "run",	     [COMMAND_LIST] = "list",	      [COMMAND_STATUS] = "status",
+	[COMMAND_DETACH] = "detach", [COMMAND_ROLLBACK] = "rollback",
+};
+
+enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH, KIND_CAPABILITIES };
+
+/* Which commands take an option, beside running; --log, --help and --version are for all. */
+#define RUN	  (1 << COMMAND_RUN)
+#define SHOW	  (1 << COMMAND_LIST | 1 << COMMAND_STATUS)
+#define ROLLBACK  (1 << COMMAND_ROLLBACK)
+#define PINS	  (SHOW | 1 << COMMAND_DETACH | ROLLBACK)
+#define FIELD(of) offsetof(struct options, of)
+
+static const struct option {
+	const char *name;
+	uint16_t field;
+	uint8_t kind;
+	uint8_t commands;
+} options[] = {
+	{ "objects", FIELD(objects), KIND_TEXT, RUN },
+	{ "trust", FIELD(trust), KIND_TEXT, RUN },
+	{ "state", FIELD(state), KIND_TEXT, RUN },
+	{ "attach", 0, KIND_ATTACH, RUN },
+	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
+	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
+	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
+	{ "pin-root", FIELD(pin_root), KIND_TEXT, RUN | PINS },
+	{ "share", FIELD(share), KIND_TEXT, RUN | PINS },
+	{ "health-command", FIELD(health_command), KIND_TEXT, RUN },
+	{ "health-wait", FIELD(health_wait), KIND_SECONDS, RUN },
+	{ "reload", FIELD(reload), KIND_SWITCH, RUN },
+	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, RUN },
+	{ "seccomp", FIELD(seccomp), KIND_SWITCH, RUN },
+	{ "capabilities", FIELD(capabilities), KIND_CAPABILITIES, RUN },
+	{ "metrics-file", FIELD(metrics_file), KIND_TEXT, RUN },
+	{ "verify-only", FIELD(verify_only), KIND_SWITCH, RUN },
+	{ "platform", FIELD(platform), KIND_TEXT, RUN },
+	{ "time", FIELD(now), KIND_TIME, RUN },
+	{ "log", FIELD(human), KIND_LOG, RUN | PINS },
+	{ "json", FIELD(json), KIND_SWITCH, SHOW },
+	{ "version", FIELD(version), KIND_SWITCH, RUN | PINS },
+	{ "help", FIELD(help), KIND_SWITCH, RUN | PINS },
+};
+
+int options__add_attach(struct options *o, char *value, struct fault *fault)
+{
+	char *equals = strchr(value, '='), *colon;
+	struct attach_option *a;
+
+	if (!equals || equals == value || !equals[1])
+		return fault__usage(fault, "--attach %.128s: not PROGRAM=TARGET", value);
+	if (o->attach_count == LOAD_MAX_OPTIONS)
+		return fault__usage(fault, "--attach: more than %d times", LOAD_MAX_OPTIONS);
+	a = &o->attach[o->attach_count++];
+	*equals = 0;
+	*a = (struct attach_option){ .program = value, .target = equals + 1 };
+	colon = strchr(value, ':');
+	if (colon) {
+		*colon = 0;
+		a->object = value;
+		a->program = colon + 1;
+	}
+	return 0;
+}
+
+static bool parse_seconds(const char *text, int *seconds)
+{
+	size_t n = strspn(text, "0123456789");
+
+	if (!n || n > 5 || text[n])
+		return false;
+	*seconds = 0;
+	for (; *text; text++)
+		*seconds = *seconds * 10 + (*text - '0');
+	return *seconds <= SECONDS_MAX;
+}
+
+static int set_value(struct options *o, const struct option *option, char *value, struct fault *fault)
+{
+	void *field = (char *)o + option->field;
+	bool ok = true;
+
+	if (option->kind == KIND_ATTACH)
+		return options__add_attach(o, value, fault);
+	if (option->kind == KIND_TEXT)
+		*(const char **)field = value;
+	else if (option->kind == KIND_SECONDS)
+		ok = parse_seconds(value, field);
+	else if (option->kind == KIND_TIME)
+		ok = json__time(value, field);
+	else if (option->kind == KIND_CAPABILITIES)
+		ok = !capabilities__parse(value, field);
+	else /* KIND_LOG */
+		ok = (*(bool *)field = !strcmp(value, "human")) || !strcmp(value, "json");
+	return ok ? 0 : fault__usage(fault, "--%s: bad value %.128s", option->name, value);
+}
+
+/* The option that an argument names, up to an equals sign. */
+static const struct option *find_option(const char *argument, size_t size)
+{
+	if (size < 3 || memcmp(argument, "--", 2))
+		return NULL;
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		if (strlen(options[i].name) == size - 2 && !memcmp(options[i].name, argument + 2, size - 2))
+			return &options[i];
+	}
+	return NULL;
+}
+
+/* One option, and its value when that is the next argument; moves *@argv to its last argument. */
+static int parse_option(struct options *o, char ***argv, struct fault *fault)
+{
+	size_t n = strcspn(**argv, "=");
+	char *value = (**argv)[n] ? **argv + n + 1 : NULL;
+	const struct option *option = find_option(**argv, n);
+
+	if (!option || (value && option->kind == KIND_SWITCH))
+		return fault__usage(fault, "unknown option %.128s", **argv);
+	if (!(option->commands & 1 << o->command))
+		return fault__usage(fault, "%s takes no --%s", commands[o->command], option->name);
+	if (option->kind == KIND_SWITCH) {
+		*((bool *)o + option->field) = true;
+		return 0;
+	}
+	if (!value && (*argv)[1])
+		value = *++*argv;
+	if (!value)
+		return fault__usage(fault, "--%s needs a value", option->name);
+	if (!*value)
+		return fault__usage(fault, "--%s has an empty value", option->name);
+	return set_value(o, option, value, fault);
+}
+
+static int check_together(const struct options *o, struct fault *fault)
+{
+	if (o->help || o->version)
+		return 0;
+	if (o->command != COMMAND_RUN)
+		return o->workload ? fault__usage(fault, "%s takes no workload", commands[o->command]) : 0;
+	if (o->verify_only && (o->attach_count || o->attach_file || o->workload))
+		return fault__usage(fault, "--verify-only takes no --attach and no workload");
+	if (o->verify_only && (o->pin_root || o->share || o->reload))
+		return fault__usage(fault, "--verify-only takes no --pin-root, --share or --reload");
+	if (!o->verify_only && (o->platform || o->now >= 0))
+		return fault__usage(fault, "--platform and --time need --verify-only");
+	if (!o->workload && (o->seccomp || o->no_map_fds))
+		return fault__usage(fault, "--seccomp and --no-map-fds need a workload");
+	if (o->health_command && o->health_command[0] != '/')
+		return fault__usage(fault, "--health-command %.128s: not an absolute path",
+				    o->health_command);
+	return 0;
+}
+
+int options__parse(struct options *o, char **argv, struct fault *fault)
+{
+	int err = 0;
+
+	*o = (struct options){ .objects = DEFAULT_OBJECTS, .now = -1, .health_wait = HEALTH_WAIT_SECONDS };
+	for (size_t i = 0; argv[1] && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (!strcmp(argv[1], commands[i])) {
+			o->command = (enum command)i;
+			argv++;
+			break;
+		}
+	}
+	for (argv++; !err && *argv; argv++) {
+		if (!strcmp(*argv, "--")) {
+			o->workload = argv + 1;
+			if (!*o->workload)
+				return fault__usage(fault, "no workload after --");
+			break;
+		}
+		err = parse_option(o, &argv, fault);
+	}
+	return err ? err : check_together(o, fault);
+}

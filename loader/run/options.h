@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_RUN_OPTIONS_H
+#define LOADER_RUN_OPTIONS_H
+
+#include "load/load.h"
+
+#define DEFAULT_OBJECTS	   "/usr/lib/buildtool/objects"
+#define DEFAULT_TRUST	   "/etc/buildtool/trust"
+#define DEFAULT_TRUST_HOST "/etc/buildtool/trust.host"
+#define DEFAULT_STATE	   "/var/lib/buildtool/state"
+
+/* The first word of the command line; COMMAND_RUN when it is an option. */
+enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_STATUS, COMMAND_DETACH, COMMAND_ROLLBACK };
+
+struct options {
+	enum command command;
+	const char *objects;
+	const char *trust; /* NULL: the defaults */
+	const char *state; /* NULL: the default, if it is there */
+	struct attach_option attach[LOAD_MAX_OPTIONS];
+	size_t attach_count;
+	const char *attach_file;
+	const char *pin_root;
+	const char *share;
+	const char *health_command; /* an absolute path, and arguments split at blanks */
+	const char *metrics_file;
+	const char *platform;  /* NULL: this machine's */
+	uint64_t capabilities; /* that the container has beyond what the programs' types need */
+	int64_t now;	       /* -1: the clock's */
+	int wait_interface;    /* seconds; 0: don't wait */
+	int health_wait;       /* seconds */
+	bool verify_only, help, version, human, json;
+	bool replace, reload, no_map_fds, seccomp;
+	char **workload; /* NULL or argv, ending in NULL */
+};
+
+/* Parse the command line, whose strings are cut in place. Returns 0 or -EINVAL. */
+int options__parse(struct options *options, char **argv, struct fault *fault);
+
+/* Add what --attach says. The string is cut in place and kept. */
+int options__add_attach(struct options *options, char *value, struct fault *fault);
+
+extern const char options__help[];
+
+#endif

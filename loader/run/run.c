@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/run.h"
+
+#include "attach/attach.h"
+#include "base/arch.h"
+#include "base/capabilities.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/signals.h"
+#include "load/load.h"
+#include "run/attach_file.h"
+#include "run/candidate.h"
+#include "run/environment.h"
+#include "run/health.h"
+#include "run/metrics.h"
+#include "run/privileges.h"
+#include "run/supervise.h"
+#include "run/workload.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is loaded, and what a reload may do. */
+struct session {
+	const struct options *options;
+	struct load *load;
+	uint8_t fingerprint[FINGERPRINT_SIZE];
+	uint64_t held; /* capabilities: at the start all that were given, then those that were kept */
+};
+
+static int refuse(const struct fault *fault)
+{
+	log__write(&(struct log_line){ .event = "refuse", .message = fault->text });
+	return EXIT_REFUSED;
+}
+
+/* What is attached counts only if the health command agrees and the versions can be written. */
+struct acceptance {
+	const struct options *options;
+	struct candidate *candidate;
+};
+
+static int accept(void *context, struct fault *fault)
+{
+	const struct acceptance *a = context;
+	const struct options *o = a->options;
+	int err = o->health_command ? health__check(o->health_command, o->health_wait, fault) : 0;
+
+	return err ? err : candidate__remember(a->candidate, fault);
+}
+
+/* Load the candidate, in place of what is loaded, and remember its versions. */
+static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
+{
+	const struct options *o = s->options;
+	struct acceptance acceptance = { .options = o, .candidate = c };
+	const struct load_options options = {
+		.attach = o->attach,
+		.attach_count = o->attach_count,
+		.pin_root = o->pin_root,
+		.share = o->share,
+		.may_update = o->reload,
+		.allow_rollback = c->trust.allow_rollback,
+		.accept = accept,
+		.context = &acceptance,
+		.rules = {
+			.trust = &c->trust,
+			.replace = o->replace,
+			.stays = o->reload || !o->workload,
+			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
+		},
+	};
+	const struct verified_object *inputs = candidate__inputs(c);
+	size_t count = c->set.count;
+	int err = o->health_command ? health__parse(o->health_command, fault) : 0;
+
+	if (err)
+		return err;
+	if (!inputs)
+		return fault__set(fault, -ENOMEM, "out of memory");
+	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
+			load__start(&s->load, inputs, count, &options, fault);
+	if (err == -EPERM)
+		privileges__explain(candidate__needs(c), fault);
+	/* One more hash of everything, which only a reload compares. */
+	if (!err && o->reload)
+		candidate__fingerprint(c, s->fingerprint);
+	return err;
+}
+
+static const char *try_reload(struct session *s, struct candidate *c, struct fault *fault)
+{
+	uint8_t fingerprint[FINGERPRINT_SIZE];
+	uint64_t missing;
+
+	if (candidate__verify(c, s->options, fault))
+		return "kept";
+	candidate__fingerprint(c, fingerprint);
+	if (!memcmp(fingerprint, s->fingerprint, sizeof(fingerprint)))
+		return "unchanged";
+	missing = capabilities__missing(candidate__needs(c), s->held);
+	if (missing) {
+		char names[CAPABILITIES_TEXT_SIZE];
+
+		capabilities__format(missing, "CAP_", names);
+		fault__set(fault, -EPERM, "needs %s, which was given up at the start: start anew", names);
+		return "kept";
+	}
+	return put_in_place(s, c, fault) ? "kept" : "updated";
+}
+
+/* Whatever happens, what runs goes on. */
+static void reload(void *context)
+{
+	struct session *s = context;
+	int64_t started = log__clock();
+	struct fault fault = { 0 };
+	struct candidate c;
+	const char *outcome = "kept";
+
+	if (s->options->reload)
+		outcome = try_reload(s, &c, &fault);
+	else
+		fault__set(&fault, -EPERM, "started without --reload: the capabilities are gone");
+	log__write(&(struct log_line){ .event = "reload",
+				       .outcome = outcome,
+				       .message = fault.text[0] ? fault.text : NULL,
+				       .started = started });
+	if (s->options->reload)
+		candidate__free(&c);
+	malloc_trim(0); /* it may be long until the next one */
+	metrics__set_load(s->load);
+	if (metrics__write(&fault))
+		log__fail(&fault);
+}
+
+/* What loading takes, and what the operator named beyond it. */
+static uint64_t find_asked(const struct session *s, uint64_t needs)
+{
+	uint64_t asked = needs | s->options->capabilities;
+
+	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
+		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it stands in for others */
+	return asked;
+}
+
+/* Everything is attached: keep only the capabilities that are needed from now on. */
+static int get_ready(struct session *s, const struct candidate *c, int64_t started, struct fault *fault)
+{
+	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
+	uint64_t needs = candidate__needs(c), asked = find_asked(s, needs);
+	int err;
+
+	capabilities__format(needs, "", names);
+	capabilities__format(s->held & ~asked, "", surplus);
+	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs();
+	err = privileges__keep(s->held, fault);
+	if (err)
+		return err;
+	log__write(&(struct log_line){ .event = "ready",
+				       .platform = PLATFORM,
+				       .capabilities = names,
+				       .unneeded = surplus[0] ? surplus : NULL,
+				       .started = started });
+	metrics__set_load(s->load);
+	return metrics__write(fault);
+}
+
+/* Become the workload, or start it and watch over it. Returns its exit code, or 1 or 2 with the text set. */
+static int run_workload(struct session *s, const char *path, struct fault *fault)
+{
+	const struct options *o = s->options;
+	const struct workload workload = { .path = path, .argv = o->workload, .deny_bpf = o->seccomp };
+	pid_t child;
+
+	if (environment__export_maps(o->no_map_fds ? NULL : s->load, fault))
+		return fault__code(fault);
+	/* It came while we loaded: the workload, which never saw it, would die of it. */
+	if (!o->reload && signals__take_hangup())
+		reload(s);
+	log__write(&(struct log_line){ .event = "exec", .target = path });
+	if (o->reload) {
+		signals__block(true);
+		if (!workload__start(&workload, &child, fault))
+			return supervise__wait(child, reload, s);
+	} else if (!load__keep_over_exec(s->load, fault)) {
+		workload__become(&workload, fault);
+	}
+	return fault__code(fault);
+}
+
+static int go_on(struct session *s, const char *workload, struct fault *fault)
+{
+	int code;
+
+	log__bound(true);
+	if (signals__stop_is_pending())
+		code = EXIT_DONE;
+	else
+		code = workload ? run_workload(s, workload, fault) : supervise__wait(0, reload, s);
+	log__bound(false);
+	return code;
+}
+
+static int load_and_run(struct session *s, struct candidate *c, const char *workload)
+{
+	int64_t started = log__clock();
+	struct fault fault = { 0 };
+	int code = EXIT_DONE, err = 0;
+
+	if (workload)
+		err = privileges__check_bounds(find_asked(s, candidate__needs(c)), &fault);
+	if (!err)
+		err = put_in_place(s, c, &fault);
+	if (!err)
+		err = get_ready(s, c, started, &fault);
+	/* It may be long until the end: the objects' bytes need not wait for it. An exec takes them away. */
+	if (!workload || s->options->reload)
+		candidate__free(c);
+	/* Stopped while waiting for an interface: as good as a moment later. */
+	if (err == -EINTR && signals__stop_is_pending())
+		fault.text[0] = 0;
+	else
+		code = err ? fault__code(&fault) : go_on(s, workload, &fault);
+	load__stop(s->load);
+	metrics__set_load(NULL);
+	candidate__free(c);
+	if (err == -EKEYREJECTED)
+		return refuse(&fault);
+	return fault.text[0] ? log__fail(&fault) : code;
+}
+
+static int verify_and_run(struct session *s, const char *workload)
+{
+	const struct options *o = s->options;
+	struct fault fault = { 0 };
+	struct candidate c;
+	int code = candidate__verify(&c, o, &fault);
+
+	if (code == EXIT_REFUSED)
+		refuse(&fault);
+	else if (code && fault.text[0])
+		log__fail(&fault);
+	else if (!code && !o->verify_only)
+		return load_and_run(s, &c, workload);
+	else if (!code && candidate__remember(&c, &fault))
+		code = log__fail(&fault);
+	candidate__free(&c);
+	return code;
+}
+
+int run__all(struct options *o)
+{
+	struct session session = { .options = o };
+	struct fault fault = { 0 };
+	char *workload = NULL;
+	int code;
+
+	if (attach_file__read(o, &fault))
+		return log__fail(&fault);
+	if (o->workload && !(workload = workload__find(o->workload[0]))) {
+		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
+		return log__fail(&fault);
+	}
+	metrics__begin(o->metrics_file);
+	if (!o->verify_only)
+		session.held = privileges__raise();
+	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
+	/* The first failure decides. */
+	if (metrics__write(&fault) && !code)
+		code = log__fail(&fault);
+	free(workload);
+	return code;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run/workload.h"
+
+#include "base/fault.h"
+#include "base/signals.h"
+#include "run/privileges.h"
+#include "run/seccomp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISREG(st.st_mode) && !faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
+}
+
+char *workload__find(const char *name)
+{
+	const char *dirs = strchr(name, '/') ? "" : getenv("PATH");
+	char *path = NULL;
+
+	for (const char *p = dirs; p; p = strchr(p, ':') ? strchr(p, ':') + 1 : NULL) {
+		int n = (int)strcspn(p, ":");
+
+		if (asprintf(&path, "%.*s%s%s", n, p, n ? "/" : "", name) < 0)
+			return NULL;
+		if (is_program(path))
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
+int workload__become(const struct workload *w, struct fault *fault)
+{
+	int err = privileges__drop(fault);
+
+	if (!err && w->deny_bpf)
+		err = seccomp__deny_bpf(fault);
+	if (err)
+		return err;
+	signals__restore();
+	execv(w->path, w->argv);
+	err = -errno;
+	return fault__set(fault, err, "workload %.200s: %s", w->path, strerror(-err));
+}
+
+/* The terminal's keys are for the workload, as they would be without us. */
+static void take_terminal(pid_t parent_group)
+{
+	setpgid(0, 0);
+	if (tcgetpgrp(STDIN_FILENO) == parent_group)
+		tcsetpgrp(STDIN_FILENO, getpid());
+}
+
+static void run_child(const struct workload *w, int report, pid_t parent, pid_t parent_group)
+{
+	struct fault fault = { 0 };
+	ssize_t n;
+
+	take_terminal(parent_group);
+	/* Without its programs it must not go on. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() == parent)
+		workload__become(w, &fault);
+	n = write(report, fault.text, sizeof(fault.text));
+	(void)n;
+	_exit(1);
+}
+
+int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
+{
+	pid_t self = getpid(), group = getpgrp();
+	int report[2];
+	ssize_t n;
+
+	if (pipe2(report, O_CLOEXEC))
+		return fault__set(fault, -errno, "workload: %s", strerror(errno));
+	/* What it leaves behind is ours to reap from its first moment on. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	*pid = fork();
+	if (!*pid)
+		run_child(w, report[1], self, group);
+	close(report[1]);
+	if (*pid < 0) {
+		close(report[0]);
+		return fault__set(fault, -errno, "workload: %s", strerror(errno));
+	}
+	setpgid(*pid, *pid);
+	/* It closes when the new program starts; else it says why not. */
+	n = read(report[0], fault->text, sizeof(fault->text) - 1);
+	close(report[0]);
+	if (!n)
+		return 0;
+	waitpid(*pid, NULL, 0);
+	return -ENOEXEC;
+}

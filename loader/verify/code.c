@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify/code.h"
+
+#include "base/fault.h"
+#include "verify/object.h"
+#include "verify/section_types.h"
+#include "verify/statement.h"
+#include "verify/trust.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SHF_EXECINSTR	4
+#define SLOT_SIZE	8
+#define SYMBOL_SIZE	24
+#define RELOCATION_SIZE 16
+#define NAME_MAX_SIZE	512 /* of the kernel's own names */
+#define OPCODE_CALL	0x85
+#define SOURCE_HELPER	0
+#define SOURCE_LOCAL	1
+
+struct reader {
+	const struct object *object;
+	const struct trust *trust;
+	const struct statement *statement;
+	struct fault *fault;
+	struct section symbols, names; /* of size 0 when there are none */
+	uint64_t code_size, relocations_size;
+};
+
+static int unreadable(const struct reader *r, const char *why)
+{
+	return fault__set(r->fault, -EKEYREJECTED, "the code cannot be read: %s", why);
+}
+
+static bool is_code(const struct section *s)
+{
+	return s->type == SHT_PROGBITS && s->flags & SHF_EXECINSTR && s->size;
+}
+
+static bool is_call(const struct reader *r, uint64_t at)
+{
+	return r->object->data[at] == OPCODE_CALL;
+}
+
+/* Sections may lie upon each other: reading 65,000 of 16 MiB would take hours. No sum here can wrap. */
+static bool is_read_again(const struct reader *r, uint64_t *sum, const struct section *s)
+{
+	*sum += s->size;
+	return *sum > r->object->size;
+}
+
+/* Rules 5 and 6 */
+static int check_section(const struct reader *r, const struct section *s)
+{
+	const char *name = object__section_name(r->object, s), *type;
+
+	if (strnlen(name, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+		return unreadable(r, "a section with too long a name");
+	if (!strcmp(name, ".text"))
+		return 0;
+	name += *name == '?'; /* libbpf: not loaded unless it is asked for */
+	type = section_types__find(name);
+	if (!trust__allows_type(r->trust, type))
+		return fault__set(r->fault, -EKEYREJECTED, "section %.64s of type %s is not allowed", name,
+				  type);
+	if (!trust__allows_point(r->trust, name))
+		return fault__set(r->fault, -EKEYREJECTED, "attach point %.64s is not allowed", name);
+	return 0;
+}
+
+static int check_helper(const struct reader *r, uint32_t number)
+{
+	if (!trust__has_rule(r->trust, "deniedHelpers"))
+		return 0;
+	if (!statement__lists_helper(r->statement, number))
+		return fault__set(r->fault, -EKEYREJECTED,
+				  "the code calls helper %u, which its statement does not list", number);
+	if (trust__denies_helper(r->trust, number))
+		return fault__set(r->fault, -EKEYREJECTED, "the code calls helper %u", number);
+	return 0;
+}
+
+static int check_kfunc(const struct reader *r, const char *name)
+{
+	if (!trust__has_rule(r->trust, "deniedKfuncs"))
+		return 0;
+	if (!statement__lists_kfunc(r->statement, name))
+		return fault__set(r->fault, -EKEYREJECTED,
+				  "the code calls kernel function %.64s, which its statement does not list",
+				  name);
+	if (trust__denies_kfunc(r->trust, name))
+		return fault__set(r->fault, -EKEYREJECTED, "the code calls kernel function %.64s", name);
+	return 0;
+}
+
+static int check_instructions(struct reader *r, const struct section *s)
+{
+	const struct object *o = r->object;
+	int err = 0;
+
+	if (is_read_again(r, &r->code_size, s))
+		return unreadable(r, "sections of code that overlap");
+	if (s->size % SLOT_SIZE)
+		return unreadable(r, "half an instruction");
+	for (uint64_t at = s->offset; !err && at < s->offset + s->size; at += SLOT_SIZE) {
+		unsigned source;
+
+		if (!is_call(r, at))
+			continue;
+		/* The two register fields are bit fields: they swap with the byte order. */
+		source = o->big_endian ? o->data[at + 1] & 0xf : o->data[at + 1] >> 4;
+		if (source > SOURCE_LOCAL)
+			return unreadable(r, "a kernel function called by its number");
+		if (source == SOURCE_HELPER)
+			err = check_helper(r, (uint32_t)object__get(o, at + 4, 4));
+	}
+	return err;
+}
+
+static bool is_table(const struct section *s, uint64_t entry_size)
+{
+	return s->entsize == entry_size && s->size % entry_size == 0;
+}
+
+static int find_symbols(struct reader *r)
+{
+	const struct object *o = r->object;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < o->sections; i++) {
+		struct section s = object__section(o, i);
+
+		if (s.type != SHT_SYMTAB)
+			continue;
+		if (found++ || s.link >= o->sections || !is_table(&s, SYMBOL_SIZE))
+			return unreadable(r, "more than one symbol table, or a damaged one");
+		r->symbols = s;
+		r->names = object__section(o, s.link);
+		if (r->names.type != SHT_STRTAB || !r->names.size ||
+		    o->data[r->names.offset + r->names.size - 1])
+			return unreadable(r, "a symbol table without names");
+	}
+	return 0;
+}
+
+/* One relocation in section @code: a call of what the object doesn't define is a kernel function's. */
+static int check_relocation(const struct reader *r, const struct section *code, uint64_t at)
+{
+	const struct object *o = r->object;
+	uint64_t offset = object__get(o, at, 8), number = object__get(o, at + 8, 8) >> 32, symbol, name;
+	const char *text;
+
+	if (offset % SLOT_SIZE || offset >= code->size || number >= r->symbols.size / SYMBOL_SIZE)
+		return unreadable(r, "a relocation of what is not there");
+	symbol = r->symbols.offset + number * SYMBOL_SIZE;
+	if (!is_call(r, code->offset + offset) || object__get(o, symbol + 6, 2))
+		return 0;
+	name = object__get(o, symbol, 4);
+	if (name >= r->names.size)
+		return unreadable(r, "a symbol with a name outside the table");
+	text = (const char *)o->data + r->names.offset + name;
+	if (strnlen(text, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+		return unreadable(r, "a symbol with too long a name");
+	return check_kfunc(r, text);
+}
+
+static int check_relocations(struct reader *r, const struct section *s)
+{
+	struct section code;
+	int err = 0;
+
+	if (s->info >= r->object->sections)
+		return 0;
+	code = object__section(r->object, s->info);
+	if (!is_code(&code))
+		return 0;
+	if (is_read_again(r, &r->relocations_size, s))
+		return unreadable(r, "tables of relocations that overlap");
+	if (!is_table(s, RELOCATION_SIZE))
+		return unreadable(r, "a damaged table of relocations");
+	for (uint64_t i = 0; !err && i < s->size / RELOCATION_SIZE; i++)
+		err = check_relocation(r, &code, s->offset + i * RELOCATION_SIZE);
+	return err;
+}
+
+int code__check(const struct object *object, const struct trust *trust, const struct statement *statement,
+		struct fault *fault)
+{
+	struct reader r = { .object = object, .trust = trust, .statement = statement, .fault = fault };
+	int err;
+
+	if (!trust__has_rule(trust, "programTypes") && !trust__has_rule(trust, "attachPoints") &&
+	    !trust__has_rule(trust, "deniedHelpers") && !trust__has_rule(trust, "deniedKfuncs"))
+		return 0;
+	err = find_symbols(&r);
+	for (unsigned i = 0; !err && i < object->sections; i++) {
+		struct section s = object__section(object, i);
+
+		if (is_code(&s)) {
+			err = check_section(&r, &s);
+			if (!err)
+				err = check_instructions(&r, &s);
+		} else if (s.type == SHT_REL) {
+			err = check_relocations(&r, &s);
+		}
+	}
+	return err;
+}

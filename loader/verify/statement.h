@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_VERIFY_STATEMENT_H
+#define LOADER_VERIFY_STATEMENT_H
+
+#include "base/fault.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct json_t; /* jansson stays inside */
+
+/* The signed statement of spec/sig-section.md, section 6. Strings borrow from @root. */
+struct statement {
+	struct json_t *root;
+	const char *name; /* of the subject */
+	const char *digest;
+	const char *platform;
+	const char *project;
+	int64_t version;
+	int64_t created;
+	int64_t not_after; /* INT64_MAX when absent */
+	const struct json_t *programs, *maps, *helpers, *kfuncs;
+};
+
+/* Returns 0, -EINVAL with the text set, or -ENOMEM. */
+int statement__parse(struct statement *st, const uint8_t *data, size_t size, struct fault *fault);
+void statement__free(struct statement *st);
+
+size_t statement__program_count(const struct statement *st);
+const char *statement__program_type(const struct statement *st, size_t index);
+
+/* NULL when there are no more. */
+const char *statement__map_type(const struct statement *st, size_t index);
+
+/* Whether the statement says that the code calls this. */
+bool statement__lists_helper(const struct statement *st, uint32_t number);
+bool statement__lists_kfunc(const struct statement *st, const char *name);
+
+/* Default target @index of the program, or NULL when there are no more. */
+const char *statement__attach(const struct statement *st, const char *program, size_t index);
+
+#endif

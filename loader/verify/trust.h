@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_VERIFY_TRUST_H
+#define LOADER_VERIFY_TRUST_H
+
+#include "base/fault.h"
+#include "verify/object.h"
+#include "verify/sig.h"
+
+struct json_t; /* jansson stays inside */
+
+#define TRUST_MAX_KEYS 64
+
+struct trust_key {
+	uint8_t id[SIG_KEY_ID_SIZE];
+	uint8_t public[SIG_PUBLIC_KEY_SIZE];
+	int64_t not_before, not_after; /* INT64_MIN and INT64_MAX when absent */
+	bool revoked;
+};
+
+/* A trust store of spec/trust-policy.md. */
+struct trust {
+	struct trust_key keys[TRUST_MAX_KEYS];
+	size_t key_count;
+	size_t threshold;
+	size_t max_object_bytes;
+	int64_t earliest; /* it is this time or later */
+	bool clock_unset_ok;
+	bool allow_rollback; /* below what the state remembers, not below minimumVersion */
+	uint8_t digest[DIGEST_SIZE];
+	struct json_t *policy; /* NULL when the store is keys alone */
+};
+
+/*
+ * Read a directory, a .pub file or a policy. Returns 0, or a negative errno with the text set
+ * and the configuration blamed.
+ */
+int truststore__read(struct trust *trust, const char *path, struct fault *fault);
+void trust__free(struct trust *trust);
+
+const struct trust_key *trust__find(const struct trust *trust, const uint8_t *key_id);
+
+/* The project that statements must name, or NULL for any. */
+const char *trust__project(const struct trust *trust);
+bool trust__allows_platform(const struct trust *trust, const char *platform);
+bool trust__allows_type(const struct trust *trust, const char *type);
+bool trust__allows_point(const struct trust *trust, const char *section_name);
+/* Whether the policy has the member, be its list empty or not. */
+bool trust__has_rule(const struct trust *trust, const char *rule);
+bool trust__denies_helper(const struct trust *trust, uint32_t number);
+bool trust__denies_kfunc(const struct trust *trust, const char *name);
+int64_t trust__minimum_version(const struct trust *trust, const char *object_name);
+
+#endif

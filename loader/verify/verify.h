@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LOADER_VERIFY_VERIFY_H
+#define LOADER_VERIFY_VERIFY_H
+
+#include "verify/trust.h"
+#include "verify/verdict.h"
+
+struct versions;
+
+struct verify_context {
+	const struct trust *trust;
+	const struct versions *state;  /* NULL without a state directory */
+	const struct versions *pinned; /* what is pinned at the moment; or NULL */
+	const char *platform;	       /* NULL for any */
+	int64_t now;		       /* seconds since the epoch */
+};
+
+/* An accepted object, for those who load the bytes that were verified: borrowed from file and verdict. */
+struct verified_object {
+	const char *name; /* of the file */
+	const uint8_t *data;
+	size_t size;
+	const struct statement *statement;
+	const uint8_t *digest, *policy; /* 32 bytes each */
+	const uint8_t *const *key_ids;	/* that counted */
+	size_t key_id_count;
+};
+
+/*
+ * Section 7: verify one object. Key ids in the verdict borrow from @data.
+ * Returns 0 (accepted), -EKEYREJECTED (refused, with reason and text) or -ENOMEM.
+ */
+int verify__object(const struct verify_context *context, const uint8_t *data, size_t size,
+		   struct verdict *verdict);
+
+#endif

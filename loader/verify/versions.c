@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify/versions.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STATE_NAME	"versions.json"
+#define STATE_NEW	".versions.json.new"
+#define STATE_MAX_BYTES (1u << 20)
+#define COUNT(array)	(sizeof(array) / sizeof((array)[0]))
+
+static const struct json_member state_members[] = {
+	{ "stateVersion", JSON_KIND_INTEGER },
+	{ "projects", JSON_KIND_OBJECT },
+};
+
+static int check_projects(json_t *projects, struct fault *fault)
+{
+	const char *project, *name;
+	json_t *objects, *version;
+
+	json_object_foreach(projects, project, objects) {
+		if (!json__is_project(project) || !json_is_object(objects))
+			return fault__set(fault, -EINVAL, "not a project");
+		json_object_foreach(objects, name, version) {
+			if (!json__is_object_name(name) || !json__is_integer(version))
+				return fault__set(fault, -EINVAL, "not the version of an object");
+		}
+	}
+	return 0;
+}
+
+static int parse(struct versions *s, const uint8_t *data, size_t size, struct fault *fault)
+{
+	int err = json__parse(&s->root, data, size, fault);
+
+	if (!err)
+		err = json__check(s->root, state_members, COUNT(state_members), "state", fault);
+	if (!err && json_integer_value(json_object_get(s->root, "stateVersion")) != 1)
+		err = fault__set(fault, -EINVAL, "stateVersion: unknown");
+	if (!err)
+		err = check_projects(json_object_get(s->root, "projects"), fault);
+	return err;
+}
+
+/* Without json_pack(), which would cost the loader a hundredth of its size. */
+static int make_empty(struct versions *s)
+{
+	s->root = json_object();
+	if (json_object_set_new(s->root, "stateVersion", json_integer(1)) ||
+	    json_object_set_new(s->root, "projects", json_object()))
+		return -ENOMEM;
+	return 0;
+}
+
+int versions__begin(struct versions *s)
+{
+	*s = (struct versions){ .dir = -1 };
+	return make_empty(s);
+}
+
+static int read_state(struct versions *s, struct fault *fault)
+{
+	struct stat st;
+	uint8_t *data;
+	size_t size;
+	int err = file__read(s->dir, STATE_NAME, STATE_MAX_BYTES, &data, &size);
+
+	/* A link to nowhere is not an empty state. */
+	if (err == -ENOENT && fstatat(s->dir, STATE_NAME, &st, AT_SYMLINK_NOFOLLOW))
+		return make_empty(s);
+	if (err)
+		return fault__set(fault, err, "%s",
+				  err == -ENODEV ? "not a regular file" :
+				  err == -EFBIG	 ? "too large" :
+						   strerror(-err));
+	err = parse(s, data, size, fault);
+	free(data);
+	return err;
+}
+
+int versions__open(struct versions *s, const char *path, struct fault *fault)
+{
+	struct fault inner = { 0 };
+	int err;
+
+	*s = (struct versions){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+	if (s->dir < 0)
+		return fault__set(fault, -errno, "state %.200s: %s", path, strerror(errno));
+	err = file__lock(s->dir);
+	if (err)
+		fault__set(&inner, err, "cannot lock: %s",
+			   err == -EINTR ? "told to stop while another loader has it" : strerror(-err));
+	else
+		err = read_state(s, &inner);
+	if (err) {
+		fault__set(fault, err, "state %.200s/" STATE_NAME ": %s", path,
+			   inner.text[0] ? inner.text : strerror(-err));
+		versions__close(s);
+	}
+	return err;
+}
+
+static json_t *objects_of(const struct versions *s, const char *project)
+{
+	return json_object_get(json_object_get(s->root, "projects"), project);
+}
+
+int64_t versions__version(const struct versions *s, const char *project, const char *name)
+{
+	return json_integer_value(json_object_get(objects_of(s, project), name));
+}
+
+int versions__raise(struct versions *s, const char *project, const char *name, int64_t version)
+{
+	json_t *objects = objects_of(s, project);
+
+	if (version <= versions__version(s, project, name) && json_object_get(objects, name))
+		return 0;
+	if (!objects) {
+		objects = json_object();
+		if (json_object_set_new(json_object_get(s->root, "projects"), project, objects))
+			return -ENOMEM;
+	}
+	if (json_object_set_new(objects, name, json_integer(version)))
+		return -ENOMEM;
+	s->grew = true;
+	return 0;
+}
+
+static int write_file(int fd, const char *text, size_t size)
+{
+	while (size) {
+		ssize_t n = write(fd, text, size);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		size -= (size_t)n;
+	}
+	return fsync(fd) ? -errno : 0;
+}
+
+static int replace_file(const struct versions *s, const char *text)
+{
+	int fd = file__create(s->dir, STATE_NEW, 0644), err;
+
+	if (fd < 0)
+		return fd;
+	err = write_file(fd, text, strlen(text));
+	if (close(fd) && !err)
+		err = -errno;
+	if (!err && renameat(s->dir, STATE_NEW, s->dir, STATE_NAME))
+		err = -errno;
+	if (err)
+		unlinkat(s->dir, STATE_NEW, 0);
+	else if (fsync(s->dir))
+		err = -errno;
+	return err;
+}
+
+int versions__save(struct versions *s, struct fault *fault)
+{
+	char *text;
+	int err;
+
+	if (!s->grew)
+		return 0;
+	text = json_dumps(s->root, JSON_SORT_KEYS | JSON_COMPACT);
+	err = !text ? -ENOMEM : strlen(text) > STATE_MAX_BYTES ? -EFBIG : replace_file(s, text);
+	free(text);
+	if (err)
+		return fault__set(fault, err, "state: cannot write " STATE_NAME ": %s", strerror(-err));
+	s->grew = false;
+	return 0;
+}
+
+void versions__close(struct versions *s)
+{
+	json_decref(s->root);
+	if (s->dir >= 0)
+		close(s->dir);
+	*s = (struct versions){ .dir = -1 };
+}

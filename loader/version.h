@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_VERSION_H
-#define LOADER_VERSION_H
-
-#define LOADER_VERSION "0.1.0"
-
-#endif
