@@ -9,7 +9,6 @@ docker needs a real engine, kernel a real kernel and root, vm needs QEMU.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
+from labs.compile import find_clang
+from labs.verifiers import CVerifier, build_c_verifier
 
 TOP = Path(__file__).resolve().parent.parent
 TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
@@ -162,10 +163,14 @@ def carried_parts() -> Path:
 @pytest.fixture(scope="session")
 def clang() -> Path:
     """Find the newest clang of this machine."""
-    for name in ("clang-22", "clang-21", "clang-20", "clang-19", "clang"):
-        if found := shutil.which(name):
-            return Path(found)
-    pytest.skip(f"{Skip.NEEDS_TOOL}: clang")
+    return find_clang()
+
+
+@pytest.fixture(scope="session")
+def c_verifier(clang: Path) -> Iterator[CVerifier]:
+    """Give the C verifier, under sanitizers: one process that answers all questions of the session."""
+    with CVerifier(build_c_verifier(clang)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.sig import TESTS
+from labs.vectors.index import INDEX, write_store
 from labs.verifiers import ask_all, build_c_verifier, python_verdict, question
 
 from buildtool.core.strictjson import parse_time
 from buildtool.trust.store import load_trust
 
-INDEX: dict[str, Any] = json.loads((TESTS / "vectors/vectors.json").read_text())
 # Both byte orders, one signer and two that are both needed: a signature more than the policy asks for may be
 # damaged or go, as one of an unknown key may.
 SMALL_OBJECTS = ("plain", "two-of-three", "big-endian")
@@ -64,8 +62,7 @@ def test_every_change_is_refused_alike(
 ) -> None:
     """No bit, length or byte of a signed object can change unnoticed, and both say the same word."""
     (vector,) = [item for item in INDEX["vectors"] if item["name"] == name]
-    for file, text in INDEX["trust"][vector["trust"]].items():
-        (tmp_path / file).write_bytes(text.encode())
+    write_store(tmp_path, INDEX["trust"][vector["trust"]])
     data, platform, now = b64decode(vector["file"]), vector["platform"], parse_time(INDEX["now"])
     trust = load_trust([tmp_path])
     assert python_verdict(data, trust, platform, now).startswith("accepted ")

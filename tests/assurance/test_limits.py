@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs.sig import test_key
 from labs.vectors.builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
-from labs.verifiers import CVerifier, build_c_verifier, python_verdict
+from labs.verifiers import CVerifier, python_verdict
 
 from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
 from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
@@ -60,22 +59,15 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def c(clang: Path) -> Iterator[CVerifier]:
-    """Give the C verifier."""
-    with CVerifier(build_c_verifier(clang)) as running:
-        yield running
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_limit(name: str, c: CVerifier, tmp_path: Path) -> None:
+def test_limit(name: str, c_verifier: CVerifier, tmp_path: Path) -> None:
     """What the specification allows at most is accepted, and one more is refused."""
     make, expected = CASES[name]
     data = build(make())
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
-    assert c.ask("T", bytes(tmp_path)) == "trust"
-    c.setting("P", PLATFORM.encode())
-    c.setting("N", str(NOW).encode())
+    assert c_verifier.ask("T", bytes(tmp_path)) == "trust"
+    c_verifier.setting("P", PLATFORM.encode())
+    c_verifier.setting("N", str(NOW).encode())
     ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
-    assert c.ask("O", data) == ours
+    assert c_verifier.ask("O", data) == ours
     assert ours.split()[0] == expected

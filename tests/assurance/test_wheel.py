@@ -12,10 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from labs.image import read_image
 
 from buildtool.core.platforms import PLATFORMS, host_platform
-from buildtool.oci.read import open_layer, open_layout, read_images
-from buildtool.oci.tree import Tree, read_tree
+from buildtool.oci.tree import Tree
 from buildtool.runtime.carried import part_path
 
 # The first test makes the loaders of seven architectures.
@@ -75,7 +75,8 @@ def test_pip_is_all_that_the_first_example_needs(installed: Path, tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert ": building with the local engine\n" in done.stderr
-    trees = read_image(tmp_path / "demo/demo-0.1.0.oci.tar")
+    images = read_image(tmp_path / "demo/demo-0.1.0.oci.tar")
+    trees = {name: tree for name, (_, tree) in images.items()}
     assert list(trees) == [platform.oci for platform in PLATFORMS.values()]
     for name, data in files_below(trees["linux/s390x"], "usr/lib/buildtool/objects/").items():
         assert b"clang 22." in data, name  # of package ziglang: the machine's is older
@@ -87,17 +88,6 @@ def test_pip_is_all_that_the_first_example_needs(installed: Path, tmp_path: Path
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert '"decision":"accepted"' in done.stderr.replace(" ", "")
-
-
-def read_image(path: Path) -> dict[str, Tree]:
-    """Return the files of each platform's image."""
-    with open_layout(path) as source:
-        return {
-            image.platform: read_tree(
-                [open_layer(source, layer) for layer in image.layers], keep=lambda _: True
-            )
-            for image in read_images(source)
-        }
 
 
 def files_below(tree: Tree, prefix: str) -> dict[str, bytes]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.cli import BUILD, check_error, left, read_archive
+from labs.cli import BUILD, check_error, left
 from labs.compile import DIFFERS
-from labs.image import make_base, make_local_project
+from labs.image import make_base, read_image
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import PLATFORMS
@@ -25,13 +25,6 @@ from buildtool.oci.write import write_archive
 ARCHIVE = Path("agent-1.2.0.oci.tar")
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
-    """Make a project that needs no engine."""
-    assert clang
-    return make_local_project(tmp_path, monkeypatch)
-
-
 def test_every_architecture_gets_its_own_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seven platforms in one index: loader, tini, signed objects, trust store, configuration of the base."""
     write_archive(project / "base.tar", make_base(architectures=list(PLATFORMS)), "base", replace=True)
@@ -39,7 +32,7 @@ def test_every_architecture_gets_its_own_files(project: Path, capsys: pytest.Cap
     assert run(["build", "--engine", "local", *arch, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["engine"], told["file"], told["reference"]) == ("local", str(ARCHIVE), "plant/agent:1.2.0")
-    images = read_archive(ARCHIVE)
+    images = read_image(ARCHIVE)
     assert list(images) == told["platforms"] == [platform.oci for platform in PLATFORMS.values()]
     for platform in PLATFORMS.values():
         image, tree = images[platform.oci]

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from labs.image import make_local_project
+from labs.project import make_local_project
 
 from buildtool.cli.main import run
 

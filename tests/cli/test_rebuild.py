@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.image import make_local_project
+from labs.project import make_local_project
 from labs.sig import sign, unsigned
 
 from buildtool.cli.main import run

@@ -7,30 +7,15 @@ from pathlib import Path
 
 import pytest
 from labs.cli import BUILD, check_error
-from labs.faults import FaultyRegistry, faulty, fill, log_in
-from labs.image import make_local_project
-from labs.registry import SmallRegistry, pushed
+from labs.registry import FaultyRegistry, SmallRegistry, faulty, fill, log_in, pushed
 
 from buildtool.cli.main import run
 from buildtool.core.cache import Cache
 from buildtool.core.errors import ObjectFormatError, UsageError
-from buildtool.oci import registry as registries
 from buildtool.oci.read import Descriptor, read_blob
 from buildtool.oci.registry import Client, open_image, parse_reference
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(registries, "PAUSE_SECONDS", 0.01)
-    (tmp_path / "docker").mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
-    """Make a project that needs no engine."""
-    assert clang
-    return make_local_project(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick_registry")
 
 
 def test_base_by_digest_is_pulled_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

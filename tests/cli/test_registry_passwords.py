@@ -11,21 +11,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from labs.faults import LOGIN, FaultyRegistry, faulty, fill, log_in
 from labs.image import make_base
-from labs.registry import run_registry
+from labs.registry import LOGIN, FaultyRegistry, faulty, fill, log_in, run_registry
 
 from buildtool.core.cache import Cache
 from buildtool.core.errors import RegistryError
-from buildtool.oci import registry as registries
 from buildtool.oci.registry import Client, find_origin, open_image, parse_reference, push_images
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(registries, "PAUSE_SECONDS", 0.01)
-    (tmp_path / "docker").mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+pytestmark = pytest.mark.usefixtures("quick_registry")
 
 
 def test_password_goes_nowhere_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from labs.sig import copy_test_key, unsigned
+from labs.cli import enter_project
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
@@ -52,12 +52,9 @@ match sys.argv[1:]:
 
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    enter_project(tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(TOP))
-    Path("x.bpf.o").write_bytes(unsigned())
-    copy_test_key(tmp_path)
 
 
 def write_example(page: str, number: int, name: str) -> None:

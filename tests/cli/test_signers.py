@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from labs.cli import SIGN, Capture, enter_project, refused, signers_of
 from labs.sig import test_key as alice
 from labs.sig import unsigned
-from labs.signers import SIGN, Capture, make_project, refused, signers_of
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import generate_key, load_public_key, save_key
@@ -22,7 +22,7 @@ SECRET_LINES = 3
 
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_project(tmp_path, monkeypatch)
+    enter_project(tmp_path, monkeypatch)
 
 
 # --- environment

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs.cli import SIGN, Capture, enter_project, refused, signers_of
 from labs.sig import test_key as alice
 from labs.sig import unsigned
-from labs.signers import SIGN, Capture, make_project, refused, signers_of
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import PublicKey
@@ -26,7 +26,7 @@ from buildtool.signing.keys import PublicKey
 
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_project(tmp_path, monkeypatch)
+    enter_project(tmp_path, monkeypatch)
 
 
 # --- ssh-agent

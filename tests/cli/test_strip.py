@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Skip
+from labs.compile import find_tool
 
 from buildtool.compile.strip import strip_debug
 from buildtool.core.errors import ObjectFormatError
@@ -40,10 +39,7 @@ char LICENSE[] SEC("license") = "GPL";
 @pytest.fixture(scope="module")
 def strip() -> str:
     """Find llvm-strip."""
-    for name in ("llvm-strip", "llvm-strip-22", "llvm-strip-19"):
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"{Skip.NEEDS_TOOL}: llvm-strip")
+    return find_tool("llvm-strip", "llvm-strip-22", "llvm-strip-19")
 
 
 def compile_sample(clang: Path, directory: Path, *flags: str) -> Path:

@@ -6,22 +6,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.project import REPOSITORY, Project, inspect, make_project, remove_images
+from labs.engine import REPOSITORY, inspect
+from labs.project import Project
 
 TOP = Path(__file__).resolve().parents[2]
 TAG = f"{REPOSITORY}/action:1"
-
-
-@pytest.fixture
-def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
-    """Make a project of this test alone; afterwards remove its images."""
-    assert prepared_images
-    yield make_project(tmp_path / "lab")
-    remove_images(TAG.partition(":")[0])
 
 
 def scripts() -> list[str]:

@@ -14,17 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.project import (
-    EPOCH,
-    REPOSITORY,
-    Project,
-    docker,
-    inspect,
-    make_project,
-    read_files,
-    read_objects,
-    remove_images,
-)
+from labs.engine import REPOSITORY, docker, inspect, read_files, read_objects, remove_images
+from labs.project import EPOCH, Project, make_project
 from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.socket import inspect_image

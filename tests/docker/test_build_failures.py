@@ -10,25 +10,17 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from labs.compile import DIFFERS
-from labs.project import REPOSITORY, Project, docker, has_image, make_project, remove_images
+from labs.engine import REPOSITORY, docker, has_image
+from labs.project import Project
 
 from buildtool.cli.main import run
 from buildtool.image.docker import buildx
 
 TAG = f"{REPOSITORY}/bad:1"
-
-
-@pytest.fixture
-def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
-    """Make a project of this test alone; afterwards remove its images."""
-    assert prepared_images
-    yield make_project(tmp_path / "lab")
-    remove_images(TAG.partition(":")[0])
 
 
 def assert_one_error(stderr: str, text: str) -> None:

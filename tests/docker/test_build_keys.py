@@ -5,30 +5,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.project import (
-    EPOCH,
-    REPOSITORY,
-    Project,
-    docker,
-    has_image,
-    make_project,
-    read_objects,
-    remove_images,
-)
+from labs.engine import REPOSITORY, docker, has_image, read_objects
+from labs.project import EPOCH, Project
 
 TAG = f"{REPOSITORY}/keys:1"
-
-
-@pytest.fixture
-def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
-    """Make a project of this test alone; afterwards remove its images."""
-    assert prepared_images
-    yield make_project(tmp_path / "lab")
-    remove_images(TAG.partition(":")[0])
 
 
 def plain_build(project: Project, key: str, tag: str) -> subprocess.CompletedProcess[str]:

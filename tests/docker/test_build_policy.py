@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.project import CONFIG, REPOSITORY, Project, make_project, read_files, remove_images
+from labs.engine import REPOSITORY, read_files, remove_images
+from labs.project import CONFIG, Project, make_project
 
 TAG = f"{REPOSITORY}-policy/lab:1"
 TRUST = """\

@@ -6,22 +6,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from labs.project import REPOSITORY, Project, docker, make_project, read_objects, remove_images
+from labs.engine import REPOSITORY, docker, read_objects
+from labs.project import Project
 
 TOP = Path(__file__).resolve().parent.parent.parent
 TAG = f"{REPOSITORY}/signers:1"
-
-
-@pytest.fixture
-def project(tmp_path: Path, prepared_images: object) -> Iterator[Project]:
-    """Make a project of this test alone; afterwards remove its images."""
-    assert prepared_images
-    yield make_project(tmp_path / "lab")
-    remove_images(TAG.partition(":")[0])
 
 
 def write_signer(project: Project) -> str:

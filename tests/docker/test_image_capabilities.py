@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.project import REPOSITORY, Project, docker, inspect, make_project, remove_images
+from labs.engine import REPOSITORY, docker, inspect, remove_images
+from labs.project import Project, make_project
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 

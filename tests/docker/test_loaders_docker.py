@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.compare import flat, read_image
-from labs.project import REPOSITORY, Project, docker, make_project, remove_images
+from labs.engine import REPOSITORY, docker, remove_images
+from labs.image import flat, read_image
+from labs.project import Project, make_project
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.runtime.carried import find_loader, find_tini

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.compare import export_parts, flat, import_odd_base, read_image
-from labs.project import REPOSITORY, Project, docker, inspect, make_project, remove_images
+from labs.engine import REPOSITORY, docker, export_parts, import_odd_base, inspect, remove_images
+from labs.image import flat, read_image
+from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs.engine import REPOSITORY, docker, remove_images
+from labs.kernel import program_ids
 from labs.loader import check_line
-from labs.project import CONFIG, REPOSITORY, docker, make_project, remove_images
+from labs.project import CONFIG, make_project
 
 TAG = f"{REPOSITORY}-run/lab:1"
 SOURCE = """\
@@ -206,7 +208,7 @@ def test_bad_conditions(tmp_path: Path, name: str) -> None:
     for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)
     make(place)
-    before = programs()
+    before = program_ids("seen")
     options = ("--rm", "--network=none", "--read-only", *CAPABILITIES, f"--volume={place}:{where}:ro")
     done = subprocess.run(
         ["docker", "run", *options, TAG, *arguments], capture_output=True, text=True, check=False
@@ -217,10 +219,4 @@ def test_bad_conditions(tmp_path: Path, name: str) -> None:
         check_line(line)
     assert words in lines[-1]["message"]
     assert not {line["event"] for line in lines} & {"attach", "ready"}
-    assert programs() <= before
-
-
-def programs() -> set[int]:
-    """Return the ids of the kernel's programs of this image."""
-    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
-    return {found["id"] for found in json.loads(done.stdout) if found.get("name") == "seen"}
+    assert program_ids("seen") <= before

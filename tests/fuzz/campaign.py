@@ -10,7 +10,6 @@ in .cache/fuzz/findings. Exit code 1 when there is a finding.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,12 +20,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from labs.verifiers import BUILT, build_c_verifier  # noqa: E402 - this folder is not a package
+from labs.compile import find_clang  # noqa: E402 - scripts find the package beside their folder
+from labs.vectors.index import INDEX, write_stores  # noqa: E402
+from labs.verifiers import BUILT, build_c_verifier  # noqa: E402
 
 MAX_INPUT_BYTES = {"object": 8192, "policy": 4096, "run": 4096}
 TARGETS = ("c-object", "c-policy", "c-run", "both-object", "both-policy")
@@ -54,30 +54,22 @@ class Outcome:
 
 def write_seeds(seeds: Path, stores: Path) -> None:
     """Write the vectors as inputs of the targets, and their trust stores."""
-    index: dict[str, Any] = json.loads((HERE.parent / "vectors/vectors.json").read_text())
     for directory in (stores, *(seeds / kind for kind in MAX_INPUT_BYTES)):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-    for name, files in index["trust"].items():
-        _write_files(stores / name, files)
+    write_stores(stores)
     # Both kinds of targets number the stores by their sorted names.
-    numbers = {name: number for number, name in enumerate(sorted(index["trust"]))}
-    for number, vector in enumerate(index["vectors"]):
+    numbers = {name: number for number, name in enumerate(sorted(INDEX["trust"]))}
+    for number, vector in enumerate(INDEX["vectors"]):
         data = bytes((numbers[vector["trust"]],)) + b64decode(vector["file"])
         (seeds / "object" / f"{number:04}").write_bytes(data)
     for number, seed in enumerate(RUN_SEEDS):
         (seeds / "run" / f"{number}").write_bytes(seed)
     for kind in ("trust", "badTrust"):
-        for name, files in index[kind].items():
+        for name, files in INDEX[kind].items():
             for file, text in files.items():
                 selector = bytes((file.endswith(".pub"),))
                 (seeds / "policy" / f"{kind}-{name}-{file}").write_bytes(selector + text.encode())
-
-
-def _write_files(directory: Path, files: dict[str, str]) -> None:
-    directory.mkdir()
-    for name, text in files.items():
-        (directory / name).write_bytes(text.encode())
 
 
 def run_target(target: str, seconds: int, clang: Path, work: Path) -> Outcome:
@@ -123,21 +115,10 @@ def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]
         return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))
 
 
-def find_clang() -> Path:
-    """Return the newest clang of this machine."""
-    names = ("clang-22", "clang-21", "clang-20", "clang-19", "clang")
-    return Path(next(filter(None, map(shutil.which, names)), "clang"))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run and print a table."""
     seconds = int(arguments[0]) if arguments else 600
-    clang = next(
-        found
-        for name in ("clang-22", "clang-21", "clang-20", "clang-19", "clang")
-        if (found := shutil.which(name))
-    )
-    outcomes = run_campaign(seconds, Path(clang))
+    outcomes = run_campaign(seconds, find_clang())
     out = sys.stdout.write
     out(f"{'target':12} {'executions':>11} {'per second':>11} {'features':>9} {'inputs kept':>12}  result\n")
     for one in outcomes:

@@ -7,7 +7,6 @@ Says which lines of the C verifier the vectors and the fuzzers' inputs reach.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,16 +14,15 @@ import sys
 import tempfile
 from base64 import b64decode
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from campaign import find_clang, write_seeds  # noqa: E402
+from campaign import write_seeds  # noqa: E402
 from differential import ANY_PLATFORM, NOW, PLATFORM  # noqa: E402
+from labs.compile import find_clang  # noqa: E402
+from labs.vectors.index import INDEX, write_store  # noqa: E402
 from labs.verifiers import BUILT, CVerifier, build_c_verifier  # noqa: E402 - this folder is not a package
-
-INDEX: dict[str, Any] = json.loads((HERE.parent / "vectors/vectors.json").read_text())
 
 
 def replay_vectors(c: CVerifier, stores: Path) -> int:
@@ -38,10 +36,7 @@ def replay_vectors(c: CVerifier, stores: Path) -> int:
     for kind in ("trust", "badTrust"):
         for number, files in enumerate(INDEX[kind].values()):
             directory = stores.parent / f"{kind}-{number}"
-            directory.mkdir()
-            for name, text in files.items():
-                (directory / name).write_bytes(text.encode())
-            c.ask("T", bytes(directory))
+            c.ask("T", bytes(write_store(directory, files)))
     return sum(len(INDEX[name]) for name in ("vectors", "signatures", "trust", "badTrust"))
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.loader import Lab, in_kernel, is_clean, veth
-from labs.pins import XDP, Releases, bpffs
+from labs.kernel import bpf_file_system
+from labs.loader import Lab, in_kernel, is_clean
+from labs.net import veth
+from labs.pins import XDP, Releases
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +30,5 @@ def nothing_left() -> Iterator[None]:
 @pytest.fixture
 def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
     """Give releases of an XDP object, and the two ends of a pair that frames go through."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
+    with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "pins", XDP), left, right

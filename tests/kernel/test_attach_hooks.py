@@ -13,8 +13,10 @@ from threading import Timer
 
 import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from labs import net
-from labs.loader import PREFIX, Lab, in_kernel, veth
+from labs import kernel, net
+from labs.loader import PREFIX, Lab, in_kernel
+from labs.net import veth
+from labs.run import run
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -40,9 +42,9 @@ def foreign_xdp(lab: Lab, tmp_path: Path, interface: str) -> Iterator[Path]:
     """Attach an XDP program without a link, as `ip` and older libraries do; gives the pins' directory."""
     path = tmp_path / "foreign.o"
     path.write_bytes(lab.object("foreign"))
-    with net.loaded(path) as pins:
+    with kernel.loaded(path) as pins:
         argv = ["bpftool", "net", "attach", "xdpgeneric", "pinned", pins.program(f"{PREFIX}_foreign")]
-        net.run(*argv, "dev", interface)
+        run(*argv, "dev", interface)
         try:
             yield pins.programs.parent
         finally:
@@ -147,16 +149,16 @@ def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
     lab.put(tmp_path, "sock_create")
     foreign = tmp_path / "foreign.o"
     foreign.write_bytes(lab.object("sock_create"))
-    with net.cgroup2() as group, net.loaded(foreign) as pins:
+    with kernel.cgroup2() as group, kernel.loaded(foreign) as pins:
         pin = pins.program(PROGRAM)
-        net.run("bpftool", "cgroup", "attach", group, "cgroup_inet_sock_create", "pinned", pin)
+        run("bpftool", "cgroup", "attach", group, "cgroup_inet_sock_create", "pinned", pin)
         option = f"--attach={PROGRAM}={group}"
         result = lab.run(tmp_path, option)
         assert result.code == 1
         assert f"program {PROGRAM} (id " in result.message
         with lab.started(tmp_path, option, "--replace") as (_, stop):
             assert stop().code == 0
-        assert PROGRAM not in net.run("bpftool", "cgroup", "show", group)
+        assert PROGRAM not in run("bpftool", "cgroup", "show", group)
 
 
 def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_programs_of_maps_are_not_shared(lab: Lab, tmp_path: Path, kind: str) ->
     """With --share a program that is attached to a map of its object is loaded by each for itself."""
     lab.put(tmp_path, kind)
     lab.put(other_directory(tmp_path), kind)
-    with net.bpf_file_system() as mount:
+    with kernel.bpf_file_system() as mount:
         options = [f"--share={mount}/share"]
         if kind == "map_iterator":
             options.append(f"--attach={PROGRAM}={PREFIX}_map")

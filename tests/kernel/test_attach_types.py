@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import socket
@@ -15,8 +14,11 @@ from pathlib import Path
 
 import labs.attach  # noqa: F401 - adds its objects
 import pytest
-from labs import net
-from labs.loader import PREFIX, Lab, counted, in_kernel, veth, wait_until
+from labs import kernel, net
+from labs.handsig import policy
+from labs.loader import PREFIX, Lab, counted, in_kernel
+from labs.net import veth
+from labs.run import WAIT_SECONDS, run, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -28,7 +30,7 @@ TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
 @pytest.fixture(scope="module")
 def group() -> Iterator[Path]:
     """Make a cgroup of version 2."""
-    with net.cgroup2() as directory:
+    with kernel.cgroup2() as directory:
         yield directory
 
 
@@ -101,7 +103,7 @@ def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> N
 
 def map_id(name: str) -> int:
     """Return the number of a map of ours."""
-    maps = json.loads(net.run("bpftool", "-j", "map", "show"))
+    maps = json.loads(run("bpftool", "-j", "map", "show"))
     [found] = [item["id"] for item in maps if item.get("name") == name]
     return int(found)
 
@@ -113,9 +115,9 @@ def test_sockmap_programs_see_the_sockets_of_their_map(lab: Lab, tmp_path: Path,
     with lab.started(tmp_path) as (_, stop), socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client, server.accept()[0] as peer:
             watched = client if kind == "sk_msg" else peer
-            net.update_map(map_id(f"{PREFIX}_socks"), bytes(4), struct.pack("<Q", watched.fileno()))
+            kernel.update_map(map_id(f"{PREFIX}_socks"), bytes(4), struct.pack("<Q", watched.fileno()))
             client.sendall(b"hello")
-            peer.settimeout(net.WAIT_SECONDS)
+            peer.settimeout(WAIT_SECONDS)
             assert peer.recv(5) == b"hello"
             assert wait_until(lambda: counted() > 0)
         assert stop().code == 0
@@ -140,7 +142,7 @@ def test_iterator_is_read_through_its_pin(lab: Lab, tmp_path: Path) -> None:
     """The pinned link of an iterator is a file: reading it runs the program for each of its objects."""
     lab.put(tmp_path, "iterator")
     with ExitStack() as stack:
-        mount = stack.enter_context(net.bpf_file_system())
+        mount = stack.enter_context(kernel.bpf_file_system())
         _, stop = stack.enter_context(lab.started(tmp_path, f"--pin-root={mount}/pins"))
         [link] = [path for path in mount.rglob("*") if path.is_file() and path.parent.name == "links"]
         link.read_bytes()
@@ -295,14 +297,8 @@ def test_wrong_targets(
 def test_policy_holds_for_targets_that_come_later(lab: Lab, tmp_path: Path) -> None:
     """The attachPoints of a policy decide about the function that --attach adds to a section, too."""
     lab.put(tmp_path, "raw_tp_bare")
-    key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}
-    points = {
-        "policyVersion": 1,
-        "threshold": 1,
-        "keys": [key],
-        "attachPoints": ["raw_tp", "raw_tp/sys_exit"],
-    }
-    (tmp_path / "trust/policy.json").write_text(json.dumps(points))
+    rules = policy(lab.key, attachPoints=["raw_tp", "raw_tp/sys_exit"])
+    (tmp_path / "trust/policy.json").write_text(rules)
     refused = lab.run(tmp_path, f"--attach={PROGRAM}=sys_enter")
     assert [line["event"] for line in refused.lines] == ["verify", "refuse"]
     assert refused.code == 3

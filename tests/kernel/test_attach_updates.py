@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import net
+from labs import kernel, net
 from labs.attach import SOURCES
-from labs.loader import PREFIX, Lab, counted, in_kernel, wait_until
+from labs.loader import PREFIX, Lab, counted, in_kernel
+from labs.run import WAIT_SECONDS, run, wait_until
 
 from buildtool.objects.types import program_type
 
@@ -50,7 +51,7 @@ def reload_once(
     programs = [{"name": PROGRAM, "section": section, "type": program_type(section)}]
     with ExitStack() as stack:
         if target == "cgroup":
-            target = str(stack.enter_context(net.cgroup2()))
+            target = str(stack.enter_context(kernel.cgroup2()))
         elif target == "namespace":
             target = f"/run/netns/{stack.enter_context(net.namespace()).name}"
         lab.put(tmp_path, kind, programs=programs)
@@ -103,17 +104,17 @@ def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: s
 def attached_map(mount: Path) -> int:
     """Return the number of the map that the one pinned link of a sockmap is attached to."""
     [link] = list(mount.rglob("*@*"))
-    return net.pin_number(link, "map_id")
+    return kernel.pin_number(link, "map_id")
 
 
 def pinned_map(mount: Path, generation: str) -> int:
     """Return the number of the sockmap of a generation."""
-    return net.pin_number(mount / f"pins/sk_msg,bpf,o/{generation}/maps/{PREFIX}_socks", "map_id")
+    return kernel.pin_number(mount / f"pins/sk_msg,bpf,o/{generation}/maps/{PREFIX}_socks", "map_id")
 
 
 def shown_maps() -> list[dict[str, Any]]:
     """Return all maps of the kernel."""
-    return list(json.loads(net.run("bpftool", "-j", "map", "show")))
+    return list(json.loads(run("bpftool", "-j", "map", "show")))
 
 
 def send_through(number: int) -> None:
@@ -123,9 +124,9 @@ def send_through(number: int) -> None:
         socket.create_connection(server.getsockname()) as client,
         server.accept()[0] as peer,
     ):
-        net.update_map(number, bytes(4), struct.pack("<Q", client.fileno()))
+        kernel.update_map(number, bytes(4), struct.pack("<Q", client.fileno()))
         client.sendall(b"hello")
-        peer.settimeout(net.WAIT_SECONDS)
+        peer.settimeout(WAIT_SECONDS)
         assert peer.recv(5) == b"hello"
 
 
@@ -133,7 +134,7 @@ def test_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
     """A sockmap of another size is another map: its program is attached to it, and a rollback goes back."""
     SOURCES["sk_msg_larger"] = SOURCES["sk_msg"].replace("max_entries, 4", "max_entries, 8")
     lab.put(tmp_path, "sk_msg")
-    with net.bpf_file_system() as mount:
+    with kernel.bpf_file_system() as mount:
         root = f"--pin-root={mount}/pins"
         assert lab.run(tmp_path, root, "--", "/bin/true").code == 0
         first = attached_map(mount)
@@ -191,7 +192,7 @@ def test_reload_of_a_sockmap_without_links(lab: Lab, tmp_path: Path) -> None:
     check = tmp_path / "check"
     check.write_text(f"#!/bin/sh\nexec test ! -e {check}.bad\n")
     check.chmod(0o755)
-    before = [sys.executable, "-c", WITHOUT_LINKS, str(net.BPF_SYSCALL[os.uname().machine])]
+    before = [sys.executable, "-c", WITHOUT_LINKS, str(kernel.BPF_SYSCALL[os.uname().machine])]
     lab.put(tmp_path, "sk_msg", programs=programs)
     with lab.started(tmp_path, "--reload", f"--health-command={check}", before=before) as (process, stop):
         [number] = [item["id"] for item in shown_maps() if item.get("name") == f"{PREFIX}_socks"]
@@ -212,7 +213,7 @@ def test_reload_of_a_sockmap_without_links(lab: Lab, tmp_path: Path) -> None:
 def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
     """A map of operations can't be attached from its pins: a clear no, and what is attached stays."""
     lab.put(tmp_path, "struct_ops")
-    with net.bpf_file_system() as mount:
+    with kernel.bpf_file_system() as mount:
         root = f"--pin-root={mount}/pins"
         assert lab.run(tmp_path, root, "--", "/bin/true").code == 0
         SOURCES["struct_ops_next"] = SOURCES["struct_ops"].replace("return 2;", "return 3;")
@@ -245,7 +246,7 @@ def test_pinned_links_of_each_type(
     """Pins survive the loader; the same code keeps them, other code updates or replaces them."""
     SOURCES[f"{kind}_next"] = SOURCES[kind].replace("count();", "count(); count();")
     lab.put(tmp_path, kind)
-    with net.bpf_file_system() as mount:
+    with kernel.bpf_file_system() as mount:
         options = [f"--pin-root={mount}/pins", *([f"--attach={PROGRAM}={target}"] if target else [])]
         for start, expected in enumerate(("attach", KEPT.get(kind, "keep"), event)):
             if start == 2:

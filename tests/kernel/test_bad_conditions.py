@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from labs.handsig import policy
 from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
@@ -25,12 +24,6 @@ def place(lab: Lab, tmp_path: Path) -> Path:
         directory.chmod(0o755)
     lab.put(tmp_path, "raw_tp")
     return tmp_path
-
-
-def policy(lab: Lab) -> str:
-    """Return a policy with the lab's key."""
-    key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}
-    return json.dumps({"policyVersion": 1, "threshold": 1, "keys": [key]})
 
 
 def many_files(objects: Path) -> None:
@@ -150,7 +143,7 @@ def test_policy_that_is_none(lab: Lab, place: Path, name: str) -> None:
 def test_policy_that_cannot_be_read(lab: Lab, place: Path) -> None:
     """A file, or a store, that the user may not read is no reason to go by another."""
     path = place / "trust/policy.json"
-    path.write_text(policy(lab))
+    path.write_text(policy(lab.key))
     path.chmod(0o600)
     for locked in (path, place / "trust"):
         locked.chmod(0o600)

@@ -13,10 +13,11 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from labs.check import SOURCE, build_probes, check_report, compile_object, read_junit
+from labs.check import SOURCE, build_probes, read_junit, run_check
+from labs.compile import compile_object
+from labs.kernel import program_ids
 from labs.sig import RELEASE
 from labs.sig import test_key as alice
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
@@ -44,29 +45,11 @@ def sample(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory)
     return compile_object(tmp_path_factory.mktemp("check"), clang, sysroot, SOURCE)
 
 
-def run(probes: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, ...] = ()) -> Any:
-    """Run `buildtool check`, expect *code*, and return what ended."""
-    argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
-    env = {**os.environ, "BUILDTOOL_PROBES": str(probes)}
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    if "--json" in arguments and done.stdout:
-        check_report(done.stdout)
-    return done
-
-
-def held(names: set[str]) -> list[int]:
-    """List the programs called *names* that this kernel holds; others may come and go."""
-    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
-    return [program["id"] for program in json.loads(done.stdout) if program.get("name") in names]
-
-
 def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
     """What loads, what the kernel verifier refuses, and what does not get that far; nothing is left."""
-    done = run(probes, sample, "--kernel", "host", "--json")
+    done = run_check(probes, sample, "--kernel", "host", "--json")
     report = json.loads(done.stdout)
-    assert held({r["program"] for r in report["runs"]}) == []
+    assert program_ids(*{r["program"] for r in report["runs"]}) == set()
     assert report["passed"] is False
     outcomes = {r["program"]: r["verdict"]["outcome"] for r in report["runs"]}
     assert outcomes == {
@@ -93,7 +76,7 @@ def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
 
 def test_the_table_for_people(probes: Path, sample: Path) -> None:
     """A row for each program, then each objection with its line of C; the summary goes to stderr."""
-    done = run(probes, sample, "--kernel", "host")
+    done = run_check(probes, sample, "--kernel", "host")
     lines = done.stdout.splitlines()
     own = host_platform(platform.machine())
     assert own
@@ -115,7 +98,7 @@ def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "buildtool", "compile", "--output", build, "--arch", own.arch]
     subprocess.run(argv, cwd=top, check=True, capture_output=True)
     sign_files(sorted(build.glob("*.bpf.o")), alice(), RELEASE, platform=own)
-    done = run(probes, build.parent, "--kernel", "host", "--json", code=0)
+    done = run_check(probes, build.parent, "--kernel", "host", "--json", code=0)
     report = json.loads(done.stdout)
     assert {fact["platform"] for fact in report["objects"]} == {own.oci}
     assert len(report["runs"]) == sum(len(fact["programs"]) for fact in report["objects"]) >= 6
@@ -130,7 +113,7 @@ def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_
         { volatile int sum = 0; for (int i = 0; i < 60000; i++) sum += i; return XDP_PASS; }
         char LICENSE[] SEC("license") = "GPL";"""
     path = compile_object(tmp_path, clang, sysroot, source)
-    report = json.loads(run(probes, path, "--kernel", "host", "--json", code=0).stdout)
+    report = json.loads(run_check(probes, path, "--kernel", "host", "--json", code=0).stdout)
     assert [(f["rule"], f["level"], f["program"]) for f in report["findings"]] == [
         ("BT103", "warning", "heavy")
     ]
@@ -142,7 +125,7 @@ def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
     top = Path(__file__).resolve().parent.parent.parent
     argv = [sys.executable, "-m", "buildtool", "compile", "--output", tmp_path / "out"]
     subprocess.run(argv, cwd=top, check=True, capture_output=True)
-    report = json.loads(run(probes, tmp_path / "out", "--kernel", "host", "--json", code=0).stdout)
+    report = json.loads(run_check(probes, tmp_path / "out", "--kernel", "host", "--json", code=0).stdout)
     ours = {r["program"]: r["verdict"]["instructions"] for r in report["runs"]}
     (tmp_path / "bpffs").mkdir()
     subprocess.run(["mount", "-t", "bpf", "bpffs", tmp_path / "bpffs"], check=True)
@@ -188,13 +171,13 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
     )
     frames = next(line for line in log.splitlines() if line.startswith("stack depth ")).split()[2].split("+")
     assert len(frames) == 3
-    facts = json.loads(run(probes, path, "--json", code=0).stdout)["objects"][0]
+    facts = json.loads(run_check(probes, path, "--json", code=0).stdout)["objects"][0]
     assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
 
 
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
     """Suites count their cases and failures; a failure has reason, line of C and log."""
-    run(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")
+    run_check(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")
     top = read_junit(tmp_path / "check.xml")
     suites = {suite.attrib["name"].partition(" ")[0]: suite for suite in top}
     assert set(suites) == {"rules", "host"}
@@ -212,7 +195,7 @@ def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path:
 
 def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp_path: Path) -> None:
     """The schema's own model takes it; every result names a rule of the list, and the line of C is there."""
-    run(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")
+    run_check(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")
     text = (tmp_path / "check.sarif").read_text()
     assert Sarif.model_validate_json(text)
     document = json.loads(text)
@@ -235,10 +218,10 @@ def test_without_the_capability_it_says_so(probes: Path, sample: Path) -> None:
     setpriv = shutil.which("setpriv")
     assert setpriv
     bare = (setpriv, "--bounding-set", "-all", "--inh-caps", "-all")
-    done = run(probes, sample, "--kernel", "host", prefix=bare)
+    done = run_check(probes, sample, "--kernel", "host", prefix=bare)
     assert "buildtool: error: this user may not load eBPF programs: CAP_BPF is missing" in done.stderr
     assert "hint: " in done.stderr
-    run(probes, sample, code=0, prefix=bare)
+    run_check(probes, sample, code=0, prefix=bare)
 
 
 def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> None:
@@ -249,7 +232,7 @@ def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> 
     fake = tmp_path / own.arch / "bpf-probe"
     fake.write_text('#!/bin/sh\necho \'{"event":"kernel","release":"1.0"}\'\n')
     fake.chmod(0o755)
-    done = run(tmp_path, sample, "--kernel", "host")
+    done = run_check(tmp_path, sample, "--kernel", "host")
     assert "buildtool: error: bpf-probe did not come to its end" in done.stderr
 
 
@@ -261,7 +244,7 @@ def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
     fake = tmp_path / own.arch / "bpf-probe"
     fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     fake.chmod(0o755)
-    done = run(tmp_path, sample, "--kernel", "host", "--timeout", "1")
+    done = run_check(tmp_path, sample, "--kernel", "host", "--timeout", "1")
     assert done.stderr.splitlines()[-1] == "buildtool: error: bpf-probe: no answer in 1 seconds"
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 

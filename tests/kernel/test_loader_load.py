@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, Result, counted, in_kernel, veth, wait_until
+from labs.loader import PREFIX, Lab, Result, counted, in_kernel
+from labs.net import veth
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

@@ -3,31 +3,19 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from labs.handsig import Key, append_section, sign
+from labs.handsig import Key, append_section, policy, sign
 from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ORDER = 2**252 + 27742317777372353535851937790883648493
-
-
-def policy(*keys: Key | tuple[Key, dict[str, Any]], **members: Any) -> str:
-    """Return a trust policy."""
-    entries = []
-    for item in keys:
-        key, extra = item if isinstance(item, tuple) else (item, {})
-        entries.append({"name": "k", "publicKey": base64.b64encode(key.der).decode(), **extra})
-    return json.dumps({"policyVersion": 1, "threshold": 1, "keys": entries, **members})
 
 
 def flip(data: bytes, offset: int) -> bytes:

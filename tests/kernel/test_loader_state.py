@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from labs.handsig import policy
 from labs.loader import Lab, is_clean
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -56,11 +56,9 @@ def test_nothing_runs_when_it_cannot_be_remembered(lab: Lab, tmp_path: Path) -> 
 
 def test_policy_denies_what_the_code_calls(lab: Lab, tmp_path: Path) -> None:
     """Compiled code that calls bpf_map_lookup_elem (1): denied, allowed, and not in its statement."""
-    entry = {"name": "dev", "publicKey": b64encode(lab.key.der).decode()}
     for denied, listed, code in (([1], [1], 3), ([4], [1], 0), ([4], [], 3)):
         lab.put(tmp_path, "raw_tp", helpers=listed)
-        policy = {"policyVersion": 1, "threshold": 1, "deniedHelpers": denied, "keys": [entry]}
-        (tmp_path / "trust/policy.json").write_text(json.dumps(policy))
+        (tmp_path / "trust/policy.json").write_text(policy(lab.key, deniedHelpers=denied))
         result = lab.run(tmp_path, "--", "/bin/true")
         assert (result.code, result.reasons) == (code, ["denied-by-policy"] if code else [])
     assert is_clean()

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.loader import PREFIX, Lab, Result, is_clean, parse, veth, wait_until
-from labs.pins import CGROUP, NAME, RAW, XDP, Releases, bpffs, flood
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab, Result, is_clean
+from labs.net import flood, veth
+from labs.pins import CGROUP, NAME, RAW, XDP, Releases
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -23,7 +26,7 @@ TRUE = ("--", "/bin/true")
 @pytest.fixture
 def traced(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
     """Give releases of an object whose links the kernel cannot update."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "pins", RAW)
 
 
@@ -32,16 +35,9 @@ def start(releases: Releases, *arguments: str) -> Result:
     return releases.lab.run(releases.directory, *arguments)
 
 
-def command(releases: Releases, word: str, *arguments: str) -> Result:
-    """Run one of the commands on the pins."""
-    argv = [str(releases.lab.loader), word, f"--pin-root={releases.root}", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    return Result(done.returncode, parse(done.stderr), done.stdout)
-
-
 def listed(releases: Releases, word: str = "list") -> dict[str, Any]:
     """Return the one object that is listed."""
-    (found,) = json.loads(command(releases, word, "--json").stdout)
+    (found,) = json.loads(releases.command(word, "--json").stdout)
     return dict(found)
 
 
@@ -95,12 +91,12 @@ def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
     assert found["since"][:16] <= result.lines[-1]["time"][:16]
     (link,) = found["links"].values()
     assert (link["program"], link["target"], link["attached"]) == (f"{PREFIX}_xdp", left, True)
-    table = command(releases, "list").stdout.splitlines()
+    table = releases.command("list").stdout.splitlines()
     assert table[0] == table[0].upper()
     assert table[1].split()[:3] == [NAME, "7", verified["digest"][:12]]
     assert table[1].split()[-1] == "attached"
-    assert command(releases, "status").code == 0
-    gone = command(releases, "detach")
+    assert releases.command("status").code == 0
+    gone = releases.command("detach")
     assert (gone.code, events(gone)) == (0, ["detach"])
     assert not releases.root.exists()
     assert is_clean()
@@ -121,7 +117,7 @@ def test_commands_take_what_they_use(
 ) -> None:
     """An option that would change nothing is a mistake, and is said."""
     releases, _, _ = place
-    result = command(releases, word, *arguments)
+    result = releases.command(word, *arguments)
     assert (result.code, words in result.message) == (2, True), result.message
 
 
@@ -131,7 +127,7 @@ def test_no_name_drives_the_terminal(traced: Releases) -> None:
     (traced.directory / "objects" / NAME).rename(traced.directory / "objects/\u009b31m.o")
     assert start(traced, *traced.options(), *TRUE).code == 0
     for more in ([], ["--json"]):
-        said = command(traced, "list", *more).stdout
+        said = traced.command("list", *more).stdout
         assert said.isascii()
         assert said.replace("\n", "").isprintable()
     assert json.loads(said)[0]["file"] == "\u009b31m.o"
@@ -144,7 +140,7 @@ def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
     for _ in range(10):
         result = start(releases, *releases.options(f"xdp={left}"), *TRUE)
         assert result.code == 0, result.lines
-        assert command(releases, "detach").code == 0
+        assert releases.command("detach").code == 0
 
 
 def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> None:
@@ -154,17 +150,17 @@ def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> Non
     with veth() as (other, _):
         options = releases.options(f"xdp={left}", f"xdp={other}")
         assert start(releases, *options, *TRUE).code == 0
-        assert command(releases, "status").code == 0
-    result = command(releases, "status")
+        assert releases.command("status").code == 0
+    result = releases.command("status")
     assert result.code == 1
     assert "not everything is attached" in result.message
     assert sorted(line.split()[-1] for line in result.stdout.splitlines()[1:]) == ["MISSING", "attached"]
-    assert command(releases, "list").code == 0
+    assert releases.command("list").code == 0
 
 
 def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
     """A link of an interface that is gone is replaced, not taken for the one of its successor."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
         releases.put(1)
         name = f"{PREFIX}again"
@@ -174,7 +170,7 @@ def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
                 result = start(releases, *releases.options(f"xdp={name}"), *TRUE)
                 assert events(result) == ["verify", expected, "attach", "ready", "exec"]
 
-                assert command(releases, "status").code == 0
+                assert releases.command("status").code == 0
             finally:
                 subprocess.run(["ip", "link", "del", name], check=True)
 
@@ -183,7 +179,7 @@ def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
     """A cgroup's link is kept and updated; a group of the same path that was made anew gets another."""
     mount = tmp_path / "cgroup"
     mount.mkdir()
-    with bpffs(tmp_path) as pins:
+    with bpf_file_system(tmp_path) as pins:
         subprocess.run(["mount", "-t", "cgroup2", "none", mount], check=True)
         group = mount / f"{PREFIX}pins"
         group.mkdir()
@@ -196,10 +192,10 @@ def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
             releases.put(2, release=2)
             assert events(start(releases, *options, *TRUE)) == ["verify", "load", "update", "ready", "exec"]
             group.rmdir()
-            assert wait_until(lambda: command(releases, "status").code == 1)
+            assert wait_until(lambda: releases.command("status").code == 1)
             group.mkdir()
             assert events(start(releases, *options, *TRUE)) == ["verify", "reuse", "attach", "ready", "exec"]
-            assert command(releases, "rollback").code == 0
+            assert releases.command("rollback").code == 0
             assert listed(releases, "status")["version"] == 1
         finally:
             group.rmdir()
@@ -239,7 +235,7 @@ def test_program_of_another_name_is_another_program(place: tuple[Releases, str, 
     result = start(renamed, *options, *TRUE)
     assert (result.code, f"program {PREFIX}_xdp (id" in result.message) == (1, True), result.message
     assert "--replace takes its place" in result.message
-    assert command(releases, "status").code == 0
+    assert releases.command("status").code == 0
     assert listed(releases)["version"] == 1
     assert start(renamed, *options, "--replace", *TRUE).code == 0
     assert list(listed(renamed, "status")["links"]) == [f"{PREFIX}_new@{left}"]
@@ -265,20 +261,20 @@ def test_rollback_puts_the_previous_program_back(place: tuple[Releases, str, str
     releases.put(1)
     assert start(releases, *options, *TRUE).code == 0
     first = pinned_programs(releases)
-    nothing = command(releases, "rollback")
+    nothing = releases.command("rollback")
     assert (nothing.code, "nothing to go back to" in nothing.message) == (1, True)
     releases.put(2, release=2)
     assert start(releases, *options, *TRUE).code == 0
     assert listed(releases)["previousVersion"] == 1
     with flood(right) as sent:
-        result = command(releases, "rollback")
+        result = releases.command("rollback")
     assert (result.code, events(result)) == (0, ["rollback"])
     assert (pinned_programs(releases), listed(releases)["version"]) == (first, 1)
     assert wait_until(lambda: releases.counts()[0] == sent[0])
     assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == first
-    assert command(releases, "rollback").code == 0
+    assert releases.command("rollback").code == 0
     assert listed(releases)["version"] == 2
-    assert command(releases, "status").code == 0
+    assert releases.command("status").code == 0
 
 
 def test_rollback_of_a_link_without_update(traced: Releases) -> None:
@@ -286,7 +282,7 @@ def test_rollback_of_a_link_without_update(traced: Releases) -> None:
     for version in (1, 2):
         traced.put(version, release=version)
         assert start(traced, *traced.options(), *TRUE).code == 0
-    assert command(traced, "rollback").code == 0
+    assert traced.command("rollback").code == 0
     assert listed(traced, "status")["version"] == 1
     before = traced.counts()
     os.getpid()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from labs.handsig import sign
-from labs.loader import PREFIX, Lab, Result, is_clean, parse, wait_until
+from labs.loader import PREFIX, Lab, Result, is_clean, parse
 from labs.pins import NAME, XDP, Releases
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

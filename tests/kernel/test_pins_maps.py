@@ -7,7 +7,8 @@ import struct
 
 import pytest
 from labs.loader import PREFIX
-from labs.pins import Releases, flood
+from labs.net import flood
+from labs.pins import Releases
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

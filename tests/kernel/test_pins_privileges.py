@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, Result, is_clean, parse, wait_until
-from labs.pins import RAW, Releases, bpffs
+from labs.handsig import policy
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab, is_clean
+from labs.pins import RAW, Releases
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -47,24 +48,20 @@ def test_capabilities_of_a_container_are_enough(
     releases.root.mkdir(mode=0o700)
     os.chown(releases.root, user, user)
 
-    def command(word: str) -> Result:
-        argv = [*before, str(releases.lab.loader), word, f"--pin-root={releases.root}"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return Result(done.returncode, parse(done.stderr), done.stdout)
-
     for version in (1, 2):
         releases.put(version, release=version)
         options = releases.options(f"xdp={left}")
         result = releases.lab.run(releases.directory, *options, *TRUE, before=before)
         assert result.code == 0, result.lines
     assert [line["event"] for line in result.lines] == ["verify", "load", "update", "ready", "exec"]
-    assert [command(word).code for word in ("rollback", "status", "detach")] == [0, 0, 0]
+    for word in ("rollback", "status", "detach"):
+        assert releases.command(word, before=before).code == 0
     assert is_clean()
 
 
 def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
     """Starters that are not root share, too; root's starters do not join them."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         open_to_everybody(tmp_path)
         releases.root.mkdir(mode=0o700)
@@ -80,12 +77,11 @@ def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
 def test_policy_may_allow_going_back(place: tuple[Releases, str, str]) -> None:
     """With allowRollback a lower version may follow what is pinned."""
     releases, left, _ = place
-    key = {"name": "k", "publicKey": base64.b64encode(releases.lab.key.der).decode()}
-    policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "allowRollback": True}
+    rules = policy(releases.lab.key, allowRollback=True)
     options = releases.options(f"xdp={left}")
     for version in (2, 1):
         releases.put(version, release=version)
-        (releases.directory / "trust/policy.json").write_text(json.dumps(policy))
+        (releases.directory / "trust/policy.json").write_text(rules)
         result = releases.lab.run(releases.directory, *options, *TRUE)
         assert result.code == 0, result.lines
     assert len(result.events("update")) == 1
@@ -177,7 +173,7 @@ def _open_files(pid: int) -> str:
 
 def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
     """A running loader moves on to the entry of the new release, and leaves the old one."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
         with lab.started(tmp_path, "--reload", f"--share={releases.root}") as (process, stop):
@@ -206,7 +202,7 @@ def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
     """A container needs not see the whole file system: its directory of it is enough, under any path."""
     inside = tmp_path / "inside"
     inside.mkdir()
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         mount.chmod(0o700)
         (mount / "agent").mkdir(mode=0o700)
         os.chown(mount / "agent", USER, USER)

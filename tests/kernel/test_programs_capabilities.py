@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from labs import net
+from labs import kernel, net
+from labs.compile import compile_shipped
 
 NEEDED = {
     "opcua_monitor": {"bpf", "net_admin"},
@@ -18,7 +19,9 @@ NEEDED = {
     "tx_latency": {"bpf", "perfmon"},
 }
 FEWER = [(name, missing) for name, needed in NEEDED.items() for missing in sorted(needed)]
-ATTACH = "import sys; from pathlib import Path; from labs import net; net.attach_tracing(Path(sys.argv[1]))"
+ATTACH = (
+    "import sys; from pathlib import Path; from labs import kernel; kernel.attach_tracing(Path(sys.argv[1]))"
+)
 
 Try = Callable[..., bool]
 
@@ -28,7 +31,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of the compiled programs."""
     directory = tmp_path_factory.mktemp("objects")
     for name in NEEDED:
-        net.compile_object(name, directory)
+        compile_shipped(name, directory)
     return directory
 
 
@@ -49,7 +52,7 @@ def confined(capabilities: set[str]) -> Iterator[Try]:
 
 def load_and_attach(name: str, path: Path, capabilities: set[str]) -> bool:
     """Return whether program *name* can be loaded and attached with *capabilities*."""
-    with confined(capabilities) as attempt, net.bpf_file_system() as mount:
+    with confined(capabilities) as attempt, kernel.bpf_file_system() as mount:
         pins = mount / "programs"
         if not attempt("bpftool", "prog", "loadall", path, pins):
             return False
@@ -62,7 +65,7 @@ def _xdp(attempt: Try, pins: Path) -> bool:
 
 
 def _cgroup(attempt: Try, pins: Path) -> bool:
-    with net.cgroup2() as cgroup:
+    with kernel.cgroup2() as cgroup:
         return all(
             attempt(
                 "bpftool", "cgroup", "attach", cgroup, f"cgroup_inet_{way}", "pinned", pins / f"cgroup_{way}"

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from labs import net
+from labs import kernel, net
+from labs.compile import compile_shipped
+from labs.run import WAIT_SECONDS, wait_until
 
 IPV4_UDP_BYTES = 28
 MAX_CGROUPS = 4096  # CGROUP_MAX of bpf/cgroup_traffic.h
@@ -32,7 +34,7 @@ class Meter:
 
     cgroup: Path
     namespace: net.Namespace
-    objects: net.Loaded
+    objects: kernel.Loaded
 
     def traffic(self) -> dict[int, Traffic]:
         """Return what was counted, by cgroup id."""
@@ -55,9 +57,9 @@ class Meter:
         """Return a bound socket that belongs to *cgroup*, or to none of the test's."""
         with ExitStack() as stack:
             if cgroup:
-                stack.enter_context(net.inside_cgroup(cgroup))
+                stack.enter_context(kernel.inside_cgroup(cgroup))
             made = self.namespace.socket(socket.AF_INET, kind)
-        made.settimeout(net.WAIT_SECONDS)
+        made.settimeout(WAIT_SECONDS)
         made.bind((LOOPBACK, 0))
         return made
 
@@ -65,7 +67,7 @@ class Meter:
 @pytest.fixture(scope="module")
 def meter_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    return net.compile_object("cgroup_traffic", tmp_path_factory.mktemp("objects"))
+    return compile_shipped("cgroup_traffic", tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture
@@ -73,10 +75,10 @@ def meter(meter_object: Path) -> Iterator[Meter]:
     """Attach both programs to a new cgroup."""
     with (
         net.namespace() as namespace,
-        net.cgroup2() as cgroup,
-        net.loaded(meter_object) as objects,
-        net.cgroup_attached(cgroup, "cgroup_inet_ingress", objects.program("cgroup_ingress")),
-        net.cgroup_attached(cgroup, "cgroup_inet_egress", objects.program("cgroup_egress")),
+        kernel.cgroup2() as cgroup,
+        kernel.loaded(meter_object) as objects,
+        kernel.cgroup_attached(cgroup, "cgroup_inet_ingress", objects.program("cgroup_ingress")),
+        kernel.cgroup_attached(cgroup, "cgroup_inet_egress", objects.program("cgroup_egress")),
     ):
         yield Meter(cgroup=cgroup, namespace=namespace, objects=objects)
 
@@ -144,7 +146,7 @@ def test_a_tcp_transfer_is_the_same_on_both_sides(meter: Meter) -> None:
         client_sums, server_sums = sums[one.stat().st_ino], sums[two.stat().st_ino]
         return client_sums.egress == server_sums.ingress and client_sums.ingress == server_sums.egress
 
-    assert net.wait_until(settled), meter.traffic()
+    assert wait_until(settled), meter.traffic()
     packets, sent = meter.traffic()[one.stat().st_ino].egress
     assert size < sent < size * 1.1
     assert packets >= size // 65536
@@ -156,7 +158,7 @@ def _transfer(client: socket.socket, listener: socket.socket, size: int) -> None
     client.connect(listener.getsockname())
     server, _ = listener.accept()
     with server:
-        server.settimeout(net.WAIT_SECONDS)
+        server.settimeout(WAIT_SECONDS)
         arrived = 0
         for _ in range(10):
             client.sendall(bytes(size // 10))

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from labs import frames as f
-from labs import net
+from labs import kernel, net
+from labs.compile import compile_shipped
 from labs.opcua import CASES, HELLO, MESSAGES, UADP, Count, Counts, tcp4, udp4
+from labs.run import WAIT_SECONDS, wait_until
 
 ETH_P_ALL = 3
 
@@ -23,7 +25,7 @@ class Monitor:
 
     left: net.Interface
     right: net.Interface
-    objects: net.Loaded
+    objects: kernel.Loaded
 
     def counts(self) -> Counts:
         """Return what was counted: (how many, bytes)."""
@@ -37,7 +39,7 @@ class Monitor:
 
     def expect(self, expected: Counts) -> None:
         """Assert that exactly *expected* is counted."""
-        net.wait_until(lambda: self.counts() == expected)
+        wait_until(lambda: self.counts() == expected)
         assert self.counts() == expected
 
 
@@ -48,7 +50,7 @@ def _key(key: bytes) -> int:
 @pytest.fixture(scope="module")
 def monitor_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    return net.compile_object("opcua_monitor", tmp_path_factory.mktemp("objects"))
+    return compile_shipped("opcua_monitor", tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +65,8 @@ def monitoring(pair: tuple[net.Interface, net.Interface], path: Path, mode: str)
     """Attach a fresh copy of the program to the right end."""
     left, right = pair
     with (
-        net.loaded(path) as objects,
-        net.xdp_attached(right, objects.program("opcua_monitor"), mode),
+        kernel.loaded(path) as objects,
+        kernel.xdp_attached(right, objects.program("opcua_monitor"), mode),
     ):
         yield Monitor(left=left, right=right, objects=objects)
 
@@ -121,7 +123,7 @@ def test_sizes_fall_into_their_classes(monitor: Monitor) -> None:
         (Count.HEL, 5): 1,
         (Count.UADP, 5): 1,
     }
-    net.wait_until(lambda: monitor.sizes() == expected)
+    wait_until(lambda: monitor.sizes() == expected)
     assert monitor.sizes() == expected
 
 
@@ -130,7 +132,7 @@ def test_every_packet_passes(monitor: Monitor) -> None:
     sent = [f.padded(frame) for frame, _ in CASES.values()]
     with monitor.right.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sink:
         sink.bind((monitor.right.name, ETH_P_ALL))
-        sink.settimeout(net.WAIT_SECONDS)
+        sink.settimeout(WAIT_SECONDS)
         arrived = []
         for frame in sent:
             monitor.left.send(frame)
@@ -156,7 +158,7 @@ def test_a_tcp_session_is_counted_on_both_sides(monitor: Monitor) -> None:
     """A real session: each side's interface sees what the other sends, split where TCP splits it."""
     program = monitor.objects.program("opcua_monitor")
     with (
-        net.xdp_attached(monitor.left, program),
+        kernel.xdp_attached(monitor.left, program),
         monitor.right.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
     ):
         segment = _talk(listener, monitor)
@@ -180,12 +182,12 @@ def _talk(listener: socket.socket, monitor: Monitor) -> int:
     listener.listen()
     big = f.message(b"MSG", bytes(3992))
     with monitor.left.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(net.WAIT_SECONDS)
+        client.settimeout(WAIT_SECONDS)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.connect((monitor.right.ipv4, f.OPCUA_PORT))
         server, _ = listener.accept()
         with server:
-            server.settimeout(net.WAIT_SECONDS)
+            server.settimeout(WAIT_SECONDS)
             _pass(client, server, HELLO)
             _pass(server, client, f.acknowledge())
             _pass(client, server, MESSAGES[Count.OPN])

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from labs import frames as f
-from labs import net
+from labs import kernel, net
+from labs.compile import compile_shipped
+from labs.run import wait_until
 
 MAX_SLOTS = 128 * 64  # TX_MAX_DEVICES * TX_SLOTS of bpf/tx_latency.h
 UDP = 17
@@ -39,7 +41,7 @@ class Total(IntEnum):
 @pytest.fixture(scope="module")
 def tx_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    return net.compile_object("tx_latency", tmp_path_factory.mktemp("objects"))
+    return compile_shipped("tx_latency", tmp_path_factory.mktemp("objects"))
 
 
 @pytest.fixture
@@ -50,34 +52,34 @@ def left() -> Iterator[net.Interface]:
 
 
 @contextmanager
-def attached(objects: net.Loaded) -> Iterator[None]:
+def attached(objects: kernel.Loaded) -> Iterator[None]:
     """Attach the programs, the end of a wait first: else waits begin that nobody ends."""
-    with net.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
+    with kernel.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
         yield
 
 
 @contextmanager
-def measuring(path: Path) -> Iterator[net.Loaded]:
+def measuring(path: Path) -> Iterator[kernel.Loaded]:
     """Load and attach the programs for the duration of the context."""
-    with net.loaded(path) as objects, attached(objects):
+    with kernel.loaded(path) as objects, attached(objects):
         yield objects
 
 
 @pytest.fixture
-def latency(left: net.Interface, tx_object: Path) -> Iterator[net.Loaded]:
+def latency(left: net.Interface, tx_object: Path) -> Iterator[kernel.Loaded]:
     """Attach the programs to the machine's tracepoints, once the pair is up."""
     with measuring(tx_object) as objects:
         yield objects
 
 
-def histogram(objects: net.Loaded, interface: net.Interface, index: int | None = None) -> dict[int, int]:
+def histogram(objects: kernel.Loaded, interface: net.Interface, index: int | None = None) -> dict[int, int]:
     """Return slot to packets for *interface*, or another device of its namespace."""
     device = (interface.namespace.inode, index or interface.index)
     slots = {struct.unpack("<III", key): n for key, (n,) in objects.sums("tx_histogram").items()}
     return {slot: n for (netns, ifindex, slot), n in slots.items() if (netns, ifindex) == device}
 
 
-def totals(objects: net.Loaded) -> dict[Total, int]:
+def totals(objects: kernel.Loaded) -> dict[Total, int]:
     """Return the totals of the machine."""
     return {Total(int.from_bytes(key, "little")): n for key, (n,) in objects.sums("tx_totals").items()}
 
@@ -89,7 +91,7 @@ def shape(interface: net.Interface, *options: str) -> None:
     )
 
 
-def test_every_packet_of_a_device_is_counted_once(left: net.Interface, latency: net.Loaded) -> None:
+def test_every_packet_of_a_device_is_counted_once(left: net.Interface, latency: kernel.Loaded) -> None:
     """A hundred packets make a histogram of a hundred, quick ones where no queue is in the way."""
     before = totals(latency)
     left.send(*[FRAME] * 100)
@@ -101,18 +103,20 @@ def test_every_packet_of_a_device_is_counted_once(left: net.Interface, latency: 
     assert after[Total.NO_ROOM] == 0
 
 
-def test_packets_that_wait_are_in_the_slots_of_their_wait(left: net.Interface, latency: net.Loaded) -> None:
+def test_packets_that_wait_are_in_the_slots_of_their_wait(
+    left: net.Interface, latency: kernel.Loaded
+) -> None:
     """At 1 Mbit/s a 1000-byte packet takes 8 ms, so the last of ten waited 68 ms or more."""
     shape(left, "rate", "1mbit", "limit", "100kb")
     left.send(*[FRAME] * 10)
-    assert net.wait_until(lambda: sum(histogram(latency, left).values()) == 10), totals(latency)
+    assert wait_until(lambda: sum(histogram(latency, left).values()) == 10), totals(latency)
     slots = histogram(latency, left)
     four_ms, sixty_seven_ms, four_seconds = 22, 26, 32
     assert sum(n for slot, n in slots.items() if slot >= four_ms) >= 8, slots
     assert max(slots) in range(sixty_seven_ms, four_seconds), slots
 
 
-def test_dropped_packets_are_counted_and_not_measured(left: net.Interface, latency: net.Loaded) -> None:
+def test_dropped_packets_are_counted_and_not_measured(left: net.Interface, latency: kernel.Loaded) -> None:
     """A full queue drops: those packets are in no slot and do not stay in flight."""
     # The second packet gets its turn after four seconds, long after the test has looked.
     shape(left, "rate", "1kbit", "limit", "2000b")
@@ -123,7 +127,7 @@ def test_dropped_packets_are_counted_and_not_measured(left: net.Interface, laten
     assert totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= dropped
     # Removing the queue frees the packets that wait in it.
     left.namespace.run("tc", "qdisc", "del", "dev", left.name, "root")
-    assert net.wait_until(lambda: totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= 19)
+    assert wait_until(lambda: totals(latency)[Total.DROPPED] - before[Total.DROPPED] >= 19)
     assert sum(histogram(latency, left).values()) == 1
 
 
@@ -141,7 +145,7 @@ def _send_and_count_drops(interface: net.Interface, number: int) -> int:
     return dropped
 
 
-def test_stacked_devices_are_measured_each(left: net.Interface, latency: net.Loaded) -> None:
+def test_stacked_devices_are_measured_each(left: net.Interface, latency: kernel.Loaded) -> None:
     """A packet to a bridge is measured there and again at its port, although it is the same buffer."""
     run = left.namespace.run
     run("ip", "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0")
@@ -172,7 +176,7 @@ def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
 
 def test_a_full_histogram_is_told(left: net.Interface, tx_object: Path) -> None:
     """Packets that find no slot still go out and are counted."""
-    with net.loaded(tx_object) as objects:
+    with kernel.loaded(tx_object) as objects:
         # Before the programs run: the machine's own packets would take slots meanwhile.
         objects.fill("tx_histogram", (struct.pack("<III", 1, number, 0) for number in range(MAX_SLOTS)), 8)
         with attached(objects):

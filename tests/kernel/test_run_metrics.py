@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.loader import Lab, wait_until
+from labs.loader import Lab
+from labs.run import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import buildtool

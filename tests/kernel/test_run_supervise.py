@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from labs.handsig import Key
-from labs.loader import PREFIX, Lab, in_kernel, parse, wait_until
+from labs.loader import PREFIX, Lab, in_kernel, parse
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, parse, veth
-from labs.pins import RAW, TCX, Releases, bpffs, kill_at
-from labs.step import count_boundaries, kill_at_boundary
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab, parse, program_ids
+from labs.net import veth
+from labs.pins import RAW, TCX, Releases
+from labs.step import count_boundaries, kill_at, kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -32,19 +34,13 @@ ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 @pytest.fixture
 def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
     """Give releases of an object that attaches by its section's name, and a shared directory's parent."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "share", RAW)
 
 
 def entries(releases: Releases) -> list[str]:
     """Return the names in the shared directory."""
     return sorted(entry.name for entry in releases.root.iterdir())
-
-
-def program_ids() -> set[int]:
-    """Return the ids of all programs of ours that the kernel has."""
-    done = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
-    return {p["id"] for p in json.loads(done.stdout) if p.get("name", "").startswith(PREFIX)}
 
 
 @pytest.mark.parametrize("loads", [1, STARTS])
@@ -118,7 +114,7 @@ def test_old_release_goes_when_a_new_one_comes(shared: Releases) -> None:
 def test_direction_is_part_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
     """One object for two hooks gives two different programs."""
     source = TCX.replace("tcx/ingress", "tc")
-    with veth() as (left, _), bpffs(tmp_path) as mount:
+    with veth() as (left, _), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", source)
         releases.put(1)
         option = f"--share={releases.root}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from labs.compile import compile_sample, find_tool
+from labs.kernel import bpf_file_system
 from labs.sig import NOW, RELEASE, store
 from labs.sig import test_key as alice
 
@@ -51,11 +52,8 @@ def bpffs(tmp_path: Path) -> Iterator[Path]:
     """Mount a BPF file system of our own."""
     if os.geteuid() != 0:
         pytest.skip("needs-root: mount, bpf(2)")
-    path = tmp_path / "bpffs"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpffs", path], check=True)
-    yield path
-    subprocess.run(["umount", path], check=True)
+    with bpf_file_system(tmp_path) as mount:
+        yield mount
 
 
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])

@@ -6,8 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, veth, wait_until
-from labs.pins import TCX, XDP, Releases, bpffs, flood, statistic
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab
+from labs.net import flood, statistic, veth
+from labs.pins import TCX, XDP, Releases
+from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -23,7 +26,7 @@ def test_no_packet_is_missed_by_a_hundred_updates(
     lab: Lab, tmp_path: Path, program: str, name: str, mode: str
 ) -> None:
     """While frames come in without a pause, two releases take turns; each frame is counted once."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
+    with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", program)
         options = releases.options(f"{name}={left}{mode}")
         releases.put(1)

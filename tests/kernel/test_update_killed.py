@@ -8,8 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, in_kernel, is_clean, wait_until
-from labs.pins import RAW, XDP, Releases, bpffs, flood, kill_at
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab, in_kernel, is_clean
+from labs.net import flood
+from labs.pins import RAW, XDP, Releases
+from labs.run import wait_until
+from labs.step import kill_at
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -100,7 +104,7 @@ def test_killed_update_of_links_without_update(
     lab: Lab, tmp_path: Path, word: str, call: str, number: int
 ) -> None:
     """The same where the new program is attached beside the old one, which is to go next."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", RAW)
         for version in (1, 2, 3):
             releases.put(version, release=2 - version % 2)
@@ -137,7 +141,7 @@ def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: i
 @pytest.mark.parametrize("number", range(1, 7))
 def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int) -> None:
     """An entry that was being taken away keeps nobody from sharing that object again."""
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
         assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
@@ -150,7 +154,7 @@ def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int
 def test_interface_gone_after_a_killed_update(lab: Lab, tmp_path: Path) -> None:
     """What the update had attached went with the interface: the next start attaches to its successor."""
     name = f"{PREFIX}gone"
-    with bpffs(tmp_path) as mount:
+    with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
         options = releases.options(f"xdp={name}")
         try:

@@ -7,8 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from labs.loader import PREFIX, Lab, in_kernel, veth, wait_until
-from labs.pins import RAW, TCX, XDP, Releases, bpffs, flood
+from labs.kernel import bpf_file_system
+from labs.loader import PREFIX, Lab, in_kernel
+from labs.net import flood, veth
+from labs.pins import RAW, TCX, XDP, Releases
+from labs.run import wait_until
 
 UPDATES = 20
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
@@ -82,7 +85,7 @@ def test_reload_of_a_link_without_update(lab: Lab, tmp_path: Path) -> None:
 
 def test_reload_with_pins(lab: Lab, tmp_path: Path) -> None:
     """Both together: the running loader updates what is pinned, and leaves it there."""
-    with veth() as (left, right), bpffs(tmp_path) as mount:
+    with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
         releases.put(1)
         with lab.started(tmp_path, "--reload", *releases.options(f"xdp={left}")) as (process, stop):

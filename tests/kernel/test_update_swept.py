@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from labs.loader import Lab, in_kernel, is_clean, veth
-from labs.pins import RAW, TCX, XDP, Releases, bpffs
+from labs.kernel import bpf_file_system
+from labs.loader import Lab, in_kernel, is_clean
+from labs.net import veth
+from labs.pins import RAW, TCX, XDP, Releases
 from labs.step import kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -90,7 +92,7 @@ class Sweep:
 def sweep(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Sweep]:
     """Give two releases and a place for them."""
     case = CASES[request.param]
-    with veth() as pair, bpffs(tmp_path) as mount:
+    with veth() as pair, bpf_file_system(tmp_path) as mount:
         yield Sweep(Releases(lab, tmp_path, mount / "pins", case.programs), case, pair)
 
 

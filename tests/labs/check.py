@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import jsonschema
 
-TOP = Path(__file__).resolve().parent.parent.parent
+from labs import TOP
+
 # What Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd) takes of what we write: of each element
 # the attributes that it must have, those that it may have, and what may be inside.
 JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
@@ -123,23 +126,6 @@ char LICENSE[] SEC("license") = "GPL";
 """
 
 
-def compile_object(
-    directory: Path, clang: Path, sysroot: Path, source: str, name: str = "x", target: str = "bpfel"
-) -> Path:
-    """Compile *source* as bpf/NAME.bpf.c with libbpf's headers of *sysroot* to NAME.bpf.o in *directory*."""
-    text = directory / "bpf" / f"{name}.bpf.c"
-    text.parent.mkdir(exist_ok=True)
-    text.write_text(source)
-    include = sysroot / "usr/include"
-    flags = [f"--target={target}", "-O2", "-g", f"-I{include}", f"-I{next(include.glob('*-linux-gnu*'))}"]
-    # As the product does: names from the project's directory, where clang finds the text of each line.
-    flags += [f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
-    subprocess.run(
-        [clang, *flags, "-c", f"bpf/{text.name}", "-o", f"{name}.bpf.o"], cwd=directory, check=True
-    )
-    return directory / f"{name}.bpf.o"
-
-
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
     """Link bpf-probe for *arch* below *directory*, unless it is newer than its source."""
     output = directory / arch / "bpf-probe"
@@ -170,3 +156,21 @@ def check_report(text: str) -> None:
     schema = json.loads((TOP / "spec/check-report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+
+
+def run_check(
+    probes: Path,
+    *arguments: str | Path,
+    code: int = 1,
+    prefix: tuple[str, ...] = (),
+    **env: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run `buildtool check` with *probes*, expect *code*, and return what ended."""
+    argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
+    settings = {**os.environ, "BUILDTOOL_PROBES": str(probes), **env}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=settings)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if "--json" in arguments and done.stdout:
+        check_report(done.stdout)
+    return done

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the embedded engine share: a project, its archive, and what a refusal looks like."""
+"""The command line in tests: run it where a project is, look at errors, and at what was signed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
-from buildtool.oci.tree import Tree, read_tree
+from buildtool.cli.main import run
+from buildtool.signing.keys import PublicKey
+from buildtool.trust.store import trust_keys
+from buildtool.trust.verify import verify_object
+from labs.sig import NOW, copy_test_key, unsigned
 
 BUILD = ("build", "--engine", "local", "--arch", "amd64")
-
-
-def read_archive(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
-    """Return the images of an archive by platform, with every file's bytes."""
-    with open_layout(path) as source:
-        return {
-            image.platform: (
-                image,
-                read_tree([open_layer(source, item) for item in image.layers], keep=lambda _: True),
-            )
-            for image in read_images(source)
-        }
 
 
 def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
@@ -36,3 +27,34 @@ def left(project: Path) -> list[str]:
     """Name what is in the project beside its own files."""
     own = {"bpf", "include", "keys", "buildtool.toml", "base.tar"}
     return sorted(path.name for path in project.iterdir() if path.name not in own)
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--force"]
+
+
+def enter_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a directory with an unsigned object and a key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    Path("x.bpf.o").write_bytes(unsigned())
+    copy_test_key(tmp_path)
+
+
+def signers_of(path: str, *keys: PublicKey) -> tuple[str, ...]:
+    """Verify file *path* with *keys* and return the key ids that counted."""
+    return verify_object(Path(path).read_bytes(), trust_keys(keys), platform=None, now=NOW).key_ids
+
+
+def refused(arguments: list[str], capsys: Capture, code: int = 1) -> str:
+    """Run, expect exit code and an object as it was, and return the error line."""
+    before = Path("x.bpf.o").read_bytes()
+    assert run(arguments) == code
+    assert Path("x.bpf.o").read_bytes() == before
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return next(line for line in output.err.splitlines() if line.startswith("buildtool: error:"))

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A BPF object with something of everything, compiled by the machine's clang."""
+"""Sources of BPF objects, and the ways to compile them: with the machine's clang, or as the product does."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from labs import TOP
 
 SOURCE = """
 typedef unsigned int __u32;
@@ -88,7 +91,7 @@ def compile_sample(
     directory: Path, *, target: str = "bpfel", source: str = SOURCE, strip: bool = True
 ) -> Path:
     """Compile *source* for *target* into *directory*."""
-    clang = find_tool("clang", "clang-19", "clang-22", "clang-16", "clang-14")
+    clang = find_clang()
     text, obj = directory / "x.bpf.c", directory / "x.bpf.o"
     text.write_text(source)
     flags = ["-O2", "-g", "-Wall", "-Werror", "-Wno-unused-function", f"--target={target}"]
@@ -99,3 +102,38 @@ def compile_sample(
         )
         subprocess.run([llvm_strip, "-g", obj], check=True)
     return obj
+
+
+def find_clang() -> Path:
+    """Return the newest clang of this machine, or skip."""
+    return Path(find_tool("clang-22", "clang-21", "clang-20", "clang-19", "clang"))
+
+
+def include_options(sysroot: Path) -> list[str]:
+    """Return the options with which clang finds libbpf's and the kernel's headers of *sysroot*."""
+    include = sysroot / "usr/include"
+    return [f"-I{include}", *(f"-I{path}" for path in sorted(include.glob("*-linux-gnu*")))]
+
+
+def compile_shipped(name: str, directory: Path, *options: str) -> Path:
+    """Compile `bpf/NAME.bpf.c` with the product into *directory*, for this machine unless told else."""
+    command = [sys.executable, "-m", "buildtool", "compile", f"bpf/{name}.bpf.c", "--output", str(directory)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=TOP)
+    assert done.returncode == 0, done.stderr
+    return directory / f"{name}.bpf.o"
+
+
+def compile_object(
+    directory: Path, clang: Path, sysroot: Path, source: str, name: str = "x", target: str = "bpfel"
+) -> Path:
+    """Compile *source* as bpf/NAME.bpf.c with libbpf's headers of *sysroot* to NAME.bpf.o in *directory*."""
+    text = directory / "bpf" / f"{name}.bpf.c"
+    text.parent.mkdir(exist_ok=True)
+    text.write_text(source)
+    flags = [f"--target={target}", "-O2", "-g", *include_options(sysroot)]
+    # As the product does: names from the project's directory, where clang finds the text of each line.
+    flags += [f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
+    subprocess.run(
+        [clang, *flags, "-c", f"bpf/{text.name}", "-o", f"{name}.bpf.o"], cwd=directory, check=True
+    )
+    return directory / f"{name}.bpf.o"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,3 +106,12 @@ def sign(obj: bytes, keys: Sequence[Key], *, name: str = "test.bpf.o", **changes
     signed, start = append_section(obj, bytes(size))
     statement = make_statement(name, hashlib.sha256(signed).hexdigest(), **changes)
     return signed[:start] + encode_record(statement, keys, size) + signed[start + size :]
+
+
+def policy(*keys: Key | tuple[Key, dict[str, Any]], threshold: int = 1, **members: Any) -> str:
+    """Return a trust policy of *keys*, each perhaps with more members of its entry."""
+    entries = []
+    for item in keys:
+        key, extra = item if isinstance(item, tuple) else (item, {})
+        entries.append({"name": "test", "publicKey": b64encode(key.der).decode(), **extra})
+    return json.dumps({"policyVersion": 1, "threshold": threshold, "keys": entries, **members})

@@ -5,39 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typing import Any
 
 from buildtool.core.platforms import PLATFORMS
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.layout import Layer, gzip_layer
+from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import ImageSet, make_image_set, write_archive
+from buildtool.oci.tree import Tree, read_tree
+from buildtool.oci.write import ImageSet, make_image_set
 from buildtool.runtime.carried import list_path, loader_digest, part_path
-
-SOURCE = """\
-#include "answer.h"
-__attribute__((section("socket"), used)) int answer(void *context) { return ANSWER + sizeof(long); }
-char LICENSE[] __attribute__((section("license"), used)) = "GPL";
-"""
-CONFIG = """\
-[project]
-name = "plant/agent"
-version = 3
-release = "1.2.0"
-[compile]
-include = ["include"]
-[sign]
-key = "keys/dev.pem"
-[images]
-base = "oci-layout://base.tar"
-"""
-EPOCH = "1700000000"
 
 
 def directory(path: str, **more: int) -> TarEntry:
@@ -87,26 +67,63 @@ def make_parts(root: Path, architectures: Sequence[str], *, base: bool = False) 
     return root
 
 
-def make_local_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write a project that builds without Docker, and make it the working directory."""
-    for name, text in {
-        "bpf/answer.bpf.c": SOURCE,
-        "include/answer.h": "#define ANSWER 42\n",
-        "buildtool.toml": CONFIG,
-    }.items():
-        path = root / "project" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    write_archive(root / "project/base.tar", make_base(), "base:1")
-    key = root / "project/keys/dev.pem"
-    key.parent.mkdir()
-    private = Ed25519PrivateKey.generate()
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key.chmod(0o600)
-    monkeypatch.chdir(root / "project")
-    monkeypatch.setenv("BUILDTOOL_LOADERS", str(make_parts(root / "parts", list(PLATFORMS))))
-    monkeypatch.setenv("BUILDTOOL_CACHE", str(root / "cache"))
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
-    if clang := shutil.which("clang-19"):
-        monkeypatch.setenv("BUILDTOOL_CLANG", clang)
-    return root / "project"
+# What no base should be: everything that decides about places, modes and owners, and a file in our place.
+ODD_BASE = (
+    directory("etc", mode=0o700, uid=8),
+    TarEntry(path="etc/buildtool", kind=tarfile.SYMTYPE, target="../opt", mode=0o777),
+    directory("opt", mode=0o711),
+    TarEntry(path="opt/" + "n" * 150, data=b"a long name", mode=0o4755),
+    TarEntry(path="opt/straße", data=b"not ASCII", uid=70000, gid=3),
+    TarEntry(path="opt/able", data=b"able", xattrs={FILE_ATTRIBUTE: file_attribute(("NET_RAW",))}),
+    TarEntry(path="opt/hard", kind=tarfile.LNKTYPE, target="opt/able"),
+    TarEntry(path="sbin", kind=tarfile.SYMTYPE, target="/own/../own/sbin", mode=0o777),
+    directory("own", mode=0o1777, gid=5),
+    directory("own/sbin", mode=0o750, uid=3, gid=4, mtime=1900000000),
+    TarEntry(path="own/sbin/tini", data=b"another", mode=0o600, mtime=1900000000),
+    directory("usr", mode=0o751, uid=5),
+    directory("usr/bin", mode=0o700, uid=6, gid=7),
+    directory("usr/lib", mode=0o711),
+    directory("usr/lib/buildtool", mode=0o700, uid=9),
+    directory("usr/lib/buildtool/objects", mode=0o700, uid=9),
+    TarEntry(path="usr/lib/buildtool/objects/two.bpf.o", data=b"old"),
+)
+
+
+ODD_SETTINGS = (
+    'CMD ["/bin/sh"]',
+    'ENTRYPOINT ["/bin/init"]',
+    "ENV PATH=/own/bin MORE=a=b",
+    "EXPOSE 80/tcp 53/udp",
+    "HEALTHCHECK --interval=5s --start-period=7s CMD true",
+    'LABEL org.example.base=yes org.opencontainers.image.title="another title"',
+    "STOPSIGNAL SIGQUIT",
+    "USER somebody",
+    "VOLUME /data",
+    "WORKDIR /opt",
+)
+
+
+def read_image(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
+    """Return the images of an OCI layout or archive by platform, with all files and their bytes."""
+    with open_layout(path) as source:
+        return {
+            image.platform: (
+                image,
+                read_tree(
+                    [open_layer(source, layer) for layer in image.layers],
+                    keep=lambda _: True,
+                ),
+            )
+            for image in read_images(source)
+        }
+
+
+def flat(tree: Tree) -> dict[str, Any]:
+    """Return what is compared of each file."""
+    return {path: _facts(entry) for path, entry in tree.items()}
+
+
+def _facts(entry: TarEntry) -> tuple[Any, ...]:
+    content = hashlib.sha256(entry.data).hexdigest()
+    owner = (entry.uid, entry.gid)
+    return (entry.kind, entry.mode, owner, entry.mtime, entry.target, dict(entry.xattrs), entry.size, content)

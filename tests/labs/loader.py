@@ -14,14 +14,17 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labs import TOP
+from labs.compile import include_options
 from labs.handsig import Key, sign
+from labs.kernel import list_bpf
+from labs.run import wait_until
 
 PREFIX = f"lt{os.getpid() % 100000}"
 WAIT_SECONDS = 10.0
@@ -103,9 +106,7 @@ class Lab:
         source = directory / "source.bpf.c"
         source.write_text(text)
         output = source.with_suffix(".o")
-        include = self._sysroot / "usr/include"
-        argv = [self._clang, "-target", "bpf", "-O2", "-g", f"-I{include}"]
-        argv += [f"-I{path}" for path in include.glob("*-linux-gnu")]
+        argv = [self._clang, "-target", "bpf", "-O2", "-g", *include_options(self._sysroot)]
         subprocess.run([*argv, "-c", source, "-o", output], check=True)
         return output.read_bytes()
 
@@ -170,7 +171,7 @@ class Lab:
             process.communicate()
 
 
-SCHEMA = Path(__file__).parents[2] / "spec/decision-lines.schema.json"
+SCHEMA = TOP / "spec/decision-lines.schema.json"
 
 
 @functools.cache
@@ -198,25 +199,10 @@ def parse(stderr: str) -> list[dict[str, Any]]:
     return lines
 
 
-def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> bool:
-    """Return whether *condition* came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _bpftool(kind: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=False)
-    return list(json.loads(done.stdout or "[]"))
-
-
 def in_kernel() -> list[str]:
     """Return the names of our programs and maps that the kernel holds; a link holds its program."""
     return sorted(
-        x["name"] for k in ("prog", "map") for x in _bpftool(k) if x.get("name", "").startswith(PREFIX)
+        x["name"] for k in ("prog", "map") for x in list_bpf(k) if x.get("name", "").startswith(PREFIX)
     )
 
 
@@ -227,22 +213,12 @@ def is_clean() -> bool:
 
 def counted() -> int:
     """Return the value of the one map of ours that counts."""
-    (found,) = [m for m in _bpftool("map") if m.get("name") == f"{PREFIX}_map"]
+    (found,) = [m for m in list_bpf("map") if m.get("name") == f"{PREFIX}_map"]
     argv = ["bpftool", "-j", "map", "lookup", "id", str(found["id"]), "key", "0", "0", "0", "0"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return int.from_bytes(bytes(int(byte, 16) for byte in json.loads(done.stdout)["value"]), "little")
 
 
-@contextmanager
-def veth() -> Iterator[tuple[str, str]]:
-    """Make a veth pair and give both names; packets sent into the second come out of the first."""
-    number = next(_numbers)
-    left, right = f"{PREFIX}a{number}", f"{PREFIX}b{number}"
-    subprocess.run(["ip", "link", "add", left, "type", "veth", "peer", "name", right], check=True)
-    try:
-        for name in (left, right):
-            Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
-            subprocess.run(["ip", "link", "set", name, "up"], check=True)
-        yield left, right
-    finally:
-        subprocess.run(["ip", "link", "del", left], check=True)
+def program_ids() -> set[int]:
+    """Return the ids of all programs of ours that the kernel holds."""
+    return {program["id"] for program in list_bpf("prog") if program.get("name", "").startswith(PREFIX)}

@@ -9,24 +9,18 @@ share a map.
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labs.handsig import sign
-from labs.loader import PREFIX, Lab
+from labs.loader import PREFIX, Lab, Result, parse
 
 NAME = "count.bpf.o"
-FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
 
 SOURCE = """
 #include <linux/bpf.h>
@@ -91,6 +85,12 @@ class Releases:
         section, name = re.findall(r'SEC\("([a-z_/]+)"\) int @(\w+)', self.programs)[0]
         return [{"name": PREFIX + name, "section": section, "type": TYPES[section]}]
 
+    def command(self, word: str, *arguments: str, before: Sequence[str] = ()) -> Result:
+        """Run one of the loader's commands on the pins; *before* is a command that runs it."""
+        argv = [*before, str(self.lab.loader), word, f"--pin-root={self.root}", *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        return Result(done.returncode, parse(done.stderr), done.stdout)
+
     def options(self, *targets: str) -> list[str]:
         """Return the options of a start with pins."""
         return [f"--pin-root={self.root}", *(f"--attach={PREFIX}_{target}" for target in targets)]
@@ -118,55 +118,3 @@ class Releases:
 
 def _number(value: list[str]) -> int:
     return int.from_bytes(bytes(int(byte, 16) for byte in value[:8]), sys.byteorder)
-
-
-@contextmanager
-def bpffs(directory: Path) -> Iterator[Path]:
-    """Mount a BPF file system; what is pinned in it goes with it."""
-    mount = directory / "bpffs"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "none", mount], check=True)
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", mount], check=True)
-
-
-@contextmanager
-def flood(interface: str) -> Iterator[list[int]]:
-    """Send frames as fast as they are taken; after the block the list has the number of those sent."""
-    sent: list[int] = []
-    stop = threading.Event()
-
-    def run() -> None:
-        count = 0
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-            sender.bind((interface, 0))
-            while not stop.is_set():
-                for _ in range(16):
-                    sender.send(FRAME)
-                    count += 1
-                # Two CPUs for all: let what was sent be received, a full queue drops.
-                os.sched_yield()
-        sent.append(count)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        thread.join()
-
-
-def statistic(interface: str, name: str) -> int:
-    """Return one of the kernel's own counts of an interface."""
-    return int(Path(f"/sys/class/net/{interface}/statistics/{name}").read_text())
-
-
-def kill_at(argv: list[str], call: str, number: int, more: Sequence[str] = ()) -> bool:
-    """Run *argv* and kill it when it makes a system call for the *number*th time; whether it came to that."""
-    trace = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
-    done = subprocess.run([*trace, *more, *argv], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0

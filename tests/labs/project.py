@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from buildtool.core.platforms import PLATFORMS
+from buildtool.oci.write import write_archive
+from labs.image import make_base, make_parts
 
 SOURCE = """\
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
@@ -50,12 +57,8 @@ healthcheck = ["/usr/bin/verify-and-load", "--verify-only"]
 EPOCH = "1700000000"
 # An engine that is slow to answer must not make another engine's image of what a test looks at.
 SETTINGS = {"SOURCE_DATE_EPOCH": EPOCH, "BUILDTOOL_ENGINE": "docker"}
-# Two runs of the tests may share an engine.
-REPOSITORY = f"buildtool-test.local/run-{os.getpid()}"
 # Where an image is removed, another build may miss a snapshot (moby/buildkit#6521, still open).
 LOST_SNAPSHOT = "failed to prepare extraction snapshot"
-# The engine puts these into every container.
-ENGINE_FILES = ("/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,51 +122,47 @@ def make_project(root: Path) -> Project:
     return project
 
 
-def docker(*arguments: str | Path, code: int = 0, stdin: bytes = b"") -> bytes:
-    """Run docker and return what it printed."""
-    argv = ["docker", *map(str, arguments)]
-    done = subprocess.run(argv, input=stdin, capture_output=True, check=False)
-    assert done.returncode == code, done.stderr.decode()
-    return done.stdout
+LOCAL_SOURCE = """\
+#include "answer.h"
+__attribute__((section("socket"), used)) int answer(void *context) { return ANSWER + sizeof(long); }
+char LICENSE[] __attribute__((section("license"), used)) = "GPL";
+"""
 
 
-def inspect(reference: str, *options: str) -> dict[str, Any]:
-    """Return what the engine says of an image."""
-    found: list[dict[str, Any]] = json.loads(docker("image", "inspect", *options, reference))
-    return found[0]
+LOCAL_CONFIG = """\
+[project]
+name = "plant/agent"
+version = 3
+release = "1.2.0"
+[compile]
+include = ["include"]
+[sign]
+key = "keys/dev.pem"
+[images]
+base = "oci-layout://base.tar"
+"""
 
 
-def has_image(reference: str) -> bool:
-    """Say whether the engine knows *reference*."""
-    argv = ["docker", "image", "inspect", reference]
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
-
-
-def remove_images(repository: str) -> None:
-    """Remove every tag of *repository*."""
-    for reference in (
-        docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository).decode().split()
-    ):
-        docker("image", "rm", reference)
-
-
-def read_files(reference: str, *options: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
-    """Return every file of an image with its content; the image is never started."""
-    container = docker("create", *options, reference).decode().strip()
-    try:
-        data = docker("export", container)
-    finally:
-        docker("rm", container)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        files = {}
-        for member in tar:
-            content = tar.extractfile(member) if member.isfile() else None
-            files["/" + member.name.rstrip("/")] = (member, content.read() if content else b"")
-    return {path: entry for path, entry in files.items() if path not in ENGINE_FILES}
-
-
-def read_objects(reference: str, *options: str) -> dict[str, bytes]:
-    """Return the objects of an image by name."""
-    prefix = "/usr/lib/buildtool/objects/"
-    files = read_files(reference, *options)
-    return {path.removeprefix(prefix): data for path, (_, data) in files.items() if path.startswith(prefix)}
+def make_local_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a project that builds without Docker, and make it the working directory."""
+    for name, text in {
+        "bpf/answer.bpf.c": LOCAL_SOURCE,
+        "include/answer.h": "#define ANSWER 42\n",
+        "buildtool.toml": LOCAL_CONFIG,
+    }.items():
+        path = root / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    write_archive(root / "project/base.tar", make_base(), "base:1")
+    key = root / "project/keys/dev.pem"
+    key.parent.mkdir()
+    private = Ed25519PrivateKey.generate()
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    monkeypatch.chdir(root / "project")
+    monkeypatch.setenv("BUILDTOOL_LOADERS", str(make_parts(root / "parts", list(PLATFORMS))))
+    monkeypatch.setenv("BUILDTOOL_CACHE", str(root / "cache"))
+    monkeypatch.setenv("LOCAL_SOURCE_DATE_EPOCH", EPOCH)
+    if clang := shutil.which("clang-19"):
+        monkeypatch.setenv("BUILDTOOL_CLANG", clang)
+    return root / "project"

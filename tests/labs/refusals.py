@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
-from labs.handsig import Key, sign
+from labs.handsig import Key, policy, sign
 
 NAME = "vm_regs.bpf.o"
 PAST, FUTURE = "2026-01-02T00:00:00Z", "2126-01-02T00:00:00Z"
@@ -26,29 +24,21 @@ def make(data: bytes, platform: str, other: str) -> dict[str, Files]:
     flipped = bytearray(good)
     flipped[0x48] ^= 1
     cases = {
-        "unsigned": (data, _policy(key)),
-        "malformed": (good[:-1], _policy(key)),
-        "unknown-key": (signed(Key()), _policy(key)),
-        "bad-signature": (good.replace(b'"release":"1.0"', b'"release":"1.1"'), _policy(key)),
-        "digest-mismatch": (bytes(flipped), _policy(key)),
-        "wrong-platform": (signed(platform=other), _policy(key)),
-        "expired": (signed(notAfter=PAST), _policy(key)),
-        "not-yet-valid": (good, _policy((key, {"notBefore": FUTURE}))),
-        "rolled-back": (good, _policy(key, objects={NAME: {"minimumVersion": 2}})),
-        "below-threshold": (good, _policy(key, Key(), threshold=2)),
-        "revoked": (good, _policy((key, {"revoked": True}))),
-        "denied-by-policy": (good, _policy(key, programTypes=["xdp"])),
-        "too-large": (good, _policy(key, maxObjectBytes=64)),
+        "unsigned": (data, policy(key)),
+        "malformed": (good[:-1], policy(key)),
+        "unknown-key": (signed(Key()), policy(key)),
+        "bad-signature": (good.replace(b'"release":"1.0"', b'"release":"1.1"'), policy(key)),
+        "digest-mismatch": (bytes(flipped), policy(key)),
+        "wrong-platform": (signed(platform=other), policy(key)),
+        "expired": (signed(notAfter=PAST), policy(key)),
+        "not-yet-valid": (good, policy((key, {"notBefore": FUTURE}))),
+        "rolled-back": (good, policy(key, objects={NAME: {"minimumVersion": 2}})),
+        "below-threshold": (good, policy(key, Key(), threshold=2)),
+        "revoked": (good, policy((key, {"revoked": True}))),
+        "denied-by-policy": (good, policy(key, programTypes=["xdp"])),
+        "too-large": (good, policy(key, maxObjectBytes=64)),
     }
     return {
-        reason: {f"objects/{NAME}": obj, "trust/policy.json": policy}
-        for reason, (obj, policy) in cases.items()
+        reason: {f"objects/{NAME}": obj, "trust/policy.json": rules.encode()}
+        for reason, (obj, rules) in cases.items()
     }
-
-
-def _policy(*keys: Key | tuple[Key, dict[str, Any]], threshold: int = 1, **members: Any) -> bytes:
-    entries = []
-    for item in keys:
-        key, extra = item if isinstance(item, tuple) else (item, {})
-        entries.append({"name": "test", "publicKey": base64.b64encode(key.der).decode(), **extra})
-    return json.dumps({"policyVersion": 1, "threshold": threshold, "keys": entries, **members}).encode()

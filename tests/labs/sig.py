@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from base64 import b64decode
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import ElfObject, parse_object
 from buildtool.signing.keys import SigningKey, generate_key, load_signing_key_pem
 from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
 from buildtool.trust.store import TrustStore, trust_keys
+from labs import TOP
+from labs.vectors.index import INDEX
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = TOP / "tests"
 TEST_KEY = TESTS / "keys" / "TEST-KEY-alice.pem"
 RELEASE = ReleaseInfo(project="demo", version=3, release="1.0", created=1_767_225_600)
 NOW = 1_780_000_000
@@ -24,8 +24,7 @@ NOW = 1_780_000_000
 
 @cache
 def _vectors() -> dict[str, bytes]:
-    index: dict[str, Any] = json.loads((TESTS / "vectors" / "vectors.json").read_text())
-    return {vector["name"]: b64decode(vector["file"]) for vector in index["vectors"]}
+    return {vector["name"]: b64decode(vector["file"]) for vector in INDEX["vectors"]}
 
 
 def vector(name: str) -> bytes:

@@ -89,3 +89,11 @@ def _advance(pid: int) -> bool:
     assert state.si_status == signal.SIGTRAP, state
     os.waitid(os.P_PID, pid, os.WSTOPPED)
     return True
+
+
+def kill_at(argv: list[str], call: str, number: int, more: Sequence[str] = ()) -> bool:
+    """Run *argv* and kill it when it makes a system call for the *number*th time; whether it came to that."""
+    trace = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
+    done = subprocess.run([*trace, *more, *argv], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0

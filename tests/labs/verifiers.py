@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from buildtool.core.errors import ConfigError, RefusedError
 from buildtool.signing.keys import PublicKey, load_public_key, public_key_from_der
 from buildtool.trust.store import TrustStore, load_policy, trust_keys
 from buildtool.trust.verify import verify_object
+from labs import TOP
 
-TOP = Path(__file__).resolve().parents[2]
 BUILT = TOP / ".cache/fuzz"
 _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
@@ -103,3 +104,10 @@ def python_signature(raw: bytes, signature: bytes, message: bytes) -> str:
     except ConfigError:
         return "weak-key"
     return "good" if key.verifies(signature, message) else "bad-signature"
+
+
+def run_loader(loader: Path, *arguments: str | Path) -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and the decision lines of a run that only verifies."""
+    argv = [loader, "--verify-only", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]

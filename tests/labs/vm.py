@@ -23,13 +23,12 @@ from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.elf import parse_object
 from buildtool.signing.keys import SigningKey, generate_key
 from buildtool.signing.sign import Origin, ReleaseInfo, sign_object
-from labs import refusals
+from labs import TOP, refusals
 from labs.opcua import CASES
+from labs.vectors.index import INDEX
 
-TOP = Path(__file__).resolve().parents[2]
 HERE = TOP / "tests/vm"
 CACHE = TOP / ".cache/vm"
-VECTORS: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
 WRITES, FORKS = 20, 10
 MAX_OBJECTS = 256  # of the loader, in one directory
 CREATED = 1_767_225_600  # 2026-01-01
@@ -144,7 +143,7 @@ class Lab:
             "/vmtest/guest_tool": self.tool(platform),
             "/vmtest/trust/test.pub": key.public.pem,
             "/vmtest/frames": b"".join(struct.pack(">H", len(frame)) + frame for frame, _ in CASES.values()),
-            "/vmtest/now": VECTORS["now"].encode(),
+            "/vmtest/now": INDEX["now"].encode(),
         }
         objects = self.objects(platform)
         for name, data in objects.items():
@@ -166,7 +165,7 @@ def sign_for(platform: Platform, name: str, data: bytes, key: SigningKey) -> byt
 def vector_groups() -> dict[str, list[int]]:
     """Return the numbers of vectors that one run of the loader can answer, by the name of the group."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
-    for number, vector in enumerate(VECTORS["vectors"]):
+    for number, vector in enumerate(INDEX["vectors"]):
         parts = groups.setdefault((vector["trust"], vector["platform"]), [[]])
         if len(parts[-1]) == MAX_OBJECTS:
             parts.append([])
@@ -180,13 +179,13 @@ def _vector_files() -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {}
     for group, numbers in vector_groups().items():
         for number in numbers:
-            data = base64.b64decode(VECTORS["vectors"][number]["file"])
+            data = base64.b64decode(INDEX["vectors"][number]["file"])
             files[f"/vmtest/vectors/{group}/{number}"] = data
     lines = []
     for group, (first, *_) in vector_groups().items():
-        vector = VECTORS["vectors"][first]
+        vector = INDEX["vectors"][first]
         lines.append(f"{group} {vector['trust']} {vector['platform']}\n")
-    for store, texts in VECTORS["trust"].items():
+    for store, texts in INDEX["trust"].items():
         for name, text in texts.items():
             files[f"/vmtest/stores/{store}/{name}"] = text.encode()
     return {**files, "/vmtest/vectors.list": "".join(lines).encode()}

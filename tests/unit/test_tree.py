@@ -7,16 +7,12 @@ import io
 import tarfile
 
 import pytest
+from labs.image import directory
 
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import read_tree, resolve_path
 from buildtool.oci.write import full_name
-
-
-def directory(path: str) -> TarEntry:
-    """Make a directory."""
-    return TarEntry(path=path, kind=tarfile.DIRTYPE, mode=0o755)
 
 
 def link(path: str, target: str) -> TarEntry:

@@ -5,24 +5,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.verifiers import CVerifier, build_c_verifier, python_signature
+from labs.vectors.index import INDEX
+from labs.verifiers import CVerifier, python_signature
 
 HERE = Path(__file__).resolve().parent
-SIGNATURES: list[dict[str, str]] = json.loads((HERE / "vectors.json").read_text())["signatures"]
+SIGNATURES: list[dict[str, str]] = INDEX["signatures"]
 SIGNATURE_BYTES = 64
-
-
-@pytest.fixture(scope="module")
-def c(clang: Path) -> Iterator[CVerifier]:
-    """Give the C verifier."""
-    with CVerifier(build_c_verifier(clang)) as running:
-        yield running
 
 
 def wycheproof() -> list[tuple[bytes, dict[str, Any]]]:
@@ -43,14 +36,14 @@ def test_there_are_edge_cases() -> None:
 
 
 @pytest.mark.parametrize("vector", SIGNATURES, ids=lambda vector: str(vector["name"]))
-def test_edge_case(vector: dict[str, str], c: CVerifier) -> None:
+def test_edge_case(vector: dict[str, str], c_verifier: CVerifier) -> None:
     """Both are strict."""
     key, message, signature = (bytes.fromhex(vector[name]) for name in ("key", "message", "signature"))
     assert python_signature(key, signature, message) == vector["expect"]
-    assert c.ask("S", key + signature + message) == vector["expect"]
+    assert c_verifier.ask("S", key + signature + message) == vector["expect"]
 
 
-def test_wycheproof(c: CVerifier) -> None:
+def test_wycheproof(c_verifier: CVerifier) -> None:
     """Every valid case is good; every other, and what libraries may take or leave, is refused by both."""
     found: Counter[str] = Counter()
     for key, case in wycheproof():
@@ -59,7 +52,7 @@ def test_wycheproof(c: CVerifier) -> None:
         assert (ours == "good") == (case["result"] == "valid"), case
         # The framing has no signatures of another length, so there is no such question.
         if len(signature) == SIGNATURE_BYTES:
-            assert c.ask("S", key + signature + message) == ours, case
+            assert c_verifier.ask("S", key + signature + message) == ours, case
         found[case["result"]] += 1
     assert found["valid"] >= 80
     assert found["invalid"] >= 60

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from labs.sig import unsigned
-from vectors.test_vectors_c import run_loader
+from labs.verifiers import run_loader
 
 from buildtool.cli.main import run
 from buildtool.core.errors import RefusedError

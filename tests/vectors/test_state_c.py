@@ -70,9 +70,9 @@ def write_object(path: Path, version: int, *, project: str = "demo", name: str =
 
 def arguments(loader: Path, place: Path, objects: str, trust: str = "alice.pub") -> list[str | Path]:
     """Return the command that only verifies *objects*, with the state."""
-    options = ["--verify-only", "--time", NOW, "--platform", "linux/amd64"]
+    options = ["--time", NOW, "--platform", "linux/amd64"]
     paths = ["--objects", place / objects, "--trust", place / trust, "--state", place / "state"]
-    return [loader, *options, *paths]
+    return [loader, "--verify-only", *options, *paths]
 
 
 def run(

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from base64 import b64decode
 from pathlib import Path
-from typing import Any
 
 import pytest
+from labs.vectors.index import INDEX, write_store
+from labs.verifiers import run_loader
 
 HERE = Path(__file__).resolve().parent
-INDEX: dict[str, Any] = json.loads((HERE / "vectors.json").read_text())
 
 
 @pytest.fixture(scope="module", params=["release", "sanitized"])
@@ -24,30 +23,6 @@ def verifier(request: pytest.FixtureRequest, loader_binary: Path, clang: Path) -
     argv = ["make", "-C", HERE.parents[1] / "loader", "sanitized", f"CLANG={clang}", f"OUT={output}"]
     subprocess.run(argv, check=True, capture_output=True)
     return output
-
-
-def run_loader(loader: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """Return the exit code and the decision lines of a run that only verifies."""
-    argv = [loader, "--verify-only", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory with all good trust stores."""
-    top = tmp_path_factory.mktemp("stores")
-    for name, files in INDEX["trust"].items():
-        write_store(top / name, files)
-    return top
-
-
-def write_store(directory: Path, files: dict[str, str]) -> Path:
-    """Write the files of a trust store."""
-    directory.mkdir()
-    for name, text in files.items():
-        (directory / name).write_bytes(text.encode())
-    return directory
 
 
 def test_there_are_vectors() -> None:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
-from typing import Any
 
 import pytest
+from labs.vectors.index import INDEX, write_store
 
 from buildtool.core.errors import ConfigError, RefusedError
 from buildtool.core.strictjson import parse_time
@@ -18,24 +17,6 @@ from buildtool.trust.store import load_trust
 from buildtool.trust.verify import verify_object
 
 HERE = Path(__file__).resolve().parent
-INDEX: dict[str, Any] = json.loads((HERE / "vectors.json").read_text())
-
-
-def write_store(directory: Path, files: dict[str, str]) -> Path:
-    """Write the files of a trust store."""
-    directory.mkdir()
-    for name, text in files.items():
-        (directory / name).write_bytes(text.encode())
-    return directory
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory with all good trust stores."""
-    top = tmp_path_factory.mktemp("stores")
-    for name, files in INDEX["trust"].items():
-        write_store(top / name, files)
-    return top
 
 
 def test_there_are_vectors() -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.check import NEWER, SOURCE, build_probes, check_report, compile_object, read_junit
+from labs.check import NEWER, SOURCE, build_probes, read_junit, run_check
+from labs.compile import compile_object
 
 from buildtool.check.vm.kernels import find_kernel
 from buildtool.core.platforms import PLATFORMS
@@ -62,22 +63,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    probes: Path,
-    cache: Path,
-    *arguments: str | Path,
-    code: int = 1,
-    prefix: tuple[str, ...] = (),
-    **env: str,
+    probes: Path, cache: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, ...] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `buildtool check` and expect *code*."""
-    argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
-    settings = {"BUILDTOOL_PROBES": str(probes), "XDG_CACHE_HOME": str(cache), **env}
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **settings})
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    if "--json" in arguments and done.stdout:
-        check_report(done.stdout)
-    return done
+    """Run `buildtool check` with *cache* as the user's and expect *code*."""
+    return run_check(probes, *arguments, code=code, prefix=prefix, XDG_CACHE_HOME=str(cache), **env)
 
 
 @pytest.mark.usefixtures("as_root")

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from labs import loader
+from labs.handsig import policy
 from labs.loader import PREFIX
 
 from buildtool.check.vm.kernels import Kernel
@@ -44,12 +43,11 @@ def output(
     lab = loader.Lab(
         clang=clang, sysroot=sysroot, loader=loader_binary, directory=tmp_path_factory.mktemp("lab")
     )
-    key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()}
-    policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "clock": "unset-ok"}
+    rules = policy(lab.key, clock="unset-ok", earliest="2026-06-01T00:00:00Z")
     files: dict[str, Path | bytes] = {
         "/lab/loader": loader_binary,
         "/lab/trust/dev.pub": lab.key.pem,
-        "/lab/unset-ok.json": json.dumps(policy | {"earliest": "2026-06-01T00:00:00Z"}).encode(),
+        "/lab/unset-ok.json": rules.encode(),
         "/lab/free.bpf.o": lab.signed("raw_tp"),
         "/lab/limited.bpf.o": lab.signed("raw_tp", notAfter=LIMIT),
         "/lab/expired.bpf.o": lab.signed("raw_tp", notAfter="2026-05-31T00:00:00Z"),

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from labs import matrix
 from labs.opcua import CASES
-from labs.vm import FORKS, VECTORS, WRITES, Guest, vector_groups
+from labs.vm import FORKS, INDEX, WRITES, Guest, vector_groups
 
 from buildtool.core.errors import Reason
 
@@ -114,18 +114,18 @@ def test_every_vector_has_its_answer(guest: Guest) -> None:
     """The verifier says on this byte order and word size what it says everywhere."""
     lines = map(json.loads, guest.files["vectors"].splitlines())
     answers = {int(line["object"]): line for line in lines if line["event"] == "verify"}
-    assert len(answers) == len(VECTORS["vectors"]) > 150
+    assert len(answers) == len(INDEX["vectors"]) > 150
     wrong = [
         (vector["name"], answers[number])
-        for number, vector in enumerate(VECTORS["vectors"])
+        for number, vector in enumerate(INDEX["vectors"])
         if answers[number].get("reason", answers[number]["decision"]) != vector["expect"]
     ]
     assert not wrong
     codes = dict(line.split() for line in guest.files["vectors.codes"].splitlines())
     for group, numbers in vector_groups().items():
-        all_accepted = all(VECTORS["vectors"][number]["expect"] == "accepted" for number in numbers)
+        all_accepted = all(INDEX["vectors"][number]["expect"] == "accepted" for number in numbers)
         assert codes[group] == ("0" if all_accepted else "3")
-    assert Counter(vector["expect"] for vector in VECTORS["vectors"]).keys() == {"accepted", *Reason}
+    assert Counter(vector["expect"] for vector in INDEX["vectors"]).keys() == {"accepted", *Reason}
 
 
 @on_each

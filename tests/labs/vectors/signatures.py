@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from labs.vectors.points import BASE, ORDER, small_points
-
 from buildtool.signing.ed25519 import (
     IDENTITY,
     P,
@@ -26,6 +24,7 @@ from buildtool.signing.ed25519 import (
     is_identity,
     multiply,
 )
+from labs.vectors.points import BASE, ORDER, small_points
 
 SECRET = int.from_bytes(hashlib.sha256(b"buildtool TEST scalar a").digest(), "little") % ORDER
 NONCE = int.from_bytes(hashlib.sha256(b"buildtool TEST scalar r").digest(), "little") % ORDER

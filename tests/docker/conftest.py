@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the tests with a real Docker engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labs.engine import remove_images
+from labs.project import Project, make_project
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest, tmp_path: Path, prepared_images: object) -> Iterator[Project]:
+    """Make a project of this test alone; afterwards remove the images that TAG of its module names."""
+    assert prepared_images
+    yield make_project(tmp_path / "lab")
+    remove_images(request.module.TAG.partition(":")[0])
