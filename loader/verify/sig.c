@@ -81,10 +81,7 @@ int sig__signing_input(const struct sig_record *r, uint8_t **input, size_t *size
 	return 0;
 }
 
-/*
- * sodium_init() is not called: it seeds random numbers and chooses among implementations of
- * ciphers, and nothing here uses either. Linking those costs 100 KB.
- */
+/* sodium_init() seeds random numbers and chooses ciphers. Verification uses neither, so nobody calls it. */
 bool sig__key_is_strict(const uint8_t key[SIG_PUBLIC_KEY_SIZE])
 {
 	return crypto_core_ed25519_is_valid_point(key) == 1;

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from labs.loader import Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
+REASONS = Path(__file__).resolve().parents[2] / "docs/reference/reasons.md"
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -298,3 +300,34 @@ def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
             file.truncate(16 << 20)
     result = lab.run(tmp_path, "--verify-only", before=["prlimit", f"--as={128 << 20}"])
     assert (result.code, result.reasons) == (3, ["malformed"] * 24)
+
+
+@pytest.mark.parametrize(
+    ("tool", "reason"),
+    [
+        (("llvm-strip", "-g"), "digest-mismatch"),
+        (("llvm-strip", "--strip-unneeded"), "digest-mismatch"),
+        (("llvm-strip", "--strip-all"), "unsigned"),
+        (("bpftool", "gen", "object"), "digest-mismatch"),
+    ],
+    ids=" ".join,
+)
+def test_tools_that_run_after_signing(
+    lab: Lab, clang: Path, tmp_path: Path, tool: tuple[str, ...], reason: str
+) -> None:
+    """What strip and `bpftool gen object` make of a signed object has the reason of the reference."""
+    objects = lab.put(tmp_path, "raw_tp")
+    path, signed = objects / "raw_tp.bpf.o", tmp_path / "signed.o"
+    path.rename(signed)
+    if tool[0] == "llvm-strip":
+        program = clang.resolve().with_name("llvm-strip")
+        argv = [program, *tool[1:], signed, "-o", path]
+    else:
+        argv = [*tool, path, signed]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert path.read_bytes() != signed.read_bytes()
+    result = lab.run(tmp_path, "--verify-only")
+    assert (result.code, result.reasons) == (3, [reason])
+    row = re.search(rf"^\| `{reason}` \|.*$", REASONS.read_text("utf-8"), re.MULTILINE)
+    assert row is not None
+    assert f"`{' '.join(tool)}`" in row[0] or "unneeded" in tool[-1]
