@@ -56,7 +56,7 @@ class BuildtoolError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let an error come back from a fork whole, whatever its class asks for when it is made."""
+        """Let an error come back from a worker process whole, whatever its class asks for when it is made."""
         return BaseException.__new__, (type(self), self.message), self.__dict__
 
 

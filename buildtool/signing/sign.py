@@ -23,7 +23,7 @@ from buildtool.core.files import (
     read_bounded,
     staged_files,
 )
-from buildtool.core.parallel import map_forked
+from buildtool.core.parallel import map_parallel
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
@@ -111,8 +111,8 @@ def sign_files(
             return statement
 
         jobs = list(zip(paths, targets, strict=True))
-        # An agent or a token has one connection, which forks would share.
-        done = map_forked(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
+        # An agent or a token has one connection, which workers would share.
+        done = map_parallel(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
     places = targets if output else paths
     return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
@@ -137,8 +137,8 @@ def sign_compiled(
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
 
-    # An agent or a token has one connection, which forks would share.
-    return map_forked(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
+    # An agent or a token has one connection, which workers would share.
+    return map_parallel(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
 
 
 def _sign_file(
