@@ -179,14 +179,13 @@ def sign_object(
         order = "little" if obj.is_little_endian else "big"
         raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
     statement = _make_statement(obj, name, release, origin)
-    # The digest has a fixed length, so that the statement's size is known before the digest is.
-    draft = _encode(statement)
-    size = section_size_for(len(draft))
+    # A digest has a fixed length, so a statement with any digest tells the size of the section.
+    size = section_size_for(len(_encode(statement)))
     blank, offset = append_signature_section(obj, size)
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
-    encoded = _fill_digest(draft, statement.digest)
-    if parse_statement(encoded).digest != statement.digest:  # never sign what a verifier would refuse
-        raise ObjectFormatError("its statement cannot hold a digest")
+    encoded = _encode(statement)
+    if parse_statement(encoded) != statement:  # never sign what a verifier would refuse or read differently
+        raise ObjectFormatError("its statement would be read as another one")
     entry = SignatureEntry(
         key_id=bytes.fromhex(key.key_id), signature=take_signature(key, signing_input(encoded))
     )
@@ -213,12 +212,6 @@ def _make_statement(obj: ElfObject, name: str, release: ReleaseInfo, origin: Ori
         toolchain=origin.toolchain,
         source=origin.source,
     )
-
-
-def _fill_digest(draft: bytes, digest: Digest) -> bytes:
-    """Put *digest* in its place: encoding all again costs more than a hash of the file."""
-    before, _, after = draft.rpartition(b'"sha256":"%s"' % _NO_DIGEST.encode())
-    return b'%s"sha256":"%s"%s' % (before, digest.encode(), after)
 
 
 def _encode(statement: Statement) -> bytes:
