@@ -118,7 +118,7 @@ def _check_engine(machine: Machine) -> list[Check]:
     ]
     if not answer:
         return checks
-    return [*checks, _check_image_store(machine.runner), _check_prepared(machine.runner)]
+    return [*checks, _check_image_store(machine.runner), _check_prepared()]
 
 
 def _check_carried(machine: Machine) -> Check:
@@ -145,11 +145,11 @@ def _check_image_store(runner: Runner) -> Check:
     return _check("containerd image store", Use.OPTIONAL, ok, "in use" if ok else "not in use", advice)
 
 
-def _check_prepared(runner: Runner) -> Check:
+def _check_prepared() -> Check:
     from buildtool.image.docker.prepare import find_prepared
 
     try:
-        found = find_prepared(runner=runner)
+        found = find_prepared()
     except BuildtoolError as error:
         return _check("prepared images", Use.OPTIONAL, ok=False, found=error.message)
     text = f"{found.builder}, {found.base} for {', '.join(found.platforms)}" if found else "none"

@@ -38,6 +38,11 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of *error*, which another library raised, or its class, shortened."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
 class BuildtoolError(Exception):
     """
     Base of every error a user may see: one line *message*, optional *hint*.
