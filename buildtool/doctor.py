@@ -16,7 +16,6 @@ from buildtool.config.file import DEFAULT_BASE
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
-from buildtool.image.docker.buildx import find_buildx
 from buildtool.runtime.carried import find_base, find_loader, find_tini, named_directory
 
 MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
@@ -105,7 +104,7 @@ def _check_engine(machine: Machine) -> list[Check]:
     answer, said = _ask(machine.runner, ["docker", "version", "--format", "{{.Server.Version}}"])
     version = said.strip()
     major = int(found[0]) if answer and (found := re.match(r"\d+", version)) else 0
-    buildx, buildx_said = _ask(machine.runner, [*find_buildx(machine.environ), "version"])
+    buildx, buildx_said = _ask(machine.runner, ["docker", "buildx", "version"])
     checks = [
         _check("docker engine", Use.DOCKER, major >= MIN_ENGINE, version or "no answer", start),
         _check(
