@@ -237,7 +237,7 @@ def _build_with_docker(
     # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
-        return _choose_images(config, options, environ, runner)
+        return _choose_images(config, options, environ)
 
     @cache
     def dockerfile() -> str:
@@ -348,9 +348,7 @@ def _set_time(path: Path, epoch: int) -> None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _choose_images(
-    config: Config, options: BuildOptions, environ: Mapping[str, str], runner: Runner
-) -> ImagesConfig:
+def _choose_images(config: Config, options: BuildOptions, environ: Mapping[str, str]) -> ImagesConfig:
     """Return the configured images, or the prepared ones if none are named and the engine has them."""
     named = (config.images.builder, config.images.base) != (DEFAULT_BUILDER, DEFAULT_BASE)
     # Another builder than the engine's own does not see the engine's images.
@@ -358,7 +356,7 @@ def _choose_images(
         return config.images
     from buildtool.image.docker.prepare import find_prepared
 
-    found = find_prepared(architectures=[platform.arch for platform in options.platforms], runner=runner)
+    found = find_prepared(architectures=[platform.arch for platform in options.platforms])
     return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
 
 

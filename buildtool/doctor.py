@@ -16,7 +16,6 @@ from buildtool.config.file import DEFAULT_BASE
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
-from buildtool.image.docker.buildx import find_buildx
 from buildtool.runtime.carried import find_base, find_loader, find_tini, named_directory
 
 MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
@@ -105,7 +104,7 @@ def _check_engine(machine: Machine) -> list[Check]:
     answer, said = _ask(machine.runner, ["docker", "version", "--format", "{{.Server.Version}}"])
     version = said.strip()
     major = int(found[0]) if answer and (found := re.match(r"\d+", version)) else 0
-    buildx, buildx_said = _ask(machine.runner, [*find_buildx(machine.environ), "version"])
+    buildx, buildx_said = _ask(machine.runner, ["docker", "buildx", "version"])
     checks = [
         _check("docker engine", Use.DOCKER, major >= MIN_ENGINE, version or "no answer", start),
         _check(
@@ -118,7 +117,7 @@ def _check_engine(machine: Machine) -> list[Check]:
     ]
     if not answer:
         return checks
-    return [*checks, _check_image_store(machine.runner), _check_prepared(machine.runner)]
+    return [*checks, _check_image_store(machine.runner), _check_prepared()]
 
 
 def _check_carried(machine: Machine) -> Check:
@@ -145,11 +144,11 @@ def _check_image_store(runner: Runner) -> Check:
     return _check("containerd image store", Use.OPTIONAL, ok, "in use" if ok else "not in use", advice)
 
 
-def _check_prepared(runner: Runner) -> Check:
+def _check_prepared() -> Check:
     from buildtool.image.docker.prepare import find_prepared
 
     try:
-        found = find_prepared(runner=runner)
+        found = find_prepared()
     except BuildtoolError as error:
         return _check("prepared images", Use.OPTIONAL, ok=False, found=error.message)
     text = f"{found.builder}, {found.base} for {', '.join(found.platforms)}" if found else "none"

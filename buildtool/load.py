@@ -193,7 +193,7 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 
     request = RenderRequest(
-        config=replace(config, images=_choose_images(config.images, target, runner)),
+        config=replace(config, images=_choose_images(config.images, target)),
         platforms=(target,),
         sources=("bpf/none.bpf.c",),
         key_id=KeyId("0" * 64),
@@ -204,12 +204,12 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     export_stage(image, "loader", work, runner=runner)
 
 
-def _choose_images(images: ImagesConfig, target: Platform, runner: Runner) -> ImagesConfig:
+def _choose_images(images: ImagesConfig, target: Platform) -> ImagesConfig:
     from buildtool.image.docker.prepare import find_prepared
 
     if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
         return images
-    found = find_prepared(architectures=[target.arch], runner=runner)
+    found = find_prepared(architectures=[target.arch])
     return ImagesConfig(builder=found.builder, base=found.base) if found else images
 
 

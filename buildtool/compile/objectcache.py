@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -30,10 +29,8 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
-from buildtool.core.process import Completed, Runner
 
-KIND, _VERSIONS = "objects", "versions"
-_COMPILERS = re.compile(r"clang(-\d+)?|zig")
+KIND = "objects"
 # Counted up when the same input gives another object.
 VERSION = 1
 MAX_INPUT_BYTES = 64 * 1024 * 1024
@@ -79,47 +76,6 @@ class _Inputs:
             except OSError:
                 self.times[name] = sys.maxsize
         return self.times[name]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionRunner(Runner):
-    """
-    Asks a compiler for its version once, and takes it from *cache* as long as the program's file is the same.
-
-    Asking takes longer than all else of a build in which nothing changed. A script
-    and ccache are always asked: they may lead to another program tomorrow.
-    """
-
-    cache: Cache
-
-    def run(self, argv: Sequence[str], **settings: Any) -> Completed:
-        """Run *argv*, or answer for it."""
-        key = _version_key(argv) if argv[-1] == "--version" else ""
-        kept = self.cache.read(_VERSIONS, key) if key else None
-        if kept is not None:
-            return Completed(returncode=0, stdout=kept, stderr=b"")
-        done = Runner.run(self, argv, **settings)
-        if key and done.returncode == 0:
-            self.cache.write(_VERSIONS, key, done.stdout)
-        return done
-
-
-def _version_key(argv: Sequence[str]) -> str:
-    """Return the key for what *argv* says, or nothing when it is not a compiler itself or cannot be read."""
-    path = Path(argv[0]).resolve()
-    if not _COMPILERS.fullmatch(path.name):
-        return ""
-    try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if file.read(4) != b"\x7fELF":
-                return ""
-    except OSError:
-        return ""
-    # The time of change as well: it cannot be set back.
-    times = (found.st_mtime_ns, found.st_ctime_ns)
-    value = [str(path), found.st_dev, found.st_ino, found.st_size, *times, *argv[1:]]
-    return hashlib.sha256(json.dumps(value).encode(errors="surrogateescape")).hexdigest()
 
 
 def compile_cached(

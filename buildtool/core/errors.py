@@ -38,6 +38,11 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of *error*, which another library raised, or its class, shortened."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
 class BuildtoolError(Exception):
     """
     Base of every error a user may see: one line *message*, optional *hint*.
@@ -56,7 +61,7 @@ class BuildtoolError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let an error come back from a fork whole, whatever its class asks for when it is made."""
+        """Let an error come back from a worker process whole, whatever its class asks for when it is made."""
         return BaseException.__new__, (type(self), self.message), self.__dict__
 
 

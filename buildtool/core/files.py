@@ -99,7 +99,7 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
 
 
 class Stage:
-    """Files beside where they will be; their names are fixed from the start, so that forks can write them."""
+    """Files beside where they will be; their names are fixed from the start, so workers can write them."""
 
     def __init__(self, paths: Sequence[Path], *, replace: bool, hint: str = OTHER_NAME) -> None:
         """

@@ -1,91 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One function over many items on all processors, by fork(2).
+One function over many items on all processors, by the process pool of the standard library.
 
-A fork has what this process has: nothing is sent to it, least of all a key.
-Only results come back.
+Reading and checking an object is Python code, which threads would run one after another.
+Workers are forks: the function and what it holds, a signing key for one, are never sent
+through a pipe. Only items and results are.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 from buildtool.core.errors import ToolFailedError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Fewer are done before a fork has paid for itself.
-MIN_ITEMS_PER_FORK = 50
+# For fewer items, starting a worker takes longer than the work.
+MIN_ITEMS_PER_WORKER = 50
+# An interrupted run ends when its workers have finished the chunks that they have.
+CHUNK_ITEMS = 16
+
+_function: Callable[[Any], Any]
 
 
-def map_forked(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def map_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """
-    Return what *function* gives for each of *items*, in their order.
+    Return the results of *function* for *items*, in the order of *items*.
 
-    When it raises, the exception of the first such item arrives here, as it
-    does in a loop; the others may have been done or not.
+    If *function* raises, the exception of the first such item is raised here,
+    as in a loop; other items may have been done.
+
+    Raises: ToolFailedError, when a worker process was killed.
     """
-    workers = min(len(os.sched_getaffinity(0)), len(items) // MIN_ITEMS_PER_FORK)
-    # A fork of a process with threads may inherit a lock that nobody will release.
+    workers = min(len(os.sched_getaffinity(0)), len(items) // MIN_ITEMS_PER_WORKER)
+    # A fork of a process with threads may inherit a lock that no thread of the fork releases.
     if workers < 2 or threading.active_count() > 1:
         return [function(item) for item in items]
-    size = -(-len(items) // workers)
-    parts = [items[start : start + size] for start in range(0, len(items), size)]
-    with _started(function, parts[1:]) as pipes:
-        results = [function(item) for item in parts[0]]
-        for pipe in pipes:
-            answer = pipe.read()
-            # Our own forks wrote it, from values of ours.
-            if not answer:
-                raise ToolFailedError("a worker process was killed", hint="out of memory?")
-            done, value = pickle.loads(answer)  # noqa: S301
-            if not done:
-                raise value
-            results += value
-    return results
-
-
-@contextmanager
-def _started(
-    function: Callable[[Item], Result], parts: Sequence[Sequence[Item]]
-) -> Iterator[list[IO[bytes]]]:
-    """Start a fork for each of *parts* and give the pipes that results come from; none outlives the block."""
-    pids: list[int] = []
-    pipes: list[IO[bytes]] = []
-    try:
-        for part in parts:
-            reading, writing = os.pipe()
-            pipes.append(os.fdopen(reading, "rb"))
-            with os.fdopen(writing, "wb") as answer:
-                pid = os.fork()
-                if pid == 0:
-                    _work(function, part, answer)
-                pids.append(pid)
-        yield pipes
-    finally:
-        for pipe in pipes:
-            pipe.close()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def _work(function: Callable[[Item], Result], items: Sequence[Item], pipe: IO[bytes]) -> None:
-    """Do the work of a fork and end it; nothing of the parent's is flushed, closed or cleaned up here."""
-    try:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(function,)) as pool:
         try:
-            answer = pickle.dumps((True, [function(item) for item in items]))
-        except Exception as error:  # noqa: BLE001 - raised again by the parent
-            answer = pickle.dumps((False, error))
-        pipe.write(answer)
-        pipe.flush()
-    finally:
-        os._exit(0)
+            return list(pool.map(_call, items, chunksize=CHUNK_ITEMS))
+        except BrokenProcessPool as error:
+            raise ToolFailedError(
+                "a worker process was killed", hint="check whether memory ran out: dmesg shows it"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # leaving the block would wait for all items
+            raise
+
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    """Keep *function* for the items to come; leave interrupts to the parent, and end when it ends."""
+    global _function  # noqa: PLW0603 - the pool gives an initializer no other place
+    _function = function
+    # Ctrl-C reaches the whole process group; a worker's traceback would say nothing that the parent does not.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone; the pool alone would wait for the next chunk for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+def _call(item: Any) -> Any:
+    return _function(item)

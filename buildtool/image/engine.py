@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 
 from buildtool.core.errors import ToolFailedError, ToolMissingError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME
-from buildtool.image.docker.buildx import find_buildx
-from buildtool.image.docker.socket import find_socket, has_buildkit
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +46,12 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Say whether an engine with BuildKit, and buildx, are there."""
+    """Tell whether docker can build: it has buildx, and a builder is named or an engine answers."""
     if environ.get("BUILDX_BUILDER"):
         return True
-    path = find_socket(environ)
-    if path is not None:
-        return has_buildkit(path) and _has_buildx(runner)
-    return _has_buildx(runner) and _succeeds(["docker", "version", "--format", "{{.Server.Version}}"], runner)
-
-
-def _has_buildx(runner: Runner) -> bool:
-    command = find_buildx(os.environ)
-    return command[0] != "docker" or _succeeds([*command, "version"], runner)
+    return _succeeds(["docker", "buildx", "version"], runner) and _succeeds(
+        ["docker", "version", "--format", "{{.Server.Version}}"], runner
+    )
 
 
 def _succeeds(argv: list[str], runner: Runner) -> bool:

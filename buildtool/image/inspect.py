@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line
 from buildtool.core.files import read_bounded
-from buildtool.image.docker.socket import may_answer
+from buildtool.image.docker.client import ENGINE_ERRORS, NO_IMAGE_ERRORS, connect
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -150,26 +151,25 @@ def inspect_image(reference: str) -> ImageReport:
 
     Raises: EngineError.
     """
-    import docker
-    import requests
-
-    if not may_answer(os.environ):
-        raise EngineError(
-            f"{reference}: cannot inspect the image: no engine answers", hint="buildtool doctor checks it"
-        )
     try:
-        with closing(docker.from_env()) as client:
+        client = connect()
+    except EngineError as error:
+        raise EngineError(
+            f"{reference}: cannot inspect the image: {error.message}", hint=error.hint
+        ) from error
+    try:
+        with closing(client):
             image = client.images.get(reference)
             platform = _platform(image.attrs)
             with _container(client, reference, platform) as container:
                 objects = tuple(_read_objects(container))
-    except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
+    except NO_IMAGE_ERRORS as error:
         raise EngineError(
             f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
         ) from error
-    except (docker.errors.DockerException, requests.RequestException, tarfile.TarError) as error:
+    except (*ENGINE_ERRORS, tarfile.TarError) as error:
         raise EngineError(
-            f"{reference}: cannot inspect the image: {_one_line(error)}", hint="buildtool doctor checks it"
+            f"{reference}: cannot inspect the image: {first_line(error)}", hint="buildtool doctor checks it"
         ) from error
     config = image.attrs.get("Config") or {}
     return ImageReport(
@@ -212,8 +212,6 @@ def _container(client: Any, reference: str, platform: str) -> Iterator[Any]:
 
 def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
     """Yield the objects of the image in order of their names; a link or an oversized file is skipped."""
-    import docker
-
     try:
         stream, _ = container.get_archive(OBJECTS_DIRECTORY)
     except docker.errors.NotFound as error:
@@ -229,7 +227,3 @@ def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
                 file = tar.extractfile(member)
                 assert file is not None
                 yield member.name.rpartition("/")[2], file.read()
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

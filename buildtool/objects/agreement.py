@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from buildtool.core.errors import CompileError, ConfigError, ObjectFormatError
-from buildtool.core.parallel import map_forked
+from buildtool.core.parallel import map_parallel
 from buildtool.objects.btf import Btf, BtfField
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import ElfObject, parse_object, read_link_tables
@@ -47,7 +47,7 @@ def check_agreement(objects: Mapping[str, Mapping[str, bytes]], allowed: Collect
     arches = list(objects)
     jobs = [(arch, name, data) for arch in arches for name, data in objects[arch].items()]
     parts: dict[str, dict[str, dict[str, _Part]]] = {arch: {} for arch in arches}
-    for (arch, name, _), item in zip(jobs, map_forked(_read_parts, jobs), strict=True):
+    for (arch, name, _), item in zip(jobs, map_parallel(_read_parts, jobs), strict=True):
         parts[arch][name] = item
     _check_allowed_exist(parts, allowed)
     found = [

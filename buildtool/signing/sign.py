@@ -23,7 +23,7 @@ from buildtool.core.files import (
     read_bounded,
     staged_files,
 )
-from buildtool.core.parallel import map_forked
+from buildtool.core.parallel import map_parallel
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
@@ -111,8 +111,8 @@ def sign_files(
             return statement
 
         jobs = list(zip(paths, targets, strict=True))
-        # An agent or a token has one connection, which forks would share.
-        done = map_forked(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
+        # An agent or a token has one connection, which workers would share.
+        done = map_parallel(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
     places = targets if output else paths
     return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
@@ -137,8 +137,8 @@ def sign_compiled(
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
 
-    # An agent or a token has one connection, which forks would share.
-    return map_forked(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
+    # An agent or a token has one connection, which workers would share.
+    return map_parallel(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
 
 
 def _sign_file(
@@ -179,14 +179,13 @@ def sign_object(
         order = "little" if obj.is_little_endian else "big"
         raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
     statement = _make_statement(obj, name, release, origin)
-    # The digest has a fixed length, so that the statement's size is known before the digest is.
-    draft = _encode(statement)
-    size = section_size_for(len(draft))
+    # A digest has a fixed length, so a statement with any digest tells the size of the section.
+    size = section_size_for(len(_encode(statement)))
     blank, offset = append_signature_section(obj, size)
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
-    encoded = _fill_digest(draft, statement.digest)
-    if parse_statement(encoded).digest != statement.digest:  # never sign what a verifier would refuse
-        raise ObjectFormatError("its statement cannot hold a digest")
+    encoded = _encode(statement)
+    if parse_statement(encoded) != statement:  # never sign what a verifier would refuse or read differently
+        raise ObjectFormatError("its statement would be read as another one")
     entry = SignatureEntry(
         key_id=bytes.fromhex(key.key_id), signature=take_signature(key, signing_input(encoded))
     )
@@ -213,12 +212,6 @@ def _make_statement(obj: ElfObject, name: str, release: ReleaseInfo, origin: Ori
         toolchain=origin.toolchain,
         source=origin.source,
     )
-
-
-def _fill_digest(draft: bytes, digest: Digest) -> bytes:
-    """Put *digest* in its place: encoding all again costs more than a hash of the file."""
-    before, _, after = draft.rpartition(b'"sha256":"%s"' % _NO_DIGEST.encode())
-    return b'%s"sha256":"%s"%s' % (before, digest.encode(), after)
 
 
 def _encode(statement: Statement) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
-from buildtool.core.parallel import map_forked
+from buildtool.core.parallel import map_parallel
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.calls import read_code
 from buildtool.objects.elf import (
@@ -57,7 +57,7 @@ class VerifiedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What is told of an accepted file; its whole statement would be most of what forks send."""
+    """What is told of an accepted file; its whole statement would be most of what workers send."""
 
     project: str
     name: str
@@ -110,7 +110,7 @@ def verify_files(
         Verdict(path=path, accepted=found, error=None)
         if isinstance(found, Accepted)
         else Verdict(path=path, accepted=None, error=found)
-        for path, found in zip(given, map_forked(verify, given), strict=True)
+        for path, found in zip(given, map_parallel(verify, given), strict=True)
     ]
 
 

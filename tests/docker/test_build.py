@@ -18,8 +18,6 @@ from labs.engine import REPOSITORY, docker, inspect, read_files, read_objects, r
 from labs.project import EPOCH, Project, make_project
 from labs.registry import pushed, run_registry
 
-from buildtool.image.docker.socket import inspect_image
-
 TAG = f"{REPOSITORY}/lab:amd64"
 FORBIDDEN = re.compile(r"/(ba|da|z|c)?sh$|/python[0-9.]*$|/(apt|apt-get|dpkg|busybox|perl)$|\.py$")
 
@@ -228,14 +226,3 @@ def test_key_is_nowhere_but_in_its_file(project: Project, image: dict[str, Any])
             # The loader's and the tool's own sources speak of private keys; nobody's key is in them.
             if needle != b"PRIVATE KEY" or place in ("history", "cache", "output"):
                 assert needle not in data, place
-
-
-def test_socket_and_client_say_the_same_of_an_image(image: dict[str, Any]) -> None:
-    """The quick way to ask the engine gives what the docker client prints."""
-    found = inspect_image(TAG, os.environ)
-    assert found
-    assert {name: found[name] for name in ("Id", "Comment", "Architecture")} == {
-        name: inspect(TAG).get(name, "") for name in ("Id", "Comment", "Architecture")
-    }
-    assert inspect_image(TAG + "-none", os.environ) == {}
-    assert image["digest"] == found["Id"]

@@ -25,7 +25,6 @@ from buildtool.core.errors import (
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Completed, Runner, public_environment
 from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
-from buildtool.image.docker import buildx
 from buildtool.image.docker.build import ImageRequest, build_image, parse_output
 from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, run_build
 from buildtool.image.result import BuiltImage
@@ -76,19 +75,6 @@ def test_secret_path_cannot_set_other_fields() -> None:
     """A path with a comma is quoted as CSV asks."""
     option = Secret(name="signing-key", path=Path('/k,src=/etc/shadow"')).option
     assert option == 'id=signing-key,"src=/k,src=/etc/shadow"""'
-
-
-def test_buildx_is_the_plugin_that_docker_would_find(tmp_path: Path) -> None:
-    """The user's plugin directory goes first; with directories of docker's own settings docker decides."""
-    plugin = tmp_path / "cli-plugins/docker-buildx"
-    plugin.parent.mkdir()
-    plugin.write_text("")
-    environment = {"DOCKER_CONFIG": str(tmp_path)}
-    assert buildx.find_buildx(environment) != [str(plugin)]  # not executable
-    plugin.chmod(0o755)
-    assert buildx.find_buildx(environment) == [str(plugin)]
-    (tmp_path / "config.json").write_text('{"cliPluginsExtraDirs": ["/opt"]}')
-    assert buildx.find_buildx(environment) == ["docker", "buildx"]
 
 
 def test_docker_without_buildx_is_said(tmp_path: Path) -> None:

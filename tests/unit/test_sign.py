@@ -22,6 +22,7 @@ from buildtool.core.errors import (
 )
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import parse_object
+from buildtool.signing import sign as signing
 from buildtool.signing.sign import sign_files
 from buildtool.trust.verify import verify_object
 
@@ -180,3 +181,15 @@ def test_name_that_is_no_object_name(tmp_path: Path) -> None:
     (path,) = write_objects(tmp_path, "x y.bpf.o")
     with pytest.raises(UsageError, match="is not an object name"):
         sign_files([path], alice(), RELEASE, platform=AMD64)
+
+
+def test_a_statement_that_reads_differently_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the encoder must not get a signature: what is signed is read back first."""
+    encode = signing.encode_statement
+    monkeypatch.setattr(
+        signing,
+        "encode_statement",
+        lambda statement: encode(replace(statement, version=statement.version + 1)),
+    )
+    with pytest.raises(ObjectFormatError, match="read as another one"):
+        sign()

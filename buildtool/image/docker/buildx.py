@@ -20,13 +20,6 @@ from typing import Any
 from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
 from buildtool.core.process import Completed, Runner
 
-# Where docker looks for plugins, after the user's own directory.
-PLUGIN_DIRECTORIES = (
-    "/usr/local/lib/docker/cli-plugins",
-    "/usr/local/libexec/docker/cli-plugins",
-    "/usr/lib/docker/cli-plugins",
-    "/usr/libexec/docker/cli-plugins",
-)
 INSTALL_HINT = "install Docker with buildx; buildtool doctor says what is missing"
 
 
@@ -88,29 +81,9 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
         return _read_metadata(metadata)
 
 
-def find_buildx(environ: Mapping[str, str]) -> list[str]:
-    """
-    Return the command of buildx: the plugin itself where docker would find it, else `docker buildx`.
-
-    docker starts its plugins three times for one command, to learn what they
-    are; that is a fourth of the time of a build in which nothing changed.
-    """
-    settings = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
-    try:
-        if "cliPluginsExtraDirs" in (settings / "config.json").read_text("utf-8"):
-            return ["docker", "buildx"]  # docker alone knows what comes first
-    except (OSError, UnicodeDecodeError):
-        pass
-    for directory in (settings / "cli-plugins", *map(Path, PLUGIN_DIRECTORIES)):
-        plugin = directory / "docker-buildx"
-        if os.access(plugin, os.X_OK):
-            return [str(plugin)]
-    return ["docker", "buildx"]
-
-
 def build_argv(request: BuildxRequest) -> list[str]:
     """Return the command of *request* without its context."""
-    argv = [*find_buildx(os.environ), "build", "--file", "-", "--platform", ",".join(request.platforms)]
+    argv = ["docker", "buildx", "build", "--file", "-", "--platform", ",".join(request.platforms)]
     # Provenance makes an index of every image and names the moment: the digest would differ each time.
     argv += ["--provenance=false"]
     for option, value in (
@@ -133,10 +106,10 @@ def build_argv(request: BuildxRequest) -> list[str]:
 
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
     """Find out why a build failed: no BuildKit, no such builder, no engine, or the build itself."""
-    if _fails([*find_buildx(os.environ), "version"], runner):
+    if _fails(["docker", "buildx", "version"], runner):
         return EngineError("docker has no buildx, so it cannot build with BuildKit", hint=INSTALL_HINT)
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
-    if builder and _fails([*find_buildx(os.environ), "inspect", builder], runner):
+    if builder and _fails(["docker", "buildx", "inspect", builder], runner):
         return EngineError(
             f"buildx has no builder {builder!a}", hint="docker buildx ls names those there are"
         )
@@ -157,7 +130,7 @@ def check_base(request: BuildxRequest, base: str, *, runner: Runner) -> None:
     """
     probe = f"# check=error=true\nFROM {base}\nLABEL probe=1\n"
     for platform in request.platforms:
-        argv = [*find_buildx(os.environ), "build", "--file", "-", "--platform", platform]
+        argv = ["docker", "buildx", "build", "--file", "-", "--platform", platform]
         argv += ["--progress", "plain", "--output", "type=cacheonly"]
         argv += ["--builder", request.builder] if request.builder else []
         done = _quiet([*argv, str(request.context)], runner, probe.encode())

@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from buildtool.core.errors import EngineError, FileAccessError, ToolMissingError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
-from buildtool.image.docker.socket import inspect_image
+from buildtool.image.docker.client import find_image, load_archive
 from buildtool.oci import layout as ocilayout
 from buildtool.oci.layout import PlatformImage
 from buildtool.runtime import debian
@@ -88,28 +87,26 @@ def recipe_digest(suite: str) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def find_prepared(
-    *, architectures: Sequence[str] = (), suite: str = DEFAULT_SUITE, runner: Runner | None = None
-) -> PreparedImages | None:
+def find_prepared(*, architectures: Sequence[str] = (), suite: str = DEFAULT_SUITE) -> PreparedImages | None:
     """
     Return the prepared images if the engine has both, of this recipe, for all *architectures*.
 
-    Raises: EngineError when no engine answers; ToolMissingError without docker.
+    Raises: EngineError, when no engine answers.
     """
     recipe = recipe_digest(suite)
     wanted = {find_platform(name).oci for name in architectures}
-    found = _inspect_images((BUILDER_IMAGE, BASE_IMAGE), runner or Runner())
-    if len(found) != 2:  # builder and base
+    builder, base = find_image(BUILDER_IMAGE), find_image(BASE_IMAGE)
+    if builder is None or base is None:
         return None
-    marks = [COMMENT.fullmatch(image.get("Comment") or "") for image in found]
+    marks = [COMMENT.fullmatch(image.get("Comment") or "") for image in (builder, base)]
     platforms = set(marks[1]["platforms"].split()) if marks[1] else set()
     if any(mark is None or mark["recipe"] != recipe for mark in marks) or not wanted <= platforms:
         return None
     return PreparedImages(
         builder=BUILDER_IMAGE,
-        builder_digest=found[0]["Id"],
+        builder_digest=builder["Id"],
         base=BASE_IMAGE,
-        base_digest=found[1]["Id"],
+        base_digest=base["Id"],
         platforms=tuple(sorted(platforms)),
         recipe=recipe,
     )
@@ -133,7 +130,7 @@ def prepare_images(
     platforms = _order_platforms(architectures)
     debian.check_options(suite, mirror)
     # Asked also when the answer does not matter: an engine that is missing is told before the long part.
-    prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite, runner=runner)
+    prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite)
     if prepared is not None and not force:
         return prepared
     archive = debian.find_archive(suite, mirror)
@@ -175,7 +172,7 @@ def _make_images(
     digests = ocilayout.write_archive(work / "images.tar", {BUILDER_IMAGE: [builder], BASE_IMAGE: bases})
     (work / "root.tar").unlink()
     report("load the images into the engine")
-    _load_archive(work / "images.tar", runner)
+    load_archive(work / "images.tar")
     return {reference: f"sha256:{digest}" for reference, digest in digests.items()}
 
 
@@ -212,43 +209,3 @@ def _work_directory() -> Iterator[Path]:
             yield Path(name)
     except OSError as error:
         raise FileAccessError(f"{parent}: cannot make temporary files: {error.strerror}") from error
-
-
-def _inspect_images(references: Sequence[str], runner: Runner) -> list[dict[str, Any]]:
-    quick = [inspect_image(reference, os.environ) for reference in references]
-    if all(image is not None for image in quick):
-        return [image for image in quick if image]
-    done = _docker(["image", "inspect", *references], runner)
-    if done is None:
-        return []
-    try:
-        found = json.loads(done)
-    except ValueError as error:
-        raise EngineError("docker image inspect did not print JSON") from error
-    return [image for image in found if isinstance(image, dict)]
-
-
-def _load_archive(path: Path, runner: Runner) -> None:
-    if _docker(["load", "--quiet", "--input", str(path)], runner) is None:
-        raise EngineError("the engine did not load the images")
-
-
-def _docker(arguments: Sequence[str], runner: Runner) -> bytes | None:
-    """Run docker; None says that it knows no such image."""
-    try:
-        done = runner.run(["docker", *arguments], check=False)
-    except ToolMissingError as error:
-        raise ToolMissingError(
-            "docker: not found", hint="install Docker with buildx; see buildtool doctor"
-        ) from error
-    if done.returncode == 0:
-        return done.stdout
-    message = done.stderr.decode(errors="replace").strip()
-    if re.search("no such image", message, re.IGNORECASE):
-        return None
-    if "no space left on device" in message:
-        raise EngineError("the engine's disk is full", detail=message)
-    raise EngineError(
-        f"docker {arguments[0]} failed: {message.splitlines()[-1] if message else 'no message'}",
-        hint="is the engine running? DOCKER_HOST names another one",
-    )

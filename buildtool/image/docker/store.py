@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from buildtool.core.errors import EngineError, FileAccessError
-from buildtool.image.docker.socket import may_answer
+from buildtool.core.errors import EngineError, FileAccessError, first_line
+from buildtool.image.docker.client import ENGINE_ERRORS, NO_IMAGE_ERRORS, connect, find_image, load_archive
 from buildtool.oci.write import ImageSet, write_archive
-
-_HINT = "is the engine running? DOCKER_HOST names another one"
 
 
 def load_images(images: ImageSet, reference: str) -> None:
@@ -21,24 +18,12 @@ def load_images(images: ImageSet, reference: str) -> None:
 
     Raises: EngineError, FileAccessError.
     """
-    import docker
-    import requests
-
-    if not may_answer(os.environ):
-        raise EngineError("the engine did not load the image: there is none", hint=_HINT)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
-        try:
-            with closing(docker.from_env()) as client, archive.open("rb") as file:
-                client.images.load(file)
-                client.images.get(reference)
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise EngineError(
-                f"the engine did not load the image: {text}",
-                hint=_HINT,
-            ) from error
+        load_archive(archive)
+        if find_image(reference) is None:
+            raise EngineError(f"the engine did not load the image: it has no {reference}")
 
 
 def save_image(reference: str, path: Path) -> bool:
@@ -47,24 +32,18 @@ def save_image(reference: str, path: Path) -> bool:
 
     Raises: FileAccessError; EngineError, when the engine has it and does not give it.
     """
-    import docker
-    import requests
-
-    if not may_answer(os.environ):
-        return False
     try:
-        client = docker.from_env()
-    except (docker.errors.DockerException, requests.RequestException):
+        client = connect()
+    except EngineError:
         return False  # no engine: the image may still be in a registry
     try:
         with closing(client), path.open("wb") as file:
             for chunk in client.images.get(reference).save(named=True):
                 file.write(chunk)
-    except (docker.errors.ImageNotFound, docker.errors.NullResource):
+    except NO_IMAGE_ERRORS:
         return False
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise EngineError(f"the engine did not give image {reference}: {text}", hint=_HINT) from error
+    except ENGINE_ERRORS as error:
+        raise EngineError(f"the engine did not give image {reference}: {first_line(error)}") from error
     except OSError as error:
         raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
     return True

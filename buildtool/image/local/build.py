@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildtool.compile.objectcache import ObjectSet, VersionRunner, compile_cached
+from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import DEFAULT_BASE, Config
@@ -19,6 +19,7 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target
 from buildtool.core.platforms import Platform
+from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.filecaps import check_capabilities
@@ -123,7 +124,7 @@ def make_images(request: LocalRequest) -> ImageSet:
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
     options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
-    toolchain = find_toolchain(settings.clang, runner=VersionRunner(cache=request.cache))
+    toolchain = find_toolchain(settings.clang, runner=Runner())
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
