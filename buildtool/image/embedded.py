@@ -8,7 +8,7 @@ their modules and every buildtool module these import, wherever in the file they
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,10 +27,6 @@ ROOTS = (
     "buildtool.cli.compile",
     "buildtool.cli.grant",
     "buildtool.cli.sign",
-)
-# Ten times faster than a parser, at each build; a test compares it with one.
-_IMPORT = re.compile(
-    r"^[ ]*(?:from (buildtool(?:\.\w+)*) import (\([^)]*\)|.*)|import (buildtool(?:\.\w+)*))", re.MULTILINE
 )
 
 
@@ -101,9 +97,20 @@ def _packages(package: Path, path: Path) -> Iterator[str]:
 
 def _imported(text: str) -> Iterator[str]:
     """Yield every name of ours that *text* imports, including inside functions."""
-    for module, names, plain in _IMPORT.findall(text):
-        yield module or plain
-        yield from (f"{module}.{name}" for name in re.findall(r"\w+", names))
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom) and _is_ours(node.module):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _is_ours(alias.name))
+        # An import is a statement, so it never stands inside an expression, and those are most of a file.
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] == "buildtool"
 
 
 def _read_text(path: Path) -> str:
