@@ -89,6 +89,27 @@ class ToolFailedError(BuildtoolError):
     """A program ran and failed; *detail* carries what it said."""
 
 
+class PackageUnavailableError(ToolFailedError):
+    """
+    A mirror delivers no Debian packages *packages* for *architecture* (Debian's name), by none of the ways.
+
+    *packages* is empty when the mirror delivers no package list either.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        architecture: str,
+        packages: tuple[str, ...] = (),
+        hint: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.architecture = architecture
+        self.packages = packages
+
+
 class CompileError(BuildtoolError):
     """clang refused a source; *detail* carries its diagnostics."""
 

@@ -5,50 +5,88 @@ Packages of any Debian suite and architecture, downloaded and unpacked without r
 apt works on a state of its own: the system's lists, architectures and
 installed packages stay as they are. It takes the mirror that this machine
 uses and checks the archive's signature with Debian's keys.
+
+A mirror is often between two states: its list names a package that its pool
+lacks. So a package has several ways, in this order: the locked version; the
+suite's present version; both again with fresh lists; the suite under its
+alias (trixie is also stable); another architecture's package, where its files
+are the same.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import FileAccessError, PackageUnavailableError, ToolFailedError, ToolMissingError
 from buildtool.core.files import make_directory, write_atomic
 from buildtool.core.process import Runner
-from buildtool.runtime.debian import Archive, hide_passwords
+from buildtool.runtime.debian import (
+    ALIASES,
+    CROSS_PACKAGES,
+    KEYRING,
+    LIBGCC_DEV,
+    SHARED_CONTENT,
+    Archive,
+    hide_passwords,
+)
+from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock
 
 CHECK_NETWORK = "check the network"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+TRY_LATER = "the mirror may be between two releases: try again later, or use another mirror"
 _NO_NETWORK = re.compile(r"Failed to fetch|Could not (resolve|connect)|does not have a Release file")
+_NO_ANSWER = re.compile(r"Could not (resolve|connect)|Unable to connect|Temporary failure")
+_NOT_SIGNED = re.compile(r"GPG error|is not signed")
 _DISK_FULL = re.compile(r"No space left on device|don't have enough free space")
+_NOT_LISTED = "not in the package list"
+_NOT_LOCKED = f"the bytes are not those in {LOCK_NAME}"
+# These have every package; a package of SHARED_CONTENT comes from one of them when its own is missing.
+_OTHER_ARCHITECTURES = ("arm64", "amd64")
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageSource:
-    """Packages of *archive* for the Debian *architecture*; apt's state is below directory *state*."""
+    """
+    Packages of *archive* for the Debian *architecture*; apt's state is below directory *state*.
+
+    The versions in *lock* are tried first; *report* hears of packages that come another way.
+    apt repeats a failed request *retries* times, after a pause.
+    """
 
     archive: Archive
     architecture: str
     state: Path
+    lock: PackageLock = field(default_factory=PackageLock)
+    report: Report = field(default=lambda _: None)
+    retries: int = 3
     runner: Runner = field(default_factory=Runner)
 
     def update(self) -> None:
         """
-        Fetch the package lists.
+        Fetch the package lists, from the suite's alias where the mirror has none under the suite's name.
 
-        Raises: ToolMissingError, ToolFailedError, FileAccessError.
+        Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
         """
-        for name in ("lists/partial", "cache/archives/partial"):
-            make_directory(self.state / name)
-        trust = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-        line = f"deb {trust}{self.archive.mirror} {self.archive.suite} main\n"
-        # The mirror's URI may have a password in it.
-        write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
-        write_atomic(self.state / "status", b"")
-        self._run("apt-get", "update")
+        try:
+            self._read_lists(self.archive)
+        except PackageUnavailableError as error:
+            alias = _under_alias(self.archive)
+            if alias is None or _NO_ANSWER.search(error.detail or ""):
+                raise
+            try:
+                self._read_lists(alias)
+            except ToolFailedError:
+                raise error from None
+            self.report(f"{self._where}: no package list under this name, use its alias {alias.name}")
 
     def describe(self, package: str) -> Mapping[str, str]:
         """
@@ -57,13 +95,34 @@ class PackageSource:
         Raises: ToolMissingError, ToolFailedError, when there is no such package.
         """
         text = self._run("apt-cache", "show", "--no-all-versions", package)
-        return dict(re.findall(r"^(\S+): (.*)$", text.partition("\n\n")[0], re.MULTILINE))
+        return _read_fields(text.partition("\n\n")[0])
+
+    def list_versions(self, packages: Iterable[str]) -> dict[str, list[LockedPackage]]:
+        """
+        Return the versions of each of *packages* in the package list, the newest first.
+
+        Raises: ToolMissingError.
+        """
+        found: dict[str, list[LockedPackage]] = {name: [] for name in packages}
+        # The exit code tells of a name without a package, as its empty entry does.
+        for stanza in self._call(self._apt("apt-cache", "show", *found))[1].split("\n\n"):
+            fields = _read_fields(stanza)
+            if fields.get("Package") in found and "SHA256" in fields:
+                package = LockedPackage(
+                    suite=self.archive.suite,
+                    architecture=self.architecture,
+                    name=fields["Package"],
+                    version=fields["Version"],
+                    sha256=fields["SHA256"],
+                )
+                found[package.name].append(package)
+        return found
 
     def unpack(self, packages: Sequence[str], directory: Path) -> None:
         """
         Download *packages*, without what they depend on, and unpack them into *directory*.
 
-        Raises: ToolMissingError, ToolFailedError, FileAccessError.
+        Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
         """
         make_directory(directory)
         try:
@@ -74,13 +133,62 @@ class PackageSource:
 
     def download(self, packages: Sequence[str], directory: Path) -> list[Path]:
         """
-        Download *packages*, without what they depend on, into *directory*; return its packages by name.
+        Download *packages*, without what they depend on, into *directory*; return their files by name.
+
+        Raises: ToolMissingError, ToolFailedError, FileAccessError; PackageUnavailableError, when a package
+        cannot be had by any of the ways that this module names.
+        """
+        make_directory(directory)
+        taken, missing = self.take(packages, directory)
+        self._tell(self, taken)
+        files = [*taken.values()]
+        for source in self._other_ways():
+            names = [
+                name for name in missing if source.architecture == self.architecture or name in SHARED_CONTENT
+            ]
+            if not names or any(_NO_ANSWER.search(cause) for cause in missing.values()):
+                continue
+            try:
+                source.update()
+                taken, causes = source.take(names, directory)
+            except PackageUnavailableError:
+                continue  # without a list there is nothing to take; the causes so far say more
+            self._tell(source, taken)
+            files += taken.values()
+            for package in taken:
+                del missing[package.name]
+            # That a name is not listed elsewhere says less than why its download failed before.
+            missing |= {name: cause for name, cause in causes.items() if cause != _NOT_LISTED}
+        if missing:
+            raise self._explain_missing(missing)
+        return sorted(files)
+
+    def take(
+        self, packages: Iterable[str], directory: Path
+    ) -> tuple[dict[LockedPackage, Path], dict[str, str]]:
+        """
+        Download what this source's lists and pool have of *packages* into *directory*.
+
+        Return the files, and the cause for each package that is not among them.
 
         Raises: ToolMissingError, ToolFailedError, FileAccessError.
         """
-        make_directory(directory)
-        self._run("apt-get", "download", *packages, cwd=directory)
-        return sorted(directory.glob("*.deb"))
+        taken: dict[LockedPackage, Path] = {}
+        causes: dict[str, str] = {}
+        candidates = {}
+        for name, versions in self.list_versions(packages).items():
+            candidates[name], causes[name] = self._choose(name, versions)
+        # The locked version of all, then the present one of those that are still missing.
+        for rank in range(2):
+            wanted = [each[rank] for name, each in candidates.items() if name in causes and len(each) > rank]
+            if wanted:
+                for package, outcome in self._fetch(wanted, directory).items():
+                    if isinstance(outcome, Path):
+                        taken[package] = outcome
+                        del causes[package.name]
+                    else:
+                        causes[package.name] = outcome
+        return taken, causes
 
     def unpack_files(self, files: Sequence[Path], directory: Path) -> None:
         """
@@ -90,9 +198,107 @@ class PackageSource:
         """
         make_directory(directory)
         for deb in files:
-            self._call(["dpkg-deb", "-x", str(deb), str(directory)])
+            code, _, said = self._call(["dpkg-deb", "-x", str(deb), str(directory)])
+            if code != 0:
+                raise self._explain("dpkg-deb", said)
 
-    def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
+    @property
+    def _where(self) -> str:
+        return f"Debian {self.archive.suite} {self.architecture}"
+
+    def _other_ways(self) -> Iterator[PackageSource]:
+        """Yield where else packages may be: here with fresh lists, the alias, other architectures."""
+        yield self
+        alias = _under_alias(self.archive)
+        if alias is not None:
+            yield replace(self, archive=alias, state=self.state / "alias")
+        for other in _OTHER_ARCHITECTURES:
+            if other != self.architecture:
+                yield replace(self, architecture=other, state=self.state / other)
+
+    def _choose(self, name: str, versions: Sequence[LockedPackage]) -> tuple[list[LockedPackage], str]:
+        """Return the versions to try in their order, and the cause if none can be had."""
+        locked = self.lock.find(self.archive.suite, self.architecture, name)
+        cause = _NOT_LISTED
+        if locked is not None and any(
+            each.version == locked.version and each.sha256 != locked.sha256 for each in versions
+        ):
+            # Debian never changes the bytes of a version: somebody built another package.
+            versions = [each for each in versions if each.version != locked.version]
+            cause = _NOT_LOCKED
+        first = [each for each in versions if each == locked]
+        return [*first, *(each for each in versions[:1] if each not in first)], cause
+
+    def _fetch(self, packages: Sequence[LockedPackage], directory: Path) -> dict[LockedPackage, Path | str]:
+        """Return for each package its file in *directory*, or why it is not there."""
+        make_directory(self.state)
+        found: dict[LockedPackage, Path | str] = {}
+        try:
+            with tempfile.TemporaryDirectory(prefix="debs-", dir=self.state) as work:
+                argv = self._apt("apt-get", "download", *(f"{each.name}={each.version}" for each in packages))
+                code, _, said = self._call(argv, cwd=Path(work))
+                if code != 0 and _DISK_FULL.search(said):
+                    raise self._explain("apt-get", said)
+                # apt gives up on single packages: its exit code is that of all of them.
+                files = {_digest(path): path for path in Path(work).glob("*.deb")}
+                for each in packages:
+                    file = files.get(each.sha256)
+                    found[each] = (
+                        Path(shutil.move(file, directory / file.name))
+                        if file
+                        else _find_cause(each.name, said)
+                    )
+        except OSError as error:
+            raise FileAccessError(f"{directory}: cannot write: {(error.strerror or '').lower()}") from error
+        return found
+
+    def _tell(self, source: PackageSource, packages: Iterable[LockedPackage]) -> None:
+        """Report in one line the *packages* of *source* that are not the locked ones."""
+        words = []
+        for each in packages:
+            locked = self.lock.find(self.archive.suite, self.architecture, each.name)
+            if locked is None or locked.version == each.version:
+                words.append(f"{each.name} {each.version}")
+            else:
+                words.append(f"{each.name} {each.version} (locked: {locked.version})")
+        if source.architecture != self.architecture:
+            text = f"use packages of {source.architecture}, whose files are the same"
+        elif source.archive.alias:
+            text = f"use the alias {source.archive.alias}"
+        else:
+            text = "use other versions than the locked ones"
+            words = [word for word in words if "(locked" in word]
+        if words:
+            self.report(f"{self._where}: {text}: {', '.join(words)}")
+
+    def _read_lists(self, archive: Archive) -> None:
+        for name in ("lists/partial", "cache/archives/partial"):
+            make_directory(self.state / name)
+        if not archive.keyring.exists() and archive.keyring != KEYRING:
+            raise FileAccessError(f"{archive.keyring}: no keyring", hint="name a file of OpenPGP public keys")
+        # A Debian system without that file keeps the same keys where apt finds them itself.
+        trust = f"[signed-by={archive.keyring}] " if archive.keyring.exists() else ""
+        line = f"deb {trust}{archive.mirror} {archive.name} main\n"
+        # The mirror's URI may have a password in it.
+        write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
+        write_atomic(self.state / "status", b"")
+        self._run("apt-get", "update")
+        if archive.alias:
+            self._check_codename(archive)
+
+    def _check_codename(self, archive: Archive) -> None:
+        """Refuse lists of another release: an alias moves on when Debian releases."""
+        for path in sorted((self.state / "lists").glob(f"*_dists_{archive.alias}_*Release")):
+            found = re.search(r"^Codename: (\S+)$", path.read_text("utf-8", errors="replace"), re.MULTILINE)
+            if found and found[1] == archive.suite:
+                return
+            raise self._unavailable(
+                f"{archive.shown}: {archive.alias} is not {archive.suite}:"
+                f" its Release file has the codename {found[1] if found else '(none)'}"
+            )
+        raise self._unavailable(f"{archive.shown}: {archive.alias} has no Release file")
+
+    def _apt(self, program: str, *arguments: str) -> list[str]:
         settings = {
             "Dir::State": str(self.state),
             "Dir::State::status": str(self.state / "status"),
@@ -110,12 +316,19 @@ class PackageSource:
             "APT::Update::Error-Mode": "any",
             # A closed site's mirror is often frozen: signatures are checked, the age of the lists is not.
             "Acquire::Check-Valid-Until": "false",
-            "Acquire::Retries": "3",
+            "Acquire::Retries": str(self.retries),
         }
         words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        return self._call([program, "-qq", *words, *arguments], cwd=cwd)
+        return [program, "-qq", *words, *arguments]
 
-    def _call(self, argv: Sequence[str], *, cwd: Path | None = None) -> str:
+    def _run(self, program: str, *arguments: str) -> str:
+        code, text, said = self._call(self._apt(program, *arguments))
+        if code != 0:
+            raise self._explain(program, said)
+        return text
+
+    def _call(self, argv: Sequence[str], *, cwd: Path | None = None) -> tuple[int, str, str]:
+        """Return exit code, output and messages of a program."""
         # apt writes its configuration for gpgv to a temporary file.
         environment = {"LC_ALL": "C.UTF-8", "TMPDIR": str(self.state)}
         try:
@@ -124,10 +337,11 @@ class PackageSource:
             raise ToolMissingError(
                 f"{argv[0]}: not found", hint="Debian kernels come through apt; on another system name a file"
             ) from error
-        said = done.stderr.decode(errors="replace").strip()
-        if done.returncode != 0:
-            raise self._explain(argv[0], said)
-        return done.stdout.decode(errors="replace")
+        return (
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace").strip(),
+        )
 
     def _explain(self, program: str, said: str) -> ToolFailedError:
         where = f"{self.archive.suite} {self.architecture}"
@@ -137,9 +351,110 @@ class PackageSource:
                 f"no space left below {self.state}", hint="free some, or name another cache"
             )
         if found := re.search(r"Unable to locate package (\S+)|No packages found", said):
-            return ToolFailedError(f"Debian {where} has no package {found[1] or 'of that name'}")
-        if _NO_NETWORK.search(said):
+            return self._unavailable(f"Debian {where} has no package {found[1] or 'of that name'}")
+        if _NOT_SIGNED.search(said):
+            keyring = self.archive.keyring
             return ToolFailedError(
+                f"{self.archive.shown}: package lists ({where}): not signed by a key in {keyring}",
+                hint="apt-get install debian-archive-keyring; no package of this mirror was used",
+                detail=detail,
+            )
+        if _NO_NETWORK.search(said):
+            return self._unavailable(
                 f"no packages from {self.archive.shown} ({where})", hint=CHECK_NETWORK, detail=detail
             )
         return ToolFailedError(f"{program} failed ({where})", detail=detail)
+
+    def _explain_missing(self, missing: Mapping[str, str]) -> PackageUnavailableError:
+        """Return the error for packages that no way gave, by name with the cause."""
+        names = tuple(sorted(missing))
+        causes = sorted({hide_passwords(cause).lower() for cause in missing.values()})
+        if causes == [_NOT_LISTED]:
+            return self._unavailable(f"{self._where} has no package {', '.join(names)}", names)
+        hint = CHECK_NETWORK if any(map(_NO_ANSWER.search, missing.values())) else TRY_LATER
+        if _NOT_LOCKED in causes:
+            hint = "find out who rebuilt the package; tools/loaders --lock accepts the mirror's bytes"
+        return self._unavailable(
+            f"{self._where}: cannot download {', '.join(names)}: {'; '.join(causes)}", names, hint=hint
+        )
+
+    def _unavailable(
+        self,
+        message: str,
+        packages: tuple[str, ...] = (),
+        *,
+        hint: str | None = None,
+        detail: str | None = None,
+    ) -> PackageUnavailableError:
+        return PackageUnavailableError(
+            message, architecture=self.architecture, packages=packages, hint=hint, detail=detail
+        )
+
+
+def linking_packages(source: PackageSource) -> list[str]:
+    """
+    Return the packages that the static loader is linked with.
+
+    Raises: ToolMissingError, ToolFailedError.
+    """
+    return [*CROSS_PACKAGES, "linux-libc-dev", LIBGCC_DEV.get(source.archive.suite) or _find_libgcc(source)]
+
+
+def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path) -> None:
+    """
+    Unpack *packages* into *directory* unless it holds them; several processes may ask at once.
+
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
+    """
+    stamp = directory / ".complete"
+    text = f"{source.archive.suite} {lock_stamp(source, packages)}\n"
+    make_directory(source.state)
+    try:
+        with (source.state / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if stamp.exists() and stamp.read_text("utf-8") == text:
+                return
+            source.update()
+            source.unpack(packages, directory)
+            write_atomic(stamp, text.encode())
+    except OSError as error:
+        raise FileAccessError(f"{source.state}: cannot write: {(error.strerror or '').lower()}") from error
+
+
+def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:
+    """Return *packages* with their locked versions; a tree of them is current while this text is."""
+    words = []
+    for name in packages:
+        locked = source.lock.find(source.archive.suite, source.architecture, name)
+        words.append(f"{name}={locked.version}" if locked else name)
+    return " ".join(words)
+
+
+def _find_libgcc(source: PackageSource) -> str:
+    """Return the package of libgcc.a that belongs to the suite's own compiler."""
+    found = re.search(r"\bgcc-(\d+)\b", source.describe("gcc").get("Depends", ""))
+    if found is None:
+        raise ToolFailedError(f"Debian {source.archive.suite} does not say which gcc it has")
+    return f"libgcc-{found[1]}-dev"
+
+
+def _under_alias(archive: Archive) -> Archive | None:
+    alias = ALIASES.get(archive.suite, "")
+    return None if archive.alias or not alias else replace(archive, alias=alias)
+
+
+def _read_fields(stanza: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_cause(name: str, said: str) -> str:
+    """Return why apt, which *said* so, has no file of package *name*."""
+    lines = re.findall(r"^[EW]: Failed to fetch (\S+)\s+(.*)$", said, re.MULTILINE)
+    causes = [text for uri, text in lines if f"/{name}_" in urllib.parse.unquote(uri)]
+    last = (causes or re.findall(r"^E: (.*)$", said, re.MULTILINE) or ["apt did not deliver the file"])[-1]
+    return " ".join(re.sub(r"\[IP: [^]]*\]", "", last).split()).rstrip(".")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import Platform
@@ -40,6 +40,8 @@ BASE_DROPPED = re.compile(
     r"|etc/(update-motd\.d|ca-certificates|dpkg|default|profile\.d|skel)(/.*)?|usr/share/zoneinfo/(right|posix)(/.*)?"
     r"|(usr/)?s?bin/.+|usr/lib/dpkg(/.*)?"
 )
+# Where the C library of an architecture lies; the one difference between base-files of two architectures.
+_LIBRARY_LAYOUT = re.compile(r"(usr/)?lib[a-z]*\d+(/.*)?")
 # What a container of the base has beside its files.
 BASE_CONFIG = {
     "User": "65532:65532",
@@ -54,15 +56,19 @@ def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) 
     """
     Pack the files of the base for *platform* out of *packages*.
 
+    A package of debian.SHARED_CONTENT may be another architecture's.
+
     Raises: ToolFailedError, ObjectFormatError.
     """
     members: Members = {}
     certificates = {}
     wanted = {*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH}
-    for package in packages:
-        if package.name not in wanted or package.architecture not in ("all", platform.debian):
-            continue
+    for package in _choose(packages, wanted, platform):
         for member, data in debian.read_members(package, runner):
+            if package.architecture not in ("all", platform.debian):
+                _check_shared(package, member, data)
+                if _LIBRARY_LAYOUT.fullmatch(member.name):
+                    continue
             if member.name.startswith(CA_SOURCES) and member.isfile():
                 certificates[member.name] = data
             elif not BASE_DROPPED.fullmatch(member.name):
@@ -76,6 +82,21 @@ def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) 
     for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
         _add_link(members, name, target)
     return ocilayout.gzip_layer(_pack_members(members))
+
+
+def _choose(packages: Sequence[Package], names: Iterable[str], platform: Platform) -> Iterator[Package]:
+    """Yield the packages of *names* for *platform*; another architecture's where the content is shared."""
+    for name in sorted(names):
+        named = [package for package in packages if package.name == name]
+        own = [package for package in named if package.architecture in ("all", platform.debian)]
+        yield from own or (named[:1] if name in debian.SHARED_CONTENT else ())
+
+
+def _check_shared(package: Package, member: tarfile.TarInfo, data: bytes) -> None:
+    if data.startswith(b"\x7fELF"):
+        raise ObjectFormatError(
+            f"{package.path.name}: {member.name} is a program for {package.architecture}, not shared content"
+        )
 
 
 def read_tini(packages: Sequence[Package], platform: Platform, runner: Runner) -> tuple[bytes, bytes]:

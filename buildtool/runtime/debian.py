@@ -28,6 +28,9 @@ from buildtool.core.process import Runner
 
 APT_SOURCES = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# The other name of a release on a mirror. It moves to the next release, so its Codename is checked.
+ALIASES = {"bookworm": "oldstable", "trixie": "stable", "sid": "unstable"}
 
 # gcc's own library (libgcc.a) is versioned by package name; a suite is supported when it stands here.
 LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
@@ -57,6 +60,9 @@ BUILDER_PACKAGES = (
 )
 BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
 BASE_PACKAGES_PER_ARCH = ("base-files",)
+# Packages of each architecture that hold no program: every file has the same bytes in all of them. Only links
+# to the C library's directory differ, and `baselayer` leaves those of another architecture out.
+SHARED_CONTENT = ("base-files",)
 TINI_PACKAGES = ("tini", "tini-static")  # where tini-static is: in trixie, and later
 
 # 180 MB that no stage reads: C++ and sanitiser runtimes, translations, manuals, a CPU benchmark.
@@ -94,10 +100,21 @@ HIDE_LOGIN = 'find "$1/etc/apt" -type f -exec sed -i "s,//[^/@ ]*@,//," {} +'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """Where packages come from: *suite* of the Debian *mirror*."""
+    """
+    Where packages come from: *suite*, by its codename, of the Debian *mirror*, signed by a key in *keyring*.
+
+    *alias* is the name that the mirror is asked for the suite by, where it is another one.
+    """
 
     suite: str
     mirror: str
+    keyring: Path = KEYRING
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """The suite's name in requests to the mirror."""
+        return self.alias or self.suite
 
     @property
     def shown(self) -> str:

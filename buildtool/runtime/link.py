@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,19 @@ from typing import Any, Literal
 
 from buildtool.compile.toolchain import Toolchain, clean_environment, find_toolchain
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import (
+    BuildtoolError,
+    FileAccessError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+)
 from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.core.process import Runner
 from buildtool.core.resources import resource_path
 from buildtool.runtime import debian
-from buildtool.runtime.apt import PackageSource
+from buildtool.runtime.apt import PackageSource, linking_packages, lock_stamp
 from buildtool.runtime.baselayer import base_layer, read_tini
 from buildtool.runtime.carried import (
     LIST_VERSION,
@@ -39,6 +45,7 @@ from buildtool.runtime.carried import (
     read_list,
 )
 from buildtool.runtime.debian import Archive, Package
+from buildtool.runtime.packagelock import LockedPackage, PackageLock, make_lock, read_lock
 
 # Debian's compiler in the release that the builder image is made of.
 CLANG_MAJOR = 19
@@ -65,35 +72,91 @@ class PartsRequest:
     """
     Which parts to make: for *platforms*, below directory *data*, with packages kept below *cache*.
 
-    *mirror* is another Debian mirror than this machine's; *update* fetches packages anew.
+    *mirror* is another Debian mirror than this machine's, signed by a key in *keyring*; *update* fetches
+    packages anew; *lock* names the versions to take, by default those in tools/packages.lock.
     """
 
     platforms: tuple[Platform, ...]
     data: Path
     cache: Path
     mirror: str | None = None
+    keyring: Path = debian.KEYRING
     update: bool = False
+    lock: PackageLock = field(default_factory=read_lock)
     report: Report = field(default=lambda _: None)
 
 
-def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> tuple[Platform, ...]:
-    """
-    Make the parts that are missing or older than the loader's sources; return the platforms made.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeParts:
+    """What a run did: the platforms *made*, and those that *failed* with the error of each."""
 
-    Raises: ToolMissingError, ToolFailedError, ConfigError, FileAccessError, ObjectFormatError.
+    made: tuple[Platform, ...]
+    failed: Mapping[Platform, BuildtoolError]
+
+
+def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadeParts:
+    """
+    Make the parts that are missing or older than the loader's sources.
+
+    A platform that cannot be made does not keep the others from it: its error is in the result.
+
+    Raises: ToolMissingError, ConfigError, FileAccessError.
     """
     runner = runner or Runner()
     toolchain = _find_compiler(runner)
     make_directory(request.cache)
-    made = []
+    made: list[Platform] = []
+    failed: dict[Platform, BuildtoolError] = {}
     with _locked(request.cache / "lock"):
         for platform in request.platforms:
-            if request.update or not _is_current(request, platform, toolchain):
-                request.report(f"make the loader for {platform.arch}")
+            if not request.update and _is_current(request, platform, toolchain):
+                continue
+            request.report(f"make the loader for {platform.arch}")
+            try:
                 _publish(request.data, platform, _make(request, platform, toolchain, runner))
                 _copy_headers(request, platform)
                 made.append(platform)
-    return tuple(made)
+            except (ToolFailedError, ObjectFormatError) as error:
+                failed[platform] = error
+    return MadeParts(made=tuple(made), failed=failed)
+
+
+def lock_packages(request: PartsRequest, *, runner: Runner | None = None) -> tuple[PackageLock, MadeParts]:
+    """
+    Return the lock of the versions that the mirror lists now, and the platforms that it was made for.
+
+    A platform whose lists cannot be had keeps what *request.lock* says of it.
+
+    Raises: ToolMissingError, ConfigError, FileAccessError.
+    """
+    runner = runner or Runner()
+    make_directory(request.cache)
+    found: list[LockedPackage] = []
+    made: list[Platform] = []
+    failed: dict[Platform, BuildtoolError] = {}
+    with _locked(request.cache / "lock"):
+        for platform in request.platforms:
+            source = _package_source(request, platform, runner)
+            request.report(f"read the package list of Debian {source.archive.suite} for {platform.debian}")
+            try:
+                found += _list_present(source)
+                made.append(platform)
+            except ToolFailedError as error:
+                failed[platform] = error
+    replaced = {platform.debian for platform in made}
+    kept = [each for each in request.lock.packages.values() if each.architecture not in replaced]
+    return make_lock([*kept, *found]), MadeParts(made=tuple(made), failed=failed)
+
+
+def _list_present(source: PackageSource) -> list[LockedPackage]:
+    source.update()
+    names = [*linking_packages(source), *_other_packages(source.archive.suite)]
+    listed = source.list_versions(names)
+    if lacking := [name for name, versions in listed.items() if not versions]:
+        raise ToolFailedError(
+            f"Debian {source.archive.suite} {source.architecture} has no package {', '.join(lacking)}"
+        )
+    return [versions[0] for versions in listed.values()]
 
 
 def _find_compiler(runner: Runner) -> Toolchain:
@@ -136,60 +199,61 @@ class _Made:
 def _make(
     request: PartsRequest, platform: Platform, toolchain: Toolchain, runner: Runner
 ) -> dict[str, _Made]:
-    suite = _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
-    place = request.cache / f"{suite}-{platform.debian}"
-    packages, libraries = _fetch(request, platform, suite, place, runner)
+    source = _package_source(request, platform, runner)
+    suite, place = source.archive.suite, source.state.parent
+    packages, libraries = _fetch(request, source, place)
     tinis = [package for package in packages if package.name == _TINI[suite]]
     tini, _ = read_tini(tinis, platform, runner)
     base = base_layer(packages, platform, runner)
     assert base.data is not None
-    used = _list_packages(package for package in packages if package not in tinis)
+    used = _list_packages((package for package in packages if package not in tinis), platform)
     made = {
-        "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis)}),
+        "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis, platform)}),
         "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
     }
-    how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries)}
+    how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries, platform)}
     for kind, digest in _source_digests().items():
         program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)
         made[kind] = _Made(data=program, record={**how, "source": digest})
     return made
 
 
-def _fetch(
-    request: PartsRequest, platform: Platform, suite: str, place: Path, runner: Runner
-) -> tuple[list[Package], list[Package]]:
-    """Return the packages of base and tini, and those to link with, which are unpacked as well."""
+def _package_source(request: PartsRequest, platform: Platform, runner: Runner) -> PackageSource:
+    suite = _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
     mirror = request.mirror or debian.find_system_mirror()
-    stamp, debs = place / "complete", place / "debs"
-    source = PackageSource(
-        archive=Archive(suite=suite, mirror=mirror),
+    return PackageSource(
+        archive=Archive(suite=suite, mirror=mirror, keyring=request.keyring),
         architecture=platform.debian,
-        state=place / "apt",
+        state=request.cache / f"{suite}-{platform.debian}" / "apt",
+        lock=request.lock,
+        report=request.report,
         runner=runner,
     )
-    linked = [*debian.CROSS_PACKAGES, "linux-libc-dev"]
-    others = [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, _TINI[suite]]
-    wanted = " ".join([mirror, *linked, *others])
+
+
+def _other_packages(suite: str) -> list[str]:
+    """Return the packages of base and tini, from which nothing is linked."""
+    return [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, _TINI[suite]]
+
+
+def _fetch(request: PartsRequest, source: PackageSource, place: Path) -> tuple[list[Package], list[Package]]:
+    """Return the packages of base and tini, and those to link with, which are unpacked as well."""
+    suite = source.archive.suite
+    stamp, debs, libraries, sysroot = (place / name for name in ("complete", "debs", "libraries", "sysroot"))
+    others = _other_packages(suite)
+    known = [*debian.CROSS_PACKAGES, "linux-libc-dev", *others]
+    wanted = f"{source.archive.mirror} {lock_stamp(source, known)}"
     if request.update or not stamp.exists() or stamp.read_text("utf-8") != wanted:
-        request.report(f"download Debian {suite} packages for {platform.debian}")
-        shutil.rmtree(place, ignore_errors=True)
-        make_directory(source.state)
+        request.report(f"download Debian {suite} packages for {source.architecture}")
+        stamp.unlink(missing_ok=True)
+        for directory in (debs, libraries, sysroot):
+            shutil.rmtree(directory, ignore_errors=True)
         source.update()
-        libgcc = debian.LIBGCC_DEV.get(suite) or _find_libgcc(source)
         source.download(others, debs)
         # Only what links is unpacked.
-        libraries = source.download([*linked, libgcc], place / "libraries")
-        source.unpack_files(libraries, place / "sysroot")
+        source.unpack_files(source.download(linking_packages(source), libraries), sysroot)
         write_atomic(stamp, wanted.encode())
-    return debian.read_packages(debs, runner), debian.read_packages(place / "libraries", runner)
-
-
-def _find_libgcc(source: PackageSource) -> str:
-    """Return the package of libgcc.a that belongs to the suite's own compiler."""
-    found = re.search(r"\bgcc-(\d+)\b", source.describe("gcc").get("Depends", ""))
-    if found is None:
-        raise ToolFailedError(f"Debian {source.archive.suite} does not say which gcc it has")
-    return f"libgcc-{found[1]}-dev"
+    return debian.read_packages(debs, source.runner), debian.read_packages(libraries, source.runner)
 
 
 def _link(
@@ -255,12 +319,14 @@ def _copy_headers(request: PartsRequest, platform: Platform) -> None:
     write_atomic(target / "copyright", terms)
 
 
-def _list_packages(packages: Iterable[Package]) -> dict[str, dict[str, str]]:
+def _list_packages(packages: Iterable[Package], platform: Platform) -> dict[str, dict[str, str]]:
     listed = {}
     for package in packages:
         version = re.search(rb"^Version: (.*)$", package.control, re.MULTILINE)
         digest = hashlib.sha256(read_bounded(package.path, MAX_PART_BYTES)).hexdigest()
         listed[package.name] = {"version": version[1].decode() if version else "", "sha256": digest}
+        if package.architecture not in ("all", platform.debian):
+            listed[package.name]["architecture"] = package.architecture
     return dict(sorted(listed.items()))
 
 

@@ -11,11 +11,14 @@ import platform as host
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs.mirror import Mirror, forget_keys, make_keys, serve
 
 from buildtool.core.cache import Cache
+from buildtool.core.errors import FileAccessError, PackageUnavailableError
 from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.image.local.baseimage import carried_base
 from buildtool.runtime.apt import PackageSource
@@ -176,6 +179,49 @@ def test_packages_are_recorded(platform: Platform) -> None:
     assert {"libbpf-dev", "libelf-dev", "libc6-dev", "libsodium-dev"} <= set(parts[0].record["packages"])
 
 
+@pytest.fixture
+def lacking(tmp_path: Path, carried_parts: Path) -> Iterator[Mirror]:
+    """Give a mirror of what was downloaded that lacks libbpf-dev of s390x and base-files of riscv64."""
+    assert carried_parts.is_dir()
+    keys = make_keys(tmp_path)
+    with serve(tmp_path / "mirror", keys) as mirror:
+        for arch in ("s390x", "arm64", "riscv64"):
+            place = TOP / ".cache/loaders" / f"trixie-{arch}"
+            debs = [mirror.add_file(file) for file in sorted(place.glob("[dl]*s/*.deb"))]
+            mirror.publish(*debs, arch=arch)
+            gone = {"s390x": "libbpf-dev", "riscv64": "base-files"}.get(arch)
+            mirror.faults |= {deb.path: "missing" for deb in debs if deb.name == gone}
+        yield mirror
+    forget_keys(keys)
+
+
+def test_an_architecture_that_cannot_be_had_stops_no_other(lacking: Mirror, tmp_path: Path) -> None:
+    """Its error names the package; another is made, with shared files of a third one's package."""
+    told: list[str] = []
+    request = PartsRequest(
+        platforms=(PLATFORMS["s390x"], PLATFORMS["riscv64"]),
+        data=tmp_path / "data",
+        cache=tmp_path / "cache",
+        mirror=lacking.uri,
+        keyring=lacking.keys.keyring,
+        report=told.append,
+    )
+    done = make_parts(request)
+    assert done.made == (PLATFORMS["riscv64"],)
+    (error,) = done.failed.values()
+    assert isinstance(error, PackageUnavailableError)
+    assert (error.architecture, error.packages) == ("s390x", ("libbpf-dev",))
+    (made,) = done.made
+    assert find_loader(made, request.data).data == find_loader(made).data
+    shared = find_base(made, request.data).record["packages"]["base-files"]
+    assert shared["architecture"] == "arm64"
+    assert len([line for line in told if "use packages of arm64" in line]) == 1
+    again = make_parts(request)
+    assert (again.made, list(again.failed)) == ((), [PLATFORMS["s390x"]])
+    with pytest.raises(FileAccessError, match="carries no loader for s390x"):
+        find_loader(PLATFORMS["s390x"], request.data)
+
+
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made again elsewhere, under another umask, time zone and locale, everything is the same to the byte."""
     platforms = (PLATFORMS["amd64"], PLATFORMS["s390x"])
@@ -184,7 +230,8 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         request = PartsRequest(platforms=platforms, data=tmp_path / name, cache=TOP / ".cache/loaders")
         before = os.umask(umask)
         try:
-            assert make_parts(request) == platforms
+            done = make_parts(request)
+            assert (done.made, dict(done.failed)) == (platforms, {})
         finally:
             os.umask(before)
         return request
@@ -198,4 +245,4 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         if path.is_file():
             assert path.read_bytes() == again.read_bytes()
             assert path.stat().st_mode == again.stat().st_mode
-    assert make_parts(second) == ()  # what is up to date is kept
+    assert make_parts(second).made == ()  # what is up to date is kept

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -55,11 +56,16 @@ class FakeApt(Runner):
             return Completed(returncode=100, stdout=b"", stderr=self.said)
         stdout = ""
         if words[0] == "apt-cache":
-            stdout = f"Package: {words[-1]}\nVersion: 1\nDepends: {DEPENDS[words[-1]]}\n\nPackage: older\n"
+            stdout = "Package: older\n\n"
+            for name in reversed([word for word in words if word in DEPENDS]):
+                digest = hashlib.sha256(name.encode()).hexdigest()
+                fields = f"Package: {name}\nVersion: 1\nSHA256: {digest}\nDepends: {DEPENDS[name]}\n"
+                stdout = f"{fields}\n{stdout}"
         elif "download" in words:
             time.sleep(self.delay)
-            for name in words[words.index("download") + 1 :]:
+            for wanted in words[words.index("download") + 1 :]:
                 assert cwd is not None
+                name = wanted.removesuffix("=1")
                 (cwd / f"{name}_1_amd64.deb").write_text(name)
         elif words[0] == "dpkg-deb":
             self._unpack(Path(words[2]).read_text(), Path(words[3]))

@@ -219,6 +219,7 @@ class _Store:
             architecture=architecture,
             # Beside what it is for: it goes when that is done.
             state=work.parent / "apt",
+            report=self.on_progress,
             runner=self.runner,
         )
         self.on_progress(f"read the package lists of Debian {suite} for {architecture}")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The lock of Debian packages: which version and which bytes of each package the shipped loaders are made of.
+
+The file is tools/packages.lock, one package in a line. A checkout and an
+installation read the same file; `tools/loaders --lock` writes it anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildtool.core.errors import ConfigError
+from buildtool.core.files import read_bounded, write_atomic
+from buildtool.core.resources import resource_path
+
+LOCK_NAME = "tools/packages.lock"
+_MAX_LOCK_BYTES = 1024 * 1024
+_HEAD = """\
+# SPDX-License-Identifier: Apache-2.0
+# Debian packages that loaders, tini and base layers are made of. Refresh: tools/loaders --lock
+# suite architecture package version sha256
+"""
+_LINE = re.compile(
+    r"(?P<suite>[a-z]+) (?P<architecture>[a-z0-9]+) (?P<name>[a-z0-9][a-z0-9.+-]+)"
+    r" (?P<version>[A-Za-z0-9.+:~-]+) (?P<sha256>[0-9a-f]{64})"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class LockedPackage:
+    """Package *name* of *suite*, in its list for *architecture*: its *version* and *sha256*."""
+
+    suite: str
+    architecture: str
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLock:
+    """The locked packages by suite, architecture and name."""
+
+    packages: Mapping[tuple[str, str, str], LockedPackage] = field(default_factory=dict)
+
+    def find(self, suite: str, architecture: str, name: str) -> LockedPackage | None:
+        """Return the locked package, or None when there is none of that name."""
+        return self.packages.get((suite, architecture, name))
+
+
+def make_lock(packages: Iterable[LockedPackage]) -> PackageLock:
+    """Return the lock that holds *packages*."""
+    return PackageLock({(each.suite, each.architecture, each.name): each for each in packages})
+
+
+def read_lock(path: Path | None = None) -> PackageLock:
+    """
+    Return the lock in file *path*, by default the one of this checkout or installation.
+
+    Raises: FileAccessError, ConfigError when a line is not a locked package.
+    """
+    path = path or resource_path(LOCK_NAME)
+    text = read_bounded(path, _MAX_LOCK_BYTES).decode(errors="replace")
+    packages = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ConfigError(
+                f"{path}: line {number}: not a locked package",
+                hint="tools/loaders --lock writes the file anew",
+            )
+        packages.append(LockedPackage(**found.groupdict()))
+    return make_lock(packages)
+
+
+def write_lock(path: Path, lock: PackageLock) -> None:
+    """
+    Write *lock* to file *path*, sorted.
+
+    Raises: FileAccessError.
+    """
+    lines = [
+        f"{each.suite} {each.architecture} {each.name} {each.version} {each.sha256}\n"
+        for each in sorted(lock.packages.values())
+    ]
+    write_atomic(path, (_HEAD + "".join(lines)).encode())

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirrors that lack, mix up, cut or hold back packages: which package is taken, and what is said of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
+
+from buildtool.core.errors import ConfigError, FileAccessError, PackageUnavailableError, ToolFailedError
+from buildtool.runtime.apt import CHECK_NETWORK, TRY_LATER, provide_tree
+from buildtool.runtime.packagelock import LockedPackage, make_lock, read_lock, write_lock
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+    """Give the key that signs the lists of the mirrors."""
+    for tool in ("apt-get", "dpkg-deb", "gpg"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs-tool: {tool}")
+    keys = make_keys(tmp_path_factory.mktemp("keys"))
+    yield keys
+    forget_keys(keys)
+
+
+@pytest.fixture
+def mirror(keys: Keys, tmp_path: Path) -> Iterator[Mirror]:
+    """Give an empty mirror."""
+    with serve(tmp_path / "mirror", keys) as mirror:
+        yield mirror
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """Give the list of what is reported."""
+    return []
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names of the files in *directory*."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_locked_version_comes_first(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A list with a newer version changes nothing, and nothing is said."""
+    old, new = mirror.add("tool", "1"), mirror.add("tool", "2")
+    mirror.publish(old, new)
+    source = mirror.source(tmp_path / "apt", told, old)
+    source.update()
+    (file,) = source.download(["tool"], tmp_path / "out")
+    assert file.read_bytes() == (mirror.root / old.path).read_bytes()
+    assert told == []
+    source = mirror.source(tmp_path / "apt", told)
+    (file,) = source.download(["tool"], tmp_path / "newest")
+    assert (file.name, told) == ("tool_2_s390x.deb", [])
+
+
+@pytest.mark.parametrize("present", ["1", "3"])
+def test_the_present_version_replaces_a_locked_one(
+    mirror: Mirror, tmp_path: Path, told: list[str], present: str
+) -> None:
+    """A mirror that is older or newer than the lock gives what it has, and one line says so."""
+    locked, other = mirror.add("tool", "2"), mirror.add("other", "5")
+    mirror.publish(mirror.add("tool", present), other)
+    source = mirror.source(tmp_path / "apt", told, locked, other)
+    source.update()
+    source.download(["tool", "other"], tmp_path / "out")
+    assert names(tmp_path / "out") == ["other_5_s390x.deb", f"tool_{present}_s390x.deb"]
+    assert told == [
+        f"Debian trixie s390x: use other versions than the locked ones: tool {present} (locked: 2)"
+    ]
+
+
+def test_a_locked_version_that_the_pool_lacks(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """The present version of the same list is taken instead."""
+    old, new = mirror.add("tool", "1"), mirror.add("tool", "2")
+    mirror.publish(old, new)
+    mirror.faults[old.path] = "missing"
+    source = mirror.source(tmp_path / "apt", told, old)
+    source.update()
+    source.download(["tool"], tmp_path / "out")
+    assert names(tmp_path / "out") == ["tool_2_s390x.deb"]
+    assert told == ["Debian trixie s390x: use other versions than the locked ones: tool 2 (locked: 1)"]
+    assert mirror.asked("InRelease") == 1
+
+
+def test_lists_are_refreshed_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A pool that moved on after the list was read is asked again with the new list."""
+    gone, new = mirror.add("tool", "1"), mirror.add("tool", "2")
+    mirror.publish(gone)
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    mirror.publish(new)
+    mirror.faults[gone.path] = "missing"
+    source.download(["tool"], tmp_path / "out")
+    assert names(tmp_path / "out") == ["tool_2_s390x.deb"]
+    assert mirror.asked("trixie/InRelease") == 2
+    assert mirror.asked("stable/InRelease") == 0
+
+
+def test_the_alias_has_what_the_suite_lacks(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """What is missing comes from the release's other name; the rest is not fetched twice."""
+    gone, older, other = mirror.add("tool", "2"), mirror.add("tool", "1"), mirror.add("other", "5")
+    mirror.publish(gone, other)
+    mirror.publish(older, other, suite="stable")
+    mirror.faults[gone.path] = "missing"
+    source = mirror.source(tmp_path / "apt", told, gone, other)
+    source.update()
+    files = source.download(["tool", "other"], tmp_path / "out")
+    assert [file.name for file in files] == ["other_5_s390x.deb", "tool_1_s390x.deb"]
+    assert told == ["Debian trixie s390x: use the alias stable: tool 1 (locked: 2)"]
+    assert mirror.asked(other.path) == 1
+
+
+def test_an_alias_of_another_release_is_refused(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """After a release `stable` is another one; its packages are never taken for trixie's."""
+    gone, foreign = mirror.add("tool", "2"), mirror.add("tool", "3")
+    mirror.publish(gone)
+    mirror.publish(foreign, suite="stable", codename="forky")
+    mirror.faults[gone.path] = "missing"
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    with pytest.raises(PackageUnavailableError, match="cannot download tool: 404 not found") as caught:
+        source.download(["tool"], tmp_path / "out")
+    assert (caught.value.architecture, caught.value.packages) == ("s390x", ("tool",))
+    assert caught.value.hint == TRY_LATER
+    assert mirror.asked(foreign.path) == 0
+    assert names(tmp_path / "out") == []
+
+
+def test_lists_that_only_the_alias_has(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A suite without lists under its own name is asked for under the other."""
+    mirror.publish(mirror.add("tool", "1"), suite="stable")
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    assert told == ["Debian trixie s390x: no package list under this name, use its alias stable"]
+    source.download(["tool"], tmp_path / "out")
+    assert names(tmp_path / "out") == ["tool_1_s390x.deb"]
+    mirror.publish(mirror.add("tool", "2"), suite="stable", codename="forky")
+    with pytest.raises(PackageUnavailableError, match="no packages from http"):
+        source.update()
+
+
+def test_shared_content_comes_from_another_architecture(
+    mirror: Mirror, tmp_path: Path, told: list[str]
+) -> None:
+    """base-files has the same files everywhere; a package with programs is never taken from elsewhere."""
+    for name in ("base-files", "tool"):
+        gone, other = mirror.add(name, "2"), mirror.add(name, "2", "arm64")
+        mirror.publish(gone)
+        mirror.publish(other, arch="arm64")
+        mirror.faults[gone.path] = "missing"
+        source = mirror.source(tmp_path / name, told, gone)
+        source.update()
+        if name == "base-files":
+            (file,) = source.download([name], tmp_path / "out")
+            assert file.name == "base-files_2_arm64.deb"
+        else:
+            with pytest.raises(PackageUnavailableError, match="cannot download tool"):
+                source.download([name], tmp_path / "out")
+            assert mirror.asked(other.path) == 0
+    assert told == [
+        "Debian trixie s390x: use packages of arm64, whose files are the same: base-files 2",
+    ]
+
+
+def test_other_bytes_under_the_locked_version_are_refused(
+    mirror: Mirror, tmp_path: Path, told: list[str]
+) -> None:
+    """A signed list does not help: somebody built another package. The locked bytes may be elsewhere."""
+    locked = mirror.add("tool", "1")
+    rebuilt = mirror.add("tool", "1+", files={"usr/bin/tool": b"other"})
+    rebuilt = replace(rebuilt, stanza=rebuilt.stanza.replace("Version: 1+", "Version: 1"))
+    mirror.publish(rebuilt)
+    source = mirror.source(tmp_path / "apt", told, locked)
+    source.update()
+    with pytest.raises(PackageUnavailableError, match=r"not those in tools/packages\.lock") as caught:
+        source.download(["tool"], tmp_path / "out")
+    assert "tools/loaders --lock" in str(caught.value.hint)
+    assert mirror.asked(rebuilt.path) == 0
+    mirror.publish(locked, suite="stable")
+    (file,) = source.download(["tool"], tmp_path / "out")
+    assert file.read_bytes() == (mirror.root / locked.path).read_bytes()
+    assert told == ["Debian trixie s390x: use the alias stable: tool 1"]
+
+
+def test_bytes_that_are_not_listed_are_refused(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A changed file in the pool is not what the signed list names."""
+    deb = mirror.add("tool", "1")
+    mirror.publish(deb)
+    path = mirror.root / deb.path
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    with pytest.raises(PackageUnavailableError, match="cannot download tool: hash sum mismatch"):
+        source.download(["tool"], tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
+def test_lists_need_the_signature_of_the_keyring(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """Lists that another key signed are not used, and a keyring that does not exist is no way around it."""
+    mirror.publish(mirror.add("tool", "1"))
+    (tmp_path / "other").mkdir()
+    other = make_keys(tmp_path / "other")
+    forget_keys(other)
+    with pytest.raises(ToolFailedError, match=r"not signed by a key in /\S+/other/keyring\.gpg"):
+        mirror.source(tmp_path / "apt", told, keyring=other.keyring).update()
+    with pytest.raises(FileAccessError, match="no keyring"):
+        mirror.source(tmp_path / "apt", told, keyring=tmp_path / "none").update()
+
+
+def test_a_download_that_is_cut(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """Half a file is fetched again; when it stays half, nothing is left."""
+    deb = mirror.add("tool", "1")
+    mirror.publish(deb)
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    mirror.faults[deb.path] = "once"
+    source.download(["tool"], tmp_path / "out")
+    assert (tmp_path / "out" / "tool_1_s390x.deb").read_bytes() == (mirror.root / deb.path).read_bytes()
+    mirror.faults[deb.path] = "cut"
+    with pytest.raises(PackageUnavailableError, match="cannot download tool"):
+        source.download(["tool"], tmp_path / "second")
+    assert names(tmp_path / "second") == []
+
+
+def test_a_mirror_that_is_down(keys: Keys, tmp_path: Path, told: list[str]) -> None:
+    """The error names the mirror and the network, before and after the lists were read."""
+    with serve(tmp_path / "mirror", keys) as mirror:
+        mirror.publish(mirror.add("tool", "1"))
+        source = mirror.source(tmp_path / "apt", told)
+        source.update()
+    for job in (source.update, lambda: source.download(["tool"], tmp_path / "out")):
+        with pytest.raises(PackageUnavailableError) as caught:
+            job()
+        assert caught.value.hint == CHECK_NETWORK
+    assert told == []
+
+
+def test_one_missing_package_keeps_the_others(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """The error names the package that no way gave, and only that one."""
+    mirror.publish(mirror.add("tool", "1"))
+    source = mirror.source(tmp_path / "apt", told)
+    source.update()
+    with pytest.raises(PackageUnavailableError, match="Debian trixie s390x has no package nothing") as caught:
+        source.download(["nothing", "tool"], tmp_path / "out")
+    assert caught.value.packages == ("nothing",)
+
+
+def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """The second time nobody is asked; another locked version unpacks anew."""
+    deb = mirror.add("tool", "1")
+    mirror.publish(deb)
+    source = mirror.source(tmp_path / "apt", told, deb)
+    provide_tree(source, ["tool"], tmp_path / "tree")
+    assert (tmp_path / "tree/usr/share/doc/tool/version").read_bytes().startswith(b"1 s390x")
+    asked = len(mirror.requests)
+    provide_tree(source, ["tool"], tmp_path / "tree")
+    assert len(mirror.requests) == asked
+    new = mirror.add("tool", "2")
+    mirror.publish(new)
+    provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tmp_path / "tree")
+    assert (tmp_path / "tree/usr/share/doc/tool/version").read_bytes().startswith(b"2 s390x")
+
+
+def test_the_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """The file is sorted, and a line that is no package is an error with its number."""
+    packages = [
+        LockedPackage(suite="trixie", architecture=arch, name=name, version="1:2.3~rc1+b1", sha256="0" * 64)
+        for arch, name in (("s390x", "zlib1g-dev"), ("amd64", "zlib1g-dev"), ("amd64", "libc6-dev"))
+    ]
+    lock = make_lock(packages)
+    path = tmp_path / "packages.lock"
+    write_lock(path, lock)
+    assert read_lock(path) == lock
+    lines = path.read_text().splitlines()
+    assert lines[3:] == sorted(lines[3:])
+    path.write_text("# head\n\ntrixie amd64 x 1 abc\n")
+    with pytest.raises(ConfigError, match=r"packages\.lock: line 3: not a locked package"):
+        read_lock(path)
+
+
+def test_the_lock_of_the_project_names_every_package() -> None:
+    """What loaders, tini and base layer are made of is locked for each architecture."""
+    from buildtool.core.platforms import DEBIAN_13, PLATFORMS
+    from buildtool.runtime import debian
+
+    lock = read_lock()
+    for platform in PLATFORMS.values():
+        suite, tini = ("trixie", "tini") if platform.arch in DEBIAN_13 else ("sid", "tini-static")
+        names = {*debian.CROSS_PACKAGES, *debian.BASE_PACKAGES, "base-files", "linux-libc-dev", tini}
+        held = {each.name for each in lock.packages.values() if each.architecture == platform.debian}
+        assert names <= held
+        assert any(name.startswith("libgcc-") for name in held)
+        assert all(lock.find(suite, platform.debian, name) for name in held)
