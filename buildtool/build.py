@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,9 @@ from buildtool.signing.signers.signer import Signer, SignerContext
 # The heavy modules are imported where they are used, that is while docker starts.
 
 AskPassphrase = Callable[[str], str | None]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +288,7 @@ def _build_locally(
 ) -> BuiltImage:
     from buildtool.core.cache import open_cache
     from buildtool.image.local.build import LocalRequest, build_local
-    from buildtool.runtime.carried import named_directory
+    from buildtool.runtime.provide import provide_parts
 
     if options.builder:
         raise UsageError("--builder is one of buildx", hint="--engine docker")
@@ -303,7 +307,7 @@ def _build_locally(
         push=options.push,
         output=output,
         force=force,
-        data=named_directory(environ),
+        data=provide_parts(options.platforms, environ, report=log.warning, runner=runner),
     )
     return build_local(request)
 

@@ -16,7 +16,9 @@ from buildtool.config.file import DEFAULT_BASE
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
-from buildtool.runtime.carried import find_base, find_loader, find_tini, named_directory
+from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.runtime.link import INSTALL_COMPILER
+from buildtool.runtime.provide import find_parts
 
 MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
 MIN_KERNEL = (5, 10)  # for -mcpu=v3 and CAP_BPF
@@ -122,12 +124,12 @@ def _check_engine(machine: Machine) -> list[Check]:
 
 def _check_carried(machine: Machine) -> Check:
     """Look for what the local engine puts beside the objects; a damaged part is a missing one."""
-    here, data = host_platform(platform.machine()), named_directory(machine.environ)
+    here, data = host_platform(platform.machine()), find_parts(machine.environ)
     wanted = machine.architectures or ((here.arch,) if here else ())
     finders = (
         (find_loader, find_tini, find_base) if machine.base == DEFAULT_BASE else (find_loader, find_tini)
     )
-    advice = "wheels carry them; in a checkout `make loaders` makes them"
+    advice = f"the first build links them; it needs a compiler: {INSTALL_COMPILER}"
     try:
         for arch in wanted:
             for find in finders:

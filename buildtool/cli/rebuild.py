@@ -17,7 +17,7 @@ from buildtool.core.errors import UsageError
 from buildtool.image.compare import FileVerdict, all_objects, check_files, read_contents
 from buildtool.image.rebuild import ObjectVerdict, SectionDifference, check_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
-from buildtool.runtime.carried import named_directory
+from buildtool.runtime.provide import find_parts
 
 
 @click.command("rebuild")
@@ -36,7 +36,7 @@ def command(
     config = read_config(config_path)
     with find_image_source(image, open_cache(os.environ)) as source:
         found = read_contents(source)
-    loaders = named_directory(os.environ)
+    loaders = find_parts(os.environ)
     files = [] if objects_only else check_files(found, config, loaders)
     find = nearest_toolchain(clang or config.compile.clang)
     objects = check_objects(all_objects(found), config.root, find)

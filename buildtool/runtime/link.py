@@ -49,6 +49,7 @@ from buildtool.runtime.packagelock import LockedPackage, PackageLock, make_lock,
 
 # Debian's compiler in the release that the builder image is made of.
 CLANG_MAJOR = 19
+INSTALL_COMPILER = f"apt-get install clang-{CLANG_MAJOR} lld-{CLANG_MAJOR} llvm-{CLANG_MAJOR}"
 _SUITE = "trixie"
 _NEXT_SUITE = "sid"  # for architectures that it does not have
 _TINI = {"trixie": "tini", "sid": "tini-static"}
@@ -160,14 +161,14 @@ def _list_present(source: PackageSource) -> list[LockedPackage]:
 
 
 def _find_compiler(runner: Runner) -> Toolchain:
-    hint = f"apt-get install clang-{CLANG_MAJOR} lld-{CLANG_MAJOR} llvm-{CLANG_MAJOR}"
     try:
         found = find_toolchain(f"clang-{CLANG_MAJOR}", runner=runner)
     except ToolMissingError:
         found = find_toolchain(runner=runner)
     if found.major != CLANG_MAJOR:
         raise ToolMissingError(
-            f"clang {CLANG_MAJOR} is needed, another makes other bytes than the builder image", hint=hint
+            f"clang {CLANG_MAJOR} is needed, another makes other bytes than the builder image",
+            hint=INSTALL_COMPILER,
         )
     return found
 

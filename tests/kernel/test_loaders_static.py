@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from labs.mirror import Mirror, forget_keys, make_keys, serve
 
+from buildtool.cli import main
 from buildtool.core.cache import Cache
 from buildtool.core.errors import FileAccessError, PackageUnavailableError
 from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.image.local.baseimage import carried_base
+from buildtool.runtime import carried, provide
 from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.carried import Part, find_base, find_loader, find_tini
 from buildtool.runtime.debian import Archive, find_system_mirror
@@ -246,3 +248,35 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
             assert path.read_bytes() == again.read_bytes()
             assert path.stat().st_mode == again.stat().st_mode
     assert make_parts(second).made == ()  # what is up to date is kept
+
+
+def test_a_checkout_links_its_loader_at_the_first_build(
+    carried_parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`pip install .` carries no loader: the build links the same bytes as `make loaders`, once."""
+    here = host_platform(host.machine())
+    assert here is not None
+    wanted = find_loader(here, carried_parts).data
+    for module in (carried, provide):
+        monkeypatch.setattr(module, "data_directory", lambda: tmp_path / "none")
+    monkeypatch.setenv("BUILDTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BUILDTOOL_LOADERS", raising=False)
+    assert main.run(["init", str(tmp_path / "agent")]) == 0
+    monkeypatch.chdir(tmp_path / "agent")
+    assert main.run(["keygen", "release"]) == 0
+    assert main.run(["build", "--engine", "local", "-o", "type=oci,dest=first.tar"]) == 0
+    assert "link one from Debian's static libraries" in caplog.text
+    caplog.clear()
+    (made,) = (tmp_path / "cache").glob(f"parts-*/loaders/{here.arch}/verify-and-load")
+    assert made.read_bytes() == wanted
+    # Only the parts stay: neither packages nor sysroot.
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()) == ["parts", "v1"]
+    assert main.run(["build", "--engine", "local", "-o", "type=oci,dest=again.tar"]) == 0
+    assert "link one" not in caplog.text
+    assert Path("first.tar").read_bytes() == Path("again.tar").read_bytes()
+    assert main.run(["rebuild", "--check", "again.tar"]) == 0
+    assert "/usr/bin/verify-and-load  equal" in capsys.readouterr().out

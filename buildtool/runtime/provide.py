@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Loader, tini and base layer for an image, from the installation or linked here.
+
+A wheel of a release carries these parts. An installation from a checkout does
+not, so the first build links them from Debian's static libraries, which are
+unpacked without root, and keeps them in the cache of this user.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from buildtool.core.cache import open_cache
+from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError
+from buildtool.core.platforms import Platform
+from buildtool.core.process import Runner
+from buildtool.runtime.carried import (
+    data_directory,
+    find_base,
+    find_loader,
+    find_tini,
+    list_path,
+    loader_digest,
+    named_directory,
+)
+from buildtool.runtime.link import PartsRequest, Report, make_parts
+
+
+def provide_parts(
+    platforms: Sequence[Platform], environ: Mapping[str, str], *, report: Report, runner: Runner
+) -> Path:
+    """
+    Return a directory that holds the parts for *platforms*; *report* hears when they are linked first.
+
+    A directory that BUILDTOOL_LOADERS names is returned as it is.
+
+    Raises: FileAccessError or ToolMissingError whose hint is the command to run; what the mirror's
+    failure raises.
+    """
+    named = named_directory(environ)
+    if named is not None or _has_parts(data_directory(), platforms):
+        return named or data_directory()
+    data = _linked_directory(environ)
+    if data is None:
+        raise FileAccessError(
+            "loader for images: no place to keep it: this user has no cache directory",
+            hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
+        )
+    if not _has_parts(data, platforms):
+        _link_parts(platforms, data, report, runner)
+    return data
+
+
+def find_parts(environ: Mapping[str, str]) -> Path:
+    """Return the directory of parts that a build would use, without linking any."""
+    named = named_directory(environ)
+    if named is not None or list_path(data_directory()).exists():
+        return named or data_directory()
+    linked = _linked_directory(environ)
+    return linked if linked is not None and list_path(linked).exists() else data_directory()
+
+
+def _linked_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return where parts linked from these sources of the loader are kept; None without a cache."""
+    cache = open_cache(environ).directory
+    return cache.parent / f"parts-{loader_digest()[:16]}" if cache is not None else None
+
+
+def _has_parts(data: Path, platforms: Sequence[Platform]) -> bool:
+    try:
+        for platform in platforms:
+            for find in (find_loader, find_tini, find_base):
+                find(platform, data)
+    except FileAccessError:
+        return False
+    return True
+
+
+def _link_parts(platforms: Sequence[Platform], data: Path, report: Report, runner: Runner) -> None:
+    """Link the parts into *data*; the packages that they come from are not kept."""
+    report("this installation carries no loader: link one from Debian's static libraries, once")
+    try:
+        with tempfile.TemporaryDirectory(prefix="packages-", dir=data.parent) as packages:
+            request = PartsRequest(platforms=tuple(platforms), data=data, cache=Path(packages), report=report)
+            made = make_parts(request, runner=runner)
+    except ToolMissingError as error:
+        message = f"loader for images: cannot link it: {error.message}"
+        raise ToolMissingError(message, hint=error.hint) from error
+    except ConfigError as error:
+        raise FileAccessError(
+            f"loader for images: cannot link it: {error.message}",
+            hint="install a release, whose wheel carries loaders, or build with --engine docker",
+        ) from error
+    except OSError as error:
+        raise FileAccessError(f"{data.parent}: cannot write: {(error.strerror or '').lower()}") from error
+    for failure in made.failed.values():
+        raise failure
