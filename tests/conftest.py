@@ -9,16 +9,23 @@ docker needs a real engine, kernel a real kernel and root, vm needs QEMU.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from labs.compile import find_clang
 from labs.verifiers import CVerifier, build_c_verifier
+
+from buildtool.core.errors import PackageUnavailableError
+
+if TYPE_CHECKING:
+    from buildtool.core.platforms import Platform
+    from buildtool.runtime.link import MadeParts
 
 TOP = Path(__file__).resolve().parent.parent
 TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
@@ -34,12 +41,19 @@ class Skip(StrEnum):
     NEEDS_TOOL = "needs-tool"
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
+    NEEDS_PACKAGE = "needs-package"
 
 
-# CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE,)
+# CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
+# lack a package of one architecture for days.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE)
+# Whose packages must be there, on every machine: without them nothing is proved.
+PRIMARY_ARCHITECTURES = ("amd64", "arm64")
+# What a skip for a package says after its type: Debian's architecture, and the packages.
+_PACKAGE_REASON = re.compile(r"needs-package: (?P<architecture>[a-z0-9]+) (?P<packages>[^:]+): .+", re.DOTALL)
 
 _skipped: list[tuple[str, str]] = []
+_left_out: dict[tuple[str, str], int] = {}
 _ran: set[str] = set()
 
 
@@ -58,7 +72,37 @@ def _find_tier(nodeid: str) -> str:
 
 def _allows_skip(reason: str) -> bool:
     allowed = SKIPS_OF_CI if IN_CI else tuple(Skip)
-    return reason.removeprefix("Skipped: ").partition(":")[0] in allowed
+    kind = reason.removeprefix("Skipped: ").partition(":")[0]
+    if kind == Skip.NEEDS_PACKAGE:
+        found = _PACKAGE_REASON.search(reason)
+        return found is not None and found["architecture"] not in PRIMARY_ARCHITECTURES
+    return kind in allowed
+
+
+def _skip_for_packages(error: PackageUnavailableError) -> None:
+    """Skip the test that needs packages which no mirror has, unless its architecture is a primary one."""
+    if error.architecture in PRIMARY_ARCHITECTURES:
+        raise error
+    packages = ", ".join(error.packages) or "package lists"
+    pytest.skip(f"{Skip.NEEDS_PACKAGE}: {error.architecture} {packages}: {error.message}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Skip a test whose fixtures found packages of a secondary architecture missing."""
+    try:
+        return (yield)
+    except PackageUnavailableError as error:
+        return _skip_for_packages(error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skip a test that itself found packages of a secondary architecture missing."""
+    try:
+        return (yield)
+    except PackageUnavailableError as error:
+        return _skip_for_packages(error)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -67,6 +111,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not _allows_skip(reason):
             _skipped.append((report.nodeid, reason))
+        elif found := _PACKAGE_REASON.search(reason):
+            key = (found["architecture"], found["packages"])
+            _left_out[key] = _left_out.get(key, 0) + 1
     elif report.when == "call":
         _ran.add(_find_tier(report.nodeid))
 
@@ -103,6 +150,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"SKIP NOT ALLOWED {nodeid}: {reason}", red=True)
     for tier in _idle_tiers(config):
         terminalreporter.write_line(f"NO TESTS RAN in tests/{tier}", red=True)
+    if _left_out:
+        parts = [
+            f"{architecture}: {count} test{'s' * (count > 1)} (no {packages})"
+            for (architecture, packages), count in sorted(_left_out.items())
+        ]
+        terminalreporter.write_line(
+            f"LEFT OUT, for Debian packages that the mirror lacks: {'; '.join(parts)}", yellow=True
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -151,13 +206,48 @@ def prepared_images(engine: str) -> object:
 
 
 @pytest.fixture(scope="session")
-def carried_parts() -> Path:
-    """Give the directory of what wheels carry for images, of this checkout's sources."""
-    done = subprocess.run(
-        [sys.executable, TOP / "tools/loaders"], capture_output=True, text=True, check=False
+def made_parts() -> MadeParts:
+    """Give what became of the parts that wheels carry for images, made of this checkout's sources."""
+    from buildtool.core.platforms import PLATFORMS
+    from buildtool.runtime.carried import data_directory
+    from buildtool.runtime.link import PartsRequest, make_parts
+
+    request = PartsRequest(
+        platforms=tuple(PLATFORMS.values()), data=data_directory(), cache=TOP / ".cache/loaders"
     )
-    assert done.returncode == 0, done.stderr
-    return TOP / "buildtool/data"
+    return make_parts(request)
+
+
+@pytest.fixture(scope="session")
+def carried_parts(made_parts: MadeParts) -> Path:
+    """Give the directory of what wheels carry; only a secondary architecture without packages may lack."""
+    from buildtool.runtime.carried import data_directory
+
+    for error in made_parts.failed.values():
+        if not isinstance(error, PackageUnavailableError) or error.architecture in PRIMARY_ARCHITECTURES:
+            raise error
+    return data_directory()
+
+
+@pytest.fixture(scope="session")
+def sysroot_of() -> Callable[[Platform], Path]:
+    """Give a function that unpacks what links the loader for a platform, and returns where it is."""
+    from buildtool.runtime.apt import PackageSource, linking_packages, provide_tree
+    from buildtool.runtime.debian import Archive, find_system_mirror
+    from buildtool.runtime.packagelock import read_lock
+
+    def provide(platform: Platform) -> Path:
+        directory = TOP / ".cache/sysroot" / platform.debian
+        source = PackageSource(
+            archive=Archive(suite="trixie", mirror=find_system_mirror()),
+            architecture=platform.debian,
+            state=TOP / ".cache/apt" / f"trixie-{platform.debian}",
+            lock=read_lock(),
+        )
+        provide_tree(source, linking_packages(source), directory)
+        return directory
+
+    return provide
 
 
 @pytest.fixture(scope="session")
@@ -181,13 +271,13 @@ def as_root() -> None:
 
 
 @pytest.fixture(scope="session")
-def sysroot() -> Path:
+def sysroot(sysroot_of: Callable[[Platform], Path]) -> Path:
     """Give Debian packages unpacked for this machine: what links the loader, and libbpf's headers."""
-    arch = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    directory = TOP / ".cache/sysroot" / arch.stdout.strip()
-    argv = [TOP / "tools/sysroot", arch.stdout.strip(), directory]
-    subprocess.run(argv, check=True, capture_output=True)
-    return directory
+    from buildtool.core.platforms import host_platform
+
+    own = host_platform(os.uname().machine)
+    assert own is not None
+    return sysroot_of(own)
 
 
 @pytest.fixture(scope="session")

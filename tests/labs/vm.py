@@ -11,6 +11,7 @@ import base64
 import json
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,11 @@ class Guest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """Makes guests; *directory* is scratch, *clang* compiles for all of them."""
+    """Makes guests; *directory* is scratch, *clang* compiles and *sysroot_of* has headers for all of them."""
 
     directory: Path
     clang: Path
+    sysroot_of: Callable[[Platform], Path]
 
     def boot(self, kernel_name: str, arch: str) -> Guest:
         """Run all cases on one kernel."""
@@ -111,14 +113,14 @@ class Lab:
     def loader(self, platform: Platform) -> Path:
         """Build the loader for *platform* as images have it: static, stripped."""
         output = TOP / ".cache/loader" / platform.arch / "verify-and-load"
-        argv = ["make", "-C", TOP / "loader", f"SYSROOT={_sysroot(platform)}", f"CLANG={self.clang}"]
+        argv = ["make", "-C", TOP / "loader", f"SYSROOT={self.sysroot_of(platform)}", f"CLANG={self.clang}"]
         _call([*argv, f"TARGET={platform.triple}", f"OUT={output}"])
         return output
 
     def tool(self, platform: Platform) -> Path:
         """Build the guest's tool."""
         output = self.directory / f"guest_tool-{platform.arch}"
-        argv = [self.clang, f"--target={platform.triple}", f"--sysroot={_sysroot(platform)}"]
+        argv = [self.clang, f"--target={platform.triple}", f"--sysroot={self.sysroot_of(platform)}"]
         argv += ["-fuse-ld=lld", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
         _call([*argv, "-o", output, HERE / "guest_tool.c"])
         return output
@@ -199,12 +201,6 @@ def _wanted_modules(kernel: Kernel) -> list[str]:
 
 def _outputs(result: VmResult) -> dict[str, str]:
     return {Path(path).name: data.decode(errors="replace") for path, data in result.files.items()}
-
-
-def _sysroot(platform: Platform) -> Path:
-    directory = TOP / ".cache/sysroot" / platform.debian
-    _call([TOP / "tools/sysroot", platform.debian, directory])
-    return directory
 
 
 def _call(argv: list[Any]) -> None:

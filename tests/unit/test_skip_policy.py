@@ -56,6 +56,73 @@ def test_a_skip_needs_a_reason_that_is_allowed_here(
     assert ("SKIP NOT ALLOWED" in output) == (code == 1)
 
 
+@pytest.mark.parametrize(
+    ("reason", "ci", "code"),
+    [
+        ("needs-package: s390x base-files: 404", True, 0),
+        ("needs-package: amd64 base-files: 404", True, 1),
+        ("needs-package: arm64 base-files: 404", False, 1),
+        ("needs-package: 404", True, 1),
+    ],
+)
+def test_a_package_is_a_reason_for_secondary_architectures(
+    tmp_path: Path, *, reason: str, ci: bool, code: int
+) -> None:
+    """The reason names architecture and package; amd64 and arm64 must have theirs, in CI and at a desk."""
+    tiers = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
+    body = f"import pytest\ndef test_b(): pytest.skip({reason!r})\n"
+    got, output = run_tests(tmp_path, body, ci=ci, tiers=tiers)
+    assert got == code, output
+    assert ("SKIP NOT ALLOWED" in output) == (code == 1)
+
+
+LACKING = """\
+import pytest
+from buildtool.errors import PackageUnavailableError, ToolFailedError
+
+def fail(architecture, *packages):
+    raise PackageUnavailableError("cannot download", architecture=architecture, packages=packages)
+
+@pytest.fixture(scope="module", params=["s390x", "armhf"])
+def parts(request):
+    fail(request.param, "libbpf-dev", "base-files")
+
+def test_one(parts): pass
+def test_two(parts): pass
+def test_call(): fail("riscv64")
+"""
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_what_a_mirror_lacks_is_left_out_and_counted(tmp_path: Path, *, ci: bool) -> None:
+    """Fixtures and tests of secondary architectures skip for it, everywhere; one line at the end says so."""
+    tiers = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
+    got, output = run_tests(tmp_path, LACKING, ci=ci, tiers=tiers)
+    assert got == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("LEFT OUT")]
+    assert line == (
+        "LEFT OUT, for Debian packages that the mirror lacks: armhf: 2 tests (no libbpf-dev, base-files);"
+        " riscv64: 1 test (no package lists); s390x: 2 tests (no libbpf-dev, base-files)"
+    )
+
+
+@pytest.mark.parametrize("place", ["fixture", "test"])
+def test_packages_of_a_primary_architecture_must_be_there(tmp_path: Path, place: str) -> None:
+    """Without arm64 nothing is proved: an error in a fixture, a failure in a test."""
+    body = LACKING.replace("s390x", "arm64") if place == "fixture" else LACKING.replace("riscv64", "amd64")
+    got, output = run_tests(tmp_path, body, ci=True)
+    assert got == 1
+    assert "PackageUnavailableError: cannot download" in output
+    assert f"{2 if place == 'fixture' else 1} {'error' if place == 'fixture' else 'failed'}" in output
+
+
+def test_other_errors_are_no_reason_to_skip(tmp_path: Path) -> None:
+    """Only the error that says what is missing skips."""
+    body = LACKING + "\ndef test_link(): raise ToolFailedError('the linker made no program for s390x')\n"
+    got, output = run_tests(tmp_path, body, ci=False)
+    assert (got, "1 failed" in output) == (1, True)
+
+
 def test_a_tier_without_tests_fails_ci_only(tmp_path: Path) -> None:
     """A developer may have half a checkout; CI may not."""
     got, output = run_tests(tmp_path / "ci", PASSING, ci=True, tiers=("unit", "cli"))

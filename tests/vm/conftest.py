@@ -12,7 +12,7 @@ import pytest
 from labs.vm import CACHE, Guest, Lab
 
 from buildtool.check.vm.kernels import Kernel, find_kernel
-from buildtool.core.platforms import MACHINES
+from buildtool.core.platforms import MACHINES, Platform
 
 
 def _need_qemu(arch: str) -> None:
@@ -33,9 +33,11 @@ def vm_kernel() -> Callable[[str, str], Kernel]:
 
 
 @pytest.fixture(scope="session")
-def guests(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Guest]:
+def guests(
+    clang: Path, sysroot_of: Callable[[Platform], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Guest]:
     """Give a function that boots a kernel and runs all cases on it, once."""
-    lab = Lab(directory=tmp_path_factory.mktemp("vm"), clang=clang)
+    lab = Lab(directory=tmp_path_factory.mktemp("vm"), clang=clang, sysroot_of=sysroot_of)
 
     # A machine that fails fails once: its tests say the same without booting it again.
     @cache
