@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from buildtool.objects.elf import SHF_EXECINSTR, SHT_PROGBITS, ElfObject, LinkTables, Relocation
+from buildtool.objects.elf import ElfObject, LinkTables
+from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Relocation
 
 FRAME_BYTES = 512  # MAX_BPF_STACK: one function's, and that of a chain of calls
 MAX_FRAMES = 8

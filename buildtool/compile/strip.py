@@ -14,22 +14,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.objects.elf import (
+from buildtool.objects.elf import MAX_NAME_BYTES, ElfObject, check_total_size, pack_section, parse_object
+from buildtool.objects.tables import (
     ENTRY_BYTES,
     HEADER_BYTES,
-    MAX_NAME_BYTES,
     SHT_NOBITS,
     SHT_REL,
     SHT_STRTAB,
     SHT_SYMTAB,
-    ElfObject,
+    SYMBOL_BYTES,
     Section,
-    parse_object,
+    SymbolEntry,
 )
 
 _DEBUG = (b".debug", b".zdebug", b".gdb_index")
 _SHT_RELA = 4
-_STT_FILE = 4
+_STT_FILE, _STB_LOCAL = 4, 0
 _ABSOLUTE = 0xFF00  # section numbers from here on have meanings of their own
 _MAX_ALIGNMENT = 4096
 
@@ -63,21 +63,25 @@ def _strip(obj: ElfObject) -> bytes:
     symbols = _kept_symbols(obj, obj.sections[table], numbers)
     symbol_numbers = {old: new for new, (old, _) in enumerate(symbols)}
     old_names = obj.contents(obj.sections[obj.names_index])
-    texts = {old: _name(old_names, fields[0]) for old, fields in symbols}
+    texts = {old: _name(old_names, symbol.name_offset) for old, symbol in symbols}
     names = _pack_names([*(obj.sections[index].name for index in kept), *texts.values()])
-    sym = struct.Struct(f"{obj.order}IBBHQQ")
-    packed = b"".join(
-        sym.pack(names.offsets[texts[old]], *fields[1:3], _renumber(fields[3], numbers), *fields[4:])
-        for old, fields in symbols
-    )
+    old_symbols = obj.contents(obj.sections[table])
+    packed = bytearray()
+    for old, symbol in symbols:
+        at = len(packed)
+        # Only the two fields that change are written: binding, visibility, value and size stay as they are.
+        packed += old_symbols[SYMBOL_BYTES * old : SYMBOL_BYTES * (old + 1)]
+        struct.pack_into(f"{obj.order}I", packed, at, names.offsets[texts[old]])
+        struct.pack_into(f"{obj.order}H", packed, at + 6, _renumber(symbol.section, numbers))
+    check_total_size(obj, [obj.sections[index] for index in kept if obj.sections[index].occupies])
     contents = {}
     for index in kept:
         section = obj.sections[index]
         contents[index] = obj.contents(section)
         if section.type == SHT_REL:
             contents[index] = _renumber_relocations(obj, section, symbol_numbers)
-    contents[table], contents[obj.names_index] = packed, names.data
-    local = sum(1 for _, fields in symbols if fields[1] >> 4 == 0)
+    contents[table], contents[obj.names_index] = bytes(packed), names.data
+    local = sum(1 for _, symbol in symbols if symbol.binding == _STB_LOCAL)
     return _write(obj, kept, contents, names, first_global=local)
 
 
@@ -95,16 +99,13 @@ def _kept_sections(obj: ElfObject) -> list[int]:
     return kept
 
 
-def _kept_symbols(
-    obj: ElfObject, section: Section, numbers: dict[int, int]
-) -> list[tuple[int, tuple[int, ...]]]:
-    """Return number and fields of the symbols that stay: those of files and of dropped sections go."""
-    kept = []
-    for number, fields in enumerate(struct.iter_unpack(f"{obj.order}IBBHQQ", obj.contents(section))):
-        kind, home = fields[1] & 0xF, fields[3]
-        if kind != _STT_FILE and (home >= _ABSOLUTE or home in numbers):
-            kept.append((number, fields))
-    return kept
+def _kept_symbols(obj: ElfObject, table: Section, numbers: dict[int, int]) -> list[tuple[int, SymbolEntry]]:
+    """Return number and entry of the symbols that stay: those of files and of dropped sections go."""
+    return [
+        (number, symbol)
+        for number, symbol in enumerate(obj.symbols(table))
+        if symbol.type != _STT_FILE and (symbol.section >= _ABSOLUTE or symbol.section in numbers)
+    ]
 
 
 def _renumber(section: int, numbers: dict[int, int]) -> int:
@@ -112,10 +113,9 @@ def _renumber(section: int, numbers: dict[int, int]) -> int:
 
 
 def _renumber_relocations(obj: ElfObject, section: Section, symbols: dict[int, int]) -> bytes:
-    layout = struct.Struct(f"{obj.order}QQ")
+    pack = struct.Struct(f"{obj.order}QQ").pack
     return b"".join(
-        layout.pack(offset, symbols[info >> 32] << 32 | info & 0xFFFFFFFF)
-        for offset, info in layout.iter_unpack(obj.contents(section))
+        pack(entry.offset, symbols[entry.symbol] << 32 | entry.type) for entry in obj.relocations(section)
     )
 
 
@@ -149,14 +149,15 @@ def _write(
     body += bytes(-len(body) % 8)
     struct.pack_into(f"{obj.order}Q", body, 40, len(body))  # e_shoff
     struct.pack_into(f"{obj.order}HH", body, 60, len(kept), numbers[obj.names_index])
-    entry = struct.Struct(f"{obj.order}IIQQQQIIQQ")
     body += bytes(ENTRY_BYTES)
     for index in kept[1:]:
         section = obj.sections[index]
         link, info = _links(obj, section, numbers, first_global)
         size = section.size if section.type == SHT_NOBITS else len(contents[index])
-        place = (section.flags, section.addr, places[index], size, link, info)
-        body += entry.pack(names.offsets[section.name], section.type, *place, section.align, section.entsize)
+        moved = section._replace(
+            name_offset=names.offsets[section.name], offset=places[index], size=size, link=link, info=info
+        )
+        body += pack_section(moved, obj.order)
     return bytes(body)
 
 
@@ -172,4 +173,10 @@ def _links(obj: ElfObject, section: Section, numbers: dict[int, int], first_glob
 
 
 def _name(names: bytes, offset: int) -> bytes:
-    return names[offset : names.index(b"\0", offset)] if offset < len(names) else b""
+    if offset >= len(names):
+        return b""
+    # Symbols can share one long name, which must not be copied for each.
+    end = names.find(0, offset, offset + MAX_NAME_BYTES + 1)
+    if end < 0:
+        raise ObjectFormatError("cannot strip: a symbol with too long a name")
+    return names[offset:end]

@@ -22,12 +22,12 @@ from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
-    Section,
     blank_section,
     find_signature_section,
     has_signature_section,
     parse_object,
 )
+from buildtool.objects.tables import Section
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement

@@ -10,25 +10,24 @@ What breaks a rule is unreadable, and nothing is ever left out.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.objects.elf import (
-    MAX_NAME_BYTES,
+from buildtool.objects.elf import MAX_NAME_BYTES, ElfObject, check_total_size
+from buildtool.objects.tables import (
     SHF_EXECINSTR,
     SHT_PROGBITS,
     SHT_REL,
     SHT_STRTAB,
     SHT_SYMTAB,
-    ElfObject,
     Section,
+    SymbolEntry,
 )
 
 SLOT_BYTES = 8
 _CALL = 0x85
 _HELPER_CALL, _LOCAL_CALL = 0, 1
-_SYMBOL_BYTES, _RELOCATION_BYTES = 24, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def read_code(obj: ElfObject) -> CodeCalls:
     Raises: ObjectFormatError, when it cannot be read.
     """
     code = {index: section for index, section in enumerate(obj.sections) if _is_code(section)}
-    _check_sizes(obj, code.values())
+    check_total_size(obj, code.values())
     if any(len(section.name) > MAX_NAME_BYTES for section in code.values()):
         raise ObjectFormatError("a section of instructions with too long a name")
     return CodeCalls(
@@ -59,12 +58,6 @@ def read_code(obj: ElfObject) -> CodeCalls:
 
 def _is_code(section: Section) -> bool:
     return section.type == SHT_PROGBITS and bool(section.flags & SHF_EXECINSTR) and section.size > 0
-
-
-def _check_sizes(obj: ElfObject, sections: Collection[Section]) -> None:
-    # They may lie upon each other: reading 65,000 of 16 MiB would take hours.
-    if sum(section.size for section in sections) > len(obj.data):
-        raise ObjectFormatError("sections that overlap")
 
 
 def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
@@ -87,15 +80,16 @@ def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
 def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
     symbols, names = _symbol_table(obj)
     tables = [section for section in obj.sections if section.type == SHT_REL and section.info in code]
-    _check_sizes(obj, tables)
+    check_total_size(obj, tables)
     for section in tables:
         target = obj.contents(code[section.info])
-        for offset, info in _entries(obj, section, _RELOCATION_BYTES, "QQ"):
-            number = info >> 32
-            if offset % SLOT_BYTES or offset >= len(target) or number >= len(symbols):
+        for relocation in obj.relocations(section):
+            offset = relocation.offset
+            if offset % SLOT_BYTES or offset >= len(target) or relocation.symbol >= len(symbols):
                 raise ObjectFormatError("a relocation of what is not there")
-            name, home = symbols[number]
-            if target[offset] == _CALL and home == 0:
+            symbol = symbols[relocation.symbol]
+            if target[offset] == _CALL and symbol.section == 0:
+                name = symbol.name_offset
                 if name >= len(names):
                     raise ObjectFormatError("a symbol with a name outside the table")
                 end = names.find(0, name, name + MAX_NAME_BYTES + 1)
@@ -104,21 +98,15 @@ def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
                 yield names[name:end]
 
 
-def _symbol_table(obj: ElfObject) -> tuple[list[tuple[int, int]], bytes]:
-    """Return name offset and section of each symbol, and the names."""
+def _symbol_table(obj: ElfObject) -> tuple[tuple[SymbolEntry, ...], bytes]:
+    """Return the symbols, and the string table with their names."""
     found = [section for section in obj.sections if section.type == SHT_SYMTAB]
     if not found:
-        return [], b""
+        return (), b""
     if len(found) > 1 or found[0].link >= len(obj.sections):
         raise ObjectFormatError("not exactly one symbol table with its names")
     linked = obj.sections[found[0].link]
     names = obj.contents(linked)
     if linked.type != SHT_STRTAB or not names.endswith(b"\0"):
         raise ObjectFormatError("a symbol table without names")
-    return [(entry[0], entry[1]) for entry in _entries(obj, found[0], _SYMBOL_BYTES, "IxxH16x")], names
-
-
-def _entries(obj: ElfObject, section: Section, size: int, form: str) -> Iterator[tuple[int, ...]]:
-    if section.entsize != size or section.size % size:
-        raise ObjectFormatError(f"a table whose entries are not of {size} bytes")
-    return struct.iter_unpack(f"{obj.order}{form}", obj.contents(section))
+    return obj.symbols(found[0]), names

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
 from buildtool.objects.calls import read_code
-from buildtool.objects.elf import (
-    SHF_EXECINSTR,
-    SHT_PROGBITS,
-    ElfObject,
-    LinkTables,
-    Section,
-    read_link_tables,
-)
+from buildtool.objects.elf import ElfObject, LinkTables, read_link_tables
+from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Section
 from buildtool.objects.types import map_type, program_type
 
 _MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")

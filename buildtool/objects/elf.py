@@ -2,67 +2,52 @@
 """
 eBPF objects: the ELF64 profile, the signature section and its writer (spec/sig-section.md, 1, 3, 9).
 
-A few lines of `struct` code, so that they can be compared with the
-specification; a general reader of ELF costs as much time as all else of
-signing. Any bytes give a value or ObjectFormatError, nothing else.
+pyelftools reads the header and the tables (buildtool.objects.tables). The rules of the profile check what
+pyelftools read, and the writer is ours. Any bytes give a value or ObjectFormatError, nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from buildtool.core.digests import Digest
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import EM_BPF
+from buildtool.objects.tables import (
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    RELOCATION_BYTES,
+    SHF_EXECINSTR,
+    SHT_NULL,
+    SHT_PROGBITS,
+    SHT_REL,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    SYMBOL_BYTES,
+    FileHeader,
+    Relocation,
+    Section,
+    SymbolEntry,
+    read_header,
+    read_relocations,
+    read_section_headers,
+    read_symbols,
+)
 
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
 SIG_NAME = b".sig"
-HEADER_BYTES = 64
-ENTRY_BYTES = 64
 MAX_SECTIONS = 65_279
 MAX_NAME_BYTES = (
     512  # of the kernel's own names; sections can share one long name, which is not copied for each
 )
-SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS, SHT_REL = 0, 1, 2, 3, 8, 9
-SHF_EXECINSTR = 4
 _ALIGNMENT = 8
 
-_EHDR = {order: struct.Struct(f"{order}16sHHIQQQIHHHHHH") for order in "<>"}
-_SHDR = {order: struct.Struct(f"{order}IIQQQQIIQQ") for order in "<>"}
-_SYM = {order: struct.Struct(f"{order}IBxHQ8x") for order in "<>"}
-_REL = {order: struct.Struct(f"{order}QQ") for order in "<>"}
 _STT_FUNC, _STB_LOCAL = 2, 0
 _SHOFF_AT, _SHNUM_AT = 40, 60
-
-
-class Section(NamedTuple):
-    """One entry of the section header table, and its name, cut after 513 bytes: over 512 it is too long."""
-
-    name_offset: int
-    type: int
-    flags: int
-    addr: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    align: int
-    entsize: int
-    name: bytes
-
-    @property
-    def occupies(self) -> bool:
-        """Whether the section has bytes in the file."""
-        return self.type not in (SHT_NULL, SHT_NOBITS)
-
-    @property
-    def end(self) -> int:
-        """Where its bytes end."""
-        return self.offset + self.size
 
 
 class Symbol(NamedTuple):
@@ -73,13 +58,6 @@ class Symbol(NamedTuple):
     is_local: bool
     section: int
     value: int
-
-
-class Relocation(NamedTuple):
-    """A relocation at *offset* of its section, to symbol number *symbol*."""
-
-    offset: int
-    symbol: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +77,13 @@ class ElfObject:
     table_offset: int
     names_index: int
     sections: tuple[Section, ...]
+    # Describing, policies and checks ask for the same tables, and reading one takes pyelftools a while.
+    _symbols: dict[Section, tuple[SymbolEntry, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _relocations: dict[Section, tuple[Relocation, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def is_little_endian(self) -> bool:
@@ -109,6 +94,33 @@ class ElfObject:
         """Return the bytes of *section*; none for one without bytes in the file."""
         return self.data[section.offset : section.end] if section.occupies else b""
 
+    def symbols(self, table: Section) -> tuple[SymbolEntry, ...]:
+        """
+        Return the entries of symbol table *table*.
+
+        Raises: ObjectFormatError.
+        """
+        if table not in self._symbols:
+            data = self._entries(table, SYMBOL_BYTES)
+            self._symbols[table] = read_symbols(data, little_endian=self.is_little_endian)
+        return self._symbols[table]
+
+    def relocations(self, table: Section) -> tuple[Relocation, ...]:
+        """
+        Return the entries of *table*, a section of type SHT_REL.
+
+        Raises: ObjectFormatError.
+        """
+        if table not in self._relocations:
+            data = self._entries(table, RELOCATION_BYTES)
+            self._relocations[table] = read_relocations(data, little_endian=self.is_little_endian)
+        return self._relocations[table]
+
+    def _entries(self, table: Section, size: int) -> bytes:
+        if table.entsize != size or table.size % size:
+            raise ObjectFormatError(f"a table of {table.size} bytes with entries of {table.entsize}")
+        return self.contents(table)
+
 
 def parse_object(data: bytes) -> ElfObject:
     """
@@ -116,55 +128,62 @@ def parse_object(data: bytes) -> ElfObject:
 
     Raises: ObjectFormatError, with the first rule of the profile that it breaks.
     """
-    order, table, count, names_index = _parse_header(data)
-    table_end = table + ENTRY_BYTES * count
-    entries = list(_SHDR[order].iter_unpack(data[table:table_end]))
-    names = _parse_names(data, entries[names_index])
-    if entries[0][1] != SHT_NULL:
+    order, header = _parse_header(data)
+    table_end = header.table_offset + ENTRY_BYTES * header.sections
+    little_endian = order == "<"
+    entries = read_section_headers(data[header.table_offset : table_end], little_endian=little_endian)
+    names = _parse_names(data, entries[header.names_index])
+    if entries[0].type != SHT_NULL:
         raise ObjectFormatError("section 0 is not empty")
     sections = tuple(_parse_section(data, index, entry, names) for index, entry in enumerate(entries))
     end = max(section.end for section in sections if section.occupies)
     if max(end, table_end) != len(data):
         raise ObjectFormatError("data after the end that the headers describe")
-    return ElfObject(data=data, order=order, table_offset=table, names_index=names_index, sections=sections)
+    return ElfObject(
+        data=data,
+        order=order,
+        table_offset=header.table_offset,
+        names_index=header.names_index,
+        sections=sections,
+    )
 
 
-def _parse_header(data: bytes) -> tuple[str, int, int, int]:
+def _parse_header(data: bytes) -> tuple[str, FileHeader]:
     if data[:4] != b"\x7fELF":
         raise ObjectFormatError("not an ELF file")
     if len(data) < HEADER_BYTES:
         raise ObjectFormatError("truncated ELF file")
+    # ELF's identification is single bytes: they say how everything after them is read.
     if data[4] != 2 or data[5] not in (1, 2) or data[6] != 1:
         raise ObjectFormatError("not a 64-bit ELF file of version 1")
     order = "<" if data[5] == 1 else ">"
-    fields = _EHDR[order].unpack_from(data)
-    _, kind, machine, version, _, _, table, _, ehsize, _, phnum, shentsize, count, names = fields
-    if machine != EM_BPF:
-        raise ObjectFormatError(f"not an eBPF object: ELF machine {machine}")
-    if kind != 1 or version != 1:
+    header = read_header(data, little_endian=order == "<")
+    if header.machine != EM_BPF:
+        raise ObjectFormatError(f"not an eBPF object: ELF machine {header.machine}")
+    if header.type != 1 or header.version != 1:
         raise ObjectFormatError("not a relocatable eBPF object")
-    if ehsize != HEADER_BYTES or phnum != 0 or shentsize != ENTRY_BYTES:
+    if (header.header_bytes, header.program_headers, header.entry_bytes) != (HEADER_BYTES, 0, ENTRY_BYTES):
         raise ObjectFormatError("wrong ELF header or entry sizes")
-    if not 2 <= count <= MAX_SECTIONS:
-        raise ObjectFormatError(f"{count} sections")
-    if table < HEADER_BYTES or table + ENTRY_BYTES * count > len(data):
+    if not 2 <= header.sections <= MAX_SECTIONS:
+        raise ObjectFormatError(f"{header.sections} sections")
+    if header.table_offset < HEADER_BYTES or header.table_offset + ENTRY_BYTES * header.sections > len(data):
         raise ObjectFormatError("section header table outside the file: truncated or damaged")
-    if not 1 <= names < count:
+    if not 1 <= header.names_index < header.sections:
         raise ObjectFormatError("no section name table")
-    return order, table, count, names
+    return order, header
 
 
-def _parse_names(data: bytes, entry: tuple[Any, ...]) -> bytes:
-    kind, offset, size = entry[1], entry[4], entry[5]
-    if kind != SHT_STRTAB or size == 0 or offset + size > len(data) or data[offset + size - 1] != 0:
+def _parse_names(data: bytes, entry: Section) -> bytes:
+    end = entry.offset + entry.size
+    if entry.type != SHT_STRTAB or entry.size == 0 or end > len(data) or data[end - 1] != 0:
         raise ObjectFormatError("bad section name table")
-    return data[offset : offset + size]
+    return data[entry.offset : end]
 
 
-def _parse_section(data: bytes, index: int, entry: tuple[Any, ...], names: bytes) -> Section:
-    if entry[0] >= len(names):
+def _parse_section(data: bytes, index: int, entry: Section, names: bytes) -> Section:
+    if entry.name_offset >= len(names):
         raise ObjectFormatError(f"section {index}: name outside the table")
-    section = Section._make((*entry, _cut_name(names, entry[0])))
+    section = entry._replace(name=_cut_name(names, entry.name_offset))
     if section.occupies and section.end > len(data):
         raise ObjectFormatError(f"section {index}: outside the file, truncated or damaged")
     return section
@@ -220,19 +239,24 @@ def append_signature_section(obj: ElfObject, size: int) -> tuple[bytes, int]:
     sig_offset = _pad(body)
     body += bytes(size)
     table_offset = _pad(body)
-    pack = _SHDR[obj.order].pack
     for index, section in enumerate(obj.sections):
         entry = section
         if index == obj.names_index:
             entry = section._replace(offset=names_offset, size=len(names))
-        body += pack(*entry[:10])
+        body += pack_section(entry, obj.order)
     sig_name = len(names) - len(SIG_NAME) - 1
-    body += pack(sig_name, SHT_PROGBITS, 0, 0, sig_offset, size, 0, 0, _ALIGNMENT, 0)
+    entry = Section(sig_name, SHT_PROGBITS, 0, 0, sig_offset, size, 0, 0, _ALIGNMENT, 0, SIG_NAME)
+    body += pack_section(entry, obj.order)
     struct.pack_into(f"{obj.order}Q", body, _SHOFF_AT, table_offset)
     struct.pack_into(f"{obj.order}H", body, _SHNUM_AT, len(obj.sections) + 1)
     if len(body) > MAX_OBJECT_BYTES:
         raise ObjectFormatError(f"larger than {MAX_OBJECT_BYTES} bytes with its signature")
     return bytes(body), sig_offset
+
+
+def pack_section(section: Section, order: str) -> bytes:
+    """Return the entry of *section* in the section header table of an object of byte *order*."""
+    return struct.pack(f"{order}IIQQQQIIQQ", *section[:10])
 
 
 def remove_signature_section(obj: ElfObject) -> ElfObject:
@@ -273,34 +297,39 @@ def _read_symbols(obj: ElfObject) -> tuple[Symbol, ...]:
     names = obj.contents(_section_at(obj, table.link))
     return tuple(
         Symbol(
-            name=_name_at(names, name),
-            is_function=info & 0xF == _STT_FUNC,
-            is_local=info >> 4 == _STB_LOCAL,
-            section=section,
-            value=value,
+            name=_name_at(names, entry.name_offset),
+            is_function=entry.type == _STT_FUNC,
+            is_local=entry.binding == _STB_LOCAL,
+            section=entry.section,
+            value=entry.value,
         )
-        for name, info, section, value in _entries(obj, table, _SYM)
+        for entry in obj.symbols(table)
     )
 
 
 def _read_relocations(obj: ElfObject) -> dict[int, tuple[Relocation, ...]]:
-    found: dict[int, tuple[Relocation, ...]] = {}
+    found: dict[int, Section] = {}
     for section in obj.sections:
         if section.type != SHT_REL or not _section_at(obj, section.info).flags & SHF_EXECINSTR:
             continue
         # libbpf applies all of them.
         if section.info in found:
             raise ObjectFormatError("two tables of relocations for one section")
-        entries = _entries(obj, section, _REL)
-        found[section.info] = tuple(Relocation(offset, info >> 32) for offset, info in entries)
-    return found
+        found[section.info] = section
+    check_total_size(obj, found.values())
+    return {index: obj.relocations(table) for index, table in found.items()}
 
 
-def _entries(obj: ElfObject, section: Section, layout: dict[str, struct.Struct]) -> Iterator[tuple[Any, ...]]:
-    entry = layout[obj.order]
-    if section.entsize != entry.size or section.size % entry.size:
-        raise ObjectFormatError(f"a table of {section.size} bytes with entries of {section.entsize}")
-    return entry.iter_unpack(obj.contents(section))
+def check_total_size(obj: ElfObject, sections: Collection[Section]) -> None:
+    """
+    Check that *sections* are not larger than the file together, before all of them are read.
+
+    Sections may lie upon each other: reading 65,000 of 16 MiB would take hours.
+
+    Raises: ObjectFormatError.
+    """
+    if sum(section.size for section in sections) > len(obj.data):
+        raise ObjectFormatError("sections that overlap")
 
 
 def _section_at(obj: ElfObject, index: int) -> Section:

@@ -57,6 +57,7 @@ BUILDER_PACKAGES = (
     "python3-minimal",
     "python3-click",
     "python3-cryptography",
+    "python3-pyelftools",
 )
 BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
 BASE_PACKAGES_PER_ARCH = ("base-files",)
@@ -86,6 +87,7 @@ PRECOMPILE = """\
 import concurrent.futures, hashlib, json, py_compile, subprocess, sys, tempfile, tomllib
 import click
 import cryptography.hazmat.primitives.asymmetric.ed25519, cryptography.hazmat.primitives.serialization
+import elftools.common.utils, elftools.elf.enums, elftools.elf.structs
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
 for module in list(sys.modules.values()):
     source = getattr(module, "__file__", None) or ""

@@ -20,12 +20,12 @@ from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
-    Section,
     find_signature_section,
     has_signature_section,
     parse_object,
     subject_digest,
 )
+from buildtool.objects.tables import Section
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import MAX_SIGNATURES, SignatureEntry, SignatureRecord, room_for

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from elftools.elf.elffile import ELFFile
+from labs.readelf import read_with_llvm
 
 from buildtool.cli.main import run
 from buildtool.compile.record import read_compile_record
@@ -87,12 +87,11 @@ def test_every_architecture_compiles_to_its_own_object(
     seen = set()
     for platform in PLATFORMS.values():
         path = project / "build" / platform.arch / "x.bpf.o"
-        with path.open("rb") as file:
-            elf = ELFFile(file)
-            assert elf["e_machine"] == "EM_BPF"
-            assert elf.little_endian == platform.little_endian
-            assert elf.get_section_by_name(".BTF") is not None
-            assert not [s.name for s in elf.iter_sections() if s.name.startswith(".debug")]
+        elf = read_with_llvm(path)
+        assert elf.header["Machine"] == "EM_BPF"
+        assert elf.header["Data"].endswith("little endian") == platform.little_endian
+        assert elf.section(".BTF").size > 0
+        assert not [section.name for section in elf.sections if section.name.startswith(".debug")]
         entry = read_compile_record(path.parent)["x.bpf.o"]
         assert entry.platform == platform.oci
         assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

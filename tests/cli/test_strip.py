@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
+import struct
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,43 @@ def test_damaged_objects_are_one_error(clang: Path, tmp_path: Path) -> None:
         except ObjectFormatError:
             refused += 1
     assert refused > 100
+
+
+def _object(symbols: bytes, names: bytes, rest: list[tuple[int, int, int]]) -> bytes:
+    """Return an object of *names*, *symbols* and sections *rest*: type, offset in the file, size."""
+    count = 3 + len(rest)
+    start = 64 + 64 * count
+    head = struct.pack(
+        "<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 1, 247, 1, 0, 0, 64, 0, 64, 0, 0, 64, count, 1
+    )
+    table = bytes(64) + struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, start, len(names), 0, 0, 1, 0)
+    table += struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, start + len(names), len(symbols), 1, 0, 8, 24)
+    for kind, offset, size in rest:
+        table += struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, offset, size, 0, 0, 1, 0)
+    return head + table + names + symbols
+
+
+def test_sections_upon_each_other_are_not_copied() -> None:
+    """Sections of one 300 KB file would be 300 MB of copies."""
+    names = bytes(300_000)
+    sections = [(1, 64, len(names))] * 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ObjectFormatError, match="sections that overlap"):
+            strip_debug(_object(b"", names, sections))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_symbols_that_share_a_long_name_are_not_copied() -> None:
+    """Names of 300 KB for 1,000 symbols would be 300 MB of copies."""
+    names = b"\0" + b"A" * 300_000 + b"\0"
+    symbols = b"".join(struct.pack("<IBBHQQ", 1 + number, 0, 0, 0, 0, 0) for number in range(1000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ObjectFormatError, match="a symbol with too long a name"):
+            strip_debug(_object(symbols, names, []))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

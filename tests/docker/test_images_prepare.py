@@ -16,6 +16,7 @@ from buildtool.cli.main import run
 from buildtool.core.errors import EngineError, ToolFailedError
 from buildtool.image.docker import prepare as images
 from buildtool.image.docker.prepare import PreparedImages
+from buildtool.runtime import debian
 
 ROOT_ENTRIES = {
     "bin",
@@ -42,7 +43,7 @@ ARG TARGETARCH
 RUN --network=none ["/bin/sh", "-c", "echo 'int main(void) { return 7; }' > m.c && \
 case $TARGETARCH in amd64) t=x86_64;; arm64) t=aarch64;; esac && \
 clang --target=$t-linux-gnu -fuse-ld=lld -static -o /m m.c && llvm-strip /m && \
-python3 -c 'import click, cryptography'"]
+python3 -c 'import click, cryptography, elftools'"]
 FROM --platform=$BUILDPLATFORM buildtool.local/builder:trixie AS tini
 ARG TARGETARCH
 RUN --network=none cp /usr/lib/buildtool/tini/$TARGETARCH/tini-static /tini
@@ -105,6 +106,21 @@ def test_a_changed_recipe_is_not_found(
     assert images.find_prepared(architectures=["riscv64"]) is None
     monkeypatch.setattr(images, "RECIPE_VERSION", prepared_images.recipe)
     assert images.find_prepared() is None
+
+
+def test_a_builder_with_other_packages_is_not_found(
+    prepared_images: PreparedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may have a builder of an older buildtool, in which a library is missing."""
+    now = debian.BUILDER_PACKAGES
+    before = tuple(name for name in now if name != "python3-pyelftools")
+    assert len(before) == len(now) - 1
+    monkeypatch.setattr(debian, "BUILDER_PACKAGES", before)
+    assert images.find_prepared() is None
+    monkeypatch.setattr(debian, "BUILDER_PACKAGES", now)
+    found = images.find_prepared()
+    assert found is not None
+    assert found.recipe == prepared_images.recipe
 
 
 def test_builds_use_both_images_without_a_network(built: Path) -> None:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import ctypes
 import random
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from elftools.elf.elffile import ELFFile
 from labs.compile import compile_sample
+from labs.readelf import read_with_llvm
 from labs.vectors.builder import CODE, LICENSE, Part, build
 from labs.vectors.code import KFUNC, call, code, makes, relocated
 
@@ -19,6 +18,7 @@ from buildtool.core.errors import ObjectFormatError
 from buildtool.objects import elf as elfobj
 from buildtool.objects import types as bpfnames
 from buildtool.objects.describe import MapInfo, ProgramInfo, describe_object
+from buildtool.objects.tables import SHF_EXECINSTR
 
 
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
@@ -118,26 +118,36 @@ def test_program_type_of_a_section(section: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
-def test_pyelftools_reads_the_same_tables(tmp_path: Path, target: str) -> None:
+def test_llvm_reads_the_same_tables(tmp_path: Path, target: str) -> None:
     """Symbols and relocations, with a second reader, in both byte orders."""
-    data = compile_sample(tmp_path, target=target).read_bytes()
-    tables = elfobj.read_link_tables(elfobj.parse_object(data))
-    file = ELFFile(BytesIO(data))
-    symbols = list(file.get_section_by_name(".symtab").iter_symbols())
-    assert [symbol.name for symbol in tables.symbols] == [symbol.name for symbol in symbols]
-    assert [symbol.value for symbol in tables.symbols] == [symbol["st_value"] for symbol in symbols]
-    functions = [symbol["st_info"]["type"] == "STT_FUNC" for symbol in symbols]
-    assert [symbol.is_function for symbol in tables.symbols] == functions
-    assert [symbol.is_local for symbol in tables.symbols] == [
-        symbol["st_info"]["bind"] == "STB_LOCAL" for symbol in symbols
+    path = compile_sample(tmp_path, target=target)
+    obj = elfobj.parse_object(path.read_bytes())
+    tables, seen = elfobj.read_link_tables(obj), read_with_llvm(path)
+    symbols = [
+        (symbol.value, symbol.is_function, symbol.is_local, symbol.section) for symbol in tables.symbols
     ]
-    relocations = {
-        section["sh_info"]: [(entry["r_offset"], entry["r_info_sym"]) for entry in section.iter_relocations()]
-        for section in file.iter_sections("SHT_REL")
-        if file.get_section(section["sh_info"])["sh_flags"] & elfobj.SHF_EXECINSTR
+    assert symbols == [
+        (
+            symbol.value,
+            symbol.type == "FUNC",
+            symbol.binding == "LOCAL",
+            0 if symbol.section == "UND" else int(symbol.section),
+        )
+        for symbol in seen.symbols
+    ]
+    # readelf shows a section's symbol, which has no name of its own, under the section's name.
+    assert [symbol.name for symbol in tables.symbols] == [
+        "" if symbol.type == "SECTION" else symbol.name for symbol in seen.symbols
+    ]
+    assert {"pass", "sub", "LICENSE"} < {symbol.name for symbol in tables.symbols}
+    executable = {i for i, section in enumerate(obj.sections) if section.flags & SHF_EXECINSTR}
+    wanted = {
+        section.info: seen.relocations[section.name]
+        for section in seen.sections
+        if section.type == "REL" and section.info in executable
     }
-    assert {index: list(entries) for index, entries in tables.relocations.items()} == relocations
-    assert relocations
+    assert {index: list(map(tuple, entries)) for index, entries in tables.relocations.items()} == wanted
+    assert len(wanted) == 3
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from buildtool.image import dockerfile as render
 from buildtool.image import embedded as embed
 from buildtool.image.dockerfile import RenderRequest, is_prepared, render_dockerfile, source_directories
 from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.runtime import debian
 from buildtool.signing.keys import KeyId
 
 KEY_ID = KeyId("ab" * 32)
@@ -305,7 +306,7 @@ def test_embedded_modules_stay_few() -> None:
 
 
 def test_embedded_modules_compile_and_sign_alone(tmp_path: Path, clang: Path) -> None:
-    """In a directory with nothing but them, with click and cryptography, both commands work."""
+    """In a directory with nothing but them and the builder's libraries, both commands work."""
     for file in python_sources():
         (tmp_path / file.directory).mkdir(parents=True, exist_ok=True)
         (tmp_path / file.directory / file.name).write_text(file.text)
@@ -341,6 +342,30 @@ def test_embedded_modules_compile_and_sign_alone(tmp_path: Path, clang: Path) ->
         )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "s/x.bpf.o").stat().st_size > 0
+
+
+def test_the_builder_has_and_compiles_every_library_of_the_embedded_modules() -> None:
+    """A library that they import is a package of the builder, and its byte code is made there."""
+    imported = {module for file in python_sources() for module in _imported_modules(file.text)}
+    # rich is imported where stderr is a terminal, which no build step has.
+    libraries = (
+        {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"buildtool", "rich"}
+    )
+    assert libraries == {"click", "cryptography", "elftools"}
+    packages = {"elftools": "pyelftools"}
+    assert {f"python3-{packages.get(name, name)}" for name in libraries} <= {*debian.BUILDER_PACKAGES}
+    precompiled = {*_imported_modules(debian.PRECOMPILE)}
+    assert libraries <= {name.partition(".")[0] for name in precompiled}
+    assert {name for name in imported if name.startswith("elftools.")} <= precompiled
+
+
+def _imported_modules(text: str) -> Iterator[str]:
+    """Yield the modules that *text* imports, relative imports apart."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
 
 
 def test_loader_sources_are_complete() -> None:

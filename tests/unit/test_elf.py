@@ -7,11 +7,14 @@ import hashlib
 import random
 import struct
 import tracemalloc
-from io import BytesIO
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
-from elftools.elf.elffile import ELFFile
+from labs.readelf import read_with_llvm
 from labs.sig import sign, unsigned, vector
+from labs.vectors.builder import build
+from labs.vectors.code import KFUNC, makes, relocated
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.image.inspect import inspect_object
@@ -20,21 +23,23 @@ from buildtool.objects.describe import describe_object
 
 
 @pytest.mark.parametrize("name", ["unsigned", "unsigned-big-endian"])
-def test_pyelftools_reads_what_the_writer_wrote(name: str) -> None:
+def test_llvm_reads_what_the_writer_wrote(tmp_path: Path, name: str) -> None:
     """All sections are as before, and one more."""
     obj = elfobj.parse_object(vector(name))
     data, offset = elfobj.append_signature_section(obj, 2048)
-    file = ELFFile(BytesIO(data))
-    names = [section.name for section in file.iter_sections()]
-    assert names[-1] == ".sig"
-    sig = file.get_section_by_name(".sig")
-    assert (sig["sh_offset"], sig["sh_size"], sig["sh_type"]) == (offset, 2048, "SHT_PROGBITS")
-    assert sig.data() == bytes(2048)
+    (tmp_path / "x.o").write_bytes(data)
+    seen = read_with_llvm(tmp_path / "x.o")
+    sig = seen.sections[-1]
+    assert (sig.name, sig.type, sig.offset, sig.size) == (".sig", "PROGBITS", offset, 2048)
+    assert data[offset : offset + 2048] == bytes(2048)
+    assert len(seen.sections) == len(obj.sections) + 1
     for section in obj.sections[1:]:
+        found = seen.section(section.name.decode())
         if section.name != b".strtab":
-            assert file.get_section_by_name(section.name.decode()).data() == obj.contents(section)
-    assert file.header["e_shoff"] % 8 == 0
-    assert len(data) == file.header["e_shoff"] + 64 * len(names)
+            assert data[found.offset : found.offset + found.size] == obj.contents(section)
+    table = int(seen.header["Start of section headers"].split()[0])
+    assert table % 8 == 0
+    assert len(data) == table + 64 * len(seen.sections)
 
 
 def test_writer_is_deterministic_and_removal_gives_the_same_file_again() -> None:
@@ -79,7 +84,7 @@ def _mutate(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("name", ["all-members", "big-endian", "unsigned", "elf-empty"])
 def test_any_bytes_give_a_value_or_one_kind_of_error(name: str) -> None:
-    """Nothing of struct, pyelftools or the interpreter leaks."""
+    """No exception of struct, of pyelftools or of the interpreter leaks."""
     rng = random.Random(name)  # noqa: S311 - the same bytes in every run
     data = vector(name) or b"\x7fELF"
     for _ in range(1500):
@@ -92,19 +97,69 @@ def test_any_bytes_give_a_value_or_one_kind_of_error(name: str) -> None:
             continue
 
 
-def test_sections_that_share_a_long_name_are_not_many_copies() -> None:
-    """A file of 1 MB stays one of a few MB in memory; names are cut where the limit is passed."""
-    names = b"\0" + b"A" * 500_000 + b"\0"
-    count = 8000
+def _object(entries: Sequence[tuple[int, ...]], body: bytes) -> bytes:
+    """Return an object of *entries* (name, type, flags, offset in *body*, size, link, info, entsize)."""
+    count = len(entries) + 1
+    start = 64 + 64 * count
     head = struct.pack(
         "<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 1, 247, 1, 0, 0, 64, 0, 64, 0, 0, 64, count, 1
     )
-    table = bytes(64) + struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, 64 + 64 * count, len(names), 0, 0, 1, 0)
-    table += struct.pack("<IIQQQQIIQQ", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0) * (count - 2)
+    table = bytes(64) + b"".join(
+        struct.pack("<IIQQQQIIQQ", name, kind, flags, 0, start + offset, size, link, info, 1, entsize)
+        for name, kind, flags, offset, size, link, info, entsize in entries
+    )
+    return head + table + body
+
+
+def test_sections_that_share_a_long_name_are_not_many_copies() -> None:
+    """A file of 1 MB stays one of a few MB in memory; names are cut where the limit is passed."""
+    names = b"\0" + b"A" * 500_000 + b"\0"
+    data = _object([(1, 3, 0, 0, len(names), 0, 0, 0), *[(2, 0, 0, 0, 0, 0, 0, 0)] * 8000], names)
     tracemalloc.start()
     try:
-        obj = elfobj.parse_object(head + table + names)
+        obj = elfobj.parse_object(data)
         assert tracemalloc.get_traced_memory()[1] < 40_000_000
     finally:
         tracemalloc.stop()
     assert {len(section.name) for section in obj.sections} == {0, 513}
+
+
+@pytest.mark.parametrize(("tables", "fits"), [(1, True), (2, False), (300, False)])
+def test_relocation_tables_upon_each_other_are_not_read(tables: int, *, fits: bool) -> None:
+    """All tables together have the file's size at most; otherwise a small file would take hours."""
+    size = 16 * 10_000
+    entries = [(0, 3, 0, 0, 1, 0, 0, 0)]
+    for number in range(tables):
+        entries += [(0, 1, 4, 0, 0, 0, 0, 0), (0, 9, 0, 1, size, 0, 2 + 2 * number, 16)]
+    obj = elfobj.parse_object(_object(entries, bytes(1 + size)))
+    tracemalloc.start()
+    try:
+        if fits:
+            assert [len(table) for table in elfobj.read_link_tables(obj).relocations.values()] == [10_000]
+        else:
+            with pytest.raises(ObjectFormatError, match="sections that overlap"):
+                elfobj.read_link_tables(obj)
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_each_table_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describing, policies and checks ask for the same tables; reading one with pyelftools is slow."""
+    obj = elfobj.parse_object(build(makes(*relocated(KFUNC))))
+    read = {"read_symbols": 0, "read_relocations": 0}
+
+    def count(name: str) -> Callable[..., object]:
+        original = getattr(elfobj, name)
+
+        def reader(*arguments: object, **options: object) -> object:
+            read[name] += 1
+            return original(*arguments, **options)
+
+        return reader
+
+    for name in read:
+        monkeypatch.setattr(elfobj, name, count(name))
+    assert describe_object(obj).kfuncs == ("bpf_a",)
+    assert len(elfobj.read_link_tables(obj).symbols) == 4
+    assert read == {"read_symbols": 1, "read_relocations": 1}
