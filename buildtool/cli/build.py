@@ -10,10 +10,14 @@ from typing import Any
 
 import click
 
+from buildtool import build as pipeline
+from buildtool.cli.buildview import show_image
 from buildtool.cli.keyfile import KEY_HELP, ask_passphrase
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
 from buildtool.config.values import ENGINES
+from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.image.cioutputs import write_ci_outputs
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -46,11 +50,6 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @json_option
 def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
-    from buildtool import build as pipeline
-    from buildtool.cli.buildview import show_image
-    from buildtool.core.process import Runner
-    from buildtool.image.cioutputs import write_ci_outputs
-
     # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # buildx draws its progress from a process group of its own, which `stty tostop` would stop for ever.

@@ -21,12 +21,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import docker.auth
+import docker.errors
+import requests
+
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError, UsageError
 from buildtool.core.process import public_environment
 from buildtool.oci.layout import Layer
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
+from buildtool.oci.registryhttp import RegistrySession, find_origin, is_loopback
 from buildtool.oci.write import Document, ImageSet, layer_bytes
 
 ATTEMPTS = 3
@@ -118,7 +123,7 @@ class Client:
                 answer = self._send(method, url, limit, **more)
                 if answer.status == 401 and self._is_own(answer.url) and self._authenticate(answer):
                     answer = self._send(method, url, limit, **more)
-            except _exceptions() as error:
+            except requests.exceptions.RequestException as error:
                 if last:
                     raise self._error(f"the connection broke: {_one_line(error)}") from error
             else:
@@ -159,18 +164,12 @@ class Client:
 
     def _is_own(self, url: str) -> bool:
         """Say whether *url* is of this registry, by the way it is spoken to."""
-        from buildtool.oci.registryhttp import find_origin
-
         return find_origin(url) == find_origin(self.base)
 
     def connect(self) -> None:
         """Find out whether the registry speaks TLS; only one on this machine may not."""
         if self.base:
             return
-        import requests
-
-        from buildtool.oci.registryhttp import RegistrySession, is_loopback
-
         host = self.reference.host
         self.session = RegistrySession(host)
         if is_loopback(host):
@@ -326,9 +325,6 @@ def _push_manifest(client: Client, document: Document, name: str) -> None:
 
 def _find_login(host: str) -> tuple[str, str] | None:
     """Return user and password of `docker login` for *host*."""
-    import docker.auth
-    import docker.errors
-
     # It may start a program that keeps passwords, which needs none of our secrets.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
     try:
@@ -337,12 +333,6 @@ def _find_login(host: str) -> tuple[str, str] | None:
         raise RegistryError(f"registry {host}: the login cannot be read: {_one_line(error)}") from error
     user, password = found.get("username") or found.get("Username"), found.get("password")
     return (user, password or found.get("Password") or "") if user else None
-
-
-def _exceptions() -> type[Exception]:
-    import requests
-
-    return requests.exceptions.RequestException
 
 
 def _one_line(error: Exception) -> str:
