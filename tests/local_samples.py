@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from buildtool.core.platforms import PLATFORMS
-from buildtool.oci.layout import Layer, gzip_layer
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import ImageSet, make_image_set, write_archive
+from buildtool.oci.write import ImageSet, Layer, gzip_layer, make_image_set, write_archive
 from buildtool.runtime.carried import list_path, loader_digest, part_path
 
 SOURCE = """\

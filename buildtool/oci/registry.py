@@ -29,10 +29,9 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError, UsageError
 from buildtool.core.process import public_environment
-from buildtool.oci.layout import Layer
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
 from buildtool.oci.registryhttp import RegistrySession, find_origin, is_loopback
-from buildtool.oci.write import Document, ImageSet, layer_bytes
+from buildtool.oci.write import Document, ImageSet, Layer, layer_bytes
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.3
