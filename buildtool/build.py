@@ -15,10 +15,12 @@ from pathlib import Path
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
+from buildtool.image.context import check_sent
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
@@ -28,8 +30,13 @@ from buildtool.image.docker.build import (
     report_base,
 )
 from buildtool.image.docker.buildx import Secret
+from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
+from buildtool.image.dockerfile import RenderRequest, render_dockerfile, source_directories
 from buildtool.image.engine import LOCAL, choose_engine, why_local
+from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
+from buildtool.image.scan import choose_capabilities
+from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
     SigningKey,
@@ -38,11 +45,11 @@ from buildtool.signing.keys import (
     load_signing_key_pem,
     read_key_file,
 )
+from buildtool.signing.sign import ReleaseInfo, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
-
-# The heavy modules are imported where they are used, that is while docker starts.
+from buildtool.trust.generate import trust_files
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -174,11 +181,6 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
-    from buildtool.image.context import check_sent
-    from buildtool.image.dockerfile import RenderRequest, render_dockerfile, source_directories
-    from buildtool.image.scan import choose_capabilities
-    from buildtool.trust.generate import trust_files
-
     _check_builder_has(platforms)
     if config.images.base.startswith(LAYOUT_SCHEME):
         raise UsageError("images.base: an OCI layout is a base for --engine local only")
@@ -286,10 +288,6 @@ def _build_locally(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
-    from buildtool.core.cache import open_cache
-    from buildtool.image.local.build import LocalRequest, build_local
-    from buildtool.runtime.provide import provide_parts
-
     if options.builder:
         raise UsageError("--builder is one of buildx", hint="--engine docker")
     output, force = parse_output(options.output), options.force
@@ -314,8 +312,6 @@ def _build_locally(
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
     """Compile in the builder, sign here, assemble in the builder: the key reaches no builder at all."""
-    from buildtool.signing.sign import ReleaseInfo, sign_files
-
     release = ReleaseInfo(
         project=config.project.name,
         version=config.project.version,
@@ -358,16 +354,12 @@ def _choose_images(config: Config, options: BuildOptions, environ: Mapping[str, 
     # Another builder than the engine's own does not see the engine's images.
     if named or options.builder or environ.get("BUILDX_BUILDER"):
         return config.images
-    from buildtool.image.docker.prepare import find_prepared
-
     found = find_prepared(architectures=[platform.arch for platform in options.platforms])
     return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
 
 
 def prepared_images() -> ImagesConfig:
     """Return the names that `images prepare` gives its images, whether the engine has them or not."""
-    from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
-
     return ImagesConfig(builder=BUILDER_IMAGE, base=BASE_IMAGE)
 
 

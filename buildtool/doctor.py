@@ -16,6 +16,7 @@ from buildtool.config.file import DEFAULT_BASE
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
+from buildtool.image.docker.prepare import find_prepared
 from buildtool.runtime.carried import find_base, find_loader, find_tini
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts
@@ -147,8 +148,6 @@ def _check_image_store(runner: Runner) -> Check:
 
 
 def _check_prepared() -> Check:
-    from buildtool.image.docker.prepare import find_prepared
-
     try:
         found = find_prepared()
     except BuildtoolError as error:

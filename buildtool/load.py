@@ -25,6 +25,9 @@ from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.core.resources import resource_path
+from buildtool.image.docker.build import ImageRequest, export_stage
+from buildtool.image.docker.prepare import find_prepared
+from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
 from buildtool.runtime import carried as loaders
 from buildtool.signing.keys import KeyId
@@ -189,9 +192,6 @@ def _link_on_host(config: Config, target: Platform, source: Path, output: Path, 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
     """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
-    from buildtool.image.docker.build import ImageRequest, export_stage
-    from buildtool.image.dockerfile import RenderRequest, render_dockerfile
-
     request = RenderRequest(
         config=replace(config, images=_choose_images(config.images, target)),
         platforms=(target,),
@@ -205,8 +205,6 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
 
 
 def _choose_images(images: ImagesConfig, target: Platform) -> ImagesConfig:
-    from buildtool.image.docker.prepare import find_prepared
-
     if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
         return images
     found = find_prepared(architectures=[target.arch])

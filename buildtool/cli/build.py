@@ -11,13 +11,16 @@ from typing import Any
 
 import click
 
+from buildtool import build as pipeline
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
+from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import run_options
@@ -53,10 +56,6 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @json_option
 def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
-    from buildtool import build as pipeline
-    from buildtool.core.process import Runner
-    from buildtool.image.cioutputs import write_ci_outputs
-
     # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # buildx draws its progress from a process group of its own, which `stty tostop` would stop for ever.

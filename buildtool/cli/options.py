@@ -6,14 +6,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from buildtool.config.file import CONFIG_NAME, Config, load_config
 from buildtool.core.errors import BuildtoolError
-
-if TYPE_CHECKING:
-    from buildtool.config.file import Config
+from buildtool.core.platforms import PLATFORMS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,9 +47,6 @@ def read_config(config_path: Path | None) -> Config:
 
     Raises: ConfigError, FileAccessError.
     """
-    # A fifth of what a command without a configuration imports.
-    from buildtool.config.file import CONFIG_NAME, load_config
-
     return load_config(config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None)
 
 
@@ -69,6 +65,4 @@ def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Param
 
 
 def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from buildtool.core.platforms import PLATFORMS
-
     return [name for name in PLATFORMS if name.startswith(incomplete)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from buildtool import build as pipeline
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.project import choose_platforms
@@ -40,8 +41,6 @@ def command(
     It carries all that it needs: `docker buildx build --secret
     id=signing-key,src=KEY -f FILE .` builds it in the project's directory.
     """
-    from buildtool import build as pipeline
-
     config = read_config(config_path)
     if prepared:
         config = replace(config, images=pipeline.prepared_images())

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -279,7 +280,6 @@ def _sync_all(pending: Mapping[Path, Path]) -> None:
         for item in pending.items():
             _sync(item)
         return
-    from concurrent.futures import ThreadPoolExecutor  # its import costs more than a few syncs
 
     # Syncs that wait together share a commit of the journal.
     items = list(pending.items())

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
-from buildtool.oci.tarreader import TAR_ERRORS, open_tar
+from buildtool.oci.tarreader import TAR_ERRORS, index_archive
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_LAYER_BYTES = 512 * 1024 * 1024
@@ -108,18 +107,18 @@ class LayoutDirectory:
 
 
 class LayoutArchive:
-    """An OCI layout in tar file *path*; *digest* chooses one of several images."""
+    """An OCI layout in the tar file that *file* is, called *name*; *digest* chooses one of several images."""
 
-    def __init__(self, path: Path, archive: tarfile.TarFile, digest: Digest | None, name: str) -> None:
-        self._archive = archive
+    def __init__(self, file: IO[bytes], digest: Digest | None, name: str) -> None:
+        self._file = file
         self._digest = digest
-        self.name = name or str(path)
+        self.name = name
         try:
-            self._members = {
-                member.name.removeprefix("./"): member for member in archive if member.isreg()
-            }  # links and devices of the archive lead nowhere
+            self._members = index_archive(file)
         except TAR_ERRORS as error:
-            raise ObjectFormatError(f"{self.name}: damaged archive: {error}") from error
+            raise ObjectFormatError(
+                f"{name}: not an image archive (tar), or damaged: {first_line(error)}"
+            ) from error
 
     def top(self) -> Descriptor:
         """Return the descriptor of the image or index. Raises: ObjectFormatError."""
@@ -134,11 +133,12 @@ class LayoutArchive:
     def _read(self, member: str, limit: int) -> bytes:
         if member not in self._members:
             raise ObjectFormatError(f"{self.name}: {member} is missing: a truncated archive")
+        offset, size = self._members[member]
         try:
-            file = self._archive.extractfile(self._members[member])
-            return file.read(limit + 1) if file else b""
-        except TAR_ERRORS as error:
-            raise ObjectFormatError(f"{self.name}: {member}: truncated archive") from error
+            self._file.seek(offset)
+            return self._file.read(min(size, limit + 1))
+        except OSError as error:
+            raise FileAccessError(f"{self.name}: cannot read: {first_line(error)}") from error
 
 
 @contextmanager
@@ -154,11 +154,11 @@ def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Ite
     if not path.is_file():
         raise FileAccessError(f"{path}: neither an OCI layout nor an archive")
     try:
-        archive = open_tar(path)
-    except TAR_ERRORS as error:
-        raise ObjectFormatError(f"{path}: not an image archive (tar)") from error
-    with archive:
-        yield LayoutArchive(path, archive, digest, name)
+        file = path.open("rb")
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot read: {(error.strerror or str(error)).lower()}") from error
+    with file:
+        yield LayoutArchive(file, digest, name or str(path))
 
 
 def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER_BYTES) -> bytes:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import docker.auth
+import docker.errors
 import requests
 
 from buildtool import __version__
@@ -30,9 +32,8 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError, UsageError
 from buildtool.core.process import public_environment
-from buildtool.oci.layout import Layer
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
-from buildtool.oci.write import Document, ImageSet, layer_bytes
+from buildtool.oci.write import Document, ImageSet, Layer, layer_bytes
 
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _PORTS = {"https": 443, "http": 80}
@@ -176,7 +177,7 @@ class Client:
                 answer = self._send(method, url, limit, **more)
                 if answer.status == 401 and self._is_own(answer.url) and self._authenticate(answer):
                     answer = self._send(method, url, limit, **more)
-            except _exceptions() as error:
+            except requests.exceptions.RequestException as error:
                 if last:
                     raise self._error(f"the connection broke: {_one_line(error)}") from error
             else:
@@ -223,8 +224,6 @@ class Client:
         """Find out whether the registry speaks TLS; only one on this machine may not."""
         if self.base:
             return
-        import requests
-
         host = self.reference.host
         self.session = RegistrySession(host)
         if is_loopback(host):
@@ -380,9 +379,6 @@ def _push_manifest(client: Client, document: Document, name: str) -> None:
 
 def _find_login(host: str) -> tuple[str, str] | None:
     """Return user and password of `docker login` for *host*."""
-    import docker.auth
-    import docker.errors
-
     # It may start a program that keeps passwords, which needs none of our secrets.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
     try:
@@ -391,12 +387,6 @@ def _find_login(host: str) -> tuple[str, str] | None:
         raise RegistryError(f"registry {host}: the login cannot be read: {_one_line(error)}") from error
     user, password = found.get("username") or found.get("Username"), found.get("password")
     return (user, password or found.get("Password") or "") if user else None
-
-
-def _exceptions() -> type[Exception]:
-    import requests
-
-    return requests.exceptions.RequestException
 
 
 def _one_line(error: Exception) -> str:

@@ -2,100 +2,102 @@
 """
 Reads tar files that somebody else made.
 
-Module tarfile believes their headers: one with a negative size, or of an exabyte, makes it read for ever, and
-an extended header of some kilobytes, compressed, takes all the memory there is. A damaged header is the end
-for it, though others may see more.
+Module tarfile believes their headers: a negative size makes it read for ever, and an extended header of
+some kilobytes, compressed, takes all the memory there is. So it reads through a file that goes forward
+only, gives little at once and has an end. A damaged header is the end for tarfile, though other readers
+may see more; here it is an error.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
+
+from buildtool.oci.tarwriter import BLOCK_BYTES
 
 MAX_TAR_BYTES = 16 * 1024**3  # of a layer, without compression
 MAX_HEADER_BYTES = 1024 * 1024
 # What a damaged archive raises; headers of headers end in a RecursionError.
 TAR_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError)
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
-_DAMAGED = ("InvalidHeaderError", "TruncatedHeaderError")
-_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+_END = (b"", bytes(BLOCK_BYTES))  # the end of an archive without and with its blocks of zeros
 
 
-class _Member(tarfile.TarInfo):
-    """A member whose sizes were looked at."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """Read the next member. Raises: tarfile.TarError."""
-        try:
-            member = super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ not in _DAMAGED:
-                raise  # the end, with or without its blocks of zeros
-            raise tarfile.ReadError(f"damaged header: {error}") from error
-        # To get over a member a stream is read so many times, also when it has ended.
-        if not 0 <= member.size <= MAX_TAR_BYTES:
-            raise tarfile.ReadError(f"a member of {member.size} bytes")
-        return member
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """Look at what is read before the member is: its own header, and those of names."""
-        if not 0 <= self.size <= MAX_TAR_BYTES:
-            raise tarfile.ReadError(f"a member of {self.size} bytes")
-        if self.type in _HEADERS and self.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"an extended header of {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
-
-
-class _Bounded:
-    """What tarfile needs of *file*, of which it gets no more than *limit* bytes."""
+class _Forward:
+    """What tarfile needs of *file*: bytes from its begin to at most *limit*; *last* is what was read last."""
 
     def __init__(self, file: gzip.GzipFile | IO[bytes], limit: int) -> None:
         self._file = file
-        self._left = limit
+        self._limit = limit
+        self._position = 0
+        self.last = b""
 
     def read(self, size: int) -> bytes:
         """Return the next bytes. Raises: tarfile.ReadError."""
-        data = self._file.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+        # tarfile reads a whole extended header at once; data is read in smaller pieces below.
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"an extended header of {size} bytes")
+        self.last = self._file.read(size)
+        self._position += len(self.last)
+        if self._position > self._limit:
             raise tarfile.ReadError("too large without its compression")
-        return data
+        return self.last
+
+    def seek(self, offset: int) -> None:
+        """Go forward to *offset*. Raises: tarfile.ReadError."""
+        if not self._position <= offset <= self._limit:
+            raise tarfile.ReadError("a member that ends before its begin or behind the archive")
+        self._position = self._file.seek(offset)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
 
 
-def open_tar(path: Path) -> tarfile.TarFile:
+def read_layer(
+    layer: IO[bytes], limit: int = MAX_TAR_BYTES
+) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """
-    Return the archive *path*, which is not compressed.
+    Yield each member of *layer*, plain or with gzip, and the archive, which has its data until the next one.
+
+    Raises: one of TAR_ERRORS, also when the layer has more than *limit* bytes without compression.
+    """
+    return _read_members(_unpack(layer, limit))
+
+
+def index_archive(file: IO[bytes]) -> dict[str, tuple[int, int]]:
+    """
+    Return where the regular files of *file*, a tar file without compression, are: name to offset and size.
+
+    Links and devices lead nowhere here.
 
     Raises: one of TAR_ERRORS.
     """
-    return tarfile.open(path, "r:", tarinfo=_Member)
+    members = _read_members(_Forward(file, os.fstat(file.fileno()).st_size))
+    return {
+        member.name.removeprefix("./"): (member.offset_data, member.size)
+        for member, _ in members
+        if member.isreg() and not member.issparse()
+    }
 
 
-@contextmanager
-def open_layer_tar(layer: IO[bytes], limit: int = MAX_TAR_BYTES) -> Iterator[tarfile.TarFile]:
+def read_data(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """
-    Give *layer*, plain or with gzip, as an archive to be read from its begin to its end.
+    Return the data of *member*, which *archive* has come to.
 
-    Raises: one of TAR_ERRORS, also when it has more than *limit* bytes without compression.
+    Raises: one of TAR_ERRORS.
     """
-    file: Any = _unpack(layer, limit)
-    with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as archive:
-        yield archive
+    data = bytearray()
+    file = archive.extractfile(member)
+    while file and (chunk := file.read(_CHUNK_BYTES)):
+        data += chunk
+    return bytes(data)
 
 
 def digest_unpacked(layer: IO[bytes], limit: int = MAX_TAR_BYTES) -> str:
@@ -110,8 +112,19 @@ def digest_unpacked(layer: IO[bytes], limit: int = MAX_TAR_BYTES) -> str:
     return digest.hexdigest()
 
 
-def _unpack(layer: IO[bytes], limit: int) -> _Bounded:
+def _read_members(file: _Forward) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    fileobj: Any = file
+    with tarfile.open(fileobj=fileobj, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            if member.size < 0:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            yield member, archive
+        if file.last not in _END:
+            raise tarfile.ReadError("damaged header")
+
+
+def _unpack(layer: IO[bytes], limit: int) -> _Forward:
     """Return *layer* without gzip, known by its first bytes as container engines know it."""
     magic = layer.read(len(_GZIP_MAGIC))
     layer.seek(0)
-    return _Bounded(gzip.GzipFile(fileobj=layer) if magic == _GZIP_MAGIC else layer, limit)
+    return _Forward(gzip.GzipFile(fileobj=layer) if magic == _GZIP_MAGIC else layer, limit)

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.oci.tarreader import TAR_ERRORS, open_layer_tar
+from buildtool.oci.tarreader import TAR_ERRORS, read_data, read_layer
 from buildtool.oci.tarwriter import TarEntry
 
 Tree = dict[str, TarEntry]
@@ -52,17 +52,16 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
 def _apply(tree: Tree, layer: IO[bytes], keep: Callable[[str], bool]) -> None:
     """Put the members of *layer* over *tree*; a whiteout removes what lower layers had, not its own's."""
     added: set[str] = set()
-    with open_layer_tar(layer) as archive:
-        for number, member in enumerate(archive):
-            if number >= MAX_MEMBERS:
-                raise ObjectFormatError(f"a layer has more than {MAX_MEMBERS} members")
-            path = _check_path(member.name)
-            name = PurePosixPath(path).name
-            if name.startswith(_WHITEOUT):
-                _remove(tree, path, name, added)
-            elif path:
-                tree[path] = _read_entry(tree, path, member, archive, keep)
-                added.add(path)
+    for number, (member, archive) in enumerate(read_layer(layer)):
+        if number >= MAX_MEMBERS:
+            raise ObjectFormatError(f"a layer has more than {MAX_MEMBERS} members")
+        path = _check_path(member.name)
+        name = PurePosixPath(path).name
+        if name.startswith(_WHITEOUT):
+            _remove(tree, path, name, added)
+        elif path:
+            tree[path] = _read_entry(tree, path, member, archive, keep)
+            added.add(path)
 
 
 def _read_entry(
@@ -84,8 +83,7 @@ def _read_entry(
     if member.type in _PLAIN and keep(path):
         if member.size > MAX_FILE_BYTES:
             raise ObjectFormatError(f"/{path}: larger than {MAX_FILE_BYTES} bytes")
-        file = archive.extractfile(member)
-        data = file.read() if file else b""
+        data = read_data(archive, member)
     return TarEntry(
         path=path,
         kind=tarfile.REGTYPE if member.type in _PLAIN else member.type,

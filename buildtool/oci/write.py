@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes manifests and indexes of images, and writes them as OCI layouts: a directory or an archive.
+Makes layers, manifests and indexes of images, and writes them as OCI layouts: a directory or an archive.
 
 Same input, same bytes: one spelling of JSON, blobs by digest, no time but the caller's.
 
@@ -9,7 +9,9 @@ Sources: OCI image specification v1.1 (image-layout, image-index, manifest, conf
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -24,19 +26,31 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
-from buildtool.oci.layout import (
-    MEDIA_CONFIG,
-    MEDIA_INDEX,
-    MEDIA_MANIFEST,
-    NAME_ANNOTATION,
-    Layer,
-)
 from buildtool.oci.tarwriter import BLOCK_BYTES, TarEntry, end_of_archive, entry_header
 
+MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
+MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
+# containerd names a loaded image after this annotation; the OCI ref.name alone would be a bare tag.
+NAME_ANNOTATION = "io.containerd.image.name"
 TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+CHUNK_BYTES = 1024 * 1024
 _DIRECTORY_MODE = 0o755
 _DEFAULT_REGISTRY = "docker.io"  # what engines put before a name without a registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer: bytes in *data* or in file *path*, their *digest* and *size*, *diff_id* of the plain tar."""
+
+    media_type: str
+    digest: Digest
+    diff_id: Digest
+    size: int
+    data: bytes | None = None
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +90,37 @@ class ImageSet:
         found: dict[Digest, Layer | bytes] = {layer.digest: layer for layer in self.layers}
         documents = (*self.configs, *self.manifests, self.top)
         return found | {document.digest: document.data for document in documents}
+
+
+def file_layer(path: Path) -> Layer:
+    """
+    Describe the plain tar *path* as a layer; it stays uncompressed.
+
+    Raises: FileAccessError.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = Digest(hashlib.file_digest(file, "sha256").hexdigest())
+        size = path.stat().st_size
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot read: {error.strerror}") from error
+    return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
+
+
+def gzip_layer(tar: bytes, level: int = 9) -> Layer:
+    """Compress *tar* to a layer with no time and no name in its header."""
+    buffer = io.BytesIO()
+    # Not gzip.compress: its header depends on the version of Python.
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=buffer, mtime=0) as file:
+        file.write(tar)
+    data = buffer.getvalue()
+    return Layer(
+        media_type=f"{MEDIA_LAYER}+gzip",
+        digest=Digest(hashlib.sha256(data).hexdigest()),
+        diff_id=Digest(hashlib.sha256(tar).hexdigest()),
+        size=len(data),
+        data=data,
+    )
 
 
 def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[Layer]]]) -> ImageSet:
@@ -212,10 +257,33 @@ def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | by
 
 
 def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
-    if isinstance(data, Layer):
-        file.write(layer_bytes(data))
-    else:
+    """Write *data* to *file*; a layer that is a file itself is not held in memory: it may have gigabytes."""
+    if isinstance(data, bytes):
         file.write(data)
+    elif data.data is not None:
+        file.write(data.data)
+    else:
+        for chunk in _layer_chunks(data):
+            file.write(chunk)
+
+
+def _layer_chunks(layer: Layer) -> Iterator[bytes]:
+    """
+    Yield the file of *layer* in pieces.
+
+    Raises: FileAccessError, also at the end, when it was not what its digest says.
+    """
+    assert layer.path is not None
+    digest = hashlib.sha256()
+    try:
+        with layer.path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+    except OSError as error:
+        raise FileAccessError(f"{layer.path}: cannot read: {(error.strerror or '').lower()}") from error
+    if digest.hexdigest() != layer.digest:
+        raise FileAccessError(f"{layer.path}: changed while the image was made")
 
 
 def layer_bytes(layer: Layer) -> bytes:
@@ -224,16 +292,7 @@ def layer_bytes(layer: Layer) -> bytes:
 
     Raises: FileAccessError.
     """
-    if layer.data is not None:
-        return layer.data
-    assert layer.path is not None
-    try:
-        data = layer.path.read_bytes()
-    except OSError as error:
-        raise FileAccessError(f"{layer.path}: cannot read: {(error.strerror or '').lower()}") from error
-    if hashlib.sha256(data).hexdigest() != layer.digest:
-        raise FileAccessError(f"{layer.path}: changed while the image was made")
-    return data
+    return layer.data if layer.data is not None else b"".join(_layer_chunks(layer))
 
 
 @contextmanager

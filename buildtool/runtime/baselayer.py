@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
-from buildtool.oci import layout as ocilayout
-from buildtool.oci.layout import Layer
+from buildtool.oci.write import Layer, gzip_layer
 from buildtool.runtime import debian
 from buildtool.runtime.debian import Package
 
@@ -81,7 +80,7 @@ def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) 
     _add_directory(members, "home/nonroot", mode=0o700, owner=65532)
     for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
         _add_link(members, name, target)
-    return ocilayout.gzip_layer(_pack_members(members))
+    return gzip_layer(_pack_members(members))
 
 
 def _choose(packages: Sequence[Package], names: Iterable[str], platform: Platform) -> Iterator[Package]:
@@ -127,7 +126,7 @@ def tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runne
         _add_file(members, "usr/share/doc/tini/copyright", terms)
     _add_file(members, "etc/passwd", ACCOUNTS.encode())
     _add_file(members, "etc/group", GROUP.encode())
-    return ocilayout.gzip_layer(_pack_members(members))
+    return gzip_layer(_pack_members(members))
 
 
 def _add_file(members: Members, name: str, data: bytes, *, mode: int = 0o644) -> None:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+import resource
 import stat
 from base64 import b64encode
 from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NewType
+from typing import NewType
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
 from buildtool.core.files import make_directory, read_bounded, staged_files
 from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 KeyId = NewType("KeyId", str)
 """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits (spec, "Key id")."""
@@ -66,8 +69,6 @@ class PublicKey:
         read), so that point is of prime order and its encoding canonical: of
         the rules for R only "not the identity" is left.
         """
-        from cryptography.exceptions import InvalidSignature
-
         if signature[:32] == IDENTITY_ENCODING:
             return False
         try:
@@ -96,8 +97,6 @@ class SigningKey:
 
     def to_pem(self, passphrase: bytes | None) -> bytes:
         """Return PKCS#8 PEM, encrypted when there is a *passphrase*."""
-        from cryptography.hazmat.primitives import serialization
-
         return self._private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -108,8 +107,6 @@ class SigningKey:
 def generate_key() -> SigningKey:
     """Return a new key from the system's random source."""
     keep_out_of_core_dumps()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     return SigningKey(Ed25519PrivateKey.generate())
 
 
@@ -173,8 +170,6 @@ def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
 
 def keep_out_of_core_dumps() -> None:
     """Let no crash of this process, or of one that it starts from now on, write memory with a key to disk."""
-    import resource
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
@@ -195,10 +190,6 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
     Raises: SigningKeyError.
     """
     keep_out_of_core_dumps()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     encrypted = is_encrypted(data)
     if encrypted and passphrase is None:
         raise SigningKeyError(
@@ -278,6 +269,4 @@ def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:
 
 @lru_cache(maxsize=256)
 def _openssl_key(raw: bytes) -> Ed25519PublicKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     return Ed25519PublicKey.from_public_bytes(raw)

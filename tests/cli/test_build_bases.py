@@ -16,9 +16,8 @@ from labs.image import BASE, base_of_layers, directory, make_base, read_image
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import PLATFORMS
-from buildtool.oci.layout import gzip_layer
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import make_image_set, write_archive, write_directory
+from buildtool.oci.write import gzip_layer, make_image_set, write_archive, write_directory
 
 ARCHIVE = Path("agent-1.2.0.oci.tar")
 

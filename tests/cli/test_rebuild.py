@@ -18,10 +18,9 @@ from buildtool.core.digests import Digest
 from buildtool.core.platforms import PLATFORMS
 from buildtool.image.compare import all_objects, read_contents
 from buildtool.objects.elf import parse_object
-from buildtool.oci.layout import Layer, gzip_layer
 from buildtool.oci.read import open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import make_image_set, write_archive
+from buildtool.oci.write import Layer, gzip_layer, make_image_set, write_archive
 
 ARCHIVE = "agent-1.2.0.oci.tar"
 OBJECTS = "usr/lib/buildtool/objects"

@@ -12,11 +12,10 @@ from typing import Any
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
-from buildtool.oci.layout import Layer, gzip_layer
 from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import Tree, read_tree
-from buildtool.oci.write import ImageSet, make_image_set
+from buildtool.oci.write import ImageSet, Layer, gzip_layer, make_image_set
 from buildtool.runtime.carried import list_path, loader_digest, part_path
 
 

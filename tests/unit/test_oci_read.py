@@ -16,10 +16,10 @@ from buildtool.core.cache import Cache
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import find_platform
 from buildtool.image.local.baseimage import load_base
-from buildtool.oci.layout import gzip_layer
 from buildtool.oci.read import open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import read_tree
+from buildtool.oci.write import gzip_layer
 
 AMD64 = find_platform("amd64")
 OTHERS: tuple[Any, ...] = (

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from buildtool.core.errors import ObjectFormatError
+from buildtool.oci import tarreader
 from buildtool.oci.read import open_layout
-from buildtool.oci.tarreader import MAX_HEADER_BYTES, digest_unpacked, open_layer_tar
+from buildtool.oci.tarreader import MAX_HEADER_BYTES, digest_unpacked, read_layer
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import read_tree
 
@@ -47,6 +48,11 @@ HARMFUL = {
     "a header of headers": pax("") * 5000 + header("a", 0),
     "names of names": (header("././@LongLink", 2, tarfile.GNUTYPE_LONGNAME) + b"x\0".ljust(BLOCK, b"\0"))
     * 5000,
+    "an extended header of two megabytes": pax("x" * 2 * MAX_HEADER_BYTES) + header("a", 0),
+    "a member of minus one block after a name": header("a", 0)
+    + header("././@LongLink", 2, tarfile.GNUTYPE_LONGNAME)
+    + b"x\0".ljust(BLOCK, b"\0")
+    + header("b", -BLOCK),
     "an extended header of a terabyte": header("a", 0) + header("pax", 2**40, tarfile.XHDTYPE),
     "a name of a terabyte": header("a", 0) + header("././@LongLink", 2**40, tarfile.GNUTYPE_LONGNAME),
     "a member of an exabyte": header("a", 2**60),
@@ -78,16 +84,24 @@ def test_a_layer_has_an_end() -> None:
     size = 4 * MAX_HEADER_BYTES
     layer = gzip.compress(pack_tar([TarEntry(path="a", data=bytes(size))]))
     assert len(layer) < size / 100
-    with (
-        pytest.raises(tarfile.ReadError, match="too large"),
-        open_layer_tar(io.BytesIO(layer), size) as archive,
-    ):
-        archive.getmembers()
+    for limit in (size, size - 1, 2 * BLOCK):
+        with pytest.raises(tarfile.ReadError, match=r"too large|behind the archive"):
+            list(read_layer(io.BytesIO(layer), limit))
     with pytest.raises(tarfile.ReadError, match="too large"):
         digest_unpacked(io.BytesIO(layer), size)
     plain = gzip.decompress(layer)
     for stored in (layer, plain):
         assert digest_unpacked(io.BytesIO(stored), len(plain)) == hashlib.sha256(plain).hexdigest()
+
+
+def test_tarfile_goes_forward_only() -> None:
+    """A size that leads back would be read for ever, and a compressed layer from its begin each time."""
+    file = tarreader._Forward(io.BytesIO(bytes(4 * BLOCK)), 4 * BLOCK)
+    file.read(2 * BLOCK)
+    file.seek(3 * BLOCK)
+    for offset in (BLOCK, 4 * BLOCK + 1):
+        with pytest.raises(tarfile.ReadError):
+            file.seek(offset)
 
 
 def test_damaged_archives_give_one_kind_of_error(tmp_path: Path) -> None:

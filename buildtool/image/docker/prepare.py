@@ -15,17 +15,18 @@ import os
 import platform as host
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
+from buildtool.core.strictjson import format_time
 from buildtool.image.docker.client import find_image, load_archive
-from buildtool.oci import layout as ocilayout
-from buildtool.oci.layout import PlatformImage
+from buildtool.oci.write import ImageSet, Layer, file_layer, make_image_set, write_archive
 from buildtool.runtime import debian
 from buildtool.runtime.baselayer import (
     ACCOUNTS,
@@ -38,7 +39,7 @@ from buildtool.runtime.baselayer import (
     base_layer,
     tini_layer,
 )
-from buildtool.runtime.debian import Archive, Package
+from buildtool.runtime.debian import Archive
 
 BUILDER_IMAGE = "buildtool.local/builder:trixie"
 BASE_IMAGE = "buildtool.local/base:trixie"
@@ -50,7 +51,7 @@ DEFAULT_SUITE = "trixie"
 DEFAULT_ARCHITECTURES = ("amd64", "arm64")
 
 # Counted up when this code makes other images of the same packages.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
 
 Report = Callable[[str], None]
@@ -161,30 +162,30 @@ def _make_images(
     names = " ".join(sorted(p.oci for p in platforms))
     comment = f"buildtool images prepare, recipe {recipe_digest(archive.suite)} for {names}"
     tini = tini_layer(packages, platforms, runner)
-    builder = PlatformImage(
-        platform=platforms[0],
-        layers=(ocilayout.file_layer(work / "root.tar"), tini),
-        config={"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"]},
-        created=EPOCH,
-        comment=comment,
-    )
-    bases = [_base_image(packages, platform, comment, runner) for platform in platforms]
-    digests = ocilayout.write_archive(work / "images.tar", {BUILDER_IMAGE: [builder], BASE_IMAGE: bases})
-    (work / "root.tar").unlink()
+    config = {"Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"], "Cmd": ["/bin/sh"]}
+    builder = _make_images_of({platforms[0]: (file_layer(work / "root.tar"), tini)}, config, comment)
+    layers = {platform: (base_layer(packages, platform, runner),) for platform in platforms}
+    base = _make_images_of(layers, BASE_CONFIG, comment)
     report("load the images into the engine")
-    load_archive(work / "images.tar")
-    return {reference: f"sha256:{digest}" for reference, digest in digests.items()}
+    digests = {}
+    for reference, images in ((BUILDER_IMAGE, builder), (BASE_IMAGE, base)):
+        write_archive(work / "image.tar", images, reference, replace=True)
+        load_archive(work / "image.tar")
+        digests[reference] = f"sha256:{images.top.digest}"
+    return digests
 
 
-def _base_image(
-    packages: Sequence[Package], platform: Platform, comment: str, runner: Runner
-) -> PlatformImage:
-    return PlatformImage(
-        platform=platform,
-        layers=(base_layer(packages, platform, runner),),
-        config=BASE_CONFIG,
-        created=EPOCH,
-        comment=comment,
+def _make_images_of(
+    layers: Mapping[Platform, Sequence[Layer]], config: Mapping[str, Any], comment: str
+) -> ImageSet:
+    """Return the images of *layers* of each platform, with *comment* in the history."""
+    created = format_time(EPOCH)
+    step = {"created": created, "comment": comment}
+    return make_image_set(
+        [
+            (platform, {"created": created, "history": [step] * len(own), "config": config}, own)
+            for platform, own in layers.items()
+        ]
     )
 
 

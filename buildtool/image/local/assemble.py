@@ -33,9 +33,8 @@ from buildtool.image.metadata import (
     image_labels,
 )
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
-from buildtool.oci.layout import MEDIA_LAYER, Layer, gzip_layer
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import ImageSet, make_image_set
+from buildtool.oci.write import MEDIA_LAYER, ImageSet, Layer, gzip_layer, make_image_set
 from buildtool.runtime.baselayer import EPOCH
 from buildtool.signing.keys import KeyId
 

@@ -16,12 +16,11 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, ObjectFormatError
 from buildtool.core.platforms import Platform
 from buildtool.image.metadata import LOADER_PATH, TINI_PATH
-from buildtool.oci.layout import MEDIA_LAYER, Layer
 from buildtool.oci.read import BlobSource, Descriptor, check_layer_type, find_image, read_blob, read_images
 from buildtool.oci.tarreader import TAR_ERRORS, digest_unpacked
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.tree import Tree, read_tree, resolve_path
-from buildtool.oci.write import layer_bytes
+from buildtool.oci.write import MEDIA_LAYER, Layer, layer_bytes
 from buildtool.runtime.baselayer import BASE_CONFIG
 from buildtool.runtime.carried import Part
 

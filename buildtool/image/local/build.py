@@ -22,6 +22,7 @@ from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.prepare import BASE_IMAGE
+from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
@@ -30,6 +31,7 @@ from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
+from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
 from buildtool.runtime.carried import find_base, find_loader, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
@@ -185,8 +187,6 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     if reference.startswith(LAYOUT_SCHEME):
         path, digest = split_layout(reference)
         return open_layout(request.config.root / path, Digest(digest) if digest else None)
-    from buildtool.oci.registry import open_image
-
     return nullcontext(open_image(reference, request.cache, request.report))
 
 
@@ -197,13 +197,9 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
     Raises: UsageError, FileAccessError; before anything is built.
     """
     if request.push:
-        from buildtool.oci.registry import push_images
-
         return lambda images: push_images(images, request.tag)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
-        from buildtool.image.docker.store import load_images
-
         return lambda images: load_images(images, request.tag)
     if kind != "oci" or not fields.get("dest"):
         raise UsageError(

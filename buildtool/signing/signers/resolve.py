@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import SigningKeyError, UsageError
+from buildtool.signing.keys import load_public_key
 from buildtool.signing.signers.file import open_file, open_variable
 from buildtool.signing.signers.signer import Signer, SignerContext
 
@@ -36,9 +37,6 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
 
 def _expect_public(signer: Signer, context: SignerContext) -> Signer:
     """Check that the public key that was given is the signer's."""
-    if context.public is not None:
-        from buildtool.signing.keys import load_public_key
-
-        if load_public_key(context.public).raw != signer.public.raw:
-            raise SigningKeyError(f"{context.public} is not the key of the signer: {signer.key_id}")
+    if context.public is not None and load_public_key(context.public).raw != signer.public.raw:
+        raise SigningKeyError(f"{context.public} is not the key of the signer: {signer.key_id}")
     return signer

@@ -8,33 +8,34 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildtool.core.errors import FileAccessError
 from buildtool.core.platforms import find_platform
-from buildtool.oci import layout as ocilayout
-from buildtool.oci.layout import PlatformImage
+from buildtool.oci.write import ImageSet, Layer, file_layer, gzip_layer, make_image_set, write_archive
 
 
-def make_image(arch: str, *layers: ocilayout.Layer) -> PlatformImage:
-    """Describe an image of *arch* with *layers*."""
-    return PlatformImage(platform=find_platform(arch), layers=layers, config={"User": "1"}, created=86400)
+def make_images(**layers: list[Layer]) -> ImageSet:
+    """Describe images, of *layers* of each architecture."""
+    settings = {"config": {"User": "1"}, "created": "1970-01-02T00:00:00Z"}
+    return make_image_set([(find_platform(arch), settings, own) for arch, own in layers.items()])
 
 
 def read_blobs(path: Path) -> dict[str, bytes]:
     """Read every member of the archive."""
     with tarfile.open(path) as archive:
-        return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+        return {m.name: archive.extractfile(m).read() for m in archive if m.isreg()}  # type: ignore[union-attr]
 
 
 def test_every_blob_is_named_by_its_digest_and_referenced_with_its_size(tmp_path: Path) -> None:
     """Walking from index.json reaches every blob once, and each has the digest and size it is named with."""
     large = tmp_path / "layer.tar"
     large.write_bytes(b"t" * 70000)
-    image = make_image("arm64", ocilayout.file_layer(large), ocilayout.gzip_layer(b"small"))
-    ocilayout.write_archive(tmp_path / "a.tar", {"example.test/a:1": [image, make_image("amd64")]})
+    images = make_images(arm64=[file_layer(large), gzip_layer(b"small")], amd64=[])
+    write_archive(tmp_path / "a.tar", images, "example.test/a:1")
     blobs = read_blobs(tmp_path / "a.tar")
     reached = set()
 
@@ -60,8 +61,9 @@ def test_every_blob_is_named_by_its_digest_and_referenced_with_its_size(tmp_path
 
 def test_an_index_names_every_platform_with_its_variant(tmp_path: Path) -> None:
     """BuildKit selects by architecture and variant."""
-    digests = ocilayout.write_archive(tmp_path / "a.tar", {"x": [make_image("arm"), make_image("s390x")]})
-    index = json.loads(read_blobs(tmp_path / "a.tar")[f"blobs/sha256/{digests['x']}"])
+    images = make_images(arm=[], s390x=[])
+    write_archive(tmp_path / "a.tar", images, "x")
+    index = json.loads(read_blobs(tmp_path / "a.tar")[f"blobs/sha256/{images.top.digest}"])
     assert [m["platform"] for m in index["manifests"]] == [
         {"architecture": "arm", "os": "linux", "variant": "v7"},
         {"architecture": "s390x", "os": "linux"},
@@ -69,11 +71,25 @@ def test_an_index_names_every_platform_with_its_variant(tmp_path: Path) -> None:
 
 
 def test_same_input_gives_the_same_archive(tmp_path: Path) -> None:
-    """Neither the time nor the order of references is in the bytes."""
-    images = {name: [make_image("amd64", ocilayout.gzip_layer(name.encode()))] for name in ("b", "a")}
-    ocilayout.write_archive(tmp_path / "1.tar", images)
-    ocilayout.write_archive(tmp_path / "2.tar", dict(reversed(images.items())))
-    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
+    """The time is not in the bytes, and neither is how a layer is kept."""
+    (tmp_path / "layer.tar").write_bytes(b"t" * 70000)
+    kept = file_layer(tmp_path / "layer.tar")
+    held = replace(kept, data=b"t" * 70000, path=None)
+    for name, layer in (("1", kept), ("2", held)):
+        write_archive(tmp_path / name, make_images(amd64=[layer, gzip_layer(b"x")]), "a:1")
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_a_layer_that_changed_is_no_image(tmp_path: Path) -> None:
+    """The file may be another one since its digest was taken; no archive is left."""
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(b"t" * 70000)
+    images = make_images(amd64=[file_layer(layer)])
+    for data in (b"u" * 70000, b"t" * 70001, b""):
+        layer.write_bytes(data)
+        with pytest.raises(FileAccessError, match="changed while the image was made"):
+            write_archive(tmp_path / "a.tar", images, "a:1")
+        assert list(tmp_path.iterdir()) == [layer]
 
 
 def test_a_gzip_layer_tells_both_digests() -> None:
@@ -81,7 +97,7 @@ def test_a_gzip_layer_tells_both_digests() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w"):
         pass
-    layer = ocilayout.gzip_layer(buffer.getvalue())
+    layer = gzip_layer(buffer.getvalue())
     assert layer.data is not None
     assert gzip.decompress(layer.data) == buffer.getvalue()
     assert layer.digest == hashlib.sha256(layer.data).hexdigest()
@@ -91,6 +107,6 @@ def test_a_gzip_layer_tells_both_digests() -> None:
 def test_a_missing_layer_and_an_unwritable_archive_are_errors(tmp_path: Path) -> None:
     """No OSError leaves the module."""
     with pytest.raises(FileAccessError, match="cannot read"):
-        ocilayout.file_layer(tmp_path / "none")
+        file_layer(tmp_path / "none")
     with pytest.raises(FileAccessError, match="cannot write"):
-        ocilayout.write_archive(tmp_path / "none" / "a.tar", {"x": []})
+        write_archive(tmp_path / "none" / "a.tar", make_images(amd64=[]), "x")
