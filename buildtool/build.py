@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
@@ -40,6 +41,9 @@ from buildtool.signing.keys import (
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
+
+if TYPE_CHECKING:
+    from buildtool.image.dockerfile import Dockerfile, Form, RenderRequest
 
 # The heavy modules are imported where they are used, that is while docker starts.
 
@@ -164,14 +168,32 @@ def find_key(
     return KeySource(pem=pem, path=path, variable=variable, passphrase=passphrase, secrets=tuple(secrets))
 
 
-def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySource) -> str:
+def make_dockerfile(
+    config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
+) -> Dockerfile:
     """
     Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
 
+    The project's sources are in the build context; ours are in the archive or, *inline*, in the text.
+
     Raises: UsageError, ConfigError, FileAccessError.
     """
+    from buildtool.image.dockerfile import Form, render_dockerfile
+
+    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+
+
+def _describe(
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    *,
+    form: Form,
+    epoch: int | None = None,
+) -> RenderRequest:
+    """Return the request for a Dockerfile, once its sources are found fit to be sent."""
     from buildtool.image.context import check_sent
-    from buildtool.image.dockerfile import RenderRequest, render_dockerfile, source_directories
+    from buildtool.image.dockerfile import RenderRequest, source_directories
     from buildtool.image.scan import choose_capabilities
     from buildtool.trust.generate import trust_files
 
@@ -188,9 +210,43 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
         key_id=public.key_id,
         trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
         capabilities=choose_capabilities(config, sources),
+        form=form,
+        epoch=epoch,
     )
     check_sent(config.root, source_directories(request), sources, key.path)
-    return render_dockerfile(request)
+    return request
+
+
+def render_folder(
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    directory: Path,
+    *,
+    force: bool = False,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> None:
+    """
+    Write the Dockerfile and its archive into *directory*, where plain buildx builds the image of `build`.
+
+    In the project's own directory the Dockerfile reads the sources there; elsewhere the archive holds them.
+
+    Raises: UsageError, ConfigError, FileAccessError.
+    """
+    from buildtool.image.context import check_outside
+    from buildtool.image.dockerfile import Form, render_dockerfile, source_directories
+    from buildtool.image.folder import check_folder, write_folder
+
+    check_folder(directory, force=force)
+    if directory.resolve() == config.root.resolve():
+        request = _describe(config, platforms, key, form=Form.PROJECT)
+    else:
+        # What lies in the archive does not change, so its time can be named.
+        epoch = source_date(environ, config.root, runner)
+        request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
+    check_outside(config.root, source_directories(request), directory)
+    write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -240,7 +296,7 @@ def _build_with_docker(
         return _choose_images(config, options, environ)
 
     @cache
-    def dockerfile() -> str:
+    def dockerfile() -> Dockerfile:
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(
