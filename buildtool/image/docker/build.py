@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
@@ -18,6 +19,9 @@ from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base, run
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
+
+if TYPE_CHECKING:
+    from buildtool.image.dockerfile import Dockerfile
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class ImageRequest:
     *contexts* stand in for stages.
     """
 
-    dockerfile: Callable[[], str]
+    dockerfile: Callable[[], Dockerfile]
     root: Path
     platforms: tuple[Platform, ...]
     epoch: int
