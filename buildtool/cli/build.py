@@ -38,19 +38,26 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--tag", "-t", default="", help="Name of the image; default: build.tag, else PROJECT:RELEASE.")
 @click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
 @click.option(
-    "--output", "-o", callback=_not_empty, help="As buildx: type=oci,dest=image.tar or a directory."
+    "--output",
+    "-o",
+    callback=_not_empty,
+    help="Output as for buildx: type=oci,dest=image.tar or a directory.",
 )
 @click.option(
     "--force", is_flag=True, help="Replace an output file; write into a directory that is not empty."
 )
 @click.option(
-    "--engine", type=click.Choice(ENGINES), help="What makes the image; auto: Docker if it answers."
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="Engine that makes the image; auto: Docker if an engine answers.",
 )
-@click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Another buildx builder.")
-@click.option("--no-cache", is_flag=True, help="Run every stage again.")
+@click.option("--builder", default="", envvar="BUILDTOOL_BUILDER", help="Name of another buildx builder.")
+@click.option("--no-cache", is_flag=True, help="Build without the caches.")
 @click.option("--key", type=click.Path(), callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP)
 @click.option(
-    "--sign-on", type=click.Choice(["builder", "host"]), help="On the host: no builder sees the key."
+    "--sign-on",
+    type=click.Choice(["builder", "host"]),
+    help="Where to sign; with host, no builder sees the key.",
 )
 @config_option
 @json_option

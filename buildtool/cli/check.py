@@ -28,22 +28,24 @@ _OUTPUT = OutputPath(path_type=Path)
 
 @click.command("check")
 @click.argument("objects", metavar="[OBJECT|DIR]...", nargs=-1, type=_PATH)
-@click.option("--kernel", multiple=True, help="host, 6.1, 6.12, newest or an image's file; commas or again.")
-@arch_option(help="Architecture of virtual machines, commas or again. Default: what the objects are for.")
-@click.option("--oldest", callback=checked(check_release), help="Oldest Linux it is meant for, say 5.15.")
+@click.option("--kernel", multiple=True, help="host, 6.1, 6.12, newest or a kernel image; may be repeated.")
+@arch_option(help="Architecture of virtual machines, may be repeated. Default: the objects'.")
+@click.option(
+    "--oldest", callback=checked(check_release), help="Oldest Linux release to support, for example 5.15."
+)
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
-@click.option("--junit", type=_OUTPUT, help="Write JUnit XML there.")
-@click.option("--sarif", type=_OUTPUT, help="Write SARIF 2.1.0 there.")
+@click.option("--junit", type=_OUTPUT, help="Write a JUnit XML report to this file.")
+@click.option("--sarif", type=_OUTPUT, help="Write a SARIF 2.1.0 report to this file.")
 @click.option("--markdown", is_flag=True, help="Print the table of programs and kernels as Markdown.")
 @config_option
 @json_option
 def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: Any) -> int:
     """
-    Say whether objects will load: rules without a kernel, and dry runs on kernels.
+    Check whether objects will load, by rules and by dry runs on kernels.
 
-    Without OBJECT or DIR: build/ARCH. Nothing is attached. Exit code 1 when a rule
-    of level error is broken or a kernel does not take a program.
+    Without OBJECT or DIR: build/ARCH. Nothing is attached. The exit code is 1 if an object breaks a
+    rule of level error or a kernel refuses a program.
     """
     if options["markdown"] and not options["kernel"]:
         raise UsageError("--markdown is a table of kernels: --kernel names them")

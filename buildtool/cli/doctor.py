@@ -21,10 +21,9 @@ from buildtool.doctor import Machine, examine, is_ready
 @json_option
 def command(*, config_path: Path | None, as_json: bool) -> int:
     """
-    Say what is here, what is missing, and what to do about it.
+    Check this host: what is installed, what is missing, and how to install it.
 
-    The exit code is 1 when `build` cannot work on this machine, neither with
-    Docker nor with the local engine.
+    The exit code is 1 if neither Docker nor the local engine can build on this machine.
     """
     config = read_config(config_path)
     machine = Machine(

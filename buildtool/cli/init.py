@@ -19,8 +19,8 @@ def command(directory: Path) -> None:
     """
     Make a new project in DIR: configuration, one program, a CI workflow.
 
-    The project is called like the directory. Files that exist are never
-    touched: when one is in the way, nothing is written.
+    The project gets the name of the directory. Existing files stay as they are: if one of them is
+    in the way, nothing is written.
     """
     for path in create_project(directory):
         click.echo(str(path))

@@ -31,7 +31,9 @@ _PATH = click.Path(path_type=Path)
     help="Write the file whose SHA-256 the statement names.",
 )
 @click.option("--trust", multiple=True, type=_PATH, help="Also verify with these keys or this policy.")
-@click.option("--capabilities", is_flag=True, help="Print what its programs need, and how to run it so.")
+@click.option(
+    "--capabilities", is_flag=True, help="Print the required capabilities and the docker run options."
+)
 @json_option
 def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> None:
     """Show what an OBJECT file, or an IMAGE of the engine, carries."""

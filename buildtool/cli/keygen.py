@@ -17,13 +17,18 @@ from buildtool.signing.keys import generate_key, save_key
 @click.command("keygen")
 @click.argument("name", callback=checked(check_object_name))
 @click.option(
-    "--dir", "directory", type=OutputPath(path_type=Path), default="keys", show_default=True, help="Where to."
+    "--dir",
+    "directory",
+    type=OutputPath(path_type=Path),
+    default="keys",
+    show_default=True,
+    help="Directory of the key files.",
 )
 @click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase to encrypt the key with.")
 @click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path),
-    help="Encrypt with the first line of this file; default: BUILDTOOL_KEY_PASSPHRASE, when it is set.",
+    help="Encrypt with the first line of this file; default: BUILDTOOL_KEY_PASSPHRASE, if set.",
 )
 @json_option
 def command(*, name: str, directory: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:

@@ -38,7 +38,7 @@ class _LoadCommand(click.Command):
 @click.option(
     "--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET, may be repeated."
 )
-@click.option("--verify-only", is_flag=True, help="Verify, load nothing.")
+@click.option("--verify-only", is_flag=True, help="Verify only; load nothing.")
 @config_option
 def command(
     *,
@@ -52,10 +52,9 @@ def command(
     """
     Verify, load and attach signed objects on this host with the real loader.
 
-    Without OBJECT or DIR: build/ARCH of this machine. WORKLOAD, all that
-    follows --, is started when the programs are attached. The loader takes this
-    process over: it writes its decisions to stderr, and its exit code is ours.
-    [loader] of buildtool.toml says its other options.
+    Without OBJECT or DIR: build/ARCH of this machine. The loader starts WORKLOAD, everything after
+    --, once the programs are attached. The loader replaces this process, writes its decisions to
+    stderr, and sets the exit code. [loader] in buildtool.toml sets its other options.
     """
     config = read_config(config_path)
     request = LoadRequest(

@@ -25,14 +25,14 @@ COMMANDS = {
     "sign": ("sign", "Embed a signature in objects."),
     "verify": ("verify", "Verify signed objects."),
     "inspect": ("inspect", "Show what an object or image carries."),
-    "check": ("check", "Say whether objects will load, here and on other kernels."),
+    "check": ("check", "Check whether objects will load, here and on other kernels."),
     "render": ("render", "Write the Dockerfile and its archive."),
     "build": ("build", "Build the signed image."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
     "images": ("images", "Prepare builder and base images."),
-    "trust": ("trust", "Keep a trust policy."),
+    "trust": ("trust", "Edit and check a trust policy."),
     "load": ("load", "Verify and load objects on this host."),
-    "doctor": ("doctor", "Say what is here and what is missing."),
+    "doctor": ("doctor", "Check this host and report missing tools."),
 }
 # Steps of the Dockerfile, for nobody to type.
 STEPS = ("agree", "grant")

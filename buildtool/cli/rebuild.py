@@ -23,14 +23,16 @@ from buildtool.runtime.provide import find_parts
 @click.command("rebuild")
 @click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
 @click.option("--check", is_flag=True, help="Compare with the image; nothing is written.")
-@click.option("--objects-only", is_flag=True, help="Leave loader, tini and configuration out.")
+@click.option(
+    "--objects-only", is_flag=True, help="Compare objects only, not loader, tini and configuration."
+)
 @click.option("--clang", default="", help="Compiler; default: compile.clang, else the recorded version's.")
 @config_option
 @json_option
 def command(
     *, image: str, check: bool, objects_only: bool, clang: str, config_path: Path | None, as_json: bool
 ) -> int:
-    """Make the objects of IMAGE again from this project's sources and say what of the image is equal."""
+    """Rebuild the objects of IMAGE from this project's sources and compare both."""
     if not check:
         raise UsageError("rebuild compares only", hint="buildtool rebuild --check IMAGE")
     config = read_config(config_path)

@@ -21,7 +21,10 @@ from buildtool.core.validate import parse_signer
 @click.command("render")
 @arch_option(help="Architecture of the image; may be repeated. Default: build.arch, else this machine's.")
 @click.option(
-    "--key", callback=checked(parse_signer), metavar="SIGNER", help="Its public half (.pub) will do."
+    "--key",
+    callback=checked(parse_signer),
+    metavar="SIGNER",
+    help="Signing key; its public half (.pub) is enough.",
 )
 @click.option(
     "--output",

@@ -28,8 +28,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--project", callback=checked(check_project_name), help="Project name."),
-    click.option("--object-version", type=click.IntRange(0, MAX_INTEGER), help="Version against rollback."),
-    click.option("--release", callback=checked(check_release), help="Version for people."),
+    click.option(
+        "--object-version", type=click.IntRange(0, MAX_INTEGER), help="Version that verifiers compare."
+    ),
+    click.option("--release", callback=checked(check_release), help="Version for readers."),
     click.option("--created", callback=checked(parse_time), help="Time of the statement; default: HEAD's."),
     click.option("--not-after", callback=checked(parse_time), help="Refuse the objects after this time."),
 )
@@ -49,9 +51,9 @@ def release_options(command: Command) -> Command:
     "--output", type=OutputPath(path_type=Path), help="Directory for the signed objects; default: in place."
 )
 @click.option("--arch", callback=checked(find_platform), help="Architecture; default: the compile record's.")
-@click.option("--force", is_flag=True, help="Replace signatures and output files that are there.")
+@click.option("--force", is_flag=True, help="Replace existing signatures and output files.")
 @click.option("--add", is_flag=True, help="Add a signature; the statement and the others stay.")
-@click.option("--remove", metavar="KEYID", help="Take the signature of this key out instead.")
+@click.option("--remove", metavar="KEYID", help="Remove the signature of this key.")
 @release_options
 @config_option
 @json_option

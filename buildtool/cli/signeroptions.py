@@ -30,15 +30,19 @@ _PATH = click.Path(path_type=Path)
 
 _OPTIONS = (
     click.option("--key", type=click.Path(), callback=checked(parse_signer), metavar="SIGNER", help=KEY_HELP),
-    click.option("--public", type=_PATH, help="Public key, for a signer that cannot tell it."),
+    click.option("--public", type=_PATH, help="Public key, for a signer that cannot export it."),
     click.option("--passphrase-file", type=_PATH, help="File with the key's passphrase or the token's PIN."),
-    click.option("--passphrase-fd", type=click.IntRange(0, 1023), help="The same from a file descriptor."),
+    click.option(
+        "--passphrase-fd",
+        type=click.IntRange(0, 1023),
+        help="File descriptor to read passphrase or PIN from.",
+    ),
     click.option(
         "--max-key-age",
         type=click.IntRange(min=0),
         envvar="BUILDTOOL_MAX_KEY_AGE",
         metavar="DAYS",
-        help="Fail when the key file is older.",
+        help="Fail if the key file is older.",
     ),
     click.option("--expect-key-id", help="Fail unless the key has this key id."),
     click.option(

@@ -32,17 +32,17 @@ _HEADER = ("key id", "name", "state", "not before", "not after")
 
 @click.group("trust")
 def command() -> None:
-    """Keep a trust policy: which keys count, and what they may sign."""
+    """Edit and check a trust policy: trusted keys, and what they may sign."""
 
 
 @command.command("add")
 @click.argument("key", type=_PATH, metavar="KEY.pub")
 @policy_option
-@click.option("--name", default="", help="Name for people; default: the file's.")
-@click.option("--not-before", callback=checked(parse_time), help="The key counts from this time on.")
-@click.option("--not-after", callback=checked(parse_time), help="The key counts up to this time.")
+@click.option("--name", default="", help="Name of the key for readers; default: the file's name.")
+@click.option("--not-before", callback=checked(parse_time), help="Time from which the key is valid.")
+@click.option("--not-after", callback=checked(parse_time), help="Time until which the key is valid.")
 def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after: int | None) -> None:
-    """Add a public key; a policy that is not there is made."""
+    """Add a public key; create the policy if it does not exist."""
     public = load_public_key(key)
     click.echo(f"{add_key(policy, public, name=name, not_before=not_before, not_after=not_after)}  added")
 
@@ -51,7 +51,7 @@ def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after
 @click.argument("key_id", metavar="KEYID")
 @policy_option
 def remove(*, key_id: str, policy: Path) -> None:
-    """Take a key out: its signatures are then those of nobody (unknown-key)."""
+    """Remove a key; verifiers then refuse its signatures as unknown-key."""
     click.echo(f"{remove_key(policy, key_id)}  removed")
 
 
@@ -59,7 +59,7 @@ def remove(*, key_id: str, policy: Path) -> None:
 @click.argument("key_id", metavar="KEYID")
 @policy_option
 def revoke(*, key_id: str, policy: Path) -> None:
-    """Mark a key as revoked: what it alone signed is refused with that reason."""
+    """Revoke a key; objects that it alone signed are refused as revoked."""
     click.echo(f"{revoke_key(policy, key_id)}  revoked")
 
 
@@ -81,7 +81,7 @@ def show(*, policy: Path, as_json: bool) -> None:
 @policy_option
 @json_option
 def check(*, policy: Path, as_json: bool) -> int:
-    """Say what is odd about a policy; exit code 1 when it can accept nothing."""
+    """Check a policy for contradictions; exit code 1 if it can accept nothing."""
     trust = load_trust([policy])
     findings = check_trust(trust, int(time.time()))
     if as_json:

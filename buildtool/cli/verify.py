@@ -22,7 +22,9 @@ _PATH = click.Path(path_type=Path)
 @click.command("verify")
 @click.argument("objects", nargs=-1, required=True, type=_PATH, metavar="OBJECT...")
 @click.option("--trust", multiple=True, required=True, type=_PATH, help="Public key, directory or policy.")
-@click.option("--platform", "--arch", callback=checked(find_platform), help="Refuse objects for another one.")
+@click.option(
+    "--platform", "--arch", callback=checked(find_platform), help="Refuse objects of any other platform."
+)
 @click.option("--state", type=_PATH, help="Directory that remembers versions; refuse lower ones.")
 @json_option
 def command(
