@@ -47,7 +47,7 @@ loaders: ## the static programs that images hold, for every architecture (wheels
 	@tools/setup --no-engine
 	@$(PYTHON) tools/loaders
 
-matrix: ## make the README's table of what loads where, in virtual machines
+matrix: ## write the table of docs/reference/kernels.md, in virtual machines
 	@tools/setup --no-engine
 	@$(PYTHON) tools/matrix
 
