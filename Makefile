@@ -51,7 +51,7 @@ matrix: ## write the table of docs/reference/kernels.md, in virtual machines
 	@tools/setup --no-engine
 	@$(PYTHON) tools/matrix
 
-lint: ## formatting, types, layering, workflows
+lint: ## formatting, types, layering, spelling, workflows
 	@tools/setup --no-engine
 	@tools/lint
 

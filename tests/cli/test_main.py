@@ -85,7 +85,7 @@ def test_without_a_command_the_help_is_talk() -> None:
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["biuld"], ["unknown command 'biuld' (did you mean build?)", "buildtool --help shows the usage"]),
+        (["buildx"], ["unknown command 'buildx' (did you mean build?)", "buildtool --help shows the usage"]),
         (["zzz\n"], ["unknown command 'zzz\\n'", "buildtool --help shows the usage"]),
         (["--nope"], ["no such option '--nope'", "buildtool --help shows the usage"]),
         (

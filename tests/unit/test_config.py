@@ -147,7 +147,7 @@ def test_environment_variables_are_distinct_and_documented() -> None:
         ('[image]\n\nusr = "root"', "buildtool.toml:3: unknown key image.usr (did you mean user?)"),
         ("[imag]\n", "buildtool.toml:1: unknown key imag (did you mean image?)"),
         ("# x\n[zzz.y]\n", "buildtool.toml:2: unknown key zzz"),
-        ("\nproject.nam = 'x'", "buildtool.toml:2: unknown key project.nam (did you mean name?)"),
+        ("\nproject.nme = 'x'", "buildtool.toml:2: unknown key project.nme (did you mean name?)"),
         ('image = { user = "root",\t"a\\nb" = 1 }', "buildtool.toml:1: unknown key image.a\\nb"),
         ("x", "buildtool.toml:1: expected '=' after a key in a key/value pair"),
         ("[image]\nuser = 'a'\nuser = 'b'", "buildtool.toml:3: cannot overwrite a value"),
