@@ -21,38 +21,41 @@ help: ## show this list
 setup: ## install what is missing, start an engine if none answers
 	@tools/setup
 
-demo: setup ## build, sign, run and refuse, on a real engine and kernel
+demo: ## build, sign, run and refuse, on a real engine and kernel
+	@tools/setup --for demo
 	@tools/engine run tools/demo
 
-test: setup ## every test; TESTS=tests/unit for some
+test: ## every test; TESTS=tests/unit for some
+	@tools/setup --for test
 	@tools/engine run $(PYTHON) -m pytest $(or $(TESTS),--cov)
 
 test-sanitized: ## the loader's own tests once more, with all of it under ASan and UBSan
-	@tools/setup --no-engine
+	@tools/setup --for test --no-engine
 	@LOADER_BUILD=sanitized-whole ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest $(SANITIZED)
 
 test-vm: ## every architecture on real kernels, in virtual machines
-	@tools/setup --no-engine
+	@tools/setup --for test --no-engine
 	@VM_MATRIX=all $(PYTHON) -m pytest tests/vm
 
-bench: setup ## measure and print ratios
+bench: ## measure and print ratios
+	@tools/setup --for bench
 	@$(PYTHON) tools/loaders
 	@tools/engine run $(PYTHON) bench/run.py
 
 fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of five targets
-	@tools/setup --no-engine
+	@tools/setup --for test --no-engine
 	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
 
 loaders: ## the static programs that images hold, for every architecture (wheels carry them)
-	@tools/setup --no-engine
+	@tools/setup --for loaders
 	@$(PYTHON) tools/loaders
 
 matrix: ## write the table of docs/reference/kernels.md, in virtual machines
-	@tools/setup --no-engine
+	@tools/setup --for test --no-engine
 	@$(PYTHON) tools/matrix
 
 lint: ## formatting, types, layering, spelling, workflows
-	@tools/setup --no-engine
+	@tools/setup --for lint
 	@tools/lint
 
 clean: ## remove what was built; the engine and its images stay (tools/engine stop ends it)

@@ -206,12 +206,16 @@ class PackageSource:
     def _where(self) -> str:
         return f"Debian {self.archive.suite} {self.architecture}"
 
+    def under_alias(self) -> PackageSource | None:
+        """Return the source that asks for the suite under its alias, or None without one."""
+        alias = _under_alias(self.archive)
+        return None if alias is None else replace(self, archive=alias, state=self.state / "alias")
+
     def _other_ways(self) -> Iterator[PackageSource]:
         """Yield where else packages may be: here with fresh lists, the alias, other architectures."""
         yield self
-        alias = _under_alias(self.archive)
-        if alias is not None:
-            yield replace(self, archive=alias, state=self.state / "alias")
+        if alias := self.under_alias():
+            yield alias
         for other in _OTHER_ARCHITECTURES:
             if other != self.architecture:
                 yield replace(self, architecture=other, state=self.state / other)

@@ -13,14 +13,14 @@ import io
 import re
 import shlex
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildtool.core.errors import (
     ConfigError,
-    EngineError,
     ObjectFormatError,
+    PackageUnavailableError,
     ToolFailedError,
     ToolMissingError,
 )
@@ -182,16 +182,43 @@ def find_system_mirror(apt: Path = APT_SOURCES, os_release: Path = OS_RELEASE) -
 
 
 def make_builder_tree(
-    archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
+    archive: Archive,
+    architectures: Sequence[str],
+    *,
+    tar: Path,
+    debs: Path,
+    epoch: int,
+    runner: Runner,
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """
     Write the builder's root file system to *tar*, and download the base's packages to directory *debs*.
 
     One apt run serves both: the package lists are the slow part. The first of
-    the Debian *architectures* is the host's.
+    the Debian *architectures* is the host's. A mirror that lacks a package is asked
+    once more with fresh lists, under the suite's alias.
 
-    Raises: ToolMissingError, ToolFailedError, EngineError.
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError.
     """
+    failure = _run_mmdebstrap(archive, architectures, tar=tar, debs=debs, epoch=epoch, runner=runner)
+    alias = ALIASES.get(archive.suite)
+    if isinstance(failure, PackageUnavailableError) and alias:
+        report(f"{failure.message}; try its alias {alias}")
+        under_alias = replace(archive, alias=alias)
+        tar.unlink(missing_ok=True)
+        if (
+            _run_mmdebstrap(under_alias, architectures, tar=tar, debs=debs, epoch=epoch, runner=runner)
+            is None
+        ):
+            return
+    if failure is not None:
+        raise failure
+
+
+def _run_mmdebstrap(
+    archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
+) -> ToolFailedError | None:
+    """Return why it failed, or None."""
     include = [*BUILDER_PACKAGES]
     for arch in architectures:
         include += [f"{name}:{arch}" for name in (*CROSS_PACKAGES, LIBGCC_DEV[archive.suite])]
@@ -202,12 +229,16 @@ def make_builder_tree(
         f"--architectures={','.join(architectures)}",
         f"--include={','.join(include)}",
         '--aptopt=Acquire::Retries "3"',
+        *([f"--keyring={archive.keyring}"] if archive.keyring != KEYRING else []),
+        *([f"--extract-hook={check_codename(archive)}"] if archive.alias else []),
         f"--extract-hook={_download_hook(architectures)}",
         f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",
         f'--extract-hook=cd "$1" && rm -rf debs {" ".join(UNUSED)}',
         f'--extract-hook=chroot "$1" /usr/bin/python3 -c {shlex.quote(PRECOMPILE)}',
+        # Last: apt finds its lists by the name that stands there.
+        *([f"--extract-hook={name_suite(archive)}"] if archive.alias else []),
         f"--extract-hook={HIDE_LOGIN}",
-        archive.suite,
+        archive.name,
         str(tar),
         archive.mirror,
     ]
@@ -216,8 +247,19 @@ def make_builder_tree(
         done = runner.run(argv, env=environment, check=False)
     except ToolMissingError as error:
         raise ToolMissingError("mmdebstrap: not found", hint="apt-get install mmdebstrap") from error
-    if done.returncode != 0:
-        raise _explain_failure(archive, done.stderr.decode(errors="replace"))
+    if done.returncode == 0:
+        return None
+    return _explain_failure(archive, architectures, done.stderr.decode(errors="replace"))
+
+
+def check_codename(archive: Archive) -> str:
+    """Return a hook that fails unless the lists in tree $1 are of *archive*'s suite."""
+    return f'grep -qx "Codename: {archive.suite}" "$1"/var/lib/apt/lists/*_dists_{archive.alias}_*Release'
+
+
+def name_suite(archive: Archive) -> str:
+    """Return a hook that lets tree $1 name the suite, as it does without an alias."""
+    return f'find "$1/etc/apt" -type f -exec sed -i "s/ {archive.alias} / {archive.suite} /" {{}} +'
 
 
 def read_packages(debs: Path, runner: Runner) -> list[Package]:
@@ -266,7 +308,7 @@ def _download_hook(architectures: Sequence[str]) -> str:
     return f'mkdir "$1/debs" && cd "$1/debs" && {apt} {" ".join(names)}'
 
 
-def _explain_failure(archive: Archive, stderr: str) -> ToolFailedError | EngineError:
+def _explain_failure(archive: Archive, architectures: Sequence[str], stderr: str) -> ToolFailedError:
     lines = [line for line in stderr.splitlines() if line and not line.startswith(("I:", "W:"))]
     detail = hide_passwords("\n".join(lines[-8:])) or None
     if "No space left on device" in stderr:
@@ -275,12 +317,18 @@ def _explain_failure(archive: Archive, stderr: str) -> ToolFailedError | EngineE
             hint="about 3 GB are needed below TMPDIR (/var/tmp)",
             detail=detail,
         )
-    if re.search(
-        r"Failed to fetch|Could not (resolve|connect)|does not have a Release file|Unable to", stderr
-    ):
-        return ToolFailedError(
-            f"no packages from {archive.shown} ({archive.suite})",
-            hint="check the network, or name another mirror with --mirror URI",
+    message = f"no packages from {archive.shown} ({archive.suite})"
+    hint = "check the network, or name another mirror with --mirror URI"
+    if re.search(r"Could not (resolve|connect)|Unable to", stderr):
+        return ToolFailedError(message, hint=hint, detail=detail)
+    if re.search(r"Failed to fetch|does not have a Release file", stderr):
+        # Of which architecture the package is that misses, only the name of its file tells.
+        found = re.search(r"Failed to fetch \S+/([a-z0-9][a-z0-9.+-]+)_[^/\s]+_([a-z0-9]+)\.deb", stderr)
+        return PackageUnavailableError(
+            message,
+            architecture=found[2] if found else architectures[0],
+            packages=(found[1],) if found else (),
+            hint=hint,
             detail=detail,
         )
     return ToolFailedError("mmdebstrap could not make the builder image", detail=detail)

@@ -4,11 +4,19 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from buildtool.core.errors import BuildtoolError, ConfigError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import (
+    BuildtoolError,
+    ConfigError,
+    PackageUnavailableError,
+    ToolFailedError,
+    ToolMissingError,
+)
 from buildtool.core.process import Completed, Runner
 from buildtool.runtime import debian
 
@@ -124,6 +132,56 @@ def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pyte
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BetweenReleases(Runner):
+    """Stands for an mmdebstrap whose mirror lacks a package under the names in *lacking*."""
+
+    lacking: tuple[str, ...]
+    suites: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+
+    def run(self, argv: Sequence[str], **_: object) -> Completed:
+        """Fail or not, by the suite that is asked for."""
+        suite = argv[-3]
+        self.suites.append(suite)
+        self.hooks[:] = [word for word in argv if word.startswith("--extract-hook=")]
+        said = f"E: Failed to fetch {argv[-1]}/pool/base-files_13.8%2bdeb13u8_arm64.deb  404  Not Found\n"
+        failed = suite in self.lacking
+        return Completed(returncode=int(failed), stdout=b"", stderr=said.encode() if failed else b"")
+
+
+def test_a_mirror_between_two_releases_is_asked_under_the_alias(tmp_path: Path) -> None:
+    """The builder is made of the alias's packages, after a check of its codename, and a line says so."""
+    told: list[str] = []
+    runner = BetweenReleases(lacking=("trixie",))
+    make_tree(tmp_path, runner, told.append)
+    assert runner.suites == ["trixie", "stable"]
+    assert told == ["no packages from http://mirror.test/debian (trixie); try its alias stable"]
+    alias = debian.Archive(suite="trixie", mirror="http://mirror.test/debian", alias="stable")
+    assert runner.hooks[0] == f"--extract-hook={debian.check_codename(alias)}"
+    assert runner.hooks[-2] == f"--extract-hook={debian.name_suite(alias)}"
+    runner = BetweenReleases(lacking=("trixie", "stable"))
+    with pytest.raises(PackageUnavailableError, match="no packages from") as caught:
+        make_tree(tmp_path, runner)
+    assert (caught.value.architecture, caught.value.packages) == ("arm64", ("base-files",))
+
+
+def test_hooks_refuse_an_alias_of_another_release(tmp_path: Path) -> None:
+    """The lists decide; the tree names the suite in the end, as every builder does."""
+    archive = debian.Archive(suite="trixie", mirror="http://mirror.test/debian", alias="stable")
+    lists, sources = tmp_path / "var/lib/apt/lists", tmp_path / "etc/apt/sources.list"
+    lists.mkdir(parents=True)
+    sources.parent.mkdir(parents=True)
+    sources.write_text("deb http://mirror.test/debian stable main\n")
+    for codename, code in (("trixie", 0), ("forky", 1)):
+        text = f"Suite: stable\nCodename: {codename}\n"
+        (lists / "mirror.test_debian_dists_stable_InRelease").write_text(text)
+        argv = ["sh", "-c", debian.check_codename(archive), "sh", tmp_path]
+        assert subprocess.run(argv, check=False).returncode == code
+    subprocess.run(["sh", "-c", debian.name_suite(archive), "sh", tmp_path], check=True)
+    assert sources.read_text() == "deb http://mirror.test/debian trixie main\n"
+
+
 def test_a_machine_without_mmdebstrap_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,8 +201,14 @@ def test_what_is_not_a_package_is_an_error(tmp_path: Path) -> None:
         list(debian.read_members(package, Runner()))
 
 
-def make_tree(directory: Path, runner: Runner) -> None:
+def make_tree(directory: Path, runner: Runner, report: Callable[[str], None] = lambda _: None) -> None:
     """Ask for a builder tree that is not going to be made."""
     debian.make_builder_tree(
-        ARCHIVE, ["amd64"], tar=directory / "root.tar", debs=directory, epoch=0, runner=runner
+        ARCHIVE,
+        ["amd64"],
+        tar=directory / "root.tar",
+        debs=directory,
+        epoch=0,
+        runner=runner,
+        report=report,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
     FileAccessError,
+    PackageUnavailableError,
     ToolFailedError,
     ToolMissingError,
     UsageError,
@@ -29,12 +31,14 @@ from buildtool.core.platforms import MACHINES, PLATFORMS
 from buildtool.core.process import Completed, Runner
 
 RELEASE = "6.12.1+deb13-cloud-amd64"
+OLDER = "6.12.0+deb13-cloud-amd64"
 # A static program's first bytes are all that is looked at.
 STATIC = b"\x7fELF" + bytes(60)
 DEPENDS = {
     "linux-image-cloud-amd64": f"linux-image-{RELEASE} (= 6.12.1-1)",
     f"linux-image-{RELEASE}": "kmod, linux-base (>= 4.3~), linux-initramfs-tool | x, linux-modules-a (= 1)",
     "linux-modules-a": "",
+    f"linux-image-{OLDER}": "",
     "busybox-static": "",
 }
 
@@ -47,6 +51,8 @@ class FakeApt(Runner):
     fails: str = ""
     said: bytes = b""
     delay: float = 0
+    between_releases: bool = False  # the pool lacks this suite's kernel, its alias has the one before
+    codename: str = "trixie"
 
     def run(self, argv: Sequence[str], *, cwd: Path | None = None, **_: Any) -> Completed:
         """Answer, or fail at the program that is told to."""
@@ -54,12 +60,21 @@ class FakeApt(Runner):
         self.calls.append(words)
         if self.fails and self.fails in words:
             return Completed(returncode=100, stdout=b"", stderr=self.said)
-        stdout = ""
+        stdout, depends = "", DEPENDS
+        state = Path(next((word.partition("=")[2] for word in argv if word.startswith("Dir::State=")), ""))
+        if state.name == "alias":
+            depends = {**DEPENDS, "linux-image-cloud-amd64": f"linux-image-{OLDER}"}
+            del depends[f"linux-image-{RELEASE}"]
+            release = state / "lists/mirror.test_debian_dists_stable_InRelease"
+            release.write_text(f"Suite: stable\nCodename: {self.codename}\n")
+        elif self.between_releases and f"linux-image-{RELEASE}=1" in words:
+            said = f"E: Failed to fetch http://mirror.test/pool/linux-image-{RELEASE}_1.deb  404  Not Found"
+            return Completed(returncode=100, stdout=b"", stderr=said.encode())
         if words[0] == "apt-cache":
             stdout = "Package: older\n\n"
-            for name in reversed([word for word in words if word in DEPENDS]):
+            for name in reversed([word for word in words if word in depends]):
                 digest = hashlib.sha256(name.encode()).hexdigest()
-                fields = f"Package: {name}\nVersion: 1\nSHA256: {digest}\nDepends: {DEPENDS[name]}\n"
+                fields = f"Package: {name}\nVersion: 1\nSHA256: {digest}\nDepends: {depends[name]}\n"
                 stdout = f"{fields}\n{stdout}"
         elif "download" in words:
             time.sleep(self.delay)
@@ -76,6 +91,10 @@ class FakeApt(Runner):
         files = {
             "busybox-static": {"usr/bin/busybox": STATIC, "usr/share/doc/busybox": b"text"},
             f"linux-image-{RELEASE}": {f"boot/vmlinuz-{RELEASE}": b"kernel", "boot/config": b"y"},
+            f"linux-image-{OLDER}": {
+                f"boot/vmlinuz-{OLDER}": b"older",
+                f"usr/lib/modules/{OLDER}/kernel/veth.ko": b"module",
+            },
             "linux-modules-a": {f"usr/lib/modules/{RELEASE}/kernel/veth.ko": b"module"},
         }
         for path, data in files.get(name, {}).items():
@@ -114,6 +133,25 @@ def test_kernel_is_what_its_packages_come_down_to(tmp_path: Path) -> None:
     assert left(tmp_path) == ["kernel-trixie-amd64"]
     place = tmp_path / "kernel-trixie-amd64"
     assert sorted(path.name for path in place.iterdir()) == [RELEASE, "busybox", "kernel.json", "vmlinuz"]
+
+
+def test_a_pool_without_the_kernel_gives_that_of_the_alias(tmp_path: Path) -> None:
+    """A mirror between two point releases still has the kernel of the one before, under another name."""
+    told: list[str] = []
+    apt = FakeApt(between_releases=True)
+    kernel = find_kernel("6.12", "amd64", tmp_path, told.append, runner=apt)
+    assert (kernel.release, kernel.image.read_bytes()) == (OLDER, b"older")
+    assert (
+        f"Debian trixie amd64: cannot download linux-image-{RELEASE}: 404 not found;"
+        " read the package lists of the alias stable"
+    ) in told
+    assert (
+        f"Debian trixie amd64: use the alias stable: linux-image-cloud-amd64 1, linux-image-{OLDER} 1" in told
+    )
+    apt = FakeApt(between_releases=True, codename="forky")
+    with pytest.raises(PackageUnavailableError, match=f"cannot download linux-image-{re.escape(RELEASE)}"):
+        find_kernel("6.12", "amd64", tmp_path / "other", runner=apt)
+    assert left(tmp_path / "other") == []
 
 
 def test_second_time_asks_nobody(tmp_path: Path) -> None:

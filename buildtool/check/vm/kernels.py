@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, UsageError, VmError
+from buildtool.core.errors import (
+    ConfigError,
+    FileAccessError,
+    PackageUnavailableError,
+    ToolFailedError,
+    UsageError,
+    VmError,
+)
 from buildtool.core.files import make_directory, read_bounded
 from buildtool.core.platforms import MACHINES, PLATFORMS, find_platform, host_platform
 from buildtool.core.process import Runner
@@ -234,17 +241,38 @@ class _Store:
         return source
 
     def _fetch_kernel(self, work: Path, suite: str, arch: str) -> None:
-        source = self._source(work, suite, arch)
-        tree = work / "tree"
+        source, tree = self._source(work, suite, arch), work / "tree"
+        try:
+            packages = self._unpack_kernel(source, tree, arch)
+        except PackageUnavailableError as error:
+            packages = self._unpack_under_alias(source, tree, arch, error)
+        self._fetch_busybox(source, work)
+        record = _sort_tree(tree, work)
+        shutil.rmtree(tree)
+        (work / _RECORD).write_text(json.dumps({**record, "packages": packages}, indent=1) + "\n")
+
+    def _unpack_under_alias(
+        self, source: PackageSource, tree: Path, arch: str, cause: PackageUnavailableError
+    ) -> list[str]:
+        """Unpack the kernel that the suite's alias has: its packages have other names, with their version."""
+        alias = source.under_alias()
+        if alias is None:
+            raise cause
+        self.on_progress(f"{cause.message}; read the package lists of the alias {alias.archive.name}")
+        try:
+            alias.update()
+            return self._unpack_kernel(alias, tree, arch)
+        except PackageUnavailableError:
+            raise cause from None
+
+    def _unpack_kernel(self, source: PackageSource, tree: Path, arch: str) -> list[str]:
+        """Unpack the packages of the kernel for *arch* and return their names."""
         packages = _kernel_packages(source, f"linux-image-{MACHINES[arch].flavour}")
         self.on_progress(
             "download " + next((name for name in packages if re.search(r"-\d", name)), packages[0])
         )
         source.unpack(packages, tree)
-        self._fetch_busybox(source, work)
-        record = _sort_tree(tree, work)
-        shutil.rmtree(tree)
-        (work / _RECORD).write_text(json.dumps({**record, "packages": packages}, indent=1) + "\n")
+        return packages
 
     def _fetch_busybox(self, source: PackageSource, work: Path) -> None:
         tree = work / "busybox-tree"

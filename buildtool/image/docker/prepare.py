@@ -155,7 +155,13 @@ def _make_images(
     debs.mkdir()
     report(f"unpack Debian {archive.suite} packages ({', '.join(p.arch for p in platforms)})")
     debian.make_builder_tree(
-        archive, [p.debian for p in platforms], tar=work / "root.tar", debs=debs, epoch=EPOCH, runner=runner
+        archive,
+        [p.debian for p in platforms],
+        tar=work / "root.tar",
+        debs=debs,
+        epoch=EPOCH,
+        runner=runner,
+        report=report,
     )
     report("assemble the images")
     packages = debian.read_packages(debs, runner)
