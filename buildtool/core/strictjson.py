@@ -167,6 +167,8 @@ def format_time(seconds: int) -> str:
 
     Raises: ValueError, when its year is not 1970 to 9999.
     """
+    if seconds < 0:
+        raise ValueError("before 1970")
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, OSError) as error:

@@ -47,6 +47,8 @@ def test_times_are_read_back() -> None:
         assert strictjson.format_time(strictjson.parse_time(text)) == text
     with pytest.raises(ValueError, match=r"no such time|year"):
         strictjson.format_time(10**15)
+    with pytest.raises(ValueError, match="before 1970"):
+        strictjson.format_time(-1)
 
 
 def test_encoding_is_sorted_ascii_without_spaces() -> None:
