@@ -60,7 +60,7 @@ def load_on_host(
 
     Raises: every BuildtoolError, when there is no loader and none can be made.
     """
-    loader = find_loader(config, environ=environ, runner=runner)
+    loader = choose_loader(config, environ=environ, runner=runner)
     argv = loader_argv(loader, request)
     log.debug("run: %s", argv)
     try:
@@ -119,7 +119,7 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     return keys[0]
 
 
-def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
+def choose_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
     """
     Return the loader of BUILDTOOL_LOADER, else the one that images get, else one made of the same source.
 

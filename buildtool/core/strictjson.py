@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 Check = Callable[[Any], bool]
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_json_object(data: bytes) -> dict[str, Any]:
     """
     Return the one JSON object that *data* is.
 

@@ -25,7 +25,7 @@ from buildtool.core.strictjson import (
     is_string_set,
     is_strings,
     is_time,
-    parse_object,
+    parse_json_object,
     parse_time,
 )
 from buildtool.objects.elf import MAX_OBJECT_BYTES
@@ -185,7 +185,7 @@ def read_policy(data: bytes) -> TrustStore:
 
     Raises: ValueError or ConfigError, with the first rule that it breaks.
     """
-    value = check_members(parse_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
+    value = check_members(parse_json_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
     points = value.get("attachPoints")
     return TrustStore(
         keys=_key_table([_read_key(item) for item in value["keys"]]),

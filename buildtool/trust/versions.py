@@ -23,7 +23,7 @@ from buildtool.core.strictjson import (
     is_object,
     is_object_name,
     is_project,
-    parse_object,
+    parse_json_object,
     to_bytes,
 )
 
@@ -125,7 +125,7 @@ def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
     try:
         if len(data) > MAX_STATE_BYTES:
             raise ValueError(f"larger than {MAX_STATE_BYTES} bytes")
-        projects = check_members(parse_object(data), "state", _STATE)["projects"]
+        projects = check_members(parse_json_object(data), "state", _STATE)["projects"]
         return {project: _read_project(project, objects) for project, objects in projects.items()}
     except ValueError as error:
         raise FileAccessError(

@@ -15,7 +15,7 @@ from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
-from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base, run_build
+from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
@@ -86,7 +86,7 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
 
     Raises: EngineError.
     """
-    check_base(_buildx(request, output=""), base, runner=runner)
+    check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
 def report_base(base: str, own: str) -> None:

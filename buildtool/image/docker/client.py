@@ -40,7 +40,7 @@ def connect() -> Any:
         raise EngineError(f"no Docker engine answers: {_cause(error)}", hint=hint) from error
 
 
-def find_image(reference: str) -> dict[str, Any] | None:
+def find_engine_image(reference: str) -> dict[str, Any] | None:
     """
     Return what the engine says of image *reference*, or None when it has no such image.
 

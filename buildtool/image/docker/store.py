@@ -8,7 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 from buildtool.core.errors import EngineError, FileAccessError, first_line
-from buildtool.image.docker.client import ENGINE_ERRORS, NO_IMAGE_ERRORS, connect, find_image, load_archive
+from buildtool.image.docker.client import (
+    ENGINE_ERRORS,
+    NO_IMAGE_ERRORS,
+    connect,
+    find_engine_image,
+    load_archive,
+)
 from buildtool.oci.write import ImageSet, write_archive
 
 
@@ -22,7 +28,7 @@ def load_images(images: ImageSet, reference: str) -> None:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
         load_archive(archive)
-        if find_image(reference) is None:
+        if find_engine_image(reference) is None:
             raise EngineError(f"the engine did not load the image: it has no {reference}")
 
 
