@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError, system_reason
 
 OTHER_NAME = "choose another name or remove it"
 FORCE_REPLACES = "--force replaces it"
@@ -49,7 +49,7 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
             data = file.read(min(status.st_size, limit) + 1)
             return data if len(data) <= status.st_size else data + file.read(limit + 1 - len(data))
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {_reason(error)}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
 
 
 def write_atomic(
@@ -266,7 +266,7 @@ def _beside(path: Path, token: str) -> Path:
 def _write_error(path: Path, error: OSError, hint: str = OTHER_NAME) -> FileAccessError:
     if isinstance(error, FileExistsError):
         return FileAccessError(f"{path}: already exists", hint=hint)
-    return FileAccessError(f"{path}: cannot write: {_reason(error)}")
+    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")
 
 
 def make_directory(path: Path) -> None:
@@ -278,7 +278,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot make directory: {_reason(error)}") from error
+        raise FileAccessError(f"{path}: cannot make directory: {system_reason(error)}") from error
 
 
 @contextmanager
@@ -305,8 +305,4 @@ def _is_missing(place: Path) -> bool:
     try:
         return not place.exists()
     except OSError as error:  # a name that is too long, for one
-        raise FileAccessError(f"{place}: cannot make directory: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        raise FileAccessError(f"{place}: cannot make directory: {system_reason(error)}") from error

@@ -225,6 +225,16 @@ def split_layout(value: str) -> tuple[Path, str]:
     return Path(found["path"]), found["digest"] or ""
 
 
+def names_registry(reference: str) -> bool:
+    """
+    Tell whether image *reference* begins with a registry rather than with a part of its own name.
+
+    As engines do: a registry has a dot or a port, or is localhost.
+    """
+    host, slash, _ = reference.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
 def check_tag(value: str) -> str:
     """
     Return *value* if an image can be tagged so: a reference without digest.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
@@ -264,7 +264,7 @@ def _key_files(path: Path) -> list[Path]:
     try:
         entries = [file for file in path.iterdir() if not file.name.startswith(".")]
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+        raise ConfigError(f"{path}: cannot read: {system_reason(error)}") from error
     if len(entries) > MAX_ENTRIES:
         raise ConfigError(
             f"{path}: more than {MAX_ENTRIES} files", hint="keep keys in a directory of their own"

@@ -41,3 +41,36 @@ def test_each_imported_library_is_declared() -> None:
     found = {name for path in sources() for name in imported(path)} - sys.stdlib_module_names - {"buildtool"}
     assert found >= {"click", "cryptography", "docker", "requests"}
     assert found <= declared
+
+
+# Names that several modules share on purpose, as a protocol: the caller names the module.
+SHARED = {
+    "command": "the command of each module of cli/, which main imports by name",
+    "open_signer": "what each module of signing/signers/ has for find_signer",
+    "from_bytes": "the reader of a format, beside its to_bytes",
+    "to_bytes": "the writer of a format, beside its from_bytes",
+}
+
+
+def public_names(path: Path) -> Iterator[str]:
+    """Yield the public functions and classes of module *path*."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node.name
+
+
+def test_one_name_has_one_meaning() -> None:
+    """Two public functions or classes of one name are taken for each other by who reads a call."""
+    places: dict[str, list[str]] = {}
+    for path in sources():
+        for name in public_names(path):
+            places.setdefault(name, []).append(path.relative_to(TOP).as_posix())
+    several = {name: where for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in several.items() if name not in SHARED} == {}
+    assert several.keys() == SHARED.keys()
+
+
+def test_the_systems_reason_is_written_one_way() -> None:
+    """An OSError has no words at times: system_reason knows what to say then, copies forgot it."""
+    found = {path.relative_to(TOP).as_posix() for path in sources() if ".strerror" in path.read_text()}
+    assert found == {"buildtool/core/errors.py", "buildtool/image/docker/client.py"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtool.core.errors import EngineError, FileAccessError, UsageError
+from buildtool.core.errors import EngineError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
@@ -154,7 +154,7 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
             prefix=hidden_prefix(destination), dir=destination.absolute().parent
         )
     except OSError as error:
-        raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{destination}: cannot write: {system_reason(error)}") from error
     with work as directory:
         fields["dest"] = str(Path(directory, "output"))
         yield ",".join(f"{key}={value}" for key, value in fields.items())
@@ -167,7 +167,7 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
             else:
                 new.replace(destination)
         except OSError as error:
-            raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{destination}: cannot write: {system_reason(error)}") from error
 
 
 def _check_directory(path: Path, *, force: bool) -> None:
@@ -182,7 +182,7 @@ def _check_directory(path: Path, *, force: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
 
 
 def parse_output(spec: str) -> dict[str, str]:

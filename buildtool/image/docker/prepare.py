@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError, system_reason
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.core.strictjson import format_time
@@ -209,4 +209,4 @@ def _work_directory() -> Iterator[Path]:
             Path(name).chmod(0o755)
             yield Path(name)
     except OSError as error:
-        raise FileAccessError(f"{parent}: cannot make temporary files: {error.strerror}") from error
+        raise FileAccessError(f"{parent}: cannot make temporary files: {system_reason(error)}") from error

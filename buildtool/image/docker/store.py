@@ -7,7 +7,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from buildtool.core.errors import EngineError, FileAccessError, first_line
+from buildtool.core.errors import EngineError, FileAccessError, first_line, system_reason
 from buildtool.image.docker.client import (
     ENGINE_ERRORS,
     NO_IMAGE_ERRORS,
@@ -51,5 +51,5 @@ def save_image(reference: str, path: Path) -> bool:
     except ENGINE_ERRORS as error:
         raise EngineError(f"the engine did not give image {reference}: {first_line(error)}") from error
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
     return True
