@@ -49,7 +49,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Host:
     """
     Where to look: *root* of the file system, *environ*, the configured *clang*, *runner*.
 
@@ -64,7 +64,7 @@ class Machine:
     base: str = DEFAULT_BASE
 
 
-def examine(machine: Machine) -> list[Check]:
+def examine(machine: Host) -> list[Check]:
     """Return all checks, in the order of work. A probe that cannot look says that its part is missing."""
     return [
         *_check_toolchain(machine),
@@ -85,7 +85,7 @@ def is_ready(checks: list[Check]) -> bool:
     return Use.DOCKER not in missing or missing.isdisjoint((Use.LOCAL, Use.COMPILE))
 
 
-def _check_toolchain(machine: Machine) -> list[Check]:
+def _check_toolchain(machine: Host) -> list[Check]:
     advice = "apt install clang lld, or pip install 'buildtool[clang]'; `build` with Docker brings its own"
     tools: Toolchain | None = None
     try:
@@ -101,7 +101,7 @@ def _check_toolchain(machine: Machine) -> list[Check]:
     ]
 
 
-def _check_engine(machine: Machine) -> list[Check]:
+def _check_engine(machine: Host) -> list[Check]:
     """Ask the engine; when it does not answer, what it would have said is missing, too."""
     start = "install Docker 23 or newer and start it, or let DOCKER_HOST name one that runs"
     answer, said = _ask(machine.runner, ["docker", "version", "--format", "{{.Server.Version}}"])
@@ -123,7 +123,7 @@ def _check_engine(machine: Machine) -> list[Check]:
     return [*checks, _check_image_store(machine.runner), _check_prepared()]
 
 
-def _check_carried(machine: Machine) -> Check:
+def _check_carried(machine: Host) -> Check:
     """Look for what the local engine puts beside the objects; a damaged part is a missing one."""
     here, data = host_platform(platform.machine()), find_parts(machine.environ)
     wanted = machine.architectures or ((here.arch,) if here else ())

@@ -20,6 +20,7 @@ from buildtool.core.errors import (
     ToolFailedError,
     ToolMissingError,
     UsageError,
+    system_reason,
 )
 from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform, host_platform
@@ -60,7 +61,7 @@ def load_on_host(
 
     Raises: every BuildtoolError, when there is no loader and none can be made.
     """
-    loader = find_loader(config, environ=environ, runner=runner)
+    loader = choose_loader(config, environ=environ, runner=runner)
     argv = loader_argv(loader, request)
     log.debug("run: %s", argv)
     try:
@@ -68,7 +69,7 @@ def load_on_host(
         ours_left_out = {name: text for name, text in environ.items() if name not in SECRET_VARIABLES}
         os.execve(loader, argv, ours_left_out)  # noqa: S606 - an argument list, no shell
     except OSError as error:
-        raise ToolFailedError(f"{loader}: cannot start: {(error.strerror or str(error)).lower()}") from error
+        raise ToolFailedError(f"{loader}: cannot start: {system_reason(error)}") from error
 
 
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
@@ -119,7 +120,7 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     return keys[0]
 
 
-def find_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
+def choose_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
     """
     Return the loader of BUILDTOOL_LOADER, else the one that images get, else one made of the same source.
 

@@ -185,7 +185,7 @@ def parse_release(text: str) -> Release | None:
     return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
-def check_release(text: str) -> Release:
+def check_kernel_release(text: str) -> Release:
     """
     Return major and minor of the Linux release *text* (5.15).
 

@@ -94,7 +94,7 @@ class ObjectFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class LoadVerdict:
     """What a kernel said of a program: see `Outcome`; *instructions* are those that it looked at."""
 
     outcome: Outcome
@@ -117,7 +117,7 @@ class ProgramRun:
     release: str
     arch: str
     duration_us: int
-    verdict: Verdict
+    verdict: LoadVerdict
 
     @property
     def loads(self) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buildtool.check.model import Verdict
+from buildtool.check.model import LoadVerdict
 from buildtool.check.verifierlog import read_verdict
 from buildtool.core.errors import BuildtoolError, FileAccessError, ToolFailedError
 from buildtool.core.platforms import Platform
@@ -36,7 +36,7 @@ class ProbedProgram:
     program: str
     section: str
     duration_us: int
-    verdict: Verdict
+    verdict: LoadVerdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

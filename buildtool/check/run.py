@@ -20,7 +20,7 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
-from buildtool.check.model import RULES, CheckReport, Finding, Outcome, ProgramRun, Verdict
+from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, Outcome, ProgramRun
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel, image_arch
@@ -322,7 +322,7 @@ def _read_lines(data: bytes) -> LineInfo:
         return LineInfo()
 
 
-def _locate(program: ProbedProgram, lines: LineInfo) -> Verdict:
+def _locate(program: ProbedProgram, lines: LineInfo) -> LoadVerdict:
     verdict = program.verdict
     if verdict.source is None:
         return verdict

@@ -12,7 +12,7 @@ from pathlib import Path
 from buildtool.check.run import CheckTarget
 from buildtool.config.file import Config
 from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
-from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError
+from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.objects.elf import (
@@ -103,7 +103,7 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     try:
         found = sorted(path for path in directory.iterdir() if path.name.endswith(OBJECT_SUFFIX))
     except OSError as error:
-        raise FileAccessError(f"{directory}: cannot read: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
         raise UsageError(f"{directory}: no objects", hint=f"they are called NAME{OBJECT_SUFFIX}")
     for path in found:

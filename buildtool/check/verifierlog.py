@@ -14,7 +14,7 @@ import re
 from errno import EPERM
 
 from buildtool.check.kernelfacts import helper_since
-from buildtool.check.model import Outcome, SourceLine, Verdict
+from buildtool.check.model import LoadVerdict, Outcome, SourceLine
 from buildtool.objects.helpers import helper_name
 
 _STATISTICS = re.compile(r"processed (\d+) insns .*?peak_states (\d+)")
@@ -33,15 +33,15 @@ _RETRIED = re.compile(r"Retrying without")  # libbpf got over it
 _MAX_REASON = 300
 
 
-def read_verdict(code: int, error: str, log: str, warnings: str) -> Verdict:
+def read_verdict(code: int, error: str, log: str, warnings: str) -> LoadVerdict:
     """Return what a load that ended with errno *code* says, by the kernel's *log* and libbpf's *warnings*."""
     found = _STATISTICS.search(log)
     instructions, peak = (int(found[1]), int(found[2])) if found else (0, 0)
     if code == 0:
-        return Verdict(outcome=Outcome.LOADS, instructions=instructions, peak_states=peak)
+        return LoadVerdict(outcome=Outcome.LOADS, instructions=instructions, peak_states=peak)
     reason, source = _objection(log)
     if reason:
-        return Verdict(
+        return LoadVerdict(
             outcome=Outcome.REFUSED,
             instructions=instructions,
             peak_states=peak,
@@ -53,7 +53,7 @@ def read_verdict(code: int, error: str, log: str, warnings: str) -> Verdict:
     text = said.removeprefix("libbpf: ") or error
     if code == EPERM:
         text += " (a capability is missing, or a security module says no)"
-    return Verdict(outcome=Outcome.FAILED, reason=_shorten(text), log=log + warnings)
+    return LoadVerdict(outcome=Outcome.FAILED, reason=_shorten(text), log=log + warnings)
 
 
 def _objection(log: str) -> tuple[str, SourceLine | None]:

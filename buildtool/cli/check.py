@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from buildtool.check.kernelfacts import check_release
+from buildtool.check.kernelfacts import check_kernel_release
 from buildtool.check.model import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
 from buildtool.check.reports import junit_report, sarif_report
 from buildtool.check.run import CheckRequest, check_objects
@@ -31,7 +31,9 @@ _OUTPUT = OutputPath(path_type=Path)
 @click.option("--kernel", multiple=True, help="host, 6.1, 6.12, newest or a kernel image; may be repeated.")
 @arch_option(help="Architecture of virtual machines, may be repeated. Default: the objects'.")
 @click.option(
-    "--oldest", callback=checked(check_release), help="Oldest Linux release to support, for example 5.15."
+    "--oldest",
+    callback=checked(check_kernel_release),
+    help="Oldest Linux release to support, for example 5.15.",
 )
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")

@@ -13,7 +13,7 @@ from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import print_json, print_table
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.core.process import Runner
-from buildtool.doctor import Machine, examine, is_ready
+from buildtool.doctor import Host, examine, is_ready
 
 
 @click.command("doctor")
@@ -26,7 +26,7 @@ def command(*, config_path: Path | None, as_json: bool) -> int:
     The exit code is 1 if neither Docker nor the local engine can build on this machine.
     """
     config = read_config(config_path)
-    machine = Machine(
+    machine = Host(
         root=Path("/"),
         environ=os.environ,
         clang=config.compile.clang,

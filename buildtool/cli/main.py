@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from buildtool import __version__
-from buildtool.core.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError
+from buildtool.core.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError, system_reason
 
 # name: (module below buildtool.cli, one line for --help). Modules load when used, so --version stays fast.
 COMMANDS = {
@@ -95,7 +95,7 @@ def main() -> None:
     sys.stdout.flush()
     error = output.error
     if error and error.errno != errno.EPIPE:  # a reader that has left knows what it wanted
-        report(f"cannot write output: {(error.strerror or str(error)).lower()}")
+        report(f"cannot write output: {system_reason(error)}")
     sys.exit(code or (EXIT_FAILED if error else code))
 
 
@@ -174,7 +174,7 @@ def _explain(error: BaseException) -> int:
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         report("interrupted")
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
-        report(f"cannot write output: {os.strerror(error.errno).lower()}")
+        report(f"cannot write output: {system_reason(error)}")
     else:
         raise error
     return code

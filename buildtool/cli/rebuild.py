@@ -14,8 +14,8 @@ from buildtool.cli.options import config_option, json_option, read_config
 from buildtool.cli.output import clean, print_json
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
-from buildtool.image.compare import FileVerdict, all_objects, check_files, read_contents
-from buildtool.image.rebuild import ObjectVerdict, SectionDifference, check_objects, nearest_toolchain
+from buildtool.image.compare import FileVerdict, all_objects, check_files, read_image_contents
+from buildtool.image.rebuild import ObjectVerdict, SectionDifference, compare_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
 from buildtool.runtime.provide import find_parts
 
@@ -37,11 +37,11 @@ def command(
         raise UsageError("rebuild compares only", hint="buildtool rebuild --check IMAGE")
     config = read_config(config_path)
     with find_image_source(image, open_cache(os.environ)) as source:
-        found = read_contents(source)
+        found = read_image_contents(source)
     loaders = find_parts(os.environ)
     files = [] if objects_only else check_files(found, config, loaders)
     find = nearest_toolchain(clang or config.compile.clang)
-    objects = check_objects(all_objects(found), config.root, find)
+    objects = compare_objects(all_objects(found), config.root, find)
     # What could not be compared is said, and is no difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:

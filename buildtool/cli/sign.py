@@ -17,7 +17,7 @@ from buildtool.config.file import Config
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import Platform, find_platform
-from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, parse_time
+from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, check_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
 from buildtool.signing.sign import ReleaseInfo, SignedFile, sign_files
 
@@ -32,8 +32,8 @@ _OPTIONS = (
         "--object-version", type=click.IntRange(0, MAX_INTEGER), help="Version that verifiers compare."
     ),
     click.option("--release", callback=checked(check_release), help="Version for readers."),
-    click.option("--created", callback=checked(parse_time), help="Time of the statement; default: HEAD's."),
-    click.option("--not-after", callback=checked(parse_time), help="Refuse the objects after this time."),
+    click.option("--created", callback=checked(check_time), help="Time of the statement; default: HEAD's."),
+    click.option("--not-after", callback=checked(check_time), help="Refuse the objects after this time."),
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import checked
-from buildtool.core.errors import ConfigError, SigningKeyError, UsageError
+from buildtool.core.errors import ConfigError, SigningKeyError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from buildtool.core.validate import parse_signer
@@ -132,7 +132,7 @@ def _read_descriptor(fd: int) -> bytes:
                 break
             data += chunk
     except OSError as error:
-        raise ConfigError(f"--passphrase-fd {fd}: cannot read: {str(error.strerror).lower()}") from error
+        raise ConfigError(f"--passphrase-fd {fd}: cannot read: {system_reason(error)}") from error
     return data
 
 

@@ -13,7 +13,7 @@ from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import clean_line, print_json, print_table
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.core.strictjson import format_time
-from buildtool.core.validate import parse_time
+from buildtool.core.validate import check_time
 from buildtool.signing.keys import load_public_key
 from buildtool.trust.edit import add_key, remove_key, revoke_key
 from buildtool.trust.lint import check_trust, key_state
@@ -39,8 +39,8 @@ def command() -> None:
 @click.argument("key", type=_PATH, metavar="KEY.pub")
 @policy_option
 @click.option("--name", default="", help="Name of the key for readers; default: the file's name.")
-@click.option("--not-before", callback=checked(parse_time), help="Time from which the key is valid.")
-@click.option("--not-after", callback=checked(parse_time), help="Time until which the key is valid.")
+@click.option("--not-before", callback=checked(check_time), help="Time from which the key is valid.")
+@click.option("--not-after", callback=checked(check_time), help="Time until which the key is valid.")
 def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after: int | None) -> None:
     """Add a public key; create the policy if it does not exist."""
     public = load_public_key(key)

@@ -24,7 +24,13 @@ from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
 from buildtool.config.project import name_objects
 from buildtool.core.digests import Digest
-from buildtool.core.errors import BuildtoolError, CompileError, FileAccessError, ToolFailedError
+from buildtool.core.errors import (
+    BuildtoolError,
+    CompileError,
+    FileAccessError,
+    ToolFailedError,
+    system_reason,
+)
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
@@ -130,7 +136,7 @@ def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix=".compile-", dir=beside.absolute())
     except OSError as error:
-        raise FileAccessError(f"{beside}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{beside}: cannot write: {system_reason(error)}") from error
 
 
 @contextmanager
@@ -282,9 +288,7 @@ def _publish(jobs: Sequence[_Job], objects: Sequence[CompiledObject]) -> None:
         try:
             job.built.replace(job.final)
         except OSError as error:
-            raise FileAccessError(
-                f"{job.final}: cannot write: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise FileAccessError(f"{job.final}: cannot write: {system_reason(error)}") from error
     for directory in dict.fromkeys(job.final.parent for job in jobs):
         entries = {name: old for name, old in _old_entries(directory).items() if old.path.exists()}
         entries |= {new.path.name: new for new in objects if new.path.parent == directory}

@@ -6,12 +6,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from buildtool.core import validate
 from buildtool.core.errors import UsageError
+from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import SECTION_TYPES
 
@@ -85,8 +86,14 @@ def as_paths(value: Any, root: Path) -> tuple[Path, ...]:
 def as_time(value: Any, _: Path) -> int:
     """Parse a time, TOML's own or a string, to seconds since the epoch."""
     if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return validate.parse_time(expect(value, str, "a time like 2027-01-31T00:00:00Z"))
+        # TOML has fractions of seconds and offsets, by which a year may be 0 or 10000.
+        if value.microsecond:
+            raise UsageError(f"{value} has a fraction of a second")
+        try:
+            value = format_time(int(value.timestamp()))
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"{value} is not a time from 1970 on") from error
+    return validate.check_time(expect(value, str, "a time like 2027-01-31T00:00:00Z"))
 
 
 def as_labels(value: Any, _: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             _check_owner(path)
     except OSError as error:
-        log.warning("no cache in %s: %s", place, (error.strerror or str(error)).lower())
+        log.warning("no cache in %s: %s", place, system_reason(error))
         return Cache(directory=None)
     _prune(directory)
     return Cache(directory=directory, reads=reads)

@@ -38,6 +38,11 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
 
 
+def system_reason(error: OSError) -> str:
+    """Return the system's words for *error*, in lower case as messages are."""
+    return (error.strerror or str(error)).lower()
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of *error*, which another library raised, or its class, shortened."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -8,14 +8,11 @@ import os
 import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError, system_reason
 
-MANY_FILES = 32
-SYNC_THREADS = 16
 OTHER_NAME = "choose another name or remove it"
 FORCE_REPLACES = "--force replaces it"
 _KINDS = {
@@ -52,7 +49,7 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
             data = file.read(min(status.st_size, limit) + 1)
             return data if len(data) <= status.st_size else data + file.read(limit + 1 - len(data))
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {_reason(error)}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
 
 
 def write_atomic(
@@ -88,7 +85,7 @@ def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
 
 def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> None:
     """
-    Write all *files* or, as far as a file system allows, none: all bytes are on disk before the first rename.
+    Write all *files* or none, as `staged_files` does.
 
     A file that is replaced keeps its mode. Without *replace* an existing path is an error.
 
@@ -116,7 +113,7 @@ class Stage:
 
     def write(self, path: Path, data: bytes, *, mode: int | None = None) -> None:
         """
-        Write *data* for *path*; without a *mode* it gets that of *path*, or 0644 when that is new.
+        Bring *data* for *path* to the disk; without a *mode* it has that of *path*, or 0644 when that is new.
 
         Raises: FileAccessError.
         """
@@ -125,22 +122,13 @@ class Stage:
             mode = stat.S_IMODE(there.st_mode) if there else 0o644
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb", buffering=0) as file:
+            with os.fdopen(os.open(self.pending[path], flags, 0o600), "wb") as file:
                 os.fchmod(file.fileno(), mode)
-                left = memoryview(data)
-                while left:
-                    left = left[file.write(left) :]
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise _write_error(path, error) from error
-
-    def sync(self) -> None:
-        """
-        Bring all bytes to the disk.
-
-        Raises: FileAccessError.
-        """
-        # All data first, then all fsyncs: so the journal is written a few times, not once for each file.
-        _sync_all(self.pending)
 
     def publish(self) -> None:
         """
@@ -151,7 +139,7 @@ class Stage:
         done: list[Path] = []
         path = Path()
         try:
-            # One file needs no way back; a thousand links are made before the first rename, as they may fail.
+            # One file needs no way back. For many, all second names are made first, as a link may fail.
             if self._replace and len(self.pending) > 1:
                 for path, temporary in self.pending.items():
                     self._keep(path, temporary.with_name(f"{temporary.name}.old"))
@@ -205,15 +193,18 @@ def staged_files(paths: Sequence[Path], *, replace: bool = True, hint: str = OTH
     """
     Give a stage that *paths* are written to; at the end of the block all get their names, or none does.
 
-    Signals wait while the names are given. Without *replace* a path that
-    exists is an error with *hint*.
+    All bytes are on the disk before the first rename. A file that is replaced
+    has a second name until all renames are done, by which it comes back when one
+    fails. Only a crash between two renames, or a file system without hard links,
+    leaves some of the files old and some new.
+
+    Without *replace* a path that exists is an error with *hint*.
 
     Raises: FileAccessError.
     """
     stage, complete = Stage(paths, replace=replace, hint=hint), False
     try:
         yield stage
-        stage.sync()
         complete = True
     finally:
         with _signals_waiting():
@@ -226,7 +217,11 @@ def staged_files(paths: Sequence[Path], *, replace: bool = True, hint: str = OTH
 
 @contextmanager
 def _signals_waiting() -> Iterator[None]:
-    """Let signals that end this process wait: between two renames they would leave half of the files."""
+    """
+    Let signals that end this process wait while files get their names and temporary ones go.
+
+    Without it Ctrl-C between two renames would leave half of the files, and later ones second names.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -271,38 +266,7 @@ def _beside(path: Path, token: str) -> Path:
 def _write_error(path: Path, error: OSError, hint: str = OTHER_NAME) -> FileAccessError:
     if isinstance(error, FileExistsError):
         return FileAccessError(f"{path}: already exists", hint=hint)
-    return FileAccessError(f"{path}: cannot write: {_reason(error)}")
-
-
-def _sync_all(pending: Mapping[Path, Path]) -> None:
-    """Sync the temporary file of each path."""
-    if len(pending) < MANY_FILES:
-        for item in pending.items():
-            _sync(item)
-        return
-
-    # Syncs that wait together share a commit of the journal.
-    items = list(pending.items())
-    with ThreadPoolExecutor(SYNC_THREADS) as pool:
-        # Each thread has its own: handing them out one by one takes longer than the syncs.
-        list(pool.map(_sync_each, (items[start::SYNC_THREADS] for start in range(SYNC_THREADS))))
-
-
-def _sync_each(items: Sequence[tuple[Path, Path]]) -> None:
-    for item in items:
-        _sync(item)
-
-
-def _sync(item: tuple[Path, Path]) -> None:
-    path, temporary = item
-    try:
-        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _write_error(path, error) from error
+    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")
 
 
 def make_directory(path: Path) -> None:
@@ -314,7 +278,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot make directory: {_reason(error)}") from error
+        raise FileAccessError(f"{path}: cannot make directory: {system_reason(error)}") from error
 
 
 @contextmanager
@@ -341,8 +305,4 @@ def _is_missing(place: Path) -> bool:
     try:
         return not place.exists()
     except OSError as error:  # a name that is too long, for one
-        raise FileAccessError(f"{place}: cannot make directory: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        raise FileAccessError(f"{place}: cannot make directory: {system_reason(error)}") from error

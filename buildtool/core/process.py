@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError
+from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError, system_reason
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
             f"{argv[0]}: not found", hint="buildtool doctor says what is missing"
         ) from error
     except OSError as error:
-        raise ToolFailedError(f"{argv[0]}: cannot start: {error.strerror}") from error
+        raise ToolFailedError(f"{argv[0]}: cannot start: {system_reason(error)}") from error
 
 
 @contextmanager

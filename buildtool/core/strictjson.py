@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 Check = Callable[[Any], bool]
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_json_object(data: bytes) -> dict[str, Any]:
     """
     Return the one JSON object that *data* is.
 
@@ -167,6 +167,8 @@ def format_time(seconds: int) -> str:
 
     Raises: ValueError, when its year is not 1970 to 9999.
     """
+    if seconds < 0:
+        raise ValueError("before 1970")
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, OSError) as error:

@@ -10,11 +10,10 @@ nothing is escaped, so there is no escaping to get wrong.
 from __future__ import annotations
 
 import re
-from calendar import timegm
-from datetime import datetime
 from pathlib import Path
 
 from buildtool.core.errors import UsageError
+from buildtool.core.strictjson import parse_time
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
@@ -31,7 +30,6 @@ _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 # -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
     r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
@@ -227,6 +225,16 @@ def split_layout(value: str) -> tuple[Path, str]:
     return Path(found["path"]), found["digest"] or ""
 
 
+def names_registry(reference: str) -> bool:
+    """
+    Tell whether image *reference* begins with a registry rather than with a part of its own name.
+
+    As engines do: a registry has a dot or a port, or is localhost.
+    """
+    host, slash, _ = reference.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
 def check_tag(value: str) -> str:
     """
     Return *value* if an image can be tagged so: a reference without digest.
@@ -288,21 +296,16 @@ def check_flag(value: str) -> str:
     )
 
 
-def parse_time(value: str) -> int:
+def check_time(value: str) -> int:
     """
-    Return the seconds since the epoch that *value* (YYYY-MM-DDTHH:MM:SSZ) means.
+    Return the seconds since the epoch of *value*, a time as statements have it (YYYY-MM-DDTHH:MM:SSZ).
 
     Raises: UsageError.
     """
     try:
-        if _TIME.fullmatch(value) is None:
-            raise ValueError
-        seconds = timegm(datetime.fromisoformat(value).timetuple())
+        return parse_time(value)
     except ValueError as error:
-        raise UsageError(f"{_show(value)} is not a time like 2027-01-31T00:00:00Z") from error
-    if seconds < 0:
-        raise UsageError(f"{_show(value)} is before 1970")
-    return seconds
+        raise UsageError(f"{_show(value)} is not a time from 1970 on, like 2027-01-31T00:00:00Z") from error
 
 
 def _match(pattern: re.Pattern[str], value: str, what: str, limit: int) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from docker.utils.build import PatternMatcher
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.oci.tarwriter import TarEntry, pack_tar
@@ -58,7 +58,7 @@ class SourceArchive:
             path.write_bytes(self.data)
             os.utime(path, (ARCHIVE_EPOCH, ARCHIVE_EPOCH))
         except OSError as error:
-            raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
 
 
 @lru_cache(maxsize=1)
@@ -115,7 +115,7 @@ def _walk(root: Path, directory: str) -> Iterator[TarEntry]:
             with os.scandir(root / place) as found:
                 entries = list(found)
         except OSError as error:
-            raise FileAccessError(f"{root / place}: cannot read: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{root / place}: cannot read: {system_reason(error)}") from error
         for entry in entries:
             path = place / entry.name
             if entry.is_symlink():

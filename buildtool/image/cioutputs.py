@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.image.result import BuiltImage
 
 OUTPUT_VARIABLE = "GITHUB_OUTPUT"
@@ -28,7 +28,7 @@ def write_ci_outputs(image: BuiltImage, environ: Mapping[str, str]) -> None:
 def format_outputs(image: BuiltImage) -> str:
     """Return the lines NAME=VALUE of the step's outputs; what is no image has neither image nor digest."""
     values = {"image": image.reference, "digest": image.digest, "key-id": image.key_id}
-    return "".join(f"{name}={_one_line(value)}\n" for name, value in values.items() if value)
+    return "".join(f"{name}={_drop_control(value)}\n" for name, value in values.items() if value)
 
 
 def format_summary(image: BuiltImage) -> str:
@@ -43,13 +43,13 @@ def format_summary(image: BuiltImage) -> str:
     return f"### Signed eBPF image\n\n| | |\n|---|---|\n{table}\n"
 
 
-def _one_line(value: str) -> str:
+def _drop_control(value: str) -> str:
     """Drop what would end the line: a value must not become a second output."""
     return "".join(letter for letter in value if letter.isprintable())
 
 
 def _cell(value: str) -> str:
-    return _one_line(value).replace("|", "\\|").replace("`", "'")
+    return _drop_control(value).replace("|", "\\|").replace("`", "'")
 
 
 def _append(path: Path, text: str) -> None:
@@ -57,4 +57,4 @@ def _append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error

@@ -54,7 +54,7 @@ class FileVerdict:
     problems: tuple[str, ...] = ()
 
 
-def read_contents(source: BlobSource) -> list[ImageContents]:
+def read_image_contents(source: BlobSource) -> list[ImageContents]:
     """
     Return what is compared of each platform's image in *source*.
 

@@ -17,7 +17,9 @@ from enum import Enum
 from functools import lru_cache
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
 
 from buildtool.config.file import Config
 from buildtool.config.project import name_objects
@@ -29,10 +31,8 @@ from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
+from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
-
-if TYPE_CHECKING:
-    import jinja2
 
 # Debian release of the default builder image; the static libraries have its names.
 _SUITE = "trixie"
@@ -111,8 +111,6 @@ def load_template() -> jinja2.Template:
 
     Raises: FileAccessError.
     """
-    import jinja2
-
     environment = jinja2.Environment(  # noqa: S701 - not HTML; the filters below take its place
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
@@ -230,8 +228,6 @@ def _grant_argv(request: RenderRequest) -> list[str]:
 
 
 def _apt_install(platforms: Iterable[Platform]) -> list[str]:
-    from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
-
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from buildtool.core.errors import ConfigError, FileAccessError, ObjectFormatError
+from buildtool.core.errors import ConfigError, FileAccessError, ObjectFormatError, system_reason
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
@@ -75,6 +75,6 @@ def copy_loader(loader: Path, output: Path, capabilities: Iterable[str]) -> None
     except OSError as error:
         output.unlink()
         raise FileAccessError(
-            f"{output}: cannot set file capabilities: {(error.strerror or str(error)).lower()}",
+            f"{output}: cannot set file capabilities: {system_reason(error)}",
             hint='this builder cannot; image.file-capabilities = false and image.user = "root" need none',
         ) from error

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError, system_reason
 from buildtool.core.files import FORCE_REPLACES, check_target, made_directories, read_bounded, staged_files
 from buildtool.image.dockerfile import Dockerfile
 
@@ -29,7 +29,7 @@ def check_folder(directory: Path, *, force: bool) -> None:
     except FileNotFoundError:
         is_file = _LOOKS_LIKE_A_FILE.fullmatch(directory.name) is not None
     except OSError as error:
-        raise FileAccessError(f"{directory}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{directory}: cannot write: {system_reason(error)}") from error
     if is_file:
         raise UsageError(
             f"{directory}: not a directory",

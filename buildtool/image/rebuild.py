@@ -84,7 +84,7 @@ class _Shipped:
     flags: tuple[str, ...] = ()
 
 
-def check_objects(
+def compare_objects(
     objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain]
 ) -> list[ObjectVerdict]:
     """

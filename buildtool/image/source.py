@@ -11,7 +11,7 @@ from pathlib import Path
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError
-from buildtool.core.validate import LAYOUT_SCHEME, check_image, split_layout
+from buildtool.core.validate import LAYOUT_SCHEME, check_image, names_registry, split_layout
 from buildtool.image.docker.store import save_image
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image
@@ -42,7 +42,6 @@ def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
             with open_layout(archive, name=reference) as source:
                 yield source
             return
-    host, slash, _ = reference.partition("/")
-    if not slash or not (any(letter in host for letter in ".:") or host == "localhost"):
+    if not names_registry(reference):
         raise EngineError(f"{reference}: neither a file nor an image of the engine, and it names no registry")
     yield open_image(reference, cache, lambda _: None)

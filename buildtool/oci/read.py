@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
 from buildtool.oci.tarreader import TAR_ERRORS, index_archive
@@ -156,7 +156,7 @@ def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Ite
     try:
         file = path.open("rb")
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {(error.strerror or str(error)).lower()}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     with file:
         yield LayoutArchive(file, digest, name or str(path))
 

@@ -30,8 +30,9 @@ import requests
 from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import RegistryError, UsageError
+from buildtool.core.errors import RegistryError, UsageError, first_line
 from buildtool.core.process import public_environment
+from buildtool.core.validate import names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
 from buildtool.oci.write import Document, ImageSet, Layer, layer_bytes
 
@@ -125,8 +126,8 @@ def parse_reference(text: str) -> Reference:
     Raises: UsageError.
     """
     name, _, digest = text.partition("@sha256:")
-    host, slash, rest = name.partition("/")
-    if not slash or not (any(letter in host for letter in ".:") or host == "localhost"):
+    host, _, rest = name.partition("/")
+    if not names_registry(name):
         raise UsageError(f"{text}: in which registry?", hint="write REGISTRY/NAME:TAG")
     repository, _, tag = rest.partition(":")
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
@@ -179,7 +180,7 @@ class Client:
                     answer = self._send(method, url, limit, **more)
             except requests.exceptions.RequestException as error:
                 if last:
-                    raise self._error(f"the connection broke: {_one_line(error)}") from error
+                    raise self._error(f"the connection broke: {first_line(error)}") from error
             else:
                 if answer.status < 500 or last:
                     return self._check_allowed(answer)
@@ -384,10 +385,6 @@ def _find_login(host: str) -> tuple[str, str] | None:
     try:
         found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
     except docker.errors.DockerException as error:
-        raise RegistryError(f"registry {host}: the login cannot be read: {_one_line(error)}") from error
+        raise RegistryError(f"registry {host}: the login cannot be read: {first_line(error)}") from error
     user, password = found.get("username") or found.get("Username"), found.get("password")
     return (user, password or found.get("Password") or "") if user else None
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

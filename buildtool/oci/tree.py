@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import IO
 
-from buildtool.core.errors import ObjectFormatError
+from buildtool.core.errors import ObjectFormatError, first_line
 from buildtool.oci.tarreader import TAR_ERRORS, read_data, read_layer
 from buildtool.oci.tarwriter import TarEntry
 
@@ -45,7 +45,7 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
         try:
             _apply(tree, layer, keep)
         except TAR_ERRORS as error:
-            raise ObjectFormatError(f"a layer cannot be read: {_one_line(error)}") from error
+            raise ObjectFormatError(f"a layer cannot be read: {first_line(error).lower()}") from error
     return tree
 
 
@@ -153,7 +153,3 @@ def resolve_path(tree: Tree, path: str) -> str:
             done = []
         waiting += [step for step in reversed(entry.target.split("/")) if step]
     return "/".join(done)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200].lower() or type(error).__name__

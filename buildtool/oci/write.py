@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
+from buildtool.core.validate import names_registry
 from buildtool.oci.tarwriter import BLOCK_BYTES, TarEntry, end_of_archive, entry_header
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -103,7 +104,7 @@ def file_layer(path: Path) -> Layer:
             digest = Digest(hashlib.file_digest(file, "sha256").hexdigest())
         size = path.stat().st_size
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {error.strerror}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
 
 
@@ -151,11 +152,9 @@ def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[
 
 def full_name(reference: str) -> str:
     """Return *reference* with the registry and the tag that engines add where it has none."""
-    first, slash, _ = reference.partition("/")
-    if not slash or not (any(letter in first for letter in ".:") or first == "localhost"):
-        reference = (
-            f"{_DEFAULT_REGISTRY}/{reference}" if slash else f"{_DEFAULT_REGISTRY}/library/{reference}"
-        )
+    if not names_registry(reference):
+        path = reference if "/" in reference else f"library/{reference}"
+        reference = f"{_DEFAULT_REGISTRY}/{path}"
     return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
@@ -281,7 +280,7 @@ def _layer_chunks(layer: Layer) -> Iterator[bytes]:
                 digest.update(chunk)
                 yield chunk
     except OSError as error:
-        raise FileAccessError(f"{layer.path}: cannot read: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{layer.path}: cannot read: {system_reason(error)}") from error
     if digest.hexdigest() != layer.digest:
         raise FileAccessError(f"{layer.path}: changed while the image was made")
 
@@ -317,7 +316,7 @@ def _finished_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _cannot_write(path: Path, error: OSError) -> FileAccessError:
-    return FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}")
+    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")
 
 
 def _platform_fields(platform: Platform) -> dict[str, str]:

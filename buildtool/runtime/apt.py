@@ -25,7 +25,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, PackageUnavailableError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import (
+    FileAccessError,
+    PackageUnavailableError,
+    ToolFailedError,
+    ToolMissingError,
+    system_reason,
+)
 from buildtool.core.files import make_directory, write_atomic
 from buildtool.core.process import Runner
 from buildtool.runtime.debian import (
@@ -129,7 +135,7 @@ class PackageSource:
             with tempfile.TemporaryDirectory(prefix="debs-", dir=self.state) as work:
                 self.unpack_files(self.download(packages, Path(work)), directory)
         except OSError as error:
-            raise FileAccessError(f"{self.state}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{self.state}: cannot write: {system_reason(error)}") from error
 
     def download(self, packages: Sequence[str], directory: Path) -> list[Path]:
         """
@@ -253,7 +259,7 @@ class PackageSource:
                         else _find_cause(each.name, said)
                     )
         except OSError as error:
-            raise FileAccessError(f"{directory}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{directory}: cannot write: {system_reason(error)}") from error
         return found
 
     def _tell(self, source: PackageSource, packages: Iterable[LockedPackage]) -> None:
@@ -422,7 +428,7 @@ def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path
             source.unpack(packages, directory)
             write_atomic(stamp, text.encode())
     except OSError as error:
-        raise FileAccessError(f"{source.state}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{source.state}: cannot write: {system_reason(error)}") from error
 
 
 def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.resources import package_directory, resource_path
@@ -144,7 +144,7 @@ def loader_files(directory: Path | None = None) -> list[str]:
             raise FileAccessError(f"{directory}: no such directory", hint="install buildtool again")
         paths = [path for path in directory.rglob("*") if path.suffix in _SOURCE_SUFFIXES]
     except OSError as error:
-        raise FileAccessError(f"{directory}: cannot read: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     names = (path.relative_to(directory) for path in paths)
     return sorted(name.as_posix() for name in names if name.parts[0] not in _NOT_LINKED)
 

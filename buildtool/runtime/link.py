@@ -28,6 +28,7 @@ from buildtool.core.errors import (
     ObjectFormatError,
     ToolFailedError,
     ToolMissingError,
+    system_reason,
 )
 from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
@@ -349,4 +350,4 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from buildtool.core.cache import open_cache
-from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError
+from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError, system_reason
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.runtime.carried import (
@@ -95,6 +95,6 @@ def _link_parts(platforms: Sequence[Platform], data: Path, report: Report, runne
             hint="install a release, whose wheel carries loaders, or build with --engine docker",
         ) from error
     except OSError as error:
-        raise FileAccessError(f"{data.parent}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{data.parent}: cannot write: {system_reason(error)}") from error
     for failure in made.failed.values():
         raise failure

@@ -54,7 +54,7 @@ def encode_point(point: Point) -> bytes:
     return (y | (x & 1) << 255).to_bytes(32, "little")
 
 
-def add(first: Point, second: Point) -> Point:
+def add_points(first: Point, second: Point) -> Point:
     """Return the sum of two points; the formula is complete, so it doubles too."""
     x1, y1, z1, t1 = first
     x2, y2, z2, t2 = second
@@ -71,8 +71,8 @@ def multiply(scalar: int, point: Point) -> Point:
     result = IDENTITY
     while scalar:
         if scalar & 1:
-            result = add(result, point)
-        point = add(point, point)
+            result = add_points(result, point)
+        point = add_points(point, point)
         scalar >>= 1
     return result
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, system_reason
 from buildtool.core.files import make_directory, read_bounded, staged_files
 from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
 
@@ -134,9 +134,7 @@ def read_key_file(path: Path) -> bytes:
         mode = path.stat().st_mode
         data = read_bounded(path, MAX_KEY_FILE_BYTES)
     except (OSError, FileAccessError) as error:
-        text = (
-            error.message if isinstance(error, FileAccessError) else f"{path}: {str(error.strerror).lower()}"
-        )
+        text = error.message if isinstance(error, FileAccessError) else f"{path}: {system_reason(error)}"
         raise SigningKeyError(
             f"signing key {text}", hint="buildtool keygen NAME makes a key; --key says where it is"
         ) from error

@@ -22,7 +22,7 @@ from buildtool.core.strictjson import (
     is_string,
     is_strings,
     is_time,
-    parse_object,
+    parse_json_object,
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
@@ -135,7 +135,7 @@ def from_bytes(data: bytes) -> Statement:
     Raises: ObjectFormatError, with the first rule that it breaks.
     """
     try:
-        return _read_statement(parse_object(data))
+        return _read_statement(parse_json_object(data))
     except ValueError as error:
         raise ObjectFormatError(f"statement: {error}") from error
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import write_all_atomic
-from buildtool.core.strictjson import format_time, parse_object
+from buildtool.core.strictjson import format_time, parse_json_object
 from buildtool.signing.keys import KeyId, PublicKey
 from buildtool.trust.store import POLICY_NAME, load_policy, read_policy, read_policy_file
 
@@ -120,7 +120,7 @@ def _find(file: Path, key_id: str) -> tuple[int, KeyId]:
 
 def _change_keys(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
     load_policy(file)
-    value = parse_object(read_policy_file(file))
+    value = parse_json_object(read_policy_file(file))
     _write(file, value | {"keys": change(value["keys"])})
 
 

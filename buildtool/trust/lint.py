@@ -17,7 +17,7 @@ VALID, REVOKED, EXPIRED, NOT_YET_VALID = "valid", "revoked", "expired", "not-yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Remark:
     """One *message*; it is *fatal* when the store can accept nothing."""
 
     message: str
@@ -35,53 +35,53 @@ def key_state(key: TrustedKey, now: int) -> str:
     return VALID
 
 
-def check_trust(trust: TrustStore, now: int) -> list[Finding]:
+def check_trust(trust: TrustStore, now: int) -> list[Remark]:
     """Return what is odd about *trust* at the time *now*, the worst first."""
     found = [*_check_keys(trust, now), *_check_rules(trust), *_check_words(trust)]
     return sorted(found, key=lambda finding: not finding.fatal)
 
 
-def _check_keys(trust: TrustStore, now: int) -> Iterator[Finding]:
+def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
     usable = sum(key_state(key, now) == VALID for key in trust.keys.values())
     if usable < trust.threshold:
         text = f"the threshold is {trust.threshold}, but only {usable} of {len(trust.keys)} keys count now"
-        yield Finding(message=f"nothing can be accepted: {text}", fatal=True)
+        yield Remark(message=f"nothing can be accepted: {text}", fatal=True)
     for key in trust.keys.values():
         name, state = f"key {key.public.key_id[:16]} {key.public.name!a}", key_state(key, now)
         if state == EXPIRED:
-            yield Finding(message=f"{name} expired at {format_time(key.not_after or 0)}")
+            yield Remark(message=f"{name} expired at {format_time(key.not_after or 0)}")
         elif state == NOT_YET_VALID:
-            yield Finding(message=f"{name} is not valid before {format_time(key.not_before or 0)}")
+            yield Remark(message=f"{name} is not valid before {format_time(key.not_before or 0)}")
         elif state == VALID and key.not_after is not None and key.not_after - now < SOON_SECONDS:
-            yield Finding(message=f"{name} expires within 30 days, at {format_time(key.not_after)}")
+            yield Remark(message=f"{name} expires within 30 days, at {format_time(key.not_after)}")
         if key.not_before is not None and key.not_after is not None and key.not_before > key.not_after:
-            yield Finding(message=f"{name} is never valid: notBefore is later than notAfter")
+            yield Remark(message=f"{name} is never valid: notBefore is later than notAfter")
     names = [key.public.name for key in trust.keys.values()]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Finding(message=f"several keys are called {name!a}")
+        yield Remark(message=f"several keys are called {name!a}")
 
 
-def _check_rules(trust: TrustStore) -> Iterator[Finding]:
+def _check_rules(trust: TrustStore) -> Iterator[Remark]:
     if trust.platforms is not None and not trust.platforms:
-        yield Finding(message="nothing can be accepted: platforms is empty", fatal=True)
+        yield Remark(message="nothing can be accepted: platforms is empty", fatal=True)
     if trust.program_types is not None and not trust.program_types:
-        yield Finding(message="programTypes is empty: only objects without programs are accepted")
+        yield Remark(message="programTypes is empty: only objects without programs are accepted")
     if trust.attach_points is not None and not trust.attach_points:
-        yield Finding(message="attachPoints is empty: only objects without programs are accepted")
+        yield Remark(message="attachPoints is empty: only objects without programs are accepted")
     for point in trust.attach_points or ():
         if point.startswith("?") or point == ".text":
-            yield Finding(message=f"attachPoints: {point!a} matches no section")
+            yield Remark(message=f"attachPoints: {point!a} matches no section")
     if trust.allow_rollback:
-        yield Finding(message="allowRollback: older releases start again; only minimumVersion refuses them")
+        yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
     if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
-        yield Finding(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
+        yield Remark(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
 
 
-def _check_words(trust: TrustStore) -> Iterator[Finding]:
+def _check_words(trust: TrustStore) -> Iterator[Remark]:
     types = {*SECTION_TYPES.values(), UNKNOWN_PROGRAM}
     for name in sorted((trust.program_types or frozenset()) - types):
-        yield Finding(message=f"programTypes: {name!a} is no program type of libbpf")
+        yield Remark(message=f"programTypes: {name!a} is no program type of libbpf")
     for name in sorted((trust.platforms or frozenset()) - {item.oci for item in PLATFORMS.values()}):
-        yield Finding(message=f"platforms: {name!a} is unknown")
+        yield Remark(message=f"platforms: {name!a} is unknown")
     for number in sorted((trust.denied_helpers or frozenset()) - set(HELPER_NUMBERS.values())):
-        yield Finding(message=f"deniedHelpers: there is no helper {number}")
+        yield Remark(message=f"deniedHelpers: there is no helper {number}")

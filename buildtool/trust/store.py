@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
@@ -25,7 +25,7 @@ from buildtool.core.strictjson import (
     is_string_set,
     is_strings,
     is_time,
-    parse_object,
+    parse_json_object,
     parse_time,
 )
 from buildtool.objects.elf import MAX_OBJECT_BYTES
@@ -185,7 +185,7 @@ def read_policy(data: bytes) -> TrustStore:
 
     Raises: ValueError or ConfigError, with the first rule that it breaks.
     """
-    value = check_members(parse_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
+    value = check_members(parse_json_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
     points = value.get("attachPoints")
     return TrustStore(
         keys=_key_table([_read_key(item) for item in value["keys"]]),
@@ -264,7 +264,7 @@ def _key_files(path: Path) -> list[Path]:
     try:
         entries = [file for file in path.iterdir() if not file.name.startswith(".")]
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+        raise ConfigError(f"{path}: cannot read: {system_reason(error)}") from error
     if len(entries) > MAX_ENTRIES:
         raise ConfigError(
             f"{path}: more than {MAX_ENTRIES} files", hint="keep keys in a directory of their own"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
@@ -23,7 +23,7 @@ from buildtool.core.strictjson import (
     is_object,
     is_object_name,
     is_project,
-    parse_object,
+    parse_json_object,
     to_bytes,
 )
 
@@ -67,7 +67,7 @@ class VersionState:
         try:
             self._replace(data)
         except OSError as error:
-            reason = str(error.strerror).lower()
+            reason = system_reason(error)
             raise FileAccessError(f"{self.path / STATE_NAME}: cannot write: {reason}") from error
         self.grew = False
 
@@ -100,13 +100,13 @@ def open_state(path: Path) -> Iterator[VersionState]:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise FileAccessError(
-            f"state {path}: {str(error.strerror).lower()}", hint="make the directory once, where it is kept"
+            f"state {path}: {system_reason(error)}", hint="make the directory once, where it is kept"
         ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            raise FileAccessError(f"state {path}: cannot lock: {str(error.strerror).lower()}") from error
+            raise FileAccessError(f"state {path}: cannot lock: {system_reason(error)}") from error
         yield VersionState(path=path, descriptor=descriptor, versions=_read(path, descriptor))
     finally:
         os.close(descriptor)
@@ -120,12 +120,12 @@ def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {str(error.strerror).lower()}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     data = read_bounded(path, MAX_STATE_BYTES, directory=descriptor)
     try:
         if len(data) > MAX_STATE_BYTES:
             raise ValueError(f"larger than {MAX_STATE_BYTES} bytes")
-        projects = check_members(parse_object(data), "state", _STATE)["projects"]
+        projects = check_members(parse_json_object(data), "state", _STATE)["projects"]
         return {project: _read_project(project, objects) for project, objects in projects.items()}
     except ValueError as error:
         raise FileAccessError(

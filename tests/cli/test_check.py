@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from labs.sig import sign, unsigned
 
-from buildtool.check.model import CheckReport, Finding, Level, Outcome, ProgramRun, SourceLine, Verdict
+from buildtool.check.model import CheckReport, Finding, Level, LoadVerdict, Outcome, ProgramRun, SourceLine
 from buildtool.check.reports import junit_report, sarif_report
 from buildtool.check.run import _guest_memory
 from buildtool.cli.check import markdown
@@ -173,7 +173,7 @@ def test_markdown_puts_the_longer_side_down() -> None:
 def test_reports_carry_what_kernels_write() -> None:
     """Control characters and markup of a log neither break JUnit XML nor SARIF."""
     source = SourceLine(text='a < "b" && c;', file="/abs/x y.c", line=3)
-    verdict = Verdict(outcome=Outcome.REFUSED, reason="<&\x01\ud800>", source=source, log="\x1b[0m]]>\0")
+    verdict = LoadVerdict(outcome=Outcome.REFUSED, reason="<&\x01\ud800>", source=source, log="\x1b[0m]]>\0")
     run = dry_run("p<rogram", "6.1", verdict)
     finding = Finding(
         rule="BT100",
@@ -194,7 +194,7 @@ def test_reports_carry_what_kernels_write() -> None:
     assert place["region"]["startLine"] == 3
 
 
-def dry_run(program: str, kernel: str, verdict: Verdict | None = None) -> ProgramRun:
+def dry_run(program: str, kernel: str, verdict: LoadVerdict | None = None) -> ProgramRun:
     """Make a run of *program* on *kernel*, which takes it unless told."""
     return ProgramRun(
         object="x.bpf.o",
@@ -205,5 +205,5 @@ def dry_run(program: str, kernel: str, verdict: Verdict | None = None) -> Progra
         release=f"{kernel}.0-1-cloud-amd64",
         arch="amd64",
         duration_us=1,
-        verdict=verdict or Verdict(outcome=Outcome.LOADS, instructions=7),
+        verdict=verdict or LoadVerdict(outcome=Outcome.LOADS, instructions=7),
     )

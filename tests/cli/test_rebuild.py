@@ -16,7 +16,7 @@ from labs.sig import sign, unsigned
 from buildtool.cli.main import run
 from buildtool.core.digests import Digest
 from buildtool.core.platforms import PLATFORMS
-from buildtool.image.compare import all_objects, read_contents
+from buildtool.image.compare import all_objects, read_image_contents
 from buildtool.objects.elf import parse_object
 from buildtool.oci.read import open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
@@ -237,7 +237,7 @@ def image_of(objects: dict[str, bytes]) -> None:
 def shipped() -> bytes:
     """Return the image's amd64 object."""
     with open_layout(Path(ARCHIVE)) as source:
-        return all_objects(read_contents(source))["linux/amd64", "answer.bpf.o"]
+        return all_objects(read_image_contents(source))["linux/amd64", "answer.bpf.o"]
 
 
 def flip(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from labs.sig import NOW, copy_test_key, store, unsigned, vector
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
-from buildtool.core import files as fsio
+from buildtool.core import files
 from buildtool.signing.keys import generate_key, save_key
 from buildtool.signing.statement import Statement
 from buildtool.trust.verify import verify_object
@@ -209,7 +209,7 @@ def test_disk_full_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(fsio.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     assert run([*SIGN, "y.bpf.o"]) == 1
     assert "y.bpf.o: cannot write: no space left on device" in capsys.readouterr().err
     assert Path("x.bpf.o").read_bytes() == Path("y.bpf.o").read_bytes() == unsigned()

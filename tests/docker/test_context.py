@@ -12,7 +12,7 @@ import pytest
 from buildtool.core.errors import EngineError
 from buildtool.core.process import Runner
 from buildtool.image.docker.buildx import BuildxRequest, run_build
-from buildtool.image.docker.client import find_image, load_archive
+from buildtool.image.docker.client import find_engine_image, load_archive
 from buildtool.image.docker.store import save_image
 
 TAG = "context-test:1"
@@ -58,13 +58,13 @@ def test_builds_and_the_library_use_the_context(
     )
     digest = run_build(build, runner=Runner())["containerimage.digest"]
     try:
-        found = find_image(TAG)
+        found = find_engine_image(TAG)
         assert found is not None
         assert found["Id"] == digest
-        assert find_image(TAG + "-none") is None
+        assert find_engine_image(TAG + "-none") is None
         assert save_image(TAG, tmp_path / "image.tar")
         docker("image", "rm", TAG)
-        assert find_image(TAG) is None
+        assert find_engine_image(TAG) is None
         load_archive(tmp_path / "image.tar")
         monkeypatch.setenv("DOCKER_HOST", context)
         assert docker("image", "inspect", "--format", "{{.Id}}", TAG).strip() == digest

@@ -19,7 +19,7 @@ from buildtool.check.kernelfacts import (
     _MAPS,
     _PROGRAMS,
     Release,
-    check_release,
+    check_kernel_release,
     helper_since,
     map_since,
     program_since,
@@ -327,7 +327,7 @@ def test_since_when_there_is_what() -> None:
 def test_a_release_that_is_none(text: str) -> None:
     """What is no release of Linux is said to be none."""
     with pytest.raises(Exception, match="not a release of Linux"):
-        check_release(text)
+        check_kernel_release(text)
 
 
 def test_every_rule_is_documented_and_tried() -> None:

@@ -12,7 +12,7 @@ import pytest
 from labs.image import make_parts
 
 from buildtool.core.process import Completed, Runner
-from buildtool.doctor import Check, Machine, Use, examine, is_ready
+from buildtool.doctor import Check, Host, Use, examine, is_ready
 from buildtool.runtime.carried import LOADERS_VARIABLE, part_path
 
 ROOT = {
@@ -48,7 +48,7 @@ class _Docker(Runner):
 def _examine(root: Path, *, engine: str = "28.5.2", buildx: str = "buildx 0.29") -> dict[str, Check]:
     runner = _Docker(engine=engine, buildx=buildx)
     environ = {LOADERS_VARIABLE: str(root / "parts")}
-    machine = Machine(root=root, environ=environ, clang="", runner=runner, architectures=("amd64",))
+    machine = Host(root=root, environ=environ, clang="", runner=runner, architectures=("amd64",))
     checks = examine(machine)
     assert len({check.name for check in checks}) == len(checks)
     return {check.name: check for check in checks}

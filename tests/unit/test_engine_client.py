@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.core.errors import EngineError
-from buildtool.image.docker.client import connect, find_image
+from buildtool.image.docker.client import connect, find_engine_image
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         monkeypatch.setenv("DOCKER_HOST", host)
         with pytest.raises(EngineError, match=f"^no Docker engine answers: {reason}$") as caught:
-            find_image("x")
+            find_engine_image("x")
         assert caught.value.hint
 
 

@@ -16,15 +16,25 @@ import pytest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import made_directories, staged_files, write_all_atomic, write_atomic
 
-# Stays in the renames for as long as they take: the signal comes at one of them.
+# Sends itself a signal in the middle of the renames, or while it removes the second names.
 INTERRUPTED = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 from buildtool.core.files import write_all_atomic
+place, step, number = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)
-files = sorted(Path(sys.argv[1]).iterdir())
-print("ready", flush=True)
+real, calls = getattr(Path, step), []
+
+def interrupt(self, *arguments):
+    calls.append(self)
+    if len(calls) == 10:
+        os.kill(os.getpid(), int(number))
+    return real(self, *arguments)
+
+files = sorted(Path(place).iterdir())
+setattr(Path, step, interrupt)
 write_all_atomic({path: b"new" for path in files})
+sys.exit("not interrupted")
 """
 
 
@@ -71,24 +81,17 @@ def test_a_name_that_appears_takes_the_others_back(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"b": "somebody's"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_renames(tmp_path: Path, number: signal.Signals) -> None:
-    """Whenever it comes: all files are new or all are old, and there is no other."""
-    place = tmp_path / "objects"
-    place.mkdir()
-    names = [f"{at:04}" for at in range(400)]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", ["replace", "unlink"])
+def test_a_signal_waits_for_the_renames(tmp_path: Path, number: signal.Signals, step: str) -> None:
+    """It ends the run after the last rename and when no second name is left."""
+    names = [f"{at:04}" for at in range(20)]
     for name in names:
-        (place / name).write_text("old")
-    argv = [sys.executable, "-c", INTERRUPTED, place]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout
-        process.stdout.readline()
-        while process.poll() is None and (place / names[0]).read_text() == "old":
-            pass
-        process.send_signal(number)
-    assert process.returncode in (-number, 0, 1)
-    assert set(contents(place).values()) == {"new"}
-    assert len(contents(place)) == len(names)
+        (tmp_path / name).write_text("old")
+    argv = [sys.executable, "-c", INTERRUPTED, tmp_path, step, str(int(number))]
+    done = subprocess.run(argv, capture_output=True, check=False)
+    assert done.returncode == -number
+    assert contents(tmp_path) == dict.fromkeys(names, "new")
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path, as_root: None) -> None:

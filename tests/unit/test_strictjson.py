@@ -29,13 +29,13 @@ from buildtool.core import strictjson
 def test_refused(text: bytes, message: str) -> None:
     """Any text gives a value or ValueError."""
     with pytest.raises(ValueError, match=message):
-        strictjson.parse_object(text)
+        strictjson.parse_json_object(text)
 
 
 def test_taken() -> None:
     """Eight levels, pairs of surrogates and an escaped backslash before u0000 are fine."""
-    assert strictjson.parse_object(b'{"a":' + b"[" * 7 + b"]" * 7 + b"}")
-    assert strictjson.parse_object(b'{"a":"\\ud83d\\ude00","b":"\\\\u0000"}') == {
+    assert strictjson.parse_json_object(b'{"a":' + b"[" * 7 + b"]" * 7 + b"}")
+    assert strictjson.parse_json_object(b'{"a":"\\ud83d\\ude00","b":"\\\\u0000"}') == {
         "a": "\U0001f600",
         "b": "\\u0000",
     }
@@ -47,6 +47,8 @@ def test_times_are_read_back() -> None:
         assert strictjson.format_time(strictjson.parse_time(text)) == text
     with pytest.raises(ValueError, match=r"no such time|year"):
         strictjson.format_time(10**15)
+    with pytest.raises(ValueError, match="before 1970"):
+        strictjson.format_time(-1)
 
 
 def test_encoding_is_sorted_ascii_without_spaces() -> None:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from buildtool.core import validate
+from buildtool.config.values import as_time
+from buildtool.core import strictjson, validate
 from buildtool.core.errors import UsageError
 
 # What turns a value into syntax somewhere: line ends, quotes, escapes, expansions, heredocs.
@@ -86,16 +89,36 @@ def test_root_is_a_number() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "2027-01-31", "2027-02-30T00:00:00Z", "2027-01-31T24:00:00Z", "2027-01-31T00:00:60Z",
-     "1969-12-31T23:59:59Z", "2027-01-31T00:00:00+00:00", "2027-01-31T00:00:00Z\n", "٢027-01-31T00:00:00Z"],
+    ["", "2027-01-31", "2027-02-30T00:00:00Z", "2027-01-31T24:00:00Z", "2027-01-31T24:00:01Z",
+     "2027-01-31T00:60:00Z", "2027-01-31T00:00:60Z", "2027-00-01T00:00:00Z", "2027-13-01T00:00:00Z",
+     "2027-01-00T00:00:00Z", "2026-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "0000-01-01T00:00:00Z",
+     "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "10000-01-01T00:00:00Z", "2027-01-31T00:00:00+00:00",
+     "2027-01-31t00:00:00z", "2027-01-31 00:00:00Z", "2027-01-31T00:00:00.0Z", "2027-01-31T00:00:00Z\n",
+     " 2027-01-31T00:00:00Z", "2027-W05-1T00:00:00Z", "2027-1-31T00:00:00Z", "+027-01-31T00:00:00Z",
+     "\u0662027-01-31T00:00:00Z", "2027-01-31T0\uff10:00:00Z"],
 )  # fmt: skip
 def test_only_the_times_of_statements_are_times(value: str) -> None:
-    """One form, dates that exist, from 1970 on."""
+    """One form, dates that exist, from 1970 on; for options, in the configuration and in signed JSON."""
     with pytest.raises(UsageError):
-        validate.parse_time(value)
+        validate.check_time(value)
+    with pytest.raises(UsageError):
+        as_time(value, Path())
+    assert not strictjson.is_time(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00", "1969-12-31T23:59:59Z",
+     "2027-01-31T00:00:00.5Z", "2027-01-31T00:00:00", "2027-01-31", "00:00:00"],
+)  # fmt: skip
+def test_times_of_toml_are_the_same_times(text: str) -> None:
+    """TOML has more of them than statements: before 1970, after 9999, without a zone, with fractions."""
+    with pytest.raises(UsageError):
+        as_time(tomllib.loads(f"t = {text}")["t"], Path())
+    assert as_time(tomllib.loads("t = 1970-01-02T01:00:01+01:00")["t"], Path()) == 86401
 
 
 def test_times_are_utc() -> None:
     """The machine's time zone has no say."""
-    assert validate.parse_time("1970-01-02T00:00:01Z") == 86401
-    assert validate.parse_time("9999-12-31T23:59:59Z") == 253402300799
+    assert validate.check_time("1970-01-02T00:00:01Z") == 86401
+    assert validate.check_time("9999-12-31T23:59:59Z") == 253402300799

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from buildtool.core.errors import FileAccessError, VmError
+from buildtool.core.errors import FileAccessError, VmError, system_reason
 
 MODULE_DIRECTORY = "/vm/modules"
 _SCRIPTS = (b"#!", b"\x7fELF")
@@ -159,7 +159,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot read: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
 
 
 def _mode(path: Path) -> int:

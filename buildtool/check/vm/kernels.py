@@ -27,6 +27,7 @@ from buildtool.core.errors import (
     ToolFailedError,
     UsageError,
     VmError,
+    system_reason,
 )
 from buildtool.core.files import make_directory, read_bounded
 from buildtool.core.platforms import MACHINES, PLATFORMS, find_platform, host_platform
@@ -194,16 +195,14 @@ class _Store:
                     fill(made)
                     made.rename(place)
             except OSError as error:
-                raise FileAccessError(
-                    f"{place}: cannot write: {(error.strerror or str(error)).lower()}"
-                ) from error
+                raise FileAccessError(f"{place}: cannot write: {system_reason(error)}") from error
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         try:
             descriptor = os.open(self.cache / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise FileAccessError(f"{self.cache}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{self.cache}: cannot write: {system_reason(error)}") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ from typing import IO
 
 from buildtool.check.vm.guest import find_modules, make_initrd
 from buildtool.check.vm.kernels import Kernel
-from buildtool.core.errors import FileAccessError, ToolMissingError, VmError
+from buildtool.core.errors import FileAccessError, ToolMissingError, VmError, system_reason
 from buildtool.core.platforms import MACHINES
 from buildtool.core.process import Completed, run_console
 
@@ -132,7 +132,7 @@ def _temporary_file(data: bytes) -> IO[bytes]:
         file.write(data)
         file.flush()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise FileAccessError(f"{tempfile.gettempdir()}: cannot write: {reason}") from error
     return file
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtool.core.errors import EngineError, FileAccessError, UsageError
+from buildtool.core.errors import EngineError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
-from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base, run_build
+from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
@@ -86,7 +86,7 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
 
     Raises: EngineError.
     """
-    check_base(_buildx(request, output=""), base, runner=runner)
+    check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
 def report_base(base: str, own: str) -> None:
@@ -154,7 +154,7 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
             prefix=hidden_prefix(destination), dir=destination.absolute().parent
         )
     except OSError as error:
-        raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{destination}: cannot write: {system_reason(error)}") from error
     with work as directory:
         fields["dest"] = str(Path(directory, "output"))
         yield ",".join(f"{key}={value}" for key, value in fields.items())
@@ -167,7 +167,7 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
             else:
                 new.replace(destination)
         except OSError as error:
-            raise FileAccessError(f"{destination}: cannot write: {(error.strerror or '').lower()}") from error
+            raise FileAccessError(f"{destination}: cannot write: {system_reason(error)}") from error
 
 
 def _check_directory(path: Path, *, force: bool) -> None:
@@ -182,7 +182,7 @@ def _check_directory(path: Path, *, force: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
 
 
 def parse_output(spec: str) -> dict[str, str]:

@@ -129,7 +129,7 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
     return EngineError(f"the build failed (exit code {code}), BuildKit's message is above")
 
 
-def check_base(request: BuildxRequest, base: str, *, runner: Runner) -> None:
+def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:
     """
     Check that image *base* is of the platforms of *request*; for the time after a failed build.
 

@@ -17,7 +17,7 @@ from typing import Any
 import docker
 import requests
 
-from buildtool.core.errors import EngineError, first_line
+from buildtool.core.errors import EngineError, first_line, system_reason
 
 # What the library raises; errors of the connection are those of its transport.
 ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException)
@@ -40,7 +40,7 @@ def connect() -> Any:
         raise EngineError(f"no Docker engine answers: {_cause(error)}", hint=hint) from error
 
 
-def find_image(reference: str) -> dict[str, Any] | None:
+def find_engine_image(reference: str) -> dict[str, Any] | None:
     """
     Return what the engine says of image *reference*, or None when it has no such image.
 
@@ -81,7 +81,7 @@ def _cause(error: BaseException) -> str:
     while next_cause := cause.__cause__ or cause.__context__:
         cause = next_cause
         if isinstance(cause, OSError) and cause.strerror:
-            reason = cause.strerror.lower()
+            reason = system_reason(cause)
     return reason or first_line(error)
 
 

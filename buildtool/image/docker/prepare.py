@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, UsageError, system_reason
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.core.strictjson import format_time
-from buildtool.image.docker.client import find_image, load_archive
+from buildtool.image.docker.client import find_engine_image, load_archive
 from buildtool.oci.write import ImageSet, Layer, file_layer, make_image_set, write_archive
 from buildtool.runtime import debian
 from buildtool.runtime.baselayer import (
@@ -96,7 +96,7 @@ def find_prepared(*, architectures: Sequence[str] = (), suite: str = DEFAULT_SUI
     """
     recipe = recipe_digest(suite)
     wanted = {find_platform(name).oci for name in architectures}
-    builder, base = find_image(BUILDER_IMAGE), find_image(BASE_IMAGE)
+    builder, base = find_engine_image(BUILDER_IMAGE), find_engine_image(BASE_IMAGE)
     if builder is None or base is None:
         return None
     marks = [COMMENT.fullmatch(image.get("Comment") or "") for image in (builder, base)]
@@ -215,4 +215,4 @@ def _work_directory() -> Iterator[Path]:
             Path(name).chmod(0o755)
             yield Path(name)
     except OSError as error:
-        raise FileAccessError(f"{parent}: cannot make temporary files: {error.strerror}") from error
+        raise FileAccessError(f"{parent}: cannot make temporary files: {system_reason(error)}") from error

@@ -7,8 +7,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from buildtool.core.errors import EngineError, FileAccessError, first_line
-from buildtool.image.docker.client import ENGINE_ERRORS, NO_IMAGE_ERRORS, connect, find_image, load_archive
+from buildtool.core.errors import EngineError, FileAccessError, first_line, system_reason
+from buildtool.image.docker.client import (
+    ENGINE_ERRORS,
+    NO_IMAGE_ERRORS,
+    connect,
+    find_engine_image,
+    load_archive,
+)
 from buildtool.oci.write import ImageSet, write_archive
 
 
@@ -22,7 +28,7 @@ def load_images(images: ImageSet, reference: str) -> None:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
         load_archive(archive)
-        if find_image(reference) is None:
+        if find_engine_image(reference) is None:
             raise EngineError(f"the engine did not load the image: it has no {reference}")
 
 
@@ -45,5 +51,5 @@ def save_image(reference: str, path: Path) -> bool:
     except ENGINE_ERRORS as error:
         raise EngineError(f"the engine did not give image {reference}: {first_line(error)}") from error
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
     return True

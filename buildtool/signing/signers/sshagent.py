@@ -16,7 +16,7 @@ import struct
 from base64 import b64encode
 from dataclasses import dataclass
 
-from buildtool.core.errors import SigningKeyError
+from buildtool.core.errors import SigningKeyError, system_reason
 from buildtool.signing.keys import KeyId, PublicKey, public_key_from_der
 from buildtool.signing.signers.signer import SignerContext
 
@@ -53,7 +53,7 @@ class Agent:
         except TimeoutError as error:
             raise SigningKeyError(f"ssh-agent: no answer in {self.timeout_seconds:g} seconds") from error
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = system_reason(error)
             raise SigningKeyError(f"ssh-agent {self.path}: {reason}", hint="is it running?") from error
         if answer[0] != answer_kind:
             raise SigningKeyError("ssh-agent: refused", hint=f"locked, or not confirmed? {_HINT}")

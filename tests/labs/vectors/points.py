@@ -15,7 +15,7 @@ from buildtool.signing.ed25519 import (
     L,
     P,
     Point,
-    add,
+    add_points,
     decode_point,
     encode_point,
     is_identity,
@@ -50,7 +50,7 @@ def bad_keys() -> Iterator[tuple[str, bytes]]:
     assert BASE is not None
     for number, point in enumerate(small_points()):
         yield f"small-order-{number}", encode_point(point)
-    yield "mixed-order", encode_point(add(multiply(5, BASE), torsion_generator()))
+    yield "mixed-order", encode_point(add_points(multiply(5, BASE), torsion_generator()))
     # y is at least p: another way to write the same point.
     yield "non-canonical-identity", (P + 1).to_bytes(32, "little")
     yield "non-canonical-order-4", P.to_bytes(32, "little")
@@ -76,6 +76,6 @@ def forge(seed: bytes, message: bytes, kind: str) -> bytes:
         # The cofactored equation accepts this: 8 times R is the identity.
         nonce, r = 0, encode_point(torsion)
     else:
-        r = encode_point(add(multiply(nonce, BASE), torsion))
+        r = encode_point(add_points(multiply(nonce, BASE), torsion))
     k = int.from_bytes(hashlib.sha512(r + public + message).digest(), "little") % L
     return r + ((nonce + k * scalar) % L).to_bytes(32, "little")

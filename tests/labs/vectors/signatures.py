@@ -18,7 +18,7 @@ from buildtool.signing.ed25519 import (
     IDENTITY,
     P,
     Point,
-    add,
+    add_points,
     decode_point,
     encode_point,
     is_identity,
@@ -196,8 +196,8 @@ def _make(
 ) -> Signature:
     """Return the first signature of *shape* over a numbered message that is as *wanted*."""
     assert BASE is not None
-    a = add(multiply(shape.a, BASE) if shape.a else IDENTITY, TORSION[shape.a_eighths])
-    r = add(multiply(shape.r, BASE) if shape.r else IDENTITY, TORSION[shape.r_eighths])
+    a = add_points(multiply(shape.a, BASE) if shape.a else IDENTITY, TORSION[shape.a_eighths])
+    r = add_points(multiply(shape.r, BASE) if shape.r else IDENTITY, TORSION[shape.r_eighths])
     key, point = shape.key or encode_point(a), shape.point or encode_point(r)
     for number in count():
         message = f"{name} {number}".encode()
@@ -206,7 +206,7 @@ def _make(
         s = (shape.r + k * shape.a) % ORDER
         # [S]B - R - [k]A
         minus_one = ORDER * 8 - 1
-        rest = add(multiply(s, BASE), multiply(minus_one, add(r, multiply(k, a))))
+        rest = add_points(multiply(s, BASE), multiply(minus_one, add_points(r, multiply(k, a))))
         facts = _Facts(k=k, is_cofactored=is_identity(multiply(8, rest)), is_cofactorless=is_identity(rest))
         if wanted(facts):
             break
