@@ -6,6 +6,7 @@
  * one libsodium verification of its signature. Prints both medians in nanoseconds.
  */
 #include "base/file.h"
+#include "run/trustfiles.h"
 #include "verify/verify.h"
 
 #include <errno.h>
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
 	size_t size, input_size;
 	int rounds = argc == 4 ? atoi(argv[3]) : 0;
 
-	if (rounds < 1 || rounds > ROUNDS_MAX || truststore__read(&trust, argv[2], &fault) ||
+	if (rounds < 1 || rounds > ROUNDS_MAX || trustfiles__read(&trust, argv[2], &fault) ||
 	    file__read(AT_FDCWD, argv[1], OBJECT_MAX_BYTES, &data, &size) ||
 	    object__parse(&object, data, size, &fault) || !object.sig_count ||
 	    object__check_sig(&object, &fault) ||

@@ -187,7 +187,7 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
 def _link_on_host(config: Config, target: Platform, source: Path, output: Path, runner: Runner) -> None:
     """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
     clang = find_toolchain(config.compile.clang, runner=runner).clang
-    argv = [clang, target.static_option, "@sources.txt", "@flags.txt", "-o", str(output)]
+    argv = [clang, target.static_option, *loaders.LOADER_SOURCES, "@flags.txt", "-o", str(output)]
     runner.run(argv, cwd=source)
 
 

@@ -31,6 +31,7 @@ from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
+from buildtool.runtime.carried import LOADER_SOURCES
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -207,7 +208,7 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
 
 
 def _link_argv(platform: Platform) -> list[str]:
-    files = ["@sources.txt", "@flags.txt", "-o", "/verify-and-load"]
+    files = [*LOADER_SOURCES, "@flags.txt", "-o", "/verify-and-load"]
     return ["clang", f"--target={platform.triple}", platform.static_option, *files]
 
 

@@ -31,7 +31,9 @@ LIST_VERSION = 1
 MAX_PART_BYTES = 16 * 1024 * 1024
 _MAX_LIST_BYTES = 1024 * 1024
 _SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
-_NOT_LINKED = ("fuzz", "test")
+# Of which clang makes verify-and-load, in the loader's directory.
+LOADER_SOURCES = ("@sources.txt", "@verify/sources.txt")
+_NOT_LINKED = ("fuzz/", "test/", "verify/example.c")
 _HINT = (
     "wheels carry it; in a checkout `make loaders` makes it (Debian, clang 19);"
     " with Docker, --engine docker needs none"
@@ -145,8 +147,8 @@ def loader_files(directory: Path | None = None) -> list[str]:
         paths = [path for path in directory.rglob("*") if path.suffix in _SOURCE_SUFFIXES]
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
-    names = (path.relative_to(directory) for path in paths)
-    return sorted(name.as_posix() for name in names if name.parts[0] not in _NOT_LINKED)
+    names = (path.relative_to(directory).as_posix() for path in paths)
+    return sorted(name for name in names if not name.startswith(_NOT_LINKED))
 
 
 def loader_digest(directory: Path | None = None) -> Digest:

@@ -39,6 +39,7 @@ from buildtool.runtime.apt import PackageSource, linking_packages, lock_stamp
 from buildtool.runtime.baselayer import base_layer, read_tini
 from buildtool.runtime.carried import (
     LIST_VERSION,
+    LOADER_SOURCES,
     MAX_PART_BYTES,
     list_path,
     loader_digest,
@@ -339,7 +340,7 @@ def _source_digests() -> dict[str, Digest]:
 def _list_sources(kind: str) -> Sequence[str]:
     if kind == "probe":
         return _PROBE_SOURCES
-    return ("@sources.txt",)
+    return LOADER_SOURCES
 
 
 @contextmanager

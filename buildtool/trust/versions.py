@@ -2,7 +2,7 @@
 """
 The state directory: the highest version accepted of each object (spec/trust-policy.md, "State").
 
-loader/verify/versions.c reads and writes the same file under the same lock.
+loader/run/versions.c reads and writes the same file under the same lock.
 """
 
 from __future__ import annotations

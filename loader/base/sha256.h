@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SHA-256 by OpenSSL, which uses the processor's instructions for it. On s390x its question what the
- * processor has brings most of libcrypto along (5 MB); there libsodium does it, which is linked anyway.
+ * processor has brings most of libcrypto along (5 MB); there libsodium does it, which is linked anyway, and
+ * where SHA256_BY_SODIUM asks for it.
  */
 #ifndef LOADER_BASE_SHA256_H
 #define LOADER_BASE_SHA256_H
 
-#ifdef __s390x__
+#if defined(__s390x__) || defined(SHA256_BY_SODIUM)
 #include <sodium.h>
 #define SHA256_CTX			 crypto_hash_sha256_state
 #define SHA256_Init(state)		 crypto_hash_sha256_init(state)

@@ -12,6 +12,7 @@
  *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
  * Each answer is one line.
  */
+#include "run/trustfiles.h"
 #include "store.h"
 #include "verify/verify.h"
 
@@ -40,7 +41,7 @@ static void answer_trust(struct session *s, const char *path)
 	struct fault fault = { 0 };
 
 	trust__free(&s->trust);
-	puts(truststore__read(&s->trust, path, &fault) ? "bad-trust" : "trust");
+	puts(trustfiles__read(&s->trust, path, &fault) ? "bad-trust" : "trust");
 }
 
 static void answer_object(const struct session *s, const uint8_t *data, size_t size)

@@ -6,6 +6,7 @@
  * input would end at its broken signature; the TEST KEYS of tests/vectors sign, so that statements and
  * policies are reached. FUZZ_STORES names the directory of the vectors' trust stores.
  */
+#include "run/trustfiles.h"
 #include "verify/object.h"
 #include "verify/verify.h"
 
@@ -67,7 +68,7 @@ static void read_stores(const char *directory)
 		free(entries[i]);
 		if (hidden)
 			continue;
-		if (store_count == STORES_MAX || truststore__read(&stores[store_count++], path, &fault)) {
+		if (store_count == STORES_MAX || trustfiles__read(&stores[store_count++], path, &fault)) {
 			fprintf(stderr, "%s: %s\n", path, fault.text);
 			exit(1);
 		}

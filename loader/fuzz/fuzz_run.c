@@ -5,7 +5,7 @@
  */
 #include "base/log.h"
 #include "run/options.h"
-#include "verify/versions.h"
+#include "run/versions.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 #include "verify/trust.h"
 
-/* Read the bytes as the trust store's file: a public key, or else a policy. Answers as truststore__read()
+/* Read the bytes as the trust store's file: a public key, or else a policy. Answers as truststore__parse()
  * does. */
 int store__read(struct trust *trust, const uint8_t *data, size_t size, bool is_key, struct fault *fault);
 

@@ -10,7 +10,6 @@
 #include "pin/paths.h"
 #include "pin/record.h"
 #include "pin/recover.h"
-#include "verify/versions.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -253,7 +252,7 @@ int pins__remove(struct pins *p, struct fault *fault)
 	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
 }
 
-static int raise_version(const char *home, struct versions *state, struct fault *fault)
+static int note_version(const char *home, pins_version *note, void *context, struct fault *fault)
 {
 	struct generation g;
 	char at[BPFFS_PATH_SIZE];
@@ -262,14 +261,14 @@ static int raise_version(const char *home, struct versions *state, struct fault 
 	if (snprintf(at, sizeof(at), "%s/current", home) >= (int)sizeof(at))
 		return fault__set(fault, -ENAMETOOLONG, "%.300s: name too long", home);
 	err = generation__open_record(&g, at, fault);
-	if (!err && versions__raise(state, record__text(&g, "project"), record__text(&g, "object"),
-				    record__number(&g, "version")))
+	if (!err && note(context, record__text(&g, "project"), record__text(&g, "object"),
+			 record__number(&g, "version")))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	generation__close(&g);
 	return err == -ENOENT ? 0 : err;
 }
 
-int pins__raise_versions(const char *root, struct versions *state, struct fault *fault)
+int pins__list_versions(const char *root, pins_version *note, void *context, struct fault *fault)
 {
 	int fd = bpffs__open(root, false, fault), err;
 	struct file_list names;
@@ -286,7 +285,7 @@ int pins__raise_versions(const char *root, struct versions *state, struct fault 
 		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		snprintf(at, sizeof(at), "%.255s/%.255s", root, names.names[i]);
-		err = raise_version(at, state, fault);
+		err = note_version(at, note, context, fault);
 	}
 	file__list_free(&names);
 	close(fd);

@@ -4,7 +4,7 @@
 
 #include "pin/generation.h"
 
-struct versions;
+#include <stdint.h>
 
 /*
  * One object's pins: ROOT/OBJECT with
@@ -53,7 +53,10 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 /* Take everything away, detaching what is attached. */
 int pins__remove(struct pins *p, struct fault *fault);
 
-/* Raise versions that are kept in memory to what is pinned below a root, if it is there. */
-int pins__raise_versions(const char *root, struct versions *versions, struct fault *fault);
+/* Takes the version of an object that is pinned. Returns 0 or -ENOMEM. */
+typedef int pins_version(void *context, const char *project, const char *object_name, int64_t version);
+
+/* Call @note with each version that is pinned below a root, if it is there. */
+int pins__list_versions(const char *root, pins_version *note, void *context, struct fault *fault);
 
 #endif

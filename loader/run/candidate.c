@@ -8,9 +8,10 @@
 #include "pin/pins.h"
 #include "run/needs.h"
 #include "run/objects.h"
+#include "run/trustfiles.h"
+#include "run/versions.h"
 #include "verify/trust.h"
 #include "verify/verify.h"
-#include "verify/versions.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,16 +67,31 @@ static const char *choose_state(const struct options *o)
 	return lstat(DEFAULT_STATE, &st) && errno == ENOENT ? NULL : DEFAULT_STATE;
 }
 
+static int note_pinned(void *versions, const char *project, const char *object_name, int64_t version)
+{
+	return versions__raise(versions, project, object_name, version);
+}
+
+/* For verification: what is pinned counts as accepted, and so does what the state remembers. */
+static int64_t version_seen(void *candidate, const char *project, const char *object_name)
+{
+	const struct candidate *c = candidate;
+	int64_t pinned = c->has_pinned ? versions__version(&c->pinned, project, object_name) : 0;
+	int64_t state = c->has_state ? versions__version(&c->state, project, object_name) : 0;
+
+	return pinned > state ? pinned : state;
+}
+
 static int open_stores(struct candidate *c, const struct options *o, struct fault *fault)
 {
 	const char *state = choose_state(o);
-	int err = truststore__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
+	int err = trustfiles__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
 
 	if (!err && o->pin_root) {
 		err = versions__begin(&c->pinned);
 		c->has_pinned = true;
 		if (!err)
-			err = pins__raise_versions(o->pin_root, &c->pinned, fault);
+			err = pins__list_versions(o->pin_root, note_pinned, &c->pinned, fault);
 	}
 	if (err || !state)
 		return err;
@@ -88,6 +104,8 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 {
 	struct verify_context context = {
 		.trust = &c->trust,
+		.version_seen = version_seen,
+		.versions = c,
 		.platform = o->platform ? o->platform : PLATFORM,
 		.now = o->now >= 0 ? o->now : (int64_t)time(NULL),
 	};
@@ -95,8 +113,6 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 	*c = (struct candidate){ 0 };
 	if (open_stores(c, o, fault))
 		return fault__code(fault);
-	context.state = c->has_state ? &c->state : NULL;
-	context.pinned = c->has_pinned ? &c->pinned : NULL;
 	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
 		return fault__code(fault);
 	if (!c->set.refused)

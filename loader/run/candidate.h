@@ -4,7 +4,7 @@
 
 #include "run/objects.h"
 #include "run/options.h"
-#include "verify/versions.h"
+#include "run/versions.h"
 
 #define FINGERPRINT_SIZE 32
 

@@ -37,10 +37,11 @@ struct load_counts load__count(const struct load *load)
 	return (struct load_counts){ 0 };
 }
 
-int pins__raise_versions(const char *root, struct versions *state, struct fault *fault)
+int pins__list_versions(const char *root, pins_version *note, void *context, struct fault *fault)
 {
 	(void)root;
-	(void)state;
+	(void)note;
+	(void)context;
 	(void)fault;
 	return 0;
 }

@@ -30,11 +30,6 @@ struct trust {
 	struct json_t *policy; /* NULL when the store is keys alone */
 };
 
-/*
- * Read a directory, a .pub file or a policy. Returns 0, or a negative errno with the text set
- * and the configuration blamed.
- */
-int truststore__read(struct trust *trust, const char *path, struct fault *fault);
 void trust__free(struct trust *trust);
 
 const struct trust_key *trust__find(const struct trust *trust, const uint8_t *key_id);

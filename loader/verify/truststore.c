@@ -1,28 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "verify/truststore.h"
+
 #include "base/fault.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
 #include "verify/sig.h"
 #include "verify/trust.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define PUB_MAX_BYTES	 4096
-#define POLICY_MAX_BYTES (1u << 20)
-#define POLICY_NAME	 "policy.json"
-#define THRESHOLD_MAX	 16
-#define POINTS_MAX	 256
-#define DER_SIZE	 44
-#define PEM_BEGIN	 "-----BEGIN PUBLIC KEY-----"
-#define PEM_END		 "-----END PUBLIC KEY-----"
-#define COUNT(array)	 (sizeof(array) / sizeof((array)[0]))
+#define THRESHOLD_MAX 16
+#define POINTS_MAX    256
+#define DER_SIZE      44
+#define PEM_BEGIN     "-----BEGIN PUBLIC KEY-----"
+#define PEM_END	      "-----END PUBLIC KEY-----"
+#define COUNT(array)  (sizeof(array) / sizeof((array)[0]))
 
 static const uint8_t der_prefix[] = {
 	0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00
@@ -92,13 +87,21 @@ static bool read_der(uint8_t der[DER_SIZE], const char *text, size_t size, const
 }
 
 /* One PEM block and nothing else; its lines may end in CR LF. */
-static int add_pem(struct trust *t, char *text, struct fault *fault)
+int truststore__add_key(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
 {
+	char text[TRUSTSTORE_KEY_MAX_BYTES + 1];
+	const char *begin, *end;
 	struct trust_key *key;
 	uint8_t der[DER_SIZE];
-	char *begin = text + strspn(text, " \t\r\n");
-	char *end = strstr(begin, PEM_END);
 
+	if (size > TRUSTSTORE_KEY_MAX_BYTES)
+		return fault__usage(fault, "too large");
+	if (memchr(data, 0, size))
+		return fault__usage(fault, "not a PEM public key");
+	memcpy(text, data, size);
+	text[size] = 0;
+	begin = text + strspn(text, " \t\r\n");
+	end = strstr(begin, PEM_END);
 	if (strncmp(begin, PEM_BEGIN, strlen(PEM_BEGIN)) || !end ||
 	    end[strlen(PEM_END) + strspn(end + strlen(PEM_END), " \t\r\n")])
 		return fault__usage(fault, "not a PEM public key");
@@ -109,37 +112,6 @@ static int add_pem(struct trust *t, char *text, struct fault *fault)
 	if (!read_der(der, begin, (size_t)(end - begin), "\r\n"))
 		return fault__usage(fault, "not an Ed25519 public key");
 	return add_key(t, der, &key, fault);
-}
-
-static int read_file(int dir, const char *name, size_t limit, uint8_t **data, size_t *size,
-		     struct fault *fault)
-{
-	int err = file__read(dir, name, limit, data, size);
-
-	if (!err)
-		return 0;
-	fault__usage(fault, "%s",
-		     err == -ENODEV ? "not a regular file" :
-		     err == -EFBIG  ? "too large" :
-				      strerror(-err));
-	return err;
-}
-
-static int read_pem(struct trust *t, int dir, const char *name, struct fault *fault)
-{
-	uint8_t *data = NULL;
-	size_t size;
-	int err = read_file(dir, name, PUB_MAX_BYTES, &data, &size, fault);
-
-	if (err)
-		return err;
-	data[size] = 0; /* file__read allocates one byte more */
-	if (strlen((char *)data) != size)
-		err = fault__usage(fault, "not a PEM public key");
-	else
-		err = add_pem(t, (char *)data, fault);
-	free(data);
-	return err;
 }
 
 static int read_policy_key(struct trust *t, const json_t *item, struct fault *fault)
@@ -223,10 +195,13 @@ static int read_clock(struct trust *t, struct fault *fault)
 	return 0;
 }
 
-static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
+int truststore__add_policy(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
 {
 	const json_t *keys;
-	int err = json__parse(&t->policy, data, size, fault);
+	int err = size > TRUSTSTORE_POLICY_MAX_BYTES ? fault__set(fault, -EFBIG, "too large") : 0;
+
+	if (!err)
+		err = json__parse(&t->policy, data, size, fault);
 
 	if (!err)
 		err = json__check(t->policy, policy_members, COUNT(policy_members), "policy", fault);
@@ -248,55 +223,6 @@ static int parse_policy(struct trust *t, const uint8_t *data, size_t size, struc
 	return err;
 }
 
-static int read_policy(struct trust *t, int dir, const char *name, struct fault *fault)
-{
-	uint8_t *data;
-	size_t size;
-	int err = read_file(dir, name, POLICY_MAX_BYTES, &data, &size, fault);
-
-	if (err)
-		return err;
-	err = parse_policy(t, data, size, fault);
-	free(data);
-	return err;
-}
-
-static bool ends_in_pub(const char *name)
-{
-	size_t n = strlen(name);
-
-	return n >= 4 && !strcmp(name + n - 4, ".pub");
-}
-
-static int read_directory(struct trust *t, int dir, struct fault *fault)
-{
-	struct file_list list;
-	struct stat st;
-	int err;
-
-	if (!fstatat(dir, POLICY_NAME, &st, AT_SYMLINK_NOFOLLOW))
-		return read_policy(t, dir, POLICY_NAME, fault);
-	/* Only its absence selects the keys: a policy that can't be reached must not be skipped. */
-	if (errno != ENOENT)
-		return fault__usage(fault, POLICY_NAME ": %s", strerror(errno));
-	err = file__list(dir, &list);
-	if (err == -E2BIG)
-		return fault__usage(fault, "more than %d files in it", FILE_LIST_MAX);
-	if (err)
-		return fault__usage(fault, "%s", strerror(-err));
-	for (size_t i = 0; !err && i < list.count; i++) {
-		struct fault inner = { 0 };
-
-		if (!ends_in_pub(list.names[i]))
-			continue;
-		err = read_pem(t, dir, list.names[i], &inner);
-		if (err)
-			fault__usage(fault, "%s: %s", list.names[i], inner.text);
-	}
-	file__list_free(&list);
-	return err;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
 	return memcmp(((const struct trust_key *)a)->id, ((const struct trust_key *)b)->id, SIG_KEY_ID_SIZE);
@@ -313,36 +239,33 @@ static void digest_keys(struct trust *t)
 	SHA256_Final(t->digest, &state);
 }
 
-static int read_store(struct trust *t, const char *path, struct fault *fault)
+void truststore__begin(struct trust *t)
 {
-	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
-
-	if (dir >= 0) {
-		err = read_directory(t, dir, fault);
-		close(dir);
-		return err;
-	}
-	if (errno != ENOTDIR)
-		return fault__usage(fault, "%s", strerror(errno));
-	return ends_in_pub(path) ? read_pem(t, AT_FDCWD, path, fault) : read_policy(t, AT_FDCWD, path, fault);
+	*t = (struct trust){ .threshold = 1, .max_object_bytes = OBJECT_MAX_BYTES };
 }
 
-int truststore__read(struct trust *t, const char *path, struct fault *fault)
+int truststore__finish(struct trust *t, struct fault *fault)
 {
-	struct fault inner = { 0 };
-	int err;
-
-	*t = (struct trust){ .threshold = 1, .max_object_bytes = OBJECT_MAX_BYTES };
-	err = read_store(t, path, &inner);
-	if (!err && !t->key_count)
-		err = fault__set(&inner, -EINVAL, "no public key in it");
-	if (err) {
-		trust__free(t);
-		fault__usage(fault, "trust store %s: %s", path,
-			     err == -ENOMEM ? strerror(ENOMEM) : inner.text);
-		return err;
-	}
+	if (!t->key_count)
+		return fault__usage(fault, "no public key in it");
 	if (!t->policy)
 		digest_keys(t);
 	return 0;
+}
+
+int truststore__parse(struct trust *t, const uint8_t *data, size_t size, bool is_key, struct fault *fault)
+{
+	int err;
+
+	truststore__begin(t);
+	err = (is_key ? truststore__add_key : truststore__add_policy)(t, data, size, fault);
+	if (!err)
+		err = truststore__finish(t, fault);
+	if (!err)
+		return 0;
+	trust__free(t);
+	if (err == -ENOMEM)
+		fault__set(fault, err, "out of memory");
+	fault->usage = true;
+	return err;
 }

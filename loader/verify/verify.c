@@ -8,7 +8,6 @@
 #include "verify/statement.h"
 #include "verify/trust.h"
 #include "verify/verdict.h"
-#include "verify/versions.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -159,12 +158,9 @@ static int check_version(const struct verify_context *c, struct verdict *v)
 
 	if (st->version < trust__minimum_version(c->trust, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than the minimum version");
-	if (c->state && !c->trust->allow_rollback &&
-	    st->version < versions__version(c->state, st->project, st->name))
+	if (c->version_seen && !c->trust->allow_rollback &&
+	    st->version < c->version_seen(c->versions, st->project, st->name))
 		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what was accepted before");
-	if (c->pinned && !c->trust->allow_rollback &&
-	    st->version < versions__version(c->pinned, st->project, st->name))
-		return verdict__refuse(v, REASON_ROLLED_BACK, "older than what is pinned");
 	return 0;
 }
 

@@ -5,14 +5,14 @@
 #include "verify/trust.h"
 #include "verify/verdict.h"
 
-struct versions;
-
 struct verify_context {
 	const struct trust *trust;
-	const struct versions *state;  /* NULL without a state directory */
-	const struct versions *pinned; /* what is pinned at the moment; or NULL */
-	const char *platform;	       /* NULL for any */
-	int64_t now;		       /* seconds since the epoch */
+	/* The highest version of an object that was accepted before, or 0. NULL: nobody remembers versions.
+	 */
+	int64_t (*version_seen)(void *versions, const char *project, const char *object_name);
+	void *versions;
+	const char *platform; /* NULL for any */
+	int64_t now;	      /* seconds since the epoch */
 };
 
 /* An accepted object, for those who load the bytes that were verified: borrowed from file and verdict. */

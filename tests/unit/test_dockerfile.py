@@ -378,7 +378,9 @@ def test_loader_sources_are_complete() -> None:
     """Every C file of the list, and every header that one includes, is carried, with the flags."""
     files = {f"{file.directory}/{file.name}": file.text for file in loader_sources()}
     assert {"loader/flags.txt", "loader/discard.ld"} <= set(files)
-    assert {f"loader/{name}" for name in files["loader/sources.txt"].split()} <= set(files)
+    for listed in ("loader/sources.txt", "loader/verify/sources.txt"):
+        assert {f"loader/{name}" for name in files[listed].split()} <= set(files)
+    assert "loader/verify/example.c" not in files
     for text in files.values():
         for line in text.split("\n"):
             if line.startswith('#include "'):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,28 @@ def test_an_empty_directory_is_no_success(tmp_path: Path) -> None:
     """A check that looks at nothing fails."""
     code, (line,) = check(tmp_path)
     assert (code, "no C files" in line) == (1, True)
+
+
+def lines_of_code(path: Path) -> int:
+    """Return how many lines of a C file are neither blank nor comment alone."""
+    text = re.sub(r"/\*.*?\*/", lambda match: "\n" * match[0].count("\n"), path.read_text(), flags=re.DOTALL)
+    return sum(1 for line in text.splitlines() if line.strip() and not line.lstrip().startswith("//"))
+
+
+def test_security_states_the_lines_from_bytes_to_verdict() -> None:
+    """The number is that of the library's C files and of our headers that they include."""
+    sources = [TOP / "loader" / name for name in (TOP / "loader/verify/sources.txt").read_text().split()]
+    waiting, found = list(sources), set(sources)
+    while waiting:
+        for name in re.findall(r'^#include "([^"]+)"', waiting.pop().read_text(), re.MULTILINE):
+            if (header := TOP / "loader" / name) not in found:
+                found.add(header)
+                waiting.append(header)
+    number = sum(lines_of_code(path) for path in found)
+    assert f"{number:,} lines" in (TOP / "SECURITY.md").read_text(), f"SECURITY.md must say {number:,} lines"
+
+
+def test_lines_are_counted_by_the_rule(tmp_path: Path) -> None:
+    """Blank lines and comments do not count; code with a comment does."""
+    (tmp_path / "x.c").write_text("// one\n\n/* two\n * three */\nint a; /* four */\nint b; // five\n\t}\n")
+    assert lines_of_code(tmp_path / "x.c") == 3

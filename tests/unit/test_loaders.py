@@ -99,7 +99,16 @@ def test_source_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["discard.ld", "flags.txt", "sources.txt", "base/json.h", "verify/code.c", "probe/probe.c"]
+    "name",
+    [
+        "discard.ld",
+        "flags.txt",
+        "sources.txt",
+        "verify/sources.txt",
+        "base/json.h",
+        "verify/code.c",
+        "probe/probe.c",
+    ],
 )
 def test_each_source_changes_the_digest(tmp_path: Path, name: str) -> None:
     """Any changed file of the build makes what was linked stale, the linker script among them."""

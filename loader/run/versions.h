@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LOADER_VERIFY_VERSIONS_H
-#define LOADER_VERIFY_VERSIONS_H
+#ifndef LOADER_RUN_VERSIONS_H
+#define LOADER_RUN_VERSIONS_H
 
 #include "base/fault.h"
 

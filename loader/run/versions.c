@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "verify/versions.h"
+#include "run/versions.h"
 
 #include "base/fault.h"
 #include "base/file.h"

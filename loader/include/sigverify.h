@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libsigverify: decides whether an eBPF object may be loaded, by spec/sig-section.md and
+ * spec/trust-policy.md.
+ *
+ * The library opens no file, keeps no state and starts nothing. Load the bytes that were verified, from the
+ * same buffer: a file that is opened again may be another file. loader/verify/README.md shows how to link.
+ */
+#ifndef SIGVERIFY_H
+#define SIGVERIFY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIGVERIFY_API __attribute__((visibility("default")))
+
+#define SIGVERIFY_MESSAGE_SIZE 384
+#define SIGVERIFY_DIGEST_SIZE  32
+
+struct sigverify_store;	  /* the keys that are trusted, and what they may sign */
+struct sigverify_verdict; /* the answer about one object */
+
+/*
+ * Open a trust store: the bytes of a policy (JSON) or of one .pub file (PEM). Returns NULL on an error, with
+ * one line in @message. A store does not change: several threads may use it.
+ */
+SIGVERIFY_API struct sigverify_store *sigverify__open(const void *data, size_t size,
+						      char message[SIGVERIFY_MESSAGE_SIZE]);
+SIGVERIFY_API void sigverify__close(struct sigverify_store *store);
+
+struct sigverify_question {
+	const char *platform; /* "linux/arm64"; NULL: any */
+	int64_t now;	      /* seconds since 1970 */
+	/*
+	 * Returns the highest version of an object that was accepted before, or 0. Without the function
+	 * (NULL) an old release is as good as a new one, unless the policy names a minimum.
+	 */
+	int64_t (*version_seen)(void *context, const char *project, const char *object_name);
+	void *context;
+};
+
+/* Verify an object. The verdict borrows from @data. Returns NULL without memory, which is no acceptance. */
+SIGVERIFY_API struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
+							  const struct sigverify_question *question,
+							  const void *data, size_t size);
+SIGVERIFY_API void sigverify__free(struct sigverify_verdict *verdict);
+
+/* Whether the object may be loaded; false for NULL. */
+SIGVERIFY_API bool sigverify__is_accepted(const struct sigverify_verdict *verdict);
+
+/* Of a refusal: the word of docs/reference/reasons.md, and one line for people. NULL of an acceptance. */
+SIGVERIFY_API const char *sigverify__reason(const struct sigverify_verdict *verdict);
+SIGVERIFY_API const char *sigverify__message(const struct sigverify_verdict *verdict);
+
+/* Of an acceptance: what was signed, and by whose keys; NULL and 0 of a refusal, NULL after the last key. */
+SIGVERIFY_API const char *sigverify__object_name(const struct sigverify_verdict *verdict);
+SIGVERIFY_API const char *sigverify__project(const struct sigverify_verdict *verdict);
+SIGVERIFY_API int64_t sigverify__version(const struct sigverify_verdict *verdict);
+SIGVERIFY_API const uint8_t *sigverify__digest(const struct sigverify_verdict *verdict);
+SIGVERIFY_API const uint8_t *sigverify__key_id(const struct sigverify_verdict *verdict, size_t index);
+
+#endif

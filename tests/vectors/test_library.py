@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libsigverify: its one header, its example, and the same answers on the vectors as the loader's."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from base64 import b64decode
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labs.sig import NOW, other_key, sign, store, test_key, unsigned
+
+from buildtool.trust.verify import verify_object
+
+TOP = Path(__file__).resolve().parents[2]
+LOADER = TOP / "loader"
+INDEX: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
+LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")
+SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def one_file_stores(listed: dict[str, dict[str, str]]) -> dict[str, bytes]:
+    """Return the stores of one file. The library reads bytes; names and further files are the loader's."""
+    stores = {}
+    for name, files in listed.items():
+        if len(files) == 1 and re.fullmatch(r"policy\.json|[^.].*\.pub", *files):
+            stores[name] = next(iter(files.values())).encode()
+    return stores
+
+
+STORES = one_file_stores(INDEX["trust"])
+BAD_STORES = one_file_stores(INDEX["badTrust"])
+VECTORS = [vector for vector in INDEX["vectors"] if vector["trust"] in STORES]
+
+
+def build_library(clang: Path, path: Path, *options: str) -> Path:
+    """Make libsigverify.a at *path*."""
+    argv = ["make", "-C", LOADER, "libsigverify.a", f"LIBRARY={path}", f"CLANG={clang}", *options]
+    subprocess.run(argv, check=True, capture_output=True)
+    return path
+
+
+def link(clang: Path, source: Path, library: Path, *options: str) -> Path:
+    """Link a program with the library, by its public header alone."""
+    program = library.with_name(source.stem)
+    warnings = ("-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror", "-std=gnu11")
+    argv = [clang, *warnings, *options, f"-I{LOADER / 'include'}", source, library, "-o", program]
+    subprocess.run([*argv, *(x for x in LIBRARIES if x not in options)], check=True, capture_output=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def library(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the library as others get it."""
+    return build_library(clang, tmp_path_factory.mktemp("library") / "libsigverify.a")
+
+
+@pytest.fixture(scope="module")
+def example(clang: Path, library: Path) -> Path:
+    """Give the example of the library's README."""
+    return link(clang, LOADER / "verify/example.c", library)
+
+
+@pytest.fixture(scope="module")
+def checked(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a program that prints all answers, linked with the library under ASan and UBSan."""
+    path = tmp_path_factory.mktemp("checked") / "libsigverify.a"
+    build_library(clang, path, f"CFLAGS=-O1 {' '.join(SANITIZE)}")
+    return link(clang, LOADER / "test/library.c", path, *SANITIZE)
+
+
+def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
+    """Return exit code, output and errors of a program."""
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_example_accepts_and_refuses(example: Path, tmp_path: Path) -> None:
+    """A signed object is accepted; a tampered one and others are refused, each with its word."""
+    trust, path = tmp_path / "alice.pub", tmp_path / "x.bpf.o"
+    trust.write_bytes(test_key().public.pem)
+    signed = sign()
+    path.write_bytes(signed)
+    assert ask(example, trust, path) == (0, "accepted x.bpf.o of demo, version 3\n", "")
+    tampered = bytearray(signed)
+    tampered[tampered.index(b"GPL")] ^= 1
+    for data, word in (
+        (bytes(tampered), "digest-mismatch"),
+        (unsigned(), "unsigned"),
+        (sign(key=other_key()), "unknown-key"),
+        (sign(arch="arm64"), "wrong-platform"),
+        (b"", "malformed"),
+    ):
+        path.write_bytes(data)
+        code, output, _ = ask(example, trust, path)
+        assert (code, output.split(": ")[:2]) == (3, ["refused", word])
+
+
+@pytest.mark.parametrize("text", [b"no key", b"{}", b"-----BEGIN PUBLIC KEY-----\n"])
+def test_the_example_needs_a_trust_store(example: Path, tmp_path: Path, text: bytes) -> None:
+    """A store that breaks a rule is an error with a line, and nothing is verified."""
+    (tmp_path / "trust").write_bytes(text)
+    (tmp_path / "x.bpf.o").write_bytes(sign())
+    code, output, errors = ask(example, tmp_path / "trust", tmp_path / "x.bpf.o")
+    assert (code, output) == (2, "")
+    assert re.fullmatch(r"no trust store: .+\n", errors)
+
+
+def test_there_are_vectors() -> None:
+    """Few need more than one file."""
+    assert len(VECTORS) >= len(INDEX["vectors"]) - 10
+    assert len(BAD_STORES) >= len(INDEX["badTrust"]) - 5
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["name"]))
+def test_vector(checked: Path, vector: dict[str, str], tmp_path: Path) -> None:
+    """The library says what each vector expects."""
+    (tmp_path / "trust").write_bytes(STORES[vector["trust"]])
+    (tmp_path / "x").write_bytes(b64decode(vector["file"]))
+    now = str(int(datetime.fromisoformat(INDEX["now"]).timestamp()))
+    code, output, errors = ask(checked, tmp_path / "trust", tmp_path / "x", vector["platform"], now, "-")
+    assert (code, output.split()[0], errors) == (0, vector["expect"], "")
+
+
+def test_an_acceptance_names_what_was_signed(checked: Path, tmp_path: Path) -> None:
+    """Name, project, version, digest and keys are those of the Python verifier."""
+    (tmp_path / "trust").write_bytes(test_key().public.pem)
+    (tmp_path / "x").write_bytes(sign())
+    known = verify_object(sign(), store(), platform="linux/amd64", now=NOW)
+    _, output, _ = ask(checked, tmp_path / "trust", tmp_path / "x", "linux/amd64", str(NOW), "-")
+    assert output.split() == ["accepted", "x.bpf.o", "demo", "3", known.digest, *known.key_ids]
+
+
+@pytest.mark.parametrize(("seen", "word"), [("0", "accepted"), ("3", "accepted"), ("4", "rolled-back")])
+def test_versions_are_the_callers(checked: Path, tmp_path: Path, seen: str, word: str) -> None:
+    """The library asks for the version of this project's object, and refuses an older one."""
+    (tmp_path / "trust").write_bytes(test_key().public.pem)
+    (tmp_path / "x").write_bytes(sign())
+    _, output, errors = ask(checked, tmp_path / "trust", tmp_path / "x", "", str(NOW), seen)
+    assert (output.split()[0], errors) == (word, "asked demo x.bpf.o\n")
+
+
+@pytest.mark.parametrize("name", BAD_STORES)
+def test_bad_trust_store(checked: Path, name: str, tmp_path: Path) -> None:
+    """A file that breaks a rule opens no store."""
+    (tmp_path / "trust").write_bytes(BAD_STORES[name])
+    (tmp_path / "x").write_bytes(sign())
+    _, output, _ = ask(checked, tmp_path / "trust", tmp_path / "x", "", str(NOW), "-")
+    assert output.startswith("bad-trust: ")
+
+
+def test_the_header_is_all_that_is_visible(library: Path) -> None:
+    """Every public name is declared in the header, and no other symbol can collide with the caller's."""
+    listed = subprocess.run(
+        ["nm", "-g", "--defined-only", library], capture_output=True, text=True, check=True
+    )
+    names = {line.split()[-1] for line in listed.stdout.splitlines() if len(line.split()) == 3}
+    header = (LOADER / "include/sigverify.h").read_text()
+    assert names == set(re.findall(r"\b(sigverify__\w+)\(", header))
+
+
+def test_what_the_library_needs(library: Path) -> None:
+    """It calls libsodium, jansson, a SHA-256 and the C library; it opens no file and knows no libbpf."""
+    listed = subprocess.run(["nm", "-u", library], capture_output=True, text=True, check=True)
+    wanted = {line.split()[-1] for line in listed.stdout.splitlines() if line.startswith(" ")}
+    ours = {name for name in wanted if re.match(r"(crypto_|sodium_|json_|SHA256_)", name)}
+    assert wanted - ours <= {
+        "__errno_location",
+        "__stack_chk_fail",
+        "_GLOBAL_OFFSET_TABLE_",
+        *("bcmp", "memchr", "memcmp", "memcpy", "memset", "strlen", "strnlen"),
+        *("strchr", "strcmp", "strcspn", "strncmp", "strspn", "strstr"),
+        *("calloc", "free", "malloc", "qsort"),
+        *("getrandom", "snprintf", "vsnprintf"),
+    }
+    assert {"crypto_sign_verify_detached", "json_loadb", "SHA256_Final"} <= ours
+
+
+def test_libsodium_can_do_the_hash(clang: Path, tmp_path: Path) -> None:
+    """With SHA256=sodium the library needs no OpenSSL."""
+    path = build_library(clang, tmp_path / "libsigverify.a", "SHA256=sodium")
+    program = tmp_path / "example"
+    argv = [clang, f"-I{LOADER / 'include'}", LOADER / "verify/example.c", path, "-o", program]
+    subprocess.run([*argv, "-lsodium", "-ljansson"], check=True)
+    (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
+    (tmp_path / "x").write_bytes(sign())
+    assert ask(program, tmp_path / "alice.pub", tmp_path / "x")[0] == 0
