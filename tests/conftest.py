@@ -2,8 +2,7 @@
 """
 Shared fixtures, and the rule that CI skips nothing without a typed reason.
 
-Tiers are directories: unit, cli and vectors need neither root nor an engine;
-docker needs a real engine, kernel a real kernel and root, vm needs QEMU.
+Tiers are directories; labs/selection.py marks their tests with what they need.
 """
 
 from __future__ import annotations
@@ -18,14 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from labs.compile import find_clang
-from labs.verifiers import CVerifier, build_c_verifier
+
+if TYPE_CHECKING:
+    from labs.verifiers import CVerifier
 
 from buildtool.core.errors import PackageUnavailableError
 
 if TYPE_CHECKING:
     from buildtool.core.platforms import Platform
     from buildtool.runtime.link import MadeParts
+
+pytest_plugins = ["labs.selection"]
 
 TOP = Path(__file__).resolve().parent.parent
 TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
@@ -253,12 +255,16 @@ def sysroot_of() -> Callable[[Platform], Path]:
 @pytest.fixture(scope="session")
 def clang() -> Path:
     """Find the newest clang of this machine."""
+    from labs.compile import find_clang
+
     return find_clang()
 
 
 @pytest.fixture(scope="session")
 def c_verifier(clang: Path) -> Iterator[CVerifier]:
     """Give the C verifier, under sanitizers: one process that answers all questions of the session."""
+    from labs.verifiers import CVerifier, build_c_verifier
+
     with CVerifier(build_c_verifier(clang)) as running:
         yield running
 

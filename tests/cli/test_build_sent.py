@@ -17,6 +17,9 @@ CONFIG = '[compile]\ninclude = ["include"]\n[images]\nbuilder = "site/builder:1"
 # Reads all that buildx would be told, and says what it got when that came to its end.
 BUILDX = '#!/bin/sh\ntext=$(cat) && [ -n "$text" ] && echo "$text" > {received}\nexit 1\n'
 
+# Docker finds the stand-in for buildx.
+pytestmark = pytest.mark.tools
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:

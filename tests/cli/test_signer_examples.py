@@ -70,6 +70,7 @@ def write_command(name: str, body: str) -> None:
     Path(name).chmod(0o755)
 
 
+@pytest.mark.tools
 def test_examples_give_what_the_key_file_gives() -> None:
     """The signer of the specification, Vault's and the cloud's: the same file, byte for byte."""
     assert run([*SIGN, "alice.pem", "--output", "wanted"]) == 0
@@ -85,6 +86,7 @@ def test_examples_give_what_the_key_file_gives() -> None:
         assert Path(output, "x.bpf.o").read_bytes() == wanted
 
 
+@pytest.mark.tools
 def test_public_key_of_an_agent_identity() -> None:
     """The how-to's command makes the .pub file that a trust store takes."""
     page = (TOP / "docs/how-to/signers.md").read_text()

@@ -138,6 +138,7 @@ else:
 """
 
 
+@pytest.mark.tools
 def test_program_signs() -> None:
     """With an argument of its own; the public key by a call or by --public."""
     Path("alice.pub").write_bytes(alice().public.pem)
@@ -181,6 +182,7 @@ def test_program_that_fails(body: str, message: str, capsys: Capture) -> None:
     assert Path("x.bpf.o").read_bytes() == before
 
 
+@pytest.mark.tools
 def test_wrong_public_key_is_noticed(capsys: Capture, tmp_path: Path) -> None:
     """For a program by its signature; for a file at once."""
     save_key(generate_key(), "bob", tmp_path, None)
@@ -194,6 +196,7 @@ def test_wrong_public_key_is_noticed(capsys: Capture, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.tools
 def test_no_secret_in_output_children_or_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With -v, with a key of a variable, and with errors; a program that is started sees no secret."""
     save_key(generate_key(), "locked", tmp_path, b"correct-horse")

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run commands and wait for conditions."""
+"""Run commands, wait for conditions, and build one at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from labs import TOP
 
 WAIT_SECONDS = 20.0
 
@@ -26,3 +30,23 @@ def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -
             return False
         time.sleep(0.01)
     return True
+
+
+_depth = [0]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock of this checkout's builds: two processes would make one file at the same time."""
+    _depth[0] += 1
+    try:
+        if _depth[0] > 1:
+            yield
+            return
+        path = TOP / ".cache/tests.lock"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    finally:
+        _depth[0] -= 1

@@ -15,6 +15,7 @@ from buildtool.signing.keys import PublicKey, load_public_key, public_key_from_d
 from buildtool.trust.store import TrustStore, load_policy, trust_keys
 from buildtool.trust.verify import verify_object
 from labs import TOP
+from labs.run import alone
 
 BUILT = TOP / ".cache/fuzz"
 _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
@@ -23,7 +24,8 @@ _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 def build_c_verifier(clang: Path, target: str = "check") -> Path:
     """Link *target* of loader/fuzz and return its path."""
     argv = ["make", "-C", TOP / "loader/fuzz", f"CLANG={clang}", f"OUT={BUILT}", BUILT / target]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    with alone():
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return BUILT / target
 

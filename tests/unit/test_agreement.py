@@ -54,12 +54,14 @@ def disagreement(tmp_path: Path, change: tuple[str, str]) -> CompileError:
     return caught.value
 
 
+@pytest.mark.tools
 def test_same_source_agrees_in_both_byte_orders(tmp_path: Path) -> None:
     """Bit fields, arrays, unions without a name and global variables are at the same places."""
     little, big = build(tmp_path), build(tmp_path, target="bpfeb")
     check_agreement({"amd64": {NAME: little}, "arm64": {NAME: little}, "s390x": {NAME: big}})
 
 
+@pytest.mark.tools
 def test_member_at_another_place_is_named(tmp_path: Path) -> None:
     """The line says object, map, member and where it is on which architecture."""
     error = disagreement(tmp_path, MEMBER)
@@ -75,6 +77,7 @@ def test_member_at_another_place_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -95,6 +98,7 @@ def test_difference_is_named(tmp_path: Path, change: tuple[str, str], message: s
     assert message in f"{error.message}\n{error.detail}"
 
 
+@pytest.mark.tools
 def test_object_of_one_architecture_only(tmp_path: Path) -> None:
     """An object that an architecture has not is a difference."""
     data = build(tmp_path)
@@ -102,6 +106,7 @@ def test_object_of_one_architecture_only(tmp_path: Path) -> None:
         check_agreement({"amd64": {NAME: data}, "arm64": {NAME: data, "y.bpf.o": data}})
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("allowed", [NAME, f"{NAME}:events"])
 def test_declared_difference_is_let_be(tmp_path: Path, allowed: str) -> None:
     """What is declared may differ, and nothing else."""
@@ -113,6 +118,7 @@ def test_declared_difference_is_let_be(tmp_path: Path, allowed: str) -> None:
             check_agreement(objects, [allowed])
 
 
+@pytest.mark.tools
 def test_declaration_of_nothing_is_an_error(tmp_path: Path) -> None:
     """A name that is written wrongly would allow nothing, or one day the wrong thing."""
     objects = {arch: {NAME: build(tmp_path)} for arch in ("amd64", "arm64")}
@@ -120,6 +126,7 @@ def test_declaration_of_nothing_is_an_error(tmp_path: Path) -> None:
         check_agreement(objects, [f"{NAME}:event"])
 
 
+@pytest.mark.tools
 def test_many_differences_are_cut(tmp_path: Path) -> None:
     """Twenty lines are enough."""
     members = "".join(f"u32 m{number};" for number in range(40))

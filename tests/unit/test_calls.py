@@ -18,6 +18,7 @@ from buildtool.objects.helpers import HELPER_NUMBERS, helper_name
 TOP = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])
 def test_code_of_a_compiled_object(tmp_path: Path, target: str, *, strip: bool) -> None:

@@ -114,6 +114,7 @@ def broken(result: StaticCheck) -> list[str]:
     return [finding.rule for finding in result.findings]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("rule", SOURCES)
 def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """The source of the table breaks its rule and no other, and the message says by how much."""
@@ -126,6 +127,7 @@ def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert (finding.level, finding.hint) == (RULES[rule].level, RULES[rule].hint)
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("rule", ALMOST)
 def test_what_goes_as_far_as_it_may_breaks_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
@@ -138,6 +140,7 @@ def test_what_goes_as_far_as_it_may_breaks_none(
     assert result.facts
 
 
+@pytest.mark.tools
 def test_a_million_instructions(tmp_path: Path) -> None:
     """The limit itself: one more breaks BT003."""
     for count, rules in ((999_998, []), (999_999, ["BT003"])):
@@ -145,12 +148,14 @@ def test_a_million_instructions(tmp_path: Path) -> None:
         assert broken(result) == rules
 
 
+@pytest.mark.tools
 def test_nine_frames_are_too_many(tmp_path: Path) -> None:
     """Eight are as many as a kernel takes."""
     result = check(compiled(tmp_path, f"{chain(7)} {FRAMES.format(7)} {GPL}"))
     assert [(f.rule, f.message) for f in result.findings] == [("BT023", "is 9 frames deep")]
 
 
+@pytest.mark.tools
 def test_a_good_object_breaks_none(tmp_path: Path) -> None:
     """No finding at all, even for an old kernel."""
     result = check(compiled(tmp_path, GOOD + GPL), oldest=(5, 4))
@@ -173,12 +178,14 @@ def test_an_object_above_the_limit_is_not_parsed() -> None:
     assert (broken(result), result.facts) == (["BT002"], None)
 
 
+@pytest.mark.tools
 def test_tracing_programs_may_get_a_stack_for_each_function(tmp_path: Path) -> None:
     """What fails an XDP program is a warning for a tracing program."""
     result = check(compiled(tmp_path, f'{DEEP} SEC("tp_btf/sched_switch") {TWO} {GPL}'))
     assert [(f.rule, f.level) for f in result.findings] == [("BT021", Level.WARNING)]
 
 
+@pytest.mark.tools
 def test_types_that_are_for_gpl_programs(tmp_path: Path) -> None:
     """An LSM program, and whatever calls a kernel function, must say that it is GPL."""
     source = f"""extern void bpf_rcu_read_lock(void) __attribute__((section(".ksyms")));
@@ -190,6 +197,7 @@ def test_types_that_are_for_gpl_programs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     ("gone", "rules"),
     [((".BTF", ".BTF.ext"), ["BT030"]), ((".BTF",), ["BT031"]), ((), [])],
@@ -231,6 +239,7 @@ def test_a_signature_that_no_verifier_reads() -> None:
     assert result.facts
 
 
+@pytest.mark.tools
 def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
     """Whatever bytes are changed: facts or BT001, no other exception."""
     whole = compiled(tmp_path, f'{EVENTS} {DEEP} SEC("xdp") {TWO} {GPL}')
@@ -250,12 +259,14 @@ def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
     assert 100 < unreadable < 1400
 
 
+@pytest.mark.tools
 def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
     """A chain that no kernel takes does not exhaust the interpreter either."""
     source = f"{chain(1499)} {FRAMES.format(1499)} {GPL}"
     assert "BT023" in broken(check(compiled(tmp_path, source)))
 
 
+@pytest.mark.tools
 def test_facts_of_an_object(tmp_path: Path) -> None:
     """Instructions with called functions, stack, helpers by name, memory of maps and capabilities."""
     source = f"""
@@ -281,6 +292,7 @@ def test_facts_of_an_object(tmp_path: Path) -> None:
     assert facts.capabilities == ("BPF", "NET_ADMIN")
 
 
+@pytest.mark.tools
 def test_big_endian_objects_are_measured_alike(tmp_path: Path) -> None:
     """The two byte orders of one source have the same instructions and stack."""
     source = f'{DEEP} SEC("xdp") {TWO} {GPL}'
@@ -293,6 +305,7 @@ def test_big_endian_objects_are_measured_alike(tmp_path: Path) -> None:
     assert facts[0] == facts[1]
 
 
+@pytest.mark.tools
 def test_a_program_that_may_ask_first_is_not_failed(tmp_path: Path) -> None:
     """With CO-RE relocations code that the kernel lacks may be left out at load: a warning, no error."""
     source = f"""struct task_struct {{ int pid; }} __attribute__((preserve_access_index)); {EVENTS}

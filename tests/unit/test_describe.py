@@ -21,6 +21,7 @@ from buildtool.objects.describe import MapInfo, ProgramInfo, describe_object
 from buildtool.objects.tables import SHF_EXECINSTR
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])
 def test_contents_of_a_compiled_object(tmp_path: Path, target: str, *, strip: bool) -> None:
@@ -44,6 +45,7 @@ def test_contents_of_a_compiled_object(tmp_path: Path, target: str, *, strip: bo
     assert contents.license == "Dual BSD/GPL"
 
 
+@pytest.mark.tools
 def test_damaged_objects_of_the_compiler_give_one_kind_of_error(tmp_path: Path) -> None:
     """Symbols, relocations and BTF of any bytes: a value or ObjectFormatError."""
     data = compile_sample(tmp_path).read_bytes()
@@ -117,6 +119,7 @@ def test_program_type_of_a_section(section: str, expected: str) -> None:
     assert bpfnames.program_type(section) == expected
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
 def test_llvm_reads_the_same_tables(tmp_path: Path, target: str) -> None:
     """Symbols and relocations, with a second reader, in both byte orders."""

@@ -21,6 +21,7 @@ def test_signing_input_counts_bytes() -> None:
     assert signing_input("\u00e4".encode()) == b"DSSEv1 28 application/vnd.in-toto+json 2 \xc3\xa4"
 
 
+@pytest.mark.tools
 def test_openssl_verifies_the_signature_of_the_envelope(tmp_path: Path) -> None:
     """The envelope holds all that a standard tool needs."""
     if shutil.which("openssl") is None:

@@ -47,6 +47,7 @@ print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard))
     assert done.stdout == "True\n"
 
 
+@pytest.mark.tools
 def test_key_id_is_the_digest_of_what_openssl_writes(tmp_path: Path) -> None:
     """Openssl pkey -pubout -outform DER | sha256sum."""
     private = copy_test_key(tmp_path)
@@ -56,6 +57,7 @@ def test_key_id_is_the_digest_of_what_openssl_writes(tmp_path: Path) -> None:
     assert keys.load_signing_key(private, None).key_id == hashlib.sha256(der).hexdigest()
 
 
+@pytest.mark.tools
 def test_key_of_openssl_is_read(tmp_path: Path) -> None:
     """A key need not be ours."""
     path = tmp_path / "k.pem"

@@ -45,6 +45,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
+@pytest.mark.tools
 def test_the_locked_version_comes_first(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """A list with a newer version changes nothing, and nothing is said."""
     old, new = mirror.add("tool", "1"), mirror.add("tool", "2")
@@ -59,6 +60,7 @@ def test_the_locked_version_comes_first(mirror: Mirror, tmp_path: Path, told: li
     assert (file.name, told) == ("tool_2_s390x.deb", [])
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("present", ["1", "3"])
 def test_the_present_version_replaces_a_locked_one(
     mirror: Mirror, tmp_path: Path, told: list[str], present: str
@@ -75,6 +77,7 @@ def test_the_present_version_replaces_a_locked_one(
     ]
 
 
+@pytest.mark.tools
 def test_a_locked_version_that_the_pool_lacks(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """The present version of the same list is taken instead."""
     old, new = mirror.add("tool", "1"), mirror.add("tool", "2")
@@ -88,6 +91,7 @@ def test_a_locked_version_that_the_pool_lacks(mirror: Mirror, tmp_path: Path, to
     assert mirror.asked("InRelease") == 1
 
 
+@pytest.mark.tools
 def test_lists_are_refreshed_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """A pool that moved on after the list was read is asked again with the new list."""
     gone, new = mirror.add("tool", "1"), mirror.add("tool", "2")
@@ -102,6 +106,7 @@ def test_lists_are_refreshed_once(mirror: Mirror, tmp_path: Path, told: list[str
     assert mirror.asked("stable/InRelease") == 0
 
 
+@pytest.mark.tools
 def test_the_alias_has_what_the_suite_lacks(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """What is missing comes from the release's other name; the rest is not fetched twice."""
     gone, older, other = mirror.add("tool", "2"), mirror.add("tool", "1"), mirror.add("other", "5")
@@ -116,6 +121,7 @@ def test_the_alias_has_what_the_suite_lacks(mirror: Mirror, tmp_path: Path, told
     assert mirror.asked(other.path) == 1
 
 
+@pytest.mark.tools
 def test_an_alias_of_another_release_is_refused(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """After a release `stable` is another one; its packages are never taken for trixie's."""
     gone, foreign = mirror.add("tool", "2"), mirror.add("tool", "3")
@@ -132,6 +138,7 @@ def test_an_alias_of_another_release_is_refused(mirror: Mirror, tmp_path: Path, 
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.tools
 def test_lists_that_only_the_alias_has(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """A suite without lists under its own name is asked for under the other."""
     mirror.publish(mirror.add("tool", "1"), suite="stable")
@@ -145,6 +152,7 @@ def test_lists_that_only_the_alias_has(mirror: Mirror, tmp_path: Path, told: lis
         source.update()
 
 
+@pytest.mark.tools
 def test_shared_content_comes_from_another_architecture(
     mirror: Mirror, tmp_path: Path, told: list[str]
 ) -> None:
@@ -168,6 +176,7 @@ def test_shared_content_comes_from_another_architecture(
     ]
 
 
+@pytest.mark.tools
 def test_other_bytes_under_the_locked_version_are_refused(
     mirror: Mirror, tmp_path: Path, told: list[str]
 ) -> None:
@@ -188,6 +197,7 @@ def test_other_bytes_under_the_locked_version_are_refused(
     assert told == ["Debian trixie s390x: use the alias stable: tool 1"]
 
 
+@pytest.mark.tools
 def test_bytes_that_are_not_listed_are_refused(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """A changed file in the pool is not what the signed list names."""
     deb = mirror.add("tool", "1")
@@ -201,6 +211,7 @@ def test_bytes_that_are_not_listed_are_refused(mirror: Mirror, tmp_path: Path, t
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.tools
 def test_lists_need_the_signature_of_the_keyring(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """Lists that another key signed are not used, and a keyring that does not exist is no way around it."""
     mirror.publish(mirror.add("tool", "1"))
@@ -213,6 +224,7 @@ def test_lists_need_the_signature_of_the_keyring(mirror: Mirror, tmp_path: Path,
         mirror.source(tmp_path / "apt", told, keyring=tmp_path / "none").update()
 
 
+@pytest.mark.tools
 def test_a_download_that_is_cut(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """Half a file is fetched again; when it stays half, nothing is left."""
     deb = mirror.add("tool", "1")
@@ -228,6 +240,7 @@ def test_a_download_that_is_cut(mirror: Mirror, tmp_path: Path, told: list[str])
     assert names(tmp_path / "second") == []
 
 
+@pytest.mark.tools
 def test_a_mirror_that_is_down(keys: Keys, tmp_path: Path, told: list[str]) -> None:
     """The error names the mirror and the network, before and after the lists were read."""
     with serve(tmp_path / "mirror", keys) as mirror:
@@ -241,6 +254,7 @@ def test_a_mirror_that_is_down(keys: Keys, tmp_path: Path, told: list[str]) -> N
     assert told == []
 
 
+@pytest.mark.tools
 def test_one_missing_package_keeps_the_others(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """The error names the package that no way gave, and only that one."""
     mirror.publish(mirror.add("tool", "1"))
@@ -251,6 +265,7 @@ def test_one_missing_package_keeps_the_others(mirror: Mirror, tmp_path: Path, to
     assert caught.value.packages == ("nothing",)
 
 
+@pytest.mark.tools
 def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
     """The second time nobody is asked; another locked version unpacks anew."""
     deb = mirror.add("tool", "1")

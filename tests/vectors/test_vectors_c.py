@@ -1,28 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader's verifier on every vector: the same answers as the Python one, from other code."""
+"""The C verifier on every vector: the same answers as the Python one, from other code."""
 
 from __future__ import annotations
 
-import subprocess
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labs.vectors.index import INDEX, write_store
-from labs.verifiers import run_loader
+from labs.verifiers import CVerifier, run_loader
 
-HERE = Path(__file__).resolve().parent
+from buildtool.core.strictjson import parse_time
+
+# Each run of the loader takes at most this many objects.
+MAX_OBJECTS = 256
+
+Answer = Callable[[str], str]
 
 
-@pytest.fixture(scope="module", params=["release", "sanitized"])
-def verifier(request: pytest.FixtureRequest, loader_binary: Path, clang: Path) -> Path:
-    """Give the loader as it ships, and its verifier under ASan and UBSan."""
+@pytest.fixture(scope="module")
+def answers(loader_binary: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what the loader as it ships says of each vector, in one run for each store and platform."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for vector in INDEX["vectors"]:
+        groups.setdefault((vector["trust"], vector["platform"]), []).append(vector)
+    found = {}
+    for (store, platform), vectors in groups.items():
+        options = ["--trust", stores / store, "--platform", platform, "--time", INDEX["now"]]
+        for first in range(0, len(vectors), MAX_OBJECTS):
+            directory = tmp_path_factory.mktemp("vectors")
+            paths = {}
+            for number, vector in enumerate(vectors[first : first + MAX_OBJECTS]):
+                path = directory / f"{number}.bpf.o"
+                path.write_bytes(b64decode(vector["file"]))
+                paths[path.name] = vector["name"]
+            code, lines = run_loader(loader_binary, "--objects", directory, *options)
+            said = {
+                paths[Path(line["object"]).name]: decision(line)
+                for line in lines
+                if line["event"] == "verify"
+            }
+            assert len(said) == len(paths)
+            assert code == (0 if set(said.values()) == {"accepted"} else 3)
+            found.update(said)
+    return found
+
+
+def decision(line: dict[str, Any]) -> str:
+    """Return what a line of the loader decides, in the words of the vectors."""
+    return str(line.get("reason", line["decision"]))
+
+
+@pytest.fixture(params=["release", "sanitized"])
+def answer(request: pytest.FixtureRequest, stores: Path) -> Answer:
+    """Give what answers for a vector: the loader as it ships, or its verifier under ASan and UBSan."""
+    vectors = {vector["name"]: vector for vector in INDEX["vectors"]}
     if request.param == "release":
-        return loader_binary
-    output = loader_binary.with_name("sanitized")
-    argv = ["make", "-C", HERE.parents[1] / "loader", "sanitized", f"CLANG={clang}", f"OUT={output}"]
-    subprocess.run(argv, check=True, capture_output=True)
-    return output
+        found: dict[str, str] = request.getfixturevalue("answers")
+        return found.__getitem__
+    c_verifier: CVerifier = request.getfixturevalue("c_verifier")
+
+    def ask(name: str) -> str:
+        vector = vectors[name]
+        assert c_verifier.ask("T", bytes(stores / vector["trust"])) == "trust"
+        c_verifier.setting("P", vector["platform"].encode())
+        c_verifier.setting("N", str(parse_time(INDEX["now"])).encode())
+        return c_verifier.ask("O", b64decode(vector["file"])).split()[0]
+
+    return ask
 
 
 def test_there_are_vectors() -> None:
@@ -32,21 +79,35 @@ def test_there_are_vectors() -> None:
 
 
 @pytest.mark.parametrize("vector", INDEX["vectors"], ids=lambda vector: str(vector["name"]))
-def test_vector(vector: dict[str, str], stores: Path, verifier: Path, tmp_path: Path) -> None:
-    """The loader says what the vector expects, with the exit code that belongs to it."""
+def test_vector(vector: dict[str, str], answer: Answer) -> None:
+    """The verifier says what the vector expects."""
+    assert answer(vector["name"]) == vector["expect"]
+
+
+@pytest.mark.parametrize("expect", ["accepted", "malformed", "unknown-key"])
+def test_exit_code_of_one_object(expect: str, loader_binary: Path, stores: Path, tmp_path: Path) -> None:
+    """An object alone decides about the exit code."""
+    vector = next(vector for vector in INDEX["vectors"] if vector["expect"] == expect)
     path = tmp_path / "x.bpf.o"
     path.write_bytes(b64decode(vector["file"]))
-    options = ["--platform", vector["platform"], "--time", INDEX["now"]]
-    store = str(stores / vector["trust"])
-    code, lines = run_loader(verifier, "--objects", str(path), "--trust", store, *options)
-    assert lines[0].get("reason", lines[0]["decision"]) == vector["expect"], lines
-    assert code == (0 if vector["expect"] == "accepted" else 3)
+    options = ["--trust", stores / vector["trust"], "--platform", vector["platform"], "--time", INDEX["now"]]
+    code, lines = run_loader(loader_binary, "--objects", path, *options)
+    assert [decision(line) for line in lines if line["event"] == "verify"] == [expect]
+    assert code == (0 if expect == "accepted" else 3)
 
 
 @pytest.mark.parametrize("name", INDEX["badTrust"])
-def test_bad_trust_store_is_a_configuration_error(name: str, verifier: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", ["release", "sanitized"])
+def test_bad_trust_store_is_a_configuration_error(
+    name: str, build: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """Nothing is verified with a store that breaks a rule."""
     store = write_store(tmp_path / "store", INDEX["badTrust"][name])
-    code, lines = run_loader(verifier, "--objects", str(tmp_path), "--trust", str(store))
+    if build == "sanitized":
+        c_verifier: CVerifier = request.getfixturevalue("c_verifier")
+        assert c_verifier.ask("T", bytes(store)) == "bad-trust"
+        return
+    loader: Path = request.getfixturevalue("loader_binary")
+    code, lines = run_loader(loader, "--objects", tmp_path, "--trust", store)
     assert code == 2
     assert [line["event"] for line in lines] == ["error"]

@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 SPEC = HERE.parent.parent / "spec" / "sig-section.md"
 
 
+@pytest.mark.tools
 def test_worked_example(tmp_path: Path) -> None:
     """The block of commands gives the block of output, with openssl and coreutils alone."""
     if shutil.which("openssl") is None:

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Marks that say what a test needs, groups for parallel runs, and a guard against undeclared connections.
+
+The marks come from the directory of a test, from its fixtures, and from marks in its file. pyproject.toml
+lists them; `make quick` runs the tests that have none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from buildtool.core.platforms import host_platform
+from labs import TOP
+from labs.run import alone
+
+MARKS_OF_TIERS = {
+    "assurance": ("tools",),
+    "docker": ("docker", "tools", "network"),
+    "fuzz": ("tools",),
+    "kernel": ("root", "tools", "network"),
+    "vm": ("vm", "tools", "network"),
+}
+# A fixture that unpacks Debian packages downloads them on a new machine.
+MARKS_OF_FIXTURES = {
+    "agent": ("tools",),
+    "as_root": ("root",),
+    "c_verifier": ("tools",),
+    "carried_parts": ("tools", "network"),
+    "clang": ("tools",),
+    "engine": ("docker", "network"),
+    "loader_binary": ("tools", "network"),
+    "prepared_images": ("docker", "network"),
+    "sysroot": ("tools", "network"),
+    "token": ("tools",),
+}
+NEEDS = ("root", "network", "vm", "docker", "tools")
+# Long ones first: the second processor fills the time with the short ones.
+ORDER = ("vm", "docker", "kernel", "assurance", "fuzz", "cli", "vectors", "unit")
+_may_connect = [True]
+
+
+def find_tier(item: pytest.Item) -> str:
+    """Return the directory of tests/ that the test is in."""
+    return next((part for part in item.path.parts if part in ORDER), "")
+
+
+def mark(item: pytest.Item) -> None:
+    """Mark a test with what it needs."""
+    names = set(MARKS_OF_TIERS.get(find_tier(item), ()))
+    for fixture in getattr(item, "fixturenames", ()):
+        names.update(MARKS_OF_FIXTURES.get(fixture, ()))
+    for name in sorted(names):
+        item.add_marker(name)
+
+
+def find_group(item: pytest.Item) -> str:
+    """
+    Return the group whose tests run one after the other in one process.
+
+    A file is a group, for the fixtures that its tests share. The tests of one virtual machine are a group, so
+    that it boots once. All tests with the engine are a group, as they look at its images and remove them.
+    """
+    call = getattr(item, "callspec", None)
+    if call is not None and "guest" in call.params:
+        return "vm " + " ".join(call.params["guest"])
+    if item.get_closest_marker("docker"):
+        return "docker"
+    return str(item.path.relative_to(TOP)) if item.path.is_relative_to(TOP) else item.path.name
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark all tests, and order their groups for a run in parallel."""
+    for item in items:
+        mark(item)
+        if is_foreign(item):
+            item.add_marker("architectures")
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(find_group(item)))
+    if is_worker():
+        items.sort(key=lambda item: ORDER.index(find_tier(item) or "unit"))
+
+
+def is_foreign(item: pytest.Item) -> bool:
+    """Return whether a test of the loader's builds is about another architecture than this machine's."""
+    call = getattr(item, "callspec", None)
+    if call is None or find_tier(item) != "kernel" or not item.path.name.startswith("test_loader"):
+        return False
+    own = host_platform(os.uname().machine)
+    found = call.params.get("arch") or call.params.get("platform")
+    return found is not None and own is not None and found != own.arch
+
+
+def is_worker() -> bool:
+    """Return whether this process is one of several that share a run."""
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """Make what a session shares in one process at a time; the next process finds it made."""
+    if fixturedef.scope != "session" or not is_worker():
+        return (yield)
+    with alone():
+        return (yield)
+
+
+# -- no connection that is not declared
+
+
+def is_local(host: Any) -> bool:
+    """Return whether *host*, a name or an address, is this machine."""
+    if host is None or host in ("", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def guard(function: Callable[..., Any], find_host: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *function*, which fails a test that reaches another machine without a mark that allows it."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **named: Any) -> Any:
+        host = find_host(*arguments, **named)
+        if not (_may_connect[0] or is_local(host)):
+            pytest.fail(f"connection to {host!r}: the test has no mark that allows a network")
+        return function(*arguments, **named)
+
+    return guarded
+
+
+def find_host(_: socket.socket, address: Any, *__: Any) -> Any:
+    """Return the host of a socket's *address*; a path is local."""
+    return address[0] if isinstance(address, tuple) and len(address) > 1 else None
+
+
+def pytest_configure() -> None:
+    """Guard the ways to another machine that Python code has; a program's are closed by `unshare --net`."""
+    for name in ("connect", "connect_ex"):
+        setattr(socket.socket, name, guard(getattr(socket.socket, name), find_host))
+    socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *_, **__: host)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test with one of the marks connect to other machines, and no other test."""
+    _may_connect[0] = any(item.get_closest_marker(name) for name in NEEDS if name != "tools")
+    try:
+        return (yield)
+    finally:
+        _may_connect[0] = True
