@@ -31,7 +31,13 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
-from buildtool.image.dockerfile import Dockerfile, Form, RenderRequest, render_dockerfile, source_directories
+from buildtool.image.dockerfile import (
+    Dockerfile,
+    Form,
+    RenderRequest,
+    render_dockerfile,
+    source_directories,
+)
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.local.build import LocalRequest, build_local

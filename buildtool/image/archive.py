@@ -152,7 +152,6 @@ def _read_ignore_file(root: Path) -> Callable[[str], bool]:
     """Return the function that tells whether .dockerignore of *root* excludes a path."""
     if not (root / _IGNORE_FILE).exists():
         return lambda _: False
-
     text = read_bounded(root / _IGNORE_FILE, _MAX_IGNORE_BYTES).decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines()]
     matches: Callable[[str], bool] = PatternMatcher(

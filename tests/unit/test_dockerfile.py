@@ -6,32 +6,28 @@ from __future__ import annotations
 import ast
 import dis
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import jinja2
 import pytest
+from labs.dockerfile import KEY_ID, PEM, instructions, render, request
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
-from buildtool.core.platforms import PLATFORMS
 from buildtool.core.resources import package_directory
 from buildtool.image import dockerfile as renderer
 from buildtool.image import embedded as embed
-from buildtool.image.dockerfile import RenderRequest, is_prepared, render_dockerfile, source_directories
+from buildtool.image.dockerfile import is_prepared, render_dockerfile, source_directories
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.runtime import debian
 from buildtool.signing.keys import KeyId
 
-KEY_ID = KeyId("ab" * 32)
-PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 NASTY = [
     "a\nRUN evil",
     "a\rRUN evil",
@@ -46,45 +42,6 @@ NASTY = [
     "a\u2028b",
     "a\x1b[31m",
 ]
-
-
-def request(**changes: Any) -> RenderRequest:
-    """Make a request; *changes* named TABLE__KEY set configuration values, others the request's own."""
-    config = Config(root=Path(), project=ProjectConfig(name="demo", version=3, release="1.2"))
-    own = {}
-    for name, value in changes.items():
-        table, _, key = name.partition("__")
-        if key:
-            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
-        else:
-            own[name] = value
-    values: dict[str, Any] = {
-        "platforms": (PLATFORMS["arm64"],),
-        "sources": ("bpf/x.bpf.c",),
-        "key_id": KEY_ID,
-        "trust": {"dev.pub": PEM},
-    }
-    return RenderRequest(config=config, **{**values, **own})
-
-
-def render(**changes: Any) -> str:
-    """Return the text of the Dockerfile for a request with *changes*."""
-    return render_dockerfile(request(**changes)).text
-
-
-def instructions(text: str) -> list[str]:
-    """Return the instructions of *text*, each in one line, without heredocs and comments."""
-    lines, result = iter(re.sub(r"\\\n *", "", text).split("\n")), []
-    for line in lines:
-        if not line or line.startswith("#"):
-            continue
-        result.append(line)
-        for word in line.split():
-            if word.startswith("<<"):
-                end = word[2:].strip("'")
-                while next(lines) != end:
-                    pass
-    return result
 
 
 def test_same_request_gives_same_dockerfile() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_dockerfile import PEM, instructions, request
+from labs.dockerfile import PEM, instructions, request
 
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.platforms import PLATFORMS

@@ -9,19 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildtool.core.errors import EngineError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
+from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
-
-if TYPE_CHECKING:
-    from buildtool.image.dockerfile import Dockerfile
 
 log = logging.getLogger(__name__)
 

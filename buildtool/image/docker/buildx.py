@@ -18,13 +18,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
 from buildtool.core.process import Completed, Runner
-
-if TYPE_CHECKING:
-    from buildtool.image.dockerfile import Dockerfile
+from buildtool.image.dockerfile import Dockerfile
 
 # The stage of the template that holds the archive: a build context of this name stands in for it.
 ARCHIVE_STAGE = "archive"
