@@ -20,7 +20,7 @@ from buildtool.core.errors import EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
-from buildtool.image.context import check_sent
+from buildtool.image.context import check_outside, check_sent
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
@@ -31,8 +31,15 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
-from buildtool.image.dockerfile import RenderRequest, render_dockerfile, source_directories
+from buildtool.image.dockerfile import (
+    Dockerfile,
+    Form,
+    RenderRequest,
+    render_dockerfile,
+    source_directories,
+)
 from buildtool.image.engine import LOCAL, choose_engine, why_local
+from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
@@ -175,12 +182,28 @@ def find_key(
     return KeySource(pem=pem, path=path, variable=variable, passphrase=passphrase, secrets=tuple(secrets))
 
 
-def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySource) -> str:
+def make_dockerfile(
+    config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
+) -> Dockerfile:
     """
     Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
 
+    The project's sources are in the build context; ours are in the archive or, *inline*, in the text.
+
     Raises: UsageError, ConfigError, FileAccessError.
     """
+    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+
+
+def _describe(
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    *,
+    form: Form,
+    epoch: int | None = None,
+) -> RenderRequest:
+    """Return the request for a Dockerfile, once its sources are found fit to be sent."""
     _check_builder_has(platforms)
     if config.images.base.startswith(LAYOUT_SCHEME):
         raise UsageError("images.base: an OCI layout is a base for --engine local only")
@@ -194,9 +217,39 @@ def make_dockerfile(config: Config, platforms: tuple[Platform, ...], key: KeySou
         key_id=public.key_id,
         trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
         capabilities=choose_capabilities(config, sources),
+        form=form,
+        epoch=epoch,
     )
     check_sent(config.root, source_directories(request), sources, key.path)
-    return render_dockerfile(request)
+    return request
+
+
+def render_folder(
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    directory: Path,
+    *,
+    force: bool = False,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> None:
+    """
+    Write the Dockerfile and its archive into *directory*, where plain buildx builds the image of `build`.
+
+    In the project's own directory the Dockerfile reads the sources there; elsewhere the archive holds them.
+
+    Raises: UsageError, ConfigError, FileAccessError.
+    """
+    check_folder(directory, force=force)
+    if directory.resolve() == config.root.resolve():
+        request = _describe(config, platforms, key, form=Form.PROJECT)
+    else:
+        # What lies in the archive does not change, so its time can be named.
+        epoch = source_date(environ, config.root, runner)
+        request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
+    check_outside(config.root, source_directories(request), directory)
+    write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -246,7 +299,7 @@ def _build_with_docker(
         return _choose_images(config, options, environ)
 
     @cache
-    def dockerfile() -> str:
+    def dockerfile() -> Dockerfile:
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(

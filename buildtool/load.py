@@ -199,8 +199,8 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
         key_id=KeyId("0" * 64),
         trust={"none.pub": "\n"},
     )
-    text = render_dockerfile(request)
-    image = ImageRequest(dockerfile=lambda: text, root=work, platforms=(target,), epoch=0)
+    dockerfile = render_dockerfile(request)
+    image = ImageRequest(dockerfile=lambda: dockerfile, root=work, platforms=(target,), epoch=0)
     export_stage(image, "loader", work, runner=runner)
 
 

@@ -26,7 +26,7 @@ COMMANDS = {
     "verify": ("verify", "Verify signed objects."),
     "inspect": ("inspect", "Show what an object or image carries."),
     "check": ("check", "Say whether objects will load, here and on other kernels."),
-    "render": ("render", "Print the Dockerfile."),
+    "render": ("render", "Write the Dockerfile and its archive."),
     "build": ("build", "Build the signed image."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
     "images": ("images", "Prepare builder and base images."),

@@ -14,6 +14,7 @@ from buildtool.cli.options import OutputPath, arch_option, checked, config_optio
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.project import choose_platforms
 from buildtool.core.files import FORCE_REPLACES, write_atomic
+from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
 
 
@@ -22,8 +23,15 @@ from buildtool.core.validate import parse_signer
 @click.option(
     "--key", callback=checked(parse_signer), metavar="SIGNER", help="Its public half (.pub) will do."
 )
-@click.option("--output", "-o", type=OutputPath(path_type=Path), metavar="FILE", help="File; default stdout.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--output",
+    "-o",
+    type=OutputPath(path_type=Path),
+    metavar="DIR",
+    help="Folder for the Dockerfile and its archive; with --inline, the file.",
+)
+@click.option("--inline", is_flag=True, help="Write one file that holds all sources in its text.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @click.option("--prepared", is_flag=True, help="Use the images that `buildtool images prepare` makes.")
 @config_option
 def command(
@@ -31,22 +39,33 @@ def command(
     arch: tuple[str, ...],
     key: Path | str | None,
     output: Path | None,
+    inline: bool,
     force: bool,
     prepared: bool,
     config_path: Path | None,
 ) -> None:
     """
-    Print the Dockerfile that `buildtool build` builds.
+    Write the Dockerfile that `buildtool build` builds, for plain `docker buildx build`.
 
-    It carries all that it needs: `docker buildx build --secret
-    id=signing-key,src=KEY -f FILE .` builds it in the project's directory.
+    With --output, DIR gets a Dockerfile to read and one archive of sources that
+    the Dockerfile names by its digest: `docker buildx build --secret
+    id=signing-key,src=KEY DIR` builds the image. In the project's directory
+    (--output .) the Dockerfile reads the sources there; elsewhere the archive
+    holds a copy of these sources.
+
+    Without --output, print the one-file form of --inline.
     """
     config = read_config(config_path)
     if prepared:
         config = replace(config, images=pipeline.prepared_images())
     platforms = choose_platforms(arch, config)
     source = pipeline.find_key(key, config, os.environ, ask_passphrase)
-    text = pipeline.make_dockerfile(config, platforms, source)
+    if output is not None and not inline:
+        pipeline.render_folder(
+            config, platforms, source, output, force=force, environ=os.environ, runner=Runner()
+        )
+        return
+    text = pipeline.make_dockerfile(config, platforms, source, inline=True).text
     if output is None:
         click.echo(text, nl=False)
     else:

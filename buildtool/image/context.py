@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
 
 MAX_SEARCHED_BYTES = 64 * 1024  # of each file: a key, and a certificate chain above it, are smaller
@@ -49,6 +49,19 @@ def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], k
                     f"{path}: a private key in {name}/, which is sent to the builder",
                     hint="move it out of there, to keys/ for example",
                 )
+
+
+def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
+    """
+    Refuse to write below *directories* of project *root*: the archive at *place* would hold itself.
+
+    Raises: UsageError.
+    """
+    for name in directories:
+        if place.resolve().is_relative_to((root / name).resolve()):
+            raise UsageError(
+                f"{place}: in {name}/, which is sent to the builder", hint="choose another folder"
+            )
 
 
 def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The Dockerfile: one deterministic text from the configuration, without asking any engine.
+The Dockerfile: one deterministic text, and an archive of sources, without asking any engine.
 
 Two fences stand between a configuration value and the Dockerfile's syntax. The
 values were validated when they were read; and the template can only print what
-went through one of the three filters below, which check again and never escape.
+went through one of the four filters below, which check again and never escape.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -25,6 +26,7 @@ from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
 from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
+from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.signing.keys import KeyId
@@ -35,8 +37,19 @@ if TYPE_CHECKING:
 # Debian release of the default builder image; the static libraries have its names.
 _SUITE = "trixie"
 
+# Of the template's longest lines.
+_LINE_LENGTH = 104
+
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class Form(Enum):
+    """Where a Dockerfile finds our own sources and those of the project."""
+
+    INLINE = "ours in its text, the project's in the build context"
+    PROJECT = "ours in an archive, the project's in the build context"
+    FOLDER = "both in an archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,8 @@ class RenderRequest:
     *sources* are paths inside the project; *trust* are the files (name, text) of the trust
     store (keys as PEM, a policy); *key_id* names the only key that may sign;
     *capabilities* are the image's.
+
+    *form* says where sources are. *epoch* is the time that the text names to readers who build it.
     """
 
     config: Config
@@ -55,6 +70,16 @@ class RenderRequest:
     key_id: KeyId
     trust: Mapping[str, str]
     capabilities: tuple[str, ...] = ()
+    form: Form = Form.PROJECT
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dockerfile:
+    """The *text* of a Dockerfile, and the *archive* that it copies; None if the text holds all sources."""
+
+    text: str
+    archive: SourceArchive | None = None
 
 
 class _Checked(str):
@@ -63,13 +88,20 @@ class _Checked(str):
     __slots__ = ()
 
 
-def render_dockerfile(request: RenderRequest) -> str:
+def render_dockerfile(request: RenderRequest) -> Dockerfile:
     """
-    Return the Dockerfile of *request*; the same request gives the same text.
+    Return the Dockerfile of *request*; the same request and sources give the same bytes.
 
     Raises: ConfigError or UsageError for a value that must not stand there; FileAccessError.
     """
-    return load_template().render(_context(request))
+    archive = _pack(request)
+    return Dockerfile(text=load_template().render(_context(request, archive)), archive=archive)
+
+
+def _pack(request: RenderRequest) -> SourceArchive | None:
+    if request.form is Form.FOLDER:
+        return pack_project(request.config.root, source_directories(request), request.sources)
+    return pack_own_sources() if request.form is Form.PROJECT else None
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +120,7 @@ def load_template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(text=_text, json=_json, heredoc=_heredoc)
+    environment.filters.update(text=_text, json=_json, argv=_argv, heredoc=_heredoc)
     return environment.from_string(resource_path("templates/Dockerfile.j2").read_text("utf-8"))
 
 
@@ -103,7 +135,7 @@ def is_prepared(builder: str) -> bool:
     return repository.partition(":")[0] != "debian"
 
 
-def _context(request: RenderRequest) -> dict[str, Any]:
+def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str, Any]:
     config = request.config
     if not _KEY_ID.fullmatch(request.key_id):
         raise UsageError(f"{request.key_id!a} is not a key id")
@@ -111,9 +143,14 @@ def _context(request: RenderRequest) -> dict[str, Any]:
         "builder": validate.check_image(config.images.builder),
         "base": validate.check_image(config.images.base),
         "prepared": is_prepared(config.images.builder),
+        "project": validate.check_project_name(config.project.name),
+        "release": validate.check_release(config.project.release),
         "platforms": request.platforms,
         "key_id": request.key_id,
-        "sources": _by_directory([*loader_sources(), *python_sources()]),
+        "epoch": request.epoch,
+        "archive": archive,
+        "alone": request.form is Form.FOLDER,
+        "sources": _by_directory([*loader_sources(), *python_sources()]) if archive is None else [],
         "trust": _check_files(
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
@@ -229,6 +266,16 @@ def _json(value: str | Sequence[str]) -> _Checked:
     for word in [value] if isinstance(value, str) else value:
         validate.check_text(word)
     return _Checked(json.dumps(value, ensure_ascii=False))
+
+
+def _argv(words: Sequence[str]) -> _Checked:
+    """Print an exec-form array of *words* in lines that a reader can see whole."""
+    lines, start = [], 0
+    for at in range(1, len(words) + 1):
+        if at == len(words) or len(json.dumps(words[start : at + 1], ensure_ascii=False)) > _LINE_LENGTH:
+            lines.append(_json(words[start:at])[1:-1])
+            start = at
+    return _Checked("[" + ", \\\n     ".join(lines) + "]")
 
 
 def _heredoc(file: EmbeddedFile) -> _Checked:

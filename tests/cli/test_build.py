@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -74,27 +75,92 @@ def test_open_key_file_is_refused(project: Path, capsys: pytest.CaptureFixture[s
     check_error(capsys, "mode 0644")
 
 
-def test_render_prints_or_writes_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+RENDER = ["render", "--arch", "arm64", "--key", "keys/dev.pub"]
+
+
+def test_render_prints_or_writes_one_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file has what stdout would have; an existing file stays unless forced."""
     assert run(["render", "--arch", "arm64", *KEY]) == 0
     text = capsys.readouterr().out
     assert text.startswith("# check=error=true\n")
-    assert run(["render", "--arch", "arm64", "--key", "keys/dev.pub", "-o", "Dockerfile"]) == 0
+    one = [*RENDER, "--inline", "-o", "Dockerfile"]
+    assert run(one) == 0
     assert Path("Dockerfile").read_text() == text
     Path("Dockerfile").write_text("mine")
-    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile"]) == 1
+    assert run(one) == 1
     check_error(capsys, "already exists")
     assert Path("Dockerfile").read_text() == "mine"
-    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile", "--force"]) == 0
+    assert run([*one, "--force"]) == 0
     assert Path("Dockerfile").read_text() == text
+    assert not list(project.glob("*.tar"))
 
 
-def test_render_without_sources_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_writes_a_folder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the sources, and elsewhere with them; never over files without --force."""
+    before = {path.name for path in project.iterdir()}
+    assert run([*RENDER, "-o", "."]) == 0
+    (archive,) = project.glob("buildtool-sources-*.tar")
+    assert {path.name for path in project.iterdir()} - before == {"Dockerfile", archive.name}
+    assert "source=bpf,target=/project/bpf" in Path("Dockerfile").read_text()
+    assert run([*RENDER, "-o", "out/there"]) == 0
+    (other,) = Path("out/there").glob("buildtool-sources-*.tar")
+    assert other.name in Path("out/there/Dockerfile").read_text()
+    with tarfile.open(other) as tar:
+        found = tar.extractfile("project/bpf/x.bpf.c")
+        assert found
+        assert found.read() == b"int x;\n"
+    capsys.readouterr()
+    assert run([*RENDER, "-o", "out/there"]) == 1
+    check_error(capsys, "out/there/Dockerfile: already exists")
+    Path("bpf/x.bpf.c").write_text("int y;\n")
+    assert run([*RENDER, "-o", "out/there", "--force"]) == 0
+    assert not other.exists()
+    assert len(list(Path("out/there").iterdir())) == 2
+
+
+def test_render_of_a_folder_is_the_same_twice(project: Path) -> None:
+    """Same project, same bytes, wherever the folder is."""
+    for name in ("one", "two"):
+        assert run([*RENDER, "-o", name]) == 0
+    one, two = ({path.name: path.read_bytes() for path in Path(name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    (data,) = (data for name, data in one.items() if name.endswith(".tar"))
+    key = Path("keys/dev.pem").read_bytes()
+    assert key.split(b"\n")[1] not in data
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("Dockerfile", "Dockerfile: not a directory"),
+        ("bpf", "bpf: in bpf/, which is sent to the builder"),
+        ("bpf/new", "bpf/new: in bpf/, which is sent to the builder"),
+        ("link/new", "link/new: in bpf/, which is sent to the builder"),
+        ("buildtool.toml", "buildtool.toml: not a directory"),
+    ],
+)
+def test_render_writes_to_no_wrong_place(
+    project: Path, capsys: pytest.CaptureFixture[str], place: str, text: str
+) -> None:
+    """A file is no folder, and a folder among the sources would be packed into itself."""
+    (project / "link").symlink_to("bpf")
+    (project / "buildtool.toml").write_text('[project]\nname = "x"\n')
+    before = sorted(project.rglob("*"))
+    assert run([*RENDER, "-o", place]) == 2
+    check_error(capsys, text)
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize("form", [["-o", "."], ["--inline", "-o", "Dockerfile"], ["-o", "new"]])
+def test_render_without_sources_writes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str], form: list[str]
+) -> None:
     """No half Dockerfile appears."""
     (project / "bpf/x.bpf.c").unlink()
-    assert run(["render", "--arch", "arm64", *KEY, "-o", "Dockerfile"]) == 2
+    assert run(["render", "--arch", "arm64", *KEY, *form]) == 2
     check_error(capsys, "no sources")
     assert not (project / "Dockerfile").exists()
+    assert not (project / "new").exists()
 
 
 # The client's plugin as it answers with no builder but "there", which fails to build.

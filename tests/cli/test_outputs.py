@@ -49,7 +49,13 @@ def read_only(project: Path, as_root: None) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "command", [[*RENDER, "--force", "-o"], [*RENDER, "-o"], [*CHECK, "--sarif"], [*CHECK, "--junit"]]
+    "command",
+    [
+        [*RENDER, "--inline", "--force", "-o"],
+        [*RENDER, "--inline", "-o"],
+        [*CHECK, "--sarif"],
+        [*CHECK, "--junit"],
+    ],
 )
 def test_devices_pipes_and_links_stay(
     project: Path, capsys: Capture, as_root: None, command: list[str]
@@ -98,7 +104,8 @@ def test_an_empty_name_is_a_usage_error(project: Path, capsys: Capture, command:
 @pytest.mark.parametrize(
     "command",
     [
-        [*RENDER, "-o", "{}/Dockerfile"],
+        [*RENDER, "--inline", "-o", "{}/Dockerfile"],
+        [*RENDER, "-o", "{}/folder"],
         [*CHECK, "--sarif", "{}/report"],
         [*CHECK, "--junit", "{}/report"],
         [*SIGN, "--output", "{}"],
@@ -120,12 +127,14 @@ def test_what_cannot_be_written_is_one_line(
 def test_the_hint_is_what_the_command_can_do(capsys: Capture) -> None:
     """`--force` where there is one."""
     assert run([*SIGN, "--output", "out"]) == 0
-    assert run([*RENDER, "-o", "Dockerfile"]) == 0
+    assert run([*RENDER, "-o", "folder"]) == 0
+    assert run([*RENDER, "--inline", "-o", "Dockerfile"]) == 0
     assert run(["inspect", "out/x.bpf.o", "--subject-file", "subject"]) == 0
     capsys.readouterr()
     for command, hint in (
         ([*SIGN, "--output", "out"], "--force replaces it"),
-        ([*RENDER, "-o", "Dockerfile"], "--force replaces it"),
+        ([*RENDER, "-o", "folder"], "--force replaces it"),
+        ([*RENDER, "--inline", "-o", "Dockerfile"], "--force replaces it"),
         (["keygen", "release"], "choose another name or remove it"),
         (["inspect", "out/x.bpf.o", "--subject-file", "subject"], "choose another name or remove it"),
     ):

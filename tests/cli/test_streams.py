@@ -93,10 +93,12 @@ def test_the_work_is_done_all_the_same(output: str) -> None:
 
 def test_nothing_to_write_is_success(tmp_path: Path) -> None:
     """A closed output matters to what is written to it only."""
-    assert start("render --arch amd64 --key keys/release.pub -o Dockerfile", CLOSED)[0] == 2  # no sources
+    assert (
+        start("render --arch amd64 --key keys/release.pub --inline -o Dockerfile", CLOSED)[0] == 2
+    )  # no sources
     assert run(["init", "project"]) == 0
     os.chdir("project")
-    command = "render --arch amd64 --key ../keys/release.pub -o Dockerfile"
+    command = "render --arch amd64 --key ../keys/release.pub --inline -o Dockerfile"
     assert start(command, CLOSED) == (0, "")
     assert Path("Dockerfile").read_text().startswith("# check=error=true\n")
 

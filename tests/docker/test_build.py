@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from labs.engine import REPOSITORY, docker, inspect, read_files, read_objects, remove_images
-from labs.project import EPOCH, Project, make_project
+from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
 TAG = f"{REPOSITORY}/lab:amd64"
@@ -109,23 +109,6 @@ def test_objects_verify_with_the_tool_too(project: Project, image: dict[str, Any
     text = json.dumps(shown)
     for word in ("linux/amd64", "lab", "1.2.0", "2023-11-14T22:13:20Z", "bpf/number.bpf.c"):
         assert word in text, word
-
-
-def test_plain_buildx_builds_the_same_image_from_the_rendered_file(
-    project: Project, image: dict[str, Any], tmp_path: Path
-) -> None:
-    """Without buildtool: the rendered text, the project, the key as a secret. The digest is the same."""
-    rendered = project.run("render", "--prepared", "--arch", "amd64", "-o", tmp_path / "Dockerfile")
-    assert rendered.code == 0, rendered.stderr
-    tag = TAG + "-plain"
-    argv = ["docker", "buildx", "build", "--provenance=false", "--tag", tag, "--platform", "linux/amd64"]
-    argv += ["--secret", "id=signing-key,src=keys/dev.pem", "--file", str(tmp_path / "Dockerfile"), "."]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    done = subprocess.run(
-        argv, cwd=project.root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert inspect(tag)["Id"] == image["digest"]
 
 
 def test_signing_on_the_host_gives_the_same_objects_and_no_secret(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from labs.engine import REPOSITORY, docker, remove_images
 from labs.image import flat, read_image
-from labs.project import Project, make_project
+from labs.project import Project, make_project, render_folder
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.runtime.carried import find_loader, find_tini
@@ -33,15 +33,14 @@ def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str
     top = Path(__file__).parents[2]
     subprocess.run([sys.executable, top / "tools/loaders", "--arch", arch], check=True, capture_output=True)
     platform = PLATFORMS[arch]
-    rendered = project.run("render", "--prepared", "--arch", arch, "-o", tmp_path / "Dockerfile")
-    assert rendered.code == 0, rendered.stderr
+    folder = render_folder(project, tmp_path / "rendered", "--arch", arch)
     for stage, name, part in (
         ("loader", "verify-and-load", find_loader(platform)),
         ("tini", "tini", find_tini(platform)),
     ):
         argv = ["buildx", "build", "--target", stage, "--platform", platform.oci, "--file"]
-        argv += [str(tmp_path / "Dockerfile"), "--output", f"type=local,dest={tmp_path / stage}"]
-        docker(*argv, str(project.root))
+        argv += [str(folder / "Dockerfile"), "--output", f"type=local,dest={tmp_path / stage}"]
+        docker(*argv, str(folder))
         assert (tmp_path / stage / name).read_bytes() == part.data
 
 
@@ -96,11 +95,10 @@ def test_objects_of_the_host_are_those_of_the_builder(project: Project, tmp_path
         pytest.skip("needs-tool: clang 19, which the builder image has")
     made = project.run("compile", "--arch", "s390x", "--arch", "amd64", BUILDTOOL_CLANG=str(clang))
     assert made.code == 0, made.stderr
-    rendered = project.run("render", "--prepared", "--arch", "amd64", "-o", tmp_path / "Dockerfile")
-    assert rendered.code == 0, rendered.stderr
+    folder = render_folder(project, tmp_path / "rendered", "--arch", "amd64")
     argv = ["buildx", "build", "--target", "objects-unsigned", "--platform", "linux/amd64", "--file"]
-    argv += [str(tmp_path / "Dockerfile"), "--output", f"type=local,dest={tmp_path / 'out'}"]
-    docker(*argv, str(project.root))
+    argv += [str(folder / "Dockerfile"), "--output", f"type=local,dest={tmp_path / 'out'}"]
+    docker(*argv, str(folder))
     for name in ("number.bpf.o", "two.bpf.o", ".compile.json"):
         ours = (project.root / "build/amd64" / name).read_bytes()
         assert ours == (tmp_path / "out" / name).read_bytes(), name

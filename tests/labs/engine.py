@@ -17,7 +17,7 @@ from buildtool.core.platforms import PLATFORMS
 from buildtool.oci.tarwriter import pack_tar
 from buildtool.runtime.carried import list_path, loader_digest, part_path
 from labs.image import ODD_BASE, ODD_SETTINGS
-from labs.project import Project
+from labs.project import Project, render_folder
 
 # Two runs of the tests may share an engine.
 REPOSITORY = f"buildtool-test.local/run-{os.getpid()}"
@@ -79,15 +79,14 @@ def read_objects(reference: str, *options: str) -> dict[str, bytes]:
 
 def export_parts(project: Project, directory: Path, architectures: Sequence[str]) -> Path:
     """Let BuildKit link the loader, and write it with tini as `make loaders` would; return the directory."""
-    rendered = project.run("render", "--prepared", *_arch(architectures), "-o", directory / "Dockerfile")
-    assert rendered.code == 0, rendered.stderr
+    folder = render_folder(project, directory / "rendered", *_arch(architectures))
     entries = {}
     for arch in architectures:
         record = {}
         for kind, stage, name in (("loader", "loader", "verify-and-load"), ("tini", "tini", "tini")):
             out = directory / "stages" / arch / kind
             argv = ["buildx", "build", "--target", stage, "--platform", PLATFORMS[arch].oci, "--file"]
-            argv += [str(directory / "Dockerfile"), "--output", f"type=local,dest={out}", str(project.root)]
+            argv += [str(folder / "Dockerfile"), "--output", f"type=local,dest={out}", str(folder)]
             docker(*argv)
             path = part_path(directory, kind, arch)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,13 @@ def make_project(root: Path) -> Project:
     return project
 
 
+def render_folder(project: Project, folder: Path, *options: str) -> Path:
+    """Render the project with the prepared images into *folder*, and return it."""
+    done = project.run("render", "--prepared", *options, "-o", folder)
+    assert done.code == 0, done.stderr
+    return folder
+
+
 LOCAL_SOURCE = """\
 #include "answer.h"
 __attribute__((section("socket"), used)) int answer(void *context) { return ANSWER + sizeof(long); }

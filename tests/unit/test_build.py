@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from buildtool.core.errors import (
 )
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Completed, Runner, public_environment
+from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive
 from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
 from buildtool.image.docker.build import ImageRequest, build_image, parse_output
 from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, run_build
+from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
 from buildtool.signing.keys import KeyId, generate_key
 
@@ -47,17 +49,24 @@ class FailingRunner(Runner):
         return Completed(returncode=0 if good else 1, stdout=self.stdout, stderr=self.stderr)
 
 
+ARCHIVE = SourceArchive(data=b"sources")
+TEXT = "FROM scratch\n"
+
+
+def make_dockerfile() -> Dockerfile:
+    """Make a Dockerfile with an archive."""
+    return Dockerfile(text=TEXT, archive=ARCHIVE)
+
+
 def buildx_request(**changes: Any) -> BuildxRequest:
     """Make a request for one platform."""
-    return BuildxRequest(
-        dockerfile=lambda: "FROM scratch\n", context=Path(), platforms=("linux/arm64",), **changes
-    )
+    return BuildxRequest(dockerfile=make_dockerfile, context=Path(), platforms=("linux/arm64",), **changes)
 
 
 def image_request(root: Path, **changes: Any) -> ImageRequest:
     """Make a request for one platform."""
     return ImageRequest(
-        dockerfile=lambda: "FROM scratch\n", root=root, platforms=(PLATFORMS["arm64"],), epoch=0, **changes
+        dockerfile=make_dockerfile, root=root, platforms=(PLATFORMS["arm64"],), epoch=0, **changes
     )
 
 
@@ -109,6 +118,28 @@ def test_failed_dockerfile_kills_docker_without_a_word(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         Runner().run(["sh", "-c", f"cat; touch {mark}"], stdin=fail)
     assert not mark.exists()
+
+
+def test_archive_is_there_before_the_dockerfile(tmp_path: Path) -> None:
+    """The build context `archive` holds the archive alone, with a fixed time; the project gets no file."""
+    seen: list[Path] = []
+
+    class Reading(FailingRunner):
+        def run(self, argv: Sequence[str], **more: Any) -> Completed:
+            option = argv[list(argv).index("--build-context") + 1]
+            place = Path(option.removeprefix("archive="))
+            assert list(place.iterdir()) == []
+            assert more["stdin"]() == TEXT.encode()
+            (found,) = place.iterdir()
+            assert (found.name, found.read_bytes()) == (ARCHIVE.name, b"sources")
+            assert found.stat().st_mtime_ns == ARCHIVE_EPOCH * 10**9
+            seen.append(place)
+            return Completed(returncode=0, stdout=b"", stderr=b"")
+
+    run_build(replace(buildx_request(), context=tmp_path), runner=Reading())
+    assert seen
+    assert not seen[0].exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outputs_and_summary_are_appended(tmp_path: Path) -> None:
@@ -220,7 +251,7 @@ def test_dockerfile_is_the_same_for_private_and_public_key(tmp_path: Path) -> No
     write_key(tmp_path / "a.pem")
     config, platforms = project(tmp_path), (PLATFORMS["amd64"],)
     texts = {
-        pipeline.make_dockerfile(config, platforms, pipeline.find_key(tmp_path / name, config, {}))
+        pipeline.make_dockerfile(config, platforms, pipeline.find_key(tmp_path / name, config, {})).text
         for name in ("a.pem", "a.pub")
     }
     assert len(texts) == 1
@@ -326,5 +357,5 @@ def test_other_signers_sign_on_the_host_only(tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         build_without_engine(config, {}, key=f"exec:{tmp_path}/signer", sign_on="host")
     key = pipeline.find_key(f"exec:{tmp_path}/signer", config, {})
-    text = pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
+    text = pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key).text
     assert key.load_public().key_id in text

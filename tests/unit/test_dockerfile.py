@@ -10,27 +10,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import jinja2
 import pytest
+from labs.dockerfile import KEY_ID, PEM, instructions, render, request
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ProjectConfig
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
-from buildtool.core.platforms import PLATFORMS
 from buildtool.core.resources import package_directory
-from buildtool.image import dockerfile as render
+from buildtool.image import dockerfile as renderer
 from buildtool.image import embedded as embed
-from buildtool.image.dockerfile import RenderRequest, is_prepared, render_dockerfile, source_directories
+from buildtool.image.dockerfile import is_prepared, render_dockerfile, source_directories
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.runtime import debian
 from buildtool.signing.keys import KeyId
 
-KEY_ID = KeyId("ab" * 32)
-PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 NASTY = [
     "a\nRUN evil",
     "a\rRUN evil",
@@ -47,48 +44,14 @@ NASTY = [
 ]
 
 
-def request(**changes: Any) -> RenderRequest:
-    """Make a request; *changes* named TABLE__KEY set configuration values, others the request's own."""
-    config = Config(root=Path(), project=ProjectConfig(name="demo", version=3, release="1.2"))
-    own = {}
-    for name, value in changes.items():
-        table, _, key = name.partition("__")
-        if key:
-            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
-        else:
-            own[name] = value
-    values: dict[str, Any] = {
-        "platforms": (PLATFORMS["arm64"],),
-        "sources": ("bpf/x.bpf.c",),
-        "key_id": KEY_ID,
-        "trust": {"dev.pub": PEM},
-    }
-    return RenderRequest(config=config, **{**values, **own})
-
-
-def instructions(text: str) -> list[str]:
-    """Return the lines of *text* outside heredocs and comments, as BuildKit would read them."""
-    lines, result = iter(text.split("\n")), []
-    for line in lines:
-        if not line or line.startswith("#"):
-            continue
-        result.append(line)
-        for word in line.split():
-            if word.startswith("<<"):
-                end = word[2:].strip("'")
-                while next(lines) != end:
-                    pass
-    return result
-
-
-def test_same_request_gives_same_text() -> None:
-    """Nothing of the moment or the machine is in the text."""
-    assert render_dockerfile(request()) == render_dockerfile(request())
+def test_same_request_gives_same_dockerfile() -> None:
+    """Neither the text nor the archive holds anything of the moment or the machine."""
+    assert render() == render()
 
 
 def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
     """The text outside heredocs is what the template says; RUN and ENTRYPOINT are JSON arrays."""
-    text = render_dockerfile(request(image__healthcheck=("/usr/bin/verify-and-load", "--version")))
+    text = render(image__healthcheck=("/usr/bin/verify-and-load", "--version"))
     known = (
         "ARG ",
         "FROM ",
@@ -101,8 +64,7 @@ def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
         "HEALTHCHECK ",
         "ENTRYPOINT ",
     )
-    joined = "\n".join(instructions(text)).replace("\\\n", "").split("\n")
-    for line in joined:
+    for line in instructions(text):
         assert line.startswith(known), line
         if line.startswith(("RUN", "ENTRYPOINT", "HEALTHCHECK")):
             words = [word for word in line.split(" ") if word and not word.startswith("--")]
@@ -116,27 +78,29 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     wanted = request(
         loader__share="/share", loader__replace=True, loader__seccomp=True, image__workload=("/agent",)
     )
-    line = next(line for line in instructions(render_dockerfile(wanted)) if line.startswith("ENTRYPOINT"))
+    line = next(
+        line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
+    )
     assert line.endswith('"--share", "/share", "--replace", "--seccomp", "--", "/agent"]')
     with pytest.raises(ConfigError, match=r"loader\.seccomp is for a workload"):
-        render_dockerfile(request(loader__seccomp=True))
+        render(loader__seccomp=True)
 
 
 def test_configured_capabilities_are_allowed_by_the_entrypoint() -> None:
     """The loader refuses workloads of containers that have more than is needed, unless it is told of it."""
-    text = render_dockerfile(request(image__capabilities=("PERFMON", "BPF")))
+    text = render(image__capabilities=("PERFMON", "BPF"))
     line = next(line for line in instructions(text) if line.startswith("ENTRYPOINT"))
     assert line.endswith('"--capabilities", "BPF,PERFMON"]')
-    assert "--capabilities" not in render_dockerfile(request()).split("ENTRYPOINT")[1]
+    assert "--capabilities" not in render().split("ENTRYPOINT")[1]
 
 
 def test_capabilities_are_in_the_label_and_granted() -> None:
     """A user other than root gets them by the file; configured ones may be more than is needed."""
-    text = render_dockerfile(request(capabilities=("BPF", "NET_ADMIN")))
+    text = render(capabilities=("BPF", "NET_ADMIN"))
     assert 'LABEL buildtool.capabilities="BPF,NET_ADMIN"' in text
     line = next(line for line in instructions(text) if '"grant"' in line)
     assert '"--capability", "BPF", "--capability", "NET_ADMIN", "--exactly", "--output"' in line
-    root = render_dockerfile(request(image__user="root", image__capabilities=("BPF",)))
+    root = render(image__user="root", image__capabilities=("BPF",))
     line = next(line for line in instructions(root) if '"grant"' in line)
     assert "--exactly" not in line
     assert '"--no-attribute"' in line
@@ -145,17 +109,17 @@ def test_capabilities_are_in_the_label_and_granted() -> None:
 def test_key_id_is_in_the_signers_command() -> None:
     """Another key is another command, so that BuildKit cannot reuse the old key's layer."""
     other = KeyId("cd" * 32)
-    line = next(line for line in instructions(render_dockerfile(request())) if '"sign"' in line)
+    line = next(line for line in instructions(render()) if '"sign"' in line)
     assert f'"--expect-key-id", "{KEY_ID}"' in line
-    assert f'"--expect-key-id", "{other}"' in render_dockerfile(request(key_id=other))
+    assert f'"--expect-key-id", "{other}"' in render(key_id=other)
 
 
 def test_secret_is_a_mount_and_compile_and_sign_have_no_network() -> None:
     """Only the signer sees the key, and none of our stages reaches a network."""
-    text = render_dockerfile(request(images__builder="buildtool.local/builder:trixie"))
+    text = render(images__builder="buildtool.local/builder:trixie")
     lines = instructions(text)
     starts = [line for line in lines if line.startswith("RUN ")]
-    assert len(starts) == 4
+    assert len(starts) == 6
     assert all(line.startswith("RUN --network=none") for line in starts)
     assert sum("type=secret,id=signing-key,required=true" in line for line in lines) == 1
     assert "apt-get" not in "\n".join(lines)
@@ -167,11 +131,11 @@ def test_only_source_directories_are_mounted() -> None:
         sources=("bpf/a.bpf.c", "bpf/sub/b.bpf.c", "more/c.bpf.c"), compile__include=("include",)
     )
     assert source_directories(wanted) == ["bpf", "include", "more"]
-    text = render_dockerfile(wanted)
+    text = render_dockerfile(wanted).text
     assert "source=bpf,target=/project/bpf " in text
     assert "source=.," not in text
     with pytest.raises(ConfigError, match="directory of the project"):
-        render_dockerfile(request(sources=("x.bpf.c",)))
+        render(sources=("x.bpf.c",))
 
 
 def test_default_builder_is_completed_by_apt_and_others_are_taken_as_prepared() -> None:
@@ -179,21 +143,19 @@ def test_default_builder_is_completed_by_apt_and_others_are_taken_as_prepared() 
     assert not is_prepared(DEFAULT_BUILDER)
     assert not is_prepared("registry.example:5000/mirror/debian:trixie-slim")
     assert is_prepared("buildtool.local/builder:trixie")
-    text = render_dockerfile(request())
+    text = render()
     assert f"ARG BUILDER_IMAGE={DEFAULT_BUILDER}\nARG BASE_IMAGE={DEFAULT_BASE}\n" in text
     assert '"libbpf-dev:arm64"' in text
 
 
 def test_runtime_stage_says_what_was_configured() -> None:
     """User, entrypoint, labels and health check come from the configuration."""
-    text = render_dockerfile(
-        request(
-            image__user="0:0",
-            image__attach=("count=eth0",),
-            image__workload=("/app", "--port", "1"),
-            image__labels={"org.example.team": "Plant 7, hall B"},
-            image__healthcheck=("/app", "ok"),
-        )
+    text = render(
+        image__user="0:0",
+        image__attach=("count=eth0",),
+        image__workload=("/app", "--port", "1"),
+        image__labels={"org.example.team": "Plant 7, hall B"},
+        image__healthcheck=("/app", "ok"),
     )
     runtime = text.partition(" AS runtime\n")[2]
     entry = (
@@ -248,28 +210,28 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
     elif field == "trust_name":
         changes = {"trust": {nasty: PEM}}
     with pytest.raises((UsageError, ConfigError)):
-        render_dockerfile(request(**changes))
+        render(**changes)
 
 
 @pytest.mark.parametrize("text", ["a\ndev.pub\nRUN evil\n", "a\r\n", "a\x00\n"])
 def test_file_cannot_end_its_heredoc(text: str) -> None:
     """A line that equals the delimiter would end the heredoc; the rest would be instructions."""
     with pytest.raises(UsageError, match="heredoc"):
-        render_dockerfile(request(trust={"dev.pub": text}))
+        render(trust={"dev.pub": text})
 
 
 def test_labels_of_ours_cannot_be_set() -> None:
     """A configuration must not claim another key."""
     with pytest.raises(ConfigError, match="set by the build"):
-        render_dockerfile(request(image__labels={"buildtool.key-id": "x"}))
+        render(image__labels={"buildtool.key-id": "x"})
 
 
 def test_template_cannot_print_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     """A value that a template prints as it is stops the rendering."""
-    environment = jinja2.Environment(finalize=render._finalize, autoescape=False)  # noqa: S701 - as render does
-    monkeypatch.setattr(render, "load_template", lambda: environment.from_string("{{ user }}"))
+    environment = jinja2.Environment(finalize=renderer._finalize, autoescape=False)  # noqa: S701 - as render does
+    monkeypatch.setattr(renderer, "load_template", lambda: environment.from_string("{{ user }}"))
     with pytest.raises(BuildtoolError, match="without a filter"):
-        render_dockerfile(request())
+        render()
 
 
 def test_embedded_modules_are_what_the_compiler_finds() -> None:
@@ -385,9 +347,9 @@ def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest
     package = tmp_path / "buildtool"
     shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr("buildtool.core.resources._PACKAGE", package)
-    render.load_template.cache_clear()
+    renderer.load_template.cache_clear()
     try:
         with pytest.raises(BuildtoolError, match="not part of this installation"):
-            render_dockerfile(request())
+            render()
     finally:
-        render.load_template.cache_clear()
+        renderer.load_template.cache_clear()

@@ -15,6 +15,7 @@ from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base, run_build
+from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
@@ -42,7 +43,7 @@ class ImageRequest:
     *contexts* stand in for stages.
     """
 
-    dockerfile: Callable[[], str]
+    dockerfile: Callable[[], Dockerfile]
     root: Path
     platforms: tuple[Platform, ...]
     epoch: int

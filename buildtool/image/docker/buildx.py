@@ -2,6 +2,9 @@
 """
 `docker buildx build` as a function: the Dockerfile through stdin, secrets by name, the digest back.
 
+The archive that the Dockerfile names is sent as a build context of its own, so
+nothing is written into the project and no text of it scrolls by.
+
 Nothing secret is ever in an argument: a secret is the path of a file or the
 name of an environment variable, which buildx reads itself.
 """
@@ -13,13 +16,16 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
 from buildtool.core.process import Completed, Runner
+from buildtool.image.dockerfile import Dockerfile
 
+# The stage of the template that holds the archive: a build context of this name stands in for it.
+ARCHIVE_STAGE = "archive"
 INSTALL_HINT = "install Docker with buildx; buildtool doctor says what is missing"
 
 
@@ -44,14 +50,14 @@ class BuildxRequest:
     """
     One build: *dockerfile* with *context* directory, for OCI *platforms*.
 
-    *dockerfile* makes the text; it is called while docker starts, which takes
-    longer than rendering. It must give the same text at each call.
+    *dockerfile* makes the text and the archive; it is called while docker starts, which takes
+    longer than rendering. It must return the same Dockerfile at each call.
 
     *environment* goes to buildx alone (a passphrase that a secret names);
     *contexts* replace stages of the Dockerfile by directories.
     """
 
-    dockerfile: Callable[[], str]
+    dockerfile: Callable[[], Dockerfile]
     context: Path
     platforms: tuple[str, ...]
     target: str = ""
@@ -73,9 +79,11 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
     Raises: ToolMissingError; EngineError.
     """
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        metadata = Path(work, "metadata.json")
+        metadata, archive = Path(work, "metadata.json"), Path(work, "archive")
+        archive.mkdir()
+        request = replace(request, contexts={**request.contexts, ARCHIVE_STAGE: archive})
         argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
-        done = _run(argv, request, runner, show=True)
+        done = _run(argv, request, runner, archive)
         if done.returncode != 0:
             raise explain_failure(request, done.returncode, runner=runner)
         return _read_metadata(metadata)
@@ -152,18 +160,25 @@ def unreachable_engine(message: str) -> EngineError:
     )
 
 
-def _run(argv: list[str], request: BuildxRequest, runner: Runner, *, show: bool) -> Completed:
+def _run(argv: list[str], request: BuildxRequest, runner: Runner, directory: Path) -> Completed:
     try:
         return runner.run(
             argv,
-            stdin=lambda: request.dockerfile().encode(),
+            stdin=lambda: _put_archive(request.dockerfile(), directory).encode(),
             # Asking for the provenance again is a round trip for nothing.
             env={**request.environment, "BUILDX_METADATA_PROVENANCE": "disabled"},
-            show_stderr=show,
+            show_stderr=True,
             check=False,
         )
     except ToolMissingError as error:
         raise ToolMissingError("docker: not found", hint=INSTALL_HINT) from error
+
+
+def _put_archive(dockerfile: Dockerfile, directory: Path) -> str:
+    """Write the archive of *dockerfile* into *directory* and return the text, which buildx is waiting for."""
+    if dockerfile.archive is not None:
+        dockerfile.archive.write(directory)
+    return dockerfile.text
 
 
 def _quiet(argv: list[str], runner: Runner, stdin: bytes | None = None) -> Completed | None:

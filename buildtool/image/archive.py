@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Packs the archive beside a Dockerfile: our own sources, and the project's where the folder stands alone.
+
+Same files, same bytes: paths are sorted, modes, owners and times are fixed. The
+Dockerfile names the SHA-256 of the archive and compares it before it unpacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+
+from docker.utils.build import PatternMatcher
+
+from buildtool.core.digests import Digest
+from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.files import read_bounded
+from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+
+ARCHIVE_EPOCH = 315532800  # 1980: GNU tar warns of a time of 0
+PROJECT_DIRECTORY = "project"
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_IGNORE_FILE = ".dockerignore"
+_MAX_IGNORE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SourceArchive:
+    """A tar file, *data*, with its *digest* and the *name* that holds the first letters of the digest."""
+
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The SHA-256 of the whole file."""
+        return Digest(hashlib.sha256(self.data).hexdigest())
+
+    @property
+    def name(self) -> str:
+        """The file's name; another content has another name, so that no cache confuses two."""
+        return f"buildtool-sources-{self.digest[:12]}.tar"
+
+    def write(self, directory: Path) -> None:
+        """
+        Write the archive into *directory* for BuildKit, which skips a file of known name, size and time.
+
+        Raises: FileAccessError.
+        """
+        path = directory / self.name
+        try:
+            path.write_bytes(self.data)
+            os.utime(path, (ARCHIVE_EPOCH, ARCHIVE_EPOCH))
+        except OSError as error:
+            raise FileAccessError(f"{path}: cannot write: {(error.strerror or '').lower()}") from error
+
+
+@lru_cache(maxsize=1)
+def pack_own_sources() -> SourceArchive:
+    """
+    Return the archive of the loader's sources and the modules that compile and sign.
+
+    Raises: FileAccessError.
+    """
+    return _pack(_own_entries())
+
+
+def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str]) -> SourceArchive:
+    """
+    Return the archive that holds *directories* of project *root*, too, as BuildKit would be sent them.
+
+    Files that .dockerignore excludes stay out. Links stay links.
+
+    Raises: ConfigError, when one of *sources* stays out or a file is too large; FileAccessError.
+    """
+    is_excluded = _read_ignore_file(root)
+    entries = [entry for name in directories for entry in _walk(root, name) if not is_excluded(entry.path)]
+    # A source may lie behind a link to a directory: the link is what the archive holds then.
+    packed = {PurePosixPath(entry.path) for entry in entries if not entry.is_directory}
+    for source in map(PurePosixPath, sources):
+        if not packed.intersection((source, *source.parents)):
+            raise ConfigError(
+                f"{root / source}: excluded by {_IGNORE_FILE}, so the builder would not have it",
+                hint=f"change {_IGNORE_FILE}",
+            )
+    moved = (replace(entry, path=f"{PROJECT_DIRECTORY}/{entry.path}") for entry in entries)
+    return _pack([*_own_entries(), *moved])
+
+
+def _pack(entries: Iterable[TarEntry]) -> SourceArchive:
+    ordered = sorted(entries, key=lambda entry: PurePosixPath(entry.path).parts)
+    return SourceArchive(data=pack_tar(ordered))
+
+
+def _own_entries() -> list[TarEntry]:
+    return [
+        TarEntry(path=f"{file.directory}/{file.name}", mtime=ARCHIVE_EPOCH, data=file.text.encode())
+        for file in (*loader_sources(), *python_sources())
+    ]
+
+
+def _walk(root: Path, directory: str) -> Iterator[TarEntry]:
+    """Yield the directories, files and links of *directory*; devices and the like are no sources."""
+    waiting = [PurePosixPath(directory)]
+    while waiting:
+        place = waiting.pop()
+        yield TarEntry(path=_checked(place), kind=tarfile.DIRTYPE, mode=0o755, mtime=ARCHIVE_EPOCH)
+        try:
+            with os.scandir(root / place) as found:
+                entries = list(found)
+        except OSError as error:
+            raise FileAccessError(f"{root / place}: cannot read: {(error.strerror or '').lower()}") from error
+        for entry in entries:
+            path = place / entry.name
+            if entry.is_symlink():
+                target = str(Path(entry.path).readlink())
+                yield TarEntry(
+                    path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target
+                )
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield _read(root, path)
+
+
+def _read(root: Path, path: PurePosixPath) -> TarEntry:
+    data = read_bounded(root / path, MAX_FILE_BYTES)
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{root / path}: larger than {MAX_FILE_BYTES} bytes",
+            hint=f"move it out of the directories of sources, or name it in {_IGNORE_FILE}",
+        )
+    return TarEntry(path=_checked(path), mtime=ARCHIVE_EPOCH, data=data)
+
+
+def _checked(path: PurePosixPath) -> str:
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{text!a}: the name is not UTF-8") from error
+    return text
+
+
+def _read_ignore_file(root: Path) -> Callable[[str], bool]:
+    """Return the function that tells whether .dockerignore of *root* excludes a path."""
+    if not (root / _IGNORE_FILE).exists():
+        return lambda _: False
+    text = read_bounded(root / _IGNORE_FILE, _MAX_IGNORE_BYTES).decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines()]
+    matches: Callable[[str], bool] = PatternMatcher(
+        [line for line in lines if line and not line.startswith("#")]
+    ).matches
+    return matches
