@@ -31,17 +31,9 @@ def bench_local_engine(work: Path) -> list[Row]:
     """Build the same project with both engines, when nothing changed and from scratch."""
     environment = _prepare(work)
     project, key, arch = make_project(work), make_key(work), this_platform().arch
-    dockerfile = work / "Dockerfile.local"
-    run(BUILDTOOL, "render", "--arch", arch, "-o", dockerfile, *prepared_option(project), cwd=project)
-    by_hand: list[str | Path] = [
-        "docker",
-        "buildx",
-        "build",
-        "--file",
-        dockerfile,
-        "--platform",
-        f"linux/{arch}",
-    ]
+    folder = work / "rendered-local"
+    run(BUILDTOOL, "render", "--arch", arch, "-o", folder, *prepared_option(project), cwd=project)
+    by_hand: list[str | Path] = ["docker", "buildx", "build", "--platform", f"linux/{arch}"]
     by_hand += ["--provenance=false", "--secret", f"id=signing-key,src={key}"]
     by_hand += ["--build-arg", "SOURCE_DATE_EPOCH=0"]
     by_hand += ["--output", f"type=oci,dest={work / 'theirs.tar'},rewrite-timestamp=true"]
@@ -56,7 +48,7 @@ def bench_local_engine(work: Path) -> list[Row]:
             compare(
                 f"build --engine local, {name}, against docker buildx",
                 Command(argv=[*ours, *more], cwd=project, env=environment),
-                Command(argv=[*by_hand, *more, "."], cwd=project, env=environment),
+                Command(argv=[*by_hand, *more, folder], cwd=project, env=environment),
                 rounds=rounds,
                 limit=limit,
             )
