@@ -173,6 +173,12 @@ def _explain(error: BaseException) -> int:
         code = EXIT_USAGE
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         report("interrupted")
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "buildtool").startswith("buildtool"):
+        # A builder image of a user's own may be older than this version and lack a library.
+        report(
+            f"Python module {error.name}: not found",
+            hint="install buildtool again; a builder image needs the packages that `buildtool render` lists",
+        )
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
         report(f"cannot write output: {system_reason(error)}")
     else:

@@ -149,17 +149,20 @@ def _read_maps(obj: ElfObject) -> dict[str, _Part]:
         return {}
     btf = Btf(obj.contents(section), obj.order)
     maps = {name: _read_map(btf, number) for name, number in btf.section_variables(".maps")}
+    symbols = read_link_tables(obj).symbols
     for index, each in enumerate(obj.sections):
         name = each.name.decode("utf-8", "replace")
-        if name.startswith(_DATA_SECTIONS) and (fields := _read_variables(obj, btf, index, name)):
+        if not name.startswith(_DATA_SECTIONS):
+            continue
+        # clang leaves the places of global variables in BTF to libbpf, which takes the symbols', too.
+        at = {s.name: s.value for s in symbols if s.section == index and not s.is_function}
+        if fields := _read_variables(btf, name, at):
             maps[name] = _Part(kind="variables", facts={}, fields=fields)
     return maps
 
 
-def _read_variables(obj: ElfObject, btf: Btf, index: int, section: str) -> dict[str, BtfField]:
-    """Return where everything in the global variables of *section*, number *index*, is."""
-    # clang leaves the places of global variables in BTF to libbpf, which takes the symbols', too.
-    at = {s.name: s.value for s in read_link_tables(obj).symbols if s.section == index and not s.is_function}
+def _read_variables(btf: Btf, section: str, at: Mapping[str, int]) -> dict[str, BtfField]:
+    """Return where everything in the global variables of *section* is; *at* has each offset by name."""
     return {
         path: replace(field, bit_offset=field.bit_offset + 8 * at.get(name, 0))
         for name, number in btf.section_variables(section)

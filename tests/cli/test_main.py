@@ -110,6 +110,17 @@ def test_usage_errors_are_one_line_and_a_hint(
     )
 
 
+def test_a_missing_library_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+    """A builder image that was made for an older version may lack one."""
+    text = "raise ModuleNotFoundError('No module named elftools', name='elftools')\n"
+    (tmp_path / "elftools.py").write_text(text)
+    done = _start("inspect", "x.bpf.o", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    message, hint = done.stderr.splitlines()
+    assert message == "buildtool: error: Python module elftools: not found"
+    assert hint.startswith("buildtool: hint: install buildtool again")
+
+
 def test_a_full_output_is_an_error() -> None:
     """What a reader asked for and did not get is not success."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
