@@ -163,8 +163,14 @@ def test_render_without_sources_writes_nothing(
     assert not (project / "new").exists()
 
 
-# The client's plugin as it answers with no builder but "there", which fails to build.
-BUILDX = '#!/bin/sh\ncase "$*" in\nversion | "inspect there") ;;\n*) cat > /dev/null; exit 1 ;;\nesac\n'
+# A client that answers, with or without an engine behind it, and has the builder "there", which fails.
+DOCKER = """#!/bin/sh
+case "$*" in
+"buildx version" | "buildx inspect there") ;;
+buildx*) cat > /dev/null; exit 1 ;;
+*) echo 28.5.2 ;;
+esac
+"""
 
 
 @pytest.mark.parametrize(
@@ -185,16 +191,10 @@ def test_other_builder_is_not_told_of_prepared_images(
     by_variable: bool,  # noqa: FBT001 - a table's row
 ) -> None:
     """It would not see them; one that is not there is named."""
-    plugin = project / "settings/cli-plugins/docker-buildx"
-    plugin.parent.mkdir(parents=True)
-    plugin.write_text(BUILDX)
-    plugin.chmod(0o755)
-    monkeypatch.setenv("DOCKER_CONFIG", str(project / "settings"))
     if by_variable:
         monkeypatch.setenv("BUILDX_BUILDER", builder)
     given = [] if by_variable else ["--builder", builder]
-    # A client that answers: whether there is an engine behind it is not the question.
-    (project / "docker").write_text("#!/bin/sh\necho 28.5.2\n")
+    (project / "docker").write_text(DOCKER)
     (project / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(project), prepend=os.pathsep)
     assert run(["build", "--engine", "docker", "--arch", "amd64", *KEY, *given]) == 1

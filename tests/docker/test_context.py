@@ -14,6 +14,7 @@ from buildtool.core.process import Runner
 from buildtool.image.docker.buildx import BuildxRequest, run_build
 from buildtool.image.docker.client import find_engine_image, load_archive
 from buildtool.image.docker.store import save_image
+from buildtool.image.dockerfile import Dockerfile
 
 TAG = "context-test:1"
 
@@ -50,7 +51,7 @@ def test_builds_and_the_library_use_the_context(
     """What one of them puts into the engine the other finds there, and so does who names the engine."""
     (tmp_path / "file").write_text("context")
     build = BuildxRequest(
-        dockerfile=lambda: "FROM scratch\nCOPY file /\n",
+        dockerfile=lambda: Dockerfile(text="FROM scratch\nCOPY file /\n"),
         context=tmp_path,
         platforms=("linux/amd64",),
         tag=TAG,
