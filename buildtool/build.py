@@ -245,7 +245,7 @@ def render_folder(
     if directory.resolve() == config.root.resolve():
         request = _describe(config, platforms, key, form=Form.PROJECT)
     else:
-        # What lies in the archive does not change, so its time can be named.
+        # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
         epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)

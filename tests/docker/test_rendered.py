@@ -75,6 +75,11 @@ def plain_build(
     return subprocess.run(argv, cwd=place, env=environment, capture_output=True, text=True, check=False)
 
 
+def holds_image(path: Path) -> bool:
+    """Tell whether a build wrote to *path*: buildx makes the file empty before it builds."""
+    return path.exists() and path.stat().st_size > 0
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("arches", [ONE, BOTH], ids=["one", "two"])
 @pytest.mark.parametrize("form", FORMS)
@@ -111,11 +116,8 @@ def test_plain_buildx_builds_the_same_image(
 
 
 @pytest.mark.parametrize("form", ["folder", "project"])
-def test_changed_archive_is_refused(
-    project: Project, images: dict[Sequence[str], dict[str, str]], tmp_path: Path, form: str
-) -> None:
-    """One byte of the code that signs is another: the build ends before the key is read."""
-    assert images
+def test_changed_archive_is_refused(project: Project, tmp_path: Path, form: str) -> None:
+    """One byte of the archive is another, in a comment: the build ends before the key is read."""
     place = tmp_path / "rendered"
     shutil.copytree(project.root, place, ignore=shutil.ignore_patterns("keys"))
     key = ("--key", str(project.root / "keys/dev.pub"))
@@ -123,7 +125,7 @@ def test_changed_archive_is_refused(
     assert plain_build(project, folder, tmp_path / "good.tar", ONE).returncode == 0
     (archive,) = folder.glob("buildtool-sources-*.tar")
     data = archive.read_bytes()
-    changed = data.replace(b"def main(", b"def mail(", 1)
+    changed = data.replace(b"SPDX-License-Identifier", b"SPDX-License-identifier", 1)
     assert len(changed) == len(data)
     assert changed != data
     archive.write_bytes(changed)
@@ -131,10 +133,10 @@ def test_changed_archive_is_refused(
     assert done.returncode != 0
     assert "/sources.tar: FAILED" in done.stderr
     assert not re.search(r"\[signer-amd64 [^\n]*\n#\d+ (DONE|CACHED)", done.stderr)
-    assert not (tmp_path / "bad.tar").exists()
+    assert not holds_image(tmp_path / "bad.tar")
     archive.unlink()
-    assert plain_build(project, folder, tmp_path / "bad.tar", ONE).returncode != 0
-    assert not (tmp_path / "bad.tar").exists()
+    assert plain_build(project, folder, tmp_path / "none.tar", ONE).returncode != 0
+    assert not holds_image(tmp_path / "none.tar")
 
 
 def test_build_sends_the_archive_once_and_leaves_no_file(project: Project, tmp_path: Path) -> None:
