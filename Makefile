@@ -13,7 +13,7 @@ SANITIZED := $(wildcard $(patsubst %,tests/kernel/test_%*.py,attach_hooks attach
 	--deselect tests/kernel/test_loader_refuse.py::test_refused_files_are_not_kept
 
 .DEFAULT_GOAL := help
-.PHONY: matrix help demo test test-sanitized test-vm bench fuzz lint loaders setup clean
+.PHONY: matrix help demo quick test test-sanitized test-vm bench fuzz lint loaders setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -25,13 +25,18 @@ demo: ## build, sign, run and refuse, on a real engine and kernel
 	@tools/setup --for demo
 	@tools/engine run tools/demo
 
-test: ## every test; TESTS=tests/unit for some
+quick: ## lint and the tests that need only Python: no root, network, engine or compiler; about a minute
+	@tools/setup --for quick
+	@tools/lint ruff mypy
+	@tools/test --quick
+
+test: ## every test that a change needs; FULL=1 for all of them, TESTS=tests/unit for some
 	@tools/setup --for test
-	@tools/engine run $(PYTHON) -m pytest $(or $(TESTS),--cov)
+	@tools/engine run tools/test $(TESTS)
 
 test-sanitized: ## the loader's own tests once more, with all of it under ASan and UBSan
 	@tools/setup --for test --no-engine
-	@LOADER_BUILD=sanitized-whole ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest $(SANITIZED)
+	@tools/test --sanitized $(SANITIZED)
 
 test-vm: ## every architecture on real kernels, in virtual machines
 	@tools/setup --for test --no-engine

@@ -23,6 +23,8 @@ from buildtool.check.vm.kernels import find_kernel
 from buildtool.check.vm.machine import VmRequest, run_vm
 from buildtool.core.platforms import MACHINES
 
+pytestmark = pytest.mark.vm
+
 TOP = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PROGRAM = f"{PREFIX}_prog"
