@@ -134,7 +134,7 @@ def _check_builder_has(platforms: Sequence[Platform]) -> None:
     for platform in platforms:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
-                f"Docker cannot build images for {platform.arch}, which Debian 13 does not have",
+                f"--arch {platform.arch}: not supported by the Docker builder: Debian 13 lacks it",
                 hint="--engine local can; or choose from " + ", ".join(DEBIAN_13),
             )
 
@@ -206,7 +206,7 @@ def _describe(
     """Return the request for a Dockerfile, once its sources are found fit to be sent."""
     _check_builder_has(platforms)
     if config.images.base.startswith(LAYOUT_SCHEME):
-        raise UsageError("images.base: an OCI layout is a base for --engine local only")
+        raise UsageError("images.base: an OCI layout requires --engine local")
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
@@ -290,7 +290,8 @@ def _build_with_docker(
 ) -> BuiltImage:
     if key.signer is not None and options.sign_on != "host":
         raise UsageError(
-            f"{key.signer.public.name} signs on this machine only", hint="--sign-on host, or build.sign-on"
+            f"signer {key.signer.public.name}: cannot sign in a builder",
+            hint="add --sign-on host, or set build.sign-on",
         )
 
     # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
@@ -342,7 +343,9 @@ def _build_locally(
     runner: Runner,
 ) -> BuiltImage:
     if options.builder:
-        raise UsageError("--builder is one of buildx", hint="--engine docker")
+        raise UsageError(
+            "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
+        )
     output, force = parse_output(options.output), options.force
     if not output and not options.push:
         # The name is ours, and so is what has it.
@@ -419,10 +422,12 @@ def prepared_images() -> ImagesConfig:
 def _choose_tag(config: Config, options: BuildOptions) -> str:
     tag = options.tag or config.build.tag
     if options.push and options.output:
-        raise UsageError("--push and --output are two places; give one")
+        raise UsageError("--push cannot be combined with --output")
     parse_output(options.output)
     if tag:
         return check_tag(tag)
     if options.push:
-        raise UsageError("push where to?", hint="--tag REGISTRY/NAME:TAG, or build.tag in buildtool.toml")
+        raise UsageError(
+            "--push requires an image name", hint="add --tag REGISTRY/NAME:TAG, or set build.tag"
+        )
     return check_tag(f"{config.project.name.lower()}:{config.project.release}")

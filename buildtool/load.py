@@ -114,7 +114,9 @@ def choose_trust(given: Path | None, config: Config) -> Path:
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:
         hint = "--trust takes a .pub file, a directory of them or a policy"
-        raise UsageError("several keys are configured" if keys else "which keys are trusted?", hint=hint)
+        raise UsageError(
+            "several trust sources are configured" if keys else "no trust source is configured", hint=hint
+        )
     if not keys[0].exists():
         raise FileAccessError(f"{keys[0]}: no such file or directory")
     return keys[0]

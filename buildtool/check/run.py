@@ -170,7 +170,7 @@ def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarge
     chosen = [target for target in targets if _fits(target, wanted)]
     if not chosen:
         hint = f"buildtool compile --arch {wanted.arch} makes some"
-        raise UsageError(f"no object is for {wanted.arch}", hint=hint)
+        raise UsageError(f"no object is compiled for {wanted.arch}", hint=hint)
     return chosen
 
 

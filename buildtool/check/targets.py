@@ -45,7 +45,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
         ]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
-        raise UsageError(f"{other.path}: for {other.arch}, which --arch does not name")
+        raise UsageError(f"{other.path}: compiled for {other.arch}, which --arch does not name")
     return targets
 
 
@@ -105,7 +105,7 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
-        raise UsageError(f"{directory}: no objects", hint=f"they are called NAME{OBJECT_SUFFIX}")
+        raise UsageError(f"{directory}: no objects", hint=f"objects have names like NAME{OBJECT_SUFFIX}")
     for path in found:
         yield _read_file(path, arch)
 

@@ -29,7 +29,7 @@ from buildtool.objects.capabilities import run_options
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Refuse an empty --output: a variable that is not set is not the engine's store."""
     if value == "":
-        raise click.BadParameter("an empty name", param=parameter)
+        raise click.BadParameter("the name is empty", param=parameter)
     return value or ""
 
 

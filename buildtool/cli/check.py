@@ -50,7 +50,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     rule of level error or a kernel refuses a program.
     """
     if options["markdown"] and not options["kernel"]:
-        raise UsageError("--markdown is a table of kernels: --kernel names them")
+        raise UsageError("--markdown requires --kernel")
     for path in filter(None, (options["junit"], options["sarif"])):
         check_target(path, replace=True)  # not only after minutes in virtual machines
     config, arch = read_config(config_path), _words("--arch", options["arch"])
@@ -83,7 +83,7 @@ def _words(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of *values*; an option without any (an unset variable) would check less, unnoticed."""
     words = tuple(word for value in values for word in value.split(",") if word)
     if values and not words:
-        raise UsageError(f"{option}: names none")
+        raise UsageError(f"{option} requires a name")
     return words
 
 

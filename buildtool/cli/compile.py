@@ -41,7 +41,7 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     config = read_config(options["config_path"])
     platforms = choose_platforms(arch, config)
     if output and len(platforms) > 1:
-        raise UsageError("--output takes one --arch")
+        raise UsageError("--output requires exactly one --arch")
     run = CompileOptions(
         root=Path() if sources else config.root,
         include=options["include"] or config.compile.include,

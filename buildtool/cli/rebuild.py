@@ -34,7 +34,7 @@ def command(
 ) -> int:
     """Rebuild the objects of IMAGE from this project's sources and compare both."""
     if not check:
-        raise UsageError("rebuild compares only", hint="buildtool rebuild --check IMAGE")
+        raise UsageError("rebuild requires --check", hint="buildtool rebuild --check IMAGE")
     config = read_config(config_path)
     with find_image_source(image, open_cache(os.environ)) as source:
         found = read_image_contents(source)

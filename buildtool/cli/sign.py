@@ -96,7 +96,7 @@ def check_no_release(given: dict[str, Any], arch: object) -> None:
     if wrong:
         word = "remove" if given["remove"] else "add"
         option = wrong[0].replace("_", "-")
-        raise UsageError(f"--{word} keeps the statement: --{option} has no place beside it")
+        raise UsageError(f"--{option} cannot be combined with --{word}, which keeps the statement")
 
 
 def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:

@@ -220,7 +220,7 @@ def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOption
     commands = [tools.strip_command(toolchain, batch) for batch in batches]
     for end in run_parallel(commands, jobs=jobs, env=tools.clean_environment()):
         if end.returncode != 0:
-            raise ToolFailedError("llvm-strip failed", detail=end.stderr.decode(errors="replace").strip())
+            raise ToolFailedError("llvm-strip: failed", detail=end.stderr.decode(errors="replace").strip())
 
 
 def _describe(

@@ -266,7 +266,7 @@ class _Source:
             line = int(found[1]) if found else self.text.count("\n") + 1
             if table := re.fullmatch(r"Cannot declare \((.*)\) twice", message):
                 name = ".".join(re.findall(r"'([^']*)'", table[1]))
-                raise ConfigError(f"{self.path}:{line}: [{name}] is there twice") from error
+                raise ConfigError(f"{self.path}:{line}: duplicate table [{name}]") from error
             raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
 
     def error(self, key: tuple[str, ...], message: str) -> ConfigError:

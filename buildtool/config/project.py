@@ -65,9 +65,11 @@ def name_objects(sources: tuple[str, ...]) -> dict[str, str]:
     for source in sources:
         base = Path(source).name
         if not base.endswith(SOURCE_SUFFIX):
-            raise UsageError(f"{source}: not a source", hint=f"call it NAME{SOURCE_SUFFIX}")
+            raise UsageError(f"{source}: not a source", hint=f"rename it to NAME{SOURCE_SUFFIX}")
         name = check_object_name(base.removesuffix(SOURCE_SUFFIX) + OBJECT_SUFFIX)
         if name in owners:
-            raise UsageError(f"{source} and {owners[name]} would both give {name}", hint="rename one of them")
+            raise UsageError(
+                f"{name}: made from two sources: {owners[name]}, {source}", hint="rename one of them"
+            )
         names[source], owners[name] = name, source
     return names

@@ -171,7 +171,7 @@ def check_program_type(value: str) -> str:
 def check_attach_point(value: str) -> str:
     """Return *value* if it is a section's name, or the beginning of one and a *. Raises: UsageError."""
     if not value or not value.isprintable() or "*" in value[:-1] or value.startswith("?"):
-        raise UsageError(f"{value!a} is not a section's name, with * at its end for any ending")
+        raise UsageError(f"{value!a} is not a section name; a * may stand at its end")
     return value
 
 

@@ -61,14 +61,14 @@ def parse_signer(value: str) -> Path | str:
     """
     hint = "a path, " + ", ".join(f"{scheme}:..." for scheme in SIGNER_SCHEMES)
     if not value.isprintable() or not value or any(text in value for text in _KEY_TEXTS):
-        raise UsageError("a signer is named, not pasted", hint=hint)
+        raise UsageError("the text of a key where the name of a signer is expected", hint=hint)
     found = _SCHEME.match(value)
     if found is None:
         return Path(value)
     if found[1] not in SIGNER_SCHEMES:
         raise UsageError(f"no signer of kind {found[1]}:", hint=f"{hint}; a file: ./{value}")
     if found[1] == "env" and not _VARIABLE.fullmatch(value):
-        raise UsageError("env: takes the name of a variable", hint="env:NAME")
+        raise UsageError("env: requires the name of a variable", hint="write env:NAME")
     return value
 
 

@@ -254,7 +254,7 @@ def _text(value: object) -> _Checked:
     """Print one word outside quotes: no space, and nothing that BuildKit's word parser gives a meaning."""
     word = validate.check_word(str(value))
     if word.startswith("#") or any(letter.isspace() for letter in word):
-        raise UsageError(f"{word!a} is not one word")
+        raise UsageError(f"{word!a}: not a single word")
     return _Checked(word)
 
 
@@ -279,7 +279,7 @@ def _heredoc(file: EmbeddedFile) -> _Checked:
     """Print the lines of *file* for a quoted heredoc, which expands nothing and ends at its name."""
     lines = file.text.split("\n")
     if file.name in lines or any(letter in file.text for letter in "\r\0"):
-        raise UsageError(f"{file.name}: cannot stand in a heredoc")
+        raise UsageError(f"{file.name}: cannot be written as a heredoc")
     return _Checked("\n".join(lines[:-1] if lines[-1] == "" else lines))
 
 

@@ -39,10 +39,10 @@ def check_capabilities(
     hint = f"in buildtool.toml: image.capabilities = [{listed}]"
     if needed - given:
         names = " ".join(sorted(needed - given))
-        raise ConfigError(f"the programs need {names}, which the image would not have", hint=hint)
+        raise ConfigError(f"the programs require {names}, which the image lacks", hint=hint)
     if exactly and given - needed:
         names = " ".join(sorted(given - needed))
-        raise ConfigError(f"the sources look as if they needed {names}; the objects don't", hint=hint)
+        raise ConfigError(f"the sources appear to require {names}, but no compiled object does", hint=hint)
 
 
 def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
@@ -76,5 +76,5 @@ def copy_loader(loader: Path, output: Path, capabilities: Iterable[str]) -> None
         output.unlink()
         raise FileAccessError(
             f"{output}: cannot set file capabilities: {system_reason(error)}",
-            hint='this builder cannot; image.file-capabilities = false and image.user = "root" need none',
+            hint='set image.file-capabilities = false and image.user = "root"',
         ) from error

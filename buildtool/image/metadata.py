@@ -69,9 +69,7 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
     """
     if not has_workload and (loader.seccomp or not loader.map_fds):
         key = "seccomp" if loader.seccomp else "map-fds"
-        raise ConfigError(
-            f"loader.{key} is for a workload, and there is none", hint="image.workload names it"
-        )
+        raise ConfigError(f"loader.{key} requires a workload", hint="set image.workload")
     values = {
         "--state": loader.state,
         "--pin-root": loader.pin_root,

@@ -217,7 +217,7 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
     document = _parse(read_blob(source, top, MAX_JSON_BYTES))
     if top.is_index:
         if depth >= MAX_INDEXES:
-            raise ObjectFormatError(f"{source.name}: an index within an index within an index")
+            raise ObjectFormatError(f"{source.name}: image indexes nested too deep")
         for entry in document["manifests"]:
             child = _descriptor(entry)
             # What BuildKit attaches to an image is listed as an image of no platform.
@@ -229,7 +229,7 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
     _check_settings(config)
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
-        raise ObjectFormatError(f"{source.name}: the layers are not those of the configuration")
+        raise ObjectFormatError(f"{source.name}: the manifest and the configuration list different layers")
     platform = _platform_name(config)
     yield StoredImage(platform=platform, digest=top.digest, config=config, layers=layers)
 

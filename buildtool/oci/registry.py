@@ -73,7 +73,7 @@ class RegistrySession(requests.Session):
         found = urlsplit(request.url or "")
         if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
             raise RegistryError(
-                f"registry {self._host}: it sends us to {str(found.hostname)!a} without encryption"
+                f"registry {self._host}: redirect to {str(found.hostname)!a} without encryption"
             )
         try:
             return super().send(request, **settings)
@@ -128,7 +128,7 @@ def parse_reference(text: str) -> Reference:
     name, _, digest = text.partition("@sha256:")
     host, _, rest = name.partition("/")
     if not names_registry(name):
-        raise UsageError(f"{text}: in which registry?", hint="write REGISTRY/NAME:TAG")
+        raise UsageError(f"{text}: the reference names no registry", hint="write REGISTRY/NAME:TAG")
     repository, _, tag = rest.partition(":")
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
 
@@ -362,7 +362,9 @@ def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
         place = urljoin(begun.url, begun.headers.get("Location", ""))
         place += ("&" if urlsplit(place).query else "?") + f"digest=sha256:{digest}"
     except ValueError as error:
-        raise RegistryError(f"registry {client.reference.host}: {what}: it names no place for it") from error
+        raise RegistryError(
+            f"registry {client.reference.host}: {what}: the upload response has no valid Location header"
+        ) from error
     headers = {"Content-Type": "application/octet-stream"}
     client.expect("PUT", place, 201, what, data=body, headers=headers)
 

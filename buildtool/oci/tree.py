@@ -69,7 +69,7 @@ def _read_entry(
 ) -> TarEntry:
     if member.type not in _KINDS:
         kind = "device" if member.isdev() else f"member of kind {member.type!a}"
-        raise ObjectFormatError(f"/{path}: a {kind} has no place in an image")
+        raise ObjectFormatError(f"/{path}: unsupported file type: {kind}")
     if member.type == tarfile.LNKTYPE:
         linked = tree.get(_check_path(member.linkname))
         if linked is None or linked.is_directory:
@@ -105,7 +105,7 @@ def _read_entry(
 def _check_path(name: str) -> str:
     """Return *name* without ./ and slashes at its ends; empty for the root itself."""
     if name.startswith("/") or "\0" in name or ".." in name.split("/"):
-        raise ObjectFormatError(f"{name!a}: a path that leaves the image")
+        raise ObjectFormatError(f"{name!a}: the path leads out of the image")
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
@@ -148,7 +148,7 @@ def resolve_path(tree: Tree, path: str) -> str:
             continue
         links += 1
         if links > MAX_LINKS:
-            raise ObjectFormatError(f"/{path}: symbolic links without an end")
+            raise ObjectFormatError(f"/{path}: loop of symbolic links")
         if entry.target.startswith("/"):
             done = []
         waiting += [step for step in reversed(entry.target.split("/")) if step]

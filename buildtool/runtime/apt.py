@@ -444,7 +444,7 @@ def _find_libgcc(source: PackageSource) -> str:
     """Return the package of libgcc.a that belongs to the suite's own compiler."""
     found = re.search(r"\bgcc-(\d+)\b", source.describe("gcc").get("Depends", ""))
     if found is None:
-        raise ToolFailedError(f"Debian {source.archive.suite} does not say which gcc it has")
+        raise ToolFailedError(f"Debian {source.archive.suite} names no version of gcc")
     return f"libgcc-{found[1]}-dev"
 
 

@@ -79,7 +79,7 @@ def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None
         entries = list(signed.record.signatures)
         key_id = bytes.fromhex(signer.key_id)
         if any(entry.key_id == key_id for entry in entries):
-            raise AlreadySignedError(f"key {signer.key_id} signed it already")
+            raise AlreadySignedError(f"already signed by key {signer.key_id}")
         room = min(MAX_SIGNATURES, room_for(signed.record))
         if len(entries) >= room:
             raise ObjectFormatError(
@@ -112,7 +112,8 @@ def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None
             raise SigningKeyError(f"{len(found) or 'no'} signatures of key {wanted}")
         if len(entries) == 1:
             raise SigningKeyError(
-                "that is its only signature", hint="llvm-objcopy --remove-section .sig makes it unsigned"
+                "cannot remove the only signature",
+                hint="llvm-objcopy --remove-section .sig makes it unsigned",
             )
         return [entry for entry in entries if entry is not found[0]]
 
@@ -163,4 +164,4 @@ def _check_claims(signed: _SignedObject) -> None:
         ("license", statement.license, contents.license),
     ):
         if claimed != found:
-            raise ObjectFormatError(f"its statement is wrong about its {what}")
+            raise ObjectFormatError(f"the statement does not match the object: {what}")

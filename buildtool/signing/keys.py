@@ -261,7 +261,7 @@ def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:
         raise ConfigError(f"{origin}: not an Ed25519 public key")
     raw = der[len(DER_PREFIX) :]
     if not is_strict_point(raw):
-        raise ConfigError(f"{origin}: a weak Ed25519 public key", hint="nobody makes such a key by accident")
+        raise ConfigError(f"{origin}: a weak Ed25519 public key", hint="buildtool keygen NAME makes a key")
     return PublicKey(raw=raw, name=name)
 
 

@@ -185,7 +185,7 @@ def sign_object(
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
     encoded = _encode(statement)
     if parse_statement(encoded) != statement:  # never sign what a verifier would refuse or read differently
-        raise ObjectFormatError("its statement would be read as another one")
+        raise ObjectFormatError("the statement does not encode to the same bytes")
     entry = SignatureEntry(
         key_id=bytes.fromhex(key.key_id), signature=take_signature(key, signing_input(encoded))
     )
@@ -250,7 +250,9 @@ def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) 
 
 def _choose_origin(known: Origin | None, platform: Platform | None) -> Origin:
     if known is None and platform is None:
-        raise UsageError("for which architecture?", hint="--arch NAME, or compile it with buildtool compile")
+        raise UsageError(
+            "no architecture for the statement", hint="--arch NAME, or compile it with buildtool compile"
+        )
     if known is None:
         assert platform is not None
         return Origin(platform=platform)

@@ -127,7 +127,7 @@ def _change_keys(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[
 def _write(file: Path, value: Mapping[str, Any]) -> None:
     if not value["keys"]:
         raise ConfigError(
-            f"{file}: this is its last key, and a policy needs one",
+            f"{file}: cannot remove the last key of a policy",
             hint="add the new key first, or revoke this one",
         )
     try:

@@ -90,7 +90,10 @@ def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -
     path = config.trust.policy
     assert path is not None
     if replace(config.trust, policy=None) != TrustConfig():
-        raise ConfigError("trust.policy stands alone", hint="the other keys of [trust] belong into that file")
+        raise ConfigError(
+            "trust.policy cannot be combined with other keys of [trust]",
+            hint="move these rules into the policy file",
+        )
     trust, data = load_policy(path), read_policy_file(path)
     if not data.endswith(b"\n") or b"\r" in data:
         hint = "`buildtool trust` writes such files; or end it with a line feed"

@@ -58,7 +58,7 @@ def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
             yield Remark(message=f"{name} is never valid: notBefore is later than notAfter")
     names = [key.public.name for key in trust.keys.values()]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Remark(message=f"several keys are called {name!a}")
+        yield Remark(message=f"several keys have the name {name!a}")
 
 
 def _check_rules(trust: TrustStore) -> Iterator[Remark]:

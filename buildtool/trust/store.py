@@ -120,7 +120,10 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
     """
     policies = [policy for policy in map(_policy_path, paths) if policy is not None]
     if policies and len(paths) > 1:
-        raise ConfigError(f"{policies[0]}: a policy stands alone", hint="list the keys in the policy itself")
+        raise ConfigError(
+            f"{policies[0]}: a policy cannot be combined with other trust files",
+            hint="list the keys in the policy itself",
+        )
     if policies:
         return load_policy(policies[0])
     files = [file for path in paths for file in _key_files(path)]
@@ -235,7 +238,7 @@ def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
     for key in keys:
         key_id = bytes.fromhex(key.public.key_id)
         if key_id in table:
-            raise ConfigError(f"key {key.public.key_id} is there twice", hint="remove one of them")
+            raise ConfigError(f"duplicate key {key.public.key_id}", hint="remove one of them")
         table[key_id] = key
     if not table:
         raise ConfigError("trust store without a key", hint="name .pub files, a directory or a policy")

@@ -97,7 +97,7 @@ def test_an_empty_name_is_a_usage_error(project: Path, capsys: Capture, command:
     """A variable that is not set is neither this directory nor the default."""
     before = sorted(project.rglob("*"))
     assert run(command) == 2
-    check_error(capsys, "an empty name")
+    check_error(capsys, "the name is empty")
     assert sorted(project.rglob("*")) == before
 
 

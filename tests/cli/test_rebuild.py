@@ -271,7 +271,7 @@ def test_objects_that_say_too_little_or_lie(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([ARCHIVE], 2, "rebuild compares only"),
+        ([ARCHIVE], 2, "rebuild requires --check"),
         (["--check", "none.tar"], 1, "none.tar: no such file"),
         (["--check", "buildtool.toml"], 1, "not an image archive"),
         (["--check", "bpf"], 1, "bpf: not an OCI layout"),

@@ -91,9 +91,7 @@ def test_no_step_down_to_plain_http(moved: str) -> None:
 
     with moving(moved, "http://registry.example") as address, pytest.raises(RegistryError) as caught:
         call(address)
-    assert caught.value.message == (
-        f"registry {address}: it sends us to 'registry.example' without encryption"
-    )
+    assert caught.value.message == (f"registry {address}: redirect to 'registry.example' without encryption")
 
 
 def test_token_is_for_the_encrypted_registry_alone() -> None:

@@ -154,7 +154,7 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     lines = capsys.readouterr().out
     for part in (
         f"'k' expires within 30 days, at {soon}",
-        "several keys are called 'k'",
+        "several keys have the name 'k'",
         "'xpd' is no program type",
         "'?xdp' matches no section",
         "'linux/vax' is unknown",
@@ -186,7 +186,7 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
         (["remove", "1234"], "'1234' is not a key id"),
         (["revoke", "../../etc"], "'../../etc' is not a key id"),
         (["revoke", "12345678", "--policy", "none.json"], "none.json: cannot read"),
-        (["remove", alice().key_id], "this is its last key"),
+        (["remove", alice().key_id], "cannot remove the last key"),
         (["list", "--policy", "x.bpf.o"], "x.bpf.o: not UTF-8"),
         (["check", "--policy", "none.json"], "none.json: cannot read"),
     ],
@@ -209,7 +209,7 @@ def test_bad_input_changes_nothing(capsys: Capture, arguments: list[str], messag
     [
         ("", "not JSON at byte 0"),
         ('{"policyVersion":1}', "threshold is missing"),
-        ('{"a":1,"a":2}', "a member is there twice"),
+        ('{"a":1,"a":2}', "duplicate member"),
         ('{"policyVersion":1,"threshold":1,"keys":[],"future":1}', "keys is wrong"),
     ],
 )

@@ -124,7 +124,7 @@ def test_docker_without_buildx_is_said(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.chdir(project.root)
     assert run(["build", "--engine", "docker", "--arch", "amd64"]) == 1
-    assert_one_error(capfd.readouterr().err, "docker has no buildx")
+    assert_one_error(capfd.readouterr().err, "docker buildx is missing")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -352,7 +352,7 @@ def test_other_signers_sign_on_the_host_only(tmp_path: Path) -> None:
     (tmp_path / "signer").write_text(f"#!/bin/sh\ncat {tmp_path}/a.pub\n")
     (tmp_path / "signer").chmod(0o755)
     config = project(tmp_path)
-    with pytest.raises(UsageError, match="exec:signer signs on this machine only"):
+    with pytest.raises(UsageError, match="exec:signer cannot sign in a builder"):
         build_without_engine(config, {}, key=f"exec:{tmp_path}/signer")
     with pytest.raises(EngineError):
         build_without_engine(config, {}, key=f"exec:{tmp_path}/signer", sign_on="host")

@@ -191,5 +191,5 @@ def test_a_statement_that_reads_differently_is_not_signed(monkeypatch: pytest.Mo
         "encode_statement",
         lambda statement: encode(replace(statement, version=statement.version + 1)),
     )
-    with pytest.raises(ObjectFormatError, match="read as another one"):
+    with pytest.raises(ObjectFormatError, match="encode to the same bytes"):
         sign()

@@ -327,7 +327,7 @@ def _sort_tree(tree: Path, work: Path) -> dict[str, str]:
     modules = next((path for path in sorted(tree.glob("**/lib/modules/*")) if path.is_dir()), None)
     images = sorted(path for path in tree.rglob("vmlinu[xz]*") if path.is_file())
     if modules is None or not images:
-        raise VmError("Debian's kernel package is laid out in a way that is not known here")
+        raise VmError("Debian's kernel package: unknown layout")
     image = images[0].rename(work / "vmlinuz")
     modules.rename(work / modules.name)
     return {"release": modules.name, "image": image.name, "modules": modules.name}

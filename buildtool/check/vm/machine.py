@@ -166,7 +166,7 @@ def _read_files(text: bytes, mark: bytes, name: str) -> dict[str, bytes]:
         try:
             files[os.fsdecode(path).strip()] = base64.b64decode(b"".join(encoded.split()), validate=True)
         except binascii.Error as error:
-            raise VmError(f"virtual machine ({name}): {os.fsdecode(path)} came out damaged") from error
+            raise VmError(f"virtual machine ({name}): {os.fsdecode(path)}: damaged on its way out") from error
     return files
 
 
@@ -185,7 +185,7 @@ def _explain(request: VmRequest, done: Completed, name: str, when: str, said_las
     if len(done.stdout) > MAX_OUTPUT_BYTES:
         return VmError(f"virtual machine ({name}): more than {MAX_OUTPUT_BYTES} bytes of output {when}")
     return VmError(
-        f"virtual machine ({name}): no end in {request.timeout_seconds:g} seconds, stopped {when}",
+        f"virtual machine ({name}): still running after {request.timeout_seconds:g} seconds, stopped {when}",
         hint="give it more time, or more memory",
         detail=detail,
     )

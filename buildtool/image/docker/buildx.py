@@ -115,12 +115,10 @@ def build_argv(request: BuildxRequest) -> list[str]:
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
     """Find out why a build failed: no BuildKit, no such builder, no engine, or the build itself."""
     if _fails(["docker", "buildx", "version"], runner):
-        return EngineError("docker has no buildx, so it cannot build with BuildKit", hint=INSTALL_HINT)
+        return EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
     if builder and _fails(["docker", "buildx", "inspect", builder], runner):
-        return EngineError(
-            f"buildx has no builder {builder!a}", hint="docker buildx ls names those there are"
-        )
+        return EngineError(f"buildx has no builder {builder!a}", hint="docker buildx ls lists the builders")
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     if version is not None and version.returncode != 0 and not request.builder:
         return unreachable_engine(version.stderr.decode(errors="replace"))
@@ -199,7 +197,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise EngineError("buildx left metadata that cannot be read") from error
+        raise EngineError("buildx: cannot read its metadata file") from error
     return data if isinstance(data, dict) else {}
 
 

@@ -49,7 +49,7 @@ def save_image(reference: str, path: Path) -> bool:
     except NO_IMAGE_ERRORS:
         return False
     except ENGINE_ERRORS as error:
-        raise EngineError(f"the engine did not give image {reference}: {first_line(error)}") from error
+        raise EngineError(f"docker engine: cannot export image {reference}: {first_line(error)}") from error
     except OSError as error:
         raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
     return True

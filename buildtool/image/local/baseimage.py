@@ -91,7 +91,7 @@ def _read_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
         except TAR_ERRORS as error:
             raise ObjectFormatError(f"a layer cannot be read: {error}") from error
         if found != layer.diff_id:
-            raise ObjectFormatError("a layer is not what the configuration says")
+            raise ObjectFormatError("a layer does not match its diff_id")
     tree = read_tree(io.BytesIO(layer_bytes(layer)) for layer in layers)
     places = {path: _find_place(tree, path) for path in _PROGRAMS}
     parents = {path for place in places.values() for path in _parents(place) if path in tree}
@@ -151,7 +151,7 @@ def _find_place(tree: Tree, program: str) -> str:
         if path in tree and not tree[path].is_directory:
             raise ObjectFormatError(f"/{path} is not a directory, so there is no place for {program}")
     if place in tree and not tree[place].is_file:
-        raise ObjectFormatError(f"/{place} is there and is not a file")
+        raise ObjectFormatError(f"/{place}: not a regular file")
     return place
 
 

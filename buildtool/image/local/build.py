@@ -203,11 +203,11 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
         return lambda images: load_images(images, request.tag)
     if kind != "oci" or not fields.get("dest"):
         raise UsageError(
-            f"--output type={kind}: the local engine cannot write that",
+            f"--output type={kind}: not supported by the local engine",
             hint="type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
         )
     if unknown := sorted(fields.keys() - {"type", "dest", "tar", "name"}):
-        raise UsageError(f"--output: the local engine does not know {unknown[0]}")
+        raise UsageError(f"--output: key {unknown[0]} is not supported by the local engine")
     destination, name = Path(fields["dest"]), fields.get("name", request.tag)
     if fields.get("tar") == "false":
         check_layout(destination, replace=request.force)

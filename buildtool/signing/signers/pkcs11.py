@@ -72,7 +72,7 @@ def parse_uri(text: str) -> KeyUri:
     path = _attributes(path_text, ";", _PATH)
     query = _attributes(query_text, "&", _QUERY)
     if not path.keys() & {"object", "id"}:
-        raise UsageError("pkcs11: which key?", hint="pkcs11:token=NAME;object=NAME, or ;id=%01")
+        raise UsageError("pkcs11: the URI names no key", hint="pkcs11:token=NAME;object=NAME, or ;id=%01")
     if path.get("type", b"private") != b"private":
         raise UsageError("pkcs11: type must be private")
     try:
@@ -91,7 +91,7 @@ def open_signer(uri: str, context: SignerContext) -> TokenSigner:
     parsed = parse_uri(uri)
     module = parsed.query.get("module-path") or context.environ.get(MODULE_VARIABLE, "")
     if not module:
-        raise UsageError("pkcs11: which module?", hint=f"?module-path=/usr/lib/...so, or {MODULE_VARIABLE}")
+        raise UsageError("pkcs11: no module named", hint=f"?module-path=/usr/lib/...so, or {MODULE_VARIABLE}")
     try:
         import pkcs11
         from pkcs11.exceptions import PKCS11Error
@@ -121,7 +121,7 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
         if name not in known or not equals:
             raise UsageError(f"pkcs11: unknown attribute {name!a}", hint="known: " + " ".join(sorted(known)))
         if name in found:
-            raise UsageError(f"pkcs11: {name} is there twice")
+            raise UsageError(f"pkcs11: duplicate attribute {name}")
         found[name] = unquote_to_bytes(value)
     return found
 

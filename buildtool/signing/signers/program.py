@@ -68,5 +68,5 @@ def _split(command: str) -> tuple[str, ...]:
     except ValueError as error:
         raise UsageError(f"exec:{command}: {str(error).lower()}") from error
     if not argv or not argv[0]:
-        raise UsageError("exec: which program?", hint="exec:PROGRAM or 'exec:PROGRAM ARG...'")
+        raise UsageError("exec: no program named", hint="exec:PROGRAM or 'exec:PROGRAM ARG...'")
     return argv

@@ -54,9 +54,14 @@ class Agent:
             raise SigningKeyError(f"ssh-agent: no answer in {self.timeout_seconds:g} seconds") from error
         except OSError as error:
             reason = system_reason(error)
-            raise SigningKeyError(f"ssh-agent {self.path}: {reason}", hint="is it running?") from error
+            raise SigningKeyError(
+                f"ssh-agent {self.path}: {reason}",
+                hint="start ssh-agent, and let SSH_AUTH_SOCK name its socket",
+            ) from error
         if answer[0] != answer_kind:
-            raise SigningKeyError("ssh-agent: refused", hint=f"locked, or not confirmed? {_HINT}")
+            raise SigningKeyError(
+                "ssh-agent: refused", hint=f"unlock the agent (ssh-add -X), or confirm the signature; {_HINT}"
+            )
         return answer[1:]
 
 
