@@ -37,11 +37,11 @@ pathlib.Path(words[words.index("--metadata-file") + 1]).write_text(json.dumps(me
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
     """Make a project, and a stand-in for buildx; be in the project."""
-    plugin = tmp_path / "docker/cli-plugins/docker-buildx"
-    plugin.parent.mkdir(parents=True)
-    plugin.write_text(BUILDX.format(python=sys.executable))
-    plugin.chmod(0o755)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    client = tmp_path / "bin/docker"
+    client.parent.mkdir()
+    client.write_text(BUILDX.format(python=sys.executable))
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(client.parent), prepend=os.pathsep)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
     # A base that is named: no engine is asked for one.
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "example.org/base@sha256:" + "0" * 64)

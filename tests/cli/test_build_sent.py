@@ -17,21 +17,21 @@ CONFIG = '[compile]\ninclude = ["include"]\n[images]\nbuilder = "site/builder:1"
 # Reads all that buildx would be told, and says what it got when that came to its end.
 BUILDX = '#!/bin/sh\ntext=$(cat) && [ -n "$text" ] && echo "$text" > {received}\nexit 1\n'
 
-# Docker finds the stand-in for buildx.
+# The stand-in for docker is found on PATH; sources are compiled by none of these tests.
 pytestmark = pytest.mark.tools
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
     """Make a project with two directories that are sent and one that is not, and be in it."""
-    for name in ("bpf", "include", "other", "settings/cli-plugins"):
+    for name in ("bpf", "include", "other", "bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "bpf/x.bpf.c").write_text("int x;\n")
     (tmp_path / "buildtool.toml").write_text(CONFIG)
-    plugin = tmp_path / "settings/cli-plugins/docker-buildx"
-    plugin.write_text(BUILDX.format(received=tmp_path / "received"))
-    plugin.chmod(0o755)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "settings"))
+    client = tmp_path / "bin/docker"
+    client.write_text(BUILDX.format(received=tmp_path / "received"))
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(client.parent), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     assert run(["keygen", "dev"]) == 0
     capsys.readouterr()
