@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from labs import TOP
 
@@ -36,6 +37,20 @@ _depth = [0]
 
 
 @contextmanager
+def lock_file() -> Iterator[IO[str] | None]:
+    """Open the file of the lock; give None in a checkout that this user cannot build in."""
+    path = TOP / ".cache/tests.lock"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("w")
+    except OSError:
+        yield None
+        return
+    with file:
+        yield file
+
+
+@contextmanager
 def alone() -> Iterator[None]:
     """Hold the lock of this checkout's builds: two processes would make one file at the same time."""
     _depth[0] += 1
@@ -43,10 +58,9 @@ def alone() -> Iterator[None]:
         if _depth[0] > 1:
             yield
             return
-        path = TOP / ".cache/tests.lock"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with lock_file() as file:
+            if file is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
     finally:
         _depth[0] -= 1

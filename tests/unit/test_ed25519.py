@@ -18,7 +18,7 @@ def test_decoding_and_encoding_are_inverse() -> None:
     point = ed25519.decode_point(raw)
     assert point is not None
     assert ed25519.encode_point(point) == raw
-    assert ed25519.encode_point(ed25519.add(point, ed25519.IDENTITY)) == raw
+    assert ed25519.encode_point(ed25519.add_points(point, ed25519.IDENTITY)) == raw
 
 
 def test_order_of_the_base_point() -> None:
