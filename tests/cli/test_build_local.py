@@ -178,11 +178,11 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
         (["--builder", "other"], 2, "--builder requires --engine docker"),
         (["--output", "type=tar,dest=x.tar"], 2, "not supported by the local engine"),
         (["--output", "type=oci"], 2, "--output type=oci: dest is missing"),
-        (["--output", "type=oci,dest=x.tar,compression=zstd"], 2, "does not know compression"),
+        (["--output", "type=oci,dest=x.tar,compression=zstd"], 2, "key compression is not supported"),
         (["--output", "type=oci,dest=base.tar"], 1, "base.tar: already exists"),
         (["--output", "type=oci,tar=false,dest=bpf", "--force"], 1, "bpf: not an OCI layout"),
         (["--output", "type=oci,dest=none/x.tar"], 1, "none/x.tar: cannot write: no such file"),
-        (["--push", "--tag", "agent:1"], 2, "agent:1: names no registry"),
+        (["--push", "--tag", "agent:1"], 2, "agent:1: the reference names no registry"),
         (["--arch", "s390x"], 1, "is not for linux/s390x but linux/amd64, linux/arm64"),
     ],
 )

@@ -74,7 +74,7 @@ def test_signed_objects_say_what_they_are_for(project: Path) -> None:
     assert (facts["name"], facts["platform"]) == ("arm64/signed.bpf.o", "linux/arm64")
     error = fail("signed.bpf.o", "--arch", "amd64")
     assert isinstance(error, UsageError)
-    assert error.message == "signed.bpf.o: for arm64, which --arch does not name"
+    assert error.message == "signed.bpf.o: compiled for arm64, which --arch does not name"
 
 
 def test_one_bad_object_hides_no_other(project: Path) -> None:
@@ -112,7 +112,7 @@ def test_names_cannot_drive_a_terminal(project: Path) -> None:
         (("fifo.bpf.o",), FileAccessError, "fifo.bpf.o: not a regular file"),
         (("--arch", "s390x"), FileAccessError, "build/s390x: no such directory"),
         (("--arch", "vax"), UsageError, "unknown architecture 'vax'"),
-        (("--arch", "amd64", "--markdown"), UsageError, "--kernel names them"),
+        (("--arch", "amd64", "--markdown"), UsageError, "--markdown requires --kernel"),
         (("--arch", ""), UsageError, "--arch requires a name"),
         (("--arch", "amd64", "--kernel", ","), UsageError, "--kernel requires a name"),
         (("--arch", "amd64", "--sarif", "no/such/x"), FileAccessError, "no/such"),

@@ -196,7 +196,7 @@ def test_the_clock_is_refused(project: Path, capsys: pytest.CaptureFixture[str])
         (["bad/dir.bpf.c"], 1, "bad/dir.bpf.c: cannot read: is a directory"),
         (["bad/loop.bpf.c"], 1, "bad/loop.bpf.c: cannot read: too many levels of symbolic links"),
         (["bpf/answer.h"], 2, "bpf/answer.h: not a source"),
-        (["bpf/x.bpf.c", "other/x.bpf.c"], 2, "other/x.bpf.c and bpf/x.bpf.c made from two sources x.bpf.o"),
+        (["bpf/x.bpf.c", "other/x.bpf.c"], 2, "x.bpf.o: made from two sources: bpf/x.bpf.c, other/x.bpf.c"),
         (["--", "-x.bpf.c"], 2, "'-x.bpf.c': a file name must not begin with '-' or '@'"),
         (["@x.bpf.c"], 2, "'@x.bpf.c': a file name must not begin with '-' or '@'"),
         (["--arch=vax"], 2, "unknown architecture 'vax'"),

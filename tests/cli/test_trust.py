@@ -179,7 +179,7 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     [
         (["add", "none.pub"], "none.pub: cannot read: no such file or directory"),
         (["add", "policy.json"], "policy.json: not a PEM public key"),
-        (["add", "alice.pub"], "is there twice"),
+        (["add", "alice.pub"], "duplicate key"),
         (["add", "bob.pub", "--not-after", "soon"], "'soon' is not a time"),
         (["add", "bob.pub", "--not-after", PAST, "--not-before", FUTURE], "would never be valid"),
         (["remove", "12345678"], "policy.json: no key begins with 12345678"),

@@ -95,7 +95,7 @@ def test_other_platform_and_other_key_are_refused(capsys: Capture) -> None:
         (["--trust", "private.pub"], "private.pub: a private key"),
         (["--trust", "public.txt"], "public.txt: not a policy but a public key"),
         (["--trust", "good.bpf.o"], "good.bpf.o: "),
-        (["--trust", "alice.pub", "--trust", "alice.pub"], "is there twice"),
+        (["--trust", "alice.pub", "--trust", "alice.pub"], "duplicate key"),
         (["--trust", "alice.pub", "--platform", "pdp11"], "unknown architecture 'pdp11'"),
         ([], "missing option '--trust'"),
     ],

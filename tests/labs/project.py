@@ -169,7 +169,7 @@ def make_local_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(root / "project")
     monkeypatch.setenv("BUILDTOOL_LOADERS", str(make_parts(root / "parts", list(PLATFORMS))))
     monkeypatch.setenv("BUILDTOOL_CACHE", str(root / "cache"))
-    monkeypatch.setenv("LOCAL_SOURCE_DATE_EPOCH", EPOCH)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     if clang := shutil.which("clang-19"):
         monkeypatch.setenv("BUILDTOOL_CLANG", clang)
     return root / "project"

@@ -88,7 +88,7 @@ def test_secret_path_cannot_set_other_fields() -> None:
 
 def test_docker_without_buildx_is_said(tmp_path: Path) -> None:
     """An engine's client without BuildKit gives one clear error."""
-    with pytest.raises(EngineError, match="no buildx") as caught:
+    with pytest.raises(EngineError, match="buildx is missing") as caught:
         run_build(buildx_request(), runner=FailingRunner(working=("x",)))
     assert caught.value.hint
 
@@ -279,7 +279,7 @@ def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
     ):
         config = project(tmp_path, trust=trust)
         key = pipeline.find_key(tmp_path / "a.pem", config, {})
-        with pytest.raises(ConfigError, match=r"its own objects|signs with one key|there twice"):
+        with pytest.raises(ConfigError, match=r"its own objects|signs with one key|duplicate key"):
             pipeline.make_dockerfile(config, (PLATFORMS["amd64"],), key)
 
 
@@ -320,7 +320,7 @@ def test_build_needs_a_private_key_and_a_tag_to_push(tmp_path: Path) -> None:
     config = project(tmp_path)
     with pytest.raises(SigningKeyError, match="cannot sign"):
         build_without_engine(config, {}, key=tmp_path / "a.pub")
-    with pytest.raises(UsageError, match="push where"):
+    with pytest.raises(UsageError, match="--push requires an image name"):
         build_without_engine(config, {}, key=tmp_path / "a.pem", push=True)
     with pytest.raises(BuildtoolError):
         build_without_engine(config, {}, key=tmp_path / "a.pem")
@@ -352,7 +352,7 @@ def test_other_signers_sign_on_the_host_only(tmp_path: Path) -> None:
     (tmp_path / "signer").write_text(f"#!/bin/sh\ncat {tmp_path}/a.pub\n")
     (tmp_path / "signer").chmod(0o755)
     config = project(tmp_path)
-    with pytest.raises(UsageError, match="exec:signer cannot sign in a builder"):
+    with pytest.raises(UsageError, match="signer exec:signer: cannot sign in a builder"):
         build_without_engine(config, {}, key=f"exec:{tmp_path}/signer")
     with pytest.raises(EngineError):
         build_without_engine(config, {}, key=f"exec:{tmp_path}/signer", sign_on="host")

@@ -124,8 +124,8 @@ def test_objects_decide() -> None:
     check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF"], exactly=True)
     check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF", "SETPCAP"], exactly=False)
     for given, exactly, words in (
-        (["BPF"], False, "the programs need NET_ADMIN"),
-        (["BPF", "NET_ADMIN", "PERFMON"], True, "as if they needed PERFMON"),
+        (["BPF"], False, "the programs require NET_ADMIN"),
+        (["BPF", "NET_ADMIN", "PERFMON"], True, "appear to require PERFMON"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
             check_capabilities([contents("xdp")], given, exactly=exactly)

@@ -82,7 +82,7 @@ def test_loader_options_are_in_the_entrypoint() -> None:
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
     assert line.endswith('"--share", "/share", "--replace", "--seccomp", "--", "/agent"]')
-    with pytest.raises(ConfigError, match=r"loader\.seccomp is for a workload"):
+    with pytest.raises(ConfigError, match=r"loader\.seccomp requires a workload"):
         render(loader__seccomp=True)
 
 

@@ -64,7 +64,12 @@ def is_running(pid: int) -> bool:
 
 def test_results_in_order() -> None:
     """Several processes share the work, and none of them stays."""
-    results = map_parallel(lambda number: (number, os.getpid()), range(MANY))
+
+    def work(number: int) -> tuple[int, int]:
+        time.sleep(0.005)  # long enough for the second worker to start
+        return number, os.getpid()
+
+    results = map_parallel(work, range(MANY))
     assert [number for number, _ in results] == list(range(MANY))
     workers = {pid for _, pid in results}
     assert os.getpid() not in workers

@@ -13,8 +13,8 @@ from buildtool.core import strictjson
     [
         (b"", "not JSON at byte 0"),
         (b"null", "not a JSON object"),
-        (b'{"a":1,"a":1}', "twice"),
-        (b'{"a":{"b":1,"b":1}}', "twice"),
+        (b'{"a":1,"a":1}', "duplicate member"),
+        (b'{"a":{"b":1,"b":1}}', "duplicate member"),
         (b'{"a":1e1}', "not an integer"),
         (b'{"a":-Infinity}', "not an integer"),
         (b'{"a":"\\ud800"}', "lone surrogate"),

@@ -52,7 +52,7 @@ def test_policy_file_of_any_name(tmp_path: Path) -> None:
 def test_policy_stands_alone(tmp_path: Path) -> None:
     """A policy beside other keys would be weakened by them."""
     policy = write_policy(tmp_path / "p.json", generate_key())
-    with pytest.raises(ConfigError, match="stands alone"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         load_trust([policy, write_pub(tmp_path / "a.pub", generate_key())])
 
 
