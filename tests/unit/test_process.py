@@ -52,7 +52,7 @@ def test_programs_that_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(ToolMissingError, match=r"^no-such-tool: not found$"):
         Runner().run(["no-such-tool"])
     (tmp_path / "x").write_text("x", encoding="utf-8")
-    with pytest.raises(ToolFailedError, match="cannot start: Permission denied"):
+    with pytest.raises(ToolFailedError, match="cannot start: permission denied"):
         run_parallel([[str(tmp_path / "x")]], jobs=1)
     with pytest.raises(ToolMissingError):
         run_parallel([["no-such-tool"]], jobs=1)

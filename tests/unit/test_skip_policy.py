@@ -80,7 +80,7 @@ def test_a_package_is_a_reason_for_secondary_architectures(
 
 LACKING = """\
 import pytest
-from buildtool.errors import PackageUnavailableError, ToolFailedError
+from buildtool.core.errors import PackageUnavailableError, ToolFailedError
 
 def fail(architecture, *packages):
     raise PackageUnavailableError("cannot download", architecture=architecture, packages=packages)
