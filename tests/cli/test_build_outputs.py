@@ -68,6 +68,7 @@ def test_what_is_no_file_is_not_replaced(project: Path, capsys: Capture, as_root
     assert {path.name: path.lstat().st_ino for path in project.iterdir()} == before
 
 
+@pytest.mark.tools
 def test_files_are_replaced_when_that_is_said(project: Path, capsys: Capture) -> None:
     """An archive, and a layout as a directory; a directory that is no layout stays."""
     for output, result in (("dest=x.tar", "x.tar"), ("tar=false,dest=x", "x/oci-layout")):
@@ -95,6 +96,7 @@ def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, ou
     check_error(capsys, f"--output {output}: dest is missing")
 
 
+@pytest.mark.tools
 def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> None:
     """Files are mixed with others only when that is said; an empty directory is nobody's."""
     for output in ("files", "type=local,dest=other"):
@@ -113,6 +115,7 @@ def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> Non
     assert "buildtool.toml: cannot write: not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.tools
 def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """Neither a digest nor a line that runs it, for people and pipelines."""
     monkeypatch.setenv("GITHUB_OUTPUT", "outputs")

@@ -78,6 +78,7 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0].removeprefix("buildtool: error: ")
 
 
+@pytest.mark.tools
 def test_every_architecture_compiles_to_its_own_object(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def compile_sample(clang: Path, directory: Path, *flags: str) -> Path:
     return output
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
 @pytest.mark.parametrize("flags", [(), ("-fno-addrsig",), ("-gdwarf-4", "-fdata-sections")])
 def test_the_bytes_are_those_of_llvm_strip(
@@ -69,6 +70,7 @@ def test_the_bytes_are_those_of_llvm_strip(
     assert strip_debug(ours) == ours
 
 
+@pytest.mark.tools
 def test_damaged_objects_are_one_error(clang: Path, tmp_path: Path) -> None:
     """Any bytes give an object or ObjectFormatError."""
     data = compile_sample(clang, tmp_path, "-target", "bpfel").read_bytes()

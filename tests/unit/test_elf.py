@@ -22,6 +22,7 @@ from buildtool.objects import elf as elfobj
 from buildtool.objects.describe import describe_object
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("name", ["unsigned", "unsigned-big-endian"])
 def test_llvm_reads_what_the_writer_wrote(tmp_path: Path, name: str) -> None:
     """All sections are as before, and one more."""

@@ -17,6 +17,9 @@ from buildtool.core.strictjson import parse_time
 # Each run of the loader takes at most this many objects.
 MAX_OBJECTS = 256
 
+# The fixtures of the two verifiers are asked for by name, so that one does not build the other.
+pytestmark = [pytest.mark.tools, pytest.mark.network]
+
 Answer = Callable[[str], str]
 
 
