@@ -94,7 +94,7 @@ def test_way_that_others_may_change(place: tuple[Releases, str, str], option: st
         os.chown(above, 0, 0)
         above.chmod(0o755)
         assert releases.lab.run(releases.directory, *argv).code == 0
-        argv = (releases.lab.loader, "detach", f"{option}={named}/pins")
+        argv = (releases.lab.pins, "detach", f"{option}={named}/pins")
         subprocess.run(argv, check=True)
 
 
@@ -211,7 +211,7 @@ def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, 
     broken.put(2)
     result = start(broken, left)
     assert (result.code, result.events("update")) == (1, [])
-    argv = [releases.lab.loader, "status", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "status", f"--pin-root={releases.root}"]
     assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
     assert not (releases.home / "next").exists()
 
@@ -317,5 +317,5 @@ def test_object_name_with_every_character(place: tuple[Releases, str, str]) -> N
     (releases.directory / f"objects/{NAME}").write_bytes(signed)
     assert start(releases, left).code == 0
     assert [path.name for path in releases.root.iterdir()] == ["a-b_c,1,bpf,o"]
-    argv = [releases.lab.loader, "list", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "list", f"--pin-root={releases.root}"]
     assert name in subprocess.run(argv, check=True, capture_output=True, text=True).stdout
