@@ -34,10 +34,10 @@ def start(releases: Releases, left: str, *more: str) -> Result:
     [
         ("{tmp}/pins", 1, "no BPF file system there"),
         ("{tmp}", 1, "not in a BPF file system"),
-        ("{tmp}/bpffs", 1, "mode 1777 lets others in"),
-        ("{tmp}/bpffs/a/b", 1, "No such file"),
-        ("{tmp}/bpffs/file", 1, "Not a directory"),
-        ("{tmp}/bpffs/link", 1, ""),
+        ("{mount}", 1, "mode 1777 lets others in"),
+        ("{mount}/a/b", 1, "No such file"),
+        ("{mount}/file", 1, "Not a directory"),
+        ("{mount}/link", 1, ""),
         ("pins", 2, "not an absolute path"),
     ],
 )
@@ -48,10 +48,11 @@ def test_directory_that_is_no_place_for_pins(
     releases, left, _ = place
     releases.put(1)
     tmp_path.chmod(0o700)
-    argv = ["bpftool", "map", "create", tmp_path / "bpffs/file", "type", "array", "key", "4", "value", "8"]
+    mount = releases.root.parent
+    argv = ["bpftool", "map", "create", mount / "file", "type", "array", "key", "4", "value", "8"]
     subprocess.run([*argv, "entries", "1", "name", "foreign"], check=True)
-    (tmp_path / "bpffs/link").symlink_to(tmp_path)
-    where = f"{option}={path.format(tmp=tmp_path)}"
+    (mount / "link").symlink_to(tmp_path)
+    where = f"{option}={path.format(tmp=tmp_path, mount=mount)}"
     result = releases.lab.run(tmp_path, where, f"--attach={PREFIX}_xdp={left}", *TRUE)
     assert (result.code, said in result.message) == (code, True), result.message
     assert result.events("load") == []
