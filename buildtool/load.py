@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the loader on this host, for development; makes it from its source when none is carried."""
+"""Runs the loader or ebpf-pins on this host; makes them from their source when none is carried."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 LOADER_VARIABLE = "BUILDTOOL_LOADER"
 MAX_LOADER_BYTES = 64 * 1024 * 1024
-LOADER_NAME = "verify-and-load"
+PINS_COMMANDS = ("list", "status", "detach", "rollback")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +61,30 @@ def load_on_host(
 
     Raises: every BuildtoolError, when there is no loader and none can be made.
     """
-    loader = choose_loader(config, environ=environ, runner=runner)
-    argv = loader_argv(loader, request)
+    loader = choose_program("loader", config, environ=environ, runner=runner)
+    _become(loader_argv(loader, request), environ)
+
+
+def manage_pins(
+    config: Config, arguments: Sequence[str], *, environ: Mapping[str, str], runner: Runner
+) -> NoReturn:
+    """
+    Become ebpf-pins with *arguments*, the first of which is one of PINS_COMMANDS.
+
+    Raises: every BuildtoolError, when there is no ebpf-pins and none can be made.
+    """
+    program = choose_program("pins", config, environ=environ, runner=runner)
+    _become([str(program), *arguments], environ)
+
+
+def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
     log.debug("run: %s", argv)
     try:
         # The workload may need a private key of its own, but never ours.
         ours_left_out = {name: text for name, text in environ.items() if name not in SECRET_VARIABLES}
-        os.execve(loader, argv, ours_left_out)  # noqa: S606 - an argument list, no shell
+        os.execve(argv[0], argv, ours_left_out)  # noqa: S606 - an argument list, no shell
     except OSError as error:
-        raise ToolFailedError(f"{loader}: cannot start: {system_reason(error)}") from error
+        raise ToolFailedError(f"{argv[0]}: cannot start: {system_reason(error)}") from error
 
 
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
@@ -122,32 +137,37 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     return keys[0]
 
 
-def choose_loader(config: Config, *, environ: Mapping[str, str], runner: Runner) -> Path:
+def choose_program(
+    kind: Literal["loader", "pins"], config: Config, *, environ: Mapping[str, str], runner: Runner
+) -> Path:
     """
-    Return the loader of BUILDTOOL_LOADER, else the one that images get, else one made of the same source.
+    Return the program that images get, or one made of the same source, which is kept in the cache.
 
-    What was made is kept in the cache.
+    BUILDTOOL_LOADER names another loader; ebpf-pins is then beside it.
 
     Raises: every BuildtoolError.
     """
     named = environ.get(LOADER_VARIABLE)
     if named:
         path = Path(named).absolute()
+        path = path if kind == "loader" else path.with_name(loaders.PINS_NAME)
         if not (path.is_file() and os.access(path, os.X_OK)):
-            raise ToolMissingError(f"{named}: not a program", hint=f"{LOADER_VARIABLE} names it")
+            shown, what = (named, "it") if kind == "loader" else (path, "its folder")
+            raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
         return path
     source, target = resource_path("loader"), _this_platform()
     cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
     try:
-        carried = loaders.find_loader(target, loaders.named_directory(environ))
+        find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
+        carried = find(target, loaders.named_directory(environ))
     except FileAccessError as error:
-        log.debug("no loader is carried: %s", error.message)
-        path = cache / f"loader-{target.arch}-{loaders.loader_digest()[:16]}"
-        return _keep(path, lambda: _make_loader(config, source, target, runner))
+        log.debug("no %s is carried: %s", kind, error.message)
+        path = cache / f"{kind}-{target.arch}-{loaders.loader_digest()[:16]}"
+        return _keep(path, lambda: _make_program(kind, config, source, target, runner))
     if os.access(carried.path, os.X_OK):
         return carried.path.absolute()
     # A copy of the installation may have lost the mode of its files.
-    return _keep(cache / f"loader-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
+    return _keep(cache / f"{kind}-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
 
 
 def _keep(path: Path, make: Callable[[], bytes]) -> Path:
@@ -167,11 +187,11 @@ def _is_own(path: Path) -> bool:
     return path.is_file() and status.st_uid == os.geteuid() and status.st_mode & 0o122 == 0o100
 
 
-def _make_loader(config: Config, source: Path, target: Platform, runner: Runner) -> bytes:
+def _make_program(kind: str, config: Config, source: Path, target: Platform, runner: Runner) -> bytes:
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        output = Path(work, LOADER_NAME)
+        output = Path(work, loaders.part_path(Path(work), kind, target.arch).name)
         try:
-            _link_on_host(config, target, source, output, runner)
+            _link_on_host(kind, config, target, output, source=source, runner=runner)
         except (ToolMissingError, ToolFailedError) as error:
             log.debug("not made on this host: %s", error.detail or error.message)
             try:
@@ -186,17 +206,20 @@ def _make_loader(config: Config, source: Path, target: Platform, runner: Runner)
         return read_bounded(output, MAX_LOADER_BYTES)
 
 
-def _link_on_host(config: Config, target: Platform, source: Path, output: Path, runner: Runner) -> None:
+def _link_on_host(
+    kind: str, config: Config, target: Platform, output: Path, *, source: Path, runner: Runner
+) -> None:
     """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
     clang = find_toolchain(config.compile.clang, runner=runner).clang
-    argv = [clang, target.static_option, *loaders.LOADER_SOURCES, "@flags.txt", "-o", str(output)]
+    argv = [clang, target.static_option, *loaders.LINKED_FROM[kind], "-o", str(output)]
     runner.run(argv, cwd=source)
 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
     """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
+    image_config = replace(config.image, tools=True)
     request = RenderRequest(
-        config=replace(config, images=_choose_images(config.images, target)),
+        config=replace(config, images=_choose_images(config.images, target), image=image_config),
         platforms=(target,),
         sources=("bpf/none.bpf.c",),
         key_id=KeyId("0" * 64),

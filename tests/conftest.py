@@ -289,12 +289,12 @@ def sysroot(sysroot_of: Callable[[Platform], Path]) -> Path:
 @pytest.fixture(scope="session")
 def loader_binary(sysroot: Path, clang: Path) -> Path:
     """
-    Build the loader for this machine as the image has it: static, stripped.
+    Build the loader for this machine as the image has it, and ebpf-pins beside it: static, stripped.
 
     With LOADER_BUILD=sanitized-whole it is that target of loader/Makefile.
     """
     target = os.environ.get("LOADER_BUILD", "")
-    output = TOP / ".cache/loader" / (target or "verify-and-load")
+    output = TOP / ".cache/loader" / target / "verify-and-load"
     argv = ["make", "-C", TOP / "loader", f"SYSROOT={sysroot}", f"CLANG={clang}", f"OUT={output}"]
     argv += [target] if target else []
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

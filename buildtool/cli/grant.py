@@ -15,21 +15,22 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("grant", hidden=True)
-@click.argument("loader", type=_PATH)
+@click.argument("programs", metavar="PROGRAM...", nargs=-1, required=True, type=_PATH)
 @click.option("--objects", type=_PATH, required=True, help="Directory of the objects.")
-@click.option("--output", type=_PATH, required=True, help="The loader with its capabilities.")
+@click.option("--output", type=_PATH, required=True, help="Directory for the copies.")
 @click.option("--capability", multiple=True, callback=checked(check_capability), help="One of the image's.")
 @click.option("--exactly", is_flag=True, help="Refuse one that the objects do not need.")
 @click.option("--no-attribute", is_flag=True, help="Check only: the file gets none.")
 def command(
     *,
-    loader: Path,
+    programs: tuple[Path, ...],
     objects: Path,
     output: Path,
     capability: tuple[str, ...],
     exactly: bool,
     no_attribute: bool,
 ) -> None:
-    """Copy the image's loader with file capabilities, checked against the programs that it will load."""
+    """Copy the image's static programs with file capabilities, checked against the eBPF programs."""
     check_capabilities(read_contents(sorted(objects.glob("*.bpf.o"))), capability, exactly=exactly)
-    copy_loader(loader, output, () if no_attribute else capability)
+    for program in programs:
+        copy_loader(program, output / program.name, () if no_attribute else capability)

@@ -12,14 +12,23 @@ import click
 from buildtool.cli.options import checked, config_option, read_config
 from buildtool.core.process import Runner
 from buildtool.core.validate import check_attach
-from buildtool.load import LoadRequest, choose_objects, choose_trust, load_on_host
+from buildtool.load import PINS_COMMANDS, LoadRequest, choose_objects, choose_trust, load_on_host, manage_pins
 
 
 class _LoadCommand(click.Command):
     """A command that gives what follows -- to the workload as it is, whether an object was named or not."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Cut at the first --; click would drop it and take the workload's first word for OBJECT."""
+        """
+        Cut at the first --; click would drop it and take the workload's first word for OBJECT.
+
+        After a command of ebpf-pins, everything is an argument of ebpf-pins.
+        """
+        if args and args[0] in PINS_COMMANDS:
+            rest = super().parse_args(ctx, [])
+            ctx.params["pins"] = tuple(args)
+            return rest
+        ctx.params["pins"] = ()
         at = args.index("--") if "--" in args else len(args)
         workload = tuple(args[at + 1 :])
         rest = super().parse_args(ctx, args[:at])
@@ -42,6 +51,7 @@ class _LoadCommand(click.Command):
 @config_option
 def command(
     *,
+    pins: tuple[str, ...],
     objects: Path | None,
     workload: tuple[str, ...],
     trust: Path | None,
@@ -55,7 +65,12 @@ def command(
     Without OBJECT or DIR: build/ARCH of this machine. The loader starts WORKLOAD, everything after
     --, once the programs are attached. The loader replaces this process, writes its decisions to
     stderr, and sets the exit code. [loader] in buildtool.toml sets its other options.
+
+    "load list", "load status", "load detach" and "load rollback" run ebpf-pins, which shows and
+    changes what is pinned: "buildtool load list --help" prints its options.
     """
+    if pins:
+        manage_pins(read_config(config_path), pins, environ=os.environ, runner=Runner())
     config = read_config(config_path)
     request = LoadRequest(
         objects=choose_objects(objects, config),

@@ -131,6 +131,7 @@ class ImageConfig:
 
     *capabilities* (empty: what the programs need) go to the label and, with
     *file_capabilities* and another user than root, to the loader's file.
+    *tools* adds ebpf-pins, which lists, detaches and rolls back pins.
     """
 
     user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
@@ -140,6 +141,7 @@ class ImageConfig:
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
     file_capabilities: bool = declare(as_switch, default=True)
+    tools: bool = declare(as_switch, default=False)
 
     @property
     def grants_capabilities(self) -> bool:

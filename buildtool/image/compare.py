@@ -17,17 +17,17 @@ from buildtool.config.file import Config
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.platforms import PLATFORMS, Platform
-from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, TINI_PATH, image_entrypoint
+from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import BlobSource, open_layer, read_images
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.tree import read_tree, resolve_path
-from buildtool.runtime.carried import Part, find_loader, find_tini
+from buildtool.runtime.carried import Part, find_loader, find_pins_tool, find_tini
 
 CONFIGURATION = "configuration"
 _PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
-_PROGRAMS = {LOADER_PATH: find_loader, TINI_PATH: find_tini}
+_PROGRAMS = {LOADER_PATH: find_loader, TINI_PATH: find_tini, PINS_PATH: find_pins_tool}
 _NAMES = tuple(path.rpartition("/")[2] for path in _PROGRAMS)
 _PROGRAM_MODE = 0o755
 
@@ -102,10 +102,13 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
     except (UsageError, FileAccessError):
         sources, capabilities = (), tuple(config.image.capabilities)
     grant = {FILE_ATTRIBUTE: file_attribute(capabilities)} if capabilities else {}
-    attributes = {LOADER_PATH: grant if config.image.grants_capabilities else {}, TINI_PATH: {}}
+    granted = grant if config.image.grants_capabilities else {}
+    attributes = {LOADER_PATH: granted, TINI_PATH: {}} | ({PINS_PATH: granted} if config.image.tools else {})
     verdicts = []
     for image in images:
-        verdicts += [_check_program(image, path, data, attributes[path]) for path in _PROGRAMS]
+        verdicts += [_check_program(image, path, data, attributes[path]) for path in attributes]
+        if PINS_PATH in image.programs and not config.image.tools:
+            verdicts.append(_verdict(image, PINS_PATH, ["in the image, and image.tools is false"]))
         verdicts.append(_check_configuration(image, config))
         for source, name in name_objects(sources).items():
             if name not in image.objects:

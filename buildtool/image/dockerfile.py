@@ -31,7 +31,7 @@ from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
-from buildtool.runtime.carried import LOADER_SOURCES
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PINS_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -157,7 +157,8 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "apt_install": _apt_install(request.platforms),
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
-        "link": {p.arch: _link_argv(p) for p in request.platforms},
+        "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
+        "programs": [f"/{name}" for name in _program_names(config).values()],
         "grant": _grant_argv(request),
         "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
         "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
@@ -207,9 +208,14 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
     return argv if not_after is None else [*argv, "--not-after", format_time(not_after)]
 
 
-def _link_argv(platform: Platform) -> list[str]:
-    files = [*LOADER_SOURCES, "@flags.txt", "-o", "/verify-and-load"]
-    return ["clang", f"--target={platform.triple}", platform.static_option, *files]
+def _program_names(config: Config) -> dict[str, str]:
+    """Return the names of the loader's static programs that the image has, by kind."""
+    return {"loader": LOADER_NAME} | ({"pins": PINS_NAME} if config.image.tools else {})
+
+
+def _link_argvs(config: Config, platform: Platform) -> list[list[str]]:
+    start = ["clang", f"--target={platform.triple}", platform.static_option]
+    return [[*start, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in _program_names(config).items()]
 
 
 def _agree_argv(request: RenderRequest) -> list[str]:
@@ -221,11 +227,12 @@ def _agree_argv(request: RenderRequest) -> list[str]:
 
 def _grant_argv(request: RenderRequest) -> list[str]:
     image = request.config.image
-    argv = ["python3", "-m", "buildtool", "grant", "/loader/verify-and-load", "--objects", "/objects"]
+    programs = [f"/loader/{name}" for name in _program_names(request.config).values()]
+    argv = ["python3", "-m", "buildtool", "grant", *programs, "--objects", "/objects"]
     argv += [word for name in request.capabilities for word in ("--capability", name)]
     argv += [] if image.capabilities else ["--exactly"]
     argv += [] if image.grants_capabilities else ["--no-attribute"]
-    return [*argv, "--output", "/verify-and-load"]
+    return [*argv, "--output", "/"]
 
 
 def _apt_install(platforms: Iterable[Platform]) -> list[str]:

@@ -13,6 +13,7 @@ from buildtool.signing.keys import KeyId
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
 TRUST_DIRECTORY = "/etc/buildtool/trust"
 LOADER_PATH = "/usr/bin/verify-and-load"
+PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
 

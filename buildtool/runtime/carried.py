@@ -25,14 +25,20 @@ from buildtool.core.resources import package_directory, resource_path
 # Names what `make loaders` made elsewhere, in place of what the installation carries.
 LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
 LOADER_NAME = "verify-and-load"
+PINS_NAME = "ebpf-pins"
 PROBE_NAME = "bpf-probe"
 TINI_NAME = "tini-static"
 LIST_VERSION = 1
 MAX_PART_BYTES = 16 * 1024 * 1024
 _MAX_LIST_BYTES = 1024 * 1024
 _SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
-# Of which clang makes verify-and-load, in the loader's directory.
-LOADER_SOURCES = ("@sources.txt", "@verify/sources.txt")
+# What clang links each static program from, in the loader's directory.
+_SHARED = ("@sources.txt", "@verify/sources.txt", "@flags.txt")
+LINKED_FROM: Mapping[str, tuple[str, ...]] = {
+    "loader": ("run/main.c", *_SHARED),
+    "pins": ("operate/main.c", "operate/commands.c", *_SHARED),
+    "probe": ("probe/probe.c", "base/static_gaps.c", "@flags.txt"),
+}
 _NOT_LINKED = ("fuzz/", "test/", "verify/example.c")
 _HINT = (
     "wheels carry it; in a checkout `make loaders` makes it (Debian, clang 19);"
@@ -66,9 +72,10 @@ def named_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def part_path(data: Path, kind: str, arch: str) -> Path:
-    """Return the place of a part below directory *data*: *kind* is loader, probe, tini or base."""
+    """Return the place of a part below directory *data*: *kind* is loader, pins, probe, tini or base."""
     return {
         "loader": data / "loaders" / arch / LOADER_NAME,
+        "pins": data / "loaders" / arch / PINS_NAME,
         "probe": data / "loaders" / arch / PROBE_NAME,
         "tini": data / "tini" / arch / TINI_NAME,
         "base": data / "base" / arch / "layer.tar.gz",
@@ -87,6 +94,15 @@ def find_loader(platform: Platform, data: Path | None = None) -> Part:
     Raises: FileAccessError, with what to do.
     """
     return _find_made(platform, "loader", data)
+
+
+def find_pins_tool(platform: Platform, data: Path | None = None) -> Part:
+    """
+    Return ebpf-pins for *platform*, made of the sources of this installation.
+
+    Raises: FileAccessError, with what to do.
+    """
+    return _find_made(platform, "pins", data)
 
 
 def find_probe(platform: Platform, data: Path | None = None) -> Part:

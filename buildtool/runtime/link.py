@@ -38,8 +38,8 @@ from buildtool.runtime import debian
 from buildtool.runtime.apt import PackageSource, linking_packages, lock_stamp
 from buildtool.runtime.baselayer import base_layer, read_tini
 from buildtool.runtime.carried import (
+    LINKED_FROM,
     LIST_VERSION,
-    LOADER_SOURCES,
     MAX_PART_BYTES,
     list_path,
     loader_digest,
@@ -64,7 +64,6 @@ _HEADERS = (
     "bpf_endian.h",
     "usdt.bpf.h",
 )
-_PROBE_SOURCES = ("probe/probe.c", "base/static_gaps.c")
 _PT_INTERP = 3
 
 Report = Callable[[str], None]
@@ -216,7 +215,7 @@ def _make(
     }
     how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries, platform)}
     for kind, digest in _source_digests().items():
-        program = _link(platform, toolchain, place / "sysroot", _list_sources(kind), runner)
+        program = _link(platform, toolchain, place / "sysroot", LINKED_FROM[kind], runner)
         made[kind] = _Made(data=program, record={**how, "source": digest})
     return made
 
@@ -265,7 +264,7 @@ def _link(
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         output = Path(work, "program")
         argv = [toolchain.clang, "--no-default-config", f"--target={platform.triple}", f"--sysroot={sysroot}"]
-        argv += [platform.static_option, *sources, "@flags.txt", "-o", str(output)]
+        argv += [platform.static_option, *sources, "-o", str(output)]
         runner.run(argv, cwd=resource_path("loader"), env=clean_environment())
         program = read_bounded(output, MAX_PART_BYTES)
     check_static(program, platform)
@@ -334,13 +333,7 @@ def _list_packages(packages: Iterable[Package], platform: Platform) -> dict[str,
 
 
 def _source_digests() -> dict[str, Digest]:
-    return dict.fromkeys(("loader", "probe"), loader_digest())
-
-
-def _list_sources(kind: str) -> Sequence[str]:
-    if kind == "probe":
-        return _PROBE_SOURCES
-    return LOADER_SOURCES
+    return dict.fromkeys(LINKED_FROM, loader_digest())
 
 
 @contextmanager

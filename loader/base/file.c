@@ -165,3 +165,11 @@ void file__list_free(struct file_list *list)
 	free(list->names);
 	*list = (struct file_list){ 0 };
 }
+
+void file__open_standard_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", O_RDWR); /* takes the lowest free number, which is this one */
+	}
+}

@@ -39,4 +39,7 @@ struct file_list {
 int file__list(int dir, struct file_list *list);
 void file__list_free(struct file_list *list);
 
+/* Open /dev/null for each closed one of the three: a file that takes its number would get our lines. */
+void file__open_standard_streams(void);
+
 #endif

@@ -23,6 +23,7 @@
 #define PATIENCE_MS 20
 
 static bool human_lines;
+static const char *program = "verify-and-load";
 static void (*observe)(const struct log_line *line, int64_t duration);
 
 static struct {
@@ -40,6 +41,11 @@ struct buffer {
 	char text[LINE_SIZE];
 	size_t size;
 };
+
+void log__set_program(const char *name)
+{
+	program = name;
+}
 
 void log__set_human(bool human)
 {
@@ -233,7 +239,7 @@ static void add_word(struct buffer *b, const char *before, const char *text)
 
 static void format_human(struct buffer *b, const struct log_line *line)
 {
-	add(b, "verify-and-load: %s", line->event);
+	add(b, "%s: %s", program, line->event);
 	add_word(b, " ", line->object);
 	add_word(b, " ", line->program);
 	add_word(b, " -> ", line->target);

@@ -25,6 +25,9 @@ struct log_line {
 	int64_t started; /* of log__clock(); gives durationUs */
 };
 
+/* The name before lines for people; verify-and-load without it. */
+void log__set_program(const char *name);
+
 /* For people instead of JSON. */
 void log__set_human(bool human);
 bool log__is_human(void);

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/arch.h"
+#include "base/fault.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/signals.h"
 #include "base/version.h"
 #include "load/load.h"
-#include "run/commands.h"
+#include "run/listing.h"
 #include "run/options.h"
 #include "run/run.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
-/* A file that is opened in the place of a closed one would get our lines. */
-static void open_standard_streams(void)
+/* What a container's start needs, and its health check; the other commands change what is attached. */
+static int run_command(struct options *o)
 {
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null", O_RDWR); /* takes the lowest free number, which is this one */
-	}
+	struct fault fault = { 0 };
+
+	if (o->command == COMMAND_RUN)
+		return run__all(o);
+	if (o->command == COMMAND_STATUS)
+		return listing__show(o, &fault) ? log__fail(&fault) : EXIT_DONE;
+	fault__usage(&fault, "%s is a command of ebpf-pins", options__command(o));
+	return log__fail(&fault);
 }
 
 int main(int argc, char **argv)
@@ -27,7 +31,7 @@ int main(int argc, char **argv)
 	struct options options;
 
 	(void)argc;
-	open_standard_streams();
+	file__open_standard_streams();
 	signals__block(false);
 	if (options__parse(&options, argv, &fault))
 		return log__fail(&fault);
@@ -37,5 +41,5 @@ int main(int argc, char **argv)
 	if (options.version)
 		return printf("verify-and-load %s (%s, libbpf %s)\n", LOADER_VERSION, PLATFORM,
 			      load__library_version()) < 0;
-	return options.command == COMMAND_RUN ? run__all(&options) : commands__run(&options);
+	return run_command(&options);
 }

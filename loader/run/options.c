@@ -13,7 +13,7 @@
 
 const char options__help[] =
 	"usage: verify-and-load [run] [OPTION]... [-- WORKLOAD [ARGUMENT]...]\n"
-	"       verify-and-load list|status|detach|rollback --pin-root DIR [OPTION]...\n"
+	"       verify-and-load status --pin-root DIR [OPTION]...\n"
 	"\n"
 	"Verify every eBPF object, load and attach them, drop all capabilities, then run\n"
 	"WORKLOAD, or wait for SIGTERM or SIGINT and detach.\n"
@@ -43,7 +43,7 @@ const char options__help[] =
 	"  --verify-only            load nothing; exit code 0 or 3\n"
 	"  --platform P, --time T   with --verify-only: as if on this platform, at this time\n"
 	"  --log json|human         form of the lines on stderr (json)\n"
-	"  --json                   list and status: for machines\n"
+	"  --json                   status: for machines\n"
 	"  --version, --help\n"
 	"\n"
 	"Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused.\n";
@@ -200,6 +200,11 @@ static int check_together(const struct options *o, struct fault *fault)
 		return fault__usage(fault, "--health-command %.128s: not an absolute path",
 				    o->health_command);
 	return 0;
+}
+
+const char *options__command(const struct options *o)
+{
+	return commands[o->command];
 }
 
 int options__parse(struct options *o, char **argv, struct fault *fault)

@@ -40,6 +40,9 @@ int options__parse(struct options *options, char **argv, struct fault *fault);
 /* Add what --attach says. The string is cut in place and kept. */
 int options__add_attach(struct options *options, char *value, struct fault *fault);
 
+/* The word of the command. */
+const char *options__command(const struct options *options);
+
 extern const char options__help[];
 
 #endif

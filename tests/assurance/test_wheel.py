@@ -58,7 +58,7 @@ def test_the_wheel_has_the_parts_of(arch: str, wheel: Path, made_parts: MadePart
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {
-        str(part_path(Path("buildtool/data"), kind, arch)) for kind in ("loader", "tini", "base")
+        str(part_path(Path("buildtool/data"), kind, arch)) for kind in ("loader", "pins", "tini", "base")
     } <= names
 
 

@@ -139,6 +139,27 @@ def test_a_loader_that_is_none(
     )
 
 
+@pytest.mark.parametrize("word", ["list", "status", "detach", "rollback"])
+def test_pins_are_for_the_other_program(project: Path, word: str) -> None:
+    """A command of ebpf-pins takes over with all that follows; it needs no object and no key."""
+    pins = project / "ebpf-pins"
+    pins.write_text(LOADER.replace("exit 3", "exit 1"), encoding="utf-8")
+    pins.chmod(0o755)
+    (project / "release.pub").unlink()
+    done = _load(word, "--pin-root", "/sys/fs/bpf/x", "--json", "--help")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.split() == [word, "--pin-root", "/sys/fs/bpf/x", "--json", "--help"]
+
+
+def test_ebpf_pins_that_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line names where ebpf-pins was looked for."""
+    assert run(["load", "list"]) == 1
+    assert capsys.readouterr().err == (
+        f"buildtool: error: {project / 'ebpf-pins'}: not a program\n"
+        "buildtool: hint: BUILDTOOL_LOADER names its folder\n"
+    )
+
+
 def test_no_compiler_and_no_engine(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from buildtool.cli.main import run
 from buildtool.config.file import load_config
 from buildtool.core.platforms import host_platform
 from buildtool.core.process import Runner
-from buildtool.load import choose_loader
+from buildtool.load import choose_program
 
 
 def test_doctor_finds_the_engine_and_the_prepared_images(
@@ -38,14 +38,14 @@ def test_the_loader_is_made_once_from_its_source(
     config = load_config(tmp_path / "none.toml", environ={"BUILDTOOL_CLANG": "/bin/false"})
     # Without the loader that this checkout may carry.
     environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "BUILDTOOL_LOADERS": str(tmp_path / "none")}
-    loader = choose_loader(config, environ=environ, runner=Runner())
+    loader = choose_program("loader", config, environ=environ, runner=Runner())
     done = subprocess.run([str(loader), "--help"], check=True, capture_output=True, text=True)
     assert "verify-and-load" in done.stdout + done.stderr
     made = loader.stat()
-    assert choose_loader(config, environ=environ, runner=Runner()) == loader
+    assert choose_program("loader", config, environ=environ, runner=Runner()) == loader
     assert loader.stat().st_ino == made.st_ino
     loader.chmod(0o777)
-    assert choose_loader(config, environ=environ, runner=Runner()).stat().st_ino != made.st_ino
+    assert choose_program("loader", config, environ=environ, runner=Runner()).stat().st_ino != made.st_ino
 
 
 def test_load_is_the_loader(prepared_images: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

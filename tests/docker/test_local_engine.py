@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.engine import REPOSITORY, docker, export_parts, import_odd_base, inspect, remove_images
+from labs.engine import REPOSITORY, docker, export_parts, import_odd_base, inspect, remove_images, with_tools
 from labs.image import flat, read_image
 from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
@@ -109,8 +109,18 @@ def test_image_is_that_of_buildkit(
     environment = {"SOURCE_DATE_EPOCH": epoch, "BUILDTOOL_USER": user}
     for tree in compare_engines(project, tmp_path, architectures, **environment).values():
         assert {"usr/sbin/tini", "usr/lib/buildtool/objects/two.bpf.o"} < set(tree)
+        assert "usr/bin/ebpf-pins" not in tree
         # Who is not root gets what the programs need from the loader's file.
         assert set(tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
+
+
+def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) -> None:
+    """With image.tools both engines put ebpf-pins beside the loader, with the loader's capabilities."""
+    with with_tools(project):
+        (tree,) = compare_engines(project, tmp_path, ("amd64",)).values()
+    loader, pins = tree["usr/bin/verify-and-load"], tree["usr/bin/ebpf-pins"]
+    assert (pins.mode, pins.xattrs) == (loader.mode, loader.xattrs)
+    assert pins.data != loader.data
 
 
 @pytest.mark.parametrize("epoch", EPOCHS)

@@ -146,7 +146,7 @@ def test_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
         before = counted()
         send_through(attached_map(mount))
         assert wait_until(lambda: counted() > before)
-        argv = [lab.loader, "rollback", root]
+        argv = [lab.pins, "rollback", root]
         assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
         assert attached_map(mount) == pinned_map(mount, "current") == first
         before = counted()
@@ -219,11 +219,11 @@ def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
         SOURCES["struct_ops_next"] = SOURCES["struct_ops"].replace("return 2;", "return 3;")
         lab.replace(tmp_path, "struct_ops", "struct_ops_next", version=2)
         assert lab.run(tmp_path, root, f"--attach={PREFIX}_ops=none", "--", "/bin/true").code == 0
-        argv = [lab.loader, "rollback", root]
+        argv = [lab.pins, "rollback", root]
         done = subprocess.run(argv, check=False, capture_output=True, text=True)
         assert done.returncode == 1
         assert "can't be put back without its object" in done.stderr
-        status = subprocess.run([lab.loader, "status", root], check=False, capture_output=True)
+        status = subprocess.run([lab.pins, "status", root], check=False, capture_output=True)
         assert status.returncode == 0
 
 

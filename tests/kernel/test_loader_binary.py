@@ -23,28 +23,44 @@ def read_elf(path: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("arch", PLATFORMS)
 def test_static_small_and_hardened(arch: str, clang: Path, tmp_path: Path) -> None:
-    """Each platform's loader needs no library, has read-only relocations and is at most 1.6 MB."""
+    """Each platform's programs need no library, have read-only relocations and are at most 1.6 MB."""
     sysroot = TOP / ".cache/sysroot" / arch
     subprocess.run([TOP / "tools/sysroot", arch, sysroot], check=True)
     output = tmp_path / "verify-and-load"
     argv = ["make", "-C", TOP / "loader", f"SYSROOT={sysroot}", f"TARGET={PLATFORMS[arch]}"]
     subprocess.run([*argv, f"CLANG={clang}", f"OUT={output}"], check=True, capture_output=True)
-    assert output.stat().st_size <= MAX_BYTES
-    segments = read_elf(output, "-lW")
-    assert "INTERP" not in segments
-    assert "GNU_RELRO" in segments
-    assert "RWE" not in segments
-    assert "NEEDED" not in read_elf(output, "-dW")
-    assert "DYN (" in read_elf(output, "-hW")
+    for program in (output, output.with_name("ebpf-pins")):
+        assert program.stat().st_size <= MAX_BYTES
+        segments = read_elf(program, "-lW")
+        assert "INTERP" not in segments
+        assert "GNU_RELRO" in segments
+        assert "RWE" not in segments
+        assert "NEEDED" not in read_elf(program, "-dW")
+        assert "DYN (" in read_elf(program, "-hW")
+
+
+def test_each_program_has_its_commands_alone(lab: Lab) -> None:
+    """Neither program carries the code of the other's work; their messages tell."""
+    loader, pins = lab.loader.read_bytes(), lab.pins.read_bytes()
+    for text in (b"nothing to go back to", b"can't be put back without its object"):
+        assert text in pins
+        assert text not in loader
+    for text in (b"too few trusted keys signed", b"--health-command %.200s"):
+        assert text in loader
+        assert text not in pins
 
 
 def test_version_is_the_products(lab: Lab) -> None:
     """--version names the version of the package."""
     done = subprocess.run([lab.loader, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"verify-and-load {buildtool.__version__} (linux/")
+    done = subprocess.run([lab.pins, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"ebpf-pins {buildtool.__version__} (linux/")
 
 
 def test_help(lab: Lab) -> None:
     """--help names every exit code."""
     done = subprocess.run([lab.loader, "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused." in done.stdout
+    done = subprocess.run([lab.pins, "--help"], capture_output=True, text=True, check=True)
+    assert "Exit codes: 0 done, 1 could not do it, 2 usage or configuration." in done.stdout

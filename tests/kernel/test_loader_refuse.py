@@ -261,6 +261,22 @@ def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> No
     assert words in result.message
 
 
+@pytest.mark.parametrize("word", ["list", "detach", "rollback"])
+def test_commands_of_the_other_program(lab: Lab, word: str) -> None:
+    """The loader of an image changes no pins, and says which program does."""
+    done = subprocess.run([lab.loader, word, "--pin-root=/"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{word} is a command of ebpf-pins" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["--pin-root=/"], ["--objects", "/"]])
+def test_ebpf_pins_loads_nothing(lab: Lab, arguments: list[str]) -> None:
+    """The other program needs one of its commands."""
+    done = subprocess.run([lab.pins, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "say list, status, detach or rollback" in done.stderr
+
+
 def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:
     """--verify-only can ask how it would be elsewhere and at another time."""
     lab.put(tmp_path, "raw_tp", platform="linux/arm64", notAfter="2026-01-02T00:00:00Z")

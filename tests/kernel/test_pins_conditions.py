@@ -34,10 +34,10 @@ def start(releases: Releases, left: str, *more: str) -> Result:
     [
         ("{tmp}/pins", 1, "no BPF file system there"),
         ("{tmp}", 1, "not in a BPF file system"),
-        ("{tmp}/bpffs", 1, "mode 1777 lets others in"),
-        ("{tmp}/bpffs/a/b", 1, "No such file"),
-        ("{tmp}/bpffs/file", 1, "Not a directory"),
-        ("{tmp}/bpffs/link", 1, ""),
+        ("{mount}", 1, "mode 1777 lets others in"),
+        ("{mount}/a/b", 1, "No such file"),
+        ("{mount}/file", 1, "Not a directory"),
+        ("{mount}/link", 1, ""),
         ("pins", 2, "not an absolute path"),
     ],
 )
@@ -48,10 +48,11 @@ def test_directory_that_is_no_place_for_pins(
     releases, left, _ = place
     releases.put(1)
     tmp_path.chmod(0o700)
-    argv = ["bpftool", "map", "create", tmp_path / "bpffs/file", "type", "array", "key", "4", "value", "8"]
+    mount = releases.root.parent
+    argv = ["bpftool", "map", "create", mount / "file", "type", "array", "key", "4", "value", "8"]
     subprocess.run([*argv, "entries", "1", "name", "foreign"], check=True)
-    (tmp_path / "bpffs/link").symlink_to(tmp_path)
-    where = f"{option}={path.format(tmp=tmp_path)}"
+    (mount / "link").symlink_to(tmp_path)
+    where = f"{option}={path.format(tmp=tmp_path, mount=mount)}"
     result = releases.lab.run(tmp_path, where, f"--attach={PREFIX}_xdp={left}", *TRUE)
     assert (result.code, said in result.message) == (code, True), result.message
     assert result.events("load") == []
@@ -94,7 +95,7 @@ def test_way_that_others_may_change(place: tuple[Releases, str, str], option: st
         os.chown(above, 0, 0)
         above.chmod(0o755)
         assert releases.lab.run(releases.directory, *argv).code == 0
-        argv = (releases.lab.loader, "detach", f"{option}={named}/pins")
+        argv = (releases.lab.pins, "detach", f"{option}={named}/pins")
         subprocess.run(argv, check=True)
 
 
@@ -211,7 +212,7 @@ def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, 
     broken.put(2)
     result = start(broken, left)
     assert (result.code, result.events("update")) == (1, [])
-    argv = [releases.lab.loader, "status", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "status", f"--pin-root={releases.root}"]
     assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
     assert not (releases.home / "next").exists()
 
@@ -317,5 +318,5 @@ def test_object_name_with_every_character(place: tuple[Releases, str, str]) -> N
     (releases.directory / f"objects/{NAME}").write_bytes(signed)
     assert start(releases, left).code == 0
     assert [path.name for path in releases.root.iterdir()] == ["a-b_c,1,bpf,o"]
-    argv = [releases.lab.loader, "list", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "list", f"--pin-root={releases.root}"]
     assert name in subprocess.run(argv, check=True, capture_output=True, text=True).stdout

@@ -213,7 +213,7 @@ def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
             open_to_everybody(tmp_path)
             result = lab.run(tmp_path, *releases.options(), *TRUE, before=AS_USER)
             assert result.code == 0, result.lines
-            argv = [*AS_USER, lab.loader, "detach", f"--pin-root={inside}"]
+            argv = [*AS_USER, lab.pins, "detach", f"--pin-root={inside}"]
             assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
             assert list(inside.iterdir()) == []
         finally:

@@ -85,7 +85,7 @@ def test_entry_lives_as_long_as_somebody_uses_it(shared: Releases) -> None:
     option = f"--share={shared.root}"
     with shared.lab.started(shared.directory, option) as (_, stop):
         (entry,) = entries(shared)
-        argv = [str(shared.lab.loader), "list", option]
+        argv = [str(shared.lab.pins), "list", option]
         assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[-1] == "used"
         assert subprocess.run([*argv[:1], "detach", option], check=True, capture_output=True)
         assert entries(shared) == [entry]
@@ -106,7 +106,7 @@ def test_old_release_goes_when_a_new_one_comes(shared: Releases) -> None:
     assert shared.lab.run(shared.directory, option, *TRUE).code == 0
     (new,) = entries(shared)
     assert new != old
-    argv = [str(shared.lab.loader), "list", option, "--json"]
+    argv = [str(shared.lab.pins), "list", option, "--json"]
     (found,) = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     assert (found["version"], found["used"]) == (2, False)
 
@@ -148,7 +148,7 @@ def test_killed_at_random_points_in_a_crowd(shared: Releases, tmp_path: Path) ->
     shared.put(1)
     option = f"--share={shared.root}"
     argv, log = shared.lab.argv(shared.directory, option, *TRUE), tmp_path / "log"
-    clear = [str(shared.lab.loader), "detach", option]
+    clear = [str(shared.lab.pins), "detach", option]
     boundaries = count_boundaries(argv, log)
     assert boundaries > RANDOM_KILLS
     for _ in range(RANDOM_KILLS):
@@ -174,7 +174,7 @@ def test_something_else_in_the_directory_stays(shared: Releases) -> None:
     option = f"--share={shared.root}"
     assert shared.lab.run(shared.directory, option, *TRUE).code == 0
     (entry,) = entries(shared)
-    subprocess.run([shared.lab.loader, "detach", option], check=True, capture_output=True)
+    subprocess.run([shared.lab.pins, "detach", option], check=True, capture_output=True)
     assert not shared.root.exists()
     shared.root.mkdir(mode=0o700)
     (shared.root / entry).mkdir()

@@ -25,7 +25,7 @@ POINTS += [("rename", 1), ("renameat2", 1), ("unlink", 1), ("unlink", 2), ("floc
 
 def status(releases: Releases) -> int:
     """Return the exit code of `status`."""
-    argv = [releases.lab.loader, "status", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "status", f"--pin-root={releases.root}"]
     return subprocess.run(argv, capture_output=True, check=False).returncode
 
 
@@ -71,7 +71,7 @@ def test_detach_after_a_killed_start(place: tuple[Releases, str, str], call: str
         releases.lab.argv(releases.directory, *releases.options(f"xdp={left}"), *TRUE), call, number
     )
     assert status(releases) == 1
-    argv = [releases.lab.loader, "detach", f"--pin-root={releases.root}"]
+    argv = [releases.lab.pins, "detach", f"--pin-root={releases.root}"]
     assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
     assert not releases.root.exists()
     assert is_clean()
@@ -112,7 +112,7 @@ def test_killed_update_of_links_without_update(
             if version < 3:
                 assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
         if word == "rollback":
-            argv = [str(lab.loader), word, f"--pin-root={releases.root}"]
+            argv = [str(lab.pins), word, f"--pin-root={releases.root}"]
         assert kill_at(argv, call, number)
         assert lab.run(tmp_path, *releases.options(), *TRUE).code == 0
         assert status(releases) == 0
@@ -125,7 +125,7 @@ def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: i
     """Whatever `detach` had left, the next start starts, and so does the next `detach`."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
-    argv = [str(releases.lab.loader), "detach", f"--pin-root={releases.root}"]
+    argv = [str(releases.lab.pins), "detach", f"--pin-root={releases.root}"]
     for restart in (True, False):
         for version in (1, 2):
             releases.put(version, release=version)
@@ -145,9 +145,9 @@ def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
         assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
-        kill_at([str(lab.loader), "detach", f"--share={releases.root}"], "unlink", number)
+        kill_at([str(lab.pins), "detach", f"--share={releases.root}"], "unlink", number)
         assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
-        argv = [lab.loader, "detach", f"--share={releases.root}"]
+        argv = [lab.pins, "detach", f"--share={releases.root}"]
         assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
 

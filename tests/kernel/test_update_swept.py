@@ -74,7 +74,7 @@ class Sweep:
 
     def command(self, word: str) -> list[str]:
         """Return the command line of a command."""
-        return [str(self.releases.lab.loader), word, f"--pin-root={self.releases.root}"]
+        return [str(self.releases.lab.pins), word, f"--pin-root={self.releases.root}"]
 
     def run(self, word: str) -> int:
         """Return the exit code of a command."""

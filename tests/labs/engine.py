@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,32 @@ def read_objects(reference: str, *options: str) -> dict[str, bytes]:
     return {path.removeprefix(prefix): data for path, (_, data) in files.items() if path.startswith(prefix)}
 
 
+@contextmanager
+def with_tools(project: Project) -> Iterator[None]:
+    """Let the project's images have ebpf-pins."""
+    path = project.root / "buildtool.toml"
+    text = path.read_text("utf-8")
+    table = "[image]\n"
+    new = text.replace(table, f"{table}tools = true\n") if table in text else f"{text}\n{table}tools = true\n"
+    path.write_text(new, "utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(text, "utf-8")
+
+
 def export_parts(project: Project, directory: Path, architectures: Sequence[str]) -> Path:
-    """Let BuildKit link the loader, and write it with tini as `make loaders` would; return the directory."""
-    folder = render_folder(project, directory / "rendered", *_arch(architectures))
+    """Let BuildKit link loader and ebpf-pins, and write them with tini as `make loaders` would."""
+    with with_tools(project):
+        folder = render_folder(project, directory / "rendered", *_arch(architectures))
     entries = {}
     for arch in architectures:
         record = {}
-        for kind, stage, name in (("loader", "loader", "verify-and-load"), ("tini", "tini", "tini")):
+        for kind, stage, name in (
+            ("loader", "loader", "verify-and-load"),
+            ("pins", "loader", "ebpf-pins"),
+            ("tini", "tini", "tini"),
+        ):
             out = directory / "stages" / arch / kind
             argv = ["buildx", "build", "--target", stage, "--platform", PLATFORMS[arch].oci, "--file"]
             argv += [str(folder / "Dockerfile"), "--output", f"type=local,dest={out}", str(folder)]
@@ -92,7 +112,7 @@ def export_parts(project: Project, directory: Path, architectures: Sequence[str]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes((out / name).read_bytes())
             record[kind] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        record["loader"]["source"] = loader_digest()
+        record["loader"]["source"] = record["pins"]["source"] = loader_digest()
         entries[arch] = record
     list_path(directory).write_text(json.dumps({"version": 1, "platforms": entries}))
     return directory

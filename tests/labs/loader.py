@@ -95,6 +95,11 @@ class Lab:
         self._clang, self._sysroot, self._directory = clang, sysroot, directory
         self._objects: dict[str, bytes] = {}
 
+    @property
+    def pins(self) -> Path:
+        """Return ebpf-pins, which is made beside the loader."""
+        return self.loader.with_name("ebpf-pins")
+
     def object(self, kind: str) -> bytes:
         """Return the unsigned object of SOURCES[*kind*]."""
         if kind not in self._objects:

@@ -87,7 +87,7 @@ class Releases:
 
     def command(self, word: str, *arguments: str, before: Sequence[str] = ()) -> Result:
         """Run one of the loader's commands on the pins; *before* is a command that runs it."""
-        argv = [*before, str(self.lab.loader), word, f"--pin-root={self.root}", *arguments]
+        argv = [*before, str(self.lab.pins), word, f"--pin-root={self.root}", *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         return Result(done.returncode, parse(done.stderr), done.stdout)
 

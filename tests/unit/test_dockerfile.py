@@ -106,6 +106,17 @@ def test_capabilities_are_in_the_label_and_granted() -> None:
     assert '"--no-attribute"' in line
 
 
+def test_tools_are_linked_granted_and_copied() -> None:
+    """With image.tools ebpf-pins goes the way of the loader; without it nothing names ebpf-pins."""
+    assert "ebpf-pins" not in render().partition("# ---- Loader")[2]
+    text = render(image__tools=True)
+    (line,) = (line for line in instructions(text) if '"-o", "/ebpf-pins"' in line)
+    assert '"operate/main.c", "operate/commands.c", "@sources.txt"' in line
+    (line,) = (line for line in instructions(text) if '"grant"' in line)
+    assert '"/loader/verify-and-load", "/loader/ebpf-pins", "--objects"' in line
+    assert "COPY --chmod=0755 --from=granted /verify-and-load /ebpf-pins /usr/bin/" in text
+
+
 def test_key_id_is_in_the_signers_command() -> None:
     """Another key is another command, so that BuildKit cannot reuse the old key's layer."""
     other = KeyId("cd" * 32)

@@ -34,12 +34,12 @@ while [ ! -e $root/count,bpf,o/next/record ]; do :; done
 sleep 1
 kill -9 $!
 try killed pinned v2 -- true
-try rollback /lab/loader rollback --pin-root $root
-try status /lab/loader status --pin-root $root --json
-try detach /lab/loader detach --pin-root $root
+try rollback /lab/ebpf-pins rollback --pin-root $root
+try status /lab/ebpf-pins status --pin-root $root --json
+try detach /lab/ebpf-pins detach --pin-root $root
 try share1 start v1 --share /sys/fs/bpf/share --attach XDP=none -- true
 try share2 start v1 --share /sys/fs/bpf/share --attach XDP=none -- true
-try unshare /lab/loader detach --share /sys/fs/bpf/share
+try unshare /lab/ebpf-pins detach --share /sys/fs/bpf/share
 try empty ls /sys/fs/bpf
 """
 KERNELS = ["6.1", "newest"]
@@ -60,7 +60,11 @@ def output(
     directory = tmp_path_factory.mktemp("pins")
     lab = loader.Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
     releases = Releases(lab, directory, directory, XDP)
-    files: dict[str, Path | bytes] = {"/lab/loader": loader_binary, "/lab/trust/dev.pub": lab.key.pem}
+    files: dict[str, Path | bytes] = {
+        "/lab/loader": loader_binary,
+        "/lab/ebpf-pins": lab.pins,
+        "/lab/trust/dev.pub": lab.key.pem,
+    }
     for version, release in ((1, 1), (2, 2), (3, 1)):
         releases.put(version, release=release)
         files[f"/lab/v{version}/{NAME}"] = (directory / "objects" / NAME).read_bytes()

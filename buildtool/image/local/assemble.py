@@ -27,6 +27,7 @@ from buildtool.image.local.baseimage import Base
 from buildtool.image.metadata import (
     LOADER_PATH,
     OBJECTS_DIRECTORY,
+    PINS_PATH,
     TINI_PATH,
     TRUST_DIRECTORY,
     image_entrypoint,
@@ -48,12 +49,17 @@ _STEPS = ("tini", "verify-and-load", "trust store", "objects")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformParts:
-    """What one platform's image is made of: its *base*, *loader* and *tini*, and signed *objects* by name."""
+    """
+    What one platform's image is made of: its *base*, *loader* and *tini*, and signed *objects* by name.
+
+    *tool* is ebpf-pins, for an image with image.tools.
+    """
 
     platform: Platform
     base: Base
     loader: bytes
     tini: bytes
+    tool: bytes | None = None
     objects: Mapping[str, bytes]
 
 
@@ -103,9 +109,14 @@ def assemble_images(
 
 def _loader_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:
     *way, loader = _add_program(part.base, LOADER_PATH, part.loader, text.epoch)
+    programs = [loader]
+    if part.tool is not None:
+        path = loader.path.rpartition("/")[0] + "/" + PINS_PATH.rpartition("/")[2]
+        programs.insert(0, replace(loader, path=path, data=part.tool))
     if config.image.grants_capabilities and text.capabilities:
-        loader = replace(loader, xattrs={FILE_ATTRIBUTE: file_attribute(text.capabilities)})
-    return [*way, loader]
+        attribute = {FILE_ATTRIBUTE: file_attribute(text.capabilities)}
+        programs = [replace(program, xattrs=attribute) for program in programs]
+    return [*way, *programs]
 
 
 def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:

@@ -33,7 +33,7 @@ from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
-from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
 from buildtool.signing.statement import Statement
@@ -102,6 +102,10 @@ def make_images(request: LocalRequest) -> ImageSet:
         platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
         for platform in request.platforms
     }
+    tools = {
+        platform.arch: find_pins_tool(platform, request.data).data if config.image.tools else None
+        for platform in request.platforms
+    }
     bases = _load_bases(request)
     compiled = _compile(request, sources)
     signed = _sign_objects(request, sources, compiled)
@@ -115,6 +119,7 @@ def make_images(request: LocalRequest) -> ImageSet:
             base=bases[platform.arch],
             loader=runtime[platform.arch][0],
             tini=runtime[platform.arch][1],
+            tool=tools[platform.arch],
             objects={name: data for name, (data, _) in signed[platform.arch].items()},
         )
         for platform in request.platforms

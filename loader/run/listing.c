@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "run/commands.h"
+#include "run/listing.h"
 
-#include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/log.h"
-#include "load/load.h"
 #include "load/share.h"
-#include "pin/bpffs.h"
-#include "pin/generation.h"
 #include "pin/kernel.h"
 #include "pin/pins.h"
 #include "pin/record.h"
 
-#include <bpf/bpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,19 +75,6 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 	return err;
 }
 
-/* Also what a killed loader left. */
-static int detach_pins(const char *root, const char *object, struct fault *fault)
-{
-	struct pins p;
-	int err = pins__open(&p, root, object, fault);
-
-	if (err)
-		return err;
-	err = pins__remove(&p, fault);
-	pins__close(&p);
-	return err;
-}
-
 /* Nothing hangs on it here: each user attaches for itself. */
 static int list_shared(struct listing *l, const char *directory, const char *name, struct fault *fault)
 {
@@ -115,8 +95,8 @@ static int list_shared(struct listing *l, const char *directory, const char *nam
 	return err;
 }
 
-/* Go through the objects below a root: into the listing, or without one away with them. */
-static int each_object(struct listing *l, const char *root, bool shared, struct fault *fault)
+/* Note the objects below a root. */
+static int list_root(struct listing *l, const char *root, bool shared, struct fault *fault)
 {
 	int lock = bpffs__open(root, false, fault), err;
 	struct file_list names;
@@ -128,15 +108,8 @@ static int each_object(struct listing *l, const char *root, bool shared, struct 
 		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
-		if (!l)
-			err = shared ? 0 : detach_pins(root, names.names[i], fault);
-		else
-			err = (shared ? list_shared : list_pins)(l, root, names.names[i], fault);
+		err = (shared ? list_shared : list_pins)(l, root, names.names[i], fault);
 	}
-	if (!err && !l && shared)
-		err = share__clean(root, fault);
-	if (!err && !l)
-		rmdir(root); /* fails when it is the root of the file system, and may */
 	file__list_free(&names);
 	close(lock);
 	return err;
@@ -213,13 +186,18 @@ static int print(const json_t *objects, bool as_json)
 	return fflush(stdout) || ferror(stdout) ? -EIO : 0;
 }
 
-static int show(const struct options *o, struct fault *fault)
+int listing__show(const struct options *o, struct fault *fault)
 {
-	struct listing l = { .objects = json_array() };
-	int err = o->pin_root ? each_object(&l, o->pin_root, false, fault) : 0;
+	struct listing l = { 0 };
+	int err;
+
+	if (!o->pin_root && !o->share)
+		return fault__usage(fault, LISTING_NEEDS_ROOT);
+	l.objects = json_array();
+	err = o->pin_root ? list_root(&l, o->pin_root, false, fault) : 0;
 
 	if (!err && o->share)
-		err = each_object(&l, o->share, true, fault);
+		err = list_root(&l, o->share, true, fault);
 	if (!err) {
 		err = print(l.objects, o->json);
 		if (err)
@@ -229,31 +207,4 @@ static int show(const struct options *o, struct fault *fault)
 	if (!err && l.bad && o->command == COMMAND_STATUS)
 		err = fault__set(fault, -ENOLINK, "%.200s: not everything is attached", o->pin_root);
 	return err;
-}
-
-static int detach(const struct options *o, struct fault *fault)
-{
-	int err = o->pin_root ? each_object(NULL, o->pin_root, false, fault) : 0;
-
-	return err || !o->share ? err : each_object(NULL, o->share, true, fault);
-}
-
-int commands__run(const struct options *o)
-{
-	struct fault fault = { 0 };
-	int err;
-
-	if (!o->pin_root && !o->share)
-		err = fault__usage(
-			&fault, "say --pin-root DIR or --share DIR: only what is pinned outlives its loader");
-	else if (o->command == COMMAND_ROLLBACK && (o->share || !o->pin_root))
-		err = fault__usage(&fault,
-				   "rollback is for --pin-root: what is shared has no link of its own");
-	else if (o->command == COMMAND_ROLLBACK)
-		err = load__rollback(o->pin_root, &fault);
-	else if (o->command == COMMAND_DETACH)
-		err = detach(o, &fault);
-	else
-		err = show(o, &fault);
-	return err ? log__fail(&fault) : EXIT_DONE;
 }

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operate/commands.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "load/load.h"
+#include "load/share.h"
+#include "pin/pins.h"
+#include "run/listing.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* Also what a killed loader left. */
+static int detach_pins(const char *root, const char *object, struct fault *fault)
+{
+	struct pins p;
+	int err = pins__open(&p, root, object, fault);
+
+	if (err)
+		return err;
+	err = pins__remove(&p, fault);
+	pins__close(&p);
+	return err;
+}
+
+/* Take away all pins below a root, or the shared entries that nobody uses. */
+static int detach_root(const char *root, bool shared, struct fault *fault)
+{
+	int lock = bpffs__open(root, false, fault), err;
+	struct file_list names;
+
+	if (lock < 0)
+		return lock;
+	err = file__list(lock, &names);
+	if (err)
+		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+	for (size_t i = 0; !err && i < names.count; i++) {
+		bpffs__unescape(names.names[i]);
+		err = shared ? 0 : detach_pins(root, names.names[i], fault);
+	}
+	if (!err && shared)
+		err = share__clean(root, fault);
+	if (!err)
+		rmdir(root); /* fails when it is the root of the file system, and may */
+	file__list_free(&names);
+	close(lock);
+	return err;
+}
+
+static int detach(const struct options *o, struct fault *fault)
+{
+	int err = o->pin_root ? detach_root(o->pin_root, false, fault) : 0;
+
+	return err || !o->share ? err : detach_root(o->share, true, fault);
+}
+
+int commands__run(const struct options *o)
+{
+	struct fault fault = { 0 };
+	int err;
+
+	if (!o->pin_root && !o->share)
+		err = fault__usage(&fault, LISTING_NEEDS_ROOT);
+	else if (o->command == COMMAND_ROLLBACK && (o->share || !o->pin_root))
+		err = fault__usage(&fault,
+				   "rollback is for --pin-root: what is shared has no link of its own");
+	else if (o->command == COMMAND_ROLLBACK)
+		err = load__rollback(o->pin_root, &fault);
+	else if (o->command == COMMAND_DETACH)
+		err = detach(o, &fault);
+	else
+		err = listing__show(o, &fault);
+	return err ? log__fail(&fault) : EXIT_DONE;
+}
