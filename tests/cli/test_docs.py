@@ -37,6 +37,24 @@ def test_the_command_line_reference_is_the_help() -> None:
     assert read("docs/reference/cli.md") == done.stdout, "run tools/gen-cli-docs > docs/reference/cli.md"
 
 
+def test_the_messages_are_those_of_the_code() -> None:
+    """docs/reference/messages.md is what tools/gen-messages prints, so that messages are read together."""
+    argv = [sys.executable, TOP / "tools/gen-messages"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    wanted = "run tools/gen-messages > docs/reference/messages.md"
+    assert read("docs/reference/messages.md") == done.stdout, wanted
+
+
+def test_messages_are_statements() -> None:
+    """No message asks, ends with a full stop, or begins like a sentence; a name may be a capital letter's."""
+    rows = re.findall(r"^\| (.+?) \| .* \| [123] \|$", read("docs/reference/messages.md"), re.MULTILINE)
+    assert len(rows) > 300
+    names = ("BTF", "CO-RE", "Debian", "Docker", "ELF", "OCI")
+    for row in rows:
+        assert not row.endswith(("?", ".", "!")), row
+        assert not row[0].isupper() or row.startswith(names), row
+
+
 def test_every_reason_is_documented_once_in_the_reference() -> None:
     """The table of reasons has the words of the code, the specification and the loader, and no other."""
     table = read("docs/reference/reasons.md").partition("## Decision lines")[0]
