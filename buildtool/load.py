@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
 from buildtool.core.errors import (
     BuildtoolError,
@@ -25,12 +24,13 @@ from buildtool.core.errors import (
 from buildtool.core.files import make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
-from buildtool.core.resources import resource_path
 from buildtool.image.docker.build import ImageRequest, export_stage
 from buildtool.image.docker.prepare import find_prepared
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
 from buildtool.runtime import carried as loaders
+from buildtool.runtime.link import INSTALL_COMPILER
+from buildtool.runtime.provide import find_parts, provide_parts
 from buildtool.signing.keys import KeyId
 
 log = logging.getLogger(__name__)
@@ -155,15 +155,19 @@ def choose_program(
             shown, what = (named, "it") if kind == "loader" else (path, "its folder")
             raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
         return path
-    source, target = resource_path("loader"), _this_platform()
+    target = _this_platform()
     cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
+    find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
     try:
-        find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
-        carried = find(target, loaders.named_directory(environ))
-    except FileAccessError as error:
-        log.debug("no %s is carried: %s", kind, error.message)
+        try:
+            carried = find(target, find_parts(environ))
+        except FileAccessError as error:
+            log.debug("no %s is carried: %s", kind, error.message)
+            carried = find(target, provide_parts((target,), environ, report=log.warning, runner=runner))
+    except (FileAccessError, ToolMissingError, ToolFailedError) as error:
+        log.debug("no %s can be linked here: %s", kind, error.message)
         path = cache / f"{kind}-{target.arch}-{loaders.loader_digest()[:16]}"
-        return _keep(path, lambda: _make_program(kind, config, source, target, runner))
+        return _keep(path, lambda: _make_program(kind, config, target, runner))
     if os.access(carried.path, os.X_OK):
         return carried.path.absolute()
     # A copy of the installation may have lost the mode of its files.
@@ -187,32 +191,19 @@ def _is_own(path: Path) -> bool:
     return path.is_file() and status.st_uid == os.geteuid() and status.st_mode & 0o122 == 0o100
 
 
-def _make_program(kind: str, config: Config, source: Path, target: Platform, runner: Runner) -> bytes:
+def _make_program(kind: str, config: Config, target: Platform, runner: Runner) -> bytes:
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         output = Path(work, loaders.part_path(Path(work), kind, target.arch).name)
         try:
-            _link_on_host(kind, config, target, output, source=source, runner=runner)
-        except (ToolMissingError, ToolFailedError) as error:
-            log.debug("not made on this host: %s", error.detail or error.message)
-            try:
-                _link_in_builder(config, target, Path(work), runner)
-            except BuildtoolError as failed:
-                failed.message = f"cannot make the loader: {failed.message}"
-                failed.hint = (
-                    "wheels carry the loader, in a checkout `make loaders` makes it; here it takes clang with"
-                    f" libbpf 1.3 or newer and static libraries, or Docker; or {LOADER_VARIABLE} names one"
-                )
-                raise
+            _link_in_builder(config, target, Path(work), runner)
+        except BuildtoolError as failed:
+            failed.message = f"cannot make the loader: {failed.message}"
+            failed.hint = (
+                f"install a release, whose wheel carries loaders; or link one here: {INSTALL_COMPILER};"
+                f" or let {LOADER_VARIABLE} name one"
+            )
+            raise
         return read_bounded(output, MAX_LOADER_BYTES)
-
-
-def _link_on_host(
-    kind: str, config: Config, target: Platform, output: Path, *, source: Path, runner: Runner
-) -> None:
-    """Link with clang and the static libraries of this host; flags.txt is the whole recipe."""
-    clang = find_toolchain(config.compile.clang, runner=runner).clang
-    argv = [clang, target.static_option, *loaders.LINKED_FROM[kind], "-o", str(output)]
-    runner.run(argv, cwd=source)
 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:

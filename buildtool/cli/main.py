@@ -34,6 +34,8 @@ COMMANDS = {
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Check this host and report missing tools."),
 }
+# A longer name is a mistake that fills the terminal.
+MAX_SHOWN_NAME = 200
 # Steps of the Dockerfile, for nobody to type.
 STEPS = ("agree", "grant")
 
@@ -181,9 +183,19 @@ def _explain(error: BaseException) -> int:
         )
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
         report(f"cannot write output: {system_reason(error)}")
+    elif isinstance(error, OSError):
+        report(_name_system_error(error))
     else:
         raise error
     return code
+
+
+def _name_system_error(error: OSError) -> str:
+    """Return what the system said of which file, for an error that no module expected."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    if not name and isinstance(error, FileNotFoundError):
+        name = "current directory"  # the one path that is looked up without a name
+    return ": ".join(filter(None, (name[:MAX_SHOWN_NAME], system_reason(error))))
 
 
 def _usage_hint(error: click.ClickException) -> str:

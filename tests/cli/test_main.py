@@ -176,3 +176,25 @@ def test_names_do_not_drive_the_terminal(capsys: pytest.CaptureFixture[str], tmp
             said = capsys.readouterr()
             assert name not in said.out + said.err
             assert (said.out + said.err).replace("\n", "").replace("\t", "").isprintable()
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    """One line, whatever the command looks for there."""
+    for command in ("init", "doctor", "build", "compile", "check", "render", "rebuild --check x"):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        script = f"rmdir {gone}; exec {sys.executable} -m buildtool {command}"
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=gone, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 1, command
+        assert done.stderr == "buildtool: error: current directory: no such file or directory\n", command
+
+
+def test_a_name_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None:
+    """The system's reason in one line, and not all of the name."""
+    assert run(["inspect", "x" * 5000]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("buildtool: error: xxx")
+    assert error.endswith("x: file name too long\n")
+    assert len(error) < 300

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from labs.image import make_parts
 
+from buildtool.config.file import Config, ProjectConfig
 from buildtool.core.errors import FileAccessError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
+from buildtool.load import choose_program
 from buildtool.runtime import carried, provide
 from buildtool.runtime.provide import find_parts, provide_parts
 
@@ -49,6 +51,19 @@ def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(provide, "loader_digest", lambda: "0" * 64)
     with pytest.raises(ToolMissingError):
         _provide(environ, said)
+
+
+def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of a build hold the loader for this host; neither compiler nor engine is asked."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
+    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}"
+    make_parts(place, ["amd64"], base=True)
+    config = Config(root=tmp_path, project=ProjectConfig(name="x"))
+    found = choose_program("loader", config, environ=environ, runner=Runner())
+    assert found.read_bytes().startswith(b"loader of amd64")
 
 
 def test_without_a_compiler_the_hint_is_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
