@@ -103,7 +103,7 @@ def read_probe(output: str) -> ProbeOutput:
         ended = ended or event.get("event") == "end"
     if not ended:
         detail = "\n".join(output.splitlines()[-3:])[-2000:] or None
-        raise ToolFailedError(f"{PROBE_NAME}: stopped before its end", detail=detail)
+        raise ToolFailedError(f"{PROBE_NAME}: ended early", detail=detail)
     return ProbeOutput(release=release, programs=tuple(programs))
 
 

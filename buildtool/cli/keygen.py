@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import click
 from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import read_passphrase
+from buildtool.core.errors import UsageError
 from buildtool.core.validate import check_object_name
 from buildtool.signing.keys import generate_key, save_key
 
@@ -35,6 +37,8 @@ def command(*, name: str, directory: Path, ask: bool, passphrase_file: Path | No
     """Make an Ed25519 signing key NAME.pem and its public half NAME.pub; print the key id."""
     passphrase = read_passphrase(passphrase_file)
     if ask:
+        if not sys.stdin.isatty():
+            raise UsageError("--passphrase: no terminal to ask on", hint="use --passphrase-file FILE")
         text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
         passphrase = text.encode()
     key = generate_key()

@@ -17,7 +17,7 @@ from buildtool.core.process import Runner
 
 MIN_CLANG = 14
 _CONFIG_FLAG_SINCE = 16
-_INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install 'buildtool[clang]')"
+_INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install 'ebpf-buildtool[clang]')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchai
     if clang == ziglang.NAME:
         zig = ziglang.find_zig()
         if zig is None:
-            raise ToolMissingError("ziglang: not installed", hint="pip install 'buildtool[clang]'")
+            raise ToolMissingError("ziglang: not installed", hint="pip install 'ebpf-buildtool[clang]'")
         return _inspect_zig(zig, runner)
     if clang:
         program = shutil.which(clang)

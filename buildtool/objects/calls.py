@@ -48,7 +48,7 @@ def read_code(obj: ElfObject) -> CodeCalls:
     code = {index: section for index, section in enumerate(obj.sections) if _is_code(section)}
     check_total_size(obj, code.values())
     if any(len(section.name) > MAX_NAME_BYTES for section in code.values()):
-        raise ObjectFormatError("a section of instructions with too long a name")
+        raise ObjectFormatError("code section: name too long")
     return CodeCalls(
         sections=frozenset(s.name for s in code.values() if s.name != b".text"),
         helpers=frozenset(helper for section in code.values() for helper in _helpers(obj, section)),
@@ -63,7 +63,7 @@ def _is_code(section: Section) -> bool:
 def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
     code = obj.contents(section)
     if len(code) % SLOT_BYTES:
-        raise ObjectFormatError("a section of instructions with half of one")
+        raise ObjectFormatError("code section: size is not a multiple of 8 bytes")
     opcodes = code[::SLOT_BYTES]
     slot = opcodes.find(_CALL)
     while slot >= 0:
@@ -86,7 +86,7 @@ def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
         for relocation in obj.relocations(section):
             offset = relocation.offset
             if offset % SLOT_BYTES or offset >= len(target) or relocation.symbol >= len(symbols):
-                raise ObjectFormatError("a relocation of what is not there")
+                raise ObjectFormatError("relocation refers to a missing section or symbol")
             symbol = symbols[relocation.symbol]
             if target[offset] == _CALL and symbol.section == 0:
                 name = symbol.name_offset
@@ -94,7 +94,7 @@ def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
                     raise ObjectFormatError("a symbol with a name outside the table")
                 end = names.find(0, name, name + MAX_NAME_BYTES + 1)
                 if end < 0:
-                    raise ObjectFormatError("a symbol with too long a name")
+                    raise ObjectFormatError("symbol name too long")
                 yield names[name:end]
 
 
@@ -108,5 +108,5 @@ def _symbol_table(obj: ElfObject) -> tuple[tuple[SymbolEntry, ...], bytes]:
     linked = obj.sections[found[0].link]
     names = obj.contents(linked)
     if linked.type != SHT_STRTAB or not names.endswith(b"\0"):
-        raise ObjectFormatError("a symbol table without names")
+        raise ObjectFormatError("symbol table: no string table")
     return obj.symbols(found[0]), names

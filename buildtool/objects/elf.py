@@ -334,7 +334,7 @@ def check_total_size(obj: ElfObject, sections: Collection[Section]) -> None:
 
 def _section_at(obj: ElfObject, index: int) -> Section:
     if index >= len(obj.sections):
-        raise ObjectFormatError(f"a table refers to section {index}, which is not there")
+        raise ObjectFormatError(f"section header: no section {index}")
     return obj.sections[index]
 
 

@@ -328,7 +328,7 @@ def _ask_top(client: Client, cache: Cache) -> bytes:
     kind = answer.headers.get("Content-Type", "").partition(";")[0]
     top = Document(media_type=kind, data=answer.body)
     if parsed.digest and top.digest != parsed.digest:
-        raise RegistryError(f"registry {parsed.host}: {parsed}: the answer is another image")
+        raise RegistryError(f"registry {parsed.host}: {parsed}: the digest of the answer does not match")
     descriptor = json.dumps(top.descriptor).encode()
     cache.write(_TOPS, top.digest, descriptor)
     cache.write(_BLOBS, top.digest, top.data)

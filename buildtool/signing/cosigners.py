@@ -148,7 +148,7 @@ def _read_signed(path: Path) -> _SignedObject:
     record = parse_record(obj.contents(section))
     statement = parse_statement(record.statement)
     if statement.digest != subject_digest(obj, section):
-        raise ObjectFormatError("it changed since it was signed")
+        raise ObjectFormatError("the file has changed since it was signed")
     return _SignedObject(obj=obj, section=section, record=record, statement=statement)
 
 

@@ -191,7 +191,7 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
     encrypted = is_encrypted(data)
     if encrypted and passphrase is None:
         raise SigningKeyError(
-            f"signing key {origin}: encrypted, and there is no passphrase",
+            f"signing key {origin}: encrypted, and no passphrase was given",
             hint="set BUILDTOOL_KEY_PASSPHRASE, or run on a terminal to be asked;"
             " sign takes --passphrase-file and --passphrase-fd, too",
         )

@@ -100,7 +100,8 @@ def open_state(path: Path) -> Iterator[VersionState]:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise FileAccessError(
-            f"state {path}: {system_reason(error)}", hint="make the directory once, where it is kept"
+            f"state {path}: {system_reason(error)}",
+            hint="create the directory, owned by the user that verifies",
         ) from error
     try:
         try:

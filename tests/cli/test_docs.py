@@ -150,3 +150,18 @@ def test_the_index_names_every_page() -> None:
     index = read("docs/README.md")
     for page in (TOP / "docs").glob("*/*.md"):
         assert f"]({page.relative_to(TOP / 'docs')})" in index, page.name
+
+
+def test_the_name_to_install_is_ours() -> None:
+    """`buildtool` on the package index belongs to another project: no text tells people to install that."""
+    names = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True).stdout
+    wrong = re.compile(r"(?:pip|pipx|uv)\b[^\n&;]*[ \t]['\"]?buildtool(?![-\w/.])|(?<![-\w])buildtool\[")
+    for name in names.split():
+        if (
+            (TOP / name).is_file()
+            and not name.endswith((".pem", ".json"))
+            and name != "tests/cli/test_docs.py"
+        ):
+            text = (TOP / name).read_text("utf-8", errors="replace")
+            found = [match[0] for match in wrong.finditer(text) if "import" not in match[0]]
+            assert not found, (name, found)

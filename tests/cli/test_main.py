@@ -40,7 +40,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     """One place says it; the wheel's metadata agree."""
     assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"buildtool {version('buildtool')}\n"
+    assert capsys.readouterr().out == f"buildtool {version('ebpf-buildtool')}\n"
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["dynamic"] == ["version"]
 

@@ -91,8 +91,8 @@ def test_without_a_login_the_hint_says_how(
         ("500", "the registry answers 500"),
         ("cut", "the connection broke"),
         ("short", "the connection broke"),
-        ("other", "the answer is another image"),
-        ("endless", "the answer is another image"),
+        ("other", "the digest of the answer does not match"),
+        ("endless", "the digest of the answer does not match"),
     ],
 )
 def test_faults_while_pulling(

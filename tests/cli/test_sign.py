@@ -89,7 +89,7 @@ def test_encrypted_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: 
     command = ["sign", "x.bpf.o", "--arch", "amd64", "--key", "locked.pem", "--force"]
     assert run(command) == 1
     said = capsys.readouterr().err
-    assert "locked.pem: encrypted, and there is no passphrase" in said
+    assert "locked.pem: encrypted, and no passphrase was given" in said
     for way in ("BUILDTOOL_KEY_PASSPHRASE", "--passphrase-file", "--passphrase-fd"):
         assert way in said
     monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "wrong")

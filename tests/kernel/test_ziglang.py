@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With `pip install 'buildtool[clang]'`, no compiler and no headers: objects that this kernel loads."""
+"""With `pip install 'ebpf-buildtool[clang]'`, no compiler and no headers: objects that this kernel loads."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_what_a_probe_says() -> None:
 @pytest.mark.parametrize("text", ["", "Segmentation fault\n", lines(KERNEL, PROGRAM)])
 def test_a_probe_that_was_cut_off(text: str) -> None:
     """Without its last line nothing of it counts."""
-    with pytest.raises(ToolFailedError, match="stopped before its end"):
+    with pytest.raises(ToolFailedError, match="ended early"):
         read_probe(text)
 
 

@@ -165,7 +165,7 @@ def test_section_that_is_full(verify: Verify, capsys: Capture) -> None:
         (["--add", "--key", "new.pem", "--force"], 2, "--force cannot be combined with"),
         (["--add", "--remove", "ab" * 32], 2, "--add cannot be combined with"),
         (["--add", "--key", "new.pem", "plain.o"], 1, "plain.o: not signed yet"),
-        (["--add", "--key", "new.pem", "stale.o"], 1, "stale.o: it changed since it was signed"),
+        (["--add", "--key", "new.pem", "stale.o"], 1, "stale.o: the file has changed since it was signed"),
         (["--add", "--key", "new.pem", "none.o"], 1, "none.o: cannot read"),
         (["--add", "--key", "new.pem", "x.bpf.o"], 2, "x.bpf.o: two objects for"),
         (["--remove", "xyz"], 2, "'xyz' is not a key id"),

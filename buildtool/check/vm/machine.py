@@ -166,7 +166,7 @@ def _read_files(text: bytes, mark: bytes, name: str) -> dict[str, bytes]:
         try:
             files[os.fsdecode(path).strip()] = base64.b64decode(b"".join(encoded.split()), validate=True)
         except binascii.Error as error:
-            raise VmError(f"virtual machine ({name}): {os.fsdecode(path)}: damaged on its way out") from error
+            raise VmError(f"virtual machine ({name}): {os.fsdecode(path)}: incomplete output file") from error
     return files
 
 
