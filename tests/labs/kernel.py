@@ -21,6 +21,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
+import pytest
+
 from labs.net import Interface
 from labs.run import run
 
@@ -111,6 +113,15 @@ def loaded(path: Path) -> Iterator[Loaded]:
         pins = mount / "programs"
         run("bpftool", "prog", "loadall", path, pins)
         yield Loaded(programs=pins, map_ids=_map_ids(pins))
+
+
+def need_program_type(path: Path) -> None:
+    """Skip the test if this kernel forbids root to load the object *path*, as bpftool finds."""
+    with bpf_file_system() as mount:
+        argv = ["bpftool", "prog", "loadall", path, mount / "tried"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "failed to load: -1" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip(f"needs-kernel-feature: bpftool may not load {path.name} either; a VM runs it")
 
 
 def _map_ids(pins: Path) -> dict[str, int]:
