@@ -210,5 +210,5 @@ def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None
     finally:
         path.write_text(text)
     assert done.code == 1
-    assert "the programs need NET_ADMIN PERFMON" in done.stderr
+    assert "the programs require NET_ADMIN PERFMON" in done.stderr
     assert 'image.capabilities = ["BPF", "NET_ADMIN", "PERFMON"]' in done.stderr
