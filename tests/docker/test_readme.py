@@ -94,6 +94,8 @@ def test_the_container_runs_as_printed(readme: Readme) -> None:
         assert container.stderr
         lines = []
         for line in container.stderr:
+            if not line.startswith("{"):
+                continue  # the engine's own warnings
             lines.append(json.loads(line))
             if lines[-1]["event"] in ("ready", "refuse", "error"):
                 break
