@@ -39,6 +39,7 @@ from buildtool.runtime.debian import (
     CROSS_PACKAGES,
     KEYRING,
     LIBGCC_DEV,
+    LIST_CODENAMES,
     SHARED_CONTENT,
     Archive,
     hide_passwords,
@@ -298,15 +299,18 @@ class PackageSource:
 
     def _check_codename(self, archive: Archive) -> None:
         """Refuse lists of another release: an alias moves on when Debian releases."""
-        for path in sorted((self.state / "lists").glob(f"*_dists_{archive.alias}_*Release")):
-            found = re.search(r"^Codename: (\S+)$", path.read_text("utf-8", errors="replace"), re.MULTILINE)
-            if found and found[1] == archive.suite:
-                return
-            raise self._unavailable(
-                f"{archive.shown}: {archive.alias} is not {archive.suite}:"
-                f" its Release file has the codename {found[1] if found else '(none)'}"
-            )
-        raise self._unavailable(f"{archive.shown}: {archive.alias} has no Release file")
+        # apt answers from the signed text alone; the file may hold unsigned lines around that text.
+        found = sorted({*self._run("apt-get", *LIST_CODENAMES).split()})
+        if found == [archive.suite]:
+            return
+        try:
+            shutil.rmtree(self.state / "lists")  # a later command would take packages from these lists
+        except OSError as error:
+            raise FileAccessError(f"{self.state}: cannot remove: {system_reason(error)}") from error
+        raise self._unavailable(
+            f"{archive.shown}: {archive.alias} is not {archive.suite}:"
+            f" the codename in its Release file is {', '.join(found) or '(none)'}"
+        )
 
     def _apt(self, program: str, *arguments: str) -> list[str]:
         settings = {

@@ -31,6 +31,8 @@ OS_RELEASE = Path("/etc/os-release")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # The other name of a release on a mirror. It moves to the next release, so its Codename is checked.
 ALIASES = {"bookworm": "oldstable", "trixie": "stable", "sid": "unstable"}
+# Arguments of apt-get that print the codename in the signed text of each package list's Release file.
+LIST_CODENAMES = ("indextargets", "--format", "$(CODENAME)", "Created-By: Packages")
 
 # gcc's own library (libgcc.a) is versioned by package name; a suite is supported when it stands here.
 LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
@@ -253,8 +255,9 @@ def _run_mmdebstrap(
 
 
 def check_codename(archive: Archive) -> str:
-    """Return a hook that fails unless the lists in tree $1 are of *archive*'s suite."""
-    return f'grep -qx "Codename: {archive.suite}" "$1"/var/lib/apt/lists/*_dists_{archive.alias}_*Release'
+    """Return a hook that fails unless the lists of mmdebstrap's apt are of *archive*'s suite."""
+    apt = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get {shlex.join(LIST_CODENAMES)}'
+    return f'test "$({apt} | sort -u)" = {archive.suite}'
 
 
 def name_suite(archive: Archive) -> str:

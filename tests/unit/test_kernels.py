@@ -65,8 +65,6 @@ class FakeApt(Runner):
         if state.name == "alias":
             depends = {**DEPENDS, "linux-image-cloud-amd64": f"linux-image-{OLDER}"}
             del depends[f"linux-image-{RELEASE}"]
-            release = state / "lists/mirror.test_debian_dists_stable_InRelease"
-            release.write_text(f"Suite: stable\nCodename: {self.codename}\n")
         elif self.between_releases and f"linux-image-{RELEASE}=1" in words:
             said = f"E: Failed to fetch http://mirror.test/pool/linux-image-{RELEASE}_1.deb  404  Not Found"
             return Completed(returncode=100, stdout=b"", stderr=said.encode())
@@ -76,6 +74,8 @@ class FakeApt(Runner):
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 fields = f"Package: {name}\nVersion: 1\nSHA256: {digest}\nDepends: {depends[name]}\n"
                 stdout = f"{fields}\n{stdout}"
+        elif "indextargets" in words:
+            stdout = f"{self.codename}\n"
         elif "download" in words:
             time.sleep(self.delay)
             for wanted in words[words.index("download") + 1 :]:

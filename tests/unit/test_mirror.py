@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
 
 from buildtool.core.errors import ConfigError, FileAccessError, PackageUnavailableError, ToolFailedError
 from buildtool.runtime.apt import CHECK_NETWORK, TRY_LATER, provide_tree
+from buildtool.runtime.debian import Archive, check_codename
 from buildtool.runtime.packagelock import LockedPackage, make_lock, read_lock, write_lock
 
 
@@ -136,6 +139,68 @@ def test_an_alias_of_another_release_is_refused(mirror: Mirror, tmp_path: Path, 
     assert caught.value.hint == TRY_LATER
     assert mirror.asked(foreign.path) == 0
     assert names(tmp_path / "out") == []
+
+
+UNSIGNED = "Codename: trixie\n"
+HEAD = "-----BEGIN PGP SIGNED MESSAGE-----\n"
+
+
+def add_unsigned_codename(mirror: Mirror, place: str) -> None:
+    """Put a line that nobody signed into the Release file of `stable`."""
+    path = mirror.root / "dists/stable/InRelease"
+    text = path.read_text()
+    path.write_text(UNSIGNED + text if place == "before" else text.replace(HEAD, HEAD + UNSIGNED, 1))
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("place", ["nowhere", "before", "header"])
+def test_the_codename_is_that_of_the_signed_text(
+    mirror: Mirror, tmp_path: Path, told: list[str], place: str
+) -> None:
+    """A mirror cannot give another release the wanted codename; refused lists are not kept."""
+    foreign = mirror.add("tool", "3")
+    mirror.publish(foreign, suite="stable", codename="forky")
+    if place != "nowhere":
+        add_unsigned_codename(mirror, place)
+    source = mirror.source(tmp_path / "apt", told)
+    with pytest.raises(PackageUnavailableError, match="no packages from"):
+        source.update()
+    assert source.list_versions(["tool"]) == {"tool": []}
+    with pytest.raises(ToolFailedError):
+        source.download(["tool"], tmp_path / "out")
+    assert mirror.asked(foreign.path) == 0
+    assert told == []
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(("codename", "code"), [("trixie", 0), ("forky", 1)])
+def test_the_hook_of_mmdebstrap_reads_the_signed_codename(
+    mirror: Mirror, tmp_path: Path, codename: str, code: int
+) -> None:
+    """The hook of the builder image refuses an alias of another release, whatever is unsigned."""
+    state, archive = tmp_path / "apt", Archive(suite="trixie", mirror=mirror.uri, alias="stable")
+    for name in ("lists/partial", "cache/archives/partial"):
+        (state / name).mkdir(parents=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [signed-by={mirror.keys.keyring}] {mirror.uri} stable main\n")
+    settings = {
+        "Dir::State": state,
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state / "cache",
+        "Dir::Etc::SourceList": state / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "APT::Architecture": "s390x",
+        "APT::Architectures": "s390x",
+        "APT::Sandbox::User": "",
+    }
+    config = tmp_path / "apt.conf"
+    config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    environment = {**os.environ, "APT_CONFIG": str(config), "MMDEBSTRAP_APT_CONFIG": str(config)}
+    mirror.publish(mirror.add("tool", "1"), suite="stable", codename=codename)
+    add_unsigned_codename(mirror, "header")
+    subprocess.run(["apt-get", "-qq", "update"], env=environment, check=True)
+    argv = ["sh", "-c", check_codename(archive), "sh", tmp_path]
+    assert subprocess.run(argv, env=environment, check=False).returncode == code
 
 
 @pytest.mark.tools
