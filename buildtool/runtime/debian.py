@@ -98,8 +98,10 @@ for module in list(sys.modules.values()):
 """
 
 
-# The tree keeps the mirror's URI, and becomes an image: a password in it must not.
-HIDE_LOGIN = 'find "$1/etc/apt" -type f -exec sed -i "s,//[^/@ ]*@,//," {} +'
+# The tree keeps the mirror's URI, and becomes an image: a password in it must not. Keyrings are binary files.
+HIDE_LOGIN = (
+    'find "$1/etc/apt" -type f ! -name "*.gpg" ! -name "*.pgp" -exec sed -i "s,//[^[:space:]]*@,//,g" {} +'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +110,18 @@ class Archive:
     Where packages come from: *suite*, by its codename, of the Debian *mirror*, signed by a key in *keyring*.
 
     *alias* is the name that the mirror is asked for the suite by, where it is another one.
+
+    Raises: ConfigError, when *mirror* is not the URI of a mirror.
     """
 
     suite: str
     mirror: str
     keyring: Path = KEYRING
     alias: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the mirror's URI, which is written into apt's sources and given to programs."""
+        check_mirror(self.mirror)
 
     @property
     def name(self) -> str:
@@ -138,7 +146,8 @@ class Package:
 
 def hide_passwords(text: str) -> str:
     """Return *text*, perhaps a tool's, without users and passwords in URIs."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    # Up to the last @ of a word: a password that is not percent-encoded may contain / and @.
+    return re.sub(r"//\S*@", "//", text)
 
 
 def check_options(suite: str, mirror: str | None) -> None:
@@ -149,9 +158,27 @@ def check_options(suite: str, mirror: str | None) -> None:
     """
     if suite not in LIBGCC_DEV:
         raise ConfigError(f"unknown suite {suite!r}", hint="choose from " + ", ".join(LIBGCC_DEV))
-    if mirror is not None and not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
+    if mirror is not None:
+        check_mirror(mirror)
+
+
+def check_mirror(mirror: str) -> None:
+    """
+    Refuse a text that is not the URI of a Debian mirror, or whose user and password are not percent-encoded.
+
+    Raises: ConfigError, whose message shows no password.
+    """
+    # A password may hold white space as well, so all up to the last @ is hidden here.
+    shown = re.sub(r"//.*@", "//", mirror, flags=re.DOTALL)
+    if not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
         raise ConfigError(
-            f"{mirror!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
+            f"{shown!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
+        )
+    # apt would take the text before the first / as the host, and print a part of the password.
+    if re.match(r"https?:", mirror) and not re.fullmatch(r"https?://([^/@]*@)?[^/@]+(/[^@]*)?", mirror):
+        raise ConfigError(
+            f"mirror {shown}: the user and the password are not percent-encoded",
+            hint="write @ as %40 and / as %2F",
         )
 
 

@@ -90,6 +90,34 @@ def test_a_mirror_is_a_uri_and_nothing_else(mirror: str) -> None:
     """It is written into apt's sources and handed to a program."""
     with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
         debian.check_options("trixie", mirror)
+    with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
+        debian.Archive(suite="sid", mirror=mirror)
+
+
+@pytest.mark.parametrize("password", ["hun/ter2", "hun@ter2", "a/b@ter2", "hun ter2", "hun\nter2"])
+def test_a_password_that_is_not_encoded_is_refused(password: str) -> None:
+    """A part of such a password is the host or the path to apt, which prints both."""
+    mirror = f"http://me:{password}@mirror.test/debian"
+    with pytest.raises(ConfigError, match=r"http://mirror\.test/debian") as caught:
+        debian.Archive(suite="trixie", mirror=mirror)
+    assert "ter2" not in f"{caught.value.message} {caught.value.hint}"
+    if password == "".join(password.split()):
+        assert "ter2" not in debian.hide_passwords(f"E: Failed to fetch {mirror}/x  404  Not Found")
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://h/debian",
+        "https://me:hun%40t%2Fer2@h:8443/debian/",
+        "http://h",
+        "file:/srv/a@b",
+        "copy:///a@b/",
+    ],
+)
+def test_mirrors_that_are_used(mirror: str) -> None:
+    """A directory's name may hold @; a user and a password are percent-encoded."""
+    assert debian.Archive(suite="trixie", mirror=mirror).mirror == mirror
 
 
 @pytest.mark.parametrize(
@@ -124,12 +152,20 @@ def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pyte
     assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.detail}"
     sources = tmp_path / "etc/apt/sources.list"
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
-    sources.write_text(f"deb {archive.mirror} trixie main\ndeb http://a@b/debian trixie main\n")
+    keyring = tmp_path / "etc/apt/trusted.gpg"
+    keyring.write_bytes(b"//bytes@of a key")
+    sources.write_text(
+        f"deb {archive.mirror} trixie main\ndeb http://a@b/debian trixie main\n"
+        "deb\thttp://a:b/c@d@b/debian\ttrixie main\nURIs: http://a:b@c/ http://a:b@d/\n"
+    )
     subprocess.run(["sh", "-c", debian.HIDE_LOGIN, "sh", tmp_path], check=True)
     assert sources.read_text().splitlines() == [
         "deb https://mirror.test/debian trixie main",
         "deb http://b/debian trixie main",
+        "deb\thttp://b/debian\ttrixie main",
+        "URIs: http://c/ http://d/",
     ]
+    assert keyring.read_bytes() == b"//bytes@of a key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
