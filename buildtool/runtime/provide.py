@@ -27,6 +27,7 @@ from buildtool.runtime.carried import (
     named_directory,
 )
 from buildtool.runtime.link import PartsRequest, Report, make_parts
+from buildtool.runtime.packagelock import read_lock
 
 
 def provide_parts(
@@ -64,9 +65,11 @@ def find_parts(environ: Mapping[str, str]) -> Path:
 
 
 def _linked_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return where parts linked from these sources of the loader are kept; None without a cache."""
+    """Return where parts linked from these sources and locked packages are kept; None without a cache."""
     cache = open_cache(environ).directory
-    return cache.parent / f"parts-{loader_digest()[:16]}" if cache is not None else None
+    if cache is None:
+        return None
+    return cache.parent / f"parts-{loader_digest()[:16]}-{read_lock().digest()[:16]}"
 
 
 def _has_parts(data: Path, platforms: Sequence[Platform]) -> bool:

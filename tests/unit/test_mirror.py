@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
 
+from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.errors import ConfigError, FileAccessError, PackageUnavailableError, ToolFailedError
+from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime import debian
 from buildtool.runtime.apt import CHECK_NETWORK, TRY_LATER, provide_tree
+from buildtool.runtime.carried import LINKED_FROM, list_path, loader_digest, part_path
 from buildtool.runtime.debian import Archive, check_codename
+from buildtool.runtime.link import PartsRequest, make_parts
 from buildtool.runtime.packagelock import LockedPackage, make_lock, read_lock, write_lock
 
 
@@ -345,6 +352,83 @@ def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]
     mirror.publish(new)
     provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tmp_path / "tree")
     assert (tmp_path / "tree/usr/share/doc/tool/version").read_bytes().startswith(b"2 s390x")
+
+
+LIBRARIES = (*debian.CROSS_PACKAGES, "linux-libc-dev", "libgcc-14-dev")
+OTHERS = (*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, "tini")
+
+
+@pytest.mark.tools
+def test_packages_to_link_with_are_fetched_once_per_lock(mirror: Mirror, tmp_path: Path) -> None:
+    """Another locked version of any of them is fetched; a changed password of the mirror is no reason to."""
+    debs = {name: mirror.add(name, "1") for name in (*LIBRARIES, *OTHERS)}
+    mirror.publish(*debs.values())
+    locked = [mirror.locked(deb) for deb in debs.values()]
+
+    def fetch(password: str, packages: Sequence[LockedPackage]) -> int:
+        before = len(mirror.requests)
+        done = make_parts(
+            PartsRequest(
+                platforms=(PLATFORMS["s390x"],),
+                data=tmp_path / "data",
+                cache=tmp_path / "cache",
+                mirror=mirror.uri.replace("//", f"//me:{password}@"),
+                keyring=mirror.keys.keyring,
+                lock=make_lock(packages),
+            )
+        )
+        # These packages hold no program, so the run ends behind the downloads.
+        assert "no tini-static" in str(done.failed[PLATFORMS["s390x"]])
+        return len(mirror.requests) - before
+
+    assert fetch("hunter2", locked) > len(debs)
+    assert fetch("hunter3", locked) == 0
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file() and b"hunter" in path.read_bytes():
+            assert path.stat().st_mode & 0o077 == 0
+    for name in ("libgcc-14-dev", "libsodium-dev", "tzdata"):
+        locked = [replace(each, version="0") if each.name == name else each for each in locked]
+        assert fetch("hunter2", locked) > len(debs)
+
+
+@pytest.mark.tools
+def test_parts_are_made_again_after_the_lock_changed(mirror: Mirror, tmp_path: Path) -> None:
+    """The parts of a platform are current for the locked packages of this platform alone."""
+    platform, clang = PLATFORMS["s390x"], find_toolchain("clang-19")
+    locked = [mirror.locked(mirror.add(name, "1")) for name in ("libgcc-14-dev", "tzdata")]
+    lock = make_lock(locked)
+    record = {"source": loader_digest(), "compiler": clang.name, "lock": lock.digest("trixie", "s390x")}
+    data = make_stand_ins(tmp_path / "data", "s390x", record)
+
+    def made_again(packages: Sequence[LockedPackage]) -> bool:
+        request = PartsRequest(
+            platforms=(platform,),
+            data=data,
+            cache=tmp_path / "cache",
+            mirror=f"file:{tmp_path}/none",
+            lock=make_lock(packages),
+        )
+        return platform in make_parts(request).failed
+
+    assert not made_again(locked)
+    assert not made_again([*locked, replace(locked[0], architecture="arm64")])
+    assert made_again([*locked, replace(locked[0], name="libelf-dev")])
+    assert made_again([replace(locked[0], sha256="0" * 64), locked[1]])
+    assert made_again([locked[0], replace(locked[1], version="2")])
+
+
+def make_stand_ins(data: Path, arch: str, record: Mapping[str, str]) -> Path:
+    """Write stand-ins for all parts of *arch* into directory *data*, each listed with *record*."""
+    entry = {}
+    for kind in (*LINKED_FROM, "tini", "base"):
+        path = part_path(data, kind, arch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kind.encode())
+        entry[kind] = {"sha256": hashlib.sha256(kind.encode()).hexdigest(), **record}
+    list_path(data).write_text(json.dumps({"version": 1, "platforms": {arch: entry}}))
+    (data / "include/bpf").mkdir(parents=True)
+    (data / "include/bpf/bpf_helpers.h").touch()
+    return data
 
 
 def test_the_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.load import choose_program
 from buildtool.runtime import carried, provide
+from buildtool.runtime.packagelock import PackageLock, read_lock
 from buildtool.runtime.provide import find_parts, provide_parts
 
 AMD64 = (PLATFORMS["amd64"],)
@@ -39,18 +40,20 @@ def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No compiler is asked for it; other sources of the loader need parts of their own."""
+    """No compiler is asked for it; other sources of the loader or another lock need parts of their own."""
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}"
+    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}-{read_lock().digest()[:16]}"
     make_parts(place, ["amd64"], base=True)
     said: list[str] = []
     assert _provide(environ, said) == find_parts(environ) == place
     assert not said
-    monkeypatch.setattr(provide, "loader_digest", lambda: "0" * 64)
-    with pytest.raises(ToolMissingError):
-        _provide(environ, said)
+    for name, other in (("loader_digest", lambda: "0" * 64), ("read_lock", PackageLock)):
+        with monkeypatch.context() as changed:
+            changed.setattr(provide, name, other)
+            with pytest.raises(ToolMissingError):
+                _provide(environ, said)
 
 
 def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
