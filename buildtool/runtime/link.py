@@ -109,7 +109,7 @@ def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadePa
     make_directory(request.cache)
     made: list[Platform] = []
     failed: dict[Platform, BuildtoolError] = {}
-    with _locked(request.cache / "lock"):
+    with hold_lock(request.cache / "lock"):
         for platform in request.platforms:
             if not request.update and _is_current(request, platform, toolchain):
                 continue
@@ -136,7 +136,7 @@ def lock_packages(request: PartsRequest, *, runner: Runner | None = None) -> tup
     found: list[LockedPackage] = []
     made: list[Platform] = []
     failed: dict[Platform, BuildtoolError] = {}
-    with _locked(request.cache / "lock"):
+    with hold_lock(request.cache / "lock"):
         for platform in request.platforms:
             source = _package_source(request, platform, runner)
             request.report(f"read the package list of Debian {source.archive.suite} for {platform.debian}")
@@ -357,8 +357,12 @@ def _source_digests() -> dict[str, Digest]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one run at a time fetch and write."""
+def hold_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the lock of file *path*, so that one run at a time fetches and writes.
+
+    Raises: FileAccessError, also for what the caller's block cannot write.
+    """
     try:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
