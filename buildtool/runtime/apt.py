@@ -52,6 +52,7 @@ _NO_NETWORK = re.compile(r"Failed to fetch|Could not (resolve|connect)|does not 
 _NO_ANSWER = re.compile(r"Could not (resolve|connect)|Unable to connect|Temporary failure")
 _NOT_SIGNED = re.compile(r"GPG error|is not signed")
 _DISK_FULL = re.compile(r"No space left on device|don't have enough free space")
+_STAMP_NAME = ".complete"
 _NOT_LISTED = "not in the package list"
 _NOT_LOCKED = f"the bytes are not those in {LOCK_NAME}"
 # These have every package; a package of SHARED_CONTENT comes from one of them when its own is missing.
@@ -418,21 +419,53 @@ def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path
     """
     Unpack *packages* into *directory* unless it holds them; several processes may ask at once.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
+    A tree of other versions there is replaced as a whole.
+
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError; FileAccessError, also when *directory*
+    holds something else.
     """
-    stamp = directory / ".complete"
+    directory = directory.resolve()
     text = f"{source.archive.suite} {lock_stamp(source, packages)}\n"
     make_directory(source.state)
     try:
         with (source.state / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if stamp.exists() and stamp.read_text("utf-8") == text:
+            if _holds_tree(directory, text):
                 return
             source.update()
-            source.unpack(packages, directory)
-            write_atomic(stamp, text.encode())
+            _replace_tree(source, packages, directory, text)
     except OSError as error:
         raise FileAccessError(f"{source.state}: cannot write: {system_reason(error)}") from error
+
+
+def _holds_tree(directory: Path, text: str) -> bool:
+    """Return whether *directory* is the tree whose stamp has *text*; refuse what is no tree of packages."""
+    stamp = directory / _STAMP_NAME
+    if stamp.exists():
+        return stamp.read_text("utf-8") == text
+    if directory.exists() and any(directory.iterdir()):
+        raise FileAccessError(
+            f"{directory}: not a tree of packages, so it is not replaced",
+            hint="choose another directory, or remove this one",
+        )
+    return False
+
+
+def _replace_tree(source: PackageSource, packages: Sequence[str], directory: Path, text: str) -> None:
+    """Unpack beside *directory*, so that no file of an older version stays and no half of a tree is used."""
+    fresh, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
+    for left in (fresh, old):
+        if left.exists():
+            shutil.rmtree(left)
+    try:
+        source.unpack(packages, fresh)
+        write_atomic(fresh / _STAMP_NAME, text.encode())
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    finally:
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:

@@ -354,6 +354,48 @@ def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]
     assert (tmp_path / "tree/usr/share/doc/tool/version").read_bytes().startswith(b"2 s390x")
 
 
+@pytest.mark.tools
+def test_a_tree_holds_nothing_of_other_versions(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A header that the new version lacks is gone; a download that fails leaves the old tree complete."""
+    old = mirror.add("tool", "1", files={"usr/include/old.h": b"1"})
+    new = mirror.add("tool", "2", files={"usr/include/new.h": b"2"})
+    tree = tmp_path / "cache/tree"
+    mirror.publish(old)
+    provide_tree(mirror.source(tmp_path / "apt", told, old), ["tool"], tree)
+    mirror.publish(new)
+    mirror.faults[new.path] = "missing"
+    with pytest.raises(PackageUnavailableError):
+        provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tree)
+    provide_tree(mirror.source(tmp_path / "apt", told, old), ["tool"], tree)
+    assert names(tree / "usr/include") == ["old.h"]
+    assert names(tree.parent) == ["tree"]
+    mirror.faults.clear()
+    (tree.parent / ".tree.new").mkdir()  # what a run left that was killed
+    (tree.parent / ".tree.new/half").touch()
+    provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tree)
+    assert names(tree / "usr/include") == ["new.h"]
+    assert names(tree) == [".complete", "usr"]
+    assert names(tree.parent) == ["tree"]
+
+
+@pytest.mark.tools
+def test_a_directory_of_something_else_is_not_replaced(
+    mirror: Mirror, tmp_path: Path, told: list[str]
+) -> None:
+    """Files that a user has in the named directory are never removed; an empty directory is used."""
+    mirror.publish(mirror.add("tool", "1"))
+    source = mirror.source(tmp_path / "apt", told)
+    for name in ("used", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used/thesis").touch()
+    with pytest.raises(FileAccessError, match="used: not a tree of packages, so it is not replaced"):
+        provide_tree(source, ["tool"], tmp_path / "used")
+    assert names(tmp_path / "used") == ["thesis"]
+    (tmp_path / "link").symlink_to("empty")
+    provide_tree(source, ["tool"], tmp_path / "link")
+    assert names(tmp_path / "empty") == [".complete", "usr"]
+
+
 LIBRARIES = (*debian.CROSS_PACKAGES, "linux-libc-dev", "libgcc-14-dev")
 OTHERS = (*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, "tini")
 
