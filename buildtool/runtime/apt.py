@@ -37,7 +37,6 @@ from buildtool.core.process import Runner
 from buildtool.runtime.debian import (
     ALIASES,
     CROSS_PACKAGES,
-    KEYRING,
     LIBGCC_DEV,
     LIST_CODENAMES,
     SHARED_CONTENT,
@@ -286,11 +285,8 @@ class PackageSource:
     def _read_lists(self, archive: Archive) -> None:
         for name in ("lists/partial", "cache/archives/partial"):
             make_directory(self.state / name)
-        if not archive.keyring.exists() and archive.keyring != KEYRING:
-            raise FileAccessError(f"{archive.keyring}: no keyring", hint="name a file of OpenPGP public keys")
-        # A Debian system without that file keeps the same keys where apt finds them itself.
-        trust = f"[signed-by={archive.keyring}] " if archive.keyring.exists() else ""
-        line = f"deb {trust}{archive.mirror} {archive.name} main\n"
+        archive.check_keyring()
+        line = f"deb [signed-by={archive.keyring}] {archive.mirror} {archive.name} main\n"
         # The mirror's URI may have a password in it.
         write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
         write_atomic(self.state / "status", b"")

@@ -4,7 +4,7 @@ Debian packages to root file systems: mmdebstrap for the builder, plain unpackin
 
 Packages are only unpacked, their maintainer scripts never run: that is fast, needs
 no emulation for other architectures and leaves nothing of this machine behind.
-apt checks the archive's signature; every package is checked against its digest.
+apt checks the archive's signature with the keys of one keyring; every package is checked against its digest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from buildtool.core.errors import (
     ConfigError,
+    FileAccessError,
     ObjectFormatError,
     PackageUnavailableError,
     ToolFailedError,
@@ -133,6 +134,17 @@ class Archive:
         """The mirror for messages: a password in its URI is for apt alone."""
         return hide_passwords(self.mirror)
 
+    def check_keyring(self) -> None:
+        """
+        Refuse an archive whose keyring is missing: apt would trust every key in its own directories instead.
+
+        Raises: FileAccessError.
+        """
+        if not self.keyring.exists():
+            install = "apt-get install debian-archive-keyring"
+            hint = install if self.keyring == KEYRING else "name a file of OpenPGP public keys"
+            raise FileAccessError(f"{self.keyring}: no keyring", hint=hint)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
@@ -227,7 +239,7 @@ def make_builder_tree(
     the Debian *architectures* is the host's. A mirror that lacks a package is asked
     once more with fresh lists, under the suite's alias.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError.
+    Raises: FileAccessError, ToolMissingError, ToolFailedError, PackageUnavailableError.
     """
     failure = _run_mmdebstrap(archive, architectures, tar=tar, debs=debs, epoch=epoch, runner=runner)
     alias = ALIASES.get(archive.suite)
@@ -248,6 +260,7 @@ def _run_mmdebstrap(
     archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
 ) -> ToolFailedError | None:
     """Return why it failed, or None."""
+    archive.check_keyring()
     include = [*BUILDER_PACKAGES]
     for arch in architectures:
         include += [f"{name}:{arch}" for name in (*CROSS_PACKAGES, LIBGCC_DEV[archive.suite])]
@@ -258,7 +271,7 @@ def _run_mmdebstrap(
         f"--architectures={','.join(architectures)}",
         f"--include={','.join(include)}",
         '--aptopt=Acquire::Retries "3"',
-        *([f"--keyring={archive.keyring}"] if archive.keyring != KEYRING else []),
+        f"--keyring={archive.keyring}",
         *([f"--extract-hook={check_codename(archive)}"] if archive.alias else []),
         f"--extract-hook={_download_hook(architectures)}",
         f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from buildtool.core.errors import (
 )
 from buildtool.core.platforms import MACHINES, PLATFORMS
 from buildtool.core.process import Completed, Runner
+from buildtool.runtime.debian import Archive
 
 RELEASE = "6.12.1+deb13-cloud-amd64"
 OLDER = "6.12.0+deb13-cloud-amd64"
@@ -107,8 +109,11 @@ class FakeApt(Runner):
 
 
 @pytest.fixture(autouse=True)
-def _mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+def _mirror(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = tmp_path_factory.mktemp("keys") / "keyring.gpg"
+    keyring.touch()
     monkeypatch.setattr(kernels, "find_system_mirror", lambda: "http://mirror.test/debian")
+    monkeypatch.setattr(kernels, "Archive", partial(Archive, keyring=keyring))
 
 
 def left(cache: Path) -> list[str]:
