@@ -49,8 +49,8 @@ def provide_parts(
 
     A directory that BUILDTOOL_LOADERS names is returned as it is.
 
-    Raises: FileAccessError or ToolMissingError whose hint is the command to run; what the mirror's
-    failure raises.
+    Raises: FileAccessError or ToolMissingError whose hint is the command to run; ConfigError for a damaged
+    package lock; what the mirror's failure raises.
     """
     named = named_directory(environ)
     if named is not None or _has_parts(data_directory(), platforms):
@@ -71,7 +71,11 @@ def provide_parts(
 
 
 def find_parts(environ: Mapping[str, str]) -> Path:
-    """Return the directory of parts that a build would use, without linking any."""
+    """
+    Return the directory of parts that a build would use, without linking any.
+
+    Raises: FileAccessError, or ConfigError for a damaged package lock.
+    """
     named = named_directory(environ)
     if named is not None or list_path(data_directory()).exists():
         return named or data_directory()

@@ -36,6 +36,11 @@ def _provide(environ: dict[str, str], said: list[str]) -> Path:
     return provide_parts(AMD64, environ, report=said.append, runner=Runner())
 
 
+def linked_parts(cache: Path) -> Path:
+    """Return where *cache* keeps the parts for the present sources and lock."""
+    return cache / f"parts-{carried.loader_digest()[:16]}-{read_lock().digest()[:16]}"
+
+
 def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     """BUILDTOOL_LOADERS names what was made elsewhere; nothing is linked in its place."""
     environ = {"BUILDTOOL_LOADERS": str(tmp_path / "none"), "BUILDTOOL_CACHE": str(tmp_path / "cache")}
@@ -49,7 +54,7 @@ def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytes
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}-{read_lock().digest()[:16]}"
+    place = linked_parts(tmp_path / "cache")
     make_parts(place, ["amd64"], base=True)
     said: list[str] = []
     assert _provide(environ, said) == find_parts(environ) == place
@@ -67,7 +72,7 @@ def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}"
+    place = linked_parts(tmp_path / "cache")
     make_parts(place, ["amd64"], base=True)
     config = Config(root=tmp_path, project=ProjectConfig(name="x"))
     found = choose_program("loader", config, environ=environ, runner=Runner())
@@ -126,7 +131,7 @@ def test_parts_that_no_build_uses_are_removed(tmp_path: Path) -> None:
     """Parts of other sources or another lock go after a day; what was used since then stays."""
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
     (tmp_path / "cache").mkdir(mode=0o700)
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}-{read_lock().digest()[:16]}"
+    place = linked_parts(tmp_path / "cache")
     for directory, days in (
         (place, 40),
         (tmp_path / "cache/parts-1-1", 2),
