@@ -33,7 +33,7 @@ from buildtool.core.errors import (
     system_reason,
 )
 from buildtool.core.files import make_directory, write_atomic
-from buildtool.core.process import Runner
+from buildtool.core.process import Runner, hide_passwords
 from buildtool.runtime.debian import (
     ALIASES,
     CROSS_PACKAGES,
@@ -41,7 +41,6 @@ from buildtool.runtime.debian import (
     LIST_CODENAMES,
     SHARED_CONTENT,
     Archive,
-    hide_passwords,
 )
 from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock
 

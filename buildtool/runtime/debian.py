@@ -25,7 +25,7 @@ from buildtool.core.errors import (
     ToolFailedError,
     ToolMissingError,
 )
-from buildtool.core.process import Runner
+from buildtool.core.process import Runner, hide_passwords
 
 APT_SOURCES = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
@@ -154,12 +154,6 @@ class Package:
     architecture: str
     control: bytes
     path: Path
-
-
-def hide_passwords(text: str) -> str:
-    """Return *text*, perhaps a tool's, without users and passwords in URIs."""
-    # Up to the last @ of a word: a password that is not percent-encoded may contain / and @.
-    return re.sub(r"//\S*@", "//", text)
 
 
 def check_options(suite: str, mirror: str | None) -> None:

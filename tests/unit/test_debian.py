@@ -18,7 +18,7 @@ from buildtool.core.errors import (
     ToolFailedError,
     ToolMissingError,
 )
-from buildtool.core.process import Completed, Runner
+from buildtool.core.process import Completed, Runner, hide_passwords
 from buildtool.runtime import debian
 from buildtool.runtime.apt import PackageSource
 
@@ -106,7 +106,7 @@ def test_a_password_that_is_not_encoded_is_refused(password: str) -> None:
         debian.Archive(suite="trixie", mirror=mirror)
     assert "ter2" not in f"{caught.value.message} {caught.value.hint}"
     if password == "".join(password.split()):
-        assert "ter2" not in debian.hide_passwords(f"E: Failed to fetch {mirror}/x  404  Not Found")
+        assert "ter2" not in hide_passwords(f"E: Failed to fetch {mirror}/x  404  Not Found")
 
 
 @pytest.mark.parametrize(
