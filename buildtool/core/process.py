@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import selectors
 import shlex
 import signal
@@ -253,8 +254,14 @@ def _listen(
     return not ends
 
 
+def hide_passwords(text: str) -> str:
+    """Return *text*, a command line or what a tool printed, without users and passwords in URIs."""
+    # Up to the last @ of a word: a password that is not percent-encoded may contain / and @.
+    return re.sub(r"(https?://)\S*@", r"\1", text)
+
+
 def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    log.debug("run: %s", shlex.join(argv))
+    log.debug("run: %s", hide_passwords(shlex.join(argv)))
     try:
         return subprocess.Popen(list(argv), **settings)
     except FileNotFoundError as error:

@@ -33,15 +33,14 @@ from buildtool.core.errors import (
     system_reason,
 )
 from buildtool.core.files import make_directory, write_atomic
-from buildtool.core.process import Runner
+from buildtool.core.process import Runner, hide_passwords
 from buildtool.runtime.debian import (
     ALIASES,
     CROSS_PACKAGES,
-    KEYRING,
     LIBGCC_DEV,
+    LIST_CODENAMES,
     SHARED_CONTENT,
     Archive,
-    hide_passwords,
 )
 from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock
 
@@ -51,6 +50,7 @@ _NO_NETWORK = re.compile(r"Failed to fetch|Could not (resolve|connect)|does not 
 _NO_ANSWER = re.compile(r"Could not (resolve|connect)|Unable to connect|Temporary failure")
 _NOT_SIGNED = re.compile(r"GPG error|is not signed")
 _DISK_FULL = re.compile(r"No space left on device|don't have enough free space")
+_STAMP_NAME = ".complete"
 _NOT_LISTED = "not in the package list"
 _NOT_LOCKED = f"the bytes are not those in {LOCK_NAME}"
 # These have every package; a package of SHARED_CONTENT comes from one of them when its own is missing.
@@ -284,11 +284,8 @@ class PackageSource:
     def _read_lists(self, archive: Archive) -> None:
         for name in ("lists/partial", "cache/archives/partial"):
             make_directory(self.state / name)
-        if not archive.keyring.exists() and archive.keyring != KEYRING:
-            raise FileAccessError(f"{archive.keyring}: no keyring", hint="name a file of OpenPGP public keys")
-        # A Debian system without that file keeps the same keys where apt finds them itself.
-        trust = f"[signed-by={archive.keyring}] " if archive.keyring.exists() else ""
-        line = f"deb {trust}{archive.mirror} {archive.name} main\n"
+        archive.check_keyring()
+        line = f"deb [signed-by={archive.keyring}] {archive.mirror} {archive.name} main\n"
         # The mirror's URI may have a password in it.
         write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
         write_atomic(self.state / "status", b"")
@@ -298,15 +295,18 @@ class PackageSource:
 
     def _check_codename(self, archive: Archive) -> None:
         """Refuse lists of another release: an alias moves on when Debian releases."""
-        for path in sorted((self.state / "lists").glob(f"*_dists_{archive.alias}_*Release")):
-            found = re.search(r"^Codename: (\S+)$", path.read_text("utf-8", errors="replace"), re.MULTILINE)
-            if found and found[1] == archive.suite:
-                return
-            raise self._unavailable(
-                f"{archive.shown}: {archive.alias} is not {archive.suite}:"
-                f" its Release file has the codename {found[1] if found else '(none)'}"
-            )
-        raise self._unavailable(f"{archive.shown}: {archive.alias} has no Release file")
+        # apt answers from the signed text alone; the file may hold unsigned lines around that text.
+        found = sorted({*self._run("apt-get", *LIST_CODENAMES).split()})
+        if found == [archive.suite]:
+            return
+        try:
+            shutil.rmtree(self.state / "lists")  # a later command would take packages from these lists
+        except OSError as error:
+            raise FileAccessError(f"{self.state}: cannot remove: {system_reason(error)}") from error
+        raise self._unavailable(
+            f"{archive.shown}: {archive.alias} is not {archive.suite}:"
+            f" the codename in its Release file is {', '.join(found) or '(none)'}"
+        )
 
     def _apt(self, program: str, *arguments: str) -> list[str]:
         settings = {
@@ -414,21 +414,53 @@ def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path
     """
     Unpack *packages* into *directory* unless it holds them; several processes may ask at once.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
+    A tree of other versions there is replaced as a whole.
+
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError; FileAccessError, also when *directory*
+    holds something else.
     """
-    stamp = directory / ".complete"
+    directory = directory.resolve()
     text = f"{source.archive.suite} {lock_stamp(source, packages)}\n"
     make_directory(source.state)
     try:
         with (source.state / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if stamp.exists() and stamp.read_text("utf-8") == text:
+            if _holds_tree(directory, text):
                 return
             source.update()
-            source.unpack(packages, directory)
-            write_atomic(stamp, text.encode())
+            _replace_tree(source, packages, directory, text)
     except OSError as error:
         raise FileAccessError(f"{source.state}: cannot write: {system_reason(error)}") from error
+
+
+def _holds_tree(directory: Path, text: str) -> bool:
+    """Return whether *directory* is the tree whose stamp has *text*; refuse what is no tree of packages."""
+    stamp = directory / _STAMP_NAME
+    if stamp.exists():
+        return stamp.read_text("utf-8") == text
+    if directory.exists() and any(directory.iterdir()):
+        raise FileAccessError(
+            f"{directory}: not a tree of packages, so it is not replaced",
+            hint="choose another directory, or remove this one",
+        )
+    return False
+
+
+def _replace_tree(source: PackageSource, packages: Sequence[str], directory: Path, text: str) -> None:
+    """Unpack beside *directory*, so that no file of an older version stays and no half of a tree is used."""
+    fresh, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
+    for left in (fresh, old):
+        if left.exists():
+            shutil.rmtree(left)
+    try:
+        source.unpack(packages, fresh)
+        write_atomic(fresh / _STAMP_NAME, text.encode())
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    finally:
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:

@@ -129,7 +129,12 @@ def find_base(platform: Platform, data: Path | None = None) -> Part:
 
     Raises: FileAccessError, with what to do.
     """
-    return _find(platform, "base", data)
+    part = _find(platform, "base", data)
+    if not isinstance(part.record.get("diff_id"), str):
+        raise FileAccessError(
+            f"{part.path}: loaders.json lists no diff_id", hint="run `make loaders`, or install again"
+        )
+    return part
 
 
 def find_loader_platforms(data: Path | None = None) -> tuple[Platform, ...]:
@@ -190,10 +195,13 @@ def read_list(data: Path) -> dict[str, dict[str, dict[str, Any]]]:
     path = list_path(data)
     try:
         document = json.loads(read_bounded(path, _MAX_LIST_BYTES))
-        entries = document["platforms"]
-        if document["version"] != LIST_VERSION or not isinstance(entries, dict):
+        entries: dict[str, dict[str, dict[str, Any]]] = document["platforms"]
+        if document["version"] != LIST_VERSION:
             raise ValueError("version")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        records = [record for entry in entries.values() for record in entry.values()]
+        if not all(isinstance(record, dict) for record in records):
+            raise TypeError("record")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileAccessError(f"{path}: not a list of loaders", hint="run `make loaders` again") from error
     return entries
 
@@ -203,7 +211,7 @@ def _find(platform: Platform, kind: str, data: Path | None) -> Part:
     if not list_path(data).exists():
         raise FileAccessError("this installation carries no loader for images", hint=_HINT)
     record = read_list(data).get(platform.arch, {}).get(kind)
-    if not isinstance(record, dict):
+    if record is None:
         raise FileAccessError(f"this installation carries no {kind} for {platform.arch}", hint=_HINT)
     path = part_path(data, kind, platform.arch)
     content = read_bounded(path, MAX_PART_BYTES)

@@ -4,7 +4,7 @@ Debian packages to root file systems: mmdebstrap for the builder, plain unpackin
 
 Packages are only unpacked, their maintainer scripts never run: that is fast, needs
 no emulation for other architectures and leaves nothing of this machine behind.
-apt checks the archive's signature; every package is checked against its digest.
+apt checks the archive's signature with the keys of one keyring; every package is checked against its digest.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from pathlib import Path
 
 from buildtool.core.errors import (
     ConfigError,
+    FileAccessError,
     ObjectFormatError,
     PackageUnavailableError,
     ToolFailedError,
     ToolMissingError,
 )
-from buildtool.core.process import Runner
+from buildtool.core.process import Runner, hide_passwords
 
 APT_SOURCES = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # The other name of a release on a mirror. It moves to the next release, so its Codename is checked.
 ALIASES = {"bookworm": "oldstable", "trixie": "stable", "sid": "unstable"}
+# Arguments of apt-get that print the codename in the signed text of each package list's Release file.
+LIST_CODENAMES = ("indextargets", "--format", "$(CODENAME)", "Created-By: Packages")
 
 # gcc's own library (libgcc.a) is versioned by package name; a suite is supported when it stands here.
 LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
@@ -96,8 +99,10 @@ for module in list(sys.modules.values()):
 """
 
 
-# The tree keeps the mirror's URI, and becomes an image: a password in it must not.
-HIDE_LOGIN = 'find "$1/etc/apt" -type f -exec sed -i "s,//[^/@ ]*@,//," {} +'
+# The tree keeps the mirror's URI, and becomes an image: a password in it must not. Keyrings are binary files.
+HIDE_LOGIN = (
+    'find "$1/etc/apt" -type f ! -name "*.gpg" ! -name "*.pgp" -exec sed -i "s,//[^[:space:]]*@,//,g" {} +'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +111,18 @@ class Archive:
     Where packages come from: *suite*, by its codename, of the Debian *mirror*, signed by a key in *keyring*.
 
     *alias* is the name that the mirror is asked for the suite by, where it is another one.
+
+    Raises: ConfigError, when *mirror* is not the URI of a mirror.
     """
 
     suite: str
     mirror: str
     keyring: Path = KEYRING
     alias: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the mirror's URI, which is written into apt's sources and given to programs."""
+        check_mirror(self.mirror)
 
     @property
     def name(self) -> str:
@@ -122,6 +133,17 @@ class Archive:
     def shown(self) -> str:
         """The mirror for messages: a password in its URI is for apt alone."""
         return hide_passwords(self.mirror)
+
+    def check_keyring(self) -> None:
+        """
+        Refuse an archive whose keyring is missing: apt would trust every key in its own directories instead.
+
+        Raises: FileAccessError.
+        """
+        if not self.keyring.exists():
+            install = "apt-get install debian-archive-keyring"
+            hint = install if self.keyring == KEYRING else "name a file of OpenPGP public keys"
+            raise FileAccessError(f"{self.keyring}: no keyring", hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +156,6 @@ class Package:
     path: Path
 
 
-def hide_passwords(text: str) -> str:
-    """Return *text*, perhaps a tool's, without users and passwords in URIs."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
 def check_options(suite: str, mirror: str | None) -> None:
     """
     Refuse what cannot be an archive, without looking for one.
@@ -147,9 +164,27 @@ def check_options(suite: str, mirror: str | None) -> None:
     """
     if suite not in LIBGCC_DEV:
         raise ConfigError(f"unknown suite {suite!r}", hint="choose from " + ", ".join(LIBGCC_DEV))
-    if mirror is not None and not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
+    if mirror is not None:
+        check_mirror(mirror)
+
+
+def check_mirror(mirror: str) -> None:
+    """
+    Refuse a text that is not the URI of a Debian mirror, or whose user and password are not percent-encoded.
+
+    Raises: ConfigError, whose message shows no password.
+    """
+    # A password may hold white space as well, so all up to the last @ is hidden here.
+    shown = re.sub(r"//.*@", "//", mirror, flags=re.DOTALL)
+    if not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
         raise ConfigError(
-            f"{mirror!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
+            f"{shown!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
+        )
+    # apt would take the text before the first / as the host, and print a part of the password.
+    if re.match(r"https?:", mirror) and not re.fullmatch(r"https?://([^/@]*@)?[^/@]+(/[^@]*)?", mirror):
+        raise ConfigError(
+            f"mirror {shown}: the user and the password are not percent-encoded",
+            hint="write @ as %40 and / as %2F",
         )
 
 
@@ -198,7 +233,7 @@ def make_builder_tree(
     the Debian *architectures* is the host's. A mirror that lacks a package is asked
     once more with fresh lists, under the suite's alias.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError.
+    Raises: FileAccessError, ToolMissingError, ToolFailedError, PackageUnavailableError.
     """
     failure = _run_mmdebstrap(archive, architectures, tar=tar, debs=debs, epoch=epoch, runner=runner)
     alias = ALIASES.get(archive.suite)
@@ -219,6 +254,7 @@ def _run_mmdebstrap(
     archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
 ) -> ToolFailedError | None:
     """Return why it failed, or None."""
+    archive.check_keyring()
     include = [*BUILDER_PACKAGES]
     for arch in architectures:
         include += [f"{name}:{arch}" for name in (*CROSS_PACKAGES, LIBGCC_DEV[archive.suite])]
@@ -229,7 +265,7 @@ def _run_mmdebstrap(
         f"--architectures={','.join(architectures)}",
         f"--include={','.join(include)}",
         '--aptopt=Acquire::Retries "3"',
-        *([f"--keyring={archive.keyring}"] if archive.keyring != KEYRING else []),
+        f"--keyring={archive.keyring}",
         *([f"--extract-hook={check_codename(archive)}"] if archive.alias else []),
         f"--extract-hook={_download_hook(architectures)}",
         f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",
@@ -253,8 +289,9 @@ def _run_mmdebstrap(
 
 
 def check_codename(archive: Archive) -> str:
-    """Return a hook that fails unless the lists in tree $1 are of *archive*'s suite."""
-    return f'grep -qx "Codename: {archive.suite}" "$1"/var/lib/apt/lists/*_dists_{archive.alias}_*Release'
+    """Return a hook that fails unless the lists of mmdebstrap's apt are of *archive*'s suite."""
+    apt = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get {shlex.join(LIST_CODENAMES)}'
+    return f'test "$({apt} | sort -u)" = {archive.suite}'
 
 
 def name_suite(archive: Archive) -> str:

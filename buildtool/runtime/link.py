@@ -35,7 +35,7 @@ from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.core.process import Runner
 from buildtool.core.resources import resource_path
 from buildtool.runtime import debian
-from buildtool.runtime.apt import PackageSource, linking_packages, lock_stamp
+from buildtool.runtime.apt import PackageSource, linking_packages
 from buildtool.runtime.baselayer import base_layer, read_tini
 from buildtool.runtime.carried import (
     LINKED_FROM,
@@ -98,7 +98,7 @@ class MadeParts:
 
 def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadeParts:
     """
-    Make the parts that are missing or older than the loader's sources.
+    Make the parts that are missing, or made of other sources or another lock than the present ones.
 
     A platform that cannot be made does not keep the others from it: its error is in the result.
 
@@ -109,7 +109,7 @@ def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadePa
     make_directory(request.cache)
     made: list[Platform] = []
     failed: dict[Platform, BuildtoolError] = {}
-    with _locked(request.cache / "lock"):
+    with hold_lock(request.cache / "lock"):
         for platform in request.platforms:
             if not request.update and _is_current(request, platform, toolchain):
                 continue
@@ -136,7 +136,7 @@ def lock_packages(request: PartsRequest, *, runner: Runner | None = None) -> tup
     found: list[LockedPackage] = []
     made: list[Platform] = []
     failed: dict[Platform, BuildtoolError] = {}
-    with _locked(request.cache / "lock"):
+    with hold_lock(request.cache / "lock"):
         for platform in request.platforms:
             source = _package_source(request, platform, runner)
             request.report(f"read the package list of Debian {source.archive.suite} for {platform.debian}")
@@ -182,10 +182,13 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
             for kind in entry
         }
         same = all(digest.hexdigest() == entry[kind]["sha256"] for kind, digest in digests.items())
+        # Compare the lines of the lock, not the packages: a mirror may have lacked a locked version.
+        lock = _lock_digest(request, platform)
+        locked = all(entry[kind]["lock"] == lock for kind in (*LINKED_FROM, "tini", "base"))
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
         wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
         there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
-        return same and there and made == wanted and "tini" in entry
+        return same and there and locked and made == wanted
     except (FileAccessError, KeyError, TypeError):
         return False
 
@@ -209,19 +212,29 @@ def _make(
     base = base_layer(packages, platform, runner)
     assert base.data is not None
     used = _list_packages((package for package in packages if package not in tinis), platform)
+    origin = {"suite": suite, "lock": _lock_digest(request, platform)}
     made = {
-        "tini": _Made(data=tini, record={"suite": suite, "packages": _list_packages(tinis, platform)}),
-        "base": _Made(data=base.data, record={"suite": suite, "packages": used, "diff_id": base.diff_id}),
+        "tini": _Made(data=tini, record={**origin, "packages": _list_packages(tinis, platform)}),
+        "base": _Made(data=base.data, record={**origin, "packages": used, "diff_id": base.diff_id}),
     }
-    how = {"compiler": toolchain.name, "suite": suite, "packages": _list_packages(libraries, platform)}
+    how = {**origin, "compiler": toolchain.name, "packages": _list_packages(libraries, platform)}
     for kind, digest in _source_digests().items():
         program = _link(platform, toolchain, place / "sysroot", LINKED_FROM[kind], runner)
         made[kind] = _Made(data=program, record={**how, "source": digest})
     return made
 
 
+def _suite_of(platform: Platform) -> str:
+    return _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
+
+
+def _lock_digest(request: PartsRequest, platform: Platform) -> Digest:
+    """Return the digest of what the lock says of *platform*'s packages."""
+    return request.lock.digest(_suite_of(platform), platform.debian)
+
+
 def _package_source(request: PartsRequest, platform: Platform, runner: Runner) -> PackageSource:
-    suite = _SUITE if platform.arch in DEBIAN_13 else _NEXT_SUITE
+    suite = _suite_of(platform)
     mirror = request.mirror or debian.find_system_mirror()
     return PackageSource(
         archive=Archive(suite=suite, mirror=mirror, keyring=request.keyring),
@@ -243,8 +256,15 @@ def _fetch(request: PartsRequest, source: PackageSource, place: Path) -> tuple[l
     suite = source.archive.suite
     stamp, debs, libraries, sysroot = (place / name for name in ("complete", "debs", "libraries", "sysroot"))
     others = _other_packages(suite)
-    known = [*debian.CROSS_PACKAGES, "linux-libc-dev", *others]
-    wanted = f"{source.archive.mirror} {lock_stamp(source, known)}"
+    # The lock names libgcc as well, whose package is known before the lists only for some suites.
+    wanted = " ".join(
+        (
+            source.archive.shown,
+            source.lock.digest(suite, source.architecture),
+            *debian.CROSS_PACKAGES,
+            *others,
+        )
+    )
     if request.update or not stamp.exists() or stamp.read_text("utf-8") != wanted:
         request.report(f"download Debian {suite} packages for {source.architecture}")
         stamp.unlink(missing_ok=True)
@@ -337,8 +357,12 @@ def _source_digests() -> dict[str, Digest]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one run at a time fetch and write."""
+def hold_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the lock of file *path*, so that one run at a time fetches and writes.
+
+    Raises: FileAccessError, also for what the caller's block cannot write.
+    """
     try:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -8,11 +8,13 @@ installation read the same file; `tools/loaders --lock` writes it anew.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.core.resources import resource_path
@@ -40,6 +42,11 @@ class LockedPackage:
     version: str
     sha256: str
 
+    @property
+    def line(self) -> str:
+        """The package's line in the lock."""
+        return f"{self.suite} {self.architecture} {self.name} {self.version} {self.sha256}\n"
+
 
 @dataclass(frozen=True, slots=True)
 class PackageLock:
@@ -50,6 +57,17 @@ class PackageLock:
     def find(self, suite: str, architecture: str, name: str) -> LockedPackage | None:
         """Return the locked package, or None when there is none of that name."""
         return self.packages.get((suite, architecture, name))
+
+    @property
+    def text(self) -> str:
+        """The lines of all packages, sorted."""
+        return "".join(each.line for each in sorted(self.packages.values()))
+
+    def digest(self, suite: str = "", architecture: str = "") -> Digest:
+        """Return the SHA-256 of the lines of *suite* and *architecture*, by default of all lines."""
+        lines = self.text.splitlines(keepends=True)
+        wanted = f"{suite} {architecture} " if suite else ""
+        return Digest(hashlib.sha256("".join(x for x in lines if x.startswith(wanted)).encode()).hexdigest())
 
 
 def make_lock(packages: Iterable[LockedPackage]) -> PackageLock:
@@ -85,8 +103,4 @@ def write_lock(path: Path, lock: PackageLock) -> None:
 
     Raises: FileAccessError.
     """
-    lines = [
-        f"{each.suite} {each.architecture} {each.name} {each.version} {each.sha256}\n"
-        for each in sorted(lock.packages.values())
-    ]
-    write_atomic(path, (_HEAD + "".join(lines)).encode())
+    write_atomic(path, (_HEAD + lock.text).encode())

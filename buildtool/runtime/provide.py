@@ -4,12 +4,17 @@ Loader, tini and base layer for an image, from the installation or linked here.
 
 A wheel of a release carries these parts. An installation from a checkout does
 not, so the first build links them from Debian's static libraries, which are
-unpacked without root, and keeps them in the cache of this user.
+unpacked without root, and keeps them in the cache of this user. Parts of other
+sources or of another package lock are removed a day after their last use.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +31,14 @@ from buildtool.runtime.carried import (
     loader_digest,
     named_directory,
 )
-from buildtool.runtime.link import PartsRequest, Report, make_parts
+from buildtool.runtime.link import PartsRequest, Report, hold_lock, make_parts
+from buildtool.runtime.packagelock import read_lock
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = "parts.lock"  # beside the directories of parts
+KEPT_SECONDS = 24 * 3600
+_PREFIX = "parts-"
 
 
 def provide_parts(
@@ -37,8 +49,8 @@ def provide_parts(
 
     A directory that BUILDTOOL_LOADERS names is returned as it is.
 
-    Raises: FileAccessError or ToolMissingError whose hint is the command to run; what the mirror's
-    failure raises.
+    Raises: FileAccessError or ToolMissingError whose hint is the command to run; ConfigError for a damaged
+    package lock; what the mirror's failure raises.
     """
     named = named_directory(environ)
     if named is not None or _has_parts(data_directory(), platforms):
@@ -50,12 +62,20 @@ def provide_parts(
             hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
         )
     if not _has_parts(data, platforms):
-        _link_parts(platforms, data, report, runner)
+        # Two first builds would each write a list without the parts of the other.
+        with hold_lock(data.parent / LOCK_NAME):
+            if not _has_parts(data, platforms):
+                _link_parts(platforms, data, report, runner)
+    _remove_unused(data)
     return data
 
 
 def find_parts(environ: Mapping[str, str]) -> Path:
-    """Return the directory of parts that a build would use, without linking any."""
+    """
+    Return the directory of parts that a build would use, without linking any.
+
+    Raises: FileAccessError, or ConfigError for a damaged package lock.
+    """
     named = named_directory(environ)
     if named is not None or list_path(data_directory()).exists():
         return named or data_directory()
@@ -64,9 +84,11 @@ def find_parts(environ: Mapping[str, str]) -> Path:
 
 
 def _linked_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return where parts linked from these sources of the loader are kept; None without a cache."""
+    """Return where parts linked from these sources and locked packages are kept; None without a cache."""
     cache = open_cache(environ).directory
-    return cache.parent / f"parts-{loader_digest()[:16]}" if cache is not None else None
+    if cache is None:
+        return None
+    return cache.parent / f"{_PREFIX}{loader_digest()[:16]}-{read_lock().digest()[:16]}"
 
 
 def _has_parts(data: Path, platforms: Sequence[Platform]) -> bool:
@@ -77,6 +99,18 @@ def _has_parts(data: Path, platforms: Sequence[Platform]) -> bool:
     except FileAccessError:
         return False
     return True
+
+
+def _remove_unused(data: Path) -> None:
+    """Mark directory *data* as used now, and remove those beside it that no build used for a day."""
+    # Another installation of this user may be building with other sources, so the others stay for a day.
+    try:
+        os.utime(data)
+        for other in data.parent.glob(f"{_PREFIX}*"):
+            if other != data and time.time() - other.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(other)
+    except OSError as error:
+        log.debug("parts: %s", error)
 
 
 def _link_parts(platforms: Sequence[Platform], data: Path, report: Report, runner: Runner) -> None:

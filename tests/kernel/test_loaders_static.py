@@ -278,8 +278,9 @@ def test_a_checkout_links_its_loader_at_the_first_build(
     caplog.clear()
     (made,) = (tmp_path / "cache").glob(f"parts-*/loaders/{here.arch}/verify-and-load")
     assert made.read_bytes() == wanted
-    # Only the parts stay: neither packages nor sysroot.
-    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()) == ["parts", "v1"]
+    # Only the parts and their lock stay: neither packages nor sysroot.
+    left = sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir())
+    assert left == ["parts", provide.LOCK_NAME, "v1"]
     assert main.run(["build", "--engine", "local", "-o", "type=oci,dest=again.tar"]) == 0
     assert "link one" not in caplog.text
     assert Path("first.tar").read_bytes() == Path("again.tar").read_bytes()

@@ -62,6 +62,8 @@ def make_parts(root: Path, architectures: Sequence[str], *, base: bool = False) 
             path.write_bytes(f"{kind} of {arch}\n".encode() * 1000)
             entries[arch][kind] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         entries[arch]["loader"]["source"] = loader_digest()
+        if base:
+            entries[arch]["base"]["diff_id"] = "0" * 64
     list_path(root).write_text(json.dumps({"version": 1, "platforms": entries}))
     return root
 

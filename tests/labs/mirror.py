@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.debian import Archive
-from buildtool.runtime.packagelock import LockedPackage, PackageLock
+from buildtool.runtime.packagelock import LockedPackage, make_lock
 
 Files = Mapping[str, bytes | str]
 
@@ -137,6 +137,12 @@ class Mirror:
         """Return how many requests had *word* in their path."""
         return sum(word in path for path in self.requests)
 
+    def locked(self, deb: Deb, arch: str = "s390x") -> LockedPackage:
+        """Return *deb* as a lock for *arch* names it."""
+        return LockedPackage(
+            suite="trixie", architecture=arch, name=deb.name, version=deb.version, sha256=deb.digest
+        )
+
     def source(
         self,
         state: Path,
@@ -146,17 +152,11 @@ class Mirror:
         keyring: Path | None = None,
     ) -> PackageSource:
         """Return this mirror as a source with a lock of *locked*; what it reports goes to *told*."""
-        packages = {
-            ("trixie", arch, deb.name): LockedPackage(
-                suite="trixie", architecture=arch, name=deb.name, version=deb.version, sha256=deb.digest
-            )
-            for deb in locked
-        }
         return PackageSource(
             archive=Archive(suite="trixie", mirror=self.uri, keyring=keyring or self.keys.keyring),
             architecture=arch,
             state=state,
-            lock=PackageLock(packages),
+            lock=make_lock(self.locked(deb, arch) for deb in locked),
             report=told.append,
             retries=1,
         )

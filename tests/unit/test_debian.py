@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,14 @@ import pytest
 from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
+    FileAccessError,
     PackageUnavailableError,
     ToolFailedError,
     ToolMissingError,
 )
-from buildtool.core.process import Completed, Runner
+from buildtool.core.process import Completed, Runner, hide_passwords
 from buildtool.runtime import debian
+from buildtool.runtime.apt import PackageSource
 
 DEB822 = """\
 Types: deb
@@ -30,7 +32,9 @@ Types: deb
 URIs: http://mirror.test/debian/
 Suites: bookworm bookworm-updates
 """
-ARCHIVE = debian.Archive(suite="trixie", mirror="http://mirror.test/debian")
+# Nothing reads this file: the tests have no real mmdebstrap.
+KEYRING = Path(__file__)
+ARCHIVE = debian.Archive(suite="trixie", mirror="http://mirror.test/debian", keyring=KEYRING)
 
 
 def make_apt(directory: Path, *, name: str, text: str, system: str = "debian") -> tuple[Path, Path]:
@@ -90,6 +94,34 @@ def test_a_mirror_is_a_uri_and_nothing_else(mirror: str) -> None:
     """It is written into apt's sources and handed to a program."""
     with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
         debian.check_options("trixie", mirror)
+    with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
+        debian.Archive(suite="sid", mirror=mirror)
+
+
+@pytest.mark.parametrize("password", ["hun/ter2", "hun@ter2", "a/b@ter2", "hun ter2", "hun\nter2"])
+def test_a_password_that_is_not_encoded_is_refused(password: str) -> None:
+    """A part of such a password is the host or the path to apt, which prints both."""
+    mirror = f"http://me:{password}@mirror.test/debian"
+    with pytest.raises(ConfigError, match=r"http://mirror\.test/debian") as caught:
+        debian.Archive(suite="trixie", mirror=mirror)
+    assert "ter2" not in f"{caught.value.message} {caught.value.hint}"
+    if password == "".join(password.split()):
+        assert "ter2" not in hide_passwords(f"E: Failed to fetch {mirror}/x  404  Not Found")
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://h/debian",
+        "https://me:hun%40t%2Fer2@h:8443/debian/",
+        "http://h",
+        "file:/srv/a@b",
+        "copy:///a@b/",
+    ],
+)
+def test_mirrors_that_are_used(mirror: str) -> None:
+    """A directory's name may hold @; a user and a password are percent-encoded."""
+    assert debian.Archive(suite="trixie", mirror=mirror).mirror == mirror
 
 
 @pytest.mark.parametrize(
@@ -115,7 +147,8 @@ def test_a_failure_names_its_cause(
 
 def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in no message, and not in the tree that becomes an image."""
-    archive = debian.Archive(suite="trixie", mirror="https://me:hunter2@mirror.test/debian")
+    mirror = "https://me:hunter2@mirror.test/debian"
+    archive = debian.Archive(suite="trixie", mirror=mirror, keyring=KEYRING)
     monkeypatch.setattr(FailingRunner, "message", f"E: Failed to fetch {archive.mirror}/x 404".encode())
     with pytest.raises(ToolFailedError, match=r"no packages from https://mirror\.test/debian") as caught:
         debian.make_builder_tree(
@@ -124,12 +157,20 @@ def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pyte
     assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.detail}"
     sources = tmp_path / "etc/apt/sources.list"
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
-    sources.write_text(f"deb {archive.mirror} trixie main\ndeb http://a@b/debian trixie main\n")
+    keyring = tmp_path / "etc/apt/trusted.gpg"
+    keyring.write_bytes(b"//bytes@of a key")
+    sources.write_text(
+        f"deb {archive.mirror} trixie main\ndeb http://a@b/debian trixie main\n"
+        "deb\thttp://a:b/c@d@b/debian\ttrixie main\nURIs: http://a:b@c/ http://a:b@d/\n"
+    )
     subprocess.run(["sh", "-c", debian.HIDE_LOGIN, "sh", tmp_path], check=True)
     assert sources.read_text().splitlines() == [
         "deb https://mirror.test/debian trixie main",
         "deb http://b/debian trixie main",
+        "deb\thttp://b/debian\ttrixie main",
+        "URIs: http://c/ http://d/",
     ]
+    assert keyring.read_bytes() == b"//bytes@of a key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +180,14 @@ class BetweenReleases(Runner):
     lacking: tuple[str, ...]
     suites: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
+    keyrings: list[str] = field(default_factory=list)
 
     def run(self, argv: Sequence[str], **_: object) -> Completed:
         """Fail or not, by the suite that is asked for."""
         suite = argv[-3]
         self.suites.append(suite)
         self.hooks[:] = [word for word in argv if word.startswith("--extract-hook=")]
+        self.keyrings.extend(word for word in argv if word.startswith("--keyring="))
         said = f"E: Failed to fetch {argv[-1]}/pool/base-files_13.8%2bdeb13u8_arm64.deb  404  Not Found\n"
         failed = suite in self.lacking
         return Completed(returncode=int(failed), stdout=b"", stderr=said.encode() if failed else b"")
@@ -156,6 +199,7 @@ def test_a_mirror_between_two_releases_is_asked_under_the_alias(tmp_path: Path) 
     runner = BetweenReleases(lacking=("trixie",))
     make_tree(tmp_path, runner, told.append)
     assert runner.suites == ["trixie", "stable"]
+    assert runner.keyrings == [f"--keyring={KEYRING}"] * 2
     assert told == ["no packages from http://mirror.test/debian (trixie); try its alias stable"]
     alias = debian.Archive(suite="trixie", mirror="http://mirror.test/debian", alias="stable")
     assert runner.hooks[0] == f"--extract-hook={debian.check_codename(alias)}"
@@ -166,18 +210,12 @@ def test_a_mirror_between_two_releases_is_asked_under_the_alias(tmp_path: Path) 
     assert (caught.value.architecture, caught.value.packages) == ("arm64", ("base-files",))
 
 
-def test_hooks_refuse_an_alias_of_another_release(tmp_path: Path) -> None:
-    """The lists decide; the tree names the suite in the end, as every builder does."""
+def test_the_tree_names_the_suite_and_not_its_alias(tmp_path: Path) -> None:
+    """A builder made of an alias's packages has the same sources as any other builder."""
     archive = debian.Archive(suite="trixie", mirror="http://mirror.test/debian", alias="stable")
-    lists, sources = tmp_path / "var/lib/apt/lists", tmp_path / "etc/apt/sources.list"
-    lists.mkdir(parents=True)
+    sources = tmp_path / "etc/apt/sources.list"
     sources.parent.mkdir(parents=True)
     sources.write_text("deb http://mirror.test/debian stable main\n")
-    for codename, code in (("trixie", 0), ("forky", 1)):
-        text = f"Suite: stable\nCodename: {codename}\n"
-        (lists / "mirror.test_debian_dists_stable_InRelease").write_text(text)
-        argv = ["sh", "-c", debian.check_codename(archive), "sh", tmp_path]
-        assert subprocess.run(argv, check=False).returncode == code
     subprocess.run(["sh", "-c", debian.name_suite(archive), "sh", tmp_path], check=True)
     assert sources.read_text() == "deb http://mirror.test/debian trixie main\n"
 
@@ -192,6 +230,25 @@ def test_a_machine_without_mmdebstrap_is_told_what_to_install(
     assert caught.value.hint == "apt-get install mmdebstrap"
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("none.gpg", "apt-get install debian-archive-keyring"), ("my.gpg", "name a file of")]
+)
+def test_a_missing_keyring_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    """Without the file, apt would trust every key of this machine, also those of other vendors."""
+    monkeypatch.setattr(debian, "KEYRING", tmp_path / "none.gpg")
+    archive = replace(ARCHIVE, keyring=tmp_path / name)
+    runner = BetweenReleases(lacking=())
+    with pytest.raises(FileAccessError, match="no keyring") as caught:
+        make_tree(tmp_path, runner, archive=archive)
+    assert hint in str(caught.value.hint)
+    source = PackageSource(archive=archive, architecture="amd64", state=tmp_path / "apt", runner=runner)
+    with pytest.raises(FileAccessError, match="no keyring"):
+        source.update()
+    assert runner.suites == []
+
+
 def test_what_is_not_a_package_is_an_error(tmp_path: Path) -> None:
     """dpkg-deb decides, and its failure is ours."""
     path = tmp_path / "x.deb"
@@ -201,10 +258,15 @@ def test_what_is_not_a_package_is_an_error(tmp_path: Path) -> None:
         list(debian.read_members(package, Runner()))
 
 
-def make_tree(directory: Path, runner: Runner, report: Callable[[str], None] = lambda _: None) -> None:
+def make_tree(
+    directory: Path,
+    runner: Runner,
+    report: Callable[[str], None] = lambda _: None,
+    archive: debian.Archive = ARCHIVE,
+) -> None:
     """Ask for a builder tree that is not going to be made."""
     debian.make_builder_tree(
-        ARCHIVE,
+        archive,
         ["amd64"],
         tar=directory / "root.tar",
         debs=directory,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from buildtool.core.errors import (
 )
 from buildtool.core.platforms import MACHINES, PLATFORMS
 from buildtool.core.process import Completed, Runner
+from buildtool.runtime.debian import Archive
 
 RELEASE = "6.12.1+deb13-cloud-amd64"
 OLDER = "6.12.0+deb13-cloud-amd64"
@@ -65,8 +67,6 @@ class FakeApt(Runner):
         if state.name == "alias":
             depends = {**DEPENDS, "linux-image-cloud-amd64": f"linux-image-{OLDER}"}
             del depends[f"linux-image-{RELEASE}"]
-            release = state / "lists/mirror.test_debian_dists_stable_InRelease"
-            release.write_text(f"Suite: stable\nCodename: {self.codename}\n")
         elif self.between_releases and f"linux-image-{RELEASE}=1" in words:
             said = f"E: Failed to fetch http://mirror.test/pool/linux-image-{RELEASE}_1.deb  404  Not Found"
             return Completed(returncode=100, stdout=b"", stderr=said.encode())
@@ -76,6 +76,8 @@ class FakeApt(Runner):
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 fields = f"Package: {name}\nVersion: 1\nSHA256: {digest}\nDepends: {depends[name]}\n"
                 stdout = f"{fields}\n{stdout}"
+        elif "indextargets" in words:
+            stdout = f"{self.codename}\n"
         elif "download" in words:
             time.sleep(self.delay)
             for wanted in words[words.index("download") + 1 :]:
@@ -107,8 +109,11 @@ class FakeApt(Runner):
 
 
 @pytest.fixture(autouse=True)
-def _mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+def _mirror(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = tmp_path_factory.mktemp("keys") / "keyring.gpg"
+    keyring.touch()
     monkeypatch.setattr(kernels, "find_system_mirror", lambda: "http://mirror.test/debian")
+    monkeypatch.setattr(kernels, "Archive", partial(Archive, keyring=keyring))
 
 
 def left(cache: Path) -> list[str]:

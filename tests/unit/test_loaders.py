@@ -37,6 +37,7 @@ def data(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(kind.encode())
         entry[kind] = {"sha256": hashlib.sha256(kind.encode()).hexdigest(), "source": loader_digest()}
+    entry["base"]["diff_id"] = "0" * 64
     list_path(tmp_path).write_text(json.dumps({"version": 1, "platforms": {"arm64": entry}}))
     return tmp_path
 
@@ -79,7 +80,32 @@ def test_a_loader_of_other_sources_is_not_used(data: Path) -> None:
         find_loader(ARM64, data)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"version": 2, "platforms": {}}', "{" * 3000])
+def test_a_base_without_its_diff_id_is_not_used(data: Path) -> None:
+    """The configuration of an image names the layer by this digest."""
+    document = json.loads(list_path(data).read_text())
+    del document["platforms"]["arm64"]["base"]["diff_id"]
+    list_path(data).write_text(json.dumps(document))
+    with pytest.raises(FileAccessError, match="lists no diff_id"):
+        find_base(ARM64, data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        "[]",
+        '{"version": 2, "platforms": {}}',
+        '{"version": 1}',
+        '{"version": 1, "platforms": []}',
+        '{"version": 1, "platforms": {"arm64": []}}',
+        '{"version": 1, "platforms": {"arm64": "x"}}',
+        '{"version": 1, "platforms": {"arm64": {"loader": []}}}',
+        '{"version": 1, "platforms": {"arm64": {}, "s390x": {"tini": null}}}',
+        "{" * 3000,
+    ],
+)
 def test_damaged_lists(data: Path, text: str) -> None:
     """Any other text than a list is one clear error."""
     list_path(data).write_text(text)

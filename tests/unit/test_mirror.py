@@ -3,16 +3,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
 
+from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.errors import ConfigError, FileAccessError, PackageUnavailableError, ToolFailedError
+from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime import debian
 from buildtool.runtime.apt import CHECK_NETWORK, TRY_LATER, provide_tree
+from buildtool.runtime.carried import LINKED_FROM, list_path, loader_digest, part_path
+from buildtool.runtime.debian import Archive, check_codename
+from buildtool.runtime.link import PartsRequest, make_parts
 from buildtool.runtime.packagelock import LockedPackage, make_lock, read_lock, write_lock
 
 
@@ -136,6 +146,68 @@ def test_an_alias_of_another_release_is_refused(mirror: Mirror, tmp_path: Path, 
     assert caught.value.hint == TRY_LATER
     assert mirror.asked(foreign.path) == 0
     assert names(tmp_path / "out") == []
+
+
+UNSIGNED = "Codename: trixie\n"
+HEAD = "-----BEGIN PGP SIGNED MESSAGE-----\n"
+
+
+def add_unsigned_codename(mirror: Mirror, place: str) -> None:
+    """Put a line that nobody signed into the Release file of `stable`."""
+    path = mirror.root / "dists/stable/InRelease"
+    text = path.read_text()
+    path.write_text(UNSIGNED + text if place == "before" else text.replace(HEAD, HEAD + UNSIGNED, 1))
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("place", ["nowhere", "before", "header"])
+def test_the_codename_is_that_of_the_signed_text(
+    mirror: Mirror, tmp_path: Path, told: list[str], place: str
+) -> None:
+    """A mirror cannot give another release the wanted codename; refused lists are not kept."""
+    foreign = mirror.add("tool", "3")
+    mirror.publish(foreign, suite="stable", codename="forky")
+    if place != "nowhere":
+        add_unsigned_codename(mirror, place)
+    source = mirror.source(tmp_path / "apt", told)
+    with pytest.raises(PackageUnavailableError, match="no packages from"):
+        source.update()
+    assert source.list_versions(["tool"]) == {"tool": []}
+    with pytest.raises(ToolFailedError):
+        source.download(["tool"], tmp_path / "out")
+    assert mirror.asked(foreign.path) == 0
+    assert told == []
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(("codename", "code"), [("trixie", 0), ("forky", 1)])
+def test_the_hook_of_mmdebstrap_reads_the_signed_codename(
+    mirror: Mirror, tmp_path: Path, codename: str, code: int
+) -> None:
+    """The hook of the builder image refuses an alias of another release, whatever is unsigned."""
+    state, archive = tmp_path / "apt", Archive(suite="trixie", mirror=mirror.uri, alias="stable")
+    for name in ("lists/partial", "cache/archives/partial"):
+        (state / name).mkdir(parents=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [signed-by={mirror.keys.keyring}] {mirror.uri} stable main\n")
+    settings = {
+        "Dir::State": state,
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state / "cache",
+        "Dir::Etc::SourceList": state / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "APT::Architecture": "s390x",
+        "APT::Architectures": "s390x",
+        "APT::Sandbox::User": "",
+    }
+    config = tmp_path / "apt.conf"
+    config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    environment = {**os.environ, "APT_CONFIG": str(config), "MMDEBSTRAP_APT_CONFIG": str(config)}
+    mirror.publish(mirror.add("tool", "1"), suite="stable", codename=codename)
+    add_unsigned_codename(mirror, "header")
+    subprocess.run(["apt-get", "-qq", "update"], env=environment, check=True)
+    argv = ["sh", "-c", check_codename(archive), "sh", tmp_path]
+    assert subprocess.run(argv, env=environment, check=False).returncode == code
 
 
 @pytest.mark.tools
@@ -280,6 +352,125 @@ def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]
     mirror.publish(new)
     provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tmp_path / "tree")
     assert (tmp_path / "tree/usr/share/doc/tool/version").read_bytes().startswith(b"2 s390x")
+
+
+@pytest.mark.tools
+def test_a_tree_holds_nothing_of_other_versions(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
+    """A header that the new version lacks is gone; a download that fails leaves the old tree complete."""
+    old = mirror.add("tool", "1", files={"usr/include/old.h": b"1"})
+    new = mirror.add("tool", "2", files={"usr/include/new.h": b"2"})
+    tree = tmp_path / "cache/tree"
+    mirror.publish(old)
+    provide_tree(mirror.source(tmp_path / "apt", told, old), ["tool"], tree)
+    mirror.publish(new)
+    mirror.faults[new.path] = "missing"
+    with pytest.raises(PackageUnavailableError):
+        provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tree)
+    provide_tree(mirror.source(tmp_path / "apt", told, old), ["tool"], tree)
+    assert names(tree / "usr/include") == ["old.h"]
+    assert names(tree.parent) == ["tree"]
+    mirror.faults.clear()
+    (tree.parent / ".tree.new").mkdir()  # what a run left that was killed
+    (tree.parent / ".tree.new/half").touch()
+    provide_tree(mirror.source(tmp_path / "apt", told, new), ["tool"], tree)
+    assert names(tree / "usr/include") == ["new.h"]
+    assert names(tree) == [".complete", "usr"]
+    assert names(tree.parent) == ["tree"]
+
+
+@pytest.mark.tools
+def test_a_directory_of_something_else_is_not_replaced(
+    mirror: Mirror, tmp_path: Path, told: list[str]
+) -> None:
+    """Files that a user has in the named directory are never removed; an empty directory is used."""
+    mirror.publish(mirror.add("tool", "1"))
+    source = mirror.source(tmp_path / "apt", told)
+    for name in ("used", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used/thesis").touch()
+    with pytest.raises(FileAccessError, match="used: not a tree of packages, so it is not replaced"):
+        provide_tree(source, ["tool"], tmp_path / "used")
+    assert names(tmp_path / "used") == ["thesis"]
+    (tmp_path / "link").symlink_to("empty")
+    provide_tree(source, ["tool"], tmp_path / "link")
+    assert names(tmp_path / "empty") == [".complete", "usr"]
+
+
+LIBRARIES = (*debian.CROSS_PACKAGES, "linux-libc-dev", "libgcc-14-dev")
+OTHERS = (*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, "tini")
+
+
+@pytest.mark.tools
+def test_packages_to_link_with_are_fetched_once_per_lock(mirror: Mirror, tmp_path: Path) -> None:
+    """Another locked version of any of them is fetched; a changed password of the mirror is no reason to."""
+    debs = {name: mirror.add(name, "1") for name in (*LIBRARIES, *OTHERS)}
+    mirror.publish(*debs.values())
+    locked = [mirror.locked(deb) for deb in debs.values()]
+
+    def fetch(password: str, packages: Sequence[LockedPackage]) -> int:
+        before = len(mirror.requests)
+        done = make_parts(
+            PartsRequest(
+                platforms=(PLATFORMS["s390x"],),
+                data=tmp_path / "data",
+                cache=tmp_path / "cache",
+                mirror=mirror.uri.replace("//", f"//me:{password}@"),
+                keyring=mirror.keys.keyring,
+                lock=make_lock(packages),
+            )
+        )
+        # These packages hold no program, so the run ends behind the downloads.
+        assert "no tini-static" in str(done.failed[PLATFORMS["s390x"]])
+        return len(mirror.requests) - before
+
+    assert fetch("hunter2", locked) > len(debs)
+    assert fetch("hunter3", locked) == 0
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file() and b"hunter" in path.read_bytes():
+            assert path.stat().st_mode & 0o077 == 0
+    for name in ("libgcc-14-dev", "libsodium-dev", "tzdata"):
+        locked = [replace(each, version="0") if each.name == name else each for each in locked]
+        assert fetch("hunter2", locked) > len(debs)
+
+
+@pytest.mark.tools
+def test_parts_are_made_again_after_the_lock_changed(mirror: Mirror, tmp_path: Path) -> None:
+    """The parts of a platform are current for the locked packages of this platform alone."""
+    platform, clang = PLATFORMS["s390x"], find_toolchain("clang-19")
+    locked = [mirror.locked(mirror.add(name, "1")) for name in ("libgcc-14-dev", "tzdata")]
+    lock = make_lock(locked)
+    record = {"source": loader_digest(), "compiler": clang.name, "lock": lock.digest("trixie", "s390x")}
+    data = make_stand_ins(tmp_path / "data", "s390x", record)
+
+    def made_again(packages: Sequence[LockedPackage]) -> bool:
+        request = PartsRequest(
+            platforms=(platform,),
+            data=data,
+            cache=tmp_path / "cache",
+            mirror=f"file:{tmp_path}/none",
+            lock=make_lock(packages),
+        )
+        return platform in make_parts(request).failed
+
+    assert not made_again(locked)
+    assert not made_again([*locked, replace(locked[0], architecture="arm64")])
+    assert made_again([*locked, replace(locked[0], name="libelf-dev")])
+    assert made_again([replace(locked[0], sha256="0" * 64), locked[1]])
+    assert made_again([locked[0], replace(locked[1], version="2")])
+
+
+def make_stand_ins(data: Path, arch: str, record: Mapping[str, str]) -> Path:
+    """Write stand-ins for all parts of *arch* into directory *data*, each listed with *record*."""
+    entry = {}
+    for kind in (*LINKED_FROM, "tini", "base"):
+        path = part_path(data, kind, arch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kind.encode())
+        entry[kind] = {"sha256": hashlib.sha256(kind.encode()).hexdigest(), **record}
+    list_path(data).write_text(json.dumps({"version": 1, "platforms": {arch: entry}}))
+    (data / "include/bpf").mkdir(parents=True)
+    (data / "include/bpf/bpf_helpers.h").touch()
+    return data
 
 
 def test_the_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:

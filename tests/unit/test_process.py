@@ -33,6 +33,13 @@ def test_arguments_reach_the_program_as_they_are() -> None:
     assert done.stdout == b"a b|$HOME|*|`id`|"
 
 
+def test_the_log_shows_no_password_of_a_uri(caplog: pytest.LogCaptureFixture) -> None:
+    """A mirror's URI is an argument of mmdebstrap; the digest of an image is no password."""
+    caplog.set_level("DEBUG", "buildtool.core.process")
+    Runner().run(["true", "http://me:hun@ter/2@mirror.test/debian", "docker-image://registry/x@sha256:00"])
+    assert caplog.messages == ["run: true http://mirror.test/debian docker-image://registry/x@sha256:00"]
+
+
 def test_input_environment_and_directory(tmp_path: Path) -> None:
     """The environment is added to ours."""
     done = Runner().run(["sh", "-c", 'cat; echo "$X"; pwd'], stdin=b"in\n", env={"X": "y"}, cwd=tmp_path)

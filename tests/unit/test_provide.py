@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.load import choose_program
 from buildtool.runtime import carried, provide
+from buildtool.runtime.link import MadeParts, PartsRequest
+from buildtool.runtime.packagelock import PackageLock, read_lock
 from buildtool.runtime.provide import find_parts, provide_parts
 
 AMD64 = (PLATFORMS["amd64"],)
@@ -30,6 +36,11 @@ def _provide(environ: dict[str, str], said: list[str]) -> Path:
     return provide_parts(AMD64, environ, report=said.append, runner=Runner())
 
 
+def linked_parts(cache: Path) -> Path:
+    """Return where *cache* keeps the parts for the present sources and lock."""
+    return cache / f"parts-{carried.loader_digest()[:16]}-{read_lock().digest()[:16]}"
+
+
 def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     """BUILDTOOL_LOADERS names what was made elsewhere; nothing is linked in its place."""
     environ = {"BUILDTOOL_LOADERS": str(tmp_path / "none"), "BUILDTOOL_CACHE": str(tmp_path / "cache")}
@@ -39,18 +50,20 @@ def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No compiler is asked for it; other sources of the loader need parts of their own."""
+    """No compiler is asked for it; other sources of the loader or another lock need parts of their own."""
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}"
+    place = linked_parts(tmp_path / "cache")
     make_parts(place, ["amd64"], base=True)
     said: list[str] = []
     assert _provide(environ, said) == find_parts(environ) == place
     assert not said
-    monkeypatch.setattr(provide, "loader_digest", lambda: "0" * 64)
-    with pytest.raises(ToolMissingError):
-        _provide(environ, said)
+    for name, other in (("loader_digest", lambda: "0" * 64), ("read_lock", PackageLock)):
+        with monkeypatch.context() as changed:
+            changed.setattr(provide, name, other)
+            with pytest.raises(ToolMissingError):
+                _provide(environ, said)
 
 
 def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +72,7 @@ def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
-    place = tmp_path / "cache" / f"parts-{carried.loader_digest()[:16]}"
+    place = linked_parts(tmp_path / "cache")
     make_parts(place, ["amd64"], base=True)
     config = Config(root=tmp_path, project=ProjectConfig(name="x"))
     found = choose_program("loader", config, environ=environ, runner=Runner())
@@ -67,12 +80,12 @@ def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_compiler_the_hint_is_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what is missing, and nothing is left in the cache."""
+    """One line says what is missing, and nothing but the lock is left in the cache."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissingError, match="loader for images: cannot link it: ") as caught:
         _provide({"BUILDTOOL_CACHE": str(tmp_path / "cache")}, [])
     assert caught.value.hint == "apt-get install clang-19 lld-19 llvm-19"
-    assert not list((tmp_path / "cache").glob("p*"))
+    assert [path.name for path in (tmp_path / "cache").glob("p*")] == [provide.LOCK_NAME]
 
 
 def test_without_a_cache_there_is_no_place(tmp_path: Path) -> None:
@@ -83,3 +96,52 @@ def test_without_a_cache_there_is_no_place(tmp_path: Path) -> None:
         with pytest.raises(FileAccessError, match="no place to keep it") as caught:
             _provide(environ, [])
         assert "BUILDTOOL_CACHE" in str(caught.value.hint)
+
+
+def test_two_first_builds_keep_the_parts_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second build waits, finds what the first one linked, and links the other platform only."""
+    environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
+    begun, linked = threading.Barrier(3), list[str]()
+
+    def link(request: PartsRequest, **_: object) -> MadeParts:
+        """Write the list as the linker does, but slowly: read it, and write it with another platform."""
+        linked.extend(platform.arch for platform in request.platforms)
+        try:
+            present = [*carried.read_list(request.data)]
+        except FileAccessError:
+            present = []
+        time.sleep(0.3)
+        make_parts(request.data, [*present, *(each.arch for each in request.platforms)], base=True)
+        return MadeParts(made=request.platforms, failed={})
+
+    monkeypatch.setattr(provide, "make_parts", link)
+
+    def build(arch: str) -> Path:
+        begun.wait()
+        return provide_parts((PLATFORMS[arch],), environ, report=lambda _: None, runner=Runner())
+
+    with ThreadPoolExecutor(3) as pool:
+        (data,) = {*pool.map(build, ("amd64", "arm64", "amd64"))}
+    assert sorted(carried.read_list(data)) == sorted(linked) == ["amd64", "arm64"]
+
+
+def test_parts_that_no_build_uses_are_removed(tmp_path: Path) -> None:
+    """Parts of other sources or another lock go after a day; what was used since then stays."""
+    environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "cache").mkdir(mode=0o700)
+    place = linked_parts(tmp_path / "cache")
+    for directory, days in (
+        (place, 40),
+        (tmp_path / "cache/parts-1-1", 2),
+        (tmp_path / "cache/parts-2", 0.5),
+    ):
+        make_parts(directory, ["amd64"], base=True)
+        then = time.time() - days * 24 * 3600
+        os.utime(directory, (then, then))
+    (tmp_path / "cache/packages-x").mkdir()
+    assert _provide(environ, []) == place
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {place.name, "parts-2", "packages-x", "v1"}
+    assert time.time() - place.stat().st_mtime < 3600

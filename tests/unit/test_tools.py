@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,41 @@ def test_unknown_words_give_the_usage(argv: list[str], usage: str) -> None:
     """Exit code 2 and one line of usage; nothing is fetched or made."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, usage in done.stderr) == (2, True), done.stderr
+
+
+def describe_package(name: str, architecture: str) -> str:
+    """Return what dpkg's database says of an installed package."""
+    shared = "foreign" if architecture == "all" else "same"
+    return (
+        f"Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\n"
+        f"Multi-Arch: {shared}\nMaintainer: x <x@y.z>\nVersion: 1\nDescription: x\n"
+    )
+
+
+def test_setup_sees_packages_of_two_architectures(tmp_path: Path) -> None:
+    """Such a package hides no missing one, and another architecture's package alone is not enough."""
+    if shutil.which("dpkg-query") is None:
+        pytest.skip("needs-tool: dpkg-query")
+    argv = ["dpkg", "--print-architecture"]
+    own = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    other = "s390x" if own != "s390x" else "amd64"
+    for name in ("tools", "dpkg/info", "dpkg/updates"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(TOOLS / "setup", tmp_path / "tools/setup")
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "apt-get").chmod(0o755)
+
+    def ask(present: Mapping[str, Sequence[str]]) -> str:
+        """Return what the set-up wants to install where *present* is; apt-get always fails here."""
+        packages = [describe_package(name, each) for name, places in present.items() for each in places]
+        (tmp_path / "dpkg/status").write_text("\n".join(packages))
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DPKG_ADMINDIR": str(tmp_path / "dpkg")}
+        argv = ["bash", tmp_path / "tools/setup", "--for", "lint"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 1
+        line = next(line for line in done.stderr.splitlines() if " install " in line)
+        return line.partition(" install ")[2]
+
+    present = {"python3-venv": (own,), "ca-certificates": ("all",), "shellcheck": (own, other)}
+    assert ask(present) == "clang-format-19"
+    assert ask({**present, "python3-venv": (other,), "clang-format-19": (own,)}) == "python3-venv"
