@@ -194,6 +194,23 @@ def test_ignored_files_are_not_packed(project: Path) -> None:
     assert {"project/bpf/x.bpf.c", "project/bpf/deep/y.h"} <= set(members(packed))
 
 
+@pytest.mark.parametrize("exception", ["", "!**/public.h\n"])
+def test_ignored_directory_keeps_its_files_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch, exception: str
+) -> None:
+    """At any depth, with or without exceptions; files that stay out are not even read."""
+    place = project / "bpf/deep/private"
+    (place / "more").mkdir(parents=True)
+    for name in ("token", "more/token", "more/large", "public.h"):
+        (place / name).write_text("NOT-TO-BE-SENT" if name != "public.h" else "")
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 10)
+    (project / ".dockerignore").write_bytes(b"\xef\xbb\xbf**/private\n" + exception.encode())
+    packed = pack(project)
+    assert b"NOT-TO-BE-SENT" not in packed.data
+    found = {name for name in members(packed) if "private" in name}
+    assert found == ({"project/bpf/deep/private/public.h"} if exception else set())
+
+
 @pytest.mark.parametrize("pattern", ["bpf", "**/*.c", "*"])
 def test_ignored_source_is_an_error(project: Path, pattern: str) -> None:
     """A folder that cannot be built is not written."""
