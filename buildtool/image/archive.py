@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
+from buildtool.image.context import check_no_links
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.image.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from buildtool.oci.tarwriter import TarEntry, pack_tar
@@ -74,8 +75,10 @@ def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str])
 
     Files that .dockerignore excludes stay out. Links stay links.
 
-    Raises: ConfigError, when one of *sources* stays out or a file is too large; FileAccessError.
+    Raises: ConfigError, when one of *sources* stays out, one of *directories* is a link or a file is
+    too large; FileAccessError.
     """
+    check_no_links(root, directories)
     rules = read_ignore_file(root)
     entries = [entry for name in directories for entry in _walk(root, name, rules)]
     # A source may lie behind a link to a directory: the link is what the archive holds then.
@@ -127,10 +130,7 @@ def _walk(root: Path, directory: str, rules: IgnoreRules) -> Iterator[TarEntry]:
             elif rules.excludes(path):
                 continue
             elif entry.is_symlink():
-                target = str(Path(entry.path).readlink())
-                yield TarEntry(
-                    path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target
-                )
+                yield _read_link(root, path)
             elif entry.is_file(follow_symlinks=False):
                 yield _read(root, path)
 
@@ -145,10 +145,27 @@ def _read(root: Path, path: PurePosixPath) -> TarEntry:
     return TarEntry(path=_checked(path), mtime=ARCHIVE_EPOCH, data=data)
 
 
+def _read_link(root: Path, path: PurePosixPath) -> TarEntry:
+    try:
+        target = os.readlink(root / path)  # noqa: PTH115 - a Path would change the text of the link
+    except OSError as error:
+        raise FileAccessError(f"{root / path}: cannot read: {system_reason(error)}") from error
+    if not _is_utf8(target):
+        raise ConfigError(f"{str(root / path)!a}: the target of the link is not UTF-8: {target!a}")
+    return TarEntry(path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target)
+
+
 def _checked(path: PurePosixPath) -> str:
     text = str(path)
+    if not _is_utf8(text):
+        raise ConfigError(f"{text!a}: the name is not UTF-8")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether *text*, a name of the file system, had no other bytes than UTF-8."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{text!a}: the name is not UTF-8") from error
-    return text
+    except UnicodeEncodeError:
+        return False
+    return True

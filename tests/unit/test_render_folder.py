@@ -194,6 +194,18 @@ def test_ignored_files_are_not_packed(project: Path) -> None:
     assert {"project/bpf/x.bpf.c", "project/bpf/deep/y.h"} <= set(members(packed))
 
 
+@pytest.mark.parametrize("target", ["../outside", "other"])
+def test_directory_that_is_a_link_is_not_packed(project: Path, target: str) -> None:
+    """Its files may be anywhere on this machine; a link on the way to a directory is no better."""
+    for place in (project.parent / "outside/deep", project / "other/deep"):
+        place.mkdir(parents=True)
+        (place / "hosts.h").write_text("NOT-TO-BE-SENT")
+    (project / "inc").symlink_to(target)
+    for name in ("inc", "inc/deep"):
+        with pytest.raises(ConfigError, match="project/inc: a symbolic link"):
+            pack_project(project, ["bpf", name], ["bpf/x.bpf.c"])
+
+
 @pytest.mark.parametrize("exception", ["", "!**/public.h\n"])
 def test_ignored_directory_keeps_its_files_out(
     project: Path, monkeypatch: pytest.MonkeyPatch, exception: str
@@ -234,6 +246,10 @@ def test_what_cannot_be_packed_is_one_error(project: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     with pytest.raises(FileAccessError, match="cannot read"):
         pack_project(project, ["none"], [])
+    (project / "bpf/link").symlink_to(os.fsdecode(b"\xff"))
+    with pytest.raises(ConfigError, match=r"bpf/link.*: the target of the link is not UTF-8: "):
+        pack(project)
+    (project / "bpf/link").unlink()
     Path(os.fsdecode(bytes(project / "bpf") + b"/\xff.h")).write_text("")
     with pytest.raises(ConfigError, match="not UTF-8"):
         pack(project)
