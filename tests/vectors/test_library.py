@@ -110,7 +110,18 @@ def test_running_libsodium_decides_whether_r_is_checked(
     """A static library is linked with a libsodium that may be newer than the headers it was compiled with."""
     program = tmp_path / "sodium"
     sources = [LOADER / name for name in ("test/sodium.c", "verify/sig.c", "base/fault.c")]
-    argv = [clang, "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-D_GNU_SOURCE", f"-I{LOADER}", *sources, "-o", program]
+    argv = [
+        clang,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-std=gnu11",
+        "-D_GNU_SOURCE",
+        f"-I{LOADER}",
+        *sources,
+        "-o",
+        program,
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     assert ask(program, *version) == (0, f"{word}\n", "")
 
