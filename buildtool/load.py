@@ -21,7 +21,7 @@ from buildtool.core.errors import (
     UsageError,
     system_reason,
 )
-from buildtool.core.files import make_directory, read_bounded, write_atomic
+from buildtool.core.files import expand_home, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.image.docker.build import ImageRequest, export_stage
@@ -156,7 +156,6 @@ def choose_program(
             raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
         return path
     target = _this_platform()
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "buildtool"
     find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
     try:
         try:
@@ -166,12 +165,17 @@ def choose_program(
             carried = find(target, provide_parts((target,), environ, report=log.warning, runner=runner))
     except (FileAccessError, ToolMissingError, ToolFailedError) as error:
         log.debug("no %s can be linked here: %s", kind, error.message)
-        path = cache / f"{kind}-{target.arch}-{loaders.loader_digest()[:16]}"
+        path = _cache(environ) / f"{kind}-{target.arch}-{loaders.loader_digest()[:16]}"
         return _keep(path, lambda: _make_program(kind, config, target, runner))
     if os.access(carried.path, os.X_OK):
         return carried.path.absolute()
     # A copy of the installation may have lost the mode of its files.
-    return _keep(cache / f"{kind}-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
+    return _keep(_cache(environ) / f"{kind}-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    """Return the directory of programs that were made or copied; only they need a home directory."""
+    return Path(environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache"))) / "buildtool"
 
 
 def _keep(path: Path, make: Callable[[], bytes]) -> Path:

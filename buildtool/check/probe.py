@@ -18,6 +18,7 @@ from typing import Any
 
 from buildtool.check.model import LoadVerdict
 from buildtool.check.verifierlog import read_verdict
+from buildtool.check.vm.kernels import default_cache
 from buildtool.core.errors import BuildtoolError, FileAccessError, ToolFailedError
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
@@ -49,9 +50,9 @@ class ProbeOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFinder:
-    """Finds or makes probes; what is made is kept below *cache*."""
+    """Finds or makes probes; what is made is kept below *cache*, or in this user's cache."""
 
-    cache: Path
+    cache: Path | None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     runner: Runner = field(default_factory=Runner)
     on_progress: Callable[[str], None] = lambda _: None
@@ -74,9 +75,10 @@ class ProbeFinder:
 
     def _make(self, platform: Platform) -> Part:
         """Make it as `make loaders` does, into the cache of this user."""
-        data = self.cache / "parts"
+        kept = self.cache or default_cache()
+        data = kept / "parts"
         request = PartsRequest(
-            platforms=(platform,), data=data, cache=self.cache / "packages", report=self.on_progress
+            platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress
         )
         try:
             make_parts(request, runner=self.runner)

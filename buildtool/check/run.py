@@ -23,7 +23,7 @@ from buildtool.check.lines import LineInfo, read_line_info
 from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, Outcome, ProgramRun
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
 from buildtool.check.static import StaticCheck, check_object
-from buildtool.check.vm.kernels import SUITES, Kernel, default_cache, find_kernel, has_kernel, image_arch
+from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
 from buildtool.core.errors import (
     BuildtoolError,
@@ -75,7 +75,7 @@ class CheckRequest:
     oldest: Release | None = None
     modules: Sequence[str] = ()
     timeout_seconds: float = 300
-    cache: Path = field(default_factory=default_cache)
+    cache: Path | None = None  # of this user
 
 
 def check_objects(

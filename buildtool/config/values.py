@@ -12,6 +12,7 @@ from typing import Any
 
 from buildtool.core import validate
 from buildtool.core.errors import UsageError
+from buildtool.core.files import expand_home
 from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import SECTION_TYPES
@@ -68,7 +69,7 @@ def as_path(value: Any, root: Path) -> Path:
     text: str = expect(value, str, "a string")
     if not text or not text.isprintable():
         raise UsageError(f"{text!a} is not a path")
-    return root / Path(text).expanduser()
+    return root / expand_home(Path(text))
 
 
 def as_signer(value: Any, root: Path) -> Path | str:

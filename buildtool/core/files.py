@@ -28,6 +28,18 @@ _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXD
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def expand_home(path: Path) -> Path:
+    """
+    Return *path* with the home directory for a ~ or ~USER at its start.
+
+    Raises: UsageError, when that user has no home directory, as in many containers.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no home directory for {path.parts[0]}", hint="set HOME") from error
+
+
 def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> bytes:
     """
     Read regular file *path* once, at most *limit* + 1 bytes; its name in open *directory* where one is given.
@@ -221,6 +233,8 @@ def _signals_waiting() -> Iterator[None]:
     Let signals that end this process wait while files get their names and temporary ones go.
 
     Without it Ctrl-C between two renames would leave half of the files, and later ones second names.
+    Signals wait for the calling thread only: while another thread runs that does not block them, the
+    kernel may deliver them there, so write files where no other thread of this process runs.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

@@ -11,24 +11,22 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
-from docker.utils.build import PatternMatcher
-
 from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
+from buildtool.image.context import check_no_links
 from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.image.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 
 ARCHIVE_EPOCH = 315532800  # 1980: GNU tar warns of a time of 0
 PROJECT_DIRECTORY = "project"
 MAX_FILE_BYTES = 64 * 1024 * 1024
-_IGNORE_FILE = ".dockerignore"
-_MAX_IGNORE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -77,17 +75,19 @@ def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str])
 
     Files that .dockerignore excludes stay out. Links stay links.
 
-    Raises: ConfigError, when one of *sources* stays out or a file is too large; FileAccessError.
+    Raises: ConfigError, when one of *sources* stays out, one of *directories* is a link or a file is
+    too large; FileAccessError.
     """
-    is_excluded = _read_ignore_file(root)
-    entries = [entry for name in directories for entry in _walk(root, name) if not is_excluded(entry.path)]
+    check_no_links(root, directories)
+    rules = read_ignore_file(root)
+    entries = [entry for name in directories for entry in _walk(root, name, rules)]
     # A source may lie behind a link to a directory: the link is what the archive holds then.
     packed = {PurePosixPath(entry.path) for entry in entries if not entry.is_directory}
     for source in map(PurePosixPath, sources):
         if not packed.intersection((source, *source.parents)):
             raise ConfigError(
-                f"{root / source}: excluded by {_IGNORE_FILE}, so the builder would not have it",
-                hint=f"change {_IGNORE_FILE}",
+                f"{root / source}: excluded by {IGNORE_FILE}, so the builder would not have it",
+                hint=f"change {IGNORE_FILE}",
             )
     moved = (replace(entry, path=f"{PROJECT_DIRECTORY}/{entry.path}") for entry in entries)
     return _pack([*_own_entries(), *moved])
@@ -105,12 +105,19 @@ def _own_entries() -> list[TarEntry]:
     ]
 
 
-def _walk(root: Path, directory: str) -> Iterator[TarEntry]:
-    """Yield the directories, files and links of *directory*; devices and the like are no sources."""
+def _walk(root: Path, directory: str, rules: IgnoreRules) -> Iterator[TarEntry]:
+    """
+    Yield the directories, files and links of *directory* that *rules* do not exclude.
+
+    Devices and the like are no sources. A file of an excluded directory may be an exception.
+    """
     waiting = [PurePosixPath(directory)]
     while waiting:
         place = waiting.pop()
-        yield TarEntry(path=_checked(place), kind=tarfile.DIRTYPE, mode=0o755, mtime=ARCHIVE_EPOCH)
+        if rules.excludes_all_below(place):
+            continue
+        if not rules.excludes(place):
+            yield TarEntry(path=_checked(place), kind=tarfile.DIRTYPE, mode=0o755, mtime=ARCHIVE_EPOCH)
         try:
             with os.scandir(root / place) as found:
                 entries = list(found)
@@ -118,13 +125,12 @@ def _walk(root: Path, directory: str) -> Iterator[TarEntry]:
             raise FileAccessError(f"{root / place}: cannot read: {system_reason(error)}") from error
         for entry in entries:
             path = place / entry.name
-            if entry.is_symlink():
-                target = str(Path(entry.path).readlink())
-                yield TarEntry(
-                    path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target
-                )
-            elif entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
+            elif rules.excludes(path):
+                continue
+            elif entry.is_symlink():
+                yield _read_link(root, path)
             elif entry.is_file(follow_symlinks=False):
                 yield _read(root, path)
 
@@ -134,27 +140,32 @@ def _read(root: Path, path: PurePosixPath) -> TarEntry:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(
             f"{root / path}: larger than {MAX_FILE_BYTES} bytes",
-            hint=f"move it out of the directories of sources, or name it in {_IGNORE_FILE}",
+            hint=f"move it out of the directories of sources, or name it in {IGNORE_FILE}",
         )
     return TarEntry(path=_checked(path), mtime=ARCHIVE_EPOCH, data=data)
 
 
+def _read_link(root: Path, path: PurePosixPath) -> TarEntry:
+    try:
+        target = os.readlink(root / path)  # noqa: PTH115 - a Path would change the text of the link
+    except OSError as error:
+        raise FileAccessError(f"{root / path}: cannot read: {system_reason(error)}") from error
+    if not _is_utf8(target):
+        raise ConfigError(f"{str(root / path)!a}: the target of the link is not UTF-8: {target!a}")
+    return TarEntry(path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target)
+
+
 def _checked(path: PurePosixPath) -> str:
     text = str(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{text!a}: the name is not UTF-8") from error
+    if not _is_utf8(text):
+        raise ConfigError(f"{text!a}: the name is not UTF-8")
     return text
 
 
-def _read_ignore_file(root: Path) -> Callable[[str], bool]:
-    """Return the function that tells whether .dockerignore of *root* excludes a path."""
-    if not (root / _IGNORE_FILE).exists():
-        return lambda _: False
-    text = read_bounded(root / _IGNORE_FILE, _MAX_IGNORE_BYTES).decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines()]
-    matches: Callable[[str], bool] = PatternMatcher(
-        [line for line in lines if line and not line.startswith("#")]
-    ).matches
-    return matches
+def _is_utf8(text: str) -> bool:
+    """Tell whether *text*, a name of the file system, had no other bytes than UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -30,6 +30,7 @@ def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], k
 
     Raises: ConfigError, with the first file that is wrong.
     """
+    check_no_links(root, directories)
     for name in directories:
         if key is not None and key.resolve().is_relative_to((root / name).resolve()):
             raise ConfigError(
@@ -48,6 +49,23 @@ def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], k
                 raise ConfigError(
                     f"{path}: a private key in {name}/, which is sent to the builder",
                     hint="move it out of there, to keys/ for example",
+                )
+
+
+def check_no_links(root: Path, directories: Sequence[str]) -> None:
+    """
+    Refuse a symbolic link at, or on the way to, one of *directories* of project *root*.
+
+    A link could send a directory that is not in the project, or all of the project with its keys.
+
+    Raises: ConfigError.
+    """
+    for name in map(PurePosixPath, directories):
+        for path in (*reversed(name.parents[:-1]), name):
+            if (root / path).is_symlink():
+                raise ConfigError(
+                    f"{root / path}: a symbolic link, which is not sent to the builder",
+                    hint="name the directory itself in buildtool.toml, or use --engine local",
                 )
 
 
@@ -81,8 +99,7 @@ def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | 
         step = here.parent if part == ".." else here / part
         if not any(step.is_relative_to(mount) or mount.is_relative_to(step) for mount in mounts):
             return text
-        # A mount itself is a directory there, even if it is a link here.
-        if not any(mount in step.parents for mount in mounts) or not (root / step).is_symlink():
+        if not (root / step).is_symlink():
             here = step
             continue
         text, links = str((root / step).readlink()), links + 1

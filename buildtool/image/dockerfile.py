@@ -4,7 +4,7 @@ The Dockerfile: one deterministic text, and an archive of sources, without askin
 
 Two fences stand between a configuration value and the Dockerfile's syntax. The
 values were validated when they were read; and the template can only print what
-went through one of the four filters below, which check again and never escape.
+went through one of the five filters below, which check again and never escape.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def load_template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(text=_text, json=_json, argv=_argv, heredoc=_heredoc)
+    environment.filters.update(text=_text, mount=_mount, json=_json, argv=_argv, heredoc=_heredoc)
     return environment.from_string(resource_path("templates/Dockerfile.j2").read_text("utf-8"))
 
 
@@ -263,6 +263,13 @@ def _text(value: object) -> _Checked:
     if word.startswith("#") or any(letter.isspace() for letter in word):
         raise UsageError(f"{word!a}: not a single word")
     return _Checked(word)
+
+
+def _mount(path: str) -> _Checked:
+    """Print a directory as a value of --mount, where a comma would begin another option."""
+    if "," in path:
+        raise UsageError(f"{path!a}: a comma in the name of a source directory", hint="rename the directory")
+    return _text(path)
 
 
 def _json(value: str | Sequence[str]) -> _Checked:

@@ -15,9 +15,9 @@ from typing import Any
 import docker
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded
-from buildtool.image.docker.client import ENGINE_ERRORS, NO_IMAGE_ERRORS, connect
+from buildtool.image.docker.client import NO_IMAGE_ERRORS, connect, engine_errors
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -157,28 +157,27 @@ def inspect_image(reference: str) -> ImageReport:
         raise EngineError(
             f"{reference}: cannot inspect the image: {error.message}", hint=error.hint
         ) from error
-    try:
-        with closing(client):
+    with (
+        closing(client),
+        engine_errors(f"{reference}: cannot inspect the image", hint="buildtool doctor checks it"),
+    ):
+        try:
             image = client.images.get(reference)
-            platform = _platform(image.attrs)
-            with _container(client, reference, platform) as container:
-                objects = tuple(_read_objects(container))
-    except NO_IMAGE_ERRORS as error:
-        raise EngineError(
-            f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
-        ) from error
-    except (*ENGINE_ERRORS, tarfile.TarError) as error:
-        raise EngineError(
-            f"{reference}: cannot inspect the image: {first_line(error)}", hint="buildtool doctor checks it"
-        ) from error
-    config = image.attrs.get("Config") or {}
-    return ImageReport(
-        reference=reference,
-        digest=str(image.id),
-        platform=platform,
-        labels=dict(config.get("Labels") or {}),
-        objects=objects,
-    )
+        except NO_IMAGE_ERRORS as error:
+            raise EngineError(
+                f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
+            ) from error
+        platform = _platform(image.attrs)
+        with _container(client, reference, platform) as container:
+            objects = tuple(_read_objects(container))
+        config = image.attrs.get("Config") or {}
+        return ImageReport(
+            reference=reference,
+            digest=str(image.id),
+            platform=platform,
+            labels=dict(config.get("Labels") or {}),
+            objects=objects,
+        )
 
 
 def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:

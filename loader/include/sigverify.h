@@ -40,7 +40,10 @@ struct sigverify_question {
 	void *context;
 };
 
-/* Verify an object. The verdict borrows from @data. Returns NULL without memory, which is no acceptance. */
+/*
+ * Verify an object. The verdict borrows from @data. Returns NULL without memory, store, question or data,
+ * which is no acceptance.
+ */
 SIGVERIFY_API struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
 							  const struct sigverify_question *question,
 							  const void *data, size_t size);

@@ -77,6 +77,9 @@ int main(int argc, char **argv)
 	question.version_seen = strcmp(argv[5], "-") ? version_seen : NULL;
 	question.context = argv[5];
 	object = read_file(argv[2], &size);
+	if (sigverify__verify(NULL, &question, object, size) ||
+	    sigverify__verify(store, NULL, object, size) || sigverify__verify(store, &question, NULL, 1))
+		abort();
 	v = sigverify__verify(store, &question, object, size);
 	check_absent(v);
 	if (sigverify__is_accepted(v)) {

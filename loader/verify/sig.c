@@ -92,12 +92,16 @@ bool sig__key_is_strict(const uint8_t key[SIG_PUBLIC_KEY_SIZE])
  * version 10.3) it compares the bytes of R with those of [S]B - [k]A: with A of prime order
  * (sig__key_is_strict) that leaves only canonical points of prime order. Later versions multiply by the
  * cofactor, so that R has to be checked here. The vectors mixed-order-r and non-canonical-r hold either way.
+ * The running library is asked: who links libsigverify may link another one than its headers were of.
  */
-#define SODIUM_COMPARES_R (SODIUM_LIBRARY_VERSION_MAJOR == 10 && SODIUM_LIBRARY_VERSION_MINOR <= 3)
+static bool sodium_compares_r(void)
+{
+	return sodium_library_version_major() == 10 && sodium_library_version_minor() <= 3;
+}
 
 bool sig__verify(const uint8_t *signature, const uint8_t *input, size_t size,
 		 const uint8_t key[SIG_PUBLIC_KEY_SIZE])
 {
 	return crypto_sign_verify_detached(signature, input, size, key) == 0 &&
-	       (SODIUM_COMPARES_R || crypto_core_ed25519_is_valid_point(signature) == 1);
+	       (sodium_compares_r() || crypto_core_ed25519_is_valid_point(signature) == 1);
 }

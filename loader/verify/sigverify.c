@@ -55,14 +55,20 @@ struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
 					    const struct sigverify_question *question, const void *data,
 					    size_t size)
 {
-	const struct verify_context context = {
+	struct verify_context context;
+	struct sigverify_verdict *v;
+
+	/* A store that did not open is NULL: who forgets to look gets no acceptance, and no crash. */
+	if (!store || !question || (!data && size))
+		return NULL;
+	context = (struct verify_context){
 		.trust = &store->trust,
 		.platform = question->platform,
 		.now = question->now,
 		.version_seen = question->version_seen,
 		.versions = question->context,
 	};
-	struct sigverify_verdict *v = malloc(sizeof(*v));
+	v = malloc(sizeof(*v));
 
 	/* A lack of memory gives neither a reason nor an acceptance. */
 	if (v && verify__object(&context, data, size, &v->verdict) && !v->verdict.reason) {

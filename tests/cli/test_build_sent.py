@@ -128,14 +128,28 @@ def test_source_that_would_not_arrive(
 
 
 def test_links_that_arrive(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Between directories that are sent, and a directory of sources that is a link itself."""
+    """Between directories that are sent."""
     (project / "include/x.c").write_text("int x;\n")
     (project / "bpf/x.bpf.c").rename(project / "bpf/y.c")
     (project / "bpf/down").mkdir()
     (project / "bpf/down/z.c").symlink_to("../../include/x.c")
     (project / "bpf/x.bpf.c").symlink_to("down/z.c")
     (project / "bpf/y.bpf.c").symlink_to("./y.c")
-    (project / "bpf").rename(project / "programs")
-    (project / "bpf").symlink_to("programs")
     assert run(["render", *ARGUMENTS]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["bpf", "include"])
+@pytest.mark.parametrize("target", ["other", "../{name}/other", "/{parent}/outside"])
+def test_directory_that_is_a_link_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], name: str, target: str
+) -> None:
+    """It would send another directory than the one that is named, of this project or of this machine."""
+    outside = project.parent / f"{project.name}-outside"
+    text = target.format(name=project.name, parent=project.parent).replace("/outside", f"/{outside.name}")
+    outside.mkdir()
+    for place in (outside, project / "other"):
+        (place / "x.bpf.c").write_text("int x;\n")
+    (project / name).rename(project / "moved")
+    (project / name).symlink_to(text)
+    _check_refused(project, capsys, f"{name}: a symbolic link, which is not sent to the builder")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -23,7 +24,7 @@ from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
 from buildtool.core.resources import package_directory
 from buildtool.image import dockerfile as renderer
 from buildtool.image import embedded as embed
-from buildtool.image.dockerfile import is_prepared, render_dockerfile, source_directories
+from buildtool.image.dockerfile import Form, is_prepared, render_dockerfile, source_directories
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.runtime import debian
 from buildtool.signing.keys import KeyId
@@ -222,6 +223,23 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
         changes = {"trust": {nasty: PEM}}
     with pytest.raises((UsageError, ConfigError)):
         render(**changes)
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("what", ["include", "sources"])
+def test_directory_adds_no_option_to_its_mount(tmp_path: Path, form: Form, what: str) -> None:
+    """A comma ends the value of --mount: here it would hand the signing key to the compiler."""
+    name = "b,type=secret,id=signing-key"
+    for directory in ("bpf", name):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "x.bpf.c").write_text("int x;\n")
+    more: dict[str, Any] = (
+        {"compile__include": (name,)} if what == "include" else {"sources": (f"{name}/x.bpf.c",)}
+    )
+    wanted = request(form=form, **more)
+    wanted = replace(wanted, config=replace(wanted.config, root=tmp_path))
+    with pytest.raises(UsageError, match="'b,type=secret,id=signing-key': a comma"):
+        render_dockerfile(wanted)
 
 
 @pytest.mark.parametrize("text", ["a\ndev.pub\nRUN evil\n", "a\r\n", "a\x00\n"])

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from buildtool.core.errors import EngineError
-from buildtool.image.docker.client import connect, find_engine_image
+from buildtool.core.errors import EngineError, FileAccessError
+from buildtool.image.docker.client import connect, find_engine_image, load_archive
+from buildtool.image.inspect import inspect_image
 
 
 @pytest.fixture
@@ -38,6 +42,9 @@ def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (f"unix://{tmp_path}/none", "no such file or directory"),
         ("tcp://127.0.0.1:1", "connection refused"),
         ("nonsense", "Invalid bind address format: port is required: nonsense"),
+        ("tcp://:99999", "Port out of range 0-65535"),
+        ("tcp://[::1", "Invalid IPv6 URL"),
+        ("tcp://127.0.0.1:abc", "Port could not be cast to integer value as 'abc'"),
         ("ssh://nobody@127.0.0.1:1", "Install paramiko package to enable ssh:// support"),
     ):
         monkeypatch.setenv("DOCKER_HOST", host)
@@ -90,3 +97,87 @@ def test_contexts_are_only_those_of_the_settings(
     write_context(tmp_path / ".docker", "far", "unix:///nonexistent/home.sock")
     with pytest.raises(EngineError, match=r"'far': cannot be read without .*/docker/config.json"):
         connect()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", '"x"', "\xff", "[" * 100_000])
+@pytest.mark.parametrize("host", ["", "tcp://127.0.0.1:1"])
+def test_settings_that_are_no_object_are_an_error(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, host: str, text: str
+) -> None:
+    """The library asks them for headers and for the context."""
+    monkeypatch.setenv("DOCKER_HOST", host)
+    (settings / "config.json").write_text(text, "latin-1")
+    with pytest.raises(EngineError, match=r"/docker/config\.json: not a JSON object$"):
+        connect()
+
+
+def test_settings_of_strange_values_are_one_error(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the library raises a plain TypeError."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    (settings / "config.json").write_text('{"HttpHeaders": 3}')
+    with pytest.raises(EngineError, match=r"no Docker engine answers: .*int"):
+        connect()
+
+
+def test_settings_that_cannot_be_read_are_an_error(settings: Path) -> None:
+    """A directory cannot be read as a file, by root either."""
+    (settings / "config.json").mkdir()
+    with pytest.raises(EngineError, match=r"config\.json: cannot read: is a directory"):
+        connect()
+
+
+def test_user_without_a_home_has_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A number that no user has is usual in containers: the default engine is asked, and no context."""
+    for name in ("HOME", "DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setattr("docker.utils.utils.DEFAULT_UNIX_SOCKET", f"http+unix://{tmp_path}/none")
+    with pytest.raises(EngineError, match="no Docker engine answers: "):
+        connect()
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    with pytest.raises(EngineError, match="'far': cannot be read without a home directory") as caught:
+        connect()
+    assert caught.value.hint == "set HOME"
+
+
+class _Engine(BaseHTTPRequestHandler):
+    """An engine that answers every question about an image with its server's text."""
+
+    def do_GET(self) -> None:
+        """Answer the version as an engine does, so that the library goes on."""
+        version = b'{"ApiVersion": "1.47", "MinAPIVersion": "1.24"}'
+        body = version if self.path.endswith("/version") else self.server.text  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.parametrize(
+    ("ask", "text"),
+    [(find_engine_image, text) for text in (b"[]", b"3", b"\xff\x00", b"<html>", b"null")]
+    + [(inspect_image, text) for text in (b"[]", b"3", b"\xff\x00", b'{"Id": 1, "Os": 2}', b"null")],
+)
+def test_engine_that_answers_nonsense_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object], text: bytes
+) -> None:
+    """The library raises a plain Exception, TypeError or AttributeError."""
+    with HTTPServer(("127.0.0.1", 0), _Engine) as server:
+        server.text = text  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(EngineError, match=r"^x: cannot inspect the image: "):
+                ask("x")
+        finally:
+            server.shutdown()
+
+
+def test_archive_that_is_not_there_is_an_error_of_the_file(tmp_path: Path) -> None:
+    """No engine is asked."""
+    with pytest.raises(FileAccessError, match="cannot read: no such file"):
+        load_archive(tmp_path / "none.tar")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtool.core.errors import FileAccessError
-from buildtool.core.files import made_directories, staged_files, write_all_atomic, write_atomic
+from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.files import expand_home, made_directories, staged_files, write_all_atomic, write_atomic
+from buildtool.core.resources import package_directory
 
 # Sends itself a signal in the middle of the renames, or while it removes the second names.
 INTERRUPTED = """
@@ -156,3 +158,27 @@ def test_a_directory_whose_name_is_too_long_is_an_error(tmp_path: Path) -> None:
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_user_without_a_home_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a container the number of the user often has no name, and HOME is not set."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(Path("~/.cache")) == tmp_path / ".cache"
+    assert expand_home(Path("x/~")) == Path("x/~")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for name in ("~", "~no-such-user"):
+        with pytest.raises(UsageError, match=f"^{name}/x: no home directory for {name}$") as caught:
+            expand_home(Path(name, "x"))
+        assert caught.value.hint == "set HOME"
+
+
+def test_home_directories_are_found_in_one_place() -> None:
+    """Elsewhere the RuntimeError of a user without one would be a traceback."""
+    pattern = re.compile(r"\.home\(\)|expanduser|getpwuid")
+    found = {
+        path.relative_to(package_directory()).as_posix()
+        for path in package_directory().rglob("*.py")
+        if pattern.search(path.read_text())
+    }
+    assert found == {"core/files.py"}

@@ -194,6 +194,35 @@ def test_ignored_files_are_not_packed(project: Path) -> None:
     assert {"project/bpf/x.bpf.c", "project/bpf/deep/y.h"} <= set(members(packed))
 
 
+@pytest.mark.parametrize("target", ["../outside", "other"])
+def test_directory_that_is_a_link_is_not_packed(project: Path, target: str) -> None:
+    """Its files may be anywhere on this machine; a link on the way to a directory is no better."""
+    for place in (project.parent / "outside/deep", project / "other/deep"):
+        place.mkdir(parents=True)
+        (place / "hosts.h").write_text("NOT-TO-BE-SENT")
+    (project / "inc").symlink_to(target)
+    for name in ("inc", "inc/deep"):
+        with pytest.raises(ConfigError, match="project/inc: a symbolic link"):
+            pack_project(project, ["bpf", name], ["bpf/x.bpf.c"])
+
+
+@pytest.mark.parametrize("exception", ["", "!**/public.h\n"])
+def test_ignored_directory_keeps_its_files_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch, exception: str
+) -> None:
+    """At any depth, with or without exceptions; files that stay out are not even read."""
+    place = project / "bpf/deep/private"
+    (place / "more").mkdir(parents=True)
+    for name in ("token", "more/token", "more/large", "public.h"):
+        (place / name).write_text("NOT-TO-BE-SENT" if name != "public.h" else "")
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 10)
+    (project / ".dockerignore").write_bytes(b"\xef\xbb\xbf**/private\n" + exception.encode())
+    packed = pack(project)
+    assert b"NOT-TO-BE-SENT" not in packed.data
+    found = {name for name in members(packed) if "private" in name}
+    assert found == ({"project/bpf/deep/private/public.h"} if exception else set())
+
+
 @pytest.mark.parametrize("pattern", ["bpf", "**/*.c", "*"])
 def test_ignored_source_is_an_error(project: Path, pattern: str) -> None:
     """A folder that cannot be built is not written."""
@@ -217,6 +246,10 @@ def test_what_cannot_be_packed_is_one_error(project: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     with pytest.raises(FileAccessError, match="cannot read"):
         pack_project(project, ["none"], [])
+    (project / "bpf/link").symlink_to(os.fsdecode(b"\xff"))
+    with pytest.raises(ConfigError, match=r"bpf/link.*: the target of the link is not UTF-8: "):
+        pack(project)
+    (project / "bpf/link").unlink()
     Path(os.fsdecode(bytes(project / "bpf") + b"/\xff.h")).write_text("")
     with pytest.raises(ConfigError, match="not UTF-8"):
         pack(project)

@@ -100,6 +100,32 @@ def test_the_example_accepts_and_refuses(example: Path, tmp_path: Path) -> None:
         assert (code, output.split(": ")[:2]) == (3, ["refused", word])
 
 
+@pytest.mark.parametrize(
+    ("version", "word"),
+    [(("10", "3"), "accepted"), (("10", "4"), "refused"), (("26", "1"), "refused"), (("26", "3"), "refused")],
+)
+def test_running_libsodium_decides_whether_r_is_checked(
+    clang: Path, tmp_path: Path, version: tuple[str, str], word: str
+) -> None:
+    """A static library is linked with a libsodium that may be newer than the headers it was compiled with."""
+    program = tmp_path / "sodium"
+    sources = [LOADER / name for name in ("test/sodium.c", "verify/sig.c", "base/fault.c")]
+    argv = [
+        clang,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-std=gnu11",
+        "-D_GNU_SOURCE",
+        f"-I{LOADER}",
+        *sources,
+        "-o",
+        program,
+    ]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert ask(program, *version) == (0, f"{word}\n", "")
+
+
 @pytest.mark.parametrize("text", [b"no key", b"{}", b"-----BEGIN PUBLIC KEY-----\n"])
 def test_the_example_needs_a_trust_store(example: Path, tmp_path: Path, text: bytes) -> None:
     """A store that breaks a rule is an error with a line, and nothing is verified."""

@@ -29,7 +29,7 @@ from buildtool.core.errors import (
     VmError,
     system_reason,
 )
-from buildtool.core.files import make_directory, read_bounded
+from buildtool.core.files import expand_home, make_directory, read_bounded
 from buildtool.core.platforms import MACHINES, PLATFORMS, find_platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.runtime.apt import CHECK_NETWORK, PackageSource
@@ -75,7 +75,7 @@ class Kernel:
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the directory that kernels are kept in unless another is named."""
     base = environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "buildtool/vm"
+    return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"
 
 
 def find_kernel(

@@ -9,21 +9,47 @@ must not go to another engine than the one that was named.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import docker
-import requests
 
-from buildtool.core.errors import EngineError, first_line, system_reason
+from buildtool.core.errors import (
+    BuildtoolError,
+    EngineError,
+    FileAccessError,
+    UsageError,
+    first_line,
+    system_reason,
+)
+from buildtool.core.files import expand_home
 
-# What the library raises; errors of the connection are those of its transport.
-ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException)
 NO_IMAGE_ERRORS = (docker.errors.ImageNotFound, docker.errors.NullResource)
 ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
+_SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
 _SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
+
+
+@contextmanager
+def engine_errors(problem: str, *, hint: str | None = None) -> Iterator[None]:
+    """
+    Raise EngineError with *problem* for every exception of the library in the block.
+
+    A strange variable, settings file or answer comes out of the library as ValueError, AttributeError or
+    plain Exception: no list of classes holds them all. Errors of our own pass.
+    """
+    try:
+        yield
+    except BuildtoolError:
+        raise
+    except Exception as error:
+        if "no space left on device" in str(error):
+            raise EngineError(f"{problem}: the engine's disk is full", detail=str(error)) from error
+        raise EngineError(f"{problem}: {_cause(error)}", hint=hint) from error
 
 
 def connect() -> Any:
@@ -32,12 +58,17 @@ def connect() -> Any:
 
     Raises: EngineError, when no engine answers.
     """
-    use_context = _uses_context(os.environ)
-    try:
-        return docker.from_env(use_context=use_context, use_ssh_client=True)
-    except ENGINE_ERRORS as error:
-        hint = _SSH_HINT if "paramiko" in str(error) else ENGINE_HINT
-        raise EngineError(f"no Docker engine answers: {_cause(error)}", hint=hint) from error
+    settings = _find_settings(os.environ)
+    if settings is not None:
+        _check_settings(settings)
+    use_context = _uses_context(os.environ, settings)
+    with engine_errors("no Docker engine answers", hint=ENGINE_HINT):
+        try:
+            return docker.from_env(use_context=use_context, use_ssh_client=True)
+        except docker.errors.DockerException as error:
+            if "paramiko" in str(error):
+                raise EngineError(f"no Docker engine answers: {first_line(error)}", hint=_SSH_HINT) from error
+            raise
 
 
 def find_engine_image(reference: str) -> dict[str, Any] | None:
@@ -46,15 +77,11 @@ def find_engine_image(reference: str) -> dict[str, Any] | None:
 
     Raises: EngineError, when no engine answers.
     """
-    client = connect()
-    try:
-        return dict(client.images.get(reference).attrs)
-    except NO_IMAGE_ERRORS:
-        return None
-    except ENGINE_ERRORS as error:
-        raise EngineError(f"{reference}: cannot inspect the image: {first_line(error)}") from error
-    finally:
-        client.close()
+    with closing(connect()) as client, engine_errors(f"{reference}: cannot inspect the image"):
+        try:
+            return dict(client.images.get(reference).attrs)
+        except NO_IMAGE_ERRORS:
+            return None
 
 
 def load_archive(path: Path) -> None:
@@ -63,16 +90,12 @@ def load_archive(path: Path) -> None:
 
     Raises: EngineError, FileAccessError.
     """
-    client = connect()
     try:
-        with path.open("rb") as file:
-            client.images.load(file)
-    except ENGINE_ERRORS as error:
-        if "no space left on device" in str(error):
-            raise EngineError("the engine's disk is full", detail=str(error)) from error
-        raise EngineError(f"the engine did not load the image: {first_line(error)}") from error
-    finally:
-        client.close()
+        file = path.open("rb")
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
+    with file, closing(connect()) as client, engine_errors("the engine did not load the image"):
+        client.images.load(file)
 
 
 def _cause(error: BaseException) -> str:
@@ -85,7 +108,35 @@ def _cause(error: BaseException) -> str:
     return reason or first_line(error)
 
 
-def _uses_context(environ: Mapping[str, str]) -> bool:
+def _find_settings(environ: Mapping[str, str]) -> Path | None:
+    """Return docker's config.json of this user; None without a home directory, where no docker has one."""
+    if environ.get("DOCKER_CONFIG"):
+        return Path(environ["DOCKER_CONFIG"], "config.json")
+    try:
+        return expand_home(Path("~/.docker/config.json"))
+    except UsageError:
+        return None
+
+
+def _check_settings(settings: Path) -> None:
+    """
+    Refuse a *settings* file that the library would stumble over; one that is not there is no error.
+
+    Raises: EngineError.
+    """
+    try:
+        value = json.loads(settings.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise EngineError(f"{settings}: cannot read: {system_reason(error)}", hint=_SETTINGS_HINT) from error
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise EngineError(f"{settings}: not a JSON object", hint=_SETTINGS_HINT)
+
+
+def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
     """
     Tell whether a docker context names the engine.
 
@@ -93,22 +144,17 @@ def _uses_context(environ: Mapping[str, str]) -> bool:
     """
     if environ.get("DOCKER_HOST"):
         return False
-    settings = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
     name = environ.get("DOCKER_CONTEXT", "")
-    if not settings.is_file():
+    if settings is None or not settings.is_file():
         # The library would look for contexts in another home, or in the working directory.
         if name not in ("", "default"):
             raise EngineError(
-                f"docker context {name!a}: cannot be read without {settings}",
-                hint=f"docker context use {name} writes that file",
+                f"docker context {name!a}: cannot be read without {settings or 'a home directory'}",
+                hint=f"docker context use {name} writes that file" if settings else "set HOME",
             )
         return False
-    try:
+    with engine_errors(f"docker context {name!a}: cannot be read", hint="docker context ls"):
         found = docker.ContextAPI.get_context(name or None)
-    except Exception as error:  # the library raises a plain Exception for a damaged file
-        raise EngineError(
-            f"docker context {name!a}: cannot be read: {first_line(error)}", hint="docker context ls"
-        ) from error
     if found is None:
         what = f"docker context {name!a}" if name else f"the current docker context of {settings}"
         raise EngineError(f"{what}: not found", hint="docker context ls shows the contexts")

@@ -6,12 +6,13 @@ from __future__ import annotations
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
-from buildtool.core.errors import EngineError, FileAccessError, first_line, system_reason
+from buildtool.core.errors import EngineError, FileAccessError, system_reason
 from buildtool.image.docker.client import (
-    ENGINE_ERRORS,
     NO_IMAGE_ERRORS,
     connect,
+    engine_errors,
     find_engine_image,
     load_archive,
 )
@@ -42,14 +43,26 @@ def save_image(reference: str, path: Path) -> bool:
         client = connect()
     except EngineError:
         return False  # no engine: the image may still be in a registry
+    problem = f"docker engine: cannot export image {reference}"
     try:
-        with closing(client), path.open("wb") as file:
-            for chunk in client.images.get(reference).save(named=True):
-                file.write(chunk)
-    except NO_IMAGE_ERRORS:
-        return False
-    except ENGINE_ERRORS as error:
-        raise EngineError(f"docker engine: cannot export image {reference}: {first_line(error)}") from error
+        with closing(client), path.open("wb") as file, engine_errors(problem):
+            try:
+                chunks = client.images.get(reference).save(named=True)
+            except NO_IMAGE_ERRORS:
+                return False
+            for chunk in chunks:
+                _write(file, chunk, path)
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
+        raise _write_error(path, error) from error
     return True
+
+
+def _write(file: BinaryIO, chunk: bytes, path: Path) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _write_error(path: Path, error: OSError) -> FileAccessError:
+    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * sodium MAJOR MINOR: whether a signature is accepted that libsodium of this version accepts, though R is not
+ * a valid point. Linked with verify/sig.c, and these functions instead of libsodium.
+ */
+#include "verify/sig.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int major, minor;
+
+int sodium_library_version_major(void)
+{
+	return major;
+}
+
+int sodium_library_version_minor(void)
+{
+	return minor;
+}
+
+int sodium_is_zero(const unsigned char *data, const size_t size)
+{
+	return !data && !size;
+}
+
+int crypto_sign_verify_detached(const unsigned char *signature, const unsigned char *data,
+				unsigned long long size, const unsigned char *key)
+{
+	return signature[0] | key[0] || !data || !size ? -1 : 0;
+}
+
+int crypto_core_ed25519_is_valid_point(const unsigned char *point)
+{
+	return point[0];
+}
+
+int main(int argc, char **argv)
+{
+	const uint8_t zero[64] = { 0 };
+
+	if (argc != 3)
+		return 1;
+	major = atoi(argv[1]);
+	minor = atoi(argv[2]);
+	return puts(sig__verify(zero, zero, sizeof(zero), zero) ? "accepted" : "refused") < 0;
+}
