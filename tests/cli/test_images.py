@@ -17,7 +17,7 @@ from buildtool.cli.main import run
         (["--arch", "loong64"], 2, "Debian 13 has no loong64"),
         (["--suite", "sarge", "--force"], 2, "unknown suite 'sarge'"),
         (["--mirror", "-x", "--force"], 2, "'-x' is not the URI of a Debian mirror"),
-        ([], 1, "no Docker engine answers: no such file or directory"),
+        ([], 1, "no Docker engine answers: unix:///nonexistent/engine.sock: no such file or directory"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -30,6 +30,8 @@ from buildtool.core.files import expand_home
 
 NO_IMAGE_ERRORS = (docker.errors.ImageNotFound, docker.errors.NullResource)
 ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
+# A longer name is a mistake that fills the terminal.
+_MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
 _SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
 
@@ -62,12 +64,16 @@ def connect() -> Any:
     if settings is not None:
         _check_settings(settings)
     use_context = _uses_context(os.environ, settings)
-    with engine_errors("no Docker engine answers", hint=ENGINE_HINT):
+    host = os.environ.get("DOCKER_HOST", "")
+    where = f": {host[:_MAX_SHOWN_HOST]}" if host else ""
+    with engine_errors(f"no Docker engine answers{where}", hint=ENGINE_HINT):
         try:
             return docker.from_env(use_context=use_context, use_ssh_client=True)
         except docker.errors.DockerException as error:
             if "paramiko" in str(error):
-                raise EngineError(f"no Docker engine answers: {first_line(error)}", hint=_SSH_HINT) from error
+                raise EngineError(
+                    f"no Docker engine answers{where}: {first_line(error)}", hint=_SSH_HINT
+                ) from error
             raise
 
 
