@@ -233,7 +233,7 @@ def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> 
     fake.write_text('#!/bin/sh\necho \'{"event":"kernel","release":"1.0"}\'\n')
     fake.chmod(0o755)
     done = run_check(tmp_path, sample, "--kernel", "host")
-    assert "buildtool: error: bpf-probe ended early" in done.stderr
+    assert "buildtool: error: bpf-probe: ended early" in done.stderr
 
 
 def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
