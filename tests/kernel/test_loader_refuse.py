@@ -137,7 +137,8 @@ def test_every_bit_of_the_record_and_every_hundredth_of_the_rest(lab: Lab, tmp_p
     path = objects / "raw_tp.bpf.o"
     good = path.read_bytes()
     start = good.index(b"\x7fBPFSIG")
-    offsets = [*range(start, start + 32), *range(0, len(good), 97)]
+    # A byte of the record may be one of every hundredth, too, and has one file.
+    offsets = sorted({*range(start, start + 32), *range(0, len(good), 97)})
     path.unlink()
     for chunk in range(0, len(offsets), 200):
         for offset in offsets[chunk : chunk + 200]:
