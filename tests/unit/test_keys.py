@@ -72,7 +72,7 @@ def test_passphrase(tmp_path: Path) -> None:
     key = keys.generate_key()
     private, _ = keys.save_key(key, "dev", tmp_path, b"secret")
     assert keys.load_signing_key(private, b"secret").key_id == key.key_id
-    with pytest.raises(SigningKeyError, match="there is no passphrase"):
+    with pytest.raises(SigningKeyError, match="encrypted, and no passphrase was given"):
         keys.load_signing_key(private, None)
     with pytest.raises(SigningKeyError, match="wrong passphrase"):
         keys.load_signing_key(private, b"other")

@@ -159,7 +159,7 @@ def test_section_that_is_full(verify: Verify, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--add", "--key", "old.pem"], 1, "x.bpf.o: key "),
+        (["--add", "--key", "old.pem"], 1, "x.bpf.o: already signed by key "),
         (["--add", "--key", "new.pem", "--release", "2"], 2, "--release cannot be combined with"),
         (["--add", "--key", "new.pem", "--arch", "amd64"], 2, "--arch cannot be combined with"),
         (["--add", "--key", "new.pem", "--force"], 2, "--force cannot be combined with"),
@@ -192,7 +192,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
 def test_last_signature_stays(keys: dict[str, SigningKey], capsys: Capture) -> None:
     """A record without signatures is not one."""
     assert run(["sign", "x.bpf.o", "--remove", keys["old"].key_id]) == 1
-    assert "that is the only signature" in capsys.readouterr().err
+    assert "cannot remove the only signature" in capsys.readouterr().err
 
 
 def test_false_claims_get_no_further_signature(keys: dict[str, SigningKey], capsys: Capture) -> None:
@@ -207,7 +207,7 @@ def test_false_claims_get_no_further_signature(keys: dict[str, SigningKey], caps
     forged = to_bytes(replace(record, statement=lie, signatures=(entry,)))
     Path("x.bpf.o").write_bytes(data[: section.offset] + forged + data[section.end :])
     assert add("new") == 1
-    assert "its statement is does not match the object: helpers" in capsys.readouterr().err
+    assert "the statement does not match the object: helpers" in capsys.readouterr().err
     assert run(["sign", "--add", "x.bpf.o", "--key", "new.pem", "--json"]) == 1
 
 
