@@ -52,12 +52,10 @@ DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
 RUN --network=none \\
-  clang --target={triple} {static} @sources.txt @verify/sources.txt @flags.txt -o /verify-and-load \\
+  clang --target={triple} {static} run/main.c @sources.txt @verify/sources.txt @flags.txt -o /verify-and-load \\
   && clang --target={triple} {static} bench/plain_load.c base/static_gaps.c @flags.txt -o /plain_load \\
-  && mkdir objects && cd objects \\
-  && clang --target={triple} -I.. @../flags.txt -Wno-unused-command-line-argument \\
-    -c $(sed s,^,../, ../verify/sources.txt) \\
-  && llvm-ar rcs ../libsigverify.a *.o && cd .. \\
+  && clang --target={triple} @flags.txt -Wno-unused-command-line-argument -c @verify/sources.txt \\
+  && llvm-ar rcs libsigverify.a *.o \\
   && clang --target={triple} {static} bench/verify_cost.c {reading} libsigverify.a @flags.txt \\
     -o /verify_cost \\
   && cp /usr/lib/buildtool/tini/{arch}/tini-static /tini
@@ -73,7 +71,7 @@ def run(*argv: str | Path, cwd: Path | None = None) -> str:
     """
     Run *argv* to its end and return what it printed.
 
-    Raises: BenchError with its last lines.
+    Raises: BenchError with the errors of a compiler, or with its last lines.
     """
     try:
         done = subprocess.run(
@@ -87,8 +85,10 @@ def run(*argv: str | Path, cwd: Path | None = None) -> str:
     except OSError as error:
         raise BenchError(f"{argv[0]}: {error.strerror}") from error
     if done.returncode != 0:
-        last = " | ".join(done.stderr.strip().splitlines()[-3:])
-        raise BenchError(f"{argv[0]} failed with exit code {done.returncode}: {last[:600]}")
+        lines = done.stderr.strip().splitlines()
+        # BuildKit repeats a whole command behind the compiler's own errors.
+        errors = [line for line in lines if " error: " in line] or lines[-3:]
+        raise BenchError(f"{argv[0]} failed with exit code {done.returncode}: {' | '.join(errors[:3])[:600]}")
     return done.stdout
 
 
