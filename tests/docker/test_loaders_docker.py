@@ -27,6 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
     remove_images(f"{REPOSITORY}/loaders")
 
 
+@pytest.mark.architectures
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
 def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str, tmp_path: Path) -> None:
     """The loader that BuildKit's stage links, and its tini, are those that wheels carry."""

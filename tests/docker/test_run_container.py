@@ -17,6 +17,7 @@ from labs.engine import REPOSITORY, docker, remove_images
 from labs.kernel import program_ids
 from labs.loader import check_line
 from labs.project import CONFIG, make_project
+from labs.run import let_others_read
 
 TAG = f"{REPOSITORY}-run/lab:1"
 SOURCE = """\
@@ -205,8 +206,7 @@ def test_bad_conditions(tmp_path: Path, name: str) -> None:
     make, where, arguments, code, words = CONDITIONS[name]
     place = tmp_path / "place"
     place.mkdir()
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+    let_others_read(tmp_path)
     make(place)
     before = program_ids("seen")
     options = ("--rm", "--network=none", "--read-only", *CAPABILITIES, f"--volume={place}:{where}:ro")

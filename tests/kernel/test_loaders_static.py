@@ -29,7 +29,7 @@ from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.link import MadeParts, PartsRequest, make_parts
 
 # The first test makes the loaders of seven architectures.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.architectures]
 
 TOP = Path(__file__).parents[2]
 # Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs.kernel import bpf_file_system
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
@@ -31,11 +32,9 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pins() -> Iterator[Path]:
-    """Give a name on bpffs that is gone afterwards."""
-    path = Path(f"/sys/fs/bpf/ziglang-{os.getpid()}")
-    path.mkdir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    """Give a BPF file system of the test's own."""
+    with bpf_file_system() as mount:
+        yield mount
 
 
 def compile_bare(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,13 @@ def run(*argv: str | Path) -> str:
     done = subprocess.run([str(arg) for arg in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, argv))}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def let_others_read(directory: Path) -> None:
+    """Let every user enter *directory*: pytest closes its directories to all but their owner."""
+    for each in (directory, *directory.parents):
+        if each.stat().st_uid == os.getuid() and each.stat().st_mode & 0o005 != 0o005:
+            each.chmod(0o755)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> bool:
