@@ -376,7 +376,7 @@ def test_loader_sources_are_complete() -> None:
 def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation says so."""
     package = tmp_path / "buildtool"
-    shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__", "templates"))
     monkeypatch.setattr("buildtool.core.resources._PACKAGE", package)
     renderer.load_template.cache_clear()
     try:

@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from buildtool.core.resources import package_directory
+
 TOP = Path(__file__).parents[2]
 # Distributions whose module has another name.
 MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
@@ -17,7 +19,7 @@ MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
 
 def sources() -> list[Path]:
     """Return the modules of the package."""
-    found = sorted((TOP / "buildtool").rglob("*.py"))
+    found = sorted(package_directory().rglob("*.py"))
     assert len(found) > 90
     return found
 
