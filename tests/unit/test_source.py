@@ -66,7 +66,7 @@ def test_one_name_has_one_meaning() -> None:
     places: dict[str, list[str]] = {}
     for path in sources():
         for name in public_names(path):
-            places.setdefault(name, []).append(path.relative_to(TOP).as_posix())
+            places.setdefault(name, []).append(path.relative_to(package_directory().parent).as_posix())
     several = {name: where for name, where in places.items() if len(where) > 1}
     assert {name: where for name, where in several.items() if name not in SHARED} == {}
     assert several.keys() == SHARED.keys()
@@ -74,5 +74,9 @@ def test_one_name_has_one_meaning() -> None:
 
 def test_the_systems_reason_is_written_one_way() -> None:
     """An OSError has no words at times: system_reason knows what to say then, copies forgot it."""
-    found = {path.relative_to(TOP).as_posix() for path in sources() if ".strerror" in path.read_text()}
+    found = {
+        path.relative_to(package_directory().parent).as_posix()
+        for path in sources()
+        if ".strerror" in path.read_text()
+    }
     assert found == {"buildtool/core/errors.py", "buildtool/image/docker/client.py"}
