@@ -192,7 +192,7 @@ def _read_map(btf: Btf, number: int, *, is_inner: bool = False) -> _Part:
 
 
 def _named_fields(btf: Btf, name: str, number: int) -> Iterator[tuple[str, BtfField]]:
-    """Yield path and field of each field of type *number*. Equal paths, from anonymous unions, are numbered."""
+    """Yield path and field of each field of type *number*. Equal paths (anonymous unions) get numbers."""
     seen: dict[str, int] = {}
     for field in btf.fields(number):
         path = f"{name}{'' if field.path.startswith('[') else '.'}{field.path}".rstrip(".")

@@ -68,7 +68,7 @@ def describe_object(obj: ElfObject) -> ObjectContents:
 
 
 def _find_programs(obj: ElfObject, tables: LinkTables) -> Iterator[ProgramInfo]:
-    """Yield global functions by section and offset, without those of .text, which are subprograms for libbpf."""
+    """Yield global functions by section and offset. Those of .text are left out: libbpf's subprograms."""
     functions = [symbol for symbol in tables.symbols if symbol.is_function and not symbol.is_local]
     for symbol in sorted(functions, key=lambda symbol: (symbol.section, symbol.value)):
         if not 0 < symbol.section < len(obj.sections):

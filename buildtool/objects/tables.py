@@ -134,7 +134,7 @@ def read_relocations(table: bytes, *, little_endian: bool) -> tuple[Relocation, 
 
 @lru_cache(maxsize=2)
 def _structs(little_endian: bool) -> ELFStructs:  # noqa: FBT001 - a key of the cache
-    """Return pyelftools' layouts for one byte order. Creating them costs as much as reading a small object."""
+    """Return pyelftools' layouts for a byte order. Making them costs as much as reading a small object."""
     structs = ELFStructs(little_endian=little_endian, elfclass=64)
     structs.create_basic_structs()
     structs.create_advanced_structs()
