@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Further signers: add a signature to a signed object or take one out; the statement stays as it is."""
+"""Add signatures to signed objects, or remove them. The statement does not change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{16,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedFile:
-    """A file whose signatures changed: its *path*, its *statement*, the *key_ids* that are in it now."""
+    """A file with changed signatures: its *path*, its *statement*, and the *key_ids* of its signatures."""
 
     path: Path
     statement: Statement
@@ -66,13 +66,13 @@ _Change = Callable[[_SignedObject], Sequence[SignatureEntry]]
 
 def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None = None) -> list[ChangedFile]:
     """
-    Let *signer* sign the statement of each of *paths* too, all of them or none.
+    Add *signer*'s signature to each of *paths*, or to none.
 
-    What it says of the contents is compared with the object first: nobody
-    should sign what is not so.
+    The statement is compared with the object first, so that no signer confirms wrong claims. Files
+    are changed in place, or written to directory *output*.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, SigningKeyError and what
-    the signer raises.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, SigningKeyError;
+    errors of *signer*.
     """
 
     def add(signed: _SignedObject) -> list[SignatureEntry]:
@@ -95,7 +95,9 @@ def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None
 
 def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None = None) -> list[ChangedFile]:
     """
-    Take the signature of *key_id*, or of the only one beginning with it, out of each of *paths*, all or none.
+    Remove the signature of *key_id*, or of the only key id that begins with it, from each of *paths*.
+
+    Either all files change or none. They change in place, or are written to directory *output*.
 
     Raises: UsageError, FileAccessError, ObjectFormatError, SigningKeyError.
     """
@@ -153,7 +155,7 @@ def _read_signed(path: Path) -> _SignedObject:
 
 
 def _check_claims(signed: _SignedObject) -> None:
-    """Compare what the statement says of the object with the object."""
+    """Check that the statement's claims about the object are true. Raises: ObjectFormatError."""
     contents, statement = describe_object(signed.obj), signed.statement
     programs = tuple(replace(program, attach=()) for program in statement.programs)
     for what, claimed, found in (

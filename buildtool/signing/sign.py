@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing: unsigned objects to objects with a `.sig` section (spec/sig-section.md, sections 4, 6 and 9)."""
+"""Sign objects: add a `.sig` section to unsigned objects (spec/sig-section.md, sections 4, 6 and 9)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseInfo:
-    """What the statement says of the release: *project*, monotonic *version*, *release*, times in seconds."""
+    """
+    The release in a statement: *project*, *version* (increasing), *release* (text for readers).
+
+    *created* and *not_after* are seconds since the epoch.
+    """
 
     project: str
     version: int
@@ -63,7 +67,7 @@ class ReleaseInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an object comes from: the *platform* it is for and, when known, how it was compiled."""
+    """The origin of an object: its *platform* and, if known, *toolchain* and *source*."""
 
     platform: Platform
     toolchain: ToolchainInfo | None = None
@@ -72,7 +76,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedFile:
-    """A file that was signed: where it is now, and what its statement says."""
+    """A signed file: its *path* and its *statement*."""
 
     path: Path
     statement: Statement
@@ -88,12 +92,12 @@ def sign_files(
     force: bool = False,
 ) -> list[SignedFile]:
     """
-    Sign all *paths* with *key*, in place or into directory *output*; nothing is written unless all can be.
+    Sign all *paths* with *key*, in place or into directory *output*. Either all are written or none.
 
-    *platform* is needed for objects that the compile record beside them does
-    not know. With *force* a signature that is there is replaced.
+    *platform* is required for objects without an entry in the compile record beside them. With
+    *force*, an existing signature is replaced.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError; errors of *key*.
     """
     targets = choose_targets(paths, output)
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
@@ -121,9 +125,9 @@ def sign_compiled(
     objects: Sequence[tuple[CompiledObject, bytes]], key: Signer, release: ReleaseInfo
 ) -> list[tuple[bytes, Statement]]:
     """
-    Return the signed files of *objects*, unsigned ones with what the compiler stage says of them.
+    Return signed file and statement of each of *objects*, unsigned files with their compile records.
 
-    Raises: UsageError, ObjectFormatError, and what *key* raises.
+    Raises: UsageError, ObjectFormatError; errors of *key*.
     """
 
     def sign(item: tuple[CompiledObject, bytes]) -> tuple[bytes, Statement]:
@@ -150,7 +154,7 @@ def _sign_file(
     *,
     force: bool,
 ) -> tuple[bytes, Statement]:
-    """Read one file and sign its bytes; every error says which file."""
+    """Return the signed bytes of file *path*, and their statement. Each error names the file."""
     data = read_bounded(path, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
         raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
@@ -171,15 +175,15 @@ def sign_object(
     obj: ElfObject, name: str, key: Signer, release: ReleaseInfo, origin: Origin
 ) -> tuple[bytes, Statement]:
     """
-    Return the signed file of unsigned *obj*, and the statement in it.
+    Return the signed file of unsigned *obj*, and its statement.
 
-    Raises: UsageError, ObjectFormatError.
+    Raises: UsageError, ObjectFormatError; errors of *key*.
     """
     if obj.is_little_endian != origin.platform.little_endian:
         order = "little" if obj.is_little_endian else "big"
         raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
     statement = _make_statement(obj, name, release, origin)
-    # A digest has a fixed length, so a statement with any digest tells the size of the section.
+    # All digests have one length, so a statement with a dummy digest determines the size of the section.
     size = section_size_for(len(_encode(statement)))
     blank, offset = append_signature_section(obj, size)
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
@@ -222,7 +226,7 @@ def _encode(statement: Statement) -> bytes:
 
 
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
-    """Say where *obj* comes from: the compile record of these very bytes, or what this key signed before."""
+    """Return the origin from the compile record of these bytes or a statement signed by *key*, or None."""
     if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
         return Origin(
             platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The signed statement as bytes and as a value (spec/sig-section.md, section 6)."""
+"""Encode and decode the signed statement (spec/sig-section.md, section 6)."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ _SOURCE = {"path": is_string, "sha256": is_sha256}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """
-    The signed statement (spec/sig-section.md, "Statement").
+    The signed statement (spec/sig-section.md, section 6).
 
-    *version* is the monotonic integer against rollback, *release* the human one;
+    *version* is the increasing integer against rollback, and *release* is text for readers.
     *created* and *not_after* are seconds since the epoch, UTC.
     """
 
@@ -93,9 +93,9 @@ class Statement:
 
 def to_bytes(statement: Statement) -> bytes:
     """
-    Return the one encoding of *statement*.
+    Return the encoding of *statement*.
 
-    Raises: ValueError, when a time has no year of four digits.
+    Raises: ValueError, if a time is not in the years 1970 to 9999.
     """
     predicate: dict[str, Any] = {
         "platform": statement.platform,
@@ -130,9 +130,9 @@ def to_bytes(statement: Statement) -> bytes:
 
 def from_bytes(data: bytes) -> Statement:
     """
-    Return the statement that *data* is; every rule of section 6 is checked.
+    Return the statement in *data*, checked by all rules of spec/sig-section.md, section 6.
 
-    Raises: ObjectFormatError, with the first rule that it breaks.
+    Raises: ObjectFormatError, which names the first broken rule.
     """
     try:
         return _read_statement(parse_json_object(data))
@@ -213,5 +213,5 @@ def _map_to_json(item: MapInfo) -> dict[str, Any]:
 
 
 def _ascending(values: list[Any]) -> bool:
-    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    # Python compares strings by code point. The order of UTF-8 bytes is the same.
     return all(first < second for first, second in pairwise(values))
