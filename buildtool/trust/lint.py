@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is odd about a trust store that breaks no rule: keys that do not count, rules that allow nothing."""
+"""Find mistakes in a valid trust store: keys that do not count, and rules that allow nothing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ VALID, REVOKED, EXPIRED, NOT_YET_VALID = "valid", "revoked", "expired", "not-yet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One *message*; it is *fatal* when the store can accept nothing."""
+    """A *message* about a trust store. It is *fatal* if the store cannot accept any object."""
 
     message: str
     fatal: bool = False
 
 
 def key_state(key: TrustedKey, now: int) -> str:
-    """Return whether *key* counts at *now*, in the words of refusals."""
+    """Return "valid" if *key* counts at time *now*, or else the reason of refusal."""
     if key.revoked:
         return REVOKED
     if key.not_after is not None and now > key.not_after:
@@ -36,7 +36,7 @@ def key_state(key: TrustedKey, now: int) -> str:
 
 
 def check_trust(trust: TrustStore, now: int) -> list[Remark]:
-    """Return what is odd about *trust* at the time *now*, the worst first."""
+    """Return remarks about *trust* at time *now*, fatal ones first."""
     found = [*_check_keys(trust, now), *_check_rules(trust), *_check_words(trust)]
     return sorted(found, key=lambda finding: not finding.fatal)
 

@@ -253,7 +253,7 @@ class _Store:
     def _unpack_under_alias(
         self, source: PackageSource, tree: Path, arch: str, cause: PackageUnavailableError
     ) -> list[str]:
-        """Unpack the kernel of the suite's alias. Its packages have other names, which contain the version."""
+        """Unpack the kernel of the suite's alias, whose packages have the version in their names."""
         alias = source.under_alias()
         if alias is None:
             raise cause
