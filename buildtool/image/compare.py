@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What `rebuild --check` compares beside objects that are compiled again.
+Compare an image's programs and configuration for `rebuild --check`.
 
-The programs of an image decide what its objects are worth: a loader that is
-another one, or an entrypoint that leads past it, accepts anything.
+A changed loader, or an entrypoint without the loader, would accept any object. Therefore comparing
+the objects alone is not enough.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ObjectKey = tuple[str, str]  # platform, name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageContents:
-    """What is compared of the image of one *platform*: *objects* by name, *programs* by path, *config*."""
+    """The compared parts of a *platform*'s image: *objects* by name, *programs* by path, and *config*."""
 
     platform: str
     objects: Mapping[str, bytes] = field(repr=False)
@@ -46,7 +46,7 @@ class ImageContents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileVerdict:
-    """What came of one file, or of the configuration: *equal*, or not, or None where it was not compared."""
+    """The result for a file or the configuration. *equal* is None if it could not be compared."""
 
     platform: str
     path: str
@@ -56,9 +56,9 @@ class FileVerdict:
 
 def read_image_contents(source: BlobSource) -> list[ImageContents]:
     """
-    Return what is compared of each platform's image in *source*.
+    Return the compared parts of each platform's image in *source*.
 
-    Raises: ObjectFormatError, EngineError, and what *source* raises.
+    Raises: ObjectFormatError, EngineError; errors of *source*.
     """
     found = []
     for image in read_images(source):
@@ -84,15 +84,16 @@ def _is_compared(path: str) -> bool:
 
 
 def all_objects(images: Sequence[ImageContents]) -> dict[ObjectKey, bytes]:
-    """Return the objects of all platforms."""
+    """Return the objects of all platforms, by platform and name."""
     return {(image.platform, name): data for image in images for name, data in image.objects.items()}
 
 
 def check_files(images: Sequence[ImageContents], config: Config, data: Path | None) -> list[FileVerdict]:
     """
-    Compare the *images* of the project of *config*: loader, tini, configuration, and which objects there are.
+    Return verdicts on loader, tini, configuration and missing objects of *images*.
 
-    *data* is another directory of loaders than the installation's.
+    *config* is the project's configuration. *data* is the directory of loaders, by default the
+    installation's.
 
     Raises: ConfigError, UsageError.
     """
@@ -152,7 +153,7 @@ def _compare_program(found: TarEntry, ours: Part, attributes: Mapping[str, bytes
 
 
 def _check_configuration(image: ImageContents, config: Config) -> FileVerdict:
-    """Compare what decides about the start: the base has a say in all else."""
+    """Compare the members that decide what starts. The base image may set the others."""
     health = config.image.healthcheck
     wanted: dict[str, Any] = {
         "Entrypoint": image_entrypoint(config),

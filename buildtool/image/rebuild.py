@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Rebuilds the objects of an image from this project's sources and says what differs.
+Rebuild the objects of an image from this project's sources, and report differences.
 
-What is compared is the subject: every byte of an object but the signatures. The
-image is not believed: recorded flags are used only if they are of the kinds that
-a configuration may have, and nothing of the image is started.
+The comparison covers the subject, which is each byte of an object but the signatures. The image is
+not trusted: recorded flags are used only if a configuration may contain them, and no program of the
+image runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ from buildtool.signing.statement import from_bytes as parse_statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SectionDifference:
-    """A section that differs: its *section* name, both sizes, and where the first other byte is."""
+    """
+    A different section: its name, both sizes in bytes, and the offset of the first different byte.
+
+    A missing section has size None.
+    """
 
     section: str
     image_size: int | None
@@ -59,10 +63,9 @@ class SectionDifference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectVerdict:
     """
-    What came of one object: *equal*, or why not.
+    The result for an object: *equal*, or *problems*, one sentence each.
 
-    *problems* say it for people, one sentence each; *notes* are differences
-    that need not matter (another compiler gave the same bytes).
+    *notes* are differences of the input that did not change the result, such as another compiler.
     """
 
     platform: str
@@ -75,7 +78,7 @@ class ObjectVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shipped:
-    """An object of the image, as its statement describes it."""
+    """An object of the image, with the input that its statement records."""
 
     obj: ElfObject
     statement: Statement
@@ -88,9 +91,9 @@ def compare_objects(
     objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain]
 ) -> list[ObjectVerdict]:
     """
-    Rebuild *objects* from the sources below *root* and return a verdict on each, in order.
+    Rebuild *objects* from the sources below *root*. Return a verdict on each, sorted.
 
-    *find* gives the compiler that is nearest to a recorded one.
+    *find* returns the compiler for a recorded name and version.
 
     Raises: FileAccessError, ToolMissingError, ToolFailedError.
     """
@@ -107,7 +110,7 @@ def compare_objects(
 
 
 def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
-    """Read what is needed to make the object again out of its statement, none of which is believed."""
+    """Return the object and the input for its compilation, checked. Raises: ObjectFormatError, UsageError."""
     obj = parse_object(data)
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed, so nothing says how it was made")
@@ -128,7 +131,7 @@ def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
 
 
 def _split_flags(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return directories of includes and other flags; none that would name a file or a program."""
+    """Return include directories and other flags, checked to name no file or program. Raises: UsageError."""
     include = []
     rest = list(words)
     while len(rest) >= 2 and rest[0] == "-I":
@@ -156,11 +159,12 @@ def _rebuild(key: ObjectKey, item: _Shipped, root: Path, find: Callable[[str], T
 
 def nearest_toolchain(configured: str) -> Callable[[str], Toolchain]:
     """
-    Return what finds the compiler of a record: the *configured* or newest clang, or one of the version meant.
+    Return a function that returns the compiler for a recorded name and version.
 
-    That may be the clang of package ziglang: images are built where there is no other.
+    The result is the recorded version, if it is installed, perhaps in package ziglang. Otherwise it
+    is the *configured* or newest clang.
 
-    Raises: ToolMissingError, ToolFailedError; so does what it returns.
+    Raises: ToolMissingError, ToolFailedError; so does the returned function.
     """
     usual = tools.find_toolchain(configured)
 
@@ -193,7 +197,7 @@ def _compare_record(statement: Statement, compiler: str, sources: str) -> list[s
 
 
 def _compare(key: ObjectKey, shipped: ElfObject, rebuilt: ElfObject, notes: list[str]) -> ObjectVerdict:
-    """Compare the subjects: the rebuilt object gets room for signatures as the shipped one has."""
+    """Compare the subjects, after adding a `.sig` of the shipped object's size to the rebuilt one."""
     sig = find_signature_section(shipped)
     blank, _ = append_signature_section(rebuilt, sig.size)
     if blank == blank_section(shipped, sig):
@@ -206,7 +210,7 @@ def _compare(key: ObjectKey, shipped: ElfObject, rebuilt: ElfObject, notes: list
 
 
 def _differences(shipped: ElfObject, rebuilt: ElfObject) -> Iterator[SectionDifference]:
-    """Yield the sections that differ, `.sig` left out; sections of one name are compared in their order."""
+    """Yield the different sections other than `.sig`. Sections with the same name are compared in order."""
     ours, theirs = _contents(shipped), _contents(rebuilt)
     for name in dict.fromkeys((*ours, *theirs)):
         a, b = ours.get(name), theirs.get(name)
