@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool inspect`: show what an object or an image carries."""
+"""`buildtool inspect`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
 
 
 def _export(data: bytes, subject_file: Path | None, *, envelope: bool) -> None:
-    """Write and print what other tools verify; nothing when the record cannot be read."""
+    """Write the subject file and print the envelope, which other tools verify. Raises: ObjectFormatError."""
     text = envelope_json(inspection.signature_record(data))
     if subject_file is not None:
         write_atomic(subject_file, inspection.subject_file(data), replace=False)
