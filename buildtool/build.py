@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -30,7 +30,7 @@ from buildtool.image.docker.build import (
     report_base,
 )
 from buildtool.image.docker.buildx import Secret
-from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
+from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -368,13 +368,7 @@ def _build_locally(
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
     """Compile in the builder, sign on this machine, assemble in the builder. No builder receives the key."""
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    release = ReleaseInfo.from_config(config, created=request.epoch)
     request = replace(request, secrets=(), environment={})
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         unsigned = export_stage(request, "objects-unsigned", Path(work, "unsigned"), runner=runner)
@@ -406,12 +400,10 @@ def _set_time(path: Path, epoch: int) -> None:
 
 def _choose_images(config: Config, options: BuildOptions, environ: Mapping[str, str]) -> ImagesConfig:
     """Return the configured images, or the prepared ones if none are named and the engine has them."""
-    named = (config.images.builder, config.images.base) != (DEFAULT_BUILDER, DEFAULT_BASE)
     # Only the engine's own builder has access to the engine's images.
-    if named or options.builder or environ.get("BUILDX_BUILDER"):
+    if options.builder or environ.get("BUILDX_BUILDER"):
         return config.images
-    found = find_prepared(architectures=[platform.arch for platform in options.platforms])
-    return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
+    return choose_images(config.images, [platform.arch for platform in options.platforms])
 
 
 def prepared_images() -> ImagesConfig:

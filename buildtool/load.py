@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
+from buildtool.config.file import Config, LoaderConfig
 from buildtool.core.errors import (
     BuildtoolError,
     FileAccessError,
@@ -22,10 +21,10 @@ from buildtool.core.errors import (
     system_reason,
 )
 from buildtool.core.files import expand_home, make_directory, read_bounded, write_atomic
-from buildtool.core.platforms import Platform, host_platform
+from buildtool.core.platforms import Platform, this_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.image.docker.build import ImageRequest, export_stage
-from buildtool.image.docker.prepare import find_prepared
+from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
 from buildtool.runtime import carried as loaders
@@ -110,7 +109,7 @@ def choose_objects(given: Path | None, config: Config) -> Path:
 
     Raises: FileAccessError, UsageError.
     """
-    path = given or config.root / "build" / _this_platform().arch
+    path = given or config.root / "build" / this_platform().arch
     if not path.exists():
         hint = None if given else "buildtool compile and buildtool sign make objects"
         raise FileAccessError(f"{path}: no such file or directory", hint=hint)
@@ -155,7 +154,7 @@ def choose_program(
             shown, what = (named, "it") if kind == "loader" else (path, "its folder")
             raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
         return path
-    target = _this_platform()
+    target = this_platform()
     find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
     try:
         try:
@@ -214,7 +213,7 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     """Export the loader stage of the Dockerfile. This stage reads no file of a project and no key."""
     image_config = replace(config.image, tools=True)
     request = RenderRequest(
-        config=replace(config, images=_choose_images(config.images, target), image=image_config),
+        config=replace(config, images=choose_images(config.images, [target.arch]), image=image_config),
         platforms=(target,),
         sources=("bpf/none.bpf.c",),
         key_id=KeyId("0" * 64),
@@ -223,17 +222,3 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     dockerfile = render_dockerfile(request)
     image = ImageRequest(dockerfile=lambda: dockerfile, root=work, platforms=(target,), epoch=0)
     export_stage(image, "loader", work, runner=runner)
-
-
-def _choose_images(images: ImagesConfig, target: Platform) -> ImagesConfig:
-    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
-        return images
-    found = find_prepared(architectures=[target.arch])
-    return ImagesConfig(builder=found.builder, base=found.base) if found else images
-
-
-def _this_platform() -> Platform:
-    found = host_platform(platform.machine())
-    if found is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
-    return found

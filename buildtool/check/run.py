@@ -9,7 +9,6 @@ machine, which is booted once for all objects. Several machines run at once.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from buildtool.core.errors import (
     VmError,
 )
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import Platform, find_platform, host_platform
+from buildtool.core.platforms import Platform, find_platform, this_platform
 from buildtool.core.process import Runner
 from buildtool.objects.elf import parse_object
 
@@ -138,7 +137,7 @@ def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator
     """Yield each kernel with each architecture for which it exists. The host has its own only."""
     for kernel in dict.fromkeys(request.kernels):
         if kernel == HOST:
-            yield kernel, _own_platform()
+            yield kernel, this_platform()
             continue
         there = [arch for arch in request.arches if _is_for(kernel, arch)]
         for arch in request.arches:
@@ -155,13 +154,6 @@ def _is_for(kernel: str, arch: str) -> bool:
         return has_kernel(kernel, arch)
     path = Path(kernel)
     return not path.is_file() or image_arch(path) in ("", arch)
-
-
-def _own_platform() -> Platform:
-    own = host_platform(platform.machine())
-    if own is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
-    return own
 
 
 def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:

@@ -9,6 +9,7 @@ names, GNU triplets (Debian multiarch).
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 from buildtool.core.errors import UsageError
@@ -172,13 +173,25 @@ def find_platform(name: str) -> Platform:
 
     Raises: UsageError, whose hint lists the architectures.
     """
-    for platform in PLATFORMS.values():
-        if name in (platform.arch, platform.oci):
-            return platform
+    for found in PLATFORMS.values():
+        if name in (found.arch, found.oci):
+            return found
     raise UsageError(
         f"unknown architecture {name!r}",
         hint="choose from " + ", ".join(PLATFORMS),
     )
+
+
+def this_platform() -> Platform:
+    """
+    Return the platform of this machine.
+
+    Raises: UsageError, if the table lacks it.
+    """
+    found = host_platform(platform.machine())
+    if found is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return found
 
 
 def host_platform(machine: str) -> Platform | None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, read_compile_record
+from buildtool.config.file import Config
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
@@ -23,7 +25,7 @@ from buildtool.core.files import (
     read_bounded,
     staged_files,
 )
-from buildtool.core.parallel import map_parallel
+from buildtool.core.parallel import Item, Result, map_parallel
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
@@ -64,6 +66,18 @@ class ReleaseInfo:
     created: int
     not_after: int | None = None
 
+    @classmethod
+    def from_config(cls, config: Config, *, created: int) -> Self:
+        """Return the release in *config*, with the time *created* of its statements."""
+        project, not_after = config.project, config.sign.not_after
+        return cls(
+            project=project.name,
+            version=project.version,
+            release=project.release,
+            created=created,
+            not_after=not_after,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -72,6 +86,11 @@ class Origin:
     platform: Platform
     toolchain: ToolchainInfo | None = None
     source: SourceInfo | None = None
+
+    @classmethod
+    def from_claims(cls, claims: CompiledObject | Statement) -> Self:
+        """Return the origin in an entry of a compile record or in a statement. Raises: UsageError."""
+        return cls(platform=find_platform(claims.platform), toolchain=claims.toolchain, source=claims.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +133,7 @@ def sign_files(
             stage.write(target, data)
             return statement
 
-        jobs = list(zip(paths, targets, strict=True))
-        # An agent or a token has one connection, which workers would share.
-        done = map_parallel(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
+        done = _sign_all(sign, list(zip(paths, targets, strict=True)), key)
     places = targets if output else paths
     return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
@@ -132,17 +149,19 @@ def sign_compiled(
 
     def sign(item: tuple[CompiledObject, bytes]) -> tuple[bytes, Statement]:
         compiled, data = item
-        origin = Origin(
-            platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
-        )
         try:
             name = check_object_name(compiled.path.name)
-            return sign_object(parse_object(data), name, key, release, origin)
+            return sign_object(parse_object(data), name, key, release, Origin.from_claims(compiled))
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
 
+    return _sign_all(sign, objects, key)
+
+
+def _sign_all(sign: Callable[[Item], Result], items: Sequence[Item], key: Signer) -> list[Result]:
+    """Return the results of *sign* for *items*, by several processes if *key* is in memory."""
     # An agent or a token has one connection, which workers would share.
-    return map_parallel(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
+    return map_parallel(sign, items) if isinstance(key, SigningKey) else list(map(sign, items))
 
 
 def _sign_file(
@@ -228,9 +247,7 @@ def _encode(statement: Statement) -> bytes:
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
     """Return the origin from the compile record of these bytes or a statement signed by *key*, or None."""
     if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
-        return Origin(
-            platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
-        )
+        return Origin.from_claims(compiled)
     if not has_signature_section(obj):
         return None
     try:
@@ -247,9 +264,7 @@ def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) 
     # The claims of an unverified statement must not get a new signature.
     if not ours or statement.digest != subject_digest(obj, section):
         return None
-    return Origin(
-        platform=find_platform(statement.platform), toolchain=statement.toolchain, source=statement.source
-    )
+    return Origin.from_claims(statement)
 
 
 def _choose_origin(known: Origin | None, platform: Platform | None) -> Origin:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, ImagesConfig
 from buildtool.core.errors import FileAccessError, UsageError, system_reason
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
@@ -110,6 +111,18 @@ def find_prepared(*, architectures: Sequence[str] = (), suite: str = DEFAULT_SUI
         platforms=tuple(sorted(platforms)),
         recipe=recipe,
     )
+
+
+def choose_images(images: ImagesConfig, architectures: Sequence[str]) -> ImagesConfig:
+    """
+    Return *images* if the configuration names one, or the prepared images if the engine has them.
+
+    Raises: EngineError, if no engine answers.
+    """
+    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
+        return images
+    found = find_prepared(architectures=architectures)
+    return ImagesConfig(builder=found.builder, base=found.base) if found else images
 
 
 def prepare_images(

@@ -147,14 +147,7 @@ def _sign_objects(
     request: LocalRequest, sources: Sequence[str], compiled: ObjectSet
 ) -> dict[str, dict[str, tuple[bytes, Statement]]]:
     """Return the signed objects and their statements, by architecture and name."""
-    config = request.config
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    release = ReleaseInfo.from_config(request.config, created=request.epoch)
     jobs = [(platform.arch, source) for platform in request.platforms for source in sources]
     items = [compiled.objects[source, arch] for arch, source in jobs]
     signed: dict[str, dict[str, tuple[bytes, Statement]]]
