@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from buildtool.core.errors import Reason
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
@@ -13,7 +14,6 @@ from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM
 from buildtool.trust.store import TrustedKey, TrustStore
 
 SOON_SECONDS = 30 * 24 * 60 * 60
-VALID, REVOKED, EXPIRED, NOT_YET_VALID = "valid", "revoked", "expired", "not-yet-valid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,8 @@ class Remark:
 
 def key_state(key: TrustedKey, now: int) -> str:
     """Return "valid" if *key* counts at time *now*, or else the reason of refusal."""
-    if key.revoked:
-        return REVOKED
-    if key.not_after is not None and now > key.not_after:
-        return EXPIRED
-    if key.not_before is not None and now < key.not_before:
-        return NOT_YET_VALID
-    return VALID
+    refusal = key.refusal(now)
+    return refusal.value if refusal else "valid"
 
 
 def check_trust(trust: TrustStore, now: int) -> list[Remark]:
@@ -42,17 +37,17 @@ def check_trust(trust: TrustStore, now: int) -> list[Remark]:
 
 
 def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
-    usable = sum(key_state(key, now) == VALID for key in trust.keys.values())
+    usable = sum(key.refusal(now) is None for key in trust.keys.values())
     if usable < trust.threshold:
         text = f"the threshold is {trust.threshold}, but only {usable} of {len(trust.keys)} keys count now"
         yield Remark(message=f"nothing can be accepted: {text}", fatal=True)
     for key in trust.keys.values():
-        name, state = f"key {key.public.key_id[:16]} {key.public.name!a}", key_state(key, now)
-        if state == EXPIRED:
+        name, refusal = f"key {key.public.key_id[:16]} {key.public.name!a}", key.refusal(now)
+        if refusal is Reason.EXPIRED:
             yield Remark(message=f"{name} expired at {format_time(key.not_after or 0)}")
-        elif state == NOT_YET_VALID:
+        elif refusal is Reason.NOT_YET_VALID:
             yield Remark(message=f"{name} is not valid before {format_time(key.not_before or 0)}")
-        elif state == VALID and key.not_after is not None and key.not_after - now < SOON_SECONDS:
+        elif refusal is None and key.not_after is not None and key.not_after - now < SOON_SECONDS:
             yield Remark(message=f"{name} expires within 30 days, at {format_time(key.not_after)}")
         if key.not_before is not None and key.not_after is not None and key.not_before > key.not_after:
             yield Remark(message=f"{name} is never valid: notBefore is later than notAfter")

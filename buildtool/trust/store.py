@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError, system_reason
+from buildtool.core.errors import ConfigError, FileAccessError, Reason, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
@@ -84,6 +84,16 @@ class TrustedKey:
     not_before: int | None = None
     not_after: int | None = None
     revoked: bool = False
+
+    def refusal(self, now: int) -> Reason | None:
+        """Return the reason why signatures of the key do not count at time *now*, or None if they count."""
+        if self.revoked:
+            return Reason.REVOKED
+        if self.not_after is not None and now > self.not_after:
+            return Reason.EXPIRED
+        if self.not_before is not None and now < self.not_before:
+            return Reason.NOT_YET_VALID
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,17 +204,13 @@ def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
 def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
     """Do step 7: count the keys that are valid now. Without any, the first of three reasons is reported."""
     counted = []
-    excuses = set()
+    refusals = set()
     for entry in record.signatures:
         key = trust.keys.get(entry.key_id)
         if key is None:
             continue
-        if key.revoked:
-            excuses.add(Reason.REVOKED)
-        elif key.not_after is not None and now > key.not_after:
-            excuses.add(Reason.EXPIRED)
-        elif key.not_before is not None and now < key.not_before:
-            excuses.add(Reason.NOT_YET_VALID)
+        if refusal := key.refusal(now):
+            refusals.add(refusal)
         else:
             counted.append(key.public.key_id)
     if len(counted) >= trust.threshold:
@@ -227,7 +223,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         (Reason.EXPIRED, "signed with a key past its validity"),
         (Reason.NOT_YET_VALID, "signed with a key that is not valid yet"),
     ):
-        if reason in excuses:
+        if reason in refusals:
             raise RefusedError(reason, text)
     signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
     raise RefusedError(Reason.UNKNOWN_KEY, f"no trusted key signed, only {signers}")
