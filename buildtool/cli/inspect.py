@@ -16,6 +16,7 @@ from buildtool.cli.output import print_json, say
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.files import write_atomic
 from buildtool.image import inspect as inspection
+from buildtool.objects.elf import read_object_file
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
@@ -46,7 +47,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
         value, lines = view.image_json(image), view.image_lines(image)
     else:
         try:
-            data = inspection.read_object(Path(target))
+            data = read_object_file(Path(target))
             if envelope or subject_file is not None:
                 return _export(data, subject_file, envelope=envelope)
             report = inspection.inspect_object(Path(target).name, data)

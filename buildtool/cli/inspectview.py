@@ -19,7 +19,7 @@ from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
 from buildtool.objects.describe import ObjectContents, describe_object
-from buildtool.objects.elf import parse_object
+from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import TrustStore
@@ -159,7 +159,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     """
     labels: dict[str, str] = {}
     if inspection.is_file_name(target):
-        objects = {target: _contents(target, inspection.read_object(Path(target)))}
+        objects = {target: _contents(target, read_object_file(Path(target)))}
     else:
         image = inspection.inspect_image(target)
         objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels

@@ -17,7 +17,8 @@ from buildtool.config.file import Config
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import Platform, find_platform
-from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, check_time
+from buildtool.core.strictjson import MAX_INTEGER
+from buildtool.core.validate import check_project_name, check_release, check_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
 from buildtool.signing.sign import ReleaseInfo, SignedFile, sign_files
 

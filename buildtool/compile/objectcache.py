@@ -22,13 +22,14 @@ from typing import Any
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo
-from buildtool.compile.sources import MAX_OBJECT_BYTES, CompileOptions, compile_sources
+from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
+from buildtool.objects.elf import read_object_file
 
 KIND = "objects"
 # Increase this number when the same input gives another object.
@@ -117,7 +118,7 @@ def compile_cached(
         # Digests from before the compilation are useless: a file may have changed before clang read it.
         inputs = _Inputs(root=options.root)
         for compiled, files in zip(done.objects, done.inputs, strict=True):
-            data = read_bounded(compiled.path, MAX_OBJECT_BYTES)
+            data = read_object_file(compiled.path)
             job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
             # Warnings must appear in each run, so objects with warnings are never cached.

@@ -34,9 +34,10 @@ from buildtool.core.errors import (
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
-MAX_OBJECT_BYTES = 16 * 1024 * 1024
+MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
 # The message of clang and llvm-strip for a full file system, perhaps in color, before a stack dump. A
@@ -218,7 +219,8 @@ def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOption
     """
     if not toolchain.strip:
         for path in objects:
-            write_atomic(path, strip_debug(read_bounded(path, MAX_OBJECT_BYTES)))
+            # DWARF may exceed MAX_OBJECT_BYTES, which limits the stripped object only (`_describe`).
+            write_atomic(path, strip_debug(read_bounded(path, MAX_UNSTRIPPED_BYTES)))
         return
     jobs = options.jobs or os.cpu_count() or 1
     size = min(STRIP_BATCH, -(-len(objects) // jobs))

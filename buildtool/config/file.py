@@ -42,6 +42,7 @@ from buildtool.core import validate
 from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
+from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.objects.capabilities import check_capability
 
 CONFIG_NAME = "buildtool.toml"
@@ -59,7 +60,7 @@ class ProjectConfig:
     """[project]: *name*, *version* (an increasing integer against rollback), *release* (text for readers)."""
 
     name: str = declare(as_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
-    version: int = declare(as_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
+    version: int = declare(as_integer(0, MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
     release: str = declare(as_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
 
 

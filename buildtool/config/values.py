@@ -13,7 +13,7 @@ from typing import Any
 from buildtool.core import validate
 from buildtool.core.errors import UsageError
 from buildtool.core.files import expand_home
-from buildtool.core.strictjson import format_time
+from buildtool.core.strictjson import MAX_INTEGER, format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import SECTION_TYPES
 
@@ -187,12 +187,8 @@ def parse_minimum_versions(value: Any) -> dict[str, int]:
         raise UsageError('must be a table: "x.bpf.o" = 3')
     for name, version in value.items():
         validate.check_object_name(name)
-        if (
-            not isinstance(version, int)
-            or isinstance(version, bool)
-            or not 0 <= version <= validate.MAX_INTEGER
-        ):
-            raise UsageError(f"the version of {name} must be an integer from 0 to {validate.MAX_INTEGER}")
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_INTEGER:
+            raise UsageError(f"the version of {name} must be an integer from 0 to {MAX_INTEGER}")
     return dict(sorted(value.items()))
 
 

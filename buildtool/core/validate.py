@@ -16,7 +16,6 @@ from buildtool.core.strictjson import parse_time
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
-MAX_INTEGER = 2**53 - 1
 
 # Quotes, backslash, $ and ` are syntax of Dockerfile words; << starts a heredoc.
 _DOCKERFILE_SYNTAX = ('"', "'", "\\", "$", "`", "<<")

@@ -11,7 +11,7 @@ from buildtool.core.errors import ConfigError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
-from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object
+from buildtool.objects.elf import parse_object, read_object_file
 
 MAX_LOADER_BYTES = 64 * 1024 * 1024
 
@@ -54,7 +54,7 @@ def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
     contents = []
     for path in paths:
         try:
-            contents.append(describe_object(parse_object(read_bounded(path, MAX_OBJECT_BYTES))))
+            contents.append(describe_object(parse_object(read_object_file(path))))
         except ObjectFormatError as error:
             raise ObjectFormatError(f"{path}: {error.message}", hint=error.hint) from error
     return contents

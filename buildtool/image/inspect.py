@@ -14,10 +14,11 @@ from typing import Any
 
 import docker
 
+from buildtool.config.project import OBJECT_SUFFIX
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
-from buildtool.core.files import read_bounded
+from buildtool.core.errors import EngineError, ObjectFormatError
 from buildtool.image.docker.client import NO_IMAGE_ERRORS, connect, engine_errors
+from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -33,8 +34,6 @@ from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
-OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
-OBJECT_SUFFIX = ".bpf.o"
 MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
 
 
@@ -77,18 +76,6 @@ class ImageReport:
 def is_file_name(target: str) -> bool:
     """Return whether *target* names a file rather than an image."""
     return Path(target).exists() or target.endswith(".o") or target.startswith((".", "/"))
-
-
-def read_object(path: Path) -> bytes:
-    """
-    Return the bytes of object file *path*.
-
-    Raises: FileAccessError.
-    """
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
-    return data
 
 
 def inspect_object(name: str, data: bytes) -> ObjectReport:

@@ -28,18 +28,17 @@ from buildtool.core.errors import (
     ToolMissingError,
     UsageError,
 )
-from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.validate import check_flag, check_relative_path
 from buildtool.image.compare import ObjectKey
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     append_signature_section,
     blank_section,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
 )
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement
@@ -150,7 +149,7 @@ def _rebuild(key: ObjectKey, item: _Shipped, root: Path, find: Callable[[str], T
         outputs = [(item.platform, Path(work, "objects"))]
         try:
             (made,) = compile_sources(toolchain, [record.source.path], outputs, options).objects
-            data = read_bounded(made.path, MAX_OBJECT_BYTES)
+            data = read_object_file(made.path)
         except (CompileError, FileAccessError, UsageError) as error:
             return _unequal(key, [f"cannot be made again: {error.message}"])
     notes = _compare_record(record, toolchain.name, made.source.sha256)

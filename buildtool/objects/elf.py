@@ -12,10 +12,12 @@ import hashlib
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ObjectFormatError
+from buildtool.core.errors import FileAccessError, ObjectFormatError
+from buildtool.core.files import read_bounded
 from buildtool.core.platforms import EM_BPF
 from buildtool.objects.tables import (
     ENTRY_BYTES,
@@ -120,6 +122,18 @@ class ElfObject:
         if table.entsize != size or table.size % size:
             raise ObjectFormatError(f"a table of {table.size} bytes with entries of {table.entsize}")
         return self.contents(table)
+
+
+def read_object_file(path: Path) -> bytes:
+    """
+    Return the bytes of object file *path*.
+
+    Raises: FileAccessError, also for a file of more than MAX_OBJECT_BYTES.
+    """
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    return data
 
 
 def parse_object(data: bytes) -> ElfObject:

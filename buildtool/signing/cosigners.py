@@ -8,21 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildtool.core.errors import (
-    AlreadySignedError,
-    FileAccessError,
-    ObjectFormatError,
-    SigningKeyError,
-    UsageError,
-)
-from buildtool.core.files import choose_targets, made_directories, read_bounded, write_all_atomic
+from buildtool.core.errors import AlreadySignedError, ObjectFormatError, SigningKeyError, UsageError
+from buildtool.core.files import choose_targets, made_directories, write_all_atomic
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
     subject_digest,
 )
 from buildtool.objects.tables import Section
@@ -140,10 +134,7 @@ def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -
 
 
 def _read_signed(path: Path) -> _SignedObject:
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
-    obj = parse_object(data)
+    obj = parse_object(read_object_file(path))
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed yet", hint="sign it first, without --add")
     section = find_signature_section(obj)

@@ -14,7 +14,6 @@ from buildtool.config.file import Config
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
-    FileAccessError,
     ObjectFormatError,
     UsageError,
 )
@@ -22,7 +21,6 @@ from buildtool.core.files import (
     FORCE_REPLACES,
     choose_targets,
     made_directories,
-    read_bounded,
     staged_files,
 )
 from buildtool.core.parallel import Item, Result, map_parallel
@@ -30,12 +28,12 @@ from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     append_signature_section,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
     remove_signature_section,
     subject_digest,
 )
@@ -174,9 +172,7 @@ def _sign_file(
     force: bool,
 ) -> tuple[bytes, Statement]:
     """Return the signed bytes of file *path*, and their statement. Each error names the file."""
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    data = read_object_file(path)
     try:
         name = check_object_name(path.name)
         obj = parse_object(data)

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from buildtool.core.errors import SigningKeyError
 from buildtool.signing.keys import KeyId, PublicKey
+from buildtool.signing.record import SIGNATURE_BYTES
 
-SIGNATURE_BYTES = 64
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
