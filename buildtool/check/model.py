@@ -104,6 +104,11 @@ class LoadVerdict:
     source: SourceLine | None = None
     log: str = ""
 
+    @property
+    def rule(self) -> str:
+        """The number of the rule that a program with this verdict breaks, or empty text if it loads."""
+        return {Outcome.REFUSED: "BT100", Outcome.FAILED: "BT101"}.get(self.outcome, "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramRun:

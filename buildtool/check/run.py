@@ -18,7 +18,7 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
-from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, Outcome, ProgramRun
+from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, ProgramRun
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
@@ -321,9 +321,8 @@ def _locate(program: ProbedProgram, lines: LineInfo) -> LoadVerdict:
 
 
 def _as_finding(run: ProgramRun) -> Finding:
-    rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
     message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
-    return RULES[rule].finding(
+    return RULES[run.verdict.rule].finding(
         run.object, message, program=run.program, path=run.path, source=run.verdict.source
     )
 

@@ -26,16 +26,13 @@ from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_obj
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
-    find_signature_section,
     has_signature_section,
     parse_object,
     read_link_tables,
 )
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.signing.statement import Statement, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
@@ -115,8 +112,7 @@ def _read_statement(name: str, obj: ElfObject) -> tuple[Statement | None, list[F
     if not has_signature_section(obj):
         return None, []
     try:
-        record = parse_record(obj.contents(find_signature_section(obj)))
-        return parse_statement(record.statement), []
+        return read_statement(obj), []
     except ObjectFormatError as error:
         return None, [RULES["BT042"].finding(name, error.message)]
 

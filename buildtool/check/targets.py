@@ -15,14 +15,8 @@ from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
-from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
-    find_signature_section,
-    has_signature_section,
-    parse_object,
-)
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
+from buildtool.signing.statement import read_statement
 
 
 def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
@@ -122,7 +116,6 @@ def _signed_arch(data: bytes) -> str:
         obj = parse_object(data)
         if not has_signature_section(obj):
             return ""
-        record = parse_record(obj.contents(find_signature_section(obj)))
-        return find_platform(parse_statement(record.statement).platform).arch
+        return find_platform(read_statement(obj).platform).arch
     except BuildtoolError:
         return ""

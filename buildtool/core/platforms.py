@@ -182,6 +182,11 @@ def find_platform(name: str) -> Platform:
     )
 
 
+def oci_platform(name: str) -> Platform | None:
+    """Return the platform with OCI platform *name* (linux/arm64), or None if the table lacks it."""
+    return next((p for p in PLATFORMS.values() if p.oci == name), None)
+
+
 def this_platform() -> Platform:
     """
     Return the platform of this machine.

@@ -16,7 +16,7 @@ from typing import Any
 from buildtool.config.file import Config
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
-from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
@@ -132,7 +132,7 @@ def _check_program(
 
 
 def _find_platform(image: ImageContents) -> Platform:
-    found = next((platform for platform in PLATFORMS.values() if platform.oci == image.platform), None)
+    found = oci_platform(image.platform)
     if found is None:
         raise FileAccessError(f"{image.platform}: no platform that this installation knows")
     return found
@@ -140,16 +140,21 @@ def _find_platform(image: ImageContents) -> Platform:
 
 def _compare_program(found: TarEntry, ours: Part, attributes: Mapping[str, bytes]) -> Iterator[str]:
     if found.data != ours.data:
-        at = next((at for at, (a, b) in enumerate(zip(found.data, ours.data, strict=False)) if a != b), None)
-        place = min(len(found.data), len(ours.data)) if at is None else at
+        at = first_difference(found.data, ours.data)
         sizes = f"{len(found.data)} bytes in the image, {len(ours.data)} of this installation"
-        yield f"{sizes}, different from byte {place} on: of another release, other packages, or changed"
+        yield f"{sizes}, different from byte {at} on: of another release, other packages, or changed"
     if (found.mode, found.uid, found.gid) != (_PROGRAM_MODE, 0, 0):
         yield f"mode {found.mode:04o}, owner {found.uid}:{found.gid} in the image, 0755 and 0:0 here"
     for name in sorted(dict(found.xattrs).keys() | attributes.keys()):
         theirs, expected = found.xattrs.get(name), attributes.get(name)
         if theirs != expected:
             yield f"{name}: {_hex(theirs)} in the image, {_hex(expected)} here"
+
+
+def first_difference(a: bytes, b: bytes) -> int:
+    """Return the offset of the first different byte, or the length of the shorter one."""
+    shorter = min(len(a), len(b))
+    return next((at for at in range(shorter) if a[at] != b[at]), shorter)
 
 
 def _check_configuration(image: ImageContents, config: Config) -> FileVerdict:

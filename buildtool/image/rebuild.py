@@ -28,9 +28,9 @@ from buildtool.core.errors import (
     ToolMissingError,
     UsageError,
 )
-from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.core.validate import check_flag, check_relative_path
-from buildtool.image.compare import ObjectKey
+from buildtool.image.compare import ObjectKey, first_difference
 from buildtool.objects.elf import (
     ElfObject,
     append_signature_section,
@@ -40,9 +40,7 @@ from buildtool.objects.elf import (
     parse_object,
     read_object_file,
 )
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.signing.statement import Statement, read_statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +111,10 @@ def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
     obj = parse_object(data)
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed, so nothing says how it was made")
-    statement = parse_statement(parse_record(obj.contents(find_signature_section(obj))).statement)
+    statement = read_statement(obj)
     if statement.toolchain is None or statement.source is None:
         raise ObjectFormatError("the statement does not say how it was made")
-    target = next((item for item in PLATFORMS.values() if item.oci == statement.platform), None)
+    target = oci_platform(statement.platform)
     if target is None or statement.platform != platform or statement.name != name:
         raise ObjectFormatError(f"the statement is for {statement.name} on {statement.platform}")
     check_relative_path(statement.source.path)
@@ -218,7 +216,7 @@ def _differences(shipped: ElfObject, rebuilt: ElfObject) -> Iterator[SectionDiff
                 section=name[0],
                 image_size=None if a is None else len(a),
                 rebuilt_size=None if b is None else len(b),
-                first_difference=None if a is None or b is None else _first_difference(a, b),
+                first_difference=None if a is None or b is None else first_difference(a, b),
             )
 
 
@@ -231,11 +229,6 @@ def _contents(obj: ElfObject) -> dict[tuple[str, int], bytes]:
         number = sum(1 for known in found if known[0] == name)
         found[name, number] = obj.contents(section)
     return found
-
-
-def _first_difference(a: bytes, b: bytes) -> int:
-    shorter = min(len(a), len(b))
-    return next((at for at in range(shorter) if a[at] != b[at]), shorter)
 
 
 def _unequal(

@@ -42,6 +42,7 @@ from buildtool.runtime.debian import (
     LIST_CODENAMES,
     SHARED_CONTENT,
     Archive,
+    read_fields,
 )
 from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock
 
@@ -102,7 +103,7 @@ class PackageSource:
         Raises: ToolMissingError; ToolFailedError, if the list lacks the package.
         """
         text = self._run("apt-cache", "show", "--no-all-versions", package)
-        return _read_fields(text.partition("\n\n")[0])
+        return read_fields(text.partition("\n\n")[0])
 
     def list_versions(self, packages: Iterable[str]) -> dict[str, list[LockedPackage]]:
         """
@@ -113,7 +114,7 @@ class PackageSource:
         found: dict[str, list[LockedPackage]] = {name: [] for name in packages}
         # The exit code is ignored: a name without a package has an empty entry in the result.
         for stanza in self._call(self._apt("apt-cache", "show", *found))[1].split("\n\n"):
-            fields = _read_fields(stanza)
+            fields = read_fields(stanza)
             if fields.get("Package") in found and "SHA256" in fields:
                 package = LockedPackage(
                     suite=self.archive.suite,
@@ -484,10 +485,6 @@ def _find_libgcc(source: PackageSource) -> str:
 def _under_alias(archive: Archive) -> Archive | None:
     alias = ALIASES.get(archive.suite, "")
     return None if archive.alias or not alias else replace(archive, alias=alias)
-
-
-def _read_fields(stanza: str) -> dict[str, str]:
-    return dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
 
 
 def _digest(path: Path) -> str:

@@ -308,7 +308,7 @@ def read_packages(debs: Path, runner: Runner) -> list[Package]:
     packages = []
     for path in sorted(debs.glob("*.deb")):
         control = runner.run(["dpkg-deb", "--field", str(path)]).stdout
-        fields = dict(re.findall(r"^(\S+): (.*)$", control.decode(errors="replace"), re.MULTILINE))
+        fields = read_fields(control.decode(errors="replace"))
         packages.append(
             Package(
                 name=fields.get("Package", ""),
@@ -318,6 +318,11 @@ def read_packages(debs: Path, runner: Runner) -> list[Package]:
             )
         )
     return packages
+
+
+def read_fields(stanza: str) -> dict[str, str]:
+    """Return the fields of one line in a stanza of a control file or a package list."""
+    return dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
 
 
 def read_members(package: Package, runner: Runner) -> Iterator[tuple[tarfile.TarInfo, bytes]]:

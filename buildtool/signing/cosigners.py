@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from buildtool.core.errors import AlreadySignedError, ObjectFormatError, SigningKeyError, UsageError
@@ -147,14 +147,8 @@ def _read_signed(path: Path) -> _SignedObject:
 
 def _check_claims(signed: _SignedObject) -> None:
     """Check that the statement's claims about the object are true. Raises: ObjectFormatError."""
-    contents, statement = describe_object(signed.obj), signed.statement
-    programs = tuple(replace(program, attach=()) for program in statement.programs)
-    for what, claimed, found in (
-        ("programs", programs, contents.programs),
-        ("maps", statement.maps, contents.maps),
-        ("helpers", statement.helpers, contents.helpers),
-        ("kfuncs", statement.kfuncs, contents.kfuncs),
-        ("license", statement.license, contents.license),
-    ):
-        if claimed != found:
+    programs = tuple(replace(program, attach=()) for program in signed.statement.programs)
+    claimed = asdict(replace(signed.statement.contents, programs=programs))
+    for what, found in asdict(describe_object(signed.obj)).items():
+        if claimed[what] != found:
             raise ObjectFormatError(f"the statement does not match the object: {what}")

@@ -26,7 +26,9 @@ from buildtool.core.strictjson import (
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
-from buildtool.objects.describe import MapInfo, ProgramInfo
+from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo
+from buildtool.objects.elf import ElfObject, find_signature_section
+from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:buildtool:ebpf-object:v1"
@@ -90,6 +92,17 @@ class Statement:
     toolchain: ToolchainInfo | None
     source: SourceInfo | None
 
+    @property
+    def contents(self) -> ObjectContents:
+        """The contents of the object, as the statement claims them."""
+        return ObjectContents(
+            programs=self.programs,
+            maps=self.maps,
+            helpers=self.helpers,
+            kfuncs=self.kfuncs,
+            license=self.license,
+        )
+
 
 def to_bytes(statement: Statement) -> bytes:
     """
@@ -126,6 +139,15 @@ def to_bytes(statement: Statement) -> bytes:
             "predicate": predicate,
         }
     )
+
+
+def read_statement(obj: ElfObject) -> Statement:
+    """
+    Return the statement in signed object *obj*. Its signatures are not verified.
+
+    Raises: ObjectFormatError, if the section `.sig`, the record or the statement breaks a rule.
+    """
+    return from_bytes(parse_record(obj.contents(find_signature_section(obj))).statement)
 
 
 def from_bytes(data: bytes) -> Statement:

@@ -29,7 +29,6 @@ from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
-from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
@@ -111,7 +110,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     signed = _sign_objects(request, sources, compiled)
     capabilities = choose_capabilities(config, sources)
     for statements in signed.values():
-        contents = [_contents(statement) for _, statement in statements.values()]
+        contents = [statement.contents for _, statement in statements.values()]
         check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
     parts = [
         PlatformParts(
@@ -155,16 +154,6 @@ def _sign_objects(
     for (arch, _), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
         signed[arch][item[1].name] = item
     return signed
-
-
-def _contents(statement: Statement) -> ObjectContents:
-    return ObjectContents(
-        programs=statement.programs,
-        maps=statement.maps,
-        helpers=statement.helpers,
-        kfuncs=statement.kfuncs,
-        license=statement.license,
-    )
 
 
 def _load_bases(request: LocalRequest) -> dict[str, Base]:
