@@ -17,10 +17,12 @@ BUILD = ("build", "--engine", "local", "--arch", "amd64")
 
 
 def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Check that stderr has one error line, which contains *text*."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("buildtool: error:")]
-    assert len(lines) == 1
+    """Check that stderr has one error line, which contains *text*, and that stdout is empty."""
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("buildtool: error:")]
+    assert len(lines) == 1, captured.err
     assert text in lines[0]
+    assert captured.out == ""
 
 
 def left(project: Path) -> list[str]:

@@ -11,6 +11,11 @@ from typing import NamedTuple
 from labs.compile import find_tool
 
 
+def read_elf(path: Path, *options: str) -> str:
+    """Return the output of binutils' readelf for the file *path*."""
+    return subprocess.run(["readelf", *options, path], capture_output=True, text=True, check=True).stdout
+
+
 class SeenSection(NamedTuple):
     """A line of readelf's table of sections."""
 

@@ -10,7 +10,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-TOP = Path(__file__).parents[2]
+from labs import TOP
+
 # Distributions whose module has another name.
 MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
 
