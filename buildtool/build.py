@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of things: configuration, key, Dockerfile, image; the only module that knows it."""
+"""Build images and render Dockerfiles: the order of configuration, key, Dockerfile, engine and image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -30,7 +30,7 @@ from buildtool.image.docker.build import (
     report_base,
 )
 from buildtool.image.docker.buildx import Secret
-from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
+from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -67,11 +67,10 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
     """
-    Where the signing key is: in file *path* or in *variable*; *secrets* say it to BuildKit.
+    The source of the signing key: file *path* or *variable*, and *secrets* for BuildKit.
 
-    *pem* is its text, with *passphrase* when that is encrypted. A public key
-    will do where nothing is signed. Any other *signer* has no text: it signs on
-    this machine only.
+    *pem* is the key's text, with *passphrase* if it is encrypted. A public key suffices if nothing
+    is signed. Another *signer* has no text, and signs on this machine only.
     """
 
     pem: bytes = field(repr=False)
@@ -83,12 +82,12 @@ class KeySource:
 
     @property
     def is_public(self) -> bool:
-        """Whether this is a .pub file."""
+        """True if the source is a .pub file."""
         return self.path is not None and self.path.suffix == ".pub"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What BuildKit's client gets beside our environment."""
+        """Variables that BuildKit's client receives in addition to the environment."""
         key = {self.variable: self.pem.decode("utf-8", "surrogateescape")} if self.variable else {}
         return {**key, PASSPHRASE_VARIABLE: self.passphrase} if self.passphrase else key
 
@@ -98,7 +97,7 @@ class KeySource:
         return load_signing_key_pem(self.pem, str(self.path or self.variable), passphrase)
 
     def load_signer(self) -> Signer:
-        """Return what signs. Raises: SigningKeyError."""
+        """Return the signer. Raises: SigningKeyError."""
         return self.signer or self.load_private()
 
     def load_public(self) -> PublicKey:
@@ -110,7 +109,7 @@ class KeySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `build` was asked for beyond the configuration; see ImageRequest."""
+    """Options of `build` that override the configuration (see `ImageRequest`)."""
 
     platforms: tuple[Platform, ...]
     key: Path | str | None = None
@@ -125,12 +124,12 @@ class BuildOptions:
 
     @property
     def needs_docker(self) -> bool:
-        """Whether only Docker can do what is asked for."""
+        """True if only Docker supports these options."""
         return bool(self.builder) or parse_output(self.output).get("type", "oci") != "oci"
 
 
 def _check_builder_has(platforms: Sequence[Platform]) -> None:
-    """Refuse platforms that the builder image has no libraries for."""
+    """Check that the builder image has libraries for *platforms*. Raises: UsageError."""
     for platform in platforms:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
@@ -146,10 +145,9 @@ def find_key(
     ask: AskPassphrase = lambda _: None,
 ) -> KeySource:
     """
-    Return the signing key: *option*, else the environment's PEM text, else the configuration's.
+    Return the signing key: *option*, or the PEM text in the environment, or the configured key.
 
-    *ask* is called for the passphrase of an encrypted key when the
-    environment has none.
+    If the key is encrypted and the environment has no passphrase, *ask* is called for it.
 
     Raises: SigningKeyError, UsageError.
     """
@@ -186,9 +184,10 @@ def make_dockerfile(
     config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
 ) -> Dockerfile:
     """
-    Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
+    Return the Dockerfile, after checking the directories of sources. No engine is used.
 
-    The project's sources are in the build context; ours are in the archive or, *inline*, in the text.
+    The build context contains the project's sources. buildtool's are in the archive, or with
+    *inline* in the text.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
@@ -203,7 +202,7 @@ def _describe(
     form: Form,
     epoch: int | None = None,
 ) -> RenderRequest:
-    """Return the request for a Dockerfile, once its sources are found fit to be sent."""
+    """Return the request for a Dockerfile, after checking its sources. Raises: UsageError, ConfigError."""
     _check_builder_has(platforms)
     if config.images.base.startswith(LAYOUT_SCHEME):
         raise UsageError("images.base: an OCI layout requires --engine local")
@@ -235,9 +234,10 @@ def render_folder(
     runner: Runner,
 ) -> None:
     """
-    Write the Dockerfile and its archive into *directory*, where plain buildx builds the image of `build`.
+    Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
 
-    In the project's own directory the Dockerfile reads the sources there; elsewhere the archive holds them.
+    In the project's directory, the Dockerfile reads the sources there. Otherwise the archive
+    contains them.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
@@ -261,9 +261,9 @@ def build(
     runner: Runner,
 ) -> BuiltImage:
     """
-    Build the signed image and return what it is called.
+    Build the signed image, and return its name and digest.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     tag = _choose_tag(config, options)
     key = find_key(options.key, config, environ, ask)
@@ -294,7 +294,7 @@ def _build_with_docker(
             hint="add --sign-on host, or set build.sign-on",
         )
 
-    # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
+    # The function for buildx's standard input calls both, while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
         return _choose_images(config, options, environ)
@@ -325,7 +325,7 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-        # Another builder would not see what is prepared.
+        # Another builder has no access to the engine's prepared images.
         own = not (options.builder or environ.get("BUILDX_BUILDER"))
         if error.hint is None and own and images().builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
@@ -348,7 +348,7 @@ def _build_locally(
         )
     output, force = parse_output(options.output), options.force
     if not output and not options.push:
-        # The name is ours, and so is what has it.
+        # buildtool chose this name, so the existing file is an earlier build and may be replaced.
         name = f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
         output, force = {"type": "oci", "dest": str(config.root / name)}, True
     request = LocalRequest(
@@ -367,14 +367,8 @@ def _build_locally(
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
-    """Compile in the builder, sign here, assemble in the builder: the key reaches no builder at all."""
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    """Compile in the builder, sign on this machine, assemble in the builder. No builder receives the key."""
+    release = ReleaseInfo.from_config(config, created=request.epoch)
     request = replace(request, secrets=(), environment={})
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         unsigned = export_stage(request, "objects-unsigned", Path(work, "unsigned"), runner=runner)
@@ -390,32 +384,30 @@ def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, ru
 
 def _set_time(path: Path, epoch: int) -> None:
     """
-    Give *path* the time *epoch*, with nanoseconds of its contents.
+    Set the time of *path* to *epoch* plus nanoseconds that depend on the file's contents.
 
-    BuildKit takes a file of a known size and time for the one it has: signed
-    anew in the same second, an object would be the old one. Layers keep whole
-    seconds, so the image stays the same for the same contents.
+    BuildKit does not send a file again whose size and time are unchanged, so it would use the old
+    object after a second signature. Layers store whole seconds, so the same contents give the same
+    image.
     """
     digest = hashlib.sha256(path.read_bytes()).digest()
     time = epoch * 10**9 + int.from_bytes(digest[:8], "big") % 10**9
     before = path.stat()
     os.utime(path, ns=(time, time))
-    if path.stat().st_mtime_ns != time:  # a file system with coarser times: the real one is safe
+    if path.stat().st_mtime_ns != time:  # the file system stores coarser times: restore the real time
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _choose_images(config: Config, options: BuildOptions, environ: Mapping[str, str]) -> ImagesConfig:
     """Return the configured images, or the prepared ones if none are named and the engine has them."""
-    named = (config.images.builder, config.images.base) != (DEFAULT_BUILDER, DEFAULT_BASE)
-    # Another builder than the engine's own does not see the engine's images.
-    if named or options.builder or environ.get("BUILDX_BUILDER"):
+    # Only the engine's own builder has access to the engine's images.
+    if options.builder or environ.get("BUILDX_BUILDER"):
         return config.images
-    found = find_prepared(architectures=[platform.arch for platform in options.platforms])
-    return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
+    return choose_images(config.images, [platform.arch for platform in options.platforms])
 
 
 def prepared_images() -> ImagesConfig:
-    """Return the names that `images prepare` gives its images, whether the engine has them or not."""
+    """Return the names of the images of `images prepare`, which the engine may lack."""
     return ImagesConfig(builder=BUILDER_IMAGE, base=BASE_IMAGE)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool grant`: a step of the Dockerfile, not listed among the commands."""
+"""`buildtool grant`, a step of the Dockerfile, which is not listed among the commands."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the sources of a project say of its programs, before anything is compiled.
+Estimate the capabilities of a project's programs from their sources, before anything is compiled.
 
-The Dockerfile is one text, made before any object exists; its labels need to know what the programs will
-take. So this reads sections and helper calls from the text. It is not a compiler: what it says is checked
-against the objects when the image is built (`buildtool.grant`), and buildtool.toml can say it instead.
+The Dockerfile's labels contain the capabilities, and the Dockerfile is rendered before any object exists.
+Therefore this module reads sections and helper calls from the text. The estimate is compared with the
+objects when the image is built (`buildtool.cli.grant`). buildtool.toml can replace it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
 _MAPS = re.compile(r"\bBPF_MAP_TYPE_(\w+)")
-# libbpf's macros, by the helpers that they call.
+# libbpf's macros with the helpers that they call.
 _MACROS = {
     "bpf_printk": "bpf_trace_printk",
     "bpf_core_read": "bpf_probe_read_kernel",
@@ -40,7 +40,7 @@ _MACROS = {
 
 def choose_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]:
     """
-    Return the capabilities of the image: those of the configuration, else what *sources* are seen to need.
+    Return the sorted capabilities of the image: those of the configuration, or those that *sources* require.
 
     Raises: FileAccessError.
     """
@@ -49,7 +49,7 @@ def choose_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ..
 
 def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]:
     """
-    Return what the programs of *sources* are seen to need.
+    Return the sorted capabilities that the programs in *sources* appear to require.
 
     Raises: FileAccessError.
     """
@@ -63,12 +63,12 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
 
 
 def _texts(root: Path, sources: Iterable[str], include: Iterable[str]) -> Iterator[str]:
-    """Yield sources and the project's headers that they include, without comments, each once."""
+    """Yield the text, without comments, of each source and each header of the project that it includes."""
     waiting, seen = [PurePosixPath(source) for source in sources], set[PurePosixPath]()
     directories = [PurePosixPath(directory) for directory in include]
     while waiting:
         path = waiting.pop()
-        # The kernel's own types: large, and no program is in it.
+        # vmlinux.h holds the kernel's types. It is large and contains no program.
         if path in seen or path.name == "vmlinux.h":
             continue
         seen.add(path)

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from labs.cli import check_error
 
 from buildtool.cli.main import run
 
@@ -21,15 +22,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run(["keygen", "dev"]) == 0
     capsys.readouterr()
     return tmp_path
-
-
-def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Check that exactly one error was said, with *text*."""
-    captured = capsys.readouterr()
-    errors = [line for line in captured.err.splitlines() if line.startswith("buildtool: error:")]
-    assert len(errors) == 1, captured.err
-    assert text in errors[0]
-    assert captured.out == ""
 
 
 KEY = ["--key", "keys/dev.pem"]

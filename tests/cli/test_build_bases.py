@@ -165,6 +165,7 @@ def test_digest_chooses_and_must_be_there(
     digest = make_base().top.digest
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{digest}")
     assert run([*BUILD]) == 0
+    capsys.readouterr()
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{'0' * 64}")
     assert run([*BUILD]) == 1
     check_error(capsys, "no image sha256:000")

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.cli.main import COMMANDS
 from buildtool.core import errors
 from buildtool.core.errors import Reason
 
-TOP = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("bpf", "docs", "spec", "templates")
 PAGES = sorted([*TOP.glob("*.md"), *(page for name in FOLDERS for page in (TOP / name).rglob("*.md"))])
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")

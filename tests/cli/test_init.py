@@ -8,14 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.cli.main import run
 from buildtool.config.file import load_config
 from buildtool.config.project import choose_platforms
 from buildtool.config.scaffold import FILES
 from buildtool.core.resources import resource_path
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 def _files(directory: Path) -> set[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import labs.attach  # noqa: F401 - adds its objects
 import pytest
+from labs import TOP
 from labs.loader import PREFIX, Lab
 
 from buildtool.check.vm.kernels import find_kernel
@@ -25,7 +26,6 @@ from buildtool.core.platforms import MACHINES
 
 pytestmark = pytest.mark.vm
 
-TOP = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PROGRAM = f"{PREFIX}_prog"
 GUEST = "/vmtest/attach_guest"

@@ -7,18 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.loader import Lab
+from labs.readelf import read_elf
 
 import buildtool
 
-TOP = Path(__file__).parents[2]
 MAX_BYTES = 1_600_000
 PLATFORMS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
-
-
-def read_elf(path: Path, *options: str) -> str:
-    """Return what readelf says."""
-    return subprocess.run(["readelf", *options, path], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("arch", PLATFORMS)

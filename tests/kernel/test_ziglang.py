@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.kernel import bpf_file_system
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
 
-TOP = Path(__file__).parents[2]
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
 # The machine's headers and libraries for programs disappear behind empty directories, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"

@@ -11,7 +11,7 @@ import pytest
 
 from buildtool.config.file import Config, load_config
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
-from buildtool.image.filecaps import check_capabilities, copy_loader
+from buildtool.image.filecaps import check_capabilities, copy_loader, read_contents
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import (
     CAPABILITY_NUMBERS,
@@ -21,6 +21,7 @@ from buildtool.objects.capabilities import (
     run_options,
 )
 from buildtool.objects.describe import ObjectContents, ProgramInfo
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.objects.helpers import HELPER_NUMBERS
 
 
@@ -130,6 +131,15 @@ def test_objects_decide() -> None:
         with pytest.raises(ConfigError, match=words) as caught:
             check_capabilities([contents("xdp")], given, exactly=exactly)
         assert caught.value.hint == 'in buildtool.toml: image.capabilities = ["BPF", "NET_ADMIN"]'
+
+
+def test_a_too_large_object_is_named(tmp_path: Path) -> None:
+    """A file above the limit is reported as too large instead of as a damaged object."""
+    path = tmp_path / "large.bpf.o"
+    with path.open("wb") as file:
+        file.truncate(MAX_OBJECT_BYTES + 1)
+    with pytest.raises(FileAccessError, match=rf"large.bpf.o: larger than {MAX_OBJECT_BYTES} bytes"):
+        read_contents([path])
 
 
 def test_a_file_system_without_attributes_is_one_line(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.compile import compile_sample, find_tool
 from labs.sig import NOW, RELEASE, sign, unsigned
 from labs.sig import test_key as alice
@@ -32,7 +33,6 @@ from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import MAP_TYPES, SECTION_TYPES
 from buildtool.signing.sign import Origin, sign_object
 
-TOP = Path(__file__).resolve().parent.parent.parent
 HEAD = """
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, val) int (*name)[val]

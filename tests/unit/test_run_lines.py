@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.config.file import load_config
 from buildtool.config.scaffold import create_project
 from buildtool.image.scan import scan_capabilities
 
-TOP = Path(__file__).resolve().parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
 
 

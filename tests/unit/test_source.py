@@ -10,9 +10,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from labs import TOP
+
 from buildtool.core.resources import package_directory
 
-TOP = Path(__file__).parents[2]
 # Distributions whose module has another name.
 MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from labs.states import DAMAGED
 
 from buildtool.core.errors import FileAccessError
 from buildtool.trust.versions import STATE_NAME, open_state
@@ -84,30 +85,14 @@ def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None
     assert [path.name for path in state.iterdir()] == [STATE_NAME]
 
 
-BAD = {
-    "empty": "",
-    "array": "[]",
-    "version-2": '{"projects":{},"stateVersion":2}',
-    "version-true": '{"projects":{},"stateVersion":true}',
-    "unknown-member": '{"projects":{},"stateVersion":1,"x":1}',
-    "member-twice": '{"projects":{},"projects":{},"stateVersion":1}',
-    "project-name": '{"projects":{"a b":{}},"stateVersion":1}',
-    "project-list": '{"projects":{"a":[]},"stateVersion":1}',
-    "object-name": '{"projects":{"a":{"../x":1}},"stateVersion":1}',
-    "negative": '{"projects":{"a":{"x":-1}},"stateVersion":1}',
-    "fraction": '{"projects":{"a":{"x":1.5}},"stateVersion":1}',
-    "too-large": '{"projects":{},"stateVersion":1}' + " " * 1024 * 1024,
-}
-
-
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_state_is_an_error(name: str, tmp_path: Path) -> None:
     """What was accepted before is not known, so nothing is accepted; the file stays for a person."""
-    (tmp_path / STATE_NAME).write_text(BAD[name])
+    (tmp_path / STATE_NAME).write_text(DAMAGED[name])
     with pytest.raises(FileAccessError) as caught:
         remember(tmp_path, "a", "x", 1)
     assert "\n" not in caught.value.message
-    assert (tmp_path / STATE_NAME).read_text() == BAD[name]
+    assert (tmp_path / STATE_NAME).read_text() == DAMAGED[name]
 
 
 def test_a_state_that_grew_too_large_is_not_written(tmp_path: Path) -> None:

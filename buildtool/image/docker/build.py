@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image stage: a Dockerfile to an image in the engine, a registry or a file."""
+"""Build a Dockerfile to an image in the engine, a registry or a file."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from buildtool.signing.keys import KeyId
 
 log = logging.getLogger(__name__)
 
-# Exporters that write one file, and set times to SOURCE_DATE_EPOCH when asked to.
+# Exporters that write one file, and support rewrite-timestamp.
 _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
-# Exporters of files that are no image: these have no name and no digest.
+# Exporters of files that are no image, and so have neither name nor digest.
 _NO_IMAGE = ("local", "tar", "cacheonly")
-# Without a place these have none; docker without one is the engine's store.
+# Exporters that require dest. Without dest, docker loads the image into the engine.
 _NEED_PLACE = ("oci", "tar", "local")
-# The archive is the image's reproducible form: same input, same bytes.
+# Sets the times of files to SOURCE_DATE_EPOCH, so that the same input gives the same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
     """
-    What to build: *dockerfile* in *root* for *platforms*, created at *epoch*.
+    A request to build *dockerfile* with context *root* for *platforms*, created at *epoch* (seconds).
 
-    Where it goes: *tag*, pushed with *push*, or buildx's *output*; *force*
-    replaces a file there, and writes into a directory that is not empty.
-    *contexts* stand in for stages.
+    The image is named *tag*, and is pushed with *push* or written to buildx's *output*. *force*
+    allows replacing a file, and writing into a directory that is not empty. *contexts* replace
+    stages of the Dockerfile by directories.
     """
 
     dockerfile: Callable[[], Dockerfile]
@@ -60,7 +60,7 @@ class ImageRequest:
 
 def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
     """
-    Build the runtime image, or the files of its root; a failure leaves no tag and no file.
+    Build the image, or the files of its root. A failure leaves neither a tag nor a file.
 
     Raises: UsageError, EngineError, ToolMissingError, FileAccessError.
     """
@@ -79,22 +79,22 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
 
 def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     """
-    After a failed build: say so if image *base* was of the wrong architecture.
+    Check, after a failed build, whether image *base* has the requested platforms.
 
-    Raises: EngineError.
+    Raises: EngineError, if it lacks one.
     """
     check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
 def report_base(base: str, own: str) -> None:
-    """Warn of a *base* that is named by a tag alone, if it is not *own*, which this tool has made."""
+    """Warn about a *base* without digest, unless it is *own*, the image of `images prepare`."""
     if "@" not in base and base != own:
         log.warning("base image %s has no digest, so it may be another one tomorrow: add @sha256:...", base)
 
 
 def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: Runner) -> dict[str, Path]:
     """
-    Write the files of *stage* below *directory* and return where they are, for each architecture.
+    Write the files of *stage* into *directory*. Return their directory for each architecture.
 
     Raises: EngineError, ToolMissingError.
     """
@@ -102,7 +102,7 @@ def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: 
     run_build(buildx, runner=runner)
     found = {}
     for platform in request.platforms:
-        # buildx makes a directory for each platform when there are several.
+        # With several platforms, buildx makes a directory for each.
         own = directory / platform.oci.replace("/", "_")
         found[platform.arch] = own if own.is_dir() else directory
     return found
@@ -120,7 +120,7 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
         builder=request.builder,
         no_cache=request.no_cache,
         secrets=request.secrets,
-        # BuildKit takes it for the image's times, the signer stage for the statement's.
+        # BuildKit uses it for the times of the image, the signer stage for the time of statements.
         arguments={"SOURCE_DATE_EPOCH": str(request.epoch)},
         contexts=request.contexts,
         environment=request.environment,
@@ -129,7 +129,7 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
 
 @contextmanager
 def _output_file(request: ImageRequest) -> Iterator[str]:
-    """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
+    """Yield buildx's --output. A file or layout is written beside its destination, and renamed at the end."""
     if request.push:
         yield f"type=image,push=true,store=false,{_REPRODUCIBLE}"
         return
@@ -168,9 +168,9 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
 
 
 def _check_directory(path: Path, *, force: bool) -> None:
-    """Check that files may go to directory *path*: it is missing or empty, or *force* says so."""
+    """Check that *path* is missing or an empty directory, or *force* is true. Raises: FileAccessError."""
     try:
-        # Never replaced: --output . or / would be one word from losing all that is there.
+        # A directory is never replaced, because --output . or --output / would then delete all its files.
         if any(path.iterdir()) and not force:
             raise FileAccessError(
                 f"{path}: already exists and is not empty",

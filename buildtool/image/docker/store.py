@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings images into a Docker engine that were made without it, and gets images out."""
+"""Load images of the embedded engine into a Docker engine, and export images from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from buildtool.oci.write import ImageSet, write_archive
 
 def load_images(images: ImageSet, reference: str) -> None:
     """
-    Load *images* into the engine, called *reference*.
+    Load *images* into the engine under the name *reference*.
 
     Raises: EngineError, FileAccessError.
     """
@@ -35,14 +35,14 @@ def load_images(images: ImageSet, reference: str) -> None:
 
 def save_image(reference: str, path: Path) -> bool:
     """
-    Write image *reference* of the engine to archive *path*; False when no engine has it.
+    Write image *reference* of the engine to archive *path*. Return False if no engine has the image.
 
-    Raises: FileAccessError; EngineError, when the engine has it and does not give it.
+    Raises: FileAccessError; EngineError, if the engine has the image but cannot export it.
     """
     try:
         client = connect()
     except EngineError:
-        return False  # no engine: the image may still be in a registry
+        return False  # without an engine, the image may still be in a registry
     problem = f"docker engine: cannot export image {reference}"
     try:
         with closing(client), path.open("wb") as file, engine_errors(problem):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds an image without Docker: compile, sign and pack on this machine, then write or push the result."""
+"""Build an image without Docker: compile, sign and pack on this machine, then write or push the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
-from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
@@ -47,11 +46,11 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRequest:
     """
-    What to build: the project of *config* for *platforms*, created at *epoch*, signed by *key*.
+    A request to build the project of *config* for *platforms*, created at *epoch*, signed by *key*.
 
-    Where it goes: called *tag*, pushed with *push*, or to *output* as buildx
-    says it; *force* replaces a file there. *data* is another directory of
-    loaders than the installation's; *report* gets what people should know.
+    The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
+    --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
+    installation's. *report* receives warnings.
     """
 
     config: Config
@@ -69,9 +68,9 @@ class LocalRequest:
 
 def build_local(request: LocalRequest) -> BuiltImage:
     """
-    Build the image and bring it to its place; a failure leaves nothing there.
+    Build the image and deliver it. A failure leaves nothing at the destination.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     deliver = choose_delivery(request)
     images = make_images(request)
@@ -88,16 +87,16 @@ def build_local(request: LocalRequest) -> BuiltImage:
 
 def make_images(request: LocalRequest) -> ImageSet:
     """
-    Compile, sign and pack; nothing is written but the cache.
+    Compile, sign and pack, and return the images. Only the cache is written.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     config, public = request.config, request.key.public
     sources = find_sources(config)
     trust = trust_files(
         config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
     )
-    # Before the long part: what is missing is told at once.
+    # Find these parts before compiling, so that a missing part is reported at once.
     runtime = {
         platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
         for platform in request.platforms
@@ -111,7 +110,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     signed = _sign_objects(request, sources, compiled)
     capabilities = choose_capabilities(config, sources)
     for statements in signed.values():
-        contents = [_contents(statement) for _, statement in statements.values()]
+        contents = [statement.contents for _, statement in statements.values()]
         check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
     parts = [
         PlatformParts(
@@ -147,14 +146,7 @@ def _sign_objects(
     request: LocalRequest, sources: Sequence[str], compiled: ObjectSet
 ) -> dict[str, dict[str, tuple[bytes, Statement]]]:
     """Return the signed objects and their statements, by architecture and name."""
-    config = request.config
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    release = ReleaseInfo.from_config(request.config, created=request.epoch)
     jobs = [(platform.arch, source) for platform in request.platforms for source in sources]
     items = [compiled.objects[source, arch] for arch, source in jobs]
     signed: dict[str, dict[str, tuple[bytes, Statement]]]
@@ -162,16 +154,6 @@ def _sign_objects(
     for (arch, _), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
         signed[arch][item[1].name] = item
     return signed
-
-
-def _contents(statement: Statement) -> ObjectContents:
-    return ObjectContents(
-        programs=statement.programs,
-        maps=statement.maps,
-        helpers=statement.helpers,
-        kfuncs=statement.kfuncs,
-        license=statement.license,
-    )
 
 
 def _load_bases(request: LocalRequest) -> dict[str, Base]:
@@ -197,9 +179,11 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
 
 def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
     """
-    Return what brings images to where *request* wants them.
+    Return a function that delivers images to the destination of *request*.
 
-    Raises: UsageError, FileAccessError; before anything is built.
+    The destination is checked now, before anything is built.
+
+    Raises: UsageError, FileAccessError.
     """
     if request.push:
         return lambda images: push_images(images, request.tag)
