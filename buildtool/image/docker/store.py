@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 from buildtool.core.errors import EngineError, FileAccessError, system_reason
 from buildtool.image.docker.client import (
-    NO_IMAGE_ERRORS,
     connect,
     engine_errors,
     find_engine_image,
     load_archive,
+    missing_errors,
 )
 from buildtool.oci.write import ImageSet, write_archive
 
@@ -48,7 +48,7 @@ def save_image(reference: str, path: Path) -> bool:
         with closing(client), path.open("wb") as file, engine_errors(problem):
             try:
                 chunks = client.images.get(reference).save(named=True)
-            except NO_IMAGE_ERRORS:
+            except missing_errors():
                 return False
             for chunk in chunks:
                 _write(file, chunk, path)
