@@ -40,7 +40,6 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
-from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.runtime.provide import provide_parts
@@ -342,6 +341,9 @@ def _build_locally(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
+    # Here, not above: compiler, layers and registries are half of all imports, and Docker needs none of them.
+    from buildtool.image.local.build import LocalRequest, build_local
+
     if options.builder:
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
