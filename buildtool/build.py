@@ -20,7 +20,7 @@ from buildtool.core.errors import EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
-from buildtool.image.context import check_outside, check_sent
+from buildtool.image.context import UnsentFile, check_outside, check_sent, find_unsent, sent_directories
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
@@ -41,7 +41,7 @@ from buildtool.image.dockerfile import (
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.result import BuiltImage
-from buildtool.image.scan import choose_capabilities
+from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -192,9 +192,25 @@ def make_dockerfile(
     Raises: UsageError, ConfigError, FileAccessError.
     """
     return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+    if inline:
+        _warn_unsent(config)
 
 
 def _describe(
+def _find_unsent(config: Config) -> UnsentFile | None:
+    """Return a header that the sources appear to include and that the builder is not sent, or None."""
+    sources = find_sources(config)
+    directories = sent_directories(sources, config.compile.include)
+    return find_unsent(config.root, directories, scan_files(config, sources))
+
+
+def _warn_unsent(config: Config) -> None:
+    """Warn of such a header: the build of the Dockerfile may happen where nobody can explain the failure."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        log.warning("%s: included, but not sent to the builder: %s", unsent.name, unsent.remedy)
+
+
     config: Config,
     platforms: tuple[Platform, ...],
     key: KeySource,
@@ -249,6 +265,7 @@ def render_folder(
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     write_folder(directory, render_dockerfile(request), force=force)
+    _warn_unsent(config)
 
 
 def build(
@@ -328,6 +345,8 @@ def _build_with_docker(
         own = not (options.builder or environ.get("BUILDX_BUILDER"))
         if error.hint is None and own and images().builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+        if error.hint is None and (unsent := _find_unsent(config)) is not None:
+            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
         raise
     report_base(images().base, prepared_images().base)
     return replace(built, key_id=key.load_public().key_id)

@@ -42,6 +42,22 @@ def test_source_that_does_not_compile_shows_clangs_words(project: Project) -> No
 
 
 def test_maps_that_differ_between_architectures_fail_the_build(project: Project) -> None:
+def test_header_that_is_not_sent_has_a_hint(project: Project) -> None:
+    """The compiler in the builder finds no such file: the hint names the line that sends it."""
+    source = project.root / "bpf/two.bpf.c"
+    source.write_text('#include "../common/more.h"\n' + source.read_text())
+    (project.root / "common").mkdir()
+    (project.root / "common/more.h").write_text("#define MORE 1\n")
+    done = project.run("build", "--arch", "amd64", "--tag", TAG)
+    assert done.code == 1
+    assert_one_error(done.stderr, "build failed")
+    hint = 'common/more.h is included, but not sent to the builder: add "common" to compile.include'
+    assert f"buildtool: hint: {hint} in buildtool.toml\n" in done.stderr
+    config = project.root / "buildtool.toml"
+    config.write_text(config.read_text().replace('include = ["include"]', 'include = ["include", "common"]'))
+    assert project.run("build", "--arch", "amd64", "--tag", TAG).code == 0
+
+
     """The builder compares the objects; what is declared to differ is let be."""
     (project.root / "bpf/differs.bpf.c").write_text(DIFFERS)
     both = ("build", "--arch", "amd64", "--arch", "arm64", "--tag", TAG, "--output", "type=oci,dest=out.tar")
