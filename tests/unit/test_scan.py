@@ -11,6 +11,7 @@ import pytest
 from buildtool import build as pipeline
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
 from buildtool.core.platforms import PLATFORMS
+from buildtool.core.process import Runner
 from buildtool.image.context import find_unsent
 from buildtool.image.scan import scan_capabilities, scan_files
 from buildtool.signing.keys import generate_key
@@ -107,6 +108,6 @@ def test_render_warns_of_a_header_that_is_not_sent(
             pipeline.make_dockerfile(config, platforms, key, inline=True)
         else:
             folder = tmp_path / "out"
-            pipeline.render_folder(config, platforms, key, folder, environ={}, runner=pipeline.Runner())
+            pipeline.render_folder(config, platforms, key, folder, environ={}, runner=Runner())
     hint = 'add "common" to compile.include in buildtool.toml'
     assert f"common/c.h: included, but not sent to the builder: {hint}" in caplog.messages
