@@ -24,6 +24,7 @@ from buildtool.image.context import UnsentFile, check_outside, check_sent, find_
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
+    check_base,
     explain_base,
     export_stage,
     parse_output,
@@ -191,12 +192,11 @@ def make_dockerfile(
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
-    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
     if inline:
         _warn_unsent(config)
+    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
 
 
-def _describe(
 def _find_unsent(config: Config) -> UnsentFile | None:
     """Return a header that the sources appear to include and that the builder is not sent, or None."""
     sources = find_sources(config)
@@ -211,6 +211,7 @@ def _warn_unsent(config: Config) -> None:
         log.warning("%s: included, but not sent to the builder: %s", unsent.name, unsent.remedy)
 
 
+def _describe(
     config: Config,
     platforms: tuple[Platform, ...],
     key: KeySource,
@@ -264,8 +265,8 @@ def render_folder(
         epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
-    write_folder(directory, render_dockerfile(request), force=force)
     _warn_unsent(config)
+    write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -317,6 +318,9 @@ def _build_with_docker(
 
     @cache
     def dockerfile() -> Dockerfile:
+        # Those that are prepared are known to be of all platforms.
+        if images() is config.images:
+            check_base(request, config.images.base, runner=runner)
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(
@@ -341,12 +345,12 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
+        if error.hint is None and (unsent := _find_unsent(config)) is not None:
+            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
         # Another builder would not see what is prepared.
         own = not (options.builder or environ.get("BUILDX_BUILDER"))
         if error.hint is None and own and images().builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
-        if error.hint is None and (unsent := _find_unsent(config)) is not None:
-            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
         raise
     report_base(images().base, prepared_images().base)
     return replace(built, key_id=key.load_public().key_id)

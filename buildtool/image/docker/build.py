@@ -14,6 +14,7 @@ from buildtool.core.errors import EngineError, FileAccessError, UsageError, syst
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
+from buildtool.image.docker.builder import checks_bases, find_builder
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
@@ -64,7 +65,7 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
 
     Raises: UsageError, EngineError, ToolMissingError, FileAccessError.
     """
-    with _output_file(request) as output:
+    with _output_file(request, runner) as output:
         metadata = run_build(_buildx(request, output=output), runner=runner)
     fields = parse_output(request.output)
     is_image = fields.get("type") not in _NO_IMAGE
@@ -84,6 +85,17 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     Raises: EngineError.
     """
     check_base_platforms(_buildx(request, output=""), base, runner=runner)
+
+
+def check_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
+    """
+    Before a build: refuse image *base* of the wrong architecture, if the builder would take it.
+
+    Raises: EngineError.
+    """
+    builder = find_builder(request.builder, runner)
+    if builder is not None and not checks_bases(builder, runner):
+        check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
 def report_base(base: str, own: str) -> None:
@@ -128,10 +140,12 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
 
 
 @contextmanager
-def _output_file(request: ImageRequest) -> Iterator[str]:
+def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
     """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
     if request.push:
-        yield f"type=image,push=true,store=false,{_REPRODUCIBLE}"
+        builder = find_builder(request.builder, runner)
+        push = builder.push_option if builder else "push=true"
+        yield f"type=image,{push},store=false,{_REPRODUCIBLE}"
         return
     fields = parse_output(request.output)
     if fields.get("type") == "local":
