@@ -31,7 +31,8 @@ from buildtool.image.archive import SourceArchive, pack_own_sources, pack_projec
 from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PINS_NAME
+from buildtool.objects.capabilities import PINS_NAME
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 

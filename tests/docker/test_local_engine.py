@@ -17,7 +17,7 @@ from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
-from buildtool.objects.capabilities import FILE_ATTRIBUTE
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import StoredImage
 from buildtool.oci.tree import Tree
 
@@ -115,12 +115,25 @@ def test_image_is_that_of_buildkit(
 
 
 def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) -> None:
-    """With image.tools both engines put ebpf-pins beside the loader, with the loader's capabilities."""
-    with with_tools(project):
-        (tree,) = compare_engines(project, tmp_path, ("amd64",)).values()
+    """Both engines put ebpf-pins beside the loader, with those of its capabilities that ebpf-pins needs."""
+    path = project.root / "buildtool.toml"
+    text = path.read_text()
+    more = 'capabilities = ["BPF", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]\n'
+    try:
+        path.write_text(text.replace("[image]\n", f"[image]\n{more}"))
+        with with_tools(project):
+            (tree,) = compare_engines(project, tmp_path, ("amd64",), BUILDTOOL_USER="65532:65532").values()
+            rebuilt = project.run("rebuild", "--check", tmp_path / "local.tar", BUILDTOOL_USER="65532:65532")
+    finally:
+        path.write_text(text)
     loader, pins = tree["usr/bin/verify-and-load"], tree["usr/bin/ebpf-pins"]
-    assert (pins.mode, pins.xattrs) == (loader.mode, loader.xattrs)
+    given = ("BPF", "NET_ADMIN", "NET_RAW", "SYS_PTRACE")
+    assert dict(loader.xattrs) == {FILE_ATTRIBUTE: file_attribute(given)}
+    assert dict(pins.xattrs) == {FILE_ATTRIBUTE: file_attribute(("BPF", "NET_ADMIN"))}
+    assert pins.mode == loader.mode
     assert pins.data != loader.data
+    assert rebuilt.code == 0, rebuilt.stdout + rebuilt.stderr
+    assert "/usr/bin/ebpf-pins  equal" in rebuilt.stdout
 
 
 @pytest.mark.parametrize("epoch", EPOCHS)
