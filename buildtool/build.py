@@ -32,6 +32,7 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
+from buildtool.image.docker.store import find_image_id
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -311,13 +312,18 @@ def _build_with_docker(
             hint="add --sign-on host, or set build.sign-on",
         )
 
-    # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
+    # All are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
         return _choose_images(config, options, environ)
 
     @cache
+    def previous() -> str:
+        return find_image_id(tag) if request.is_stored else ""
+
+    @cache
     def dockerfile() -> Dockerfile:
+        previous()
         # Those that are prepared are known to be of all platforms.
         if images() is config.images:
             check_base(request, config.images.base, runner=runner)
@@ -345,15 +351,21 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-        if error.hint is None and (unsent := _find_unsent(config)) is not None:
-            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
-        # Another builder would not see what is prepared.
-        own = not (options.builder or environ.get("BUILDX_BUILDER"))
-        if error.hint is None and own and images().builder == DEFAULT_BUILDER:
-            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+            # Another builder would not see what is prepared.
+            own = not (options.builder or environ.get("BUILDX_BUILDER"))
+            error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
         raise
     report_base(images().base, prepared_images().base)
-    return replace(built, key_id=key.load_public().key_id)
+    is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
+    return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
+
+
+def _find_hint(config: Config, *, pulls: bool) -> str | None:
+    """Return what may mend a build that failed in the builder; *pulls*: it pulls the builder image."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
+    return "where images cannot be pulled, `buildtool images prepare` makes them" if pulls else None
 
 
 def _build_locally(

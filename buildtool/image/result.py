@@ -14,7 +14,8 @@ class BuiltImage:
     What a build gives: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
 
     *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
-    Files that are no image have neither reference nor digest.
+    Files that are no image have neither reference nor digest. *replaced* is the id of the image
+    of the engine that had the name before.
     """
 
     reference: str
@@ -23,3 +24,4 @@ class BuiltImage:
     key_id: KeyId
     engine: str = "docker"
     file: str = ""
+    replaced: str = ""

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.engine import REPOSITORY, docker, export_parts, import_odd_base, inspect, remove_images, with_tools
+from labs.engine import (
+    REPOSITORY,
+    docker,
+    export_parts,
+    has_image,
+    import_odd_base,
+    inspect,
+    remove_images,
+    with_tools,
+)
 from labs.image import flat, read_image
 from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
@@ -174,6 +183,22 @@ def test_engine_runs_what_was_made_without_it(project: Project) -> None:
     assert built["engine"] == "local"
     assert inspect(tag)["Id"] == built["digest"]
     docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", tag, "--verify-only")
+
+
+@pytest.mark.parametrize("maker", ["docker", "local"])
+def test_image_that_loses_its_name_is_said(project: Project, maker: str) -> None:
+    """The same image again is no other one; the next release takes the name of the one before."""
+    tag = f"{REPOSITORY}/local:name-{maker}"
+    options = ("--engine", maker, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
+    for release in ("1", "1", "2"):
+        before = inspect(tag)["Id"] if has_image(tag) else ""
+        done = project.run("build", *options, "--json", BUILDTOOL_RELEASE=release)
+        assert done.code == 0, done.stderr
+        lost = before if release == "2" else ""
+        assert json.loads(done.stdout)["replaced"] == lost
+        line = f"buildtool: {tag}: replaced image {before.removeprefix('sha256:')[:12]} in the engine\n"
+        assert (line in done.stderr) is (release == "2")
+    docker("image", "rm", tag)
 
 
 @pytest.mark.parametrize("maker", ["docker", "local"])

@@ -28,6 +28,8 @@ _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
 # Exporters of files that are no image: these have no name and no digest.
 _NO_IMAGE = ("local", "tar", "cacheonly")
+# Exporters to the engine's store, where no other place is named.
+_STORED = ("docker", "image")
 # Without a place these have none; docker without one is the engine's store.
 _NEED_PLACE = ("oci", "tar", "local")
 # The archive is the image's reproducible form: same input, same bytes.
@@ -57,6 +59,12 @@ class ImageRequest:
     secrets: tuple[Secret, ...] = ()
     contexts: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the image may get its name in the engine's own store."""
+        fields = parse_output(self.output)
+        return not self.push and fields.get("type", "docker") in _STORED and "dest" not in fields
 
 
 def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:

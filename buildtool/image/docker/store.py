@@ -19,18 +19,30 @@ from buildtool.image.docker.client import (
 from buildtool.oci.write import ImageSet, write_archive
 
 
-def load_images(images: ImageSet, reference: str) -> None:
+def find_image_id(reference: str) -> str:
+    """Return the id of the engine's image *reference*; nothing if there is none, or no engine answers."""
+    try:
+        found = find_engine_image(reference)
+    except EngineError:
+        return ""
+    return str(found["Id"]) if found else ""
+
+
+def load_images(images: ImageSet, reference: str) -> str:
     """
-    Load *images* into the engine, called *reference*.
+    Load *images* into the engine, called *reference*; return the id of the image that loses this name.
 
     Raises: EngineError, FileAccessError.
     """
+    before = find_image_id(reference)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
         load_archive(archive)
-        if find_engine_image(reference) is None:
+        found = find_engine_image(reference)
+        if found is None:
             raise EngineError(f"the engine did not load the image: it has no {reference}")
+    return before if before != found["Id"] else ""
 
 
 def save_image(reference: str, path: Path) -> bool:

@@ -76,7 +76,7 @@ def build_local(request: LocalRequest) -> BuiltImage:
     """
     deliver = choose_delivery(request)
     images = make_images(request)
-    deliver(images)
+    replaced = deliver(images)
     return BuiltImage(
         reference=request.tag,
         digest=f"sha256:{images.top.digest}",
@@ -84,6 +84,7 @@ def build_local(request: LocalRequest) -> BuiltImage:
         key_id=request.key.public.key_id,
         engine="local",
         file=request.output.get("dest", ""),
+        replaced=replaced or "",
     )
 
 
@@ -215,9 +216,9 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     return nullcontext(open_image(reference, request.cache, request.report))
 
 
-def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
+def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     """
-    Return what brings images to where *request* wants them.
+    Return what brings images to where *request* wants them; it returns the id of an image that it replaces.
 
     Raises: UsageError, FileAccessError; before anything is built.
     """
