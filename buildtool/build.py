@@ -20,10 +20,11 @@ from buildtool.core.errors import EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
-from buildtool.image.context import check_outside, check_sent
+from buildtool.image.context import UnsentFile, check_outside, check_sent, find_unsent, sent_directories
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
+    check_base,
     explain_base,
     export_stage,
     parse_output,
@@ -31,6 +32,7 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
+from buildtool.image.docker.store import find_image_id
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -40,9 +42,8 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
-from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
-from buildtool.image.scan import choose_capabilities
+from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -191,7 +192,23 @@ def make_dockerfile(
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
+    if inline:
+        _warn_unsent(config)
     return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+
+
+def _find_unsent(config: Config) -> UnsentFile | None:
+    """Return a header that the sources appear to include and that the builder is not sent, or None."""
+    sources = find_sources(config)
+    directories = sent_directories(sources, config.compile.include)
+    return find_unsent(config.root, directories, scan_files(config, sources))
+
+
+def _warn_unsent(config: Config) -> None:
+    """Warn of such a header: the build of the Dockerfile may happen where nobody can explain the failure."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        log.warning("%s: included, but not sent to the builder: %s", unsent.name, unsent.remedy)
 
 
 def _describe(
@@ -249,6 +266,7 @@ def render_folder(
         epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
+    _warn_unsent(config)
     write_folder(directory, render_dockerfile(request), force=force)
 
 
@@ -294,13 +312,21 @@ def _build_with_docker(
             hint="add --sign-on host, or set build.sign-on",
         )
 
-    # The function for buildx's standard input calls both, while buildx connects to the engine.
+    # All are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
         return _choose_images(config, options, environ)
 
     @cache
+    def previous() -> str:
+        return find_image_id(tag) if request.is_stored else ""
+
+    @cache
     def dockerfile() -> Dockerfile:
+        previous()
+        # Those that are prepared are known to be of all platforms.
+        if images() is config.images:
+            check_base(request, config.images.base, runner=runner)
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(
@@ -325,13 +351,21 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-        # Another builder has no access to the engine's prepared images.
-        own = not (options.builder or environ.get("BUILDX_BUILDER"))
-        if error.hint is None and own and images().builder == DEFAULT_BUILDER:
-            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+            # Another builder would not see what is prepared.
+            own = not (options.builder or environ.get("BUILDX_BUILDER"))
+            error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
         raise
     report_base(images().base, prepared_images().base)
-    return replace(built, key_id=key.load_public().key_id)
+    is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
+    return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
+
+
+def _find_hint(config: Config, *, pulls: bool) -> str | None:
+    """Return what may mend a build that failed in the builder; *pulls*: it pulls the builder image."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
+    return "where images cannot be pulled, `buildtool images prepare` makes them" if pulls else None
 
 
 def _build_locally(
@@ -342,6 +376,9 @@ def _build_locally(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
+    # Here, not above: compiler, layers and registries are half of all imports, and Docker needs none of them.
+    from buildtool.image.local.build import LocalRequest, build_local
+
     if options.builder:
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"

@@ -27,6 +27,7 @@ from buildtool.image.docker.build import ImageRequest, export_stage
 from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
+from buildtool.objects.capabilities import PINS_NAME
 from buildtool.runtime import carried as loaders
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts, provide_parts
@@ -149,7 +150,7 @@ def choose_program(
     named = environ.get(LOADER_VARIABLE)
     if named:
         path = Path(named).absolute()
-        path = path if kind == "loader" else path.with_name(loaders.PINS_NAME)
+        path = path if kind == "loader" else path.with_name(PINS_NAME)
         if not (path.is_file() and os.access(path, os.X_OK)):
             shown, what = (named, "it") if kind == "loader" else (path, "its folder")
             raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")

@@ -13,7 +13,7 @@ import click
 
 from buildtool import build as pipeline
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
-from buildtool.cli.output import print_json
+from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
@@ -72,6 +72,8 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     given["engine"] = given["engine"] or config.build.engine
     options = pipeline.BuildOptions(platforms=choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
+    if image.replaced:
+        say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
     write_ci_outputs(image, os.environ)
     show_image(image, config, output=given["output"], as_json=as_json)
 

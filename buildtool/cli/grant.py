@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import checked
-from buildtool.image.filecaps import check_capabilities, copy_loader, read_contents
-from buildtool.objects.capabilities import check_capability
+from buildtool.image.filecaps import check_capabilities, copy_program, read_contents
+from buildtool.objects.capabilities import check_capability, program_capabilities
 
 _PATH = click.Path(path_type=Path)
 
@@ -33,4 +33,5 @@ def command(
     """Copy the image's static programs with file capabilities, checked against the eBPF programs."""
     check_capabilities(read_contents(sorted(objects.glob("*.bpf.o"))), capability, exactly=exactly)
     for program in programs:
-        copy_loader(program, output / program.name, () if no_attribute else capability)
+        granted = () if no_attribute else program_capabilities(program.name, capability)
+        copy_program(program, output / program.name, granted)

@@ -42,10 +42,15 @@ Compiled = tuple[CompiledObject, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSet:
-    """The *objects* of a run by source and architecture, and clang's *warnings* of this run."""
+    """
+    The *objects* of a run by source and architecture, and the *warnings* of clang, this time.
+
+    *inputs* are the files that they were made from, as clang names them from the root.
+    """
 
     objects: dict[tuple[str, str], Compiled]
     warnings: str = ""
+    inputs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +106,15 @@ def compile_cached(
         for source in sources
     }
     found: dict[tuple[str, str], Compiled] = {}
+    read: set[str] = set()
     for job, key in keys.items():
         entry = cache.read(KIND, key)
         if entry is not None and (kept := _decode(entry, inputs)) is not None:
-            found[job] = kept
+            found[job], names = kept
+            read.update(names)
     missing = keys.keys() - found.keys()
     if not missing:
-        return ObjectSet(objects=found)
+        return ObjectSet(objects=found, inputs=frozenset(read))
     late_sources = [source for source in sources if any(source == job[0] for job in missing)]
     late_platforms = [platform for platform in platforms if any(platform.arch == job[1] for job in missing)]
     started = time.time_ns()
@@ -121,14 +128,15 @@ def compile_cached(
             data = read_object_file(compiled.path)
             job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
-            # Warnings must appear in each run, so objects with warnings are never cached.
+            read.update(files)
+            # What has warnings is compiled again each time: they must not be seen once only.
             if done.warnings:
                 continue
             # Read digests before times. A file that changes after its time was read has another digest later.
             entry = _encode(compiled, data, files, inputs)
             if not inputs.changed_since(started - CLOCK_STEP_NS, files):
                 cache.write(KIND, keys[job], entry)
-    return ObjectSet(objects=found, warnings=done.warnings)
+    return ObjectSet(objects=found, warnings=done.warnings, inputs=frozenset(read))
 
 
 def _common_key(toolchain: Toolchain, sources: Sequence[str], options: CompileOptions) -> str:
@@ -195,8 +203,8 @@ def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs:
     return json.dumps(head).encode() + b"\n" + data
 
 
-def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
-    """Return the object of *entry*, or None if one of its input files has changed."""
+def _decode(entry: bytes, inputs: _Inputs) -> tuple[Compiled, list[str]] | None:
+    """Return the object of *entry* and its files, or None when one of the files is another now."""
     line, _, data = entry.partition(b"\n")
     head = json.loads(line)  # trusted: only this user can write entries, and the cache compared the digest
     if any(not digest or inputs.digest(name) != digest for name, digest in head["inputs"].items()):
@@ -209,4 +217,4 @@ def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
         toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
         source=SourceInfo(path=path, sha256=Digest(sha256)),
     )
-    return compiled, data
+    return (compiled, data), list(head["inputs"])

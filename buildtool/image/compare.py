@@ -8,7 +8,7 @@ the objects alone is not enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.platforms import Platform, oci_platform
 from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
 from buildtool.image.scan import choose_capabilities
-from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, program_capabilities
 from buildtool.oci.read import BlobSource, open_layer, read_images
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.tree import read_tree, resolve_path
@@ -102,9 +102,11 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
         capabilities = choose_capabilities(config, sources)
     except (UsageError, FileAccessError):
         sources, capabilities = (), tuple(config.image.capabilities)
-    grant = {FILE_ATTRIBUTE: file_attribute(capabilities)} if capabilities else {}
-    granted = grant if config.image.grants_capabilities else {}
-    attributes = {LOADER_PATH: granted, TINI_PATH: {}} | ({PINS_PATH: granted} if config.image.tools else {})
+    if not config.image.grants_capabilities:
+        capabilities = ()
+    attributes = {LOADER_PATH: _attributes(LOADER_PATH, capabilities), TINI_PATH: {}}
+    if config.image.tools:
+        attributes[PINS_PATH] = _attributes(PINS_PATH, capabilities)
     verdicts = []
     for image in images:
         verdicts += [_check_program(image, path, data, attributes[path]) for path in attributes]
@@ -116,6 +118,12 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
                 problem = f"not in the image, and {source} is here"
                 verdicts.append(_verdict(image, f"{OBJECTS_DIRECTORY}/{name}", [problem]))
     return verdicts
+
+
+def _attributes(path: str, capabilities: Iterable[str]) -> dict[str, bytes]:
+    """Return the attributes of the static program's file at *path* in an image of *capabilities*."""
+    granted = program_capabilities(path.rpartition("/")[2], capabilities)
+    return {FILE_ATTRIBUTE: file_attribute(granted)} if granted else {}
 
 
 def _check_program(

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
+from buildtool.core.validate import check_relative_path
 
 MAX_SEARCHED_BYTES = 64 * 1024  # of each file; a key with a certificate chain above it is smaller
 MAX_LINKS = 40  # MAXSYMLINKS of Linux
@@ -80,6 +82,56 @@ def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
             raise UsageError(
                 f"{place}: in {name}/, which is sent to the builder", hint="choose another folder"
             )
+
+
+def sent_directories(sources: Iterable[str], include: Iterable[str]) -> list[str]:
+    """
+    Return the directories that compiling *sources* reads, without those inside another.
+
+    Only they are mounted, so BuildKit sends no other file of the project to the engine.
+
+    Raises: UsageError.
+    """
+    wanted = {PurePosixPath(check_relative_path(path)).parent for path in sources}
+    wanted |= {PurePosixPath(check_relative_path(path)) for path in include}
+    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsentFile:
+    """
+    A file that clang reads, *name*, and that the builder would not be sent.
+
+    *directory* is where it lies in the project. It is empty for a file outside the project, behind a link or
+    beside buildtool.toml: no setting sends it.
+    """
+
+    name: str
+    directory: str
+
+    @property
+    def remedy(self) -> str:
+        """The hint that an error gives."""
+        if self.directory:
+            return f'add "{self.directory}" to compile.include in buildtool.toml'
+        return "copy the file into a directory of sources, or use --engine local"
+
+
+def find_unsent(root: Path, directories: Sequence[str], names: Iterable[str]) -> UnsentFile | None:
+    """
+    Return the first of *names* that would not arrive with *directories*, if there is one.
+
+    *names* are files that clang reads in *root*, as clang names them; headers of the system, which have
+    absolute names, are the builder's own.
+    """
+    top = f"{os.path.realpath(root)}/"
+    for name in sorted({name.removeprefix(top) for name in names}):
+        way_out = None if name.startswith("/") else _find_way_out(root, name, directories)
+        if way_out is not None:
+            path = PurePosixPath(os.path.normpath(name))
+            is_own = not way_out and len(path.parts) > 1 and path.parts[0] != ".."
+            return UnsentFile(name=str(path), directory=str(path.parent) if is_own else "")
+    return None
 
 
 def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | None:

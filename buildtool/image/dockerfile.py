@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import Any
 
 import jinja2
@@ -29,9 +28,11 @@ from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
+from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PINS_NAME
+from buildtool.objects.capabilities import PINS_NAME
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -170,20 +171,17 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
 
 def source_directories(request: RenderRequest) -> list[str]:
     """
-    Return the directories of sources and include files, without those inside another.
-
-    Only these are mounted, so BuildKit sends no other file of the project to the engine.
+    Return the directories that compiling reads, as `sent_directories` does.
 
     Raises: UsageError, ConfigError.
     """
-    wanted = {PurePosixPath(validate.check_relative_path(path)).parent for path in request.sources}
-    wanted |= {PurePosixPath(validate.check_relative_path(path)) for path in request.config.compile.include}
-    if PurePosixPath() in wanted:
+    directories = sent_directories(request.sources, request.config.compile.include)
+    if "." in directories:
         raise ConfigError(
             "sources and include files must be in a directory of the project, not beside buildtool.toml",
             hint="only directories with sources are sent to the builder; move them to bpf/",
         )
-    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+    return directories
 
 
 def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:

@@ -6,16 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from buildtool.core.errors import ToolFailedError, ToolMissingError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME
+from buildtool.image.docker.builder import find_builder
 
 log = logging.getLogger(__name__)
 
 DOCKER, LOCAL = "docker", "local"
-# A client may wait for an engine on another machine. Limit that time.
-TIMEOUT_SECONDS = 10
 
 
 def choose_engine(
@@ -46,16 +44,8 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Return whether docker can build: a builder is named, or buildx exists and an engine answers."""
+    """Tell whether docker can build: a builder is named, or the one in use answers."""
     if environ.get("BUILDX_BUILDER"):
         return True
-    return _succeeds(["docker", "buildx", "version"], runner) and _succeeds(
-        ["docker", "version", "--format", "{{.Server.Version}}"], runner
-    )
-
-
-def _succeeds(argv: list[str], runner: Runner) -> bool:
-    try:
-        return runner.run(argv, check=False, timeout_seconds=TIMEOUT_SECONDS).returncode == 0
-    except (ToolMissingError, ToolFailedError):
-        return False
+    builder = find_builder("", runner)
+    return builder is not None and builder.answers

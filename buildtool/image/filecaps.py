@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grant the image's loader exactly the capabilities that its programs require, by its file."""
+"""Gives the image's static programs what they need, as capabilities of their files, and nothing more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object, read_object_file
 
-MAX_LOADER_BYTES = 64 * 1024 * 1024
+MAX_PROGRAM_BYTES = 64 * 1024 * 1024
 
 
 def needed_capabilities(objects: Iterable[ObjectContents]) -> tuple[str, ...]:
@@ -60,14 +60,14 @@ def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
     return contents
 
 
-def copy_loader(loader: Path, output: Path, capabilities: Iterable[str]) -> None:
+def copy_program(program: Path, output: Path, capabilities: Iterable[str]) -> None:
     """
-    Copy *loader* to *output*, and permit *capabilities* by its file. Without any, set no attribute.
+    Copy *program* to *output*, permitted *capabilities* by its file; with none it gets no attribute.
 
     Raises: FileAccessError.
     """
     given = tuple(capabilities)
-    write_atomic(output, read_bounded(loader, MAX_LOADER_BYTES), mode=0o755)
+    write_atomic(output, read_bounded(program, MAX_PROGRAM_BYTES), mode=0o755)
     if not given:
         return
     try:

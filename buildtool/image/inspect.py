@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from buildtool.config.project import OBJECT_SUFFIX
 from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, ObjectFormatError
-from buildtool.image.docker.client import NO_IMAGE_ERRORS, connect, engine_errors
+from buildtool.image.docker.client import connect, engine_errors, missing_errors
 from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
@@ -149,7 +147,7 @@ def inspect_image(reference: str) -> ImageReport:
     ):
         try:
             image = client.images.get(reference)
-        except NO_IMAGE_ERRORS as error:
+        except missing_errors() as error:
             raise EngineError(
                 f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
             ) from error
@@ -199,7 +197,7 @@ def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of each object, sorted by name. Links and oversized files are skipped."""
     try:
         stream, _ = container.get_archive(OBJECTS_DIRECTORY)
-    except docker.errors.NotFound as error:
+    except missing_errors() as error:
         raise EngineError(f"the image has no {OBJECTS_DIRECTORY}: not built by buildtool") from error
     archive = b""
     for chunk in stream:

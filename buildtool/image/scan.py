@@ -14,16 +14,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from buildtool.config.file import Config
-from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 
-MAX_SOURCE_BYTES = 1024 * 1024
+# As the compiler's. What lies behind it is not looked at: `grant` finds it in the objects.
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
+# A header of all kernel types lists every type of map, whatever its name is, and uses none.
+_KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
 _MAPS = re.compile(r"\bBPF_MAP_TYPE_(\w+)")
 # libbpf's macros with the helpers that they call.
 _MACROS = {
@@ -53,7 +55,7 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
 
     Raises: FileAccessError.
     """
-    text = "\n".join(_texts(config.root, sources, config.compile.include))
+    text = "\n".join(text for _, text in _read_all(config, sources))
     called = {_MACROS.get(name, name) for name in _CALLS.findall(text)}
     return find_capabilities(
         ("".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)),
@@ -62,21 +64,33 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     )
 
 
-def _texts(root: Path, sources: Iterable[str], include: Iterable[str]) -> Iterator[str]:
-    """Yield the text, without comments, of each source and each header of the project that it includes."""
-    waiting, seen = [PurePosixPath(source) for source in sources], set[PurePosixPath]()
-    directories = [PurePosixPath(directory) for directory in include]
+def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
+    """
+    Return *sources* and the headers that they are seen to include in quotes, those of other branches too.
+
+    Raises: FileAccessError.
+    """
+    return [str(path) for path, _ in _read_all(config, sources)]
+
+
+def _read_all(config: Config, sources: Iterable[str]) -> Iterator[tuple[PurePosixPath, str]]:
+    """Yield *sources* and the headers that they include in quotes, each once, without comments."""
+    root, waiting, seen = config.root, [PurePosixPath(source) for source in sources], set[PurePosixPath]()
+    directories = [PurePosixPath(directory) for directory in config.compile.include]
     while waiting:
         path = waiting.pop()
-        # vmlinux.h holds the kernel's types. It is large and contains no program.
-        if path in seen or path.name == "vmlinux.h":
+        if path in seen:
             continue
         seen.add(path)
-        data = read_bounded(root / path, MAX_SOURCE_BYTES)
-        if len(data) > MAX_SOURCE_BYTES:
-            raise FileAccessError(f"{root / path}: larger than {MAX_SOURCE_BYTES} bytes")
-        text = _COMMENTS.sub(lambda found: found[1] or " ", data.decode("utf-8", "replace"))
-        yield text
+        text = "" if path.name == "vmlinux.h" else _read_text(root / path)
+        yield path, text
         for name in _INCLUDES.findall(text):
             found = [place / name for place in (path.parent, *directories)]
             waiting += [place for place in found if (root / place).is_file()][:1]
+
+
+def _read_text(path: Path) -> str:
+    text = read_bounded(path, MAX_SOURCE_BYTES).decode("utf-8", "replace")
+    if path.suffix == ".h" and _KERNEL_TYPES.search(text):
+        return ""
+    return _COMMENTS.sub(lambda found: found[1] or " ", text)

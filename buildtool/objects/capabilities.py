@@ -46,6 +46,11 @@ _PERFMON_HELPERS = (
 )
 _SYS_ADMIN_HELPERS = "probe_write_user"
 
+# ebpf-pins loads no program. A rollback makes a map (BPF), and links anew: of cgroup_skb programs (NET_ADMIN)
+# and of tracepoints (PERFMON). What else an image has is for its programs or its workload.
+PINS_NAME = "ebpf-pins"
+_PINS = frozenset(("BPF", "NET_ADMIN", "PERFMON"))
+
 CAPABILITY_LABEL = "buildtool.capabilities"
 FILE_ATTRIBUTE = "security.capability"
 _REVISION_2 = 0x02000000
@@ -93,6 +98,12 @@ def label_capabilities(labels: Mapping[str, str]) -> tuple[str, ...]:
 def run_options(capabilities: Iterable[str]) -> tuple[str, ...]:
     """Return the options of `docker run` that give a container exactly *capabilities*."""
     return "--cap-drop", "ALL", *(word for name in sorted(capabilities) for word in ("--cap-add", name))
+
+
+def program_capabilities(name: str, capabilities: Iterable[str]) -> tuple[str, ...]:
+    """Return those of an image's *capabilities* that the file of its static program *name* gets, sorted."""
+    given = frozenset(capabilities)
+    return tuple(sorted(given & _PINS if name == PINS_NAME else given))
 
 
 def file_attribute(capabilities: Iterable[str]) -> bytes:

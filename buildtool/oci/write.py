@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,11 @@ TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 CHUNK_BYTES = 1024 * 1024
 _DIRECTORY_MODE = 0o755
-_DEFAULT_REGISTRY = "docker.io"  # engines add it to a name without a registry
+# All that layouts hold: the specification's files, and those that BuildKit and `docker save` add.
+_LAYOUT_PART = re.compile(
+    r"oci-layout|index\.json(\.lock)?|manifest\.json|repositories|ingest|blobs(/[a-z0-9]+(/[0-9a-f]+)?)?"
+)
+_DEFAULT_REGISTRY = "docker.io"  # what engines put before a name without a registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,12 +218,15 @@ def check_layout(path: Path, *, replace: bool) -> None:
     """
     Check that *path* can become a layout: it is missing, an empty directory, or a layout to *replace*.
 
+    A layout that holds another file as well is not replaced: that file would go with it.
+
     Raises: FileAccessError.
     """
     try:
         is_empty = not any(path.iterdir())
         # rename(2) would replace a symbolic link, not its target.
         is_layout = not path.is_symlink() and (is_empty or (path / "oci-layout").is_file())
+        foreign = _find_foreign(path) if is_layout and replace else ""
     except FileNotFoundError:
         return
     except OSError as error:
@@ -227,19 +235,36 @@ def check_layout(path: Path, *, replace: bool) -> None:
         raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced", hint="choose another name")
     if not is_empty and not replace:
         raise FileAccessError(f"{path}: already exists", hint=FORCE_REPLACES)
+    if foreign:
+        raise _holds_foreign(path, foreign)
+
+
+def _find_foreign(path: Path) -> str:
+    """Return the name below directory *path* of something that is no part of a layout, or nothing."""
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return next((name for name in names if not _LAYOUT_PART.fullmatch(name)), "")
+
+
+def _holds_foreign(path: Path, name: str) -> FileAccessError:
+    return FileAccessError(
+        f"{path}: not replaced: {name} is not part of an OCI layout",
+        hint="move the file out of the directory, or choose another name",
+    )
 
 
 def put_layout(new: Path, path: Path, old: Path) -> None:
     """
     Rename directory *new* to *path*. An existing *path* is renamed to *old*, and restored after a failure.
 
-    Raises: OSError.
+    Raises: OSError; FileAccessError, when a file that is no part of a layout was put there since the check.
     """
     if not path.exists():
         new.rename(path)
         return
     path.rename(old)
     try:
+        if foreign := _find_foreign(old):
+            raise _holds_foreign(path, foreign)
         new.rename(path)
     except BaseException:
         old.rename(path)

@@ -21,11 +21,11 @@ from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.resources import package_directory, resource_path
+from buildtool.objects.capabilities import PINS_NAME
 
 # The environment variable with another directory of parts, made by `make loaders`.
 LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
 LOADER_NAME = "verify-and-load"
-PINS_NAME = "ebpf-pins"
 PROBE_NAME = "bpf-probe"
 TINI_NAME = "tini-static"
 LIST_VERSION = 1

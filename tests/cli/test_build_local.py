@@ -238,3 +238,45 @@ def test_maps_that_differ_between_architectures_are_no_image(
     config = project / "buildtool.toml"
     config.write_text(config.read_text() + '\n[build]\nallow-differences = ["differs.bpf.o:events"]\n')
     assert run([*both]) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("common/more.h", "../common/more.h"), ("src/deep/er/more.h", "../src/deep/er/more.h")],
+)
+def test_header_that_docker_would_not_be_sent_is_an_error(
+    project: Path, capsys: pytest.CaptureFixture[str], place: str, name: str
+) -> None:
+    """Both engines want the same line in buildtool.toml, also when the object comes from the cache."""
+    (project / place).parent.mkdir(parents=True)
+    (project / place).write_text("#define MORE 1\n")
+    source = project / "bpf/answer.bpf.c"
+    source.write_text(f'#include "{name}"\n{source.read_text()}')
+    directory = place.rpartition("/")[0]
+    for _ in range(2):
+        assert run([*BUILD]) == 2
+        error = capsys.readouterr().err
+        assert f"error: {place}: included, but in no directory that Docker's builder is sent\n" in error
+        assert f'hint: add "{directory}" to compile.include in buildtool.toml\n' in error
+        assert not ARCHIVE.exists()
+    config = project / "buildtool.toml"
+    config.write_text(config.read_text().replace('["include"]', f'["include", "{directory}"]'))
+    assert run([*BUILD]) == 0
+
+
+@pytest.mark.parametrize("how", ["outside", "link", "beside"])
+def test_header_that_only_this_engine_can_build_with_is_said(
+    project: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """No line of configuration sends a header from outside the project, behind a link or beside the file."""
+    name = {"outside": "../../more.h", "link": "more.h", "beside": "../more.h"}[how]
+    shown = {"outside": "../more.h", "link": "bpf/more.h", "beside": "more.h"}[how]
+    target = project / "more.h" if how == "beside" else project.parent / "more.h"
+    target.write_text("#define MORE 1\n")
+    if how == "link":
+        (project / "bpf/more.h").symlink_to(target)
+    source = project / "bpf/answer.bpf.c"
+    source.write_text(f'#include "{name}"\n{source.read_text()}')
+    assert run([*BUILD]) == 0
+    (line,) = caplog.messages
+    assert line == f"{shown}: included, but --engine docker cannot send it to the builder"

@@ -89,6 +89,19 @@ def test_files_are_replaced_when_that_is_said(project: Path, capsys: Capture) ->
 
 
 @pytest.mark.parametrize("engine", ["docker", "local"])
+def test_layout_with_a_file_of_the_users_stays(project: Path, capsys: Capture, engine: str) -> None:
+    """Replacing the layout would remove everything in the directory: neither engine begins."""
+    place = project / "x"
+    place.mkdir()
+    (place / "oci-layout").write_text("{}")
+    (place / "notes.txt").write_text("mine")
+    argv = [*BUILD, "--engine", engine, "--output", "type=oci,tar=false,dest=x", "--force"]
+    assert run(argv) == 1
+    check_error(capsys, "x: not replaced: notes.txt is not part of an OCI layout")
+    assert sorted(path.name for path in place.iterdir()) == ["notes.txt", "oci-layout"]
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
 @pytest.mark.parametrize("output", ["type=oci", "type=tar", "type=local", "type=oci,tar=false"])
 def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, output: str) -> None:
     """The same with both engines."""

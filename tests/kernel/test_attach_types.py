@@ -16,6 +16,7 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel, net
 from labs.handsig import policy
+from labs.kernel import TRACEFS
 from labs.loader import PREFIX, Lab, counted, in_kernel
 from labs.net import veth
 from labs.run import WAIT_SECONDS, run, wait_until
@@ -23,8 +24,6 @@ from labs.run import WAIT_SECONDS, run, wait_until
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 PROGRAM = f"{PREFIX}_prog"
-TRACEFS_SCRIPT = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
-TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,10 @@ BPF_MAP_GET_FD_BY_ID = 14
 BPF_RAW_TRACEPOINT_OPEN = 17
 
 
+# Starts a program where tracefs is mounted.
+_MOUNT_TRACEFS = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
+TRACEFS = ["unshare", "--mount", "sh", "-c", _MOUNT_TRACEFS, "sh"]
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 

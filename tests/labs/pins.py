@@ -45,6 +45,7 @@ TYPES = {
     "tcx/ingress": "sched_cls",
     "tc": "sched_cls",
     "raw_tp/sys_enter": "raw_tracepoint",
+    "tracepoint/syscalls/sys_enter_getpgid": "tracepoint",
     "cgroup_skb/egress": "cgroup_skb",
 }
 

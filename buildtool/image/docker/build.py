@@ -14,6 +14,7 @@ from buildtool.core.errors import EngineError, FileAccessError, UsageError, syst
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
+from buildtool.image.docker.builder import checks_bases, find_builder
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
@@ -27,7 +28,9 @@ _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
 # Exporters of files that are no image, and so have neither name nor digest.
 _NO_IMAGE = ("local", "tar", "cacheonly")
-# Exporters that require dest. Without dest, docker loads the image into the engine.
+# Exporters to the engine's store, where no other place is named.
+_STORED = ("docker", "image")
+# Without a place these have none; docker without one is the engine's store.
 _NEED_PLACE = ("oci", "tar", "local")
 # Sets the times of files to SOURCE_DATE_EPOCH, so that the same input gives the same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
@@ -57,6 +60,12 @@ class ImageRequest:
     contexts: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the image may get its name in the engine's own store."""
+        fields = parse_output(self.output)
+        return not self.push and fields.get("type", "docker") in _STORED and "dest" not in fields
+
 
 def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
     """
@@ -64,7 +73,7 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
 
     Raises: UsageError, EngineError, ToolMissingError, FileAccessError.
     """
-    with _output_file(request) as output:
+    with _output_file(request, runner) as output:
         metadata = run_build(_buildx(request, output=output), runner=runner)
     fields = parse_output(request.output)
     is_image = fields.get("type") not in _NO_IMAGE
@@ -84,6 +93,17 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     Raises: EngineError, if it lacks one.
     """
     check_base_platforms(_buildx(request, output=""), base, runner=runner)
+
+
+def check_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
+    """
+    Before a build: refuse image *base* of the wrong architecture, if the builder would take it.
+
+    Raises: EngineError.
+    """
+    builder = find_builder(request.builder, runner)
+    if builder is not None and not checks_bases(builder, runner):
+        check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
 def report_base(base: str, own: str) -> None:
@@ -128,10 +148,12 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
 
 
 @contextmanager
-def _output_file(request: ImageRequest) -> Iterator[str]:
-    """Yield buildx's --output. A file or layout is written beside its destination, and renamed at the end."""
+def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
+    """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
     if request.push:
-        yield f"type=image,push=true,store=false,{_REPRODUCIBLE}"
+        builder = find_builder(request.builder, runner)
+        push = builder.push_option if builder else "push=true"
+        yield f"type=image,{push},store=false,{_REPRODUCIBLE}"
         return
     fields = parse_output(request.output)
     if fields.get("type") == "local":

@@ -13,16 +13,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import (
+    EngineError,
+    FileAccessError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+)
 from buildtool.core.process import Completed, Runner
 from buildtool.image.dockerfile import Dockerfile
+from buildtool.oci.read import open_layout, read_images
 
 # The stage of the template with the archive. A build context of this name replaces it.
 ARCHIVE_STAGE = "archive"
@@ -127,26 +133,41 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
 
 def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:
     """
-    Check, after a failed build, that image *base* has the platforms of *request*.
-
-    The check builds a Dockerfile that consists of the base only, and searches the output for
-    BuildKit's warning about platforms.
+    Check that image *base* is of the platforms of *request*, as its builder finds it.
 
     Raises: EngineError, if *base* lacks a platform.
     """
-    probe = f"# check=error=true\nFROM {base}\nLABEL probe=1\n"
     for platform in request.platforms:
-        argv = ["docker", "buildx", "build", "--file", "-", "--platform", platform]
-        argv += ["--progress", "plain", "--output", "type=cacheonly"]
-        argv += ["--builder", request.builder] if request.builder else []
-        done = _quiet([*argv, str(request.context)], runner, probe.encode())
-        said = done.stderr.decode(errors="replace") if done and done.returncode else ""
-        if "InvalidBaseImagePlatform" in said or "no match for platform" in said:
-            found = re.search(r'pulled with platform "([^"]+)"', said)
+        found = _find_base_platform(request, base, platform, runner)
+        # As BuildKit: a base for arm may say nothing of its variant.
+        if found is not None and found.split("/")[:2] != platform.split("/")[:2]:
             raise EngineError(
-                f"base image {base} is not for {platform}" + (f" but {found[1]}" if found else ""),
+                f"base image {base} is not for {platform}" + (f" but {found}" if found else ""),
                 hint="name a base image that has the platform, or build another --arch",
             )
+
+
+def _find_base_platform(request: BuildxRequest, base: str, platform: str, runner: Runner) -> str | None:
+    """
+    Return the platform that *base* says it is of where *platform* is wanted; empty: of others, None: unknown.
+
+    BuildKit writes the wanted platform over that of the base, but not where only a FROM names it.
+    """
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        archive, context = Path(work, "base.tar"), Path(work, "context")
+        context.mkdir()
+        argv = ["docker", "buildx", "build", "--file", "-", "--provenance=false"]
+        argv += ["--output", f"type=oci,dest={archive}"]
+        argv += ["--builder", request.builder] if request.builder else []
+        text = f"FROM --platform={platform} {base}\nLABEL probe=1\n"
+        done = _quiet([*argv, str(context)], runner, text.encode(), env={"DOCKER_DEFAULT_PLATFORM": ""})
+        if done is None or done.returncode != 0:
+            return "" if done and b"no match for platform" in done.stderr else None
+        try:
+            with open_layout(archive) as source:
+                return read_images(source)[0].platform
+        except (FileAccessError, ObjectFormatError):
+            return None
 
 
 def unreachable_engine(message: str) -> EngineError:
@@ -179,9 +200,11 @@ def _put_archive(dockerfile: Dockerfile, directory: Path) -> str:
     return dockerfile.text
 
 
-def _quiet(argv: list[str], runner: Runner, stdin: bytes | None = None) -> Completed | None:
+def _quiet(
+    argv: list[str], runner: Runner, stdin: bytes | None = None, env: Mapping[str, str] | None = None
+) -> Completed | None:
     try:
-        return runner.run(argv, stdin=stdin, check=False)
+        return runner.run(argv, stdin=stdin, env=env, check=False)
     except (ToolMissingError, ToolFailedError):
         return None
 

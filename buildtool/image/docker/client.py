@@ -16,8 +16,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from buildtool.core.errors import (
     BuildtoolError,
     EngineError,
@@ -28,12 +26,28 @@ from buildtool.core.errors import (
 )
 from buildtool.core.files import expand_home
 
-NO_IMAGE_ERRORS = (docker.errors.ImageNotFound, docker.errors.NullResource)
 ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
 # A longer name in a message would fill the terminal.
 _MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
 _SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
+
+
+def _library() -> Any:
+    """
+    Return the docker library, imported here alone.
+
+    Its import takes a third of a second, which only a command that asks an engine has to spend.
+    """
+    import docker
+
+    return docker
+
+
+def missing_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of the library for an image, or a path in a container, that does not exist."""
+    errors = _library().errors
+    return errors.NotFound, errors.NullResource
 
 
 @contextmanager
@@ -68,8 +82,8 @@ def connect() -> Any:
     where = f": {host[:_MAX_SHOWN_HOST]}" if host else ""
     with engine_errors(f"no Docker engine answers{where}", hint=ENGINE_HINT):
         try:
-            return docker.from_env(use_context=use_context, use_ssh_client=True)
-        except docker.errors.DockerException as error:
+            return _library().from_env(use_context=use_context, use_ssh_client=True)
+        except _library().errors.DockerException as error:
             if "paramiko" in str(error):
                 raise EngineError(
                     f"no Docker engine answers{where}: {first_line(error)}", hint=_SSH_HINT
@@ -86,7 +100,7 @@ def find_engine_image(reference: str) -> dict[str, Any] | None:
     with closing(connect()) as client, engine_errors(f"{reference}: cannot inspect the image"):
         try:
             return dict(client.images.get(reference).attrs)
-        except NO_IMAGE_ERRORS:
+        except missing_errors():
             return None
 
 
@@ -160,7 +174,7 @@ def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
             )
         return False
     with engine_errors(f"docker context {name!a}: cannot be read", hint="docker context ls"):
-        found = docker.ContextAPI.get_context(name or None)
+        found = _library().ContextAPI.get_context(name or None)
     if found is None:
         what = f"docker context {name!a}" if name else f"the current docker context of {settings}"
         raise EngineError(f"{what}: not found", hint="docker context ls shows the contexts")

@@ -10,27 +10,39 @@ from typing import BinaryIO
 
 from buildtool.core.errors import EngineError, FileAccessError, system_reason
 from buildtool.image.docker.client import (
-    NO_IMAGE_ERRORS,
     connect,
     engine_errors,
     find_engine_image,
     load_archive,
+    missing_errors,
 )
 from buildtool.oci.write import ImageSet, write_archive
 
 
-def load_images(images: ImageSet, reference: str) -> None:
+def find_image_id(reference: str) -> str:
+    """Return the id of the engine's image *reference*; nothing if there is none, or no engine answers."""
+    try:
+        found = find_engine_image(reference)
+    except EngineError:
+        return ""
+    return str(found["Id"]) if found else ""
+
+
+def load_images(images: ImageSet, reference: str) -> str:
     """
-    Load *images* into the engine under the name *reference*.
+    Load *images* into the engine, called *reference*; return the id of the image that loses this name.
 
     Raises: EngineError, FileAccessError.
     """
+    before = find_image_id(reference)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
         load_archive(archive)
-        if find_engine_image(reference) is None:
+        found = find_engine_image(reference)
+        if found is None:
             raise EngineError(f"the engine did not load the image: it has no {reference}")
+    return before if before != found["Id"] else ""
 
 
 def save_image(reference: str, path: Path) -> bool:
@@ -48,7 +60,7 @@ def save_image(reference: str, path: Path) -> bool:
         with closing(client), path.open("wb") as file, engine_errors(problem):
             try:
                 chunks = client.images.get(reference).save(named=True)
-            except NO_IMAGE_ERRORS:
+            except missing_errors():
                 return False
             for chunk in chunks:
                 _write(file, chunk, path)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from buildtool.image.metadata import (
     image_entrypoint,
     image_labels,
 )
-from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, program_capabilities
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.write import MEDIA_LAYER, ImageSet, Layer, gzip_layer, make_image_set
 from buildtool.runtime.baselayer import EPOCH
@@ -112,10 +112,15 @@ def _loader_entries(config: Config, part: PlatformParts, text: ImageText) -> lis
     if part.tool is not None:
         path = loader.path.rpartition("/")[0] + "/" + PINS_PATH.rpartition("/")[2]
         programs.insert(0, replace(loader, path=path, data=part.tool))
-    if config.image.grants_capabilities and text.capabilities:
-        attribute = {FILE_ATTRIBUTE: file_attribute(text.capabilities)}
-        programs = [replace(program, xattrs=attribute) for program in programs]
+    if config.image.grants_capabilities:
+        programs = [_grant(program, text.capabilities) for program in programs]
     return [*way, *programs]
+
+
+def _grant(program: TarEntry, capabilities: Iterable[str]) -> TarEntry:
+    """Return *program* with what its file gets of the image's *capabilities*."""
+    granted = program_capabilities(program.path.rpartition("/")[2], capabilities)
+    return replace(program, xattrs={FILE_ATTRIBUTE: file_attribute(granted)}) if granted else program
 
 
 def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import UsageError
+from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.image.context import find_unsent, sent_directories
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
@@ -74,7 +75,7 @@ def build_local(request: LocalRequest) -> BuiltImage:
     """
     deliver = choose_delivery(request)
     images = make_images(request)
-    deliver(images)
+    replaced = deliver(images)
     return BuiltImage(
         reference=request.tag,
         digest=f"sha256:{images.top.digest}",
@@ -82,6 +83,7 @@ def build_local(request: LocalRequest) -> BuiltImage:
         key_id=request.key.public.key_id,
         engine="local",
         file=request.output.get("dest", ""),
+        replaced=replaced or "",
     )
 
 
@@ -134,12 +136,31 @@ def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
+    _check_inputs(request, sources, found.inputs)
     if len(request.platforms) > 1:
         objects: dict[str, dict[str, bytes]] = {platform.arch: {} for platform in request.platforms}
         for (_, arch), (compiled, data) in found.objects.items():
             objects[arch][compiled.path.name] = data
         check_agreement(objects, request.config.build.allow_differences)
     return found
+
+
+def _check_inputs(request: LocalRequest, sources: Sequence[str], inputs: Iterable[str]) -> None:
+    """
+    Refuse a header of the project that Docker's builder would lack: one line of configuration is missing.
+
+    A header outside the project, or behind a link, is reported: only this engine can build with it.
+
+    Raises: ConfigError.
+    """
+    root, include = request.config.root, request.config.compile.include
+    unsent = find_unsent(root, sent_directories(sources, include), inputs)
+    if unsent is not None and unsent.directory:
+        raise ConfigError(
+            f"{unsent.name}: included, but in no directory that Docker's builder is sent", hint=unsent.remedy
+        )
+    if unsent is not None:
+        request.report(f"{unsent.name}: included, but --engine docker cannot send it to the builder")
 
 
 def _sign_objects(
@@ -177,9 +198,9 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     return nullcontext(open_image(reference, request.cache, request.report))
 
 
-def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
+def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     """
-    Return a function that delivers images to the destination of *request*.
+    Return what brings images to where *request* wants them; it returns the id of an image that it replaces.
 
     The destination is checked now, before anything is built.
 
