@@ -5,15 +5,30 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-#define SYS_ADMIN (UINT64_C(1) << CAP_SYS_ADMIN)
+#define MASK(cap) (UINT64_C(1) << (cap))
+
+/* The kernel accepts CAP_SYS_ADMIN instead of these (bpf_capable(), perfmon_capable(), bpf_net_capable()). */
+#define PARTS_OF_SYS_ADMIN (MASK(CAP_BPF) | MASK(CAP_PERFMON) | MASK(CAP_NET_ADMIN))
 
 uint64_t capabilities__missing(uint64_t needed, uint64_t held)
 {
-	return held & SYS_ADMIN ? 0 : needed & ~held;
+	return needed & ~held & (held & MASK(CAP_SYS_ADMIN) ? ~PARTS_OF_SYS_ADMIN : UINT64_MAX);
 }
 
-/* In the order of <linux/capability.h>. */
+uint64_t capabilities__held(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &header, data))
+		return 0;
+	return data[0].effective | (uint64_t)data[1].effective << 32;
+}
+
+/* The nth name belongs to bit n: the order of <linux/capability.h>. */
 static const char names[] =
 	"CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
 	"NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
@@ -37,7 +52,7 @@ void capabilities__format(uint64_t mask, const char *prefix, char text[CAPABILIT
 	}
 }
 
-/* The bit of the name of @size, or 0. */
+/* Return the bit of the name @wanted, which has @size bytes, or 0. */
 static uint64_t find(const char *wanted, size_t size)
 {
 	uint64_t bit = 1;
