@@ -5,7 +5,6 @@
 #include "base/fault.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/if_link.h>
 #include <stdio.h>
@@ -15,11 +14,9 @@
 /* Programs get this number of the kernel, but their headers and strerror() do not have it. */
 #define KERNEL_ENOTSUPP 524
 
-#define MASK(cap)    (UINT64_C(1) << (cap))
-#define TEXT_SIZE    256
-#define KPROBES	     "/sys/bus/event_source/devices/kprobe"
-#define KALLSYMS     "/proc/kallsyms"
-#define ADDRESS_ZERO "0000000000000000"
+#define MASK(cap) (UINT64_C(1) << (cap))
+#define TEXT_SIZE 256
+#define KPROBES	  "/sys/bus/event_source/devices/kprobe"
 
 /*
  * The cause of an error at a place, and what to try. The kernel gives reasons by numbers only: bpf(2) drops
@@ -44,9 +41,9 @@ static const struct explanation {
 	{ PLACE_TCX, EINVAL, "netkit requires Linux 6.7; use tcx/ingress for other devices" },
 	{ PLACE_CLSACT, ENODEV, "the interface no longer exists; ip link lists interfaces" },
 	{ PLACE_CLSACT, ENOENT,
-	  "the kernel has no clsact or cls_bpf; run modprobe sch_ingress cls_bpf on the host" },
+	  "the kernel has no clsact or cls_bpf; run modprobe -a sch_ingress cls_bpf on the host" },
 	{ PLACE_CLSACT, EOPNOTSUPP,
-	  "the kernel has no clsact or cls_bpf; run modprobe sch_ingress cls_bpf on the host" },
+	  "the kernel has no clsact or cls_bpf; run modprobe -a sch_ingress cls_bpf on the host" },
 	{ PLACE_CGROUP, EBADF, "not a cgroup of version 2; findmnt -t cgroup2 shows where these are" },
 	{ PLACE_CGROUP, EINVAL,
 	  "this kernel does not have the hook (Linux 5.7 and CONFIG_CGROUP_BPF); check with buildtool check "
@@ -120,9 +117,10 @@ static void explain_xdp(int err, const struct attach_point *point, const char *s
 	}
 	if (err == -ERANGE)
 		snprintf(text, TEXT_SIZE,
-			 "the MTU is too large for XDP in the driver; run ip link set %.*s mtu 1500, or use "
-			 "%.*s:generic",
-			 size, shown, size, shown);
+			 "the MTU (of a veth: its peer's) is too large for XDP in the driver; use "
+			 "%.*s:generic, "
+			 "or ip link set NAME mtu 1500",
+			 size, shown);
 	else if (err == -ENOSPC)
 		snprintf(text, TEXT_SIZE,
 			 "the interface has fewer receive queues than its peer has transmit queues; use "
@@ -141,29 +139,6 @@ static void explain_xdp(int err, const struct attach_point *point, const char *s
 			"the driver refuses XDP in this setup (MTU, queues), or Linux is older than 5.9; use "
 			"%.*s:generic",
 			size, shown);
-}
-
-/* Return whether the kernel shows each address as 0, as it does without CAP_SYSLOG (kptr_restrict). */
-static bool addresses_are_hidden(void)
-{
-	char text[sizeof(ADDRESS_ZERO)] = "";
-	int fd = open(KALLSYMS, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-
-	if (fd >= 0)
-		close(fd);
-	return n > 0 && strspn(text, "0") == (size_t)n;
-}
-
-static void explain_kprobe(const struct attach_point *point, char text[TEXT_SIZE], struct fault *fault)
-{
-	if (access(KPROBES, F_OK))
-		snprintf(text, TEXT_SIZE,
-			 "this kernel has no kprobes (CONFIG_KPROBE_EVENTS), or sysfs is hidden; use fentry, "
-			 "or "
-			 "mount /sys");
-	else if (strstr(point->section, ".multi") && addresses_are_hidden())
-		fault->capabilities = MASK(CAP_SYSLOG);
 }
 
 static const char *find(int err, const struct attach_point *point)
@@ -192,8 +167,8 @@ int explain__error(int err, const struct attach_point *point, const char *shown,
 		fault->capabilities = MASK(CAP_PERFMON);
 	if (point->place == PLACE_XDP && !cause)
 		explain_xdp(err, point, shown, text);
-	else if (point->place == PLACE_KPROBE)
-		explain_kprobe(point, text, fault);
+	else if (point->place == PLACE_KPROBE && access(KPROBES, F_OK))
+		cause = "this kernel has no kprobes, or sysfs is not mounted; use fentry, or mount /sys";
 	if (!cause)
 		cause = text[0] ? text : find(err, point);
 	return fault__set(fault, err, "cannot attach to %.100s%s%.32s%s: %s%s%s", shown,

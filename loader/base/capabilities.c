@@ -8,14 +8,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MASK(cap) (UINT64_C(1) << (cap))
-
-/* The kernel accepts CAP_SYS_ADMIN instead of these (bpf_capable(), perfmon_capable(), bpf_net_capable()). */
-#define PARTS_OF_SYS_ADMIN (MASK(CAP_BPF) | MASK(CAP_PERFMON) | MASK(CAP_NET_ADMIN))
+#define SYS_ADMIN (UINT64_C(1) << CAP_SYS_ADMIN)
 
 uint64_t capabilities__missing(uint64_t needed, uint64_t held)
 {
-	return needed & ~held & (held & MASK(CAP_SYS_ADMIN) ? ~PARTS_OF_SYS_ADMIN : UINT64_MAX);
+	return held & SYS_ADMIN ? 0 : needed & ~held;
 }
 
 uint64_t capabilities__held(void)

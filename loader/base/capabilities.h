@@ -8,7 +8,7 @@
 
 /* A set of capabilities is a mask: bit n is capability n of <linux/capability.h>. */
 
-/* Return the capabilities of @needed that @held lacks. CAP_SYS_ADMIN includes BPF, PERFMON and NET_ADMIN. */
+/* Return the capabilities of @needed that @held lacks. CAP_SYS_ADMIN includes all that bpf(2) needs. */
 uint64_t capabilities__missing(uint64_t needed, uint64_t held);
 
 /* Return the effective capabilities of this process. */

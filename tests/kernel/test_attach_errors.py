@@ -20,6 +20,7 @@ from labs.run import run
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
+KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 XDP, PROGRAM = f"{PREFIX}_xdp", f"{PREFIX}_prog"
 # Without CAP_PERFMON the kernel allows no pointer whose bounds it would have to mask (check of speculation).
 SOURCES["options"] = """
@@ -92,10 +93,13 @@ def test_mtu_too_large_for_xdp(lab: Lab, tmp_path: Path) -> None:
             check(
                 lab.run(tmp_path, f"--attach={XDP}={target}"),
                 f"xdp.bpf.o: program {XDP}: cannot attach to {target}: Numerical result out of range: ",
-                "the MTU is too large for XDP in the driver; run",
-                f"ip link set {left} mtu 1500, or use {left}:generic",
+                "the MTU (of a veth: its peer's) is too large for XDP in the driver",
+                f"; use {left}:generic, or ip link set NAME mtu 1500",
             )
         with lab.started(tmp_path, f"--attach={XDP}={left}:generic") as (_, stop):
+            assert stop().code == 0
+        run("ip", "link", "set", f"{PREFIX}mb", "mtu", "1500")
+        with lab.started(tmp_path, f"--attach={XDP}={left}") as (_, stop):
             assert stop().code == 0
 
 
@@ -185,6 +189,16 @@ def test_reason_and_hint(lab: Lab, tmp_path: Path, kind: str, target: str, words
     result = lab.run(tmp_path, option)
     check(result, f"{kind}.bpf.o: program {PROGRAM}: cannot attach to {target}", *words)
     assert "; " in result.message
+
+
+@pytest.mark.skipif(KPROBES.exists(), reason="needs-kernel-feature: a kernel without kprobes")
+def test_kernel_without_kprobes(lab: Lab, tmp_path: Path) -> None:
+    """A kernel that has no kprobes is the reason, whatever number its answer is."""
+    lab.put(tmp_path, "kprobe_bare")
+    result = lab.run(tmp_path, f"--attach={PROGRAM}=vfs_read")
+    check(
+        result, f"program {PROGRAM}: cannot attach to vfs_read: ", "this kernel has no kprobes", "use fentry"
+    )
 
 
 def with_capabilities(*names: str) -> list[str]:
