@@ -7,6 +7,7 @@ The same for a program that the kernel refuses because a capability is missing.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from pathlib import Path
 import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel
-from labs.loader import PREFIX, SOURCES, Lab, Result
+from labs.loader import PREFIX, SOURCES, Lab, Result, parse
 from labs.run import run
+
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -255,4 +258,44 @@ def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path) -> None:
     result = lab.run(tmp_path, before=["unshare", "--user", "--map-root-user"])
     check(
         result, "raw_tp.bpf.o: cannot load: Operation not permitted", "user namespace (a rootless container)"
+    )
+
+
+NOBODY = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "before", "remedy"),
+    [
+        (None, NOBODY, "this user does not have it; run as root"),
+        ("cap_bpf", NOBODY, "the loader's file does not have it; add it to image.capabilities"),
+        (
+            "cap_bpf,cap_perfmon",
+            [*NOBODY, "setpriv", "--no-new-privs"],
+            "no_new_privs disables those of the loader's file",
+        ),
+        ("cap_bpf,cap_perfmon", NOBODY, None),
+    ],
+    ids=["user", "file", "no_new_privs", "enough"],
+)
+def test_remedy_names_who_can_give_it(
+    lab: Lab, tmp_path: Path, capabilities: str | None, before: list[str], remedy: str | None
+) -> None:
+    """The container, the loader's file or the user can lack a capability: the line names the one."""
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        path.chmod(path.stat().st_mode | 0o055)
+    program = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
+    lab.put(tmp_path, "raw_tp", programs=[program])
+    loader = tmp_path / "verify-and-load"
+    shutil.copy(lab.loader, loader)
+    if capabilities:
+        run("setcap", f"{capabilities}=p", loader)
+    allowed = f"--capabilities={','.join(CAPABILITY_NUMBERS)}"
+    argv = [*before, loader, *lab.argv(tmp_path, allowed, "--", "true")[1:]]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    if remedy is None:
+        assert done.returncode == 0, done.stderr
+        return
+    check(
+        Result(done.returncode, parse(done.stderr), ""), "Operation not permitted", "; missing CAP_", remedy
     )
