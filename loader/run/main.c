@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-/* What a container's start needs, and its health check; the other commands change what is attached. */
+/* Run a command. An image's loader starts and checks only: ebpf-pins has the commands that change pins. */
 static int run_command(struct options *o)
 {
 	struct fault fault = { 0 };
@@ -21,7 +21,8 @@ static int run_command(struct options *o)
 		return run__all(o);
 	if (o->command == COMMAND_STATUS)
 		return listing__show(o, &fault) ? log__fail(&fault) : EXIT_DONE;
-	fault__usage(&fault, "%s is a command of ebpf-pins", options__command(o));
+	fault__usage(&fault, "%s: not a command of verify-and-load; use ebpf-pins %s", options__command(o),
+		     options__command(o));
 	return log__fail(&fault);
 }
 

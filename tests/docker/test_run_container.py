@@ -188,7 +188,7 @@ CONDITIONS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, s
     "objects that the loader may not read": (_locked, OBJECTS, (), 1, "Permission denied"),
     "trust store that the loader may not read": (_locked, TRUST, (), 2, "Permission denied"),
     "no BPF file system": (_nothing, "/pins", ("--pin-root=/pins/agent",), 1, "no BPF file system there"),
-    "no interface": (_nothing, "/pins", ("--attach=seen=eth9",), 2, "takes no target"),
+    "no interface": (_nothing, "/pins", ("--attach=seen=eth9",), 2, "already names the target"),
     "no workload": (_nothing, "/pins", ("--", "/nowhere"), 1, "no such program"),
     "read-only place for metrics": (
         _nothing,

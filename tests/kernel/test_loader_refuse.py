@@ -231,26 +231,26 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
     [
         (["--no-such-option"], "unknown option --no-such-option"),
         (["--insecure"], "unknown option"),
-        (["--objects"], "--objects needs a value"),
+        (["--objects"], "--objects requires a value"),
         (["--objects="], "empty value"),
         (["--log", "xml"], "--log: bad value xml"),
         (["--attach", "x"], "not PROGRAM=TARGET"),
         (["--attach", "=lo"], "not PROGRAM=TARGET"),
         (["--attach", "x="], "not PROGRAM=TARGET"),
-        (["--verify-only", "--attach", "x=lo"], "takes no --attach"),
-        (["--verify-only", "--", "true"], "no workload"),
-        (["--platform", "linux/arm64"], "need --verify-only"),
+        (["--verify-only", "--attach", "x=lo"], "--verify-only cannot be combined with --attach"),
+        (["--verify-only", "--", "true"], "--attach-file or a workload"),
+        (["--platform", "linux/arm64"], "require --verify-only"),
         (["--verify-only", "--time", "yesterday"], "--time: bad value"),
-        (["--verify-only", "--reload"], "no --pin-root, --share or --reload"),
+        (["--verify-only", "--reload"], "with --pin-root, --share or --reload"),
         (["--wait-interface=99999"], "--wait-interface: bad value 99999"),
         (["--health-wait", "soon"], "--health-wait: bad value soon"),
         (["--health-command=true"], "not an absolute path"),
-        (["--seccomp"], "need a workload"),
+        (["--seccomp"], "require a workload: -- COMMAND"),
         (["--capabilities=ALL"], "--capabilities: bad value ALL"),
         (["--capabilities", "BPF,"], "--capabilities: bad value BPF,"),
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
-        (["--json"], "run takes no --json"),
+        (["--json"], "--json: not an option of run"),
         (["list"], "unknown option list"),
         (["--"], "no workload after --"),
     ],
@@ -267,7 +267,7 @@ def test_commands_of_the_other_program(lab: Lab, word: str) -> None:
     """The loader of an image changes no pins, and says which program does."""
     done = subprocess.run([lab.loader, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word} is a command of ebpf-pins" in done.stderr
+    assert f"{word}: not a command of verify-and-load; use ebpf-pins {word}" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["--pin-root=/"], ["--objects", "/"]])

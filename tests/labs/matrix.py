@@ -16,7 +16,7 @@ KERNELS = (*ALWAYS, *_MORE) if os.environ.get("VM_MATRIX") == "all" else ALWAYS
 # loader is at fault, because the same object runs on the other architectures.
 CANNOT: dict[tuple[str, str], dict[str, str]] = {
     # This kernel allows no kprobe, and so no kretprobe, at the entry of a function that ftrace can trace.
-    ("6.12", "riscv64"): {"vm_result": "a function's entry"},
+    ("6.12", "riscv64"): {"vm_result": "the entry of a function"},
     # ppc64le has trampolines for BPF since Linux 6.13.
     ("6.12", "ppc64le"): {"vm_fentry": "no trampolines", "vm_lsm": "no trampolines"},
     # Debian builds this kernel without the BPF JIT, and so without trampolines and the BPF LSM.

@@ -183,7 +183,7 @@ def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
         process.terminate()
         (line,) = process.communicate(timeout=10)[1].splitlines()
     assert (process.returncode, json.loads(line)["event"]) == (1, "error")
-    assert "told to stop while another loader has it" in json.loads(line)["message"]
+    assert "stopped by a signal while another loader holds the lock" in json.loads(line)["message"]
 
 
 @pytest.mark.parametrize("python", [False, True])
