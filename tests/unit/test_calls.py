@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy decides by: the same as the statement says, for objects of the real compiler."""
+"""The reader of code for policies: for objects of a real compiler, it agrees with the statement."""
 
 from __future__ import annotations
 

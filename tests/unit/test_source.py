@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about the source as a whole, which no linter of ours knows."""
+"""Rules about the whole source that no linter checks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_one_name_has_one_meaning() -> None:
 
 
 def test_the_systems_reason_is_written_one_way() -> None:
-    """An OSError has no words at times: system_reason knows what to say then, copies forgot it."""
+    """All modules use system_reason, because an OSError may have no text."""
     found = {
         path.relative_to(package_directory().parent).as_posix()
         for path in sources()
