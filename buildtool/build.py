@@ -24,7 +24,7 @@ from buildtool.image.context import UnsentFile, check_outside, check_sent, find_
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
-    check_base,
+    check_architectures_of_base,
     explain_base,
     export_stage,
     parse_output,
@@ -326,7 +326,7 @@ def _build_with_docker(
         previous()
         # Those that are prepared are known to be of all platforms.
         if images() is config.images:
-            check_base(request, config.images.base, runner=runner)
+            check_architectures_of_base(request, config.images.base, runner=runner)
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(

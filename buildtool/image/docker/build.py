@@ -95,7 +95,7 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
-def check_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
+def check_architectures_of_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     """
     Before a build: refuse image *base* of the wrong architecture, if the builder would take it.
 
