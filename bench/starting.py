@@ -279,7 +279,7 @@ def _in_kernel(kind: str, names: Callable[[str], bool]) -> list[dict[str, int]]:
 
 
 def _storm(work: Path, argv: Sequence[str]) -> tuple[float, int, float]:
-    """Start a hundred loaders. Return milliseconds until all workloads run, programs, and KB in the kernel."""
+    """Start a hundred loaders. Return milliseconds until all run, loaded programs, and KB of the kernel."""
     started = time.monotonic()
     with _started([argv] * STARTS, work, "exec"):
         took = (time.monotonic() - started) * 1000
