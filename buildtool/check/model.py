@@ -76,7 +76,8 @@ class ObjectFacts:
     """
     What can be said of the object *name* without a kernel.
 
-    *platform* is the signed statement's, empty when there is none. Maps take
+    *platform* is the signed statement's, empty when there is none. *points* are the attach points of
+    struct_ops maps and of maps that are pinned by name, as policies know them. Maps take
     about *map_bytes*, and *map_bytes_per_cpu* for each CPU.
     """
 
@@ -85,6 +86,7 @@ class ObjectFacts:
     platform: str
     size: int
     programs: tuple[ProgramFacts, ...]
+    points: tuple[str, ...]
     helpers: tuple[str, ...]
     kfuncs: tuple[str, ...]
     map_bytes: int

@@ -12,6 +12,7 @@ from buildtool.check.kernelfacts import (
     GPL_PROGRAMS,
     Release,
     helper_since,
+    map_section_since,
     map_since,
     program_since,
 )
@@ -141,6 +142,7 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
         platform=read.statement.platform if read.statement else "",
         size=size,
         programs=programs,
+        points=tuple(sorted({item.point for item in contents.maps if item.point})),
         helpers=tuple(map(helper_name, contents.helpers)),
         kfuncs=contents.kfuncs,
         map_bytes=read.memory.fixed,
@@ -152,7 +154,7 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
 
 def _check_contents(read: _Read) -> Iterator[Finding]:
     contents, name = read.contents, read.name
-    if not contents.programs:
+    if not contents.programs and not any(item.struct for item in contents.maps):
         yield RULES["BT006"].finding(name, "holds no program")
     if not contents.license:
         yield RULES["BT011"].finding(name, "says nothing about its license: kernels take it for proprietary")
@@ -231,6 +233,7 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
+    found += [("", f"section {m.section!a}", map_section_since(m.section)) for m in contents.maps]
     found += [(p.name, f"section {p.section!a}", program_since(p.type, p.section)) for p in contents.programs]
     for program, what, since in found:
         if since is not None and since > release:

@@ -174,7 +174,8 @@ def _facts(facts: ObjectFacts) -> Iterator[str]:
     for program in facts.programs:
         size = f"{program.instructions} instructions, {program.stack_bytes} bytes of stack"
         yield f"  {program.name}: {program.type}, SEC({program.section}), {size}"
-    for what, names in (("helpers", facts.helpers), ("kfuncs", facts.kfuncs)):
+    named = ("attach points of maps", facts.points), ("helpers", facts.helpers), ("kfuncs", facts.kfuncs)
+    for what, names in named:
         if names:
             yield f"  {what}: {' '.join(names)}"
 

@@ -67,8 +67,7 @@ bool trust__denies_helper(const struct trust *t, uint32_t number)
 	return json__has_integer(json_object_get(t->policy, "deniedHelpers"), number);
 }
 
-/* libbpf looks for name___flavour under name, cut at the last place that looks so. */
-static size_t length_without_flavour(const char *name)
+size_t trust__length_without_flavour(const char *name)
 {
 	size_t length = strlen(name);
 
@@ -84,7 +83,7 @@ bool trust__denies_kfunc(const struct trust *t, const char *name)
 	const json_t *denied = json_object_get(t->policy, "deniedKfuncs");
 
 	return json__has_string(denied, name, strlen(name)) ||
-	       json__has_string(denied, name, length_without_flavour(name));
+	       json__has_string(denied, name, trust__length_without_flavour(name));
 }
 
 int64_t trust__minimum_version(const struct trust *t, const char *object_name)

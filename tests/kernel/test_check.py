@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from labs.check import SOURCE, build_probes, read_junit, run_check
+from labs.check import SOURCE, read_junit, run_check
 from labs.compile import compile_object
 from labs.kernel import program_ids
 from labs.sig import RELEASE
@@ -28,15 +28,6 @@ from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.signing.sign import sign_files
 
 pytestmark = pytest.mark.usefixtures("as_root")
-
-
-@pytest.fixture(scope="module")
-def probes(clang: Path, sysroot: Path) -> Path:
-    """Give the directory with bpf-probe for this machine."""
-    own = host_platform(platform.machine())
-    assert own
-    directory = sysroot.parent.parent / "loader"
-    return build_probes(directory, clang, sysroot, own.arch, [own.static_option])
 
 
 @pytest.fixture(scope="module")
