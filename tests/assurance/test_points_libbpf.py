@@ -14,12 +14,18 @@ from pathlib import Path
 
 import pytest
 from labs.compile import compile_object
+from labs.sig import NOW, RELEASE
+from labs.sig import test_key as alice
+from labs.verifiers import CVerifier, python_verdict
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.core.platforms import host_platform
+from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import ElfObject, parse_object
 from buildtool.objects.points import read_points, without_flavour
+from buildtool.signing.sign import Origin, sign_object
+from buildtool.trust.edit import policy_entry
+from buildtool.trust.store import load_trust
 
 # Every section that libbpf makes struct_ops maps of, more than one map in some, and pins.
 SOURCE = """\
@@ -122,6 +128,39 @@ def test_every_form_is_seen(probe: Path, compiled: bytes, tmp_path: Path) -> Non
     assert (maps["linked"].type, maps["linked"].key_size, maps["linked"].max_entries) == ("struct_ops", 4, 1)
     assert maps["linked"].value_size == 24
     assert (maps["shared"].pinned, maps["own"].pinned, maps["counts"].pinned) == (True, False, False)
+
+
+def test_both_verifiers_read_what_the_signer_says(
+    compiled: bytes, c_verifier: CVerifier, tmp_path: Path
+) -> None:
+    """A signed statement names section, kernel type and pin of such maps, and both verifiers accept it."""
+    origin = Origin(platform=PLATFORMS["amd64"])
+    data, statement = sign_object(parse_object(compiled), "x.bpf.o", alice(), RELEASE, origin)
+    assert {item.name: (item.section, item.struct, item.pinned) for item in statement.maps if item.point} == {
+        "linked": (".struct_ops.link", "sched_ext_ops", False),
+        "plain": (".struct_ops", "tcp_congestion_ops", False),
+        "second": (".struct_ops", "sched_ext_ops", False),
+        "optional": ("?.struct_ops", "tcp_congestion_ops", False),
+        "not_optional": ("?.struct_ops", "sched_ext_ops", False),
+        "optional_link": ("?.struct_ops.link", "sched_ext_ops", False),
+        "shared": ("", "", True),
+    }
+    points = ["pin/shared", "struct_ops/*", "xdp"]
+    for rules, expect in (
+        ({}, "accepted"),
+        ({"attachPoints": points, "programTypes": ["struct_ops", "xdp"]}, "accepted"),
+        ({"attachPoints": points[1:]}, "denied-by-policy"),
+        ({"programTypes": ["xdp"]}, "denied-by-policy"),
+    ):
+        keys = [policy_entry(alice().public, name="alice")]
+        path = tmp_path / "policy.json"
+        path.write_text(json.dumps({"policyVersion": 1, "threshold": 1, "keys": keys, **rules}))
+        assert c_verifier.ask("T", bytes(path)) == "trust"
+        c_verifier.setting("P", b"")
+        c_verifier.setting("N", str(NOW).encode())
+        ours = python_verdict(data, load_trust([path]), None, NOW)
+        assert ours.partition(" ")[0] == expect
+        assert c_verifier.ask("O", data) == ours
 
 
 def mutate(data: bytes, obj: ElfObject, rng: random.Random) -> bytes:
