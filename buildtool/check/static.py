@@ -17,6 +17,7 @@ from buildtool.check.kernelfacts import (
     program_since,
 )
 from buildtool.check.lines import read_line_info
+from buildtool.check.mapdefs import find_impossible_maps
 from buildtool.check.memory import MapMemory, estimate_maps
 from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFacts
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
@@ -33,6 +34,8 @@ from buildtool.objects.elf import (
     read_link_tables,
 )
 from buildtool.objects.helpers import helper_name
+from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
+from buildtool.objects.tables import SHT_REL
 from buildtool.objects.types import UNKNOWN_PROGRAM
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement
@@ -161,6 +164,8 @@ def _check_contents(read: _Read) -> Iterator[Finding]:
     if (memory := read.memory.at(MEMORY_CPUS)) > MUCH_MEMORY_BYTES:
         message = f"full maps take about {memory // 2**20} MiB on {MEMORY_CPUS} CPUs"
         yield RULES["BT004"].finding(name, message)
+    for map_name, reason in find_impossible_maps(read.obj):
+        yield RULES["BT013"].finding(name, f"map {map_name}: {reason}")
     has_btf = any(section.name == b".BTF" for section in read.obj.sections)
     if read.has_relocations and not has_btf:
         yield RULES["BT031"].finding(name, "has CO-RE relocations, but no BTF that they refer to")
@@ -196,6 +201,11 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
 
     if program.type == UNKNOWN_PROGRAM:
         yield finding("BT005", f"section {program.section!a} means no type of program to libbpf")
+    if program.type == "ext":
+        message = f"section {program.section!a} replaces a function of another program"
+        yield finding("BT014", message, Level.WARNING if program.is_optional else None)
+    if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
+        yield finding("BT015", "no struct_ops map names it")
     if usage.instructions > MAX_INSTRUCTIONS:
         yield finding("BT003", f"{usage.instructions} instructions")
     if usage.recursive or usage.frames > MAX_FRAMES:
@@ -208,6 +218,20 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         yield finding("BT021", f"{usage.chain} bytes in {usage.frames} frames, of {FRAME_BYTES}", level)
     if usage.varies:
         yield finding("BT022", "uses the stack at an offset that is not constant")
+
+
+def _is_used(obj: ElfObject, program: ProgramInfo) -> bool:
+    """Say whether a relocation in a struct_ops section is about *program*."""
+    names = struct_ops_sections(obj)
+    symbols = read_link_tables(obj).symbols
+    used = {
+        symbols[relocation.symbol].name
+        for table in obj.sections
+        if table.type == SHT_REL and table.info < len(obj.sections) and obj.sections[table.info].name in names
+        for relocation in obj.relocations(table)
+        if relocation.symbol < len(symbols)
+    }
+    return program.name in used
 
 
 def _check_times(read: _Read, now: int) -> Iterator[Finding]:

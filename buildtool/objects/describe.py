@@ -27,6 +27,11 @@ class ProgramInfo:
     type: str
     attach: tuple[str, ...] = ()
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether libbpf loads it only when it is asked to: `SEC("?...")`."""
+        return self.section.startswith("?")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
