@@ -163,8 +163,8 @@ def _check_opening(
         order = "big" if own.little_endian else "little"
         others = f"{len(pairs) - len(fitting)} of {len(pairs)} objects"
         yield RULES["BT008"].finding("libbpf", f"{others} are {order}-endian, and this machine is not")
-    datas = [target.data for target, _ in fitting]
-    found = open_objects(probe, datas, finder.runner, request.timeout_seconds)
+    contents = [target.data for target, _ in fitting]
+    found = open_objects(probe, contents, finder.runner, request.timeout_seconds)
     for (target, facts), opened in zip(fitting, found, strict=True):
         yield from _as_opened(target, facts, opened)
 

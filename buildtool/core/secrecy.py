@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 
-from buildtool.core.errors import SigningKeyError, system_reason
+from buildtool.core.errors import SigningKeyError
 
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
@@ -27,5 +26,6 @@ def keep_out_of_core_dumps() -> None:
     # Of this process also no core for a socket, and no ptrace(2) or /proc/PID/mem by programs of the same
     # user. execve(2) undoes it, so that the limit above is what protects a signer that is a program.
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
-        reason = system_reason(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
-        raise SigningKeyError(f"cannot keep signing keys out of core dumps: {reason}")
+        raise SigningKeyError(
+            f"cannot keep signing keys out of core dumps: prctl: error {ctypes.get_errno()}"
+        )
