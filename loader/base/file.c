@@ -16,6 +16,9 @@
 #define LOCK_NAP_NS	500000
 #define LOCK_NAP_MAX_NS 8000000
 
+/* On arm only by flags of the compiler (flags.txt): times after 2038, and inodes of large file systems. */
+_Static_assert(sizeof(time_t) == 8 && sizeof(off_t) == 8, "times and offsets have 64 bits");
+
 static int read_all(int fd, uint8_t *data, size_t room, size_t *size)
 {
 	size_t done = 0;

@@ -38,9 +38,16 @@ static int open_object(struct unit *unit, struct fault *fault)
 		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
 				  verifier_log__warning(err));
 	}
-	/* The operator decides about pins. libbpf would reuse an existing pin, whoever made it. */
-	bpf_object__for_each_map(map, unit->bpf)
+	bpf_object__for_each_map(map, unit->bpf) {
+		/* The operator decides about pins. libbpf would reuse an existing pin, whoever made it. */
 		bpf_map__set_pin_path(map, NULL);
+		/* Those of sections alone have what libbpf reads of them, and are attached. */
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS && !bpf_map__autoattach(map))
+			return fault__set(
+				fault, -EINVAL,
+				"%.128s: map %.64s: a struct_ops map outside of section .struct_ops",
+				unit->file, bpf_map__name(map));
+	}
 	return 0;
 }
 

@@ -273,6 +273,8 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
         ("perf", "cpu-clock:99x", 2, ["not cpu-clock:FREQUENCY"]),
         ("netfilter", "ipv4:input", 2, ["ipv4:HOOK:PRIORITY"]),
         ("netfilter", "ipv5:input:1", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("netfilter", "ipv4:input:4294967303", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("netfilter", "ipv4:input:9223372036854775808", 2, ["ipv4:HOOK:PRIORITY"]),
         ("kprobe", "vfs_read", 2, ["section kprobe/security_file_open already names the target"]),
         ("kprobe_bare", None, 2, ["--attach {p}_prog=FUNCTION"]),
         ("kprobe_bare", "vfs_read+x", 2, ["not FUNCTION[+OFFSET]"]),

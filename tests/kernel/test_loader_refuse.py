@@ -348,3 +348,23 @@ def test_tools_that_run_after_signing(
     row = re.search(rf"^\| `{reason}` \|.*$", REASONS.read_text("utf-8"), re.MULTILINE)
     assert row is not None
     assert f"`{' '.join(tool)}`" in row[0] or "unneeded" in tool[-1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"programTypes": ["xdp"]}, "section .struct_ops.link of type struct_ops is not allowed"),
+        ({"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]}, "attach point struct_ops/sched_ext_ops"),
+        ({"attachPoints": ["xdp", "struct_ops/sched_ext_ops"], "programTypes": ["struct_ops", "xdp"]}, ""),
+    ],
+    ids=["type", "point", "allowed"],
+)
+def test_an_empty_scheduler_is_refused(
+    lab: Lab, tmp_path: Path, rules: dict[str, list[str]], said: str
+) -> None:
+    """A struct_ops map without a program counts, though its statement says nothing of it."""
+    lab.put(tmp_path, "scheduler")
+    (tmp_path / "trust/policy.json").write_text(policy(lab.key, **rules))
+    result = lab.run(tmp_path, "--verify-only")
+    assert (result.code, result.reasons) == ((3, ["denied-by-policy"]) if said else (0, []))
+    assert said in "".join(line.get("message", "") for line in result.events("verify"))
