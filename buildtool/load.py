@@ -91,7 +91,7 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """Return the arguments that *loader* is started with."""
     options = request.options
     if not request.workload:  # the configuration's own is in the image, and so is what these are about
-        options = replace(options, seccomp=False, map_fds=True)
+        options = replace(options, seccomp=True, map_fds=True, workload_user="")
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]

@@ -39,6 +39,12 @@ struct file_list {
 int file__list(int dir, struct file_list *list);
 void file__list_free(struct file_list *list);
 
+/*
+ * Mark what was inherited beyond the three: nothing that we start gets it, but sockets that systemd passes to
+ * this process (LISTEN_FDS), which the workload takes over with it.
+ */
+void file__keep_inherited(void);
+
 /* Open /dev/null for each closed one of the three: a file that takes its number would get our lines. */
 void file__open_standard_streams(void);
 

@@ -93,7 +93,9 @@ static int note_layouts(struct unit *unit, struct fault *fault)
 
 	bpf_object__for_each_map(map, unit->bpf) {
 		map_reuse__layout(unit->bpf, map, layout);
-		if (record__note_map(&unit->next, bpf_map__name(map), layout))
+		if (record__note_map(&unit->next, bpf_map__name(map), layout) ||
+		    record__note_access(&unit->next, bpf_map__name(map),
+					bpf_map__map_flags(map) & (BPF_F_RDONLY | BPF_F_WRONLY)))
 			return fault__set(fault, -ENOMEM, "out of memory");
 	}
 	return 0;

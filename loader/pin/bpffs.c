@@ -414,19 +414,10 @@ static bool is_kind(int fd, enum bpffs_kind kind)
 	return !strcmp(text, words[kind]);
 }
 
-/* The flags of a map say what user space may do with it. The kernel asks for them with each descriptor. */
-static uint32_t access_flags(int fd)
-{
-	struct bpf_map_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	return bpf_map_get_info_by_fd(fd, &info, &size) ? 0 : info.map_flags & (BPF_F_RDONLY | BPF_F_WRONLY);
-}
-
 /* The call follows a symbolic link at the end of a path: it is given what was opened without. */
-static int get(int pin, enum bpffs_kind kind)
+static int get(int pin, enum bpffs_kind kind, uint32_t flags)
 {
-	LIBBPF_OPTS(bpf_obj_get_opts, opts);
+	LIBBPF_OPTS(bpf_obj_get_opts, opts, .file_flags = flags);
 	char path[FD_PATH_SIZE];
 	struct stat st;
 	int fd;
@@ -437,25 +428,19 @@ static int get(int pin, enum bpffs_kind kind)
 	fd = bpf_obj_get_opts(path, &opts);
 	if (fd < 0)
 		return -errno;
-	if (kind == BPFFS_MAP && is_kind(fd, kind) && (opts.file_flags = access_flags(fd))) {
-		close(fd);
-		fd = bpf_obj_get_opts(path, &opts);
-		if (fd < 0)
-			return -errno;
-	}
 	if (is_kind(fd, kind))
 		return fd;
 	close(fd);
 	return -EBADF;
 }
 
-static int get_entry(int directory, const char *entry, enum bpffs_kind kind)
+static int get_entry(int directory, const char *entry, enum bpffs_kind kind, uint32_t flags)
 {
 	int pin = open_entry(directory, entry, O_PATH), fd;
 
 	if (pin < 0)
 		return pin == -ELOOP ? -EBADF : pin;
-	fd = get(pin, kind);
+	fd = get(pin, kind, flags);
 	close(pin);
 	return fd;
 }
@@ -465,14 +450,29 @@ int bpffs__get(int directory, const char *name, enum bpffs_kind kind)
 	char entry[BPFFS_NAME_SIZE];
 	int err = escape(entry, name);
 
-	return err ? err : get_entry(directory, entry, kind);
+	return err ? err : get_entry(directory, entry, kind, 0);
+}
+
+int bpffs__limit(int directory, struct pin *pin, uint32_t flags)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, pin->name), fd;
+
+	if (err)
+		return err;
+	fd = get_entry(directory, entry, BPFFS_MAP, flags);
+	if (fd < 0)
+		return fd;
+	close(pin->fd);
+	pin->fd = fd;
+	return 0;
 }
 
 static int open_pin(int directory, const char *shown, const char *entry, enum bpffs_kind kind,
 		    struct pin *pin, struct fault *fault)
 {
 	static const char *const words[] = { "program", "map", "link" };
-	int fd = get_entry(directory, entry, kind);
+	int fd = get_entry(directory, entry, kind, 0);
 
 	if (fd == -EBADF)
 		return fault__set(fault, -EEXIST, "%.200s/%.100s: not the %s that was pinned there", shown,

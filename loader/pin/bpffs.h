@@ -5,6 +5,7 @@
 #include "base/fault.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define BPFFS_PATH_SIZE 1024 /* of paths that messages show */
 #define BPFFS_NAME_SIZE 256
@@ -61,8 +62,8 @@ int bpffs__remove(int directory, const char *name);
 int bpffs__pin(int directory, const char *name, int fd);
 
 /*
- * Open what is pinned under the name if it is of this kind. A map that user space may only read is opened for
- * reading. Returns the descriptor or a negative errno; -EBADF for another kind, a directory or a link.
+ * Open what is pinned under the name if it is of this kind. Returns the descriptor or a negative errno;
+ * -EBADF for another kind, a directory or a link.
  */
 enum bpffs_kind { BPFFS_PROGRAM, BPFFS_MAP, BPFFS_LINK };
 int bpffs__get(int directory, const char *name, enum bpffs_kind kind);
@@ -77,6 +78,12 @@ struct pin_list {
 	struct pin *items;
 	size_t count;
 };
+
+/*
+ * Open the map of a pin once more, with BPF_F_RDONLY or BPF_F_WRONLY: the kernel asks each descriptor for
+ * what user space may do, and forgets what the first one was made with. Returns 0 or a negative errno.
+ */
+int bpffs__limit(int directory, struct pin *pin, uint32_t flags);
 
 /*
  * Open all pins in the directory @name of @directory, all of them of one kind. A directory that isn't there

@@ -53,6 +53,25 @@ int generation__open_record(struct generation *g, int directory, const char *nam
 	return err;
 }
 
+/* What user space may not do with a map holds for those who find it, too. */
+static int limit_maps(const struct generation *g, int home, const char *shown, struct fault *fault)
+{
+	int maps = bpffs__enter(home, "maps"), err = 0;
+
+	for (size_t i = 0; !err && maps >= 0 && i < g->maps.count; i++) {
+		struct pin *pin = &g->maps.items[i];
+		uint32_t flags = record__access(g, pin->name);
+
+		err = flags ? bpffs__limit(maps, pin, flags) : 0;
+		if (err)
+			fault__set(fault, err, "%.200s/maps/%.100s: %s", shown, pin->name,
+				   bpffs__reason(err));
+	}
+	if (maps >= 0)
+		close(maps);
+	return err;
+}
+
 int generation__open(struct generation *g, int directory, const char *name, const char *above,
 		     struct fault *fault)
 {
@@ -71,6 +90,8 @@ int generation__open(struct generation *g, int directory, const char *name, cons
 		err = bpffs__list(home, "programs", BPFFS_PROGRAM, &g->programs, shown, fault);
 	if (!err)
 		err = bpffs__list(home, "maps", BPFFS_MAP, &g->maps, shown, fault);
+	if (!err)
+		err = limit_maps(g, home, shown, fault);
 	close(home);
 	if (err)
 		generation__close(g);

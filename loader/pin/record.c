@@ -32,6 +32,7 @@ static const struct json_member record_members[] = {
 	{ "generation", JSON_KIND_INTEGER }, { "namespace", JSON_KIND_INTEGER },
 	{ "links", JSON_KIND_OBJECT },	     { "programs", JSON_KIND_OBJECT },
 	{ "maps", JSON_KIND_OBJECT },	     { "mapIds", JSON_KIND_OBJECT },
+	{ "access", JSON_KIND_OBJECT },
 };
 
 static json_t *hex_string(const uint8_t *data)
@@ -80,6 +81,7 @@ json_t *record__make(const struct verified_object *object)
 	bad |= json_object_set_new(record, "programs", json_object());
 	bad |= json_object_set_new(record, "maps", json_object());
 	bad |= json_object_set_new(record, "mapIds", json_object());
+	bad |= json_object_set_new(record, "access", json_object());
 	bad |= json_object_set_new(record, "generation", json_integer(1));
 	if (!bad)
 		return record;
@@ -168,6 +170,17 @@ const char *record__layout(const struct generation *g, const char *name)
 	const char *text = json_string_value(json_object_get(json_object_get(g->record, "maps"), name));
 
 	return text ? text : "";
+}
+
+int record__note_access(struct generation *g, const char *name, uint32_t flags)
+{
+	return flags ? json_object_set_new(json_object_get(g->record, "access"), name, json_integer(flags)) :
+		       0;
+}
+
+uint32_t record__access(const struct generation *g, const char *name)
+{
+	return (uint32_t)json_integer_value(json_object_get(json_object_get(g->record, "access"), name));
 }
 
 static json_t *pack_point(const struct attach_point *p)

@@ -55,6 +55,10 @@ bool record__is_same_code(const struct generation *a, const struct generation *b
 int record__note_map(struct generation *g, const char *name, const char *layout);
 const char *record__layout(const struct generation *g, const char *name);
 
+/* What user space may do with a map, if not all: BPF_F_RDONLY or BPF_F_WRONLY, or 0. */
+int record__note_access(struct generation *g, const char *name, uint32_t flags);
+uint32_t record__access(const struct generation *g, const char *name);
+
 /* What is attached: names of links, with program and target for people. */
 int record__note_link(struct generation *g, const char *link, const char *program,
 		      const struct attach_point *point);

@@ -25,11 +25,15 @@ static void add_name(char *name, const char *text)
 	name[n] = 0;
 }
 
-/* .rodata, .bss and the like are libbpf's, and no C name has a dot. */
+/*
+ * .rodata, .bss and the like are libbpf's, and no C name has a dot. An update of struct_ops registers them
+ * with the kernel, and of a table of tail calls changes the programs: both are no data.
+ */
 static bool next_map(const struct load *load, size_t *iterator, struct load_map *map)
 {
 	while (load__next_map(load, iterator, map)) {
-		if (!strchr(map->name, '.'))
+		if (!strchr(map->name, '.') && map->type != BPF_MAP_TYPE_STRUCT_OPS &&
+		    map->type != BPF_MAP_TYPE_PROG_ARRAY)
 			return true;
 	}
 	return false;

@@ -4,8 +4,8 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "run/confine.h"
 #include "run/environment.h"
-#include "run/privileges.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -61,7 +61,7 @@ static void close_files(void)
 		close(fd);
 }
 
-static void run_child(const char *command)
+static void run_child(const char *command, const struct confinement *confinement)
 {
 	char *copy = strdup(command), *argv[ARGUMENTS_MAX + 1];
 	struct fault fault = { 0 };
@@ -72,8 +72,10 @@ static void run_child(const char *command)
 	/* At a reload the workload's maps are open, to be inherited by the workload alone. */
 	environment__forget_maps();
 	close_files();
-	if (privileges__drop(&fault))
+	if (confine__enter(confinement, &fault)) {
+		dprintf(STDOUT_FILENO, "--health-command: %s\n", fault.text);
 		_exit(127);
+	}
 	signals__restore();
 	/* Standard error is for our lines alone. */
 	dup2(STDOUT_FILENO, STDERR_FILENO);
@@ -101,7 +103,8 @@ static int wait_for(pid_t child, int64_t deadline)
 	}
 }
 
-int health__check(const char *command, int seconds, struct fault *fault)
+int health__check(const char *command, int seconds, const struct confinement *confinement,
+		  struct fault *fault)
 {
 	int64_t started = log__clock();
 	int status;
@@ -110,7 +113,7 @@ int health__check(const char *command, int seconds, struct fault *fault)
 	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the command ended */
 	child = fork();
 	if (!child)
-		run_child(command);
+		run_child(command, confinement);
 	if (child < 0)
 		return fault__set(fault, -errno, "--health-command: %s", strerror(errno));
 	setpgid(child, child);

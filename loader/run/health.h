@@ -3,15 +3,16 @@
 #define LOADER_RUN_HEALTH_H
 
 #include "base/fault.h"
+#include "run/confine.h"
 
 /* Check that it is an absolute path of a program, and arguments, separated by blanks. */
 int health__parse(const char *command, struct fault *fault);
 
 /*
- * Run the command, without a shell and without any
- * capability, for at most @seconds. Returns 0 when it ended with 0, else -EIO, -ETIMEDOUT, or
- * -EINTR when we were told to stop meanwhile, with the text set.
+ * Run the command, without a shell and confined, for at most @seconds. Returns 0 when it ended with 0, else
+ * -EIO, -ETIMEDOUT, or -EINTR when we were told to stop meanwhile, with the text set.
  */
-int health__check(const char *command, int seconds, struct fault *fault);
+int health__check(const char *command, int seconds, const struct confinement *confinement,
+		  struct fault *fault);
 
 #endif

@@ -66,6 +66,7 @@ static int list_pins(struct listing *l, int root, const char *shown, const char 
 		check_link(l, &p, link, item);
 	note_previous(&p);
 	json_object_del(p.current.record, "maps");
+	json_object_del(p.current.record, "access");
 	if (json_array_append(l->objects, p.current.record))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	pins__close(&p);
@@ -90,6 +91,7 @@ static int list_shared(struct listing *l, int directory, const char *shown, cons
 	    json_array_append(l->objects, g.record))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	json_object_del(g.record, "maps");
+	json_object_del(g.record, "access");
 	json_object_del(g.record, "links");
 	generation__close(&g);
 	return err;

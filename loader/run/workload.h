@@ -3,6 +3,7 @@
 #define LOADER_RUN_WORKLOAD_H
 
 #include "base/fault.h"
+#include "run/confine.h"
 
 #include <sys/types.h>
 
@@ -12,10 +13,10 @@ char *workload__find(const char *name);
 struct workload {
 	const char *path;
 	char **argv;
-	bool deny_bpf;
+	struct confinement confinement;
 };
 
-/* Become the workload, with no capability left. Returns only when that fails. */
+/* Become the workload, confined. Returns only when that fails. */
 int workload__become(const struct workload *workload, struct fault *fault);
 
 /*
