@@ -115,7 +115,7 @@ static int make_users(int directory)
 /* Made aside, then renamed: an entry is whole or isn't there. */
 static int make(const struct load *load, struct unit *unit, struct fault *fault)
 {
-	int directory = unit->share.directory, err = bpffs__remove(directory, UNFINISHED);
+	int directory = unit->share.directory, err = generation__remove(directory, UNFINISHED);
 
 	if (err)
 		return fault__set(fault, err, "%.300s/" UNFINISHED ": %s", load->options->share,
@@ -163,13 +163,13 @@ static int share_unit(const struct load *load, struct unit *unit, int root, bool
 /* Killed halfway, we leave what a starter that was killed leaves. The directory's lock is held. */
 static int take_away(int directory, const char *entry)
 {
-	int err = bpffs__remove(directory, UNFINISHED);
+	int err = generation__remove(directory, UNFINISHED);
 
 	if (!err)
 		err = bpffs__rename(directory, entry, UNFINISHED);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	return bpffs__remove(directory, UNFINISHED);
+	return generation__remove(directory, UNFINISHED);
 }
 
 /* DIGEST-VARIANT, or what a killed loader left. */

@@ -51,6 +51,15 @@ static int open_current(struct pins *p, struct fault *fault)
 	return p->home < 0 ? -ENOENT : generation__open(&p->current, p->home, "current", p->path, fault);
 }
 
+static int check_generation(const struct generation *g, const struct pins *p, const char *name,
+			    struct fault *fault)
+{
+	char shown[BPFFS_PATH_SIZE];
+
+	bpffs__show(shown, p->path, name);
+	return record__check_ids(g, shown, fault);
+}
+
 int pins__open_existing(struct pins *p, int root, const char *shown, const char *object, struct fault *fault)
 {
 	int err = pins__open_unread(p, root, shown, object, fault);
@@ -60,18 +69,11 @@ int pins__open_existing(struct pins *p, int root, const char *shown, const char 
 	if (err == -ENOENT && !fault->text[0])
 		fault__set(fault, err, "%.300s: no pins of ours, or a start that was killed: start again",
 			   p->path);
+	else if (!err)
+		err = check_generation(&p->current, p, "current", fault);
 	if (err)
 		pins__close(p);
 	return err;
-}
-
-static int check_generation(const struct generation *g, const struct pins *p, const char *name,
-			    struct fault *fault)
-{
-	char shown[BPFFS_PATH_SIZE];
-
-	bpffs__show(shown, p->path, name);
-	return record__check_ids(g, shown, fault);
 }
 
 /* There is nothing, or a first start that was killed. */

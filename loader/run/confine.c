@@ -44,8 +44,9 @@ int confine__plan(struct confinement *c, const struct options *o, pid_t loader, 
 	if (!landlock__hides_directories())
 		return fault__set(
 			fault, -EPERM,
-			"cannot-hide-pins: Landlock of this kernel is off or older than Linux 5.19: a "
-			"workload of the loader's user could remove the pins; use --workload-user");
+			"cannot-hide-pins: no Landlock: Linux is older than 5.19, or the kernel or the container "
+			"engine forbids it: a workload of the loader's user could remove the pins: use "
+			"--workload-user");
 	return 0;
 }
 

@@ -78,17 +78,19 @@ static int list_shared(struct listing *l, int directory, const char *shown, cons
 		       struct fault *fault)
 {
 	struct generation g;
-	int err = generation__open_record(&g, directory, name, shown, fault);
+	char path[BPFFS_PATH_SIZE];
+	int err = generation__open(&g, directory, name, shown, fault);
 
+	bpffs__show(path, shown, name);
+	if (!err)
+		err = record__check_ids(&g, path, fault);
 	/* Those of an earlier release of the loader go with the last who uses them. */
 	if (err == -ENOENT || err == -ESTALE) {
 		generation__close(&g);
 		return 0;
 	}
-	if (err)
-		return fault__set(fault, err, "%.200s/%.100s: not pins of ours", shown, name);
-	if (json_object_set_new(g.record, "used", json_boolean(share__is_used(directory, name))) ||
-	    json_array_append(l->objects, g.record))
+	if (!err && (json_object_set_new(g.record, "used", json_boolean(share__is_used(directory, name))) ||
+		     json_array_append(l->objects, g.record)))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	json_object_del(g.record, "maps");
 	json_object_del(g.record, "access");

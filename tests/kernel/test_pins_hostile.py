@@ -428,6 +428,9 @@ def test_foreign_map(place: tuple[Releases, str, str], kind: str, option: str, *
         record["mapIds"][pin.name] = foreign_map(pin, *OTHERS.get(kind, ARRAY))
     if agrees:
         forge(home / "record", record)
+    else:
+        command = (str(releases.lab.pins), "list", f"{option}={releases.root}")
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 1
     result = releases.lab.run(releases.directory, *argv)
     if kind == "alike" and agrees:
         assert result.code == 0
