@@ -10,9 +10,12 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FILES_MAX	16384
+#define CLOSE_ON_EXEC	4 /* CLOSE_RANGE_CLOEXEC */
 #define LOCK_NAP_NS	500000
 #define LOCK_NAP_MAX_NS 8000000
 
@@ -167,6 +170,26 @@ void file__list_free(struct file_list *list)
 		free(list->names[i]);
 	free(list->names);
 	*list = (struct file_list){ 0 };
+}
+
+/* The first descriptor after those that sd_listen_fds(3) would find. */
+static int end_of_passed(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+
+	if (!pid || !count || strtol(pid, NULL, 10) != getpid())
+		return STDERR_FILENO + 1;
+	return STDERR_FILENO + 1 + (int)(strtoul(count, NULL, 10) % FILES_MAX);
+}
+
+/* Before Linux 5.11 one by one. */
+void file__keep_inherited(void)
+{
+	int first = end_of_passed();
+
+	for (int fd = first; syscall(SYS_close_range, first, UINT32_MAX, CLOSE_ON_EXEC) && fd < FILES_MAX;
+	     fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 void file__open_standard_streams(void)

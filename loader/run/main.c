@@ -33,6 +33,7 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	file__open_standard_streams();
+	file__keep_inherited();
 	signals__block(false);
 	if (options__parse(&options, argv, &fault))
 		return log__fail(&fault);
