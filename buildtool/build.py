@@ -7,12 +7,13 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -24,12 +25,13 @@ from buildtool.image.context import check_outside, check_sent
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
+    check_output,
     explain_base,
     export_stage,
     parse_output,
     report_base,
 )
-from buildtool.image.docker.buildx import Secret
+from buildtool.image.docker.buildx import Secret, check_buildx
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
 from buildtool.image.dockerfile import (
     Dockerfile,
@@ -40,11 +42,12 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
-from buildtool.image.local.build import LocalRequest, build_local
+from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
+    NO_KEY_HINT,
     PublicKey,
     SigningKey,
     is_encrypted,
@@ -52,7 +55,7 @@ from buildtool.signing.keys import (
     load_signing_key_pem,
     read_key_file,
 )
-from buildtool.signing.sign import ReleaseInfo, sign_files
+from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
@@ -135,7 +138,7 @@ def _check_builder_has(platforms: Sequence[Platform]) -> None:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
                 f"--arch {platform.arch}: not supported by the Docker builder: Debian 13 lacks it",
-                hint="--engine local can; or choose from " + ", ".join(DEBIAN_13),
+                hint="build with --engine local, or choose from " + ", ".join(DEBIAN_13),
             )
 
 
@@ -154,12 +157,15 @@ def find_key(
     Raises: SigningKeyError, UsageError.
     """
     in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
-    chosen = option or in_environment or config.sign.key
-    if chosen is None:
-        raise UsageError(
-            "no signing key",
-            hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
-        )
+    if chosen := option or in_environment:
+        return _open_key(chosen, environ, ask)
+    if config.sign.key is None:
+        raise UsageError("no signing key", hint=NO_KEY_HINT)
+    with named_variable(config, "sign.key"):
+        return _open_key(config.sign.key, environ, ask)
+
+
+def _open_key(chosen: Path | str, environ: Mapping[str, str], ask: AskPassphrase) -> KeySource:
     if isinstance(chosen, Path) and chosen.suffix == ".pub":
         return KeySource(pem=b"", path=chosen)
 
@@ -205,8 +211,12 @@ def _describe(
 ) -> RenderRequest:
     """Return the request for a Dockerfile, once its sources are found fit to be sent."""
     _check_builder_has(platforms)
+    check_times(config.sign.not_after, created=epoch or 0, now=int(time.time()))
     if config.images.base.startswith(LAYOUT_SCHEME):
-        raise UsageError("images.base: an OCI layout requires --engine local")
+        raise UsageError(
+            "images.base: an OCI layout requires --engine local",
+            hint="build with --engine local, or name an image of a registry as images.base",
+        )
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
@@ -233,9 +243,11 @@ def render_folder(
     force: bool = False,
     environ: Mapping[str, str],
     runner: Runner,
-) -> None:
+) -> tuple[Path, ...]:
     """
     Write the Dockerfile and its archive into *directory*, where plain buildx builds the image of `build`.
+
+    Return both files.
 
     In the project's own directory the Dockerfile reads the sources there; elsewhere the archive holds them.
 
@@ -249,7 +261,7 @@ def render_folder(
         epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
-    write_folder(directory, render_dockerfile(request), force=force)
+    return write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -266,18 +278,21 @@ def build(
     Raises: every BuildtoolError.
     """
     tag = _choose_tag(config, options)
+    find_sources(config)  # a directory without a project lacks a key, too
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
+    epoch = source_date(environ, config.root, runner)
+    check_times(config.sign.not_after, created=epoch, now=int(time.time()))
     only_local = why_local(config.images.base, options.platforms)
     engine = choose_engine(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
     if engine == LOCAL:
-        return _build_locally(config, options, tag, key, environ, runner)
-    return _build_with_docker(config, options, tag, key, environ, runner)
+        return _build_locally(config, options, tag, key, epoch, environ, runner)
+    return _build_with_docker(config, options, tag, key, epoch, environ, runner)
 
 
 def _build_with_docker(
@@ -285,6 +300,7 @@ def _build_with_docker(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
@@ -293,6 +309,9 @@ def _build_with_docker(
             f"signer {key.signer.public.name}: cannot sign in a builder",
             hint="add --sign-on host, or set build.sign-on",
         )
+
+    check_buildx(environ, runner)
+    check_output(options.output, force=options.force)
 
     # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
@@ -307,7 +326,7 @@ def _build_with_docker(
         dockerfile=dockerfile,
         root=config.root,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         tag=tag,
         push=options.push,
         output=options.output,
@@ -339,6 +358,7 @@ def _build_locally(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
@@ -354,16 +374,20 @@ def _build_locally(
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         key=key.load_signer(),
         tag=tag,
         cache=open_cache(environ, reads=not options.no_cache),
         push=options.push,
         output=output,
         force=force,
-        data=provide_parts(options.platforms, environ, report=log.warning, runner=runner),
     )
-    return build_local(request)
+    # Before parts are linked, which takes minutes: what would be wrong in the end.
+    choose_delivery(request)
+    objects = name_objects(find_sources(config)).values()
+    trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
+    data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
+    return build_local(replace(request, data=data))
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
@@ -422,7 +446,10 @@ def prepared_images() -> ImagesConfig:
 def _choose_tag(config: Config, options: BuildOptions) -> str:
     tag = options.tag or config.build.tag
     if options.push and options.output:
-        raise UsageError("--push cannot be combined with --output")
+        raise UsageError(
+            "--push cannot be combined with --output",
+            hint="leave one out: --push names the registry by --tag",
+        )
     parse_output(options.output)
     if tag:
         return check_tag(tag)

@@ -12,9 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
+from buildtool.config.file import (
+    DEFAULT_BASE,
+    DEFAULT_BUILDER,
+    Config,
+    ImagesConfig,
+    LoaderConfig,
+    named_variable,
+)
+from buildtool.config.project import NO_PROJECT_HINT, has_project
 from buildtool.core.errors import (
     BuildtoolError,
+    ConfigError,
     FileAccessError,
     ToolFailedError,
     ToolMissingError,
@@ -22,9 +31,10 @@ from buildtool.core.errors import (
     system_reason,
 )
 from buildtool.core.files import expand_home, make_directory, read_bounded, write_atomic
-from buildtool.core.platforms import Platform, host_platform
+from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.image.docker.build import ImageRequest, export_stage
+from buildtool.image.docker.buildx import check_buildx
 from buildtool.image.docker.prepare import find_prepared
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
@@ -36,6 +46,7 @@ from buildtool.signing.keys import KeyId
 log = logging.getLogger(__name__)
 
 LOADER_VARIABLE = "BUILDTOOL_LOADER"
+_TRUST_HINT = "name a .pub file, a directory of them or a policy by --trust; buildtool keygen makes a key"
 MAX_LOADER_BYTES = 64 * 1024 * 1024
 PINS_COMMANDS = ("list", "status", "detach", "rollback")
 
@@ -112,8 +123,8 @@ def choose_objects(given: Path | None, config: Config) -> Path:
     """
     path = given or config.root / "build" / _this_platform().arch
     if not path.exists():
-        hint = None if given else "buildtool compile and buildtool sign make objects"
-        raise FileAccessError(f"{path}: no such file or directory", hint=hint)
+        hint = "buildtool compile and buildtool sign make objects" if has_project(config) else NO_PROJECT_HINT
+        raise FileAccessError(f"{path}: no such file or directory", hint=None if given else hint)
     return path
 
 
@@ -121,10 +132,12 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     """
     Return the trust store *given*, else the configured policy or key, else the key beside the signing key.
 
-    Raises: UsageError, FileAccessError.
+    Raises: UsageError, ConfigError.
     """
-    chosen = given or config.trust.policy
+    chosen, key = given or config.trust.policy, "trust.policy"
     keys = (chosen,) if chosen else config.trust.keys
+    if not chosen:
+        key = "trust.keys" if keys else "sign.key"
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:
@@ -133,7 +146,8 @@ def choose_trust(given: Path | None, config: Config) -> Path:
             "several trust sources are configured" if keys else "no trust source is configured", hint=hint
         )
     if not keys[0].exists():
-        raise FileAccessError(f"{keys[0]}: no such file or directory")
+        with named_variable(config, "" if given else key):
+            raise ConfigError(f"{keys[0]}: no such file or directory", hint=_TRUST_HINT)
     return keys[0]
 
 
@@ -152,8 +166,11 @@ def choose_program(
         path = Path(named).absolute()
         path = path if kind == "loader" else path.with_name(loaders.PINS_NAME)
         if not (path.is_file() and os.access(path, os.X_OK)):
-            shown, what = (named, "it") if kind == "loader" else (path, "its folder")
-            raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
+            shown = named if kind == "loader" else path
+            raise ConfigError(
+                f"{LOADER_VARIABLE}: {shown}: not a program",
+                hint=f"name verify-and-load, with ebpf-pins beside it, or unset {LOADER_VARIABLE}",
+            )
         return path
     target = _this_platform()
     find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
@@ -212,6 +229,7 @@ def _make_program(kind: str, config: Config, target: Platform, runner: Runner) -
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
     """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
+    check_buildx(os.environ, runner)
     image_config = replace(config.image, tools=True)
     request = RenderRequest(
         config=replace(config, images=_choose_images(config.images, target), image=image_config),
@@ -235,5 +253,8 @@ def _choose_images(images: ImagesConfig, target: Platform) -> ImagesConfig:
 def _this_platform() -> Platform:
     found = host_platform(platform.machine())
     if found is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+        raise UsageError(
+            f"{platform.machine()}: this machine's architecture is not supported",
+            hint="load runs on " + ", ".join(PLATFORMS),
+        )
     return found

@@ -161,7 +161,10 @@ def _is_for(kernel: str, arch: str) -> bool:
 def _own_platform() -> Platform:
     own = host_platform(platform.machine())
     if own is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+        raise UsageError(
+            f"{platform.machine()}: this machine's architecture is not supported",
+            hint="name a kernel that --arch has: --kernel 6.12 --arch amd64",
+        )
     return own
 
 

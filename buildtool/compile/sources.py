@@ -106,7 +106,10 @@ def compile_sources(
     names = name_objects(relative)
     for include in options.include:
         if not (options.root / check_operand(include)).is_dir():
-            raise FileAccessError(f"{include}: not a directory")
+            raise FileAccessError(
+                f"{include}: not a directory",
+                hint="--include and compile.include name directories of headers",
+            )
     # Scratch beside the first output: on its file system, where a rename is atomic.
     beside = outputs[0][1]
     with (
@@ -228,7 +231,10 @@ def _describe(
 ) -> CompiledObject:
     data = read_bounded(job.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
-        raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
+        raise CompileError(
+            f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
+            hint="divide its programs among several sources",
+        )
     # Paths of this machine are not among the flags: the statement has to be the same everywhere.
     include = [word for directory in options.include for word in ("-I", directory)]
     flags = (*tools.forced_flags(job.platform), *include, *options.flags)

@@ -74,7 +74,10 @@ def _texts(root: Path, sources: Iterable[str], include: Iterable[str]) -> Iterat
         seen.add(path)
         data = read_bounded(root / path, MAX_SOURCE_BYTES)
         if len(data) > MAX_SOURCE_BYTES:
-            raise FileAccessError(f"{root / path}: larger than {MAX_SOURCE_BYTES} bytes")
+            raise FileAccessError(
+                f"{root / path}: larger than {MAX_SOURCE_BYTES} bytes",
+                hint='list what the programs need, image.capabilities = ["BPF"], and no source is scanned',
+            )
         text = _COMMENTS.sub(lambda found: found[1] or " ", data.decode("utf-8", "replace"))
         yield text
         for name in _INCLUDES.findall(text):

@@ -19,6 +19,7 @@ from buildtool.core.files import choose_targets, made_directories, read_bounded,
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
+    OBJECT_HINT,
     ElfObject,
     find_signature_section,
     has_signature_section,
@@ -35,6 +36,7 @@ from buildtool.signing.signers.signer import Signer, take_signature
 from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
+_ANEW = "compile it again, or get it again; buildtool sign without --add makes a new statement"
 _KEY_ID = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -79,7 +81,9 @@ def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None
         entries = list(signed.record.signatures)
         key_id = bytes.fromhex(signer.key_id)
         if any(entry.key_id == key_id for entry in entries):
-            raise AlreadySignedError(f"already signed by key {signer.key_id}")
+            raise AlreadySignedError(
+                f"already signed by key {signer.key_id}", hint="name another key by --key"
+            )
         room = min(MAX_SIGNATURES, room_for(signed.record))
         if len(entries) >= room:
             raise ObjectFormatError(
@@ -102,14 +106,18 @@ def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None
     wanted = key_id.lower()
     if not _KEY_ID.fullmatch(wanted):
         raise UsageError(
-            f"{key_id!a} is not a key id", hint="16 to 64 hexadecimal digits; inspect shows them"
+            f"{key_id!a} is not a key id",
+            hint="give 16 to 64 of its hexadecimal digits; buildtool inspect OBJECT shows the signers",
         )
 
     def remove(signed: _SignedObject) -> list[SignatureEntry]:
         entries = signed.record.signatures
         found = [entry for entry in entries if entry.key_id.hex().startswith(wanted)]
         if len(found) != 1:
-            raise SigningKeyError(f"{len(found) or 'no'} signatures of key {wanted}")
+            raise SigningKeyError(
+                f"{len(found) or 'no'} signatures of key {wanted}",
+                hint="buildtool inspect OBJECT shows the signers; give as many digits as one of them needs",
+            )
         if len(entries) == 1:
             raise SigningKeyError(
                 "cannot remove the only signature",
@@ -140,7 +148,7 @@ def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -
 def _read_signed(path: Path) -> _SignedObject:
     data = read_bounded(path, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes", hint=OBJECT_HINT)
     obj = parse_object(data)
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed yet", hint="sign it first, without --add")
@@ -148,7 +156,7 @@ def _read_signed(path: Path) -> _SignedObject:
     record = parse_record(obj.contents(section))
     statement = parse_statement(record.statement)
     if statement.digest != subject_digest(obj, section):
-        raise ObjectFormatError("the file has changed since it was signed")
+        raise ObjectFormatError("the file has changed since it was signed", hint=_ANEW)
     return _SignedObject(obj=obj, section=section, record=record, statement=statement)
 
 
@@ -164,4 +172,4 @@ def _check_claims(signed: _SignedObject) -> None:
         ("license", statement.license, contents.license),
     ):
         if claimed != found:
-            raise ObjectFormatError(f"the statement does not match the object: {what}")
+            raise ObjectFormatError(f"the statement does not match the object: {what}", hint=_ANEW)
