@@ -32,7 +32,7 @@ from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
-from buildtool.oci.registry import open_image, push_images
+from buildtool.oci.registry import check_registry, open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
 from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
@@ -204,6 +204,7 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
     Raises: UsageError, FileAccessError; before anything is built.
     """
     if request.push:
+        check_registry(request.tag)
         return lambda images: push_images(images, request.tag)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
