@@ -7,12 +7,13 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -25,12 +26,13 @@ from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
     check_architectures_of_base,
+    check_output,
     explain_base,
     export_stage,
     parse_output,
     report_base,
 )
-from buildtool.image.docker.buildx import Secret
+from buildtool.image.docker.buildx import Secret, check_buildx
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
 from buildtool.image.docker.store import find_image_id
 from buildtool.image.dockerfile import (
@@ -46,6 +48,7 @@ from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
+    NO_KEY_HINT,
     PublicKey,
     SigningKey,
     is_encrypted,
@@ -53,7 +56,7 @@ from buildtool.signing.keys import (
     load_signing_key_pem,
     read_key_file,
 )
-from buildtool.signing.sign import ReleaseInfo, sign_files
+from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
@@ -135,7 +138,7 @@ def _check_builder_has(platforms: Sequence[Platform]) -> None:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
                 f"--arch {platform.arch}: not supported by the Docker builder: Debian 13 lacks it",
-                hint="--engine local can; or choose from " + ", ".join(DEBIAN_13),
+                hint="build with --engine local, or choose from " + ", ".join(DEBIAN_13),
             )
 
 
@@ -153,12 +156,15 @@ def find_key(
     Raises: SigningKeyError, UsageError.
     """
     in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
-    chosen = option or in_environment or config.sign.key
-    if chosen is None:
-        raise UsageError(
-            "no signing key",
-            hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
-        )
+    if chosen := option or in_environment:
+        return _open_key(chosen, environ, ask)
+    if config.sign.key is None:
+        raise UsageError("no signing key", hint=NO_KEY_HINT)
+    with named_variable(config, "sign.key"):
+        return _open_key(config.sign.key, environ, ask)
+
+
+def _open_key(chosen: Path | str, environ: Mapping[str, str], ask: AskPassphrase) -> KeySource:
     if isinstance(chosen, Path) and chosen.suffix == ".pub":
         return KeySource(pem=b"", path=chosen)
 
@@ -221,8 +227,12 @@ def _describe(
 ) -> RenderRequest:
     """Return the request for a Dockerfile, after checking its sources. Raises: UsageError, ConfigError."""
     _check_builder_has(platforms)
+    check_times(config.sign.not_after, created=epoch or 0, now=int(time.time()))
     if config.images.base.startswith(LAYOUT_SCHEME):
-        raise UsageError("images.base: an OCI layout requires --engine local")
+        raise UsageError(
+            "images.base: an OCI layout requires --engine local",
+            hint="build with --engine local, or name an image of a registry as images.base",
+        )
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
@@ -249,12 +259,12 @@ def render_folder(
     force: bool = False,
     environ: Mapping[str, str],
     runner: Runner,
-) -> None:
+) -> tuple[Path, ...]:
     """
     Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
 
-    In the project's directory, the Dockerfile reads the sources there. Otherwise the archive
-    contains them.
+    Return both files. In the project's directory, the Dockerfile reads the sources there. Otherwise the
+    archive contains them.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
@@ -267,7 +277,7 @@ def render_folder(
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     _warn_unsent(config)
-    write_folder(directory, render_dockerfile(request), force=force)
+    return write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -284,18 +294,21 @@ def build(
     Raises: any BuildtoolError.
     """
     tag = _choose_tag(config, options)
+    find_sources(config)  # a directory without a project lacks a key, too
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
+    epoch = source_date(environ, config.root, runner)
+    check_times(config.sign.not_after, created=epoch, now=int(time.time()))
     only_local = why_local(config.images.base, options.platforms)
     engine = choose_engine(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
     if engine == LOCAL:
-        return _build_locally(config, options, tag, key, environ, runner)
-    return _build_with_docker(config, options, tag, key, environ, runner)
+        return _build_locally(config, options, tag, key, epoch, environ, runner)
+    return _build_with_docker(config, options, tag, key, epoch, environ, runner)
 
 
 def _build_with_docker(
@@ -303,6 +316,7 @@ def _build_with_docker(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
@@ -311,6 +325,9 @@ def _build_with_docker(
             f"signer {key.signer.public.name}: cannot sign in a builder",
             hint="add --sign-on host, or set build.sign-on",
         )
+
+    check_buildx(environ, runner)
+    check_output(options.output, force=options.force)
 
     # All are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
@@ -333,7 +350,7 @@ def _build_with_docker(
         dockerfile=dockerfile,
         root=config.root,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         tag=tag,
         push=options.push,
         output=options.output,
@@ -373,11 +390,12 @@ def _build_locally(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
     # Here, not above: compiler, layers and registries are half of all imports, and Docker needs none of them.
-    from buildtool.image.local.build import LocalRequest, build_local
+    from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
 
     if options.builder:
         raise UsageError(
@@ -391,16 +409,20 @@ def _build_locally(
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         key=key.load_signer(),
         tag=tag,
         cache=open_cache(environ, reads=not options.no_cache),
         push=options.push,
         output=output,
         force=force,
-        data=provide_parts(options.platforms, environ, report=log.warning, runner=runner),
     )
-    return build_local(request)
+    # Before parts are linked, which takes minutes: what would be wrong in the end.
+    choose_delivery(request)
+    objects = name_objects(find_sources(config)).values()
+    trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
+    data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
+    return build_local(replace(request, data=data))
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
@@ -451,7 +473,10 @@ def prepared_images() -> ImagesConfig:
 def _choose_tag(config: Config, options: BuildOptions) -> str:
     tag = options.tag or config.build.tag
     if options.push and options.output:
-        raise UsageError("--push cannot be combined with --output")
+        raise UsageError(
+            "--push cannot be combined with --output",
+            hint="leave one out: --push names the registry by --tag",
+        )
     parse_output(options.output)
     if tag:
         return check_tag(tag)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from buildtool.compile.toolchain import Toolchain, find_toolchain
 from buildtool.config.file import DEFAULT_BASE
-from buildtool.core.errors import BuildtoolError
+from buildtool.core.errors import BuildtoolError, ConfigError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.prepare import find_prepared
@@ -134,10 +134,13 @@ def _check_carried(machine: Host) -> Check:
     )
     advice = f"the first build links them; it needs a compiler: {INSTALL_COMPILER}"
     try:
+        data = find_parts(machine.environ)
         for arch in wanted:
             for find in finders:
                 find(PLATFORMS[arch], data)
     except BuildtoolError as error:
+        if isinstance(error, ConfigError):  # of a variable, which linking does not mend
+            advice = error.hint or advice
         return _check("carried loaders", Use.LOCAL, ok=False, found=error.message, advice=advice)
     return _check("carried loaders", Use.LOCAL, bool(wanted), ", ".join(wanted) or "none", advice)
 

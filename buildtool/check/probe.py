@@ -19,14 +19,14 @@ from typing import Any
 from buildtool.check.model import LoadVerdict
 from buildtool.check.verifierlog import read_verdict
 from buildtool.check.vm.kernels import default_cache
-from buildtool.core.errors import BuildtoolError, FileAccessError, ToolFailedError
+from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, ToolFailedError
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.runtime.carried import PROBE_NAME, Part, find_probe
 from buildtool.runtime.link import PartsRequest, make_parts
 
 PROBES_VARIABLE = "BUILDTOOL_PROBES"  # a directory with ARCH/bpf-probe
-_HINT = "wheels carry it"
+_HINT = "install a release, whose wheel carries it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,10 @@ class ProbeFinder:
         if named := self.environ.get(PROBES_VARIABLE):
             path = Path(named, platform.arch, PROBE_NAME).absolute()
             if not path.is_file():
-                raise FileAccessError(f"{path}: no such file", hint=f"{PROBES_VARIABLE} names its directory")
+                raise ConfigError(
+                    f"{PROBES_VARIABLE}: {path}: no such file",
+                    hint=f"name a directory with ARCH/{PROBE_NAME}, or unset {PROBES_VARIABLE}",
+                )
             return path
         try:
             return find_probe(platform).path
@@ -137,7 +140,9 @@ def read_probe(output: str) -> ProbeOutput:
         ended = ended or event.get("event") == "end"
     if not ended:
         detail = "\n".join(output.splitlines()[-3:])[-2000:] or None
-        raise ToolFailedError(f"{PROBE_NAME}: ended early", detail=detail)
+        raise ToolFailedError(
+            f"{PROBE_NAME}: ended early", hint="dmesg shows whether memory ran out", detail=detail
+        )
     return ProbeOutput(release=release, programs=tuple(programs))
 
 

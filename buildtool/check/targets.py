@@ -11,7 +11,7 @@ from pathlib import Path
 
 from buildtool.check.run import CheckTarget
 from buildtool.config.file import Config
-from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
+from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, choose_platforms, has_project
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
@@ -35,11 +35,14 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
         targets = [
             target
             for platform in choose_platforms(arch, config)
-            for target in _read_built(config.root / "build" / platform.arch, platform.arch)
+            for target in _read_built(config, platform.arch)
         ]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
-        raise UsageError(f"{other.path}: compiled for {other.arch}, which --arch does not name")
+        raise UsageError(
+            f"{other.path}: compiled for {other.arch}, which --arch does not name",
+            hint=f"add --arch {other.arch}, or leave the object out",
+        )
     return targets
 
 
@@ -67,10 +70,13 @@ def choose_arches(targets: Sequence[CheckTarget], arch: Sequence[str], config: C
     return tuple(platform.arch for platform in choose_platforms((), config))
 
 
-def _read_built(directory: Path, arch: str) -> Iterator[CheckTarget]:
+def _read_built(config: Config, arch: str) -> Iterator[CheckTarget]:
+    directory = config.root / "build" / arch
     if not directory.is_dir():
         where = os.path.relpath(directory)
-        raise FileAccessError(f"{where}: no such directory", hint=f"buildtool compile --arch {arch} makes it")
+        is_ours = has_project(config) or directory.parent.is_dir()
+        hint = f"buildtool compile --arch {arch} makes it" if is_ours else NO_PROJECT_HINT
+        raise FileAccessError(f"{where}: no such directory", hint=hint)
     yield from _read_directory(directory, arch)
 
 
@@ -99,7 +105,9 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
-        raise UsageError(f"{directory}: no objects", hint=f"objects have names like NAME{OBJECT_SUFFIX}")
+        raise UsageError(
+            f"{directory}: no objects", hint=f"buildtool compile makes objects, which end in {OBJECT_SUFFIX}"
+        )
     for path in found:
         yield _read_file(path, arch)
 

@@ -15,6 +15,7 @@ from buildtool.cli.options import OutputPath, arch_option, checked, config_optio
 from buildtool.cli.output import print_json, progress
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.file import named_variable
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.core.errors import UsageError
 from buildtool.core.validate import check_flag
@@ -41,7 +42,10 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     config = read_config(options["config_path"])
     platforms = choose_platforms(arch, config)
     if output and len(platforms) > 1:
-        raise UsageError("--output requires exactly one --arch")
+        raise UsageError(
+            "--output requires exactly one --arch",
+            hint="leave --output out: each architecture has its build/ARCH",
+        )
     run = CompileOptions(
         root=Path() if sources else config.root,
         include=options["include"] or config.compile.include,
@@ -52,7 +56,9 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     wanted = sources or find_sources(config)
     outputs = [(p, output or config.root / "build" / p.arch) for p in platforms]
     with progress("compile", len(wanted) * len(outputs)) as step:
-        result = compile_sources(find_toolchain(config.compile.clang), wanted, outputs, run, on_step=step)
+        with named_variable(config, "compile.clang"):
+            toolchain = find_toolchain(config.compile.clang)
+        result = compile_sources(toolchain, wanted, outputs, run, on_step=step)
     if result.warnings:
         click.echo(result.warnings, err=True)
     if options["as_json"]:

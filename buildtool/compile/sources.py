@@ -113,7 +113,10 @@ def compile_sources(
     names = name_objects(relative)
     for include in options.include:
         if not (options.root / check_operand(include)).is_dir():
-            raise FileAccessError(f"{include}: not a directory")
+            raise FileAccessError(
+                f"{include}: not a directory",
+                hint="--include and compile.include name directories of headers",
+            )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
     with (
@@ -236,7 +239,10 @@ def _describe(
 ) -> CompiledObject:
     data = read_bounded(job.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
-        raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
+        raise CompileError(
+            f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
+            hint="divide its programs among several sources",
+        )
     # Only flags without paths of this machine, so that each machine writes the same statement.
     include = [word for directory in options.include for word in ("-I", directory)]
     flags = (*tools.forced_flags(job.platform), *include, *options.flags)

@@ -40,7 +40,10 @@ def image_labels(
     }
     for key in config.image.labels:
         if key.startswith(LABEL_PREFIX):
-            raise ConfigError(f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build")
+            raise ConfigError(
+                f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
+                hint="call it otherwise, for example org.example.NAME",
+            )
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
 

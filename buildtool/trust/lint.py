@@ -10,7 +10,8 @@ from buildtool.core.errors import Reason
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
-from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM
+from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM, nearest_type
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS
 from buildtool.trust.store import TrustedKey, TrustStore
 
 SOON_SECONDS = 30 * 24 * 60 * 60
@@ -32,7 +33,7 @@ def key_state(key: TrustedKey, now: int) -> str:
 
 def check_trust(trust: TrustStore, now: int) -> list[Remark]:
     """Return remarks about *trust* at time *now*, fatal ones first."""
-    found = [*_check_keys(trust, now), *_check_rules(trust), *_check_words(trust)]
+    found = [*_check_keys(trust, now), *_check_rules(trust, now), *_check_words(trust)]
     return sorted(found, key=lambda finding: not finding.fatal)
 
 
@@ -56,7 +57,7 @@ def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
         yield Remark(message=f"several keys have the name {name!a}")
 
 
-def _check_rules(trust: TrustStore) -> Iterator[Remark]:
+def _check_rules(trust: TrustStore, now: int) -> Iterator[Remark]:
     if trust.platforms is not None and not trust.platforms:
         yield Remark(message="nothing can be accepted: platforms is empty", fatal=True)
     if trust.program_types is not None and not trust.program_types:
@@ -71,6 +72,10 @@ def _check_rules(trust: TrustStore) -> Iterator[Remark]:
             yield Remark(message=text)
         elif point.startswith("?") or point == ".text":
             yield Remark(message=f"attachPoints: {point!a} matches no section")
+    if trust.earliest > now + CLOCK_TOLERANCE_SECONDS:
+        yield Remark(
+            message=f"earliest {format_time(trust.earliest)} is in the future, so objects expire too soon"
+        )
     if trust.allow_rollback:
         yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
     if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
@@ -80,7 +85,9 @@ def _check_rules(trust: TrustStore) -> Iterator[Remark]:
 def _check_words(trust: TrustStore) -> Iterator[Remark]:
     types = {*SECTION_TYPES.values(), UNKNOWN_PROGRAM}
     for name in sorted((trust.program_types or frozenset()) - types):
-        yield Remark(message=f"programTypes: {name!a} is no program type of libbpf")
+        near = nearest_type(name)
+        guess = f" (did you mean {near}?)" if near else ""
+        yield Remark(message=f"programTypes: {name!a} is no program type of libbpf{guess}")
     for name in sorted((trust.platforms or frozenset()) - {item.oci for item in PLATFORMS.values()}):
         yield Remark(message=f"platforms: {name!a} is unknown")
     for number in sorted((trust.denied_helpers or frozenset()) - set(HELPER_NUMBERS.values())):

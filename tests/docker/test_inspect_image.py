@@ -78,4 +78,4 @@ def test_image_without_objects(import_image: ImportImage, capsys: pytest.Capture
 def test_no_such_image(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """It may have been meant for a file."""
     assert run(["inspect", "buildtool-test/none:1"]) == 1
-    assert "buildtool-test/none:1: neither a file nor an image of the engine" in capsys.readouterr().err
+    assert "buildtool-test/none:1: no such file, and no image of the Docker engine" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_unsigned_object() -> None:
         ("record-magic", "wrong magic", False),
         ("record-padding", "padding", False),
         ("section-twice", "2 sections", False),
-        ("statement-bom", "statement: not JSON", True),
+        ("statement-bom", "statement: begins with a byte order mark", True),
     ],
 )
 def test_malformed_signature_still_shows_the_object(name: str, problem: str, *, signed: bool) -> None:

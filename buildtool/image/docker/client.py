@@ -30,7 +30,7 @@ ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
 # A longer name in a message would fill the terminal.
 _MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
-_SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
+_SSH_HINT = "pip install 'docker[ssh]' brings what an engine over SSH needs"
 
 
 def _library() -> Any:
@@ -64,7 +64,11 @@ def engine_errors(problem: str, *, hint: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         if "no space left on device" in str(error):
-            raise EngineError(f"{problem}: the engine's disk is full", detail=str(error)) from error
+            raise EngineError(
+                f"{problem}: the engine's disk is full",
+                hint="docker system prune makes room",
+                detail=str(error),
+            ) from error
         raise EngineError(f"{problem}: {_cause(error)}", hint=hint) from error
 
 
@@ -173,7 +177,9 @@ def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
                 hint=f"docker context use {name} writes that file" if settings else "set HOME",
             )
         return False
-    with engine_errors(f"docker context {name!a}: cannot be read", hint="docker context ls"):
+    with engine_errors(
+        f"docker context {name!a}: cannot be read", hint="docker context ls shows the contexts"
+    ):
         found = _library().ContextAPI.get_context(name or None)
     if found is None:
         what = f"docker context {name!a}" if name else f"the current docker context of {settings}"

@@ -12,16 +12,17 @@ from pathlib import Path
 from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
-from buildtool.config.file import DEFAULT_BASE, Config
+from buildtool.config.file import DEFAULT_BASE, Config, named_variable
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, UsageError
-from buildtool.core.files import FORCE_REPLACES, check_target
+from buildtool.core.files import FORCE_REPLACES, check_target, check_writable
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.context import find_unsent, sent_directories
+from buildtool.image.docker.client import connect
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
@@ -31,7 +32,7 @@ from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.oci.read import BlobSource, open_layout
-from buildtool.oci.registry import open_image, push_images
+from buildtool.oci.registry import check_registry, open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
 from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
@@ -132,7 +133,8 @@ def make_images(request: LocalRequest) -> ImageSet:
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
     options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
-    toolchain = find_toolchain(settings.clang, runner=Runner())
+    with named_variable(request.config, "compile.clang"):
+        toolchain = find_toolchain(settings.clang, runner=Runner())
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
@@ -207,20 +209,27 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     Raises: UsageError, FileAccessError.
     """
     if request.push:
+        check_registry(request.tag)
         return lambda images: push_images(images, request.tag)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
+        connect().close()  # report an engine that does not answer before the work
         return lambda images: load_images(images, request.tag)
     if kind != "oci" or not fields.get("dest"):
         raise UsageError(
             f"--output type={kind}: not supported by the local engine",
-            hint="type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
+            hint="use type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
         )
     if unknown := sorted(fields.keys() - {"type", "dest", "tar", "name"}):
-        raise UsageError(f"--output: key {unknown[0]} is not supported by the local engine")
+        raise UsageError(
+            f"--output: key {unknown[0]} is not supported by the local engine",
+            hint="use type, dest, tar and name, or --engine docker",
+        )
     destination, name = Path(fields["dest"]), fields.get("name", request.tag)
     if fields.get("tar") == "false":
         check_layout(destination, replace=request.force)
+        check_writable(destination)
         return lambda images: write_directory(destination, images, name, replace=request.force)
     check_target(destination, replace=request.force, hint=FORCE_REPLACES)
+    check_writable(destination)
     return lambda images: write_archive(destination, images, name, replace=request.force)
