@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from buildtool.compile.headers import Headers
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
@@ -43,6 +44,8 @@ from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
+from buildtool.image.sentheaders import choose_headers
+from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -183,22 +186,38 @@ def find_key(
 
 
 def make_dockerfile(
-    config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    *,
+    inline: bool = False,
+    environ: Mapping[str, str],
+    runner: Runner,
 ) -> Dockerfile:
     """
     Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
 
     The project's sources are in the build context; ours are in the archive or, *inline*, in the text.
 
-    Raises: UsageError, ConfigError, FileAccessError.
+    Raises: UsageError, ConfigError, FileAccessError; what fetching headers raises.
     """
-    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+    headers = _find_headers(config, environ, runner)
+    form = Form.INLINE if inline else Form.PROJECT
+    return render_dockerfile(_describe(config, platforms, key, headers, form=form))
+
+
+def _find_headers(config: Config, environ: Mapping[str, str], runner: Runner) -> Headers | None:
+    """Return the headers that sources include, None where the compiler's machine has them."""
+    if config.compile.system_headers:
+        return None
+    return provide_headers(environ, report=log.warning, runner=runner)
 
 
 def _describe(
     config: Config,
     platforms: tuple[Platform, ...],
     key: KeySource,
+    headers: Headers | None,
     *,
     form: Form,
     epoch: int | None = None,
@@ -217,6 +236,7 @@ def _describe(
         key_id=public.key_id,
         trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
         capabilities=choose_capabilities(config, sources),
+        headers=None if headers is None else choose_headers(config, sources, platforms, headers),
         form=form,
         epoch=epoch,
     )
@@ -242,12 +262,13 @@ def render_folder(
     Raises: UsageError, ConfigError, FileAccessError.
     """
     check_folder(directory, force=force)
+    headers = _find_headers(config, environ, runner)
     if directory.resolve() == config.root.resolve():
-        request = _describe(config, platforms, key, form=Form.PROJECT)
+        request = _describe(config, platforms, key, headers, form=Form.PROJECT)
     else:
         # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
         epoch = source_date(environ, config.root, runner)
-        request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
+        request = _describe(config, platforms, key, headers, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     write_folder(directory, render_dockerfile(request), force=force)
 
@@ -301,7 +322,8 @@ def _build_with_docker(
 
     @cache
     def dockerfile() -> Dockerfile:
-        return make_dockerfile(replace(config, images=images()), options.platforms, key)
+        chosen = replace(config, images=images())
+        return make_dockerfile(chosen, options.platforms, key, environ=environ, runner=runner)
 
     request = ImageRequest(
         dockerfile=dockerfile,
@@ -361,6 +383,7 @@ def _build_locally(
         push=options.push,
         output=output,
         force=force,
+        headers=_find_headers(config, environ, runner),
         data=provide_parts(options.platforms, environ, report=log.warning, runner=runner),
     )
     return build_local(request)

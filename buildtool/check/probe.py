@@ -75,7 +75,7 @@ class ProbeFinder:
 
     def _make(self, platform: Platform) -> Part:
         """Make it as `make loaders` does, into the cache of this user."""
-        kept = self.cache or default_cache()
+        kept = self.cache or default_cache(self.environ)
         data = kept / "parts"
         request = PartsRequest(
             platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress

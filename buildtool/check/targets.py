@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,13 +25,15 @@ from buildtool.objects.elf import (
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import from_bytes as parse_statement
 
+log = logging.getLogger(__name__)
+
 
 def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
     """
     Return the objects of *paths*, files or directories, else those in build/ of the project.
 
     A directory may have one directory for each architecture, as build/ has.
-    With *arch* only objects for these are meant.
+    With *arch* only objects for these are meant; without, those that were compiled.
 
     Raises: UsageError, FileAccessError, ConfigError.
     """
@@ -40,13 +43,26 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     else:
         targets = [
             target
-            for platform in choose_platforms(arch, config)
-            for target in _read_built(config.root / "build" / platform.arch, platform.arch)
+            for name in _choose_built(arch, config)
+            for target in _read_built(config.root / "build" / name, name)
         ]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
         raise UsageError(f"{other.path}: compiled for {other.arch}, which --arch does not name")
     return targets
+
+
+def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
+    """Return *arch*, else the architectures of the project that are compiled; report those that are not."""
+    names = [platform.arch for platform in choose_platforms(arch, config)]
+    built = [name for name in names if any((config.root / "build" / name).glob(f"*{OBJECT_SUFFIX}"))]
+    if arch or not built:
+        return names
+    for name in names:
+        if name not in built:
+            where = os.path.relpath(config.root / "build" / name)
+            log.warning("%s: no objects: %s is not checked; buildtool compile makes them", where, name)
+    return built
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:

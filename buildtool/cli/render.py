@@ -68,7 +68,10 @@ def command(
             config, platforms, source, output, force=force, environ=os.environ, runner=Runner()
         )
         return
-    text = pipeline.make_dockerfile(config, platforms, source, inline=True).text
+    dockerfile = pipeline.make_dockerfile(
+        config, platforms, source, inline=True, environ=os.environ, runner=Runner()
+    )
+    text = dockerfile.text
     if output is None:
         click.echo(text, nl=False)
     else:

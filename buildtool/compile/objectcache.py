@@ -32,7 +32,7 @@ from buildtool.core.platforms import Platform
 
 KIND = "objects"
 # Counted up when the same input gives another object.
-VERSION = 1
+VERSION = 2
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 CLOCK_STEP_NS = 10_000_000  # file times are those of the last tick
 
@@ -148,6 +148,7 @@ def _key(common: str, toolchain: Toolchain, source: str, platform: Platform, opt
         source=source,
         output=Path("object.o"),
         root=options.root,
+        headers=options.headers,
         include=options.include,
         flags=options.flags,
     )
@@ -189,6 +190,7 @@ def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs:
         "compiler": compiled.toolchain.compiler,
         "flags": compiled.toolchain.flags,
         "source": [compiled.source.path, compiled.source.sha256],
+        "headers": dict(compiled.headers),
         "inputs": {name: inputs.digest(name) for name in files},
     }
     return json.dumps(head).encode() + b"\n" + data
@@ -207,5 +209,6 @@ def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
         source=SourceInfo(path=path, sha256=Digest(sha256)),
+        headers=head["headers"],
     )
     return compiled, data

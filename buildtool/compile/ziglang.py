@@ -2,9 +2,8 @@
 """
 The clang in the Python package `ziglang`, for machines without a compiler.
 
-`zig clang` is clang itself, with the eBPF back end. It gets none of the machine's
-headers: C's and Linux's come from that package, libbpf's from this one, under
-names that are the same wherever the packages are installed.
+`zig clang` is clang itself, with the eBPF back end. Its own headers come from that
+package, under names that are the same wherever the package is installed.
 """
 
 from __future__ import annotations
@@ -13,15 +12,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from buildtool.core.platforms import Platform
-from buildtool.core.resources import package_directory
-
 NAME = "ziglang"
 WORDS = ("clang",)  # after the program's name
-SYSTEM_HEADERS = Path("/usr/include")
-_INCLUDE = "data/include"
-# Zig's names of the kernel's architectures, where they are not the kernel's own.
-_ARCHITECTURES = {"arm64": "aarch64", "s390": "s390x"}
 
 
 def find_zig() -> Path | None:
@@ -36,22 +28,8 @@ def find_zig() -> Path | None:
     return program if os.access(program, os.X_OK) else None
 
 
-def bpf_headers() -> Path:
-    """Return the directory with libbpf's headers (bpf/bpf_helpers.h): carried, or else the machine's."""
-    carried = package_directory() / _INCLUDE
-    return carried if (carried / "bpf").is_dir() else SYSTEM_HEADERS
-
-
-def header_flags(zig: Path, platform: Platform) -> list[str]:
-    """Return the flags that make clang take its headers from the packages alone."""
+def header_flags(zig: Path) -> list[str]:
+    """Return the flags that make clang take its own headers (stdint.h) from the package, and no others."""
     home = zig.parent
-    linux = home / "lib/libc/include"
-    own = _ARCHITECTURES.get(platform.target_arch, platform.target_arch)
-    flags = ["-nostdinc"]
-    for place, directory in (("-isystem", home / "lib/include"), ("-idirafter", bpf_headers())):
-        flags += [place, str(directory)]
-    for name in (f"{own}-linux-any", "any-linux-any"):
-        flags += ["-idirafter", str(linux / name)]
     # Names of headers stand in BTF.
-    flags += [f"-ffile-prefix-map={linux}=/usr/include", f"-ffile-prefix-map={home}=/{NAME}"]
-    return [*flags, f"-ffile-prefix-map={bpf_headers()}=/usr/include"]
+    return ["-nostdinc", "-isystem", str(home / "lib/include"), f"-ffile-prefix-map={home}=/{NAME}"]

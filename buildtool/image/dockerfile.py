@@ -63,6 +63,7 @@ class RenderRequest:
     *capabilities* are the image's.
 
     *form* says where sources are. *epoch* is the time that the text names to readers who build it.
+    *headers* are those of Linux and libbpf that sources include; None stands for those of the builder.
     """
 
     config: Config
@@ -71,6 +72,7 @@ class RenderRequest:
     key_id: KeyId
     trust: Mapping[str, str]
     capabilities: tuple[str, ...] = ()
+    headers: tuple[EmbeddedFile, ...] | None = None
     form: Form = Form.PROJECT
     epoch: int | None = None
 
@@ -101,8 +103,9 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
-        return pack_project(request.config.root, source_directories(request), request.sources)
-    return pack_own_sources() if request.form is Form.PROJECT else None
+        directories = source_directories(request)
+        return pack_project(request.config.root, directories, request.sources, request.headers or ())
+    return pack_own_sources(request.headers or ()) if request.form is Form.PROJECT else None
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +152,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "epoch": request.epoch,
         "archive": archive,
         "alone": request.form is Form.FOLDER,
-        "sources": _by_directory([*loader_sources(), *python_sources()]) if archive is None else [],
+        "sources": _embedded_sources(request) if archive is None else [],
         "trust": _check_files(
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
@@ -192,6 +195,7 @@ def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
     for directory in options.include:
         argv += ["--include", directory]
     argv += [f"--flag={validate.check_flag(flag)}" for flag in options.flags]
+    argv += ["--system-headers"] if request.headers is None else []
     return [*argv, "--arch", platform.arch, "--output", "/objects"]
 
 
@@ -239,6 +243,10 @@ def _apt_install(platforms: Iterable[Platform]) -> list[str]:
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
+
+
+def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
+    return _by_directory([*loader_sources(), *python_sources(), *(request.headers or ())])
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buildtool.compile.headers import Headers
 from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
@@ -51,7 +52,8 @@ class LocalRequest:
 
     Where it goes: called *tag*, pushed with *push*, or to *output* as buildx
     says it; *force* replaces a file there. *data* is another directory of
-    loaders than the installation's; *report* gets what people should know.
+    loaders than the installation's; *headers* are those that sources include,
+    None for this machine's; *report* gets what people should know.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class LocalRequest:
     key: Signer
     tag: str
     cache: Cache
+    headers: Headers | None
     push: bool = False
     output: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
@@ -130,7 +133,12 @@ def make_images(request: LocalRequest) -> ImageSet:
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
-    options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
+    options = CompileOptions(
+        root=request.config.root,
+        headers=request.headers,
+        include=settings.include,
+        flags=settings.flags,
+    )
     toolchain = find_toolchain(settings.clang, runner=Runner())
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
