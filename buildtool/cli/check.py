@@ -192,7 +192,7 @@ def _finding(finding: Finding, explained: set[str]) -> Iterator[str]:
 
 def describe_source(source: SourceLine) -> str:
     """Return file, line and text of *source*, as far as they are known."""
-    # clang writes the text only when it finds the source where the object says it is.
+    # Objects of other compilers have the text only if clang found the source where the object says it is.
     where = f"{source.file}:{source.line}" if source.file else ""
     return ": ".join(filter(None, (where, source.text)))
 

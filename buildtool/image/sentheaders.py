@@ -23,7 +23,7 @@ from buildtool.image.embedded import EmbeddedFile
 PLACE = PurePosixPath("buildtool/data/headers")
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 # Directives and __has_include, in comments and in branches that are not taken as well.
-_DIRECTIVE = rb"(?:#|%:|\?\?=)[ \t]*include(?:_next)?[ \t]*"
+_DIRECTIVE = rb"(?:#|%:|\?\?=)[ \t]*(?:include(?:_next)?|import)\b[ \t]*(?:/\*.*?\*/[ \t]*)?"
 _OPERATOR = rb"__has_include(?:_next)?[ \t]*\([ \t]*"
 _NAMED = re.compile(rb'(?:%b|%b)(?:<([^>\n]+)>|"([^"\n]+)")' % (_DIRECTIVE, _OPERATOR))
 _BY_MACRO = re.compile(rb"(?:%b|%b)[A-Za-z_]" % (_DIRECTIVE, _OPERATOR))
