@@ -136,8 +136,8 @@ def forced_flags(platform: Platform) -> list[str]:
         platform.bpf_target,  # byte order of the kernel that will load it
         "-mcpu=v3",  # 32-bit ALU and jumps, kernel 5.10 and newer; the default differs between clangs
         "-g",  # BTF comes from debug information; DWARF is stripped afterwards
-        # BTF has the text of lines. Without these the back end reads it from files of the names in the object,
-        # and /usr/include/bpf/usdt.bpf.h may be another file on this machine.
+        # BTF has the text of lines. Without these flags the back end reads it from files of the names in the
+        # object, and /usr/include/bpf/usdt.bpf.h may be another file on this machine.
         "-gdwarf-5",
         "-gembed-source",
         "-O2",  # the kernel verifier cannot follow unoptimised code
