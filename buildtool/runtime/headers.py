@@ -230,8 +230,12 @@ def _version(package: Package) -> str:
 
 def _write(request: HeadersRequest, versions: Mapping[str, str], files: Mapping[str, bytes]) -> None:
     """Replace the directory as a whole, so that no file of an older version stays and no half is used."""
-    missing = [each.arch for each in PLATFORMS.values() if f"{each.arch}/asm/types.h" not in files]
-    if missing or f"{COMMON}/linux/bpf.h" not in files or f"{COMMON}/bpf/bpf_helpers.h" not in files:
+    wanted = [
+        f"{COMMON}/linux/bpf.h",
+        f"{COMMON}/bpf/bpf_helpers.h",
+        *(f"{arch}/asm/types.h" for arch in PLATFORMS),
+    ]
+    if missing := [name for name in wanted if name not in files]:
         raise ToolFailedError(f"Debian's packages {', '.join(PACKAGES)} lack headers: {', '.join(missing)}")
     directory = request.directory
     make_directory(directory.parent)

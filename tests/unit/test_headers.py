@@ -15,7 +15,7 @@ from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
 
 from buildtool.compile.headers import LIST_NAME, Headers, read_headers
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, ToolFailedError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
@@ -110,6 +110,29 @@ def test_headers_are_made_of_two_packages(mirror: Mirror, tmp_path: Path) -> Non
     assert not (tmp_path / "made/common/linux/old.h").exists()
     assert len(mirror.requests) > asked
     assert make_headers(replace(request, lock=PackageLock())).lock != made.lock
+
+
+@pytest.mark.tools
+def test_packages_that_lack_headers_replace_nothing(mirror: Mirror, tmp_path: Path) -> None:
+    """Should Debian move the files one day, the error names those that are missing."""
+    write_headers(tmp_path / "made")
+    before = read_headers(tmp_path / "made")
+    files = {name: data for name, data in LINUX.items() if "/s390/" not in name}
+    mirror.publish(
+        mirror.add("linux-libc-dev", "7", "all", files),
+        mirror.add("libbpf-dev", "2", "amd64", LIBBPF),
+        arch="amd64",
+    )
+    request = HeadersRequest(
+        directory=tmp_path / "made",
+        cache=tmp_path / "cache",
+        mirror=mirror.uri,
+        keyring=mirror.keys.keyring,
+        lock=PackageLock(),
+    )
+    with pytest.raises(ToolFailedError, match=r"lack headers: s390x/asm/types\.h$"):
+        make_headers(request)
+    assert read_headers(tmp_path / "made") == before
 
 
 def test_named_headers_go_over_those_of_the_installation(
