@@ -35,6 +35,8 @@ TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm"
 OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"
+# Names headers for a run inside a test, which makes none of its own.
+NAMED_HEADERS = os.environ.get("TEST_HEADERS")
 
 
 class Skip(StrEnum):
@@ -229,6 +231,8 @@ def carried_headers() -> Path:
     from buildtool.compile.headers import carried_headers
     from buildtool.runtime.headers import HeadersRequest, make_headers
 
+    if NAMED_HEADERS:
+        return Path(NAMED_HEADERS)
     return make_headers(HeadersRequest(directory=carried_headers(), cache=TOP / ".cache/loaders")).directory
 
 
