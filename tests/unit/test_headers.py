@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,31 @@ def test_named_headers_go_over_those_of_the_installation(
     assert find_headers(named) == stand_ins
     with pytest.raises(FileAccessError, match=r"none/headers\.json: cannot read"):
         find_headers({**environ, "BUILDTOOL_HEADERS": str(tmp_path / "none")})
+
+
+@pytest.mark.tools
+def test_a_checkout_fetches_the_headers_once(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay in the cache of this user; the packages do not."""
+    debs = [mirror.add("linux-libc-dev", "7", "all", LINUX), mirror.add("libbpf-dev", "2", "amd64", LIBBPF)]
+    mirror.publish(*debs, arch="amd64")
+    made = partial(HeadersRequest, mirror=mirror.uri, keyring=mirror.keys.keyring)
+    monkeypatch.setattr("buildtool.runtime.headers.HeadersRequest", made)
+    monkeypatch.setattr("buildtool.runtime.headers.carried_headers", lambda: tmp_path / "none")
+    environ, said = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}, list[str]()
+    first = provide_headers(environ, report=said.append, runner=Runner())
+    assert first.packages == {"linux-libc-dev": "7", "libbpf-dev": "2"}
+    assert said[0] == "this installation carries no headers for programs: fetch Debian's, once"
+    asked = len(mirror.requests)
+    said.clear()
+    assert provide_headers(environ, report=said.append, runner=Runner()) == first
+    assert (said, len(mirror.requests)) == ([], asked)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.name != "v1"] == [
+        first.directory.name
+    ]
+    with pytest.raises(FileAccessError, match="no place to keep them"):
+        provide_headers({}, report=said.append, runner=Runner())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "files": {"x": 1}}'])
