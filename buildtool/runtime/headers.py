@@ -5,15 +5,24 @@ Makes the headers that programs include, of two Debian packages, and finds those
 Debian's linux-libc-dev is one package for all architectures, libbpf's headers are the same in each. A wheel
 of a release carries the headers. An installation from a checkout does not, so the first compilation fetches
 the two packages and keeps the headers in the cache of this user.
+
+The locked packages come from Debian's archive, or from its snapshots, which keep every version: the lock has
+their digests, so neither apt nor Debian is needed. A site that has only a mirror of its own names it to apt.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
+import io
+import json
 import re
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +40,7 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     ConfigError,
     FileAccessError,
+    ObjectFormatError,
     ToolFailedError,
     ToolMissingError,
     system_reason,
@@ -39,15 +49,8 @@ from buildtool.core.files import hold_lock, make_directory, read_bounded, write_
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.runtime.apt import PackageSource
-from buildtool.runtime.debian import (
-    KEYRING,
-    Archive,
-    Package,
-    find_system_mirror,
-    read_members,
-    read_packages,
-)
-from buildtool.runtime.packagelock import PackageLock, read_lock
+from buildtool.runtime.debian import KEYRING, Archive, find_system_mirror
+from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock, read_lock
 
 PACKAGES = ("linux-libc-dev", "libbpf-dev")
 _SUITE = "trixie"
@@ -61,6 +64,10 @@ _LIBBPF = (
     "bpf_endian.h",
     "usdt.bpf.h",
 )
+POOL_URI = "https://deb.debian.org/debian/pool"
+SNAPSHOT_URI = "https://snapshot.debian.org"
+_POOLS = {"linux-libc-dev": "main/l/linux", "libbpf-dev": "main/libb/libbpf"}
+_SECONDS = 20  # without an answer
 _MAX_DEB_BYTES = 64 * 1024 * 1024
 _PREFIX = "headers-"
 _HINT = f"install a release, whose wheel carries them, or let {HEADERS_VARIABLE} name those of `make loaders`"
@@ -90,7 +97,8 @@ def make_headers(request: HeadersRequest, *, runner: Runner | None = None) -> He
     """
     Make the headers, unless those in the directory are of the same lock.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, ConfigError, FileAccessError.
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, ConfigError, FileAccessError,
+    ObjectFormatError.
     """
     runner = runner or Runner()
     make_directory(request.cache)
@@ -100,9 +108,8 @@ def make_headers(request: HeadersRequest, *, runner: Runner | None = None) -> He
         request.report("make the headers for eBPF programs")
         with tempfile.TemporaryDirectory(prefix="headers-", dir=request.cache) as debs:
             _take_packages(request, Path(debs), runner)
-            packages = read_packages(Path(debs), runner)
-            files = {name: data for package in packages for name, data in _headers_of(package, runner)}
-        _write(request, {package.name: _version(package) for package in packages}, files)
+            versions, files = _read_packages(sorted(Path(debs).glob("*.deb")))
+        _write(request, versions, files)
     return read_headers(request.directory)
 
 
@@ -112,8 +119,7 @@ def provide_headers(environ: Mapping[str, str], *, report: Report, runner: Runne
 
     Headers that BUILDTOOL_HEADERS names are taken as they are.
 
-    Raises: FileAccessError or ToolMissingError whose hint says what to do; ConfigError for a damaged package
-    lock; what the mirror's failure raises.
+    Raises: FileAccessError whose hint says what to do; ConfigError for a damaged package lock.
     """
     if (found := find_headers(environ)) is not None:
         return found
@@ -129,9 +135,9 @@ def provide_headers(environ: Mapping[str, str], *, report: Report, runner: Runne
             return make_headers(
                 HeadersRequest(directory=place, cache=Path(packages), report=report), runner=runner
             )
-    except (ConfigError, ToolMissingError) as error:
+    except (ObjectFormatError, ToolFailedError, ToolMissingError) as error:
         message = f"headers for programs: cannot fetch them: {error.message}"
-        raise FileAccessError(message, hint=_HINT) from error
+        raise FileAccessError(message, hint=_HINT, detail=error.detail) from error
     except OSError as error:
         raise FileAccessError(f"{place.parent}: cannot write: {system_reason(error)}") from error
 
@@ -178,36 +184,125 @@ def _find_current(request: HeadersRequest) -> Headers | None:
 def _take_packages(request: HeadersRequest, debs: Path, runner: Runner) -> None:
     """Put the packages into directory *debs*: those that linking loaders has left in the cache, or others."""
     place = request.cache / f"{_SUITE}-{_ARCHITECTURE}"
-    locked = [request.lock.find(_SUITE, _ARCHITECTURE, name) for name in PACKAGES]
+    found = (request.lock.find(_SUITE, _ARCHITECTURE, name) for name in PACKAGES)
+    locked = [each for each in found if each is not None]
     present = [] if request.update else [*place.glob("libraries/*.deb")]
     digests = {hashlib.sha256(read_bounded(path, _MAX_DEB_BYTES)).hexdigest(): path for path in present}
-    found = [digests[each.sha256] for each in locked if each is not None and each.sha256 in digests]
-    if len(found) == len(PACKAGES):
-        for path in found:
-            shutil.copy(path, debs)
+    if len(locked) == len(PACKAGES) and all(each.sha256 in digests for each in locked):
+        for each in locked:
+            shutil.copy(digests[each.sha256], debs)
         return
+    cause = "they are not locked"
+    if request.mirror is None and len(locked) == len(PACKAGES):
+        request.report(f"download {', '.join(f'{each.name} {each.version}' for each in locked)}")
+        try:
+            for each in locked:
+                write_atomic(debs / f"{each.name}.deb", _download(each))
+            return
+        except ToolFailedError as error:
+            cause = error.message
+    try:
+        mirror = request.mirror or find_system_mirror()
+    except ConfigError as error:
+        raise ToolFailedError(f"no packages {', '.join(PACKAGES)}: {cause}") from error
     source = PackageSource(
-        archive=Archive(suite=_SUITE, mirror=request.mirror or find_system_mirror(), keyring=request.keyring),
+        archive=Archive(suite=_SUITE, mirror=mirror, keyring=request.keyring),
         architecture=_ARCHITECTURE,
         state=place / "apt",
         lock=request.lock,
         report=request.report,
         runner=runner,
     )
-    request.report(f"download Debian {_SUITE} packages {', '.join(PACKAGES)}")
+    request.report(f"download Debian {_SUITE} packages {', '.join(PACKAGES)} by apt")
     source.update()
     source.download(PACKAGES, debs)
 
 
-def _headers_of(package: Package, runner: Runner) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of the headers of *package*, and of its terms."""
-    for member, data in read_members(package, runner):
-        if not member.isfile():
-            continue
-        if member.name == f"usr/share/doc/{package.name}/copyright":
-            yield f"copyright.{package.name}", data
-        elif name := _place_header(member.name):
-            yield name, data
+def _download(package: LockedPackage) -> bytes:
+    """
+    Return the bytes of *package*, which have its digest.
+
+    Raises: ToolFailedError, with the first cause.
+    """
+    version = package.version.partition(":")[2] or package.version
+    architecture = {"linux-libc-dev": "all"}.get(package.name, package.architecture)
+    file = f"{package.name}_{version}_{architecture}.deb"
+    name = urllib.parse.quote(f"{package.name}/{package.version}")
+    try:
+        return _check(package, _read_uri(f"{POOL_URI}/{_POOLS[package.name]}/{file}"))
+    except ToolFailedError as first:
+        try:
+            files = json.loads(_read_uri(f"{SNAPSHOT_URI}/mr/binary/{name}/binfiles?fileinfo=1"))
+            (digest,) = {each["hash"] for each in files["result"] if each["architecture"] == architecture}
+            return _check(package, _read_uri(f"{SNAPSHOT_URI}/file/{urllib.parse.quote(digest)}"))
+        except (ToolFailedError, ValueError, KeyError, TypeError):
+            raise first from None
+
+
+def _check(package: LockedPackage, data: bytes) -> bytes:
+    if hashlib.sha256(data).hexdigest() != package.sha256:
+        raise ToolFailedError(f"{package.name}: the bytes are not those in {LOCK_NAME}")
+    return data
+
+
+def _read_uri(uri: str) -> bytes:
+    try:
+        with urllib.request.urlopen(uri, timeout=_SECONDS) as answer:  # noqa: S310 - the two URIs above
+            data: bytes = answer.read(_MAX_DEB_BYTES)
+            return data
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        text = system_reason(reason) if isinstance(reason, OSError) else str(reason).lower()
+        raise ToolFailedError(f"{uri}: {text}") from error
+
+
+def _unpack(deb: bytes) -> Iterator[tuple[str, bytes]]:
+    """
+    Yield name and bytes of the regular files in package *deb*, and its control file as "control".
+
+    Python reads it: this machine may have no dpkg.
+
+    Raises: ObjectFormatError.
+    """
+    try:
+        for name, part in _read_ar(deb):
+            if not name.startswith(("control.tar", "data.tar")):
+                continue
+            with tarfile.open(fileobj=io.BytesIO(part)) as tar:
+                for member in tar:
+                    file = tar.extractfile(member) if member.isfile() else None
+                    if file is not None and (name.startswith("data") or member.name == "./control"):
+                        yield member.name.removeprefix("./"), file.read()
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise ObjectFormatError(f"not a Debian package: {error}") from error
+
+
+def _read_ar(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of the members of the archive *data* (ar)."""
+    if not data.startswith(b"!<arch>\n"):
+        raise ValueError("no ar archive")
+    at = 8
+    while at < len(data):
+        size = int(data[at + 48 : at + 58])
+        yield data[at : at + 16].decode("ascii").rstrip(" /"), data[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2  # each begins at an even place
+
+
+def _read_packages(debs: Iterable[Path]) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return the versions of packages *debs* by name, and the headers and terms in them."""
+    versions, files = {}, {}
+    for path in debs:
+        unpacked = dict(_unpack(read_bounded(path, _MAX_DEB_BYTES)))
+        control = unpacked.pop("control", b"").decode(errors="replace")
+        fields = dict(re.findall(r"^(Package|Version): (.*)$", control, re.MULTILINE))
+        package = fields.get("Package", "")
+        versions[package] = fields.get("Version", "")
+        for name, data in unpacked.items():
+            if name == f"usr/share/doc/{package}/copyright":
+                files[f"copyright.{package}"] = data
+            elif header := _place_header(name):
+                files[header] = data
+    return versions, files
 
 
 def _place_header(path: str) -> str | None:
@@ -221,11 +316,6 @@ def _place_header(path: str) -> str | None:
     if name.startswith("bpf/"):
         return f"{COMMON}/{name}" if name.removeprefix("bpf/") in _LIBBPF else None
     return f"{COMMON}/{name}"
-
-
-def _version(package: Package) -> str:
-    found = re.search(rb"^Version: (.*)$", package.control, re.MULTILINE)
-    return found[1].decode() if found else ""
 
 
 def _write(request: HeadersRequest, versions: Mapping[str, str], files: Mapping[str, bytes]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from labs.headers import STAND_INS, write_headers
-from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
+from labs.mirror import Deb, Keys, Mirror, forget_keys, make_keys, serve
 
 from buildtool.compile.headers import LIST_NAME, Headers, read_headers
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
@@ -20,6 +20,7 @@ from buildtool.core.errors import FileAccessError, ToolFailedError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
+from buildtool.runtime.debian import find_system_mirror
 from buildtool.runtime.headers import (
     HeadersRequest,
     find_headers,
@@ -178,6 +179,51 @@ def test_a_checkout_fetches_the_headers_once(
     ]
     with pytest.raises(FileAccessError, match="no place to keep them"):
         provide_headers({}, report=said.append, runner=Runner())
+
+
+def keep(mirror: Mirror, deb: Deb, path: str) -> None:
+    """Let the mirror have *deb* at *path*."""
+    place = mirror.root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(mirror.root / deb.path, place)
+
+
+@pytest.mark.tools
+def test_locked_packages_need_neither_apt_nor_debian(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool has the present versions, the snapshots all; other bytes than the locked ones are refused."""
+    linux = mirror.add("linux-libc-dev", "6.12.1-1", "all", LINUX)
+    libbpf = mirror.add("libbpf-dev", "1:1.5.0-3", "amd64", LIBBPF)
+    lock = make_lock(mirror.locked(deb, "amd64") for deb in (linux, libbpf))
+    request = HeadersRequest(directory=tmp_path / "made", cache=tmp_path / "cache", lock=lock)
+    monkeypatch.setattr("buildtool.runtime.headers.POOL_URI", f"{mirror.uri}/debian/pool")
+    monkeypatch.setattr("buildtool.runtime.headers.SNAPSHOT_URI", f"{mirror.uri}/snapshot")
+    monkeypatch.setattr("buildtool.runtime.headers.find_system_mirror", lambda: find_no_mirror(tmp_path))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    pool = "debian/pool/main/l/linux/linux-libc-dev_6.12.1-1_all.deb"
+    keep(mirror, linux, pool)
+    with pytest.raises(ToolFailedError, match=r"libbpf-dev_1\.5\.0-3_amd64\.deb: file not found"):
+        make_headers(request)
+    listed = mirror.root / "snapshot/mr/binary/libbpf-dev/1:1.5.0-3/binfiles"
+    listed.parent.mkdir(parents=True)
+    hashes = {"amd64": "5ba1", "arm64": "5ba2"}
+    result = [{"architecture": arch, "hash": digest} for arch, digest in hashes.items()]
+    listed.write_text(json.dumps({"result": result}))
+    keep(mirror, libbpf, "snapshot/file/5ba1")
+    made = make_headers(request)
+    assert made.packages == {"linux-libc-dev": "6.12.1-1", "libbpf-dev": "1:1.5.0-3"}
+    assert made.read("s390x/asm/types.h") == b"s390x"
+
+    keep(mirror, libbpf, pool)
+    with pytest.raises(ToolFailedError, match="linux-libc-dev: the bytes are not those in"):
+        make_headers(replace(request, directory=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def find_no_mirror(root: Path) -> str:
+    """Look for a mirror where there is no Debian."""
+    return find_system_mirror(root, root / "os-release")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "files": {"x": 1}}'])
