@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from buildtool.compile.headers import Headers
 from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
@@ -46,6 +47,8 @@ from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
+from buildtool.image.sentheaders import choose_headers
+from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     NO_KEY_HINT,
@@ -188,7 +191,13 @@ def _open_key(chosen: Path | str, environ: Mapping[str, str], ask: AskPassphrase
 
 
 def make_dockerfile(
-    config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    *,
+    inline: bool = False,
+    environ: Mapping[str, str],
+    runner: Runner,
 ) -> Dockerfile:
     """
     Return the Dockerfile, after checking the directories of sources. No engine is used.
@@ -196,11 +205,20 @@ def make_dockerfile(
     The build context contains the project's sources. buildtool's are in the archive, or with
     *inline* in the text.
 
-    Raises: UsageError, ConfigError, FileAccessError.
+    Raises: UsageError, ConfigError, FileAccessError; what fetching headers raises.
     """
     if inline:
         _warn_unsent(config)
-    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+    headers = _find_headers(config, environ, runner)
+    form = Form.INLINE if inline else Form.PROJECT
+    return render_dockerfile(_describe(config, platforms, key, headers, form=form))
+
+
+def _find_headers(config: Config, environ: Mapping[str, str], runner: Runner) -> Headers | None:
+    """Return the headers for sources, or None if the configuration takes those of the compiler's machine."""
+    if config.compile.system_headers:
+        return None
+    return provide_headers(environ, report=log.warning, runner=runner)
 
 
 def _find_unsent(config: Config) -> UnsentFile | None:
@@ -221,6 +239,7 @@ def _describe(
     config: Config,
     platforms: tuple[Platform, ...],
     key: KeySource,
+    headers: Headers | None,
     *,
     form: Form,
     epoch: int | None = None,
@@ -243,6 +262,7 @@ def _describe(
         key_id=public.key_id,
         trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
         capabilities=choose_capabilities(config, sources),
+        headers=None if headers is None else choose_headers(config, sources, platforms, headers),
         form=form,
         epoch=epoch,
     )
@@ -269,12 +289,13 @@ def render_folder(
     Raises: UsageError, ConfigError, FileAccessError.
     """
     check_folder(directory, force=force)
+    headers = _find_headers(config, environ, runner)
     if directory.resolve() == config.root.resolve():
-        request = _describe(config, platforms, key, form=Form.PROJECT)
+        request = _describe(config, platforms, key, headers, form=Form.PROJECT)
     else:
         # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
         epoch = source_date(environ, config.root, runner)
-        request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
+        request = _describe(config, platforms, key, headers, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     _warn_unsent(config)
     return write_folder(directory, render_dockerfile(request), force=force)
@@ -344,7 +365,8 @@ def _build_with_docker(
         # Those that are prepared are known to be of all platforms.
         if images() is config.images:
             check_architectures_of_base(request, config.images.base, runner=runner)
-        return make_dockerfile(replace(config, images=images()), options.platforms, key)
+        chosen = replace(config, images=images())
+        return make_dockerfile(chosen, options.platforms, key, environ=environ, runner=runner)
 
     request = ImageRequest(
         dockerfile=dockerfile,
@@ -416,6 +438,7 @@ def _build_locally(
         push=options.push,
         output=output,
         force=force,
+        headers=_find_headers(config, environ, runner),
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)

@@ -111,7 +111,7 @@ class ProbeFinder:
 
     def _make(self, platform: Platform) -> Part:
         """Make it as `make loaders` does, into the cache of this user."""
-        kept, data = self.cache or default_cache(), self._parts
+        kept, data = self.cache or default_cache(self.environ), self._parts
         request = PartsRequest(
             platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress
         )

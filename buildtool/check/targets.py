@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,15 @@ from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
 from buildtool.signing.statement import read_statement
 
+log = logging.getLogger(__name__)
+
 
 def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
     """
     Return the objects in *paths* (files or directories), or those in build/ of the project.
 
     A directory may contain a directory for each architecture, as build/ does. *arch* restricts the
-    result to these architectures.
+    result to these architectures. The default is those that were compiled.
 
     Raises: UsageError, FileAccessError, ConfigError.
     """
@@ -32,11 +35,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     if paths:
         targets = [target for path in paths for target in _read(path, wanted)]
     else:
-        targets = [
-            target
-            for platform in choose_platforms(arch, config)
-            for target in _read_built(config, platform.arch)
-        ]
+        targets = [target for name in _choose_built(arch, config) for target in _read_built(config, name)]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
         raise UsageError(
@@ -44,6 +43,19 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
             hint=f"add --arch {other.arch}, or leave the object out",
         )
     return targets
+
+
+def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
+    """Return *arch*, else the architectures of the project that are compiled; report those that are not."""
+    names = [platform.arch for platform in choose_platforms(arch, config)]
+    built = [name for name in names if any((config.root / "build" / name).glob(f"*{OBJECT_SUFFIX}"))]
+    if arch or not built:
+        return names
+    for name in names:
+        if name not in built:
+            where = os.path.relpath(config.root / "build" / name)
+            log.warning("%s: no objects: %s is not checked; buildtool compile makes them", where, name)
+    return built
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:

@@ -77,7 +77,10 @@ def command(
     if output is not None:
         check_target(output, replace=force, hint=FORCE_REPLACES)
         check_writable(output)
-    text = pipeline.make_dockerfile(config, platforms, source, inline=True).text
+    dockerfile = pipeline.make_dockerfile(
+        config, platforms, source, inline=True, environ=os.environ, runner=Runner()
+    )
+    text = dockerfile.text
     if output is None:
         return click.echo(text, nl=False)
     write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)

@@ -93,12 +93,17 @@ class ProjectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
-    """[compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest)."""
+    """
+    [compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest).
+
+    *system_headers* allows the headers of the machine that compiles.
+    """
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
     include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
     flags: tuple[str, ...] = declare(as_texts(validate.check_flag), ())
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
+    system_headers: bool = declare(as_switch, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

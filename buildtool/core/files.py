@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -376,3 +377,18 @@ def _is_missing(place: Path) -> bool:
         return not place.exists()
     except OSError as error:  # such as ENAMETOOLONG
         raise FileAccessError(f"{place}: cannot make directory: {system_reason(error)}") from error
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the lock of file *path*, so that one run at a time fetches and writes.
+
+    Raises: FileAccessError, also for what the caller's block cannot write.
+    """
+    try:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from buildtool.core.cache import DIRECTORY_VARIABLE, open_cache
 from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError, system_reason
+from buildtool.core.files import hold_lock
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.runtime.carried import (
@@ -31,7 +32,7 @@ from buildtool.runtime.carried import (
     loader_digest,
     named_directory,
 )
-from buildtool.runtime.link import PartsRequest, Report, hold_lock, make_parts
+from buildtool.runtime.link import PartsRequest, Report, make_parts
 from buildtool.runtime.packagelock import read_lock
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,8 @@ from buildtool.compile.record import read_compile_record
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.platforms import PLATFORMS
 
+pytestmark = pytest.mark.tools
+
 SOURCE = """\
 #include <linux/types.h>
 #include "answer.h"

@@ -335,11 +335,14 @@ def test_package_that_is_laid_out_otherwise(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_cache_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """XDG_CACHE_HOME counts when it is absolute, as its specification says."""
+    """BUILDTOOL_CACHE, then XDG_CACHE_HOME; each counts when it is absolute."""
     monkeypatch.setenv("HOME", "/home/user")
     assert kernels.default_cache({"XDG_CACHE_HOME": "/c"}) == Path("/c/buildtool/vm")
     assert kernels.default_cache({"XDG_CACHE_HOME": "c"}) == Path("/home/user/.cache/buildtool/vm")
     assert kernels.default_cache({}) == Path("/home/user/.cache/buildtool/vm")
+    environ = {"BUILDTOOL_CACHE": "/b", "XDG_CACHE_HOME": "/c"}
+    assert kernels.default_cache(environ) == Path("/b/vm")
+    assert kernels.default_cache({**environ, "BUILDTOOL_CACHE": "b"}) == Path("/c/buildtool/vm")
 
 
 def test_static_is_without_an_interpreter(tmp_path: Path) -> None:

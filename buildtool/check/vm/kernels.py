@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from buildtool.core.cache import DIRECTORY_VARIABLE
 from buildtool.core.errors import (
     ConfigError,
     FileAccessError,
@@ -74,7 +75,9 @@ class Kernel:
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the default directory of kernels."""
+    """Return the directory of kernels, below BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME."""
+    if (own := environ.get(DIRECTORY_VARIABLE, "")).startswith("/"):
+        return Path(own) / "vm"
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buildtool.compile.headers import Headers
 from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
@@ -52,7 +53,7 @@ class LocalRequest:
 
     The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
     --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
-    installation's. *report* receives warnings.
+    installation's. *report* receives warnings. *headers* are those for sources, or None for this machine's.
     """
 
     config: Config
@@ -61,6 +62,7 @@ class LocalRequest:
     key: Signer
     tag: str
     cache: Cache
+    headers: Headers | None
     push: bool = False
     output: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
@@ -132,7 +134,12 @@ def make_images(request: LocalRequest) -> ImageSet:
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
-    options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
+    options = CompileOptions(
+        root=request.config.root,
+        headers=request.headers,
+        include=settings.include,
+        flags=settings.flags,
+    )
     with named_variable(request.config, "compile.clang"):
         toolchain = find_toolchain(settings.clang, runner=Runner())
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
