@@ -44,7 +44,8 @@ def command(
     elif verdicts:
         click.echo("\n".join(clean_line(f"{verdict.path}: {_line(verdict)}") for verdict in verdicts))
     errors = [verdict.error for verdict in verdicts if verdict.error]
-    for hint in dict.fromkeys(error.hint for error in errors if error.hint):
+    hints = dict.fromkeys(error.hint for error in errors if error.hint and not as_json)
+    for hint in hints:
         say(f"hint: {clean_line(hint)}")
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.sig import other_key, sign
+from labs.sig import other_key, sign, vector
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
@@ -256,3 +257,52 @@ def test_state(capsys: Capture) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("buildtool: error: state/versions.json: not valid JSON: line 1 column 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "text", "hint"),
+    [
+        ("type-denied", {"programTypes": ["sk_msg", "lsm"]}, "not allowed, only lsm, sk_msg", "programTypes"),
+        ("no-types-but-code", {"programTypes": []}, "is not allowed, only none at all", "programTypes"),
+        ("no-types-but-code", {"attachPoints": ["tp/*"]}, "is not allowed, only tp/*", "attachPoints"),
+        ("code-helper-denied", {"deniedHelpers": list(range(200))}, ", which is denied", "deniedHelpers"),
+        ("", {"platforms": ["linux/arm64"]}, "'linux/amd64' is not allowed, only linux/arm64", "platforms"),
+        ("", {"project": "other"}, "signed for project demo, not other", "project of the policy"),
+        ("", {"objects": {"x.bpf.o": {"minimumVersion": 9}}}, "of x.bpf.o is older than 9", "minimumVersion"),
+        ("", {"maxObjectBytes": 100}, "larger than 100 bytes", "maxObjectBytes"),
+        ("", {"threshold": 2}, f"1 of 2 trusted keys signed: {alice().key_id}", "buildtool sign --add"),
+    ],
+)
+def test_a_refusal_has_the_facts(
+    capsys: Capture, name: str, rules: dict[str, Any], text: str, hint: str
+) -> None:
+    """It names the value and the bound, of which program; the hint names the member of the policy."""
+    if name:
+        Path("x.bpf.o").write_bytes(vector(name))
+    run(["trust", "add", "alice.pub"])
+    run(["trust", "add", "bob.pub"])
+    change(**rules)
+    capsys.readouterr()
+    assert run(["verify", "x.bpf.o", "--trust", "policy.json"]) == 3
+    output = capsys.readouterr()
+    assert text in output.out
+    assert hint in output.err
+    if name == "type-denied":
+        assert re.search(r"denied-by-policy: program '\w+' of type '\w+' is", output.out)
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"revoked": True}, "revoked: signed with key {}, which is revoked"),
+        ({"notAfter": PAST}, f"expired: signed with key {{}}, which expired at {PAST}"),
+        ({"notBefore": FUTURE}, f"not-yet-valid: signed with key {{}}, which is not valid before {FUTURE}"),
+    ],
+)
+def test_a_refused_key_is_named(capsys: Capture, members: dict[str, Any], text: str) -> None:
+    """With the time that it is about."""
+    run(["trust", "add", "alice.pub"])
+    change(keys=[policy()["keys"][0] | members])
+    capsys.readouterr()
+    assert run(["verify", "x.bpf.o", "--trust", "policy.json"]) == 3
+    assert text.format(alice().key_id) in capsys.readouterr().out

@@ -215,7 +215,7 @@ def test_without_apt_the_hint_names_the_way_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ToolMissingError, match="apt-get: not found") as caught:
         find_kernel("6.12", "amd64", tmp_path)
-    assert "name a file" in (caught.value.hint or "")
+    assert "name a kernel's file" in (caught.value.hint or "")
 
 
 def test_without_a_mirror_the_hint_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +316,7 @@ def test_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "kernel-trixie-amd64/kernel.json").write_text("{}")
     with pytest.raises(FileAccessError, match="kernel-trixie-amd64: damaged") as caught:
         find_kernel("6.12", "amd64", tmp_path, runner=FakeApt())
-    assert "remove it" in (caught.value.hint or "")
+    assert "rm -r" in (caught.value.hint or "")
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
