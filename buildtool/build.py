@@ -229,7 +229,7 @@ def _find_unsent(config: Config) -> UnsentFile | None:
 
 
 def _warn_unsent(config: Config) -> None:
-    """Warn of such a header: the build of the Dockerfile may happen where nobody can explain the failure."""
+    """Warn of a header that is not sent to the builder. Another tool that builds has no hint about it."""
     unsent = _find_unsent(config)
     if unsent is not None:
         log.warning("%s: included, but not sent to the builder: %s", unsent.name, unsent.remedy)
@@ -350,7 +350,7 @@ def _build_with_docker(
     check_buildx(environ, runner)
     check_output(options.output, force=options.force)
 
-    # All are asked for by buildx's standard input, that is while buildx connects to the engine.
+    # The function for buildx's standard input calls all three, while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
         return _choose_images(config, options, environ)
@@ -362,7 +362,7 @@ def _build_with_docker(
     @cache
     def dockerfile() -> Dockerfile:
         previous()
-        # Those that are prepared are known to be of all platforms.
+        # Prepared images have all platforms, so only a configured base is checked.
         if images() is config.images:
             check_architectures_of_base(request, config.images.base, runner=runner)
         chosen = replace(config, images=images())
@@ -390,7 +390,7 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-            # Another builder would not see what is prepared.
+            # Another builder has no access to the engine's prepared images.
             own = not (options.builder or environ.get("BUILDX_BUILDER"))
             error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
         raise
@@ -400,7 +400,7 @@ def _build_with_docker(
 
 
 def _find_hint(config: Config, *, pulls: bool) -> str | None:
-    """Return what may mend a build that failed in the builder; *pulls*: it pulls the builder image."""
+    """Return a hint for a build that failed in the builder, or None. *pulls*: the builder image is pulled."""
     unsent = _find_unsent(config)
     if unsent is not None:
         return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
@@ -416,7 +416,7 @@ def _build_locally(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
-    # Here, not above: compiler, layers and registries are half of all imports, and Docker needs none of them.
+    # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
     from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
 
     if options.builder:

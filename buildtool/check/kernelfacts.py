@@ -173,7 +173,7 @@ def map_since(kind: str) -> Release | None:
 
 
 def map_section_since(section: str) -> Release | None:
-    """Return the release that brought links for the struct_ops maps of ELF *section*; None for any other."""
+    """Return the first release with links for struct_ops maps of *section*, or None for other sections."""
     return (6, 4) if section.endswith(".link") else None
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Maps that no kernel creates as they are defined.
+Finds map definitions that no kernel accepts.
 
-Source: Linux kernel/bpf, the map_alloc_check functions of each type (5.10 to 6.18). libbpf opens such an
-object, and BPF_MAP_CREATE ends in EINVAL without a word.
+libbpf opens an object with such a definition, and BPF_MAP_CREATE fails with EINVAL and without a log.
+Source: Linux kernel/bpf, the map_alloc_check functions of each type (5.10 to 6.18).
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ _ARRAYS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Definition:
-    """A definition in section .maps; its *typed* members have a type in BTF."""
+    """
+    A map's definition in section .maps.
+
+    *kind* is libbpf's name of the type, *key* and *value* are bytes. *typed* has the names of members that
+    are defined by a type.
+    """
 
     kind: str
     entries: int
@@ -49,7 +54,7 @@ class _Definition:
 
 def find_impossible_maps(obj: ElfObject) -> list[tuple[str, str]]:
     """
-    Return name and reason of each map of *obj* that no kernel creates.
+    Return name and first reason of each map of *obj* that no kernel creates.
 
     Raises: ObjectFormatError.
     """
@@ -73,7 +78,7 @@ def _read(btf: Btf, number: int) -> _Definition:
             try:
                 numbers[member.name] = btf.encoded_integer(member.type)
             except ObjectFormatError:
-                continue  # libbpf says what is wrong with it
+                continue  # BT007 reports libbpf's error.
     return _Definition(
         kind=map_type(numbers.get("type", 0)),
         entries=numbers.get("max_entries", 0),
@@ -85,11 +90,11 @@ def _read(btf: Btf, number: int) -> _Definition:
 
 
 def _find_reasons(item: _Definition) -> Iterator[str]:
-    """Yield why no kernel creates the map; nothing of a type that is not known here."""
+    """Yield each reason why no kernel creates the map. Types without a rule here yield nothing."""
     if item.kind in _LOCAL:
         yield from _check_local(item)
     elif item.kind in _HASHES | _ARRAYS | _WITHOUT_KEY | _RINGS | {"lpm_trie"}:
-        # libbpf takes as many as there are CPUs.
+        # Without max_entries, libbpf gives a perf_event_array one entry for each CPU.
         if not item.entries and item.kind != "perf_event_array":
             yield "max_entries is missing"
         yield from _check_sizes(item)

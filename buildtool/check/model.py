@@ -76,9 +76,9 @@ class ObjectFacts:
     """
     Facts about object *name* that need no kernel.
 
-    *platform* is the signed statement's, empty when there is none. *points* are the attach points of
-    struct_ops maps and of maps that are pinned by name, as policies know them. Maps take
-    about *map_bytes*, and *map_bytes_per_cpu* for each CPU.
+    *platform* comes from the signed statement, and is empty without one. *points* are the attach points,
+    as in policies, of struct_ops maps and of maps that are pinned by name. Full maps use about
+    *map_bytes*, and *map_bytes_per_cpu* for each CPU.
     """
 
     name: str

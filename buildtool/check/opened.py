@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the carried libbpf says of objects when it opens them: no kernel is asked, and no privilege is needed.
+Opens objects with the carried libbpf, without a kernel and without privileges.
 
-`verify-and-load` opens an object in the same way, so what libbpf refuses here is refused on every machine.
+`verify-and-load` opens objects with the same libbpf, so a refusal here is a refusal on every machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAP_MEMBERS = (
     "pinning",
     "map_extra",
 )
-# libbpf's words, and what they mean to the author of the source.
+# Advice for the author of the source, by a pattern of libbpf's error.
 _ADVICE: Mapping[str, str] = {
     r"legacy map definitions": "define maps in section .maps, with the macros of <bpf/bpf_helpers.h>",
     r"failed to find BTF for extern '(\S+)'": r"\1 is declared and not defined; kernel functions need __ksym",
@@ -48,7 +48,12 @@ _UNKNOWN_FIELD = re.compile(r"unknown field '(\w+)'")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What libbpf made of an object: *refusal* is empty when it opened it; *unknown* sections of programs."""
+    """
+    The result of opening an object with *libbpf*, a version.
+
+    *refusal* is libbpf's error, or empty. *unknown* has program and section of each program whose type is
+    unknown to this libbpf.
+    """
 
     refusal: str = ""
     unknown: tuple[tuple[str, str], ...] = ()
@@ -59,9 +64,11 @@ def open_objects(
     probe: Path, objects: Sequence[bytes], runner: Runner, timeout_seconds: float
 ) -> list[Opened]:
     """
-    Return what libbpf makes of each of *objects*, each in a process of its own: some bytes crash libbpf.
+    Return the result of opening each of *objects*.
 
-    Raises: ToolMissingError, ToolFailedError when the probe does not answer.
+    Each is opened in its own process, because some damaged objects crash libbpf.
+
+    Raises: ToolMissingError; ToolFailedError if the probe fails for another reason.
     """
     found = []
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
@@ -85,7 +92,7 @@ def _describe(opened: OpenedObject, path: str) -> Opened:
 
 
 def _explain(opened: OpenedObject, path: str) -> str:
-    """Return libbpf's own words, and what they mean."""
+    """Return libbpf's first warning or its error, with advice if _ADVICE has some. Empty without an error."""
     if not opened.error:
         return ""
     lines = [line.removeprefix("libbpf: ") for line in opened.warnings.splitlines() if line.strip()]

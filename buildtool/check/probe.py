@@ -50,7 +50,7 @@ class ProbeOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedProgram:
-    """A program of an object that libbpf opened, and libbpf's *type* of it."""
+    """A program of an object that libbpf opened. *type* is libbpf's name, unspec for an unknown section."""
 
     program: str
     section: str
@@ -59,7 +59,7 @@ class OpenedProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedObject:
-    """What libbpf of a version said when it opened an object; *error* is empty when it could."""
+    """The result of opening an object with *libbpf*, a version. *error* is empty if libbpf opened it."""
 
     libbpf: str
     programs: tuple[OpenedProgram, ...]
@@ -96,7 +96,7 @@ class ProbeFinder:
             return self._make(platform).path
 
     def find_made(self, platform: Platform) -> Path | None:
-        """Return the probe for *platform* if one is there: that of the variable, carried or made."""
+        """Return a probe for *platform* that exists (the variable's, carried, or built before), or None."""
         if named := self.environ.get(PROBES_VARIABLE):
             path = Path(named, platform.arch, PROBE_NAME).absolute()
             return path if path.is_file() else None
@@ -110,7 +110,7 @@ class ProbeFinder:
         return (self.cache or default_cache()) / "parts"
 
     def _make(self, platform: Platform) -> Part:
-        """Make it as `make loaders` does, into the cache of this user."""
+        """Build the probe as `make loaders` does, but into the cache."""
         kept, data = self.cache or default_cache(self.environ), self._parts
         request = PartsRequest(
             platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress
@@ -148,9 +148,9 @@ def read_probe(output: str) -> ProbeOutput:
 
 def read_opened(output: str) -> OpenedObject:
     """
-    Return what *output* of a probe that opened one object says.
+    Return the parsed *output* of a probe that opened one object.
 
-    Raises: ToolFailedError, when it is cut off or not a probe's.
+    Raises: ToolFailedError, if the output is cut off or not a probe's.
     """
     events = [_parse(line) for line in output.splitlines()]
     if not events or events[-1].get("event") != "end":

@@ -147,7 +147,7 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
 def _check_opening(
     request: CheckRequest, checks: Sequence[StaticCheck], finder: ProbeFinder
 ) -> Iterator[Finding]:
-    """Let the carried libbpf open each object of this machine's byte order."""
+    """Open each object of this machine's byte order with the carried libbpf, and yield findings."""
     pairs = [(t, check.facts) for t, check in zip(request.targets, checks, strict=True) if check.facts]
     own = host_platform(os.uname().machine)
     probe = finder.find_made(own) if own and pairs else None
@@ -170,11 +170,12 @@ def _as_opened(target: CheckTarget, facts: ObjectFacts, opened: Opened) -> Itera
     path = str(target.path)
     if opened.refusal:
         yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
-    # An optional program fails only the start that asks for it; the loader for loong64 has a newer libbpf.
+    # The loader for an architecture outside Debian 13 (loong64) has a newer libbpf. An optional program
+    # (SEC("?...")) fails only the starts that select it.
     is_certain = target.arch in ("", *DEBIAN_13)
     optional = {program.name for program in facts.programs if program.section.startswith("?")}
     for program, section in opened.unknown:
-        # What is unknown to both is BT005.
+        # BT005 reports a section that is unknown to buildtool, too.
         if program_type(section) == UNKNOWN_PROGRAM:
             continue
         message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"

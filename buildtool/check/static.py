@@ -218,7 +218,7 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
 
 
 def _is_used(obj: ElfObject, program: ProgramInfo) -> bool:
-    """Say whether a relocation in a struct_ops section is about *program*."""
+    """Return whether a relocation in a struct_ops section refers to *program*."""
     names = struct_ops_sections(obj)
     symbols = read_link_tables(obj).symbols
     used = {

@@ -79,7 +79,7 @@ def cli(*, verbose: bool) -> None:
     """Build, sign, ship and verify eBPF programs in minimal container images."""
     import logging
 
-    # A key in the environment is in the memory of every command, also of those that do not sign.
+    # A key in the environment is in the memory of every command, even of one that doesn't sign.
     if any(name.startswith("BUILDTOOL_") for name in os.environ):
         from buildtool.core.process import SECRET_VARIABLES
         from buildtool.core.secrecy import keep_out_of_core_dumps

@@ -43,9 +43,9 @@ Compiled = tuple[CompiledObject, bytes]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSet:
     """
-    The *objects* of a run by source and architecture, and the *warnings* of clang, this time.
+    The *objects* of a run by source and architecture, and clang's *warnings* of this run.
 
-    *inputs* are the files that they were made from, as clang names them from the root.
+    *inputs* are the files that the compiler read, as clang names them from the root.
     """
 
     objects: dict[tuple[str, str], Compiled]
@@ -129,7 +129,7 @@ def compile_cached(
             job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
             read.update(files)
-            # What has warnings is compiled again each time: they must not be seen once only.
+            # Warnings must appear in each run, so objects with warnings are never cached.
             if done.warnings:
                 continue
             # Read digests before times. A file that changes after its time was read has another digest later.
@@ -206,7 +206,7 @@ def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs:
 
 
 def _decode(entry: bytes, inputs: _Inputs) -> tuple[Compiled, list[str]] | None:
-    """Return the object of *entry* and its files, or None when one of the files is another now."""
+    """Return the object of *entry* and its input files, or None if one of these files has changed."""
     line, _, data = entry.partition(b"\n")
     head = json.loads(line)  # trusted: only this user can write entries, and the cache compared the digest
     if any(not digest or inputs.digest(name) != digest for name, digest in head["inputs"].items()):

@@ -102,10 +102,10 @@ def sent_directories(sources: Iterable[str], include: Iterable[str]) -> list[str
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsentFile:
     """
-    A file that clang reads, *name*, and that the builder would not be sent.
+    A file *name* that clang reads, and that is not sent to the builder.
 
-    *directory* is where it lies in the project. It is empty for a file outside the project, behind a link or
-    beside buildtool.toml: no setting sends it.
+    *directory* is its directory in the project, which compile.include could name. It is empty if no setting
+    sends the file: outside the project, behind a symbolic link, or beside buildtool.toml.
     """
 
     name: str
@@ -113,7 +113,7 @@ class UnsentFile:
 
     @property
     def remedy(self) -> str:
-        """The hint that an error gives."""
+        """The hint of an error about this file."""
         if self.directory:
             return f'add "{self.directory}" to compile.include in buildtool.toml'
         return "copy the file into a directory of sources, or use --engine local"
@@ -121,10 +121,10 @@ class UnsentFile:
 
 def find_unsent(root: Path, directories: Sequence[str], names: Iterable[str]) -> UnsentFile | None:
     """
-    Return the first of *names* that would not arrive with *directories*, if there is one.
+    Return the first of *names* that is not sent with *directories*, or None.
 
-    *names* are files that clang reads in *root*, as clang names them; headers of the system, which have
-    absolute names, are the builder's own.
+    *names* are files that clang reads in *root*, as clang names them. Headers of the system have absolute
+    names, and the builder has its own.
     """
     top = f"{os.path.realpath(root)}/"
     for name in sorted({name.removeprefix(top) for name in names}):

@@ -174,7 +174,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
 
 def source_directories(request: RenderRequest) -> list[str]:
     """
-    Return the directories that compiling reads, as `sent_directories` does.
+    Return `sent_directories` of *request*.
 
     Raises: UsageError, ConfigError.
     """

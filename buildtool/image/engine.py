@@ -44,7 +44,7 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Tell whether docker can build: a builder is named, or the one in use answers."""
+    """Return whether docker can build: a builder is named, or the one in use answers."""
     if environ.get("BUILDX_BUILDER"):
         return True
     builder = find_builder("", runner)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives the image's static programs what they need, as capabilities of their files, and nothing more."""
+"""Grants the image's static programs exactly the capabilities that they require, by their files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
 
 def copy_program(program: Path, output: Path, capabilities: Iterable[str]) -> None:
     """
-    Copy *program* to *output*, permitted *capabilities* by its file; with none it gets no attribute.
+    Copy *program* to *output*, and permit *capabilities* by its file. Without any, set no attribute.
 
     Raises: FileAccessError.
     """

@@ -13,9 +13,9 @@ class BuiltImage:
     """
     A built image: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
 
-    *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
-    Files that are no image have neither reference nor digest. *replaced* is the id of the image
-    of the engine that had the name before.
+    *engine* is docker or local. *file* is the archive or directory of the image, or empty. Files
+    that are no image have neither reference nor digest. *replaced* is the id of the engine's
+    image that lost its name to this one, or empty.
     """
 
     reference: str

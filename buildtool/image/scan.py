@@ -18,13 +18,13 @@ from buildtool.core.files import read_bounded
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 
-# As the compiler's. What lies behind it is not looked at: `grant` finds it in the objects.
+# As in the compiler. The rest of a larger file isn't scanned, because `grant` reads the objects anyway.
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
-# A header of all kernel types lists every type of map, whatever its name is, and uses none.
+# A header of all kernel types, of any name, lists every map type and uses none.
 _KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
 _MAPS = re.compile(r"\bBPF_MAP_TYPE_(\w+)")
 # libbpf's macros with the helpers that they call.
@@ -66,7 +66,7 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
     """
-    Return *sources* and the headers that they are seen to include in quotes, those of other branches too.
+    Return *sources* and the headers that they include in quotes, in every branch of #if.
 
     Raises: FileAccessError.
     """
@@ -74,7 +74,7 @@ def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
 
 
 def _read_all(config: Config, sources: Iterable[str]) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield *sources* and the headers that they include in quotes, each once, without comments."""
+    """Yield path and text, without comments, of each source and each header that it includes in quotes."""
     root, waiting, seen = config.root, [PurePosixPath(source) for source in sources], set[PurePosixPath]()
     directories = [PurePosixPath(directory) for directory in config.compile.include]
     while waiting:

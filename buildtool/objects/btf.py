@@ -5,8 +5,8 @@ Read BTF, as far as definitions of maps need it (kernel documentation, bpf/btf.r
 libbpf's macros encode a map as a struct. `__uint(name, N)` is a pointer to an array of N
 elements, and `__type(name, T)` is a pointer to T.
 
-Tables and types must be whole (spec/trust-policy.md, "Reading the maps"): a policy decides by the result,
-and loader/verify/btf.c follows the same rules.
+Tables and types must be complete, because policies decide by the result. loader/verify/btf.c follows the
+same rules. Source: spec/trust-policy.md, "Reading the maps".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _EXTRA = {
 }
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _HEADER_BYTES = 24
-_KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives some of the other bits a meaning, which older ones do not see
+_KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives a meaning to some of the other bits, which older versions ignore.
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
@@ -198,7 +198,7 @@ class Btf:
 
     def array_length(self, number: int) -> int:
         """
-        Return the number that *number*, a pointer to an array, encodes: `__uint`, as libbpf reads it.
+        Return the integer that `__uint` encodes as type *number*, a pointer to an array.
 
         Raises: ObjectFormatError.
         """

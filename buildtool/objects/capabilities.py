@@ -46,8 +46,8 @@ _PERFMON_HELPERS = (
 )
 _SYS_ADMIN_HELPERS = "probe_write_user"
 
-# ebpf-pins loads no program. A rollback makes a map (BPF), and links anew: of cgroup_skb programs (NET_ADMIN)
-# and of tracepoints (PERFMON). What else an image has is for its programs or its workload.
+# ebpf-pins loads no program, so it gets only the capabilities of a rollback. A rollback creates a map (BPF),
+# and links of cgroup_skb programs (NET_ADMIN) and of tracepoints (PERFMON).
 PINS_NAME = "ebpf-pins"
 _PINS = frozenset(("BPF", "NET_ADMIN", "PERFMON"))
 

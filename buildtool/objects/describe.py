@@ -29,17 +29,16 @@ class ProgramInfo:
 
     @property
     def is_optional(self) -> bool:
-        """Whether libbpf loads it only when it is asked to: `SEC("?...")`."""
+        """Whether libbpf loads the program only on request: `SEC("?...")`."""
         return self.section.startswith("?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
     """
-    A map of an object; sizes in bytes, *type* as in libbpf (hash, percpu_array).
+    A map of an object: libbpf's name of its *type* (hash, percpu_array), and sizes in bytes.
 
-    A struct_ops map has its ELF *section* and the kernel's type *struct*; *pinned* is one that libbpf pins
-    by its name.
+    A struct_ops map has its ELF *section* and the kernel's type *struct*. A *pinned* map is pinned by name.
     """
 
     name: str
@@ -53,7 +52,7 @@ class MapInfo:
 
     @property
     def point(self) -> str:
-        """What a policy's attachPoints are asked for; empty for a map that acts inside its object."""
+        """The attach point, as in a policy's attachPoints. Empty for a map that acts inside its object."""
         if self.struct:
             return f"{STRUCT_OPS}/{self.struct}"
         return f"pin/{self.name}" if self.pinned else ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Maps that act beyond their object, for statements and policies (spec/trust-policy.md, "Reading the maps").
+Finds maps that act beyond their object, for statements and policies.
 
-A struct_ops map replaces functions of the kernel, and a map that is pinned by name is shared with
-strangers. Like buildtool.objects.calls this reads what an attacker may have written, exactly as
-loader/verify/maps.c does. What breaks a rule is unreadable, and nothing is ever left out.
+A struct_ops map replaces functions of the kernel. A map that is pinned by name is shared with other
+programs. An attacker may have written the object, so each broken rule is an error and no map is skipped.
+loader/verify/maps.c follows the same rules. Source: spec/trust-policy.md, "Reading the maps".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from buildtool.objects.tables import SHT_PROGBITS
 from buildtool.objects.types import MAP_TYPES
 
 STRUCT_OPS = "struct_ops"
-MAX_ENTRIES = 65_536  # variables and members: one large struct can be that of many variables
+MAX_ENTRIES = 65_536  # variables and members, because many variables can share one large struct
 _MAPS = b".maps"
 _STRUCT_OPS_SECTION = b".struct_ops"
 _STRUCT_OPS_SECTIONS = frozenset(
@@ -32,7 +32,7 @@ _FLAVOUR = re.compile(rb"(.*[^_])___[^_]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StructOpsMap:
-    """A struct_ops map: *name*, ELF *section*, the kernel's type *struct*, and the *size* of its own one."""
+    """A struct_ops map: *name*, ELF *section*, the kernel's type *struct*, and the object's *size* of it."""
 
     name: bytes
     section: bytes
@@ -41,7 +41,7 @@ class StructOpsMap:
 
     @property
     def point(self) -> bytes:
-        """What a policy's attachPoints are asked for."""
+        """The attach point, as in a policy's attachPoints."""
         return b"struct_ops/" + self.struct
 
 
@@ -53,7 +53,7 @@ class PinnedMap:
 
     @property
     def point(self) -> bytes:
-        """What a policy's attachPoints are asked for."""
+        """The attach point, as in a policy's attachPoints."""
         return b"pin/" + self.name
 
 
@@ -66,9 +66,9 @@ def struct_ops_sections(obj: ElfObject) -> frozenset[bytes]:
 
 def read_points(obj: ElfObject) -> tuple[StructOpsMap | PinnedMap, ...]:
     """
-    Return the maps of *obj* that have a point.
+    Return the maps of *obj* that have an attach point.
 
-    Raises: ObjectFormatError, when its maps cannot be read.
+    Raises: ObjectFormatError, if its maps cannot be read.
     """
     sections = struct_ops_sections(obj)
     if unknown := sections - _STRUCT_OPS_SECTIONS:
@@ -86,7 +86,7 @@ def read_points(obj: ElfObject) -> tuple[StructOpsMap | PinnedMap, ...]:
 
 
 def without_flavour(name: bytes) -> bytes:
-    """Return *name* as libbpf looks for it: name___flavour is name, cut at the last place that looks so."""
+    """Return *name* without its flavour (NAME___FLAVOUR), as libbpf searches for it. The last ___ counts."""
     found = _FLAVOUR.match(name)
     return found[1] if found else name
 
@@ -118,7 +118,7 @@ def _is_pinned(btf: Btf, struct: int) -> bool:
     is_pinned = False
     for member in btf.members(struct):
         if member.name == "type" and btf.array_length(member.type) == _STRUCT_OPS_TYPE:
-            # libbpf makes them from the sections alone, and reads a null pointer for any other.
+            # libbpf initializes struct_ops maps only from their own sections, and crashes on any other.
             raise ObjectFormatError("a struct_ops map in section .maps")
         is_pinned |= member.name == "pinning" and btf.array_length(member.type) != 0
     return is_pinned

@@ -40,11 +40,11 @@ TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 CHUNK_BYTES = 1024 * 1024
 _DIRECTORY_MODE = 0o755
-# All that layouts hold: the specification's files, and those that BuildKit and `docker save` add.
+# All paths of a layout: the specification's, and those that BuildKit and `docker save` add.
 _LAYOUT_PART = re.compile(
     r"oci-layout|index\.json(\.lock)?|manifest\.json|repositories|ingest|blobs(/[a-z0-9]+(/[0-9a-f]+)?)?"
 )
-_DEFAULT_REGISTRY = "docker.io"  # what engines put before a name without a registry
+_DEFAULT_REGISTRY = "docker.io"  # engines add it to a name without a registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ def check_layout(path: Path, *, replace: bool) -> None:
     """
     Check that *path* can become a layout: it is missing, an empty directory, or a layout to *replace*.
 
-    A layout that holds another file as well is not replaced: that file would go with it.
+    A layout with a foreign file is not replaced, because the file would be deleted.
 
     Raises: FileAccessError.
     """
@@ -240,7 +240,7 @@ def check_layout(path: Path, *, replace: bool) -> None:
 
 
 def _find_foreign(path: Path) -> str:
-    """Return the name below directory *path* of something that is no part of a layout, or nothing."""
+    """Return the path, below directory *path*, of a file that is not part of a layout, or ""."""
     names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
     return next((name for name in names if not _LAYOUT_PART.fullmatch(name)), "")
 
@@ -256,7 +256,7 @@ def put_layout(new: Path, path: Path, old: Path) -> None:
     """
     Rename directory *new* to *path*. An existing *path* is renamed to *old*, and restored after a failure.
 
-    Raises: OSError; FileAccessError, when a file that is no part of a layout was put there since the check.
+    Raises: OSError; FileAccessError, if a foreign file was added since the check.
     """
     if not path.exists():
         new.rename(path)

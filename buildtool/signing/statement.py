@@ -243,7 +243,7 @@ def _map_to_json(item: MapInfo) -> dict[str, Any]:
         "valueSize": item.value_size,
         "maxEntries": item.max_entries,
     }
-    # Most maps have none of these: their statements are as they were before.
+    # Absent members keep the statements of ordinary maps as they were before these members existed.
     value |= {"section": item.section} if item.section else {}
     value |= {"struct": item.struct} if item.struct else {}
     value |= {"pinned": True} if item.pinned else {}

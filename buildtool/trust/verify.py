@@ -333,7 +333,7 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
 
 
 def _check_maps(obj: ElfObject, trust: TrustStore) -> None:
-    """Do what rules 4 to 6 of step 12 say of maps."""
+    """Check maps by rules 4 to 6 of step 12 (spec/trust-policy.md)."""
     if trust.program_types is None and trust.attach_points is None:
         return
     try:

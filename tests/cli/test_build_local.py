@@ -247,7 +247,7 @@ def test_maps_that_differ_between_architectures_are_no_image(
 def test_header_that_docker_would_not_be_sent_is_an_error(
     project: Path, capsys: pytest.CaptureFixture[str], place: str, name: str
 ) -> None:
-    """Both engines want the same line in buildtool.toml, also when the object comes from the cache."""
+    """The error is that of engine docker, also when the object comes from the cache."""
     (project / place).parent.mkdir(parents=True)
     (project / place).write_text("#define MORE 1\n")
     source = project / "bpf/answer.bpf.c"
@@ -268,7 +268,7 @@ def test_header_that_docker_would_not_be_sent_is_an_error(
 def test_header_that_only_this_engine_can_build_with_is_said(
     project: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """No line of configuration sends a header from outside the project, behind a link or beside the file."""
+    """A header outside the project, behind a symbolic link or beside buildtool.toml is only a warning."""
     name = {"outside": "../../more.h", "link": "more.h", "beside": "../more.h"}[how]
     shown = {"outside": "../more.h", "link": "bpf/more.h", "beside": "more.h"}[how]
     target = project / "more.h" if how == "beside" else project.parent / "more.h"

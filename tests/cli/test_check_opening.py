@@ -15,14 +15,14 @@ from labs.vectors.code import code, makes
 
 
 def findings(probes: Path, *arguments: str | Path, code: int) -> list[tuple[str, str, str]]:
-    """Return rule, level and message of all that a check finds."""
+    """Run a check and return rule, level and message of each finding."""
     report = json.loads(run_check(probes, *arguments, "--json", code=code).stdout)
     return [(f["rule"], f["level"], f["message"]) for f in report["findings"]]
 
 
 @pytest.mark.parametrize("name", NEVER)
 def test_what_never_loads_fails(probes: Path, clang: Path, sysroot: Path, tmp_path: Path, name: str) -> None:
-    """Each breaks its rule and no other of level error, in words that say what is wrong; mended it passes."""
+    """Each source has exactly one error, with its rule and reason. The mended copy passes."""
     never = NEVER[name]
     broken = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + never.source)
     found = findings(probes, broken, code=1)
@@ -34,7 +34,7 @@ def test_what_never_loads_fails(probes: Path, clang: Path, sysroot: Path, tmp_pa
 
 
 def test_a_function_in_another_section(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """A section that is no program's is one error, and the call into it another."""
+    """A function in a section of unknown type is one error, and a call of it is another."""
     source = 'SEC("mine") __attribute__((noinline)) int sub(int x) { asm volatile(""); return x; } '
     source += 'SEC("xdp") int p(int *c) { return sub(*c); }'
     path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
@@ -45,7 +45,7 @@ def test_a_function_in_another_section(probes: Path, clang: Path, sysroot: Path,
 
 
 def test_an_object_without_symbols(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """A symbol table that was stripped is named, with what to strip instead."""
+    """The error of a stripped symbol table has a hint about strip."""
     path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + "GOOD")
     objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
     subprocess.run([objcopy, "--strip-all", path], check=True)
@@ -56,7 +56,7 @@ def test_an_object_without_symbols(probes: Path, clang: Path, sysroot: Path, tmp
 def test_optional_programs_may_be_of_another_libbpf(
     probes: Path, clang: Path, sysroot: Path, tmp_path: Path
 ) -> None:
-    """Nobody loads them unless a target asks for it: warnings, and the check passes."""
+    """Unloadable optional programs (SEC("?...")) are warnings, because only an option loads them."""
     source = 'SEC("?fsession/vfs_read") int a(void *c) { return 0; }'
     source += 'SEC("?freplace/main") int b(void *c) { return 0; } GOOD'
     path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
@@ -65,7 +65,7 @@ def test_optional_programs_may_be_of_another_libbpf(
 
 
 def test_objects_of_the_other_byte_order_are_not_opened(probes: Path, tmp_path: Path) -> None:
-    """A note says how many; the rules hold for them all the same."""
+    """A note has the number of objects that libbpf did not open."""
     (tmp_path / "little.bpf.o").write_bytes(loadable())
     (tmp_path / "big.bpf.o").write_bytes(build(makes(code(), order=">")))
     found = [item for item in findings(probes, tmp_path, code=0) if item[0] == "BT008"]
@@ -73,7 +73,7 @@ def test_objects_of_the_other_byte_order_are_not_opened(probes: Path, tmp_path: 
 
 
 def test_without_a_probe_a_note_says_so(tmp_path: Path) -> None:
-    """An installation without bpf-probe checks by rules, and does not claim that libbpf opened anything."""
+    """Without bpf-probe, a note reports that libbpf opened no object, and the rules are checked."""
     (tmp_path / "x.bpf.o").write_bytes(loadable())
     empty = tmp_path / "empty"
     for variable in (str(empty), ""):
@@ -89,7 +89,7 @@ def test_without_a_probe_a_note_says_so(tmp_path: Path) -> None:
     ids=["crash", "cut-off", "error"],
 )
 def test_a_probe_that_does_not_answer(tmp_path: Path, script: str, *, is_crash: bool) -> None:
-    """An object that crashes libbpf is an error of the object; anything else is one of the probe."""
+    """A crash of the probe is a finding about the object. Another failure of the probe ends the check."""
     (tmp_path / "x.bpf.o").write_bytes(loadable())
     for arch in ("amd64", "arm64"):
         (tmp_path / arch).mkdir()
@@ -101,7 +101,7 @@ def test_a_probe_that_does_not_answer(tmp_path: Path, script: str, *, is_crash: 
 
 
 def test_reports_have_what_libbpf_says(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """The finding is a failed case of the JUnit report."""
+    """The JUnit report has the finding as a failed case with libbpf's error."""
     path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + NEVER["misspelt-field"].source)
     run_check(probes, path, "--junit", tmp_path / "check.xml", code=1)
     failures = read_junit(tmp_path / "check.xml").findall("testsuite/testcase/failure")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which libraries a command imports: one that asks no engine and no registry loads no client of theirs."""
+"""Tests that commands without an engine or a registry import no client library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from labs.project import make_local_project
 
-# A third of a second together, which people would wait for at each command.
+# Their import costs a third of a second.
 CLIENTS = {"docker", "requests", "urllib3"}
 SCRIPT = f"""\
 import sys
@@ -37,7 +37,7 @@ COMMANDS = (
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
-    """Make a project that needs no engine, with a base that a Dockerfile can name."""
+    """Return the root of a new project that needs no engine. Its base image is one for Dockerfiles."""
     root = make_local_project(tmp_path, monkeypatch)
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "example.org/base:1")
     monkeypatch.setenv("BUILDTOOL_CLANG", str(clang))
@@ -45,22 +45,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Pat
 
 
 def _run(root: Path, command: str) -> list[str]:
-    """Run *command* to its end; return its exit code, how many modules it has, and which of the clients."""
+    """Run *command*. Return its exit code, the number of its modules, and the imported clients."""
     argv = [sys.executable, "-c", SCRIPT, *command.split()]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=True)
     return done.stderr.splitlines()[-1].split()
 
 
 def test_commands_without_an_engine_import_no_client(project: Path) -> None:
-    """In the order of work, each in a process of its own that does its work."""
+    """Each command succeeds in its own process and imports no client. Later commands use earlier results."""
     for command in COMMANDS:
         code, count, *clients = _run(project, command)
         assert (code, clients) == ("0", []), command
-        # 345 was the most when this was written; the clients are 230 more.
+        # The maximum was 345 when this was written. The clients would add 230.
         assert int(count) < 420, command
 
 
 def test_a_command_that_asks_an_engine_imports_one(project: Path) -> None:
-    """Otherwise the test above would prove nothing."""
+    """The check of the test above finds the clients of a command with an engine."""
     code, _, *clients = _run(project, "inspect example.org/image:1")
     assert (code, set(clients)) == ("1", CLIENTS)

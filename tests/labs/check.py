@@ -146,7 +146,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Never:
-    """A *source* that no kernel loads: it breaks *rule*, which *says* why; *mended* only just loads."""
+    """A *source* that no kernel loads, with a finding of *rule* about *says*. *mended* is a copy that loads."""
 
     rule: str
     says: str
@@ -166,7 +166,7 @@ def _opened(says: str, source: str, mended: str) -> Never:
 _PROGRAM = 'SEC("xdp") int p(int *c)'
 _NOINLINE = "__attribute__((noinline))"
 _SUB = 'int sub(int x) { asm volatile(""); return x; }'
-# What libbpf does not open, and what it opens and no kernel takes.
+# Sources that libbpf does not open, and sources that it opens and no kernel accepts.
 NEVER = {
     "legacy-maps": _opened(
         "legacy map definitions in 'maps' section",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Core dumps through a pipe: `core_pattern` of this machine, for a short time and for our processes alone."""
+"""Catches core dumps of the tests' processes through a pipe, with this machine's `core_pattern`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 PATTERN = Path("/proc/sys/kernel/core_pattern")
 _PREFIX = "|/tmp/bt-core-"
-# The core of a process that asked for it; those of others are dropped, as is what comes too late.
+# Keeps the core of a process that requested it (CRASH). Other cores, and cores after the end, are dropped.
 _CATCHER = """#!/bin/sh
 d=${0%/*}
 [ -e "$d/want.$1" ] && { cat > "$d/part.$1"; mv "$d/part.$1" "$d/core.$1"; } 2>/dev/null
 exec cat >/dev/null
 """
-# What a process runs to ask for its core and to end with one.
+# Python code of a process that requests its core and crashes.
 CRASH = """
 import os, signal
 def crash(directory):
@@ -31,15 +31,15 @@ def crash(directory):
 
 @contextmanager
 def piped_cores() -> Iterator[Path]:
-    """Let the kernel pipe cores to a program of ours; gives the directory where `core.PID` appears."""
+    """Pipe this machine's cores to a program. Yield the directory where `core.PID` appears."""
     with PATTERN.open() as lock, tempfile.TemporaryDirectory(prefix="bt-core-", dir="/tmp") as work:
-        # One at a time on this machine: the pattern is everybody's, and who comes second would keep ours.
+        # The pattern is global. A second run at the same time would save and later restore ours.
         fcntl.flock(lock, fcntl.LOCK_EX)
         catcher = Path(work, "catch")
         catcher.write_text(_CATCHER)
         catcher.chmod(0o755)
         before = PATTERN.read_text().rstrip("\n")
-        # A run that was killed may have left one.
+        # A run that was killed may have left its pattern.
         before = "core" if before.startswith(_PREFIX) else before
         try:
             PATTERN.write_text(f"|{catcher} %P\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's programs that run one program of another architecture (`qemu-user`)."""
+"""Provides QEMU's programs that run one program of another architecture (`qemu-user`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.debian import Archive, find_system_mirror
 from labs import TOP
 
-# Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.
+# QEMU's name of each Debian architecture. A loong64 program needs QEMU 8 or newer.
 QEMU = {
     "amd64": "x86_64",
     "arm64": "aarch64",
@@ -25,7 +25,7 @@ QEMU = {
 
 
 def provide_emulators() -> Path:
-    """Return a directory with the emulators, downloaded once; they are static themselves."""
+    """Return a directory with the emulators, which are static programs and downloaded once."""
     directory = TOP / ".cache/qemu-user"
     programs = [directory / "usr/bin" / f"qemu-{name}" for name in QEMU.values()]
     if all(program.exists() for program in programs):

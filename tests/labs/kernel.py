@@ -47,7 +47,7 @@ BPF_MAP_GET_FD_BY_ID = 14
 BPF_RAW_TRACEPOINT_OPEN = 17
 
 
-# Starts a program where tracefs is mounted.
+# Starts a program in a mount namespace with tracefs.
 _MOUNT_TRACEFS = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
 TRACEFS = ["unshare", "--mount", "sh", "-c", _MOUNT_TRACEFS, "sh"]
 

@@ -25,7 +25,7 @@ def run(*argv: str | Path) -> str:
 
 
 def let_others_read(directory: Path) -> None:
-    """Let every user enter *directory*: pytest closes its directories to all but their owner."""
+    """Let every user enter *directory*. pytest's directories are closed to all but their owner."""
     for each in (directory, *directory.parents):
         if each.stat().st_uid == os.getuid() and each.stat().st_mode & 0o005 != 0o005:
             each.chmod(0o755)

@@ -121,15 +121,15 @@ def run_loader(
 
 
 def decision(line: dict[str, Any]) -> str:
-    """Return what a line of the loader decides, in the words of the vectors."""
+    """Return the decision of a *line* of the loader, or the reason of a refusal, as in the vectors."""
     return str(line.get("reason", line["decision"]))
 
 
 def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None = None) -> dict[str, str]:
     """
-    Return what the loader says of each vector, in one run for each store and platform.
+    Return the loader's decision about each vector, by name. Each store and platform has its own runs.
 
-    *stores* is the directory of the good trust stores, *work* an empty one for objects.
+    *stores* is the directory of the good trust stores, *work* an empty directory for objects.
     """
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for vector in INDEX["vectors"]:

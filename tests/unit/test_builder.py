@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `docker buildx inspect` tells of a builder, as several releases of buildx write it."""
+"""Tests the reading of `docker buildx inspect`, with the output of several releases of buildx."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Client(Runner):
     ("text", "option"), [(DEBIAN, "push="), (GRAPHDRIVER, "push=true"), (NODES, "push=true")]
 )
 def test_builder_of_the_engine_pushes_once(text: str, option: str) -> None:
-    """Only where the images are containerd's does its BuildKit push; other builders merge what nodes push."""
+    """The option `push=` is used only for the engine's own builder with images in containerd."""
     builder = find_builder("", Client(text=text))
     assert builder is not None
     assert builder.answers
@@ -101,7 +101,7 @@ def test_builder_of_the_engine_pushes_once(text: str, option: str) -> None:
     ],
 )
 def test_oldest_node_decides_what_is_checked(text: str, server: str, checks: bool) -> None:  # noqa: FBT001
-    """Debian's engines do not know the version of their BuildKit: their own counts."""
+    """The oldest BuildKit of the nodes counts. If it is unknown (Debian), the engine's version counts."""
     client = Client(text=text, server=server)
     builder = find_builder("fleet", client)
     assert builder is not None
@@ -109,7 +109,7 @@ def test_oldest_node_decides_what_is_checked(text: str, server: str, checks: boo
 
 
 def test_builder_that_cannot_build() -> None:
-    """No engine answers; or there is no buildx, or no builder of this name."""
+    """A builder without an engine does not answer. A failed `buildx inspect` is no builder."""
     builder = find_builder("", Client(text=NO_ENGINE))
     assert builder is not None
     assert not builder.answers

@@ -142,7 +142,7 @@ def test_what_goes_as_far_as_it_may_breaks_none(
 
 @pytest.mark.tools
 def test_struct_ops_maps_without_a_program(tmp_path: Path) -> None:
-    """Such a map is something to attach; one with a link came later than the others."""
+    """A struct_ops map is content enough for an object. Section .struct_ops.link requires Linux 6.4."""
     source = f'struct a_ops {{ int x; }}; SEC(".struct_ops.link") struct a_ops ops = {{ 1 }}; {GPL}'
     data = compiled(tmp_path, source)
     assert broken(check(data, oldest=(6, 4))) == []

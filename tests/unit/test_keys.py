@@ -35,7 +35,7 @@ def test_saved_key_is_read_back(tmp_path: Path) -> None:
     ["load_signing_key(Path(sys.argv[1]), None)", "generate_key()", "read_key_file(Path(sys.argv[1]))"],
 )
 def test_no_core_dump_has_a_key(tmp_path: Path, word: str) -> None:
-    """A crash with a key in memory leaves nothing, whatever the limit was; forks are protected too."""
+    """A process that read a key, and its forks, are undumpable and have the lowest core limit."""
     text = f"""
 import ctypes, os, resource, sys
 from pathlib import Path

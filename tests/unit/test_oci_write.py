@@ -135,7 +135,7 @@ def test_a_missing_layer_and_an_unwritable_archive_are_errors(tmp_path: Path) ->
     ],
 )
 def test_a_layout_with_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, name: str) -> None:
-    """The whole directory would go: the file stays, and so does the layout around it."""
+    """A layout with a foreign file is not replaced, and nothing in it changes."""
     place = tmp_path / "layout"
     write_directory(place, make_images(amd64=[]), "a:1")
     other = place / name
@@ -151,7 +151,7 @@ def test_a_layout_with_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, n
 
 
 def test_a_file_that_comes_during_the_build_stays_too(tmp_path: Path) -> None:
-    """Minutes lie between the check and the exchange of the directories."""
+    """A foreign file that is added between the check and the exchange is kept, and the exchange undone."""
     place, new, old = (tmp_path / name for name in ("layout", "new", "old"))
     write_directory(place, make_images(amd64=[]), "a:1")
     write_directory(new, make_images(arm64=[]), "a:1")
@@ -163,7 +163,7 @@ def test_a_file_that_comes_during_the_build_stays_too(tmp_path: Path) -> None:
 
 
 def test_a_layout_of_other_tools_is_replaced(tmp_path: Path) -> None:
-    """`docker save` adds two files, BuildKit a directory of unfinished blobs, other tools other digests."""
+    """Files of `docker save`, BuildKit's directory ingest and other digests are parts of a layout."""
     place = tmp_path / "layout"
     write_directory(place, make_images(amd64=[]), "a:1")
     for name in ("manifest.json", "repositories", "blobs/sha512/" + "ab" * 64):

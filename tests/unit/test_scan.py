@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read in the text of sources: capabilities, and headers that would not be sent."""
+"""Tests the scan of sources for capabilities, and for headers that are not sent to the builder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCE = 'SEC("socket") int one(void *c) { return 1; }\n'
 
 
 def project(root: Path, source: str, *include: str) -> Config:
-    """Write a project with one *source*."""
+    """Write a project of one *source* with directories *include*, and return its configuration."""
     for name in ("bpf", *include):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "bpf/x.bpf.c").write_text(source + SOURCE)
@@ -39,7 +39,7 @@ def project(root: Path, source: str, *include: str) -> Config:
 
 @pytest.mark.parametrize("name", ["vmlinux.h", "vmlinux_x86.h", "vmlinux-6.12.h", "kernel.h"])
 def test_header_of_kernel_types_is_of_any_size_and_name(tmp_path: Path, name: str) -> None:
-    """It lists all types of maps, which no program of the project has for that."""
+    """The map types in a header of kernel types add no capability."""
     config = project(tmp_path, f'#include "{name}"\n')
     (tmp_path / "bpf" / name).write_text(KERNEL_TYPES + "struct filler { long a; };\n" * 110_000)
     assert (tmp_path / "bpf" / name).stat().st_size > 2_800_000
@@ -48,7 +48,7 @@ def test_header_of_kernel_types_is_of_any_size_and_name(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["bpf/large.h", "bpf/x.bpf.c"])
 def test_large_file_is_read_whole(tmp_path: Path, name: str) -> None:
-    """A generated table of a megabyte and more is no error, and what follows counts."""
+    """A program behind a generated table of more than 1 MiB adds its capabilities."""
     config = project(tmp_path, '#include "large.h"\n')
     (tmp_path / "bpf/large.h").write_text("")
     with (tmp_path / name).open("a") as file:
@@ -58,7 +58,7 @@ def test_large_file_is_read_whole(tmp_path: Path, name: str) -> None:
 
 
 def test_headers_are_found_as_the_compiler_finds_them(tmp_path: Path) -> None:
-    """Beside the includer first, then in the directories of includes; what is nowhere is the system's."""
+    """The includer's directory is searched first, then compile.include. Headers found nowhere are skipped."""
     config = project(tmp_path, '#include "a.h"\n#include "b.h"\n#include <bpf/bpf_helpers.h>\n', "include")
     (tmp_path / "bpf/a.h").write_text('#include "../common/c.h"\n#include "none.h"\n')
     (tmp_path / "include/a.h").write_text("")
@@ -74,7 +74,7 @@ def test_headers_are_found_as_the_compiler_finds_them(tmp_path: Path) -> None:
 
 
 def test_what_is_not_sent_is_found(tmp_path: Path) -> None:
-    """By any name that clang gives a file: relative, through .., absolute; not headers of the system."""
+    """Unsent files are found by relative and absolute names and through .., but not headers of the system."""
     for name in ("bpf/x.h", "common/c.h", "d.h"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -96,7 +96,7 @@ def test_what_is_not_sent_is_found(tmp_path: Path) -> None:
 def test_render_warns_of_a_header_that_is_not_sent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, *, inline: bool
 ) -> None:
-    """The Dockerfile may be built where no buildtool can explain the failure."""
+    """Both forms of `render` warn of the header with a hint."""
     config = project(tmp_path, '#include "../common/c.h"\n')
     (tmp_path / "common").mkdir()
     (tmp_path / "common/c.h").write_text("")

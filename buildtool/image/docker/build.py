@@ -35,9 +35,9 @@ _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
 # Exporters of files that are no image, and so have neither name nor digest.
 _NO_IMAGE = ("local", "tar", "cacheonly")
-# Exporters to the engine's store, where no other place is named.
+# Exporters that write to the engine's store if dest is missing.
 _STORED = ("docker", "image")
-# Without a place these have none; docker without one is the engine's store.
+# Exporters that require dest. Without dest, docker loads the image into the engine.
 _NEED_PLACE = ("oci", "tar", "local")
 # Sets the times of files to SOURCE_DATE_EPOCH, so that the same input gives the same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
@@ -104,7 +104,7 @@ def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
 
 def check_architectures_of_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     """
-    Before a build: refuse image *base* of the wrong architecture, if the builder would take it.
+    Check that image *base* has the platforms of *request*, if the builder itself does not check that.
 
     Raises: EngineError.
     """
@@ -175,7 +175,7 @@ def check_output(output: str, *, force: bool) -> None:
 
 @contextmanager
 def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
-    """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
+    """Yield buildx's --output. A file or layout is written beside its destination, and renamed at the end."""
     if request.push:
         builder = find_builder(request.builder, runner)
         push = builder.push_option if builder else "push=true"

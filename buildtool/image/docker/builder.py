@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a buildx builder is: its driver, whether it answers, and what its BuildKit can do."""
+"""Reads the properties of a buildx builder from `docker buildx inspect`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from buildtool.core.errors import ToolFailedError, ToolMissingError
 from buildtool.core.process import Completed, Runner
 
-# A client that waits for an engine on another machine should not hold up a build for long.
+# A client may wait for an engine on another machine. Limit that time.
 TIMEOUT_SECONDS = 10
-# The first that know `# check=error=true` and compare a base image's architecture with the wanted one.
+# The first versions with `# check=error=true`, which compares a base image's architecture with the target.
 _BUILDKIT_WITH_CHECKS, _DOCKER_WITH_CHECKS = (0, 14), 27
-# The engine's own builder, and how it says that the engine keeps images with containerd.
+# The driver of the engine's own builder, and a label that it has if the engine stores images in containerd.
 _ENGINE_DRIVER, _CONTAINERD_LABEL = "docker", "org.mobyproject.buildkit.worker.containerd.uuid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
     """
-    A builder: its *driver*, whether it *answers*, and the *versions* of BuildKit of its nodes.
+    A builder: its *driver*, whether it *answers*, and the BuildKit *versions* of its nodes.
 
-    *has_containerd* says that its images are containerd's.
+    *has_containerd* is true if its images are stored in containerd.
     """
 
     driver: str
@@ -35,14 +35,14 @@ class Builder:
         """
         The field of buildx's --output that pushes once.
 
-        For BuildKit an empty value is true as well. buildx before 0.22 would push again by the engine, which
-        has no such image in its store.
+        With push=true, buildx before 0.22 would push again by the engine, which has no such image in its
+        store. BuildKit reads an empty value as true.
         """
         return "push=" if self.driver == _ENGINE_DRIVER and self.has_containerd else "push=true"
 
 
 def find_builder(name: str, runner: Runner) -> Builder | None:
-    """Return what builder *name* is (empty: the one in use), or None without buildx or such a builder."""
+    """Return builder *name* (empty: the one in use), or None without buildx or without such a builder."""
     done = _ask(["docker", "buildx", "inspect", *filter(None, [name])], runner)
     if done is None or done.returncode != 0:
         return None
@@ -59,11 +59,11 @@ def find_builder(name: str, runner: Runner) -> Builder | None:
 
 
 def checks_bases(builder: Builder, runner: Runner) -> bool:
-    """Tell whether *builder* itself refuses a base image of another architecture."""
+    """Return whether *builder* itself refuses a base image of another architecture."""
     known = [version for version in builder.versions if version > (0, 0)]
     if known or builder.driver != _ENGINE_DRIVER:
         return bool(known) and min(known) >= _BUILDKIT_WITH_CHECKS
-    # Debian's engines do not know the version of their BuildKit.
+    # Debian's engines report no version of their BuildKit.
     done = _ask(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     found = re.match(rb"\d+", done.stdout) if done else None
     return found is not None and int(found[0]) >= _DOCKER_WITH_CHECKS

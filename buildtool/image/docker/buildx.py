@@ -159,13 +159,13 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
 
 def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:
     """
-    Check that image *base* is of the platforms of *request*, as its builder finds it.
+    Check that image *base* has the platforms of *request* in the view of its builder.
 
     Raises: EngineError, if *base* lacks a platform.
     """
     for platform in request.platforms:
         found = _find_base_platform(request, base, platform, runner)
-        # As BuildKit: a base for arm may say nothing of its variant.
+        # Like BuildKit, compare without the variant, because a base for arm may lack one.
         if found is not None and found.split("/")[:2] != platform.split("/")[:2]:
             raise EngineError(
                 f"base image {base} is not for {platform}" + (f" but {found}" if found else ""),
@@ -175,9 +175,10 @@ def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -
 
 def _find_base_platform(request: BuildxRequest, base: str, platform: str, runner: Runner) -> str | None:
     """
-    Return the platform that *base* says it is of where *platform* is wanted; empty: of others, None: unknown.
+    Return the platform in the configuration of *base* when *platform* is requested.
 
-    BuildKit writes the wanted platform over that of the base, but not where only a FROM names it.
+    Empty if the base has only other platforms, None if unknown. BuildKit overwrites the platform of the base
+    with that of --platform, so the request is in FROM.
     """
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive, context = Path(work, "base.tar"), Path(work, "context")

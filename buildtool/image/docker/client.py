@@ -35,9 +35,9 @@ _SSH_HINT = "pip install 'docker[ssh]' brings what an engine over SSH needs"
 
 def _library() -> Any:
     """
-    Return the docker library, imported here alone.
+    Return the docker library, which is imported only here.
 
-    Its import takes a third of a second, which only a command that asks an engine has to spend.
+    The import costs a third of a second, so only commands that connect to an engine should import it.
     """
     import docker
 
@@ -45,7 +45,7 @@ def _library() -> Any:
 
 
 def missing_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions of the library for an image, or a path in a container, that does not exist."""
+    """Return the library's exceptions for an image, or a path in a container, that does not exist."""
     errors = _library().errors
     return errors.NotFound, errors.NullResource
 

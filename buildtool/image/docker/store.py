@@ -20,7 +20,7 @@ from buildtool.oci.write import ImageSet, write_archive
 
 
 def find_image_id(reference: str) -> str:
-    """Return the id of the engine's image *reference*; nothing if there is none, or no engine answers."""
+    """Return the id of the engine's image *reference*. Empty without such an image or without an engine."""
     try:
         found = find_engine_image(reference)
     except EngineError:
@@ -30,7 +30,7 @@ def find_image_id(reference: str) -> str:
 
 def load_images(images: ImageSet, reference: str) -> str:
     """
-    Load *images* into the engine, called *reference*; return the id of the image that loses this name.
+    Load *images* into the engine as *reference*. Return the id of the image that loses this name, or "".
 
     Raises: EngineError, FileAccessError.
     """

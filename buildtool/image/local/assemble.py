@@ -118,7 +118,7 @@ def _loader_entries(config: Config, part: PlatformParts, text: ImageText) -> lis
 
 
 def _grant(program: TarEntry, capabilities: Iterable[str]) -> TarEntry:
-    """Return *program* with what its file gets of the image's *capabilities*."""
+    """Return *program* with those of the image's *capabilities* that its file gets."""
     granted = program_capabilities(program.path.rpartition("/")[2], capabilities)
     return replace(program, xattrs={FILE_ATTRIBUTE: file_attribute(granted)}) if granted else program
 

@@ -156,9 +156,10 @@ def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
 
 def _check_inputs(request: LocalRequest, sources: Sequence[str], inputs: Iterable[str]) -> None:
     """
-    Refuse a header of the project that Docker's builder would lack: one line of configuration is missing.
+    Refuse a header of the project that Docker's builder would lack.
 
-    A header outside the project, or behind a link, is reported: only this engine can build with it.
+    One line of configuration sends such a header. A header outside the project, or behind a symbolic link, is
+    only reported, because no setting sends it.
 
     Raises: ConfigError.
     """
@@ -209,7 +210,9 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
 
 def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     """
-    Return what brings images to where *request* wants them; it returns the id of an image that it replaces.
+    Return a function that delivers images to the destination of *request*.
+
+    The function returns the id of an image that loses its name in the engine, empty or None without one.
 
     The destination is checked now, before anything is built.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects with struct_ops maps and maps that are pinned by name, in good and in strange ways."""
+"""Objects with struct_ops maps and with maps that are pinned by name, valid and damaged."""
 
 from __future__ import annotations
 
@@ -18,43 +18,48 @@ SCHEDULER = b"sched_ext_ops"
 
 
 class Btf:
-    """A section .BTF under construction (Documentation/bpf/btf.rst); numbers of types begin at 1."""
+    """Builds a section .BTF (Linux, Documentation/bpf/btf.rst). Numbers of types begin at 1."""
 
     def __init__(self, order: str = "<") -> None:
         self.order, self.types, self.names, self.count = order, b"", b"\0", 0
 
     def name(self, text: bytes) -> int:
-        """Return the offset of a name."""
+        """Add a name and return its offset."""
         self.names += text + b"\0"
         return len(self.names) - len(text) - 1
 
     def type(self, kind: int, name: bytes | int = 0, value: int = 0, *rest: int, count: int = 0) -> int:
-        """Add a type of *count* whose head is followed by the integers *rest*, and return its number."""
+        """
+        Add a type and return its number.
+
+        *name* is a new name or an offset, *value* is the size or type, *count* the number of members. The
+        integers *rest* follow the head.
+        """
         offset = self.name(name) if isinstance(name, bytes) else name
         self.types += struct.pack(f"{self.order}{3 + len(rest)}I", offset, kind << 24 | count, value, *rest)
         self.count += 1
         return self.count
 
     def integer(self, number: int) -> int:
-        """Add what libbpf's `__uint` makes, and return it."""
+        """Add the type that libbpf's `__uint` defines, and return its number."""
         return self.type(PTR, 0, self.type(ARRAY, 0, 0, 0, 0, number))
 
     def struct(self, name: bytes | int, *members: tuple[bytes, int]) -> int:
-        """Add a struct of *members*, of name and type."""
+        """Add a struct of *members* (name and type), and return its number."""
         words = [word for text, number in members for word in (self.name(text), number, 0)]
         return self.type(STRUCT, name, 8 * len(members), *words, count=len(members))
 
     def group(self, section: bytes, *variables: int) -> int:
-        """Add the group of *section*."""
+        """Add the group of variables (DATASEC) of *section*, and return its number."""
         words = [word for number in variables for word in (number, 0, 8)]
         return self.type(DATASEC, section, 0, *words, count=len(variables))
 
     def variable(self, name: bytes | int, number: int) -> int:
-        """Add a global variable of type *number*."""
+        """Add a global variable of type *number*, and return its number."""
         return self.type(VAR, name, number, 1)
 
     def part(self, **header: int) -> Part:
-        """Return the section; *header* changes its integers."""
+        """Return the section. *header* replaces integers of its header."""
         size, names = len(self.types), len(self.names)
         words = {"magic": 0xEB9F, "version": 1, "flags": 0, "header": 24, "type_at": 0, "type_size": size}
         words |= {"name_at": size, "name_size": names} | header
@@ -86,14 +91,14 @@ def data(name: bytes, **changes: Any) -> Part:
 
 
 def with_maps(btf: Btf | Part, *sections: bytes | Part, order: str = "<", **listed: Any) -> Recipe:
-    """Recipe: an XDP program, the data *sections*, and the types."""
+    """Return the recipe of an XDP program, the data *sections* and the types."""
     parts = [section if isinstance(section, Part) else data(section) for section in sections]
     types = btf.part() if isinstance(btf, Btf) else btf
     return makes(code(), *parts, types, order=order, **listed)
 
 
 def map_cases() -> Iterator[tuple[str, str, str, Recipe]]:
-    """Yield name, expectation, store and recipe."""
+    """Yield name, expected decision, trust store and recipe of each case."""
     yield from _struct_ops_cases()
     yield from _pin_cases()
     yield from _statement_cases()
@@ -106,7 +111,7 @@ def _struct_ops_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     for section in (b".struct_ops", LINK, b"?.struct_ops", b"?.struct_ops.link"):
         empty = with_maps(ops(Btf(), section), section)
         name = section.decode()
-        # The hole that was found: a program of an allowed type, and an empty map beside it.
+        # The attack: an empty struct_ops map beside a program of an allowed type.
         yield f"type-{name}", denied, "xdp-only", empty
         yield f"type-allowed-{name}", accepted, "struct-ops", empty
         yield f"no-types-{name}", denied, "no-types", empty
@@ -289,7 +294,7 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     flagged = Btf()
     flagged.type(STRUCT | 0x80, b"x", 0)
     yield "info-bit-31", accepted, "scheduler", with_maps(ops(flagged), LINK)
-    # One of each kind with what follows it: a reader that skips too little or too much finds no type behind.
+    # One of each kind with its members. A reader that skips too little or too much misses the next type.
     every = Btf()
     follows = {1: 1, 3: 3, 14: 1, 17: 1}
     each = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
@@ -379,7 +384,7 @@ def _header_cases() -> Iterator[tuple[str, str, str, Recipe]]:
 
 
 def big_endian_cases() -> Iterator[tuple[str, str, str, Recipe]]:
-    """Yield the same for the other byte order."""
+    """Yield cases of `map_cases` in big-endian byte order."""
     types = ops(pinned(Btf(">")))
     recipe = with_maps(types, LINK, b".maps", order=">")
     yield "maps", "accepted", "scheduler-and-pins", recipe

@@ -56,7 +56,7 @@ def policy_cases() -> Iterator[Case]:
 
 
 def number_cases() -> Iterator[Case]:
-    """Yield numbers and times of more than 32 bits, which a machine of 32 bits must not cut."""
+    """Yield cases of numbers and times above 32 bits, which a 32-bit machine must not truncate."""
 
     def case(name: str, expect: str, trust: str = "alice", **changes: Any) -> Case:
         return Case(name=f"number-{name}", expect=expect, trust=trust, recipe=predicate(**changes))

@@ -99,7 +99,7 @@ TRUST: dict[str, dict[str, str]] = {
         policy_key(ALICE, notBefore="2026-07-01T00:00:00Z", notAfter="2030-01-01T00:00:00Z"),
         earliest="2026-07-01T00:00:00Z",
     ),
-    # Numbers and times that 32 bits cannot hold; what is left of them is another answer.
+    # Numbers and times above 32 bits. Truncated to 32 bits, they lead to another decision.
     "large-minimum": policy(A, objects={"x.bpf.o": {"minimumVersion": 2**32 + 1}}),
     "large-helper": policy(A, deniedHelpers=[2**32 + 36]),
     "key-until-2038": policy(policy_key(ALICE, notAfter="2038-01-19T03:14:08Z")),
@@ -153,7 +153,7 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-no-keys": policy(),
     "policy-threshold-0": policy(A, threshold=0),
     "policy-threshold-17": policy(A, threshold=17),
-    # Of 32 bits, or of 8, the rest is a number that would be right.
+    # Truncated to 8, 16 or 32 bits, these numbers would be valid.
     "policy-threshold-2-8": policy(A, threshold=2**8 + 1),
     "policy-threshold-2-16": policy(A, threshold=2**16 + 1),
     "policy-threshold-2-32": policy(A, threshold=2**32 + 1),
