@@ -87,6 +87,8 @@ def test_base_image_of_the_wrong_architecture_is_an_error(project: Project, plac
         environment = {
             "BUILDTOOL_BUILDER_IMAGE": "buildtool.local/builder:trixie",
             "BUILDTOOL_BASE_IMAGE": base,
+            # The probe of the base must not get a platform from the environment.
+            "DOCKER_DEFAULT_PLATFORM": "linux/amd64",
         }
         try:
             done = project.run("build", "--arch", "amd64", "--tag", TAG, **environment)

@@ -146,7 +146,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Never:
-    """A *source* that no kernel loads, with a finding of *rule* about *says*. *mended* is a copy that loads."""
+    """A *source* that no kernel loads, with a finding of *rule* about *says*; *mended* is a copy that loads."""
 
     rule: str
     says: str

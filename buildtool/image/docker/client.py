@@ -31,6 +31,7 @@ ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
 _MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
 _SSH_HINT = "pip install 'docker[ssh]' brings what an engine over SSH needs"
+_TLS_HINT = "DOCKER_CERT_PATH names the directory of ca.pem, cert.pem and key.pem"
 
 
 def _library() -> Any:
@@ -86,13 +87,35 @@ def connect() -> Any:
     where = f": {host[:_MAX_SHOWN_HOST]}" if host else ""
     with engine_errors(f"no Docker engine answers{where}", hint=ENGINE_HINT):
         try:
-            return _library().from_env(use_context=use_context, use_ssh_client=True)
+            options = {"use_context": use_context, "environment": _environment(settings)}
+            with closing(_open(_library().constants.DEFAULT_DOCKER_API_VERSION, options)) as client:
+                version = client.version(api_version=False)["ApiVersion"]
+            return _open(version, options)
+        except _library().errors.TLSParameterError as error:
+            raise EngineError(f"engine over TLS{where}: {error.msg}", hint=_TLS_HINT) from error
         except _library().errors.DockerException as error:
             if "paramiko" in str(error):
                 raise EngineError(
-                    f"no Docker engine answers{where}: {first_line(error)}", hint=_SSH_HINT
+                    f"engine over SSH{where}: Python module paramiko: not found", hint=_SSH_HINT
                 ) from error
             raise
+
+
+def _open(version: str, options: Mapping[str, Any]) -> Any:
+    """Return a client that speaks *version* of the engine's API; nothing is sent yet."""
+    client = _library().from_env(version=version, use_ssh_client=True, **options)
+    if client.api.cert or client.api.verify is not True:
+        # requests would prefer REQUESTS_CA_BUNDLE, which is for web servers, to the engine's authority.
+        client.api.trust_env = False
+    return client
+
+
+def _environment(settings: Path | None) -> dict[str, str]:
+    """Return the environment where the library finds certificates as docker does: beside *settings*."""
+    environ = dict(os.environ)
+    if environ.get("DOCKER_TLS_VERIFY") and not environ.get("DOCKER_CERT_PATH") and settings is not None:
+        environ["DOCKER_CERT_PATH"] = str(settings.parent)
+    return environ
 
 
 def find_engine_image(reference: str) -> dict[str, Any] | None:

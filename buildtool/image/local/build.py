@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 from buildtool.compile.headers import Headers
 from buildtool.compile.objectcache import ObjectSet, compile_cached
@@ -33,7 +34,6 @@ from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.oci.read import BlobSource, open_layout
-from buildtool.oci.registry import check_registry, open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
 from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
@@ -205,7 +205,18 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     if reference.startswith(LAYOUT_SCHEME):
         path, digest = split_layout(reference)
         return open_layout(request.config.root / path, Digest(digest) if digest else None)
-    return nullcontext(open_image(reference, request.cache, request.report))
+    return nullcontext(_registry().open_image(reference, request.cache, request.report))
+
+
+def _registry() -> ModuleType:
+    """
+    Return the module that speaks to registries, imported here alone.
+
+    Its HTTP library takes as long to import as all the rest, and most builds neither pull nor push.
+    """
+    from buildtool.oci import registry
+
+    return registry
 
 
 def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
@@ -219,8 +230,8 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     Raises: UsageError, FileAccessError.
     """
     if request.push:
-        check_registry(request.tag)
-        return lambda images: push_images(images, request.tag)
+        _registry().check_registry(request.tag)
+        return lambda images: _registry().push_images(images, request.tag)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
         connect().close()  # report an engine that does not answer before the work
