@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -56,7 +57,8 @@ from buildtool.signing.sign import ReleaseInfo, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
-from buildtool.trust.generate import trust_files
+from buildtool.trust.generate import check_still_valid, trust_files
+from buildtool.trust.store import POLICY_NAME
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -210,12 +212,14 @@ def _describe(
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
+    trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
+    check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
     request = RenderRequest(
         config=config,
         platforms=platforms,
         sources=sources,
         key_id=public.key_id,
-        trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
+        trust=trust,
         capabilities=choose_capabilities(config, sources),
         form=form,
         epoch=epoch,

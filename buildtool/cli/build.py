@@ -20,6 +20,7 @@ from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
@@ -86,7 +87,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
-        print_json(value | {"capabilities": capabilities})
+        print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
         return
     is_image = bool(image.reference)
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -95,6 +96,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     click.echo(f"key id  {image.key_id}")
     if not is_image:
         return
+    for line in describe_settings(config.image.attach):
+        click.echo(f"attach  {line}")
     name = "" if image.file or output else image.reference
     options = " ".join(run_options(capabilities))
     click.echo(f"run     docker run --read-only {options} {name or 'IMAGE'}")

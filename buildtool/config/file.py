@@ -115,6 +115,7 @@ class BuildConfig:
     [build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local.
 
     *allow_differences* names what need not agree between architectures (buildtool.crosscheck).
+    *allow_findings* are rules of `check` that do not end a build: for objects that another loader loads.
     """
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
@@ -122,6 +123,7 @@ class BuildConfig:
     sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
     engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
     allow_differences: tuple[str, ...] = declare(as_texts(validate.check_difference), ())
+    allow_findings: tuple[str, ...] = declare(as_texts(validate.check_rule_number), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

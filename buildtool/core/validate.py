@@ -29,6 +29,7 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
+_RULE_NUMBER = re.compile(r"BT\d{3}")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
 # -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
@@ -152,6 +153,15 @@ def check_difference(value: str) -> str:
         for word in part.removeprefix(".").split(".") if part.startswith(".") else [part]:
             check_program_name(word)
     return value
+
+
+def check_rule_number(value: str) -> str:
+    """
+    Return *value* if it can be the number of a rule of `check`.
+
+    Raises: UsageError.
+    """
+    return _match(_RULE_NUMBER, value, "the number of a rule, like BT010", 5)
 
 
 def check_attach(value: str) -> str:

@@ -274,7 +274,7 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
         kind, point = program_type(name), name.removeprefix("?")
         if trust.program_types is not None and kind not in trust.program_types:
             raise _denied(f"section {name!a} of type {kind} is not allowed")
-        if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
+        if not allows_point(trust, point):
             raise _denied(f"attach point {point!a} is not allowed")
     if trust.denied_helpers is not None:
         _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers)
@@ -306,6 +306,11 @@ def _without_flavour(name: bytes) -> bytes:
 
 def _show_name(name: bytes) -> str:
     return ascii(name.decode("utf-8", "replace"))
+
+
+def allows_point(trust: TrustStore, name: str) -> bool:
+    """Say whether rule 6 of step 12 accepts *name*, a section or, for a loader's target, SECTION/TARGET."""
+    return trust.attach_points is None or any(_matches(pattern, name) for pattern in trust.attach_points)
 
 
 def _matches(pattern: str, name: str) -> bool:
