@@ -18,6 +18,7 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded
 from buildtool.image.docker.client import NO_IMAGE_ERRORS, connect, engine_errors
+from buildtool.image.metadata import attach_settings
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -66,12 +67,17 @@ class ObjectReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """An image: its *reference*, *digest* (image id), *platform*, *labels* and the *objects* in it."""
+    """
+    An image: its *reference*, *digest* (image id), *platform*, *labels* and the *objects* in it.
+
+    *attach* has the settings of its entrypoint.
+    """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
+    attach: tuple[str, ...] = ()
     objects: tuple[tuple[str, bytes], ...]
 
 
@@ -176,6 +182,7 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
+            attach=attach_settings(config.get("Entrypoint") or []),
             objects=objects,
         )
 

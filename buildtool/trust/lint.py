@@ -73,6 +73,8 @@ def _check_rules(trust: TrustStore) -> Iterator[Remark]:
             yield Remark(message=f"attachPoints: {point!a} matches no section")
     if trust.allow_rollback:
         yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
+    if trust.ignores_image:
+        yield Remark(message="imageRules is ignore: a host accepts objects that the image itself refuses")
     if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
         yield Remark(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
 

@@ -44,6 +44,7 @@ enum attach_place {
 /* What the operator allows, for all programs of a run. */
 struct attach_options {
 	const struct trust *trust; /* its attachPoints hold for targets that are given later, too; or NULL */
+	const struct trust *image; /* the image's rules beside them, or NULL */
 	bool replace;		   /* take a hook that a foreign program holds */
 	bool stays;		   /* the loader is there until everything is detached */
 	int64_t deadline;	   /* of log__clock(): until then an interface may appear; 0: now */

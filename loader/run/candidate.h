@@ -11,6 +11,8 @@
 /* A set of objects on its way to the kernel, with what it is judged by. */
 struct candidate {
 	struct trust trust;
+	struct trust image; /* the rules that hold beside a host's trust store */
+	bool has_image;
 	struct versions state;
 	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
@@ -23,6 +25,9 @@ struct candidate {
  * with a text, unless the lines have said everything. To be freed in any case.
  */
 int candidate__verify(struct candidate *candidate, const struct options *options, struct fault *fault);
+
+/* The rules of the image that hold beside the trust store, or NULL. */
+const struct trust *candidate__image(const struct candidate *candidate);
 
 /* One for each object of the set. They are the candidate's, and borrow from it; NULL without memory. */
 const struct verified_object *candidate__inputs(struct candidate *candidate);

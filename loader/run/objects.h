@@ -19,12 +19,13 @@ struct object_set {
 };
 
 /*
- * Read and verify all objects of a directory, or one file, writing a decision line for each.
+ * Read and verify all objects of a directory, or one file, writing a decision line for each. Rules of the
+ * image (or NULL) hold beside those of the context.
  * Every visible entry of the directory is an object: one that isn't gets refused, not ignored.
  * Returns 0, or a negative errno with the text set when there is nothing to verify.
  */
 int objects__verify(struct object_set *set, const char *path, size_t limit,
-		    const struct verify_context *context, struct fault *fault);
+		    const struct verify_context *context, const struct trust *image, struct fault *fault);
 void objects__free(struct object_set *set);
 
 #endif

@@ -28,7 +28,9 @@ const char options__help[] =
 	"                           with --verify-only: none)\n"
 	"  --attach PROGRAM=TARGET  where to attach (eth0, eth0:egress, a cgroup's path, none);\n"
 	"                           OBJECT:PROGRAM when several objects have the program\n"
+	"                           PROGRAM+=TARGET adds to the targets of the image\n"
 	"  --attach-file FILE       the same, a PROGRAM=TARGET on each line\n"
+	"  --image-attach P=TARGET  the image's own target, where nobody names another\n"
 	"  --wait-interface SECONDS wait for interfaces that are not there yet\n"
 	"  --replace                take a hook that somebody else's program holds\n"
 	"  --pin-root DIR           pin programs, maps and links there; update what is there\n"
@@ -40,7 +42,7 @@ const char options__help[] =
 	"  --seccomp                deny the workload to load or attach eBPF programs\n"
 	"  --capabilities C,...     what the workload's container has beyond what the programs need\n"
 	"  --metrics-file FILE      write metrics for Prometheus\n"
-	"  --verify-only            load nothing; exit code 0 or 3\n"
+	"  --verify-only            load nothing, attach nothing; exit code 0 or 3\n"
 	"  --platform P, --time T   with --verify-only: as if on this platform, at this time\n"
 	"  --log json|human         form of the lines on stderr (json)\n"
 	"  --json                   status: for machines\n"
@@ -53,7 +55,7 @@ static const char *const commands[] = {
 	[COMMAND_DETACH] = "detach", [COMMAND_ROLLBACK] = "rollback",
 };
 
-enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH, KIND_CAPABILITIES };
+enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH, KIND_IMAGE_ATTACH, KIND_CAPABILITIES };
 
 /* Which commands take an option, beside running; --log, --help and --version are for all. */
 #define RUN	  (1 << COMMAND_RUN)
@@ -72,6 +74,7 @@ static const struct option {
 	{ "trust", FIELD(trust), KIND_TEXT, RUN },
 	{ "state", FIELD(state), KIND_TEXT, RUN },
 	{ "attach", 0, KIND_ATTACH, RUN },
+	{ "image-attach", 0, KIND_IMAGE_ATTACH, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
 	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
@@ -93,18 +96,22 @@ static const struct option {
 	{ "help", FIELD(help), KIND_SWITCH, RUN | PINS },
 };
 
-int options__add_attach(struct options *o, char *value, struct fault *fault)
+int options__add_attach(struct options *o, char *value, enum attach_source source, struct fault *fault)
 {
 	char *equals = strchr(value, '='), *colon;
 	struct attach_option *a;
 
-	if (!equals || equals == value || !equals[1])
+	bool adds = equals && equals > value && equals[-1] == '+';
+
+	if (!equals || equals == value + adds || !equals[1])
 		return fault__usage(fault, "--attach %.128s: not PROGRAM=TARGET", value);
 	if (o->attach_count == LOAD_MAX_OPTIONS)
 		return fault__usage(fault, "--attach: more than %d times", LOAD_MAX_OPTIONS);
 	a = &o->attach[o->attach_count++];
-	*equals = 0;
-	*a = (struct attach_option){ .program = value, .target = equals + 1 };
+	equals[-adds] = 0;
+	*a = (struct attach_option){
+		.program = value, .target = equals + 1, .source = (unsigned char)source, .adds = adds
+	};
 	colon = strchr(value, ':');
 	if (colon) {
 		*colon = 0;
@@ -112,6 +119,42 @@ int options__add_attach(struct options *o, char *value, struct fault *fault)
 		a->program = colon + 1;
 	}
 	return 0;
+}
+
+static bool is_replaced(const struct options *o, const struct attach_option *a)
+{
+	for (size_t i = 0; i < o->attach_count; i++) {
+		const struct attach_option *other = &o->attach[i];
+
+		if (other->source > a->source && !other->adds && !strcmp(other->program, a->program) &&
+		    (!other->object || !a->object || !strcmp(other->object, a->object)))
+			return true;
+	}
+	return false;
+}
+
+void options__settle_attach(struct options *o)
+{
+	bool replaced[LOAD_MAX_OPTIONS];
+	size_t kept = 0;
+
+	for (size_t i = 0; i < o->attach_count; i++)
+		replaced[i] = is_replaced(o, &o->attach[i]);
+	for (size_t i = 0; i < o->attach_count; i++) {
+		if (!replaced[i])
+			o->attach[kept++] = o->attach[i];
+	}
+	o->attach_count = kept;
+}
+
+bool options__ask_human(char **argv)
+{
+	for (argv++; argv[0] && strcmp(argv[0], "--"); argv++) {
+		if (!strcmp(argv[0], "--log=human") ||
+		    (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
+			return true;
+	}
+	return false;
 }
 
 static bool parse_seconds(const char *text, int *seconds)
@@ -131,8 +174,9 @@ static int set_value(struct options *o, const struct option *option, char *value
 	void *field = (char *)o + option->field;
 	bool ok = true;
 
-	if (option->kind == KIND_ATTACH)
-		return options__add_attach(o, value, fault);
+	if (option->kind == KIND_ATTACH || option->kind == KIND_IMAGE_ATTACH)
+		return options__add_attach(
+			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
 	if (option->kind == KIND_TEXT)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)
@@ -188,10 +232,9 @@ static int check_together(const struct options *o, struct fault *fault)
 		return 0;
 	if (o->command != COMMAND_RUN)
 		return o->workload ? fault__usage(fault, "%s takes no workload", commands[o->command]) : 0;
-	if (o->verify_only && (o->attach_count || o->attach_file || o->workload))
-		return fault__usage(fault, "--verify-only takes no --attach and no workload");
-	if (o->verify_only && (o->pin_root || o->share || o->reload))
-		return fault__usage(fault, "--verify-only takes no --pin-root, --share or --reload");
+	/* The other options are an image's own, and mean nothing where nothing is loaded. */
+	if (o->verify_only && o->workload)
+		return fault__usage(fault, "--verify-only takes no workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
 		return fault__usage(fault, "--platform and --time need --verify-only");
 	if (!o->workload && (o->seccomp || o->no_map_fds))

@@ -12,6 +12,9 @@
 /* The first word of the command line; COMMAND_RUN when it is an option. */
 enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_STATUS, COMMAND_DETACH, COMMAND_ROLLBACK };
 
+/* Where a target was named. A target of a later source replaces those of an earlier one for its program. */
+enum attach_source { ATTACH_BY_IMAGE, ATTACH_BY_FILE, ATTACH_BY_COMMAND };
+
 struct options {
 	enum command command;
 	const char *objects;
@@ -38,7 +41,13 @@ struct options {
 int options__parse(struct options *options, char **argv, struct fault *fault);
 
 /* Add what --attach says. The string is cut in place and kept. */
-int options__add_attach(struct options *options, char *value, struct fault *fault);
+int options__add_attach(struct options *options, char *value, enum attach_source source, struct fault *fault);
+
+/* Remove the targets that another source replaces. */
+void options__settle_attach(struct options *options);
+
+/* Whether --log human is among the arguments: it is for the error of a bad one as well. */
+bool options__ask_human(char **argv);
 
 /* The word of the command. */
 const char *options__command(const struct options *options);

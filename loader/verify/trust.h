@@ -26,6 +26,7 @@ struct trust {
 	int64_t earliest; /* it is this time or later */
 	bool clock_unset_ok;
 	bool allow_rollback; /* below what the state remembers, not below minimumVersion */
+	bool ignores_image;  /* of a host's store: the image's rules do not hold beside it */
 	uint8_t digest[DIGEST_SIZE];
 	struct json_t *policy; /* NULL when the store is keys alone */
 };

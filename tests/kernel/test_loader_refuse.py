@@ -237,11 +237,12 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--attach", "x"], "not PROGRAM=TARGET"),
         (["--attach", "=lo"], "not PROGRAM=TARGET"),
         (["--attach", "x="], "not PROGRAM=TARGET"),
-        (["--verify-only", "--attach", "x=lo"], "takes no --attach"),
+        (["--attach", "x+="], "not PROGRAM=TARGET"),
+        (["--attach", "+=lo"], "not PROGRAM=TARGET"),
+        (["--image-attach", "x"], "not PROGRAM=TARGET"),
         (["--verify-only", "--", "true"], "no workload"),
         (["--platform", "linux/arm64"], "need --verify-only"),
         (["--verify-only", "--time", "yesterday"], "--time: bad value"),
-        (["--verify-only", "--reload"], "no --pin-root, --share or --reload"),
         (["--wait-interface=99999"], "--wait-interface: bad value 99999"),
         (["--health-wait", "soon"], "--health-wait: bad value soon"),
         (["--health-command=true"], "not an absolute path"),
@@ -276,6 +277,29 @@ def test_ebpf_pins_loads_nothing(lab: Lab, arguments: list[str]) -> None:
     done = subprocess.run([lab.pins, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "say list, status, detach or rollback" in done.stderr
+
+
+def test_an_images_options_mean_nothing_where_it_is_only_verified(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only ignores what an image's options say of attaching, pinning and sharing."""
+    lab.put(tmp_path, "xdp")
+    options = ["--image-attach=no=eth9", "--attach=other=eth9", "--attach-file=/not/there", "--reload"]
+    places = ["--pin-root=/not/there", "--share=/not/there", "--health-command=/not/there"]
+    result = lab.run(tmp_path, *options, *places, "--verify-only")
+    assert result.code == 0, result.lines
+    assert [line["event"] for line in result.lines] == ["verify"]
+
+
+@pytest.mark.parametrize("log", [["--log", "human"], ["--log=human"]])
+def test_a_bad_command_line_is_told_as_the_others_are(lab: Lab, tmp_path: Path, log: list[str]) -> None:
+    """--log human holds for the error of what stands before it, and for ebpf-pins."""
+    for argv in (lab.argv(tmp_path, "--no-such", *log), [str(lab.pins), "list", "--no-such", *log]):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"{Path(argv[0]).name}: error: unknown option --no-such"), done.stderr
+    json_form = subprocess.run(
+        [lab.loader, "--no-such", "--", "--log", "human"], capture_output=True, check=False
+    )
+    assert json_form.stderr.startswith(b"{")
 
 
 def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:
