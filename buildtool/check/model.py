@@ -95,7 +95,11 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadVerdict:
-    """What a kernel said of a program: see `Outcome`; *instructions* are those that it looked at."""
+    """
+    What a kernel said of a program: see `Outcome`; *instructions* are those that it looked at.
+
+    With the *missing* capabilities it would have loaded.
+    """
 
     outcome: Outcome
     instructions: int = 0
@@ -103,11 +107,16 @@ class LoadVerdict:
     reason: str = ""
     source: SourceLine | None = None
     log: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramRun:
-    """The *verdict* on a program by the kernel that was asked for as *kernel* and is *release*."""
+    """
+    The *verdict* on a program by the kernel that was asked for as *kernel* and is *release*.
+
+    It was loaded with *capabilities* and no other.
+    """
 
     object: str
     path: str
@@ -118,11 +127,19 @@ class ProgramRun:
     arch: str
     duration_us: int
     verdict: LoadVerdict
+    capabilities: tuple[str, ...] = ()
 
     @property
     def loads(self) -> bool:
         """Whether the kernel took it."""
         return self.verdict.outcome is Outcome.LOADS
+
+    @property
+    def rule(self) -> str:
+        """The number of the rule that a program breaks which did not load."""
+        if self.verdict.missing:
+            return "BT104"
+        return "BT100" if self.verdict.outcome is Outcome.REFUSED else "BT101"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +217,12 @@ _TABLE = (
         _W,
         "near the limit",
         "a newer kernel may look at more of them: make loops shorter, or split it",
+    ),
+    (
+        "BT104",
+        _E,
+        "capability is missing",
+        "list all that the programs need in image.capabilities of buildtool.toml",
     ),
 )
 RULES = {row[0]: Rule(number=row[0], level=row[1], title=row[2], hint=row[3]) for row in _TABLE}

@@ -63,8 +63,7 @@ def _run_case(suite: Element, run: ProgramRun) -> None:
     if run.loads:
         SubElement(case, "system-out").text = f"{run.verdict.instructions} instructions processed"
         return
-    rule = "BT100" if run.verdict.outcome == "refused" else "BT101"
-    failure = SubElement(case, "failure", message=_xml(run.verdict.reason), type=rule)
+    failure = SubElement(case, "failure", message=_xml(run.verdict.reason), type=run.rule)
     source = run.verdict.source
     where = f"{source.file}:{source.line}: {source.text}\n" if source else ""
     failure.text = _xml(where + run.verdict.log)

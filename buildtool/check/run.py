@@ -20,8 +20,8 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
-from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, Outcome, ProgramRun
-from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
+from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, ProgramRun
+from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -66,6 +66,9 @@ class CheckRequest:
     A kernel is `host`, a name of buildtool.kernels, or the file of an image.
     *oldest* is the oldest Linux that the objects are meant for. *modules* are
     loaded in virtual machines before. Each kernel may take *timeout_seconds*.
+
+    Programs are loaded with *capabilities* and no other; without any: with what all targets for that
+    architecture need together, which is the label of an image of them.
     """
 
     targets: Sequence[CheckTarget]
@@ -74,6 +77,7 @@ class CheckRequest:
     arches: Sequence[str] = ()
     oldest: Release | None = None
     modules: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
     timeout_seconds: float = 300
     cache: Path | None = None  # of this user
 
@@ -92,7 +96,8 @@ def check_objects(
     """
     checks = [_check_statically(request, target) for target in request.targets]
     # What is no object needs no kernel to say so.
-    readable = [t for t, check in zip(request.targets, checks, strict=True) if check.facts]
+    facts = {id(t): check.facts for t, check in zip(request.targets, checks, strict=True) if check.facts}
+    readable = [target for target in request.targets if id(target) in facts]
     plan = [
         (kernel, target_platform, _choose(readable, target_platform))
         for kernel, target_platform in _plan(request, on_progress)
@@ -109,7 +114,11 @@ def check_objects(
         memory_mib=_guest_memory(largest),
     )
     # All downloads first: what cannot be found should not cost minutes of booting the others.
-    asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
+    asks = []
+    for kernel, wanted, chosen in plan:
+        needed = {name for target in chosen for name in facts[id(target)].capabilities}
+        given = tuple(sorted(set(request.capabilities) or needed))
+        asks.append(asker.prepare(kernel, wanted, chosen, given))
     asker.ask_all(asks)
     if asker.silent and not asker.runs:
         raise asker.silent[0][1]
@@ -182,13 +191,18 @@ def _fits(target: CheckTarget, wanted: Platform) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ask:
-    """A kernel to ask about *targets*, by the *name* that it was asked for; None: this host's."""
+    """
+    A *kernel* to ask about *targets*, by the *name* that it was asked for; None: this host's.
+
+    The programs get *capabilities*.
+    """
 
     name: str
     arch: str
     probe: Path
     targets: Sequence[CheckTarget]
     kernel: Kernel | None
+    capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +217,9 @@ class _Asker:
     silent: list[tuple[str, BuildtoolError]] = field(default_factory=list)
     memory_mib: int = _GUEST_MIB
 
-    def prepare(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> _Ask:
+    def prepare(
+        self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget], capabilities: tuple[str, ...]
+    ) -> _Ask:
         """Find or fetch what asking *kernel* takes."""
         found = None
         if kernel != HOST:
@@ -214,7 +230,14 @@ class _Asker:
                 hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
             )
         probe = self.finder.find(wanted)
-        return _Ask(name=kernel, arch=wanted.arch, probe=probe, targets=targets, kernel=found)
+        return _Ask(
+            name=kernel,
+            arch=wanted.arch,
+            probe=probe,
+            targets=targets,
+            kernel=found,
+            capabilities=capabilities,
+        )
 
     def ask_all(self, asks: Sequence[_Ask]) -> None:
         """
@@ -246,7 +269,7 @@ class _Asker:
             paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
             for path, target in zip(paths, ask.targets, strict=True):
                 write_atomic(path, target.data)
-            argv = [str(ask.probe), *map(str, paths)]
+            argv = probe_argv(str(ask.probe), [*map(str, paths)], ask.capabilities)
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
@@ -259,7 +282,7 @@ class _Asker:
         result = run_vm(
             VmRequest(
                 kernel=ask.kernel,
-                argv=[_GUEST_PROBE, *paths],
+                argv=probe_argv(_GUEST_PROBE, paths, ask.capabilities),
                 files=files,
                 modules=self.request.modules,
                 memory_mib=self.memory_mib,
@@ -312,6 +335,7 @@ def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
             arch=ask.arch,
             duration_us=program.duration_us,
             verdict=_locate(program, lines[number]),
+            capabilities=ask.capabilities,
         )
 
 
@@ -330,9 +354,11 @@ def _locate(program: ProbedProgram, lines: LineInfo) -> LoadVerdict:
 
 
 def _as_finding(run: ProgramRun) -> Finding:
-    rule = "BT100" if run.verdict.outcome is Outcome.REFUSED else "BT101"
-    message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
-    return RULES[rule].finding(
+    reason = run.verdict.reason
+    if missing := run.verdict.missing:
+        reason = f"requires {' '.join(missing)} beside {' '.join(run.capabilities)}: {reason}"
+    message = f"{run.kernel} {run.arch} ({run.release}): {reason}"
+    return RULES[run.rule].finding(
         run.object, message, program=run.program, path=run.path, source=run.verdict.source
     )
 

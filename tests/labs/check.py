@@ -126,6 +126,44 @@ char LICENSE[] SEC("license") = "GPL";
 """
 
 
+# Loads with PERFMON alone: a packet pointer that a variable moved, and a helper that shows kernel memory.
+PRIVILEGED = """\
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("xdp") int plain(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+SEC("xdp") int options(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct udphdr *udp;
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	udp = (void *)ip + ip->ihl * 4;
+	if ((void *)(udp + 1) > end)
+		return XDP_PASS;
+	return udp->dest ? XDP_PASS : XDP_DROP;
+}
+PRINT
+char LICENSE[] SEC("license") = "GPL";
+"""
+PRINT = """
+SEC("xdp") int print(struct xdp_md *ctx)
+{
+	bpf_printk("seen");
+	return XDP_PASS;
+}
+"""
+
+
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
     """Link bpf-probe for *arch* below *directory*, unless it is newer than its source."""
     output = directory / arch / "bpf-probe"
