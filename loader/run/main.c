@@ -10,9 +10,42 @@
 #include "run/options.h"
 #include "run/run.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
-/* What a container's start needs, and its health check; the other commands change what is attached. */
+#define MAX_ARGUMENTS 32
+
+#define PINS_NAME "ebpf-pins"
+
+/* An image's entrypoint is this program; the other one, beside it, has the commands that change pins. */
+static int become_pins(const struct options *o)
+{
+	char path[PATH_MAX], *slash;
+	struct fault fault = { 0 };
+	const char *argv[MAX_ARGUMENTS + 6] = { PINS_NAME };
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof(PINS_NAME));
+	size_t count = 1;
+
+	for (char **from = o->arguments; *from && count <= MAX_ARGUMENTS; from++)
+		argv[count++] = *from;
+	/* What the entrypoint says of them, if the command does not. */
+	if (o->pin_root)
+		argv[count++] = "--pin-root", argv[count++] = o->pin_root;
+	if (o->share)
+		argv[count++] = "--share", argv[count++] = o->share;
+	path[length > 0 ? length : 0] = 0;
+	slash = strrchr(path, '/');
+	if (slash && count < MAX_ARGUMENTS) {
+		memcpy(slash + 1, PINS_NAME, sizeof(PINS_NAME));
+		execv(path, (char *const *)argv);
+	}
+	fault__usage(&fault, "%s is a command of " PINS_NAME ", which image.tools adds to an image",
+		     options__command(o));
+	return log__fail(&fault);
+}
+
 static int run_command(struct options *o)
 {
 	struct fault fault = { 0 };
@@ -21,8 +54,7 @@ static int run_command(struct options *o)
 		return run__all(o);
 	if (o->command == COMMAND_STATUS)
 		return listing__show(o, &fault) ? log__fail(&fault) : EXIT_DONE;
-	fault__usage(&fault, "%s is a command of ebpf-pins", options__command(o));
-	return log__fail(&fault);
+	return become_pins(o);
 }
 
 int main(int argc, char **argv)

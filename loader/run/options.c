@@ -250,19 +250,36 @@ const char *options__command(const struct options *o)
 	return commands[o->command];
 }
 
+/*
+ * A command's word: the first argument, or the first after the options of an image's entrypoint. Of those a
+ * command keeps the places of pins, unless it names one.
+ */
+static bool take_command(struct options *o, char **argument)
+{
+	for (size_t i = 0; !o->arguments && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(*argument, commands[i]))
+			continue;
+		if (i != COMMAND_RUN)
+			*o = (struct options){ .pin_root = o->pin_root, .share = o->share, .human = o->human };
+		o->command = (enum command)i;
+		o->arguments = argument;
+		for (argument++; *argument; argument++) {
+			if (!strncmp(*argument, "--pin-root", 10) || !strncmp(*argument, "--share", 7))
+				o->pin_root = o->share = NULL;
+		}
+		return true;
+	}
+	return false;
+}
+
 int options__parse(struct options *o, char **argv, struct fault *fault)
 {
 	int err = 0;
 
 	*o = (struct options){ .objects = DEFAULT_OBJECTS, .now = -1, .health_wait = HEALTH_WAIT_SECONDS };
-	for (size_t i = 0; argv[1] && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (!strcmp(argv[1], commands[i])) {
-			o->command = (enum command)i;
-			argv++;
-			break;
-		}
-	}
 	for (argv++; !err && *argv; argv++) {
+		if (take_command(o, argv))
+			continue;
 		if (!strcmp(*argv, "--")) {
 			o->workload = argv + 1;
 			if (!*o->workload)

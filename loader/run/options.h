@@ -35,6 +35,7 @@ struct options {
 	bool verify_only, help, version, human, json;
 	bool replace, reload, no_map_fds, seccomp;
 	char **workload; /* NULL or argv, ending in NULL */
+	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 
 /* Parse the command line, whose strings are cut in place. Returns 0 or -EINVAL. */

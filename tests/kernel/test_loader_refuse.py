@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -252,7 +253,8 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
         (["--json"], "run takes no --json"),
-        (["list"], "unknown option list"),
+        (["show"], "unknown option show"),
+        (["list", "list"], "unknown option list"),
         (["--"], "no workload after --"),
     ],
 )
@@ -264,11 +266,23 @@ def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> No
 
 
 @pytest.mark.parametrize("word", ["list", "detach", "rollback"])
-def test_commands_of_the_other_program(lab: Lab, word: str) -> None:
-    """The loader of an image changes no pins, and says which program does."""
-    done = subprocess.run([lab.loader, word, "--pin-root=/"], capture_output=True, text=True, check=False)
+def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> None:
+    """The loader of an image changes no pins: ebpf-pins beside it does, if the image has that."""
+    alone = Path(shutil.copy2(lab.loader, tmp_path))
+    done = subprocess.run([alone, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word} is a command of ebpf-pins" in done.stderr
+    assert f"{word} is a command of ebpf-pins, which image.tools adds to an image" in done.stderr
+    # As `docker run IMAGE list` does it: after the options of the entrypoint, whose places count.
+    script = tmp_path / "ebpf-pins"
+    script.write_text('#!/bin/sh\necho "$@"\n')
+    script.chmod(0o755)
+    image = [str(alone), "--image-attach", "a=eth0", "--pin-root", "/run/pins", "--reload"]
+    for more, shown in (
+        ([], f"{word} --pin-root /run/pins\n"),
+        (["--share", "/x"], f"{word} --share /x --share /x\n"),
+    ):
+        done = subprocess.run([*image, word, *more], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["--pin-root=/"], ["--objects", "/"]])
