@@ -93,6 +93,8 @@ TRUST: dict[str, dict[str, str]] = {
         policy_key(ALICE, notBefore="2026-07-01T00:00:00Z", notAfter="2030-01-01T00:00:00Z"),
         earliest="2026-07-01T00:00:00Z",
     ),
+    "image-rules-combined": policy(A, imageRules="combine"),
+    "image-rules-ignored": policy(A, imageRules="ignore"),
     "earliest-before-now": policy(policy_key(ALICE, notBefore=NOW), earliest="2026-05-01T00:00:00Z"),
 }
 
@@ -168,6 +170,8 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-clock-boolean": policy(A, clock=True),
     "policy-rollback-integer": policy(A, allowRollback=1),
     "policy-rollback-null": policy(A, allowRollback=None),
+    "policy-image-rules-unknown": policy(A, imageRules="replace"),
+    "policy-image-rules-boolean": policy(A, imageRules=True),
     "policy-earliest-date": policy(A, earliest="2026-01-01"),
     "policy-revoked-string": policy(policy_key(ALICE, revoked="no")),
     **{f"key-{name}": {"bad.pub": pub(raw)} for name, raw in bad_keys()},
