@@ -55,7 +55,16 @@ static const char *const commands[] = {
 	[COMMAND_DETACH] = "detach", [COMMAND_ROLLBACK] = "rollback",
 };
 
-enum kind { KIND_TEXT, KIND_SWITCH, KIND_SECONDS, KIND_TIME, KIND_LOG, KIND_ATTACH, KIND_IMAGE_ATTACH, KIND_CAPABILITIES };
+enum kind {
+	KIND_TEXT,
+	KIND_SWITCH,
+	KIND_SECONDS,
+	KIND_TIME,
+	KIND_LOG,
+	KIND_ATTACH,
+	KIND_IMAGE_ATTACH,
+	KIND_CAPABILITIES
+};
 
 /* Which commands take an option, beside running; --log, --help and --version are for all. */
 #define RUN	  (1 << COMMAND_RUN)
@@ -260,7 +269,9 @@ static bool take_command(struct options *o, char **argument)
 		if (strcmp(*argument, commands[i]))
 			continue;
 		if (i != COMMAND_RUN)
-			*o = (struct options){ .pin_root = o->pin_root, .share = o->share, .human = o->human };
+			*o = (struct options){ .pin_root = o->pin_root,
+					       .share = o->share,
+					       .human = o->human };
 		o->command = (enum command)i;
 		o->arguments = argument;
 		for (argument++; *argument; argument++) {

@@ -14,6 +14,7 @@ from labs.cli import BUILD, left
 from buildtool.cli.main import run
 from buildtool.core.platforms import host_platform
 from buildtool.runtime.carried import list_path, part_path
+from buildtool.signing.keys import load_signing_key
 
 SOURCE = """\
 #define SEC(name) __attribute__((section(name), used))
@@ -201,6 +202,22 @@ def test_keys_and_objects_that_have_expired(
     text = Path("buildtool.toml").read_text()
     Path("buildtool.toml").write_text(text.replace("[sign]\n", "[sign]\nnot-after = 2024-01-01T00:00:00Z\n"))
     fails(capsys, "sign.not-after is past: 2024-01-01T00:00:00Z: the image would refuse its own objects")
+
+
+def test_a_signing_key_that_has_expired_in_the_policy(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old times of sources build with a key of their time, but no image that starts nowhere today."""
+    write(config='[trust]\npolicy = "policy.json"\n')
+    add = ["trust", "add", "keys/dev.pub", "--not-after"]
+    Path("keys/dev.pub").write_bytes(load_signing_key(Path("keys/dev.pem"), None).public.pem)
+    assert run([*add, "2024-01-01T00:00:00Z"]) == 0
+    capsys.readouterr()
+    Path("policy.json").rename("include/policy.json")
+    write(config="")
+    text = Path("buildtool.toml").read_text()
+    Path("buildtool.toml").write_text(text.replace('"policy.json"', '"include/policy.json"'))
+    fails(capsys, "is past its notAfter: 2024-01-01T00:00:00Z: the image would refuse its own objects")
 
 
 def test_the_loader_has_the_last_word(
