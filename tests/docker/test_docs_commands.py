@@ -110,7 +110,7 @@ def reader(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) ->
         names = {"IMAGE": f"{tag}:1", "CONTAINER": f"{tag}-container", "INTERFACE": left, "KEYID": ""}
         made = Reader(project=root / "agent", tools=tools, names=names, containers=containers)
         made.types("buildtool init agent", root)
-        made.types("buildtool keygen release && buildtool keygen dev", made.project)
+        made.types("buildtool keygen release", made.project)
         config = made.project / "buildtool.toml"
         config.write_text(config.read_text().replace("[image]\n", "[image]\ntools = true\n"))
         made.types("buildtool build --tag IMAGE", made.project)
