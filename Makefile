@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# Two commands matter: `make demo` shows the whole chain, `make test` proves it. Both set up what they need.
+# `make demo` shows the whole chain, and `make test` tests it. Both install their requirements.
 
 PYTHON := .venv/bin/python
-# Tests and measurements use the newest engine that Debian has; the demo uses the one of Debian 13.
+# Tests and measurements use the newest engine in Debian, the demo uses that of Debian 13.
 NEWEST := ENGINE_NEWEST=1
 SOURCES := buildtool tests bench
 TESTS ?=
 FUZZ_SECONDS ?= 600
-# What starts the loader. Freed memory stays with ASan for a while, so two that count memory are left out; and
-# looking for leaks takes ptrace, which the loader gives up: that test is the one that finds them.
+# Tests that start the loader. Two tests that measure memory are left out, because ASan keeps freed memory for a
+# while. Leak detection is off, because it requires ptrace, which the loader gives up.
 SANITIZED := $(wildcard $(patsubst %,tests/kernel/test_%*.py,attach_hooks attach_types attach_updates bad_conditions \
 	loader_load loader_refuse loader_state loader_trust pins run share update)) \
 	--deselect tests/kernel/test_run_supervise.py::test_reloads_leak_nothing \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts programs with some capabilities only, as `docker run --cap-drop ALL --cap-add ...` does."""
+"""Start programs with few capabilities, as `docker run --cap-drop ALL --cap-add ...` does."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ Result = TypeVar("Result")
 
 def call_bounded(names: Collection[str], call: Callable[[], Result]) -> Result:
     """
-    Return what *call* returns, in a thread of which root's programs get the capabilities *names* alone.
+    Return the result of *call*, whose child programs have only the capabilities *names*, even as root.
 
-    A bounding set is a thread's own, and never grows again (capabilities(7)): the thread ends with the call.
+    A thread has its own bounding set, which never grows again (capabilities(7)). Therefore *call* runs in a
+    new thread.
 
-    Raises: BenchError when that needs rights that we have not got; what *call* raises.
+    Raises: BenchError, without the right to drop capabilities; errors of *call*.
     """
 
     def drop_and_call() -> Result:

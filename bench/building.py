@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What building costs: the image's size, a warm build, compiling, the start of a command."""
+"""Measure builds: the size of the image, a warm build, compiling, the start of a command."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_layers(layout: Path) -> list[tuple[str, int]]:
 
 
 def blob(layout: Path, digest: str) -> Path:
-    """Return the file of *digest*."""
+    """Return the file of the blob *digest*."""
     return layout / "blobs" / digest.replace(":", "/")
 
 
@@ -59,7 +59,7 @@ def read_size_in_layers(layout: Path, digests: Sequence[str], name: str) -> int:
     """
     Return the size of file *name* in the layers.
 
-    Raises: BenchError when no layer has it.
+    Raises: BenchError, if no layer has it.
     """
     for digest in digests:
         done = subprocess.run(
@@ -73,18 +73,18 @@ def read_size_in_layers(layout: Path, digests: Sequence[str], name: str) -> int:
 
 
 def bench_version(work: Path) -> list[Row]:
-    """Measure how long a command needs before it can do anything."""
+    """Measure the start of a command."""
     ours = Command(argv=[BUILDTOOL, "--version"], cwd=work)
     theirs = Command(argv=[sys.executable, "-c", "import click"], cwd=work)
     return [compare("buildtool --version, against import click", ours, theirs, rounds=31, limit=1.5)]
 
 
 def bench_warm_build(work: Path) -> list[Row]:
-    """Build again when nothing changed, against docker buildx in a rendered folder."""
+    """Measure a build without changes, against docker buildx in a rendered folder."""
     project, key = make_project(work), make_key(work)
     arch = this_platform().arch
     run(BUILDTOOL, "build", "--arch", arch, "--tag", "buildtool-bench:ours", cwd=project)
-    # What `build` uses here, so that both build the same: the prepared images where the engine has them.
+    # Render with the images that `build` uses, which are the prepared images if the engine has them.
     folder = work / "rendered"
     run(BUILDTOOL, "render", "--arch", arch, "-o", folder, *prepared_option(project), cwd=project)
     by_hand: list[str | Path] = ["docker", "buildx", "build", "--output", "type=docker"]
@@ -99,7 +99,7 @@ def bench_warm_build(work: Path) -> list[Row]:
 
 
 def prepared_option(project: Path) -> list[str]:
-    """Return what makes `render` name the prepared images."""
+    """Return the option by which `render` names the prepared images."""
     done = subprocess.run(
         [BUILDTOOL, "render", "--help"], cwd=project, capture_output=True, text=True, check=True
     )
@@ -107,7 +107,7 @@ def prepared_option(project: Path) -> list[str]:
 
 
 def bench_compile(work: Path) -> list[Row]:
-    """Compile many sources, against make -j2 that runs clang with the same flags and nothing else."""
+    """Measure compiling many sources, against make -j2 that only runs clang with the same flags."""
     project, here, toolchain = work / "many", this_platform(), find_toolchain()
     names = [f"p{n:03}" for n in range(SOURCES)]
     for name in names:

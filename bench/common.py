@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several benchmarks need: sources of any size, linked loaders, a key, a project."""
+"""Helpers of several benchmarks: sources of any size, linked loaders, a key, a project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from buildtool.image.docker.prepare import BUILDER_IMAGE
 TOP = Path(__file__).resolve().parent.parent
 BUILDTOOL = Path(sys.executable).with_name("buildtool")
 
-# Blocks the kernel cannot see through: each costs its verifier what real parsing code does.
+# The kernel verifier cannot simplify these blocks, so each costs as much as real parsing code.
 BLOCK = """
 	key = ctx->ingress_ifindex + {n};
 	count = bpf_map_lookup_elem(&counts, &key);
@@ -52,7 +52,8 @@ DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
 RUN --network=none \\
-  clang --target={triple} {static} run/main.c @sources.txt @verify/sources.txt @flags.txt -o /verify-and-load \\
+  clang --target={triple} {static} run/main.c @sources.txt @verify/sources.txt @flags.txt \\
+    -o /verify-and-load \\
   && clang --target={triple} {static} bench/plain_load.c base/static_gaps.c @flags.txt -o /plain_load \\
   && clang --target={triple} @flags.txt -Wno-unused-command-line-argument -c @verify/sources.txt \\
   && llvm-ar rcs libsigverify.a *.o \\
@@ -63,13 +64,13 @@ FROM scratch
 COPY --from=link /verify-and-load /plain_load /verify_cost /tini /
 """
 
-# Files that the benchmark of verification reads beside what libsigverify verifies.
+# Sources beside libsigverify for the benchmark of verification, which reads files.
 READING = "run/trustfiles.c base/file.c base/signals.c base/static_gaps.c"
 
 
 def run(*argv: str | Path, cwd: Path | None = None) -> str:
     """
-    Run *argv* to its end and return what it printed.
+    Run *argv* and return its standard output.
 
     Raises: BenchError with the errors of a compiler, or with its last lines.
     """
@@ -93,7 +94,7 @@ def run(*argv: str | Path, cwd: Path | None = None) -> str:
 
 
 def write_source(path: Path, *, programs: int, blocks: int) -> None:
-    """Write an eBPF source that becomes *programs* programs of *blocks* map updates."""
+    """Write an eBPF source of *programs* programs with *blocks* map updates each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     body = "".join(
         PROGRAM.format(n=n, blocks="".join(BLOCK.format(n=n * blocks + m) for m in range(blocks)))
@@ -116,9 +117,9 @@ def this_platform() -> Platform:
 
 def link_loaders(work: Path) -> Path:
     """
-    Link the loader and what it is measured against in the builder image, once; return their directory.
+    Link the loader and the program for comparison in the builder image, once. Return their directory.
 
-    Both get the libraries, the compiler and the flags of a real image.
+    Both have the libraries, the compiler and the flags of a real image.
     """
     programs = work / "programs"
     if not programs.exists():
@@ -140,7 +141,7 @@ def link_loaders(work: Path) -> Path:
 
 
 def make_key(work: Path) -> Path:
-    """Make a signing key below *work* once and return its path."""
+    """Make a signing key in directory *work*, once, and return its path."""
     key = work / "keys/bench.pem"
     if not key.exists():
         run(BUILDTOOL, "keygen", "bench", "--dir", work / "keys")
@@ -148,7 +149,7 @@ def make_key(work: Path) -> Path:
 
 
 def make_project(work: Path) -> Path:
-    """Make a project of the shipped programs below *work* once and return its directory."""
+    """Make a project of the shipped programs in directory *work*, once, and return its directory."""
     project = work / "project"
     if not project.exists():
         key = make_key(work)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verifying costs: beside loads without checks, and beside the hash and the signature alone."""
+"""Measure verification, against loads without checks, and against the hash and the signature alone."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SHIPPED = {
 }
 
 
-# An object that costs the kernel nothing makes a ratio of two very small times: its limit is a difference.
+# A ratio of two very small times is useless, so an object that is cheap for the kernel has a limit in time.
 CHEAP_LIMIT_MS = 0.6
 
 
 def bench_loading(work: Path, source: str, programs: Sequence[str], what: str) -> Row:
     """
-    Start a container's entrypoint with the object of *source*, against a load without checks.
+    Return the time of a container's entrypoint with the object of *source*, against a load without checks.
 
-    Both have the capabilities that a container gets by the options that `inspect --capabilities` prints.
+    Both have the capabilities of a container with the options that `inspect --capabilities` prints.
     """
     bare, built = _make_object(work, source)
     ours = Command(argv=[*_loader_argv(work, built, programs), "--", "/bin/true"], cleanup=_settle)
@@ -42,12 +42,12 @@ def bench_loading(work: Path, source: str, programs: Sequence[str], what: str) -
 
 
 def _settle() -> None:
-    """Let the kernel free in the background what the last run loaded: the next would wait for its locks."""
+    """Wait until the kernel has freed the programs of the last run, whose locks would delay the next."""
     time.sleep(0.005)
 
 
 def _make_object(work: Path, source: str) -> tuple[Path, Path]:
-    """Compile *source*; return the object as it was and the signed one."""
+    """Compile *source*. Return the unsigned and the signed object."""
     wanted = ("--arch", this_platform().arch)
     built = work / f"objects-{Path(source).stem}" / Path(source).with_suffix(".o").name
     run(BUILDTOOL, "compile", source, *wanted, "--output", built.parent, cwd=work)
@@ -57,14 +57,14 @@ def _make_object(work: Path, source: str) -> tuple[Path, Path]:
 
 
 def _loader_argv(work: Path, built: Path, programs: Sequence[str]) -> list[str | Path]:
-    """Return the command that loads all of the object and attaches nothing."""
+    """Return the command that loads all programs of the object and attaches none."""
     loader, store = link_loaders(work) / "verify-and-load", make_key(work).with_suffix(".pub")
     attach = [word for name in programs for word in ("--attach", f"{name}=none")]
     return [loader, "--objects", built, "--trust", store, *attach]
 
 
 def bench_bpftool(work: Path) -> list[Row]:
-    """Load objects of 10 KB and 200 KB until the loader is ready, against `bpftool prog load`."""
+    """Measure loading objects of 10 KB and 200 KB until the loader is ready, against `bpftool prog load`."""
     shutil.copytree(TOP / "bpf", work / "bpf", dirs_exist_ok=True)
     write_source(work / "tool10.bpf.c", programs=1, blocks=14)
     write_source(work / "tool200.bpf.c", programs=8, blocks=54)
@@ -82,10 +82,10 @@ def bench_bpftool(work: Path) -> list[Row]:
 
 
 def _against_bpftool(work: Path, mount: Path, source: str, programs: Sequence[str]) -> Row:
-    """Give both the same signed file; what bpftool pinned is removed after each run."""
+    """Measure both with the same signed file. The pins of bpftool are removed after each run."""
     _, built = _make_object(work, source)
     pin = mount / "pin"
-    # The one loads and pins the first program, the other all.
+    # load handles the first program only, loadall handles all.
     word = "load" if len(programs) == 1 else "loadall"
     ours = Command(argv=_loader_argv(work, built, programs), until=b'"event":"ready"')
     theirs = Command(
@@ -103,14 +103,14 @@ def _bpftool_version() -> str:
 
 
 def bench_made_object(work: Path, kilobytes: int, programs: int, blocks: int) -> Row:
-    """Measure the start with an object of about *kilobytes* that is as cheap for the kernel as can be."""
+    """Measure the start with an object of about *kilobytes* that is cheap for the kernel."""
     name = f"load{kilobytes}.bpf.c"
     write_source(work / name, programs=programs, blocks=blocks)
     return bench_loading(work, name, [f"program_{n}" for n in range(programs)], "made to be cheap")
 
 
 def bench_small_object(work: Path) -> list[Row]:
-    """Measure the start with the shipped objects, and with one of 10 KB that the kernel loads quickly."""
+    """Measure the start with the shipped objects, and with a cheap object of 10 KB."""
     shutil.copytree(TOP / "bpf", work / "bpf", dirs_exist_ok=True)
     shipped = [bench_loading(work, f"bpf/{name}.bpf.c", programs, name) for name, programs in SHIPPED.items()]
     cheap = bench_made_object(work, 10, programs=1, blocks=14)
@@ -131,7 +131,7 @@ def bench_verify_cost(work: Path) -> list[Row]:
     shutil.copy(TOP / "bench/padded.bpf.c", work)
     for kilobytes in (10, 100, 1000, 10_000):
         built = work / str(kilobytes) / "padded.bpf.o"
-        # What an object has beside its padding, its signature included, is about 4 KB.
+        # Without its padding, a signed object has about 4 KB.
         padding = f"--flag=-DPADDING={kilobytes * 1000 - 4000}"
         wanted = ("--arch", here.arch, "--output", built.parent)
         run(BUILDTOOL, "compile", "padded.bpf.c", padding, *wanted, cwd=work)

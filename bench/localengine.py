@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded engine beside docker buildx and beside nothing but clang."""
+"""Measure the embedded engine, against docker buildx and against bare clang."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from buildtool.runtime.carried import data_directory, list_path, loader_digest
 
 PROGRAMS = 50
 UNCHANGED_LIMIT, SCRATCH_LIMIT, MANY_LIMIT = 0.5, 0.1, 1.2
-# Twice the objects may take twice the time and memory; what the clock of a busy machine adds is on top.
+# Twice the objects may need twice the time and memory, plus the noise of a busy machine.
 LINEAR_LIMIT = 2.2
 _POLL_SECONDS = 0.02
 
 
 def bench_local_engine(work: Path) -> list[Row]:
-    """Build the same project with both engines, when nothing changed and from scratch."""
+    """Measure builds of the same project with both engines, without changes and from scratch."""
     environment = _prepare(work)
     project, key, arch = make_project(work), make_key(work), this_platform().arch
     folder = work / "rendered-local"
@@ -57,7 +57,7 @@ def bench_local_engine(work: Path) -> list[Row]:
 
 
 def bench_local_many(work: Path) -> list[Row]:
-    """Build many programs for all architectures, against make with as many clangs as there are processors."""
+    """Measure a build of many programs for all architectures, against make with a clang on each processor."""
     environment = _prepare(work)
     half, whole = (
         _write_project(work / f"local-{count}", count, work) for count in (PROGRAMS // 2, PROGRAMS)
@@ -75,13 +75,13 @@ def bench_local_many(work: Path) -> list[Row]:
 
 
 def _prepare(work: Path) -> dict[str, str]:
-    """Return the environment with loaders for every architecture and a cache that is empty at first."""
+    """Return an environment with loaders of all architectures and a cache that is empty at first."""
     loaders = work / "loaders"
     if not loaders.exists():
         if not list_path(data_directory()).exists():
             raise BenchError("no loaders: make loaders")
         shutil.copytree(data_directory(), loaders)
-        # A loader of yesterday's sources weighs the same.
+        # Accept a loader of older sources, whose size is nearly the same.
         table = json.loads(list_path(loaders).read_text("utf-8"))
         for entry in table["platforms"].values():
             entry["loader"]["source"] = loader_digest()
@@ -100,7 +100,7 @@ def _build(output: Path) -> list[str | Path]:
 
 
 def _write_project(root: Path, count: int, work: Path) -> Path:
-    """Write a project of *count* programs, with a Makefile that compiles them with the same flags."""
+    """Write a project of *count* programs, and a Makefile that compiles them with the same flags."""
     names = [f"p{number:03}" for number in range(count)]
     for name in names:
         write_source(root / f"bpf/{name}.bpf.c", programs=1, blocks=30)
@@ -117,7 +117,7 @@ def _write_project(root: Path, count: int, work: Path) -> Path:
 
 
 def _measure(project: Path, work: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Return seconds of a build from scratch, and peak megabytes of its own process: clang needs more."""
+    """Return seconds of a build from scratch, and peak megabytes of its process without its children."""
     argv: Sequence[str] = [str(word) for word in _build(work / "linear.tar")]
     start = time.perf_counter()
     with subprocess.Popen(
@@ -137,7 +137,7 @@ def _measure(project: Path, work: Path, environment: dict[str, str]) -> tuple[fl
 
 
 def _read_peak(pid: int) -> float:
-    """Return the peak megabytes of process *pid* until now, 0 when it has ended."""
+    """Return the peak memory of process *pid* in megabytes, or 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text("ascii")
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times commands side by side and prints what came out, misses included."""
+"""Time commands side by side, and print the results with missed limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One promise: *ours* must be at most *limit*, or at most *limit* times *theirs* when that is given."""
+    """A promise: *ours* is at most *limit*, or at most *limit* times *theirs* if that is given."""
 
     name: str
     unit: str
@@ -27,16 +27,16 @@ class Row:
 
     @property
     def value(self) -> float:
-        """Return what the limit is for."""
+        """Return the number that the limit bounds: *ours*, or its ratio to *theirs*."""
         return self.ours if self.theirs is None else self.ours / self.theirs
 
     @property
     def kept(self) -> bool:
-        """Say whether the promise holds."""
+        """Return whether the promise holds."""
         return self.value <= self.limit
 
     def to_json(self) -> dict[str, object]:
-        """Return the row as JSON has it."""
+        """Return the row as a JSON object."""
         names = ("name", "unit", "ours", "theirs", "limit", "note")
         return {name: getattr(self, name) for name in names} | {"value": self.value, "kept": self.kept}
 
@@ -46,8 +46,8 @@ class Command:
     """
     A program to time: *argv*, in directory *cwd*, with *env* added to the environment.
 
-    The time ends with the program, or when it has written *until* to stderr; it gets SIGTERM then.
-    *cleanup* is called after each run, and not timed.
+    The time ends with the program, or when the program has written *until* to stderr and gets
+    SIGTERM. *cleanup* is called after each run, and is not timed.
     """
 
     argv: Sequence[str | Path]
@@ -58,12 +58,12 @@ class Command:
 
 
 class BenchError(Exception):
-    """A row cannot be measured; the message says why."""
+    """A row cannot be measured. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Median milliseconds of *wall* clock and of *cpu* (the program's and its children's)."""
+    """Medians in milliseconds: *wall* time, and *cpu* time of the program and its children."""
 
     wall: float
     cpu: float
@@ -71,7 +71,7 @@ class Timing:
 
 def compare(name: str, ours: Command, theirs: Command, *, rounds: int, limit: float, note: str = "") -> Row:
     """
-    Time both and return the row; the limit is for wall time, the note tells CPU time too.
+    Time both commands, and return the row. *limit* bounds wall time. The note also has CPU time.
 
     Raises: BenchError.
     """
@@ -89,12 +89,12 @@ def compare(name: str, ours: Command, theirs: Command, *, rounds: int, limit: fl
 
 def time_pair(ours: Command, theirs: Command, *, rounds: int, warmup: int = 1) -> tuple[Timing, Timing]:
     """
-    Run both *rounds* times, taking turns, and return their median times.
+    Run both commands *rounds* times, alternately, and return their median times.
 
-    Taking turns spreads whatever else the machine does over both; who goes
-    first changes each round, as the second may find caches warm.
+    Other load of the machine then affects both equally. The first command changes each round,
+    because the second may find warm caches.
 
-    Raises: BenchError when a run fails.
+    Raises: BenchError, if a run fails.
     """
     times: dict[int, list[Timing]] = {0: [], 1: []}
     commands = (ours, theirs)
@@ -113,14 +113,14 @@ def _median(runs: Sequence[Timing]) -> Timing:
 
 
 def _time_once(command: Command) -> Timing:
-    """Return the times of one run; starting it costs the same tenth of a millisecond for every command."""
+    """Return the times of one run. Starting adds the same tenth of a millisecond to each command."""
     argv = [str(word) for word in command.argv]
     env = {**os.environ, **(command.env or {})}
     back = Path.cwd()
     if command.cwd:
         os.chdir(command.cwd)
     reader, writer = os.pipe()
-    # posix_spawn has no copy of this process to make, which would blur programs of two milliseconds.
+    # posix_spawn does not copy this process, which would distort programs of two milliseconds.
     streams: list[tuple[object, ...]] = [
         (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)
     ]
@@ -143,7 +143,7 @@ def _time_once(command: Command) -> Timing:
 
 
 def _stop_after(child: int, stderr: FileIO, word: bytes) -> float:
-    """Return when *word* came, and read on until *child* has ended, with SIGTERM."""
+    """Return the time at which *word* arrived. Send SIGTERM then, and read until *child* ends."""
     data, came = b"", 0.0
     while read := stderr.read(65536):
         data += read
@@ -156,7 +156,7 @@ def _stop_after(child: int, stderr: FileIO, word: bytes) -> float:
 
 
 def print_table(rows: Sequence[Row], missing: Mapping[str, str]) -> None:
-    """Print all *rows*, then what could not be measured and why."""
+    """Print all *rows*, then the benchmarks in *missing* with the reason."""
     header = ("what", "ours", "against", "result", "limit", "")
     lines = [header]
     for row in rows:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* An object of about any size: -DPADDING=BYTES. */
+/* An object whose size is about -DPADDING=BYTES. */
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What verify-and-load is measured against: the same libbpf, linked with the same flags, that loads one
- * object without looking at its signature and becomes the workload. It reads the file as the loader
- * does, so that only verification, the decision lines and dropping privileges differ. With "lo" it
- * attaches the first program, which is XDP, to the loopback interface.
+ * Loads one object without verification and executes the workload, for comparison with verify-and-load. It is
+ * linked with the same libbpf and flags, and reads the file like the loader. Only verification, the decision
+ * lines and dropping privileges differ. With "lo", it attaches the first program, which is XDP, to the
+ * loopback interface.
  * Usage: plain_load OBJECT lo|none WORKLOAD [ARGUMENT]...
  */
 #include <bpf/libbpf.h>
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOOPBACK 1 /* LOOPBACK_IFINDEX: in every network namespace it is the first */
+#define LOOPBACK 1 /* LOOPBACK_IFINDEX of Linux, in each network namespace */
 
 static int say_nothing(enum libbpf_print_level level, const char *format, va_list args)
 {
@@ -28,7 +28,7 @@ static int attach(const struct bpf_object *object)
 {
 	struct bpf_link *link = bpf_program__attach_xdp(bpf_object__next_program(object, NULL), LOOPBACK);
 
-	/* It lasts as long as somebody has its descriptor: the workload. */
+	/* The workload inherits the descriptor, which keeps the link. */
 	return link ? fcntl(bpf_link__fd(link), F_SETFD, 0) : -1;
 }
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measures every promise about speed and size on this machine: `make bench`, or `bench/run.py NAME...`.
+Measure all promises about speed and size on this machine: `make bench`, or `bench/run.py NAME...`.
 
-Prints a table and writes build/bench.json. Exit code 1 when a promise is
-missed or cannot be measured. Nothing here is a test: times depend on the machine.
+The script prints a table and writes build/bench.json. The exit code is 1 if a promise is missed or
+cannot be measured. Times depend on the machine, so no test uses them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from starting import bench_container_start, bench_memory, bench_sharing, bench_s
 
 
 def bench_many_signatures(work: Path) -> list[Row]:
-    """Sign and verify 1,000 objects, against minisign and openssl."""
+    """Measure signing and verifying 1,000 objects, against minisign and openssl."""
     write_source(work / "many.bpf.c", programs=1, blocks=14)
     run(BUILDTOOL, "compile", "many.bpf.c", "--arch", "amd64", "--output", work / "objects-many", cwd=work)
     return bench_signing(work, work / "objects-many/many.bpf.o")
@@ -60,11 +60,11 @@ def main() -> int:
     os.environ.pop("BUILDTOOL_CONFIG", None)
     with tempfile.TemporaryDirectory(prefix="buildtool-bench-") as work:
         try:
-            run(BUILDTOOL, "images", "prepare")  # at once when the engine has them
+            run(BUILDTOOL, "images", "prepare")  # returns at once if the engine has them
         except BenchError as error:
             print(f"bench: error: {error}", file=sys.stderr)
             return 1
-        # As pip does when it installs; under PYTHONDONTWRITEBYTECODE a checkout would compile at every start.
+        # Compile modules as pip does: with PYTHONDONTWRITEBYTECODE, a checkout would do so at each start.
         compileall.compile_dir(TOP / "buildtool", quiet=1)
         for name in wanted:
             print(f"bench: {name} ...", file=sys.stderr, flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing and verifying many objects, against minisign and openssl looping over the same files."""
+"""Measure signing and verifying many objects, against minisign and openssl in a loop over the same files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from measure import BenchError, Command, Row, Timing, time_pair
 BUILDTOOL = Path(sys.executable).with_name("buildtool")
 OBJECTS = 1000
 ROUNDS = 3
-# One start of these tools processes one file, so both run in a loop.
+# These tools process one file at each start, so they run in a loop.
 LIMITS = {"openssl pkeyutl": 0.3, "minisign": 1.0}
 
-# Each run writes into a directory of its own: to make a file where some were just removed costs ext4 a
-# third of a millisecond, which would blur what is measured.
+# Each run writes into a new directory. In a directory with recently removed files, ext4 needs a third of a
+# millisecond for each new file, which would distort the times.
 OURS = """
 signed=$(mktemp -d run.XXXXXX)
 "$1" sign objects/*.o --key key.pem --arch amd64 --project bench --output "$signed"
@@ -43,10 +43,12 @@ done
 
 def bench_signing(work: Path, built: Path) -> list[Row]:
     """
-    Sign and verify copies of object *built* below directory *work*.
+    Measure signing and verifying copies of object *built* in directory *work*.
 
-    Ours is one command for each; theirs is one process for each object and
-    step, as these tools take one file. Raises: BenchError.
+    buildtool runs one command for each step. The other tools run one process for each object and
+    step, because they process one file.
+
+    Raises: BenchError.
     """
     place = work / "signing"
     (place / "objects").mkdir(parents=True)

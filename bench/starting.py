@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the entrypoint costs: until it is attached, in memory, a hundred at once, until it is gone."""
+"""Measure the entrypoint: time until attached, memory, a hundred starts at once, and time to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STARTS = 100
 MEMORY_OBJECTS = 10
 WAIT_SECONDS = 120.0
 TAG = "buildtool-bench:start"
-# Writes when it runs, on the clock that the measuring process has, too; then becomes what it is told to.
+# Prints the time of its start, on the clock of the measuring process, then executes its arguments.
 WORKLOAD = """\
 #include <stdio.h>
 #include <time.h>
@@ -55,10 +55,10 @@ sources = ["bpf/{program}.bpf.c"]
 
 def bench_container_start(work: Path) -> list[Row]:
     """
-    Start containers of an image until its workload runs, beside the workload as the entrypoint.
+    Measure containers until the workload runs, against the workload as the entrypoint.
 
-    Both begin with a mark, and end with one: what the engine does before varies by tens of
-    milliseconds, which is more than what is asked. The notes have the time from `docker run` on.
+    Both begin and end with a mark, because the engine's time before varies by tens of milliseconds, which is
+    more than the measured time. The notes have the time since `docker run`.
     """
     mark, shipped = _link_workload(work), work / "start-shipped/bpf"
     shutil.copytree(TOP / "bpf", shipped)
@@ -92,7 +92,7 @@ def _add(*capabilities: str) -> list[str]:
 
 @contextmanager
 def _image(work: Path, project: Path, source: str, targets: Mapping[str, str]) -> Iterator[list[str]]:
-    """Build an image of *source*, and give its entrypoint."""
+    """Build an image of *source*, yield its entrypoint, and remove the image."""
     attach = json.dumps([f"{program}={target}" for program, target in targets.items()])
     text = PROJECT.format(key=make_key(work), program=source) + f"[image]\nattach = {attach}\n"
     (project / "buildtool.toml").write_text(text, encoding="ascii")
@@ -104,7 +104,7 @@ def _image(work: Path, project: Path, source: str, targets: Mapping[str, str]) -
 
 
 def _against_bare(source: str, entrypoint: Sequence[str], options: Sequence[str], share: str = "") -> Row:
-    """Start the image beside its bare workload; with *share* another container has its programs already."""
+    """Measure the image against its bare workload. With *share*, another container loaded the programs."""
     shared = ["--share", share] if share else []
     first = ["docker", "run", "--network=none", "--read-only", *options]
     keeper = run(*first, "--detach", TAG, *shared).strip() if share else ""
@@ -122,11 +122,11 @@ def _against_plain_load(
     work: Path, project: Path, source: str, entrypoint: Sequence[str], options: Sequence[str]
 ) -> list[Row]:
     """
-    Start the image beside a program that only loads and attaches; the note compares with the bare workload.
+    Measure the image against a program that only loads and attaches. The note has the bare workload.
 
-    On x86-64 the kernel waits for a grace period of RCU when it attaches an XDP program that is attached
-    nowhere else (bpf_dispatcher_update() in kernel/bpf/dispatcher.c): two or three ticks, 8 to 12 ms at 250
-    a second, for any loader. The limit holds for the loader's own time beyond that.
+    On x86-64, the kernel waits for a grace period of RCU when it attaches an XDP program that is not yet
+    attached elsewhere (bpf_dispatcher_update() in kernel/bpf/dispatcher.c). The wait is two or three ticks,
+    8 to 12 ms at 250 a second, for any loader. The limit bounds the loader's time beyond that.
     """
     arch, source_file = this_platform().arch, f"bpf/{source}.bpf.c"
     run(BUILDTOOL, "compile", source_file, "--arch", arch, "--output", work / "unsigned", cwd=project)
@@ -150,7 +150,7 @@ def _tell(ours: _Start, bare: _Start) -> str:
 
 
 def _time_in_turns(options: Sequence[str], commands: Sequence[Sequence[str]]) -> list[_Start]:
-    """Start containers that run each of *commands* after a mark, and return the medians."""
+    """Start containers that run each of *commands* after a mark, alternately, and return the medians."""
     first = ["docker", "run", "--network=none", "--read-only", *options, "--rm", "--entrypoint=/mark", TAG]
     starts: list[list[_Start]] = [[] for _ in commands]
     for number in range(-2, ROUNDS):
@@ -170,7 +170,7 @@ def _median(runs: Sequence[_Start]) -> _Start:
 
 
 def _link_workload(work: Path) -> Path:
-    """Link it in the builder image, whose libraries are static, as the base image has none."""
+    """Link the workload statically in the builder image, because the base image has no libraries."""
     context = work / "workload"
     context.mkdir()
     (context / "mark.c").write_text(WORKLOAD, encoding="ascii")
@@ -183,9 +183,9 @@ def _link_workload(work: Path) -> Path:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
     """
-    Milliseconds until the workload ran: from the container's first instruction on, and from `docker run` on.
+    Milliseconds until the workload ran: *inside* the container, and since `docker run` (*whole*).
 
-    *kernel* is what loading and attaching took of them, which is nearly all the kernel's.
+    *kernel* is the part for loading and attaching, nearly all of which is time in the kernel.
     """
 
     inside: float
@@ -205,7 +205,7 @@ def _time_start(argv: Sequence[str]) -> _Start:
 
 
 def _write_tracing_source(path: Path, *, blocks: int) -> None:
-    """Write a source whose one program attaches by its section's name."""
+    """Write a source of one program that attaches by the name of its section."""
     write_source(path, programs=1, blocks=blocks)
     text = path.read_text(encoding="ascii").replace('SEC("xdp")', 'SEC("raw_tp/sys_enter")')
     text = text.replace("int program_0(struct xdp_md *ctx)", "int storm(__u64 *ctx)")
@@ -213,7 +213,7 @@ def _write_tracing_source(path: Path, *, blocks: int) -> None:
 
 
 def _sign_objects(work: Path, directory: Path, *, count: int, blocks: int) -> list[Path]:
-    """Make *count* signed objects of one program each, which differ in nothing but their names."""
+    """Make *count* signed objects of one program each, which differ only in their names."""
     key, source = make_key(work), work / "made.bpf.c"
     write_source(source, programs=1, blocks=blocks)
     wanted = ("--arch", this_platform().arch)
@@ -238,7 +238,7 @@ def _argv(work: Path, objects: Path, *options: str) -> list[str]:
 def _started(
     argvs: Sequence[Sequence[str]], work: Path, event: str
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start all at once and wait until each has written its line *event*; they end with the block."""
+    """Start *argvs* at once, wait until each has written the line *event*, and kill all after the block."""
     logs = [work / f"log{number}" for number in range(len(argvs))]
     running: list[subprocess.Popen[bytes]] = []
     try:
@@ -259,7 +259,7 @@ def _started(
 
 
 def bench_memory(work: Path) -> list[Row]:
-    """Read the loader's peak memory after ten objects of 20 KB."""
+    """Measure the loader's peak memory after loading ten objects of 20 KB."""
     directory = work / "objects-memory"
     paths = _sign_objects(work, directory, count=MEMORY_OBJECTS, blocks=45)
     attach = [f"--attach={path.name}:program_0=none" for path in paths]
@@ -279,7 +279,7 @@ def _in_kernel(kind: str, names: Callable[[str], bool]) -> list[dict[str, int]]:
 
 
 def _storm(work: Path, argv: Sequence[str]) -> tuple[float, int, float]:
-    """Start a hundred; return milliseconds until all run their workload, programs and KB in the kernel."""
+    """Start a hundred loaders. Return milliseconds until all workloads run, programs, and kernel KB."""
     started = time.monotonic()
     with _started([argv] * STARTS, work, "exec"):
         took = (time.monotonic() - started) * 1000
@@ -290,7 +290,7 @@ def _storm(work: Path, argv: Sequence[str]) -> tuple[float, int, float]:
 
 
 def bench_sharing(work: Path) -> list[Row]:
-    """Start a hundred loaders at once that share what they load, against a hundred that don't."""
+    """Measure a hundred loaders that start at once and share programs, against a hundred without sharing."""
     directory, key = work / "objects-share", make_key(work)
     source = work / "storm.bpf.c"
     _write_tracing_source(source, blocks=45)
@@ -321,7 +321,7 @@ def bench_sharing(work: Path) -> list[Row]:
 
 
 def bench_stop(work: Path) -> list[Row]:
-    """Send SIGTERM to a loader that waits, until it has detached and is gone."""
+    """Measure the time from SIGTERM until a waiting loader has detached and ended."""
     directory = work / "objects-stop"
     if not (work / "bpf").exists():
         shutil.copytree(TOP / "bpf", work / "bpf")
@@ -338,8 +338,8 @@ def bench_stop(work: Path) -> list[Row]:
 
 
 def _time_stop(work: Path, argv: Sequence[str], event: str, code: int, name: str) -> Row:
-    """Start under tini, as images do, and end it, again and again."""
-    # -s: it is not process 1 here.
+    """Measure the stop of *argv* under tini, as in images, several times."""
+    # -s lets tini work although it is not process 1.
     under_tini = [str(link_loaders(work) / "tini"), "-s", "-g", "--", *argv]
     times = []
     for _ in range(ROUNDS):

@@ -2,8 +2,8 @@
 #define OPENSSL_SUPPRESS_DEPRECATED /* SHA256() would link all of libcrypto */
 
 /*
- * verify_cost OBJECT TRUST ROUNDS: what verifying an object costs, against one SHA-256 over the file and
- * one libsodium verification of its signature. Prints both medians in nanoseconds.
+ * verify_cost OBJECT TRUST ROUNDS: measures verifying an object, against one SHA-256 over the file and one
+ * libsodium verification of its signature. Prints both medians in nanoseconds.
  */
 #include "base/file.h"
 #include "run/trustfiles.h"
@@ -91,7 +91,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	context.trust = &trust;
-	/* Taking turns spreads what else the machine does over both. */
+	/* Alternate, so that other load of the machine affects both equally. */
 	for (int i = 0; i < rounds; i++) {
 		ours[i] = time_ours(&context, data, size);
 		theirs[i] = time_theirs(&trust, data, size, input, input_size, record.entries[0].signature);

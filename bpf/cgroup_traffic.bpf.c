@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Counts the IP traffic of each cgroup (version 2) below the one it is attached to, in both directions. It
- * lets every packet pass.
+ * Counts the IP traffic, in both directions, of each cgroup (version 2) below the attached one. All packets
+ * pass.
  *
- * The cgroup is that of the packet's socket. The current task's would be wrong: incoming packets, and
- * outgoing ones that waited, are handled in a softirq on top of whatever task runs.
+ * The cgroup is that of the packet's socket. The current task's cgroup would be wrong: a softirq, which may
+ * interrupt any task, handles incoming packets and outgoing packets that waited.
  */
 #include <linux/bpf.h>
 
@@ -37,7 +37,7 @@ static struct cgroup_counters *counters_of(__u64 cgroup)
 
 	if (counters)
 		return counters;
-	/* Another CPU may have made it meanwhile: look again whatever this returns. */
+	/* Ignore a failure, because another CPU may have added the entry, and look it up again. */
 	bpf_map_update_elem(&cgroup_traffic, &cgroup, &none, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&cgroup_traffic, &cgroup);
 }

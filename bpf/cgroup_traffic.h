@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What cgroup_traffic.bpf.c counts; for the program and for those who read its maps. */
+/* Maps of cgroup_traffic.bpf.c, for the program and for readers of its maps. */
 #ifndef BUILDTOOL_CGROUP_TRAFFIC_H
 #define BUILDTOOL_CGROUP_TRAFFIC_H
 
@@ -8,11 +8,11 @@
 #define CGROUP_MAX 4096
 
 struct cgroup_counter {
-	__u64 packets; /* as on the wire: a packet that the kernel carries in one piece counts its segments */
+	__u64 packets; /* as on the wire: a GSO packet counts as its segments */
 	__u64 bytes;   /* from the IP header on, without the link layer */
 };
 
-/* Value of cgroup_traffic, per CPU; its key is the cgroup's id (__u64), the inode number of its directory. */
+/* A value of cgroup_traffic, per CPU. The key is the cgroup's id (__u64), its directory's inode number. */
 struct cgroup_counters {
 	struct cgroup_counter ingress;
 	struct cgroup_counter egress;

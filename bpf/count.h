@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Counters and histogram slots that the programs share. */
+/* Functions for counters and histogram slots of the programs. */
 #ifndef BUILDTOOL_COUNT_H
 #define BUILDTOOL_COUNT_H
 
 #include <linux/types.h>
 
 /*
- * Adds atomically although the value is per CPU: a program in process context may be interrupted on
- * its own CPU by the same program in a softirq, and on PREEMPT_RT softirqs preempt each other.
+ * Adds atomically, although the value is per CPU. On the same CPU, a softirq may run the program while it is
+ * interrupted in process context, and on PREEMPT_RT softirqs preempt each other.
  */
 static inline void count__add(__u64 *counter, __u64 amount)
 {
@@ -15,8 +15,8 @@ static inline void count__add(__u64 *counter, __u64 amount)
 }
 
 /*
- * Returns the place of the highest set bit, 0 for 0 and 1: slot n holds 2^n <= value < 2^(n+1).
- * No branch: the verifier would go through each of 64 ways, and through all that follows them.
+ * Returns the position of the highest set bit, and 0 for 0 and 1: slot n holds 2^n <= value < 2^(n+1).
+ * There are no branches, because the kernel verifier would follow each of 64 paths to the end of the program.
  */
 static inline __u32 count__log2(__u64 value)
 {
@@ -26,7 +26,7 @@ static inline __u32 count__log2(__u64 value)
 		__u64 high = value >> width;
 		__u64 move = (high | -high) >> 63;
 
-		/* Hides from clang that this is a comparison, which it would branch on. */
+		/* Hides the comparison from clang, which would turn it into a branch. */
 		asm("" : "+r"(move));
 		move *= width;
 		value >>= move;

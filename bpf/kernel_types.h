@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The kernel's own types, reduced to the fields that the programs read. CO-RE finds each field by its
- * name at load time, so neither the layout nor a vmlinux.h of the build machine matters.
+ * Types of the kernel, reduced to the fields that the programs read. CO-RE finds each field by name at load,
+ * so neither the layout nor a vmlinux.h of the build machine matters.
  *
- * Origin of the names in Linux: struct sk_buff in include/linux/skbuff.h, struct net_device in
+ * Source: Linux 6.1 to 6.18, struct sk_buff in include/linux/skbuff.h, struct net_device in
  * include/linux/netdevice.h, possible_net_t and struct net in include/net/net_namespace.h, struct ns_common
- * in include/linux/ns_common.h; the same from 6.1 to 6.18.
+ * in include/linux/ns_common.h.
  */
 #ifndef BUILDTOOL_KERNEL_TYPES_H
 #define BUILDTOOL_KERNEL_TYPES_H

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Counts OPC UA messages that arrive at an interface: binary over TCP port 4840 (OPC 10000-6) and UADP over
- * UDP port 4840 (OPC 10000-14), per message type and size. It lets every packet pass and changes none.
+ * Counts OPC UA messages that arrive at an interface, by message type and size: binary over TCP port 4840
+ * (OPC 10000-6) and UADP over UDP port 4840 (OPC 10000-14). All packets pass unchanged.
  *
- * It keeps no state between packets: what a segment holds is judged from that segment alone. Headers are
- * copied by a helper and not read through packet pointers: the kernel verifier wants CAP_PERFMON for pointer
- * arithmetic with variable offsets, and the helper reads frames of several buffers too.
+ * The program keeps no state between packets, so it classifies each segment alone. A helper copies the
+ * headers. With packet pointers, the kernel verifier would require CAP_PERFMON for variable offsets. The
+ * helper also reads frames of several buffers.
  */
 #include <linux/bpf.h>
 
@@ -31,28 +31,28 @@ struct {
 	__type(value, __u64);
 } opcua_sizes SEC(".maps");
 
-/* Where the next header begins, where the IP packet ends, and what comes next. */
+/* The offset of the next header, the end of the IP packet, and the protocol of the next header. */
 struct cursor {
 	__u32 offset;
 	__u32 end;
 	__u32 protocol;
-	__u32 fragmented; /* this is the first fragment: the rest of the payload comes in others */
+	__u32 fragmented; /* true for the first fragment of a packet */
 };
 
 /*
- * Loops are unrolled and their bodies are functions of their own: where clang begins a loop in its middle,
- * the verifier of Linux 6.1 takes the edge for one that does not end ("back-edge").
+ * Loops are unrolled, and their bodies are functions. If clang enters a loop in its middle, the kernel
+ * verifier of Linux 6.1 refuses it as endless ("back-edge").
  */
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
 /*
- * What is not static is verified once and for any arguments. Were it all static, the verifier would go every
- * way through every order of headers: 166,000 instructions on Linux 7.2, where 2,000 do. These functions
- * never get the context, which kernels without BTF take for one in the program itself only.
+ * The kernel verifier checks a function that is not static once, for any arguments. With static functions, it
+ * would follow each path for each order of headers: 166,000 instructions instead of 2,000 on Linux 7.2. These
+ * functions never receive the context, which kernels without BTF accept in the main program only.
  */
 #define VERIFIED_ONCE __noinline
 
-/* How a step of parsing ended: go on, nothing of ours, or a count to raise. */
+/* Results of a parsing step beside the number of a counter: continue, or ignore the packet. */
 #define STEP_ON	    (-1)
 #define STEP_IGNORE (-2)
 
@@ -77,7 +77,7 @@ VERIFIED_ONCE int count_message(__u32 message, __u32 size)
 	return 0;
 }
 
-/* Copies the header at the cursor; returns false when the frame ends before it does. */
+/* Copies the header at the cursor. Returns false if the frame ends inside it. */
 #define READ(ctx, at, header) (!bpf_xdp_load_bytes(ctx, (at)->offset, &(header), sizeof(header)))
 
 static __always_inline int parse_ethernet(struct xdp_md *ctx, struct cursor *at)
@@ -104,7 +104,7 @@ static __always_inline int parse_ethernet(struct xdp_md *ctx, struct cursor *at)
 	return OPCUA_PACKET_TOO_DEEP;
 }
 
-/* The IP header's length rules, not the frame's: short frames carry padding after the IP packet. */
+/* Use the length in the IP header, because short frames have padding after the IP packet. */
 VERIFIED_ONCE int take_ipv4(struct cursor *at, const struct packet_ipv4 *ip)
 {
 	__u32 header, total;
@@ -131,7 +131,7 @@ static __always_inline int parse_ipv4(struct xdp_md *ctx, struct cursor *at)
 	return READ(ctx, at, ip) ? take_ipv4(at, &ip) : OPCUA_PACKET_SHORT;
 }
 
-/* Returns whether *protocol* is an extension header that has the common form. */
+/* Returns whether *protocol* is an extension header of the common form. */
 static __always_inline bool is_extension(__u32 protocol)
 {
 	switch (protocol) {
@@ -208,11 +208,11 @@ static __always_inline bool is_opcua(__be16 source, __be16 destination)
 	return source == bpf_htons(OPCUA_PORT) || destination == bpf_htons(OPCUA_PORT);
 }
 
-/* What every message begins with: OPC 10000-6, 7.1.2.2 */
+/* The header of each message: OPC 10000-6, 7.1.2.2 */
 struct opcua_header {
 	__u8 type[3];
 	__u8 chunk;
-	__u8 size[4]; /* little-endian on the wire whatever this CPU is: OPC 10000-6, 5.2.2.2 */
+	__u8 size[4]; /* always little-endian: OPC 10000-6, 5.2.2.2 */
 };
 
 _Static_assert(sizeof(struct opcua_header) == OPCUA_HEADER_BYTES, "OPC UA message header");
@@ -242,15 +242,15 @@ static __always_inline enum opcua_count message_type(const __u8 *type)
 	}
 }
 
-/* Only MSG comes in chunks; every other message has 'F' there. */
+/* Only MSG has chunks. All other messages have 'F' in this byte. */
 static __always_inline bool is_chunk(enum opcua_count message, __u8 chunk)
 {
 	return chunk == 'F' || (message == OPCUA_MSG && (chunk == 'C' || chunk == 'A'));
 }
 
 /*
- * Counts the message that begins with *header*, of which the segment has *left* bytes; the header's bytes
- * past them are 0. Returns the message's size, or 0 when nothing can follow it.
+ * Counts the message that begins with *header*. The segment has *left* bytes from there, and later bytes of
+ * the header are 0. Returns the message's size, or 0 if no message can follow.
  */
 VERIFIED_ONCE __u32 count_one(const struct opcua_header *header, __u32 left, bool first)
 {
@@ -278,7 +278,7 @@ VERIFIED_ONCE __u32 count_one(const struct opcua_header *header, __u32 left, boo
 	return 0;
 }
 
-/* Reads as much of the next message's header as there is, and counts the message: as count_one. */
+/* Reads the next message's header, as far as the segment has it, and counts the message as count_one does. */
 static __always_inline __u32 count_next(struct xdp_md *ctx, const struct cursor *at, bool first)
 {
 	struct opcua_header header = {};
@@ -396,7 +396,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct cursor *at, __u64 fr
 	return at->protocol == PACKET_IP_TCP ? count_tcp(ctx, at) : count_udp(ctx, at);
 }
 
-/* "frags": frames of several buffers (jumbo MTU) reach the program too. */
+/* "frags" lets frames of several buffers (jumbo MTU) reach the program. */
 SEC("xdp.frags")
 int opcua_monitor(struct xdp_md *ctx)
 {

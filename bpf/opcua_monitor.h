@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What opcua_monitor.bpf.c counts; for the program and for those who read its maps. */
+/* Maps of opcua_monitor.bpf.c, for the program and for readers of its maps. */
 #ifndef BUILDTOOL_OPCUA_MONITOR_H
 #define BUILDTOOL_OPCUA_MONITOR_H
 
@@ -8,14 +8,14 @@
 #define OPCUA_PORT 4840
 /* MessageType (3), IsFinal or Reserved (1), MessageSize (4): OPC 10000-6, 6.7.2.2 and 7.1.2.2 */
 #define OPCUA_HEADER_BYTES 8
-/* Messages looked at in one TCP segment; what follows them is counted once as OPCUA_NOT_FOLLOWED. */
+/* The most messages read in one TCP segment. The rest of the segment counts once as OPCUA_NOT_FOLLOWED. */
 #define OPCUA_MAX_MESSAGES	  8
 #define OPCUA_MAX_VLAN_TAGS	  2
 #define OPCUA_MAX_IPV6_EXTENSIONS 6
 
-/* Keys of the map opcua_counts. New ones are added at the end of their group's numbers, never moved. */
+/* Keys of the map opcua_counts. A number never changes its meaning. */
 enum opcua_count {
-	/* Messages. bytes: their MessageSize (UADP: the UDP payload). These also have size classes. */
+	/* Messages, which also have size classes. bytes: their MessageSize (UADP: the UDP payload). */
 	OPCUA_HEL = 0,	/* Hello */
 	OPCUA_ACK = 1,	/* Acknowledge */
 	OPCUA_ERR = 2,	/* Error */
@@ -25,21 +25,21 @@ enum opcua_count {
 	OPCUA_CLO = 6,	/* CloseSecureChannel */
 	OPCUA_UADP = 7, /* PubSub NetworkMessage over UDP, version 1 */
 
-	/* Payload on the port that is no message. bytes: the payload from there to its end. */
+	/* Payload on the port that is no message. bytes: the payload from that position to its end. */
 	OPCUA_OTHER = 8, /* segment that begins with no message: the rest of a longer one, or no OPC UA */
 	OPCUA_SHORT_HEADER = 9,	 /* segment ends inside the 8 bytes of a message header */
 	OPCUA_BAD_CHUNK = 10,	 /* IsFinal is not F, C or A (not F for other types than MSG) */
 	OPCUA_BAD_SIZE = 11,	 /* MessageSize is less than 8 */
-	OPCUA_BAD_TYPE = 12,	 /* a whole message is followed by something that begins no message */
-	OPCUA_NOT_FOLLOWED = 13, /* after OPCUA_MAX_MESSAGES messages the segment goes on */
+	OPCUA_BAD_TYPE = 12,	 /* bytes after a whole message begin no message */
+	OPCUA_NOT_FOLLOWED = 13, /* bytes after OPCUA_MAX_MESSAGES messages in the segment */
 	OPCUA_UADP_VERSION = 14, /* UDP payload whose low 4 bits are not UADP version 1 */
 	OPCUA_UADP_EMPTY = 15,	 /* UDP without payload */
 
-	/* Packets of the interface that could not be looked into. bytes: the frame. */
-	OPCUA_FRAGMENT = 16,	     /* later fragment of an IP packet: has no ports */
+	/* Packets of the interface that could not be parsed. bytes: the frame. */
+	OPCUA_FRAGMENT = 16,	     /* later fragment of an IP packet, which has no ports */
 	OPCUA_PACKET_SHORT = 17,     /* frame ends inside a header up to TCP and UDP */
 	OPCUA_PACKET_MALFORMED = 18, /* a header contradicts itself or the frame */
-	OPCUA_PACKET_TOO_DEEP = 19,  /* more VLAN tags or IPv6 extension headers than looked at */
+	OPCUA_PACKET_TOO_DEEP = 19,  /* more VLAN tags or IPv6 extension headers than the maximum */
 
 	OPCUA_COUNTS = 20,
 };
@@ -47,7 +47,7 @@ enum opcua_count {
 #define OPCUA_SIZED_COUNTS (OPCUA_UADP + 1)
 #define OPCUA_SIZE_CLASSES 32
 
-/* Value of opcua_counts, per CPU. */
+/* A value of opcua_counts, per CPU. */
 struct opcua_counter {
 	__u64 count;
 	__u64 bytes;

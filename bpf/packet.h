@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Packet headers as bytes on the wire. <linux/ip.h> and <linux/tcp.h> are not used: their bit fields follow
- * the build machine's <asm/byteorder.h>, which is wrong when compiling for the other byte order.
+ * Packet headers as bytes on the wire. The bit fields of <linux/ip.h> and <linux/tcp.h> depend on the build
+ * machine's <asm/byteorder.h>, so they are wrong if the target has the other byte order.
  */
 #ifndef BUILDTOOL_PACKET_H
 #define BUILDTOOL_PACKET_H
@@ -69,7 +69,7 @@ struct packet_ipv6 {
 	__u8 destination[16];
 };
 
-/* The first 8 bytes of every IPv6 extension header; the fragment header is exactly this. */
+/* The first 8 bytes of each IPv6 extension header, and the whole fragment header. */
 struct packet_ipv6_extension {
 	__u8 next;
 	__u8 length; /* in 8 bytes without the first 8; AH: in 4 bytes without the first 8 */

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The registers at a kprobe, for each architecture: what PT_REGS_PARM1() and its like of <bpf/bpf_tracing.h>
- * read. Include this before that header, and no vmlinux.h is needed.
+ * The registers at a kprobe of each architecture, for PT_REGS_PARM1() and similar macros of
+ * <bpf/bpf_tracing.h>. Include this file before that header, instead of vmlinux.h.
  *
- * Only types are here that are part of the kernel's user interface and therefore never change; no CO-RE
- * is needed to read them. Origin in Linux 6.12: struct pt_regs of arch/x86/include/uapi/asm/ptrace.h (with
- * the kernel's names), arch/arm/include/uapi/asm/ptrace.h and arch/powerpc/include/uapi/asm/ptrace.h; struct
- * user_pt_regs of the same file for arm64, s390 and loongarch; struct user_regs_struct of riscv.
+ * All types are part of the kernel's user interface and never change, so reading them needs no CO-RE. Source:
+ * Linux 6.12, struct pt_regs of arch/x86/include/uapi/asm/ptrace.h (with the kernel's names),
+ * arch/arm/include/uapi/asm/ptrace.h and arch/powerpc/include/uapi/asm/ptrace.h; struct user_pt_regs of the
+ * same file for arm64, s390 and loongarch; struct user_regs_struct of riscv.
  */
 #ifndef BUILDTOOL_REGISTERS_H
 #define BUILDTOOL_REGISTERS_H
 
 #include <linux/types.h>
 
-/* Tells <bpf/bpf_tracing.h> that the kernel's names are used. */
+/* Makes <bpf/bpf_tracing.h> use the kernel's names. */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
 #endif
@@ -30,7 +30,7 @@ struct user_pt_regs {
 	__u64 sp, pc, pstate;
 };
 #elif defined(__TARGET_ARCH_arm)
-/* Not the kernel's unsigned long: that has 64 bits in an eBPF program. */
+/* The kernel's unsigned long would have 64 bits in an eBPF program. */
 struct pt_regs {
 	__u32 uregs[18];
 };
@@ -62,7 +62,7 @@ struct user_pt_regs {
 #error "registers.h: no architecture; compile with -D__TARGET_ARCH_x86 or another"
 #endif
 
-/* What stands in function signatures only, where the registers have another name. */
+/* On architectures where the registers have another name, function signatures need this declaration. */
 struct pt_regs;
 
 #endif

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Measures how long packets wait between the queue of a device (net_dev_queue) and its driver
- * (net_dev_start_xmit), as a log2 histogram per device.
+ * Measures the time of packets between the queue of a device (net_dev_queue) and its driver
+ * (net_dev_start_xmit), as a log2 histogram for each device.
  *
- * net_dev_start_xmit and not net_dev_xmit: when the latter fires the driver may have freed the packet
- * already, and another CPU may have given its address to a new one. tp_btf and not plain tracepoints: their
- * formats hold the device's name only, and attaching them needs tracefs in the container.
+ * net_dev_xmit would be too late: the driver may have freed the packet, and another CPU may have reused its
+ * address. Plain tracepoints, unlike tp_btf, contain only the name of the device, and require tracefs in the
+ * container.
  */
 #include <linux/bpf.h>
 
@@ -15,7 +15,7 @@
 #include "kernel_types.h"
 #include "tx_latency.h"
 
-/* LRU: a start whose packet is never seen again makes room for newer ones. */
+/* An LRU map evicts old entries, such as those of packets that never appear again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, TX_MAX_IN_FLIGHT);
@@ -56,7 +56,7 @@ static void count_wait(struct net_device *dev, __u64 wait_ns)
 	__u64 none = 0;
 
 	if (!packets) {
-		/* Another CPU may have made it meanwhile: look again whatever this returns. */
+		/* Ignore a failure, because another CPU may have added the entry, and look it up again. */
 		bpf_map_update_elem(&tx_histogram, &key, &none, BPF_NOEXIST);
 		packets = bpf_map_lookup_elem(&tx_histogram, &key);
 	}
@@ -89,7 +89,7 @@ int tx_start(__u64 *ctx)
 	__u64 key = ctx[0];
 	struct tx_start *start = bpf_map_lookup_elem(&tx_in_flight, &key);
 
-	/* Another device: a stale start of a packet that had this address before. */
+	/* A start with another device is stale: an earlier packet had this address. */
 	if (start && start->device == (__u64)dev) {
 		count_wait(dev, now - start->time_ns);
 		count(TX_SENT);

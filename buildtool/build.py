@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of things: configuration, key, Dockerfile, image; the only module that knows it."""
+"""Build images and render Dockerfiles: the order of configuration, key, Dockerfile, engine and image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -21,17 +21,19 @@ from buildtool.core.errors import EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
-from buildtool.image.context import check_outside, check_sent
+from buildtool.image.context import UnsentFile, check_outside, check_sent, find_unsent, sent_directories
 from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
+    check_architectures_of_base,
     explain_base,
     export_stage,
     parse_output,
     report_base,
 )
 from buildtool.image.docker.buildx import Secret
-from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, find_prepared
+from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
+from buildtool.image.docker.store import find_image_id
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -41,9 +43,8 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
-from buildtool.image.local.build import LocalRequest, build_local
 from buildtool.image.result import BuiltImage
-from buildtool.image.scan import choose_capabilities
+from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -69,11 +70,10 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
     """
-    Where the signing key is: in file *path* or in *variable*; *secrets* say it to BuildKit.
+    The source of the signing key: file *path* or *variable*, and *secrets* for BuildKit.
 
-    *pem* is its text, with *passphrase* when that is encrypted. A public key
-    will do where nothing is signed. Any other *signer* has no text: it signs on
-    this machine only.
+    *pem* is the key's text, with *passphrase* if it is encrypted. A public key suffices if nothing
+    is signed. Another *signer* has no text, and signs on this machine only.
     """
 
     pem: bytes = field(repr=False)
@@ -85,12 +85,12 @@ class KeySource:
 
     @property
     def is_public(self) -> bool:
-        """Whether this is a .pub file."""
+        """True if the source is a .pub file."""
         return self.path is not None and self.path.suffix == ".pub"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What BuildKit's client gets beside our environment."""
+        """Variables that BuildKit's client receives in addition to the environment."""
         key = {self.variable: self.pem.decode("utf-8", "surrogateescape")} if self.variable else {}
         return {**key, PASSPHRASE_VARIABLE: self.passphrase} if self.passphrase else key
 
@@ -100,7 +100,7 @@ class KeySource:
         return load_signing_key_pem(self.pem, str(self.path or self.variable), passphrase)
 
     def load_signer(self) -> Signer:
-        """Return what signs. Raises: SigningKeyError."""
+        """Return the signer. Raises: SigningKeyError."""
         return self.signer or self.load_private()
 
     def load_public(self) -> PublicKey:
@@ -112,7 +112,7 @@ class KeySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `build` was asked for beyond the configuration; see ImageRequest."""
+    """Options of `build` that override the configuration (see `ImageRequest`)."""
 
     platforms: tuple[Platform, ...]
     key: Path | str | None = None
@@ -127,12 +127,12 @@ class BuildOptions:
 
     @property
     def needs_docker(self) -> bool:
-        """Whether only Docker can do what is asked for."""
+        """True if only Docker supports these options."""
         return bool(self.builder) or parse_output(self.output).get("type", "oci") != "oci"
 
 
 def _check_builder_has(platforms: Sequence[Platform]) -> None:
-    """Refuse platforms that the builder image has no libraries for."""
+    """Check that the builder image has libraries for *platforms*. Raises: UsageError."""
     for platform in platforms:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
@@ -148,10 +148,9 @@ def find_key(
     ask: AskPassphrase = lambda _: None,
 ) -> KeySource:
     """
-    Return the signing key: *option*, else the environment's PEM text, else the configuration's.
+    Return the signing key: *option*, or the PEM text in the environment, or the configured key.
 
-    *ask* is called for the passphrase of an encrypted key when the
-    environment has none.
+    If the key is encrypted and the environment has no passphrase, *ask* is called for it.
 
     Raises: SigningKeyError, UsageError.
     """
@@ -188,13 +187,30 @@ def make_dockerfile(
     config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
 ) -> Dockerfile:
     """
-    Return the Dockerfile, after a look at what is sent along with it; no engine is asked.
+    Return the Dockerfile, after checking the directories of sources. No engine is used.
 
-    The project's sources are in the build context; ours are in the archive or, *inline*, in the text.
+    The build context contains the project's sources. buildtool's are in the archive, or with
+    *inline* in the text.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
+    if inline:
+        _warn_unsent(config)
     return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+
+
+def _find_unsent(config: Config) -> UnsentFile | None:
+    """Return a header that the sources appear to include and that the builder is not sent, or None."""
+    sources = find_sources(config)
+    directories = sent_directories(sources, config.compile.include)
+    return find_unsent(config.root, directories, scan_files(config, sources))
+
+
+def _warn_unsent(config: Config) -> None:
+    """Warn of such a header: the build of the Dockerfile may happen where nobody can explain the failure."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        log.warning("%s: included, but not sent to the builder: %s", unsent.name, unsent.remedy)
 
 
 def _describe(
@@ -205,7 +221,7 @@ def _describe(
     form: Form,
     epoch: int | None = None,
 ) -> RenderRequest:
-    """Return the request for a Dockerfile, once its sources are found fit to be sent."""
+    """Return the request for a Dockerfile, after checking its sources. Raises: UsageError, ConfigError."""
     _check_builder_has(platforms)
     if config.images.base.startswith(LAYOUT_SCHEME):
         raise UsageError("images.base: an OCI layout requires --engine local")
@@ -239,9 +255,10 @@ def render_folder(
     runner: Runner,
 ) -> None:
     """
-    Write the Dockerfile and its archive into *directory*, where plain buildx builds the image of `build`.
+    Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
 
-    In the project's own directory the Dockerfile reads the sources there; elsewhere the archive holds them.
+    In the project's directory, the Dockerfile reads the sources there. Otherwise the archive
+    contains them.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
@@ -253,6 +270,7 @@ def render_folder(
         epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
+    _warn_unsent(config)
     write_folder(directory, render_dockerfile(request), force=force)
 
 
@@ -265,9 +283,9 @@ def build(
     runner: Runner,
 ) -> BuiltImage:
     """
-    Build the signed image and return what it is called.
+    Build the signed image, and return its name and digest.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     tag = _choose_tag(config, options)
     key = find_key(options.key, config, environ, ask)
@@ -298,13 +316,21 @@ def _build_with_docker(
             hint="add --sign-on host, or set build.sign-on",
         )
 
-    # Both are asked for by buildx's standard input, that is while buildx connects to the engine.
+    # All are asked for by buildx's standard input, that is while buildx connects to the engine.
     @cache
     def images() -> ImagesConfig:
         return _choose_images(config, options, environ)
 
     @cache
+    def previous() -> str:
+        return find_image_id(tag) if request.is_stored else ""
+
+    @cache
     def dockerfile() -> Dockerfile:
+        previous()
+        # Those that are prepared are known to be of all platforms.
+        if images() is config.images:
+            check_architectures_of_base(request, config.images.base, runner=runner)
         return make_dockerfile(replace(config, images=images()), options.platforms, key)
 
     request = ImageRequest(
@@ -329,13 +355,21 @@ def _build_with_docker(
     except EngineError as error:
         if error.hint is None:
             explain_base(request, images().base, runner=runner)
-        # Another builder would not see what is prepared.
-        own = not (options.builder or environ.get("BUILDX_BUILDER"))
-        if error.hint is None and own and images().builder == DEFAULT_BUILDER:
-            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
+            # Another builder would not see what is prepared.
+            own = not (options.builder or environ.get("BUILDX_BUILDER"))
+            error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
         raise
     report_base(images().base, prepared_images().base)
-    return replace(built, key_id=key.load_public().key_id)
+    is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
+    return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
+
+
+def _find_hint(config: Config, *, pulls: bool) -> str | None:
+    """Return what may mend a build that failed in the builder; *pulls*: it pulls the builder image."""
+    unsent = _find_unsent(config)
+    if unsent is not None:
+        return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
+    return "where images cannot be pulled, `buildtool images prepare` makes them" if pulls else None
 
 
 def _build_locally(
@@ -346,13 +380,16 @@ def _build_locally(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
+    # Here, not above: compiler, layers and registries are half of all imports, and Docker needs none of them.
+    from buildtool.image.local.build import LocalRequest, build_local
+
     if options.builder:
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
         )
     output, force = parse_output(options.output), options.force
     if not output and not options.push:
-        # The name is ours, and so is what has it.
+        # buildtool chose this name, so the existing file is an earlier build and may be replaced.
         name = f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
         output, force = {"type": "oci", "dest": str(config.root / name)}, True
     request = LocalRequest(
@@ -371,14 +408,8 @@ def _build_locally(
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
-    """Compile in the builder, sign here, assemble in the builder: the key reaches no builder at all."""
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    """Compile in the builder, sign on this machine, assemble in the builder. No builder receives the key."""
+    release = ReleaseInfo.from_config(config, created=request.epoch)
     request = replace(request, secrets=(), environment={})
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         unsigned = export_stage(request, "objects-unsigned", Path(work, "unsigned"), runner=runner)
@@ -394,32 +425,30 @@ def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, ru
 
 def _set_time(path: Path, epoch: int) -> None:
     """
-    Give *path* the time *epoch*, with nanoseconds of its contents.
+    Set the time of *path* to *epoch* plus nanoseconds that depend on the file's contents.
 
-    BuildKit takes a file of a known size and time for the one it has: signed
-    anew in the same second, an object would be the old one. Layers keep whole
-    seconds, so the image stays the same for the same contents.
+    BuildKit does not send a file again whose size and time are unchanged, so it would use the old
+    object after a second signature. Layers store whole seconds, so the same contents give the same
+    image.
     """
     digest = hashlib.sha256(path.read_bytes()).digest()
     time = epoch * 10**9 + int.from_bytes(digest[:8], "big") % 10**9
     before = path.stat()
     os.utime(path, ns=(time, time))
-    if path.stat().st_mtime_ns != time:  # a file system with coarser times: the real one is safe
+    if path.stat().st_mtime_ns != time:  # the file system stores coarser times: restore the real time
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _choose_images(config: Config, options: BuildOptions, environ: Mapping[str, str]) -> ImagesConfig:
     """Return the configured images, or the prepared ones if none are named and the engine has them."""
-    named = (config.images.builder, config.images.base) != (DEFAULT_BUILDER, DEFAULT_BASE)
-    # Another builder than the engine's own does not see the engine's images.
-    if named or options.builder or environ.get("BUILDX_BUILDER"):
+    # Only the engine's own builder has access to the engine's images.
+    if options.builder or environ.get("BUILDX_BUILDER"):
         return config.images
-    found = find_prepared(architectures=[platform.arch for platform in options.platforms])
-    return ImagesConfig(builder=found.builder, base=found.base) if found else config.images
+    return choose_images(config.images, [platform.arch for platform in options.platforms])
 
 
 def prepared_images() -> ImagesConfig:
-    """Return the names that `images prepare` gives its images, whether the engine has them or not."""
+    """Return the names of the images of `images prepare`, which the engine may lack."""
     return ImagesConfig(builder=BUILDER_IMAGE, base=BASE_IMAGE)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at this machine: what is here, what is missing, and what to do about it. Nothing is changed."""
+"""Check this machine for tools, and report missing ones with advice. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from buildtool.runtime.carried import find_base, find_loader, find_tini
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts
 
-MIN_ENGINE = 23  # the first with BuildKit for every build, and with RUN --network
+MIN_ENGINE = 23  # the first Docker with BuildKit by default and RUN --network
 MIN_KERNEL = (5, 10)  # for -mcpu=v3 and CAP_BPF
 # Bits of the capability sets, linux/capability.h.
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 
 
 class Use(StrEnum):
-    """What a part is for; only what `build` needs decides doctor's exit code, and one engine is enough."""
+    """The use of a part. Only the parts for `build` decide doctor's exit code, and one engine suffices."""
 
     DOCKER = "build --engine docker"
     LOCAL = "build --engine local"
@@ -39,7 +39,7 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One part: its *name*, what it is *needed_for*, what was *found*, *advice* when it is not *ok*."""
+    """The result for a part: its *name*, its use, what was *found*, and *advice* if it is not *ok*."""
 
     name: str
     needed_for: Use
@@ -51,9 +51,9 @@ class Check:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """
-    Where to look: *root* of the file system, *environ*, the configured *clang*, *runner*.
+    The machine to check: *root* of the file system, *environ*, the configured *clang*, *runner*.
 
-    Images would be for *architectures* (none: this machine's) on image *base*.
+    Images are for *architectures* (by default this machine's) and based on image *base*.
     """
 
     root: Path
@@ -65,7 +65,7 @@ class Host:
 
 
 def examine(machine: Host) -> list[Check]:
-    """Return all checks, in the order of work. A probe that cannot look says that its part is missing."""
+    """Return all results, in the order of work. A part that cannot be checked counts as missing."""
     return [
         *_check_toolchain(machine),
         *_check_engine(machine),
@@ -80,7 +80,7 @@ def examine(machine: Host) -> list[Check]:
 
 
 def is_ready(checks: list[Check]) -> bool:
-    """Say whether `build` can work: by Docker, or by the local engine, which compiles on this machine."""
+    """Return whether `build` can work, by Docker or by the local engine with a compiler."""
     missing = {check.needed_for for check in checks if not check.ok}
     return Use.DOCKER not in missing or missing.isdisjoint((Use.LOCAL, Use.COMPILE))
 
@@ -104,7 +104,7 @@ def _check_toolchain(machine: Host) -> list[Check]:
 
 
 def _check_engine(machine: Host) -> list[Check]:
-    """Ask the engine; when it does not answer, what it would have said is missing, too."""
+    """Check the engine. If it does not answer, its image store and prepared images are left out."""
     start = "install Docker 23 or newer and start it, or let DOCKER_HOST name one that runs"
     answer, said = _ask(machine.runner, ["docker", "version", "--format", "{{.Server.Version}}"])
     version = said.strip()
@@ -126,7 +126,7 @@ def _check_engine(machine: Host) -> list[Check]:
 
 
 def _check_carried(machine: Host) -> Check:
-    """Look for what the local engine puts beside the objects; a damaged part is a missing one."""
+    """Check the parts of images that the local engine needs. A damaged part counts as missing."""
     here, data = host_platform(platform.machine()), find_parts(machine.environ)
     wanted = machine.architectures or ((here.arch,) if here else ())
     finders = (
@@ -193,7 +193,7 @@ def _check_capabilities(root: Path) -> Check:
     line = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     bits = int(line[1], 16) if line else 0
     have = [name for name, bit in CAPABILITIES.items() if bits >> bit & 1]
-    # SYS_ADMIN is the old name of both BPF and PERFMON.
+    # CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON.
     ok = "NET_ADMIN" in have and ("SYS_ADMIN" in have or {"BPF", "PERFMON"} <= set(have))
     advice = "run as root; a container needs --cap-add BPF, NET_ADMIN (network) and PERFMON (tracing)"
     return _check(
@@ -220,7 +220,7 @@ def _check(name: str, use: Use, ok: bool, found: str, advice: str = "") -> Check
 
 
 def _ask(runner: Runner, argv: list[str]) -> tuple[bool, str]:
-    """Run *argv*; return whether it worked, and the first line that it said."""
+    """Run *argv*. Return whether it succeeded, and the first line of its output or error."""
     try:
         done = runner.run(argv, check=False)
     except BuildtoolError as error:

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the loader or ebpf-pins on this host; makes them from their source when none is carried."""
+"""Run the loader or ebpf-pins on this host. If the installation lacks them, build them from source."""
 
 from __future__ import annotations
 
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, Config, ImagesConfig, LoaderConfig
+from buildtool.config.file import Config, LoaderConfig
 from buildtool.core.errors import (
     BuildtoolError,
     FileAccessError,
@@ -22,12 +21,13 @@ from buildtool.core.errors import (
     system_reason,
 )
 from buildtool.core.files import expand_home, make_directory, read_bounded, write_atomic
-from buildtool.core.platforms import Platform, host_platform
+from buildtool.core.platforms import Platform, this_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.image.docker.build import ImageRequest, export_stage
-from buildtool.image.docker.prepare import find_prepared
+from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
+from buildtool.objects.capabilities import PINS_NAME
 from buildtool.runtime import carried as loaders
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts, provide_parts
@@ -42,7 +42,7 @@ PINS_COMMANDS = ("list", "status", "detach", "rollback")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """What the loader is started with; its own --help explains each."""
+    """Arguments of the loader (docs/reference/loader.md)."""
 
     objects: Path
     trust: Path
@@ -57,9 +57,9 @@ def load_on_host(
     config: Config, request: LoadRequest, *, environ: Mapping[str, str], runner: Runner
 ) -> NoReturn:
     """
-    Become the loader: this process is replaced, so signals reach it and its exit code is ours.
+    Replace this process by the loader, which then receives signals and sets the exit code.
 
-    Raises: every BuildtoolError, when there is no loader and none can be made.
+    Raises: any BuildtoolError, if the loader is missing and cannot be built.
     """
     loader = choose_program("loader", config, environ=environ, runner=runner)
     _become(loader_argv(loader, request), environ)
@@ -69,9 +69,9 @@ def manage_pins(
     config: Config, arguments: Sequence[str], *, environ: Mapping[str, str], runner: Runner
 ) -> NoReturn:
     """
-    Become ebpf-pins with *arguments*, the first of which is one of PINS_COMMANDS.
+    Replace this process by ebpf-pins with *arguments*, the first of which is one of PINS_COMMANDS.
 
-    Raises: every BuildtoolError, when there is no ebpf-pins and none can be made.
+    Raises: any BuildtoolError, if ebpf-pins is missing and cannot be built.
     """
     program = choose_program("pins", config, environ=environ, runner=runner)
     _become([str(program), *arguments], environ)
@@ -80,7 +80,7 @@ def manage_pins(
 def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
     log.debug("run: %s", argv)
     try:
-        # The workload may need a private key of its own, but never ours.
+        # Remove buildtool's secrets only, because the workload may need a private key of its own.
         ours_left_out = {name: text for name, text in environ.items() if name not in SECRET_VARIABLES}
         os.execve(argv[0], argv, ours_left_out)  # noqa: S606 - an argument list, no shell
     except OSError as error:
@@ -88,9 +88,9 @@ def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
 
 
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
-    """Return the arguments that *loader* is started with."""
+    """Return the command that starts *loader*."""
     options = request.options
-    if not request.workload:  # the configuration's own is in the image, and so is what these are about
+    if not request.workload:  # these keys of the configuration require the image's workload
         options = replace(options, seccomp=False, map_fds=True)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
@@ -106,11 +106,11 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
 
 def choose_objects(given: Path | None, config: Config) -> Path:
     """
-    Return the object or directory *given*, else this machine's objects in build/.
+    Return the object or directory *given*, or the directory of this machine's objects in build/.
 
     Raises: FileAccessError, UsageError.
     """
-    path = given or config.root / "build" / _this_platform().arch
+    path = given or config.root / "build" / this_platform().arch
     if not path.exists():
         hint = None if given else "buildtool compile and buildtool sign make objects"
         raise FileAccessError(f"{path}: no such file or directory", hint=hint)
@@ -119,7 +119,7 @@ def choose_objects(given: Path | None, config: Config) -> Path:
 
 def choose_trust(given: Path | None, config: Config) -> Path:
     """
-    Return the trust store *given*, else the configured policy or key, else the key beside the signing key.
+    Return the trust store *given*, or the configured policy or key, or the .pub file of the signing key.
 
     Raises: UsageError, FileAccessError.
     """
@@ -141,21 +141,21 @@ def choose_program(
     kind: Literal["loader", "pins"], config: Config, *, environ: Mapping[str, str], runner: Runner
 ) -> Path:
     """
-    Return the program that images get, or one made of the same source, which is kept in the cache.
+    Return the path of the program for images, or of one built from the same source into the cache.
 
-    BUILDTOOL_LOADER names another loader; ebpf-pins is then beside it.
+    If BUILDTOOL_LOADER names a loader, the result is that loader, or ebpf-pins beside it.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     named = environ.get(LOADER_VARIABLE)
     if named:
         path = Path(named).absolute()
-        path = path if kind == "loader" else path.with_name(loaders.PINS_NAME)
+        path = path if kind == "loader" else path.with_name(PINS_NAME)
         if not (path.is_file() and os.access(path, os.X_OK)):
             shown, what = (named, "it") if kind == "loader" else (path, "its folder")
             raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
         return path
-    target = _this_platform()
+    target = this_platform()
     find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
     try:
         try:
@@ -169,17 +169,17 @@ def choose_program(
         return _keep(path, lambda: _make_program(kind, config, target, runner))
     if os.access(carried.path, os.X_OK):
         return carried.path.absolute()
-    # A copy of the installation may have lost the mode of its files.
+    # Copying an installation may lose the mode of its files.
     return _keep(_cache(environ) / f"{kind}-{target.arch}-{carried.sha256[:16]}", lambda: carried.data)
 
 
 def _cache(environ: Mapping[str, str]) -> Path:
-    """Return the directory of programs that were made or copied; only they need a home directory."""
+    """Return the directory for built or copied programs. Raises: UsageError, without a home directory."""
     return Path(environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache"))) / "buildtool"
 
 
 def _keep(path: Path, make: Callable[[], bytes]) -> Path:
-    """Return program *path* of the cache; what *make* returns is put there if it is missing."""
+    """Return program *path* of the cache. If it is missing, write the result of *make* there."""
     if not _is_own(path):
         make_directory(path.parent)
         write_atomic(path, make(), mode=0o755)
@@ -187,7 +187,7 @@ def _keep(path: Path, make: Callable[[], bytes]) -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    """Say whether *path* is a program that nobody but this user could have put there."""
+    """Return whether *path* is a program that only this user could have written."""
     try:
         status = path.lstat()
     except OSError:
@@ -211,10 +211,10 @@ def _make_program(kind: str, config: Config, target: Platform, runner: Runner) -
 
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
-    """Export the loader stage of the Dockerfile. It reads no file of a project and no key."""
+    """Export the loader stage of the Dockerfile. This stage reads no file of a project and no key."""
     image_config = replace(config.image, tools=True)
     request = RenderRequest(
-        config=replace(config, images=_choose_images(config.images, target), image=image_config),
+        config=replace(config, images=choose_images(config.images, [target.arch]), image=image_config),
         platforms=(target,),
         sources=("bpf/none.bpf.c",),
         key_id=KeyId("0" * 64),
@@ -223,17 +223,3 @@ def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runne
     dockerfile = render_dockerfile(request)
     image = ImageRequest(dockerfile=lambda: dockerfile, root=work, platforms=(target,), epoch=0)
     export_stage(image, "loader", work, runner=runner)
-
-
-def _choose_images(images: ImagesConfig, target: Platform) -> ImagesConfig:
-    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
-        return images
-    found = find_prepared(architectures=[target.arch])
-    return ImagesConfig(builder=found.builder, base=found.base) if found else images
-
-
-def _this_platform() -> Platform:
-    found = host_platform(platform.machine())
-    if found is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
-    return found

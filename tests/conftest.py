@@ -44,12 +44,11 @@ class Skip(StrEnum):
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
     NEEDS_PACKAGE = "needs-package"
-    NEEDS_NEWER_ENGINE = "needs-newer-engine"
 
 
 # CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
-# lack a package of one architecture for days, or the newest engine.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_NEWER_ENGINE)
+# lack a package of one architecture for days.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE)
 # Whose packages must be there, on every machine: without them nothing is proved.
 PRIMARY_ARCHITECTURES = ("amd64", "arm64")
 # What a skip for a package says after its type: Debian's architecture, and the packages.
@@ -197,14 +196,6 @@ def engine() -> Iterator[str]:
         yield subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     if not was_running:
         _run_engine_tool("stop")
-
-
-@pytest.fixture(scope="session")
-def newer_engine(engine: str) -> str:
-    """Give the version of the engine; skip with Docker 26 and older: their BuildKit lacks a feature."""
-    if int(engine.partition(".")[0]) < 27:
-        pytest.skip(f"{Skip.NEEDS_NEWER_ENGINE}: this is Docker {engine}")
-    return engine
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Will an object load: rules without a kernel, and dry runs on kernels.
+Check whether objects load: rules that need no kernel, and dry runs on kernels.
 
-It imports `runtime`, `signing` and what stands below. To add a rule, give it the next free number
-in `model.py`, find it in `static.py`, and explain it in docs/reference/check-rules.md.
+This package imports `runtime`, `signing` and the packages below them. To add a rule, give it the
+next free number in `model.py`, check it in `static.py`, and describe it in
+docs/reference/check-rules.md.
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Since which Linux there is a helper, a map type, a program type; and which helpers want a GPL program.
+The first Linux release of each helper, map type and program type, and the helpers for GPL programs only.
 
-Sources: enum bpf_func_id of include/uapi/linux/bpf.h at each release, which only
-grows at its end, so that the last number of each release says it all; likewise
-the two other enumerations. `gpl_only` of the kernel's helper prototypes: tests ask
-this machine's kernel about each helper, and a 6.1 about its last one.
+Sources: the enumerations of helpers, map types and program types in include/uapi/linux/bpf.h of each
+release. An enumeration only grows at its end, so the last number of each release is enough.
+`gpl_only` of the kernel's helper prototypes: tests try each helper on this machine's kernel, and the
+last one of Linux 6.1 on a 6.1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from buildtool.objects.helpers import HELPER_NUMBERS
 
 Release = tuple[int, int]
 
-# The last helper of each release that brought some.
+# The last helper of each release that added helpers.
 _LAST_HELPERS: tuple[tuple[int, Release], ...] = (
     (3, (3, 19)),
     (11, (4, 1)),
@@ -64,7 +64,7 @@ _LAST_HELPERS: tuple[tuple[int, Release], ...] = (
 )
 _LAST_NUMBERS = [number for number, _ in _LAST_HELPERS]
 
-# Those that came after 4.4, the oldest Linux that anyone might still name.
+# Types that are newer than Linux 4.4, the oldest release that a project may name.
 _MAPS: dict[str, Release] = {
     "percpu_hash": (4, 6),
     "percpu_array": (4, 6),
@@ -96,7 +96,7 @@ _MAPS: dict[str, Release] = {
     "cgrp_storage": (6, 2),
     "arena": (6, 9),
 }
-# By section, where a type of program got a new way to be attached, which the kernel asks for at load.
+# Sections of attach types that are newer than their program types. The kernel checks the attach type at load.
 _SECTIONS: dict[str, Release] = {
     "kprobe.multi": (5, 18),
     "kretprobe.multi": (5, 18),
@@ -157,29 +157,29 @@ GPL_HELPERS = frozenset(HELPER_NUMBERS[f"bpf_{name}"] for name in _GPL_NAMES.spl
 GPL_LICENSES = frozenset(
     ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
 )
-# The kernel takes programs of these types under such a license only.
+# The kernel loads programs of these types only with a GPL-compatible license.
 GPL_PROGRAMS = frozenset(("lsm", "struct_ops"))
 
 
 def helper_since(number: int) -> Release | None:
-    """Return the release that brought helper *number*; None for one that is not in the table."""
+    """Return the first release with helper *number*, or None if the table lacks it."""
     at = bisect_left(_LAST_NUMBERS, number)
     return _LAST_HELPERS[at][1] if at < len(_LAST_HELPERS) else None
 
 
 def map_since(kind: str) -> Release | None:
-    """Return the release that brought maps of type *kind*; None for the old ones."""
+    """Return the first release with maps of type *kind*, or None if it is not newer than Linux 4.4."""
     return _MAPS.get(kind)
 
 
 def program_since(kind: str, section: str) -> Release | None:
-    """Return the release that brought programs of type *kind* as in ELF *section*; None for the old ones."""
+    """Return the first release with programs of *kind* in ELF *section*, or None up to Linux 4.4."""
     head = section.removeprefix("?").partition("/")[0]
     return _SECTIONS.get(head) or _PROGRAMS.get(kind)
 
 
 def parse_release(text: str) -> Release | None:
-    """Return major and minor of *text* (6.1, 6.12.48-amd64); None when it is no release."""
+    """Return major and minor of *text* (6.1, 6.12.48-amd64), or None if *text* is no release."""
     major, _, rest = text.partition(".")
     minor = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The section `.BTF.ext` (kernel documentation, bpf/btf.rst): lines of C, and whether CO-RE is used."""
+"""Read section `.BTF.ext` (kernel documentation, bpf/btf.rst): lines of C, and the use of CO-RE."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from buildtool.objects.btf import Btf
 from buildtool.objects.elf import ElfObject
 
 _MAGIC = 0xEB9F
-_HEADER_BYTES = 24  # up to the lines; CO-RE's two words follow where there are any
+_HEADER_BYTES = 24  # without the two optional words of CO-RE
 _LINE_RECORD_BYTES = 16
 _LINE_SHIFT = 10  # line and column share a word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineInfo:
-    """Lines of C by ELF section; *has_relocations* says whether CO-RE has something to adjust."""
+    """*lines* of C by ELF section. *has_relocations* is true if the object has CO-RE relocations."""
 
     has_relocations: bool = False
     lines: dict[str, tuple[SourceLine, ...]] = field(default_factory=dict)
 
     def locate(self, section: str, source: SourceLine) -> SourceLine:
         """
-        Return *source* with its file and line, when its text is that of one line only.
+        Return *source* with file and line, if exactly one line of the object has its text.
 
-        A kernel that names the file gives the last part of its path.
+        A kernel that reports the file reports only the last part of its path.
         """
         here = (*self.lines.get(section, ()), *self.lines.get(".text", ()))
         same = [known for known in here if known.text == source.text and source.line in (0, known.line)]
@@ -42,7 +42,7 @@ class LineInfo:
 
 def read_line_info(obj: ElfObject) -> LineInfo:
     """
-    Return what `.BTF.ext` of *obj* says; nothing when there is none.
+    Return the lines in `.BTF.ext` of *obj*, or none without this section.
 
     Raises: ObjectFormatError.
     """
@@ -56,7 +56,7 @@ def read_line_info(obj: ElfObject) -> LineInfo:
         if magic != _MAGIC:
             raise ObjectFormatError("BTF.ext of an unknown kind")
         relocations = struct.unpack_from(f"{obj.order}I", data, _HEADER_BYTES + 4)[0] if header >= 32 else 0
-        # Four bytes are the size of a record, and no record.
+        # The first four bytes hold the size of a record, so four bytes contain no record.
         has_relocations = relocations > 4
         if b".BTF" not in found:
             return LineInfo(has_relocations=has_relocations)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-About how much kernel memory maps take when they are full.
+Estimate the kernel memory of full maps.
 
-Source: Linux kernel/bpf, the map_mem_usage functions of each type (6.18), without what depends
-on flags: a hash that does not preallocate takes this much only when it is full.
+Source: Linux 6.18, kernel/bpf, the map_mem_usage function of each type. Flags are ignored: a hash
+map without preallocation uses this memory only when it is full.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _LOCAL = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapMemory:
-    """Bytes that maps take: *fixed*, and *per_cpu* for each possible CPU."""
+    """The memory of maps in bytes: *fixed*, and *per_cpu* for each possible CPU."""
 
     fixed: int
     per_cpu: int
 
     def at(self, cpus: int) -> int:
-        """Return all bytes on a machine with *cpus* CPUs."""
+        """Return the bytes on a machine with *cpus* CPUs."""
         return self.fixed + cpus * self.per_cpu
 
 
 def estimate_maps(obj: ElfObject, maps: tuple[MapInfo, ...]) -> MapMemory:
-    """Return what *maps* of *obj* take, its global variables among them."""
+    """Return the memory of *maps* of *obj* together with its global variables."""
     fixed = sum(s.size for s in obj.sections if s.name.startswith((b".data", b".bss", b".rodata")))
     per_cpu = 0
     for item in maps:
@@ -68,11 +68,11 @@ def _estimate(item: MapInfo) -> tuple[int, int]:
     entries, key, value = item.max_entries, _round(item.key_size), _round(item.value_size)
     kind = item.type
     is_per_cpu = "percpu" in kind
-    # A descriptor of the kernel's is a pointer, whatever the map's own value is.
+    # These maps store a kernel pointer for each value, independent of the declared value size.
     own = _POINTER_BYTES if is_per_cpu or kind in _POINTERS else value
     per_cpu = entries * value if is_per_cpu and kind not in _LOCAL else 0
     if kind in _LOCAL or kind == "arena":
-        return 0, 0  # as much as there are sockets, tasks or pages in use
+        return 0, 0  # unknown: the memory depends on the sockets, tasks or pages in use
     if kind in ("ringbuf", "user_ringbuf"):
         return entries, 0
     if "hash" in kind:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What `buildtool check` finds: rules by number, facts of objects, findings, and what kernels said.
+Types of `buildtool check`: rules by number, facts of objects, findings, and verdicts of kernels.
 
-docs/reference/check-rules.md explains each rule. A number means the same for ever: projects name it
-to silence it.
+docs/reference/check-rules.md describes each rule. A number never changes its meaning, because
+projects silence rules by number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters: only errors fail a check."""
+    """The level of a finding. Only errors fail a check."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -22,10 +22,10 @@ class Level(StrEnum):
 
 class Outcome(StrEnum):
     """
-    What a kernel did with a program.
+    The result of loading a program.
 
-    *refused* is the kernel verifier's word; *failed* means that the program did
-    not get that far (a map, a relocation, a type that is not there).
+    *refused* means that the kernel verifier refused the program. *failed* means an error before
+    the kernel verifier, such as a missing map type, relocation target or program type.
     """
 
     LOADS = "loads"
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLine:
-    """A line of C: its *text*, and *file* and *line* where they are known (else empty and 0)."""
+    """A line of C: its *text*, *file* (empty if unknown) and *line* (0 if unknown)."""
 
     text: str
     file: str = ""
@@ -45,9 +45,9 @@ class SourceLine:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """
-    A rule (docs/reference/check-rules.md) that *object*, or a *program* of it, breaks.
+    A *rule* (docs/reference/check-rules.md) that *object*, or its *program*, breaks.
 
-    *path* is the object's file; empty where a kernel is meant.
+    *path* is the object's file, or empty for a finding about a kernel.
     """
 
     rule: str
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramFacts:
-    """A program: *instructions* of its own, and *stack_bytes* of its deepest chain of calls."""
+    """A program: *instructions* with all called functions, and *stack_bytes* of the deepest call chain."""
 
     name: str
     section: str
@@ -74,10 +74,10 @@ class ProgramFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
     """
-    What can be said of the object *name* without a kernel.
+    Facts about object *name* that need no kernel.
 
-    *platform* is the signed statement's, empty when there is none. Maps take
-    about *map_bytes*, and *map_bytes_per_cpu* for each CPU.
+    *platform* comes from the signed statement, and is empty without one. Full maps use about
+    *map_bytes*, and *map_bytes_per_cpu* for each CPU.
     """
 
     name: str
@@ -96,9 +96,9 @@ class ObjectFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadVerdict:
     """
-    What a kernel said of a program: see `Outcome`; *instructions* are those that it looked at.
+    A kernel's verdict on a program. *instructions* is the number that the kernel verifier processed.
 
-    With the *missing* capabilities it would have loaded.
+    With the *missing* capabilities the program would have loaded.
     """
 
     outcome: Outcome
@@ -109,13 +109,20 @@ class LoadVerdict:
     log: str = ""
     missing: tuple[str, ...] = ()
 
+    @property
+    def rule(self) -> str:
+        """The number of the rule that a program with this verdict breaks, or empty text if it loads."""
+        if self.missing:
+            return "BT104"
+        return {Outcome.REFUSED: "BT100", Outcome.FAILED: "BT101"}.get(self.outcome, "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramRun:
     """
-    The *verdict* on a program by the kernel that was asked for as *kernel* and is *release*.
+    The *verdict* on a program by the kernel named *kernel* in the request, which is *release*.
 
-    It was loaded with *capabilities* and no other.
+    The program had *capabilities* and no other.
     """
 
     object: str
@@ -131,20 +138,13 @@ class ProgramRun:
 
     @property
     def loads(self) -> bool:
-        """Whether the kernel took it."""
+        """True if the kernel loaded the program."""
         return self.verdict.outcome is Outcome.LOADS
-
-    @property
-    def rule(self) -> str:
-        """The number of the rule that a program breaks which did not load."""
-        if self.verdict.missing:
-            return "BT104"
-        return "BT100" if self.verdict.outcome is Outcome.REFUSED else "BT101"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """All of a check."""
+    """The result of a check."""
 
     objects: tuple[ObjectFacts, ...]
     findings: tuple[Finding, ...]
@@ -152,13 +152,13 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether there is neither an error nor a program that a kernel did not take."""
+        """True without errors, if each kernel loaded each program."""
         return all(f.level is not Level.ERROR for f in self.findings) and all(r.loads for r in self.runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule: its *number* (BT001), *level*, *title*, and *hint*: what to do."""
+    """A rule: its *number* (BT001), *level*, *title*, and *hint* for the user."""
 
     number: str
     level: Level
@@ -175,7 +175,7 @@ class Rule:
         source: SourceLine | None = None,
         level: Level | None = None,
     ) -> Finding:
-        """Make the finding that object *name* breaks this rule."""
+        """Return the finding that object *name* breaks this rule."""
         return Finding(
             rule=self.number,
             level=level or self.level,

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-`bpf-probe`, which asks a kernel about programs: where it comes from, and what it says.
+Find or build `bpf-probe`, which loads programs for a dry run, and read its output.
 
-It is a small static program of our own (loader/probe), so that the same one runs
-on this host and as the only program of a virtual machine. Installations carry
-it; a checkout makes it from source, for other architectures as well.
+`bpf-probe` is a small static program (loader/probe), which runs on this host and as the only program
+of a virtual machine. Wheels carry it. A checkout builds it from source for each architecture.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _HINT = "wheels carry it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedProgram:
-    """What the kernel said of *program* in file *path*; an empty name: of the object as a whole."""
+    """The *verdict* on *program* in file *path*, or on the whole object if *program* is empty."""
 
     path: str
     program: str
@@ -43,7 +42,7 @@ class ProbedProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOutput:
-    """All that a probe said: the kernel's *release*, and its programs."""
+    """The output of a probe: the kernel's *release*, and its *programs*."""
 
     release: str
     programs: tuple[ProbedProgram, ...]
@@ -51,7 +50,7 @@ class ProbeOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFinder:
-    """Finds or makes probes; what is made is kept below *cache*, or in this user's cache."""
+    """Finds or builds probes. Built probes are kept in *cache*, by default in this user's cache."""
 
     cache: Path | None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -60,9 +59,9 @@ class ProbeFinder:
 
     def find(self, platform: Platform) -> Path:
         """
-        Return the probe for *platform*.
+        Return the path of the probe for *platform*.
 
-        Raises: every BuildtoolError, when there is none and none can be made.
+        Raises: any BuildtoolError, if no probe is found and none can be built.
         """
         if named := self.environ.get(PROBES_VARIABLE):
             path = Path(named, platform.arch, PROBE_NAME).absolute()
@@ -75,7 +74,7 @@ class ProbeFinder:
             return self._make(platform).path
 
     def _make(self, platform: Platform) -> Part:
-        """Make it as `make loaders` does, into the cache of this user."""
+        """Build the probe as `make loaders` does, but into the cache."""
         kept = self.cache or default_cache()
         data = kept / "parts"
         request = PartsRequest(
@@ -92,9 +91,9 @@ class ProbeFinder:
 
 def read_probe(output: str) -> ProbeOutput:
     """
-    Return what *output* of a probe says.
+    Return the parsed *output* of a probe.
 
-    Raises: ToolFailedError, when it is cut off or not a probe's.
+    Raises: ToolFailedError, if the output is incomplete or of another program.
     """
     release, programs, ended = "", [], False
     for line in output.splitlines():
@@ -114,7 +113,7 @@ def _parse(line: str) -> dict[str, Any]:
     try:
         event = json.loads(line)
     except ValueError:
-        return {}  # a guest's console may say other things, too
+        return {}  # the console of a virtual machine may contain other lines
     return event if isinstance(event, dict) else {}
 
 

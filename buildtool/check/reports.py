@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check found, as CI systems read it: JUnit XML and SARIF 2.1.0 (OASIS)."""
+"""Write the result of a check for CI systems: JUnit XML and SARIF 2.1.0 (OASIS)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from buildtool import __version__
 from buildtool.check.model import RULES, CheckReport, Finding, Level, ProgramRun
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-# What XML 1.0 cannot carry, not even escaped.
+# Characters that XML 1.0 cannot contain, not even escaped.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_DRY_RUNS = ("BT100", "BT101", "BT103")  # said in the suites of the kernels
+_DRY_RUNS = ("BT100", "BT101", "BT103")  # these findings are in the suites of the kernels
 
 
 def junit_report(report: CheckReport) -> bytes:
-    """Return *report* as JUnit XML: a suite of the rules, and one for each kernel."""
+    """Return *report* as JUnit XML: a suite for the rules, and one for each kernel."""
     top = Element("testsuites", name="buildtool check")
     _rules_suite(top, report)
     for kernel, arch, release in dict.fromkeys((r.kernel, r.arch, r.release) for r in report.runs):
@@ -36,7 +36,7 @@ def junit_report(report: CheckReport) -> bytes:
 
 
 def _rules_suite(top: Element, report: CheckReport) -> None:
-    """Add a case for each object, readable or not, which fails by its first error."""
+    """Add a case for each object. The message of a failed case is the object's first error."""
     static = [finding for finding in report.findings if finding.rule not in _DRY_RUNS]
     names = list(dict.fromkeys([facts.name for facts in report.objects] + [f.object for f in static]))
     suite = _suite(top, "rules", runs=len(names))
@@ -63,7 +63,7 @@ def _run_case(suite: Element, run: ProgramRun) -> None:
     if run.loads:
         SubElement(case, "system-out").text = f"{run.verdict.instructions} instructions processed"
         return
-    failure = SubElement(case, "failure", message=_xml(run.verdict.reason), type=run.rule)
+    failure = SubElement(case, "failure", message=_xml(run.verdict.reason), type=run.verdict.rule)
     source = run.verdict.source
     where = f"{source.file}:{source.line}: {source.text}\n" if source else ""
     failure.text = _xml(where + run.verdict.log)
@@ -118,7 +118,7 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
 
 
 def _locations(finding: Finding) -> Iterator[dict[str, Any]]:
-    """Give the line of C where it is known, else the object."""
+    """Yield the location of the line of C, or of the object if the line is unknown."""
     source = finding.source
     if source and source.file:
         region = {"startLine": max(source.line, 1), "snippet": {"text": source.text}}

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Will it load there? What rules an object breaks, and what kernels say of its programs.
+Check objects by rules, and load their programs on kernels.
 
-A kernel is asked by loading each program alone, attaching none: this host's, or
-one in a virtual machine, which is booted once for all objects; several machines
-run at once.
+A dry run loads each program alone and attaches none. The kernel is this host's, or that of a virtual
+machine, which is booted once for all objects. Several machines run at once.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,23 +32,23 @@ from buildtool.core.errors import (
     VmError,
 )
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import Platform, find_platform, host_platform
+from buildtool.core.platforms import Platform, find_platform, this_platform
 from buildtool.core.process import Runner
 from buildtool.objects.elf import parse_object
 
 HOST = "host"
-NEAR_LIMIT = 500_000  # of the million that the kernel verifier looks at
+NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
 _CAP_SYS_ADMIN, _CAP_BPF = 21, 39
 _GUEST_PROBE = "/probe/bpf-probe"
 _GUEST_OBJECTS = "/probe/objects"
-# Room for the largest object's maps; more than 3 GiB are not addressable on every architecture.
+# Memory of a virtual machine. Some architectures cannot address more than 3 GiB.
 _GUEST_MIB, _MAX_GUEST_MIB = 1024, 3072
-_GUEST_STEP_MIB = 256  # what ppc64le's memory comes in
+_GUEST_STEP_MIB = 256  # QEMU's ppc64le requires a multiple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckTarget:
-    """An object to check: its *path*, *name*, *data*; *arch* where it is for one only, else empty."""
+    """An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all)."""
 
     path: Path
     name: str
@@ -61,13 +59,13 @@ class CheckTarget:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRequest:
     """
-    What to check: *targets*, at time *now*, on each of *kernels* for each of *arches*.
+    A request to check *targets* at time *now* on each of *kernels* for each of *arches*.
 
-    A kernel is `host`, a name of buildtool.kernels, or the file of an image.
-    *oldest* is the oldest Linux that the objects are meant for. *modules* are
-    loaded in virtual machines before. Each kernel may take *timeout_seconds*.
+    A kernel is `host`, a key of `check.vm.kernels.SUITES`, or the file of an image. *oldest* is
+    the oldest supported Linux release. *modules* are loaded into virtual machines first.
+    *timeout_seconds* bounds the time of each kernel.
 
-    Programs are loaded with *capabilities* and no other; without any: with what all targets for that
+    Dry runs have *capabilities* and no other. Without any, they have what all targets for that
     architecture need together, which is the label of an image of them.
     """
 
@@ -79,7 +77,7 @@ class CheckRequest:
     modules: Sequence[str] = ()
     capabilities: Sequence[str] = ()
     timeout_seconds: float = 300
-    cache: Path | None = None  # of this user
+    cache: Path | None = None  # by default this user's cache
 
 
 def check_objects(
@@ -90,12 +88,12 @@ def check_objects(
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> CheckReport:
     """
-    Return what is found; *on_progress* hears of each step that takes a while.
+    Return the findings and the kernels' verdicts. *on_progress* receives a line for each slow step.
 
-    Raises: every BuildtoolError, when a kernel cannot be asked.
+    Raises: any BuildtoolError, if no kernel can run the programs.
     """
     checks = [_check_statically(request, target) for target in request.targets]
-    # What is no object needs no kernel to say so.
+    # Do not boot a kernel for files that are no objects.
     facts = {id(t): check.facts for t, check in zip(request.targets, checks, strict=True) if check.facts}
     readable = [target for target in request.targets if id(target) in facts]
     plan = [
@@ -113,7 +111,7 @@ def check_objects(
         on_progress=on_progress,
         memory_mib=_guest_memory(largest),
     )
-    # All downloads first: what cannot be found should not cost minutes of booting the others.
+    # Download everything first, so that a missing kernel is reported before minutes of booting the others.
     asks = []
     for kernel, wanted, chosen in plan:
         needed = {name for target in chosen for name in facts[id(target)].capabilities}
@@ -136,7 +134,7 @@ def check_objects(
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
-    # A name with a directory tells by itself what it is.
+    # A name with a directory is already unique.
     is_whole = "/" in target.name or not target.arch
     name = target.name if is_whole else f"{target.arch}/{target.name}"
     path = str(target.path)
@@ -145,14 +143,14 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
-    """Yield each kernel with each architecture that has it; the host has but its own."""
+    """Yield each kernel with each architecture for which it exists. The host has its own only."""
     for kernel in dict.fromkeys(request.kernels):
         if kernel == HOST:
-            yield kernel, _own_platform()
+            yield kernel, this_platform()
             continue
         there = [arch for arch in request.arches if _is_for(kernel, arch)]
         for arch in request.arches:
-            # None at all is an error, which finding the kernel explains.
+            # If the kernel exists for none of them, yield it, so that find_kernel raises the error.
             if arch in there or not there:
                 yield kernel, find_platform(arch)
             else:
@@ -167,15 +165,8 @@ def _is_for(kernel: str, arch: str) -> bool:
     return not path.is_file() or image_arch(path) in ("", arch)
 
 
-def _own_platform() -> Platform:
-    own = host_platform(platform.machine())
-    if own is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
-    return own
-
-
 def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:
-    """Return the targets that *wanted* can load; none at all would look like success."""
+    """Return the targets for platform *wanted*. Raises: UsageError if there are none, which is no success."""
     chosen = [target for target in targets if _fits(target, wanted)]
     if not chosen:
         hint = f"buildtool compile --arch {wanted.arch} makes some"
@@ -192,9 +183,9 @@ def _fits(target: CheckTarget, wanted: Platform) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ask:
     """
-    A *kernel* to ask about *targets*, by the *name* that it was asked for; None: this host's.
+    A dry run of *targets* on *kernel* (None for this host's), named *name* in the request.
 
-    The programs get *capabilities*.
+    The programs have *capabilities* and no other.
     """
 
     name: str
@@ -207,7 +198,7 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asker:
-    """Asks kernels; *runs* grow, and *silent* has those that did not answer."""
+    """Performs dry runs. *runs* collects the verdicts, and *silent* the kernels without an answer."""
 
     request: CheckRequest
     finder: ProbeFinder
@@ -220,7 +211,7 @@ class _Asker:
     def prepare(
         self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget], capabilities: tuple[str, ...]
     ) -> _Ask:
-        """Find or fetch what asking *kernel* takes."""
+        """Return the dry run of *targets* on *kernel*, after finding or fetching kernel and probe."""
         found = None
         if kernel != HOST:
             found = find_kernel(kernel, wanted.arch, self.request.cache, self.on_progress)
@@ -241,9 +232,9 @@ class _Asker:
 
     def ask_all(self, asks: Sequence[_Ask]) -> None:
         """
-        Ask each kernel, as many at a time as there are processors: an emulator keeps one busy.
+        Perform all dry runs, as many at a time as processors and memory allow.
 
-        A machine that fails does not cost what the others said: minutes.
+        If one machine fails, the verdicts of the others, which took minutes, are kept.
         """
         reading, writing = os.pipe()
         with ThreadPoolExecutor(_places(self.memory_mib)) as pool:
@@ -251,7 +242,7 @@ class _Asker:
                 guests = [pool.submit(self._ask_guest, ask, reading) if ask.kernel else None for ask in asks]
                 for ask, guest in zip(asks, guests, strict=True):
                     try:
-                        # This host in this thread, which is the one that an interrupt reaches.
+                        # This host's run stays in this thread, because only the main thread gets interrupts.
                         output = guest.result() if guest else self._ask_host(ask)
                         self.runs.extend(_name_runs(output, ask))
                     except (VmError, ToolFailedError, ToolMissingError) as error:
@@ -259,7 +250,7 @@ class _Asker:
                             raise
                         self.silent.append((f"{ask.name} {ask.arch}", error))
             finally:
-                # Of no effect when all went well; after an interrupt it ends the machines that run.
+                # After an interrupt, this ends the running machines. Otherwise no machine runs.
                 os.close(writing)
                 pool.shutdown(cancel_futures=True)
                 os.close(reading)
@@ -294,13 +285,13 @@ class _Asker:
 
 
 def _guest_memory(map_bytes: int) -> int:
-    """Return how many MiB a machine has for maps of *map_bytes*: twice as much, and a kernel."""
+    """Return the memory in MiB of a machine for maps of *map_bytes*: twice these, and room for a kernel."""
     wanted = _GUEST_MIB + 2 * map_bytes // 2**20
     return min(-(-wanted // _GUEST_STEP_MIB) * _GUEST_STEP_MIB, _MAX_GUEST_MIB)
 
 
 def _places(memory_mib: int) -> int:
-    """Return how many machines of *memory_mib* may run at once here."""
+    """Return the number of machines with *memory_mib* that may run at once on this host."""
     found = re.search(r"^MemAvailable: +(\d+) kB$", _read_proc("meminfo"), re.MULTILINE)
     room = int(found[1]) // 1024 // memory_mib if found else 1
     return max(min(len(os.sched_getaffinity(0)), room), 1)
@@ -316,7 +307,7 @@ def _read_proc(name: str) -> str:
 def _may_load() -> bool:
     text = _read_proc("self/status")
     if not text:
-        return True  # the kernel will say
+        return True  # without /proc, let the kernel decide
     bits = int(text.partition("CapEff:")[2].split(maxsplit=1)[0], 16)
     return bool(bits >> _CAP_BPF & 1 or bits >> _CAP_SYS_ADMIN & 1)
 
@@ -358,7 +349,7 @@ def _as_finding(run: ProgramRun) -> Finding:
     if missing := run.verdict.missing:
         reason = f"requires {' '.join(missing)} beside {' '.join(run.capabilities)}: {reason}"
     message = f"{run.kernel} {run.arch} ({run.release}): {reason}"
-    return RULES[run.rule].finding(
+    return RULES[run.verdict.rule].finding(
         run.object, message, program=run.program, path=run.path, source=run.verdict.source
     )
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How much code and stack each program takes, with the functions that it calls.
+Measure instructions and stack of each program together with the functions that it calls.
 
-A reader of what compilers write, for warnings: code that hides its use of the
-stack is not found here but by the kernel verifier, which follows every path.
+The results serve warnings. Code that hides its use of the stack is found by the kernel verifier
+only, which follows each path.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple
 from buildtool.objects.elf import ElfObject, LinkTables
 from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Relocation
 
-FRAME_BYTES = 512  # MAX_BPF_STACK: one function's, and that of a chain of calls
+FRAME_BYTES = 512  # MAX_BPF_STACK, the limit of a function and of a call chain
 MAX_FRAMES = 8
 _SLOT_BYTES = 8
-_MAX_DEPTH = 64  # far beyond what a kernel takes, far below what Python does
-_ROUNDING = 16  # a frame in a chain, since 6.10 and with a JIT; 32 before
+_MAX_DEPTH = 64  # far above the kernel's limit of frames, far below Python's recursion limit
+_ROUNDING = 16  # of a frame in a chain since Linux 6.10 with a JIT; 32 before
 _FRAME_POINTER = 10
 _CALL, _LOAD_ADDRESS, _MOVE, _ADD, _ADD_REGISTER = 0x85, 0x18, 0xBF, 0x07, 0x0F
 _PSEUDO_CALL = 1
@@ -41,7 +41,11 @@ class _Instruction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """A function of the object: its *slots* of code, its own *stack* in bytes, what it *calls*."""
+    """
+    A function: its code in *slots* of 8 bytes, its own *stack* in bytes, and the functions that it *calls*.
+
+    *varies* is true if the function uses the stack at a variable offset.
+    """
 
     name: str
     slots: int
@@ -53,11 +57,11 @@ class Function:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """
-    What a program takes.
+    The code and stack of a program with all functions that it calls.
 
-    *instructions* with all functions it calls; *frame* is the deepest single
-    frame, *chain* the deepest chain of them, of *frames* frames; *varies*:
-    some offset is not constant; *recursive*: it calls itself, or is endlessly deep.
+    *frame* is the largest frame in bytes. *chain* is the deepest call chain in bytes, and *frames*
+    its number of frames. *varies* is true if an offset is not constant, and *recursive* if a
+    function calls itself or the chain has no end.
     """
 
     instructions: int
@@ -70,7 +74,7 @@ class Usage:
 
 @dataclass(slots=True, kw_only=True)
 class _Walk:
-    """One program's functions, each visited once; *open* are those on the path to here."""
+    """A walk over the call graph of one program. *open* holds the functions on the present path."""
 
     functions: dict[Place, Function]
     depths: dict[Place, tuple[int, int]] = field(default_factory=dict)
@@ -78,7 +82,7 @@ class _Walk:
     recursive: bool = False
 
     def depth(self, place: Place) -> tuple[int, int]:
-        """Return bytes and frames of the deepest chain that begins at *place*."""
+        """Return bytes and frames of the deepest call chain from the function at *place*."""
         if place in self.depths:
             return self.depths[place]
         if place in self.open or len(self.open) > _MAX_DEPTH:
@@ -104,7 +108,7 @@ def read_functions(obj: ElfObject, tables: LinkTables) -> dict[Place, Function]:
     for symbol in tables.symbols:
         if symbol.is_function and 0 < symbol.section < len(obj.sections):
             slot = symbol.value // _SLOT_BYTES
-            # A damaged table may point anywhere: what lies outside the section is no function.
+            # A damaged symbol may point outside its section.
             if slot < obj.sections[symbol.section].size // _SLOT_BYTES:
                 starts.setdefault(symbol.section, {})[slot] = symbol.name
     found = {}
@@ -126,7 +130,7 @@ def read_functions(obj: ElfObject, tables: LinkTables) -> dict[Place, Function]:
 
 
 def measure(functions: dict[Place, Function], name: str, section: int) -> Usage | None:
-    """Return what the program *name* of section number *section* takes; None when it is not there."""
+    """Return the usage of program *name* in section number *section*, or None if it is missing."""
     start = next((at for at, f in functions.items() if at[0] == section and f.name == name), None)
     if start is None:
         return None
@@ -148,7 +152,7 @@ def _decode(obj: ElfObject, code: bytes, start: int, end: int) -> Iterator[_Inst
     for at in range(start * _SLOT_BYTES, end * _SLOT_BYTES, _SLOT_BYTES):
         registers = code[at + 1]
         low, high = registers & 0xF, registers >> 4
-        # Bit fields: their halves of the byte swap with the byte order.
+        # The two register fields are C bit fields, so their halves of the byte depend on the byte order.
         destination, source = (low, high) if obj.is_little_endian else (high, low)
         yield _Instruction(
             code[at],
@@ -166,7 +170,7 @@ def _calls(
     relocations: dict[int, Relocation],
     tables: LinkTables,
 ) -> Iterator[Place]:
-    """Yield where each call, and each address of a function, leads (libbpf: bpf_object__reloc_code)."""
+    """Yield the target of each call and of each function address (libbpf: bpf_object__reloc_code)."""
     for slot, each in enumerate(body, start):
         is_call = each.opcode == _CALL and each.source == _PSEUDO_CALL
         if not is_call and each.opcode != _LOAD_ADDRESS:
@@ -181,7 +185,7 @@ def _calls(
 
 
 def _stack(body: list[_Instruction]) -> tuple[int, bool]:
-    """Return how far below the frame pointer *body* reaches, and whether by a variable offset."""
+    """Return the bytes of stack that *body* uses, and whether it uses a variable offset."""
     pointers = {_FRAME_POINTER: 0}
     lowest, varies = 0, False
     for each in body:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said of an object before any kernel sees it: facts, and rules that it breaks."""
+"""Check objects without a kernel: collect facts, and apply the rules."""
 
 from __future__ import annotations
 
@@ -26,29 +26,26 @@ from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_obj
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
-    find_signature_section,
     has_signature_section,
     parse_object,
     read_link_tables,
 )
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.signing.statement import Statement, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
-MEMORY_CPUS = 16  # what an ordinary node has; per-CPU maps are judged by it
+MEMORY_CPUS = 16  # CPUs of an ordinary node, for the estimate of per-CPU maps
 SOON_SECONDS = 30 * 24 * 3600
-# Since 6.13 the kernel may give functions of these a stack of their own.
+# Since Linux 6.13, functions of these program types may have a private stack.
 _PRIVATE_STACK = frozenset(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "tracing"))
 _EMPTY = Usage(instructions=0, frame=0, chain=0, frames=0, varies=False, recursive=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticCheck:
-    """The facts of an object, as far as it can be read, and what it breaks."""
+    """The *facts* of an object, or None if it is unreadable, and its *findings*."""
 
     facts: ObjectFacts | None
     findings: tuple[Finding, ...]
@@ -56,7 +53,7 @@ class StaticCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """An object as the rules see it."""
+    """An object with all input of the rules."""
 
     name: str
     obj: ElfObject
@@ -71,9 +68,10 @@ def check_object(
     name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None
 ) -> StaticCheck:
     """
-    Check *data*, the object called *name*, at time *now*.
+    Return the facts and findings of *data*, the object called *name*, at time *now*.
 
-    *oldest* is the oldest Linux that it is meant for. What is no object is a finding, not an error.
+    *oldest* is the oldest Linux release that must load the object. A file that is no object results
+    in a finding instead of an error.
     """
     if len(data) > MAX_OBJECT_BYTES:
         message = f"{len(data)} bytes, more than {MAX_OBJECT_BYTES}"
@@ -114,8 +112,7 @@ def _read_statement(name: str, obj: ElfObject) -> tuple[Statement | None, list[F
     if not has_signature_section(obj):
         return None, []
     try:
-        record = parse_record(obj.contents(find_signature_section(obj)))
-        return parse_statement(record.statement), []
+        return read_statement(obj), []
     except ObjectFormatError as error:
         return None, [RULES["BT042"].finding(name, error.message)]
 
@@ -172,7 +169,7 @@ def _check_contents(read: _Read) -> Iterator[Finding]:
 
 
 def _check_license(read: _Read) -> Iterator[Finding]:
-    """Say what the kernel gives to GPL programs only, and this one is not."""
+    """Yield a finding for each helper, kernel function and program type that requires a GPL license."""
     contents = read.contents
     license_text = contents.license or "none"
     wanted = [*(helper_name(n) for n in contents.helpers if n in GPL_HELPERS), *contents.kfuncs]
@@ -220,10 +217,10 @@ def _check_times(read: _Read, now: int) -> Iterator[Finding]:
 
 def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     """
-    Say what Linux *release* does not have.
+    Yield a finding for each helper, map type and section that Linux *release* lacks.
 
-    An object with CO-RE relocations may ask the kernel first and leave the call
-    out; kernels with backports may have it: only a dry run there knows.
+    For an object with CO-RE relocations, the finding is a warning, because its code may test for
+    the feature first. A kernel with backports may have the feature, which only a dry run shows.
     """
     level = Level.WARNING if read.has_relocations else Level.ERROR
     contents = read.contents

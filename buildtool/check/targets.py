@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects `buildtool check` looks at, and for which architectures."""
+"""Choose the objects of `buildtool check` and their architectures."""
 
 from __future__ import annotations
 
@@ -15,22 +15,16 @@ from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
-from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
-    find_signature_section,
-    has_signature_section,
-    parse_object,
-)
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
+from buildtool.signing.statement import read_statement
 
 
 def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
     """
-    Return the objects of *paths*, files or directories, else those in build/ of the project.
+    Return the objects in *paths* (files or directories), or those in build/ of the project.
 
-    A directory may have one directory for each architecture, as build/ has.
-    With *arch* only objects for these are meant.
+    A directory may contain a directory for each architecture, as build/ does. *arch* restricts the
+    result to these architectures.
 
     Raises: UsageError, FileAccessError, ConfigError.
     """
@@ -50,7 +44,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
-    """Take each file once, and call those of one name and architecture by their paths."""
+    """Return each file once. Targets with the same name and architecture are named by their paths."""
     once = list({(target.arch, target.path.resolve()): target for target in targets}.values())
     number = Counter((target.arch, target.name) for target in once)
     return [
@@ -61,7 +55,7 @@ def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
 
 def choose_arches(targets: Sequence[CheckTarget], arch: Sequence[str], config: Config) -> tuple[str, ...]:
     """
-    Return *arch*, else what the *targets* are for, else what the project builds for.
+    Return *arch*, or the architectures of *targets*, or those of the project.
 
     Raises: UsageError.
     """
@@ -94,7 +88,7 @@ def _read(path: Path, wanted: set[str]) -> Iterator[CheckTarget]:
 
 
 def _arch_of(directory: Path) -> str:
-    """Return what the objects of a directory like build/arm64 are for."""
+    """Return the architecture of the objects in *directory* (build/arm64), or empty text if unknown."""
     name = directory.resolve().name
     return name if name in PLATFORMS else ""
 
@@ -111,18 +105,17 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
 
 
 def _read_file(path: Path, arch: str) -> CheckTarget:
-    # One byte more than the limit is enough to find it too large.
+    # The result may be one byte too long. Rule BT002 reports that.
     data = read_bounded(path, MAX_OBJECT_BYTES)
     return CheckTarget(path=path, name=path.name, data=data, arch=_signed_arch(data) or arch)
 
 
 def _signed_arch(data: bytes) -> str:
-    """Return the architecture that the statement names; whether that is malformed is a rule's work."""
+    """Return the architecture in the object's statement, or empty text. Rule BT042 reports malformed ones."""
     try:
         obj = parse_object(data)
         if not has_signature_section(obj):
             return ""
-        record = parse_record(obj.contents(find_signature_section(obj)))
-        return find_platform(parse_statement(record.statement).platform).arch
+        return find_platform(read_statement(obj).platform).arch
     except BuildtoolError:
         return ""

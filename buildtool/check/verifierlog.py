@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The kernel verifier's log, read for people: what it objects to, and at which line of C.
+Read the kernel verifier's log: its objection, and the line of C.
 
-The log is a trace: "; C source line", "12: (61) r1 = ..." for an instruction,
-register states, then the objection, last the statistics. Since Linux 6.10 a
-source line ends in "@ file.c:12"; before, the object's own BTF has to say where
-it stands (`buildtool.lineinfo`).
+The log is a trace of source lines ("; C source line"), instructions ("12: (61) r1 = ...") and
+register states. The objection and the statistics follow. Since Linux 6.10, a source line ends in
+"@ file.c:12". For older kernels, the object's BTF provides file and line (`buildtool.check.lines`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from buildtool.objects.helpers import helper_name
 
 _STATISTICS = re.compile(r"processed (\d+) insns .*?peak_states (\d+)")
 _NOISE = re.compile(r"processed \d+ insns|verification time |stack depth |mark_precise|\s*$")
-# An instruction, the registers before or after it, a jump's target, or the function that is entered.
+# A line of the trace: an instruction, registers, the target of a jump, or an entered function.
 _TRACE = re.compile(
     r"\d+: \([0-9a-f]{2}\)|\d+: R\d|\d+: <|from \d+ to \d+|R\d+(_\w+)?=|\s*R\d|caller:|callee:"
     r"|func#\d+ @|Live regs before|[ \d]+: [.\d]{10} |frame\d+:"
@@ -29,12 +28,12 @@ _OBJECTION = re.compile(
 )
 _SOURCE = re.compile(r"; (.*?)(?: @ (\S+):(\d+))?$")
 _UNKNOWN_HELPER = re.compile(r"unknown#(\d+)")
-_RETRIED = re.compile(r"Retrying without")  # libbpf got over it
+_RETRIED = re.compile(r"Retrying without")  # not the cause: libbpf tries again
 _MAX_REASON = 300
 
 
 def read_verdict(code: int, error: str, log: str, warnings: str) -> LoadVerdict:
-    """Return what a load that ended with errno *code* says, by the kernel's *log* and libbpf's *warnings*."""
+    """Return the verdict of a load that ended with errno *code*, from kernel *log* and libbpf *warnings*."""
     found = _STATISTICS.search(log)
     instructions, peak = (int(found[1]), int(found[2])) if found else (0, 0)
     if code == 0:
@@ -57,7 +56,7 @@ def read_verdict(code: int, error: str, log: str, warnings: str) -> LoadVerdict:
 
 
 def _objection(log: str) -> tuple[str, SourceLine | None]:
-    """Return the first line after the trace, and the last source line before it."""
+    """Return the objection, which is the first line after the trace, and the last source line before it."""
     lines = [line for line in log.splitlines() if not _NOISE.match(line)]
     last = max((at for at, line in enumerate(lines) if _is_trace(line)), default=-1)
     rest = lines[last + 1 :]
@@ -72,7 +71,7 @@ def _objection(log: str) -> tuple[str, SourceLine | None]:
 
 
 def _name_helper(found: re.Match[str]) -> str:
-    """Say what a kernel that is older than the helper cannot know."""
+    """Return name and first release of a helper that an older kernel reports by number."""
     number = int(found[1])
     since = helper_since(number)
     came = f" (since Linux {since[0]}.{since[1]})" if since else ""

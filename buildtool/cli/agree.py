@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool agree`: a step of the Dockerfile, not listed among the commands."""
+"""`buildtool agree`, a step of the Dockerfile, which is not listed among the commands."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import checked
-from buildtool.core.files import read_bounded
 from buildtool.core.validate import check_difference
 from buildtool.objects.agreement import check_agreement
-from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.objects.elf import read_object_file
 
 
 @click.command("agree", hidden=True)
@@ -20,9 +19,7 @@ from buildtool.objects.elf import MAX_OBJECT_BYTES
 def command(*, directory: Path, allow: tuple[str, ...]) -> None:
     """Check that the objects of DIRECTORY/ARCH agree between architectures."""
     objects = {
-        place.name: {
-            path.name: read_bounded(path, MAX_OBJECT_BYTES) for path in sorted(place.glob("*.bpf.o"))
-        }
+        place.name: {path.name: read_object_file(path) for path in sorted(place.glob("*.bpf.o"))}
         for place in sorted(directory.iterdir())
     }
     check_agreement(objects, allow)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool build`, and how it shows the image."""
+"""`buildtool build` and its view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from buildtool import build as pipeline
 from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
-from buildtool.cli.output import print_json
+from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
@@ -28,7 +28,7 @@ from buildtool.objects.capabilities import run_options
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    """Refuse an empty --output: a variable that is not set is not the engine's store."""
+    """Refuse an empty --output, which comes from an unset variable."""
     if value == "":
         raise click.BadParameter("the name is empty", param=parameter)
     return value or ""
@@ -64,22 +64,24 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @json_option
 def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
-    # A pipeline that is cancelled sends SIGTERM: the engine's build must end then too.
+    # A cancelled pipeline sends SIGTERM, which must also end the engine's build.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # buildx draws its progress from a process group of its own, which `stty tostop` would stop for ever.
+    # buildx writes its progress from its own process group, which `stty tostop` would stop for ever.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     config = read_config(config_path)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     given["engine"] = given["engine"] or config.build.engine
     options = pipeline.BuildOptions(platforms=choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
+    if image.replaced:
+        say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
     write_ci_outputs(image, os.environ)
     show_image(image, config, output=given["output"], as_json=as_json)
 
 
 def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool) -> None:
     """
-    Print *image* of the project of *config*, which went to *output*.
+    Print *image*, built from the project of *config* with *output*.
 
     Raises: FileAccessError, UsageError.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool check`, and how it shows what it found."""
+"""`buildtool check` and its view."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     if options["markdown"] and not options["kernel"]:
         raise UsageError("--markdown requires --kernel")
     for path in filter(None, (options["junit"], options["sarif"])):
-        check_target(path, replace=True)  # not only after minutes in virtual machines
+        check_target(path, replace=True)  # fail now rather than after minutes in virtual machines
     config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
     request = CheckRequest(
@@ -80,7 +80,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         print_json(report_json(report))
     elif options["markdown"]:
         click.echo(markdown(report))
-        print_findings(report, err=True)  # a kernel that did not answer has no row
+        print_findings(report, err=True)  # the table has no row for a kernel that did not answer
     else:
         print_report(report)
     say(summary(report))
@@ -88,7 +88,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
 
 
 def _words(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of *values*; an option without any (an unset variable) would check less, unnoticed."""
+    """Return the words of *values*. Raises: UsageError, if an unset variable left an option without words."""
     words = tuple(word for value in values for word in value.split(",") if word)
     if values and not words:
         raise UsageError(f"{option} requires a name")
@@ -109,14 +109,14 @@ def report_json(report: CheckReport) -> dict[str, Any]:
 
 
 def print_report(report: CheckReport) -> None:
-    """Print facts, findings and, if kernels were asked, what each said of each program."""
+    """Print facts, the table of programs and kernels after dry runs, and findings."""
     for facts in report.objects:
         click.echo("\n".join(clean_line(line) for line in _facts(facts)))
     if report.runs:
         click.echo()
         header, rows = matrix(report.runs)
         if not sys.stdout.isatty():
-            rows = [header, *rows]  # fields separated by tabs have no other head
+            rows = [header, *rows]  # print_table prints no header without a terminal
         print_table(rows, header)
     if report.findings:
         click.echo()
@@ -124,14 +124,14 @@ def print_report(report: CheckReport) -> None:
 
 
 def print_findings(report: CheckReport, *, err: bool = False) -> None:
-    """Print each finding, with *err* on stderr; what to do about a rule is said once."""
+    """Print each finding, with *err* on stderr. The hint of a rule is printed once."""
     explained: set[str] = set()
     for finding in report.findings:
         click.echo("\n".join(clean_line(line) for line in _finding(finding, explained)), err=err)
 
 
 def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: a program each, and a column for each kernel and architecture."""
+    """Return header and rows of a table: a row for each program, a column for each kernel and platform."""
     columns = list(dict.fromkeys((run.kernel, run.arch) for run in runs))
     cells = {(run.object, run.program, run.kernel, run.arch): _cell(run) for run in runs}
     programs = list(dict.fromkeys((run.object, run.program) for run in runs))
@@ -147,7 +147,7 @@ def matrix(runs: Sequence[ProgramRun]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(report: CheckReport) -> str:
-    """Return the table as Markdown, the longer side down, with the release of each kernel."""
+    """Return the table as Markdown, with the longer side as rows, and the release of each kernel."""
     releases = {(run.kernel, run.arch): run.release for run in report.runs}
     _, rows = matrix(report.runs)
     names = [f"`{program}`" for _, program, *_ in rows]
@@ -162,7 +162,7 @@ def markdown(report: CheckReport) -> str:
 
 
 def summary(report: CheckReport) -> str:
-    """Return one line: what was checked and how it ended."""
+    """Return one line with the counts and the result of the check."""
     parts = [_count(len(report.objects), "object")]
     kernels = {(run.kernel, run.arch) for run in report.runs}
     if kernels:
@@ -188,7 +188,7 @@ def _facts(facts: ObjectFacts) -> Iterator[str]:
 
 
 def _finding(finding: Finding, explained: set[str]) -> Iterator[str]:
-    """Yield the lines of *finding*, the hint unless it is *explained*."""
+    """Yield the lines of *finding*, without the hint if *explained* contains the rule."""
     where = f"{finding.object}: {finding.program}" if finding.program else finding.object
     yield f"{finding.level} {finding.rule} {where}: {finding.message}"
     if finding.source and (described := describe_source(finding.source)):
@@ -200,7 +200,7 @@ def _finding(finding: Finding, explained: set[str]) -> Iterator[str]:
 
 def describe_source(source: SourceLine) -> str:
     """Return file, line and text of *source*, as far as they are known."""
-    # clang writes the text only when it finds the source where the object says it is.
+    # The text is empty if clang did not find the source file at the path in the object.
     where = f"{source.file}:{source.line}" if source.file else ""
     return ": ".join(filter(None, (where, source.text)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool grant`: a step of the Dockerfile, not listed among the commands."""
+"""`buildtool grant`, a step of the Dockerfile, which is not listed among the commands."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from buildtool.config.sourcedate import source_date
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
 from buildtool.core.validate import check_attach
-from buildtool.image.filecaps import MAX_LOADER_BYTES, check_capabilities, copy_loader, read_contents
+from buildtool.image.filecaps import MAX_PROGRAM_BYTES, check_capabilities, copy_program, read_contents
 from buildtool.image.finished import ImageRules, check_finished
-from buildtool.objects.capabilities import check_capability
-from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.objects.capabilities import check_capability, program_capabilities
+from buildtool.objects.elf import read_object_file
 from buildtool.signing.keys import KeyId
 from buildtool.trust.store import POLICY_NAME, read_policy_file
 
@@ -58,9 +58,10 @@ def command(
         allow_findings=given["allow_finding"],
     )
     # One of another architecture does not start here, unless the builder emulates that.
-    loader = read_bounded(programs[0], MAX_LOADER_BYTES)
-    found = {path.name: read_bounded(path, MAX_OBJECT_BYTES) for path in paths}
+    loader = read_bounded(programs[0], MAX_PROGRAM_BYTES)
+    found = {path.name: read_object_file(path) for path in paths}
     for warning in check_finished(found, given["arch"], rules, loader=loader):
         say(warning)
     for program in programs:
-        copy_loader(program, output / program.name, () if no_attribute else capability)
+        granted = () if no_attribute else program_capabilities(program.name, capability)
+        copy_program(program, output / program.name, granted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool images prepare`: builder and base image without a registry."""
+"""`buildtool images prepare`."""
 
 from __future__ import annotations
 

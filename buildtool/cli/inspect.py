@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool inspect`: show what an object or an image carries."""
+"""`buildtool inspect`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from buildtool.cli.output import print_json, say
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.files import write_atomic
 from buildtool.image import inspect as inspection
+from buildtool.objects.elf import read_object_file
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
@@ -46,7 +47,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
         value, lines = view.image_json(image), view.image_lines(image)
     else:
         try:
-            data = inspection.read_object(Path(target))
+            data = read_object_file(Path(target))
             if envelope or subject_file is not None:
                 return _export(data, subject_file, envelope=envelope)
             report = inspection.inspect_object(Path(target).name, data)
@@ -59,7 +60,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
 
 
 def _export(data: bytes, subject_file: Path | None, *, envelope: bool) -> None:
-    """Write and print what other tools verify; nothing when the record cannot be read."""
+    """Write the subject file and print the envelope, which other tools verify. Raises: ObjectFormatError."""
     text = envelope_json(inspection.signature_record(data))
     if subject_file is not None:
         write_atomic(subject_file, inspection.subject_file(data), replace=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How `inspect` shows objects and images: as JSON and as lines for people."""
+"""The view of `inspect`: reports on objects and images as JSON and as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
 from buildtool.objects.describe import ObjectContents, describe_object
-from buildtool.objects.elf import parse_object
+from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import TrustStore
@@ -31,13 +31,13 @@ _NOT_CHECKED = "not checked (--trust checks them)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Shows reports; with *trust* it verifies too, at the time *now*, for any platform."""
+    """Formats reports. With *trust*, it also verifies objects, at time *now*, for any platform."""
 
     trust: TrustStore | None
     now: int
 
     def object_json(self, report: ObjectReport, data: bytes) -> dict[str, Any]:
-        """Return the report of one object as JSON."""
+        """Return the report on one object as JSON."""
         signers = [entry.key_id.hex() for entry in report.record.signatures] if report.record else []
         return {
             "name": report.name,
@@ -54,11 +54,11 @@ class View:
         }
 
     def object_lines(self, report: ObjectReport, data: bytes) -> list[str]:
-        """Return the report of one object for people."""
+        """Return the report on one object as lines of text."""
         return list(_align(self._object_rows(report, data)))
 
     def image_json(self, image: ImageReport) -> dict[str, Any]:
-        """Return the report of an image as JSON."""
+        """Return the report on an image as JSON."""
         return {
             "image": image.reference,
             "id": image.digest,
@@ -69,7 +69,7 @@ class View:
         }
 
     def image_lines(self, image: ImageReport) -> list[str]:
-        """Return the report of an image for people."""
+        """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
         rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
@@ -145,7 +145,7 @@ class View:
 
 
 def _contents_json(contents: ObjectContents) -> dict[str, Any]:
-    """Return *contents* as JSON: helpers by number, as the statement has them, and by name."""
+    """Return *contents* as JSON, with helpers by number, as in statements, and by name."""
     return {**asdict(contents), "helperNames": [helper_name(number) for number in contents.helpers]}
 
 
@@ -156,18 +156,18 @@ def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[
 
 def show_capabilities(target: str, *, as_json: bool) -> None:
     """
-    Print what *target*, an object or an image, takes; the last line is for `docker run`.
+    Print the capabilities that *target*, an object or an image, requires, and options of `docker run`.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     labels: dict[str, str] = {}
     if inspection.is_file_name(target):
-        objects = {target: _contents(target, inspection.read_object(Path(target)))}
+        objects = {target: _contents(target, read_object_file(Path(target)))}
     else:
         image = inspection.inspect_image(target)
         objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
     programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
-    # The label has what the configuration says beyond the programs; nobody signed it.
+    # The label also has configured capabilities that no program requires. It is not signed.
     needed = needed_capabilities(objects.values())
     given = label_capabilities(labels) or needed
     beyond = sorted(set(given) - set(needed))
@@ -178,7 +178,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     if beyond:
         say(f"{' '.join(beyond)}: by the image's label, and needed by none of these programs' types")
     for row in programs:
-        # The names come from a file that nobody has vouched for.
+        # The names are untrusted, because the file was not verified.
         names = (ascii(row[key])[1:-1] for key in ("program", "section"))
         click.echo("  ".join([*names, " ".join(row["capabilities"])]))
     return click.echo(" ".join(options))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool keygen`: a new signing key."""
+"""`buildtool keygen`."""
 
 from __future__ import annotations
 

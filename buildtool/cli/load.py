@@ -16,13 +16,13 @@ from buildtool.load import PINS_COMMANDS, LoadRequest, choose_objects, choose_tr
 
 
 class _LoadCommand(click.Command):
-    """A command that gives what follows -- to the workload as it is, whether an object was named or not."""
+    """A command that passes all words after -- to the workload, with or without OBJECT."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """
-        Cut at the first --; click would drop it and take the workload's first word for OBJECT.
+        Split *args* at the first --, which click would drop, reading the workload's first word as OBJECT.
 
-        After a command of ebpf-pins, everything is an argument of ebpf-pins.
+        All words after a command of ebpf-pins are its arguments.
         """
         if args and args[0] in PINS_COMMANDS:
             rest = super().parse_args(ctx, [])

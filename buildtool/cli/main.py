@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point: command group with lazy imports, error lines and exit codes."""
+"""The entry point: a command group with lazy imports, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 from buildtool import __version__
 from buildtool.core.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError, system_reason
 
-# name: (module below buildtool.cli, one line for --help). Modules load when used, so --version stays fast.
+# name: (module in buildtool.cli, line for --help). Modules are imported on use, so that --version is fast.
 COMMANDS = {
     "init": ("init", "Make a new project."),
     "keygen": ("keygen", "Make an Ed25519 signing key."),
@@ -34,17 +34,17 @@ COMMANDS = {
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Check this host and report missing tools."),
 }
-# A longer name is a mistake that fills the terminal.
+# A longer name in a message would fill the terminal.
 MAX_SHOWN_NAME = 200
-# Steps of the Dockerfile, for nobody to type.
+# Commands for steps of the Dockerfile only.
 STEPS = ("agree", "grant")
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used."""
+    """A group that imports the module of a command on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return names in the order of work."""
+        """Return the names of commands in the order of work."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for an unknown one name the nearest."""
+        """Return the command. Raises: click.UsageError, which names the nearest command."""
         if args and args[0] not in (*COMMANDS, *STEPS) and not args[0].startswith("-"):
             import difflib
 
@@ -83,12 +83,12 @@ def cli(*, verbose: bool) -> None:
 
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="buildtool: %(message)s")
-    logging.getLogger("buildtool").setLevel(level)  # ours alone: other libraries log bodies of requests
+    logging.getLogger("buildtool").setLevel(level)  # other libraries would log bodies of requests
 
 
 def main() -> None:
-    """Run the command line; every error becomes one line and an exit code."""
-    # A stop from outside is an interrupt: children end, scratch files go.
+    """Run the command line, and exit. Each error becomes a message and an exit code."""
+    # Handle SIGTERM and SIGHUP as interrupts, so that children end and temporary files are removed.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
@@ -96,25 +96,25 @@ def main() -> None:
     code = run(sys.argv[1:])
     sys.stdout.flush()
     error = output.error
-    if error and error.errno != errno.EPIPE:  # a reader that has left knows what it wanted
+    if error and error.errno != errno.EPIPE:  # a reader such as head may close the pipe early
         report(f"cannot write output: {system_reason(error)}")
     sys.exit(code or (EXIT_FAILED if error else code))
 
 
 class _Output(io.FileIO):
     """
-    A standard stream that keeps the *error* of what cannot be written, for the end.
+    A standard stream that stores the first *error* of a write, for the end of the command.
 
-    So a command does all of its work and has its own exit code, whoever reads:
-    what is refused is 3 on a full disk, too.
+    Therefore a failed write does not stop the command or change its exit code: a refused object
+    results in 3 on a full disk, too.
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write some of *data*, or drop it all."""
+        """Write a part of *data*, or discard all of it after an error. Return the number of bytes."""
         try:
-            # None from a pipe that somebody made non-blocking, and that is full.
+            # The result is None if the pipe is non-blocking and full.
             while (done := super().write(data)) is None:
                 select.select([], [self], [])
             return done
@@ -124,14 +124,14 @@ class _Output(io.FileIO):
 
 
 def _guard_streams() -> _Output:
-    """Let the standard streams take everything; return what is below stdout."""
+    """Replace the standard streams by ones that survive failed writes. Return the one below stdout."""
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # Closed: the next file to be opened would have its number, and get what is meant for it. Whoever
-            # wants the data of stdout misses them, so that one cannot be written; nobody misses talk.
-            os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - it takes no keyword
+            # The stream is closed, so the next opened file would get its number and its output. A closed
+            # stdout must fail on write, so it is opened for reading. Lost messages on stderr are acceptable.
+            os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - the function has no keyword
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     output = _Output(1, "w", closefd=False)
@@ -150,16 +150,16 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run with *arguments* and return the exit code."""
+    """Run the command in *arguments*, and return the exit code."""
     try:
         result: Any = cli.main(args=arguments, prog_name="buildtool", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what is not ours goes on
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - _explain raises unknown errors again
         return _explain(error)
     return result if isinstance(result, int) else 0
 
 
 def _explain(error: BaseException) -> int:
-    """Say on stderr what *error* is and return its exit code; a fault of ours goes on as it is."""
+    """Report *error* on stderr, and return its exit code. An unexpected exception is raised again."""
     code = EXIT_FAILED
     if isinstance(error, BuildtoolError):
         report(error.message, hint=error.hint, detail=error.detail)
@@ -176,7 +176,7 @@ def _explain(error: BaseException) -> int:
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         report("interrupted")
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "buildtool").startswith("buildtool"):
-        # A builder image of a user's own may be older than this version and lack a library.
+        # A user's builder image may be older than this version and lack a library.
         report(
             f"Python module {error.name}: not found",
             hint="install buildtool again; a builder image needs the packages that `buildtool render` lists",
@@ -191,10 +191,10 @@ def _explain(error: BaseException) -> int:
 
 
 def _name_system_error(error: OSError) -> str:
-    """Return what the system said of which file, for an error that no module expected."""
+    """Return file and reason of an OSError that no module handled."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
     if not name and isinstance(error, FileNotFoundError):
-        name = "current directory"  # the one path that is looked up without a name
+        name = "current directory"  # os.getcwd raises this error without a name
     return ": ".join(filter(None, (name[:MAX_SHOWN_NAME], system_reason(error))))
 
 
@@ -204,7 +204,7 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def report(message: str, *, hint: str | None = None, detail: str | None = None) -> None:
-    """Write one error to stderr: detail first, as its tool wrote it, then our line and the hint."""
+    """Write an error to stderr: the tool's *detail* unchanged, then *message*, then *hint*."""
     from buildtool.cli.output import clean, clean_line
 
     if detail:

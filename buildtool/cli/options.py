@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, and the configuration they go over."""
+"""Options of several commands, and the configuration that they override."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 class OutputPath(click.Path):
-    """A path to write to; an empty one, of a variable that is not set, would be this directory."""
+    """A path of output. An empty one, from an unset variable, would mean this directory, so it is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse the empty name; Raises: click.BadParameter."""
+        """Return the path. Raises: click.BadParameter, for an empty name."""
         if value == "":
             self.fail("the name is empty", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def arch_option(**more: Any) -> Callable[[Command], Command]:
-    """Make the option --arch, which may be given several times."""
+    """Return the option --arch, which may be repeated."""
     return click.option("--arch", "arch", multiple=True, shell_complete=_complete_arch, **more)
 
 
 def read_config(config_path: Path | None) -> Config:
     """
-    Return the configuration of *config_path*, or of this directory, with the environment over it.
+    Return the configuration of *config_path*, or of this directory, overridden by the environment.
 
     Raises: ConfigError, FileAccessError.
     """
@@ -51,7 +51,7 @@ def read_config(config_path: Path | None) -> Config:
 
 
 def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Make a click callback that applies *check* of buildtool.validate to an option's value or values."""
+    """Return a click callback that applies *check* (of core/validate.py) to an option's value or values."""
 
     def callback(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands print: data to stdout, talk to stderr, decoration on a terminal only."""
+"""Print: data to stdout, messages to stderr, decoration on a terminal only."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def print_json(value: Any) -> None:
 
 def clean(text: str) -> str:
     """
-    Return *text* without what could drive a terminal; its lines stay lines.
+    Return *text* with escaped control characters, except line feeds and tabs.
 
-    Names of files and what objects and images say of themselves are anybody's words.
+    File names, objects and images are untrusted, and could send commands to the terminal.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 def clean_line(text: str) -> str:
-    """Return *text* without what could drive a terminal, as one line."""
+    """Return *text* with escaped control characters, as one line."""
     return clean(text).replace("\n", "\\n")
 
 
 def say(message: str) -> None:
-    """Tell the user something that is not data, on stderr."""
+    """Print *message*, which is not data, on stderr."""
     click.echo(f"buildtool: {clean(message)}", err=True)
 
 
 def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
-    """Print *rows* below *header*: a rich table on a terminal, else fields separated by tabs."""
+    """Print *rows*: a table with *header* on a terminal, otherwise fields separated by tabs."""
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(map(clean_line, row)))
@@ -48,13 +48,13 @@ def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
 
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(clean_line(cell)) for cell in row))  # Text: values must not be taken for markup
+        table.add_row(*(Text(clean_line(cell)) for cell in row))  # Text disables rich's markup in values
     Console().print(table)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of *total* steps; draws a bar on a terminal, else nothing."""
+    """Yield a function to call after each of *total* steps. On a terminal, it advances a bar."""
     if not sys.stderr.isatty() or total < 2:
         yield lambda: None
         return

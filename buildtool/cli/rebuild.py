@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool rebuild`, and how it shows differences."""
+"""`buildtool rebuild` and its view."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(
     files = [] if objects_only else check_files(found, config, loaders)
     find = nearest_toolchain(clang or config.compile.clang)
     objects = compare_objects(all_objects(found), config.root, find)
-    # What could not be compared is said, and is no difference.
+    # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:
         about = {"objects": [asdict(item) for item in objects], "files": [asdict(item) for item in files]}
@@ -56,7 +56,7 @@ _WORDS = {True: "equal", False: "not equal", None: "not compared"}
 
 
 def object_lines(verdicts: Iterable[ObjectVerdict]) -> Iterator[str]:
-    """Yield the lines on objects."""
+    """Yield the lines about objects."""
     for verdict in verdicts:
         yield f"{verdict.platform}  {verdict.name}  {_WORDS[verdict.equal]}"
         yield from (f"    {text}" for text in (*verdict.problems, *verdict.notes))
@@ -64,7 +64,7 @@ def object_lines(verdicts: Iterable[ObjectVerdict]) -> Iterator[str]:
 
 
 def file_lines(verdicts: Iterable[FileVerdict]) -> Iterator[str]:
-    """Yield the lines on other files and the configuration."""
+    """Yield the lines about other files and the configuration."""
     for verdict in verdicts:
         yield f"{verdict.platform}  {verdict.path}  {_WORDS[verdict.equal]}"
         yield from (f"    {text}" for text in verdict.problems)

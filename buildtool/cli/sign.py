@@ -17,7 +17,8 @@ from buildtool.config.file import Config
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import Platform, find_platform
-from buildtool.core.validate import MAX_INTEGER, check_project_name, check_release, check_time
+from buildtool.core.strictjson import MAX_INTEGER
+from buildtool.core.validate import check_project_name, check_release, check_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
 from buildtool.signing.sign import ReleaseInfo, SignedFile, sign_files
 
@@ -38,7 +39,7 @@ _OPTIONS = (
 
 
 def release_options(command: Command) -> Command:
-    """Add the options to *command*."""
+    """Add the options of a statement to *command*."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -85,7 +86,7 @@ def _to_json(file: SignedFile | ChangedFile) -> dict[str, str]:
 
 def check_no_release(given: dict[str, Any], arch: object) -> None:
     """
-    Check that nothing *given* would change a statement: --add and --remove keep it as it is.
+    Check that no *given* option would change the statement, which --add and --remove keep.
 
     Raises: UsageError.
     """
@@ -101,7 +102,7 @@ def check_no_release(given: dict[str, Any], arch: object) -> None:
 
 def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:
     """
-    Put the *given* options over *config*.
+    Return the release of *config*, overridden by the *given* options.
 
     Raises: ConfigError, for a wrong SOURCE_DATE_EPOCH.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where commands get the signing key and its passphrase from."""
+"""Options for the signing key and its passphrase."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passphrase:
-    """Where a passphrase is: in *file*, at descriptor *fd*, in a variable or in a person's memory."""
+    """The source of a passphrase: *file*, descriptor *fd*, BUILDTOOL_KEY_PASSPHRASE, or the terminal."""
 
     file: Path | None = None
     fd: int | None = None
 
     def __call__(self, origin: str) -> bytes | None:
-        """Return the passphrase of *origin*, None when nobody knows it."""
+        """Return the passphrase of key *origin*, or None if no source has one."""
         found = read_passphrase(self.file, self.fd)
         return found or (ask_passphrase(origin) or "").encode() or None
 
 
 def signer_options(command: Command) -> Command:
-    """Add the options to *command*."""
+    """Add the options of signers to *command*."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -79,7 +79,7 @@ def signer_options(command: Command) -> Command:
 
 def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> Signer:
     """
-    Return the signer of the *given* options, else of BUILDTOOL_SIGNING_KEY, else the *configured* one.
+    Return the signer of the *given* options, or of BUILDTOOL_SIGNING_KEY, or the *configured* one.
 
     Raises: SigningKeyError, UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError.
     """
@@ -95,14 +95,14 @@ def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> S
         max_age_days=given["max_key_age"],
     )
     signer, expected = find_signer(reference, context), given["expect_key_id"]
-    # A Dockerfile is bound to a key: its trust store has the public half.
+    # A Dockerfile requires one key, whose public half is in its trust store.
     if expected and signer.key_id != expected.lower():
         raise SigningKeyError(f"the signing key is {signer.key_id}, expected {expected}")
     return signer
 
 
 def ask_passphrase(origin: str) -> str | None:
-    """Ask on the terminal for the passphrase of key *origin*; None when there is no terminal."""
+    """Return the passphrase of key *origin* from a prompt, or None if stdin is no terminal."""
     if not sys.stdin.isatty():
         return None
     answer: str = click.prompt(f"Passphrase of {origin}", hide_input=True, err=True)
@@ -111,7 +111,7 @@ def ask_passphrase(origin: str) -> str | None:
 
 def read_passphrase(file: Path | None, fd: int | None = None) -> bytes | None:
     """
-    Return the first line of *file*, else of descriptor *fd*, else BUILDTOOL_KEY_PASSPHRASE, else None.
+    Return the first line of *file*, or of descriptor *fd*, or BUILDTOOL_KEY_PASSPHRASE, or None.
 
     Raises: FileAccessError, ConfigError.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool trust`, and how it shows a policy."""
+"""`buildtool trust` and its view."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def check(*, policy: Path, as_json: bool) -> int:
 
 
 def ascii_text(text: str) -> str:
-    """Return *text* without what could drive a terminal: anybody may have written it."""
+    """Return untrusted *text* with escaped control characters, which could send commands to the terminal."""
     return ascii(text)[1:-1]
 
 

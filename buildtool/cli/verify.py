@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool verify`: check signed objects against a trust store."""
+"""`buildtool verify`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Sources to objects: compilers, their flags, the record of a compilation, the cache of objects.
+Compile sources to objects: compilers, their flags, the compile record, the cache of objects.
 
-It imports `config` and what stands below. To add a compiler, teach `toolchain.py` to find it; to
-add a flag for all objects, change the table in `sources.py`.
+This package imports `config` and the packages below it. To add a compiler, let `toolchain.py` find
+it. To add a flag for all objects, extend `forced_flags` in `toolchain.py`.
 """

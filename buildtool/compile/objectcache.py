@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compiles on this machine, but only what has not been compiled from the same bytes before.
+Compile on this machine, unless the cache holds an object of the same input.
 
-An entry names every file that clang read, headers of the system among them, with
-its digest. The key holds what else decides: compiler, flags, and which files
-there are to include, since a new header can hide an old one.
+An entry names each file that clang read, with its digest, including the system's headers. The
+key covers all other input: compiler, flags, and the names of all files that could be included,
+because a new header can hide an old one.
 """
 
 from __future__ import annotations
@@ -22,34 +22,40 @@ from typing import Any
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo
-from buildtool.compile.sources import MAX_OBJECT_BYTES, CompileOptions, compile_sources
+from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
+from buildtool.objects.elf import read_object_file
 
 KIND = "objects"
-# Counted up when the same input gives another object.
+# Increase this number when the same input gives another object.
 VERSION = 1
 MAX_INPUT_BYTES = 64 * 1024 * 1024
-CLOCK_STEP_NS = 10_000_000  # file times are those of the last tick
+CLOCK_STEP_NS = 10_000_000  # the kernel stamps files with the time of its last tick
 
 Compiled = tuple[CompiledObject, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSet:
-    """The objects of a run by source and architecture, and what clang *warned* of this time."""
+    """
+    The *objects* of a run by source and architecture, and the *warnings* of clang, this time.
+
+    *inputs* are the files that they were made from, as clang names them from the root.
+    """
 
     objects: dict[tuple[str, str], Compiled]
     warnings: str = ""
+    inputs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inputs:
-    """Digests and times of files below *root*, each asked for once."""
+    """Digests and times of files below *root*, each read once."""
 
     root: Path
     known: dict[str, str] = field(default_factory=dict)
@@ -61,11 +67,11 @@ class _Inputs:
                 data = read_bounded(self.root / name, MAX_INPUT_BYTES)
                 self.known[name] = hashlib.sha256(data).hexdigest()
             except FileAccessError:
-                self.known[name] = ""  # gone: no entry that names it fits
+                self.known[name] = ""  # an unreadable file matches no entry
         return self.known[name]
 
     def changed_since(self, time_ns: int, names: Sequence[str]) -> bool:
-        """Say whether one of *names* may not be what clang has read."""
+        """Return whether one of *names* may have changed after *time_ns*, and so after clang read it."""
         return any(self._changed_at(name) >= time_ns for name in names)
 
     def _changed_at(self, name: str) -> int:
@@ -90,7 +96,7 @@ def compile_cached(
     """
     Return the objects of *sources* for *platforms*, from *cache* or compiled now.
 
-    Raises: what compile_sources raises.
+    Raises: the errors of `compile_sources`.
     """
     inputs = _Inputs(root=options.root)
     common = _common_key(toolchain, sources, options)
@@ -100,13 +106,15 @@ def compile_cached(
         for source in sources
     }
     found: dict[tuple[str, str], Compiled] = {}
+    read: set[str] = set()
     for job, key in keys.items():
         entry = cache.read(KIND, key)
         if entry is not None and (kept := _decode(entry, inputs)) is not None:
-            found[job] = kept
+            found[job], names = kept
+            read.update(names)
     missing = keys.keys() - found.keys()
     if not missing:
-        return ObjectSet(objects=found)
+        return ObjectSet(objects=found, inputs=frozenset(read))
     late_sources = [source for source in sources if any(source == job[0] for job in missing)]
     late_platforms = [platform for platform in platforms if any(platform.arch == job[1] for job in missing)]
     started = time.time_ns()
@@ -114,24 +122,25 @@ def compile_cached(
         outputs = [(platform, Path(work, platform.arch)) for platform in late_platforms]
         done = compile_sources(toolchain, late_sources, outputs, options, on_step=on_step)
         archs = {platform.oci: platform.arch for platform in late_platforms}
-        # What was read before clang did is of no use: it may have changed between.
+        # Digests from before the compilation are useless: a file may have changed before clang read it.
         inputs = _Inputs(root=options.root)
         for compiled, files in zip(done.objects, done.inputs, strict=True):
-            data = read_bounded(compiled.path, MAX_OBJECT_BYTES)
+            data = read_object_file(compiled.path)
             job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
+            read.update(files)
             # What has warnings is compiled again each time: they must not be seen once only.
             if done.warnings:
                 continue
-            # Digests first, then times: what changes after the look at its time has another digest.
+            # Read digests before times. A file that changes after its time was read has another digest later.
             entry = _encode(compiled, data, files, inputs)
             if not inputs.changed_since(started - CLOCK_STEP_NS, files):
                 cache.write(KIND, keys[job], entry)
-    return ObjectSet(objects=found, warnings=done.warnings)
+    return ObjectSet(objects=found, warnings=done.warnings, inputs=frozenset(read))
 
 
 def _common_key(toolchain: Toolchain, sources: Sequence[str], options: CompileOptions) -> str:
-    """Return what the keys of a run have in common, once: names of all headers in each would be many."""
+    """Return the digest of the input that all keys of a run share, such as the names of all headers."""
     value = {
         "version": VERSION,
         "toolchain": repr(toolchain),
@@ -160,7 +169,7 @@ def _hash_json(value: Any) -> str:
 
 
 def _identify(program: str) -> list[Any]:
-    """Tell one installation of *program* from the next: a package may change without its version line."""
+    """Return path, size and time of *program*: an updated package may print the same version."""
     if not program:
         return []
     try:
@@ -171,7 +180,7 @@ def _identify(program: str) -> list[Any]:
 
 
 def _list_headers(sources: Sequence[str], options: CompileOptions) -> list[str]:
-    """Name the files beside the sources and in the directories of includes."""
+    """Return the names of all files beside the sources and in the include directories."""
     directories = {os.path.normpath(path) for path in options.include}
     directories |= {os.path.normpath(Path(source).parent) for source in sources}
     names = []
@@ -194,10 +203,10 @@ def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs:
     return json.dumps(head).encode() + b"\n" + data
 
 
-def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
-    """Return the object of *entry*, or None when a file that it was made from is another now."""
+def _decode(entry: bytes, inputs: _Inputs) -> tuple[Compiled, list[str]] | None:
+    """Return the object of *entry* and its files, or None when one of the files is another now."""
     line, _, data = entry.partition(b"\n")
-    head = json.loads(line)  # of our own, whole: the cache has compared its digest
+    head = json.loads(line)  # trusted: only this user can write entries, and the cache compared the digest
     if any(not digest or inputs.digest(name) != digest for name, digest in head["inputs"].items()):
         return None
     path, sha256 = head["source"]
@@ -208,4 +217,4 @@ def _decode(entry: bytes, inputs: _Inputs) -> Compiled | None:
         toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
         source=SourceInfo(path=path, sha256=Digest(sha256)),
     )
-    return compiled, data
+    return (compiled, data), list(head["inputs"])

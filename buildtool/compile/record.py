@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The compile record: `.compile.json` beside the objects of one architecture.
+Read and write the compile record, `.compile.json` beside the objects of one architecture.
 
-It carries to `sign` what only `compile` knows: platform, toolchain and source
-of each object, bound to the object's bytes by their digest.
+The record carries platform, toolchain and source of each object from `compile` to `sign`. A digest
+binds each entry to the object's bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded, write_atomic
 
-RECORD_NAME = ".compile.json"  # hidden: the loader takes every other file of a directory for an object
+RECORD_NAME = ".compile.json"  # hidden, because the loader reads all other files of a directory as objects
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolchainInfo:
-    """What compiled an object: *compiler* (name and version) and its *flags*."""
+    """The compiler of an object: *compiler* (name and version) and its *flags*."""
 
     compiler: str
     flags: tuple[str, ...]
@@ -33,7 +33,7 @@ class ToolchainInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
-    """Where an object came from: *path* inside the project, *sha256* over the source and what it includes."""
+    """The source of an object: its *path* inside the project, and *sha256* of `hash_sources`."""
 
     path: str
     sha256: Digest
@@ -41,7 +41,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledObject:
-    """One object of the compile stage: its *path*, and what the statement will say of it."""
+    """An object of the compile stage: its *path*, and the facts for its statement."""
 
     path: Path
     platform: str
@@ -52,7 +52,7 @@ class CompiledObject:
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
     """
-    Write the record of *objects*, which lie in *directory*.
+    Write the record of *objects*, which are in *directory*.
 
     Raises: FileAccessError.
     """
@@ -63,12 +63,12 @@ def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> 
 
 def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
     """
-    Return what the record of *directory* says, by file name; empty when there is none.
+    Return the entries of the record in *directory* by file name, or none without a record.
 
-    The reader compares *sha256* with the file before it believes an entry: an
-    object may have been replaced since.
+    The caller must compare *sha256* with the file before it uses an entry, because the object may
+    have been replaced.
 
-    Raises: FileAccessError.
+    Raises: FileAccessError, if the record is unreadable or damaged.
     """
     path = directory / RECORD_NAME
     if not path.exists():

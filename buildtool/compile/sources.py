@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles sources to stripped objects, in parallel, all or nothing, the same bytes on every machine."""
+"""Compile sources to stripped objects: in parallel, all or none, with the same bytes on each machine."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ from buildtool.core.errors import (
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
-MAX_OBJECT_BYTES = 16 * 1024 * 1024
+MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
-MAX_NAMED = 5  # failed sources in the one line of the error; clang names them all
-# How clang and llvm-strip say it, perhaps in color, before a stack dump; what is wrong with a source has its
-# place before "error". They take the file away as they die, so the file system may have room again.
+MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
+# The message of clang and llvm-strip for a full file system, perhaps in color, before a stack dump. A
+# diagnostic about a source has file and line before "error". Both tools remove the incomplete file, so the
+# file system may have room again when buildtool looks.
 _TOOL_IS_FULL = re.compile(
     r"^(?:\x1b\[[0-9;]*m|\S*llvm-strip\S*: |LLVM |fatal )*error: .*no space left on device",
     re.IGNORECASE | re.MULTILINE,
@@ -49,7 +51,11 @@ _TOOL_IS_FULL = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
-    """What all objects of a run share: *root* of the project, *include* directories and extra *flags*."""
+    """
+    Options of all objects of a run: *root* of the project, *include* directories and extra *flags*.
+
+    *jobs* is the number of parallel compilers, or 0 for one on each processor.
+    """
 
     root: Path
     include: tuple[str, ...] = ()
@@ -61,10 +67,10 @@ class CompileOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileResult:
     """
-    The *objects* of a run and the *warnings* that clang had, as it wrote them.
+    The *objects* of a run and clang's *warnings*, unchanged.
 
-    *inputs* are the files that each object was made from, headers of the
-    system among them, as clang names them from the root.
+    *inputs* has, for each object, the names of the files that clang read, with the system's
+    headers. Relative names start from the root.
     """
 
     objects: tuple[CompiledObject, ...]
@@ -74,7 +80,7 @@ class CompileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One object to be: *source* as clang gets it, file *built* in the scratch directory, *final* place."""
+    """One object: *source* as clang's argument, *built* in the scratch directory, *final* path."""
 
     source: str
     platform: Platform
@@ -95,19 +101,20 @@ def compile_sources(
     on_step: Callable[[], None] = lambda: None,
 ) -> CompileResult:
     """
-    Compile *sources* (relative to the root) once for each platform of *outputs*, into its directory.
+    Compile *sources* (relative to the root) for each platform of *outputs*, into its directory.
 
-    Objects appear, and the compile records change, only when everything
-    compiled. *on_step* is called after each object.
+    If one source fails, no object appears and no compile record changes. *on_step* is called
+    after each object.
 
-    Raises: CompileError with clang's diagnostics; FileAccessError; UsageError; ToolMissingError.
+    Raises: CompileError, with clang's diagnostics; FileAccessError; UsageError; ToolMissingError;
+    ToolFailedError.
     """
     relative = tuple(_check_source(source, options.root) for source in sources)
     names = name_objects(relative)
     for include in options.include:
         if not (options.root / check_operand(include)).is_dir():
             raise FileAccessError(f"{include}: not a directory")
-    # Scratch beside the first output: on its file system, where a rename is atomic.
+    # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
     with (
         made_directories([directory for _, directory in outputs]),
@@ -141,7 +148,7 @@ def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _full_told(beside: Path, scratch: str) -> Iterator[None]:
-    """Say in one line, without stack dumps, that the file system of directory *beside* is full."""
+    """Replace a tool's stack dump by a one-line error if the file system of *beside* is full."""
     try:
         yield
     except BuildtoolError as error:
@@ -152,7 +159,7 @@ def _full_told(beside: Path, scratch: str) -> Iterator[None]:
 
 
 def _check_source(source: str, root: Path) -> str:
-    """Return *source* relative to *root* where it is below it, after a look that it can be read."""
+    """Return *source* relative to *root* if it is below *root*, after reading it. Raises: FileAccessError."""
     check_operand(source)
     read_bounded(root / source, MAX_SOURCE_BYTES)
     path = os.path.normpath(source)
@@ -165,7 +172,7 @@ def _check_source(source: str, root: Path) -> str:
 def _run_clang(
     toolchain: Toolchain, jobs: Sequence[_Job], options: CompileOptions, on_step: Callable[[], None]
 ) -> str:
-    """Run clang for all *jobs* and return its warnings; every source that fails is in one CompileError."""
+    """Run clang for all *jobs* and return its warnings. Raises: one CompileError for all failed sources."""
     for directory in {job.built.parent for job in jobs}:
         make_directory(directory)
     color = ("-fcolor-diagnostics",) if options.color else ()
@@ -198,21 +205,22 @@ def _run_clang(
 
 
 def _said(ends: Iterable[Completed]) -> str:
-    """Join what the compilers said; the same text from several architectures comes once."""
+    """Return the compilers' output, without repetitions from several architectures."""
     texts = (end.stderr.decode(errors="replace").strip() for end in ends)
     return "\n".join(dict.fromkeys(text for text in texts if text))
 
 
 def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOptions) -> None:
     """
-    Drop DWARF from *objects*, by llvm-strip where there is one: the bytes are the same.
+    Remove DWARF from *objects*, by llvm-strip if it is installed. `strip_debug` gives the same bytes.
 
-    One process for many: a process for each object would cost as much as a
-    tenth of its compilation.
+    Each process handles many objects: a process for each would add a tenth of the time of
+    compilation.
     """
     if not toolchain.strip:
         for path in objects:
-            write_atomic(path, strip_debug(read_bounded(path, MAX_OBJECT_BYTES)))
+            # DWARF may exceed MAX_OBJECT_BYTES, which limits the stripped object only (`_describe`).
+            write_atomic(path, strip_debug(read_bounded(path, MAX_UNSTRIPPED_BYTES)))
         return
     jobs = options.jobs or os.cpu_count() or 1
     size = min(STRIP_BATCH, -(-len(objects) // jobs))
@@ -229,7 +237,7 @@ def _describe(
     data = read_bounded(job.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
         raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
-    # Paths of this machine are not among the flags: the statement has to be the same everywhere.
+    # Only flags without paths of this machine, so that each machine writes the same statement.
     include = [word for directory in options.include for word in ("-I", directory)]
     flags = (*tools.forced_flags(job.platform), *include, *options.flags)
     return CompiledObject(
@@ -248,14 +256,14 @@ def _read_inputs(job: _Job) -> tuple[str, ...]:
 
 def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
     """
-    Return the digest over *source* and the project's files among *inputs*, which it includes.
+    Return the digest over *source* and those of *inputs* that are in the project at *root*.
 
-    It is the SHA-256 of what `sha256sum FILES` prints for them, sorted by
-    name. Headers of the system, which have absolute names, are not the project's.
+    The digest is the SHA-256 of the output of `sha256sum FILES`, with files sorted by name. The
+    system's headers, which have absolute names, are left out.
 
     Raises: FileAccessError.
     """
-    # Plain text: this is done for every header of every object.
+    # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
     names = {source}
     for name in inputs:
@@ -271,7 +279,7 @@ def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
 
 
 def parse_depfile(text: str) -> list[str]:
-    """Return the files that the one rule of *text* (clang -MD) depends on, without escapes."""
+    """Return the prerequisites, unescaped, of the make rule in *text*, the output of clang -MD."""
     _, _, rest = text.replace("\\\n", " ").partition(": ")
     words = re.findall(r"(?:\\[ #]|\$\$|[^\s])+", rest)
     return [re.sub(r"\\([ #])|\$(\$)", r"\1\2", word) for word in words]
@@ -279,10 +287,10 @@ def parse_depfile(text: str) -> list[str]:
 
 def _publish(jobs: Sequence[_Job], objects: Sequence[CompiledObject]) -> None:
     """
-    Move objects to their places, then write the records.
+    Rename objects to their final paths, then write the records.
 
-    Without fsync: the record carries each object's digest, so that a torn
-    object is noticed, and compiling again gives the same bytes.
+    fsync is not needed. The record's digest exposes a torn object, and compiling again gives the
+    same bytes.
     """
     for job in jobs:
         try:
@@ -299,4 +307,4 @@ def _old_entries(directory: Path) -> dict[str, CompiledObject]:
     try:
         return read_compile_record(directory)
     except FileAccessError:
-        return {}  # of another version, or broken: it is replaced
+        return {}  # a damaged record, or one of another version, is replaced

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Drops DWARF from objects where there is no llvm-strip, with the bytes that llvm-strip gives.
+Remove DWARF from objects without llvm-strip, with the same bytes as llvm-strip.
 
-DWARF holds what differs between machines and nothing that loading needs; BTF
-stays. Sections keep their order in the file, names are stored as LLVM's string
-tables store them: a name that ends another shares its bytes.
+DWARF differs between machines, and loading does not need it. BTF stays. Sections keep their order
+in the file. As in LLVM's string tables, a name that is the end of another name shares its bytes.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from buildtool.objects.tables import (
 _DEBUG = (b".debug", b".zdebug", b".gdb_index")
 _SHT_RELA = 4
 _STT_FILE, _STB_LOCAL = 4, 0
-_ABSOLUTE = 0xFF00  # section numbers from here on have meanings of their own
+_ABSOLUTE = 0xFF00  # SHN_LORESERVE: from here on, section numbers are reserved
 _MAX_ALIGNMENT = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """A string table: its *data*, and where each name begins."""
+    """A string table: its *data*, and the offset of each name."""
 
     data: bytes
     offsets: dict[bytes, int]
@@ -44,9 +43,9 @@ class _Names:
 
 def strip_debug(data: bytes) -> bytes:
     """
-    Return the object *data* without DWARF; everything else stays.
+    Return object *data* without DWARF and otherwise unchanged.
 
-    Raises: ObjectFormatError, also for tables that compilers of eBPF do not write.
+    Raises: ObjectFormatError, also for tables that no eBPF compiler writes.
     """
     try:
         return _strip(parse_object(data))
@@ -69,7 +68,7 @@ def _strip(obj: ElfObject) -> bytes:
     packed = bytearray()
     for old, symbol in symbols:
         at = len(packed)
-        # Only the two fields that change are written: binding, visibility, value and size stay as they are.
+        # Write only the two changed fields. Binding, visibility, value and size stay.
         packed += old_symbols[SYMBOL_BYTES * old : SYMBOL_BYTES * (old + 1)]
         struct.pack_into(f"{obj.order}I", packed, at, names.offsets[texts[old]])
         struct.pack_into(f"{obj.order}H", packed, at + 6, _renumber(symbol.section, numbers))
@@ -100,7 +99,7 @@ def _kept_sections(obj: ElfObject) -> list[int]:
 
 
 def _kept_symbols(obj: ElfObject, table: Section, numbers: dict[int, int]) -> list[tuple[int, SymbolEntry]]:
-    """Return number and entry of the symbols that stay: those of files and of dropped sections go."""
+    """Return number and entry of each kept symbol. Symbols of files and of dropped sections are removed."""
     return [
         (number, symbol)
         for number, symbol in enumerate(obj.symbols(table))
@@ -120,7 +119,7 @@ def _renumber_relocations(obj: ElfObject, section: Section, symbols: dict[int, i
 
 
 def _pack_names(names: Iterable[bytes]) -> _Names:
-    """Pack *names* as LLVM does: by their ends, so that each follows one that it may be the end of."""
+    """Return the string table of *names*, sorted by their ends as in LLVM, so that ends share bytes."""
     data, offsets, previous = bytearray(1), {b"": 0}, b""
     for name in sorted(set(names) - {b""}, key=lambda name: name[::-1], reverse=True):
         if not previous.endswith(name):
@@ -162,12 +161,12 @@ def _write(
 
 
 def _links(obj: ElfObject, section: Section, numbers: dict[int, int], first_global: int) -> tuple[int, int]:
-    """Return the section's link and info with new numbers."""
+    """Return link and info of *section* with new numbers."""
     if section.type == SHT_SYMTAB:
         return numbers[section.link], first_global
     if section.type == SHT_REL:
         return numbers[section.link], numbers[section.info]
-    # What describes old symbol numbers (.llvm_addrsig) is cut from the table, as llvm-strip does.
+    # A section of old symbol numbers (.llvm_addrsig) loses its link to the symbol table, as in llvm-strip.
     linked = obj.sections[section.link].type if section.link else SHT_STRTAB
     return (0 if linked == SHT_SYMTAB else numbers.get(section.link, 0)), section.info
 
@@ -175,7 +174,7 @@ def _links(obj: ElfObject, section: Section, numbers: dict[int, int], first_glob
 def _name(names: bytes, offset: int) -> bytes:
     if offset >= len(names):
         return b""
-    # Symbols can share one long name, which must not be copied for each.
+    # Many symbols can share one name, so an object could fill the memory with copies of a long name.
     end = names.find(0, offset, offset + MAX_NAME_BYTES + 1)
     if end < 0:
         raise ObjectFormatError("cannot strip: a symbol with too long a name")

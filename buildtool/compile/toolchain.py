@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds clang and llvm-strip and knows how they are called; each forced flag has its reason beside it."""
+"""Find clang and llvm-strip, and make their arguments. Each forced flag has its reason beside it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
     """
-    A compiler: its program *clang*, *major* version and *version* line, and *strip* (llvm-strip), if any.
+    A compiler: program *clang*, *major* version, *version* line, and *strip* (llvm-strip, or empty).
 
-    *words* stand after the program's name; *carries* says that it brings its own headers.
+    *words* are the first arguments. *carries* is true if the compiler brings its own headers.
     """
 
     clang: str
@@ -38,9 +38,9 @@ class Toolchain:
     @property
     def name(self) -> str:
         """
-        Compiler and version as the statement says them, the same for each distribution's package.
+        Compiler and version for statements, without the revision of a distribution's package.
 
-        Packages of one version make the same objects; their revisions would make other statements.
+        Packages of one version make the same objects, so the revision must not change statements.
         """
         found = re.search(r"clang version (\d+(?:\.\d+)*)", self.version)
         return f"clang {found[1]}" if found else self.version
@@ -48,9 +48,9 @@ class Toolchain:
 
 def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchain:
     """
-    Return the toolchain of *clang* (name or path), or the newest one on PATH, or that of package ziglang.
+    Return the toolchain of *clang* (name or path), or the newest on PATH, or that of package ziglang.
 
-    Raises: ToolMissingError with what to install; ToolFailedError.
+    Raises: ToolMissingError, whose hint names a package; ToolFailedError.
     """
     runner = runner or Runner()
     if clang == ziglang.NAME:
@@ -68,12 +68,12 @@ def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchai
         return _inspect_zig(zig, runner)
     if not programs:
         raise ToolMissingError("clang: not found", hint=_INSTALL_HINT)
-    # A plain clang may be older or newer than the numbered ones: only it can say.
+    # The version of a plain clang, which only clang --version shows, may be older or newer than the numbered.
     return max((_inspect(program, runner) for program in programs), key=lambda found: found.major)
 
 
 def _candidates() -> Iterator[str]:
-    """Give the plain clang of PATH, and the numbered one with the highest number."""
+    """Yield the plain clang of PATH, and the clang-N with the highest number."""
     plain = shutil.which("clang")
     if plain:
         yield plain
@@ -117,7 +117,7 @@ def _ask_version(command: list[str], runner: Runner) -> tuple[int, str]:
 
 
 def _find_strip(clang: str, major: int) -> str:
-    """Return the llvm-strip of the same installation, or the nearest one; empty when there is none."""
+    """Return the llvm-strip beside *clang*, or of its version, or any on PATH, or empty text."""
     beside = Path(clang).resolve().parent
     for name in (f"llvm-strip-{major}", "llvm-strip"):
         if os.access(beside / name, os.X_OK):
@@ -126,20 +126,20 @@ def _find_strip(clang: str, major: int) -> str:
 
 
 def forced_flags(platform: Platform) -> list[str]:
-    """Return the flags that every object of *platform* is compiled with; they depend on nothing else."""
+    """Return the flags of all objects of *platform*. They depend on the platform only."""
     return [
         "-target",
-        platform.bpf_target,  # byte order of the kernel that will load it
-        "-mcpu=v3",  # 32-bit ALU and jumps, kernel 5.10 and newer; the default differs between clangs
-        "-g",  # BTF comes from debug information; DWARF is stripped afterwards
+        platform.bpf_target,  # the byte order of the kernel that loads the object
+        "-mcpu=v3",  # 32-bit ALU and jumps (Linux 5.10); the default differs between versions of clang
+        "-g",  # clang makes BTF from debug information; DWARF is stripped afterwards
         "-O2",  # the kernel verifier cannot follow unoptimised code
         f"-D{platform.target_define}",  # register names of bpf_tracing.h
         "-Wall",
         "-Wno-missing-declarations",  # vmlinux.h has declarations without a name
         "-Werror=date-time",  # __DATE__ and __TIME__ would make each build different
         "-fno-ident",  # no compiler banner in the object
-        "-fdebug-compilation-dir=.",  # the path of this directory would stay in .BTF
-        "-fno-stack-protector",  # distributions turn it on; the BPF back end has none
+        "-fdebug-compilation-dir=.",  # otherwise .BTF contains the path of this directory
+        "-fno-stack-protector",  # distributions enable it, but the BPF back end does not support it
     ]
 
 
@@ -154,16 +154,16 @@ def compile_command(
     flags: Sequence[str] = (),
 ) -> list[str]:
     """
-    Return clang's arguments for one object; beside *output* clang writes a .d file of what it read.
+    Return clang's arguments for one object. clang also writes a .d file beside *output*.
 
-    *source* and *include* are relative to *root*, which is where clang has to
-    run, so that no name of a directory of this machine gets into the object.
+    *source* and *include* are relative to *root*. clang must run in *root*, so that the object
+    contains no path of this machine.
     """
     argv = [toolchain.clang, *toolchain.words]
     if toolchain.major >= _CONFIG_FLAG_SINCE:
         argv.append("--no-default-config")  # a clang.cfg of this machine would change objects
     argv += forced_flags(platform)
-    argv.append(f"-ffile-prefix-map={root.resolve()}=.")  # for names that are absolute all the same
+    argv.append(f"-ffile-prefix-map={root.resolve()}=.")  # replaces absolute names
     for directory in include:
         argv += ["-I", directory]
     if toolchain.carries:
@@ -174,23 +174,22 @@ def compile_command(
 
 
 def strip_command(toolchain: Toolchain, objects: Sequence[Path]) -> list[str]:
-    """Return llvm-strip's arguments: drop DWARF, keep BTF and symbols of *objects*."""
+    """Return llvm-strip's arguments that remove DWARF from *objects*, and keep BTF and symbols."""
     return [toolchain.strip, "-g", *map(str, objects)]
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment of compilers: CPATH, HOME and others of ours would change objects."""
+    """Return the environment of compilers, without CPATH, HOME and others that could change objects."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "TERM") if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 
 def _kernel_headers(platform: Platform) -> list[str]:
     """
-    Return the directory of asm/types.h, which clang does not look for when the target is BPF.
+    Return the directory of asm/types.h, or none. clang does not search for it if the target is BPF.
 
-    The platform's own headers come first. Those of another one do for types;
-    where registers are meant (asm/ptrace.h) they fail to compile, they do not
-    compile to something else.
+    The platform's own headers come first. Headers of another platform define the same types. Code
+    that needs registers (asm/ptrace.h) then fails to compile, rather than compiling to wrong code.
     """
     places = [
         f"/usr/include/{platform.triple}",

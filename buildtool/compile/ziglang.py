@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The clang in the Python package `ziglang`, for machines without a compiler.
+Use the clang in the Python package `ziglang` on machines without a compiler.
 
-`zig clang` is clang itself, with the eBPF back end. It gets none of the machine's
-headers: C's and Linux's come from that package, libbpf's from this one, under
-names that are the same wherever the packages are installed.
+`zig clang` is clang with the eBPF back end. It reads none of the machine's headers: those of C and
+Linux come from package ziglang, libbpf's from buildtool. Their names in objects do not depend on
+the place of installation.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from buildtool.core.platforms import Platform
 from buildtool.core.resources import package_directory
 
 NAME = "ziglang"
-WORDS = ("clang",)  # after the program's name
+WORDS = ("clang",)  # the first argument of zig
 SYSTEM_HEADERS = Path("/usr/include")
 _INCLUDE = "data/include"
-# Zig's names of the kernel's architectures, where they are not the kernel's own.
+# Zig's names of architectures that differ from the kernel's.
 _ARCHITECTURES = {"arm64": "aarch64", "s390": "s390x"}
 
 
@@ -37,13 +37,13 @@ def find_zig() -> Path | None:
 
 
 def bpf_headers() -> Path:
-    """Return the directory with libbpf's headers (bpf/bpf_helpers.h): carried, or else the machine's."""
+    """Return the directory with libbpf's headers (bpf/bpf_helpers.h), of buildtool or else of the machine."""
     carried = package_directory() / _INCLUDE
     return carried if (carried / "bpf").is_dir() else SYSTEM_HEADERS
 
 
 def header_flags(zig: Path, platform: Platform) -> list[str]:
-    """Return the flags that make clang take its headers from the packages alone."""
+    """Return the flags that restrict clang to the headers of the packages."""
     home = zig.parent
     linux = home / "lib/libc/include"
     own = _ARCHITECTURES.get(platform.target_arch, platform.target_arch)
@@ -52,6 +52,6 @@ def header_flags(zig: Path, platform: Platform) -> list[str]:
         flags += [place, str(directory)]
     for name in (f"{own}-linux-any", "any-linux-any"):
         flags += ["-idirafter", str(linux / name)]
-    # Names of headers stand in BTF.
+    # BTF contains the names of headers.
     flags += [f"-ffile-prefix-map={linux}=/usr/include", f"-ffile-prefix-map={home}=/{NAME}"]
     return [*flags, f"-ffile-prefix-map={bpf_headers()}=/usr/include"]

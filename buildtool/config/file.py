@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-`buildtool.toml` and its BUILDTOOL_* environment, validated once (docs/reference/configuration.md).
+Read `buildtool.toml` and the BUILDTOOL_* environment (docs/reference/configuration.md).
 
-Each field below says its key (the field's name with - for _), its check and its environment
-variable; one reader serves all. The command line goes over what this module returns.
+Each field below declares its key (the field's name with - for _), its parser, its default and its
+environment variable. Options of the command line override the result of this module.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ from buildtool.core import validate
 from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
+from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.objects.capabilities import check_capability
 
 CONFIG_NAME = "buildtool.toml"
 MAX_CONFIG_BYTES = 64 * 1024
-MAX_SECONDS = 86_400  # the loader takes no more
+MAX_SECONDS = 86_400  # the loader's limit
 DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
 DEFAULT_BASE = (
     "gcr.io/distroless/static-debian13"
@@ -56,16 +57,16 @@ DEFAULT_BASE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectConfig:
-    """[project]: *name*, monotonic *version* against rollback, *release* for people."""
+    """[project]: *name*, *version* (an increasing integer against rollback), *release* (text for readers)."""
 
     name: str = declare(as_text(validate.check_project_name), "", "BUILDTOOL_PROJECT")
-    version: int = declare(as_integer(0, validate.MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
+    version: int = declare(as_integer(0, MAX_INTEGER), 1, "BUILDTOOL_OBJECT_VERSION")
     release: str = declare(as_text(validate.check_release), "0.0.0", "BUILDTOOL_RELEASE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
-    """[compile]: *sources* (patterns), *include* directories, extra *flags*, *clang* (empty: newest)."""
+    """[compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest)."""
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
     include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
@@ -75,7 +76,7 @@ class CompileConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignConfig:
-    """[sign]: *key*, a file or another signer's reference; *not_after* in seconds since the epoch."""
+    """[sign]: *key* (a file or a signer's reference), *not_after* (seconds since the epoch)."""
 
     key: Path | str | None = declare(as_signer, None, "BUILDTOOL_KEY")
     not_after: int | None = declare(as_time, None, "BUILDTOOL_NOT_AFTER")
@@ -84,10 +85,10 @@ class SignConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustConfig:
     """
-    [trust]: public *keys* (empty: the public half of the signing key) and rules, or a whole *policy*.
+    [trust]: public *keys* (empty: the public half of the signing key) and rules, or the file of a *policy*.
 
-    The rules are those of spec/trust-policy.md, in the same words; one that is
-    None, or empty where that says nothing, does not get into the policy.
+    The rules have the names of spec/trust-policy.md. A rule that is None, or the empty default,
+    does not appear in the policy.
     """
 
     keys: tuple[Path, ...] = declare(as_paths, (), "BUILDTOOL_TRUST")
@@ -112,10 +113,10 @@ class TrustConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
     """
-    [build]: *arch* names, image *tag*, *sign_on* builder or host, *engine* auto, docker or local.
+    [build]: names of *arch*, image *tag*, *sign_on* (builder or host), *engine* (auto, docker or local).
 
-    *allow_differences* names what need not agree between architectures (buildtool.crosscheck).
-    *allow_findings* are rules of `check` that do not end a build: for objects that another loader loads.
+    *allow_differences* names parts that may differ between architectures (`buildtool.objects.agreement`).
+    *allow_findings* names rules of `check` that do not end a build, for objects that another loader loads.
     """
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
@@ -131,9 +132,9 @@ class ImageConfig:
     """
     [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*.
 
-    *capabilities* (empty: what the programs need) go to the label and, with
-    *file_capabilities* and another user than root, to the loader's file.
-    *tools* adds ebpf-pins, which lists, detaches and rolls back pins.
+    *capabilities* (empty: those that the programs require) go to the image's label. With
+    *file_capabilities* and a user other than root, they also go to the loader's file. *tools* adds
+    ebpf-pins, which lists, detaches and rolls back pins.
     """
 
     user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
@@ -147,13 +148,13 @@ class ImageConfig:
 
     @property
     def grants_capabilities(self) -> bool:
-        """Whether the loader's file permits capabilities: root needs none of a file."""
+        """True if the loader's file carries capabilities. root does not require file capabilities."""
         return self.file_capabilities and validate.check_user(self.user).partition(":")[0] != "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderConfig:
-    """[loader]: options that the loader is started with; docs/reference/loader.md explains each."""
+    """[loader]: options of the loader (docs/reference/loader.md)."""
 
     state: str = declare(as_text(validate.check_container_path), "")
     pin_root: str = declare(as_text(validate.check_container_path), "")
@@ -171,7 +172,7 @@ class LoaderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesConfig:
-    """[images]: references of the *builder* and *base* images."""
+    """[images]: the references of the *builder* and *base* images."""
 
     builder: str = declare(as_text(validate.check_image), DEFAULT_BUILDER, "BUILDTOOL_BUILDER_IMAGE")
     base: str = declare(as_text(validate.check_base), DEFAULT_BASE, "BUILDTOOL_BASE_IMAGE")
@@ -179,7 +180,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All of `buildtool.toml`; *root* is its directory, where relative paths start."""
+    """The contents of `buildtool.toml`. Relative paths start from *root*, its directory."""
 
     root: Path
     project: ProjectConfig
@@ -211,12 +212,12 @@ def load_config(
     required: bool = False,
 ) -> Config:
     """
-    Return the configuration of file *path* with *environ* over it.
+    Return the configuration of file *path*, overridden by the variables of *environ*.
 
-    A missing file means defaults, unless it is *required*; the project is
-    then called like its directory.
+    A missing file results in the defaults, unless the file is *required*. A project without a
+    name is called after its directory.
 
-    Raises: ConfigError with file and line, or the variable; FileAccessError.
+    Raises: ConfigError, with file and line or the variable; FileAccessError.
     """
     root = path.parent
     source = _Source(path=path, text=_read(path, required=required))
@@ -238,7 +239,7 @@ def load_config(
 
 
 def environment_variables() -> dict[str, str]:
-    """Return the environment variables of the configuration and the key each stands for."""
+    """Return each environment variable of the configuration with its key (table.name)."""
     return {
         item.metadata["env"]: f"{name}.{_toml_key(item)}"
         for name, kind in _TABLES.items()
@@ -248,20 +249,20 @@ def environment_variables() -> dict[str, str]:
 
 
 def default_project_name(root: Path) -> str:
-    """Return the name of directory *root* in the alphabet of project names."""
+    """Return the name of directory *root*, with - for characters that a project name must not contain."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).lstrip(".-")
     return name[: validate.MAX_NAME_BYTES] or "project"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """The file's *text*; knows the line of a key."""
+    """The *text* of configuration file *path*, for errors with lines."""
 
     path: Path
     text: str
 
     def parse(self) -> dict[str, Any]:
-        """Parse the whole text."""
+        """Return the parsed text. Raises: ConfigError, with file and line."""
         try:
             return tomllib.loads(self.text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -274,11 +275,11 @@ class _Source:
             raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
 
     def error(self, key: tuple[str, ...], message: str) -> ConfigError:
-        """Make the error *message* about *key*, with file and line."""
+        """Return the error *message* about *key*, with file and line."""
         return ConfigError(f"{self.path}:{self.line_of(key)}: {message}")
 
     def check_keys(self, table: dict[str, Any], where: tuple[str, ...], known: list[str]) -> None:
-        """Raise ConfigError for the first key of *table* that is not *known*."""
+        """Check that all keys of *table* are *known*. Raises: ConfigError."""
         for key in table:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
@@ -290,8 +291,8 @@ class _Source:
         """
         Return the first line of the statement that sets *key*.
 
-        tomllib tells no positions. But each statement (a table header or one key with its value) is TOML
-        of its own, so the text is cut into the shortest runs of lines that parse.
+        tomllib returns no positions. A statement is a table header, or one key with its value, and
+        is valid TOML by itself. Therefore the text is cut into the shortest runs of lines that parse.
         """
         lines = self.text.splitlines()
         table: tuple[str, ...] = ()
@@ -312,7 +313,7 @@ class _Source:
 
 
 def _only_path(header: Any) -> tuple[str, ...]:
-    """Return the names of a parsed table header, which has one name at each level."""
+    """Return the names in a parsed table header, which has one name at each level."""
     while isinstance(header, list):
         header = header[0]
     for name, value in header.items():
@@ -321,7 +322,7 @@ def _only_path(header: Any) -> tuple[str, ...]:
 
 
 def _contains(value: Any, key: tuple[str, ...]) -> bool:
-    """Say whether *value* is, or holds, what *key* leads to."""
+    """Return whether nested tables *value* contain the path *key*. An empty *key* requires any contents."""
     for name in key:
         if not isinstance(value, dict) or name not in value:
             return False
@@ -343,7 +344,7 @@ def _read(path: Path, *, required: bool) -> str:
 
 
 def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Mapping[str, str]) -> Any:
-    """Make the dataclass *kind* of *table*, with the environment over it."""
+    """Return *table* as dataclass *kind*, overridden by the environment. Raises: ConfigError."""
     if not isinstance(table, dict):
         raise source.error((name,), f"{name} must be a table")
     keys = {_toml_key(item): item for item in fields(kind)}

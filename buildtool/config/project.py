@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a project's directory says: its sources, their objects' names, its platforms."""
+"""Find the sources of a project, the names of their objects, and its platforms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_sources(config: Config) -> tuple[str, ...]:
     """
     Return the sources of *config*, relative to its root, sorted.
 
-    Raises: UsageError when there are none, or two would give one object.
+    Raises: UsageError, if no file matches, or two sources have one object.
     """
     found = {
         path.relative_to(config.root).as_posix()
@@ -38,9 +38,9 @@ def find_sources(config: Config) -> tuple[str, ...]:
 
 def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
     """
-    Return the platforms of *names*, else those of the configuration, else this machine's.
+    Return the platforms of *names*, or of the configuration, or of this machine.
 
-    Each stands there once, in the order of the platform table.
+    The result is in the order of the platform table, without duplicates.
 
     Raises: UsageError.
     """
@@ -56,9 +56,9 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
 
 def name_objects(sources: tuple[str, ...]) -> dict[str, str]:
     """
-    Return the object's file name for each of *sources*: x.bpf.c gives x.bpf.o.
+    Return the file name of the object of each of *sources*: x.bpf.o for x.bpf.c.
 
-    Raises: UsageError for a name that is no source's, or that two sources have.
+    Raises: UsageError, if a name does not end in .bpf.c, or two sources have one name.
     """
     names: dict[str, str] = {}
     owners: dict[str, str] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a new project of the files in templates/init."""
+"""Create a new project from the files in templates/init."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildtool.core.files import made_directories, read_bounded, write_all_atomi
 from buildtool.core.resources import resource_path
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
-# Where each file of the template goes; ignore files are stored without a dot, or git would obey them.
+# Template to file of the project. Ignore files are stored without a dot, because git would apply them.
 FILES = {
     "buildtool.toml": "buildtool.toml",
     "bpf/NAME.bpf.c": "bpf/@NAME@.bpf.c",
@@ -27,11 +27,11 @@ FILES = {
 
 def create_project(directory: Path) -> tuple[Path, ...]:
     """
-    Write a new project into *directory*, called like it, and return its files.
+    Write a new project, with the name of *directory*, into *directory*. Return its files.
 
-    All or nothing, and never over a file that exists.
+    Either all files are written or none. Existing files are never replaced.
 
-    Raises: FileAccessError that names every file in the way.
+    Raises: FileAccessError, which names all existing files.
     """
     files = _fill_in(default_project_name(directory))
     existing = [name for name in files if os.path.lexists(directory / name)]
@@ -47,8 +47,8 @@ def create_project(directory: Path) -> tuple[Path, ...]:
 
 
 def _fill_in(name: str) -> dict[str, bytes]:
-    """Return the files of a project *name*, by their path in it."""
-    # Image names are narrower than project names: lower case, and separators only between letters.
+    """Return the contents of the files of project *name*, by path."""
+    # Image names allow less than project names: lower case, and separators only between letters.
     tag = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "project"
     template = resource_path("templates/init")
     files = {}

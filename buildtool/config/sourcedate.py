@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one time that builds and statements carry, so that the same input gives the same bytes."""
+"""Find the time of builds and statements. The same input must give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ VARIABLE = "SOURCE_DATE_EPOCH"
 
 def source_date(environ: Mapping[str, str], directory: Path, runner: Runner | None = None) -> int:
     """
-    Return SOURCE_DATE_EPOCH of *environ*, else when HEAD of *directory* was committed, else 0.
+    Return SOURCE_DATE_EPOCH of *environ*, or the commit time of HEAD in *directory*, or 0.
 
-    Raises: ConfigError.
+    The unit is seconds since the epoch.
+
+    Raises: ConfigError, if SOURCE_DATE_EPOCH is not a number.
     """
     text = environ.get(VARIABLE, "")
     if text:
@@ -32,4 +34,4 @@ def source_date(environ: Mapping[str, str], directory: Path, runner: Runner | No
         argv = ["git", "-C", str(directory), "log", "-1", "--no-show-signature", "--format=%ct"]
         return int((runner or Runner()).run(argv).stdout)
     except (ToolMissingError, ToolFailedError, ValueError):
-        return 0  # no git, no repository or no commit: any fixed time will do
+        return 0  # without git, repository or commit, any fixed time gives the same bytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declarations of the keys of `buildtool.toml`, and the parsers that check their values."""
+"""Declare keys of `buildtool.toml`, and parse and check their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from buildtool.core import validate
 from buildtool.core.errors import UsageError
 from buildtool.core.files import expand_home
-from buildtool.core.strictjson import format_time
+from buildtool.core.strictjson import MAX_INTEGER, format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import SECTION_TYPES
 
@@ -21,22 +21,22 @@ ENGINES = ("auto", "docker", "local")
 
 
 class EnvironmentText(str):
-    """Marks a value that came from the environment."""
+    """A value from an environment variable, which is always text."""
 
     __slots__ = ()
 
 
-# A parser gets the value and the directory that relative paths start from; it raises UsageError.
+# A parser's arguments are a value and the directory where relative paths start. It raises UsageError.
 Parser = Callable[[Any, Path], Any]
 
 
 def as_text(check: Callable[[str], object]) -> Parser:
-    """Make a parser of a string that *check* checks."""
+    """Return a parser of a string that satisfies *check*."""
     return lambda value, _: check(expect(value, str, "a string"))
 
 
 def as_texts(check: Callable[[str], object]) -> Parser:
-    """Make a parser of a list of strings that *check* checks, each."""
+    """Return a parser of a list of strings, each of which satisfies *check*."""
 
     def parse(value: Any, _: Path) -> tuple[object, ...]:
         return tuple(check(expect(item, str, "a list of strings")) for item in expect_list(value))
@@ -45,7 +45,7 @@ def as_texts(check: Callable[[str], object]) -> Parser:
 
 
 def as_integer(low: int, high: int) -> Parser:
-    """Make a parser of an integer from *low* to *high*."""
+    """Return a parser of an integer from *low* to *high*."""
 
     def parse(value: Any, _: Path) -> int:
         if isinstance(value, EnvironmentText) and value.isascii() and value.isdigit():
@@ -58,7 +58,7 @@ def as_integer(low: int, high: int) -> Parser:
 
 
 def as_switch(value: Any, _: Path) -> bool:
-    """Parse true or false; the environment says it with these words."""
+    """Parse a boolean. In the environment it is the text true or false."""
     if isinstance(value, EnvironmentText) and value in ("true", "false"):
         return value == "true"
     return expect(value, bool, "true or false")  # type: ignore[no-any-return]
@@ -73,7 +73,7 @@ def as_path(value: Any, root: Path) -> Path:
 
 
 def as_signer(value: Any, root: Path) -> Path | str:
-    """Parse a key file or a signer's reference."""
+    """Parse the path of a key file or a signer's reference."""
     text = expect(value, str, "a string")
     found = validate.parse_signer(text)
     return found if isinstance(found, str) else as_path(text, root)
@@ -85,9 +85,9 @@ def as_paths(value: Any, root: Path) -> tuple[Path, ...]:
 
 
 def as_time(value: Any, _: Path) -> int:
-    """Parse a time, TOML's own or a string, to seconds since the epoch."""
+    """Parse a time, a TOML date-time or a string, to seconds since the epoch."""
     if isinstance(value, datetime) and value.tzinfo is not None:
-        # TOML has fractions of seconds and offsets, by which a year may be 0 or 10000.
+        # TOML allows fractions of seconds. With an offset, the year in UTC may be 0 or 10000.
         if value.microsecond:
             raise UsageError(f"{value} has a fraction of a second")
         try:
@@ -107,32 +107,28 @@ def as_labels(value: Any, _: Path) -> dict[str, str]:
 
 
 def check_place(value: str) -> str:
-    """Return *value* if it is a place to sign on. Raises: UsageError."""
+    """Return *value* if it is builder or host, a place of signing. Raises: UsageError."""
     if value not in ("builder", "host"):
         raise UsageError(f"{value!a} is neither builder nor host")
     return value
 
 
 def check_engine(value: str) -> str:
-    """
-    Return *value* if it says what makes images.
-
-    Raises: UsageError.
-    """
+    """Return *value* if it is one of ENGINES. Raises: UsageError."""
     if value not in ENGINES:
         raise UsageError(f"{value!a} is none of {', '.join(ENGINES)}")
     return value
 
 
 def check_program(value: str) -> str:
-    """Return *value* if it is the name of a program. Raises: UsageError."""
+    """Return *value* if it can be the name or path of a program to run. Raises: UsageError."""
     if not value or value.startswith(("-", "@")) or not value.isprintable():
         raise UsageError(f"{value!a} is not a program")
     return value
 
 
 def expect(value: Any, kind: type, what: str) -> Any:
-    """Return *value* if it is of *kind*. Raises: UsageError, with *what* it must be."""
+    """Return *value* if it is of *kind*. Raises: UsageError, which names *what* is required."""
     if not isinstance(value, kind):
         raise UsageError(f"must be {what}")
     return value
@@ -140,14 +136,14 @@ def expect(value: Any, kind: type, what: str) -> Any:
 
 def expect_list(value: Any) -> list[Any]:
     """Return *value* if it is a list. Raises: UsageError."""
-    # A value of the environment is one text: its items are separated by commas.
+    # In the environment a list is one text with commas between the items.
     if isinstance(value, EnvironmentText):
         return [item.strip() for item in value.split(",") if item.strip()]
     return expect(value, list, "a list of strings")  # type: ignore[no-any-return]
 
 
 def declare(parse: Parser, default: Any, env: str = "") -> Any:
-    """Declare one key: its parser, default and environment variable."""
+    """Return the dataclass field of a key, with its parser, default and environment variable."""
     if isinstance(default, dict):
         return field(default_factory=dict, metadata={"parse": parse, "env": env})
     return field(default=default, metadata={"parse": parse, "env": env})
@@ -158,7 +154,7 @@ MAX_HELPER = 2**32 - 1
 
 
 def check_clock(value: str) -> str:
-    """Return *value* if it says what becomes of objects when the clock is not set. Raises: UsageError."""
+    """Return *value* if it is one of CLOCKS, the rules for an unset clock. Raises: UsageError."""
     if value not in CLOCKS:
         raise UsageError(f"{value!a} is neither {' nor '.join(CLOCKS)}")
     return value
@@ -170,14 +166,14 @@ def check_program_type(value: str) -> str:
 
 
 def check_attach_point(value: str) -> str:
-    """Return *value* if it is a section's name, or the beginning of one and a *. Raises: UsageError."""
+    """Return *value* if it is a section name, or the first part of one before a *. Raises: UsageError."""
     if not value or not value.isprintable() or "*" in value[:-1] or value.startswith("?"):
         raise UsageError(f"{value!a} is not a section name; a * may stand at its end")
     return value
 
 
 def parse_helper(value: Any) -> int:
-    """Return the number of the helper that *value*, a name or a number, is. Raises: UsageError."""
+    """Return the number of the helper with name or number *value*. Raises: UsageError."""
     if isinstance(value, str):
         return HELPER_NUMBERS[_one_of(value, set(HELPER_NUMBERS), "a helper")]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_HELPER:
@@ -186,17 +182,13 @@ def parse_helper(value: Any) -> int:
 
 
 def parse_minimum_versions(value: Any) -> dict[str, int]:
-    """Return the table of object names and versions that *value* is. Raises: UsageError."""
+    """Return *value*, a table of versions by object name, sorted. Raises: UsageError."""
     if not isinstance(value, dict):
         raise UsageError('must be a table: "x.bpf.o" = 3')
     for name, version in value.items():
         validate.check_object_name(name)
-        if (
-            not isinstance(version, int)
-            or isinstance(version, bool)
-            or not 0 <= version <= validate.MAX_INTEGER
-        ):
-            raise UsageError(f"the version of {name} must be an integer from 0 to {validate.MAX_INTEGER}")
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_INTEGER:
+            raise UsageError(f"the version of {name} must be an integer from 0 to {MAX_INTEGER}")
     return dict(sorted(value.items()))
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A directory of results that can be made again: objects, layers, blobs of base images.
+A directory of reproducible results: objects, layers, blobs of base images.
 
-What is in it gets signed and shipped, so only this user may write there. An
-entry carries the digest of its bytes: one that is torn is as good as none.
+Cached bytes get signed and shipped, so only this user may write to the directory.
+Each entry begins with the SHA-256 of its bytes, and a damaged entry counts as missing.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """Entries below *directory*, by kind and key (a hex digest); without a directory nothing is kept."""
+    """
+    Entries below *directory*, by kind and key (a hex digest).
+
+    If *directory* is None, the cache stays empty. If *reads* is false, entries are written only.
+    """
 
     directory: Path | None
     reads: bool = True
 
     def read(self, kind: str, key: str) -> bytes | None:
-        """Return the entry, or None when there is none that can be used."""
+        """Return the entry, or None if it is missing, unreadable, damaged or above MAX_ENTRY_BYTES."""
         if self.directory is None or not self.reads:
             return None
         path = self.directory / kind / key[:2] / key
@@ -53,11 +57,11 @@ class Cache:
         return body
 
     def write(self, kind: str, key: str, body: bytes) -> None:
-        """Keep the entry; a cache that cannot be written is no reason to fail."""
+        """Store the entry. A failed write is logged and otherwise ignored: the result can be made again."""
         if self.directory is None:
             return
         path = self.directory / kind / key[:2] / key
-        # No fsync: the digest tells when the bytes are not these.
+        # fsync is not needed: after a crash, the digest exposes a torn entry.
         temporary = path.with_name(f".{os.urandom(8).hex()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +75,10 @@ class Cache:
 
 def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
     """
-    Return the cache of this user: of BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME.
+    Return this user's cache, in BUILDTOOL_CACHE, XDG_CACHE_HOME/buildtool or HOME/.cache/buildtool.
 
-    Without a place that is this user's alone there is none; entries that were
-    not used for a month go.
+    The cache has no directory if none of these is an absolute path, or if other users may write
+    there. Entries unused for MAX_AGE_SECONDS are removed.
     """
     place = environ.get(DIRECTORY_VARIABLE, "")
     if not place and (base := environ.get("XDG_CACHE_HOME") or environ.get("HOME")):
@@ -95,14 +99,14 @@ def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
 
 
 def _check_owner(path: Path) -> None:
-    """Refuse a directory that somebody else could have put an object into."""
+    """Refuse a directory in which another user could have placed an object."""
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise PermissionError(1, "others may write there")
 
 
 def _prune(directory: Path) -> None:
-    """Once a day remove what nobody used for a month."""
+    """Remove entries unused for MAX_AGE_SECONDS, at most once a day."""
     mark, now = directory / "pruned", time.time()
     try:
         if mark.exists() and now - mark.stat().st_mtime < _PRUNE_SECONDS:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The one error tree, exit codes and refusal reasons.
+The error tree, exit codes and refusal reasons.
 
-Exit codes are an API (docs/reference/exit-codes.md): 0 done, 1 could not do the
-job, 2 usage or configuration, 3 refused. 126, 127 and 128+n belong to tini.
+Exit codes are an API (docs/reference/exit-codes.md): 0 done, 1 failed, 2 usage or
+configuration, 3 refused. 126, 127 and 128+n belong to tini.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXIT_REFUSED = 3
 
 class Reason(StrEnum):
     """
-    Why an object is refused; the same words in Python, C, JSON and docs.
+    Reasons of refusal, with the same words in Python, C, JSON and the documents.
 
     Source: spec/sig-section.md, "Reasons of refusal".
     """
@@ -39,22 +39,22 @@ class Reason(StrEnum):
 
 
 def system_reason(error: OSError) -> str:
-    """Return the system's words for *error*, in lower case as messages are."""
+    """Return the system's text for *error* in lower case, as messages require."""
     return (error.strerror or str(error)).lower()
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of *error*, which another library raised, or its class, shortened."""
+    """Return the first non-empty line of a foreign *error*, or its class name, cut to 200 characters."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 class BuildtoolError(Exception):
     """
-    Base of every error a user may see: one line *message*, optional *hint*.
+    Base of every error that a user may see.
 
-    The message says what and where, lower case, without a final period; the
-    hint says what to do. *detail* is more text of a tool (a compiler's
-    diagnostics), shown as it is.
+    *message* is one line, `thing: problem: cause`, in lower case, without a final period.
+    *hint* names a command or a key that helps. *detail* is output of a tool, such as a
+    compiler's diagnostics, and is printed unchanged.
     """
 
     exit_code = EXIT_FAILED
@@ -66,12 +66,12 @@ class BuildtoolError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let an error come back from a worker process whole, whatever its class asks for when it is made."""
+        """Return a recipe that skips `__init__`, whose arguments differ: worker processes pickle errors."""
         return BaseException.__new__, (type(self), self.message), self.__dict__
 
 
 class UsageError(BuildtoolError):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong or contradicts itself."""
 
     exit_code = EXIT_USAGE
 
@@ -87,18 +87,18 @@ class FileAccessError(BuildtoolError):
 
 
 class ToolMissingError(BuildtoolError):
-    """A program this needs (clang, docker) is not on this machine."""
+    """A required program (clang, docker) is not installed on this machine."""
 
 
 class ToolFailedError(BuildtoolError):
-    """A program ran and failed; *detail* carries what it said."""
+    """A program ran and failed. *detail* holds its standard error."""
 
 
 class PackageUnavailableError(ToolFailedError):
     """
-    A mirror delivers no Debian packages *packages* for *architecture* (Debian's name), by none of the ways.
+    A mirror delivers *packages* for *architecture* (Debian's name) by none of the ways in CONTRIBUTING.md.
 
-    *packages* is empty when the mirror delivers no package list either.
+    *packages* is empty if the mirror does not deliver the package list either.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PackageUnavailableError(ToolFailedError):
 
 
 class CompileError(BuildtoolError):
-    """clang refused a source; *detail* carries its diagnostics."""
+    """clang refused a source. *detail* holds its diagnostics."""
 
 
 class CheckFailedError(BuildtoolError):
@@ -128,27 +128,27 @@ class EngineError(BuildtoolError):
 
 
 class VmError(BuildtoolError):
-    """A virtual machine did not start, did not reach its command or did not end in time."""
+    """A virtual machine did not start, did not reach its command, or did not end in time."""
 
 
 class RegistryError(BuildtoolError):
-    """A registry refuses, lacks something or breaks the connection."""
+    """A registry refused a request, lacks an object, or broke the connection."""
 
 
 class ObjectFormatError(BuildtoolError):
-    """The file is not an object of the profile in spec/sig-section.md."""
+    """A file is not an object of the profile in spec/sig-section.md."""
 
 
 class SigningKeyError(BuildtoolError):
-    """A key file is missing, unreadable, too open, encrypted or of another kind."""
+    """A key file is missing, unreadable, readable by others, encrypted, or of another kind."""
 
 
 class AlreadySignedError(BuildtoolError):
-    """The object carries a signature and re-signing was not asked for."""
+    """The object has a signature, and the caller did not request a new one."""
 
 
 class RefusedError(BuildtoolError):
-    """An object is refused for the stated *reason*."""
+    """Verification refused an object for *reason*."""
 
     exit_code = EXIT_REFUSED
 

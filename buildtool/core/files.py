@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounded reads and atomic writes; every OSError becomes a FileAccessError here."""
+"""Bounded reads and atomic writes. Every OSError becomes a FileAccessError."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# No second name for this file: the file system has none, it is another mount, it is somebody else's.
+# link(2) is impossible: no hard links on the file system, another mount, or a file of another user
+# (fs.protected_hardlinks).
 _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def expand_home(path: Path) -> Path:
     """
-    Return *path* with the home directory for a ~ or ~USER at its start.
+    Return *path* with ~ or ~USER at its start replaced by the home directory.
 
-    Raises: UsageError, when that user has no home directory, as in many containers.
+    Raises: UsageError, if the user has no home directory, as in many containers.
     """
     try:
         return path.expanduser()
@@ -42,10 +43,11 @@ def expand_home(path: Path) -> Path:
 
 def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> bytes:
     """
-    Read regular file *path* once, at most *limit* + 1 bytes; its name in open *directory* where one is given.
+    Return at most *limit* + 1 bytes of regular file *path*, read once.
 
-    A result longer than *limit* says that the file is too large; the caller
-    decides what that means. FIFOs and devices are refused without blocking.
+    A result longer than *limit* means that the file is too large, and the caller decides what
+    follows. If *directory* is an open descriptor, the file is opened by its name in that
+    directory. FIFOs and devices are refused without blocking.
 
     Raises: FileAccessError.
     """
@@ -57,7 +59,8 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise FileAccessError(f"{path}: not a regular file")
-            # Asked for the limit, Python would make a buffer of that size first; files in /proc have size 0.
+            # Python allocates a buffer of the requested size, so request the file's size first.
+            # Files in /proc have size 0, hence the second read.
             data = file.read(min(status.st_size, limit) + 1)
             return data if len(data) <= status.st_size else data + file.read(limit + 1 - len(data))
     except OSError as error:
@@ -68,10 +71,10 @@ def write_atomic(
     path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, hint: str = OTHER_NAME
 ) -> None:
     """
-    Write *data* to *path* by temporary file, fsync and rename; a failure leaves nothing behind.
+    Write *data* to *path* by temporary file, fsync and rename. A failure leaves nothing behind.
 
-    Without *replace* an existing *path* is an error with *hint*, without a
-    race: the name is made by link(2).
+    Without *replace*, an existing *path* is an error with *hint*. link(2) makes the name then,
+    because it refuses an existing name without a race.
 
     Raises: FileAccessError.
     """
@@ -81,13 +84,13 @@ def write_atomic(
 
 def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
     """
-    Return where each of *paths* is written: in its place, or in directory *output*.
+    Return the output path of each of *paths*: its real path, or its name in directory *output*.
 
-    Raises: UsageError, when two would be one file.
+    Raises: UsageError, if two outputs are the same file.
     """
     targets: dict[Path, Path] = {}
     for path in paths:
-        # Not Path.resolve, which has an error of its own for links that lead round and round.
+        # Before Python 3.13, Path.resolve raises RuntimeError for a loop of symbolic links.
         target = output / path.name if output else Path(os.path.realpath(path))
         if target in targets:
             raise UsageError(f"{path}: two objects for {target}")
@@ -97,9 +100,9 @@ def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
 
 def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> None:
     """
-    Write all *files* or none, as `staged_files` does.
+    Write all *files* or none, by `staged_files`.
 
-    A file that is replaced keeps its mode. Without *replace* an existing path is an error.
+    A replaced file keeps its mode. Without *replace*, an existing path is an error.
 
     Raises: FileAccessError.
     """
@@ -109,23 +112,30 @@ def write_all_atomic(files: Mapping[Path, bytes], *, replace: bool = True) -> No
 
 
 class Stage:
-    """Files beside where they will be; their names are fixed from the start, so workers can write them."""
+    """
+    Temporary files beside their final paths.
+
+    `pending` maps each final path to its temporary path. The names are chosen at the start, so
+    that worker processes can write the files.
+    """
 
     def __init__(self, paths: Sequence[Path], *, replace: bool, hint: str = OTHER_NAME) -> None:
         """
-        Choose a temporary name beside each of *paths*; *hint* is what to do about one that exists.
+        Choose a temporary name beside each of *paths*. *hint* is the hint of the error for an existing path.
 
-        Raises: FileAccessError.
+        Raises: FileAccessError, if a path is a directory.
         """
         token = os.urandom(8).hex()
         self.pending = {path: _beside(path, f"{token}{at}") for at, path in enumerate(paths)}
         self._replace, self._hint = replace, hint
-        # The second name of what is replaced, None for what is new.
+        # The second hard link of each replaced file, or None for a new file.
         self._old: dict[Path, Path | None] = {}
 
     def write(self, path: Path, data: bytes, *, mode: int | None = None) -> None:
         """
-        Bring *data* for *path* to the disk; without a *mode* it has that of *path*, or 0644 when that is new.
+        Write *data* for *path* to its temporary file, with fsync.
+
+        If *mode* is None, the file has the mode of the file that it replaces, or 0644.
 
         Raises: FileAccessError.
         """
@@ -144,14 +154,15 @@ class Stage:
 
     def publish(self) -> None:
         """
-        Give all files their names; when one cannot have its own, what was there is put back.
+        Rename all temporary files to their final paths. If one rename fails, restore the files of before.
 
         Raises: FileAccessError.
         """
         done: list[Path] = []
         path = Path()
         try:
-            # One file needs no way back. For many, all second names are made first, as a link may fail.
+            # Link each file to a second name before the first rename, because link(2) may fail.
+            # A single rename needs no second name: it succeeds or changes nothing.
             if self._replace and len(self.pending) > 1:
                 for path, temporary in self.pending.items():
                     self._keep(path, temporary.with_name(f"{temporary.name}.old"))
@@ -166,7 +177,7 @@ class Stage:
             raise self._undo(done, _write_error(path, error, self._hint)) from error
 
     def _keep(self, path: Path, old: Path) -> None:
-        """Give what is at *path* the second name *old*, where that is possible."""
+        """Link the file at *path* to the second name *old*, if the file system allows it."""
         try:
             os.link(path, old)
             self._old[path] = old
@@ -177,7 +188,7 @@ class Stage:
                 raise
 
     def _undo(self, done: Sequence[Path], error: FileAccessError) -> FileAccessError:
-        """Take back the names of *done*; return *error*, which tells of those that it could not."""
+        """Undo the renames of *done*. Return *error* with a hint that names the files not restored."""
         left = []
         for path in reversed(done):
             try:
@@ -193,9 +204,9 @@ class Stage:
         return error
 
     def clear(self) -> None:
-        """Remove what is left of the temporary files."""
+        """Remove the remaining temporary files."""
         for temporary in (*self.pending.values(), *filter(None, self._old.values())):
-            # What could not be made cannot be removed either; the error is that it could not be made.
+            # An error of unlink would hide the first error. A name that was never created fails here, too.
             with suppress(OSError):
                 temporary.unlink()
 
@@ -203,14 +214,13 @@ class Stage:
 @contextmanager
 def staged_files(paths: Sequence[Path], *, replace: bool = True, hint: str = OTHER_NAME) -> Iterator[Stage]:
     """
-    Give a stage that *paths* are written to; at the end of the block all get their names, or none does.
+    Yield a stage for *paths*. At the end of the block all files get their final names, or none does.
 
-    All bytes are on the disk before the first rename. A file that is replaced
-    has a second name until all renames are done, by which it comes back when one
-    fails. Only a crash between two renames, or a file system without hard links,
-    leaves some of the files old and some new.
+    All bytes are on the disk before the first rename. A replaced file keeps a second hard link
+    until all renames are done. If a rename fails, that link restores the file. A crash between
+    two renames leaves some files old and some new; so does a failure without hard links.
 
-    Without *replace* a path that exists is an error with *hint*.
+    Without *replace*, an existing path is an error with *hint*.
 
     Raises: FileAccessError.
     """
@@ -230,11 +240,11 @@ def staged_files(paths: Sequence[Path], *, replace: bool = True, hint: str = OTH
 @contextmanager
 def _signals_waiting() -> Iterator[None]:
     """
-    Let signals that end this process wait while files get their names and temporary ones go.
+    Block signals that end this process while files are renamed and temporary files removed.
 
-    Without it Ctrl-C between two renames would leave half of the files, and later ones second names.
-    Signals wait for the calling thread only: while another thread runs that does not block them, the
-    kernel may deliver them there, so write files where no other thread of this process runs.
+    Ctrl-C between two renames would otherwise leave half of the files, and second links later.
+    The mask belongs to the calling thread. The kernel may deliver a signal to another thread
+    that does not block it, so write files while this process has one thread.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -245,10 +255,10 @@ def _signals_waiting() -> Iterator[None]:
 
 def check_target(path: Path, *, replace: bool, hint: str = OTHER_NAME) -> os.stat_result | None:
     """
-    Return the status of regular file *path*, which may be replaced, or None when nothing is there.
+    Return the status of regular file *path*, which may be replaced, or None if *path* does not exist.
 
-    A rename replaces a device, a FIFO or a link as it does a file: /dev/stdout
-    would be gone, for everybody. Without *replace* a file is an error with *hint*.
+    A device, a FIFO or a symbolic link is refused: rename(2) would replace even /dev/stdout.
+    Without *replace*, an existing file is an error with *hint*.
 
     Raises: FileAccessError.
     """
@@ -267,8 +277,8 @@ def check_target(path: Path, *, replace: bool, hint: str = OTHER_NAME) -> os.sta
 
 
 def hidden_prefix(path: Path) -> str:
-    """Return what the name of a temporary file for *path* begins with; short enough for any file system."""
-    return f".{path.name[:50]}."  # 50 letters of UTF-8 have at most 200 of 255 bytes
+    """Return the first part of the name of a temporary file for *path*."""
+    return f".{path.name[:50]}."  # 50 characters have at most 200 bytes in UTF-8, and a name has at most 255
 
 
 def _beside(path: Path, token: str) -> Path:
@@ -285,7 +295,7 @@ def _write_error(path: Path, error: OSError, hint: str = OTHER_NAME) -> FileAcce
 
 def make_directory(path: Path) -> None:
     """
-    Make *path* and its parents where they are missing.
+    Make *path* and its missing parents.
 
     Raises: FileAccessError.
     """
@@ -298,7 +308,7 @@ def make_directory(path: Path) -> None:
 @contextmanager
 def made_directories(paths: Sequence[Path]) -> Iterator[None]:
     """
-    Make *paths* and their parents for a job; when it fails, those that are new and empty go again.
+    Make *paths* and their parents. If the block raises, remove the new directories that are empty.
 
     Raises: FileAccessError.
     """
@@ -318,5 +328,5 @@ def made_directories(paths: Sequence[Path]) -> Iterator[None]:
 def _is_missing(place: Path) -> bool:
     try:
         return not place.exists()
-    except OSError as error:  # a name that is too long, for one
+    except OSError as error:  # such as ENAMETOOLONG
         raise FileAccessError(f"{place}: cannot make directory: {system_reason(error)}") from error

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One function over many items on all processors, by the process pool of the standard library.
+Run one function over many items on all processors, by the process pool of the standard library.
 
-Reading and checking an object is Python code, which threads would run one after another.
-Workers are forks: the function and what it holds, a signing key for one, are never sent
-through a pipe. Only items and results are.
+Reading and checking an object is Python code, and Python's global lock lets one thread run at a time.
+Workers are forks, so the function and its signing key are never sent through a pipe. Items and
+results are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 # For fewer items, starting a worker takes longer than the work.
 MIN_ITEMS_PER_WORKER = 50
-# An interrupted run ends when its workers have finished the chunks that they have.
+# An interrupted run ends when its workers have finished their present chunks.
 CHUNK_ITEMS = 16
 
 _function: Callable[[Any], Any]
@@ -35,10 +35,10 @@ def map_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     """
     Return the results of *function* for *items*, in the order of *items*.
 
-    If *function* raises, the exception of the first such item is raised here,
-    as in a loop; other items may have been done.
+    If *function* raises, this function raises the exception of the first such item, as a loop
+    would. Later items may have been processed.
 
-    Raises: ToolFailedError, when a worker process was killed.
+    Raises: ToolFailedError, if a worker process was killed.
     """
     workers = min(len(os.sched_getaffinity(0)), len(items) // MIN_ITEMS_PER_WORKER)
     # A fork of a process with threads may inherit a lock that no thread of the fork releases.
@@ -53,15 +53,15 @@ def map_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> l
                 "a worker process was killed", hint="check whether memory ran out: dmesg shows it"
             ) from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # leaving the block would wait for all items
+            pool.shutdown(cancel_futures=True)  # the end of the block alone would wait for all items
             raise
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
-    """Keep *function* for the items to come; leave interrupts to the parent, and end when it ends."""
+    """Store *function* for later items, leave interrupts to the parent, and watch for the parent's end."""
     global _function  # noqa: PLW0603 - the pool gives an initializer no other place
     _function = function
-    # Ctrl-C reaches the whole process group; a worker's traceback would say nothing that the parent does not.
+    # Ctrl-C reaches the whole process group. The parent reports it, so workers print no traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -69,7 +69,7 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is gone; the pool alone would wait for the next chunk for ever."""
+    """End this worker when its parent ends. The pool alone would wait for the next chunk for ever."""
     parent = multiprocessing.parent_process()
     assert parent
     parent.join()

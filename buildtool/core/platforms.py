@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The one table of architectures; no other file spells an architecture name.
+The table of architectures. Other files take architecture names from this table.
 
 Sources: OCI image specification (platform, GOARCH values), libbpf
 bpf_tracing.h (__TARGET_ARCH_*), ELF e_machine registry, Debian architecture
@@ -9,6 +9,7 @@ names, GNU triplets (Debian multiarch).
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 from buildtool.core.errors import UsageError
@@ -22,9 +23,9 @@ class Platform:
     """
     One target architecture.
 
-    *arch* is the name on our command line and equals BuildKit's TARGETARCH;
-    *elf_machine* is the native e_machine of the loader; *little_endian* also
-    selects the byte order of BPF objects.
+    *arch* is the name on the command line, and equals BuildKit's TARGETARCH. *elf_machine* is
+    the native e_machine of the loader. *little_endian* also selects the byte order of BPF objects.
+    *uname* holds the names that uname -m prints.
     """
 
     arch: str
@@ -38,22 +39,22 @@ class Platform:
 
     @property
     def oci(self) -> str:
-        """OCI platform, for example linux/arm64 or linux/arm/v7."""
+        """The OCI platform, for example linux/arm64 or linux/arm/v7."""
         return f"linux/{self.arch}/{self.variant}" if self.variant else f"linux/{self.arch}"
 
     @property
     def bpf_target(self) -> str:
-        """Clang target of BPF objects: bpfel or bpfeb."""
+        """Clang's target of BPF objects: bpfel or bpfeb."""
         return "bpfel" if self.little_endian else "bpfeb"
 
     @property
     def static_option(self) -> str:
-        """Clang's option for a static program, at a random address where Debian's C library can start one."""
+        """Clang's option for a static program: -static-pie, if Debian's C library supports it."""
         return "-static" if self.arch in _NO_STATIC_PIE else "-static-pie"
 
     @property
     def target_define(self) -> str:
-        """Macro that bpf_tracing.h selects register names by."""
+        """The macro by which bpf_tracing.h selects register names."""
         return f"__TARGET_ARCH_{self.target_arch}"
 
 
@@ -93,17 +94,17 @@ PLATFORMS: dict[str, Platform] = {
     )
 }
 
-# What Debian 13 has, of which builder and base image are made; loong64 came after it.
+# The architectures of Debian 13, from which builder and base image are made. Debian 13 lacks loong64.
 DEBIAN_13 = tuple(arch for arch in PLATFORMS if arch != "loong64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """
-    How a platform is emulated: *qemu* command, its Debian *package*, the kernel's *console* and *flavour*.
+    The emulator of a platform: *qemu* command, its Debian *package*, the kernel's *console* and *flavour*.
 
-    The flavour completes linux-image-FLAVOUR, the name of Debian's kernel package;
-    *since* is the first Debian release that has it, of bookworm, trixie and sid.
+    Debian's kernel package is named linux-image-FLAVOUR. *since* is the first Debian release that
+    has this package: bookworm, trixie or sid.
     """
 
     qemu: tuple[str, ...]
@@ -113,17 +114,17 @@ class Machine:
     since: str = "bookworm"
 
 
-# Kernels for clouds where Debian has them: they have what BPF needs and boot in half the time.
+# Debian's cloud kernels have everything that BPF needs, and boot in half the time of others.
 MACHINES: dict[str, Machine] = {
-    # QEMU 7.2 (Debian 12) sometimes leaves garbage in the flags after CMPXCHG16B, which Linux allocates
-    # memory with where the processor has it: one boot in ten panicked or hung.
+    # QEMU 7.2 (Debian 12) sometimes corrupts the flags after CMPXCHG16B. Linux allocates memory with this
+    # instruction if the processor has it, and one boot in ten panicked or hung.
     "amd64": Machine(
         qemu=("qemu-system-x86_64", "-cpu", "max,cx16=off"),
         package="qemu-system-x86",
         console="ttyS0",
         flavour="cloud-amd64",
     ),
-    # Pointer authentication as the architecture defines it takes most of the time of an emulated boot.
+    # Emulating the architecture's own algorithm of pointer authentication costs most of the boot time.
     "arm64": Machine(
         qemu=("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
         package="qemu-system-arm",
@@ -168,19 +169,36 @@ MACHINES: dict[str, Machine] = {
 
 def find_platform(name: str) -> Platform:
     """
-    Return the platform that *name* means: an architecture (arm64) or an OCI platform (linux/arm64).
+    Return the platform with *name*: an architecture (arm64) or an OCI platform (linux/arm64).
 
-    Raises: UsageError, with the names that exist.
+    Raises: UsageError, whose hint lists the architectures.
     """
-    for platform in PLATFORMS.values():
-        if name in (platform.arch, platform.oci):
-            return platform
+    for found in PLATFORMS.values():
+        if name in (found.arch, found.oci):
+            return found
     raise UsageError(
         f"unknown architecture {name!r}",
         hint="choose from " + ", ".join(PLATFORMS),
     )
 
 
+def oci_platform(name: str) -> Platform | None:
+    """Return the platform with OCI platform *name* (linux/arm64), or None if the table lacks it."""
+    return next((p for p in PLATFORMS.values() if p.oci == name), None)
+
+
+def this_platform() -> Platform:
+    """
+    Return the platform of this machine.
+
+    Raises: UsageError, if the table lacks it.
+    """
+    found = host_platform(platform.machine())
+    if found is None:
+        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+    return found
+
+
 def host_platform(machine: str) -> Platform | None:
-    """Return the platform of *machine* as uname -m prints it, or None when the table has none."""
+    """Return the platform of *machine*, a name that uname -m prints, or None if the table lacks it."""
     return next((p for p in PLATFORMS.values() if machine in p.uname), None)

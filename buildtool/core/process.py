@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The only place that starts other programs: argument lists, never a shell.
+Start other programs, from argument lists and never by a shell. No other module starts programs.
 
-Each child gets its own process group, so that an interrupt ends the whole of
-it and nothing of ours goes on after the prompt is back.
+Each child has its own process group, so that an interrupt also ends the child's children.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError,
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
-# What only we use. A child that needs one of them gets it by name, in its *env*.
+# Secrets of this process. A child that needs one receives it explicitly, in its *env*.
 KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 SECRET_VARIABLES = (KEY_VARIABLE, PASSPHRASE_VARIABLE)
@@ -38,7 +37,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """How a program ended: *returncode* and what it wrote."""
+    """The end of a program: *returncode* (-n after signal n) and its output."""
 
     returncode: int
     stdout: bytes
@@ -47,7 +46,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Starts programs; tests hand in another one where a fault cannot be made for real."""
+    """Starts programs. Tests pass another runner if a fault cannot be produced for real."""
 
     def run(
         self,
@@ -61,14 +60,15 @@ class Runner:
         timeout_seconds: float | None = None,
     ) -> Completed:
         """
-        Run *argv* to its end; *env* is added to this process's environment without secrets.
+        Run *argv* to its end and return its output.
 
-        With *show_stderr* the program writes its progress to our stderr as it
-        goes, and Completed.stderr is empty. A function as *stdin* is called
-        while the program starts; if it raises, the program is killed.
+        The program's environment is this process's environment without secrets, plus *env*.
+        With *show_stderr* the program writes to this process's stderr, and Completed.stderr is
+        empty. If *stdin* is a function, it is called while the program starts. If that function
+        raises, the program is killed.
 
-        Raises: ToolMissingError; ToolFailedError when *check* and the code is
-        not 0, or when it takes longer than *timeout_seconds*.
+        Raises: ToolMissingError; ToolFailedError, if *check* is true and the exit code is not 0,
+        or if the program runs longer than *timeout_seconds*.
         """
         child: subprocess.Popen[bytes] | None = None
         try:
@@ -104,7 +104,7 @@ class Runner:
 
 
 def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return *environ* without the passphrase and any private key, whatever its variable is called."""
+    """Return *environ* without SECRET_VARIABLES and without every variable that holds a PEM private key."""
     return {
         name: value
         for name, value in environ.items()
@@ -121,12 +121,12 @@ def run_parallel(
     on_end: Callable[[], None] = lambda: None,
 ) -> list[Completed]:
     """
-    Run *commands* to their ends, at most *jobs* at once; their standard output is dropped.
+    Run *commands*, at most *jobs* at once, and return their ends in order. Standard output is dropped.
 
-    *env* is the whole environment of the children. One thread serves them
-    all: an exception, such as an interrupt, arrives here and ends each child.
+    *env* is the whole environment of the children. One thread serves all children, so an
+    exception, such as an interrupt, is raised in this function and ends each child.
 
-    Raises: ToolMissingError, ToolFailedError when a program cannot be started.
+    Raises: ToolMissingError; ToolFailedError, if a program cannot be started.
     """
     done: list[Completed | None] = [None] * len(commands)
     waiting = iter(enumerate(commands))
@@ -161,7 +161,7 @@ def run_parallel(
                     said[index] += chunk
                     if chunk:
                         continue
-                    # End of file on stderr: the program ended. It has no children that would keep it open.
+                    # End of file on stderr means the program's end: no child of clang keeps stderr open.
                     selector.unregister(key.fileobj)
                     with running.pop(index) as child:
                         done[index] = Completed(
@@ -187,16 +187,16 @@ def run_console(
     keep: Sequence[int] = (),
 ) -> Completed:
     """
-    Run *argv*, a machine's console, to its end; *on_output* gets what it writes as it comes.
+    Run *argv*, the emulator of a machine with its console on stdout, and return its output.
 
-    Descriptors *keep* stay open in it, under their numbers.
+    *on_output* receives each chunk of stdout on arrival. The program inherits the descriptors
+    *keep* under their numbers.
 
-    It is killed with its group when it takes longer than *timeout_seconds*,
-    writes more than *max_bytes*, or there is something to read from descriptor
-    *stop*: the return code is then that of SIGKILL. It is killed, too, when this
-    thread ends (setpriv of util-linux sees to that).
+    The program and its group are killed after *timeout_seconds*, after *max_bytes* of output, or
+    when descriptor *stop* is readable. The return code is then that of SIGKILL. setpriv of
+    util-linux also kills the program when the calling thread ends.
 
-    Raises: ToolMissingError, ToolFailedError when it cannot be started.
+    Raises: ToolMissingError; ToolFailedError, if the program cannot be started.
     """
     deadline = time.monotonic() + timeout_seconds
     with _deferred_interrupts():
@@ -215,7 +215,7 @@ def run_console(
             if _listen(child, said, deadline=deadline, max_bytes=max_bytes, on_output=on_output, stop=stop):
                 child.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            pass  # it said that it has no more to say, and goes on
+            pass  # the program closed its output, but still runs; the kill follows
         finally:
             if child.poll() is None:
                 _signal_group(child, signal.SIGKILL)
@@ -231,7 +231,7 @@ def _listen(
     on_output: Callable[[bytes], None],
     stop: int | None,
 ) -> bool:
-    """Add to *said* what *child* writes; return whether it wrote all that it wanted to."""
+    """Append the output of *child* to *said*. Return whether *child* closed both of its outputs."""
     assert child.stdout is not None
     assert child.stderr is not None
     with selectors.DefaultSelector() as selector:
@@ -255,8 +255,8 @@ def _listen(
 
 
 def hide_passwords(text: str) -> str:
-    """Return *text*, a command line or what a tool printed, without users and passwords in URIs."""
-    # Up to the last @ of a word: a password that is not percent-encoded may contain / and @.
+    """Return *text*, a command line or a tool's output, without users and passwords in URIs."""
+    # Match up to the last @ of a word: a password that is not percent-encoded may contain / and @.
     return re.sub(r"(https?://)\S*@", r"\1", text)
 
 
@@ -275,14 +275,13 @@ def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
 @contextmanager
 def _deferred_interrupts() -> Iterator[None]:
     """
-    Let signals wait while a program is started.
+    Defer the handlers of INTERRUPTS while a program is started.
 
-    An exception between fork and the assignment of the child would leave a
-    program running that nobody knows. Signals cannot be masked instead: the
-    child would inherit the mask.
+    An exception between fork and the assignment of the child would leave a running program that
+    no code can end. A signal mask is no alternative, because the child would inherit it.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs signal handlers in the main thread only
+        yield  # Python runs signal handlers only in the main thread
         return
     waiting: list[int] = []
     handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
@@ -299,7 +298,7 @@ def _deferred_interrupts() -> Iterator[None]:
 
 
 def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> bytes:
-    """Call *make* for what *child* waits for; a failure kills the child, which has done nothing yet."""
+    """Return *make*(), the input for *child*. If *make* raises, kill *child*, which still waits for it."""
     try:
         return make()
     except BaseException:
@@ -310,9 +309,9 @@ def _make_input(child: subprocess.Popen[bytes], make: Callable[[], bytes]) -> by
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
     """
-    Interrupt the child's group so that it can clean up (buildx cancels the build), then kill what is left.
+    Send SIGINT to the child's group, so that the child can clean up (buildx cancels the build), then SIGKILL.
 
-    The kill is for the child's children, too: a shell starts its background jobs deaf to interrupts.
+    SIGKILL also ends the background jobs of a shell, which ignore SIGINT.
     """
     _signal_group(child, signal.SIGINT)
     try:
@@ -333,7 +332,7 @@ def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> Non
 
 def check_operand(value: str) -> str:
     """
-    Return *value* if a program cannot take it for an option or a response file.
+    Return *value* if no program can read it as an option or a response file.
 
     Raises: UsageError.
     """

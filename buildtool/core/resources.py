@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the files that travel with the code: templates and the loader's source."""
+"""Find the files that are installed beside the code: templates and the loader's sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def package_directory() -> Path:
-    """Return the directory of the package `buildtool` itself."""
+    """Return the directory of the package `buildtool`."""
     return _PACKAGE
 
 
@@ -22,7 +22,7 @@ def resource_path(name: str) -> Path:
     Raises: FileAccessError.
     """
     for path in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
-        # Beside an installed package lies what others put there; only a checkout has the project file.
+        # The directory beside an installed package holds other packages. A checkout has the project file.
         if path.exists() and (_PACKAGE in path.parents or (_PACKAGE.parent / "pyproject.toml").exists()):
             return path
     raise FileAccessError(f"{name}: not part of this installation", hint="install buildtool again")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-JSON as spec/sig-section.md, section 6, has it: what two parsers could read differently is an error.
+Read and write the JSON of spec/sig-section.md, section 6.
 
-Statements and trust policies are read with it. The standard parser alone takes
-duplicate members (the last wins), NaN, lone surrogates and any depth.
+Statements and trust policies are read by this module. Text that two parsers could read
+differently is an error. Python's own parser accepts duplicate members (the last wins), NaN,
+lone surrogates and any depth.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 MAX_DEPTH = 8
 MAX_INTEGER = 2**53 - 1
 
-# Python 3.14 takes hour 24 for the next day.
+# Since Python 3.14, fromisoformat reads hour 24 as midnight of the next day.
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z")
 _OBJECT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PROJECT = re.compile(r"[A-Za-z0-9._/-]{1,128}")
@@ -30,9 +31,9 @@ Check = Callable[[Any], bool]
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
     """
-    Return the one JSON object that *data* is.
+    Return the JSON object in *data*, UTF-8 text that holds one object and nothing else.
 
-    Raises: ValueError, with what is wrong.
+    Raises: ValueError, whose text names the problem.
     """
     try:
         text = data.decode("utf-8")
@@ -52,13 +53,15 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
 
 def to_bytes(value: Mapping[str, Any]) -> bytes:
-    """Return the one encoding that writers use: sorted members, no white space, ASCII."""
+    """Return the encoding of *value* that writers use: sorted members, no white space, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
 def check_members(value: Any, where: str, required: Mapping[str, Check], **optional: Check) -> dict[str, Any]:
     """
-    Return *value* if it is an object with all *required* and some *optional* members, each as checked.
+    Return *value* if it is an object with all *required* and possibly *optional* members.
+
+    Each member must satisfy its check. *where* is the first part of the error text.
 
     Raises: ValueError.
     """
@@ -79,23 +82,23 @@ def check_members(value: Any, where: str, required: Mapping[str, Check], **optio
 
 
 def is_string(value: Any) -> bool:
-    """Say whether *value* is a string."""
+    """Return whether *value* is a string."""
     return isinstance(value, str)
 
 
 def is_strings(value: Any) -> bool:
-    """Say whether *value* is an array of strings."""
+    """Return whether *value* is an array of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def is_string_set(value: Any) -> bool:
-    """Say whether *value* is an array of strings, strictly ascending as UTF-8 bytes."""
-    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    """Return whether *value* is an array of strings, strictly ascending as UTF-8 bytes."""
+    # Python compares strings by code point. The order of UTF-8 bytes is the same.
     return is_strings(value) and all(first < second for first, second in pairwise(value))
 
 
 def is_integer_set(value: Any) -> bool:
-    """Say whether *value* is an array of integers, strictly ascending."""
+    """Return whether *value* is an array of integers, strictly ascending."""
     return (
         isinstance(value, list)
         and all(map(is_integer, value))
@@ -104,42 +107,42 @@ def is_integer_set(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Say whether *value* is an array."""
+    """Return whether *value* is an array."""
     return isinstance(value, list)
 
 
 def is_object(value: Any) -> bool:
-    """Say whether *value* is an object."""
+    """Return whether *value* is an object."""
     return isinstance(value, dict)
 
 
 def is_integer(value: Any) -> bool:
-    """Say whether *value* is an integer of the specification's range."""
+    """Return whether *value* is an integer from 0 to 2**53 - 1 (spec/sig-section.md, section 6)."""
     return type(value) is int and 0 <= value <= MAX_INTEGER
 
 
 def is_boolean(value: Any) -> bool:
-    """Say whether *value* is true or false."""
+    """Return whether *value* is true or false."""
     return isinstance(value, bool)
 
 
 def is_object_name(value: Any) -> bool:
-    """Say whether *value* is an object name."""
+    """Return whether *value* is an object name."""
     return isinstance(value, str) and _OBJECT_NAME.fullmatch(value) is not None
 
 
 def is_project(value: Any) -> bool:
-    """Say whether *value* is a project name."""
+    """Return whether *value* is a project name."""
     return isinstance(value, str) and _PROJECT.fullmatch(value) is not None
 
 
 def is_sha256(value: Any) -> bool:
-    """Say whether *value* is a SHA-256 in lower-case hex."""
+    """Return whether *value* is a SHA-256 in lower-case hex."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def is_time(value: Any) -> bool:
-    """Say whether *value* is a time that exists."""
+    """Return whether *value* is a valid time, YYYY-MM-DDTHH:MM:SSZ from 1970 on."""
     try:
         parse_time(value)
     except ValueError:
@@ -151,7 +154,7 @@ def parse_time(value: Any) -> int:
     """
     Return the seconds since the epoch of *value*, YYYY-MM-DDTHH:MM:SSZ.
 
-    Raises: ValueError.
+    Raises: ValueError, if *value* is no such time or is before 1970.
     """
     if not isinstance(value, str) or _TIME.fullmatch(value) is None:
         raise ValueError("not a time")
@@ -163,9 +166,9 @@ def parse_time(value: Any) -> int:
 
 def format_time(seconds: int) -> str:
     """
-    Return *seconds* since the epoch as a time of the specification.
+    Return *seconds* since the epoch as YYYY-MM-DDTHH:MM:SSZ.
 
-    Raises: ValueError, when its year is not 1970 to 9999.
+    Raises: ValueError, if the year is not 1970 to 9999.
     """
     if seconds < 0:
         raise ValueError("before 1970")
@@ -187,7 +190,11 @@ def _no_number(text: str) -> Any:
 
 
 def _check_strings(value: Any, *, depth: int, escapes: bool) -> None:
-    """Bound the depth; only an escape can bring in a zero byte or half of a surrogate pair."""
+    """
+    Refuse nesting deeper than MAX_DEPTH, U+0000, and lone surrogates.
+
+    Without *escapes*, strings are not searched: in UTF-8, only an escape can produce such a character.
+    """
     if isinstance(value, str):
         if escapes and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
             raise ValueError("a string with \\u0000 or a lone surrogate")

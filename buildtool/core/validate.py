@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Checks of single values, from wherever they come: file, environment or command line.
+Check single values from configuration files, the environment and the command line.
 
-Many of these values end in the Dockerfile or in an argument list of a build.
-A value is either inside the narrow alphabet of its kind or it is an error;
-nothing is escaped, so there is no escaping to get wrong.
+Many of these values end in the Dockerfile or in an argument list of a build. A value outside
+the narrow alphabet of its kind is an error. No value is escaped, so no escaping can be wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from buildtool.core.strictjson import parse_time
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
-MAX_INTEGER = 2**53 - 1
 
 # Quotes, backslash, $ and ` are syntax of Dockerfile words; << starts a heredoc.
 _DOCKERFILE_SYNTAX = ('"', "'", "\\", "$", "`", "<<")
@@ -31,14 +29,14 @@ _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
 _RULE_NUMBER = re.compile(r"BT\d{3}")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
-# -W is for warnings alone: -Wl, -Wa, and -Wp, would hand options to other tools (-Wp,-MD,FILE writes FILE).
+# -W selects warnings only. -Wl, -Wa, and -Wp, pass options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
     r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
     re.ASCII,
 )
 SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
-# How every Ed25519 key in PKCS#8 begins in base64.
+# A PEM header contains the first text. Each Ed25519 key in PKCS#8 begins with the second in base64.
 _KEY_TEXTS = ("PRIVATE KEY", "MC4CAQAwBQYDK2Vw")
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 # The grammar of distribution/reference: [host[:port]/]path[:tag][@digest].
@@ -54,9 +52,9 @@ _LAYOUT = re.compile(rf"{LAYOUT_SCHEME}(?P<path>[A-Za-z0-9_./+=,-]+?)(?:@sha256:
 
 def parse_signer(value: str) -> Path | str:
     """
-    Return the key file that *value* names, or *value* itself when it begins with a signer's scheme.
+    Return the path of the key file *value*, or *value* itself if it begins with a signer's scheme.
 
-    No message shows a value that is not a name: people paste keys.
+    A message never shows a value that may be a key, because people paste keys.
 
     Raises: UsageError.
     """
@@ -75,7 +73,7 @@ def parse_signer(value: str) -> Path | str:
 
 def check_text(value: str) -> str:
     """
-    Return *value* if it can stand in a Dockerfile as it is: printable, without syntax.
+    Return *value* if a Dockerfile can contain it unescaped: printable, without Dockerfile syntax, bounded.
 
     Raises: UsageError.
     """
@@ -91,7 +89,7 @@ def check_text(value: str) -> str:
 
 def check_word(value: str) -> str:
     """
-    Return *value* if it can be a word of an argument list in the image.
+    Return *value* if it can be an argument of a command in the image: not empty, and valid for `check_text`.
 
     Raises: UsageError.
     """
@@ -102,7 +100,7 @@ def check_word(value: str) -> str:
 
 def check_release(value: str) -> str:
     """
-    Return *value* if it can be a release: text of 1 to 128 bytes that no program takes for an option.
+    Return *value* if it can be a release: text of 1 to 128 bytes that does not begin like an option.
 
     Raises: UsageError.
     """
@@ -133,7 +131,7 @@ def check_project_name(value: str) -> str:
 
 def check_program_name(value: str) -> str:
     """
-    Return *value* if it is the name of a BPF program, that is a C function.
+    Return *value* if it can be the name of a BPF program, which is a C function.
 
     Raises: UsageError.
     """
@@ -142,14 +140,14 @@ def check_program_name(value: str) -> str:
 
 def check_difference(value: str) -> str:
     """
-    Return *value* if it can name what may differ between architectures: OBJECT, OBJECT:PROGRAM or OBJECT:MAP.
+    Return *value* if it is OBJECT, OBJECT:PROGRAM or OBJECT:MAP, as `build.allow-differences` requires.
 
     Raises: UsageError.
     """
     name, _, part = value.partition(":")
     check_object_name(name)
     if ":" in value:
-        # Global variables are the map .bss, .data or .rodata; or .data.NAME, where somebody named one.
+        # Maps of global variables are named .bss, .data or .rodata, or .data.NAME after a section.
         for word in part.removeprefix(".").split(".") if part.startswith(".") else [part]:
             check_program_name(word)
     return value
@@ -166,7 +164,7 @@ def check_rule_number(value: str) -> str:
 
 def check_attach(value: str) -> str:
     """
-    Return *value* if it is PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.
+    Return *value* if it is an attachment: PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.
 
     Raises: UsageError.
     """
@@ -183,7 +181,7 @@ def check_attach(value: str) -> str:
 
 def check_container_path(value: str) -> str:
     """
-    Return *value* if it is an absolute path in a container, without ..
+    Return *value* if it is an absolute path in a container without "..".
 
     Raises: UsageError.
     """
@@ -194,7 +192,7 @@ def check_container_path(value: str) -> str:
 
 def check_command(value: str) -> str:
     """
-    Return *value* if it is the absolute path of a program, with arguments after blanks.
+    Return *value* if it is the absolute path of a program, followed by arguments after blanks or none.
 
     Raises: UsageError.
     """
@@ -213,7 +211,7 @@ def check_image(value: str) -> str:
 
 def check_base(value: str) -> str:
     """
-    Return *value* if it can be a base: an image reference or oci-layout://PATH, both with or without digest.
+    Return *value* if it can name a base image: a reference or oci-layout://PATH, with or without digest.
 
     Raises: UsageError.
     """
@@ -225,7 +223,7 @@ def check_base(value: str) -> str:
 
 def split_layout(value: str) -> tuple[Path, str]:
     """
-    Return path and digest (hex, may be empty) of *value*, oci-layout://PATH@sha256:DIGEST.
+    Return path and digest of *value*, oci-layout://PATH@sha256:DIGEST. The digest is hex or empty.
 
     Raises: UsageError.
     """
@@ -237,9 +235,9 @@ def split_layout(value: str) -> tuple[Path, str]:
 
 def names_registry(reference: str) -> bool:
     """
-    Tell whether image *reference* begins with a registry rather than with a part of its own name.
+    Return whether image *reference* begins with the name of a registry.
 
-    As engines do: a registry has a dot or a port, or is localhost.
+    The rule of distribution/reference: the first part has a dot or a port, or is localhost.
     """
     host, slash, _ = reference.partition("/")
     return bool(slash) and ("." in host or ":" in host or host == "localhost")
@@ -247,7 +245,7 @@ def names_registry(reference: str) -> bool:
 
 def check_tag(value: str) -> str:
     """
-    Return *value* if an image can be tagged so: a reference without digest.
+    Return *value* if it can tag an image: a reference without digest.
 
     Raises: UsageError.
     """
@@ -256,9 +254,9 @@ def check_tag(value: str) -> str:
 
 def check_user(value: str) -> str:
     """
-    Return the numeric user of *value*: UID, UID:GID or root.
+    Return the numeric user of *value*, which is UID, UID:GID or root.
 
-    A name other than root would need /etc/passwd of the base image to say who that is.
+    Another name is refused, because only /etc/passwd of the base image could resolve it.
 
     Raises: UsageError.
     """
@@ -276,7 +274,7 @@ def check_label_key(value: str) -> str:
 
 def check_relative_path(value: str) -> str:
     """
-    Return *value* if it is a path inside the project, in characters that every tool leaves alone.
+    Return *value* if it is a path inside the project, in characters that no tool interprets.
 
     Raises: UsageError.
     """
@@ -285,7 +283,7 @@ def check_relative_path(value: str) -> str:
 
 def check_path_pattern(value: str) -> str:
     """
-    Return *value* if it is a path inside the project that may have * and ? in it.
+    Return *value* if it is a path inside the project that may contain the wildcards * and ?.
 
     Raises: UsageError.
     """
@@ -294,7 +292,7 @@ def check_path_pattern(value: str) -> str:
 
 def check_flag(value: str) -> str:
     """
-    Return *value* if it is a compiler flag of the kinds -D -U -W -O, which name no files or programs.
+    Return *value* if it is a compiler flag -D, -U, -W or -O, which cannot name a file or a program.
 
     Raises: UsageError.
     """
@@ -308,7 +306,7 @@ def check_flag(value: str) -> str:
 
 def check_time(value: str) -> int:
     """
-    Return the seconds since the epoch of *value*, a time as statements have it (YYYY-MM-DDTHH:MM:SSZ).
+    Return the seconds since the epoch of *value*, a time of statements (YYYY-MM-DDTHH:MM:SSZ).
 
     Raises: UsageError.
     """
@@ -331,5 +329,5 @@ def _inside(value: str) -> str:
 
 
 def _show(value: str) -> str:
-    """Quote *value* on one line, shortened, with control characters visible."""
+    """Return *value* quoted on one line, cut to 80 characters, with control characters escaped."""
     return ascii(value if len(value) <= 80 else value[:77] + "...")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A project to an image, by BuildKit (`docker`) or the embedded engine (`local`); inspect, rebuild, compare.
+Build images by BuildKit (`docker`) or the embedded engine (`local`); inspect, rebuild and compare images.
 
-It imports `check`, `trust` and what stands below; it alone imports jinja2 and docker. To add an
-output, teach `docker/buildx.py` and `local/build.py` its type; a test compares what both write.
+This package imports `check`, `trust` and the packages below them. No other package imports jinja2 or
+docker. To add an output, let `docker/build.py` and `local/build.py` accept its type. A test compares
+the files of both engines.
 """

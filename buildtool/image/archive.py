@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Packs the archive beside a Dockerfile: our own sources, and the project's where the folder stands alone.
+Pack the archive beside a Dockerfile: buildtool's sources, and the project's for a rendered folder.
 
-Same files, same bytes: paths are sorted, modes, owners and times are fixed. The
-Dockerfile names the SHA-256 of the archive and compares it before it unpacks.
+The same files give the same bytes: paths are sorted, and modes, owners and times are fixed. The
+Dockerfile contains the SHA-256 of the archive, and compares it before unpacking.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.image.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 
-ARCHIVE_EPOCH = 315532800  # 1980: GNU tar warns of a time of 0
+ARCHIVE_EPOCH = 315532800  # 1980, because GNU tar warns about time 0
 PROJECT_DIRECTORY = "project"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class SourceArchive:
-    """A tar file, *data*, with its *digest* and the *name* that holds the first letters of the digest."""
+    """A tar file: its *data*, *digest* and *name*."""
 
     data: bytes = field(repr=False)
 
@@ -42,12 +42,12 @@ class SourceArchive:
 
     @property
     def name(self) -> str:
-        """The file's name; another content has another name, so that no cache confuses two."""
+        """The name of the file. It contains the digest, so that no cache confuses two archives."""
         return f"buildtool-sources-{self.digest[:12]}.tar"
 
     def write(self, directory: Path) -> None:
         """
-        Write the archive into *directory* for BuildKit, which skips a file of known name, size and time.
+        Write the archive into *directory* with a fixed time: BuildKit does not send an unchanged file again.
 
         Raises: FileAccessError.
         """
@@ -62,7 +62,7 @@ class SourceArchive:
 @lru_cache(maxsize=1)
 def pack_own_sources() -> SourceArchive:
     """
-    Return the archive of the loader's sources and the modules that compile and sign.
+    Return the archive of the loader's sources and of the modules that compile and sign.
 
     Raises: FileAccessError.
     """
@@ -71,17 +71,18 @@ def pack_own_sources() -> SourceArchive:
 
 def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str]) -> SourceArchive:
     """
-    Return the archive that holds *directories* of project *root*, too, as BuildKit would be sent them.
+    Return the archive of buildtool's sources and of *directories* of project *root*.
 
-    Files that .dockerignore excludes stay out. Links stay links.
+    The files are those that BuildKit would receive: without those in .dockerignore, and with
+    symbolic links as links.
 
-    Raises: ConfigError, when one of *sources* stays out, one of *directories* is a link or a file is
-    too large; FileAccessError.
+    Raises: ConfigError, if one of *sources* is excluded, one of *directories* is a symbolic link, or
+    a file is too large; FileAccessError.
     """
     check_no_links(root, directories)
     rules = read_ignore_file(root)
     entries = [entry for name in directories for entry in _walk(root, name, rules)]
-    # A source may lie behind a link to a directory: the link is what the archive holds then.
+    # If a source is behind a link to a directory, the archive holds the link.
     packed = {PurePosixPath(entry.path) for entry in entries if not entry.is_directory}
     for source in map(PurePosixPath, sources):
         if not packed.intersection((source, *source.parents)):
@@ -107,9 +108,9 @@ def _own_entries() -> list[TarEntry]:
 
 def _walk(root: Path, directory: str, rules: IgnoreRules) -> Iterator[TarEntry]:
     """
-    Yield the directories, files and links of *directory* that *rules* do not exclude.
+    Yield the directories, files and links in *directory* that *rules* do not exclude.
 
-    Devices and the like are no sources. A file of an excluded directory may be an exception.
+    Devices and other special files are left out. *rules* may include a file of an excluded directory.
     """
     waiting = [PurePosixPath(directory)]
     while waiting:
@@ -163,7 +164,7 @@ def _checked(path: PurePosixPath) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether *text*, a name of the file system, had no other bytes than UTF-8."""
+    """Return whether *text*, a decoded name of the file system, was UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

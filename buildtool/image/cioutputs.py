@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a CI pipeline reads after a build: step outputs and a summary in Markdown."""
+"""Write the result of a build for CI pipelines: step outputs and a summary in Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 def write_ci_outputs(image: BuiltImage, environ: Mapping[str, str]) -> None:
     """
-    Append *image* to the files that *environ* names; without these variables do nothing.
+    Append *image* to the files in GITHUB_OUTPUT and GITHUB_STEP_SUMMARY of *environ*, if they are set.
 
     Raises: FileAccessError.
     """
@@ -26,13 +26,13 @@ def write_ci_outputs(image: BuiltImage, environ: Mapping[str, str]) -> None:
 
 
 def format_outputs(image: BuiltImage) -> str:
-    """Return the lines NAME=VALUE of the step's outputs; what is no image has neither image nor digest."""
+    """Return the step's outputs as lines NAME=VALUE, without empty values."""
     values = {"image": image.reference, "digest": image.digest, "key-id": image.key_id}
     return "".join(f"{name}={_drop_control(value)}\n" for name, value in values.items() if value)
 
 
 def format_summary(image: BuiltImage) -> str:
-    """Return a Markdown table that tells people what was built."""
+    """Return a Markdown table that describes *image*."""
     rows = {
         "Image": image.reference or "(no tag)",
         "Digest": image.digest or "(none)",
@@ -44,7 +44,7 @@ def format_summary(image: BuiltImage) -> str:
 
 
 def _drop_control(value: str) -> str:
-    """Drop what would end the line: a value must not become a second output."""
+    """Return *value* without control characters, because a line break would start a second output."""
     return "".join(letter for letter in value if letter.isprintable())
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What `rebuild --check` compares beside objects that are compiled again.
+Compare an image's programs and configuration for `rebuild --check`.
 
-The programs of an image decide what its objects are worth: a loader that is
-another one, or an entrypoint that leads past it, accepts anything.
+A changed loader, or an entrypoint without the loader, would accept any object. Therefore comparing
+the objects alone is not enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 from buildtool.config.file import Config
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
-from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
 from buildtool.image.scan import choose_capabilities
-from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, program_capabilities
 from buildtool.oci.read import BlobSource, open_layer, read_images
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.tree import read_tree, resolve_path
@@ -36,7 +36,7 @@ ObjectKey = tuple[str, str]  # platform, name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageContents:
-    """What is compared of the image of one *platform*: *objects* by name, *programs* by path, *config*."""
+    """The compared parts of a *platform*'s image: *objects* by name, *programs* by path, and *config*."""
 
     platform: str
     objects: Mapping[str, bytes] = field(repr=False)
@@ -46,7 +46,7 @@ class ImageContents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileVerdict:
-    """What came of one file, or of the configuration: *equal*, or not, or None where it was not compared."""
+    """The result for a file or the configuration. *equal* is None if it could not be compared."""
 
     platform: str
     path: str
@@ -56,9 +56,9 @@ class FileVerdict:
 
 def read_image_contents(source: BlobSource) -> list[ImageContents]:
     """
-    Return what is compared of each platform's image in *source*.
+    Return the compared parts of each platform's image in *source*.
 
-    Raises: ObjectFormatError, EngineError, and what *source* raises.
+    Raises: ObjectFormatError, EngineError; errors of *source*.
     """
     found = []
     for image in read_images(source):
@@ -84,15 +84,16 @@ def _is_compared(path: str) -> bool:
 
 
 def all_objects(images: Sequence[ImageContents]) -> dict[ObjectKey, bytes]:
-    """Return the objects of all platforms."""
+    """Return the objects of all platforms, by platform and name."""
     return {(image.platform, name): data for image in images for name, data in image.objects.items()}
 
 
 def check_files(images: Sequence[ImageContents], config: Config, data: Path | None) -> list[FileVerdict]:
     """
-    Compare the *images* of the project of *config*: loader, tini, configuration, and which objects there are.
+    Return verdicts on loader, tini, configuration and missing objects of *images*.
 
-    *data* is another directory of loaders than the installation's.
+    *config* is the project's configuration. *data* is the directory of loaders, by default the
+    installation's.
 
     Raises: ConfigError, UsageError.
     """
@@ -101,9 +102,11 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
         capabilities = choose_capabilities(config, sources)
     except (UsageError, FileAccessError):
         sources, capabilities = (), tuple(config.image.capabilities)
-    grant = {FILE_ATTRIBUTE: file_attribute(capabilities)} if capabilities else {}
-    granted = grant if config.image.grants_capabilities else {}
-    attributes = {LOADER_PATH: granted, TINI_PATH: {}} | ({PINS_PATH: granted} if config.image.tools else {})
+    if not config.image.grants_capabilities:
+        capabilities = ()
+    attributes = {LOADER_PATH: _attributes(LOADER_PATH, capabilities), TINI_PATH: {}}
+    if config.image.tools:
+        attributes[PINS_PATH] = _attributes(PINS_PATH, capabilities)
     verdicts = []
     for image in images:
         verdicts += [_check_program(image, path, data, attributes[path]) for path in attributes]
@@ -115,6 +118,12 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
                 problem = f"not in the image, and {source} is here"
                 verdicts.append(_verdict(image, f"{OBJECTS_DIRECTORY}/{name}", [problem]))
     return verdicts
+
+
+def _attributes(path: str, capabilities: Iterable[str]) -> dict[str, bytes]:
+    """Return the attributes of the static program's file at *path* in an image of *capabilities*."""
+    granted = program_capabilities(path.rpartition("/")[2], capabilities)
+    return {FILE_ATTRIBUTE: file_attribute(granted)} if granted else {}
 
 
 def _check_program(
@@ -131,7 +140,7 @@ def _check_program(
 
 
 def _find_platform(image: ImageContents) -> Platform:
-    found = next((platform for platform in PLATFORMS.values() if platform.oci == image.platform), None)
+    found = oci_platform(image.platform)
     if found is None:
         raise FileAccessError(f"{image.platform}: no platform that this installation knows")
     return found
@@ -139,10 +148,9 @@ def _find_platform(image: ImageContents) -> Platform:
 
 def _compare_program(found: TarEntry, ours: Part, attributes: Mapping[str, bytes]) -> Iterator[str]:
     if found.data != ours.data:
-        at = next((at for at, (a, b) in enumerate(zip(found.data, ours.data, strict=False)) if a != b), None)
-        place = min(len(found.data), len(ours.data)) if at is None else at
+        at = first_difference(found.data, ours.data)
         sizes = f"{len(found.data)} bytes in the image, {len(ours.data)} of this installation"
-        yield f"{sizes}, different from byte {place} on: of another release, other packages, or changed"
+        yield f"{sizes}, different from byte {at} on: of another release, other packages, or changed"
     if (found.mode, found.uid, found.gid) != (_PROGRAM_MODE, 0, 0):
         yield f"mode {found.mode:04o}, owner {found.uid}:{found.gid} in the image, 0755 and 0:0 here"
     for name in sorted(dict(found.xattrs).keys() | attributes.keys()):
@@ -151,8 +159,14 @@ def _compare_program(found: TarEntry, ours: Part, attributes: Mapping[str, bytes
             yield f"{name}: {_hex(theirs)} in the image, {_hex(expected)} here"
 
 
+def first_difference(a: bytes, b: bytes) -> int:
+    """Return the offset of the first different byte, or the length of the shorter one."""
+    shorter = min(len(a), len(b))
+    return next((at for at in range(shorter) if a[at] != b[at]), shorter)
+
+
 def _check_configuration(image: ImageContents, config: Config) -> FileVerdict:
-    """Compare what decides about the start: the base has a say in all else."""
+    """Compare the members that decide what starts. The base image may set the others."""
     health = config.image.healthcheck
     wanted: dict[str, Any] = {
         "Entrypoint": image_entrypoint(config),

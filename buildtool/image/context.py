@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What BuildKit is sent: the directories of sources, whole. They are looked at before it is.
+Check the directories of sources before they are sent to BuildKit.
 
-Two things are found here: private keys, which must not leave this machine, and
-links, which are sent as links: what they lead to is often not there.
+Private keys must not leave this machine. Symbolic links are sent as links, and their targets may be
+missing in the builder.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
+from buildtool.core.validate import check_relative_path
 
-MAX_SEARCHED_BYTES = 64 * 1024  # of each file: a key, and a certificate chain above it, are smaller
-MAX_LINKS = 40  # as the kernel does
-# At the start of a line, as PEM has it: C code that speaks of keys has it in quotes.
+MAX_SEARCHED_BYTES = 64 * 1024  # of each file; a key with a certificate chain above it is smaller
+MAX_LINKS = 40  # MAXSYMLINKS of Linux
+# PEM has this text at the start of a line. C code that mentions keys has it inside quotes.
 _PRIVATE_KEY = re.compile(rb"^[ \t]*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----", re.MULTILINE)
 
 
 def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], key: Path | None) -> None:
     """
-    Refuse private keys in *directories* of project *root*, and *sources* that would not arrive with them.
+    Check that *directories* of project *root* contain all *sources* and no private key.
 
-    *key* is the signing key's file, whatever it holds.
+    *key* is the signing key's file, which is refused there whatever its contents are.
 
-    Raises: ConfigError, with the first file that is wrong.
+    Raises: ConfigError, which names the first wrong file.
     """
     check_no_links(root, directories)
     for name in directories:
@@ -54,9 +56,9 @@ def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], k
 
 def check_no_links(root: Path, directories: Sequence[str]) -> None:
     """
-    Refuse a symbolic link at, or on the way to, one of *directories* of project *root*.
+    Check that no path of *directories* in project *root* contains a symbolic link.
 
-    A link could send a directory that is not in the project, or all of the project with its keys.
+    A link could send a directory outside the project, or the whole project with its keys.
 
     Raises: ConfigError.
     """
@@ -71,7 +73,7 @@ def check_no_links(root: Path, directories: Sequence[str]) -> None:
 
 def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
     """
-    Refuse to write below *directories* of project *root*: the archive at *place* would hold itself.
+    Check that *place* is outside *directories* of project *root*. An archive there would contain itself.
 
     Raises: UsageError.
     """
@@ -82,12 +84,62 @@ def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
             )
 
 
+def sent_directories(sources: Iterable[str], include: Iterable[str]) -> list[str]:
+    """
+    Return the directories that compiling *sources* reads, without those inside another.
+
+    Only they are mounted, so BuildKit sends no other file of the project to the engine.
+
+    Raises: UsageError.
+    """
+    wanted = {PurePosixPath(check_relative_path(path)).parent for path in sources}
+    wanted |= {PurePosixPath(check_relative_path(path)) for path in include}
+    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsentFile:
+    """
+    A file that clang reads, *name*, and that the builder would not be sent.
+
+    *directory* is where it lies in the project. It is empty for a file outside the project, behind a link or
+    beside buildtool.toml: no setting sends it.
+    """
+
+    name: str
+    directory: str
+
+    @property
+    def remedy(self) -> str:
+        """The hint that an error gives."""
+        if self.directory:
+            return f'add "{self.directory}" to compile.include in buildtool.toml'
+        return "copy the file into a directory of sources, or use --engine local"
+
+
+def find_unsent(root: Path, directories: Sequence[str], names: Iterable[str]) -> UnsentFile | None:
+    """
+    Return the first of *names* that would not arrive with *directories*, if there is one.
+
+    *names* are files that clang reads in *root*, as clang names them; headers of the system, which have
+    absolute names, are the builder's own.
+    """
+    top = f"{os.path.realpath(root)}/"
+    for name in sorted({name.removeprefix(top) for name in names}):
+        way_out = None if name.startswith("/") else _find_way_out(root, name, directories)
+        if way_out is not None:
+            path = PurePosixPath(os.path.normpath(name))
+            is_own = not way_out and len(path.parts) > 1 and path.parts[0] != ".."
+            return UnsentFile(name=str(path), directory=str(path.parent) if is_own else "")
+    return None
+
+
 def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | None:
     """
-    Return what the link says by which *source* leaves *directories*, None when it does not.
+    Return the target of the link by which *source* leaves *directories*, or None.
 
-    Links are followed as the builder does, where *directories* are mounted and
-    nothing else of the project is: by their text, not by where they lead here.
+    In the builder, only *directories* of the project are mounted. Therefore links are followed by
+    their text and not by their targets on this machine.
     """
     mounts = [PurePosixPath(name) for name in directories]
     here, waiting, text = PurePosixPath(), list(reversed(PurePosixPath(source).parts)), ""
@@ -110,14 +162,14 @@ def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | 
 
 
 def _regular_files(directory: Path) -> Iterator[Path]:
-    """Yield the regular files below *directory*; links in it are sent as links."""
+    """Yield the regular files below *directory*. Symbolic links are not followed."""
     waiting = [directory]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            continue  # what cannot be read here, BuildKit's client cannot send
+            continue  # BuildKit's client cannot read it either
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
@@ -129,5 +181,5 @@ def _holds_private_key(path: Path) -> bool:
     try:
         data = read_bounded(path, MAX_SEARCHED_BYTES)
     except FileAccessError:
-        return False  # as above
+        return False  # BuildKit's client cannot read it either
     return b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data) is not None

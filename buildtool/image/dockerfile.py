@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The Dockerfile: one deterministic text, and an archive of sources, without asking any engine.
+Render the Dockerfile and the archive of sources, deterministically and without an engine.
 
-Two fences stand between a configuration value and the Dockerfile's syntax. The
-values were validated when they were read; and the template can only print what
-went through one of the five filters below, which check again and never escape.
+Two checks keep configuration values from changing the Dockerfile's syntax. The values were validated
+when they were read. The template can print only values that passed one of the five filters below,
+which check again and never escape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import Any
 
 import jinja2
@@ -29,16 +28,18 @@ from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
+from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PINS_NAME
+from buildtool.objects.capabilities import PINS_NAME
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
-# Debian release of the default builder image; the static libraries have its names.
+# The Debian release of the default builder image, which determines the names of packages.
 _SUITE = "trixie"
 
-# Of the template's longest lines.
+# The longest line in the template's output.
 _LINE_LENGTH = 104
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
@@ -46,7 +47,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class Form(Enum):
-    """Where a Dockerfile finds our own sources and those of the project."""
+    """The places of buildtool's sources and the project's sources for a Dockerfile."""
 
     INLINE = "ours in its text, the project's in the build context"
     PROJECT = "ours in an archive, the project's in the build context"
@@ -56,13 +57,13 @@ class Form(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderRequest:
     """
-    What a Dockerfile is made from.
+    The input of a Dockerfile.
 
-    *sources* are paths inside the project; *trust* are the files (name, text) of the trust
-    store (keys as PEM, a policy); *key_id* names the only key that may sign;
-    *capabilities* are the image's.
+    *sources* are paths inside the project. *trust* holds the files of the trust store, text by
+    name. *key_id* names the only key that may sign. *capabilities* are the image's.
 
-    *form* says where sources are. *epoch* is the time that the text names to readers who build it.
+    *form* selects the places of sources. *epoch* is the time in the Dockerfile's instructions for
+    building it, in seconds.
     """
 
     config: Config
@@ -77,23 +78,23 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dockerfile:
-    """The *text* of a Dockerfile, and the *archive* that it copies; None if the text holds all sources."""
+    """The *text* of a Dockerfile, and its *archive* (None if the text contains buildtool's sources)."""
 
     text: str
     archive: SourceArchive | None = None
 
 
 class _Checked(str):
-    """Text that a filter has let through."""
+    """Text that passed a filter."""
 
     __slots__ = ()
 
 
 def render_dockerfile(request: RenderRequest) -> Dockerfile:
     """
-    Return the Dockerfile of *request*; the same request and sources give the same bytes.
+    Return the Dockerfile of *request*. The same request and sources give the same bytes.
 
-    Raises: ConfigError or UsageError for a value that must not stand there; FileAccessError.
+    Raises: ConfigError or UsageError, for a value that a Dockerfile must not contain; FileAccessError.
     """
     archive = _pack(request)
     return Dockerfile(text=load_template().render(_context(request, archive)), archive=archive)
@@ -108,7 +109,7 @@ def _pack(request: RenderRequest) -> SourceArchive | None:
 @lru_cache(maxsize=1)
 def load_template() -> jinja2.Template:
     """
-    Return the compiled template, the same at each call.
+    Return the compiled template, which is cached.
 
     Raises: FileAccessError.
     """
@@ -125,10 +126,10 @@ def load_template() -> jinja2.Template:
 
 def is_prepared(builder: str) -> bool:
     """
-    Say whether image *builder* has everything in it already.
+    Return whether image *builder* already contains all packages.
 
-    An image called debian gets its packages by apt-get; any other name is an
-    image made by `images prepare`, perhaps in a site's own registry.
+    An image named debian gets its packages by apt-get. Any other image must come from
+    `images prepare`, perhaps by a site's own registry.
     """
     repository = builder.partition("@")[0].rpartition("/")[2]
     return repository.partition(":")[0] != "debian"
@@ -170,20 +171,17 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
 
 def source_directories(request: RenderRequest) -> list[str]:
     """
-    Return the directories that compiling reads, without those inside another.
-
-    Only they are mounted, so BuildKit sends no other file of the project to the engine.
+    Return the directories that compiling reads, as `sent_directories` does.
 
     Raises: UsageError, ConfigError.
     """
-    wanted = {PurePosixPath(validate.check_relative_path(path)).parent for path in request.sources}
-    wanted |= {PurePosixPath(validate.check_relative_path(path)) for path in request.config.compile.include}
-    if PurePosixPath() in wanted:
+    directories = sent_directories(request.sources, request.config.compile.include)
+    if "." in directories:
         raise ConfigError(
             "sources and include files must be in a directory of the project, not beside buildtool.toml",
             hint="only directories with sources are sent to the builder; move them to bpf/",
         )
-    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+    return directories
 
 
 def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
@@ -209,7 +207,7 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
 
 
 def _program_names(config: Config) -> dict[str, str]:
-    """Return the names of the loader's static programs that the image has, by kind."""
+    """Return the names of the image's static programs, by kind."""
     return {"loader": LOADER_NAME} | ({"pins": PINS_NAME} if config.image.tools else {})
 
 
@@ -258,11 +256,11 @@ def _check_files(files: Iterable[EmbeddedFile]) -> list[EmbeddedFile]:
     return checked
 
 
-# The filters of the template: each returns text that is safe where the template puts it.
+# The filters of the template. Each returns text that is safe in its place in the template.
 
 
 def _text(value: object) -> _Checked:
-    """Print one word outside quotes: no space, and nothing that BuildKit's word parser gives a meaning."""
+    """Return one word for use outside quotes, without spaces and characters special to BuildKit's parser."""
     word = validate.check_word(str(value))
     if word.startswith("#") or any(letter.isspace() for letter in word):
         raise UsageError(f"{word!a}: not a single word")
@@ -270,21 +268,21 @@ def _text(value: object) -> _Checked:
 
 
 def _mount(path: str) -> _Checked:
-    """Print a directory as a value of --mount, where a comma would begin another option."""
+    """Return a directory as a value of --mount, where a comma would begin another option."""
     if "," in path:
         raise UsageError(f"{path!a}: a comma in the name of a source directory", hint="rename the directory")
     return _text(path)
 
 
 def _json(value: str | Sequence[str]) -> _Checked:
-    """Print a quoted string or an exec-form array; $ and quotes are refused, not escaped."""
+    """Return a quoted string or an exec-form array. $ and quotes are refused, not escaped."""
     for word in [value] if isinstance(value, str) else value:
         validate.check_text(word)
     return _Checked(json.dumps(value, ensure_ascii=False))
 
 
 def _argv(words: Sequence[str]) -> _Checked:
-    """Print an exec-form array of *words* in lines that a reader can see whole."""
+    """Return an exec-form array of *words*, broken into lines of at most _LINE_LENGTH."""
     lines, start = [], 0
     for at in range(1, len(words) + 1):
         if at == len(words) or len(json.dumps(words[start : at + 1], ensure_ascii=False)) > _LINE_LENGTH:
@@ -294,7 +292,7 @@ def _argv(words: Sequence[str]) -> _Checked:
 
 
 def _heredoc(file: EmbeddedFile) -> _Checked:
-    """Print the lines of *file* for a quoted heredoc, which expands nothing and ends at its name."""
+    """Return the lines of *file* for a quoted heredoc, which expands nothing and ends at the file's name."""
     lines = file.text.split("\n")
     if file.name in lines or any(letter in file.text for letter in "\r\0"):
         raise UsageError(f"{file.name}: cannot be written as a heredoc")
@@ -302,7 +300,7 @@ def _heredoc(file: EmbeddedFile) -> _Checked:
 
 
 def _finalize(value: object) -> _Checked:
-    """Refuse output that went through no filter, so that a template can't forget one."""
+    """Refuse a value that passed no filter, so that the template cannot omit one."""
     if not isinstance(value, _Checked):
         raise UnfilteredError(f"template prints {value!a} without a filter")
     return value

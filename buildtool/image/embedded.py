@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Our own sources as text: what a Dockerfile must carry to compile and sign without buildtool on the host.
+Collect buildtool's sources for a Dockerfile, which compiles and signs without buildtool on the host.
 
-The Python part is the closure of the commands `compile`, `agree`, `sign` and `grant`:
-their modules and every buildtool module these import, wherever in the file they do.
+The Python part consists of the modules of `compile`, `agree`, `sign` and `grant`, and of all buildtool
+modules that these import anywhere in a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from buildtool.core.resources import package_directory, resource_path
 from buildtool.runtime.carried import loader_files
 
 MAX_SOURCE_BYTES = 1024 * 1024
-# cli.main imports commands by name, which no import statement shows.
+# cli.main imports commands by name, without an import statement.
 ROOTS = (
     "buildtool.__main__",
     "buildtool.cli.agree",
@@ -42,7 +42,7 @@ class EmbeddedFile:
 @lru_cache(maxsize=1)
 def python_sources() -> tuple[EmbeddedFile, ...]:
     """
-    Return the modules that those commands need, sorted by path.
+    Return the modules that the commands in ROOTS need, sorted by path.
 
     Raises: FileAccessError.
     """
@@ -65,7 +65,7 @@ def python_sources() -> tuple[EmbeddedFile, ...]:
 @lru_cache(maxsize=1)
 def loader_sources() -> tuple[EmbeddedFile, ...]:
     """
-    Return the files that the loader is linked from, sorted by path.
+    Return the sources of the loader and ebpf-pins, sorted by path.
 
     Raises: FileAccessError.
     """
@@ -79,7 +79,7 @@ def loader_sources() -> tuple[EmbeddedFile, ...]:
 
 
 def _module_path(package: Path, module: str) -> Path | None:
-    """Return the file of *module*, or None when the name is not a module of ours (a function, say)."""
+    """Return the file of *module*, or None if the name is no module of buildtool, such as a function."""
     base = package.parent.joinpath(*module.split("."))
     for path in (base / "__init__.py", base.with_name(base.name + ".py")):
         if path.is_file():
@@ -88,7 +88,7 @@ def _module_path(package: Path, module: str) -> Path | None:
 
 
 def _packages(package: Path, path: Path) -> Iterator[str]:
-    """Yield the packages around *path*: Python runs each `__init__.py` on the way."""
+    """Yield the packages that contain *path*, because Python runs the `__init__.py` of each."""
     for parent in path.parents:
         yield ".".join(parent.relative_to(package.parent).parts)
         if parent == package:
@@ -96,7 +96,7 @@ def _packages(package: Path, path: Path) -> Iterator[str]:
 
 
 def _imported(text: str) -> Iterator[str]:
-    """Yield every name of ours that *text* imports, including inside functions."""
+    """Yield each name of buildtool that *text* imports, also inside functions."""
     waiting: list[ast.AST] = [ast.parse(text)]
     while waiting:
         node = waiting.pop()
@@ -105,7 +105,7 @@ def _imported(text: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _is_ours(alias.name))
-        # An import is a statement, so it never stands inside an expression, and those are most of a file.
+        # Skip expressions, which are most of a file: an import is a statement and never inside one.
         waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 

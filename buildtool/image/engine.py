@@ -1,32 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine makes an image: Docker when it is there and can, else the embedded one."""
+"""Choose the engine of a build: Docker if it answers and can do the build, otherwise the embedded one."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 
-from buildtool.core.errors import ToolFailedError, ToolMissingError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME
+from buildtool.image.docker.builder import find_builder
 
 log = logging.getLogger(__name__)
 
 DOCKER, LOCAL = "docker", "local"
-# A client that waits for an engine on another machine should not hold up a build for long.
-TIMEOUT_SECONDS = 10
 
 
 def choose_engine(
     wanted: str, environ: Mapping[str, str], *, needs_docker: bool, only_local: str, runner: Runner
 ) -> str:
     """
-    Return docker or local: what is *wanted*, or for auto what is there; local is said in a line.
+    Return docker or local: *wanted*, or for auto the engine that can do the build.
 
-    *needs_docker* says that the build asks for what only Docker can do: a
-    missing engine is then the error, not another result. *only_local* says why only
-    the embedded engine will do, if that is so.
+    *needs_docker* is true if only Docker supports the requested options. A missing engine is then
+    an error instead of another result. *only_local* is the reason why only the embedded engine can
+    do the build, or empty. Choosing local is logged.
     """
     if wanted != "auto":
         return wanted
@@ -38,7 +36,7 @@ def choose_engine(
 
 
 def why_local(base: str, platforms: Sequence[Platform]) -> str:
-    """Return what of a build Docker could not do here, or nothing."""
+    """Return the reason why Docker cannot do a build, or empty text."""
     if base.startswith(LAYOUT_SCHEME):
         return "the base is an OCI layout"
     late = [platform.arch for platform in platforms if platform.arch not in DEBIAN_13]
@@ -46,16 +44,8 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Tell whether docker can build: it has buildx, and a builder is named or an engine answers."""
+    """Tell whether docker can build: a builder is named, or the one in use answers."""
     if environ.get("BUILDX_BUILDER"):
         return True
-    return _succeeds(["docker", "buildx", "version"], runner) and _succeeds(
-        ["docker", "version", "--format", "{{.Server.Version}}"], runner
-    )
-
-
-def _succeeds(argv: list[str], runner: Runner) -> bool:
-    try:
-        return runner.run(argv, check=False, timeout_seconds=TIMEOUT_SECONDS).returncode == 0
-    except (ToolMissingError, ToolFailedError):
-        return False
+    builder = find_builder("", runner)
+    return builder is not None and builder.answers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives the image's loader what its programs need, as capabilities of its file, and nothing more."""
+"""Gives the image's static programs what they need, as capabilities of their files, and nothing more."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from buildtool.core.errors import ConfigError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
-from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object
+from buildtool.objects.elf import parse_object, read_object_file
 
-MAX_LOADER_BYTES = 64 * 1024 * 1024
+MAX_PROGRAM_BYTES = 64 * 1024 * 1024
 
 
 def needed_capabilities(objects: Iterable[ObjectContents]) -> tuple[str, ...]:
-    """Return what all programs of *objects* together need, sorted; of none: BPF."""
+    """Return the sorted capabilities that the programs of *objects* require together, at least BPF."""
     contents = list(objects)
     return find_capabilities(
         (program.section for item in contents for program in item.programs),
@@ -30,7 +30,7 @@ def check_capabilities(
     objects: Iterable[ObjectContents], capabilities: Iterable[str], *, exactly: bool
 ) -> None:
     """
-    Check that *objects* need no more than *capabilities*, and with *exactly* no less.
+    Check that *objects* require no more than *capabilities*, and with *exactly* no less.
 
     Raises: ConfigError.
     """
@@ -47,27 +47,27 @@ def check_capabilities(
 
 def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
     """
-    Return what the objects of *paths* carry.
+    Return the contents of the objects in files *paths*.
 
     Raises: FileAccessError, ObjectFormatError.
     """
     contents = []
     for path in paths:
         try:
-            contents.append(describe_object(parse_object(read_bounded(path, MAX_OBJECT_BYTES))))
+            contents.append(describe_object(parse_object(read_object_file(path))))
         except ObjectFormatError as error:
             raise ObjectFormatError(f"{path}: {error.message}", hint=error.hint) from error
     return contents
 
 
-def copy_loader(loader: Path, output: Path, capabilities: Iterable[str]) -> None:
+def copy_program(program: Path, output: Path, capabilities: Iterable[str]) -> None:
     """
-    Copy *loader* to *output*, permitted *capabilities* by its file; with none it gets no attribute.
+    Copy *program* to *output*, permitted *capabilities* by its file; with none it gets no attribute.
 
     Raises: FileAccessError.
     """
     given = tuple(capabilities)
-    write_atomic(output, read_bounded(loader, MAX_LOADER_BYTES), mode=0o755)
+    write_atomic(output, read_bounded(program, MAX_PROGRAM_BYTES), mode=0o755)
     if not given:
         return
     try:

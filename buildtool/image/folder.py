@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a Dockerfile and its archive into one folder, which is then a whole build context."""
+"""Write a Dockerfile and its archive into one folder, which is a complete build context."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _OWN_ARCHIVE = re.compile(r"^COPY (buildtool-sources-[0-9a-f]{12}\.tar) /$", re.
 
 def check_folder(directory: Path, *, force: bool) -> None:
     """
-    Check that a Dockerfile may go into *directory*, before anything is read; *force* replaces one.
+    Check that a Dockerfile can be written into *directory*. *force* allows replacing one.
 
-    Raises: UsageError, when *directory* is a file, or a name that people give to files; FileAccessError.
+    Raises: UsageError, if *directory* is a file or has the name of a Dockerfile; FileAccessError.
     """
     try:
         is_file = not stat.S_ISDIR(directory.stat().st_mode)
@@ -40,9 +40,9 @@ def check_folder(directory: Path, *, force: bool) -> None:
 
 def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> None:
     """
-    Write both files of *dockerfile* into *directory*, which is made if it is missing, or none of them.
+    Write both files of *dockerfile* into *directory*, or none. A missing directory is created.
 
-    *force* replaces files; the archive that only the replaced Dockerfile named is removed.
+    *force* replaces files. The archive of a replaced Dockerfile is removed.
 
     Raises: FileAccessError.
     """
@@ -51,7 +51,7 @@ def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> Non
         raise ValueError("a Dockerfile of one file has no folder")
     text_path, archive_path = directory / DOCKERFILE, directory / archive.name
     old = _find_old_archives(text_path)
-    # The Dockerfile gets its name last, so it never names an archive that is not there.
+    # The Dockerfile is renamed last, so it never refers to a missing archive.
     with (
         made_directories([directory]),
         staged_files([archive_path, text_path], replace=force, hint=FORCE_REPLACES) as stage,
@@ -59,13 +59,13 @@ def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> Non
         stage.write(text_path, dockerfile.text.encode())
         stage.write(archive_path, archive.data)
     for name in old - {archive.name}:
-        # A leftover is harmless: nothing names it any more.
+        # An archive that stays is harmless, because no Dockerfile refers to it.
         with suppress(OSError):
             (directory / name).unlink()
 
 
 def _find_old_archives(path: Path) -> set[str]:
-    """Return the names of archives that the Dockerfile at *path* copies, if there is one."""
+    """Return the names of the archives that the Dockerfile at *path* copies, or none without a file."""
     try:
         text = read_bounded(path, MAX_DOCKERFILE_BYTES).decode("utf-8", "replace")
     except FileAccessError:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads .dockerignore by BuildKit's rules and decides which files stay out of an archive.
+Read .dockerignore by BuildKit's rules, and decide which files an archive leaves out.
 
-The docker library has a matcher, too, which tests a file and one of its parents only: `**/private`
-would leave out the directory and let its files in.
+The docker library's matcher tests a file and only one of its parents. With it, `**/private` would
+leave out the directory and include its files.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from buildtool.core.files import read_bounded
 
 IGNORE_FILE = ".dockerignore"
 _MAX_BYTES = 1024 * 1024
-# For BuildKit a backslash before a letter is the letter in one step and a class of characters in another.
+# BuildKit reads a backslash before a letter as the letter in one step, and as a class of characters in
+# another. Refuse it.
 _ESCAPED = r"\\[ -/:-@\[-`{-~]"
 _MEMBER = re.compile(rf"({_ESCAPED}|[^][\\*?-])(?:-({_ESCAPED}|[^][\\*?-]))?", re.DOTALL)
 _CLASS = re.compile(rf"\[(\^?+)((?:{_MEMBER.pattern})+)\]", re.DOTALL)
-# BuildKit forgets to escape | and ^ in its regular expressions.
+# BuildKit does not escape | and ^ in its regular expressions, so refuse them unescaped.
 _LITERAL = re.compile(rf"{_ESCAPED}|[^\[\\|^]", re.DOTALL)
 _PROBLEMS = {
     "[": "[ without a valid ]",
@@ -36,7 +37,7 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One line: whether *matches* of a path *excludes* it, or takes it back in."""
+    """A line: the function that *matches* paths, and whether it *excludes* them or includes them again."""
 
     excludes: bool
     matches: Callable[[str], bool]
@@ -49,7 +50,7 @@ class IgnoreRules:
     patterns: tuple[_Pattern, ...] = ()
 
     def excludes(self, path: PurePosixPath) -> bool:
-        """Tell whether the last pattern that matches *path*, or any directory above it, excludes it."""
+        """Return whether the last pattern that matches *path* or a directory above it excludes it."""
         names = [str(path), *(str(parent) for parent in path.parents[:-1])]
         for pattern in reversed(self.patterns):
             if any(map(pattern.matches, names)):
@@ -57,15 +58,15 @@ class IgnoreRules:
         return False
 
     def excludes_all_below(self, directory: PurePosixPath) -> bool:
-        """Tell whether *directory* is excluded and no pattern can take back what is in it."""
+        """Return whether *directory* is excluded, and no pattern can include a file in it again."""
         return all(pattern.excludes for pattern in self.patterns) and self.excludes(directory)
 
 
 def read_ignore_file(root: Path) -> IgnoreRules:
     """
-    Return the rules of .dockerignore in project *root*; without the file nothing is excluded.
+    Return the rules of .dockerignore in project *root*. Without the file, nothing is excluded.
 
-    Raises: ConfigError, with the line that is no pattern; FileAccessError.
+    Raises: ConfigError, with the number of an invalid line; FileAccessError.
     """
     path = root / IGNORE_FILE
     if not os.path.lexists(path):
@@ -99,7 +100,7 @@ def _parse(path: Path, text: str) -> Iterator[_Pattern]:
 
 
 def _clean(pattern: str) -> str:
-    """Return *pattern* as a path below the project: `/a`, `./a`, `a/` and `b/../a` are all `a`."""
+    """Return *pattern* as a path in the project: `a` for `/a`, `./a`, `a/`, `b/../a`. Raises: ValueError."""
     path = posixpath.normpath(pattern).lstrip("/") if pattern else ""
     if not path:
         raise ValueError("no path")
@@ -107,8 +108,8 @@ def _clean(pattern: str) -> str:
 
 
 def _compile(pattern: str) -> Callable[[str], bool]:
-    """Return the function that tells whether *pattern* matches a whole path."""
-    # BuildKit compares a pattern without other wildcards as text, so that **x also matches the end of a name.
+    """Return a function that tests whether *pattern* matches a whole path."""
+    # BuildKit compares **TEXT without other wildcards as text, so it also matches the end of a name.
     rest = pattern.removeprefix("**")
     if rest != pattern and not re.search(r"[*?\[\]\\]", rest):
         return lambda path: path.endswith(rest) or f"/{path}" == rest
@@ -117,7 +118,7 @@ def _compile(pattern: str) -> Callable[[str], bool]:
 
 
 def _translate(pattern: str) -> Iterator[str]:
-    """Yield the regular expression of each part of *pattern*; only ** matches slashes."""
+    """Yield the regular expression of each part of *pattern*. Only ** matches slashes."""
     at = 0
     while at < len(pattern):
         if pattern.startswith("**", at):
@@ -137,7 +138,7 @@ def _translate(pattern: str) -> Iterator[str]:
 
 
 def _translate_member(member: re.Match[str]) -> str:
-    """Return one character of a class, or a range."""
+    """Return the regular expression of one character or range in a class. Raises: ValueError."""
     first = member[1][-1]
     last = member[2][-1] if member[2] else first
     if first > last:

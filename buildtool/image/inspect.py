@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an object or an image carries; nothing here says that it can be trusted."""
+"""Show the contents of objects and images. Nothing is verified."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
-
+from buildtool.config.project import OBJECT_SUFFIX
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
-from buildtool.core.files import read_bounded
-from buildtool.image.docker.client import NO_IMAGE_ERRORS, connect, engine_errors
-from buildtool.image.metadata import attach_settings
+from buildtool.core.errors import EngineError, ObjectFormatError
+from buildtool.image.docker.client import connect, engine_errors, missing_errors
+from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -34,19 +32,16 @@ from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
-OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
-OBJECT_SUFFIX = ".bpf.o"
 MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectReport:
     """
-    What the object called *name* carries, as far as it can be read.
+    The contents of the object called *name*, as far as they are readable.
 
-    *digest* is the subject digest, or the file's when it is unsigned;
-    *digest_matches* says whether the statement names it. *problem* says what is
-    malformed.
+    *digest* is the subject digest, or that of the file if it is unsigned. *digest_matches* is true
+    if the statement has this digest. *problem* describes a malformed part.
     """
 
     name: str
@@ -61,16 +56,16 @@ class ObjectReport:
 
     @property
     def is_signed(self) -> bool:
-        """Whether there is a signature record, good or not."""
+        """True if the object has a signature record, valid or not."""
         return self.record is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
     """
-    An image: its *reference*, *digest* (image id), *platform*, *labels* and the *objects* in it.
+    An image: *reference*, *digest* (image id), *platform*, *labels*, and *objects* (name and bytes).
 
-    *attach* has the settings of its entrypoint.
+    *attach* holds the attach settings of its entrypoint.
     """
 
     reference: str
@@ -82,27 +77,15 @@ class ImageReport:
 
 
 def is_file_name(target: str) -> bool:
-    """Say whether *target* names a file rather than an image."""
+    """Return whether *target* names a file rather than an image."""
     return Path(target).exists() or target.endswith(".o") or target.startswith((".", "/"))
-
-
-def read_object(path: Path) -> bytes:
-    """
-    Return the bytes of object file *path*.
-
-    Raises: FileAccessError.
-    """
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
-    return data
 
 
 def inspect_object(name: str, data: bytes) -> ObjectReport:
     """
-    Return what *data*, the bytes of the object called *name*, carries.
+    Return a report on *data*, the bytes of the object called *name*.
 
-    Raises: ObjectFormatError, when it is no object at all.
+    Raises: ObjectFormatError, if *data* is no object. Other faults are in the report.
     """
     obj = parse_object(data)
     contents, problem = _describe(obj)
@@ -153,7 +136,7 @@ def signature_record(data: bytes) -> SignatureRecord:
 
 def inspect_image(reference: str) -> ImageReport:
     """
-    Return what image *reference* of the local engine carries; nothing in it is started.
+    Return a report on image *reference* of the local engine. No program of the image runs.
 
     Raises: EngineError.
     """
@@ -169,7 +152,7 @@ def inspect_image(reference: str) -> ImageReport:
     ):
         try:
             image = client.images.get(reference)
-        except NO_IMAGE_ERRORS as error:
+        except missing_errors() as error:
             raise EngineError(
                 f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
             ) from error
@@ -207,8 +190,8 @@ def _platform(attrs: dict[str, Any]) -> str:
 
 @contextmanager
 def _container(client: Any, reference: str, platform: str) -> Iterator[Any]:
-    """Give a container of the image that is never started, for its file system."""
-    # The engine wants a command even when nothing will run it.
+    """Yield a container of the image, which is never started, for access to its file system."""
+    # The engine requires a command, although none runs.
     container = client.containers.create(reference, command=["-"], network_mode="none", platform=platform)
     try:
         yield container
@@ -217,10 +200,10 @@ def _container(client: Any, reference: str, platform: str) -> Iterator[Any]:
 
 
 def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
-    """Yield the objects of the image in order of their names; a link or an oversized file is skipped."""
+    """Yield name and bytes of each object, sorted by name. Links and oversized files are skipped."""
     try:
         stream, _ = container.get_archive(OBJECTS_DIRECTORY)
-    except docker.errors.NotFound as error:
+    except missing_errors() as error:
         raise EngineError(f"the image has no {OBJECTS_DIRECTORY}: not built by buildtool") from error
     archive = b""
     for chunk in stream:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels, entrypoint and loader options of every image of a project, whichever engine makes it."""
+"""Make labels, entrypoint and loader options of a project's images, for both engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def image_labels(
     config: Config, key_id: KeyId, base: str, capabilities: Iterable[str] = ()
 ) -> list[tuple[str, str]]:
     """
-    Return the labels of an image on *base* whose objects key *key_id* signs and take *capabilities*, sorted.
+    Return the sorted labels of an image on *base*, with the key's *key_id* and the objects' *capabilities*.
 
     Raises: ConfigError, UsageError.
     """
@@ -74,9 +74,9 @@ def attach_settings(entrypoint: Sequence[str]) -> tuple[str, ...]:
 
 def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
     """
-    Return the options that *loader* stands for; what is not set leaves the loader its default.
+    Return the loader's options for configuration *loader*. An unset key adds no option.
 
-    Raises: ConfigError, for what only a workload can have.
+    Raises: ConfigError, if a key requires a workload.
     """
     if not has_workload and (loader.seccomp or not loader.map_fds):
         key = "seccomp" if loader.seccomp else "map-fds"

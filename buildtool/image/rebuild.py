@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Rebuilds the objects of an image from this project's sources and says what differs.
+Rebuild the objects of an image from this project's sources, and report differences.
 
-What is compared is the subject: every byte of an object but the signatures. The
-image is not believed: recorded flags are used only if they are of the kinds that
-a configuration may have, and nothing of the image is started.
+The comparison covers the subject, which is each byte of an object but the signatures. The image is
+not trusted: recorded flags are used only if a configuration may contain them, and no program of the
+image runs.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ from buildtool.core.errors import (
     ToolMissingError,
     UsageError,
 )
-from buildtool.core.files import read_bounded
-from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.core.validate import check_flag, check_relative_path
-from buildtool.image.compare import ObjectKey
+from buildtool.image.compare import ObjectKey, first_difference
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     append_signature_section,
     blank_section,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
 )
-from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
-from buildtool.signing.statement import from_bytes as parse_statement
+from buildtool.signing.statement import Statement, read_statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SectionDifference:
-    """A section that differs: its *section* name, both sizes, and where the first other byte is."""
+    """
+    A different section: its name, both sizes in bytes, and the offset of the first different byte.
+
+    A missing section has size None.
+    """
 
     section: str
     image_size: int | None
@@ -59,10 +60,9 @@ class SectionDifference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectVerdict:
     """
-    What came of one object: *equal*, or why not.
+    The result for an object: *equal*, or *problems*, one sentence each.
 
-    *problems* say it for people, one sentence each; *notes* are differences
-    that need not matter (another compiler gave the same bytes).
+    *notes* are differences of the input that did not change the result, such as another compiler.
     """
 
     platform: str
@@ -75,7 +75,7 @@ class ObjectVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shipped:
-    """An object of the image, as its statement describes it."""
+    """An object of the image, with the input that its statement records."""
 
     obj: ElfObject
     statement: Statement
@@ -88,9 +88,9 @@ def compare_objects(
     objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain]
 ) -> list[ObjectVerdict]:
     """
-    Rebuild *objects* from the sources below *root* and return a verdict on each, in order.
+    Rebuild *objects* from the sources below *root*. Return a verdict on each, sorted.
 
-    *find* gives the compiler that is nearest to a recorded one.
+    *find* returns the compiler for a recorded name and version.
 
     Raises: FileAccessError, ToolMissingError, ToolFailedError.
     """
@@ -107,14 +107,14 @@ def compare_objects(
 
 
 def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
-    """Read what is needed to make the object again out of its statement, none of which is believed."""
+    """Return the object and the input for its compilation, checked. Raises: ObjectFormatError, UsageError."""
     obj = parse_object(data)
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed, so nothing says how it was made")
-    statement = parse_statement(parse_record(obj.contents(find_signature_section(obj))).statement)
+    statement = read_statement(obj)
     if statement.toolchain is None or statement.source is None:
         raise ObjectFormatError("the statement does not say how it was made")
-    target = next((item for item in PLATFORMS.values() if item.oci == statement.platform), None)
+    target = oci_platform(statement.platform)
     if target is None or statement.platform != platform or statement.name != name:
         raise ObjectFormatError(f"the statement is for {statement.name} on {statement.platform}")
     check_relative_path(statement.source.path)
@@ -128,7 +128,7 @@ def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
 
 
 def _split_flags(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return directories of includes and other flags; none that would name a file or a program."""
+    """Return include directories and other flags, checked to name no file or program. Raises: UsageError."""
     include = []
     rest = list(words)
     while len(rest) >= 2 and rest[0] == "-I":
@@ -147,7 +147,7 @@ def _rebuild(key: ObjectKey, item: _Shipped, root: Path, find: Callable[[str], T
         outputs = [(item.platform, Path(work, "objects"))]
         try:
             (made,) = compile_sources(toolchain, [record.source.path], outputs, options).objects
-            data = read_bounded(made.path, MAX_OBJECT_BYTES)
+            data = read_object_file(made.path)
         except (CompileError, FileAccessError, UsageError) as error:
             return _unequal(key, [f"cannot be made again: {error.message}"])
     notes = _compare_record(record, toolchain.name, made.source.sha256)
@@ -156,11 +156,12 @@ def _rebuild(key: ObjectKey, item: _Shipped, root: Path, find: Callable[[str], T
 
 def nearest_toolchain(configured: str) -> Callable[[str], Toolchain]:
     """
-    Return what finds the compiler of a record: the *configured* or newest clang, or one of the version meant.
+    Return a function that returns the compiler for a recorded name and version.
 
-    That may be the clang of package ziglang: images are built where there is no other.
+    The result is the recorded version, if it is installed, perhaps in package ziglang. Otherwise it
+    is the *configured* or newest clang.
 
-    Raises: ToolMissingError, ToolFailedError; so does what it returns.
+    Raises: ToolMissingError, ToolFailedError; so does the returned function.
     """
     usual = tools.find_toolchain(configured)
 
@@ -193,7 +194,7 @@ def _compare_record(statement: Statement, compiler: str, sources: str) -> list[s
 
 
 def _compare(key: ObjectKey, shipped: ElfObject, rebuilt: ElfObject, notes: list[str]) -> ObjectVerdict:
-    """Compare the subjects: the rebuilt object gets room for signatures as the shipped one has."""
+    """Compare the subjects, after adding a `.sig` of the shipped object's size to the rebuilt one."""
     sig = find_signature_section(shipped)
     blank, _ = append_signature_section(rebuilt, sig.size)
     if blank == blank_section(shipped, sig):
@@ -206,7 +207,7 @@ def _compare(key: ObjectKey, shipped: ElfObject, rebuilt: ElfObject, notes: list
 
 
 def _differences(shipped: ElfObject, rebuilt: ElfObject) -> Iterator[SectionDifference]:
-    """Yield the sections that differ, `.sig` left out; sections of one name are compared in their order."""
+    """Yield the different sections other than `.sig`. Sections with the same name are compared in order."""
     ours, theirs = _contents(shipped), _contents(rebuilt)
     for name in dict.fromkeys((*ours, *theirs)):
         a, b = ours.get(name), theirs.get(name)
@@ -215,7 +216,7 @@ def _differences(shipped: ElfObject, rebuilt: ElfObject) -> Iterator[SectionDiff
                 section=name[0],
                 image_size=None if a is None else len(a),
                 rebuilt_size=None if b is None else len(b),
-                first_difference=None if a is None or b is None else _first_difference(a, b),
+                first_difference=None if a is None or b is None else first_difference(a, b),
             )
 
 
@@ -228,11 +229,6 @@ def _contents(obj: ElfObject) -> dict[tuple[str, int], bytes]:
         number = sum(1 for known in found if known[0] == name)
         found[name, number] = obj.contents(section)
     return found
-
-
-def _first_difference(a: bytes, b: bytes) -> int:
-    shorter = min(len(a), len(b))
-    return next((at for at in range(shorter) if a[at] != b[at]), shorter)
 
 
 def _unequal(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result of a build, whichever engine made it."""
+"""The result of a build by either engine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from buildtool.signing.keys import KeyId
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
     """
-    What a build gives: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
+    A built image: *reference* (tag), *digest* (sha256:...), *platforms*, *key_id*.
 
     *engine* made it, docker or local; *file* is the archive or directory, when it is in one.
-    Files that are no image have neither reference nor digest.
+    Files that are no image have neither reference nor digest. *replaced* is the id of the image
+    of the engine that had the name before.
     """
 
     reference: str
@@ -23,3 +24,4 @@ class BuiltImage:
     key_id: KeyId
     engine: str = "docker"
     file: str = ""
+    replaced: str = ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the sources of a project say of its programs, before anything is compiled.
+Estimate the capabilities of a project's programs from their sources, before anything is compiled.
 
-The Dockerfile is one text, made before any object exists; its labels need to know what the programs will
-take. So this reads sections and helper calls from the text. It is not a compiler: what it says is checked
-against the objects when the image is built (`buildtool.grant`), and buildtool.toml can say it instead.
+The Dockerfile's labels contain the capabilities, and the Dockerfile is rendered before any object exists.
+Therefore this module reads sections and helper calls from the text. The estimate is compared with the
+objects when the image is built (`buildtool.cli.grant`). buildtool.toml can replace it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from buildtool.config.file import Config
-from buildtool.core.errors import FileAccessError
 from buildtool.core.files import read_bounded
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 
-MAX_SOURCE_BYTES = 1024 * 1024
+# As the compiler's. What lies behind it is not looked at: `grant` finds it in the objects.
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
+# A header of all kernel types lists every type of map, whatever its name is, and uses none.
+_KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
 _MAPS = re.compile(r"\bBPF_MAP_TYPE_(\w+)")
-# libbpf's macros, by the helpers that they call.
+# libbpf's macros with the helpers that they call.
 _MACROS = {
     "bpf_printk": "bpf_trace_printk",
     "bpf_core_read": "bpf_probe_read_kernel",
@@ -40,7 +42,7 @@ _MACROS = {
 
 def choose_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]:
     """
-    Return the capabilities of the image: those of the configuration, else what *sources* are seen to need.
+    Return the sorted capabilities of the image: those of the configuration, or those that *sources* require.
 
     Raises: FileAccessError.
     """
@@ -49,11 +51,11 @@ def choose_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ..
 
 def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]:
     """
-    Return what the programs of *sources* are seen to need.
+    Return the sorted capabilities that the programs in *sources* appear to require.
 
     Raises: FileAccessError.
     """
-    text = "\n".join(_texts(config.root, sources, config.compile.include))
+    text = "\n".join(text for _, text in _read_all(config, sources))
     called = {_MACROS.get(name, name) for name in _CALLS.findall(text)}
     return find_capabilities(
         ("".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)),
@@ -62,21 +64,33 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     )
 
 
-def _texts(root: Path, sources: Iterable[str], include: Iterable[str]) -> Iterator[str]:
-    """Yield sources and the project's headers that they include, without comments, each once."""
-    waiting, seen = [PurePosixPath(source) for source in sources], set[PurePosixPath]()
-    directories = [PurePosixPath(directory) for directory in include]
+def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
+    """
+    Return *sources* and the headers that they are seen to include in quotes, those of other branches too.
+
+    Raises: FileAccessError.
+    """
+    return [str(path) for path, _ in _read_all(config, sources)]
+
+
+def _read_all(config: Config, sources: Iterable[str]) -> Iterator[tuple[PurePosixPath, str]]:
+    """Yield *sources* and the headers that they include in quotes, each once, without comments."""
+    root, waiting, seen = config.root, [PurePosixPath(source) for source in sources], set[PurePosixPath]()
+    directories = [PurePosixPath(directory) for directory in config.compile.include]
     while waiting:
         path = waiting.pop()
-        # The kernel's own types: large, and no program is in it.
-        if path in seen or path.name == "vmlinux.h":
+        if path in seen:
             continue
         seen.add(path)
-        data = read_bounded(root / path, MAX_SOURCE_BYTES)
-        if len(data) > MAX_SOURCE_BYTES:
-            raise FileAccessError(f"{root / path}: larger than {MAX_SOURCE_BYTES} bytes")
-        text = _COMMENTS.sub(lambda found: found[1] or " ", data.decode("utf-8", "replace"))
-        yield text
+        text = "" if path.name == "vmlinux.h" else _read_text(root / path)
+        yield path, text
         for name in _INCLUDES.findall(text):
             found = [place / name for place in (path.parent, *directories)]
             waiting += [place for place in found if (root / place).is_file()][:1]
+
+
+def _read_text(path: Path) -> str:
+    text = read_bounded(path, MAX_SOURCE_BYTES).decode("utf-8", "replace")
+    if path.suffix == ".h" and _KERNEL_TYPES.search(text):
+        return ""
+    return _COMMENTS.sub(lambda found: found[1] or " ", text)

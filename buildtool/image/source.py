@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the image that a user names: a file or directory, an image of the engine, or one in a registry."""
+"""Find the image that a user names: a file or directory, an image of the engine, or one in a registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from buildtool.oci.registry import open_image
 @contextmanager
 def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
     """
-    Give the image that *target* names.
+    Yield the image that *target* names.
 
     Raises: UsageError, FileAccessError, ObjectFormatError, RegistryError, EngineError.
     """

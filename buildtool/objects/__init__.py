@@ -2,6 +2,6 @@
 """
 Readers of eBPF objects: ELF, BTF, code, section types, helpers, capabilities.
 
-It imports `core` only. To add a program type, add its section to `types.py` and its capabilities to
-`capabilities.py`.
+This package imports `core` only. To add a program type, add its sections to `types.py` and its
+capabilities to `capabilities.py`.
 """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Whether the objects of one project agree between architectures.
+Check that the objects of a project agree between architectures.
 
-One agent of user space reads the maps of all of them, one policy and one list
-of targets name their programs: a program that is missing on one architecture, or a
-member that is at another place there, shows itself on a machine far away.
+One agent in user space reads the maps of all architectures. One policy and one list of targets
+name the programs. A program that one architecture lacks, or a member at another offset, would
+otherwise fail first on a remote machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from buildtool.objects.elf import ElfObject, parse_object, read_link_tables
 from buildtool.objects.types import map_type
 
 MAX_SHOWN = 20
-# Global variables are maps, too: libbpf makes one of each of these sections, and of .data.NAME and so on.
+# libbpf makes a map of global variables from each of these sections, and from .data.NAME and the like.
 _DATA_SECTIONS = (".data", ".bss", ".rodata")
 _TYPED = ("key", "value")
 _INNER = "values"
@@ -28,7 +28,7 @@ _INNER = "values"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """A program or map of an object: what it is (*facts* by name), where its *fields* are."""
+    """A program or map of an object: its *kind*, its *facts* by name, and its *fields* by path."""
 
     kind: str
     facts: Mapping[str, str]
@@ -39,10 +39,10 @@ def check_agreement(objects: Mapping[str, Mapping[str, bytes]], allowed: Collect
     """
     Check that *objects* (by architecture, then by name) have the same programs, maps and layouts of maps.
 
-    What *allowed* names may differ: an OBJECT, OBJECT:PROGRAM or OBJECT:MAP.
+    Entries of *allowed* (OBJECT, OBJECT:PROGRAM or OBJECT:MAP) may differ.
 
-    Raises: CompileError, which names object, part, member and architectures;
-    ConfigError for an *allowed* that names nothing; ObjectFormatError.
+    Raises: CompileError, which names object, part, member and architectures; ConfigError, if an
+    entry of *allowed* names no existing part; ObjectFormatError.
     """
     arches = list(objects)
     jobs = [(arch, name, data) for arch in arches for name, data in objects[arch].items()]
@@ -128,7 +128,7 @@ def _place(field: BtfField | None) -> str:
 
 
 def _read_parts(job: tuple[str, str, bytes]) -> dict[str, _Part]:
-    """Return the parts of an object, by name, from its architecture, its name and its bytes."""
+    """Return the parts, by name, of the object in *job*: architecture, name and bytes."""
     arch, name, data = job
     try:
         obj = parse_object(data)
@@ -154,7 +154,7 @@ def _read_maps(obj: ElfObject) -> dict[str, _Part]:
         name = each.name.decode("utf-8", "replace")
         if not name.startswith(_DATA_SECTIONS):
             continue
-        # clang leaves the places of global variables in BTF to libbpf, which takes the symbols', too.
+        # clang leaves the offsets of global variables in BTF empty. libbpf fills them from the symbols.
         at = {s.name: s.value for s in symbols if s.section == index and not s.is_function}
         if fields := _read_variables(btf, name, at):
             maps[name] = _Part(kind="variables", facts={}, fields=fields)
@@ -162,7 +162,7 @@ def _read_maps(obj: ElfObject) -> dict[str, _Part]:
 
 
 def _read_variables(btf: Btf, section: str, at: Mapping[str, int]) -> dict[str, BtfField]:
-    """Return where everything in the global variables of *section* is; *at* has each offset by name."""
+    """Return the fields of the global variables of *section* by path. *at* maps each name to its offset."""
     return {
         path: replace(field, bit_offset=field.bit_offset + 8 * at.get(name, 0))
         for name, number in btf.section_variables(section)
@@ -184,7 +184,7 @@ def _read_map(btf: Btf, number: int, *, is_inner: bool = False) -> _Part:
             facts[member.name] = str(btf.encoded_integer(member.type))
         elif (inner := btf.element_struct(member.type)) is not None:
             if is_inner:
-                raise ObjectFormatError("maps of maps of maps")  # which the kernel has not
+                raise ObjectFormatError("maps of maps of maps")  # the kernel has no such maps
             part = _read_map(btf, inner, is_inner=True)
             facts |= {f"inner {name}": fact for name, fact in part.facts.items()}
             fields |= {f"inner {path}": field for path, field in part.fields.items()}
@@ -192,7 +192,7 @@ def _read_map(btf: Btf, number: int, *, is_inner: bool = False) -> _Part:
 
 
 def _named_fields(btf: Btf, name: str, number: int) -> Iterator[tuple[str, BtfField]]:
-    """Yield the fields of type *number* by path; members of unions without a name may share one."""
+    """Yield path and field of each field of type *number*. Equal paths (anonymous unions) get numbers."""
     seen: dict[str, int] = {}
     for field in btf.fields(number):
         path = f"{name}{'' if field.path.startswith('[') else '.'}{field.path}".rstrip(".")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-BTF, as far as map definitions need it (kernel documentation, bpf/btf.rst).
+Read BTF, as far as definitions of maps need it (kernel documentation, bpf/btf.rst).
 
-libbpf's macros encode a map as a struct: `__uint(name, N)` is a pointer to an
-array of N elements, `__type(name, T)` a pointer to T.
+libbpf's macros encode a map as a struct. `__uint(name, N)` is a pointer to an array of N
+elements, and `__type(name, T)` is a pointer to T.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT = range
 _DECL_TAG, _TYPE_TAG, _ENUM64 = range(17, 20)
 _SIZED = frozenset((_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _DATASEC, _ENUM64))
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
-# Bytes after the 12 common ones: (fixed, for each of vlen).
+# Bytes of each kind after the 12 common bytes: (fixed, for each of vlen entries).
 _EXTRA = {
     _INT: (4, 0),
     _ARRAY: (12, 0),
@@ -37,13 +37,13 @@ _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLO
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
-_MAX_NAME_BYTES = 512  # of the kernel's own names
-_MAX_TEXT_BYTES = 4096  # a line of C, or a path
+_MAX_NAME_BYTES = 512  # KSYM_NAME_LEN of the kernel
+_MAX_TEXT_BYTES = 4096  # a line of C or a path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BtfMember:
-    """A member of a struct: its *name* and the *type* number."""
+    """A member of a struct: its *name* and the number of its *type*."""
 
     name: str
     type: int
@@ -52,9 +52,9 @@ class BtfMember:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BtfField:
     """
-    A value inside a type: *path* to it, where it begins and how long it is, in bits, and its *kind*.
+    A value inside a type: its *path*, its *bit_offset* from the type's start, its *bits* and its *kind*.
 
-    An array is one field for each member of one element, with the count in the path.
+    The members of an array's element appear once, with the count of elements in the path.
     """
 
     path: str
@@ -64,7 +64,7 @@ class BtfField:
 
 
 class Btf:
-    """The types of one `.BTF` section, found by number, decoded when asked for."""
+    """The types of one `.BTF` section, by number, decoded on demand."""
 
     def __init__(self, data: bytes, order: str) -> None:
         """
@@ -88,7 +88,7 @@ class Btf:
 
     def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
         """
-        Return name and type number of each variable that lies in ELF *section*.
+        Return name and type number of each variable in ELF *section*.
 
         Raises: ObjectFormatError.
         """
@@ -112,9 +112,9 @@ class Btf:
 
     def fields(self, number: int) -> tuple[BtfField, ...]:
         """
-        Return where everything in type *number* is: members of members, too.
+        Return the fields of type *number*, with the members of its members.
 
-        Raises: ObjectFormatError, also for a type with more than 16384 members, at all depths.
+        Raises: ObjectFormatError, also for a type with more than 16384 members at all depths together.
         """
         found: list[BtfField] = []
         self._collect(number, "", 0, found, iter(range(_MAX_MEMBERS)), _MAX_CHAIN)
@@ -122,7 +122,7 @@ class Btf:
 
     def pointed(self, number: int) -> int:
         """
-        Return the type that pointer type *number* points to: `__type`.
+        Return the number of the type to which pointer type *number* points (`__type`).
 
         Raises: ObjectFormatError.
         """
@@ -133,7 +133,7 @@ class Btf:
 
     def element_struct(self, number: int) -> int | None:
         """
-        Return the struct that elements of array type *number* point to: `__array` of maps; None for programs.
+        Return the struct to which elements of array type *number* point, or None for programs (`__array`).
 
         Raises: ObjectFormatError.
         """
@@ -143,7 +143,7 @@ class Btf:
 
     def encoded_integer(self, number: int) -> int:
         """
-        Return the number that type *number* encodes: `__uint` or `__ulong`.
+        Return the integer that type *number* encodes (`__uint` or `__ulong`).
 
         Raises: ObjectFormatError.
         """
@@ -160,7 +160,7 @@ class Btf:
 
     def pointed_size(self, number: int) -> int:
         """
-        Return the size of what pointer type *number* points to: `__type`.
+        Return the size in bytes of the type to which pointer type *number* points (`__type`).
 
         Raises: ObjectFormatError.
         """
@@ -186,7 +186,7 @@ class Btf:
 
     def text(self, offset: int) -> str:
         """
-        Return the string at *offset* of the table of strings, at most 4096 bytes of it.
+        Return the string at *offset* of the string table, cut to 4096 bytes.
 
         Raises: ObjectFormatError.
         """
@@ -200,14 +200,14 @@ class Btf:
     ) -> None:
         number = self._resolve(number)
         _, kind, vlen, _ = self._head(number)
-        # Steps and not fields: structs of empty structs have none, and take for ever.
+        # Count steps rather than fields: nested empty structs have no fields, but would run for ever.
         if depth == 0 or next(steps, None) is None:
             raise ObjectFormatError("BTF: a type with too many members")
         if kind == _ARRAY:
             element, count = self._array(number)
             self._collect(element, f"{path}[{count}]", at, found, steps, depth - 1)
         elif kind in (_STRUCT, _UNION):
-            # Bit 31: the offset's high 8 bits are the width of a bit field.
+            # Bit 31 of info (kind_flag): the high 8 bits of an offset are the width of a bit field.
             has_widths = self._info(number) >> 31
             for name, member, place in self._entries(number, vlen):
                 offset, width = (place & 0xFFFFFF, place >> 24) if has_widths else (place, 0)
@@ -236,7 +236,7 @@ class Btf:
             at += 12 + fixed + each * vlen
 
     def _head(self, number: int) -> tuple[int, int, int, int]:
-        """Return name offset, kind, vlen and the size or type of type *number*."""
+        """Return name offset, kind, vlen, and size or referenced type of type *number*."""
         if not 0 < number < len(self._heads):
             raise ObjectFormatError("BTF: no such type")
         return self._heads[number]
@@ -250,7 +250,7 @@ class Btf:
         raise ObjectFormatError("BTF: types nested too deep")
 
     def _array(self, number: int) -> tuple[int, int]:
-        """Return element type and count of array type *number*."""
+        """Return element type and count of elements of array type *number*."""
         if self._head(number)[1] != _ARRAY:
             raise ObjectFormatError("BTF: not a type with a size")
         element, _, count = self._read(number, 3)
@@ -262,7 +262,7 @@ class Btf:
         return zip(words, words, words, strict=True)
 
     def _read(self, number: int, count: int) -> tuple[int, ...]:
-        """Return *count* words that follow the head of type *number*."""
+        """Return the *count* words after the head of type *number*."""
         try:
             return struct.unpack_from(f"{self._order}{count}I", self._types, self._offsets[number] + 12)
         except struct.error as error:
@@ -275,7 +275,7 @@ class Btf:
         return self._name(name), target
 
     def _name(self, offset: int) -> str:
-        # Many types can share one name: a long one would fill the memory.
+        # Many types can share one name, so an object could fill the memory with copies of a long name.
         end = self._names.find(0, offset, offset + _MAX_NAME_BYTES + 1)
         if end < 0:
             raise ObjectFormatError("BTF: damaged, or a name that is too long")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the code of an object does, for the policy's decision (spec/trust-policy.md, "Reading the code").
+Read the calls in an object's code, for the policy's decision (spec/trust-policy.md, "Reading the code").
 
-Other than buildtool.contents, which describes what compilers write, this reads
-what an attacker may have written: by a few rules, exactly as loader/verify/code.c does.
-What breaks a rule is unreadable, and nothing is ever left out.
+An attacker may have written the code, so the rules are few and equal those of loader/verify/code.c.
+Code that breaks a rule is an error. No call is ever left out.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _HELPER_CALL, _LOCAL_CALL = 0, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeCalls:
-    """What is in the code: names of programs' *sections*, *helpers* and *kfuncs* that are called."""
+    """The names of the programs' *sections*, and the called *helpers* (numbers) and *kfuncs* (names)."""
 
     sections: frozenset[bytes]
     helpers: frozenset[int]
@@ -41,9 +40,9 @@ class CodeCalls:
 
 def read_code(obj: ElfObject) -> CodeCalls:
     """
-    Return what the code of *obj* does.
+    Return the sections and calls in the code of *obj*.
 
-    Raises: ObjectFormatError, when it cannot be read.
+    Raises: ObjectFormatError, if the code breaks a rule of the specification.
     """
     code = {index: section for index, section in enumerate(obj.sections) if _is_code(section)}
     check_total_size(obj, code.values())
@@ -68,7 +67,7 @@ def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
     slot = opcodes.find(_CALL)
     while slot >= 0:
         at = slot * SLOT_BYTES
-        # The two register fields are bit fields: their halves of the byte swap with the byte order.
+        # The two register fields are C bit fields, so their halves of the byte depend on the byte order.
         source = code[at + 1] >> 4 if obj.is_little_endian else code[at + 1] & 0xF
         if source > _LOCAL_CALL:
             raise ObjectFormatError("a call of a kernel function by its number")
@@ -99,7 +98,7 @@ def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
 
 
 def _symbol_table(obj: ElfObject) -> tuple[tuple[SymbolEntry, ...], bytes]:
-    """Return the symbols, and the string table with their names."""
+    """Return the symbols and the string table that holds their names."""
     found = [section for section in obj.sections if section.type == SHT_SYMTAB]
     if not found:
         return (), b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an object does, read from the object itself: programs, maps, helpers, kernel functions, license."""
+"""Describe an object from its bytes: programs, maps, helpers, kernel functions, license."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
-    """A map of an object; sizes in bytes, *type* as in libbpf (hash, percpu_array)."""
+    """A map of an object: libbpf's name of its *type* (hash, percpu_array), and sizes in bytes."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectContents:
-    """What the statement says of an object's contents."""
+    """The contents of an object, as a statement records them. *helpers* are numbers, *kfuncs* names."""
 
     programs: tuple[ProgramInfo, ...]
     maps: tuple[MapInfo, ...]
@@ -51,12 +51,12 @@ class ObjectContents:
 
 def describe_object(obj: ElfObject) -> ObjectContents:
     """
-    Return what *obj* says of itself.
+    Return the contents of *obj*.
 
-    Raises: ObjectFormatError, when its tables or its BTF are damaged.
+    Raises: ObjectFormatError, if the tables, the BTF or the code of *obj* are damaged.
     """
     tables = read_link_tables(obj)
-    # What is signed must be what a policy decides by, and what libbpf runs: one reader for both.
+    # The signer and the policy must see the code that libbpf runs, so both use this reader.
     code = read_code(obj)
     return ObjectContents(
         programs=tuple(_find_programs(obj, tables)),
@@ -68,7 +68,7 @@ def describe_object(obj: ElfObject) -> ObjectContents:
 
 
 def _find_programs(obj: ElfObject, tables: LinkTables) -> Iterator[ProgramInfo]:
-    """List global functions in order of section and place; libbpf takes those of .text for subprograms."""
+    """Yield global functions by section and offset. Those of .text are left out: libbpf's subprograms."""
     functions = [symbol for symbol in tables.symbols if symbol.is_function and not symbol.is_local]
     for symbol in sorted(functions, key=lambda symbol: (symbol.section, symbol.value)):
         if not 0 < symbol.section < len(obj.sections):
@@ -98,7 +98,7 @@ def _read_map(btf: Btf, name: str, number: int) -> MapInfo:
         return btf.pointed_size(members[by_type]) if by_type in members else integer(explicit)
 
     kind = map_type(integer("type"))
-    # The values of a map of maps, and of a table of programs declared with them, are descriptors.
+    # Values of a map of maps are file descriptors, and so are those of a program array with "values".
     inner = kind in _MAPS_OF_MAPS or "values" in members
     return MapInfo(
         name=name,
@@ -120,7 +120,7 @@ def _is_code(section: Section) -> bool:
 
 def _section(obj: ElfObject, name: bytes) -> Section | None:
     found = [section for section in obj.sections if section.name == name]
-    # libbpf takes the last one, others the first.
+    # libbpf reads the last section of a name, other tools the first.
     if len(found) > 1:
         raise ObjectFormatError(f"{len(found)} sections named {name.decode()}")
     return found[0] if found else None

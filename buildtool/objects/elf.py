@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-eBPF objects: the ELF64 profile, the signature section and its writer (spec/sig-section.md, 1, 3, 9).
+Read and write eBPF objects: the ELF64 profile and the signature section (spec/sig-section.md, 1, 3, 9).
 
-pyelftools reads the header and the tables (buildtool.objects.tables). The rules of the profile check what
-pyelftools read, and the writer is ours. Any bytes give a value or ObjectFormatError, nothing else.
+pyelftools reads the header and the tables (`buildtool.objects.tables`). This module checks the rules of
+the profile and writes the section. Any bytes result in a value or ObjectFormatError.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import hashlib
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ObjectFormatError
+from buildtool.core.errors import FileAccessError, ObjectFormatError
+from buildtool.core.files import read_bounded
 from buildtool.core.platforms import EM_BPF
 from buildtool.objects.tables import (
     ENTRY_BYTES,
@@ -42,7 +44,7 @@ MAX_OBJECT_BYTES = 16 * 1024 * 1024
 SIG_NAME = b".sig"
 MAX_SECTIONS = 65_279
 MAX_NAME_BYTES = (
-    512  # of the kernel's own names; sections can share one long name, which is not copied for each
+    512  # KSYM_NAME_LEN of the kernel; without a limit, 65,279 sections could each copy one shared long name
 )
 _ALIGNMENT = 8
 
@@ -51,7 +53,7 @@ _SHOFF_AT, _SHNUM_AT = 40, 60
 
 
 class Symbol(NamedTuple):
-    """A symbol: *section* is its section's index, 0 when it is undefined."""
+    """A symbol. *section* is the index of its section, or 0 if it is undefined."""
 
     name: str
     is_function: bool
@@ -62,7 +64,7 @@ class Symbol(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTables:
-    """The *symbols* in their order, and *relocations* by the index of the section they apply to."""
+    """The *symbols* in order, and the *relocations* by the index of the section that they change."""
 
     symbols: tuple[Symbol, ...]
     relocations: dict[int, tuple[Relocation, ...]]
@@ -70,14 +72,14 @@ class LinkTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElfObject:
-    """An object of the profile: its *data*, byte *order* (`<` or `>`) and sections."""
+    """An object of the profile: its *data*, byte *order* (`<` or `>`) and *sections*."""
 
     data: bytes
     order: str
     table_offset: int
     names_index: int
     sections: tuple[Section, ...]
-    # Describing, policies and checks ask for the same tables, and reading one takes pyelftools a while.
+    # Descriptions, policies and checks read the same tables, and pyelftools is slow.
     _symbols: dict[Section, tuple[SymbolEntry, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -87,11 +89,11 @@ class ElfObject:
 
     @property
     def is_little_endian(self) -> bool:
-        """Whether the object is for little-endian machines."""
+        """True if the object is for little-endian machines."""
         return self.order == "<"
 
     def contents(self, section: Section) -> bytes:
-        """Return the bytes of *section*; none for one without bytes in the file."""
+        """Return the bytes of *section*. A section such as .bss has none in the file."""
         return self.data[section.offset : section.end] if section.occupies else b""
 
     def symbols(self, table: Section) -> tuple[SymbolEntry, ...]:
@@ -122,11 +124,23 @@ class ElfObject:
         return self.contents(table)
 
 
+def read_object_file(path: Path) -> bytes:
+    """
+    Return the bytes of object file *path*.
+
+    Raises: FileAccessError, also for a file of more than MAX_OBJECT_BYTES.
+    """
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    return data
+
+
 def parse_object(data: bytes) -> ElfObject:
     """
-    Return the object that *data*, a whole file, is; `.sig` is checked by `find_signature_section`.
+    Return the object in *data*, a whole file. `find_signature_section` checks `.sig` later.
 
-    Raises: ObjectFormatError, with the first rule of the profile that it breaks.
+    Raises: ObjectFormatError, which names the first broken rule of the profile.
     """
     order, header = _parse_header(data)
     table_end = header.table_offset + ENTRY_BYTES * header.sections
@@ -153,7 +167,7 @@ def _parse_header(data: bytes) -> tuple[str, FileHeader]:
         raise ObjectFormatError("not an ELF file")
     if len(data) < HEADER_BYTES:
         raise ObjectFormatError("truncated ELF file")
-    # ELF's identification is single bytes: they say how everything after them is read.
+    # The identification consists of single bytes, which decide the size and byte order of all later fields.
     if data[4] != 2 or data[5] not in (1, 2) or data[6] != 1:
         raise ObjectFormatError("not a 64-bit ELF file of version 1")
     order = "<" if data[5] == 1 else ">"
@@ -190,15 +204,15 @@ def _parse_section(data: bytes, index: int, entry: Section, names: bytes) -> Sec
 
 
 def has_signature_section(obj: ElfObject) -> bool:
-    """Say whether any section has the name `.sig`."""
+    """Return whether any section has the name `.sig`."""
     return any(section.name == SIG_NAME for section in obj.sections)
 
 
 def find_signature_section(obj: ElfObject) -> Section:
     """
-    Return the section `.sig` of *obj* after all checks of section 1; there is at least one.
+    Return the section `.sig` of *obj* after all checks of spec/sig-section.md, section 1.
 
-    Raises: ObjectFormatError.
+    Raises: ObjectFormatError, also if *obj* has no or several sections of this name.
     """
     found = [section for section in obj.sections if section.name == SIG_NAME]
     if len(found) != 1:
@@ -214,20 +228,20 @@ def find_signature_section(obj: ElfObject) -> Section:
 
 
 def blank_section(obj: ElfObject, section: Section) -> bytes:
-    """Return the file with the contents of *section* as zero bytes: the subject (section 3)."""
+    """Return the subject (spec section 3): the file with zero bytes as contents of *section*."""
     return obj.data[: section.offset] + bytes(section.size) + obj.data[section.end :]
 
 
 def subject_digest(obj: ElfObject, section: Section) -> Digest:
-    """Return the subject digest, *section* being `.sig`."""
+    """Return the digest of the subject of *obj*. *section* is its `.sig`."""
     return Digest(hashlib.sha256(blank_section(obj, section)).hexdigest())
 
 
 def append_signature_section(obj: ElfObject, size: int) -> tuple[bytes, int]:
     """
-    Return the file of unsigned *obj* with a `.sig` of *size* zero bytes, and where that begins (section 9).
+    Return the file of unsigned *obj* with a `.sig` of *size* zero bytes, and its offset (spec section 9).
 
-    Raises: ObjectFormatError, when the result would be over the limits.
+    Raises: ObjectFormatError, if the result has too many sections or bytes.
     """
     if len(obj.sections) >= MAX_SECTIONS:
         raise ObjectFormatError("no room for one section more")
@@ -261,15 +275,17 @@ def pack_section(section: Section, order: str) -> bytes:
 
 def remove_signature_section(obj: ElfObject) -> ElfObject:
     """
-    Return *obj* as it was before our writer signed it, up to the place of tables that the writer moves.
+    Return *obj* without the section that `append_signature_section` added.
 
-    Raises: ObjectFormatError, when another tool wrote or moved the section.
+    The offsets of the tables that the writer moved may differ from those of the unsigned file.
+
+    Raises: ObjectFormatError, if another tool wrote or moved the section.
     """
     sig = find_signature_section(obj)
     names = obj.sections[obj.names_index]
     kept = obj.sections[:-1]
     name_length = len(SIG_NAME) + 1
-    # Nothing but the last entry may go without renumbering, and nothing else may use the name's bytes.
+    # Only the last entry can be removed without renumbering. Another name must not share the bytes of ".sig".
     shared = any(section.name_offset >= sig.name_offset for section in kept)
     if obj.sections[-1] is not sig or sig.name_offset + name_length != names.size or shared:
         raise ObjectFormatError(
@@ -283,7 +299,7 @@ def remove_signature_section(obj: ElfObject) -> ElfObject:
 
 def read_link_tables(obj: ElfObject) -> LinkTables:
     """
-    Return the symbols of *obj*, and the relocations of its sections that hold instructions.
+    Return the symbols of *obj*, and the relocations of its code sections.
 
     Raises: ObjectFormatError.
     """
@@ -312,7 +328,7 @@ def _read_relocations(obj: ElfObject) -> dict[int, tuple[Relocation, ...]]:
     for section in obj.sections:
         if section.type != SHT_REL or not _section_at(obj, section.info).flags & SHF_EXECINSTR:
             continue
-        # libbpf applies all of them.
+        # libbpf would apply both tables.
         if section.info in found:
             raise ObjectFormatError("two tables of relocations for one section")
         found[section.info] = section
@@ -322,9 +338,9 @@ def _read_relocations(obj: ElfObject) -> dict[int, tuple[Relocation, ...]]:
 
 def check_total_size(obj: ElfObject, sections: Collection[Section]) -> None:
     """
-    Check that *sections* are not larger than the file together, before all of them are read.
+    Check that the sizes of *sections* together do not exceed the size of the file.
 
-    Sections may lie upon each other: reading 65,000 of 16 MiB would take hours.
+    Sections may overlap. Reading 65,000 overlapping sections of 16 MiB would take hours.
 
     Raises: ObjectFormatError.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Names of helpers, as programs call them.
+Names and numbers of helpers.
 
-Source: Linux include/uapi/linux/bpf.h (enum bpf_func_id), without `bpf_`. The list
-is closed: since 2023 the kernel adds kernel functions instead. A test compares it
+Source: Linux include/uapi/linux/bpf.h (enum bpf_func_id), without `bpf_`. The list is complete,
+because the kernel adds kernel functions instead of helpers since 2023. A test compares the list
 with libbpf's headers.
 """
 
@@ -55,5 +55,5 @@ _HELPER_NAMES = {number: name for name, number in HELPER_NUMBERS.items()}
 
 
 def helper_name(number: int) -> str:
-    """Return the name of helper *number*; the number itself for one that is newer."""
+    """Return the name of helper *number* without `bpf_`, or the number as text if it is unknown."""
     return _HELPER_NAMES.get(number, str(number))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The header and the tables of 64-bit ELF files, read by pyelftools; no other module imports pyelftools.
+Read the header and the tables of 64-bit ELF files with pyelftools. No other module imports pyelftools.
 
-pyelftools gives names to the numbers that it knows, and has rules of its own for section names, compressed
-sections and extended section numbers. The profile (spec/sig-section.md, section 1) is about the numbers in
-the file, so this module reads single entries and turns the names back into numbers.
+pyelftools replaces known numbers by names. It also has its own rules for section names, compressed
+sections and extended section numbers. The profile (spec/sig-section.md, section 1) defines the numbers in
+the file. Therefore this module reads single entries and converts the names back to numbers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Entry = TypeVar("_Entry")
 
 
 class FileHeader(NamedTuple):
-    """The ELF header, without the entry point, the flags and the identification at its beginning."""
+    """The ELF header without identification, entry point and flags."""
 
     type: int
     machine: int
@@ -53,7 +53,7 @@ class FileHeader(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One entry of the section header table; *name* is empty until `parse_object` has found it."""
+    """An entry of the section header table. `parse_object` fills in *name*."""
 
     name_offset: int
     type: int
@@ -69,17 +69,17 @@ class Section(NamedTuple):
 
     @property
     def occupies(self) -> bool:
-        """Whether the section has bytes in the file."""
+        """True if the section has bytes in the file."""
         return self.type not in (SHT_NULL, SHT_NOBITS)
 
     @property
     def end(self) -> int:
-        """Where its bytes end."""
+        """The offset after the section's last byte."""
         return self.offset + self.size
 
 
 class SymbolEntry(NamedTuple):
-    """One entry of a symbol table: *section* is `st_shndx`, which may be a reserved number."""
+    """An entry of a symbol table. *section* is `st_shndx`, which may be a reserved number."""
 
     name_offset: int
     binding: int
@@ -89,7 +89,7 @@ class SymbolEntry(NamedTuple):
 
 
 class Relocation(NamedTuple):
-    """One relocation at *offset* of its section, to symbol number *symbol*."""
+    """A relocation at *offset* of its section, with the number of its *symbol*."""
 
     offset: int
     symbol: int
@@ -98,7 +98,7 @@ class Relocation(NamedTuple):
 
 def read_header(data: bytes, *, little_endian: bool) -> FileHeader:
     """
-    Return the header at the beginning of file *data*, which has at least HEADER_BYTES bytes.
+    Return the ELF header of file *data*, which has at least HEADER_BYTES bytes.
 
     Raises: ObjectFormatError.
     """
@@ -134,7 +134,7 @@ def read_relocations(table: bytes, *, little_endian: bool) -> tuple[Relocation, 
 
 @lru_cache(maxsize=2)
 def _structs(little_endian: bool) -> ELFStructs:  # noqa: FBT001 - a key of the cache
-    """Return pyelftools' layouts for one byte order; making them costs as much as reading a small object."""
+    """Return pyelftools' layouts for a byte order. Making them costs as much as reading a small object."""
     structs = ELFStructs(little_endian=little_endian, elfclass=64)
     structs.create_basic_structs()
     structs.create_advanced_structs()
@@ -142,8 +142,8 @@ def _structs(little_endian: bool) -> ELFStructs:  # noqa: FBT001 - a key of the 
 
 
 def _read_entries(table: bytes, layout: Any, make: Callable[[Any], _Entry], what: str) -> tuple[_Entry, ...]:
-    # The number of entries follows from bytes that are here, never from a count in the file: no input makes
-    # this loop run longer than its own length allows.
+    # The number of entries follows from the length of *table*, never from a count in the file. A hostile
+    # count therefore cannot prolong the loop.
     try:
         count, rest = divmod(len(table), layout.sizeof())
         if rest:
@@ -153,13 +153,13 @@ def _read_entries(table: bytes, layout: Any, make: Callable[[Any], _Entry], what
     except ObjectFormatError:
         raise
     except Exception as error:
-        # pyelftools is not written for hostile files: OverflowError, struct.error, AssertionError and more
-        # have come out of it. The callers of this module get one kind of error.
+        # pyelftools is not written for hostile files, and raised OverflowError, struct.error and
+        # AssertionError in tests. The callers of this module handle one kind of error.
         raise ObjectFormatError(f"{what}: cannot be read: {type(error).__name__}") from error
 
 
 def _number(value: str | int, names: Mapping[str, Any]) -> int:
-    """Return the number in the file of a *value* that pyelftools gave a name, or left a number."""
+    """Return the number in the file of *value*, a number or pyelftools' name of one."""
     return value if isinstance(value, int) else int(names[value])
 
 

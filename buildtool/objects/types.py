@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Names of program and map types, as libbpf has them.
+libbpf's names of program types, by section, and of map types.
 
 Sources: libbpf 1.6 libbpf.c (section_defs, prog_type_name, map_type_name);
 Linux include/uapi/linux/bpf.h (enum bpf_map_type). A test compares both tables
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 UNKNOWN_PROGRAM = "unspec"
 
-# A name that ends in + also stands for itself followed by / and anything, as in libbpf.
+# A name that ends in + matches itself, and itself followed by / and any text, as in libbpf.
 _SECTIONS_OF_TYPE = {
     "socket_filter": "socket",
     "sk_reuseport": "sk_reuseport/migrate sk_reuseport",
@@ -71,8 +71,8 @@ MAP_TYPES = tuple(_MAP_NAMES.split())
 
 
 def program_type(section: str) -> str:
-    """Return libbpf's type of a program in ELF *section*; `unspec` when libbpf knows no such section."""
-    section = section.removeprefix("?")  # libbpf: do not load by default
+    """Return libbpf's type of a program in ELF *section*, or `unspec` if libbpf lacks the section."""
+    section = section.removeprefix("?")  # libbpf does not load such a program by default
     if section in SECTION_TYPES:
         return SECTION_TYPES[section]
     head = section.partition("/")[0] + "+"
@@ -80,5 +80,5 @@ def program_type(section: str) -> str:
 
 
 def map_type(number: int) -> str:
-    """Return libbpf's name of map type *number*; the number itself for one that is newer."""
+    """Return libbpf's name of map type *number*, or type_NUMBER if it is unknown."""
     return MAP_TYPES[number] if 0 <= number < len(MAP_TYPES) else f"type_{number}"

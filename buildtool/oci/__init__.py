@@ -2,6 +2,6 @@
 """
 OCI images as data: layers, layouts, archives, registries.
 
-It imports `core` only. To add an output format, write it in `write.py` and let `read.py` read it
-back.
+This package imports `core` only. To add an output format, write it in `write.py` and read it back
+in `read.py`.
 """

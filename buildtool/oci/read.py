@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads OCI images out of layout directories, archives and whatever else gives blobs by digest.
+Read OCI images from layout directories, archives and other sources of blobs.
 
-Every blob is compared with its digest and size before anything in it is believed.
+Each blob is compared with its digest and size before its contents are used.
 
 Sources: OCI image specification v1.1 (image-layout, image-index, manifest, config).
 """
@@ -27,16 +27,16 @@ from buildtool.oci.tarreader import TAR_ERRORS, index_archive
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_LAYER_BYTES = 512 * 1024 * 1024
-MAX_INDEXES = 4  # one within another
+MAX_INDEXES = 4  # nested in each other
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-# The Docker media types say the same as OCI's.
+# Documents of the Docker media types have the same members as OCI's.
 _INDEXES = ("index.v1+json", "manifest.list.v2+json")
 _IMAGES = ("image.manifest.v1+json", "distribution.manifest.v2+json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """What one document says of another: *media_type*, *digest*, *size* and, in an index, *platform*."""
+    """A reference to a blob: *media_type*, *digest*, *size* in bytes and, in an index, *platform*."""
 
     media_type: str
     digest: Digest
@@ -45,32 +45,32 @@ class Descriptor:
 
     @property
     def is_manifest(self) -> bool:
-        """Whether it is of an image or an index: what registries keep apart from blobs."""
+        """True for an image or an index, which registries keep apart from other blobs."""
         return self.media_type.endswith((*_INDEXES, *_IMAGES))
 
     @property
     def is_index(self) -> bool:
-        """Whether it is of an index, not of one image."""
+        """True for an index of several images."""
         return self.media_type.endswith(_INDEXES)
 
 
 class BlobSource(Protocol):
-    """Where an image is: *name* for messages, its *top* document, and all else by digest."""
+    """A source of an image: its *name* in messages, its *top* document, and all blobs by digest."""
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The name that the user gave."""
 
     def top(self) -> Descriptor:
         """Return the descriptor of the image or index."""
 
     def fetch(self, wanted: Descriptor) -> bytes:
-        """Return the blob, at most a byte more than its size; the caller checks it."""
+        """Return the blob, not much longer than its size. The caller compares size and digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """One platform's image: its *platform*, *digest* of the manifest, *config* and *layers*, bottom first."""
+    """The image of one *platform*: *digest* of the manifest, *config*, and *layers* from the bottom."""
 
     platform: str
     digest: Digest
@@ -79,20 +79,20 @@ class StoredImage:
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
-        """The digests of the layers without compression."""
+        """The digests of the uncompressed layers, each with the prefix sha256:."""
         return tuple(self.config["rootfs"]["diff_ids"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutDirectory:
-    """An OCI layout in directory *path*; *digest* chooses one of several images."""
+    """An OCI layout in directory *path*. *digest* selects one of several images."""
 
     path: Path
     digest: Digest | None = None
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The path."""
         return str(self.path)
 
     def top(self) -> Descriptor:
@@ -107,7 +107,7 @@ class LayoutDirectory:
 
 
 class LayoutArchive:
-    """An OCI layout in the tar file that *file* is, called *name*; *digest* chooses one of several images."""
+    """An OCI layout in the open tar file *file*, called *name*. *digest* selects one of several images."""
 
     def __init__(self, file: IO[bytes], digest: Digest | None, name: str) -> None:
         self._file = file
@@ -144,7 +144,7 @@ class LayoutArchive:
 @contextmanager
 def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Iterator[BlobSource]:
     """
-    Give the OCI layout at *path*, a directory or a tar file.
+    Yield the OCI layout at *path*, a directory or a tar file. *digest* selects one of several images.
 
     Raises: ObjectFormatError, FileAccessError.
     """
@@ -163,9 +163,9 @@ def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Ite
 
 def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER_BYTES) -> bytes:
     """
-    Return the blob of *descriptor*, which is what its digest says.
+    Return the blob of *descriptor*, compared with size and digest.
 
-    Raises: ObjectFormatError, and what *source* raises.
+    Raises: ObjectFormatError; errors of *source*.
     """
     if descriptor.size > limit:
         raise ObjectFormatError(f"{source.name}: a blob of {descriptor.size} bytes, the most is {limit}")
@@ -180,9 +180,9 @@ def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER
 
 def open_layer(source: BlobSource, descriptor: Descriptor) -> IO[bytes]:
     """
-    Return the layer of *descriptor* as a file, as it is stored.
+    Return the stored bytes of the layer of *descriptor*, perhaps compressed, as a file.
 
-    Raises: ObjectFormatError.
+    Raises: ObjectFormatError; errors of *source*.
     """
     check_layer_type(source.name, descriptor)
     return io.BytesIO(read_blob(source, descriptor))
@@ -190,7 +190,7 @@ def open_layer(source: BlobSource, descriptor: Descriptor) -> IO[bytes]:
 
 def check_layer_type(name: str, descriptor: Descriptor) -> None:
     """
-    Check that the layer of *descriptor*, of the image called *name*, can be read.
+    Check that the layer of *descriptor*, in the image called *name*, is plain tar or gzip.
 
     Raises: ObjectFormatError.
     """
@@ -203,9 +203,9 @@ def check_layer_type(name: str, descriptor: Descriptor) -> None:
 
 def read_images(source: BlobSource) -> list[StoredImage]:
     """
-    Return the images of *source*, one of each platform, in the order of its index.
+    Return the images of *source*, one for each platform, in the order of its index.
 
-    Raises: ObjectFormatError, and what *source* raises.
+    Raises: ObjectFormatError; errors of *source*.
     """
     try:
         return list(_read_images(source, source.top(), 0))
@@ -220,7 +220,7 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
             raise ObjectFormatError(f"{source.name}: image indexes nested too deep")
         for entry in document["manifests"]:
             child = _descriptor(entry)
-            # What BuildKit attaches to an image is listed as an image of no platform.
+            # BuildKit lists attestations of an image as images of platform unknown/unknown.
             if child.platform != "unknown/unknown":
                 yield from _read_images(source, child, depth + 1)
         return
@@ -235,7 +235,7 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
 
 
 def _check_settings(config: Any) -> None:
-    """Check the kinds of what a container starts with, which others take for granted."""
+    """Check the types of the configuration's members, which later code relies on."""
     run, history = config.get("config") or {}, config.get("history") or []
     if not isinstance(run, dict):
         raise ValueError("a configuration of another form")
@@ -254,13 +254,13 @@ def _check_settings(config: Any) -> None:
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
     """
-    Return the image of *platform* among *images*, those of the image called *name*.
+    Return the image of *platform* among *images*. *name* is the base image's name in the message.
 
-    Raises: EngineError.
+    Raises: EngineError, if *images* lack the platform.
     """
     for image in images:
         found = image.platform
-        # Every 64-bit ARM is v8: some say so, some don't.
+        # linux/arm64 and linux/arm64/v8 are the same platform.
         if found == platform.oci or (found == f"{platform.oci}/v8" and platform.arch == "arm64"):
             return image
     have = ", ".join(image.platform for image in images) or "no platform at all"

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Pulls bases from registries and pushes images to them, without an engine.
+Pull base images from registries and push images to them, without an engine.
 
-Credentials are those that `docker login` keeps, and no others: left to itself
-`requests` logs in with what `~/.netrc` has, its `default` entry too, at every
-machine that the registry redirects to. Plain HTTP is spoken to this
-machine only, as Docker does.
+The only credentials are those of `docker login`. By default, `requests` would also send the
+credentials of `~/.netrc`, even its `default` entry, to each host of a redirect. Plain HTTP is
+allowed for this machine only, as in Docker.
 
 Source: OCI distribution specification v1.1; token authentication of the Docker registry.
 """
@@ -41,12 +40,12 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host*, perhaps with a port, is this machine."""
+    """Return whether *host*, with or without a port, is this machine."""
     return _LOOPBACK.fullmatch(host) is not None
 
 
 def find_origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return what tells servers apart: scheme, host and port of *url*; of none when it is no URL."""
+    """Return scheme, host and port of *url*, which identify a server, or empty values if *url* is invalid."""
     try:
         found = urlsplit(url)
         return found.scheme, found.hostname, found.port or _PORTS.get(found.scheme)
@@ -55,20 +54,24 @@ def find_origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 class RegistrySession(requests.Session):
-    """A session with the registry of *host*, which messages name."""
+    """
+    A session with the registry *host*.
+
+    It refuses plain HTTP to other machines, and forwards credentials to no other server.
+    """
 
     def __init__(self, host: str) -> None:
         super().__init__()
         self._host = host
         self.headers["User-Agent"] = f"buildtool/{__version__}"
-        # Something that adds nothing: only where there is nothing, ~/.netrc is looked at.
+        # requests reads ~/.netrc if auth is None, so set a function that adds nothing.
         self.auth = lambda request: request
 
     def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
         """
-        Send *request*, the first one or what a redirect made of it.
+        Send *request*, which is the first request or follows a redirect.
 
-        Raises: RegistryError, when it would go to another machine without encryption; requests' exceptions.
+        Raises: RegistryError, if the URL is plain HTTP to another machine; requests' exceptions.
         """
         found = urlsplit(request.url or "")
         if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
@@ -79,11 +82,11 @@ class RegistrySession(requests.Session):
             return super().send(request, **settings)
         except requests.exceptions.RequestException:
             raise
-        except ValueError as error:  # urllib3's, of a name that none can have, comes through as it is
+        except ValueError as error:  # requests does not wrap urllib3's error for an invalid host name
             raise requests.exceptions.InvalidURL(str(error)) from error
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Take the credentials out of what is redirected to somebody else, and put in no others."""
+        """Remove the credentials from a request that is redirected to another server, and add no others."""
         before, now = response.request.url or "", prepared_request.url or ""
         if self.should_strip_auth(before, now):
             prepared_request.headers.pop("Authorization", None)
@@ -106,7 +109,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """An image in a registry: *host*, *repository*, *tag* and *digest* (hex), of which one may be empty."""
+    """An image in a registry: *host*, *repository*, and *tag* or *digest* (hex) or both."""
 
     host: str
     repository: str
@@ -114,16 +117,16 @@ class Reference:
     digest: str
 
     def __str__(self) -> str:
-        """Return it as people write it."""
+        """Return HOST/REPOSITORY:TAG@sha256:DIGEST, without missing parts."""
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.host}/{self.repository}{tag}" + (f"@sha256:{self.digest}" if self.digest else "")
 
 
 def parse_reference(text: str) -> Reference:
     """
-    Return the parts of *text*, which has to name its registry.
+    Return the parts of reference *text*. Without tag and digest, the tag is latest.
 
-    Raises: UsageError.
+    Raises: UsageError, if *text* names no registry.
     """
     name, _, digest = text.partition("@sha256:")
     host, _, rest = name.partition("/")
@@ -135,7 +138,7 @@ def parse_reference(text: str) -> Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a registry answered: *status*, *headers*, *body* (a byte too many at most), final *url*."""
+    """A response: *status*, *headers*, *body* (cut soon after the limit), and *url* after redirects."""
 
     status: int
     headers: Mapping[str, str]
@@ -144,7 +147,7 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """The registry's own words, one line of them."""
+        """The message of the registry's error document after ": ", cut to one line, or empty text."""
         try:
             text = str(json.loads(self.body)["errors"][0]["message"])
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
@@ -154,7 +157,7 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Client:
-    """Speaks to the registry of one *reference*; *actions* is what it asks to be allowed."""
+    """A client of the registry of *reference*. *actions* is the requested scope: pull, or pull,push."""
 
     reference: Reference
     actions: str
@@ -164,11 +167,11 @@ class Client:
 
     def request(self, method: str, path: str, *, limit: int = MAX_JSON_BYTES, **more: Any) -> Answer:
         """
-        Return the answer to *method* of *path* (below the repository, or a whole URL), whatever its status.
+        Return the response to *method* for *path*, which is below the repository or a whole URL.
 
-        A connection that is cut, and a registry in trouble, are tried again.
+        A broken connection or a status from 500 on is retried. *limit* bounds the body in bytes.
 
-        Raises: RegistryError, when there is no answer or it is not allowed.
+        Raises: RegistryError, if no response arrives, or its status is 401 or 403.
         """
         self.connect()
         url = urljoin(f"{self.base}/v2/{self.reference.repository}/", path)
@@ -189,7 +192,7 @@ class Client:
 
     def expect(self, method: str, path: str, status: int, what: str, **more: Any) -> Answer:
         """
-        Return the answer if it has *status*; *what* says what was wanted.
+        Return the response if it has *status*. *what* is the first part of the error message.
 
         Raises: RegistryError.
         """
@@ -204,7 +207,7 @@ class Client:
 
     def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
         headers = {**more.pop("headers", {})}
-        # What logs in here must not be told to whom the registry sends us.
+        # Upload URLs may lead to another server, which must not receive the registry's token.
         if self.token and self._is_own(url):
             headers["Authorization"] = self.token
         with self.session.request(
@@ -218,11 +221,11 @@ class Client:
             return Answer(status=found.status_code, headers=found.headers, body=bytes(body), url=found.url)
 
     def _is_own(self, url: str) -> bool:
-        """Say whether *url* is of this registry, by the way it is spoken to."""
+        """Return whether *url* has the scheme, host and port of this registry."""
         return find_origin(url) == find_origin(self.base)
 
     def connect(self) -> None:
-        """Find out whether the registry speaks TLS; only one on this machine may not."""
+        """Create the session. Only a registry on this machine may lack TLS: then use plain HTTP."""
         if self.base:
             return
         host = self.reference.host
@@ -236,7 +239,7 @@ class Client:
         self.base = f"https://{host}"
 
     def _authenticate(self, answer: Answer) -> bool:
-        """Get what the registry asks for; False when there is nothing more to show it."""
+        """Get the requested credentials. Return False if they are missing or were sent before."""
         kind, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
         if self.token:
             return False
@@ -273,7 +276,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryImage:
-    """An image in a registry, as ociread.BlobSource; what has a digest comes from *cache* the second time."""
+    """An image in a registry: a `read.BlobSource` that keeps blobs in *cache*."""
 
     name: str
     client: Client
@@ -299,7 +302,7 @@ class RegistryImage:
 
 def open_image(reference: str, cache: Cache, report: Report) -> RegistryImage:
     """
-    Return the image *reference* of a registry; one without a digest is *report*ed.
+    Return the image *reference* of a registry. *report* receives a warning if *reference* has no digest.
 
     Raises: UsageError, RegistryError.
     """
@@ -321,7 +324,7 @@ def open_image(reference: str, cache: Cache, report: Report) -> RegistryImage:
 
 
 def _ask_top(client: Client, cache: Cache) -> bytes:
-    """Return the descriptor of what the client's reference names, as JSON."""
+    """Return, as JSON, the descriptor of the image that the client's reference names."""
     parsed = client.reference
     wanted = f"sha256:{parsed.digest}" if parsed.digest else parsed.tag
     answer = client.expect("GET", f"manifests/{wanted}", 200, str(parsed), headers={"Accept": _MANIFESTS})
@@ -337,7 +340,7 @@ def _ask_top(client: Client, cache: Cache) -> bytes:
 
 def push_images(images: ImageSet, reference: str) -> None:
     """
-    Push *images* to *reference*: blobs first, the tag last, so that it never names what is not there.
+    Push *images* to *reference*: blobs first and the tag last, so that the tag never names missing blobs.
 
     Raises: UsageError, RegistryError, FileAccessError.
     """
@@ -381,8 +384,8 @@ def _push_manifest(client: Client, document: Document, name: str) -> None:
 
 
 def _find_login(host: str) -> tuple[str, str] | None:
-    """Return user and password of `docker login` for *host*."""
-    # It may start a program that keeps passwords, which needs none of our secrets.
+    """Return user and password of `docker login` for *host*, or None. Raises: RegistryError."""
+    # docker.auth may start a credential helper, which must not receive the secrets of this process.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
     try:
         found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}

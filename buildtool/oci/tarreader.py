@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads tar files that somebody else made.
+Read tar files from untrusted sources.
 
-Module tarfile believes their headers: a negative size makes it read for ever, and an extended header of
-some kilobytes, compressed, takes all the memory there is. So it reads through a file that goes forward
-only, gives little at once and has an end. A damaged header is the end for tarfile, though other readers
-may see more; here it is an error.
+Module tarfile trusts the headers. A negative size makes it read for ever, and some kilobytes of
+compressed extended header fill the memory. Therefore it reads from a file that only moves
+forward, bounds each read, and has a limit. tarfile ends silently at a damaged header, although
+other readers may continue. This module raises an error.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import IO, Any
 
 from buildtool.oci.tarwriter import BLOCK_BYTES
 
-MAX_TAR_BYTES = 16 * 1024**3  # of a layer, without compression
+MAX_TAR_BYTES = 16 * 1024**3  # of an uncompressed layer
 MAX_HEADER_BYTES = 1024 * 1024
-# What a damaged archive raises; headers of headers end in a RecursionError.
+# The exceptions of damaged archives. Nested extended headers raise RecursionError.
 TAR_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError)
 _CHUNK_BYTES = 256 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
-_END = (b"", bytes(BLOCK_BYTES))  # the end of an archive without and with its blocks of zeros
+_END = (b"", bytes(BLOCK_BYTES))  # the last read of an archive without and with blocks of zeros at its end
 
 
 class _Forward:
-    """What tarfile needs of *file*: bytes from its begin to at most *limit*; *last* is what was read last."""
+    """The first *limit* bytes of *file*, forward only, for tarfile. *last* is the result of the last read."""
 
     def __init__(self, file: gzip.GzipFile | IO[bytes], limit: int) -> None:
         self._file = file
@@ -40,7 +40,7 @@ class _Forward:
 
     def read(self, size: int) -> bytes:
         """Return the next bytes. Raises: tarfile.ReadError."""
-        # tarfile reads a whole extended header at once; data is read in smaller pieces below.
+        # tarfile reads an extended header in one call. `read_data` uses smaller chunks.
         if not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"an extended header of {size} bytes")
         self.last = self._file.read(size)
@@ -50,7 +50,7 @@ class _Forward:
         return self.last
 
     def seek(self, offset: int) -> None:
-        """Go forward to *offset*. Raises: tarfile.ReadError."""
+        """Move forward to *offset*. Raises: tarfile.ReadError, also for a backward move."""
         if not self._position <= offset <= self._limit:
             raise tarfile.ReadError("a member that ends before its begin or behind the archive")
         self._position = self._file.seek(offset)
@@ -64,18 +64,20 @@ def read_layer(
     layer: IO[bytes], limit: int = MAX_TAR_BYTES
 ) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """
-    Yield each member of *layer*, plain or with gzip, and the archive, which has its data until the next one.
+    Yield each member of *layer* (tar, perhaps with gzip) and its archive.
 
-    Raises: one of TAR_ERRORS, also when the layer has more than *limit* bytes without compression.
+    `read_data` can read a member's data until the next member is requested.
+
+    Raises: one of TAR_ERRORS, also if the layer has more than *limit* bytes uncompressed.
     """
     return _read_members(_unpack(layer, limit))
 
 
 def index_archive(file: IO[bytes]) -> dict[str, tuple[int, int]]:
     """
-    Return where the regular files of *file*, a tar file without compression, are: name to offset and size.
+    Return offset and size of each regular file in *file*, an uncompressed tar file, by name.
 
-    Links and devices lead nowhere here.
+    Links and devices are left out.
 
     Raises: one of TAR_ERRORS.
     """
@@ -89,7 +91,7 @@ def index_archive(file: IO[bytes]) -> dict[str, tuple[int, int]]:
 
 def read_data(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """
-    Return the data of *member*, which *archive* has come to.
+    Return the data of *member*, the present member of *archive*.
 
     Raises: one of TAR_ERRORS.
     """
@@ -102,9 +104,9 @@ def read_data(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def digest_unpacked(layer: IO[bytes], limit: int = MAX_TAR_BYTES) -> str:
     """
-    Return the SHA-256 of *layer* without its compression.
+    Return the SHA-256, in hex, of *layer* uncompressed.
 
-    Raises: one of TAR_ERRORS, also when it has more than *limit* bytes.
+    Raises: one of TAR_ERRORS, also if the layer has more than *limit* bytes uncompressed.
     """
     file, digest = _unpack(layer, limit), hashlib.sha256()
     while data := file.read(_CHUNK_BYTES):
@@ -124,7 +126,7 @@ def _read_members(file: _Forward) -> Iterator[tuple[tarfile.TarInfo, tarfile.Tar
 
 
 def _unpack(layer: IO[bytes], limit: int) -> _Forward:
-    """Return *layer* without gzip, known by its first bytes as container engines know it."""
+    """Return *layer* uncompressed. The first bytes show gzip, as for container engines."""
     magic = layer.read(len(_GZIP_MAGIC))
     layer.seek(0)
     return _Forward(gzip.GzipFile(fileobj=layer) if magic == _GZIP_MAGIC else layer, limit)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Writes layers: deterministic tar files with the headers that BuildKit writes for the same files.
+Write layers: deterministic tar files with the headers that BuildKit writes for the same files.
 
-Equal files then give an equal diff_id, whichever engine packed them. POSIX
-ustar where it can say everything, an extended header (pax) only for what it can't.
+Equal files give an equal diff_id with each engine. Headers are POSIX ustar. Values that ustar
+cannot hold are in an extended header (pax).
 
 Sources: POSIX.1-2017 pax (ustar and extended headers), OCI image layer specification v1.1.
 """
@@ -26,10 +26,10 @@ _XATTR = "SCHILY.xattr."
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TarEntry:
     """
-    One member of a layer: *path* without a slash at either end, *kind* as in module tarfile.
+    A member of a layer: *path* without a slash at either end, *kind* as in module tarfile.
 
-    *data* are a file's bytes, *target* is where a link leads; *xattrs* are
-    extended attributes by name (security.capability).
+    *data* are a file's bytes, and *target* is a link's target. *xattrs* are extended attributes by
+    name (security.capability). *size* is set by readers only.
     """
 
     path: str
@@ -45,20 +45,20 @@ class TarEntry:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is a directory."""
+        """True for a directory."""
         return self.kind == tarfile.DIRTYPE
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file."""
+        """True for a regular file."""
         return self.kind in (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 def pack_tar(entries: Iterable[TarEntry]) -> bytes:
     """
-    Return the tar file of *entries*, in their order; times are the caller's.
+    Return the tar file of *entries*, in their order and with their times.
 
-    Raises: UsageError, for what a tar file cannot hold.
+    Raises: UsageError, if a tar file cannot hold an entry.
     """
     body = bytearray()
     for entry in entries:
@@ -69,13 +69,13 @@ def pack_tar(entries: Iterable[TarEntry]) -> bytes:
 
 
 def end_of_archive() -> bytes:
-    """Return what stands after the last member."""
+    """Return the two blocks of zeros after the last member."""
     return bytes(2 * BLOCK_BYTES)
 
 
 def entry_header(entry: TarEntry, size: int) -> bytes:
     """
-    Return the header blocks of *entry*, whose *size* bytes and padding come next.
+    Return the header blocks of *entry*. The caller writes *size* bytes of data and the padding after them.
 
     Raises: UsageError.
     """
@@ -107,7 +107,7 @@ def entry_header(entry: TarEntry, size: int) -> bytes:
 
 
 def _split(path: str) -> tuple[bytes, bytes]:
-    """Return prefix and name of ustar; an empty name when *path* has no place in them."""
+    """Return ustar's prefix and name for *path*, or an empty name if they cannot hold *path*."""
     name = path.encode()
     if not path.isascii():
         return b"", b""
@@ -137,7 +137,7 @@ def _extended(path: str, records: Mapping[str, bytes]) -> bytes:
 
 
 def _record(key: str, value: bytes) -> bytes:
-    """Return a line LENGTH KEY=VALUE; the length counts itself."""
+    """Return a pax record, LENGTH KEY=VALUE. LENGTH includes its own digits."""
     rest = b" " + key.encode() + b"=" + value + b"\n"
     length = len(rest)
     while length != len(str(length)) + len(rest):
@@ -169,8 +169,8 @@ def _ustar(
             kind,
             target.ljust(100, b"\0"),
             b"ustar\x0000",
-            bytes(64),  # names of user and group: numbers say it
-            # Go leaves the numbers of devices out where it writes a header by hand.
+            bytes(64),  # no names of user and group: containers use the numbers
+            # Go's archive/tar leaves the device numbers of an extended header empty.
             bytes(16) if kind == tarfile.XHDTYPE else b"0000000\0" * 2,
             prefix.ljust(155, b"\0"),
             bytes(12),

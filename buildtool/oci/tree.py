@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads layers to the tree that a container sees. Nothing is unpacked, so nothing can land outside.
+Read layers into the tree of files in a container, without unpacking them.
 
-Paths that would leave the root, links to nowhere and devices are refused all
-the same: what one tool takes for harmless, another unpacks.
+Paths that leave the root, hard links to missing files, and devices are refused, because other
+tools unpack the same layers.
 
 Source: OCI image layer specification v1.1 (whiteouts).
 """
@@ -24,7 +24,7 @@ Tree = dict[str, TarEntry]
 
 MAX_MEMBERS = 500_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_LINKS = 40  # as the kernel follows
+MAX_LINKS = 40  # MAXSYMLINKS of Linux
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _XATTR = "SCHILY.xattr."
@@ -34,9 +34,9 @@ _KINDS = (*_PLAIN, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
 
 def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lambda _: False) -> Tree:
     """
-    Return the files that *layers* (tar, perhaps with gzip), bottom first, make together; by path.
+    Return, by path, the files of an image with *layers* (tar, perhaps with gzip) from the bottom.
 
-    Bytes are kept of files whose path *keep* wants.
+    The result holds the data of those files for whose path *keep* returns True.
 
     Raises: ObjectFormatError.
     """
@@ -50,7 +50,7 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
 
 
 def _apply(tree: Tree, layer: IO[bytes], keep: Callable[[str], bool]) -> None:
-    """Put the members of *layer* over *tree*; a whiteout removes what lower layers had, not its own's."""
+    """Apply *layer* to *tree*. A whiteout removes files of lower layers, and none of its own layer."""
     added: set[str] = set()
     for number, (member, archive) in enumerate(read_layer(layer)):
         if number >= MAX_MEMBERS:
@@ -103,7 +103,11 @@ def _read_entry(
 
 
 def _check_path(name: str) -> str:
-    """Return *name* without ./ and slashes at its ends; empty for the root itself."""
+    """
+    Return *name* without "." parts and outer slashes, or empty text for the root.
+
+    Raises: ObjectFormatError, if *name* leaves the root.
+    """
     if name.startswith("/") or "\0" in name or ".." in name.split("/"):
         raise ObjectFormatError(f"{name!a}: the path leads out of the image")
     return "/".join(part for part in name.split("/") if part not in ("", "."))
@@ -128,9 +132,9 @@ def _remove_below(tree: Tree, directory: str, added: set[str]) -> None:
 
 def resolve_path(tree: Tree, path: str) -> str:
     """
-    Return where *path* leads in *tree*, symbolic links followed as in a container: none leaves the root.
+    Return *path* in *tree* with symbolic links resolved as in a container: no link leaves the root.
 
-    Raises: ObjectFormatError.
+    Raises: ObjectFormatError, for a loop of links.
     """
     done: list[str] = []
     waiting = [part for part in reversed(path.split("/")) if part]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes layers, manifests and indexes of images, and writes them as OCI layouts: a directory or an archive.
+Make layers, manifests and indexes of images, and write them as an OCI layout: a directory or an archive.
 
-Same input, same bytes: one spelling of JSON, blobs by digest, no time but the caller's.
+The same input gives the same bytes: one encoding of JSON, blobs sorted by digest, times from the caller.
 
 Sources: OCI image specification v1.1 (image-layout, image-index, manifest, config).
 """
@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,18 +34,26 @@ MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
 MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
-# containerd names a loaded image after this annotation; the OCI ref.name alone would be a bare tag.
+# containerd names a loaded image by this annotation. OCI's ref.name holds the tag only.
 NAME_ANNOTATION = "io.containerd.image.name"
 TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 CHUNK_BYTES = 1024 * 1024
 _DIRECTORY_MODE = 0o755
+# All that layouts hold: the specification's files, and those that BuildKit and `docker save` add.
+_LAYOUT_PART = re.compile(
+    r"oci-layout|index\.json(\.lock)?|manifest\.json|repositories|ingest|blobs(/[a-z0-9]+(/[0-9a-f]+)?)?"
+)
 _DEFAULT_REGISTRY = "docker.io"  # what engines put before a name without a registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer: bytes in *data* or in file *path*, their *digest* and *size*, *diff_id* of the plain tar."""
+    """
+    A layer: its bytes in *data* or in file *path*, with their *digest* and *size*.
+
+    *diff_id* is the digest of the uncompressed tar.
+    """
 
     media_type: str
     digest: Digest
@@ -68,17 +77,17 @@ class Document:
 
     @property
     def descriptor(self) -> dict[str, Any]:
-        """What another document says of this one."""
+        """The descriptor by which another document refers to this one."""
         return {"mediaType": self.media_type, "digest": f"sha256:{self.digest}", "size": len(self.data)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
     """
-    Images to be written together: *top* is the index, or the manifest when there is one platform.
+    Images that are written together. *top* is the index, or the manifest of a single platform.
 
-    *manifests* are those of the platforms, *configs* their configurations,
-    *layers* all of their layers, each once.
+    *manifests* has one entry for each platform, *configs* their configurations, and *layers* all
+    of their layers, each once.
     """
 
     top: Document
@@ -87,7 +96,7 @@ class ImageSet:
     layers: tuple[Layer, ...]
 
     def blobs(self) -> dict[Digest, Layer | bytes]:
-        """Return everything by digest."""
+        """Return all layers and documents by digest."""
         found: dict[Digest, Layer | bytes] = {layer.digest: layer for layer in self.layers}
         documents = (*self.configs, *self.manifests, self.top)
         return found | {document.digest: document.data for document in documents}
@@ -95,7 +104,7 @@ class ImageSet:
 
 def file_layer(path: Path) -> Layer:
     """
-    Describe the plain tar *path* as a layer; it stays uncompressed.
+    Return the layer of the uncompressed tar file *path*.
 
     Raises: FileAccessError.
     """
@@ -109,9 +118,9 @@ def file_layer(path: Path) -> Layer:
 
 
 def gzip_layer(tar: bytes, level: int = 9) -> Layer:
-    """Compress *tar* to a layer with no time and no name in its header."""
+    """Return *tar* compressed as a layer, with neither time nor name in the gzip header."""
     buffer = io.BytesIO()
-    # Not gzip.compress: its header depends on the version of Python.
+    # The header of gzip.compress depends on the version of Python.
     with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=buffer, mtime=0) as file:
         file.write(tar)
     data = buffer.getvalue()
@@ -125,7 +134,7 @@ def gzip_layer(tar: bytes, level: int = 9) -> Layer:
 
 
 def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[Layer]]]) -> ImageSet:
-    """Return the documents of *images*: platform, configuration without rootfs, layers from the bottom."""
+    """Return the set of *images*, given as platform, configuration without rootfs, layers from the bottom."""
     configs, manifests, entries = [], [], []
     layers: dict[Digest, Layer] = {}
     for platform, settings, own in images:
@@ -151,7 +160,7 @@ def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[
 
 
 def full_name(reference: str) -> str:
-    """Return *reference* with the registry and the tag that engines add where it has none."""
+    """Return *reference* with the registry and the tag that engines add if they are missing."""
     if not names_registry(reference):
         path = reference if "/" in reference else f"library/{reference}"
         reference = f"{_DEFAULT_REGISTRY}/{path}"
@@ -160,7 +169,7 @@ def full_name(reference: str) -> str:
 
 def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
     """
-    Write *images* as tar file *path*, called *reference*; a failure leaves nothing behind.
+    Write *images* as tar file *path* with the image name *reference*. A failure leaves nothing behind.
 
     Raises: FileAccessError.
     """
@@ -179,9 +188,9 @@ def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool
 
 def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
     """
-    Write *images* as directory *path*, called *reference*; a failure leaves nothing behind.
+    Write *images* as directory *path* with the image name *reference*. A failure leaves nothing behind.
 
-    With *replace* an OCI layout that is there goes; any other directory stays.
+    With *replace*, an existing OCI layout is replaced. Another directory is never replaced.
 
     Raises: FileAccessError.
     """
@@ -207,14 +216,17 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
 
 def check_layout(path: Path, *, replace: bool) -> None:
     """
-    Check that a layout may become directory *path*: it is missing or empty, or a layout to *replace*.
+    Check that *path* can become a layout: it is missing, an empty directory, or a layout to *replace*.
+
+    A layout that holds another file as well is not replaced: that file would go with it.
 
     Raises: FileAccessError.
     """
     try:
         is_empty = not any(path.iterdir())
-        # A rename would take the place of a link, not of the directory that it leads to.
+        # rename(2) would replace a symbolic link, not its target.
         is_layout = not path.is_symlink() and (is_empty or (path / "oci-layout").is_file())
+        foreign = _find_foreign(path) if is_layout and replace else ""
     except FileNotFoundError:
         return
     except OSError as error:
@@ -223,19 +235,36 @@ def check_layout(path: Path, *, replace: bool) -> None:
         raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced", hint="choose another name")
     if not is_empty and not replace:
         raise FileAccessError(f"{path}: already exists", hint=FORCE_REPLACES)
+    if foreign:
+        raise _holds_foreign(path, foreign)
+
+
+def _find_foreign(path: Path) -> str:
+    """Return the name below directory *path* of something that is no part of a layout, or nothing."""
+    names = sorted(found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return next((name for name in names if not _LAYOUT_PART.fullmatch(name)), "")
+
+
+def _holds_foreign(path: Path, name: str) -> FileAccessError:
+    return FileAccessError(
+        f"{path}: not replaced: {name} is not part of an OCI layout",
+        hint="move the file out of the directory, or choose another name",
+    )
 
 
 def put_layout(new: Path, path: Path, old: Path) -> None:
     """
-    Move directory *new* to *path*; what is there goes to *old*, and comes back when that fails.
+    Rename directory *new* to *path*. An existing *path* is renamed to *old*, and restored after a failure.
 
-    Raises: OSError.
+    Raises: OSError; FileAccessError, when a file that is no part of a layout was put there since the check.
     """
     if not path.exists():
         new.rename(path)
         return
     path.rename(old)
     try:
+        if foreign := _find_foreign(old):
+            raise _holds_foreign(path, foreign)
         new.rename(path)
     except BaseException:
         old.rename(path)
@@ -243,7 +272,7 @@ def put_layout(new: Path, path: Path, old: Path) -> None:
 
 
 def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
-    """Yield the files of a layout, directories (None) before what is in them."""
+    """Yield name and contents of each file of a layout. The contents of a directory are None."""
     name = full_name(reference)
     annotations = {NAME_ANNOTATION: name, TAG_ANNOTATION: name.rpartition(":")[2]}
     entry = {**images.top.descriptor, "annotations": annotations if reference else {}}
@@ -256,7 +285,7 @@ def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | by
 
 
 def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
-    """Write *data* to *file*; a layer that is a file itself is not held in memory: it may have gigabytes."""
+    """Write *data* to *file*. A layer in a file is copied in chunks, because it may have gigabytes."""
     if isinstance(data, bytes):
         file.write(data)
     elif data.data is not None:
@@ -268,9 +297,9 @@ def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
 
 def _layer_chunks(layer: Layer) -> Iterator[bytes]:
     """
-    Yield the file of *layer* in pieces.
+    Yield the file of *layer* in chunks.
 
-    Raises: FileAccessError, also at the end, when it was not what its digest says.
+    Raises: FileAccessError, also after the last chunk, if the file does not have the layer's digest.
     """
     assert layer.path is not None
     digest = hashlib.sha256()
@@ -287,16 +316,16 @@ def _layer_chunks(layer: Layer) -> Iterator[bytes]:
 
 def layer_bytes(layer: Layer) -> bytes:
     """
-    Return the stored bytes of *layer*, which are those of its digest.
+    Return the stored bytes of *layer*.
 
-    Raises: FileAccessError.
+    Raises: FileAccessError, if its file is unreadable or does not have the layer's digest.
     """
     return layer.data if layer.data is not None else b"".join(_layer_chunks(layer))
 
 
 @contextmanager
 def _finished_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file beside *path* that gets its name when all is written."""
+    """Yield a temporary file beside *path*, renamed to *path* at the end of the block."""
     temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=hidden_prefix(path))

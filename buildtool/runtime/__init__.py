@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Contents of images beside objects: loader, tini, base layer, and the Debian packages behind them.
+Contents of images beside objects: loader, tini, base layer, and their Debian packages.
 
-It imports `compile` and what stands below. To add a program to images, link it in `link.py` and
-list it in `carried.py`.
+This package imports `compile` and the packages below it. To add a program to images, link it in
+`link.py` and list it in `carried.py`.
 """

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Packages of any Debian suite and architecture, downloaded and unpacked without root.
+Download and unpack packages of any Debian suite and architecture without root.
 
-apt works on a state of its own: the system's lists, architectures and
-installed packages stay as they are. It takes the mirror that this machine
-uses and checks the archive's signature with Debian's keys.
+apt uses its own state directory, so the system's lists, architectures and installed packages do not
+change. apt reads the mirror of this machine, and checks the archive's signature with Debian's keys.
 
-A mirror is often between two states: its list names a package that its pool
-lacks. So a package has several ways, in this order: the locked version; the
-suite's present version; both again with fresh lists; the suite under its
-alias (trixie is also stable); another architecture's package, where its files
-are the same.
+A mirror is often between two states: its list names a package that its pool lacks. Therefore the
+attempts for a package are, in this order:
+1. the locked version;
+2. the suite's present version;
+3. both again, with fresh lists;
+4. the suite under its alias (stable for trixie);
+5. another architecture's package with the same files.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from buildtool.runtime.debian import (
     LIST_CODENAMES,
     SHARED_CONTENT,
     Archive,
+    read_fields,
 )
 from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock
 
@@ -53,7 +55,7 @@ _DISK_FULL = re.compile(r"No space left on device|don't have enough free space")
 _STAMP_NAME = ".complete"
 _NOT_LISTED = "not in the package list"
 _NOT_LOCKED = f"the bytes are not those in {LOCK_NAME}"
-# These have every package; a package of SHARED_CONTENT comes from one of them when its own is missing.
+# Debian builds each package for these architectures. They replace a missing package of SHARED_CONTENT.
 _OTHER_ARCHITECTURES = ("arm64", "amd64")
 
 Report = Callable[[str], None]
@@ -62,10 +64,10 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageSource:
     """
-    Packages of *archive* for the Debian *architecture*; apt's state is below directory *state*.
+    Packages of *archive* for the Debian *architecture*, with apt's state in directory *state*.
 
-    The versions in *lock* are tried first; *report* hears of packages that come another way.
-    apt repeats a failed request *retries* times, after a pause.
+    The versions in *lock* are tried first. *report* receives a line about packages of other
+    versions or places. apt repeats a failed request *retries* times, after a pause.
     """
 
     archive: Archive
@@ -78,7 +80,7 @@ class PackageSource:
 
     def update(self) -> None:
         """
-        Fetch the package lists, from the suite's alias where the mirror has none under the suite's name.
+        Fetch the package lists. If the mirror has none under the suite's name, fetch those of its alias.
 
         Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
         """
@@ -98,10 +100,10 @@ class PackageSource:
         """
         Return the fields of *package*'s newest version (Version, Depends, ...).
 
-        Raises: ToolMissingError, ToolFailedError, when there is no such package.
+        Raises: ToolMissingError; ToolFailedError, if the list lacks the package.
         """
         text = self._run("apt-cache", "show", "--no-all-versions", package)
-        return _read_fields(text.partition("\n\n")[0])
+        return read_fields(text.partition("\n\n")[0])
 
     def list_versions(self, packages: Iterable[str]) -> dict[str, list[LockedPackage]]:
         """
@@ -110,9 +112,9 @@ class PackageSource:
         Raises: ToolMissingError.
         """
         found: dict[str, list[LockedPackage]] = {name: [] for name in packages}
-        # The exit code tells of a name without a package, as its empty entry does.
+        # The exit code is ignored: a name without a package has an empty entry in the result.
         for stanza in self._call(self._apt("apt-cache", "show", *found))[1].split("\n\n"):
-            fields = _read_fields(stanza)
+            fields = read_fields(stanza)
             if fields.get("Package") in found and "SHA256" in fields:
                 package = LockedPackage(
                     suite=self.archive.suite,
@@ -126,7 +128,7 @@ class PackageSource:
 
     def unpack(self, packages: Sequence[str], directory: Path) -> None:
         """
-        Download *packages*, without what they depend on, and unpack them into *directory*.
+        Download *packages*, without their dependencies, and unpack them into *directory*.
 
         Raises: ToolMissingError, ToolFailedError, PackageUnavailableError, FileAccessError.
         """
@@ -139,10 +141,10 @@ class PackageSource:
 
     def download(self, packages: Sequence[str], directory: Path) -> list[Path]:
         """
-        Download *packages*, without what they depend on, into *directory*; return their files by name.
+        Download *packages*, without their dependencies, into *directory*. Return their files, sorted.
 
-        Raises: ToolMissingError, ToolFailedError, FileAccessError; PackageUnavailableError, when a package
-        cannot be had by any of the ways that this module names.
+        Raises: ToolMissingError, ToolFailedError, FileAccessError; PackageUnavailableError, if none of
+        the attempts that this module lists delivers a package.
         """
         make_directory(directory)
         taken, missing = self.take(packages, directory)
@@ -158,12 +160,12 @@ class PackageSource:
                 source.update()
                 taken, causes = source.take(names, directory)
             except PackageUnavailableError:
-                continue  # without a list there is nothing to take; the causes so far say more
+                continue  # without a list nothing can be downloaded; keep the causes so far
             self._tell(source, taken)
             files += taken.values()
             for package in taken:
                 del missing[package.name]
-            # That a name is not listed elsewhere says less than why its download failed before.
+            # Keep the cause of a failed download rather than "not listed" from another source.
             missing |= {name: cause for name, cause in causes.items() if cause != _NOT_LISTED}
         if missing:
             raise self._explain_missing(missing)
@@ -173,9 +175,9 @@ class PackageSource:
         self, packages: Iterable[str], directory: Path
     ) -> tuple[dict[LockedPackage, Path], dict[str, str]]:
         """
-        Download what this source's lists and pool have of *packages* into *directory*.
+        Download those of *packages* that this source has into *directory*.
 
-        Return the files, and the cause for each package that is not among them.
+        Return the files by package, and the cause by name for each missing package.
 
         Raises: ToolMissingError, ToolFailedError, FileAccessError.
         """
@@ -184,7 +186,7 @@ class PackageSource:
         candidates = {}
         for name, versions in self.list_versions(packages).items():
             candidates[name], causes[name] = self._choose(name, versions)
-        # The locked version of all, then the present one of those that are still missing.
+        # Fetch the locked version of all packages, then the present version of those still missing.
         for rank in range(2):
             wanted = [each[rank] for name, each in candidates.items() if name in causes and len(each) > rank]
             if wanted:
@@ -213,12 +215,12 @@ class PackageSource:
         return f"Debian {self.archive.suite} {self.architecture}"
 
     def under_alias(self) -> PackageSource | None:
-        """Return the source that asks for the suite under its alias, or None without one."""
+        """Return this source with the suite's alias, or None if the suite has none."""
         alias = _under_alias(self.archive)
         return None if alias is None else replace(self, archive=alias, state=self.state / "alias")
 
     def _other_ways(self) -> Iterator[PackageSource]:
-        """Yield where else packages may be: here with fresh lists, the alias, other architectures."""
+        """Yield the next sources to try: this one with fresh lists, its alias, other architectures."""
         yield self
         if alias := self.under_alias():
             yield alias
@@ -227,20 +229,20 @@ class PackageSource:
                 yield replace(self, architecture=other, state=self.state / other)
 
     def _choose(self, name: str, versions: Sequence[LockedPackage]) -> tuple[list[LockedPackage], str]:
-        """Return the versions to try in their order, and the cause if none can be had."""
+        """Return the versions to try, in order, and the cause to report if none is delivered."""
         locked = self.lock.find(self.archive.suite, self.architecture, name)
         cause = _NOT_LISTED
         if locked is not None and any(
             each.version == locked.version and each.sha256 != locked.sha256 for each in versions
         ):
-            # Debian never changes the bytes of a version: somebody built another package.
+            # Debian never changes the bytes of a version, so another party built this package.
             versions = [each for each in versions if each.version != locked.version]
             cause = _NOT_LOCKED
         first = [each for each in versions if each == locked]
         return [*first, *(each for each in versions[:1] if each not in first)], cause
 
     def _fetch(self, packages: Sequence[LockedPackage], directory: Path) -> dict[LockedPackage, Path | str]:
-        """Return for each package its file in *directory*, or why it is not there."""
+        """Return, for each package, its file in *directory* or the cause of its absence."""
         make_directory(self.state)
         found: dict[LockedPackage, Path | str] = {}
         try:
@@ -249,7 +251,7 @@ class PackageSource:
                 code, _, said = self._call(argv, cwd=Path(work))
                 if code != 0 and _DISK_FULL.search(said):
                     raise self._explain("apt-get", said)
-                # apt gives up on single packages: its exit code is that of all of them.
+                # apt's exit code covers all packages, although some may have arrived, so look at the files.
                 files = {_digest(path): path for path in Path(work).glob("*.deb")}
                 for each in packages:
                     file = files.get(each.sha256)
@@ -263,7 +265,7 @@ class PackageSource:
         return found
 
     def _tell(self, source: PackageSource, packages: Iterable[LockedPackage]) -> None:
-        """Report in one line the *packages* of *source* that are not the locked ones."""
+        """Report, in one line, those *packages* of *source* that differ from the lock."""
         words = []
         for each in packages:
             locked = self.lock.find(self.archive.suite, self.architecture, each.name)
@@ -286,7 +288,7 @@ class PackageSource:
             make_directory(self.state / name)
         archive.check_keyring()
         line = f"deb [signed-by={archive.keyring}] {archive.mirror} {archive.name} main\n"
-        # The mirror's URI may have a password in it.
+        # Mode 0600, because the mirror's URI may contain a password.
         write_atomic(self.state / "sources.list", line.encode(), mode=0o600)
         write_atomic(self.state / "status", b"")
         self._run("apt-get", "update")
@@ -294,13 +296,13 @@ class PackageSource:
             self._check_codename(archive)
 
     def _check_codename(self, archive: Archive) -> None:
-        """Refuse lists of another release: an alias moves on when Debian releases."""
-        # apt answers from the signed text alone; the file may hold unsigned lines around that text.
+        """Refuse lists of another release, because an alias moves to the next release of Debian."""
+        # Ask apt, which reads the signed text only. The file may hold unsigned lines around that text.
         found = sorted({*self._run("apt-get", *LIST_CODENAMES).split()})
         if found == [archive.suite]:
             return
         try:
-            shutil.rmtree(self.state / "lists")  # a later command would take packages from these lists
+            shutil.rmtree(self.state / "lists")  # later commands must not use these lists
         except OSError as error:
             raise FileAccessError(f"{self.state}: cannot remove: {system_reason(error)}") from error
         raise self._unavailable(
@@ -319,12 +321,12 @@ class PackageSource:
             "Dir::Etc::PreferencesParts": "/dev/null",
             "APT::Architecture": self.architecture,
             "APT::Architectures": self.architecture,
-            # apt would change to a user that cannot write here.
+            # By default, apt switches to user _apt, who cannot write to the state directory.
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
-            # apt takes a mirror that does not answer for a passing thing, and says that all went well.
+            # By default, apt-get update succeeds although a mirror does not answer.
             "APT::Update::Error-Mode": "any",
-            # A closed site's mirror is often frozen: signatures are checked, the age of the lists is not.
+            # The mirror of an isolated site is often frozen: check signatures, but not the age of the lists.
             "Acquire::Check-Valid-Until": "false",
             "Acquire::Retries": str(self.retries),
         }
@@ -338,7 +340,7 @@ class PackageSource:
         return text
 
     def _call(self, argv: Sequence[str], *, cwd: Path | None = None) -> tuple[int, str, str]:
-        """Return exit code, output and messages of a program."""
+        """Return exit code, standard output and standard error of a program. Raises: ToolMissingError."""
         # apt writes its configuration for gpgv to a temporary file.
         environment = {"LC_ALL": "C.UTF-8", "TMPDIR": str(self.state)}
         try:
@@ -376,7 +378,7 @@ class PackageSource:
         return ToolFailedError(f"{program} failed ({where})", detail=detail)
 
     def _explain_missing(self, missing: Mapping[str, str]) -> PackageUnavailableError:
-        """Return the error for packages that no way gave, by name with the cause."""
+        """Return the error for *missing* packages, given as name and cause."""
         names = tuple(sorted(missing))
         causes = sorted({hide_passwords(cause).lower() for cause in missing.values()})
         if causes == [_NOT_LISTED]:
@@ -403,7 +405,7 @@ class PackageSource:
 
 def linking_packages(source: PackageSource) -> list[str]:
     """
-    Return the packages that the static loader is linked with.
+    Return the names of the packages with which the static loader is linked.
 
     Raises: ToolMissingError, ToolFailedError.
     """
@@ -412,12 +414,12 @@ def linking_packages(source: PackageSource) -> list[str]:
 
 def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path) -> None:
     """
-    Unpack *packages* into *directory* unless it holds them; several processes may ask at once.
+    Unpack *packages* into *directory*, unless it holds them. Several processes may call this at once.
 
-    A tree of other versions there is replaced as a whole.
+    A tree of other versions is replaced as a whole.
 
-    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError; FileAccessError, also when *directory*
-    holds something else.
+    Raises: ToolMissingError, ToolFailedError, PackageUnavailableError; FileAccessError, also if *directory*
+    holds other files.
     """
     directory = directory.resolve()
     text = f"{source.archive.suite} {lock_stamp(source, packages)}\n"
@@ -434,7 +436,7 @@ def provide_tree(source: PackageSource, packages: Sequence[str], directory: Path
 
 
 def _holds_tree(directory: Path, text: str) -> bool:
-    """Return whether *directory* is the tree whose stamp has *text*; refuse what is no tree of packages."""
+    """Return whether *directory* is a tree with stamp *text*. Raises: FileAccessError, if it is no tree."""
     stamp = directory / _STAMP_NAME
     if stamp.exists():
         return stamp.read_text("utf-8") == text
@@ -447,7 +449,7 @@ def _holds_tree(directory: Path, text: str) -> bool:
 
 
 def _replace_tree(source: PackageSource, packages: Sequence[str], directory: Path, text: str) -> None:
-    """Unpack beside *directory*, so that no file of an older version stays and no half of a tree is used."""
+    """Unpack beside *directory*, then rename: no older file stays, and no incomplete tree is used."""
     fresh, old = (directory.with_name(f".{directory.name}.{word}") for word in ("new", "old"))
     for left in (fresh, old):
         if left.exists():
@@ -464,7 +466,7 @@ def _replace_tree(source: PackageSource, packages: Sequence[str], directory: Pat
 
 
 def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:
-    """Return *packages* with their locked versions; a tree of them is current while this text is."""
+    """Return *packages* with their locked versions, the stamp of a tree of these packages."""
     words = []
     for name in packages:
         locked = source.lock.find(source.archive.suite, source.architecture, name)
@@ -473,7 +475,7 @@ def lock_stamp(source: PackageSource, packages: Iterable[str]) -> str:
 
 
 def _find_libgcc(source: PackageSource) -> str:
-    """Return the package of libgcc.a that belongs to the suite's own compiler."""
+    """Return the package with libgcc.a of the suite's default gcc."""
     found = re.search(r"\bgcc-(\d+)\b", source.describe("gcc").get("Depends", ""))
     if found is None:
         raise ToolFailedError(f"Debian {source.archive.suite} names no version of gcc")
@@ -485,17 +487,13 @@ def _under_alias(archive: Archive) -> Archive | None:
     return None if archive.alias or not alias else replace(archive, alias=alias)
 
 
-def _read_fields(stanza: str) -> dict[str, str]:
-    return dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
-
-
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find_cause(name: str, said: str) -> str:
-    """Return why apt, which *said* so, has no file of package *name*."""
+    """Return the cause, from apt's messages *said*, why package *name* has no file."""
     lines = re.findall(r"^[EW]: Failed to fetch (\S+)\s+(.*)$", said, re.MULTILINE)
     causes = [text for uri, text in lines if f"/{name}_" in urllib.parse.unquote(uri)]
     last = (causes or re.findall(r"^E: (.*)$", said, re.MULTILINE) or ["apt did not deliver the file"])[-1]

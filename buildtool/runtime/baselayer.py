@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The layer of the distroless base, and tini, out of Debian packages.
+Make the layer of the distroless base, and tini, from Debian packages.
 
-One recipe for both engines: `images prepare` loads the layer into Docker,
-`make loaders` puts it into the wheel for images that are built without Docker.
+Both engines use this module: `images prepare` loads the layer into Docker, and `make loaders` puts
+it into the wheel for builds without Docker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from buildtool.oci.write import Layer, gzip_layer
 from buildtool.runtime import debian
 from buildtool.runtime.debian import Package
 
-# Newer times are set back to this one (the day trixie was released), older ones stay.
+# The day of trixie's release. Newer times of files are replaced by this one.
 EPOCH = 1754697600
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,15 +33,15 @@ GROUP = "root:x:0:\ntty:x:5:\nstaff:x:50:\nnobody:x:65534:\nnonroot:x:65532:\n"
 NSSWITCH = "hosts: files dns\n"
 CA_SOURCES = "usr/share/ca-certificates/mozilla/"
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
-# Package documentation except licences, and what only an interactive system reads.
+# Left out of the base: documentation other than licences, and files for interactive systems.
 BASE_DROPPED = re.compile(
     r"usr/share/doc/(?![^/]+/copyright$).+/.+|usr/share/(lintian|base-files|ca-certificates|bug|man|info)(/.*)?"
     r"|etc/(update-motd\.d|ca-certificates|dpkg|default|profile\.d|skel)(/.*)?|usr/share/zoneinfo/(right|posix)(/.*)?"
     r"|(usr/)?s?bin/.+|usr/lib/dpkg(/.*)?"
 )
-# Where the C library of an architecture lies; the one difference between base-files of two architectures.
+# Directories of the C library, the only difference between base-files of two architectures.
 _LIBRARY_LAYOUT = re.compile(r"(usr/)?lib[a-z]*\d+(/.*)?")
-# What a container of the base has beside its files.
+# The configuration of the base image.
 BASE_CONFIG = {
     "User": "65532:65532",
     "WorkingDir": "/",
@@ -53,9 +53,9 @@ Members = dict[str, tuple[tarfile.TarInfo, bytes]]
 
 def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) -> Layer:
     """
-    Pack the files of the base for *platform* out of *packages*.
+    Return the layer of the base for *platform*, made from *packages*.
 
-    A package of debian.SHARED_CONTENT may be another architecture's.
+    A package of `debian.SHARED_CONTENT` may be of another architecture.
 
     Raises: ToolFailedError, ObjectFormatError.
     """
@@ -72,7 +72,7 @@ def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) 
                 certificates[member.name] = data
             elif not BASE_DROPPED.fullmatch(member.name):
                 members[member.name] = (member, data)
-        # Scanners find the packages of an image without dpkg in this place.
+        # Scanners of images without dpkg read the list of packages from this directory.
         _add_file(members, f"var/lib/dpkg/status.d/{package.name}", package.control)
     _add_file(members, CA_BUNDLE, b"".join(data for _, data in sorted(certificates.items())))
     for name, text in {"etc/passwd": ACCOUNTS, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
@@ -84,7 +84,7 @@ def base_layer(packages: Sequence[Package], platform: Platform, runner: Runner) 
 
 
 def _choose(packages: Sequence[Package], names: Iterable[str], platform: Platform) -> Iterator[Package]:
-    """Yield the packages of *names* for *platform*; another architecture's where the content is shared."""
+    """Yield the packages *names* for *platform*, or of another architecture if the content is shared."""
     for name in sorted(names):
         named = [package for package in packages if package.name == name]
         own = [package for package in named if package.architecture in ("all", platform.debian)]
@@ -100,12 +100,12 @@ def _check_shared(package: Package, member: tarfile.TarInfo, data: bytes) -> Non
 
 def read_tini(packages: Sequence[Package], platform: Platform, runner: Runner) -> tuple[bytes, bytes]:
     """
-    Return tini-static of *platform* and its copyright file.
+    Return tini-static of *platform*, and its copyright file.
 
-    Raises: ObjectFormatError, when no package has it; ToolFailedError.
+    Raises: ObjectFormatError, if no package has it; ToolFailedError.
     """
     for package in packages:
-        # Newer releases have the static program in a package of its own.
+        # Since Debian forky, tini-static is a package of its own.
         if package.name in debian.TINI_PACKAGES and package.architecture == platform.debian:
             files = {member.name: data for member, data in debian.read_members(package, runner)}
             if "usr/bin/tini-static" in files:
@@ -115,7 +115,7 @@ def read_tini(packages: Sequence[Package], platform: Platform, runner: Runner) -
 
 def tini_layer(packages: Sequence[Package], platforms: Sequence[Platform], runner: Runner) -> Layer:
     """
-    Pack tini-static of every platform, and the accounts that builds may name.
+    Return a layer with tini-static of each platform, and the accounts that builds may name.
 
     Raises: ObjectFormatError, ToolFailedError.
     """
@@ -153,7 +153,7 @@ def _add_link(members: Members, name: str, target: str) -> None:
 
 
 def _pack_members(members: Members) -> bytes:
-    """Write *members* by name, with numeric owners and bounded times: same packages, same bytes."""
+    """Return the tar of *members*, sorted, with numeric owners and bounded times, for reproducible bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, (member, data) in sorted(members.items()):

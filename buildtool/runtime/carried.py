@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What images hold beside the objects, carried by the installation: loader, tini and base layer per platform.
+Find the parts of images that the installation carries: loader, tini and base layer of each platform.
 
-`make loaders` makes these files and the list `loaders.json`, which says of each
-its digest and what it was made of. Wheels have them; git does not. A file that is
-not as listed, or a loader of other sources than those beside it, is not used.
+`make loaders` makes these files and `loaders.json`, which lists digest and origin of each. Wheels
+contain the files, git does not. A file with another digest is refused, and so is a loader made
+from other sources than those beside it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.resources import package_directory, resource_path
+from buildtool.objects.capabilities import PINS_NAME
 
-# Names what `make loaders` made elsewhere, in place of what the installation carries.
+# The environment variable with another directory of parts, made by `make loaders`.
 LOADERS_VARIABLE = "BUILDTOOL_LOADERS"
 LOADER_NAME = "verify-and-load"
-PINS_NAME = "ebpf-pins"
 PROBE_NAME = "bpf-probe"
 TINI_NAME = "tini-static"
 LIST_VERSION = 1
 MAX_PART_BYTES = 16 * 1024 * 1024
 _MAX_LIST_BYTES = 1024 * 1024
 _SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
-# What clang links each static program from, in the loader's directory.
+# clang's arguments for the sources of each static program, relative to the loader's directory.
 _SHARED = ("@sources.txt", "@verify/sources.txt", "@flags.txt")
 LINKED_FROM: Mapping[str, tuple[str, ...]] = {
     "loader": ("run/main.c", *_SHARED),
@@ -49,10 +49,10 @@ _HINT = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """
-    A file for one platform: *path*, its bytes *data* and their digest *sha256*.
+    A file for one platform: its *path*, its bytes *data*, and their digest *sha256*.
 
-    *record* is what the list says of it: size, packages with version and digest,
-    for a loader the compiler and the digest of its sources, for the base its diff_id.
+    *record* is its entry in the list: size, and packages with version and digest. A loader's
+    entry also has the compiler and the digest of the sources, the base's its diff_id.
     """
 
     path: Path
@@ -62,17 +62,17 @@ class Part:
 
 
 def data_directory() -> Path:
-    """Return where the parts are, whether they have been made or not."""
+    """Return the directory of the parts, which may be missing."""
     return package_directory() / "data"
 
 
 def named_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return the directory of parts that the environment names in place of the installation's, if it does."""
+    """Return the directory of parts in variable BUILDTOOL_LOADERS, or None."""
     return Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None
 
 
 def part_path(data: Path, kind: str, arch: str) -> Path:
-    """Return the place of a part below directory *data*: *kind* is loader, pins, probe, tini or base."""
+    """Return the path of a part below directory *data*. *kind* is loader, pins, probe, tini or base."""
     return {
         "loader": data / "loaders" / arch / LOADER_NAME,
         "pins": data / "loaders" / arch / PINS_NAME,
@@ -83,33 +83,33 @@ def part_path(data: Path, kind: str, arch: str) -> Path:
 
 
 def list_path(data: Path) -> Path:
-    """Return the place of the list below directory *data*."""
+    """Return the path of the list below directory *data*."""
     return data / "loaders" / "loaders.json"
 
 
 def find_loader(platform: Platform, data: Path | None = None) -> Part:
     """
-    Return verify-and-load for *platform*, made of the sources of this installation.
+    Return verify-and-load for *platform*, made from the sources of this installation.
 
-    Raises: FileAccessError, with what to do.
+    Raises: FileAccessError, whose hint names a command.
     """
     return _find_made(platform, "loader", data)
 
 
 def find_pins_tool(platform: Platform, data: Path | None = None) -> Part:
     """
-    Return ebpf-pins for *platform*, made of the sources of this installation.
+    Return ebpf-pins for *platform*, made from the sources of this installation.
 
-    Raises: FileAccessError, with what to do.
+    Raises: FileAccessError, whose hint names a command.
     """
     return _find_made(platform, "pins", data)
 
 
 def find_probe(platform: Platform, data: Path | None = None) -> Part:
     """
-    Return bpf-probe for *platform*, made of the sources of this installation.
+    Return bpf-probe for *platform*, made from the sources of this installation.
 
-    Raises: FileAccessError, with what to do.
+    Raises: FileAccessError, whose hint names a command.
     """
     return _find_made(platform, "probe", data)
 
@@ -118,16 +118,18 @@ def find_tini(platform: Platform, data: Path | None = None) -> Part:
     """
     Return tini-static for *platform*.
 
-    Raises: FileAccessError, with what to do.
+    Raises: FileAccessError, whose hint names a command.
     """
     return _find(platform, "tini", data)
 
 
 def find_base(platform: Platform, data: Path | None = None) -> Part:
     """
-    Return the base's one layer for *platform*, a compressed tar; record["diff_id"] is the digest of the tar.
+    Return the only layer of the base for *platform*, a compressed tar.
 
-    Raises: FileAccessError, with what to do.
+    record["diff_id"] is the digest of the uncompressed tar.
+
+    Raises: FileAccessError, whose hint names a command.
     """
     part = _find(platform, "base", data)
     if not isinstance(part.record.get("diff_id"), str):
@@ -138,7 +140,7 @@ def find_base(platform: Platform, data: Path | None = None) -> Part:
 
 
 def find_loader_platforms(data: Path | None = None) -> tuple[Platform, ...]:
-    """Return the platforms that this installation carries parts for; none where none were made."""
+    """Return the platforms with parts in *data*, by default in the installation."""
     try:
         entries = read_list(data or data_directory())
     except FileAccessError:
@@ -157,7 +159,7 @@ def _find_made(platform: Platform, kind: str, data: Path | None) -> Part:
 
 def loader_files(directory: Path | None = None) -> list[str]:
     """
-    Return the files below loader/ that its static programs are linked from: relative paths, sorted.
+    Return the files in loader/ of which the static programs consist: relative paths, sorted.
 
     Raises: FileAccessError.
     """
@@ -174,7 +176,7 @@ def loader_files(directory: Path | None = None) -> list[str]:
 
 def loader_digest(directory: Path | None = None) -> Digest:
     """
-    Return the digest of the loader's sources: the SHA-256 of what `sha256sum` prints for them, by path.
+    Return the digest of the loader's sources: the SHA-256 of the output of `sha256sum`, sorted by path.
 
     Raises: FileAccessError.
     """
@@ -188,9 +190,9 @@ def loader_digest(directory: Path | None = None) -> Digest:
 
 def read_list(data: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """
-    Return the list of directory *data*: architecture, kind, record.
+    Return the records in the list of directory *data*, by architecture and kind.
 
-    Raises: FileAccessError, when there is none or it is damaged.
+    Raises: FileAccessError, if the list is missing or damaged.
     """
     path = list_path(data)
     try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Debian packages to root file systems: mmdebstrap for the builder, plain unpacking for the base.
+Turn Debian packages into root file systems: by mmdebstrap for the builder, by unpacking for the base.
 
-Packages are only unpacked, their maintainer scripts never run: that is fast, needs
-no emulation for other architectures and leaves nothing of this machine behind.
-apt checks the archive's signature with the keys of one keyring; every package is checked against its digest.
+Packages are unpacked, and their maintainer scripts never run. Unpacking is fast, needs no emulation of
+other architectures, and copies no files of this machine. apt checks the archive's signature with the
+keys of one keyring, and each package against its digest.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from buildtool.core.process import Runner, hide_passwords
 APT_SOURCES = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# The other name of a release on a mirror. It moves to the next release, so its Codename is checked.
+# The alias of each release on a mirror. An alias moves to the next release, so its Codename is checked.
 ALIASES = {"bookworm": "oldstable", "trixie": "stable", "sid": "unstable"}
 # Arguments of apt-get that print the codename in the signed text of each package list's Release file.
 LIST_CODENAMES = ("indextargets", "--format", "$(CODENAME)", "Created-By: Packages")
 
-# gcc's own library (libgcc.a) is versioned by package name; a suite is supported when it stands here.
+# The name of the package with libgcc.a contains gcc's version. The builder supports the suites listed here.
 LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
 
-# What links the static loader, per target architecture.
+# Libraries and headers of the static loader, for each target architecture.
 CROSS_PACKAGES = (
     "libc6-dev",
     "libbpf-dev",
@@ -49,7 +49,7 @@ CROSS_PACKAGES = (
     "libjansson-dev",
     "libssl-dev",
 )
-# dash and coreutils serve RUN lines; python3 runs the same compile and sign code as the host.
+# dash and coreutils run RUN lines. python3 runs the same compile and sign code as the host.
 BUILDER_PACKAGES = (
     "base-files",
     "dash",
@@ -64,12 +64,12 @@ BUILDER_PACKAGES = (
 )
 BASE_PACKAGES = ("netbase", "tzdata", "tzdata-legacy", "media-types", "ca-certificates")
 BASE_PACKAGES_PER_ARCH = ("base-files",)
-# Packages of each architecture that hold no program: every file has the same bytes in all of them. Only links
-# to the C library's directory differ, and `baselayer` leaves those of another architecture out.
+# Packages without programs, whose files are the same in each architecture. Only links to the directory of
+# the C library differ. `baselayer` leaves out the links of another architecture.
 SHARED_CONTENT = ("base-files",)
-TINI_PACKAGES = ("tini", "tini-static")  # where tini-static is: in trixie, and later
+TINI_PACKAGES = ("tini", "tini-static")  # the package with tini-static: in trixie, and later
 
-# 180 MB that no stage reads: C++ and sanitiser runtimes, translations, manuals, a CPU benchmark.
+# No stage reads these 180 MB: C++ and sanitiser runtimes, translations, manuals, a CPU benchmark.
 UNUSED = (
     "usr/share/man",
     "usr/share/info",
@@ -84,8 +84,8 @@ UNUSED = (
     "usr/lib/gcc/*/*/libstdc++.a",
 )
 
-# The packages' own byte-compilation would run in their maintainer scripts; unchecked, since the
-# archive step clamps times and a checked file would then be compiled again at every start.
+# Maintainer scripts, which would compile modules to byte code, do not run. The byte code is unchecked:
+# mmdebstrap changes the times of sources, so Python would compile a checked module at each start.
 PRECOMPILE = """\
 import concurrent.futures, hashlib, json, py_compile, subprocess, sys, tempfile, tomllib
 import click
@@ -99,7 +99,7 @@ for module in list(sys.modules.values()):
 """
 
 
-# The tree keeps the mirror's URI, and becomes an image: a password in it must not. Keyrings are binary files.
+# The image contains apt's sources, so remove the password of the mirror's URI. Keyrings are binary files.
 HIDE_LOGIN = (
     'find "$1/etc/apt" -type f ! -name "*.gpg" ! -name "*.pgp" -exec sed -i "s,//[^[:space:]]*@,//,g" {} +'
 )
@@ -108,11 +108,11 @@ HIDE_LOGIN = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """
-    Where packages come from: *suite*, by its codename, of the Debian *mirror*, signed by a key in *keyring*.
+    A source of packages: *suite* (a codename) of the Debian *mirror*, signed by a key in *keyring*.
 
-    *alias* is the name that the mirror is asked for the suite by, where it is another one.
+    *alias* is the suite's name in requests to the mirror, if it is not *suite*.
 
-    Raises: ConfigError, when *mirror* is not the URI of a mirror.
+    Raises: ConfigError, if *mirror* is not the URI of a mirror.
     """
 
     suite: str
@@ -121,7 +121,7 @@ class Archive:
     alias: str = ""
 
     def __post_init__(self) -> None:
-        """Check the mirror's URI, which is written into apt's sources and given to programs."""
+        """Check the mirror's URI, which becomes part of apt's sources and of arguments of programs."""
         check_mirror(self.mirror)
 
     @property
@@ -131,12 +131,12 @@ class Archive:
 
     @property
     def shown(self) -> str:
-        """The mirror for messages: a password in its URI is for apt alone."""
+        """The mirror's URI for messages, without a password."""
         return hide_passwords(self.mirror)
 
     def check_keyring(self) -> None:
         """
-        Refuse an archive whose keyring is missing: apt would trust every key in its own directories instead.
+        Refuse a missing keyring, because apt would then trust all keys in its own directories.
 
         Raises: FileAccessError.
         """
@@ -158,7 +158,7 @@ class Package:
 
 def check_options(suite: str, mirror: str | None) -> None:
     """
-    Refuse what cannot be an archive, without looking for one.
+    Check the options of an archive without access to its mirror.
 
     Raises: ConfigError.
     """
@@ -170,17 +170,17 @@ def check_options(suite: str, mirror: str | None) -> None:
 
 def check_mirror(mirror: str) -> None:
     """
-    Refuse a text that is not the URI of a Debian mirror, or whose user and password are not percent-encoded.
+    Check that *mirror* is the URI of a Debian mirror, with percent-encoded user and password.
 
     Raises: ConfigError, whose message shows no password.
     """
-    # A password may hold white space as well, so all up to the last @ is hidden here.
+    # Hide all text up to the last @, because a password may contain white space.
     shown = re.sub(r"//.*@", "//", mirror, flags=re.DOTALL)
     if not re.fullmatch(r"(https?|file|copy):/[!-~]+", mirror):
         raise ConfigError(
             f"{shown!r} is not the URI of a Debian mirror", hint="for example http://mirror/debian"
         )
-    # apt would take the text before the first / as the host, and print a part of the password.
+    # apt reads the text up to the first / as the host, and would print a part of such a password.
     if re.match(r"https?:", mirror) and not re.fullmatch(r"https?://([^/@]*@)?[^/@]+(/[^@]*)?", mirror):
         raise ConfigError(
             f"mirror {shown}: the user and the password are not percent-encoded",
@@ -190,7 +190,7 @@ def check_mirror(mirror: str) -> None:
 
 def find_archive(suite: str, mirror: str | None) -> Archive:
     """
-    Return the archive to use; without *mirror* the one this machine's apt uses.
+    Return the archive of *suite* on *mirror*, by default on the mirror of this machine's apt.
 
     Raises: ConfigError.
     """
@@ -201,9 +201,9 @@ def find_archive(suite: str, mirror: str | None) -> Archive:
 
 def find_system_mirror(apt: Path = APT_SOURCES, os_release: Path = OS_RELEASE) -> str:
     """
-    Return the mirror this Debian machine uses itself.
+    Return the mirror of this Debian machine.
 
-    Raises: ConfigError when it is no Debian machine or none is configured.
+    Raises: ConfigError, if this is not a Debian machine, or apt's sources name no mirror.
     """
     hint = "name one with --mirror URI"
     if not re.search(r"^ID=\"?debian\"?$", _read_text(os_release), re.MULTILINE):
@@ -229,9 +229,9 @@ def make_builder_tree(
     """
     Write the builder's root file system to *tar*, and download the base's packages to directory *debs*.
 
-    One apt run serves both: the package lists are the slow part. The first of
-    the Debian *architectures* is the host's. A mirror that lacks a package is asked
-    once more with fresh lists, under the suite's alias.
+    One run of apt does both, because fetching package lists is slow. The first of the Debian
+    *architectures* is the host's. If the mirror lacks a package, a second run uses fresh lists
+    and the suite's alias.
 
     Raises: FileAccessError, ToolMissingError, ToolFailedError, PackageUnavailableError.
     """
@@ -253,7 +253,7 @@ def make_builder_tree(
 def _run_mmdebstrap(
     archive: Archive, architectures: Sequence[str], *, tar: Path, debs: Path, epoch: int, runner: Runner
 ) -> ToolFailedError | None:
-    """Return why it failed, or None."""
+    """Run mmdebstrap. Return the error of a failure, or None. Raises: ToolMissingError."""
     archive.check_keyring()
     include = [*BUILDER_PACKAGES]
     for arch in architectures:
@@ -271,7 +271,7 @@ def _run_mmdebstrap(
         f"--extract-hook=sync-out /debs {shlex.quote(str(debs))}",
         f'--extract-hook=cd "$1" && rm -rf debs {" ".join(UNUSED)}',
         f'--extract-hook=chroot "$1" /usr/bin/python3 -c {shlex.quote(PRECOMPILE)}',
-        # Last: apt finds its lists by the name that stands there.
+        # After all hooks that run apt, because apt finds its lists by the name in its sources.
         *([f"--extract-hook={name_suite(archive)}"] if archive.alias else []),
         f"--extract-hook={HIDE_LOGIN}",
         archive.name,
@@ -289,26 +289,26 @@ def _run_mmdebstrap(
 
 
 def check_codename(archive: Archive) -> str:
-    """Return a hook that fails unless the lists of mmdebstrap's apt are of *archive*'s suite."""
+    """Return a shell command that fails unless the lists of mmdebstrap's apt are of *archive*'s suite."""
     apt = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get {shlex.join(LIST_CODENAMES)}'
     return f'test "$({apt} | sort -u)" = {archive.suite}'
 
 
 def name_suite(archive: Archive) -> str:
-    """Return a hook that lets tree $1 name the suite, as it does without an alias."""
+    """Return a shell command that replaces the alias by the suite in apt's sources of tree $1."""
     return f'find "$1/etc/apt" -type f -exec sed -i "s/ {archive.alias} / {archive.suite} /" {{}} +'
 
 
 def read_packages(debs: Path, runner: Runner) -> list[Package]:
     """
-    List the packages of directory *debs* by name and architecture.
+    Return the packages in directory *debs*, sorted by file name.
 
     Raises: ToolMissingError, ToolFailedError.
     """
     packages = []
     for path in sorted(debs.glob("*.deb")):
         control = runner.run(["dpkg-deb", "--field", str(path)]).stdout
-        fields = dict(re.findall(r"^(\S+): (.*)$", control.decode(errors="replace"), re.MULTILINE))
+        fields = read_fields(control.decode(errors="replace"))
         packages.append(
             Package(
                 name=fields.get("Package", ""),
@@ -320,9 +320,14 @@ def read_packages(debs: Path, runner: Runner) -> list[Package]:
     return packages
 
 
+def read_fields(stanza: str) -> dict[str, str]:
+    """Return the fields of one line in a stanza of a control file or a package list."""
+    return dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))
+
+
 def read_members(package: Package, runner: Runner) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """
-    Yield every member of *package* with its bytes, names without a leading "./".
+    Yield each member of *package* with its bytes. Names have no leading "./".
 
     Raises: ToolFailedError, ObjectFormatError.
     """
@@ -359,7 +364,7 @@ def _explain_failure(archive: Archive, architectures: Sequence[str], stderr: str
     if re.search(r"Could not (resolve|connect)|Unable to", stderr):
         return ToolFailedError(message, hint=hint, detail=detail)
     if re.search(r"Failed to fetch|does not have a Release file", stderr):
-        # Of which architecture the package is that misses, only the name of its file tells.
+        # Only the file name shows the architecture of the missing package.
         found = re.search(r"Failed to fetch \S+/([a-z0-9][a-z0-9.+-]+)_[^/\s]+_([a-z0-9]+)\.deb", stderr)
         return PackageUnavailableError(
             message,
@@ -372,7 +377,7 @@ def _explain_failure(archive: Archive, architectures: Sequence[str], stderr: str
 
 
 def _list_sources(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (uri, suite) of deb822 stanzas and of one-line entries."""
+    """Yield URI and suite of each deb822 stanza and each one-line entry."""
     for stanza in re.split(r"\n\s*\n", text):
         fields = dict(re.findall(r"^(URIs|Suites):[ \t]*(.*)$", stanza, re.MULTILINE))
         for uri in fields.get("URIs", "").split():

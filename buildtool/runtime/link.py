@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes what `loaders` finds: static programs linked for every platform, tini and the base layer.
+Make the parts that `carried` finds: static programs for each platform, tini and the base layer.
 
-All of it comes from Debian packages, which are only unpacked, and from loader/.
-The compiler is the builder image's, so that both engines ship the same bytes.
+The inputs are loader/ and unpacked Debian packages. The compiler is the builder image's, so that
+both engines ship the same bytes.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from buildtool.runtime.carried import (
 from buildtool.runtime.debian import Archive, Package
 from buildtool.runtime.packagelock import LockedPackage, PackageLock, make_lock, read_lock
 
-# Debian's compiler in the release that the builder image is made of.
+# The compiler of the Debian release from which the builder image is made.
 CLANG_MAJOR = 19
 INSTALL_COMPILER = f"apt-get install clang-{CLANG_MAJOR} lld-{CLANG_MAJOR} llvm-{CLANG_MAJOR}"
 _SUITE = "trixie"
-_NEXT_SUITE = "sid"  # for architectures that it does not have
+_NEXT_SUITE = "sid"  # for architectures that trixie lacks
 _TINI = {"trixie": "tini", "sid": "tini-static"}
-# What programs include from libbpf; for compilers that come without the machine's headers.
+# libbpf's headers for eBPF programs, for compilers that do not read the machine's headers.
 _HEADERS = (
     "bpf_helpers.h",
     "bpf_helper_defs.h",
@@ -72,10 +72,11 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsRequest:
     """
-    Which parts to make: for *platforms*, below directory *data*, with packages kept below *cache*.
+    A request for parts of *platforms* in directory *data*. Packages are kept in directory *cache*.
 
-    *mirror* is another Debian mirror than this machine's, signed by a key in *keyring*; *update* fetches
-    packages anew; *lock* names the versions to take, by default those in tools/packages.lock.
+    *mirror* replaces this machine's Debian mirror. A key in *keyring* must have signed the archive.
+    With *update*, packages are downloaded again. *lock* names the versions, by default those of
+    tools/packages.lock.
     """
 
     platforms: tuple[Platform, ...]
@@ -90,7 +91,7 @@ class PartsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeParts:
-    """What a run did: the platforms *made*, and those that *failed* with the error of each."""
+    """The result of a run: the platforms *made*, and the error of each platform that *failed*."""
 
     made: tuple[Platform, ...]
     failed: Mapping[Platform, BuildtoolError]
@@ -98,9 +99,9 @@ class MadeParts:
 
 def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadeParts:
     """
-    Make the parts that are missing, or made of other sources or another lock than the present ones.
+    Make all parts that are missing, or that were made from other sources or another lock.
 
-    A platform that cannot be made does not keep the others from it: its error is in the result.
+    A platform that fails does not stop the others. Its error is in the result.
 
     Raises: ToolMissingError, ConfigError, FileAccessError.
     """
@@ -125,9 +126,9 @@ def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadePa
 
 def lock_packages(request: PartsRequest, *, runner: Runner | None = None) -> tuple[PackageLock, MadeParts]:
     """
-    Return the lock of the versions that the mirror lists now, and the platforms that it was made for.
+    Return a lock of the versions in the mirror's present lists, and the platforms of those lists.
 
-    A platform whose lists cannot be had keeps what *request.lock* says of it.
+    A platform without lists keeps its entries of *request.lock*.
 
     Raises: ToolMissingError, ConfigError, FileAccessError.
     """
@@ -182,7 +183,7 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
             for kind in entry
         }
         same = all(digest.hexdigest() == entry[kind]["sha256"] for kind, digest in digests.items())
-        # Compare the lines of the lock, not the packages: a mirror may have lacked a locked version.
+        # Compare the lines of the lock instead of the packages, because a mirror may have lacked a version.
         lock = _lock_digest(request, platform)
         locked = all(entry[kind]["lock"] == lock for kind in (*LINKED_FROM, "tini", "base"))
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
@@ -195,7 +196,7 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """The bytes of a part and its *record* in the list."""
+    """The bytes of a part, and its *record* in the list."""
 
     data: bytes
     record: dict[str, Any]
@@ -229,7 +230,7 @@ def _suite_of(platform: Platform) -> str:
 
 
 def _lock_digest(request: PartsRequest, platform: Platform) -> Digest:
-    """Return the digest of what the lock says of *platform*'s packages."""
+    """Return the digest of the lock's lines for *platform*."""
     return request.lock.digest(_suite_of(platform), platform.debian)
 
 
@@ -247,16 +248,16 @@ def _package_source(request: PartsRequest, platform: Platform, runner: Runner) -
 
 
 def _other_packages(suite: str) -> list[str]:
-    """Return the packages of base and tini, from which nothing is linked."""
+    """Return the names of the packages of base and tini, which are not linked."""
     return [*debian.BASE_PACKAGES, *debian.BASE_PACKAGES_PER_ARCH, _TINI[suite]]
 
 
 def _fetch(request: PartsRequest, source: PackageSource, place: Path) -> tuple[list[Package], list[Package]]:
-    """Return the packages of base and tini, and those to link with, which are unpacked as well."""
+    """Return the packages of base and tini, and those for linking, which are also unpacked."""
     suite = source.archive.suite
     stamp, debs, libraries, sysroot = (place / name for name in ("complete", "debs", "libraries", "sysroot"))
     others = _other_packages(suite)
-    # The lock names libgcc as well, whose package is known before the lists only for some suites.
+    # The name of libgcc's package may need the package lists, so the stamp covers it by the lock's digest.
     wanted = " ".join(
         (
             source.archive.shown,
@@ -272,7 +273,7 @@ def _fetch(request: PartsRequest, source: PackageSource, place: Path) -> tuple[l
             shutil.rmtree(directory, ignore_errors=True)
         source.update()
         source.download(others, debs)
-        # Only what links is unpacked.
+        # Unpack only the packages for linking.
         source.unpack_files(source.download(linking_packages(source), libraries), sysroot)
         write_atomic(stamp, wanted.encode())
     return debian.read_packages(debs, source.runner), debian.read_packages(libraries, source.runner)
@@ -293,7 +294,7 @@ def _link(
 
 def check_static(program: bytes, platform: Platform) -> None:
     """
-    Refuse a program that is of another architecture or would need a dynamic linker.
+    Refuse a program of another architecture, or one that requires a dynamic linker.
 
     Raises: ToolFailedError.
     """
@@ -311,7 +312,7 @@ def check_static(program: bytes, platform: Platform) -> None:
 
 
 def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
-    """Write the parts of *platform*, then the list: a run that was cut off leaves parts that are not used."""
+    """Write the parts of *platform*, then the list, so that the parts of an interrupted run are not used."""
     entry = {}
     for kind, part in made.items():
         path = part_path(data, kind, platform.arch)
@@ -329,9 +330,9 @@ def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
 
 
 def _copy_headers(request: PartsRequest, platform: Platform) -> None:
-    """Copy libbpf's headers for eBPF programs, and their terms; they are the same for every architecture."""
+    """Copy libbpf's headers for eBPF programs, with their licence. They do not depend on the architecture."""
     if platform.arch not in DEBIAN_13:
-        return  # of another release
+        return  # its libbpf is of another release
     usr = request.cache / f"{_SUITE}-{platform.debian}" / "sysroot/usr"
     target = request.data / "include/bpf"
     make_directory(target)
@@ -359,9 +360,9 @@ def _source_digests() -> dict[str, Digest]:
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
     """
-    Hold the lock of file *path*, so that one run at a time fetches and writes.
+    Hold the lock of file *path* during the block, so that only one process fetches and writes.
 
-    Raises: FileAccessError, also for what the caller's block cannot write.
+    Raises: FileAccessError, also for an OSError of the block.
     """
     try:
         with path.open("w") as file:

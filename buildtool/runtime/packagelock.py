@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The lock of Debian packages: which version and which bytes of each package the shipped loaders are made of.
+Read and write the lock: version and digest of each Debian package in the shipped loaders.
 
-The file is tools/packages.lock, one package in a line. A checkout and an
-installation read the same file; `tools/loaders --lock` writes it anew.
+The file is tools/packages.lock, with one package in a line. A checkout and an installation read the
+same file. `tools/loaders --lock` writes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class LockedPackage:
-    """Package *name* of *suite*, in its list for *architecture*: its *version* and *sha256*."""
+    """Package *name* in the list of *suite* for *architecture*: its *version* and *sha256*."""
 
     suite: str
     architecture: str
@@ -55,7 +55,7 @@ class PackageLock:
     packages: Mapping[tuple[str, str, str], LockedPackage] = field(default_factory=dict)
 
     def find(self, suite: str, architecture: str, name: str) -> LockedPackage | None:
-        """Return the locked package, or None when there is none of that name."""
+        """Return the locked package, or None if the lock lacks it."""
         return self.packages.get((suite, architecture, name))
 
     @property
@@ -77,9 +77,9 @@ def make_lock(packages: Iterable[LockedPackage]) -> PackageLock:
 
 def read_lock(path: Path | None = None) -> PackageLock:
     """
-    Return the lock in file *path*, by default the one of this checkout or installation.
+    Return the lock in file *path*, by default that of this checkout or installation.
 
-    Raises: FileAccessError, ConfigError when a line is not a locked package.
+    Raises: FileAccessError; ConfigError, if a line is not a locked package.
     """
     path = path or resource_path(LOCK_NAME)
     text = read_bounded(path, _MAX_LOCK_BYTES).decode(errors="replace")

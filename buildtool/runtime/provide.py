@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Loader, tini and base layer for an image, from the installation or linked here.
+Provide loader, tini and base layer of an image: those of the installation, or linked now.
 
-A wheel of a release carries these parts. An installation from a checkout does
-not, so the first build links them from Debian's static libraries, which are
-unpacked without root, and keeps them in the cache of this user. Parts of other
-sources or of another package lock are removed a day after their last use.
+A wheel of a release carries these parts. In an installation from a checkout, the first build links
+them from Debian's static libraries, which are unpacked without root. The result is kept in this
+user's cache. Parts of other sources, or of another package lock, are removed a day after their
+last use.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def provide_parts(
     platforms: Sequence[Platform], environ: Mapping[str, str], *, report: Report, runner: Runner
 ) -> Path:
     """
-    Return a directory that holds the parts for *platforms*; *report* hears when they are linked first.
+    Return a directory with the parts for *platforms*. *report* receives a line if they are linked now.
 
-    A directory that BUILDTOOL_LOADERS names is returned as it is.
+    The directory in BUILDTOOL_LOADERS is returned unchecked.
 
-    Raises: FileAccessError or ToolMissingError whose hint is the command to run; ConfigError for a damaged
-    package lock; what the mirror's failure raises.
+    Raises: FileAccessError or ToolMissingError, whose hint names a command; ConfigError, for a damaged
+    package lock; errors of `make_parts` for a platform.
     """
     named = named_directory(environ)
     if named is not None or _has_parts(data_directory(), platforms):
@@ -62,7 +62,7 @@ def provide_parts(
             hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
         )
     if not _has_parts(data, platforms):
-        # Two first builds would each write a list without the parts of the other.
+        # Without the lock, two first builds would each write a list that lacks the parts of the other.
         with hold_lock(data.parent / LOCK_NAME):
             if not _has_parts(data, platforms):
                 _link_parts(platforms, data, report, runner)
@@ -72,9 +72,9 @@ def provide_parts(
 
 def find_parts(environ: Mapping[str, str]) -> Path:
     """
-    Return the directory of parts that a build would use, without linking any.
+    Return the directory of parts that a build would use. Nothing is linked.
 
-    Raises: FileAccessError, or ConfigError for a damaged package lock.
+    Raises: FileAccessError; ConfigError, for a damaged package lock.
     """
     named = named_directory(environ)
     if named is not None or list_path(data_directory()).exists():
@@ -84,7 +84,7 @@ def find_parts(environ: Mapping[str, str]) -> Path:
 
 
 def _linked_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return where parts linked from these sources and locked packages are kept; None without a cache."""
+    """Return the directory of parts of these sources and this package lock, or None without a cache."""
     cache = open_cache(environ).directory
     if cache is None:
         return None
@@ -102,8 +102,8 @@ def _has_parts(data: Path, platforms: Sequence[Platform]) -> bool:
 
 
 def _remove_unused(data: Path) -> None:
-    """Mark directory *data* as used now, and remove those beside it that no build used for a day."""
-    # Another installation of this user may be building with other sources, so the others stay for a day.
+    """Mark directory *data* as used, and remove directories beside it that were unused for a day."""
+    # Another installation of this user may build with other sources now, so its parts stay for a day.
     try:
         os.utime(data)
         for other in data.parent.glob(f"{_PREFIX}*"):
@@ -114,7 +114,7 @@ def _remove_unused(data: Path) -> None:
 
 
 def _link_parts(platforms: Sequence[Platform], data: Path, report: Report, runner: Runner) -> None:
-    """Link the parts into *data*; the packages that they come from are not kept."""
+    """Link the parts into *data*, and remove the packages afterwards."""
     report("this installation carries no loader: link one from Debian's static libraries, once")
     try:
         with tempfile.TemporaryDirectory(prefix="packages-", dir=data.parent) as packages:

@@ -2,6 +2,6 @@
 """
 Keys, statements, signature records, envelopes; signing and co-signing.
 
-It imports `compile` and what stands below; it alone imports cryptography. To add a signer, see
-`signers`.
+This package imports `compile` and the packages below it. No other package imports cryptography. To
+add a signer, see `signers`.
 """

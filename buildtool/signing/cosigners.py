@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Further signers: add a signature to a signed object or take one out; the statement stays as it is."""
+"""Add signatures to signed objects, or remove them. The statement does not change."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from buildtool.core.errors import (
-    AlreadySignedError,
-    FileAccessError,
-    ObjectFormatError,
-    SigningKeyError,
-    UsageError,
-)
-from buildtool.core.files import choose_targets, made_directories, read_bounded, write_all_atomic
+from buildtool.core.errors import AlreadySignedError, ObjectFormatError, SigningKeyError, UsageError
+from buildtool.core.files import choose_targets, made_directories, write_all_atomic
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
     subject_digest,
 )
 from buildtool.objects.tables import Section
@@ -40,7 +34,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{16,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedFile:
-    """A file whose signatures changed: its *path*, its *statement*, the *key_ids* that are in it now."""
+    """A file with changed signatures: its *path*, its *statement*, and the *key_ids* of its signatures."""
 
     path: Path
     statement: Statement
@@ -66,13 +60,13 @@ _Change = Callable[[_SignedObject], Sequence[SignatureEntry]]
 
 def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None = None) -> list[ChangedFile]:
     """
-    Let *signer* sign the statement of each of *paths* too, all of them or none.
+    Add *signer*'s signature to each of *paths*, or to none.
 
-    What it says of the contents is compared with the object first: nobody
-    should sign what is not so.
+    The statement is compared with the object first, so that no signer confirms wrong claims. Files
+    are changed in place, or written to directory *output*.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, SigningKeyError and what
-    the signer raises.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, SigningKeyError;
+    errors of *signer*.
     """
 
     def add(signed: _SignedObject) -> list[SignatureEntry]:
@@ -95,7 +89,9 @@ def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None
 
 def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None = None) -> list[ChangedFile]:
     """
-    Take the signature of *key_id*, or of the only one beginning with it, out of each of *paths*, all or none.
+    Remove the signature of *key_id*, or of the only key id that begins with it, from each of *paths*.
+
+    Either all files change or none. They change in place, or are written to directory *output*.
 
     Raises: UsageError, FileAccessError, ObjectFormatError, SigningKeyError.
     """
@@ -138,10 +134,7 @@ def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -
 
 
 def _read_signed(path: Path) -> _SignedObject:
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
-    obj = parse_object(data)
+    obj = parse_object(read_object_file(path))
     if not has_signature_section(obj):
         raise ObjectFormatError("not signed yet", hint="sign it first, without --add")
     section = find_signature_section(obj)
@@ -153,15 +146,9 @@ def _read_signed(path: Path) -> _SignedObject:
 
 
 def _check_claims(signed: _SignedObject) -> None:
-    """Compare what the statement says of the object with the object."""
-    contents, statement = describe_object(signed.obj), signed.statement
-    programs = tuple(replace(program, attach=()) for program in statement.programs)
-    for what, claimed, found in (
-        ("programs", programs, contents.programs),
-        ("maps", statement.maps, contents.maps),
-        ("helpers", statement.helpers, contents.helpers),
-        ("kfuncs", statement.kfuncs, contents.kfuncs),
-        ("license", statement.license, contents.license),
-    ):
-        if claimed != found:
+    """Check that the statement's claims about the object are true. Raises: ObjectFormatError."""
+    programs = tuple(replace(program, attach=()) for program in signed.statement.programs)
+    claimed = asdict(replace(signed.statement.contents, programs=programs))
+    for what, found in asdict(describe_object(signed.obj)).items():
+        if claimed[what] != found:
             raise ObjectFormatError(f"the statement does not match the object: {what}")

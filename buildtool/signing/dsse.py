@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DSSE: what is signed, and the envelope that other tools read (spec/sig-section.md, section 4)."""
+"""DSSE: the signed bytes, and the envelope for other tools (spec/sig-section.md, section 4)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 def signing_input(statement: bytes) -> bytes:
-    """Return the pre-authentication encoding of *statement*; all lengths are in bytes."""
+    """Return the pre-authentication encoding of *statement*. All lengths in it are in bytes."""
     kind = PAYLOAD_TYPE.encode("ascii")
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(statement), statement)
 
 
 def envelope_json(record: SignatureRecord) -> str:
-    """Return the standard DSSE JSON envelope of *record*: the same statement, the same signatures."""
+    """Return the DSSE JSON envelope with the statement and the signatures of *record*."""
     envelope = {
         "payload": b64encode(record.statement).decode("ascii"),
         "payloadType": PAYLOAD_TYPE,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Point arithmetic for one question: does a public key keep the rules of spec/sig-section.md, section 5.
+Point arithmetic that checks public keys by the rules of spec/sig-section.md, section 5.
 
-OpenSSL takes small-order, mixed-order and non-canonical keys; other libraries
-do not. Nothing here touches a secret, so nothing needs constant time.
+OpenSSL accepts keys of small order, of mixed order and non-canonical ones. Other libraries refuse
+them. All values are public, so the functions need no constant time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ IDENTITY: Point = (0, 1, 1, 0)
 
 @lru_cache(maxsize=256)
 def is_strict_point(encoding: bytes) -> bool:
-    """Say whether *encoding* is canonical, of a point of the prime-order subgroup, not the identity."""
+    """Return whether *encoding* is the canonical one of a prime-order point other than the identity."""
     point = decode_point(encoding)
     return point is not None and not is_identity(point) and is_identity(multiply(L, point))
 
 
 def decode_point(encoding: bytes) -> Point | None:
-    """Return the point of *encoding* (RFC 8032, section 5.1.3), or None when it is not a canonical one."""
+    """Return the point of *encoding* (RFC 8032, section 5.1.3), or None if it is not canonical."""
     number = int.from_bytes(encoding, "little")
     sign, y = number >> 255, number & (2**255 - 1)
     if len(encoding) != 32 or y >= P:
@@ -55,7 +55,7 @@ def encode_point(point: Point) -> bytes:
 
 
 def add_points(first: Point, second: Point) -> Point:
-    """Return the sum of two points; the formula is complete, so it doubles too."""
+    """Return the sum of two points. The formula is complete, so it also doubles a point."""
     x1, y1, z1, t1 = first
     x2, y2, z2, t2 = second
     a = (y1 - x1) * (y2 - x2) % P
@@ -78,6 +78,6 @@ def multiply(scalar: int, point: Point) -> Point:
 
 
 def is_identity(point: Point) -> bool:
-    """Say whether *point* is the neutral element."""
+    """Return whether *point* is the neutral element."""
     x, y, z, _ = point
     return x % P == 0 and (y - z) % P == 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Ed25519 keys and their files: the only place that imports `cryptography`.
+Read, write and use Ed25519 keys. No other module imports `cryptography`.
 
-Signing keys are PKCS#8 PEM, with a passphrase or without; public keys are
-SubjectPublicKeyInfo PEM (spec/sig-section.md, section 5).
+Signing keys are PKCS#8 PEM, with or without a passphrase. Public keys are SubjectPublicKeyInfo PEM
+(spec/sig-section.md, section 5).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PEM = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKey:
-    """A public key that keeps the strict rules: its 32 *raw* bytes, and a *name* for people."""
+    """A public key that satisfies the strict rules: its 32 *raw* bytes, and a *name* for messages."""
 
     raw: bytes
     name: str = ""
@@ -52,7 +52,7 @@ class PublicKey:
 
     @property
     def key_id(self) -> KeyId:
-        """SHA-256 over `der`, in hex."""
+        """The SHA-256 of `der` in hex."""
         return KeyId(hashlib.sha256(self.der).hexdigest())
 
     @property
@@ -62,12 +62,11 @@ class PublicKey:
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """
-        Say whether *signature* over *message* is good under strict verification (section 5).
+        Return whether *signature* over *message* is valid under strict verification (spec, section 5).
 
-        OpenSSL checks S < L and compares the encoding of [S]B - [k]A with the
-        bytes of R. A is of prime order and canonical (checked when the key was
-        read), so that point is of prime order and its encoding canonical: of
-        the rules for R only "not the identity" is left.
+        OpenSSL checks S < L and compares the encoding of [S]B - [k]A with the bytes of R. A was
+        checked to be canonical and of prime order when the key was read. Therefore that point has
+        prime order and a canonical encoding. One rule for R remains: R is not the identity.
         """
         if signature[:32] == IDENTITY_ENCODING:
             return False
@@ -79,7 +78,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key; it signs and says who it is, and shows nothing else."""
+    """A private key, which is used for signatures and never shown: its *key_id* and *public* half."""
 
     __slots__ = ("_private", "key_id", "public")
 
@@ -96,7 +95,7 @@ class SigningKey:
         return self._private.sign(message)
 
     def to_pem(self, passphrase: bytes | None) -> bytes:
-        """Return PKCS#8 PEM, encrypted when there is a *passphrase*."""
+        """Return PKCS#8 PEM, encrypted if *passphrase* is not empty."""
         return self._private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -112,9 +111,9 @@ def generate_key() -> SigningKey:
 
 def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | None) -> tuple[Path, Path]:
     """
-    Write *key* to NAME.pem (mode 0600) and NAME.pub in *directory*, both new, and return their paths.
+    Write *key* to new files NAME.pem (mode 0600) and NAME.pub in *directory*, and return their paths.
 
-    Raises: FileAccessError; nothing is left behind.
+    Raises: FileAccessError. A failure leaves nothing behind.
     """
     private, public = directory / f"{name}.pem", directory / f"{name}.pub"
     make_directory(directory)
@@ -126,9 +125,9 @@ def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | No
 
 def read_key_file(path: Path) -> bytes:
     """
-    Return the bytes of signing key file *path*, which nobody but its owner may read.
+    Return the bytes of signing key file *path*.
 
-    Raises: SigningKeyError.
+    Raises: SigningKeyError, also if others than the file's owner have access to it.
     """
     try:
         mode = path.stat().st_mode
@@ -138,9 +137,9 @@ def read_key_file(path: Path) -> bytes:
         raise SigningKeyError(
             f"signing key {text}", hint="buildtool keygen NAME makes a key; --key says where it is"
         ) from error
-    # Before its mode, which is right for what it is.
+    # Check the kind before the mode, because a public key may be readable by all.
     _refuse_public(data, str(path))
-    # As ssh does: a key that others could have read is not trusted to be secret.
+    # A key that other users could read is not secret. OpenSSH refuses such keys, too.
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SigningKeyError(
             f"signing key {path}: mode {stat.S_IMODE(mode):04o} lets others use it", hint=f"chmod 600 {path}"
@@ -167,23 +166,23 @@ def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
 
 
 def keep_out_of_core_dumps() -> None:
-    """Let no crash of this process, or of one that it starts from now on, write memory with a key to disk."""
+    """Disable core dumps of this process and its later children, because memory holds a key."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def is_encrypted(data: bytes) -> bool:
-    """Say whether PEM text *data* needs a passphrase."""
+    """Return whether PEM text *data* requires a passphrase."""
     return b"ENCRYPTED" in data
 
 
 def is_private(data: bytes) -> bool:
-    """Say whether *data* is PEM text of a private key, of whatever kind."""
+    """Return whether *data* is PEM text of a private key of any kind."""
     return data.lstrip().startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
 
 
 def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> SigningKey:
     """
-    Return the key of PEM text *data*; *origin* names it in messages.
+    Return the signing key of PEM text *data*. *origin* names the key in messages.
 
     Raises: SigningKeyError.
     """
@@ -223,7 +222,7 @@ def load_public_key(path: Path) -> PublicKey:
 
 def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
     """
-    Return the key of PEM text *data*; *origin* names it in messages.
+    Return the public key of PEM text *data*. *origin* names the key in messages.
 
     Raises: ConfigError.
     """
@@ -241,9 +240,9 @@ def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
 
 def decode_base64(text: bytes) -> bytes:
     """
-    Return the bytes that *text* is the base64 of, in its one encoding.
+    Return the bytes of *text*, the canonical base64 of them.
 
-    Raises: ValueError, also for bits at the end that belong to no byte: libraries differ on them.
+    Raises: ValueError, also if the unused bits of the last letter are not zero: libraries differ there.
     """
     data = a2b_base64(text, strict_mode=True)
     if b2a_base64(data, newline=False) != text:
@@ -253,9 +252,9 @@ def decode_base64(text: bytes) -> bytes:
 
 def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:
     """
-    Return the key of SubjectPublicKeyInfo *der* if it keeps the strict rules; *origin* names it in messages.
+    Return the public key of SubjectPublicKeyInfo *der*. *origin* names the key in messages.
 
-    Raises: ConfigError.
+    Raises: ConfigError, also if the key breaks the strict rules of the specification.
     """
     if len(der) != len(DER_PREFIX) + 32 or not der.startswith(DER_PREFIX):
         raise ConfigError(f"{origin}: not an Ed25519 public key")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contents of `.sig` as bytes and as a value (spec/sig-section.md, section 2)."""
+"""Encode and decode the contents of `.sig` (spec/sig-section.md, section 2)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROOM_SIGNATURES = 4
 KEY_ID_BYTES = 32
 SIGNATURE_BYTES = 64
 
-# Little-endian always, whatever the object is.
+# The record is little-endian in all objects.
 _HEADER = struct.Struct("<8sIIII8s")
 _ENTRY = struct.Struct(f"{KEY_ID_BYTES}s{SIGNATURE_BYTES}s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureEntry:
-    """One signer: *key_id* (32 bytes) and *signature* (64 bytes, Ed25519)."""
+    """A signature: *key_id* (32 bytes) and *signature* (64 bytes, Ed25519)."""
 
     key_id: bytes
     signature: bytes
@@ -34,7 +34,7 @@ class SignatureEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureRecord:
-    """All of `.sig`: *section_size* in bytes, the *statement*'s bytes, sorted *signatures*."""
+    """The contents of `.sig`: *section_size* in bytes, encoded *statement*, *signatures* by key id."""
 
     section_size: int
     statement: bytes
@@ -43,9 +43,9 @@ class SignatureRecord:
 
 def section_size_for(statement_bytes: int, signatures: int = 1) -> int:
     """
-    Return the smallest section size for a statement of *statement_bytes* with room for four signatures.
+    Return the size in bytes of the smallest section for *statement_bytes* and four or more *signatures*.
 
-    Raises: ObjectFormatError, when the statement is too large to be signed.
+    Raises: ObjectFormatError, if the statement is too large.
     """
     if not 1 <= statement_bytes <= MAX_STATEMENT_BYTES:
         raise ObjectFormatError(
@@ -57,12 +57,12 @@ def section_size_for(statement_bytes: int, signatures: int = 1) -> int:
 
 
 def room_for(record: SignatureRecord) -> int:
-    """Return how many signatures the section of *record* can hold."""
+    """Return the number of signatures for which the section of *record* has room."""
     return (record.section_size - _HEADER.size - len(record.statement)) // _ENTRY.size
 
 
 def to_bytes(record: SignatureRecord) -> bytes:
-    """Return the contents of `.sig`; *record* keeps the rules that `from_bytes` checks."""
+    """Return the contents of `.sig`. *record* must satisfy the rules that `from_bytes` checks."""
     header = _HEADER.pack(
         MAGIC, RECORD_VERSION, record.section_size, len(record.statement), len(record.signatures), bytes(8)
     )
@@ -72,9 +72,9 @@ def to_bytes(record: SignatureRecord) -> bytes:
 
 def from_bytes(data: bytes) -> SignatureRecord:
     """
-    Return the record that *data*, the whole contents of `.sig`, is.
+    Return the record in *data*, the whole contents of `.sig`.
 
-    Raises: ObjectFormatError, with the first rule that it breaks.
+    Raises: ObjectFormatError, which names the first broken rule.
     """
     if len(data) < _HEADER.size or data[:8] != MAGIC:
         raise ObjectFormatError("signature record: wrong magic")
@@ -99,7 +99,7 @@ def from_bytes(data: bytes) -> SignatureRecord:
         SignatureEntry(key_id=key_id, signature=signature)
         for key_id, signature in _ENTRY.iter_unpack(data[statement_end:end])
     )
-    # Strictly: one signer signs once, and a set of signatures has one encoding.
+    # Strictly ascending ids: each signer signs once, and each set of signatures has one encoding.
     if any(first.key_id >= second.key_id for first, second in pairwise(entries)):
         raise ObjectFormatError("signature record: key ids not ascending")
     return SignatureRecord(

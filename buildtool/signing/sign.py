@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing: unsigned objects to objects with a `.sig` section (spec/sig-section.md, sections 4, 6 and 9)."""
+"""Sign objects: add a `.sig` section to unsigned objects (spec/sig-section.md, sections 4, 6 and 9)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, read_compile_record
+from buildtool.config.file import Config
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
-    FileAccessError,
     ObjectFormatError,
     UsageError,
 )
@@ -20,20 +21,19 @@ from buildtool.core.files import (
     FORCE_REPLACES,
     choose_targets,
     made_directories,
-    read_bounded,
     staged_files,
 )
-from buildtool.core.parallel import map_parallel
+from buildtool.core.parallel import Item, Result, map_parallel
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
-    MAX_OBJECT_BYTES,
     ElfObject,
     append_signature_section,
     find_signature_section,
     has_signature_section,
     parse_object,
+    read_object_file,
     remove_signature_section,
     subject_digest,
 )
@@ -52,7 +52,11 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseInfo:
-    """What the statement says of the release: *project*, monotonic *version*, *release*, times in seconds."""
+    """
+    The release in a statement: *project*, *version* (increasing), *release* (text for readers).
+
+    *created* and *not_after* are seconds since the epoch.
+    """
 
     project: str
     version: int
@@ -60,19 +64,36 @@ class ReleaseInfo:
     created: int
     not_after: int | None = None
 
+    @classmethod
+    def from_config(cls, config: Config, *, created: int) -> Self:
+        """Return the release in *config*, with the time *created* of its statements."""
+        project, not_after = config.project, config.sign.not_after
+        return cls(
+            project=project.name,
+            version=project.version,
+            release=project.release,
+            created=created,
+            not_after=not_after,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an object comes from: the *platform* it is for and, when known, how it was compiled."""
+    """The origin of an object: its *platform* and, if known, *toolchain* and *source*."""
 
     platform: Platform
     toolchain: ToolchainInfo | None = None
     source: SourceInfo | None = None
 
+    @classmethod
+    def from_claims(cls, claims: CompiledObject | Statement) -> Self:
+        """Return the origin in an entry of a compile record or in a statement. Raises: UsageError."""
+        return cls(platform=find_platform(claims.platform), toolchain=claims.toolchain, source=claims.source)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedFile:
-    """A file that was signed: where it is now, and what its statement says."""
+    """A signed file: its *path* and its *statement*."""
 
     path: Path
     statement: Statement
@@ -88,12 +109,12 @@ def sign_files(
     force: bool = False,
 ) -> list[SignedFile]:
     """
-    Sign all *paths* with *key*, in place or into directory *output*; nothing is written unless all can be.
+    Sign all *paths* with *key*, in place or into directory *output*. Either all are written or none.
 
-    *platform* is needed for objects that the compile record beside them does
-    not know. With *force* a signature that is there is replaced.
+    *platform* is required for objects without an entry in the compile record beside them. With
+    *force*, an existing signature is replaced.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError; errors of *key*.
     """
     targets = choose_targets(paths, output)
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
@@ -110,9 +131,7 @@ def sign_files(
             stage.write(target, data)
             return statement
 
-        jobs = list(zip(paths, targets, strict=True))
-        # An agent or a token has one connection, which workers would share.
-        done = map_parallel(sign, jobs) if isinstance(key, SigningKey) else list(map(sign, jobs))
+        done = _sign_all(sign, list(zip(paths, targets, strict=True)), key)
     places = targets if output else paths
     return [SignedFile(path=path, statement=item) for path, item in zip(places, done, strict=True)]
 
@@ -121,24 +140,26 @@ def sign_compiled(
     objects: Sequence[tuple[CompiledObject, bytes]], key: Signer, release: ReleaseInfo
 ) -> list[tuple[bytes, Statement]]:
     """
-    Return the signed files of *objects*, unsigned ones with what the compiler stage says of them.
+    Return signed file and statement of each of *objects*, unsigned files with their compile records.
 
-    Raises: UsageError, ObjectFormatError, and what *key* raises.
+    Raises: UsageError, ObjectFormatError; errors of *key*.
     """
 
     def sign(item: tuple[CompiledObject, bytes]) -> tuple[bytes, Statement]:
         compiled, data = item
-        origin = Origin(
-            platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
-        )
         try:
             name = check_object_name(compiled.path.name)
-            return sign_object(parse_object(data), name, key, release, origin)
+            return sign_object(parse_object(data), name, key, release, Origin.from_claims(compiled))
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
 
+    return _sign_all(sign, objects, key)
+
+
+def _sign_all(sign: Callable[[Item], Result], items: Sequence[Item], key: Signer) -> list[Result]:
+    """Return the results of *sign* for *items*, by several processes if *key* is in memory."""
     # An agent or a token has one connection, which workers would share.
-    return map_parallel(sign, objects) if isinstance(key, SigningKey) else list(map(sign, objects))
+    return map_parallel(sign, items) if isinstance(key, SigningKey) else list(map(sign, items))
 
 
 def _sign_file(
@@ -150,10 +171,8 @@ def _sign_file(
     *,
     force: bool,
 ) -> tuple[bytes, Statement]:
-    """Read one file and sign its bytes; every error says which file."""
-    data = read_bounded(path, MAX_OBJECT_BYTES)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+    """Return the signed bytes of file *path*, and their statement. Each error names the file."""
+    data = read_object_file(path)
     try:
         name = check_object_name(path.name)
         obj = parse_object(data)
@@ -171,15 +190,15 @@ def sign_object(
     obj: ElfObject, name: str, key: Signer, release: ReleaseInfo, origin: Origin
 ) -> tuple[bytes, Statement]:
     """
-    Return the signed file of unsigned *obj*, and the statement in it.
+    Return the signed file of unsigned *obj*, and its statement.
 
-    Raises: UsageError, ObjectFormatError.
+    Raises: UsageError, ObjectFormatError; errors of *key*.
     """
     if obj.is_little_endian != origin.platform.little_endian:
         order = "little" if obj.is_little_endian else "big"
         raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
     statement = _make_statement(obj, name, release, origin)
-    # A digest has a fixed length, so a statement with any digest tells the size of the section.
+    # All digests have one length, so a statement with a dummy digest determines the size of the section.
     size = section_size_for(len(_encode(statement)))
     blank, offset = append_signature_section(obj, size)
     statement = replace(statement, digest=Digest(hashlib.sha256(blank).hexdigest()))
@@ -222,11 +241,9 @@ def _encode(statement: Statement) -> bytes:
 
 
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
-    """Say where *obj* comes from: the compile record of these very bytes, or what this key signed before."""
+    """Return the origin from the compile record of these bytes or a statement signed by *key*, or None."""
     if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
-        return Origin(
-            platform=find_platform(compiled.platform), toolchain=compiled.toolchain, source=compiled.source
-        )
+        return Origin.from_claims(compiled)
     if not has_signature_section(obj):
         return None
     try:
@@ -243,9 +260,7 @@ def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) 
     # The claims of an unverified statement must not get a new signature.
     if not ours or statement.digest != subject_digest(obj, section):
         return None
-    return Origin(
-        platform=find_platform(statement.platform), toolchain=statement.toolchain, source=statement.source
-    )
+    return Origin.from_claims(statement)
 
 
 def _choose_origin(known: Origin | None, platform: Platform | None) -> Origin:

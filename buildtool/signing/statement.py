@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The signed statement as bytes and as a value (spec/sig-section.md, section 6)."""
+"""Encode and decode the signed statement (spec/sig-section.md, section 6)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from buildtool.core.strictjson import (
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
-from buildtool.objects.describe import MapInfo, ProgramInfo
+from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo
+from buildtool.objects.elf import ElfObject, find_signature_section
+from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:buildtool:ebpf-object:v1"
@@ -68,9 +70,9 @@ _SOURCE = {"path": is_string, "sha256": is_sha256}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """
-    The signed statement (spec/sig-section.md, "Statement").
+    The signed statement (spec/sig-section.md, section 6).
 
-    *version* is the monotonic integer against rollback, *release* the human one;
+    *version* is the increasing integer against rollback, and *release* is text for readers.
     *created* and *not_after* are seconds since the epoch, UTC.
     """
 
@@ -90,12 +92,23 @@ class Statement:
     toolchain: ToolchainInfo | None
     source: SourceInfo | None
 
+    @property
+    def contents(self) -> ObjectContents:
+        """The contents of the object, as the statement claims them."""
+        return ObjectContents(
+            programs=self.programs,
+            maps=self.maps,
+            helpers=self.helpers,
+            kfuncs=self.kfuncs,
+            license=self.license,
+        )
+
 
 def to_bytes(statement: Statement) -> bytes:
     """
-    Return the one encoding of *statement*.
+    Return the encoding of *statement*.
 
-    Raises: ValueError, when a time has no year of four digits.
+    Raises: ValueError, if a time is not in the years 1970 to 9999.
     """
     predicate: dict[str, Any] = {
         "platform": statement.platform,
@@ -128,11 +141,20 @@ def to_bytes(statement: Statement) -> bytes:
     )
 
 
+def read_statement(obj: ElfObject) -> Statement:
+    """
+    Return the statement in signed object *obj*. Its signatures are not verified.
+
+    Raises: ObjectFormatError, if the section `.sig`, the record or the statement breaks a rule.
+    """
+    return from_bytes(parse_record(obj.contents(find_signature_section(obj))).statement)
+
+
 def from_bytes(data: bytes) -> Statement:
     """
-    Return the statement that *data* is; every rule of section 6 is checked.
+    Return the statement in *data*, checked by all rules of spec/sig-section.md, section 6.
 
-    Raises: ObjectFormatError, with the first rule that it breaks.
+    Raises: ObjectFormatError, which names the first broken rule.
     """
     try:
         return _read_statement(parse_json_object(data))
@@ -213,5 +235,5 @@ def _map_to_json(item: MapInfo) -> dict[str, Any]:
 
 
 def _ascending(values: list[Any]) -> bool:
-    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    # Python compares strings by code point. The order of UTF-8 bytes is the same.
     return all(first < second for first, second in pairwise(values))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Trust stores, policies, verification of objects, and the versions that a state directory has seen.
+Trust stores, policies, verification of objects, and the accepted versions in a state directory.
 
-It imports `signing` and what stands below. A new rule starts in spec/trust-policy.md; then come
-`verify.py`, loader/verify and a vector that both agree on.
+This package imports `signing` and the packages below it. To add a rule, change
+spec/trust-policy.md, then `verify.py` and loader/verify, and add a vector for both.
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Changes of a policy file: add, remove and revoke keys (spec/trust-policy.md).
+Change a policy file: add, remove and revoke keys (spec/trust-policy.md).
 
-A policy is read whole by the rules of the specification before and after each
-change, so that nothing unknown is ever dropped, and replaced by one rename.
+The whole policy is checked by the rules of the specification before and after each change, so no
+unknown member is ever dropped. One rename replaces the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MIN_PREFIX = 8
 def policy_entry(
     key: PublicKey, *, name: str, not_before: int | None = None, not_after: int | None = None
 ) -> dict[str, Any]:
-    """Return the entry of *key* in a policy."""
+    """Return the entry of *key* in a policy. The times are seconds since the epoch."""
     entry: dict[str, Any] = {"name": name, "publicKey": b64encode(key.der).decode("ascii")}
     if not_before is not None:
         entry["notBefore"] = format_time(not_before)
@@ -37,9 +37,9 @@ def policy_entry(
 
 def format_policy(value: Mapping[str, Any]) -> bytes:
     """
-    Return the file of policy *value*: one form, so that a change shows as the lines it changes.
+    Return the file of policy *value*, in one form, so that a diff shows only changed lines.
 
-    Raises: ConfigError, when it breaks a rule of policies.
+    Raises: ConfigError, if *value* breaks a rule of spec/trust-policy.md.
     """
     data = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True).encode("ascii") + b"\n"
     try:
@@ -58,7 +58,7 @@ def add_key(
     not_after: int | None = None,
 ) -> KeyId:
     """
-    Add *key* to the policy of *path*, which is made when it is not there.
+    Add *key* to the policy of *path*, and return its id. A missing policy is created.
 
     Raises: ConfigError, UsageError, FileAccessError.
     """
@@ -75,7 +75,7 @@ def add_key(
 
 def remove_key(path: Path, key_id: str) -> KeyId:
     """
-    Take the key that *key_id*, or the beginning of one, names out of the policy of *path*.
+    Remove the key whose id begins with *key_id* from the policy of *path*, and return its id.
 
     Raises: ConfigError, UsageError, FileAccessError.
     """
@@ -87,7 +87,7 @@ def remove_key(path: Path, key_id: str) -> KeyId:
 
 def revoke_key(path: Path, key_id: str) -> KeyId:
     """
-    Mark the key that *key_id*, or the beginning of one, names as revoked in the policy of *path*.
+    Mark the key whose id begins with *key_id* as revoked in the policy of *path*, and return its id.
 
     Raises: ConfigError, UsageError, FileAccessError.
     """
@@ -98,12 +98,12 @@ def revoke_key(path: Path, key_id: str) -> KeyId:
 
 
 def policy_file(path: Path) -> Path:
-    """Return the policy file that *path*, a file or the directory of one, means."""
+    """Return the policy file at *path*, a file or its directory."""
     return path / POLICY_NAME if path.is_dir() else path
 
 
 def _find(file: Path, key_id: str) -> tuple[int, KeyId]:
-    """Return the place in the policy of the one key whose id begins with *key_id*."""
+    """Return index and id of the only key in the policy whose id begins with *key_id*. Raises: UsageError."""
     prefix = key_id.lower()
     if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef"):
         raise UsageError(
@@ -134,5 +134,5 @@ def _write(file: Path, value: Mapping[str, Any]) -> None:
         data = format_policy(value)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", hint=error.hint) from error
-    # A link stays one: the policy is where it leads.
+    # Replace the target of a symbolic link, so that the link stays.
     write_all_atomic({file.resolve(): data})

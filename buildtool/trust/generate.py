@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The image's trust store: a policy made of `[trust]` in buildtool.toml and of what the image holds.
+Make the image's trust store: a policy from `[trust]` in buildtool.toml and from the image's objects.
 
 The same configuration gives the same bytes.
 """
@@ -23,13 +23,12 @@ def trust_files(
     config: Config, signer: PublicKey, platforms: Iterable[str], objects: Iterable[str]
 ) -> dict[str, str]:
     """
-    Return the image's trust store: the text of each file by its name.
+    Return the files of the image's trust store: text by name.
 
-    The store must accept what *signer* signs for *platforms*.
-    *objects* are the names of the image's own objects: nothing older than
-    them is taken, and nothing of another project.
+    The store must accept objects that *signer* signs for *platforms*. It refuses older versions of
+    the image's *objects* (names), and objects of other projects.
 
-    Raises: ConfigError.
+    Raises: ConfigError, also if the image would refuse its own objects.
     """
     if config.trust.policy is not None:
         return _given_policy(config, signer, platforms)
@@ -57,7 +56,11 @@ def check_still_valid(config: Config, signer: PublicKey, policy: str, now: int) 
 
 
 def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
-    """Add what makes replay useless: a key alone would accept whatever it ever signed, for any project."""
+    """
+    Return the trust configuration with project and minimum versions, which prevent replay.
+
+    Without them, the store would accept each object that the key ever signed, for any project.
+    """
     own = dict.fromkeys(objects, config.project.version)
     return replace(
         config.trust,
@@ -68,7 +71,7 @@ def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
 
 def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
     """
-    Return the policy that *trust* says; without keys it has that of *signer*.
+    Return the policy of configuration *trust*. Without configured keys, it has the key of *signer*.
 
     Raises: ConfigError.
     """
@@ -99,7 +102,7 @@ def _in_order(values: Iterable[Any] | None) -> list[Any] | None:
 
 
 def _load_keys(trust: TrustConfig, signer: PublicKey) -> list[PublicKey]:
-    """Return the configured keys, else *signer*, called by its id: its name depends on where it is kept."""
+    """Return the configured keys, or *signer*, named by its id: its file's name may differ by machine."""
     keys = [load_public_key(path) for path in trust.keys] or [replace(signer, name=signer.key_id[:16])]
     return sorted(keys, key=lambda key: key.key_id)
 
@@ -121,7 +124,7 @@ def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -
 
 
 def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platforms: Iterable[str]) -> None:
-    """Refuse a policy under which the image could not start: better now than on the machine."""
+    """Check that the image can start under policy *trust*. Raises: ConfigError."""
     project = config.project
     key = trust.keys.get(bytes.fromhex(signer.key_id))
     if key is None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is odd about a trust store that breaks no rule: keys that do not count, rules that allow nothing."""
+"""Find mistakes in a valid trust store: keys that do not count, and rules that allow nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from buildtool.core.errors import Reason
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
@@ -13,46 +14,40 @@ from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM
 from buildtool.trust.store import TrustedKey, TrustStore
 
 SOON_SECONDS = 30 * 24 * 60 * 60
-VALID, REVOKED, EXPIRED, NOT_YET_VALID = "valid", "revoked", "expired", "not-yet-valid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One *message*; it is *fatal* when the store can accept nothing."""
+    """A *message* about a trust store. It is *fatal* if the store cannot accept any object."""
 
     message: str
     fatal: bool = False
 
 
 def key_state(key: TrustedKey, now: int) -> str:
-    """Return whether *key* counts at *now*, in the words of refusals."""
-    if key.revoked:
-        return REVOKED
-    if key.not_after is not None and now > key.not_after:
-        return EXPIRED
-    if key.not_before is not None and now < key.not_before:
-        return NOT_YET_VALID
-    return VALID
+    """Return "valid" if *key* counts at time *now*, or else the reason of refusal."""
+    refusal = key.refusal(now)
+    return refusal.value if refusal else "valid"
 
 
 def check_trust(trust: TrustStore, now: int) -> list[Remark]:
-    """Return what is odd about *trust* at the time *now*, the worst first."""
+    """Return remarks about *trust* at time *now*, fatal ones first."""
     found = [*_check_keys(trust, now), *_check_rules(trust), *_check_words(trust)]
     return sorted(found, key=lambda finding: not finding.fatal)
 
 
 def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
-    usable = sum(key_state(key, now) == VALID for key in trust.keys.values())
+    usable = sum(key.refusal(now) is None for key in trust.keys.values())
     if usable < trust.threshold:
         text = f"the threshold is {trust.threshold}, but only {usable} of {len(trust.keys)} keys count now"
         yield Remark(message=f"nothing can be accepted: {text}", fatal=True)
     for key in trust.keys.values():
-        name, state = f"key {key.public.key_id[:16]} {key.public.name!a}", key_state(key, now)
-        if state == EXPIRED:
+        name, refusal = f"key {key.public.key_id[:16]} {key.public.name!a}", key.refusal(now)
+        if refusal is Reason.EXPIRED:
             yield Remark(message=f"{name} expired at {format_time(key.not_after or 0)}")
-        elif state == NOT_YET_VALID:
+        elif refusal is Reason.NOT_YET_VALID:
             yield Remark(message=f"{name} is not valid before {format_time(key.not_before or 0)}")
-        elif state == VALID and key.not_after is not None and key.not_after - now < SOON_SECONDS:
+        elif refusal is None and key.not_after is not None and key.not_after - now < SOON_SECONDS:
             yield Remark(message=f"{name} expires within 30 days, at {format_time(key.not_after)}")
         if key.not_before is not None and key.not_after is not None and key.not_before > key.not_after:
             yield Remark(message=f"{name} is never valid: notBefore is later than notAfter")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trust stores: key files, directories of them and policies (spec/trust-policy.md)."""
+"""Read trust stores: key files, directories of key files, and policies (spec/trust-policy.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError, system_reason
+from buildtool.core.errors import ConfigError, FileAccessError, Reason, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
@@ -42,7 +42,7 @@ RULES_COMBINE, RULES_IGNORE = "combine", "ignore"
 
 
 def _is_attach_points(value: Any) -> bool:
-    """Say whether *value* is an array of patterns, which have * at the end alone."""
+    """Return whether *value* is an array of patterns, which contain * only at the end."""
     return (
         is_strings(value)
         and len(value) <= MAX_ATTACH_POINTS
@@ -76,20 +76,34 @@ _OBJECT = {"minimumVersion": is_integer}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
-    """A *public* key, valid from *not_before* to *not_after* (seconds, both included) unless *revoked*."""
+    """
+    A *public* key, valid from *not_before* to *not_after*, unless it is *revoked*.
+
+    Both times are inclusive, in seconds since the epoch.
+    """
 
     public: PublicKey
     not_before: int | None = None
     not_after: int | None = None
     revoked: bool = False
 
+    def refusal(self, now: int) -> Reason | None:
+        """Return the reason why signatures of the key do not count at time *now*, or None if they count."""
+        if self.revoked:
+            return Reason.REVOKED
+        if self.not_after is not None and now > self.not_after:
+            return Reason.EXPIRED
+        if self.not_before is not None and now < self.not_before:
+            return Reason.NOT_YET_VALID
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustStore:
     """
-    What is trusted: *keys* by key id (32 bytes) and a policy's rules; *digest* is the policy digest.
+    A trust store: *keys* by key id (32 bytes), the policy's rules, and the policy *digest*.
 
-    A rule that the policy does not have is None: an empty list is a rule.
+    A rule that the policy lacks is None. An empty list is a rule that allows nothing.
     """
 
     keys: Mapping[bytes, TrustedKey]
@@ -110,14 +124,14 @@ class TrustStore:
 
     @property
     def reads_code(self) -> bool:
-        """Whether a rule is about what the code does."""
+        """True if a rule requires reading the code."""
         rules = (self.program_types, self.attach_points, self.denied_helpers, self.denied_kfuncs)
         return any(rule is not None for rule in rules)
 
 
 def load_trust(paths: Sequence[Path]) -> TrustStore:
     """
-    Return the store that *paths* make: one policy, or any number of key files and directories of them.
+    Return the trust store of *paths*: one policy, or key files and directories of key files.
 
     Raises: ConfigError.
     """
@@ -140,7 +154,7 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
 
 def trust_keys(keys: Iterable[PublicKey]) -> TrustStore:
     """
-    Return the store of *keys* without a policy: any one of them may sign anything.
+    Return the store of *keys* without a policy. Each key alone may sign any object.
 
     Raises: ConfigError.
     """
@@ -172,7 +186,7 @@ def load_policy(path: Path) -> TrustStore:
 
 def read_policy_file(path: Path) -> bytes:
     """
-    Return the bytes of policy file *path*, not looked at yet.
+    Return the bytes of policy file *path*, unchecked.
 
     Raises: ConfigError.
     """
@@ -187,9 +201,9 @@ def read_policy_file(path: Path) -> bytes:
 
 def read_policy(data: bytes) -> TrustStore:
     """
-    Return the store of the policy that *data* is.
+    Return the store of the policy in *data*.
 
-    Raises: ValueError or ConfigError, with the first rule that it breaks.
+    Raises: ValueError or ConfigError, which name the first broken rule.
     """
     value = check_members(parse_json_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
     points = value.get("attachPoints")
@@ -252,16 +266,16 @@ def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
 
 
 def _policy_path(path: Path) -> Path | None:
-    """Return the policy file that *path* means, if it means one."""
+    """Return the policy file at *path* (a file or its directory), or None if *path* names keys."""
     if path.is_dir():
         policy = path / POLICY_NAME
-        # A dangling link is there too: a policy that cannot be read must not be skipped.
+        # A dangling symbolic link counts as a policy, because an unreadable policy must not be skipped.
         return policy if policy.exists() or policy.is_symlink() else None
     return None if path.name.endswith(".pub") else path
 
 
 def _is_key_name(name: str) -> bool:
-    # What editors and mounts leave beside a file begins with a dot.
+    # Names of editors' temporary files and of Kubernetes' links (..data) begin with a dot.
     return name.endswith(".pub") and not name.startswith(".")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Verification: the thirteen steps of spec/sig-section.md, section 7, under the same numbers.
+Verify objects by the thirteen numbered steps of spec/sig-section.md, section 7.
 
-loader/verify/verify.c is the other implementation; both run tests/vectors.
+loader/verify/verify.c is the other implementation. Both are tested by tests/vectors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedObject:
-    """An accepted object: its *statement*, subject *digest* and the *key_ids* that counted."""
+    """An accepted object: its *statement*, its subject *digest*, and the *key_ids* that counted."""
 
     statement: Statement
     digest: Digest
@@ -57,7 +57,7 @@ class VerifiedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What is told of an accepted file; its whole statement would be most of what workers send."""
+    """The facts of an accepted file, without the rest of its statement, which workers would have to send."""
 
     project: str
     name: str
@@ -68,7 +68,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one file: it was *accepted*, or the *error* says why not."""
+    """The result for a file: the facts if it was *accepted*, or else the *error*."""
 
     path: Path
     accepted: Accepted | None
@@ -84,10 +84,10 @@ def verify_files(
     remembered: Remembered = lambda _project, _name: 0,
 ) -> list[Verdict]:
     """
-    Verify each file of *paths*; a refusal or an unreadable file is a verdict like others.
+    Return a verdict on each file of *paths*. A refused or unreadable file results in a verdict, too.
 
-    *platform* is the OCI platform to verify for, None for any; *now* in seconds;
-    *remembered* as in `verify_object`.
+    *platform* is the required OCI platform, or None for any. *now* is in seconds since the epoch.
+    *remembered* is that of `verify_object`.
     """
 
     def verify(path: Path) -> Accepted | BuildtoolError:
@@ -118,11 +118,11 @@ def verify_and_remember(
     paths: Iterable[Path], trust: TrustStore, state: Path | None, *, platform: str | None, now: int
 ) -> list[Verdict]:
     """
-    Verify as `verify_files` does; state directory *state* refuses lower versions than it remembers.
+    Verify as `verify_files` does, and refuse lower versions than those in state directory *state*.
 
-    When all files were accepted, their versions are remembered.
+    If all files are accepted, their versions are written to the state directory.
 
-    Raises: FileAccessError, when the state cannot be read or written; nothing is accepted then.
+    Raises: FileAccessError, if the state cannot be read or written. No file counts as accepted then.
     """
     if state is None:
         return list(verify_files(paths, trust, platform=platform, now=now))
@@ -145,11 +145,11 @@ def verify_object(
     remembered: Remembered = lambda _project, _name: 0,
 ) -> VerifiedObject:
     """
-    Verify *data*, all bytes of one file as they were read, and return what it is.
+    Return the accepted object in *data*, all bytes of one file.
 
-    *remembered* gives the version of a state directory for a project and an object name.
+    *remembered* returns the version in the state directory for a project and an object name.
 
-    Raises: RefusedError, with the reason of the first rule that fails.
+    Raises: RefusedError, with the reason of the first step that fails.
     """
     now = max(now, trust.earliest)
     # (1) size
@@ -191,7 +191,7 @@ def verify_object(
 
 
 def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
-    """Do step 6: nobody honest makes a bad signature of a trusted key, so one spoils the object."""
+    """Do step 6: a bad signature under a trusted key refuses the object, even beside a valid signature."""
     message = signing_input(record.statement)
     for entry in record.signatures:
         key = trust.keys.get(entry.key_id)
@@ -202,19 +202,15 @@ def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
 
 
 def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
-    """Do step 7: only keys that are valid now count; the best excuse of the others is the reason."""
+    """Do step 7: count the keys that are valid now. Without any, the first of three reasons is reported."""
     counted = []
-    excuses = set()
+    refusals = set()
     for entry in record.signatures:
         key = trust.keys.get(entry.key_id)
         if key is None:
             continue
-        if key.revoked:
-            excuses.add(Reason.REVOKED)
-        elif key.not_after is not None and now > key.not_after:
-            excuses.add(Reason.EXPIRED)
-        elif key.not_before is not None and now < key.not_before:
-            excuses.add(Reason.NOT_YET_VALID)
+        if refusal := key.refusal(now):
+            refusals.add(refusal)
         else:
             counted.append(key.public.key_id)
     if len(counted) >= trust.threshold:
@@ -227,7 +223,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         (Reason.EXPIRED, "signed with a key past its validity"),
         (Reason.NOT_YET_VALID, "signed with a key that is not valid yet"),
     ):
-        if reason in excuses:
+        if reason in refusals:
             raise RefusedError(reason, text)
     signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
     raise RefusedError(Reason.UNKNOWN_KEY, f"no trusted key signed, only {signers}")
@@ -242,7 +238,7 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
 
 
 def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
-    """Do step 11: a clock that is not set cannot tell that a time has passed."""
+    """Do step 11: an unset clock cannot prove that a limit has not passed, so it refuses limited objects."""
     if statement.not_after is not None and now > statement.not_after:
         raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
     if not trust.needs_clock or now >= statement.created - CLOCK_TOLERANCE_SECONDS:
@@ -299,7 +295,7 @@ def _check_calls(
 
 
 def _without_flavour(name: bytes) -> bytes:
-    """Return *name* as libbpf looks for it: name___flavour is name, cut at the last place that looks so."""
+    """Return kernel function *name* without the flavour (___SUFFIX), as libbpf searches for it."""
     found = _FLAVOUR.match(name)
     return found[1] if found else name
 
@@ -314,7 +310,7 @@ def allows_point(trust: TrustStore, name: str) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # A pattern is about where the program goes: no way out of the directory that it begins with.
+    # A name with /../ could leave the directory of the pattern.
     if "/../" in name:
         return False
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

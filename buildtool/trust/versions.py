@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The state directory: the highest version accepted of each object (spec/trust-policy.md, "State").
+Read and write the state directory: the highest accepted version of each object.
 
-loader/run/versions.c reads and writes the same file under the same lock.
+Source: spec/trust-policy.md, "State". loader/run/versions.c reads and writes the same file under the
+same lock.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _STATE = {"stateVersion": lambda value: type(value) is int and value == 1, "proj
 
 @dataclass(kw_only=True, slots=True)
 class VersionState:
-    """The state of an open, locked directory: *versions* by project and object name."""
+    """The state in an open, locked directory: *versions* by project and object name."""
 
     path: Path
     descriptor: int
@@ -43,11 +44,11 @@ class VersionState:
     grew: bool = False
 
     def version(self, project: str, name: str) -> int:
-        """Return the highest version that was accepted, or 0."""
+        """Return the highest accepted version of object *name* in *project*, or 0."""
         return self.versions.get(project, {}).get(name, 0)
 
     def raise_version(self, project: str, name: str, version: int) -> None:
-        """Remember *version*, in memory, if it is higher."""
+        """Store *version* in memory, if it is higher than the present one."""
         objects = self.versions.setdefault(project, {})
         if name not in objects or version > objects[name]:
             objects[name] = version
@@ -55,7 +56,7 @@ class VersionState:
 
     def save(self) -> None:
         """
-        Write what grew, so that after a crash there is the old file or the new one.
+        Write changed versions. After a crash, the directory holds the old file or the new one.
 
         Raises: FileAccessError.
         """
@@ -73,7 +74,7 @@ class VersionState:
 
     def _replace(self, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        # What a killed one left; or a FIFO, which would block, or another name of somebody's file.
+        # Remove the file of a killed process, or a planted FIFO or hard link.
         with suppress(OSError):
             os.unlink(_NEW_NAME, dir_fd=self.descriptor)
         try:
@@ -92,9 +93,9 @@ class VersionState:
 @contextmanager
 def open_state(path: Path) -> Iterator[VersionState]:
     """
-    Open and lock state directory *path* for a job; waits for whoever has it open.
+    Yield the state in directory *path*, locked until the end of the block. Wait for other processes.
 
-    Raises: FileAccessError, when it is missing, unreadable or damaged.
+    Raises: FileAccessError, if the directory or its file is missing, unreadable or damaged.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -114,7 +115,7 @@ def open_state(path: Path) -> Iterator[VersionState]:
 
 
 def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
-    # Of the directory that is locked: another one may have its name by now.
+    # Read from the locked directory's descriptor, because its name may now belong to another directory.
     path = directory / STATE_NAME
     try:
         os.stat(STATE_NAME, dir_fd=descriptor, follow_symlinks=False)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach/attach.h"
 
+#include "attach/explain.h"
 #include "attach/holder.h"
 #include "attach/probes.h"
 #include "attach/targets.h"
@@ -14,9 +15,6 @@
 #include <linux/capability.h>
 #include <string.h>
 #include <unistd.h>
-
-/* What the kernel means by ENOTSUPP reaches programs as a number that their headers don't have. */
-#define KERNEL_ENOTSUPP 524
 
 const char *attach__shown(const struct attach_point *point)
 {
@@ -42,11 +40,17 @@ bool attach__can_update(const struct attach_point *point)
 
 bool attach__can_share(const struct attach_point *point)
 {
-	/* A sockmap takes one program of a type: who shares it could not attach. */
+	/*
+	 * A sockmap has room for one program of a type, so the second container of a shared map could not
+	 * attach.
+	 */
 	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE && !point->map;
 }
 
-/* Those that follow return a link's descriptor or a negative errno, with the text set if they know better. */
+/*
+ * The functions below return the descriptor of a link, or a negative errno. They set the text only for causes
+ * of their own.
+ */
 
 static int attach_cgroup(int program_fd, const struct attach_point *point, struct fault *fault)
 {
@@ -70,7 +74,7 @@ static int attach_netns(int program_fd, const struct attach_point *point)
 	return link;
 }
 
-/* Before Linux 6.10 sockmaps have no links: the program stays while the map does. */
+/* Before Linux 6.10 sockmaps have no links: the program stays attached as long as the map exists. */
 static int attach_sockmap(int program_fd, struct attachment_handle *handle)
 {
 	const struct attach_point *point = &handle->point;
@@ -171,32 +175,6 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 	}
 }
 
-/* What the errors of some places mean; those of others speak for themselves. */
-static const char *explain(int err, const struct attach_point *point)
-{
-	if (point->place == PLACE_XDP && err == -EINVAL && point->flags)
-		return "; is this mode right for the interface?";
-	if (point->place == PLACE_XDP && err == -EOPNOTSUPP && point->flags)
-		return " (the driver has no XDP; :generic works everywhere)";
-	if (point->place == PLACE_XDP && err == -EINVAL)
-		return " (links of XDP came with Linux 5.9)";
-	if (point->place == PLACE_XDP && err == -EOPNOTSUPP)
-		return " (the driver can't as it is set up; :generic after the interface works everywhere)";
-	if (point->place == PLACE_CGROUP && err == -EBADF)
-		return " (that is no cgroup of version 2)";
-	if (point->place == PLACE_KPROBE && access("/sys/bus/event_source/devices/kprobe", F_OK))
-		return " (this kernel has no kprobes, or /sys doesn't show them)";
-	if (point->place == PLACE_KPROBE && (err == -ENOENT || err == -ESRCH || err == -EADDRNOTAVAIL))
-		return " (this kernel has no such function, or it can't be probed)";
-	if (point->place == PLACE_KPROBE && err == -EINVAL)
-		return " (some kernels take no probe where ftrace has its own, at a function's entry)";
-	if (point->place == PLACE_TRACE && err == -KERNEL_ENOTSUPP)
-		return " (this kernel has no trampolines for BPF on this architecture)";
-	if (point->place == PLACE_UPROBE && (err == -ENOENT || err == -ESRCH))
-		return " (no such file, or it has no such function)";
-	return "";
-}
-
 int attach__program(struct bpf_program *program, int program_fd, const struct attach_point *point,
 		    const struct attach_options *options, struct attachment_handle *handle,
 		    struct fault *fault)
@@ -217,8 +195,7 @@ int attach__program(struct bpf_program *program, int program_fd, const struct at
 	*handle = (struct attachment_handle){ 0 };
 	if (fault->text[0])
 		return fd;
-	return fault__set(fault, fd, "cannot attach: %s%s", strerror(-fd),
-			  holder[0] ? holder : explain(fd, point));
+	return explain__error(fd, point, attach__shown(point), holder[0] ? holder : NULL, fault);
 }
 
 uint64_t attach__detaching_needs(void)

@@ -19,7 +19,7 @@
 #define LINK_NUMBER    "link_id:\t"
 #define PROGRAM_NUMBER "prog_id:\t"
 
-/* Who holds a hook; what isn't known is 0 or empty. */
+/* The program on a hook, and its holder; unknown members are 0 or empty. */
 struct holder {
 	__u32 link, program;
 	char name[BPF_OBJ_NAME_LEN];
@@ -64,7 +64,7 @@ static bool is_on_hook(const struct bpf_link_info *info, const struct attach_poi
 	       info->cgroup.cgroup_id == inode_of(point);
 }
 
-/* Find the link on the hook and return a descriptor of it, or a negative errno. Needs CAP_SYS_ADMIN. */
+/* Find the link on the hook and return its descriptor, or a negative errno. This requires CAP_SYS_ADMIN. */
 static int find_link(const struct attach_point *point, struct holder *holder)
 {
 	__u32 id = 0;
@@ -86,7 +86,7 @@ static int find_link(const struct attach_point *point, struct holder *holder)
 	return -ENOENT;
 }
 
-/* A program that was attached without a link. */
+/* Find a program that was attached without a link. */
 static void find_program(const struct attach_point *point, struct holder *holder)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, xdp);
@@ -119,7 +119,7 @@ static void find_name(struct holder *holder)
 	close(fd);
 }
 
-/* Whether what the kernel says about a descriptor names the holder. */
+/* Return whether the kernel's text about a descriptor names the holder's link or program. */
 static bool names(const char *path, const struct holder *holder)
 {
 	const char *key = holder->link ? LINK_NUMBER : PROGRAM_NUMBER;
@@ -234,16 +234,21 @@ static void describe(const struct holder *holder, bool tried, char text[HOLDER_T
 	find_name(&known);
 	find_process(&known);
 	find_pin(&known, BPF_FILES, 0, &left);
-	n = snprintf(text, HOLDER_TEXT_SIZE, ": program %s%s(id %u) is there", known.name,
-		     known.name[0] ? " " : "", known.program);
-	if (known.process[0])
-		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, ", held by process %s", known.process);
+	if (known.program)
+		n = snprintf(text, HOLDER_TEXT_SIZE, "program %s%s(id %u)", known.name,
+			     known.name[0] ? " " : "", known.program);
+	else /* without CAP_SYS_ADMIN */
+		n = snprintf(text, HOLDER_TEXT_SIZE, "another program");
+	if (holder->is_ours)
+		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, " of this loader");
+	else if (known.process[0])
+		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, " of process %s", known.process);
 	else if (known.pin[0])
-		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, ", pinned as %.100s", known.pin);
-	snprintf(text + n, HOLDER_TEXT_SIZE - n, "%s",
-		 holder->is_ours ? " already: it is ours" :
-		 tried		 ? "; it cannot be detached" :
-				   "; --replace takes its place");
+		n += snprintf(text + n, HOLDER_TEXT_SIZE - n, ", pinned as %.100s,", known.pin);
+	snprintf(text + n, HOLDER_TEXT_SIZE - n, " holds the hook; %s",
+		 holder->is_ours ? "choose another target" :
+		 tried		 ? "--replace cannot detach it (links and cgroups require CAP_SYS_ADMIN)" :
+				   "--replace detaches it");
 }
 
 bool holder__find(const struct attach_point *point, bool replace, char text[HOLDER_TEXT_SIZE])
@@ -254,10 +259,11 @@ bool holder__find(const struct attach_point *point, bool replace, char text[HOLD
 
 	if (link < 0)
 		find_program(point, &holder);
-	if (!holder.program && point->place == PLACE_CGROUP)
-		return false; /* it was something else: this error has many causes */
+	/* These errors have other causes as well: a capability, or a program on another device or cgroup. */
+	if (!holder.program && (point->place == PLACE_CGROUP || point->place == PLACE_XDP))
+		return false;
 	text[0] = 0;
-	/* The descriptor that find_link() opened is ours, too. */
+	/* Close the descriptor of find_link() first: otherwise this process would count as a holder. */
 	if (link >= 0) {
 		close(link);
 		holder.is_ours = holds(getpid(), &holder);

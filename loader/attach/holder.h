@@ -6,12 +6,13 @@
 
 #define HOLDER_TEXT_SIZE 256
 
-/* Whether attaching failed because another program is there. */
+/* Return whether attaching failed because another program holds the hook. */
 bool holder__is_there(int err, const struct attach_point *point);
 
 /*
- * Say as far as the kernel tells us whose program is there: its name and id, and the process or
- * the pin that holds it. With @replace, detach it, unless it is our own; true when that was done.
+ * Describe the program that holds the hook, as far as the kernel shows it: its name and id, and the process
+ * or the pin that holds it. The text has a hint. With @replace, detach the program, unless it belongs to this
+ * loader; returns true after that.
  */
 bool holder__find(const struct attach_point *point, bool replace, char text[HOLDER_TEXT_SIZE]);
 

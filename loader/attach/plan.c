@@ -19,7 +19,7 @@
 #define MAX_INTERFACES 64
 #define OWN_NETNS      "/proc/self/ns/net"
 
-/* What a program type attaches to, and the form of its target. */
+/* The place of a program type, and the form of its target. */
 static const struct kind {
 	enum bpf_prog_type type;
 	enum attach_place place;
@@ -46,7 +46,7 @@ static const struct kind {
 	{ BPF_PROG_TYPE_KPROBE, PLACE_KPROBE, "FUNCTION" },
 	{ BPF_PROG_TYPE_PERF_EVENT, PLACE_PERF, "cpu-clock:FREQUENCY" },
 	{ BPF_PROG_TYPE_NETFILTER, PLACE_NETFILTER, "ipv4:prerouting:PRIORITY" },
-	/* Nothing to attach: called by the workload, and by the map that has it. */
+	/* Nothing to attach: the workload, or the struct_ops map, calls the program. */
 	{ BPF_PROG_TYPE_SYSCALL, PLACE_NOWHERE, NULL },
 	{ BPF_PROG_TYPE_STRUCT_OPS, PLACE_NOWHERE, NULL },
 };
@@ -60,14 +60,14 @@ static struct kind kind_of(const struct bpf_program *program)
 		if (kinds[i].type == bpf_program__type(program))
 			kind = kinds[i];
 	}
-	/* Those are put into maps, by the workload. */
+	/* The workload puts these programs into maps. */
 	if (type == BPF_XDP_DEVMAP || type == BPF_XDP_CPUMAP)
 		kind = (struct kind){ kind.type, PLACE_NOWHERE, NULL };
 	if (kind.place == PLACE_TRACE && type == BPF_LSM_CGROUP)
 		return (struct kind){ kind.type, PLACE_CGROUP, "/PATH/OF/CGROUP" };
 	if (kind.place == PLACE_TRACE && type == BPF_TRACE_ITER)
 		kind.place = PLACE_ITER;
-	/* Made of several links, of which libbpf shows none: they could not be handed to a workload. */
+	/* libbpf makes several links and shows none, so they could not be passed to a workload. */
 	if (!strncmp(bpf_program__section_name(program), "usdt", 4))
 		return (struct kind){ kind.type, PLACE_UNKNOWN, NULL };
 	if (kind.place == PLACE_KPROBE && bpf_program__section_name(program)[0] == 'u')
@@ -75,7 +75,7 @@ static struct kind kind_of(const struct bpf_program *program)
 	return kind;
 }
 
-/* Make one point of each interface that "eth*:WORD" names; a name has no colon. */
+/* Make a point for each interface of "eth*:WORD". The name of an interface has no colon. */
 static int plan_interfaces(const struct attach_options *options, struct attach_point *points, size_t room,
 			   struct fault *fault)
 {
@@ -104,7 +104,7 @@ static int plan_xdp(const struct attach_options *options, struct attach_point *p
 	else if (mode && !strcmp(mode, ":generic"))
 		points->flags = XDP_FLAGS_SKB_MODE;
 	else if (mode)
-		return fault__usage(fault, "%.64s: XDP has no direction; its modes are :driver and :generic",
+		return fault__usage(fault, "%.64s: not a mode of XDP; the modes are :driver and :generic",
 				    points->target);
 	return plan_interfaces(options, points, room, fault);
 }
@@ -113,16 +113,17 @@ static int plan_clsact(const struct attach_options *options, struct attach_point
 		       struct fault *fault)
 {
 	if (!options->stays)
-		return fault__usage(fault,
-				    "%.64s: this kernel has no tcx (Linux 6.6), and nothing would take a "
-				    "filter away after the workload; say --reload",
-				    points->target);
+		return fault__usage(
+			fault,
+			"%.64s: this kernel has no tcx (Linux 6.6), so the filter would stay after "
+			"the workload; use --reload, with which the loader removes it",
+			points->target);
 	for (int i = 0; i < count; i++)
 		points[i].place = PLACE_CLSACT;
 	return count;
 }
 
-/* The direction comes from the section's name (tcx/egress), or for plain tc from the target. */
+/* The section's name has the direction (tcx/egress), or the target for plain tc. */
 static int plan_tcx(struct bpf_program *program, const struct attach_options *options,
 		    struct attach_point *points, size_t room, struct fault *fault)
 {
@@ -135,14 +136,14 @@ static int plan_tcx(struct bpf_program *program, const struct attach_options *op
 	else if (direction && !strcmp(direction, ":egress"))
 		wanted = BPF_TCX_EGRESS;
 	else if (direction)
-		return fault__usage(fault, "%.64s: not :ingress or :egress", target);
+		return fault__usage(fault, "%.64s: not a direction; use :ingress or :egress", target);
 	if (!wanted)
-		return fault__usage(fault, "%.64s: say %.64s:ingress or %.64s:egress", target, target,
-				    target);
+		return fault__usage(fault, "%.64s: no direction; use %.64s:ingress or %.64s:egress", target,
+				    target, target);
 	if (type && type != wanted)
-		return fault__usage(fault, "%.64s: section %.64s attaches the other way", target,
-				    points->section);
-	bpf_program__set_expected_attach_type(program, wanted); /* fails only for what is loaded */
+		return fault__usage(fault, "%.64s: section %.64s has the other direction; use %.*s", target,
+				    points->section, (int)(direction - target), target);
+	bpf_program__set_expected_attach_type(program, wanted); /* fails only after loading */
 	points->attach_type = wanted;
 	count = plan_interfaces(options, points, room, fault);
 	return count > 0 && tc_filter__is_needed(points) ? plan_clsact(options, points, count, fault) : count;
@@ -153,7 +154,7 @@ static int plan_cgroup(const struct attach_point *point, struct fault *fault)
 	int fd;
 
 	if (point->target[0] != '/')
-		return fault__usage(fault, "%.200s is not the path of a cgroup", point->target);
+		return fault__usage(fault, "%.200s: not the absolute path of a cgroup", point->target);
 	fd = targets__open_cgroup(point->target, fault);
 	if (fd < 0)
 		return fd;
@@ -166,10 +167,11 @@ static int plan_netns(struct attach_point *point, struct fault *fault)
 	if (!point->target)
 		point->target = OWN_NETNS;
 	if (point->target[0] != '/')
-		return fault__usage(fault, "%.200s is not the path of a network namespace", point->target);
+		return fault__usage(fault, "%.200s: not the path of a network namespace; use /run/netns/NAME",
+				    point->target);
 	if (access(point->target, R_OK))
-		return fault__set(fault, -errno, "network namespace %.200s: %s", point->target,
-				  strerror(errno));
+		return fault__set(fault, -errno, "network namespace %.200s: %s; ip netns lists the names",
+				  point->target, strerror(errno));
 	return 1;
 }
 
@@ -185,7 +187,9 @@ static int plan_sockmap(struct bpf_object *object, struct attach_point *point, s
 	size_t found = 0;
 
 	if (point->type == BPF_PROG_TYPE_SK_SKB && !word)
-		return fault__usage(fault, "section sk_skb doesn't say which; say sk_skb/verdict");
+		return fault__usage(fault,
+				    "section sk_skb: ambiguous; use sk_skb/verdict, sk_skb/stream_verdict or "
+				    "sk_skb/stream_parser");
 	bpf_object__for_each_map(map, object) {
 		if (!is_sockmap(map) || (point->target && strcmp(bpf_map__name(map), point->target)))
 			continue;
@@ -193,16 +197,17 @@ static int plan_sockmap(struct bpf_object *object, struct attach_point *point, s
 		found++;
 	}
 	if (found > 1)
-		return fault__usage(fault, "the object has several sockmaps, name one");
+		return fault__usage(fault, "the object has several sockmaps; name one: --attach PROGRAM=MAP");
 	if (!found && !point->target)
-		return fault__usage(fault, "the object has no sockmap");
+		return fault__usage(
+			fault, "the object has no sockmap; --attach PROGRAM=none loads the program only");
 	if (!found)
-		return fault__usage(fault, "%.128s: no sockmap of this name is in the object", point->target);
+		return fault__usage(fault, "%.128s: the object has no sockmap of this name", point->target);
 	point->target = bpf_map__name(point->map);
 	return 1;
 }
 
-/* Signed sections that name no function: the operator does, within the policy. */
+/* A signed section without a function: the operator names the function, within the policy. */
 static int plan_bare(struct bpf_program *program, const struct attach_options *options,
 		     const struct attach_point *point, struct fault *fault)
 {
@@ -214,24 +219,26 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 		return fault__usage(fault, "%.64s: too long", point->target);
 	if ((options->trust && !trust__allows_point(options->trust, name)) ||
 	    (options->image && !trust__allows_point(options->image, name)))
-		return fault__set(fault, -EKEYREJECTED, "denied-by-policy: attachPoints don't have %.128s",
-				  name);
+		return fault__set(fault, -EKEYREJECTED,
+				  "denied-by-policy: attachPoints do not include %.128s", name);
 	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))
 		return 1; /* a pattern */
 	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE)
 		return probes__check_probe(point, fault);
 	if (point->place != PLACE_TRACE && point->place != PLACE_ITER)
 		return 1;
-	/* This type's target is part of the loaded program: there is one. */
+	/* The kernel binds a program of this type to one target when it loads the program. */
 	if (!bpf_program__autoattach(program))
 		return fault__usage(fault, "%.128s: a program of this type has one target", point->target);
 	bpf_program__set_autoattach(program, false);
 	err = bpf_program__set_attach_target(program, 0, point->target);
 	if (err)
-		return fault__set(fault, err, "%.128s: %s", point->target,
-				  access("/sys/kernel/btf/vmlinux", R_OK) ?
-					  "this kernel has no BTF" :
-					  "this kernel has no such function");
+		return fault__set(
+			fault, err, "%.128s: %s", point->target,
+			access("/sys/kernel/btf/vmlinux", R_OK) ?
+				"this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe or raw_tp" :
+				"this kernel has no such function; see bpftool btf dump file "
+				"/sys/kernel/btf/vmlinux");
 	return 1;
 }
 
@@ -241,18 +248,20 @@ static int plan_by_section(struct bpf_object *object, struct bpf_program *progra
 {
 	const char *rest = strchr(point->section, '/');
 
-	/* An iterator over a map's elements wants that map. */
+	/* An iterator over the elements of a map requires that map. */
 	if (point->place == PLACE_ITER && rest && point->target) {
 		point->map = bpf_object__find_map_by_name(object, point->target);
-		return point->map ? 1 : fault__usage(fault, "%.128s: no such map", point->target);
+		return point->map ? 1 :
+				    fault__usage(fault, "%.128s: no such map in the object", point->target);
 	}
 	if (rest && point->target)
-		return fault__usage(fault, "%.200s: section %.64s takes no target, it names one",
+		return fault__usage(fault,
+				    "%.200s: section %.64s already names the target; remove it from --attach",
 				    point->target, point->section);
 	return rest ? 1 : plan_bare(program, options, point, fault);
 }
 
-/* FREQUENCY of one of the kernel's clocks, or numbers of the system call: TYPE:CONFIG:PERIOD. */
+/* Parse the FREQUENCY of one of the kernel's clocks, or the numbers TYPE:CONFIG:PERIOD of the system call. */
 static int plan_perf(struct attach_point *points, size_t room, struct fault *fault)
 {
 	struct attach_point common = points[0];
@@ -264,7 +273,8 @@ static int plan_perf(struct attach_point *points, size_t room, struct fault *fau
 				    common.target);
 	n = probes__list_cpus(cpus, fault);
 	if (n > 0 && (size_t)n > room)
-		return fault__usage(fault, "too many attachments: one per CPU, and there are %d", n);
+		return fault__usage(fault,
+				    "too many attachments: perf_event requires one for each of %d CPUs", n);
 	for (int i = 0; i < n; i++) {
 		points[i] = common;
 		points[i].cpu = cpus[i];
@@ -273,7 +283,7 @@ static int plan_perf(struct attach_point *points, size_t room, struct fault *fau
 	return n;
 }
 
-/* FAMILY:HOOK:PRIORITY */
+/* Parse FAMILY:HOOK:PRIORITY. */
 static int plan_netfilter(struct attach_point *point, struct fault *fault)
 {
 	static const char *const hooks[] = { ":prerouting:", ":input:", ":forward:", ":output:",
@@ -298,7 +308,7 @@ static int plan_netfilter(struct attach_point *point, struct fault *fault)
 	return fault__usage(fault, "%.64s: not ipv4:HOOK:PRIORITY or ipv6:HOOK:PRIORITY", point->target);
 }
 
-/* Whether something has to be given: what the section doesn't say. */
+/* Return whether a target is required, because the section names none. */
 static bool wants_target(const struct attach_point *point)
 {
 	if (point->place >= PLACE_TRACE && point->place <= PLACE_ITER && point->place != PLACE_PERF)
@@ -306,17 +316,19 @@ static bool wants_target(const struct attach_point *point)
 	return point->place != PLACE_NETNS && point->place != PLACE_SOCKMAP;
 }
 
-static int refuse_section(const struct attach_point *point, struct fault *fault)
+static int refuse_section(const struct attach_point *point, const char *name, struct fault *fault)
 {
 	if (point->type == BPF_PROG_TYPE_EXT)
 		return fault__usage(
-			fault, "section %.64s is not supported: call a function of the object's own instead",
+			fault, "section %.64s is not supported; call a function of the object's own instead",
 			point->section);
 	if (point->type == BPF_PROG_TYPE_KPROBE)
-		return fault__usage(fault, "section %.64s is not supported: probe the function by uprobe",
+		return fault__usage(fault, "section %.64s is not supported; probe the function by uprobe",
 				    point->section);
-	return fault__usage(fault, "section %.64s has no place to attach to; target none loads it only",
-			    point->section);
+	return fault__usage(
+		fault,
+		"section %.64s has no hook that the loader knows; use --attach %.64s=none to load only",
+		point->section, name);
 }
 
 int plan__program(struct bpf_object *object, struct bpf_program *program, const char *target,
@@ -337,10 +349,11 @@ int plan__program(struct bpf_object *object, struct bpf_program *program, const 
 		.target = target,
 	};
 	if (!kind.wants)
-		return refuse_section(points, fault);
+		return refuse_section(points, bpf_program__name(program), fault);
 	if (!target && wants_target(points))
-		return fault__usage(fault, "it needs a target: --attach %s=%s", bpf_program__name(program),
-				    kind.wants);
+		return fault__usage(fault,
+				    "no target; use --attach %.64s=%s, or --attach %.64s=none to load only",
+				    bpf_program__name(program), kind.wants, bpf_program__name(program));
 	switch (kind.place) {
 	case PLACE_XDP:
 		return plan_xdp(options, points, room, fault);
@@ -369,10 +382,13 @@ int plan__map(struct bpf_map *map, const char *target, struct attach_point *poin
 	    (!target && !bpf_map__autocreate(map)))
 		return 0;
 	if (target)
-		return fault__usage(fault, "%.200s: a struct_ops map takes no target but none", target);
-	/* Registered without a link, nothing would take it away when we are killed. */
+		return fault__usage(
+			fault, "%.200s: a struct_ops map has no target; use --attach %.64s=none to omit it",
+			target, bpf_map__name(map));
+	/* Without a link, the map would stay registered after a killed loader. */
 	if (!(bpf_map__map_flags(map) & BPF_F_LINK))
-		return fault__usage(fault, "section .struct_ops outlives its loader: say .struct_ops.link");
+		return fault__usage(
+			fault, "section .struct_ops: the map would outlive the loader; use .struct_ops.link");
 	*point = (struct attach_point){
 		.place = PLACE_STRUCT_OPS,
 		.type = BPF_PROG_TYPE_STRUCT_OPS,

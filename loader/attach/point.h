@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The places where programs are attached, for the files that find, take and name them. */
+/* The places where programs are attached: shared by the files that plan, attach and describe them. */
 
 struct bpf_link;
 struct bpf_map;
@@ -15,22 +15,22 @@ struct bpf_object;
 struct bpf_program;
 struct trust;
 
-/* A target that means: load the program, attach it nowhere (a tail call's target, for example). */
+/* The target of a program that is loaded and not attached, for example the target of a tail call. */
 #define ATTACH_NOWHERE	  "none"
 #define ATTACH_SHOWN_SIZE 48
 #define ATTACH_MAX_CPUS	  512
 
-/* How a program gets to its place. Records of pins have these numbers: new ones come last. */
+/* The way in which a program is attached. Records of pins hold these numbers, so append new ones. */
 enum attach_place {
-	PLACE_UNKNOWN, /* the workload attaches it, by means of its own */
+	PLACE_UNKNOWN, /* only the workload can attach the program */
 	PLACE_NOWHERE,
 	PLACE_XDP,
 	PLACE_TCX,
-	PLACE_CLSACT, /* tc on a kernel without tcx: a filter, which no file descriptor holds */
+	PLACE_CLSACT, /* tc on a kernel without tcx: a filter, which no file descriptor keeps */
 	PLACE_CGROUP,
 	PLACE_NETNS,
 	PLACE_SOCKMAP,
-	PLACE_TRACE, /* fentry, fexit, tp_btf, lsm: what the loaded program says */
+	PLACE_TRACE, /* fentry, fexit, tp_btf, lsm: the loaded program has the target */
 	PLACE_RAW_TP,
 	PLACE_TRACEPOINT,
 	PLACE_PERF, /* perf_event: one link per CPU */
@@ -38,35 +38,35 @@ enum attach_place {
 	PLACE_UPROBE,
 	PLACE_ITER,
 	PLACE_NETFILTER,
-	PLACE_STRUCT_OPS, /* a map's, not a program's */
+	PLACE_STRUCT_OPS, /* of a map, not of a program */
 };
 
-/* What the operator allows, for all programs of a run. */
+/* The operator's options, for all programs of a run. */
 struct attach_options {
-	const struct trust *trust; /* its attachPoints hold for targets that are given later, too; or NULL */
-	const struct trust *image; /* the image's rules beside them, or NULL */
-	bool replace;		   /* take a hook that a foreign program holds */
-	bool stays;		   /* the loader is there until everything is detached */
-	int64_t deadline;	   /* of log__clock(): until then an interface may appear; 0: now */
+	const struct trust *trust; /* its attachPoints apply to targets of options too; or NULL */
+	const struct trust *image; /* the rules of the image, which apply as well; or NULL */
+	bool replace;		   /* detach another program that holds the hook */
+	bool stays;		   /* the loader runs until everything is detached */
+	int64_t deadline;	   /* of log__clock(): the end of the wait for an interface; 0: no wait */
 };
 
-/* What perf_event_open(2) calls type, config, and sample_period or sample_freq. */
+/* The type, config, and sample_period or sample_freq of perf_event_open(2). */
 struct trace_event {
 	uint32_t type;
 	uint64_t config, rate;
 	bool is_frequency;
 };
 
-/* One place where a program is to be attached; filled before anything is loaded. */
+/* One place for a program; filled before anything is loaded. */
 struct attach_point {
 	enum attach_place place;
 	enum bpf_prog_type type;
 	enum bpf_attach_type attach_type;
 	const char *section;	       /* of the program */
-	const char *target;	       /* as it was given, or NULL */
-	char shown[ATTACH_SHOWN_SIZE]; /* what it came to, where that differs: eth0 for eth* */
+	const char *target;	       /* the given text, or NULL */
+	char shown[ATTACH_SHOWN_SIZE]; /* the target that was found, if it differs: eth0 for eth* */
 	const struct bpf_map *map;     /* sockmap, of an iterator, or struct_ops */
-	int map_fd;		       /* of the first two, filled before attaching; -1: there is none */
+	int map_fd;		       /* of sockmap and iterator, set before attaching; else -1 */
 	int ifindex;
 	uint32_t identity; /* of clsact: project, object and program, as a hash */
 	uint32_t flags;	   /* of XDP: the mode */
@@ -76,12 +76,12 @@ struct attach_point {
 	struct trace_event event;
 };
 
-/* What keeps a program attached. Zeroed: nothing. */
+/* The resources that keep a program attached; all zero without any. */
 struct attachment_handle {
-	int fd; /* the link; or, where there is none, what must stay open: 0 is never one */
+	int fd; /* the link, or the descriptor that must stay open in its place; never 0 */
 	bool is_link;
-	struct bpf_link *owner; /* what libbpf has to take away with it, or NULL */
-	int program_fd;		/* without a link: for detaching */
+	struct bpf_link *owner; /* libbpf's link, which libbpf must destroy; or NULL */
+	int program_fd;		/* without a link: detaching requires it */
 	struct attach_point point;
 	uint32_t handle, priority, program_id; /* of a clsact filter */
 };

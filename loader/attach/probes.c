@@ -49,7 +49,7 @@ bool probes__parse_event(const char *text, struct trace_event *event)
 	       event->rate;
 }
 
-/* Read a small file of the kernel's as text; sizes of such files say nothing. */
+/* Read a small file of procfs or sysfs as text; stat(2) does not know the sizes of such files. */
 static int read_text(const char *path, char *text, size_t room)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -63,7 +63,7 @@ static int read_text(const char *path, char *text, size_t room)
 	return n > 0 ? 0 : -EIO;
 }
 
-/* "0-3,5" */
+/* Parse a list such as "0-3,5". */
 int probes__list_cpus(int *cpus, struct fault *fault)
 {
 	char text[1024], *p = text;
@@ -76,7 +76,8 @@ int probes__list_cpus(int *cpus, struct fault *fault)
 
 		for (; first <= last; first++) {
 			if (n == ATTACH_MAX_CPUS)
-				return fault__set(fault, -E2BIG, "more than %d CPUs", ATTACH_MAX_CPUS);
+				return fault__set(fault, -E2BIG, "perf_event: more than %d CPUs",
+						  ATTACH_MAX_CPUS);
 			cpus[n++] = (int)first;
 		}
 		p += *p == ',';
@@ -98,7 +99,7 @@ static int open_event(const struct trace_event *event, int cpu)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-/* The link keeps the event: its own descriptor is not needed any more. */
+/* The link keeps the event, so the event's own descriptor is closed. */
 static int attach_event(int program_fd, const struct trace_event *event, int cpu)
 {
 	int fd = open_event(event, cpu), link;
@@ -134,18 +135,21 @@ int probes__attach_tracepoint(int program_fd, const struct attach_point *point, 
 			err = read_text(path, text, sizeof(text));
 	}
 	if (err)
-		return fault__set(fault, err, "tracepoint %.128s: %s%s", name, strerror(-err),
-				  access("/sys/kernel/tracing/events", X_OK) ?
-					  "; is tracefs mounted at /sys/kernel/tracing?" :
-					  "");
+		return fault__set(
+			fault, err, "tracepoint %.128s: %s: %s", name, strerror(-err),
+			err == -EACCES ?
+				"tracefs belongs to root; add CAP_DAC_READ_SEARCH, or use raw_tp" :
+			access("/sys/kernel/tracing/events", X_OK) ?
+				"tracefs is not mounted, or not readable; mount it at /sys/kernel/tracing" :
+				"this kernel has no such tracepoint; see /sys/kernel/tracing/events");
 	event.config = strtoull(text, NULL, 10);
 	return attach_event(program_fd, &event, 0);
 }
 
-/* "/path:symbol+0x10@123", cut up. */
+/* The parts of "/path:symbol+0x10@123". */
 struct probe {
 	char text[1024];
-	char *path, *symbol; /* symbol: NULL for an offset alone */
+	char *path, *symbol; /* symbol: NULL for a plain offset */
 	size_t offset;
 	int pid; /* -1: any */
 };

@@ -15,9 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define POLL_NANOSECONDS 20000000 /* how often a missing interface is looked for */
+#define POLL_NANOSECONDS 20000000 /* between two looks for a missing interface */
 
-/* if_nametoindex() would bring a netlink client with it. */
+/* if_nametoindex() would link a netlink client into the program. */
 static int get_interface_index(const char *name)
 {
 	struct ifreq request = { 0 };
@@ -34,7 +34,7 @@ static int get_interface_index(const char *name)
 	return err ? err : request.ifr_ifindex;
 }
 
-/* fnmatch() would bring locales with it. */
+/* fnmatch() would link locales into the program. */
 static bool matches(const char *pattern, const char *name)
 {
 	for (; *pattern && *pattern != '*'; pattern++, name++) {
@@ -55,7 +55,7 @@ static int compare(const void *a, const void *b)
 	return strcmp(((const struct interface *)a)->name, ((const struct interface *)b)->name);
 }
 
-/* Not /sys/class/net: that is of the namespace in which sysfs was mounted. */
+/* /sys/class/net shows the namespace in which sysfs was mounted, so read /proc/self/net/dev. */
 static int list_interfaces(const char *pattern, struct interface *found, size_t room)
 {
 	FILE *file = fopen("/proc/self/net/dev", "re");
@@ -77,7 +77,7 @@ static int list_interfaces(const char *pattern, struct interface *found, size_t 
 		memcpy(item.name, name, strlen(name));
 		item.index = get_interface_index(name);
 		if (item.index < 0)
-			continue; /* gone between */
+			continue; /* it disappeared meanwhile */
 		if (count == room) {
 			fclose(file);
 			return -E2BIG;
@@ -107,18 +107,25 @@ int targets__interfaces(const char *pattern, size_t size, int64_t deadline, stru
 	int n;
 
 	if (!size || size >= sizeof(name) || memchr(pattern, '/', size))
-		return fault__usage(fault, "%.64s is not an interface name", pattern);
+		return fault__usage(fault, "%.64s: not the name of an interface", pattern);
 	memcpy(name, pattern, size);
 	while ((n = find_now(name, found, room)) == -ENODEV && deadline && log__clock() < deadline) {
 		if (signals__stop_is_pending())
-			return fault__set(fault, -EINTR, "interface %s: stopped while waiting for it", name);
+			return fault__set(fault, -EINTR, "interface %s: the wait was stopped by a signal",
+					  name);
 		nanosleep(&(struct timespec){ .tv_nsec = POLL_NANOSECONDS }, NULL);
 	}
 	if (n == -E2BIG)
-		return fault__usage(fault, "interface %s: too many of them", name);
+		return fault__usage(fault, "interface %s: more than %zu match; use a narrower pattern", name,
+				    room);
+	if (n == -ENODEV)
+		return fault__set(fault, n, "interface %s: %s: %s", name, strerror(ENODEV),
+				  deadline ?
+					  "none appeared in time; raise --wait-interface" :
+					  "not in this network namespace; check ip link and --network host, "
+					  "or use --wait-interface");
 	if (n < 0)
-		return fault__set(fault, n, "interface %s: %s%s", name, strerror(-n),
-				  deadline && n == -ENODEV ? ", and none came in time" : "");
+		return fault__set(fault, n, "interface %s: %s", name, strerror(-n));
 	return n;
 }
 
@@ -127,6 +134,8 @@ int targets__open_cgroup(const char *path, struct fault *fault)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
-		return fault__set(fault, -errno, "cgroup %.200s: %s", path, strerror(errno));
+		return fault__set(fault, -errno,
+				  "cgroup %.200s: %s; findmnt -t cgroup2 shows where cgroups are", path,
+				  strerror(errno));
 	return fd;
 }

@@ -14,9 +14,9 @@ struct interface {
 };
 
 /*
- * Find the interfaces of this network namespace that @pattern (with * and ?) names, sorted by
- * name; wait for one until @deadline. Returns their number, -EINVAL with the configuration blamed,
- * -EINTR when a stop signal came, or another negative errno.
+ * Find the interfaces of this network namespace that match @pattern (with * and ?), sorted by name. Wait for
+ * the first one until @deadline. Returns their number, -EINVAL for a wrong pattern (a usage fault), -EINTR
+ * after SIGTERM or SIGINT, or another negative errno.
  */
 int targets__interfaces(const char *pattern, size_t size, int64_t deadline, struct interface *found,
 			size_t room, struct fault *fault);

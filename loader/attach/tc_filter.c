@@ -15,10 +15,10 @@
 #include <unistd.h>
 
 /*
- * A filter outlives a loader that is killed. So that a later start knows it, its handle is made of the
- * program's identity; SLOTS of them, for a program that is attached again beside itself. Whoever lives
- * holds a name among the abstract sockets of the network namespace, which is where the interfaces are,
- * too: the kernel takes the name back when the process ends, however it does.
+ * A filter outlives a killed loader. Its handle is therefore made of the program's identity, by which a later
+ * start recognizes the filter. An identity has SLOTS handles, for a program that is attached several times. A
+ * running loader holds an abstract socket with the handle's name, in the network namespace of the interface.
+ * The kernel frees that name when the process ends, even by SIGKILL.
  */
 #define SLOTS	     16
 #define HANDLE_MARK  0x40000000u
@@ -45,7 +45,7 @@ bool tc_filter__is_needed(const struct attach_point *point)
 	return bpf_prog_query_opts(point->ifindex, point->attach_type, &opts) == -EINVAL;
 }
 
-/* Returns a descriptor that holds the name of a handle, or -EADDRINUSE when somebody who lives has it. */
+/* Claim a handle. Returns a descriptor that holds its name, or -EADDRINUSE if a running loader holds it. */
 static int claim(const struct attach_point *point, uint32_t handle)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -79,7 +79,7 @@ static bool note_filters(const void *answer, ssize_t size, uint32_t base, uint32
 	return true;
 }
 
-/* Ask for all filters of the hook; what isn't answered isn't there. */
+/* Ask for all filters of the hook; an error counts as an empty answer. */
 static void find_filters(const struct attach_point *point, uint32_t base, uint32_t priorities[SLOTS])
 {
 	const bool egress = point->attach_type == BPF_TCX_EGRESS;
@@ -117,8 +117,9 @@ static void remove_filter(const struct bpf_tc_hook *hook, uint32_t handle, uint3
 }
 
 /*
- * Take the first handle that nobody alive has, and what a killed loader left there, to be replaced in
- * one step; other leftovers go. Returns what holds it, or a negative errno when there is no such handle.
+ * Claim the first handle that no running loader holds, so that a filter left there is replaced in one step.
+ * Remove other filters that killed loaders left. Returns the descriptor of claim(), or a negative errno if no
+ * handle is free.
  */
 static int take_slot(const struct bpf_tc_hook *hook, const struct attach_point *point,
 		     struct bpf_tc_opts *opts)
@@ -146,7 +147,7 @@ static int take_slot(const struct bpf_tc_hook *hook, const struct attach_point *
 	return ours;
 }
 
-/* The queueing discipline stays when the filters go: others may have put theirs into it since. */
+/* The queueing discipline stays after the filters, because other processes may use it by then. */
 int tc_filter__attach(int program_fd, struct attachment_handle *handle)
 {
 	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = program_fd);
@@ -156,7 +157,7 @@ int tc_filter__attach(int program_fd, struct attachment_handle *handle)
 	if (err && err != -EEXIST)
 		return err;
 	fd = take_slot(&hook, &handle->point, &opts);
-	/* Any handle, and nobody will know it again. */
+	/* No handle was free: let the kernel choose one. A later start cannot recognize this filter. */
 	if (fd < 0)
 		fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0)
@@ -184,7 +185,7 @@ void tc_filter__detach(const struct attachment_handle *handle)
 	struct bpf_tc_hook hook = hook_of(&handle->point);
 
 	filters--;
-	/* Somebody may have removed ours and put another one there. */
+	/* Another process may have replaced the filter. */
 	if (bpf_tc_query(&hook, &opts) || opts.prog_id != handle->program_id)
 		return;
 	opts.prog_fd = opts.prog_id = opts.flags = 0;

@@ -4,20 +4,20 @@
 
 #include "attach/point.h"
 
-/* Whether the kernel lacks tcx (before Linux 6.6), so that tc programs become filters of clsact. */
+/* Return whether the kernel lacks tcx (before Linux 6.6), so that tc programs become filters of clsact. */
 bool tc_filter__is_needed(const struct attach_point *point);
 
 /*
- * Add a filter that runs the program, beside those that are there, and in the place of one that the same
- * program's killed loader left. Returns a descriptor that tells others that we live, or a negative
- * errno. Unlike a link, the filter stays until it is taken away.
+ * Add a filter that runs the program, beside existing filters. It replaces a filter that a killed loader left
+ * for the same program. Returns a descriptor that marks this loader as alive, or a negative errno. Unlike a
+ * link, the filter stays until tc_filter__detach().
  */
 int tc_filter__attach(int program_fd, struct attachment_handle *handle);
 
-/* How many filters of ours there are. */
+/* Return the number of this loader's filters. */
 size_t tc_filter__count(void);
 
-/* Take the filter away, if it still runs our program. */
+/* Remove the filter, if it still runs this loader's program. */
 void tc_filter__detach(const struct attachment_handle *handle);
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef LOADER_BASE_ARCH_H
 #define LOADER_BASE_ARCH_H
 
-/* The table of architectures: what statements call this one, and what the kernel's seccomp does. */
+/* The name of this architecture in statements (spec/sig-section.md, section 6) and in seccomp filters. */
 #if defined(__x86_64__)
 #define PLATFORM     "linux/amd64"
 #define SECCOMP_ARCH AUDIT_ARCH_X86_64
@@ -25,7 +25,7 @@
 #define PLATFORM     "linux/loong64"
 #define SECCOMP_ARCH AUDIT_ARCH_LOONGARCH64
 #else
-#error "not in the table of architectures"
+#error "unsupported architecture: add a row to this table"
 #endif
 
 #endif

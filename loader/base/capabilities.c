@@ -5,6 +5,8 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define SYS_ADMIN (UINT64_C(1) << CAP_SYS_ADMIN)
 
@@ -13,7 +15,17 @@ uint64_t capabilities__missing(uint64_t needed, uint64_t held)
 	return held & SYS_ADMIN ? 0 : needed & ~held;
 }
 
-/* In the order of <linux/capability.h>. */
+uint64_t capabilities__held(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &header, data))
+		return 0;
+	return data[0].effective | (uint64_t)data[1].effective << 32;
+}
+
+/* The nth name belongs to bit n: the order of <linux/capability.h>. */
 static const char names[] =
 	"CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
 	"NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
@@ -37,7 +49,7 @@ void capabilities__format(uint64_t mask, const char *prefix, char text[CAPABILIT
 	}
 }
 
-/* The bit of the name of @size, or 0. */
+/* Return the bit of the name @wanted, which has @size bytes, or 0. */
 static uint64_t find(const char *wanted, size_t size)
 {
 	uint64_t bit = 1;

@@ -8,13 +8,16 @@
 
 /* A set of capabilities is a mask: bit n is capability n of <linux/capability.h>. */
 
-/* Those of @needed that @held has not, knowing that the kernel takes CAP_SYS_ADMIN for them. */
+/* Return the capabilities of @needed that @held lacks. CAP_SYS_ADMIN includes all that bpf(2) needs. */
 uint64_t capabilities__missing(uint64_t needed, uint64_t held);
 
-/* The mask of names with commas between them, each with or without CAP_. Returns 0 or -EINVAL. */
+/* Return the effective capabilities of this process. */
+uint64_t capabilities__held(void);
+
+/* Parse names separated by commas, each with or without CAP_, to a mask. Returns 0 or -EINVAL. */
 int capabilities__parse(const char *list, uint64_t *mask);
 
-/* Their names with blanks between them, each after @prefix. */
+/* Write the names of a mask, separated by blanks, each with @prefix. */
 void capabilities__format(uint64_t mask, const char *prefix, char text[CAPABILITIES_TEXT_SIZE]);
 
 #endif

@@ -50,7 +50,7 @@ int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *
 	struct stat st;
 	int fd = -1, err;
 
-	/* Looked at before it is opened: opening a device can act, opening a FIFO can block. */
+	/* Check the type before opening: opening a device can act, and opening a FIFO can block. */
 	if (fstatat(dir, name, &st, 0))
 		return -errno;
 	err = check_regular(&st, limit);
@@ -67,7 +67,7 @@ int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *
 	if (err)
 		goto cleanup;
 
-	/* One byte more than the size, so that a file that grows is noticed. */
+	/* Read one byte more than the size, to notice a file that grows during the read. */
 	buffer = malloc((size_t)st.st_size + 1);
 	if (!buffer) {
 		err = -ENOMEM;
@@ -106,7 +106,7 @@ int file__create(int dir, const char *name, mode_t mode)
 	int fd;
 
 	unlinkat(dir, name, 0);
-	/* A FIFO would block; a link, or another name of somebody's file, would lead there. */
+	/* An existing FIFO would block, and a symbolic or hard link would lead to another user's file. */
 	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	return fd < 0 ? -errno : fd;
 }
@@ -170,6 +170,6 @@ void file__open_standard_streams(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null", O_RDWR); /* takes the lowest free number, which is this one */
+			open("/dev/null", O_RDWR); /* gets the lowest free number, which is @fd */
 	}
 }

@@ -9,8 +9,9 @@
 #define FILE_LIST_MAX 1024
 
 /*
- * Read a whole regular file of at most @limit bytes, opened once. Symbolic links are followed
- * (mounted configuration is made of them); nothing that could block or act is opened.
+ * Read a whole regular file of at most @limit bytes, opened once. Symbolic links are followed, because
+ * Kubernetes mounts consist of them. Only regular files are opened: opening a FIFO can block, and opening a
+ * device can act.
  *
  * Returns 0, -EFBIG (larger than @limit), -ENODEV (not a regular file), -EAGAIN (grew while it
  * was read) or the error of the system call. The caller frees *@data.
@@ -18,18 +19,18 @@
 int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *size);
 
 /*
- * Lock a directory for us alone, as long as it is open. Another loader may have it for as long as its health
- * command takes: a signal ends the wait. Returns 0, -EINTR (told to stop) or the error of the system call.
+ * Lock a directory exclusively until @fd is closed. Another loader can hold the lock until its health command
+ * ends, so SIGTERM and SIGINT end the wait. Returns 0, -EINTR (such a signal came) or the error of flock(2).
  */
 int file__lock(int fd);
 
 /*
- * Make a new file of this name for writing, in the place of one that a killed loader left; never one that
- * somebody else put there. Returns the descriptor or a negative errno.
+ * Make a new file for writing. An existing file of this name, as a killed loader leaves it, is removed and
+ * never opened, because another user may have made it. Returns the descriptor or a negative errno.
  */
 int file__create(int dir, const char *name, mode_t mode);
 
-/* The names in a directory that don't begin with a dot, sorted. */
+/* The sorted names of a directory, without those that begin with a dot. */
 struct file_list {
 	char **names;
 	size_t count;
@@ -39,7 +40,10 @@ struct file_list {
 int file__list(int dir, struct file_list *list);
 void file__list_free(struct file_list *list);
 
-/* Open /dev/null for each closed one of the three: a file that takes its number would get our lines. */
+/*
+ * Open /dev/null for each closed standard stream, so that no other file gets the number of stderr, and log
+ * lines.
+ */
 void file__open_standard_streams(void);
 
 #endif

@@ -9,7 +9,7 @@
 
 #define LETTERS_AND_DIGITS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-/* The parser recurses: bound the depth before it sees the bytes. */
+/* jansson recurses for each level: bound the depth first, so that an input cannot exhaust the stack. */
 static bool depth_is_bounded(const uint8_t *data, size_t size)
 {
 	bool in_string = false;
@@ -33,7 +33,10 @@ static bool depth_is_bounded(const uint8_t *data, size_t size)
 	return true;
 }
 
-/* So that nobody can choose names that collide. jansson itself would open /dev/urandom, or take the time. */
+/*
+ * Seed jansson's hashes, so that an attacker cannot choose colliding names. jansson itself would open
+ * /dev/urandom, or use the time.
+ */
 static void seed_hashes(void)
 {
 	size_t seed;
@@ -47,7 +50,7 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 	json_error_t error;
 
 	*root = NULL;
-	/* No JSON has a zero byte, but jansson drops one that follows a number or a literal. */
+	/* JSON has no zero bytes, but jansson drops one after a number or a literal. */
 	if (memchr(data, 0, size))
 		return fault__set(fault, -EINVAL, "JSON with a zero byte");
 	if (!depth_is_bounded(data, size))
@@ -160,7 +163,7 @@ static bool is_integer_set(const json_t *value)
 	return json_is_array(value);
 }
 
-/* As strcmp(), for a string of @size bytes that need not end there. */
+/* Compare like strcmp(), for a string of @size bytes without a zero byte at its end. */
 static int compare(const char *text, size_t size, const char *item)
 {
 	int order = strncmp(text, item, size);
@@ -168,7 +171,7 @@ static int compare(const char *text, size_t size, const char *item)
 	return order ? order : item[size] ? -1 : 0;
 }
 
-/* Search a set; @text of @size bytes or, without one, @number. */
+/* Search a sorted set for @text, which has @size bytes, or for @number if @text is NULL. */
 static bool search(const json_t *set, const char *text, size_t size, int64_t number)
 {
 	size_t low = 0, high = json_array_size(set);

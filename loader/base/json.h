@@ -41,23 +41,23 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 
 /*
  * Check that @value is an object of exactly these members, each of its kind.
- * @where names it in the text. Returns 0 or -EINVAL.
+ * @where is its name in the text. Returns 0 or -EINVAL.
  */
 int json__check(const json_t *value, const struct json_member *members, size_t count, const char *where,
 		struct fault *fault);
 
-/* The same for each item of an array. */
+/* Check each item of an array in the same way. */
 int json__check_items(const json_t *array, const struct json_member *members, size_t count, const char *where,
 		      struct fault *fault);
 
-/* Parse YYYY-MM-DDTHH:MM:SSZ to seconds since the epoch. Returns false if it isn't one. */
+/* Parse YYYY-MM-DDTHH:MM:SSZ to seconds since the epoch. Returns false for any other text. */
 bool json__time(const char *text, int64_t *seconds);
 
 bool json__is_object_name(const char *text);
 bool json__is_project(const char *text);
 bool json__is_integer(const json_t *value);
 
-/* Look into a set, in no more time than its logarithm. */
+/* Search a sorted set, in logarithmic time. */
 bool json__has_integer(const json_t *set, int64_t value);
 bool json__has_string(const json_t *set, const char *value, size_t size);
 

@@ -15,7 +15,7 @@
 #define STRING_MAX  512 /* bytes of one string; each may become six */
 #define DIGEST_SIZE 32
 
-/* Bounded lines: enough at once for two reloads of the largest set, and for ever 20 a second. */
+/* The bound of lines: two reloads of the largest set at once, and 20 lines per second over time. */
 #define BUCKET_LINES   4000
 #define LINES_A_SECOND 20
 #define SECOND	       1000000
@@ -28,12 +28,12 @@ static void (*observe)(const struct log_line *line, int64_t duration);
 
 static struct {
 	bool bounded;
-	int64_t lines, filled; /* millionths of lines that may be written; when they were counted */
+	int64_t lines, filled; /* millionths of lines that may be written; the time of the last count */
 	size_t suppressed;
 } bucket;
 
 static struct {
-	bool must_not_wait; /* something is attached, and a signal wants to be answered */
+	bool must_not_wait; /* programs are attached: do not delay the answer to a signal */
 	bool stalled;
 } reader;
 
@@ -83,7 +83,7 @@ __attribute__((format(printf, 2, 3))) static void add(struct buffer *b, const ch
 		b->size += (size_t)n < room ? (size_t)n : room - 1;
 }
 
-/* What has no format is put byte by byte: vsnprintf() for each took a tenth of what verifying takes. */
+/* Copy plain text byte by byte: vsnprintf() for each member took a tenth of the time of a verification. */
 static void put_byte(struct buffer *b, char c)
 {
 	if (b->size + 1 < sizeof(b->text) - LINE_TAIL)
@@ -106,7 +106,7 @@ static void add_hex(struct buffer *b, const uint8_t *data)
 	}
 }
 
-/* Names of files are bytes of anybody: what isn't printable ASCII must not reach a terminal. */
+/* An attacker can choose file names: bytes outside printable ASCII must not reach a terminal. */
 static void add_text(struct buffer *b, const char *text)
 {
 	for (size_t i = 0; i < STRING_MAX && text[i]; i++) {
@@ -161,7 +161,7 @@ static void add_key_ids(struct buffer *b, const struct log_line *line)
 	put_byte(b, ']');
 }
 
-/* Words as an array of strings. */
+/* Add words, separated by blanks, as an array of strings. */
 static void add_words(struct buffer *b, const char *name, const char *words)
 {
 	if (!words)
@@ -177,7 +177,7 @@ static void add_words(struct buffer *b, const char *name, const char *words)
 	put_all(b, *words ? "\"]" : "]");
 }
 
-/* RFC 3339 in UTC; strftime() and gmtime() would bring locales and time zones with them. */
+/* RFC 3339 in UTC. strftime() and gmtime() would link locales and time zones into the program. */
 void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE])
 {
 	int64_t days = seconds / 86400, second = seconds % 86400;
@@ -252,7 +252,10 @@ static void format_human(struct buffer *b, const struct log_line *line)
 	add_word(b, ": ", line->message);
 }
 
-/* A pipe that nobody empties would hold up the end. It has room for a line or none, as lines are short. */
+/*
+ * Return whether stderr accepts a line soon: a pipe that nobody reads would delay the end of the loader. A
+ * pipe that polls as writable has room for PIPE_BUF bytes, which is more than these lines have.
+ */
 static bool has_room(void)
 {
 	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
@@ -275,7 +278,7 @@ static bool write_line(const struct log_line *line, int64_t duration)
 	else
 		format_json(&b, line, duration);
 	b.text[b.size++] = '\n';
-	/* A reader that has gone away must not stop us. */
+	/* A closed pipe must not stop the loader. */
 	n = write(STDERR_FILENO, b.text, b.size);
 	(void)n;
 	return true;
@@ -298,7 +301,7 @@ void log__bound(bool bounded)
 	bucket.filled = log__clock();
 }
 
-/* Take a line out of the bucket, if there is one. */
+/* Take a line out of the bucket; returns false for an empty one. */
 static bool may_write(void)
 {
 	int64_t now = log__clock();

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One decision line of spec/decision-lines.md; members that don't apply are left zero. */
+/* One decision line of spec/decision-lines.md; members that do not apply are zero. */
 struct log_line {
 	const char *event;
 	const char *object, *program, *target;
@@ -25,27 +25,27 @@ struct log_line {
 	int64_t started; /* of log__clock(); gives durationUs */
 };
 
-/* The name before lines for people; verify-and-load without it. */
+/* Set the program's name in lines for people; the default is verify-and-load. */
 void log__set_program(const char *name);
 
-/* For people instead of JSON. */
+/* Write lines for people instead of JSON. */
 void log__set_human(bool human);
 bool log__is_human(void);
 
 /*
- * From now on lines may be left out when there are too many: what comes again and again must not fill
- * a disk. How many were left out is said. The lines of a start, and those of its end, are never, but from
- * the first call on nobody waits for a reader that has stalled: it would hold up the end.
+ * Bound the rate of lines from now on (true), or no longer (false), so that repeated lines cannot fill a
+ * disk. A line of the event suppressed counts the omitted lines. From the first call on, the loader also
+ * omits a line that a stalled reader does not accept, because waiting would delay the end.
  */
 void log__bound(bool bounded);
 
-/* Shown every line, also those that are left out, with its duration in microseconds. */
+/* Call @observer for every line, omitted ones included, with its duration in microseconds. */
 void log__set_observer(void (*observer)(const struct log_line *line, int64_t duration));
 
-/* Write the line to stderr, in one system call. */
+/* Write the line to stderr in one system call. */
 void log__write(const struct log_line *line);
 
-/* Write the line of an error; returns its exit code. */
+/* Write a fault as a line of the event error; returns its exit code. */
 int log__fail(const struct fault *fault);
 
 #define LOG_DATE_SIZE 32
@@ -53,7 +53,7 @@ int log__fail(const struct fault *fault);
 /* Write YYYY-MM-DDTHH:MM:SS in UTC. */
 void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE]);
 
-/* Monotonic microseconds, never 0. */
+/* Return monotonic microseconds, never 0. */
 int64_t log__clock(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SHA-256 by OpenSSL, which uses the processor's instructions for it. On s390x its question what the
- * processor has brings most of libcrypto along (5 MB); there libsodium does it, which is linked anyway, and
- * where SHA256_BY_SODIUM asks for it.
+ * SHA-256 by OpenSSL, which uses the processor's instructions for it. On s390x, OpenSSL's detection of the
+ * processor links most of libcrypto (5 MB), so libsodium computes the hash there, and wherever
+ * SHA256_BY_SODIUM is defined.
  */
 #ifndef LOADER_BASE_SHA256_H
 #define LOADER_BASE_SHA256_H
@@ -14,7 +14,7 @@
 #define SHA256_Update(state, data, size) crypto_hash_sha256_update(state, (const void *)(data), size)
 #define SHA256_Final(digest, state)	 crypto_hash_sha256_final(state, digest)
 #else
-/* The low-level functions take no heap and no provider; they are all that is linked in. */
+/* The deprecated low-level functions need neither heap nor provider, so the linker adds only these. */
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
 #endif

@@ -13,7 +13,7 @@ void signals__block(bool supervise)
 
 	signal(SIGPIPE, SIG_IGN);
 	if (supervise) {
-		signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the workload ended */
+		signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would discard the workload's exit status */
 		sigfillset(&waited);
 		for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
 			sigdelset(&waited, own[i]);

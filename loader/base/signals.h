@@ -6,21 +6,21 @@
 #include <stdbool.h>
 
 /*
- * Signals are blocked from the start, so that none gets lost while we load, and waited for. Those that
- * stop us and SIGHUP always; all that can be passed on, when @supervise.
+ * Block signals, so that none is lost while objects are loaded; signals__wait() then takes them. Without
+ * @supervise these are SIGTERM, SIGINT and SIGHUP, with @supervise all that can be passed on to a workload.
  */
 void signals__block(bool supervise);
 
-/* Give a process that is about to become another program what we began with. */
+/* Restore the signal mask of the loader's start, before a process executes another program. */
 void signals__restore(void);
 
-/* Take one of the blocked signals, waiting for it. */
+/* Wait for one of the blocked signals and take it. */
 int signals__wait(void);
 
-/* Take SIGHUP if it has come; without waiting. */
+/* Take a pending SIGHUP; returns false without one, and does not wait. */
 bool signals__take_hangup(void);
 
-/* Whether SIGTERM or SIGINT has come; it stays pending. */
+/* Return whether SIGTERM or SIGINT is pending; the signal stays pending. */
 bool signals__stop_is_pending(void);
 
 #endif

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Functions that the static libraries call and do not find. They must come before the libraries on the
- * command line.
+ * Functions that the static libraries call and do not define. This file must stand before the libraries on
+ * the command line.
  *
- * 1. libelf.a of Debian 13 (elfutils 0.192) calls two functions of a library that is not part of it. They
- *    keep the tree of elf_getdata_rawchunk, which nothing here calls: the tree is born zeroed and
- *    stays empty. Weak, so that an archive that is whole wins.
- * 2. libelf reads compressed sections with zstd, which is not linked: no eBPF object has such a section, and
- *    the decompressors are code that reads an attacker's bytes. An attempt to use one fails.
- * 3. zlib closes files that it wrote, with its compressor. libbpf only reads one, the kernel's configuration.
- *    The loader stays below 1.6 MB without the compressor.
+ * 1. libelf.a of Debian 13 (elfutils 0.192) calls two functions of a library outside the archive. They
+ *    manage the tree of elf_getdata_rawchunk(), which the loader never calls, so the tree stays zeroed and
+ *    empty. The functions are weak, so that those of a complete archive replace them.
+ * 2. libelf decompresses sections with zstd, which is not linked: no eBPF object has a compressed section,
+ * and a decompressor would parse an attacker's bytes. Decompression fails.
+ * 3. zlib closes a written file with its compressor. libbpf only reads a compressed file, the kernel's
+ *    configuration, and the loader stays below 1.6 MB without the compressor.
  */
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Answers a test's questions to the verifier, many in one process.
+ * Answer many questions of a test to the verifier, in one process.
  *
  * A question on stdin is one byte of kind, four of length (little-endian) and that many bytes:
  *   T path      use this trust store          answers "trust", or "bad-trust"
@@ -140,7 +140,10 @@ static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
 	return false;
 }
 
-/* In a buffer of exactly its size, so that a byte read past the end is seen; text gets its zero. */
+/*
+ * Use a buffer of exactly the question's size, so that a sanitizer finds a read past the end. Text gets a
+ * zero byte.
+ */
 static uint8_t *read_question(int kind, size_t *size)
 {
 	bool is_text = kind == 'T' || kind == 'P' || kind == 'N';

@@ -2,9 +2,9 @@
 /*
  * libFuzzer: verify__object() on files that are signed again after each change.
  *
- * Input: a byte that selects a trust store, then the file. Without the mutator below nearly every
- * input would end at its broken signature; the TEST KEYS of tests/vectors sign, so that statements and
- * policies are reached. FUZZ_STORES names the directory of the vectors' trust stores.
+ * Input: a byte that selects a trust store, then the file. Without the mutator below, the broken signature
+ * would end the verification of nearly every input. The mutator signs with the TEST KEYS of tests/vectors, so
+ * that inputs reach statements and policies. FUZZ_STORES names the directory of the vectors' trust stores.
  */
 #include "run/trustfiles.h"
 #include "verify/object.h"
@@ -53,7 +53,7 @@ static void make_keys(void)
 	}
 }
 
-/* In the order of their names, which the selector in a seed counts by. */
+/* Read the stores in the order of their names, because the selector of a seed is an index. */
 static void read_stores(const char *directory)
 {
 	struct dirent **entries;
@@ -103,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	context.trust = &stores[(data[0] & ~ANY_PLATFORM) % store_count];
 	context.platform = data[0] & ANY_PLATFORM ? NULL : "linux/amd64";
 	err = verify__object(&context, data + 1, size - 1, &verdict);
-	/* Accepted with everything that is reported, or refused with a reason and a text; nothing between. */
+	/* An acceptance has all of its facts, and a refusal has a reason and a text. */
 	if (err != 0 && err != -EKEYREJECTED)
 		abort();
 	if (err ? !verdict__word(verdict.reason) || !verdict.fault.text[0] :
@@ -113,7 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
-/* Find the record of a file that is right so far. */
+/* Find the record of a file that parses up to it. */
 static bool find_record(const uint8_t *data, size_t size, struct object *object, struct sig_record *record)
 {
 	struct fault fault;
@@ -160,7 +160,7 @@ static void sign_again(uint8_t *data, size_t size, bool with_digest)
 	free(input);
 }
 
-/* Change the statement alone, and move the signatures behind its new end. */
+/* Change only the statement, and move the signatures behind its new end. */
 static void change_statement(uint8_t *data, size_t size)
 {
 	struct sig_record record;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* libFuzzer: trust stores. The first byte says whether the rest is a public key file or a policy. */
+/* libFuzzer: trust stores. The first byte selects whether the rest is a public key file or a policy. */
 #include "store.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!size)
 		return 0;
 	err = store__read(&trust, data + 1, size - 1, data[0] & 1, &fault);
-	/* A store is whole or refused with a text; nothing between. */
+	/* A store is complete, or refused with a text. */
 	if (err ? !fault.usage || !fault.text[0] || trust.key_count : !trust.key_count || !trust.threshold)
 		abort();
 	for (size_t i = 0; !err && i < trust.key_count; i++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * libFuzzer: what the loader reads beside objects and trust stores, and what it writes. The first byte says
- * what the rest is: a state, a file of --attach-file, arguments, or strings of a decision line.
+ * libFuzzer: the loader's other inputs, and its output. The first byte selects the kind of the rest: a state,
+ * a file of --attach-file, arguments, or strings of a decision line.
  */
 #include "base/log.h"
 #include "run/options.h"
@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Lines go to a file in memory, and the text that options point into is freed: only a process ends. */
+/* Write lines to a file in memory, and free the text of options, which the loader keeps until it ends. */
 static int line_file = -1;
 static void *kept;
 
@@ -106,7 +106,7 @@ static void check_attach_file(const uint8_t *data, size_t size)
 	free(kept);
 }
 
-/* Cut at the ends of lines; @words ends in NULL. */
+/* Split at the ends of lines; @words ends in NULL. */
 static size_t cut(char *text, char *words[WORDS_MAX + 1])
 {
 	size_t count = 0;
@@ -151,7 +151,7 @@ static void check_line(const char *line, size_t size, bool human)
 	json_decref(value);
 }
 
-/* Whatever the names: each is one line of ASCII, and whole. */
+/* Check that any names give one complete line of ASCII. */
 static void check_log(char *text)
 {
 	static const uint8_t digest[DIGEST_SIZE];

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In a buffer of exactly its size, so that a byte read past the end is seen. */
+/* Use a buffer of exactly the data's size, so that a sanitizer finds a read past the end. */
 int store__read(struct trust *t, const uint8_t *data, size_t size, bool is_key, struct fault *fault)
 {
 	uint8_t *copy = malloc(size ? size : 1);

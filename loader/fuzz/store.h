@@ -4,8 +4,7 @@
 
 #include "verify/trust.h"
 
-/* Read the bytes as the trust store's file: a public key, or else a policy. Answers as truststore__parse()
- * does. */
+/* Read a trust store from a public key or a policy. Returns the result of truststore__parse(). */
 int store__read(struct trust *trust, const uint8_t *data, size_t size, bool is_key, struct fault *fault);
 
 #endif

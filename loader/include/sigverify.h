@@ -3,8 +3,8 @@
  * libsigverify: decides whether an eBPF object may be loaded, by spec/sig-section.md and
  * spec/trust-policy.md.
  *
- * The library opens no file, keeps no state and starts nothing. Load the bytes that were verified, from the
- * same buffer: a file that is opened again may be another file. loader/verify/README.md shows how to link.
+ * The library opens no file, keeps no state and starts no process. Load the verified bytes from the same
+ * buffer, because a file that is opened again can be another file. loader/verify/README.md shows how to link.
  */
 #ifndef SIGVERIFY_H
 #define SIGVERIFY_H
@@ -15,15 +15,15 @@
 
 #define SIGVERIFY_API __attribute__((visibility("default")))
 
-#define SIGVERIFY_MESSAGE_SIZE 384
+#define SIGVERIFY_MESSAGE_SIZE 512
 #define SIGVERIFY_DIGEST_SIZE  32
 
-struct sigverify_store;	  /* the keys that are trusted, and what they may sign */
-struct sigverify_verdict; /* the answer about one object */
+struct sigverify_store;	  /* the trusted keys and the rules of the policy */
+struct sigverify_verdict; /* the decision about one object */
 
 /*
- * Open a trust store: the bytes of a policy (JSON) or of one .pub file (PEM). Returns NULL on an error, with
- * one line in @message. A store does not change: several threads may use it.
+ * Open a trust store from the bytes of a policy (JSON) or of one .pub file (PEM). Returns NULL on an error,
+ * with one line in @message. A store never changes, so several threads may use it.
  */
 SIGVERIFY_API struct sigverify_store *sigverify__open(const void *data, size_t size,
 						      char message[SIGVERIFY_MESSAGE_SIZE]);
@@ -34,29 +34,32 @@ struct sigverify_question {
 	int64_t now;	      /* seconds since 1970 */
 	/*
 	 * Returns the highest version of an object that was accepted before, or 0. Without the function
-	 * (NULL) an old release is as good as a new one, unless the policy names a minimum.
+	 * (NULL), only the policy's minimumVersion refuses an old release.
 	 */
 	int64_t (*version_seen)(void *context, const char *project, const char *object_name);
 	void *context;
 };
 
 /*
- * Verify an object. The verdict borrows from @data. Returns NULL without memory, store, question or data,
- * which is no acceptance.
+ * Verify an object. The verdict borrows from @data. Returns NULL without memory, store, question or data.
+ * NULL is no acceptance.
  */
 SIGVERIFY_API struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
 							  const struct sigverify_question *question,
 							  const void *data, size_t size);
 SIGVERIFY_API void sigverify__free(struct sigverify_verdict *verdict);
 
-/* Whether the object may be loaded; false for NULL. */
+/* Return whether the object may be loaded; false for NULL. */
 SIGVERIFY_API bool sigverify__is_accepted(const struct sigverify_verdict *verdict);
 
-/* Of a refusal: the word of docs/reference/reasons.md, and one line for people. NULL of an acceptance. */
+/* Return the word of a refusal (docs/reference/reasons.md), and a line for people; NULL for an acceptance. */
 SIGVERIFY_API const char *sigverify__reason(const struct sigverify_verdict *verdict);
 SIGVERIFY_API const char *sigverify__message(const struct sigverify_verdict *verdict);
 
-/* Of an acceptance: what was signed, and by whose keys; NULL and 0 of a refusal, NULL after the last key. */
+/*
+ * Return the facts of an accepted object, and the keys that counted; NULL or 0 for a refusal, NULL after the
+ * last key.
+ */
 SIGVERIFY_API const char *sigverify__object_name(const struct sigverify_verdict *verdict);
 SIGVERIFY_API const char *sigverify__project(const struct sigverify_verdict *verdict);
 SIGVERIFY_API int64_t sigverify__version(const struct sigverify_verdict *verdict);

@@ -13,35 +13,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NAMES_SIZE 256
+
+/* Add a program's name to a list for a message; a list without room ends in dots. */
+static void add_name(char names[NAMES_SIZE], size_t *used, const char *name)
+{
+	if (*used + strlen(name) + sizeof(", , ...") <= NAMES_SIZE)
+		*used += (size_t)snprintf(names + *used, NAMES_SIZE - *used, "%s%s", *used ? ", " : "", name);
+	else
+		snprintf(names + *used, NAMES_SIZE - *used, ", ...");
+}
+
 static bool option_matches(const struct attach_option *option, const struct unit *unit, const char *name)
 {
 	return !strcmp(option->program, name) && (!option->object || !strcmp(option->object, unit->file));
 }
 
-/* Each --attach must mean exactly one program, or a map of struct_ops. */
+/* Check that an --attach names exactly one program or struct_ops map. */
 static int check_option(const struct load *load, const struct attach_option *option, struct fault *fault)
 {
 	struct bpf_program *program;
 	struct bpf_map *map;
-	size_t found = 0;
+	size_t found = 0, used = 0;
+	char names[NAMES_SIZE] = "";
 
 	for (size_t i = 0; i < load->count; i++) {
-		bpf_object__for_each_program(program, load->units[i].bpf)
+		bpf_object__for_each_program(program, load->units[i].bpf) {
 			found += option_matches(option, &load->units[i], bpf_program__name(program));
+			add_name(names, &used, bpf_program__name(program));
+		}
 		bpf_object__for_each_map(map, load->units[i].bpf) {
 			if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
 				found += option_matches(option, &load->units[i], bpf_map__name(map));
 		}
 	}
 	if (!found)
-		return fault__usage(fault, "--attach %.128s: no object has this program", option->program);
+		return fault__usage(fault, "--attach %.128s: no object has this program; use one of: %s",
+				    option->program, names);
 	if (found > 1)
-		return fault__usage(fault, "--attach %.128s: several objects have it, say OBJECT:%.128s",
+		return fault__usage(fault,
+				    "--attach %.128s: several objects have it; use OBJECT:%.128s=TARGET",
 				    option->program, option->program);
 	return 0;
 }
 
-/* One program twice at the same place gets two links: number the second. */
+/* Name the link. A program that is attached twice at one place has two links, so number the second one. */
 static char *name_link(const struct load *load, const struct attachment *a)
 {
 	const char *shown = attach__shown(&a->point);
@@ -59,7 +75,7 @@ static char *name_link(const struct load *load, const struct attachment *a)
 	return link;
 }
 
-/* FNV-1a: names are told apart, not protected. */
+/* FNV-1a: it distinguishes names and protects nothing. */
 static uint32_t hash(uint32_t value, const char *text)
 {
 	do
@@ -75,11 +91,51 @@ static uint32_t identify(const struct attachment *a)
 	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
 }
 
-/* The point outlives what its target was read from. */
-static int add_attachment(struct load *load, const struct attachment *planned)
+/* Return whether the kernel has room for only one of the two attachments. */
+static bool is_same_hook(const struct attachment *a, const struct attachment *b)
+{
+	if (a->point.place != b->point.place || a->point.ifindex != b->point.ifindex)
+		return false;
+	if (a->point.place == PLACE_XDP)
+		return true;
+	if (a->unit != b->unit || strcmp(a->name, b->name))
+		return false;
+	if (a->point.place == PLACE_TRACEPOINT)
+		return !strcmp(attach__shown(&a->point), attach__shown(&b->point));
+	return a->point.place == PLACE_TCX && a->point.attach_type == b->point.attach_type;
+}
+
+/* Find targets that collide, such as eth0 and eth*, before anything is loaded. */
+static int check_hook(const struct load *load, const struct attachment *a, struct fault *fault)
+{
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		const struct attachment *b = &load->attachments[i];
+
+		if (!is_same_hook(a, b))
+			continue;
+		if (a->unit == b->unit && !strcmp(a->name, b->name))
+			return fault__usage(
+				fault,
+				"%.128s: program %.64s: %.64s: attached twice, by %.64s and %.64s; "
+				"remove one of these targets",
+				a->unit->file, a->name, attach__shown(&a->point), b->point.target,
+				a->point.target);
+		return fault__usage(fault,
+				    "%.128s: program %.64s: %.64s: program %.64s has this target, and the "
+				    "interface has room for one; give one of them another target",
+				    a->unit->file, a->name, attach__shown(&a->point), b->name);
+	}
+	return 0;
+}
+
+/* Copy the target: the point outlives the text that the target was read from. */
+static int add_attachment(struct load *load, const struct attachment *planned, struct fault *fault)
 {
 	struct attachment *a = &load->attachments[load->attachment_count];
+	int err = check_hook(load, planned, fault);
 
+	if (err)
+		return err;
 	*a = *planned;
 	a->old_link = a->old_program = -1;
 	a->target = planned->point.target ? strdup(planned->point.target) : NULL;
@@ -87,7 +143,9 @@ static int add_attachment(struct load *load, const struct attachment *planned)
 	a->point.identity = identify(a);
 	a->link = name_link(load, a);
 	load->attachment_count++;
-	return !a->link || (planned->point.target && !a->target) ? -ENOMEM : 0;
+	if (!a->link || (planned->point.target && !a->target))
+		return fault__set(fault, -ENOMEM, "out of memory");
+	return 0;
 }
 
 static int plan_target(struct load *load, struct unit *unit, struct bpf_program *program, const char *target,
@@ -105,17 +163,19 @@ static int plan_target(struct load *load, struct unit *unit, struct bpf_program 
 		return n;
 	}
 	for (int i = 0; i < n; i++) {
-		int err = add_attachment(load, &(struct attachment){ .unit = unit,
-								     .program = program,
-								     .name = bpf_program__name(program),
-								     .point = points[i] });
+		const struct attachment next = { .unit = unit,
+						 .program = program,
+						 .name = bpf_program__name(program),
+						 .point = points[i] };
+		int err = add_attachment(load, &next, fault);
+
 		if (err)
-			return fault__set(fault, err, "out of memory");
+			return err;
 	}
 	return 0;
 }
 
-/* The command line's targets, else those of the signed statement, else none. */
+/* Use the targets of the command line, else those of the signed statement, else none. */
 static int plan_program(struct load *load, struct unit *unit, struct bpf_program *program,
 			const struct attach_option *options, size_t option_count, struct fault *fault)
 {
@@ -129,7 +189,7 @@ static int plan_program(struct load *load, struct unit *unit, struct bpf_program
 		planned++;
 		err = plan_target(load, unit, program, options[i].target, fault);
 	}
-	/* SEC("?..."): loaded only when somebody asks for it. */
+	/* An optional program (SEC("?...")) is loaded only if an option names it. */
 	if (planned)
 		bpf_program__set_autoload(program, true);
 	else if (!bpf_program__autoload(program))
@@ -166,7 +226,7 @@ static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
 		return n;
 	}
 	next.name = bpf_map__name(map);
-	return n && add_attachment(load, &next) ? fault__set(fault, -ENOMEM, "out of memory") : 0;
+	return n ? add_attachment(load, &next, fault) : 0;
 }
 
 int attachments__plan(struct load *load, struct fault *fault)

@@ -5,7 +5,7 @@
 #include "base/fault.h"
 #include "load/internal.h"
 
-/* Find out, before anything is loaded, where the programs of all objects are to be attached. */
+/* Plan the attachments of all objects' programs, before anything is loaded. */
 int attachments__plan(struct load *load, struct fault *fault);
 
 #endif

@@ -6,7 +6,7 @@
 #include "load/load.h"
 #include "pin/pins.h"
 
-/* The loaded objects and their attachments behind load.h, for the files of this folder. */
+/* The types behind load.h, for the files of this folder: the loaded objects and their attachments. */
 
 struct bpf_object;
 struct bpf_program;
@@ -16,21 +16,21 @@ struct unit {
 	char *file, *object;		     /* the names of the file and in the statement */
 	const struct verified_object *input; /* while loading; NULL for a rollback, which has pins alone */
 	struct bpf_object *bpf;		     /* NULL for a rollback */
-	struct generation next; /* what this load makes or takes; its record if anybody reads it */
-	struct pins pins;	/* with a pin root */
-	bool loaded;		/* the kernel has our programs; else @next.programs are it */
-	bool rotate;		/* the pinned generation becomes the previous one */
+	struct generation next;		     /* the generation that this load makes or reuses */
+	struct pins pins;		     /* with a pin root */
+	bool loaded; /* this load loaded the programs; otherwise @next.programs has them */
+	bool rotate; /* the pinned generation becomes the previous one */
 	bool staged, committed;
-	char *share;	/* the entry of a shared directory that it uses, or NULL */
-	int share_lock; /* held by all who use that entry, or -1 */
+	char *share;	/* its entry of the shared directory, or NULL */
+	int share_lock; /* a lock that each user of that entry holds, or -1 */
 };
 
 enum attachment_state {
 	ATTACHMENT_PLANNED,
-	ATTACHMENT_NEW,	     /* nothing was there */
-	ATTACHMENT_KEPT,     /* the same program is there already */
+	ATTACHMENT_NEW,	     /* the hook had no program of this object */
+	ATTACHMENT_KEPT,     /* the link already had the program */
 	ATTACHMENT_UPDATED,  /* the link got another program */
-	ATTACHMENT_REPLACED, /* a new link; the old one goes at the end */
+	ATTACHMENT_REPLACED, /* a new link; the old one is detached at the end */
 };
 
 /* One program, or one map of struct_ops, at one place. */
@@ -39,13 +39,13 @@ struct attachment {
 	struct bpf_program *program; /* NULL for a map, and for a rollback */
 	const char *name;	     /* of the program or map */
 	char *target;		     /* the point's own copy */
-	char *link;		     /* NAME@TARGET, one of its kind in the object */
+	char *link;		     /* NAME@TARGET, unique in the object */
 	struct attach_point point;
 	struct attachment_handle handle;
 	enum attachment_state state;
 	struct attachment *old; /* of the load that is updated */
-	int old_link;		/* of a pin, ours to close; or of @old; -1: none */
-	int old_program;	/* what it runs */
+	int old_link;		/* of a pin, to be closed here; or of @old; -1: none */
+	int old_program;	/* the program of the old link */
 };
 
 struct load {
@@ -53,7 +53,7 @@ struct load {
 	struct load *old;		    /* the load that is updated, while loading */
 	int lock;			    /* of the pin root or the shared directory, or -1 */
 	size_t count, attachment_count;
-	/* Room for the largest set; of its pages only those in use are ever touched. */
+	/* Room for the largest set; the kernel provides only the pages in use. */
 	struct unit units[LOAD_MAX_OBJECTS];
 	struct attachment attachments[LOAD_MAX_LINKS];
 };

@@ -28,7 +28,7 @@ static int prepare(struct load *load, const struct verified_object *inputs, size
 {
 	int err = 0;
 
-	/* Maps are either everybody's, or go on from one release to the next. */
+	/* --share gives maps to all containers, --pin-root gives them to the next release. */
 	if (load->options->share && load->options->pin_root)
 		return fault__usage(fault, "--share and --pin-root exclude each other");
 	for (size_t i = 0; !err && i < count; i++) {
@@ -38,7 +38,7 @@ static int prepare(struct load *load, const struct verified_object *inputs, size
 	return err ? err : attachments__plan(load, fault);
 }
 
-/* What is pinned must be of the same project, and no newer. */
+/* Check that the pinned release is of the same project, and not newer. */
 static int check_pinned(const struct load *load, const struct unit *unit, struct fault *fault)
 {
 	const struct generation *current = &unit->pins.current;
@@ -47,7 +47,8 @@ static int check_pinned(const struct load *load, const struct unit *unit, struct
 	if (!current->record)
 		return 0;
 	if (strcmp(record__text(current, "project"), st->project))
-		return fault__set(fault, -EEXIST, "%.200s: pinned by another project, %.128s",
+		return fault__set(fault, -EEXIST,
+				  "%.200s: pinned by another project, %.128s; use another --pin-root",
 				  unit->pins.path, record__text(current, "project"));
 	if (st->version < record__number(current, "version") && !load->options->allow_rollback)
 		return fault__set(fault, -EKEYREJECTED,
@@ -71,10 +72,11 @@ static int open_pins(struct load *load, struct fault *fault)
 
 		for (size_t k = 0; k < i; k++) {
 			if (!strcmp(load->units[k].object, unit->object))
-				return fault__usage(
-					fault,
-					"%.128s and %.128s are signed with one name: they can't be pinned",
-					load->units[k].file, unit->file);
+				return fault__usage(fault,
+						    "%.128s and %.128s: both signed with one name; sign each "
+						    "with its own, or "
+						    "omit --pin-root",
+						    load->units[k].file, unit->file);
 		}
 		err = pins__open(&unit->pins, load->options->pin_root, unit->object, fault);
 		if (!err)
@@ -106,7 +108,7 @@ static int stage_unit(struct load *load, struct unit *unit, struct fault *fault)
 	for (size_t i = 0; !err && i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
 
-		/* A rollback has them in its record. */
+		/* The record of a rollback has the links already. */
 		if (a->unit == unit && unit->input)
 			err = record__note_link(&unit->next, a->link, a->name, &a->point);
 	}
@@ -138,7 +140,7 @@ static int commit(struct load *load, struct fault *fault)
 	return err;
 }
 
-/* From here on the new set is in force: what can't be taken away is said, and stays. */
+/* Remove the rest of the old set. The new set is in force now, so a failure is only reported. */
 static void settle(struct load *load)
 {
 	struct fault fault = { 0 };
@@ -162,7 +164,7 @@ static void undo(struct load *load)
 	}
 }
 
-/* Either all of it, or nothing. */
+/* Attach the new set as a whole, or restore the old one. */
 static int put_in_force(struct load *load, struct fault *fault)
 {
 	int err = stage(load, fault);
@@ -192,7 +194,7 @@ static struct load *begin(const struct load_options *options, struct load *old)
 	return load;
 }
 
-/* What was borrowed for the call. */
+/* Give back everything that was borrowed for the call. */
 static void end(struct load *load)
 {
 	if (load->lock >= 0)
@@ -265,7 +267,8 @@ static int prepare_rollbacks(struct load *load, struct fault *fault)
 	}
 	file__list_free(&names);
 	if (!err && !load->count)
-		err = fault__set(fault, -ENOENT, "%.200s: nothing to go back to", load->options->pin_root);
+		err = fault__set(fault, -ENOENT, "%.200s: no previous release is pinned",
+				 load->options->pin_root);
 	return err;
 }
 
@@ -324,13 +327,16 @@ int load__keep_over_exec(const struct load *load, struct fault *fault)
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		int fd = load->attachments[i].handle.fd;
 
-		/* A pin needs no descriptor. */
+		/* A pinned link requires no descriptor. */
 		if (fd && fcntl(fd, F_SETFD, 0))
-			return fault__set(fault, -errno, "cannot keep a link: %s", strerror(errno));
+			return fault__set(fault, -errno, "link: cannot pass it to the workload: %s",
+					  strerror(errno));
 	}
 	for (size_t i = 0; i < load->count; i++) {
 		if (load->units[i].share_lock >= 0 && fcntl(load->units[i].share_lock, F_SETFD, 0))
-			return fault__set(fault, -errno, "cannot keep a lock: %s", strerror(errno));
+			return fault__set(fault, -errno,
+					  "lock of --share: cannot pass it to the workload: %s",
+					  strerror(errno));
 	}
 	return 0;
 }

@@ -11,22 +11,22 @@
 
 /* --attach PROGRAM=TARGET or OBJECT:PROGRAM=TARGET */
 struct attach_option {
-	char *object; /* NULL for the one object that has the program */
+	char *object; /* NULL: the only object that has the program */
 	char *program;
 	char *target;
 	unsigned char source; /* enum attach_source of run/options.h */
 	bool adds;	      /* PROGRAM+=TARGET: replaces nothing */
 };
 
-/* How to load and attach a set. */
+/* The options for loading and attaching a set. */
 struct load_options {
 	const struct attach_option *attach;
 	size_t attach_count;
-	const char *pin_root; /* NULL: everything goes with us */
-	const char *share;    /* NULL: load for ourselves */
+	const char *pin_root; /* NULL: nothing outlives the loader */
+	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */
-	bool allow_rollback;  /* lower versions than what is pinned may follow it */
-	/* Called once everything is attached, before it counts: an error takes it back. Or NULL. */
+	bool allow_rollback;  /* accept lower versions than the pinned ones */
+	/* Called after everything is attached; an error restores the old set. Or NULL. */
 	int (*accept)(void *context, struct fault *fault);
 	void *context;
 	struct attach_options rules;
@@ -36,23 +36,23 @@ struct load;
 struct verified_object;
 
 /*
- * Load all objects and attach their programs, writing a line for each. When it fails nothing
- * stays loaded or attached, and the fault says whether the configuration is to blame.
+ * Load all objects and attach their programs, with a line for each. After a failure nothing stays loaded or
+ * attached.
  */
 int load__start(struct load **load, const struct verified_object *inputs, size_t count,
 		const struct load_options *options, struct fault *fault);
 
 /*
- * Put a newly verified set in the place of *@load: maps are carried over where their definitions
- * match, links get their new program atomically where the kernel can do that. When it fails *@load
- * is as it was, attached as before; else it is another one.
+ * Replace *@load by a newly verified set. Maps with equal definitions keep their contents, and links get
+ * their new program atomically if the kernel supports that. After a failure, *@load is unchanged and still
+ * attached.
  */
 int load__update(struct load **load, const struct verified_object *inputs, size_t count,
 		 const struct load_options *options, struct fault *fault);
 
 /*
- * Put all objects below a pin root back to the generation before, which then is the one before: a
- * second rollback takes it back. Either all or none.
+ * Restore the previous generation of all objects below a pin root, or of none. The present generation becomes
+ * the previous one, so that a second rollback returns to it.
  */
 int load__rollback(const char *pin_root, struct fault *fault);
 
@@ -63,7 +63,7 @@ struct load_map {
 	int fd;
 };
 
-/* Step through all maps: @iterator begins as 0. False after the last one. */
+/* Get the next map; @iterator begins with 0. Returns false after the last map. */
 bool load__next_map(const struct load *load, size_t *iterator, struct load_map *map);
 
 struct load_counts {
@@ -72,10 +72,10 @@ struct load_counts {
 
 struct load_counts load__count(const struct load *load);
 
-/* Let the links survive execve: they live as long as the workload does. */
+/* Let the links survive execve(2), so that they live as long as the workload. */
 int load__keep_over_exec(const struct load *load, struct fault *fault);
 
-/* Detach and unload everything, writing a line for each link. */
+/* Detach and unload everything, with a line for each link. */
 void load__stop(struct load *load);
 
 const char *load__library_version(void);

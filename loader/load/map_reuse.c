@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define DEPTH_MAX 32
-/* Nobody's map has so many fields, but types that are used twice on each of 32 levels have. */
+/* No real map has as many fields, but a hostile type that is used twice on each of 32 levels has more. */
 #define STEPS_MAX 65536
 
 struct walk {
@@ -52,7 +52,7 @@ static void feed_members(struct walk *w, const struct btf_type *t, unsigned dept
 	}
 }
 
-/* A section of variables: a map of the compiler's making. */
+/* Hash a section of variables, which is a map that the compiler made. */
 static void feed_variables(struct walk *w, const struct btf_type *t, unsigned depth)
 {
 	const struct btf_var_secinfo *v = btf_var_secinfos(t);
@@ -68,7 +68,7 @@ static void feed_type(struct walk *w, uint32_t id, unsigned depth)
 {
 	const struct btf_type *t = btf__type_by_id(w->btf, id);
 
-	/* Other words for the same bytes; those that lead round and round come to the last step, too. */
+	/* Skip other names of the same bytes. STEPS_MAX ends a circle of such names. */
 	while (w->steps++ < STEPS_MAX && t && (btf_is_mod(t) || btf_is_typedef(t) || btf_is_type_tag(t)))
 		t = btf__type_by_id(w->btf, t->type);
 	if (w->steps > STEPS_MAX)
@@ -98,7 +98,7 @@ static void feed_type(struct walk *w, uint32_t id, unsigned depth)
 	}
 }
 
-/* libbpf calls the map of .bss PREFIX.bss, that of .bss.name by its own name. */
+/* libbpf names the map of .bss PREFIX.bss, and the map of .bss.name after its section. */
 static uint32_t section_type(const struct btf *btf, const struct bpf_map *map)
 {
 	const char *name = strrchr(bpf_map__name(map), '.');
@@ -110,7 +110,7 @@ static uint32_t section_type(const struct btf *btf, const struct bpf_map *map)
 	return id > 0 ? (uint32_t)id : 0;
 }
 
-/* What variables begin with is part of their definition: another value is there to be used. */
+/* Hash the initial values: a new release with another initial value must start with that value. */
 static void feed_contents(struct walk *w, const struct bpf_map *map)
 {
 	size_t size = 0;
@@ -140,7 +140,7 @@ void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *ma
 	feed_type(&w, value, 0);
 	feed_contents(&w, map);
 	if (w.steps > STEPS_MAX) {
-		/* What was not looked at counts as well: any other types are another layout. */
+		/* The walk stopped early: hash all of the BTF, so that any change is another layout. */
 		data = btf__raw_data(w.btf, &size);
 		feed(&w, data ? data : "", data ? size : 0);
 	}
@@ -149,8 +149,8 @@ void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *ma
 }
 
 /*
- * Not carried over, because they belong to the code and not to what it counted: constants, tables
- * of tail calls, operations of the kernel, arenas with addresses inside.
+ * Return whether the map belongs to the code and is therefore never reused: constants, tables of tail calls,
+ * struct_ops, and arenas, which hold addresses.
  */
 static bool belongs_to_code(const struct bpf_map *map)
 {
@@ -166,15 +166,15 @@ static bool belongs_to_code(const struct bpf_map *map)
 
 static int differs(struct fault *fault, const char *what, uint64_t was, uint64_t is)
 {
-	return fault__set(fault, -EINVAL, "its %s was %llu, is %llu", what, (unsigned long long)was,
-			  (unsigned long long)is);
+	return fault__set(fault, -EINVAL, "begins empty: its %s was %llu, is %llu", what,
+			  (unsigned long long)was, (unsigned long long)is);
 }
 
 static int compare(const struct bpf_map *map, const struct bpf_map_info *was, struct fault *fault)
 {
 	/* libbpf fills in the number of processors when it makes the map. */
 	bool per_cpu = bpf_map__type(map) == BPF_MAP_TYPE_PERF_EVENT_ARRAY && !bpf_map__max_entries(map);
-	/* ... and drops what an old kernel doesn't know; the kernel itself adds the other. */
+	/* libbpf drops BPF_F_MMAPABLE on an old kernel, and the kernel itself adds BPF_F_RDONLY_PROG. */
 	const uint32_t ignored = BPF_F_MMAPABLE | BPF_F_RDONLY_PROG;
 
 	if (was->type != bpf_map__type(map))
@@ -211,7 +211,7 @@ int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const
 	if (strcmp(wanted, layout))
 		return fault__set(
 			fault, -EINVAL,
-			"the fields of its keys or values, or what variables begin with, are others");
+			"begins empty: the fields of its keys or values, or initial values, changed");
 	err = bpf_map__reuse_fd(map, fd);
 	return err ? fault__set(fault, err, "%s", strerror(-err)) : 1;
 }

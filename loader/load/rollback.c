@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of some places libbpf knows more than the record does. */
+/* Return whether attaching requires libbpf's view of the object, which a record does not hold. */
 static bool needs_object(const struct attach_point *point)
 {
 	return point->place == PLACE_KPROBE || point->place == PLACE_UPROBE || point->place == PLACE_PERF ||
@@ -23,7 +23,7 @@ static int check_link(const struct unit *unit, const struct attachment *a, struc
 		return 0;
 	return fault__set(
 		fault, -EOPNOTSUPP,
-		"%.128s: program %.64s can't be put back without its object; start the former image",
+		"%.128s: program %.64s: rollback requires its object; start the previous image instead",
 		unit->file, a->name);
 }
 
@@ -36,7 +36,9 @@ static int add_link(struct load *load, struct unit *unit, const char *link, cons
 	struct attach_point point;
 
 	if (!name || load->attachment_count == LOAD_MAX_LINKS)
-		return fault__set(fault, -EINVAL, "%.128s: not a record", unit->file);
+		return fault__set(fault, -EINVAL,
+				  "%.128s: damaged record; detach its pins, and start the image again",
+				  unit->file);
 	*a = (struct attachment){ .unit = unit, .old_link = -1, .old_program = -1 };
 	record__read_point(item, &a->point);
 	a->target = a->point.target ? strdup(a->point.target) : NULL;
@@ -46,8 +48,10 @@ static int add_link(struct load *load, struct unit *unit, const char *link, cons
 	if (!a->link)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	if (!a->point.section)
-		return fault__set(fault, -EINVAL, "%.128s: not a record", unit->file);
-	/* An interface made anew has another index: the newer record knows. */
+		return fault__set(fault, -EINVAL,
+				  "%.128s: damaged record; detach its pins, and start the image again",
+				  unit->file);
+	/* A recreated interface has a new index, which the newer record holds. */
 	now = json_object_get(json_object_get(unit->pins.current.record, "links"), link);
 	if (now) {
 		record__read_point(now, &point);
@@ -90,7 +94,8 @@ int rollback__prepare(struct load *load, const char *object, struct fault *fault
 		return fault__set(fault, -ENOMEM, "out of memory");
 	if (record__number(&unit->pins.current, "namespace") != record__own_namespace())
 		return fault__set(fault, -EXDEV,
-				  "%.128s: attached in another network namespace, run it there", unit->file);
+				  "%.128s: attached in another network namespace; run the rollback there",
+				  unit->file);
 	if (json_object_set_new(unit->next.record, "namespace", json_integer(record__own_namespace())))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	return add_links(load, unit, fault);

@@ -5,7 +5,7 @@
 #include "base/fault.h"
 #include "load/internal.h"
 
-/* Add one that goes back to what is pinned as the previous one; -ENOENT without text when nothing is. */
+/* Add the previous generation of a pinned object. Returns -ENOENT without a text if there is none. */
 int rollback__prepare(struct load *load, const char *object, struct fault *fault);
 
 #endif

@@ -42,7 +42,7 @@ static uint64_t inode(const char *path)
 	return path && !stat(path, &st) ? (uint64_t)st.st_ino : 0;
 }
 
-/* On 32-bit machines an inode number is the lower half of the group's. */
+/* On 32-bit machines an inode number is the lower half of the cgroup's id. */
 static bool is_group(uint64_t id, const char *path)
 {
 	uint64_t number = inode(path);
@@ -50,7 +50,7 @@ static bool is_group(uint64_t id, const char *path)
 	return id == number || (uint32_t)id == number;
 }
 
-/* The map that it is attached to, or whose elements it goes through: loaded anew or carried over. */
+/* Return the map of a sockmap program or of an iterator, loaded or reused; else -1. */
 static int map_of(const struct attachment *a)
 {
 	const struct attach_point *point = &a->point;
@@ -69,8 +69,8 @@ static uint32_t map_id(int fd)
 }
 
 /*
- * Whether the link that was there is still at the place that its name says: an interface of that name
- * may be another one by now, in another network namespace or made anew, and a map may not go on.
+ * Return whether the old link is still at the place of its name. An interface of that name can be another one
+ * by now, recreated or in another network namespace, and a map may not have been reused.
  */
 static bool is_at(const struct attachment *a, int link)
 {
@@ -134,7 +134,10 @@ static void find_old(struct load *load, struct attachment *a)
 	}
 }
 
-/* Returns 1 when the link has the new program now, 0 when it takes a new link, or a negative errno. */
+/*
+ * Update the old link. Returns 1 if it now has the new program, 0 if a new link is required, or a negative
+ * errno.
+ */
 static int update(struct attachment *a, int program)
 {
 	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = a->old_program);
@@ -156,7 +159,7 @@ static int update(struct attachment *a, int program)
 		say(a, a->unit->input ? "update" : "rollback", NULL, started);
 		return 1;
 	}
-	/* The interface or the group went away, and the link with it. */
+	/* The interface or the cgroup was deleted, and the link with it. */
 	return errno == ENOLINK || errno == ENODEV ? 0 : -errno;
 }
 
@@ -168,7 +171,7 @@ static int pin(struct attachment *a, struct fault *fault)
 		return 0;
 	attach__detach(&a->handle);
 	return fault__set(fault, err, "cannot pin its link: %s",
-			  err == -EOPNOTSUPP ? "this kernel has none for it, go without --pin-root" :
+			  err == -EOPNOTSUPP ? "this kernel has no link for the hook; omit --pin-root" :
 					       strerror(-err));
 }
 
@@ -191,12 +194,18 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 		return err > 0 ? 0 : fault__set(fault, err, "cannot update its link: %s", strerror(-err));
 	replaces = a->old_link >= 0 || a->old;
 	err = attach__program(a->program, program, &a->point, &load->options->rules, &a->handle, fault);
+	if (a->old && !attach__can_update(&a->point) && (err == -EBUSY || err == -EEXIST))
+		return fault__set(
+			fault, err,
+			"cannot attach to %.100s: %s: the old program holds the hook, which has room for "
+			"one; restart the loader",
+			attach__shown(&a->point), strerror(-err));
 	if (!err && is_pinned(a->unit))
 		err = pin(a, fault);
 	if (err)
 		return err;
 	a->state = replaces ? ATTACHMENT_REPLACED : ATTACHMENT_NEW;
-	say(a, "attach", replaces ? "beside the old one, which goes next: for a moment both run" : NULL,
+	say(a, "attach", replaces ? "both run for a moment: the old program is detached next" : NULL,
 	    started);
 	return 0;
 }
@@ -209,9 +218,11 @@ int switch__all(struct load *load, struct fault *fault)
 		int err = switch_one(load, a, &inner);
 
 		if (err) {
-			fault__set(fault, err, "%.128s: program %.64s: %s", a->unit->file, a->name,
+			fault__set(fault, err, "%.128s: %s %.64s: %s", a->unit->file,
+				   a->point.place == PLACE_STRUCT_OPS ? "map" : "program", a->name,
 				   inner.text);
 			fault->usage = inner.usage;
+			fault->capabilities = inner.capabilities;
 			return err;
 		}
 	}
@@ -234,7 +245,7 @@ static void undo(struct attachment *a)
 			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
 			pins__drop_link(&a->unit->pins, a->link, a->state == ATTACHMENT_REPLACED);
-		/* A sockmap without links has room for one: ours pushed the old one out. */
+		/* A sockmap without links has room for one program, so the new one replaced the old one. */
 		if (a->old && a->point.place == PLACE_SOCKMAP && !a->handle.is_link)
 			bpf_prog_attach(a->old->handle.program_fd, a->old->handle.fd, a->point.attach_type,
 					0);
@@ -261,7 +272,7 @@ static void settle_pinned(struct attachment *a)
 
 	if (err)
 		say(a, "error", strerror(-err), 0);
-	/* The pin holds the link from now on. */
+	/* The pin keeps the link from now on. */
 	if (a->old_link >= 0)
 		close(a->old_link);
 	a->old_link = -1;

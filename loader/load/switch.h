@@ -5,13 +5,13 @@
 #include "base/fault.h"
 #include "load/internal.h"
 
-/* Get the program of each attachment to its place, in place of what is there. */
+/* Attach each program, or update its existing link. */
 int switch__all(struct load *load, struct fault *fault);
 
-/* Put back what was there before, except of objects that are committed. */
+/* Restore the old attachments, except those of committed objects. */
 void switch__undo(struct load *load);
 
-/* Take away what the new set has no place for. Failures leave something attached too much, and are said. */
+/* Detach the attachments that the new set does not have. A failure leaves one attached, and is reported. */
 void switch__settle(struct load *load);
 
 #endif

@@ -25,7 +25,7 @@
 static int open_object(struct unit *unit, struct fault *fault)
 {
 	const struct verified_object *input = unit->input;
-	/* The name becomes part of those of some maps: that of the file may change. */
+	/* libbpf makes names of maps from this name, so use the signed one: the file's name can change. */
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
 	struct bpf_map *map;
 	int err;
@@ -38,13 +38,13 @@ static int open_object(struct unit *unit, struct fault *fault)
 		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
 				  verifier_log__warning(err));
 	}
-	/* Where to pin is for the operator to say; and whoever made an existing pin is not known. */
+	/* The operator decides about pins. libbpf would reuse an existing pin, whoever made it. */
 	bpf_object__for_each_map(map, unit->bpf)
 		bpf_map__set_pin_path(map, NULL);
 	return 0;
 }
 
-/* Whether anybody will read what this load was. */
+/* Return whether a later load, or a share, reads the record of this one. */
 static bool wants_record(const struct load_options *options)
 {
 	return options->pin_root || options->share || options->may_update;
@@ -85,7 +85,7 @@ int unit__map(const struct unit *unit, const char *name)
 	return map ? bpf_map__fd(map) : -1;
 }
 
-/* Their layouts tell a later load which maps can go on. */
+/* Note the layouts, by which a later load decides which maps it reuses. */
 static int note_layouts(struct unit *unit, struct fault *fault)
 {
 	char layout[MAP_REUSE_LAYOUT_SIZE];
@@ -108,7 +108,7 @@ static const struct unit *find_unit(const struct load *load, const char *object)
 	return NULL;
 }
 
-/* The map that was there before, from a pin or from the load that is updated: its descriptor, or -1. */
+/* Return the descriptor of the old map, from a pin or from the load that is updated, or -1. */
 static int find_map(const struct load *load, const struct unit *unit, const char *name, const char **layout)
 {
 	const struct unit *old = find_unit(load->old, unit->object);
@@ -183,13 +183,13 @@ int unit__take_pins(struct unit *unit, const struct generation *g, struct fault 
 	if (!err)
 		err = bpffs__copy(&g->maps, &unit->next.maps);
 	if (err)
-		return fault__set(fault, err, "%.128s: cannot reuse its pins: %s", unit->file,
+		return fault__set(fault, err, "%.128s: cannot reuse its pinned maps: %s", unit->file,
 				  strerror(-err));
 	log__write(&(struct log_line){ .event = "reuse", .object = unit->file, .started = started });
 	return 0;
 }
 
-/* What makes one object give different programs: which of them are wanted, and for what. */
+/* Hash the options by which one object gives different programs: selected programs, attach types, targets. */
 static int describe_variant(const struct load *load, struct unit *unit)
 {
 	SHA256_CTX state;
@@ -206,7 +206,7 @@ static int describe_variant(const struct load *load, struct unit *unit)
 	for (size_t i = 0; i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
 
-		/* Of these the target is part of the program. */
+		/* The target is part of a loaded program of these types. */
 		if (a->unit == unit && a->target &&
 		    (a->point.place == PLACE_TRACE || a->point.place == PLACE_ITER))
 			SHA256_Update(&state, a->link, strlen(a->link) + 1);
@@ -263,7 +263,7 @@ static int add_pin(struct pin_list *list, const char *name, int fd)
 	return 0;
 }
 
-/* Room for all; bpffs__free() frees it. */
+/* Allocate a list; bpffs__free() frees it. */
 static int make_room(struct pin_list *list, size_t count)
 {
 	list->items = calloc(count + 1, sizeof(*list->items));

@@ -6,20 +6,22 @@
 
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
 
 #define LOG_SIZE     (1 << 20)
 #define DETAIL_LINES 8
+#define MASK(cap)    (UINT64_C(1) << (cap))
 #define PREFIX	     "libbpf: "
 #define DIGITS	     "0123456789"
 #define NAME_BEGIN   "prog '"
 
-/* Its pages are touched only when a program is refused. */
+/* The kernel provides the pages only when a program is refused. */
 static char kernel_log[LOG_SIZE];
 static char warning[256];
 
-/* What of a log matters. */
+/* The important lines of a log. */
 struct findings {
 	const char *objection, *source, *instruction;
 	const char *lines[DETAIL_LINES]; /* the last ones, up to the objection */
@@ -29,7 +31,7 @@ struct findings {
 __attribute__((format(printf, 2, 0))) static int listen(enum libbpf_print_level level, const char *format,
 							va_list args)
 {
-	/* The first one names the cause; those that follow say that something failed. */
+	/* The first warning has the cause; the next ones only report that something failed. */
 	if (level == LIBBPF_WARN && !warning[0] && !strstr(format, "Retrying without")) {
 		vsnprintf(warning, sizeof(warning), format, args);
 		warning[strcspn(warning, "\n")] = 0;
@@ -73,7 +75,7 @@ static bool is_noise(const char *line)
 	return !line[strspn(line, " \t")];
 }
 
-/* The verifier's steps, as opposed to what it says about them: registers, jumps, functions. */
+/* Return whether a line is a step of the verifier (registers, jumps, functions), and not an objection. */
 static bool is_trace(const char *line)
 {
 	static const char *const words[] = { ";",     "from ",	   "caller:", "callee:",
@@ -158,6 +160,39 @@ static void format_source(const char *source, char *text, size_t room)
 		snprintf(text, room, ", at: %.100s", source);
 }
 
+/*
+ * The kernel verifier objects to code that it allows with a capability, and its words do not always name that
+ * capability (sanitize_err(), is_pointer_value() and bpf_base_func_proto() of Linux 5.10 to 6.18).
+ */
+static uint64_t find_capabilities(const char *objection)
+{
+	static const struct {
+		const char *words;
+		uint64_t capabilities;
+	} objections[] = {
+		{ "prohibited for !root", MASK(CAP_PERFMON) }, /* pointer arithmetic, variable stack access */
+		{ "pointer arithmetic prohibited", MASK(CAP_PERFMON) },
+		{ "pointer comparison prohibited", MASK(CAP_PERFMON) },
+		{ "pointer -= pointer prohibited", MASK(CAP_PERFMON) },
+		{ "leaks addr", MASK(CAP_PERFMON) },
+		{ "corrupt spilled pointer", MASK(CAP_PERFMON) },
+		{ "partial copy of pointer", MASK(CAP_PERFMON) },
+		{ "invalid read from stack", MASK(CAP_PERFMON) }, /* uninitialized, or a stored pointer */
+		{ "invalid indirect read from stack", MASK(CAP_PERFMON) },
+		{ "allowed only to CAP_PERFMON", MASK(CAP_PERFMON) },
+		{ "allowed for CAP_BPF", MASK(CAP_BPF) }, /* calls of functions */
+		{ "back-edge from insn", MASK(CAP_BPF) }, /* loops */
+		{ "unknown func ", FAULT_ANY_CAPABILITY },
+		{ "cannot use helper", FAULT_ANY_CAPABILITY },
+	};
+
+	for (size_t i = 0; i < sizeof(objections) / sizeof(objections[0]); i++) {
+		if (strstr(objection, objections[i].words))
+			return objections[i].capabilities;
+	}
+	return 0;
+}
+
 int verifier_log__explain(const char *object, int err, struct fault *fault)
 {
 	struct findings found = read_log();
@@ -165,9 +200,15 @@ int verifier_log__explain(const char *object, int err, struct fault *fault)
 	const char *name;
 	int size;
 
+	fault->capabilities = found.objection ? find_capabilities(found.objection) :
+			      err == -EPERM   ? FAULT_ANY_CAPABILITY :
+						0;
 	if (!found.objection && err == -ENOSPC && found.count)
-		return fault__set(fault, err, "%.128s: cannot load: the kernel's log is too long to say why",
-				  object);
+		return fault__set(
+			fault, err,
+			"%.128s: cannot load: the kernel's log has more than %d bytes, so the reason is "
+			"cut off; buildtool check shows it",
+			object, LOG_SIZE);
 	if (!found.objection)
 		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", object, strerror(-err),
 				  verifier_log__warning(err));

@@ -6,18 +6,19 @@
 
 #include <stddef.h>
 
-/* Listen to libbpf, and forget what it and the kernel have said. */
+/* Collect libbpf's warnings from now on, and clear both logs. */
 void verifier_log__begin(void);
 
-/* Where the kernel's verifier is to write what it thinks of a program. */
+/* Return the buffer for the log of the kernel verifier. */
 char *verifier_log__buffer(size_t *size);
 
-/* What libbpf said first, or the text of @err. */
+/* Return libbpf's first warning, or the text of @err. */
 const char *verifier_log__warning(int err);
 
 /*
- * Say why loading failed with @err: the program, what the verifier objects to, and where: the line of C and
- * the instruction. For people, the log's last lines are written first. Returns @err with the text set.
+ * Set the text for a load that failed with @err: the program, the verifier's objection, the line of C and the
+ * instruction. If the objection is about a capability, the fault names it. With --log human, write the last
+ * lines of the log first. Returns @err.
  */
 int verifier_log__explain(const char *object, int err, struct fault *fault);
 

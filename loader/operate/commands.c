@@ -7,7 +7,10 @@
 #include "load/share.h"
 #include "pin/pins.h"
 #include "run/listing.h"
+#include "run/privileges.h"
 
+#include <errno.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -60,6 +63,8 @@ int commands__run(const struct options *o)
 	struct fault fault = { 0 };
 	int err;
 
+	/* The file's capabilities are only permitted at first: without them an image's user has none. */
+	privileges__raise();
 	if (!o->pin_root && !o->share)
 		err = fault__usage(&fault, LISTING_NEEDS_ROOT);
 	else if (o->command == COMMAND_ROLLBACK && (o->share || !o->pin_root))
@@ -71,5 +76,7 @@ int commands__run(const struct options *o)
 		err = detach(o, &fault);
 	else
 		err = listing__show(o, &fault);
+	if (err == -EPERM && o->command == COMMAND_ROLLBACK)
+		privileges__explain(UINT64_C(1) << CAP_BPF, &fault);
 	return err ? log__fail(&fault) : EXIT_DONE;
 }

@@ -2,14 +2,15 @@
 /*
  * bpf-probe [--capabilities MASK] OBJECT...: let this kernel verify each program of the objects, attach none.
  *
- * `buildtool check` runs it, on the host or as a guest's only program; it is not in any image. It writes one
- * JSON object a line: first the kernel, then each program with what the kernel said, last the end, so that
- * output which was cut off is known. Each program is loaded alone: one that is refused hides no other.
+ * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
+ * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
+ * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
+ * hides no other.
  *
- * With a mask the programs are loaded with these capabilities and no other, as in an image that has them. One
- * that fails is loaded with more, to say which are missing.
+ * With a mask, the programs are loaded with these capabilities and no other, as in an image with that label. A
+ * program that fails is loaded with more capabilities, to name the missing ones.
  *
- * Nothing here decides whether an object may be trusted: unsigned ones are what one checks.
+ * bpf-probe verifies no signature, because developers check unsigned objects.
  */
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -26,12 +27,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Kernels before 6.4 give nothing but the beginning of a log that doesn't fit. */
+/* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
 #define TAIL_SIZE     8192
 #define WARNINGS_SIZE 2048
 #define LOG_TRACE     1 /* BPF_LOG_LEVEL1: each instruction, with its C source line */
-#define LOG_STATS     4 /* BPF_LOG_STATS: numbers, and the objection alone */
+#define LOG_STATS     4 /* BPF_LOG_STATS: statistics, and only the objection */
 
 #define BIT(capability) (UINT64_C(1) << (capability))
 
@@ -60,7 +61,7 @@ __attribute__((format(printf, 2, 0))) static int keep_warning(enum libbpf_print_
 	return 0;
 }
 
-/* What no terminal and no JSON parser could take amiss: printable ASCII and escapes. */
+/* Write printable ASCII and escapes only, which are harmless to a terminal and valid JSON. */
 static void put_string(const char *name, const char *text)
 {
 	printf(",\"%s\":\"", name);
@@ -140,13 +141,16 @@ static struct bpf_program *find_program(struct bpf_object *object, size_t index)
 	return NULL;
 }
 
-/* A map's table of programs is filled after all are loaded; the others of it are not, here. */
+/*
+ * Return whether only a prog array failed: libbpf fills it at the end, and its other programs are not loaded
+ * here.
+ */
 static bool only_slots_failed(void)
 {
 	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
 }
 
-/* Load program number index of the object, and no other. Returns 0 or a negative errno. */
+/* Load only program number @index of the object. Returns 0 or a negative errno. */
 static int load_alone(const char *path, size_t index, unsigned int log_level, int64_t *duration_us)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
@@ -204,8 +208,7 @@ static void probe_program(const char *path, struct bpf_program *program, size_t 
 	put_string("section", bpf_program__section_name(program));
 	err = load_alone(path, index, LOG_STATS, &duration_us);
 	if (err && kernel_log[0]) {
-		/* Once more, for the source line. Where even this log is too long, the objection has to do.
-		 */
+		/* The trace has the source line. If the trace does not fit, keep the objection alone. */
 		again = load_alone(path, index, LOG_STATS | LOG_TRACE, &duration_us);
 		if (again == -ENOSPC)
 			load_alone(path, index, LOG_STATS, &duration_us);

@@ -29,7 +29,7 @@ static int add_line(struct options *o, char *line, struct fault *fault)
 	return options__add_attach(o, line, ATTACH_BY_FILE, fault);
 }
 
-/* The text lives as long as the options, which point into it. */
+/* Add the targets of the text. The options point into the text, so it is never freed. */
 static int add_lines(struct options *o, char *text, struct fault *fault)
 {
 	size_t number = 0;
@@ -67,7 +67,8 @@ int attach_file__read(struct options *o, struct fault *fault)
 	text = memchr(data, 0, size) ? NULL : realloc(data, size + 1);
 	if (!text) {
 		free(data);
-		return fault__usage(fault, "--attach-file %.200s: not a text", o->attach_file);
+		return fault__usage(fault, "--attach-file %.200s: not a text file: it has a zero byte",
+				    o->attach_file);
 	}
 	text[size] = 0;
 	return add_lines(o, text, fault);

@@ -5,9 +5,9 @@
 #include "run/options.h"
 
 /*
- * Read --attach-file: a PROGRAM=TARGET on each line, lines that begin with # are comments. A program
- * that the command line names has the command line's targets alone. Returns 0 or a negative errno
- * with the text set and the configuration blamed.
+ * Read --attach-file: a PROGRAM=TARGET on each line; lines that begin with # are comments. Targets of
+ * --attach replace all targets of the file for the same program. Returns 0, or a negative errno with a usage
+ * fault.
  */
 int attach_file__read(struct options *options, struct fault *fault);
 

@@ -21,7 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Where the kernel cannot tell (before Linux 5.8), or must not: the host decides, as for one that is. */
+/*
+ * Return whether the directory is a mount point. Without an answer of statx (before Linux 5.8), assume a
+ * mount, so that the host's store wins.
+ */
 static bool is_mounted(int dir)
 {
 	struct statx st;
@@ -31,9 +34,9 @@ static bool is_mounted(int dir)
 }
 
 /*
- * The host's trust store takes precedence over the image's. Only its absence, or an empty directory that
- * an engine once made to mount at, selects the image's: one that can't be read must not, nor one that
- * is mounted and empty, as an engine makes for a path of the host that is not there.
+ * Choose the host's trust store, or the image's if the host has none. An absent directory means none, and so
+ * does an empty one that is not mounted: an engine left it as a mount point. An unreadable directory is an
+ * error. A mounted empty one is an error too, because an engine mounts that for a missing path of the host.
  */
 static const char *default_trust(void)
 {
@@ -55,8 +58,8 @@ static const char *default_trust(void)
 }
 
 /*
- * The state directory, or NULL for none. A default one that is there is used, or its error shown.
- * What is only verified replaces nothing, unless the caller says where to remember it.
+ * Return the state directory, or NULL for none. The default directory is used if it exists, and then an error
+ * in it is fatal. --verify-only replaces no release, so it remembers versions only with --state.
  */
 static const char *choose_state(const struct options *o)
 {
@@ -72,7 +75,7 @@ static int note_pinned(void *versions, const char *project, const char *object_n
 	return versions__raise(versions, project, object_name, version);
 }
 
-/* For verification: what is pinned counts as accepted, and so does what the state remembers. */
+/* Return the highest version that was accepted before: pinned, or remembered in the state. */
 static int64_t version_seen(void *candidate, const char *project, const char *object_name)
 {
 	const struct candidate *c = candidate;

@@ -8,7 +8,7 @@
 
 #define FINGERPRINT_SIZE 32
 
-/* A set of objects on its way to the kernel, with what it is judged by. */
+/* A set of objects that may be loaded, and the stores that decide about it. */
 struct candidate {
 	struct trust trust;
 	struct trust image; /* the rules that hold beside a host's trust store */
@@ -17,28 +17,29 @@ struct candidate {
 	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
 	struct object_set set;
-	struct verified_object *inputs; /* NULL until somebody asks */
+	struct verified_object *inputs; /* NULL before candidate__inputs() */
 };
 
 /*
- * Read trust store, state and objects, and verify. Returns the exit code: 0 when all are accepted, else
- * with a text, unless the lines have said everything. To be freed in any case.
+ * Read trust store, state and objects, and verify the objects. Returns the exit code, 0 if all are accepted.
+ * Otherwise the fault has a text, unless decision lines have the cause already. Free the candidate in any
+ * case.
  */
 int candidate__verify(struct candidate *candidate, const struct options *options, struct fault *fault);
 
-/* The rules of the image that hold beside the trust store, or NULL. */
+/* Return the rules of the image that apply beside the trust store, or NULL. */
 const struct trust *candidate__image(const struct candidate *candidate);
 
-/* One for each object of the set. They are the candidate's, and borrow from it; NULL without memory. */
+/* Return one input for each object of the set, or NULL without memory. The inputs belong to the candidate. */
 const struct verified_object *candidate__inputs(struct candidate *candidate);
 
-/* The capabilities that it takes to load and attach, as a mask. */
+/* Return the capabilities that loading and attaching requires, as a mask. */
 uint64_t candidate__needs(const struct candidate *candidate);
 
-/* Equal only for the same names and the same bytes, signatures and targets among them. */
+/* Hash names and bytes of all objects, including their signatures and signed targets. */
 void candidate__fingerprint(const struct candidate *candidate, uint8_t fingerprint[FINGERPRINT_SIZE]);
 
-/* Remember the versions of a set that was accepted as a whole, and let the next loader in. */
+/* Save the versions of an accepted set, and unlock the state for the next loader. */
 int candidate__remember(struct candidate *candidate, struct fault *fault);
 
 void candidate__free(struct candidate *candidate);

@@ -15,7 +15,10 @@
 #define NAME_SIZE 160
 #define NAMEABLE  "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-/* What a shell can't name becomes an underscore; the object's suffix says nothing. */
+/*
+ * Add a part of a variable's name: a shell accepts letters, digits and underscores. The object's suffix is
+ * cut off.
+ */
 static void add_name(char *name, const char *text)
 {
 	size_t n = strlen(name), end = strcspn(text, ".");
@@ -25,7 +28,7 @@ static void add_name(char *name, const char *text)
 	name[n] = 0;
 }
 
-/* .rodata, .bss and the like are libbpf's, and no C name has a dot. */
+/* Skip the maps that libbpf makes (.rodata, .bss): their names have a dot, which no C name has. */
 static bool next_map(const struct load *load, size_t *iterator, struct load_map *map)
 {
 	while (load__next_map(load, iterator, map)) {
@@ -55,14 +58,15 @@ static int export_map(const struct load *load, const struct load_map *map, struc
 	}
 	add_name(name, map->name);
 	if (getenv(name))
-		return fault__usage(fault, "two maps would be %s: rename one, or say --no-map-fds", name);
+		return fault__usage(fault, "%s: two maps have this variable; rename one, or use --no-map-fds",
+				    name);
 	snprintf(number, sizeof(number), "%d", map->fd);
 	if (setenv(name, number, 1) || fcntl(map->fd, F_SETFD, 0))
 		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
 	return 0;
 }
 
-/* Names of a start before this one, or of whoever made the environment, would lead astray. */
+/* Remove the variables of an earlier start, or of an attacker: they name wrong descriptors. */
 void environment__forget_maps(void)
 {
 	char **kept = environ;

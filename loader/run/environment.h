@@ -5,9 +5,9 @@
 #include "load/load.h"
 
 /*
- * Let the descriptors of all maps survive execve, and name them in the environment: BUILDTOOL_FD_MAP,
- * or BUILDTOOL_FD_OBJECT_MAP where several objects have the map. Variables of such names that were
- * there before are removed. A NULL @load only removes. Returns 0 or a negative errno with the text set.
+ * Let the descriptors of all maps survive execve(2), and name them in the environment: BUILDTOOL_FD_MAP, or
+ * BUILDTOOL_FD_OBJECT_MAP if several objects have the map. Existing variables of such names are removed
+ * first. A NULL @load only removes. Returns 0, or a negative errno with the text set.
  */
 int environment__export_maps(const struct load *load, struct fault *fault);
 

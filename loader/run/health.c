@@ -54,7 +54,10 @@ int health__parse(const char *command, struct fault *fault)
 	return n > 0 ? 0 : n;
 }
 
-/* Before Linux 5.9 one by one: we have no more than this. */
+/*
+ * Close each descriptor by itself before Linux 5.9, which has no close_range(2). The loader has fewer than
+ * FILES_MAX.
+ */
 static void close_files(void)
 {
 	for (int fd = 3; syscall(SYS_close_range, 3, UINT32_MAX, 0) && fd < FILES_MAX; fd++)
@@ -69,19 +72,19 @@ static void run_child(const char *command)
 	if (!copy || split(copy, argv) <= 0)
 		_exit(127);
 	setpgid(0, 0);
-	/* At a reload the workload's maps are open, to be inherited by the workload alone. */
+	/* During a reload, the maps for the workload are open. Only the workload may inherit them. */
 	environment__forget_maps();
 	close_files();
 	if (privileges__drop(&fault))
 		_exit(127);
 	signals__restore();
-	/* Standard error is for our lines alone. */
+	/* stderr carries the loader's decision lines only. */
 	dup2(STDOUT_FILENO, STDERR_FILENO);
 	execv(argv[0], argv);
 	_exit(127);
 }
 
-/* Returns its wait status, or a negative errno. */
+/* Return the wait status of the child, or a negative errno. */
 static int wait_for(pid_t child, int64_t deadline)
 {
 	int status;
@@ -107,7 +110,7 @@ int health__check(const char *command, int seconds, struct fault *fault)
 	int status;
 	pid_t child;
 
-	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the command ended */
+	signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would discard the command's exit status */
 	child = fork();
 	if (!child)
 		run_child(command);
@@ -120,16 +123,18 @@ int health__check(const char *command, int seconds, struct fault *fault)
 		waitpid(child, NULL, 0);
 	}
 	if (status == -ETIMEDOUT)
-		return fault__set(fault, status, "health: no answer within %d s", seconds);
+		return fault__set(fault, status,
+				  "--health-command: still running after %d s; --health-wait sets the limit",
+				  seconds);
 	if (status == -EINTR)
-		return fault__set(fault, status, "health: told to stop before there was an answer");
+		return fault__set(fault, status, "--health-command: stopped by a signal to the loader");
 	if (status < 0)
-		return fault__set(fault, status, "health: %s", strerror(-status));
+		return fault__set(fault, status, "--health-command: %s", strerror(-status));
 	if (WIFSIGNALED(status))
-		return fault__set(fault, -EIO, "health: the command was ended by signal %d",
-				  WTERMSIG(status));
+		return fault__set(fault, -EIO, "--health-command: ended by signal %d", WTERMSIG(status));
 	if (WEXITSTATUS(status))
-		return fault__set(fault, -EIO, "health: the command ended with %d", WEXITSTATUS(status));
+		return fault__set(fault, -EIO, "--health-command: ended with exit code %d",
+				  WEXITSTATUS(status));
 	log__write(&(struct log_line){ .event = "health", .message = "good", .started = started });
 	return 0;
 }

@@ -4,13 +4,12 @@
 
 #include "base/fault.h"
 
-/* Check that it is an absolute path of a program, and arguments, separated by blanks. */
+/* Check that the command is an absolute path of a program, and arguments, separated by blanks. */
 int health__parse(const char *command, struct fault *fault);
 
 /*
- * Run the command, without a shell and without any
- * capability, for at most @seconds. Returns 0 when it ended with 0, else -EIO, -ETIMEDOUT, or
- * -EINTR when we were told to stop meanwhile, with the text set.
+ * Run the command, without a shell and without capabilities, for at most @seconds. Returns 0 if it ended with
+ * 0. Otherwise it returns -EIO, -ETIMEDOUT, or -EINTR after SIGTERM or SIGINT, with the text set.
  */
 int health__check(const char *command, int seconds, struct fault *fault);
 

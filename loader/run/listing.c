@@ -16,10 +16,10 @@
 
 #define SHORT_DIGEST 12
 
-/* What is there, for list and status. */
+/* The pinned objects, for list and status. */
 struct listing {
 	json_t *objects;
-	bool bad; /* not everything is as its record says */
+	bool bad; /* an attachment of a record is missing */
 };
 
 static void check_link(struct listing *l, const struct pins *p, const char *link, json_t *item)
@@ -58,7 +58,7 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 	json_t *item;
 	int err = pins__open_existing(&p, root, object, fault);
 
-	/* A start that was killed, or not ours: the next start says which. */
+	/* The pins of a killed start, or foreign pins; the next start reports which. */
 	if (err == -ENOENT) {
 		l->bad = true;
 		return 0;
@@ -75,7 +75,7 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 	return err;
 }
 
-/* Nothing hangs on it here: each user attaches for itself. */
+/* Note a shared object. It has no links here, because each container attaches for itself. */
 static int list_shared(struct listing *l, const char *directory, const char *name, struct fault *fault)
 {
 	char entry[BPFFS_PATH_SIZE];
@@ -115,7 +115,7 @@ static int list_root(struct listing *l, const char *root, bool shared, struct fa
 	return err;
 }
 
-/* Names are bytes of a signer: none of them drives a terminal. */
+/* A signer can choose names: bytes outside printable ASCII must not reach a terminal. */
 static void print_cell(const char *text, int width)
 {
 	int n = 0;
@@ -205,6 +205,8 @@ int listing__show(const struct options *o, struct fault *fault)
 	}
 	json_decref(l.objects);
 	if (!err && l.bad && o->command == COMMAND_STATUS)
-		err = fault__set(fault, -ENOLINK, "%.200s: not everything is attached", o->pin_root);
+		err = fault__set(fault, -ENOLINK,
+				 "%.200s: not everything is attached; list shows what is MISSING",
+				 o->pin_root);
 	return err;
 }

@@ -5,11 +5,11 @@
 #include "base/fault.h"
 #include "run/options.h"
 
-#define LISTING_NEEDS_ROOT "say --pin-root DIR or --share DIR: only what is pinned outlives its loader"
+#define LISTING_NEEDS_ROOT "no directory of pins; use --pin-root DIR or --share DIR"
 
 /*
- * list and status: print what is pinned below --pin-root and --share. Returns 0, or a negative errno with the
- * text set; for status also -ENOLINK when not everything is attached as its record says.
+ * Print the pins below --pin-root and --share, for the commands list and status. Returns 0, or a negative
+ * errno with the text set. status returns -ENOLINK if an attachment of a record is missing.
  */
 int listing__show(const struct options *options, struct fault *fault);
 

@@ -41,11 +41,12 @@ static int become_pins(const struct options *o)
 		memcpy(slash + 1, PINS_NAME, sizeof(PINS_NAME));
 		execv(path, (char *const *)argv);
 	}
-	fault__usage(&fault, "%s is a command of " PINS_NAME ", which image.tools adds to an image",
+	fault__usage(&fault, "%s: a command of " PINS_NAME ", which image.tools adds to an image",
 		     options__command(o));
 	return log__fail(&fault);
 }
 
+/* Run a command. A loader of an image starts and checks only: ebpf-pins has the commands that change pins. */
 static int run_command(struct options *o)
 {
 	struct fault fault = { 0 };

@@ -141,7 +141,7 @@ static int replace_file(int fd, const char *temporary)
 {
 	int err = 0;
 
-	/* A node exporter runs as somebody else. */
+	/* A node exporter runs as another user. */
 	if (fchmod(fd, 0644) || write(fd, text, text_size) != (ssize_t)text_size)
 		err = errno ? -errno : -ENOSPC;
 	close(fd);
@@ -162,7 +162,7 @@ int metrics__write(struct fault *fault)
 		return 0;
 	slash = strrchr(m.path, '/');
 	name = slash ? slash + 1 : m.path;
-	/* Collectors read *.prom and leave hidden files alone. */
+	/* Collectors read *.prom and skip hidden files, so they never see an unfinished one. */
 	if (asprintf(&temporary, "%.*s.%s.%d", (int)(name - m.path), m.path, name, (int)getpid()) < 0)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	format_metrics();

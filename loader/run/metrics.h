@@ -5,17 +5,16 @@
 #include "base/log.h"
 #include "load/load.h"
 
-/* Counters and gauges of docs/reference/metrics.md, for the file of --metrics-file; none without a path. */
+/* Start the metrics of docs/reference/metrics.md. Without a path, nothing is counted or written. */
 void metrics__begin(const char *path);
 
-/* Count what a decision line says. */
+/* Count a decision line. */
 void metrics__observe(const struct log_line *line, int64_t duration);
 
-/* What is in the kernel now; NULL: nothing. */
+/* Set the loaded set for the gauges; NULL: nothing is loaded. */
 void metrics__set_load(const struct load *load);
 
-/* Replace the file, so that a reader sees the old one or the new one. 0 or a negative errno with the text
- * set. */
+/* Replace the file atomically. Returns 0, or a negative errno with the text set. */
 int metrics__write(struct fault *fault);
 
 #endif

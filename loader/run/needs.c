@@ -14,7 +14,7 @@
 #define PERFMON	  MASK(CAP_PERFMON)
 #define SYS_ADMIN MASK(CAP_SYS_ADMIN)
 
-/* By program type; docs/reference/capabilities.md has the table and where it comes from. */
+/* Capabilities by program type; docs/reference/capabilities.md has this table with its sources. */
 static const char net_admin_types[] =
 	" sched_cls sched_act xdp lwt_in lwt_out lwt_xmit lwt_seg6local sk_skb sk_msg flow_dissector "
 	"cgroup_device cgroup_sock cgroup_sock_addr cgroup_sockopt cgroup_sysctl sock_ops ext netfilter "
@@ -23,7 +23,7 @@ static const char perfmon_types[] =
 	" kprobe tracepoint perf_event raw_tracepoint raw_tracepoint_writable tracing lsm struct_ops ext ";
 static const char net_admin_maps[] = " sockmap sockhash devmap devmap_hash xskmap ";
 
-/* What reads memory or tasks of others, whatever the program's type. */
+/* These helpers read memory of other tasks, so they require PERFMON in programs of any type. */
 static const uint8_t perfmon_helpers[] = {
 	BPF_FUNC_probe_read,	       BPF_FUNC_probe_read_str,	   BPF_FUNC_probe_read_user,
 	BPF_FUNC_probe_read_user_str,  BPF_FUNC_probe_read_kernel, BPF_FUNC_probe_read_kernel_str,

@@ -4,7 +4,10 @@
 
 #include "verify/statement.h"
 
-/* The capabilities that loading and attaching what a statement lists takes, as a mask. */
+/*
+ * Return the capabilities that loading and attaching requires by the statement's programs, maps and helpers,
+ * as a mask.
+ */
 uint64_t needs__capabilities(const struct statement *statement);
 
 #endif

@@ -44,7 +44,8 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 		return verdict__refuse(v, REASON_MALFORMED, "not a regular file");
 	if (err)
 		return fault__set(&v->fault, err, "cannot read: %s",
-				  err == -EAGAIN ? "it changes" : strerror(-err));
+				  err == -EAGAIN ? "the file changes; write beside it and rename" :
+						   strerror(-err));
 	err = verify__object(c, item->data, item->size, v);
 	if (!err && image)
 		err = verify_by_image(item, c, image);
@@ -81,7 +82,7 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 	});
 }
 
-/* What is not loaded is not kept: a directory of refused files must not fill a container's memory. */
+/* Free the bytes of a refused object, so that a directory of such files cannot fill a container's memory. */
 static void forget_bytes(struct set_item *item)
 {
 	verdict__free(&item->verdict);
@@ -127,7 +128,7 @@ static int add_directory(struct object_set *set, int dir, size_t limit, const st
 	if (err || list.count > limit)
 		err = fault__set(fault, -E2BIG, "more than %zu objects", limit);
 	else if (!list.count)
-		err = fault__set(fault, -ENOENT, "no object in it");
+		err = fault__set(fault, -ENOENT, "no object in it; check --objects and its volume");
 	if (!err)
 		err = make_room(set, list.count);
 	for (size_t i = 0; !err && i < list.count; i++)

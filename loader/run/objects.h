@@ -4,7 +4,7 @@
 
 #include "verify/verify.h"
 
-/* One object of the set: its bytes, read once, and what verification says of them; neither when refused. */
+/* One object of the set: its bytes, which are read once, and its verdict. A refused object keeps neither. */
 struct set_item {
 	char *name;
 	uint8_t *data;
@@ -15,14 +15,14 @@ struct set_item {
 struct object_set {
 	struct set_item *items;
 	size_t count;
-	size_t refused, failed; /* among them: refused, and could not be read or verified */
+	size_t refused, failed; /* the number of refused objects, and of unreadable ones */
 };
 
 /*
- * Read and verify all objects of a directory, or one file, writing a decision line for each. Rules of the
- * image (or NULL) hold beside those of the context.
- * Every visible entry of the directory is an object: one that isn't gets refused, not ignored.
- * Returns 0, or a negative errno with the text set when there is nothing to verify.
+ * Read and verify all objects of a directory, or one file, with a decision line for each. An entry that is
+ * not an object is refused and not skipped: otherwise an attacker who can add files could hide an object.
+ * The rules of @image (or NULL) apply beside those of the context.
+ * Returns 0, or a negative errno with the text set if nothing can be verified.
  */
 int objects__verify(struct object_set *set, const char *path, size_t limit,
 		    const struct verify_context *context, const struct trust *image, struct fault *fault);

@@ -15,40 +15,42 @@ const char options__help[] =
 	"usage: verify-and-load [run] [OPTION]... [-- WORKLOAD [ARGUMENT]...]\n"
 	"       verify-and-load status --pin-root DIR [OPTION]...\n"
 	"\n"
-	"Verify every eBPF object, load and attach them, drop all capabilities, then run\n"
-	"WORKLOAD, or wait for SIGTERM or SIGINT and detach.\n"
+	"Verify, load and attach all eBPF objects, and drop all capabilities. Then run WORKLOAD,\n"
+	"or wait for SIGTERM or SIGINT and detach the programs.\n"
 	"\n"
 	"  --objects PATH           directory of objects, or one object\n"
 	"                           (" DEFAULT_OBJECTS ")\n"
 	"  --trust PATH             directory of .pub files, one .pub file, or a policy\n"
-	"                           (" DEFAULT_TRUST_HOST " when it holds something,\n"
+	"                           (" DEFAULT_TRUST_HOST " if it has files,\n"
 	"                           else " DEFAULT_TRUST ")\n"
 	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
-	"                           (" DEFAULT_STATE " when it is there;\n"
+	"                           (" DEFAULT_STATE " if it exists;\n"
 	"                           with --verify-only: none)\n"
-	"  --attach PROGRAM=TARGET  where to attach (eth0, eth0:egress, a cgroup's path, none);\n"
-	"                           OBJECT:PROGRAM when several objects have the program\n"
-	"                           PROGRAM+=TARGET adds to the targets of the image\n"
-	"  --attach-file FILE       the same, a PROGRAM=TARGET on each line\n"
-	"  --image-attach P=TARGET  the image's own target, where nobody names another\n"
-	"  --wait-interface SECONDS wait for interfaces that are not there yet\n"
-	"  --replace                take a hook that somebody else's program holds\n"
-	"  --pin-root DIR           pin programs, maps and links there; update what is there\n"
-	"  --share DIR              load each object once for all who share DIR\n"
-	"  --health-command COMMAND after an update: if it fails, put the old programs back\n"
-	"  --health-wait SECONDS    for so long after it (10)\n"
-	"  --reload                 stay, as the workload's parent; update on SIGHUP\n"
+	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
+	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
+	"                           PROGRAM+=TARGET adds to the image's targets\n"
+	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
+	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
+	"  --wait-interface SECONDS wait for missing interfaces\n"
+	"  --replace                detach another program that holds the hook\n"
+	"  --pin-root DIR           pin programs, maps and links below DIR; update existing pins\n"
+	"  --share DIR              load each object once for all containers that share DIR\n"
+	"  --health-command COMMAND run COMMAND after attaching; restore the old programs if it fails\n"
+	"  --health-wait SECONDS    longest time of the health command (10)\n"
+	"  --reload                 stay as the workload's parent, and update on SIGHUP\n"
 	"  --no-map-fds             pass no maps to the workload\n"
-	"  --seccomp                deny the workload to load or attach eBPF programs\n"
-	"  --capabilities C,...     what the workload's container has beyond what the programs need\n"
+	"  --seccomp                deny bpf(2) to the workload, except for elements of its maps\n"
+	"  --capabilities C,...     allow these capabilities of the container, beyond the programs'\n"
+	"                           needs\n"
 	"  --metrics-file FILE      write metrics for Prometheus\n"
-	"  --verify-only            load nothing, attach nothing; exit code 0 or 3\n"
-	"  --platform P, --time T   with --verify-only: as if on this platform, at this time\n"
+	"  --verify-only            load and attach nothing; exit code 0 or 3\n"
+	"  --platform P, --time T   with --verify-only: verify for this platform, at this time\n"
 	"  --log json|human         form of the lines on stderr (json)\n"
-	"  --json                   status: for machines\n"
-	"  --version, --help\n"
+	"  --json                   with status: print JSON\n"
+	"  --version                print the version\n"
+	"  --help                   print this help\n"
 	"\n"
-	"Exit codes: 0 done, 1 could not do it, 2 usage or configuration, 3 refused.\n";
+	"Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused.\n";
 
 static const char *const commands[] = {
 	[COMMAND_RUN] = "run",	     [COMMAND_LIST] = "list",	      [COMMAND_STATUS] = "status",
@@ -66,7 +68,7 @@ enum kind {
 	KIND_CAPABILITIES
 };
 
-/* Which commands take an option, beside running; --log, --help and --version are for all. */
+/* The commands that accept an option; --log, --help and --version belong to all of them. */
 #define RUN	  (1 << COMMAND_RUN)
 #define SHOW	  (1 << COMMAND_LIST | 1 << COMMAND_STATUS)
 #define ROLLBACK  (1 << COMMAND_ROLLBACK)
@@ -199,7 +201,7 @@ static int set_value(struct options *o, const struct option *option, char *value
 	return ok ? 0 : fault__usage(fault, "--%s: bad value %.128s", option->name, value);
 }
 
-/* The option that an argument names, up to an equals sign. */
+/* Find the option that an argument names before its equals sign. */
 static const struct option *find_option(const char *argument, size_t size)
 {
 	if (size < 3 || memcmp(argument, "--", 2))
@@ -211,7 +213,7 @@ static const struct option *find_option(const char *argument, size_t size)
 	return NULL;
 }
 
-/* One option, and its value when that is the next argument; moves *@argv to its last argument. */
+/* Parse one option, and its value if that is the next argument. Moves *@argv to the last argument used. */
 static int parse_option(struct options *o, char ***argv, struct fault *fault)
 {
 	size_t n = strcspn(**argv, "=");
@@ -219,9 +221,10 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	const struct option *option = find_option(**argv, n);
 
 	if (!option || (value && option->kind == KIND_SWITCH))
-		return fault__usage(fault, "unknown option %.128s", **argv);
+		return fault__usage(fault, "unknown option %.128s; see --help", **argv);
 	if (!(option->commands & 1 << o->command))
-		return fault__usage(fault, "%s takes no --%s", commands[o->command], option->name);
+		return fault__usage(fault, "--%s: not an option of %s; see --help", option->name,
+				    commands[o->command]);
 	if (option->kind == KIND_SWITCH) {
 		*((bool *)o + option->field) = true;
 		return 0;
@@ -229,7 +232,7 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	if (!value && (*argv)[1])
 		value = *++*argv;
 	if (!value)
-		return fault__usage(fault, "--%s needs a value", option->name);
+		return fault__usage(fault, "--%s requires a value", option->name);
 	if (!*value)
 		return fault__usage(fault, "--%s has an empty value", option->name);
 	return set_value(o, option, value, fault);
@@ -240,14 +243,14 @@ static int check_together(const struct options *o, struct fault *fault)
 	if (o->help || o->version)
 		return 0;
 	if (o->command != COMMAND_RUN)
-		return o->workload ? fault__usage(fault, "%s takes no workload", commands[o->command]) : 0;
-	/* The other options are an image's own, and mean nothing where nothing is loaded. */
+		return o->workload ? fault__usage(fault, "%s accepts no workload", commands[o->command]) : 0;
+	/* An image's entrypoint may have all other options: they have no effect if nothing is loaded. */
 	if (o->verify_only && o->workload)
-		return fault__usage(fault, "--verify-only takes no workload");
+		return fault__usage(fault, "--verify-only cannot be combined with a workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
-		return fault__usage(fault, "--platform and --time need --verify-only");
+		return fault__usage(fault, "--platform and --time require --verify-only");
 	if (!o->workload && (o->seccomp || o->no_map_fds))
-		return fault__usage(fault, "--seccomp and --no-map-fds need a workload");
+		return fault__usage(fault, "--seccomp and --no-map-fds require a workload: -- COMMAND");
 	if (o->health_command && o->health_command[0] != '/')
 		return fault__usage(fault, "--health-command %.128s: not an absolute path",
 				    o->health_command);

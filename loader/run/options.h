@@ -9,7 +9,7 @@
 #define DEFAULT_TRUST_HOST "/etc/buildtool/trust.host"
 #define DEFAULT_STATE	   "/var/lib/buildtool/state"
 
-/* The first word of the command line; COMMAND_RUN when it is an option. */
+/* The first word of the command line; COMMAND_RUN without such a word. */
 enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_STATUS, COMMAND_DETACH, COMMAND_ROLLBACK };
 
 /* Where a target was named. A target of a later source replaces those of an earlier one for its program. */
@@ -19,7 +19,7 @@ struct options {
 	enum command command;
 	const char *objects;
 	const char *trust; /* NULL: the defaults */
-	const char *state; /* NULL: the default, if it is there */
+	const char *state; /* NULL: the default, if it exists */
 	struct attach_option attach[LOAD_MAX_OPTIONS];
 	size_t attach_count;
 	const char *attach_file;
@@ -28,7 +28,7 @@ struct options {
 	const char *health_command; /* an absolute path, and arguments split at blanks */
 	const char *metrics_file;
 	const char *platform;  /* NULL: this machine's */
-	uint64_t capabilities; /* that the container has beyond what the programs' types need */
+	uint64_t capabilities; /* of the container, beyond the needs of the programs' types */
 	int64_t now;	       /* -1: the clock's */
 	int wait_interface;    /* seconds; 0: don't wait */
 	int health_wait;       /* seconds */
@@ -38,19 +38,19 @@ struct options {
 	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 
-/* Parse the command line, whose strings are cut in place. Returns 0 or -EINVAL. */
+/* Parse the command line; its strings are cut in place. Returns 0, or -EINVAL with the text set. */
 int options__parse(struct options *options, char **argv, struct fault *fault);
 
-/* Add what --attach says. The string is cut in place and kept. */
+/* Add a PROGRAM=TARGET. The string is cut in place, and must outlive the options. */
 int options__add_attach(struct options *options, char *value, enum attach_source source, struct fault *fault);
 
-/* Remove the targets that another source replaces. */
+/* Remove the targets that a later source replaces. */
 void options__settle_attach(struct options *options);
 
-/* Whether --log human is among the arguments: it is for the error of a bad one as well. */
+/* Whether --log human is among the arguments. It applies to errors of other arguments too. */
 bool options__ask_human(char **argv);
 
-/* The word of the command. */
+/* Return the word of the command. */
 const char *options__command(const struct options *options);
 
 extern const char options__help[];

@@ -5,8 +5,10 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -34,7 +36,7 @@ static int get_sets(struct sets *sets)
 	return 0;
 }
 
-/* Permitted and effective; nothing is ever inherited. */
+/* Set the permitted and the effective set; the inheritable set is always empty. */
 static int set_sets(uint64_t mask)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -56,7 +58,7 @@ static uint64_t get_bounds(void)
 	uint64_t bounds = 0;
 	int set;
 
-	/* Past the last one that the kernel knows it is an error. */
+	/* prctl(2) fails after the last capability that the kernel knows. */
 	for (unsigned cap = 0; cap < CAP_MAX && (set = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
 		bounds |= (uint64_t)set << cap;
 	return bounds;
@@ -64,16 +66,16 @@ static uint64_t get_bounds(void)
 
 static int clear_bounds(void)
 {
-	/* It fails for the first one that the kernel doesn't know. */
+	/* prctl(2) fails for the first capability that the kernel does not know. */
 	for (unsigned cap = 0; cap < CAP_MAX && !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
 		;
 	return get_bounds() ? -EPERM : 0;
 }
 
 /*
- * Under no_new_privs the kernel cuts what execve gives, to root or by a file's capabilities, down to what was
- * there before: a bounding set that stays is worth nothing. It is a second line of defence, and what
- * nobody asked for has no place in it.
+ * Under no_new_privs, the kernel limits the capabilities that execve(2) gives, to root or by a file, to those
+ * from before. The remaining bounding set therefore grants nothing. It is a second line of defence, and must
+ * hold no capability that nobody asked for.
  */
 int privileges__check_bounds(uint64_t asked, struct fault *fault)
 {
@@ -89,8 +91,8 @@ int privileges__check_bounds(uint64_t asked, struct fault *fault)
 	capabilities__format(surplus, "", names);
 	return fault__set(
 		fault, -EPERM,
-		"the workload's bounding set would keep what no program here needs: take it from the "
-		"container (--cap-drop ALL), or allow it by --capabilities: %s",
+		"bounding set: the workload would keep capabilities that no program needs: %.300s; start "
+		"the container with --cap-drop ALL, or allow them with --capabilities",
 		names);
 }
 
@@ -116,42 +118,76 @@ int privileges__keep(uint64_t keep, struct fault *fault)
 		err = -errno;
 	if (!err)
 		err = set_sets(sets.permitted & keep);
-	/* Ambient capabilities are inheritable ones: the kernel has taken them away, too. */
+	/* The kernel removed the ambient capabilities too, because they must be inheritable. */
 	if (!err)
 		err = get_sets(&left);
 	if (err)
 		return fault__set(fault, err, "cannot drop capabilities: %s", strerror(-err));
 	if (((left.effective | left.permitted | left.inheritable) & ~(sets.permitted & keep)) ||
 	    prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
-		return fault__set(fault, -EPERM, "capabilities are left after dropping them");
+		return fault__set(fault, -EPERM, "cannot drop capabilities: some are left");
 	return 0;
 }
 
-/* Who has to give it: the container's runtime, the file, or whoever chose the user. */
-static const char *remedy(uint64_t missing)
+/*
+ * Return whether the kernel's capabilities do not count for bpf(2), because they are those of a user
+ * namespace.
+ */
+static bool is_in_user_namespace(void)
 {
-	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
-		if (missing >> cap & 1 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 1)
-			return "which the container must be given (--cap-add)";
+	int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+	char text[128], *end = text;
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	/* The first namespace maps all ids to themselves: "0 0 4294967295". */
+	return strtoul(end, &end, 10) || strtoul(end, &end, 10) || strtoul(end, &end, 10) != UINT32_MAX;
+}
+
+/* Write who can give the missing capabilities: the container's options, the loader's file, or its user. */
+static void add_remedy(uint64_t missing, char *text, size_t room)
+{
+	bool has_file = getxattr("/proc/self/exe", "security.capability", NULL, 0) > 0;
+	char options[CAPABILITIES_TEXT_SIZE];
+
+	if (missing & ~get_bounds()) {
+		capabilities__format(missing, "--cap-add ", options);
+		snprintf(text, room, "the container lacks it; start it with %s", options);
+	} else if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 && has_file) {
+		snprintf(text, room,
+			 "no_new_privs disables those of the loader's file; remove no-new-privileges, or use "
+			 "--user 0");
+	} else if (has_file) {
+		snprintf(text, room,
+			 "the loader's file does not have it; add it to image.capabilities and build again, "
+			 "or "
+			 "use --user 0");
+	} else {
+		snprintf(text, room,
+			 "this user does not have it; run as root, or set it on the loader's file with "
+			 "setcap");
 	}
-	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 &&
-	    getxattr("/proc/self/exe", "security.capability", NULL, 0) > 0)
-		return "as no_new_privs voids the file's: leave it out, or run as root";
-	return "which this user has not got: run as root, or give them to the file";
 }
 
 void privileges__explain(uint64_t needed, struct fault *fault)
 {
-	char names[CAPABILITIES_TEXT_SIZE];
-	size_t n = strlen(fault->text);
-	struct sets sets;
-	uint64_t missing;
+	uint64_t missing = capabilities__missing(needed, capabilities__held());
+	char names[CAPABILITIES_TEXT_SIZE], remedy[CAPABILITIES_TEXT_SIZE];
+	size_t n = strlen(fault->text), room = sizeof(fault->text) - n;
 
-	missing = get_sets(&sets) ? 0 : capabilities__missing(needed, sets.effective);
-	if (!missing)
-		return;
-	capabilities__format(missing, "CAP_", names);
-	snprintf(fault->text + n, sizeof(fault->text) - n, "; missing: %s, %s", names, remedy(missing));
+	if (missing) {
+		capabilities__format(missing, "CAP_", names);
+		add_remedy(missing, remedy, sizeof(remedy));
+		snprintf(fault->text + n, room, "; missing %.100s: %s", names, remedy);
+	} else if (fault->capabilities && is_in_user_namespace()) {
+		snprintf(fault->text + n, room,
+			 "; capabilities of a user namespace (a rootless container) do not count: run it as "
+			 "root of the host");
+	}
 }
 
 int privileges__drop(struct fault *fault)

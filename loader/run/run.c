@@ -23,12 +23,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is loaded, and what a reload may do. */
+/* The loaded set, and the means of a reload. */
 struct session {
 	const struct options *options;
 	struct load *load;
 	uint8_t fingerprint[FINGERPRINT_SIZE];
-	uint64_t held; /* capabilities: at the start all that were given, then those that were kept */
+	uint64_t held; /* capabilities: all of the container's at first, then those that are kept */
 };
 
 static int refuse(const struct fault *fault)
@@ -37,7 +37,7 @@ static int refuse(const struct fault *fault)
 	return EXIT_REFUSED;
 }
 
-/* What is attached counts only if the health command agrees and the versions can be written. */
+/* The new set stays only if the health command succeeds and the versions can be written. */
 struct acceptance {
 	const struct options *options;
 	struct candidate *candidate;
@@ -52,7 +52,15 @@ static int accept(void *context, struct fault *fault)
 	return err ? err : candidate__remember(a->candidate, fault);
 }
 
-/* Load the candidate, in place of what is loaded, and remember its versions. */
+/* Add the capabilities that the kernel's answer is about, if they are missing. */
+static void explain_capabilities(const struct candidate *c, struct fault *fault)
+{
+	uint64_t asked = fault->capabilities;
+
+	privileges__explain(asked && asked != FAULT_ANY_CAPABILITY ? asked : candidate__needs(c), fault);
+}
+
+/* Load the candidate, in place of the old set, and remember its versions. */
 static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
 {
 	const struct options *o = s->options;
@@ -84,9 +92,9 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		return fault__set(fault, -ENOMEM, "out of memory");
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
 			load__start(&s->load, inputs, count, &options, fault);
-	if (err == -EPERM)
-		privileges__explain(candidate__needs(c), fault);
-	/* One more hash of everything, which only a reload compares. */
+	if (err == -EPERM || (err && fault->capabilities))
+		explain_capabilities(c, fault);
+	/* Only a reload compares this hash, so compute it only then. */
 	if (!err && o->reload)
 		candidate__fingerprint(c, s->fingerprint);
 	return err;
@@ -107,13 +115,16 @@ static const char *try_reload(struct session *s, struct candidate *c, struct fau
 		char names[CAPABILITIES_TEXT_SIZE];
 
 		capabilities__format(missing, "CAP_", names);
-		fault__set(fault, -EPERM, "needs %s, which was given up at the start: start anew", names);
+		fault__set(fault, -EPERM,
+			   "the new objects need %s, which the loader dropped at its start; restart the "
+			   "container",
+			   names);
 		return "kept";
 	}
 	return put_in_place(s, c, fault) ? "kept" : "updated";
 }
 
-/* Whatever happens, what runs goes on. */
+/* Reload the objects. The old set stays attached after any failure. */
 static void reload(void *context)
 {
 	struct session *s = context;
@@ -125,30 +136,31 @@ static void reload(void *context)
 	if (s->options->reload)
 		outcome = try_reload(s, &c, &fault);
 	else
-		fault__set(&fault, -EPERM, "started without --reload: the capabilities are gone");
+		fault__set(&fault, -EPERM,
+			   "SIGHUP has no effect without --reload: the capabilities are dropped");
 	log__write(&(struct log_line){ .event = "reload",
 				       .outcome = outcome,
 				       .message = fault.text[0] ? fault.text : NULL,
 				       .started = started });
 	if (s->options->reload)
 		candidate__free(&c);
-	malloc_trim(0); /* it may be long until the next one */
+	malloc_trim(0); /* the next reload may be far away */
 	metrics__set_load(s->load);
 	if (metrics__write(&fault))
 		log__fail(&fault);
 }
 
-/* What loading takes, and what the operator named beyond it. */
+/* Return the capabilities that loading needs, and those of --capabilities. */
 static uint64_t find_asked(const struct session *s, uint64_t needs)
 {
 	uint64_t asked = needs | s->options->capabilities;
 
 	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
-		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it stands in for others */
+		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it includes missing ones */
 	return asked;
 }
 
-/* Everything is attached: keep only the capabilities that are needed from now on. */
+/* After everything is attached, keep only the capabilities that are needed from now on. */
 static int get_ready(struct session *s, const struct candidate *c, int64_t started, struct fault *fault)
 {
 	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
@@ -170,7 +182,7 @@ static int get_ready(struct session *s, const struct candidate *c, int64_t start
 	return metrics__write(fault);
 }
 
-/* Become the workload, or start it and watch over it. Returns its exit code, or 1 or 2 with the text set. */
+/* Execute the workload, or start and supervise it. Returns its exit code, or 1 or 2 with the text set. */
 static int run_workload(struct session *s, const char *path, struct fault *fault)
 {
 	const struct options *o = s->options;
@@ -179,7 +191,7 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 
 	if (environment__export_maps(o->no_map_fds ? NULL : s->load, fault))
 		return fault__code(fault);
-	/* It came while we loaded: the workload, which never saw it, would die of it. */
+	/* Handle a SIGHUP from the time of the load: it would end the workload, which has no handler yet. */
 	if (!o->reload && signals__take_hangup())
 		reload(s);
 	log__write(&(struct log_line){ .event = "exec", .target = path });
@@ -218,10 +230,10 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 		err = put_in_place(s, c, &fault);
 	if (!err)
 		err = get_ready(s, c, started, &fault);
-	/* It may be long until the end: the objects' bytes need not wait for it. An exec takes them away. */
+	/* Free the objects' bytes now, if this process stays. An exec would free them by itself. */
 	if (!workload || s->options->reload)
 		candidate__free(c);
-	/* Stopped while waiting for an interface: as good as a moment later. */
+	/* SIGTERM during the wait for an interface is a normal end, like SIGTERM after the start. */
 	if (err == -EINTR && signals__stop_is_pending())
 		fault.text[0] = 0;
 	else
@@ -271,7 +283,7 @@ int run__all(struct options *o)
 	if (!o->verify_only)
 		session.held = privileges__raise();
 	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
-	/* The first failure decides. */
+	/* The first failure decides the exit code. */
 	if (metrics__write(&fault) && !code)
 		code = log__fail(&fault);
 	free(workload);

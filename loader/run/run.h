@@ -4,8 +4,10 @@
 
 #include "run/options.h"
 
-/* Read --attach-file, verify, load, attach; then become the workload, watch over it, or wait. Returns the
- * exit code. */
+/*
+ * Read --attach-file, verify, load and attach; then execute the workload, supervise it, or wait. Returns the
+ * exit code.
+ */
 int run__all(struct options *options);
 
 #endif

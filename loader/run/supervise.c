@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Take the dead, also those that the workload left to us. Returns whether it is among them. */
+/* Reap all ended children, including orphans of the workload. Returns whether the workload ended. */
 static bool reap(pid_t workload, int *code)
 {
 	bool ended = false;
@@ -35,7 +35,7 @@ static int watch(pid_t workload, void (*reload)(void *context), void *context)
 		else if (number > 0 && number != SIGCHLD)
 			kill(-workload, number);
 	}
-	/* Nobody would look after what it leaves in its group. */
+	/* Kill the rest of the group, which nobody would supervise. */
 	kill(-workload, SIGKILL);
 	return code;
 }

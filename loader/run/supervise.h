@@ -5,9 +5,9 @@
 #include <sys/types.h>
 
 /*
- * Wait for the end, calling @reload at each SIGHUP. Without a workload (0) that is SIGTERM or SIGINT;
- * with one its own end, and signals are passed on to its process group. Returns the exit code: 0, or
- * the workload's, or 128 and the signal that ended it.
+ * Wait for the end, and call @reload for each SIGHUP. Without a workload (0), SIGTERM or SIGINT is the end.
+ * With a workload, its exit is the end, and signals are passed on to its process group. Returns 0, the
+ * workload's exit code, or 128 plus the signal that ended the workload.
  */
 int supervise__wait(pid_t workload, void (*reload)(void *context), void *context);
 

@@ -70,7 +70,7 @@ static int read_directory(struct trust *t, int dir, struct fault *fault)
 
 	if (!fstatat(dir, POLICY_NAME, &st, AT_SYMLINK_NOFOLLOW))
 		return read_policy(t, dir, POLICY_NAME, fault);
-	/* Only its absence selects the keys: a policy that can't be reached must not be skipped. */
+	/* Use the keys only if no policy exists: an unreadable policy must not be skipped. */
 	if (errno != ENOENT)
 		return fault__usage(fault, POLICY_NAME ": %s", strerror(errno));
 	err = file__list(dir, &list);

@@ -5,8 +5,8 @@
 #include "verify/trust.h"
 
 /*
- * Read a directory, a .pub file or a policy. Returns 0, or a negative errno with the text set
- * and the configuration blamed.
+ * Read a trust store: a directory, a .pub file or a policy. Returns 0, or a negative errno with a usage
+ * fault.
  */
 int trustfiles__read(struct trust *trust, const char *path, struct fault *fault);
 

@@ -52,7 +52,7 @@ static int parse(struct versions *s, const uint8_t *data, size_t size, struct fa
 	return err;
 }
 
-/* Without json_pack(), which would cost the loader a hundredth of its size. */
+/* Make the members without json_pack(), which would add 1 % to the size of the loader. */
 static int make_empty(struct versions *s)
 {
 	s->root = json_object();
@@ -75,7 +75,7 @@ static int read_state(struct versions *s, struct fault *fault)
 	size_t size;
 	int err = file__read(s->dir, STATE_NAME, STATE_MAX_BYTES, &data, &size);
 
-	/* A link to nowhere is not an empty state. */
+	/* A dangling symbolic link is an error, not an empty state. */
 	if (err == -ENOENT && fstatat(s->dir, STATE_NAME, &st, AT_SYMLINK_NOFOLLOW))
 		return make_empty(s);
 	if (err)
@@ -99,7 +99,8 @@ int versions__open(struct versions *s, const char *path, struct fault *fault)
 	err = file__lock(s->dir);
 	if (err)
 		fault__set(&inner, err, "cannot lock: %s",
-			   err == -EINTR ? "told to stop while another loader has it" : strerror(-err));
+			   err == -EINTR ? "stopped by a signal while another loader holds the lock" :
+					   strerror(-err));
 	else
 		err = read_state(s, &inner);
 	if (err) {

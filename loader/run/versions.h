@@ -8,30 +8,32 @@
 
 struct json_t; /* jansson stays inside */
 
-/* The state directory of spec/trust-policy.md: the highest version of each object, locked while it is open.
- */
+/* The state of spec/trust-policy.md: the highest version of each object. An open state is locked. */
 struct versions {
 	int dir;
 	struct json_t *root;
 	bool grew;
 };
 
-/* Returns 0, or a negative errno with the text set. Waits for whoever has it open. */
+/*
+ * Open and lock the state; another loader's lock is waited for. Returns 0, or a negative errno with the text
+ * set.
+ */
 int versions__open(struct versions *state, const char *path, struct fault *fault);
 
-/* Begin with an empty one in memory, which can't be saved. Returns 0 or -ENOMEM. */
+/* Make an empty state in memory, which cannot be saved. Returns 0 or -ENOMEM. */
 int versions__begin(struct versions *state);
 
-/* The highest version that was accepted, or 0. */
+/* Return the highest version that was accepted, or 0. */
 int64_t versions__version(const struct versions *state, const char *project, const char *object_name);
 
-/* Remember a version, in memory, if it is higher. Returns 0 or -ENOMEM. */
+/* Note a higher version in memory. Returns 0 or -ENOMEM. */
 int versions__raise(struct versions *state, const char *project, const char *object_name, int64_t version);
 
-/* Write what grew, so that after a crash there is the old file or the new one. */
+/* Write a changed state atomically, so that a crash leaves the old file or the new one. */
 int versions__save(struct versions *state, struct fault *fault);
 
-/* Closes and unlocks; does not save. */
+/* Close and unlock the state, without saving it. */
 void versions__close(struct versions *state);
 
 #endif

@@ -55,7 +55,7 @@ int workload__become(const struct workload *w, struct fault *fault)
 	return fault__set(fault, err, "workload %.200s: %s", w->path, strerror(-err));
 }
 
-/* The terminal's keys are for the workload, as they would be without us. */
+/* Make the workload's group the foreground of the terminal, so that Ctrl-C reaches the workload. */
 static void take_terminal(pid_t parent_group)
 {
 	setpgid(0, 0);
@@ -69,7 +69,7 @@ static void run_child(const struct workload *w, int report, pid_t parent, pid_t 
 	ssize_t n;
 
 	take_terminal(parent_group);
-	/* Without its programs it must not go on. */
+	/* The workload must not run without its programs, which end with the loader. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (getppid() == parent)
 		workload__become(w, &fault);
@@ -86,7 +86,7 @@ int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
 
 	if (pipe2(report, O_CLOEXEC))
 		return fault__set(fault, -errno, "workload: %s", strerror(errno));
-	/* What it leaves behind is ours to reap from its first moment on. */
+	/* Adopt the workload's orphans, to reap them. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	*pid = fork();
 	if (!*pid)
@@ -97,7 +97,7 @@ int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
 		return fault__set(fault, -errno, "workload: %s", strerror(errno));
 	}
 	setpgid(*pid, *pid);
-	/* It closes when the new program starts; else it says why not. */
+	/* The exec closes the pipe. A failed exec writes its reason to the pipe first. */
 	n = read(report[0], fault->text, sizeof(fault->text) - 1);
 	close(report[0]);
 	if (!n)

@@ -6,7 +6,7 @@
 
 #include <sys/types.h>
 
-/* Find the program as execvp would, but never hand it to a shell. NULL, or a path to be freed. */
+/* Find the program like execvp(3), but never pass it to a shell. Returns NULL, or a path to be freed. */
 char *workload__find(const char *name);
 
 struct workload {
@@ -15,12 +15,12 @@ struct workload {
 	bool deny_bpf;
 };
 
-/* Become the workload, with no capability left. Returns only when that fails. */
+/* Execute the workload in this process, without any capability. Returns only after a failure. */
 int workload__become(const struct workload *workload, struct fault *fault);
 
 /*
- * Start the workload as a child, in a process group of its own. It is killed when we are.
- * Returns 0 with *@pid set once the new program runs, or a negative errno with the text set.
+ * Start the workload as a child, in a process group of its own. The kernel kills it when the loader is
+ * killed. Returns 0 with *@pid set after the exec, or a negative errno with the text set.
  */
 int workload__start(const struct workload *workload, pid_t *pid, struct fault *fault);
 

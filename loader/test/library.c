@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * library TRUST OBJECT PLATFORM NOW SEEN: what libsigverify says of an object, on one line, for tests. An
- * empty PLATFORM is any; SEEN is the version that was accepted before, or "-".
+ * library TRUST OBJECT PLATFORM NOW SEEN: print libsigverify's verdict about an object on one line, for
+ * tests. An empty PLATFORM is any; SEEN is the version that was accepted before, or "-".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* In a buffer of exactly its size, so that a sanitizer sees a byte read past the end. */
+/* Use a buffer of exactly the file's size, so that a sanitizer finds a read past the end. */
 static uint8_t *read_file(const char *path, size_t *size)
 {
 	int fd = open(path, O_RDONLY);
@@ -43,7 +43,7 @@ static int64_t version_seen(void *context, const char *project, const char *obje
 	return strtoll(context, NULL, 10);
 }
 
-/* Everything that belongs to the other kind of answer is absent. */
+/* Check that an acceptance has no facts of a refusal, and a refusal none of an acceptance. */
 static void check_absent(const struct sigverify_verdict *v)
 {
 	bool accepted = sigverify__is_accepted(v);
@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 	sigverify__free(v);
 	sigverify__close(store);
 	free(object);
-	/* Absence of a verdict or a store is harmless, and no acceptance. */
+	/* NULL for a verdict or a store does no harm, and is no acceptance. */
 	sigverify__free(NULL);
 	sigverify__close(NULL);
 	return sigverify__is_accepted(NULL) || sigverify__reason(NULL) || sigverify__message(NULL);

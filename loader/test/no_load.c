@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The loader without libbpf, for builds with sanitizers: it verifies, and loads nothing. */
+/* Replacements of loading, for a build with sanitizers and without libbpf that only verifies. */
 #include "attach/attach.h"
 #include "load/load.h"
 #include "pin/pins.h"

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* For sanitizers, which want this machine's C library: what libbpf.a of a newer one asks for. */
+/*
+ * A function of newer C libraries that Debian 13's libbpf.a calls. Sanitizers need this machine's library,
+ * which may lack it.
+ */
 #include <stdlib.h>
 
 #if !__GLIBC_PREREQ(2, 38)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * sodium MAJOR MINOR: whether a signature is accepted that libsodium of this version accepts, though R is not
- * a valid point. Linked with verify/sig.c, and these functions instead of libsodium.
+ * sodium MAJOR MINOR: print whether sig__verify() accepts a signature whose R is not a valid point, if
+ * libsodium of this version accepts the signature. Linked with verify/sig.c; the functions below replace
+ * libsodium.
  */
 #include "verify/sig.h"
 

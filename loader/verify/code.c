@@ -43,7 +43,10 @@ static bool is_call(const struct reader *r, uint64_t at)
 	return r->object->data[at] == OPCODE_CALL;
 }
 
-/* Sections may lie upon each other: reading 65,000 of 16 MiB would take hours. No sum here can wrap. */
+/*
+ * Refuse sections that overlap: an attacker could make the verifier read 65,000 of 16 MiB, for hours. No sum
+ * can wrap.
+ */
 static bool is_read_again(const struct reader *r, uint64_t *sum, const struct section *s)
 {
 	*sum += s->size;
@@ -59,7 +62,7 @@ static int check_section(const struct reader *r, const struct section *s)
 		return unreadable(r, "a section with too long a name");
 	if (!strcmp(name, ".text"))
 		return 0;
-	name += *name == '?'; /* libbpf: not loaded unless it is asked for */
+	name += *name == '?'; /* libbpf loads such a program only on request */
 	type = section_types__find(name);
 	if (!trust__allows_type(r->trust, type))
 		return fault__set(r->fault, -EKEYREJECTED, "section %.64s of type %s is not allowed", name,
@@ -108,7 +111,7 @@ static int check_instructions(struct reader *r, const struct section *s)
 
 		if (!is_call(r, at))
 			continue;
-		/* The two register fields are bit fields: they swap with the byte order. */
+		/* The two register fields are bit fields, which change places with the byte order. */
 		source = o->big_endian ? o->data[at + 1] & 0xf : o->data[at + 1] >> 4;
 		if (source > SOURCE_LOCAL)
 			return unreadable(r, "a kernel function called by its number");
@@ -144,7 +147,7 @@ static int find_symbols(struct reader *r)
 	return 0;
 }
 
-/* One relocation in section @code: a call of what the object doesn't define is a kernel function's. */
+/* Check one relocation in section @code: a call of an undefined symbol is a call of a kernel function. */
 static int check_relocation(const struct reader *r, const struct section *code, uint64_t at)
 {
 	const struct object *o = r->object;

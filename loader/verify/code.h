@@ -7,8 +7,8 @@
 #include "verify/trust.h"
 
 /*
- * Rules 4 to 8 of step 12 (spec/trust-policy.md): what the policy says of the code, decided by the
- * instructions. Returns 0, or -EKEYREJECTED with the text set.
+ * Check rules 4 to 8 of step 12 (spec/trust-policy.md) by the instructions of the code. Returns 0, or
+ * -EKEYREJECTED with the text set.
  */
 int code__check(const struct object *object, const struct trust *trust, const struct statement *statement,
 		struct fault *fault);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* example TRUST OBJECT: say whether the object may be loaded, by the policy or public key in file TRUST. */
+/* example TRUST OBJECT: print whether the object may be loaded, by the policy or public key in file TRUST. */
 #include <sigverify.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 		return fprintf(stderr, "no trust store: %s\n", trust_size ? message : "cannot read"), 2;
 	size = read_file(argv[2], &object);
 	verdict = sigverify__verify(store, &question, object, size);
-	if (sigverify__is_accepted(verdict)) /* and now load @object, from memory */
+	if (sigverify__is_accepted(verdict)) /* now load @object from this buffer */
 		printf("accepted %s of %s, version %lld\n", sigverify__object_name(verdict),
 		       sigverify__project(verdict), (long long)sigverify__version(verdict));
 	else

@@ -52,13 +52,13 @@ static bool occupies(const struct section *s)
 	return s->type != SHT_NULL && s->type != SHT_NOBITS;
 }
 
-/* Never adds before it knows that the sum cannot wrap. */
+/* Compare without a sum, which could wrap. */
 static bool inside(uint64_t offset, uint64_t size, uint64_t total)
 {
 	return offset <= total && size <= total - offset;
 }
 
-/* Both ranges are known to lie inside the file. */
+/* The caller checked that both ranges lie inside the file, so no sum wraps. */
 static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
 {
 	return a_size && b_size && a < b + b_size && b < a + a_size;
@@ -134,7 +134,7 @@ int object__parse(struct object *o, const uint8_t *data, size_t size, struct fau
 			return fault__set(fault, -EINVAL, "section %u: outside the file", i);
 		if (occupies(&s) && s.offset + s.size > end)
 			end = s.offset + s.size;
-		/* The table ends in a zero byte, so every name in it ends. */
+		/* The table ends in a zero byte, so every name in it has an end. */
 		if (!strcmp(object__section_name(o, &s), sig_name))
 			note_sig(o, i, &s);
 	}

@@ -10,7 +10,7 @@
 #define OBJECT_MAX_BYTES (16u << 20)
 #define DIGEST_SIZE	 32
 
-/* An ELF object of the profile in spec/sig-section.md, section 1. Borrows @data. */
+/* An ELF object of the profile in spec/sig-section.md, section 1. It borrows @data. */
 struct object {
 	const uint8_t *data;
 	size_t size;
@@ -35,20 +35,20 @@ struct section {
 	uint64_t flags, addr, offset, size, entsize;
 };
 
-/* Section 1 without the rules for .sig. Returns 0 or -EINVAL with the text set. */
+/* Parse an object by section 1, without the rules for .sig. Returns 0, or -EINVAL with the text set. */
 int object__parse(struct object *object, const uint8_t *data, size_t size, struct fault *fault);
 
-/* The rules for .sig; there is at least one. Returns 0 or -EINVAL with the text set. */
+/* Check the rules for .sig of an object that has one. Returns 0, or -EINVAL with the text set. */
 int object__check_sig(struct object *object, struct fault *fault);
 
-/* What a parsed object holds; all within bounds when @index is less than @sections. */
+/* Read a parsed object. Everything is within bounds if @index is less than @sections. */
 struct section object__section(const struct object *object, unsigned index);
 const char *object__section_name(const struct object *object, const struct section *section);
 
-/* An integer of @width bytes in the byte order of the file. The caller has checked the bounds. */
+/* Read an integer of @width bytes in the byte order of the file. The caller checks the bounds. */
 uint64_t object__get(const struct object *object, uint64_t offset, unsigned width);
 
-/* SHA-256 over the file with the contents of .sig read as zero bytes (section 3). */
+/* Compute the SHA-256 of the file, with the contents of .sig as zero bytes (section 3). */
 void object__digest(const struct object *object, uint8_t digest[DIGEST_SIZE]);
 
 #endif

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* libbpf's names of sections; a + stands for nothing, or for a slash and anything. */
+/* The section names of libbpf. A + matches nothing, or a slash and any text. */
 static const struct {
 	const char *type, *sections;
 } types[] = {

@@ -14,7 +14,7 @@
 #define SIG_UNIT	  1024
 #define SIG_MAX_SECTION	  131072
 #define SIG_MAX_STATEMENT 65536
-#define SIG_RESERVED	  4 /* signatures that there is always room for */
+#define SIG_RESERVED	  4 /* a record always has room for this many signatures */
 
 static const uint8_t sig_magic[8] = { 0x7f, 'B', 'P', 'F', 'S', 'I', 'G', 0 };
 
@@ -81,18 +81,19 @@ int sig__signing_input(const struct sig_record *r, uint8_t **input, size_t *size
 	return 0;
 }
 
-/* sodium_init() seeds random numbers and chooses ciphers. Verification uses neither, so nobody calls it. */
+/* No sodium_init(): it seeds random numbers and selects ciphers, and verification uses neither. */
 bool sig__key_is_strict(const uint8_t key[SIG_PUBLIC_KEY_SIZE])
 {
 	return crypto_core_ed25519_is_valid_point(key) == 1;
 }
 
 /*
- * libsodium checks that S < L, that R is not of small order, and the equation. Up to 1.0.18 (library
- * version 10.3) it compares the bytes of R with those of [S]B - [k]A: with A of prime order
- * (sig__key_is_strict) that leaves only canonical points of prime order. Later versions multiply by the
- * cofactor, so that R has to be checked here. The vectors mixed-order-r and non-canonical-r hold either way.
- * The running library is asked: who links libsigverify may link another one than its headers were of.
+ * Return whether libsodium itself checks that R is a canonical point of prime order (section 5). libsodium
+ * checks that S < L, that R is not of small order, and the equation. Up to 1.0.18 (library version 10.3) it
+ * compares the bytes of R with those of [S]B - [k]A. With A of prime order (sig__key_is_strict), only
+ * canonical points of prime order pass. Later versions multiply by the cofactor, so sig__verify() checks R.
+ * The vectors mixed-order-r and non-canonical-r prove both. The version is that of the running library, which
+ * can differ from the headers.
  */
 static bool sodium_compares_r(void)
 {

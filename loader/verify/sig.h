@@ -25,16 +25,16 @@ struct sig_record {
 	struct sig_entry entries[SIG_MAX_COUNT];
 };
 
-/* Returns 0 or -EINVAL with the text set. */
+/* Parse a record. Returns 0, or -EINVAL with the text set. */
 int sig__parse(struct sig_record *record, const uint8_t *data, size_t size, struct fault *fault);
 
-/* The signing input (section 4), to be freed by the caller. Returns 0 or -ENOMEM. */
+/* Make the signing input (section 4); the caller frees it. Returns 0 or -ENOMEM. */
 int sig__signing_input(const struct sig_record *record, uint8_t **input, size_t *size);
 
-/* The rule for A (section 5). */
+/* Check the rule for the public key A (section 5). */
 bool sig__key_is_strict(const uint8_t key[SIG_PUBLIC_KEY_SIZE]);
 
-/* Strict verification (section 5); @key is known to be strict. */
+/* Verify a signature strictly (section 5); @key has passed sig__key_is_strict(). */
 bool sig__verify(const uint8_t *signature, const uint8_t *input, size_t size,
 		 const uint8_t key[SIG_PUBLIC_KEY_SIZE]);
 

@@ -21,7 +21,7 @@ struct sigverify_verdict {
 _Static_assert(SIGVERIFY_MESSAGE_SIZE == FAULT_TEXT_SIZE, "messages have one size");
 _Static_assert(SIGVERIFY_DIGEST_SIZE == DIGEST_SIZE, "digests have one size");
 
-/* A policy is a JSON object; the text of a key begins with dashes. */
+/* Return whether the bytes are a policy, which is a JSON object, and not a key in PEM. */
 static bool is_policy(const char *data, size_t size)
 {
 	size_t i = 0;
@@ -58,7 +58,7 @@ struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
 	struct verify_context context;
 	struct sigverify_verdict *v;
 
-	/* A store that did not open is NULL: who forgets to look gets no acceptance, and no crash. */
+	/* A store that did not open is NULL: a caller without a check gets no acceptance and no crash. */
 	if (!store || !question || (!data && size))
 		return NULL;
 	context = (struct verify_context){

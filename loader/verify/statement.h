@@ -9,7 +9,7 @@
 
 struct json_t; /* jansson stays inside */
 
-/* The signed statement of spec/sig-section.md, section 6. Strings borrow from @root. */
+/* The signed statement of spec/sig-section.md, section 6. Its strings borrow from @root. */
 struct statement {
 	struct json_t *root;
 	const char *name; /* of the subject */
@@ -22,21 +22,21 @@ struct statement {
 	const struct json_t *programs, *maps, *helpers, *kfuncs;
 };
 
-/* Returns 0, -EINVAL with the text set, or -ENOMEM. */
+/* Parse a statement. Returns 0, -EINVAL with the text set, or -ENOMEM. */
 int statement__parse(struct statement *st, const uint8_t *data, size_t size, struct fault *fault);
 void statement__free(struct statement *st);
 
 size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
 
-/* NULL when there are no more. */
+/* Return NULL after the last map. */
 const char *statement__map_type(const struct statement *st, size_t index);
 
-/* Whether the statement says that the code calls this. */
+/* Return whether the statement lists a call of the code. */
 bool statement__lists_helper(const struct statement *st, uint32_t number);
 bool statement__lists_kfunc(const struct statement *st, const char *name);
 
-/* Default target @index of the program, or NULL when there are no more. */
+/* Return default target @index of the program, or NULL after the last one. */
 const char *statement__attach(const struct statement *st, const char *program, size_t index);
 
 #endif

@@ -44,7 +44,7 @@ bool trust__allows_point(const struct trust *t, const char *name)
 {
 	const json_t *points = json_object_get(t->policy, "attachPoints");
 
-	/* A pattern is about where the program goes: no way out of the directory that it begins with. */
+	/* A path with /../ could match a pattern's directory and lead out of it. */
 	if (points && strstr(name, "/../"))
 		return false;
 	for (size_t i = 0; i < json_array_size(points); i++) {
@@ -67,7 +67,7 @@ bool trust__denies_helper(const struct trust *t, uint32_t number)
 	return json__has_integer(json_object_get(t->policy, "deniedHelpers"), number);
 }
 
-/* libbpf looks for name___flavour under name, cut at the last place that looks so. */
+/* libbpf resolves name___flavour as name, and cuts at the last such place. */
 static size_t length_without_flavour(const char *name)
 {
 	size_t length = strlen(name);

@@ -23,24 +23,24 @@ struct trust {
 	size_t key_count;
 	size_t threshold;
 	size_t max_object_bytes;
-	int64_t earliest; /* it is this time or later */
+	int64_t earliest; /* the present time is at least this */
 	bool clock_unset_ok;
-	bool allow_rollback; /* below what the state remembers, not below minimumVersion */
-	bool ignores_image;  /* of a host's store: the image's rules do not hold beside it */
+	bool allow_rollback; /* accept less than the state's version, but not less than minimumVersion */
+	bool ignores_image;  /* of a host's store: the rules of an image do not apply beside it */
 	uint8_t digest[DIGEST_SIZE];
-	struct json_t *policy; /* NULL when the store is keys alone */
+	struct json_t *policy; /* NULL: the store has only keys */
 };
 
 void trust__free(struct trust *trust);
 
 const struct trust_key *trust__find(const struct trust *trust, const uint8_t *key_id);
 
-/* The project that statements must name, or NULL for any. */
+/* Return the project that statements must name, or NULL for any. */
 const char *trust__project(const struct trust *trust);
 bool trust__allows_platform(const struct trust *trust, const char *platform);
 bool trust__allows_type(const struct trust *trust, const char *type);
 bool trust__allows_point(const struct trust *trust, const char *section_name);
-/* Whether the policy has the member, be its list empty or not. */
+/* Return whether the policy has the member, even with an empty list. */
 bool trust__has_rule(const struct trust *trust, const char *rule);
 bool trust__denies_helper(const struct trust *trust, uint32_t number);
 bool trust__denies_kfunc(const struct trust *trust, const char *name);

@@ -72,7 +72,7 @@ static int add_key(struct trust *t, const uint8_t der[DER_SIZE], struct trust_ke
 	return 0;
 }
 
-/* Base64 of the DER; the characters of @ignored may stand anywhere. Returns false if it isn't that. */
+/* Decode base64 to DER; characters of @ignored may stand anywhere. Returns false for other text. */
 static bool read_der(uint8_t der[DER_SIZE], const char *text, size_t size, const char *ignored)
 {
 	size_t found = 0;
@@ -87,7 +87,7 @@ static bool read_der(uint8_t der[DER_SIZE], const char *text, size_t size, const
 	       found == DER_SIZE;
 }
 
-/* One PEM block and nothing else; its lines may end in CR LF. */
+/* Accept one PEM block and nothing else; its lines may end in CR LF. */
 int truststore__add_key(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
 {
 	char text[TRUSTSTORE_KEY_MAX_BYTES + 1];

@@ -25,7 +25,7 @@ static int malformed(struct verdict *v, int err)
 	return -EKEYREJECTED;
 }
 
-/* Step 6: whoever made a bad signature of a trusted key is not honest. */
+/* Step 6: a bad signature under a trusted key refuses the object, even if another signature is valid. */
 static int check_signatures(const struct verify_context *c, const struct sig_record *record,
 			    struct verdict *v)
 {
@@ -45,7 +45,10 @@ static int check_signatures(const struct verify_context *c, const struct sig_rec
 	return err;
 }
 
-/* Step 7: only keys that are valid now count; the best excuse of the others is the reason. */
+/*
+ * Step 7: only keys that are valid now count. Of the other keys' problems, the first in this order is the
+ * reason.
+ */
 static int check_threshold(const struct verify_context *c, int64_t now, const struct sig_record *record,
 			   struct verdict *v)
 {
@@ -106,14 +109,14 @@ static int check_platform(const struct verify_context *c, const struct object *o
 		return fault__set(&v->fault, -EKEYREJECTED, "signed for %.64s, this is %s", platform,
 				  c->platform);
 	}
-	/* The one big-endian platform of the table of architectures. */
+	/* linux/s390x is the only big-endian platform of base/arch.h. */
 	if (object->big_endian != !strcmp(platform, "linux/s390x"))
 		return verdict__refuse(v, REASON_WRONG_PLATFORM,
 				       "the byte order is not that of the platform");
 	return 0;
 }
 
-/* Step 11: a clock that is not set cannot tell that a time has passed. */
+/* Step 11: a clock that is not set (1970) cannot show that a validity has ended. */
 static int check_validity(const struct verify_context *c, int64_t now, struct verdict *v)
 {
 	const struct statement *st = &v->statement;
@@ -129,7 +132,7 @@ static int check_validity(const struct verify_context *c, int64_t now, struct ve
 	return 0;
 }
 
-/* Step 12; the code's part of it is code.c. */
+/* Step 12; code.c has its rules about instructions. */
 static int check_policy(const struct verify_context *c, const struct object *object, struct verdict *v)
 {
 	const struct statement *st = &v->statement;

@@ -7,7 +7,9 @@
 
 struct verify_context {
 	const struct trust *trust;
-	/* The highest version of an object that was accepted before, or 0. NULL: nobody remembers versions.
+	/*
+	 * Returns the highest version of an object that was accepted before, or 0. NULL: no versions are
+	 * known.
 	 */
 	int64_t (*version_seen)(void *versions, const char *project, const char *object_name);
 	void *versions;
@@ -15,7 +17,7 @@ struct verify_context {
 	int64_t now;	      /* seconds since the epoch */
 };
 
-/* An accepted object, for those who load the bytes that were verified: borrowed from file and verdict. */
+/* An accepted object, for loading the verified bytes; it borrows from the set and the verdict. */
 struct verified_object {
 	const char *name; /* of the file */
 	const uint8_t *data;

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from labs import TOP
 from labs.sig import other_key, sign, test_key, vector
 
 from buildtool.cli.inspect import command as inspect
 from buildtool.signing.keys import load_public_key
 from buildtool.signing.statement import PREDICATE_TYPE
 
-TOP = Path(__file__).resolve().parents[2]
 COSIGN_SUITE = "trixie"
 
 

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.image import read_image
 
 from buildtool.core.platforms import PLATFORMS, host_platform
@@ -22,7 +23,6 @@ from buildtool.runtime.link import MadeParts
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
 
-TOP = Path(__file__).parents[2]
 # Headers and compilers of the machine disappear behind empty directories, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
 

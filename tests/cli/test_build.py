@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build` and `render` where there is no engine: one line, the right exit code, nothing written."""
+"""`build` and `render` without an engine: one error line, the right exit code, no file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from labs.cli import check_error
 
 from buildtool.cli.main import run
 
@@ -23,22 +24,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return tmp_path
 
 
-def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Check that exactly one error was said, with *text*."""
-    captured = capsys.readouterr()
-    errors = [line for line in captured.err.splitlines() if line.startswith("buildtool: error:")]
-    assert len(errors) == 1, captured.err
-    assert text in errors[0]
-    assert captured.out == ""
-
-
 KEY = ["--key", "keys/dev.pem"]
 
 
 def test_no_docker_is_said(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without the docker client there is a hint what to install."""
+    """Without the docker client, the hint names what to install."""
     (project / "empty").mkdir()
     monkeypatch.setenv("PATH", str(project / "empty"))
     assert run(["build", "--engine", "docker", "--arch", "amd64", *KEY]) == 1
@@ -194,7 +186,7 @@ def test_other_builder_is_not_told_of_prepared_images(
     hint: str | None,
     by_variable: bool,  # noqa: FBT001 - a table's row
 ) -> None:
-    """It would not see them; one that is not there is named."""
+    """Another builder has no access to prepared images: the hint omits them. A missing builder is named."""
     if by_variable:
         monkeypatch.setenv("BUILDX_BUILDER", builder)
     given = [] if by_variable else ["--builder", builder]

@@ -138,7 +138,7 @@ def test_damaged_base_is_refused(
 def test_base_with_a_damaged_configuration_is_refused(
     project: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
 ) -> None:
-    """What has the right digest may still be no configuration: one line, and for `rebuild`, too."""
+    """A blob with the right digest that is no configuration results in one error line, for `rebuild` too."""
     images = make_image_set([(PLATFORMS["amd64"], settings, [gzip_layer(pack_tar(BASE))])])
     write_archive(project / "base.tar", images, "base", replace=True)
     assert run([*BUILD]) == 1
@@ -165,6 +165,7 @@ def test_digest_chooses_and_must_be_there(
     digest = make_base().top.digest
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{digest}")
     assert run([*BUILD]) == 0
+    capsys.readouterr()
     monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", f"oci-layout://base.tar@sha256:{'0' * 64}")
     assert run([*BUILD]) == 1
     check_error(capsys, "no image sha256:000")

@@ -49,7 +49,7 @@ def test_every_architecture_gets_its_own_files(project: Path, capsys: pytest.Cap
 def test_second_build_compiles_nothing_and_is_the_same(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was compiled once is kept; the bytes of the archive are those of the first run."""
+    """A second build uses cached objects and gives the same archive."""
     assert run([*BUILD]) == 0
     first = ARCHIVE.read_bytes()
     monkeypatch.setattr(
@@ -62,7 +62,7 @@ def test_second_build_compiles_nothing_and_is_the_same(
 def test_compiler_is_asked_at_each_build(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script may lead to another compiler tomorrow: what it says is part of what objects are kept by."""
+    """The compiler's version is part of the cache key, because a script may start another compiler later."""
     real = Path(str(shutil.which(os.environ.get("BUILDTOOL_CLANG", "clang")))).resolve()
     script, version = tmp_path / "clang-99", tmp_path / "version"
     script.write_text(
@@ -117,7 +117,7 @@ def test_broken_cache_is_as_good_as_none(project: Path, tmp_path: Path) -> None:
 
 
 def test_same_archive_as_another_user(project: Path, tmp_path: Path, as_root: None) -> None:
-    """Somebody else, in another directory, with another umask, time zone, locale and hash seed; no cache."""
+    """Another user, directory, umask, time zone, locale and hash seed give the same archive."""
     assert run([*BUILD]) == 0
     other = tmp_path / "else where"
     shutil.copytree(project, other)
@@ -154,7 +154,7 @@ def build_auto(*options: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
-    """Where Docker cannot do it, auto builds here and says why; what only Docker can do is an error."""
+    """If Docker cannot build, auto uses the local engine and logs why, unless the build requires Docker."""
     done = build_auto("--arch", "amd64")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "buildtool: the base is an OCI layout: building with the local engine\n"
@@ -189,14 +189,14 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
 def test_bad_requests_leave_nothing(
     project: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, text: str
 ) -> None:
-    """One line says what is wrong; no file is written or half-written."""
+    """A bad request results in one error line, and no file is written, not even in part."""
     assert run([*BUILD, *options]) == code
     check_error(capsys, text)
     assert left(project) == []
 
 
 def test_engine_that_does_not_answer_gets_no_image(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To load an image takes an engine."""
+    """Loading an image requires an engine that answers."""
     assert run([*BUILD, "--output", "type=docker"]) == 1
     check_error(capsys, "no Docker engine answers")
     assert left(project) == []
@@ -238,3 +238,45 @@ def test_maps_that_differ_between_architectures_are_no_image(
     config = project / "buildtool.toml"
     config.write_text(config.read_text() + '\n[build]\nallow-differences = ["differs.bpf.o:events"]\n')
     assert run([*both]) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("common/more.h", "../common/more.h"), ("src/deep/er/more.h", "../src/deep/er/more.h")],
+)
+def test_header_that_docker_would_not_be_sent_is_an_error(
+    project: Path, capsys: pytest.CaptureFixture[str], place: str, name: str
+) -> None:
+    """Both engines want the same line in buildtool.toml, also when the object comes from the cache."""
+    (project / place).parent.mkdir(parents=True)
+    (project / place).write_text("#define MORE 1\n")
+    source = project / "bpf/answer.bpf.c"
+    source.write_text(f'#include "{name}"\n{source.read_text()}')
+    directory = place.rpartition("/")[0]
+    for _ in range(2):
+        assert run([*BUILD]) == 2
+        error = capsys.readouterr().err
+        assert f"error: {place}: included, but in no directory that Docker's builder is sent\n" in error
+        assert f'hint: add "{directory}" to compile.include in buildtool.toml\n' in error
+        assert not ARCHIVE.exists()
+    config = project / "buildtool.toml"
+    config.write_text(config.read_text().replace('["include"]', f'["include", "{directory}"]'))
+    assert run([*BUILD]) == 0
+
+
+@pytest.mark.parametrize("how", ["outside", "link", "beside"])
+def test_header_that_only_this_engine_can_build_with_is_said(
+    project: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """No line of configuration sends a header from outside the project, behind a link or beside the file."""
+    name = {"outside": "../../more.h", "link": "more.h", "beside": "../more.h"}[how]
+    shown = {"outside": "../more.h", "link": "bpf/more.h", "beside": "more.h"}[how]
+    target = project / "more.h" if how == "beside" else project.parent / "more.h"
+    target.write_text("#define MORE 1\n")
+    if how == "link":
+        (project / "bpf/more.h").symlink_to(target)
+    source = project / "bpf/answer.bpf.c"
+    source.write_text(f'#include "{name}"\n{source.read_text()}')
+    assert run([*BUILD]) == 0
+    (line,) = caplog.messages
+    assert line == f"{shown}: included, but --engine docker cannot send it to the builder"

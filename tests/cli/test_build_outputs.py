@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build --output` with Docker: what is there stays, what is no image is not called one."""
+"""`build --output` with Docker: existing files stay, and files that are no image are not called one."""
 
 from __future__ import annotations
 
@@ -89,6 +89,19 @@ def test_files_are_replaced_when_that_is_said(project: Path, capsys: Capture) ->
 
 
 @pytest.mark.parametrize("engine", ["docker", "local"])
+def test_layout_with_a_file_of_the_users_stays(project: Path, capsys: Capture, engine: str) -> None:
+    """Replacing the layout would remove everything in the directory: neither engine begins."""
+    place = project / "x"
+    place.mkdir()
+    (place / "oci-layout").write_text("{}")
+    (place / "notes.txt").write_text("mine")
+    argv = [*BUILD, "--engine", engine, "--output", "type=oci,tar=false,dest=x", "--force"]
+    assert run(argv) == 1
+    check_error(capsys, "x: not replaced: notes.txt is not part of an OCI layout")
+    assert sorted(path.name for path in place.iterdir()) == ["notes.txt", "oci-layout"]
+
+
+@pytest.mark.parametrize("engine", ["docker", "local"])
 @pytest.mark.parametrize("output", ["type=oci", "type=tar", "type=local", "type=oci,tar=false"])
 def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, output: str) -> None:
     """The same with both engines."""
@@ -98,7 +111,7 @@ def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, ou
 
 @pytest.mark.tools
 def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> None:
-    """Files are mixed with others only when that is said; an empty directory is nobody's."""
+    """Only --force writes into a directory with files. An empty directory needs no --force."""
     for output in ("files", "type=local,dest=other"):
         place = Path(output.rpartition("=")[2])
         place.mkdir()
@@ -117,7 +130,7 @@ def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> Non
 
 @pytest.mark.tools
 def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """Neither a digest nor a line that runs it, for people and pipelines."""
+    """Files that are no image have no digest and no run line, in the text and in the JSON."""
     monkeypatch.setenv("GITHUB_OUTPUT", "outputs")
     for output in ("files", "type=tar,dest=x.tar"):
         assert run([*BUILD, "--output", output]) == 0
@@ -138,7 +151,7 @@ def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 @pytest.mark.parametrize("engine", ["docker", "local"])
 def test_names_that_no_file_has_are_one_line(capsys: Capture, engine: str) -> None:
-    """Too long, or below a file."""
+    """A name that is too long or below a file results in one error line."""
     for place in ("x" * 490, "buildtool.toml/x"):
         for kind in ("type=oci", "type=oci,tar=false"):
             assert run([*BUILD, "--engine", engine, "--output", f"{kind},dest={place}"]) == 1

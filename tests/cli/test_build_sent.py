@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `build` and `render` find in the directories that are sent to the builder, before anything is sent."""
+"""`build` and `render` check the directories of sources before anything is sent to the builder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_may_be_sent_arrives(project: Path, capsys: pytest.CaptureFixture[s
 def test_any_private_key_among_the_sources_is_refused(
     project: Path, capsys: pytest.CaptureFixture[str], place: str, text: str | None
 ) -> None:
-    """It need not be the key that signs, nor be called like one, and .dockerignore is not relied on."""
+    """Any private key is refused, whatever its name is, and even if .dockerignore excludes it."""
     (project / place).parent.mkdir(parents=True, exist_ok=True)
     (project / place).write_text(text or (project / "keys/dev.pem").read_text())
     (project / ".dockerignore").write_text("**/*.pem\n")
@@ -144,7 +144,7 @@ def test_links_that_arrive(project: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_directory_that_is_a_link_is_refused(
     project: Path, capsys: pytest.CaptureFixture[str], name: str, target: str
 ) -> None:
-    """It would send another directory than the one that is named, of this project or of this machine."""
+    """A link would send another directory than the named one, of this project or of this machine."""
     outside = project.parent / f"{project.name}-outside"
     text = target.format(name=project.name, parent=project.parent).replace("/outside", f"/{outside.name}")
     outside.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool check` without a kernel: which objects it takes, what it prints, and what it cannot use."""
+"""`buildtool check` without a kernel: the objects that it finds, its output, and its errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fail(*arguments: str) -> BuildtoolError:
 
 
 def test_the_built_objects_are_checked(project: Path) -> None:
-    """Without a name: build/ARCH of the architecture asked for; facts go to stdout, the summary to stderr."""
+    """Without arguments, objects of build/ARCH are checked. Facts go to stdout, the summary to stderr."""
     result = check("--arch", "amd64")
     assert result.return_value == 0
     assert result.stdout.startswith("amd64/x.bpf.o: ")
@@ -51,7 +51,7 @@ def test_the_built_objects_are_checked(project: Path) -> None:
 
 
 def test_directories_by_architecture(project: Path) -> None:
-    """A directory with one for each architecture has them all; --arch takes some of them."""
+    """All architectures in a directory are checked. --arch selects some of them."""
     (project / "build/arm64").mkdir()
     (project / "build/arm64/x.bpf.o").write_bytes(unsigned())
     names = [fact["name"] for fact in json.loads(check("build", "--json").stdout)["objects"]]
@@ -78,7 +78,7 @@ def test_signed_objects_say_what_they_are_for(project: Path) -> None:
 
 
 def test_one_bad_object_hides_no_other(project: Path) -> None:
-    """What is no object is a finding beside the facts of the others; the check fails."""
+    """A file that is no object is a finding. The facts of the others are printed, and the check fails."""
     (project / "build/amd64/bad.bpf.o").write_bytes(b"not ELF")
     result = check("build/amd64")
     assert result.return_value == 1
@@ -122,7 +122,7 @@ def test_names_cannot_drive_a_terminal(project: Path) -> None:
 def test_what_cannot_be_checked(
     project: Path, arguments: tuple[str, ...], kind: type[BuildtoolError], message: str
 ) -> None:
-    """One line each; an object that was not built says what builds it."""
+    """Each error is one line. The hint for a missing object names the command that builds it."""
     (project / "empty").mkdir()
     os.mkfifo(project / "fifo.bpf.o")
     error = fail(*arguments)
@@ -140,14 +140,14 @@ def test_a_kernel_of_an_architecture_without_objects(project: Path) -> None:
 
 
 def test_an_oldest_release_that_is_none(project: Path) -> None:
-    """It is a mistake on the command line."""
+    """A wrong release in --oldest is a usage error."""
     result = CliRunner().invoke(cli, ["check", "--oldest", "new"])
     assert result.exit_code == 2
     assert "not a Linux release" in result.stderr
 
 
 def test_memory_of_machines() -> None:
-    """Room for the maps, in steps that each architecture takes, up to what all of them can address."""
+    """A machine's memory grows with the maps, in steps, up to a limit of all architectures."""
     sizes = [_guest_memory(mib * 2**20) for mib in (0, 1, 128, 129, 2000)]
     assert sizes == [1024, 1280, 1280, 1536, 3072]
 
@@ -195,7 +195,7 @@ def test_reports_carry_what_kernels_write() -> None:
 
 
 def dry_run(program: str, kernel: str, verdict: LoadVerdict | None = None) -> ProgramRun:
-    """Make a run of *program* on *kernel*, which takes it unless told."""
+    """Return a dry run of *program* on *kernel*, which loads it by default."""
     return ProgramRun(
         object="x.bpf.o",
         path="build/amd64/x.bpf.o",

@@ -123,7 +123,7 @@ def test_same_bytes_from_another_directory_umask_locale_and_environment(
 
 
 def test_the_source_digest_covers_what_is_included_and_can_be_checked_with_sha256sum(project: Path) -> None:
-    """It changes with a header of the project; system headers are not in it."""
+    """The digest changes with a header of the project, and not with system headers."""
     assert run(["compile", "--arch=amd64"]) == 0
     source = read_compile_record(project / "build/amd64")["x.bpf.o"].source
     command = "sha256sum bpf/answer.h bpf/x.bpf.c | sha256sum"
@@ -147,7 +147,7 @@ def test_json_says_what_was_made(project: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_output_include_and_source_of_the_command_line(tmp_path: Path, project: Path) -> None:
-    """What the Dockerfile calls: one source, one architecture, one directory."""
+    """The Dockerfile's command: one source, one architecture, one directory."""
     (project / "include").mkdir()
     (project / "bpf/answer.h").rename(project / "include/answer.h")
     output = tmp_path / "objects"
@@ -158,7 +158,7 @@ def test_output_include_and_source_of_the_command_line(tmp_path: Path, project: 
 
 
 def test_a_warning_is_shown_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two architectures with the same warning are one text, and the objects are there."""
+    """The same warning on two architectures is printed once, and both objects are written."""
     source = project / "bpf/x.bpf.c"
     source.write_text(source.read_text() + "static int unused_one;\n", encoding="utf-8")
     assert run(["compile", "--arch=amd64", "--arch=arm64"]) == 0
@@ -333,7 +333,7 @@ def test_full_disk_is_one_line(
 
 
 def test_source_that_speaks_of_full_disks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is wrong with a source is told with clang's diagnostics."""
+    """A source with the text of the error is not reported as a full disk, but with clang's diagnostics."""
     text = "#error No space left on device\n// error: No space left on device\nint x = y;\n"
     (project / "bpf/x.bpf.c").write_text(text, encoding="utf-8")
     assert run(["compile", "--arch", "amd64"]) == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says about words, codes, commands and files is what the code does."""
+"""Words, codes, commands and files in the documentation are those of the code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.cli.main import COMMANDS
 from buildtool.core import errors
 from buildtool.core.errors import Reason
 
-TOP = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("bpf", "docs", "spec", "templates")
 PAGES = sorted([*TOP.glob("*.md"), *(page for name in FOLDERS for page in (TOP / name).rglob("*.md"))])
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
@@ -103,7 +103,7 @@ def test_every_event_of_decision_lines_is_specified() -> None:
 
 
 def test_messages_of_the_loader_are_its_own() -> None:
-    """The page for starts that fail quotes what the loader says, or the C library."""
+    """Messages quoted on the page for failed starts are in the sources of the loader or the C library."""
     rows = re.findall(r"^\| (`.+?`) \| [123]", read("docs/how-to/when-it-does-not-start.md"), re.MULTILINE)
     assert rows
     sources = "".join(path.read_text() for path in (TOP / "loader").glob("*/*.c"))
@@ -136,7 +136,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_security_names_tests_that_exist() -> None:
-    """Each test that SECURITY.md calls a witness is there."""
+    """Each test named in SECURITY.md exists."""
     named = set(re.findall(r"`(test_\w+)`", read("SECURITY.md")))
     assert named
     defined = set()

@@ -28,7 +28,7 @@ def test_bad_input_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither a traceback nor anything on stdout nor a file left behind."""
+    """Bad input results in no traceback, no output on stdout, and no file."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert run(["images", "prepare", *arguments]) == code
     output = capsys.readouterr()

@@ -8,14 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.cli.main import run
 from buildtool.config.file import load_config
 from buildtool.config.project import choose_platforms
 from buildtool.config.scaffold import FILES
 from buildtool.core.resources import resource_path
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 def _files(directory: Path) -> set[str]:
@@ -58,7 +57,7 @@ def test_every_template_file_is_used() -> None:
 
 
 def test_private_keys_are_ignored_by_git_and_docker(tmp_path: Path) -> None:
-    """They stay out of commits and build contexts from the first minute."""
+    """Private keys of a new project are ignored by git and docker."""
     assert run(["init", str(tmp_path / "p")]) == 0
     subprocess.run(["git", "init", "-q"], cwd=tmp_path / "p", check=True)
     assert _ignored(tmp_path / "p") == {"keys/a.pem", "keys/a.p8"}
@@ -66,7 +65,7 @@ def test_private_keys_are_ignored_by_git_and_docker(tmp_path: Path) -> None:
 
 
 def test_private_keys_of_this_repository_are_ignored() -> None:
-    """keys/ holds public keys and its README; whatever else lies there stays out of commits."""
+    """Files in keys/ other than public keys and README.md are ignored by git."""
     assert _ignored(TOP) == {"keys/a.pem", "keys/a.p8"}
     listed = subprocess.run(["git", "ls-files", "keys"], cwd=TOP, capture_output=True, text=True, check=True)
     assert all(name == "keys/README.md" or name.endswith(".pub") for name in listed.stdout.splitlines())

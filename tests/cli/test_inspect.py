@@ -28,7 +28,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_table_does_not_claim_trust(capsys: Capture) -> None:
-    """Without a store the signatures are not checked, and it says so."""
+    """Without a trust store, the output states that signatures were not checked."""
     assert run(["inspect", "x.bpf.o"]) == 0
     output = capsys.readouterr().out
     assert f"signer      {alice().key_id}" in output
@@ -94,7 +94,7 @@ def test_envelope_and_subject_file(capsys: Capture) -> None:
 
 
 def test_unsigned_and_malformed_are_shown(capsys: Capture) -> None:
-    """What can be read is shown."""
+    """The readable parts of unsigned and malformed objects are shown."""
     assert run(["inspect", "unsigned.bpf.o"]) == 0
     assert "signatures  none\n" in capsys.readouterr().out
     assert run(["inspect", "bad.bpf.o"]) == 0
@@ -114,7 +114,7 @@ def test_nothing_is_exported_of_an_unsigned_object(flag: list[str], capsys: Capt
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
-    """Names come from a file that nobody has vouched for."""
+    """Names in an unverified file cannot send control characters to the terminal."""
     data = bytearray(unsigned())
     at = data.index(b"GPL\0")
     data[at : at + 3] = b"\x1b[2"

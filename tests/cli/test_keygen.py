@@ -44,7 +44,7 @@ def test_passphrase_file_encrypts(capsys: Capture) -> None:
 
 
 def test_passphrase_of_the_environment_encrypts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `sign` reads it."""
+    """BUILDTOOL_KEY_PASSPHRASE encrypts the new key, and `sign` reads the same variable."""
     monkeypatch.setenv("BUILDTOOL_KEY_PASSPHRASE", "secret")
     assert run(["keygen", "dev"]) == 0
     assert load_signing_key(Path("keys/dev.pem"), b"secret")

@@ -22,7 +22,7 @@ LOADER = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n'
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a project with an object and a key, and a loader that says its arguments and refuses."""
+    """Make a project with an object and a key, and a loader that prints its arguments and exits with 3."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loader").write_text(LOADER, encoding="utf-8")
     (tmp_path / "loader").chmod(0o755)
@@ -41,7 +41,7 @@ def _load(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_loader_takes_over(project: Path) -> None:
-    """Its exit code is ours; defaults come from the configuration."""
+    """The loader's exit code is the command's. Defaults come from the configuration."""
     platform = host_platform(os.uname().machine)
     assert platform is not None
     (project / "build" / platform.arch).mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_the_loader_takes_over(project: Path) -> None:
 
 
 def test_the_command_line_goes_over_the_configuration(project: Path) -> None:
-    """What follows -- is the workload's, whatever it looks like."""
+    """All words after -- are the workload's arguments, even those that look like options."""
     (project / "trust").mkdir()
     done = _load("x.bpf.o", "--trust=trust", "--attach=q=none", "--", "/bin/agent", "--trust", "-x")
     assert done.stdout.split() == [
@@ -62,7 +62,7 @@ def test_the_command_line_goes_over_the_configuration(project: Path) -> None:
 
 
 def test_a_workload_needs_no_object(project: Path) -> None:
-    """Before -- stand our arguments alone: without OBJECT there, it is build/ARCH."""
+    """Without OBJECT before --, the objects are those of build/ARCH."""
     platform = host_platform(os.uname().machine)
     assert platform is not None
     (project / "build" / platform.arch).mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_a_workload_needs_no_object(project: Path) -> None:
 
 
 def test_the_options_of_the_configuration_are_passed(project: Path) -> None:
-    """[loader] says them; what is for a workload goes only with one."""
+    """Options of [loader] are passed. Options for a workload are passed only with a workload."""
     with (project / "buildtool.toml").open("a") as file:
         file.write('[loader]\nshare = "/run/share"\nwait-interface = 5\nreload = true\nmap-fds = false\n')
     done = _load("x.bpf.o", "--attach=q=none")
@@ -121,7 +121,7 @@ def test_bad_input_is_one_line(
 
 
 def test_keys_must_be_named_one_way_or_another(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No key and several keys: the loader takes one trust store."""
+    """No key and several keys are errors, because the loader reads one trust store."""
     for text in ("", '[trust]\nkeys = ["a.pub", "b.pub"]\n'):
         (project / "buildtool.toml").write_text(text, encoding="utf-8")
         assert run(["load", "x.bpf.o"]) == 2
@@ -141,7 +141,7 @@ def test_a_loader_that_is_none(
 
 @pytest.mark.parametrize("word", ["list", "status", "detach", "rollback"])
 def test_pins_are_for_the_other_program(project: Path, word: str) -> None:
-    """A command of ebpf-pins takes over with all that follows; it needs no object and no key."""
+    """After a command of ebpf-pins, all words are its arguments. Neither object nor key is required."""
     pins = project / "ebpf-pins"
     pins.write_text(LOADER.replace("exit 3", "exit 1"), encoding="utf-8")
     pins.chmod(0o755)
@@ -163,7 +163,7 @@ def test_ebpf_pins_that_is_not_there(project: Path, capsys: pytest.CaptureFixtur
 def test_no_compiler_and_no_engine(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line says that the loader is what is missing, the hint the ways to one; the cache stays empty."""
+    """The error names the missing loader, and the hint how to get one. The cache stays empty."""
     monkeypatch.setenv("BUILDTOOL_LOADERS", str(project / "none"))
     monkeypatch.delenv("BUILDTOOL_LOADER")
     monkeypatch.setenv("PATH", str(project / "empty"))
@@ -179,7 +179,7 @@ def test_no_compiler_and_no_engine(
 
 @pytest.mark.parametrize("mode", [0o755, 0o644])
 def test_the_carried_loader_is_used(project: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
-    """Nothing is compiled and no engine asked; one that lost its mode is started from the cache."""
+    """The carried loader needs no compiler and engine. One without execute mode is copied to the cache."""
     platform = host_platform(os.uname().machine)
     assert platform is not None
     parts = make_parts(project / "parts", [platform.arch])

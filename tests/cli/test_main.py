@@ -30,7 +30,7 @@ def _start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each module of the table exists and says what it does on stdout."""
+    """Each command of the table exists and prints its help on stdout."""
     assert run([name, "--help"]) == 0
     output = capsys.readouterr()
     assert output.out.startswith(f"Usage: buildtool {name} ")
@@ -38,7 +38,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """One place says it; the wheel's metadata agree."""
+    """The version in the code is that of the wheel's metadata."""
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"buildtool {version('ebpf-buildtool')}\n"
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("arguments", ["--version", "--help"])
 def test_version_and_help_import_nothing_heavy(arguments: str) -> None:
-    """That is what keeps them fast: no command, no library but click."""
+    """--version and --help are fast, because they import no command and no library but click."""
     script = (
         "import sys; from buildtool.cli.main import run; run(sys.argv[1:]);"
         "print(*(name for name in sys.modules), file=sys.stderr)"
@@ -76,7 +76,7 @@ def test_version_and_help_import_nothing_heavy(arguments: str) -> None:
 
 
 def test_without_a_command_the_help_is_talk() -> None:
-    """It goes to stderr, with the code of a usage error."""
+    """Without a command, the help goes to stderr, and the exit code is that of a usage error."""
     done = _start()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: buildtool ")
@@ -122,7 +122,7 @@ def test_a_missing_library_is_an_error_not_a_traceback(tmp_path: Path) -> None:
 
 
 def test_a_full_output_is_an_error() -> None:
-    """What a reader asked for and did not get is not success."""
+    """A command whose output cannot be written fails."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run([*BUILDTOOL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
@@ -139,7 +139,7 @@ def test_a_reader_that_left_is_no_traceback() -> None:
 
 
 def test_completion_offers_commands_options_and_architectures() -> None:
-    """As docs/how-to/shell-completion.md promises."""
+    """Completion of docs/how-to/shell-completion.md offers commands, options and architectures."""
 
     def complete(words: str, at: int) -> list[str]:
         done = _start(_BUILDTOOL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(at))
@@ -166,7 +166,7 @@ def test_verbose_shows_commands_and_no_secret(tmp_path: Path) -> None:
 
 
 def test_names_do_not_drive_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Whoever named a file wrote the text of an error: it is one line, and shows what it is."""
+    """A file name with control characters is escaped in the error, which stays one line."""
     (tmp_path / "a.pub").write_bytes(generate_key().public.pem)
     for name in ("\x1b[2Jx.o", "two\nlines.o", "c1\x9bx.o", "right\u202eleft.o"):
         path = tmp_path / name
@@ -179,7 +179,7 @@ def test_names_do_not_drive_the_terminal(capsys: pytest.CaptureFixture[str], tmp
 
 
 def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
-    """One line, whatever the command looks for there."""
+    """Each command reports a missing working directory in one line."""
     for command in ("init", "doctor", "build", "compile", "check", "render", "rebuild --check x"):
         gone = tmp_path / "gone"
         gone.mkdir()

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from labs import TOP
 
 from buildtool.core.platforms import PLATFORMS
-
-TOP = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_matrix_has_every_program_and_architecture() -> None:

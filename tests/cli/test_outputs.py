@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where commands write to: what is no file stays, what cannot be written is one line, a name is not empty."""
+"""Outputs of commands: other kinds of files stay, write errors are one line, empty names are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_only(project: Path, as_root: None) -> Iterator[Path]:
 def test_devices_pipes_and_links_stay(
     project: Path, capsys: Capture, as_root: None, command: list[str]
 ) -> None:
-    """Those of this test, that is; /dev/stdout is a link to a link to a terminal of somebody."""
+    """Devices, FIFOs and links as outputs are refused and stay."""
     os.mknod("device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.mkfifo("pipe")
     Path("link").symlink_to("device")
@@ -117,7 +117,7 @@ def test_an_empty_name_is_a_usage_error(project: Path, capsys: Capture, command:
 def test_what_cannot_be_written_is_one_line(
     project: Path, read_only: Path, capsys: Capture, clang: Path, command: list[str]
 ) -> None:
-    """On a file system that is read-only, below a file, and with a name that no file system takes."""
+    """A read-only file system, a path below a file, and a too long name result in one error line."""
     for place in (read_only, project / "buildtool.toml", project / LONG):
         assert run([word.format(place) for word in command]) == 1
         check_error(capsys, str(place))
@@ -125,7 +125,7 @@ def test_what_cannot_be_written_is_one_line(
 
 
 def test_the_hint_is_what_the_command_can_do(capsys: Capture) -> None:
-    """`--force` where there is one."""
+    """The hint for an existing file names --force only if the command has this option."""
     assert run([*SIGN, "--output", "out"]) == 0
     assert run([*RENDER, "-o", "folder"]) == 0
     assert run([*RENDER, "--inline", "-o", "Dockerfile"]) == 0
@@ -171,7 +171,7 @@ def test_objects_behind_links_are_signed_where_they_are(project: Path) -> None:
 
 
 def test_a_link_that_leads_round_is_no_object(capsys: Capture) -> None:
-    """It cannot be read, which is one line."""
+    """A loop of links as an object results in one error line."""
     Path("round.bpf.o").symlink_to("round.bpf.o")
     assert run(["sign", "round.bpf.o", "--arch", "amd64", *KEY]) == 1
     check_error(capsys, "round.bpf.o: cannot read: too many levels of symbolic links")

@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Pat
 
 
 def check(capsys: pytest.CaptureFixture[str], image: str = ARCHIVE) -> tuple[int, dict[str, Any]]:
-    """Run the check and return its code and what it says of each platform."""
+    """Run `rebuild --check`, and return the exit code and the result for each platform."""
     capsys.readouterr()
     code = run(["rebuild", "--check", image, "--json"])
     told = json.loads(capsys.readouterr().out)
@@ -45,7 +45,7 @@ def check(capsys: pytest.CaptureFixture[str], image: str = ARCHIVE) -> tuple[int
 
 
 def test_same_sources_are_equal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both platforms, without a key, from an archive and from a directory."""
+    """The same sources give equal objects on both platforms, from an archive and a directory."""
     output = ["--output", "type=oci,tar=false,dest=layout"]
     assert run(["build", "--engine", "local", "--arch", "amd64", *output]) == 0
     Path("keys/dev.pem").unlink()
@@ -79,7 +79,7 @@ def test_changed_source_is_named_with_its_section(project: Path, capsys: pytest.
 
 
 def test_new_program_is_a_new_section(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A section that only one of the two has is said so."""
+    """A section that only one of the objects has is reported."""
     with Path("bpf/answer.bpf.c").open("a") as file:
         file.write('__attribute__((section("xdp"), used)) int more(void *c) { return 1; }\n')
     code, verdicts = check(capsys)
@@ -98,7 +98,7 @@ def test_comment_alone_changes_no_byte(project: Path, capsys: pytest.CaptureFixt
 
 
 def test_missing_source_and_broken_source(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be made again is not equal, with the reason."""
+    """An object that cannot be compiled again is not equal, and the reason is printed."""
     Path("bpf/answer.bpf.c").write_text("int x = ;\n")
     assert check(capsys)[1]["linux/amd64"]["problems"][0].startswith("cannot be made again: cannot compile")
     Path("bpf/answer.bpf.c").unlink()
@@ -110,7 +110,7 @@ def test_missing_source_and_broken_source(project: Path, capsys: pytest.CaptureF
 def test_other_compiler_is_told(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A compiler of another version is a difference to know, whether its bytes are equal or not."""
+    """Another version of the compiler is reported, whether the bytes are equal or not."""
     import os
     import shutil
 
@@ -131,7 +131,7 @@ def test_other_compiler_is_told(
 def test_image_of_a_machine_without_a_compiler(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the clang of package ziglang made is made again by it, where another clang comes first, too."""
+    """Objects made by the clang of package ziglang are rebuilt by it, even if another clang comes first."""
     with monkeypatch.context() as patch:
         patch.setenv("BUILDTOOL_CLANG", "ziglang")
         assert run(["build", "--engine", "local", "--arch", "amd64"]) == 0
@@ -219,7 +219,7 @@ def test_object_that_is_missing_is_named(project: Path, capsys: pytest.CaptureFi
 def test_without_loaders_programs_are_not_compared(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Neither equal nor not: each says why."""
+    """Without carried loaders, programs are "not compared", with the reason."""
     monkeypatch.setenv("BUILDTOOL_LOADERS", str(tmp_path))
     assert run(["rebuild", "--check", ARCHIVE]) == 0
     said = capsys.readouterr().out
@@ -261,7 +261,7 @@ def flip(data: bytes) -> bytes:
 def test_objects_that_say_too_little_or_lie(
     project: Path, capsys: pytest.CaptureFixture[str], make: Callable[[bytes], bytes], text: str
 ) -> None:
-    """None is equal; what an image says of itself makes nothing be read or run outside the project."""
+    """Objects with missing or false records are not equal, and cause no access outside the project."""
     image_of({"answer.bpf.o": make(shipped())})
     code, verdicts = check(capsys, "x.tar")
     assert code == 1
@@ -283,7 +283,7 @@ def test_objects_that_say_too_little_or_lie(
 def test_bad_targets_are_one_line(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
-    """What is no image says so."""
+    """A target that is no image results in one error line."""
     capsys.readouterr()
     assert run(["rebuild", *arguments]) == code
     error = capsys.readouterr().err

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_registry")
 
 
 def test_base_by_digest_is_pulled_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second build asks the registry nothing, not even whether it is there."""
+    """The second build sends no request to the registry."""
     with faulty("") as address:
         _, reference = fill(address)
         monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", reference)
@@ -45,7 +45,7 @@ def test_base_by_tag_is_warned_of(
 
 
 def test_push_and_pull_back(project: Path, tmp_path: Path) -> None:
-    """What was pushed is what the archive holds; a blob that is there is not sent again."""
+    """A push writes the images of the archive. An existing blob is not sent again."""
     with faulty("") as address:
         assert run([*BUILD, "--arch", "arm64", "--tag", f"{address}/agent:5", "--push"]) == 0
         first = len([item for item in FaultyRegistry.requests if item.startswith("POST")])
@@ -61,7 +61,7 @@ def test_push_and_pull_back(project: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bearer", "basic"])
 def test_login_of_docker_is_used(project: Path, tmp_path: Path, kind: str) -> None:
-    """A registry that wants a password gets it, whichever way it asks."""
+    """The login of docker is used for basic and bearer authentication."""
     with faulty(kind) as address:
         log_in(tmp_path, address)
         assert run([*BUILD, "--tag", f"{address}/agent:6", "--push"]) == 0
@@ -115,7 +115,7 @@ def test_faults_while_pulling(
 def test_a_fault_that_passes_is_no_fault(
     project: Path, monkeypatch: pytest.MonkeyPatch, fault: str, after: int
 ) -> None:
-    """What fails once is tried again."""
+    """A request that fails once is repeated."""
     with faulty(fault, after=after, times=3 if fault == "short" else 1) as address:
         _, reference = fill(address)
         monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", reference)
@@ -127,7 +127,7 @@ def test_a_fault_that_passes_is_no_fault(
 def test_faults_while_pushing_leave_no_tag(
     project: Path, capsys: pytest.CaptureFixture[str], fault: str, after: int
 ) -> None:
-    """Whenever the registry goes wrong, the tag is not there: it is written last."""
+    """A fault at any request of a push leaves no tag, because the tag is written last."""
     tag = f"cut-{fault}-{after}"
     with faulty(fault, after=after) as address:
         assert run([*BUILD, "--tag", f"{address}/agent:{tag}", "--push"]) == 1
@@ -160,7 +160,7 @@ def test_reference_needs_a_registry(text: str) -> None:
     [("registry.example", "https://"), ("10.0.0.1:5000", "https://"), ("127.0.0.1:1", "http://")],
 )
 def test_only_this_machine_may_lack_encryption(host: str, base: str) -> None:
-    """Another machine is asked with TLS or not at all."""
+    """A registry on another machine receives no request without TLS."""
     client = Client(reference=parse_reference(f"{host}/x:1"), actions="pull")
     client.connect()
     assert client.base == base + host

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passwords and tokens go to the registry they are for, encrypted, wherever it sends us."""
+"""Passwords and tokens are sent only to their registry and only encrypted, even after redirects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_password_goes_nowhere_else(tmp_path: Path) -> None:
 
 
 class Elsewhere(FaultyRegistry):
-    """Sends whoever asks for what *moved* names to *target* (a URL, which gets the path)."""
+    """Redirects requests for the paths in *moved* to *target*, a URL to which the path is added."""
 
     moved: ClassVar[str] = ""
     target: ClassVar[str] = ""
@@ -81,7 +81,7 @@ def test_passwords_of_netrc_stay_there(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("moved", ["GET /v2/x/manifests", "HEAD /v2/x/blobs", "POST /v2/x/blobs/uploads"])
 def test_no_step_down_to_plain_http(moved: str) -> None:
-    """Where a registry sends us, for a manifest, a blob or an upload, must be encrypted: nothing is sent."""
+    """A redirect to plain HTTP, for a manifest, a blob or an upload, is refused before anything is sent."""
 
     def call(address: str) -> None:
         if "manifests" in moved:
@@ -108,7 +108,7 @@ def test_token_is_for_the_encrypted_registry_alone() -> None:
 
 
 def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
-    """Who answers 401 after a redirect is told nothing, whatever realm it names."""
+    """A server that answers 401 after a redirect receives no password, whatever realm it names."""
     with faulty("bearer") as thief, moving("GET /v2/x/manifests", f"http://{thief}") as address:
         log_in(tmp_path, address)
         with pytest.raises(RegistryError, match=r"not allowed to pull x \(401\)"):
@@ -118,7 +118,7 @@ def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
 
 
 def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`docker login` may leave passwords to a program: it is asked, and sees neither key nor passphrase."""
+    """A credential helper of `docker login` is started without key and passphrase in its environment."""
     helper, seen = tmp_path / "docker-credential-lab", tmp_path / "seen"
     answer = json.dumps({"Username": LOGIN[0], "Secret": LOGIN[1]})
     helper.write_text(f"#!/bin/sh\nenv >{seen}\necho '{answer}'\n")
@@ -139,7 +139,7 @@ def test_helper_that_keeps_passwords_gets_no_secret(tmp_path: Path, monkeypatch:
     ["http://[", "https://x:99999/", "ftp://x/y", "//[", "https://", "http://x y/", "\x7f", "https://a..b/x"],
 )
 def test_a_place_that_is_none(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a registry names as the place to upload to, or to go on to, may be anything: one kind of error."""
+    """An invalid Location for an upload or a redirect results in one kind of error."""
     monkeypatch.setattr(Elsewhere, "parse_request", _name_place(place))
     with moving("POST", "") as address, pytest.raises(RegistryError):
         push_images(make_base(), f"{address}/x:1")
@@ -159,7 +159,7 @@ def _name_place(place: str) -> Callable[[Elsewhere], bool]:
 
 
 def test_servers_are_told_apart() -> None:
-    """By scheme, host and port; a host in capitals is the same, and a usual port need not be said."""
+    """Scheme, host and port identify a server. Capital letters and a default port make no difference."""
     same = {"https://a.example/x", "https://A.example:443/y", "https://user@a.example/"}
     assert len({find_origin(url) for url in same}) == 1
     others = {

@@ -70,7 +70,7 @@ def test_options_go_over_environment_over_file(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_key_text_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipeline has the key in a variable; --key goes over it."""
+    """The key's text in the environment is used, and --key overrides it."""
     monkeypatch.setenv("BUILDTOOL_SIGNING_KEY", Path("alice.pem").read_text())
     assert run(["sign", "x.bpf.o", "--arch", "amd64"]) == 0
     assert statement()
@@ -187,13 +187,13 @@ def test_bad_input_is_one_line_and_changes_nothing(
 
 
 def test_no_key_at_all(capsys: Capture) -> None:
-    """A usage error that says how to give one."""
+    """Without a key, the hint of the usage error names the ways to pass one."""
     assert run(["sign", "x.bpf.o", "--arch", "amd64"]) == 2
     assert "no signing key" in capsys.readouterr().err
 
 
 def test_wrong_source_date_epoch(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """It is checked before it is signed."""
+    """A wrong SOURCE_DATE_EPOCH is an error, and nothing is signed."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert run(SIGN) == 2
     assert "SOURCE_DATE_EPOCH: 'yesterday' is not a number" in capsys.readouterr().err

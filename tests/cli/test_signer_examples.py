@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.cli import enter_project
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 from buildtool.signing.keys import load_public_key
 
-TOP = Path(__file__).resolve().parent.parent.parent
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--key"]
 
 VAULT = """

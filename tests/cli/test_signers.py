@@ -51,7 +51,7 @@ def test_variable_that_is_not_there(capsys: Capture, monkeypatch: pytest.MonkeyP
 
 
 def test_pasted_key_is_not_echoed(capsys: Capture) -> None:
-    """As --key, as sign.key and as a variable's name."""
+    """A key pasted as --key, as sign.key or as a variable's name is not echoed."""
     pem = Path("alice.pem").read_text()
     body = pem.splitlines()[1]
     for value in (pem, f"env:{pem}", f"env:{body}", body, pem.replace("\n", " ")):
@@ -83,7 +83,7 @@ def test_pasted_key_is_not_echoed(capsys: Capture) -> None:
     ],
 )
 def test_reference_that_cannot_be(reference: str, code: int, message: str, capsys: Capture) -> None:
-    """One line, and nothing changed."""
+    """A wrong reference to a signer results in one error line, and no file changes."""
     assert message in refused([*SIGN, "--key", reference], capsys, code)
 
 
@@ -103,7 +103,7 @@ def test_passphrase_from_a_descriptor(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_old_key_file(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that should have been replaced signs no more, when that is asked for."""
+    """With --max-key-age, an older key file is refused."""
     then = time.time() - 91.5 * 24 * 60 * 60
     os.utime("alice.pem", (then, then))
     assert run([*SIGN, "--key", "alice.pem"]) == 0
@@ -198,7 +198,7 @@ def test_wrong_public_key_is_noticed(capsys: Capture, tmp_path: Path) -> None:
 
 @pytest.mark.tools
 def test_no_secret_in_output_children_or_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With -v, with a key of a variable, and with errors; a program that is started sees no secret."""
+    """Output with -v and errors contain no secret, and started programs receive none."""
     save_key(generate_key(), "locked", tmp_path, b"correct-horse")
     Path("alice.pub").write_bytes(alice().public.pem)
     locked, plain = Path("locked.pem").read_text(), Path("alice.pem").read_text()

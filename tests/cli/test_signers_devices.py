@@ -101,7 +101,7 @@ def test_agent_that_does_not_sign(agent: Path, capsys: Capture) -> None:
 def test_agent_of_any_kind(
     answer: bytes | None, message: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it sends gives one line."""
+    """Each faulty answer of an agent results in one error line."""
     monkeypatch.setenv("SSH_AUTH_SOCK", "fake.sock")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("fake.sock")
@@ -212,7 +212,7 @@ def test_token_signs(token: str) -> None:
     ],
 )
 def test_token_that_does_not_sign(token: str, uri: str, pin: str, message: str) -> None:
-    """One line, no PIN in it, nothing changed."""
+    """A token that does not sign results in one error line without the PIN, and no file changes."""
     attributes, _, source = uri.partition("&")
     reference = f"pkcs11:{attributes}?module-path={token}" + (f"&{source}" if source else "")
     done = sign_with_token(["--key", reference], BUILDTOOL_KEY_PASSPHRASE=pin)

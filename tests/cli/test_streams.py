@@ -66,7 +66,7 @@ def test_a_refusal_is_one_whoever_reads(output: str) -> None:
     "command", ["--version", "--help", "inspect x.bpf.o", "trust list --policy keys", "check x.bpf.o --json"]
 )
 def test_what_nobody_gets_is_no_success(output: str, command: str) -> None:
-    """One line at most, and no traceback."""
+    """Output that cannot be written results in a failure, with one line at most and no traceback."""
     code, said = start(command, output)
     assert code == 1
     assert said.endswith(SAID[output])
@@ -115,7 +115,7 @@ def test_errors_that_nobody_reads_have_their_code(errors: str) -> None:
 
 
 def test_pipe_that_does_not_wait() -> None:
-    """Who made the pipe non-blocking gets all of it, as soon as there is room."""
+    """A full non-blocking pipe delays the output, and the reader receives all of it."""
     names = [f"signed{number}.bpf.o" for number in range(100)]
     for name in names:
         Path(name).write_bytes(sign())

@@ -7,13 +7,17 @@ import random
 import struct
 import subprocess
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs.compile import find_tool
 
+from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.strip import strip_debug
+from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.errors import ObjectFormatError
+from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import parse_object
 
 # Globals, zeroed data, weak and static functions, CO-RE, a kernel function, names with equal ends.
@@ -68,6 +72,23 @@ def test_the_bytes_are_those_of_llvm_strip(
     assert ours == path.read_bytes()
     assert not any(section.name.startswith(b".debug") for section in parse_object(ours).sections)
     assert strip_debug(ours) == ours
+
+
+@pytest.mark.tools
+def test_only_the_stripped_object_has_a_limit(clang: Path, tmp_path: Path) -> None:
+    """An object with more than 16 MiB of DWARF is stripped, with llvm-strip and without it."""
+    large = '__asm__(".pushsection .debug_large\\n.zero 17000000\\n.popsection");\n'
+    source = 'int f(void) { return 2; }\nchar LICENSE[] __attribute__((section("license"))) = "GPL";\n'
+    (tmp_path / "a.bpf.c").write_text(large + source)
+    toolchain = find_toolchain(str(clang))
+    made = []
+    for name, strip in (("with", toolchain.strip), ("without", "")):
+        outputs = [(PLATFORMS["amd64"], tmp_path / name)]
+        chosen = replace(toolchain, strip=strip)
+        compile_sources(chosen, ["a.bpf.c"], outputs, CompileOptions(root=tmp_path))
+        made.append((tmp_path / name / "a.bpf.o").read_bytes())
+    assert made[0] == made[1]
+    assert len(made[0]) < 10_000
 
 
 @pytest.mark.tools

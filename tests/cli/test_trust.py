@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`trust`: policies change by whole files, and what is odd about them is said."""
+"""`trust`: policies are replaced as whole files, and mistakes in them are reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def change(**members: Any) -> None:
 
 
 def verify(capsys: Capture) -> str:
-    """Return what `verify` says of alice's object under policy.json."""
+    """Return the result of `verify` for alice's object under policy.json."""
     run(["verify", "x.bpf.o", "--trust", "policy.json", "--json"])
     (verdict,) = json.loads(capsys.readouterr().out)
     return str(verdict.get("reason", verdict["decision"]))
@@ -69,7 +69,7 @@ def test_a_key_lives_and_dies(capsys: Capture, bob: SigningKey) -> None:
 
 
 def test_other_members_are_kept_and_the_form_is_stable(tmp_path: Path) -> None:
-    """What stood in the file stands in it afterwards; a change and its opposite give the same bytes."""
+    """Other members stay, and a change followed by its opposite gives the same bytes."""
     run(["trust", "add", "alice.pub"])
     change(threshold=2, project="demo", deniedHelpers=[4, 36], objects={"x.bpf.o": {"minimumVersion": 3}})
     run(["trust", "add", "bob.pub"])
@@ -152,7 +152,7 @@ def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:
 
 
 def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
-    """Exit code 0, and a line for each thing that somebody may not have meant."""
+    """Each probable mistake results in a line, and the exit code is 0."""
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
     run(["trust", "add", "alice.pub", "--name", "k", "--not-after", soon])
     run(["trust", "add", "bob.pub", "--name", "k"])
@@ -228,7 +228,7 @@ def test_bad_input_changes_nothing(capsys: Capture, arguments: list[str], messag
     ],
 )
 def test_a_broken_policy_is_not_mended(capsys: Capture, text: str, message: str) -> None:
-    """A file that breaks a rule stays as it is, whatever is asked for."""
+    """No command changes a policy that breaks a rule."""
     Path("policy.json").write_text(text)
     for arguments in (["add", "alice.pub"], ["revoke", "12345678"], ["list"], ["check"]):
         assert run(["trust", *arguments]) == 2
@@ -237,7 +237,7 @@ def test_a_broken_policy_is_not_mended(capsys: Capture, text: str, message: str)
 
 
 def test_unknown_members_are_errors(capsys: Capture) -> None:
-    """A rule that this version does not know must not get lost, so nothing is changed."""
+    """A policy with an unknown member is not changed, because the rule would be lost."""
     run(["trust", "add", "alice.pub"])
     change(future=1)
     before = Path("policy.json").read_bytes()

@@ -37,7 +37,7 @@ def test_accepted(capsys: Capture) -> None:
 
 
 def test_all_objects_are_checked(capsys: Capture) -> None:
-    """One line each, in order; a refusal goes over an unreadable file."""
+    """Each object has a line, in order. A refusal decides the exit code, not an unreadable file."""
     names = ["unsigned.bpf.o", "none.bpf.o", "text.bpf.o", "changed.bpf.o", "good.bpf.o"]
     assert run(["verify", *names, "--trust", "alice.pub"]) == 3
     lines = capsys.readouterr().out.splitlines()
@@ -50,7 +50,7 @@ def test_all_objects_are_checked(capsys: Capture) -> None:
 
 
 def test_unreadable_alone_is_no_refusal() -> None:
-    """It could not be done: 1, not 3."""
+    """An unreadable file alone results in exit code 1, not 3."""
     assert run(["verify", "none.bpf.o", "good.bpf.o", "--trust", "alice.pub"]) == 1
 
 
@@ -78,7 +78,7 @@ def test_reason_is_shown(name: str, reason: str, capsys: Capture) -> None:
 
 
 def test_other_platform_and_other_key_are_refused(capsys: Capture) -> None:
-    """The message says for what it was signed, and by whom."""
+    """The message contains the platform of the object and the key id of its signer."""
     assert run(["verify", "good.bpf.o", "--trust", "alice.pub", "--platform", "arm64"]) == 3
     assert "wrong-platform: signed for 'linux/amd64', not linux/arm64" in capsys.readouterr().out
     assert run(["verify", "good.bpf.o", "--trust", "other.pub"]) == 3

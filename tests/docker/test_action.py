@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.engine import REPOSITORY, inspect
 from labs.project import Project
 
-TOP = Path(__file__).resolve().parents[2]
 TAG = f"{REPOSITORY}/action:1"
 
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
 
+from labs import TOP
 from labs.engine import REPOSITORY, docker, read_objects
 from labs.project import Project
 
-TOP = Path(__file__).resolve().parent.parent.parent
 TAG = f"{REPOSITORY}/signers:1"
 
 

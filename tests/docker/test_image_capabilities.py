@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from labs.engine import REPOSITORY, docker, inspect, remove_images
+from labs.kernel import bpf_file_system
 from labs.project import Project, make_project
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
@@ -212,3 +214,29 @@ def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None
     assert done.code == 1
     assert "the programs require NET_ADMIN PERFMON" in done.stderr
     assert 'image.capabilities = ["BPF", "NET_ADMIN", "PERFMON"]' in done.stderr
+
+
+def test_pins_tool_goes_back_with_less(project: Project, workload: Path, tmp_path: Path) -> None:
+    """ebpf-pins works as the image's user, in a container that has nothing but BPF."""
+    path, source = project.root / "buildtool.toml", project.root / "bpf/caps.bpf.c"
+    text = path.read_text()
+    with bpf_file_system(tmp_path) as mount:
+        (mount / "pins").mkdir(mode=0o700)
+        os.chown(mount / "pins", 65532, 65532)
+        # Pins belong to a network namespace: that of this machine for all of them.
+        run = ["run", "--rm", "--read-only", "--network", "host", f"--volume={mount}:/bpf"]
+        for version in (1, 2):
+            tag = f"{TAG}-tools{version}"
+            try:
+                new = text.replace("version = 1", f"version = {version}")
+                path.write_text(new + "[image]\ntools = true\n")
+                source.write_text(SOURCE.replace("return 0", f"return {version - 1}"))
+                project.build("--arch", "amd64", "--tag", tag)
+            finally:
+                path.write_text(text)
+                source.write_text(SOURCE)
+            options = (*run_options(NEEDED), f"--volume={workload}:/look:ro", tag)
+            docker(*run, *options, "--attach=caps_xdp=none", "--pin-root=/bpf/pins", "--", "/look", code=7)
+        tool = ("--cap-drop=ALL", "--cap-add=BPF", "--entrypoint=/usr/bin/ebpf-pins", f"{TAG}-tools2")
+        for word in ("rollback", "status", "detach"):
+            docker(*run, *tool, word, "--pin-root=/bpf/pins")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.engine import REPOSITORY, docker, remove_images
 from labs.image import flat, read_image
 from labs.project import Project, make_project, render_folder
@@ -27,11 +28,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
     remove_images(f"{REPOSITORY}/loaders")
 
 
+@pytest.mark.architectures
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
 def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str, tmp_path: Path) -> None:
     """The loader that BuildKit's stage links, and its tini, are those that wheels carry."""
-    top = Path(__file__).parents[2]
-    subprocess.run([sys.executable, top / "tools/loaders", "--arch", arch], check=True, capture_output=True)
+    subprocess.run([sys.executable, TOP / "tools/loaders", "--arch", arch], check=True, capture_output=True)
     platform = PLATFORMS[arch]
     folder = render_folder(project, tmp_path / "rendered", "--arch", arch)
     for stage, name, part in (
@@ -47,9 +48,8 @@ def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str
 @pytest.mark.timeout(600)
 def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Project, tmp_path: Path) -> None:
     """With nothing named, both engines make the same image: the same base, too, out of the same packages."""
-    top = Path(__file__).parents[2]
     arch = ("--arch", "amd64", "--arch", "arm64")
-    subprocess.run([sys.executable, top / "tools/loaders", *arch], check=True, capture_output=True)
+    subprocess.run([sys.executable, TOP / "tools/loaders", *arch], check=True, capture_output=True)
     made = {}
     for engine in ("docker", "local"):
         path = tmp_path / f"{engine}.tar"

@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.engine import REPOSITORY, docker, export_parts, import_odd_base, inspect, remove_images, with_tools
+from labs.engine import (
+    REPOSITORY,
+    docker,
+    export_parts,
+    has_image,
+    import_odd_base,
+    inspect,
+    remove_images,
+    with_tools,
+)
 from labs.image import flat, read_image
 from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
-from buildtool.objects.capabilities import FILE_ATTRIBUTE
+from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import StoredImage
 from buildtool.oci.tree import Tree
 
@@ -115,12 +124,25 @@ def test_image_is_that_of_buildkit(
 
 
 def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) -> None:
-    """With image.tools both engines put ebpf-pins beside the loader, with the loader's capabilities."""
-    with with_tools(project):
-        (tree,) = compare_engines(project, tmp_path, ("amd64",)).values()
+    """Both engines put ebpf-pins beside the loader, with those of its capabilities that ebpf-pins needs."""
+    path = project.root / "buildtool.toml"
+    text = path.read_text()
+    more = 'capabilities = ["BPF", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]\n'
+    try:
+        path.write_text(text.replace("[image]\n", f"[image]\n{more}"))
+        with with_tools(project):
+            (tree,) = compare_engines(project, tmp_path, ("amd64",), BUILDTOOL_USER="65532:65532").values()
+            rebuilt = project.run("rebuild", "--check", tmp_path / "local.tar", BUILDTOOL_USER="65532:65532")
+    finally:
+        path.write_text(text)
     loader, pins = tree["usr/bin/verify-and-load"], tree["usr/bin/ebpf-pins"]
-    assert (pins.mode, pins.xattrs) == (loader.mode, loader.xattrs)
+    given = ("BPF", "NET_ADMIN", "NET_RAW", "SYS_PTRACE")
+    assert dict(loader.xattrs) == {FILE_ATTRIBUTE: file_attribute(given)}
+    assert dict(pins.xattrs) == {FILE_ATTRIBUTE: file_attribute(("BPF", "NET_ADMIN"))}
+    assert pins.mode == loader.mode
     assert pins.data != loader.data
+    assert rebuilt.code == 0, rebuilt.stdout + rebuilt.stderr
+    assert "/usr/bin/ebpf-pins  equal" in rebuilt.stdout
 
 
 @pytest.mark.parametrize("epoch", EPOCHS)
@@ -161,6 +183,22 @@ def test_engine_runs_what_was_made_without_it(project: Project) -> None:
     assert built["engine"] == "local"
     assert inspect(tag)["Id"] == built["digest"]
     docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only", tag, "--verify-only")
+
+
+@pytest.mark.parametrize("maker", ["docker", "local"])
+def test_image_that_loses_its_name_is_said(project: Project, maker: str) -> None:
+    """The same image again is no other one; the next release takes the name of the one before."""
+    tag = f"{REPOSITORY}/local:name-{maker}"
+    options = ("--engine", maker, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
+    for release in ("1", "1", "2"):
+        before = inspect(tag)["Id"] if has_image(tag) else ""
+        done = project.run("build", *options, "--json", BUILDTOOL_RELEASE=release)
+        assert done.code == 0, done.stderr
+        lost = before if release == "2" else ""
+        assert json.loads(done.stdout)["replaced"] == lost
+        line = f"buildtool: {tag}: replaced image {before.removeprefix('sha256:')[:12]} in the engine\n"
+        assert (line in done.stderr) is (release == "2")
+    docker("image", "rm", tag)
 
 
 @pytest.mark.parametrize("maker", ["docker", "local"])

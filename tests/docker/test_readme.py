@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.core.platforms import host_platform
 
-TOP = Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
 MARKERS = {"project", "run", "make"}
 HERE = host_platform(platform.machine()) or pytest.fail("this machine is not in the platform table")

@@ -17,6 +17,7 @@ from labs.engine import REPOSITORY, docker, remove_images
 from labs.kernel import program_ids
 from labs.loader import check_line
 from labs.project import CONFIG, make_project
+from labs.run import let_others_read
 
 TAG = f"{REPOSITORY}-run/lab:1"
 SOURCE = """\
@@ -187,7 +188,7 @@ CONDITIONS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, s
     "objects that the loader may not read": (_locked, OBJECTS, (), 1, "Permission denied"),
     "trust store that the loader may not read": (_locked, TRUST, (), 2, "Permission denied"),
     "no BPF file system": (_nothing, "/pins", ("--pin-root=/pins/agent",), 1, "no BPF file system there"),
-    "no interface": (_nothing, "/pins", ("--attach=seen=eth9",), 2, "takes no target"),
+    "no interface": (_nothing, "/pins", ("--attach=seen=eth9",), 2, "already names the target"),
     "no workload": (_nothing, "/pins", ("--", "/nowhere"), 1, "no such program"),
     "read-only place for metrics": (
         _nothing,
@@ -205,8 +206,7 @@ def test_bad_conditions(tmp_path: Path, name: str) -> None:
     make, where, arguments, code, words = CONDITIONS[name]
     place = tmp_path / "place"
     place.mkdir()
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+    let_others_read(tmp_path)
     make(place)
     before = program_ids("seen")
     options = ("--rm", "--network=none", "--read-only", *CAPABILITIES, f"--volume={place}:{where}:ro")

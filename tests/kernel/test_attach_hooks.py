@@ -67,8 +67,8 @@ def test_hook_of_another_process_is_kept(lab: Lab, tmp_path: Path) -> None:
             result = lab.run(tmp_path / "other", option)
             assert result.code == 1
             assert f"program {XDP} (id " in result.message
-            assert f"held by process {process.pid} {lab.loader.name}" in result.message
-            assert "--replace takes its place" in result.message
+            assert f"of process {process.pid} {lab.loader.name}" in result.message
+            assert "--replace detaches it" in result.message
             assert has_xdp(left)
             assert stop().code == 0
 
@@ -88,13 +88,55 @@ def test_hook_of_another_process_is_taken_when_told(lab: Lab, tmp_path: Path) ->
 
 
 def test_replace_does_not_take_our_own(lab: Lab, tmp_path: Path) -> None:
-    """A target that is given twice is an error with --replace, too."""
-    lab.put(tmp_path, "xdp")
+    """A priority that two programs of one start want is an error with --replace, too."""
+    lab.put(tmp_path, "netfilter")
+    result = lab.run(tmp_path, *[f"--attach={PROGRAM}=ipv6:output:76"] * 2, "--replace")
+    assert result.code == 1
+    assert f"cannot attach to ipv6:output:76: Device or resource busy: program {PROGRAM} " in result.message
+    assert "of this loader holds the hook" in result.message
+    assert len(result.events("detach")) == 1
+
+
+@pytest.mark.parametrize(("kind", "name", "section"), [("xdp", "xdp", "xdp"), ("tcx", "tcx", "tcx/ingress")])
+@pytest.mark.parametrize("signed", [True, False], ids=["statement", "option"])
+def test_interface_that_is_named_twice(
+    lab: Lab,
+    tmp_path: Path,
+    kind: str,
+    name: str,
+    section: str,
+    signed: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """An interface by name and by pattern is exit code 2, with both targets, before anything is loaded."""
     with veth() as (left, _):
-        result = lab.run(tmp_path, *[f"--attach={XDP}={left}"] * 2, "--replace")
-        assert result.code == 1
-        assert "it is ours" in result.message
-        assert not has_xdp(left)
+        targets = [left, f"{left[:-1]}*"]
+        program = {"name": f"{PREFIX}_{name}", "section": section, "type": kind, "attach": targets}
+        lab.put(tmp_path, kind, **({"programs": [program]} if signed else {}))
+        options = [] if signed else [f"--attach={PREFIX}_{name}={target}" for target in targets]
+        result = lab.run(tmp_path, *options)
+    assert result.code == 2
+    said = f"program {PREFIX}_{name}: {left}: attached twice, by {targets[0]} and {targets[1]}; remove one"
+    assert said in result.message
+    assert result.events("load") == []
+
+
+def test_tracepoint_that_is_named_twice(lab: Lab, tmp_path: Path) -> None:
+    """The kernel attaches a program to a tracepoint once: the second target is an error."""
+    lab.put(tmp_path, "tracepoint_bare")
+    result = lab.run(tmp_path, *[f"--attach={PROGRAM}=syscalls/sys_enter_getpgid"] * 2)
+    assert (result.code, "attached twice" in result.message) == (2, True), result.lines
+
+
+def test_two_programs_for_one_interface(lab: Lab, tmp_path: Path) -> None:
+    """Two XDP programs of one start cannot share an interface; the message names both."""
+    lab.put(tmp_path, "xdp", "foreign")
+    with veth() as (left, _):
+        names = (XDP, f"{PREFIX}_foreign")
+        result = lab.run(tmp_path, *[f"--attach={name}={left}" for name in names])
+    assert result.code == 2
+    assert all(f"program {name}" in result.message for name in names), result.message
+    assert f": {left}: " in result.message
+    assert result.events("load") == []
 
 
 def test_program_without_a_link(lab: Lab, tmp_path: Path) -> None:
@@ -121,7 +163,7 @@ def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
         with lab.started(tmp_path, option) as (process, stop):
             result = lab.run(tmp_path / "other", option)
             assert result.code == 1
-            assert f"held by process {process.pid}" in result.message
+            assert f"of process {process.pid}" in result.message
             with lab.started(tmp_path / "other", option, "--replace") as (_, stop_other):
                 assert stop_other().code == 0
             assert stop().code == 0
@@ -134,7 +176,7 @@ def test_priority_of_another_process(lab: Lab, tmp_path: Path) -> None:
     with lab.started(tmp_path, f"--attach={PROGRAM}=ipv6:output:77") as (process, stop):
         result = lab.run(tmp_path / "other", f"--attach={PROGRAM}=ipv6:output:77")
         assert result.code == 1
-        assert f"held by process {process.pid}" in result.message
+        assert f"of process {process.pid}" in result.message
         for options in (["ipv6:output:78"], ["ipv6:output:77", "--replace"]):
             with lab.started(tmp_path / "other", f"--attach={PROGRAM}={options[0]}", *options[1:]) as (
                 _,
@@ -172,7 +214,7 @@ def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
             result = lab.run(tmp_path / "other", option, "--replace", before=before)
             assert result.code == 1
             assert "(id " in result.message
-            assert "cannot be detached" in result.message
+            assert "--replace cannot detach it" in result.message
             assert stop().code == 0
 
 
@@ -327,7 +369,7 @@ def test_interface_that_never_comes(lab: Lab, tmp_path: Path) -> None:
     began = time.monotonic()
     result = lab.run(tmp_path, f"--attach={XDP}={PREFIX}none", "--wait-interface=1")
     assert result.code == 1
-    assert "none came in time" in result.message
+    assert "none appeared in time; raise --wait-interface" in result.message
     assert time.monotonic() - began >= 1
     assert result.events("load") == []
 

@@ -16,6 +16,7 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel, net
 from labs.handsig import policy
+from labs.kernel import TRACEFS
 from labs.loader import PREFIX, Lab, counted, in_kernel
 from labs.net import veth
 from labs.run import WAIT_SECONDS, run, wait_until
@@ -23,8 +24,6 @@ from labs.run import WAIT_SECONDS, run, wait_until
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 PROGRAM = f"{PREFIX}_prog"
-TRACEFS_SCRIPT = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
-TRACEFS = ["unshare", "--mount", "sh", "-c", TRACEFS_SCRIPT, "sh"]
 
 
 @pytest.fixture(scope="module")
@@ -254,33 +253,48 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
 @pytest.mark.parametrize(
     ("kind", "target", "code", "words"),
     [
-        ("xdp", "{p}*", 1, ["interface {p}*", "No such device"]),
-        ("xdp", "lo:driver", 1, ["cannot attach", "the driver has no XDP"]),
-        ("xdp", "lo:offload", 2, ["modes are :driver and :generic"]),
+        ("xdp", "{p}*", 1, ["interface {p}*: No such device: not in this network namespace"]),
+        (
+            "xdp",
+            "lo:driver",
+            1,
+            ["cannot attach to lo:driver: Operation not supported: the driver has no XDP", "use lo:generic"],
+        ),
+        ("xdp", "lo:offload", 2, ["not a mode of XDP; the modes are :driver and :generic"]),
         ("sk_lookup", "here", 2, ["not the path of a network namespace"]),
         ("sk_lookup", "/nonexistent", 1, ["network namespace /nonexistent", "No such file"]),
-        ("sk_msg", "nothing", 2, ["nothing", "no sockmap of this name"]),
-        ("sk_msg_two", None, 2, ["several", "name one"]),
+        ("sk_msg", "nothing", 2, ["nothing: the object has no sockmap of this name"]),
+        ("sk_msg_two", None, 2, ["several sockmaps; name one"]),
         ("sk_msg_none", None, 2, ["the object has no sockmap"]),
-        ("sk_skb_bare", None, 2, ["say sk_skb/verdict"]),
+        ("sk_skb_bare", None, 2, ["use sk_skb/verdict"]),
         ("map_iterator", "nothing", 2, ["nothing", "no such map"]),
         ("perf", "cpu-clock", 2, ["not cpu-clock:FREQUENCY"]),
         ("perf", "1:0:0", 2, ["TYPE:CONFIG:PERIOD"]),
         ("perf", "cpu-clock:99x", 2, ["not cpu-clock:FREQUENCY"]),
         ("netfilter", "ipv4:input", 2, ["ipv4:HOOK:PRIORITY"]),
         ("netfilter", "ipv5:input:1", 2, ["ipv4:HOOK:PRIORITY"]),
-        ("kprobe", "vfs_read", 2, ["section kprobe/security_file_open takes no target"]),
+        ("kprobe", "vfs_read", 2, ["section kprobe/security_file_open already names the target"]),
         ("kprobe_bare", None, 2, ["--attach {p}_prog=FUNCTION"]),
         ("kprobe_bare", "vfs_read+x", 2, ["not FUNCTION[+OFFSET]"]),
         ("uprobe_bare", "main", 2, ["not /PATH:SYMBOL"]),
         ("uprobe_bare", "/bin/true:main@0", 2, ["not /PATH:SYMBOL"]),
-        ("fentry_bare", "{p}_no_such_function", 1, ["no such function"]),
-        ("tracepoint_bare", "{p}/none", 1, ["tracepoint {p}/none", "No such file"]),
+        ("fentry_bare", "{p}_no_such_function", 1, ["this kernel has no such function"]),
+        (
+            "tracepoint_bare",
+            "{p}/none",
+            1,
+            ["tracepoint {p}/none: No such file", "/sys/kernel/tracing/events"],
+        ),
         ("tracepoint_bare", "../../../etc/passwd", 1, ["No such file"]),
-        ("raw_tp_bare", "{p}_none", 1, ["cannot attach", "No such file"]),
-        ("struct_ops_left", None, 2, ["say .struct_ops.link"]),
-        ("socket", None, 2, ["section socket has no place", "target none"]),
-        ("action", None, 2, ["section action has no place"]),
+        (
+            "raw_tp_bare",
+            "{p}_none",
+            1,
+            ["{p}_prog: cannot attach to {p}_none: No such file", "no such tracepoint"],
+        ),
+        ("struct_ops_left", None, 2, ["use .struct_ops.link"]),
+        ("socket", None, 2, ["section socket has no hook", "--attach {p}_prog=none"]),
+        ("action", None, 2, ["section action has no hook"]),
         ("usdt", None, 2, ["section usdt//bin/true:a:b is not supported", "uprobe"]),
         ("freplace", None, 2, ["section freplace/main is not supported", "function of the object's own"]),
         ("uprobe_multi", "main", 2, ["not /PATH:SYMBOL"]),
@@ -307,6 +321,6 @@ def test_policy_holds_for_targets_that_come_later(lab: Lab, tmp_path: Path) -> N
     refused = lab.run(tmp_path, f"--attach={PROGRAM}=sys_enter")
     assert [line["event"] for line in refused.lines] == ["verify", "refuse"]
     assert refused.code == 3
-    assert "denied-by-policy: attachPoints don't have raw_tp/sys_enter" in refused.lines[-1]["message"]
+    assert "denied-by-policy: attachPoints do not include raw_tp/sys_enter" in refused.lines[-1]["message"]
     with lab.started(tmp_path, f"--attach={PROGRAM}=sys_exit") as (_, stop):
         assert stop().code == 0

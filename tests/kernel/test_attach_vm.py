@@ -17,6 +17,7 @@ from typing import Any
 
 import labs.attach  # noqa: F401 - adds its objects
 import pytest
+from labs import TOP
 from labs.loader import PREFIX, Lab
 
 from buildtool.check.vm.kernels import find_kernel
@@ -25,7 +26,6 @@ from buildtool.core.platforms import MACHINES
 
 pytestmark = pytest.mark.vm
 
-TOP = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PROGRAM = f"{PREFIX}_prog"
 GUEST = "/vmtest/attach_guest"
@@ -85,7 +85,7 @@ OLD = {
         kind="tc",
         options=f"{attach('lo:ingress', f'{PREFIX}_tc')} --pin-root /sys/fs/bpf/pins",
         code=1,
-        words=("cannot pin its link", "go without --pin-root"),
+        words=("cannot pin its link", "omit --pin-root"),
     ),
     "refused by the kernel": Case(
         kind="scalar",
@@ -123,7 +123,10 @@ NEW = {
         for kind in ("kprobe", "uprobe", "tracepoint", "fentry", "kprobe_multi")
     },
     "no such function": Case(
-        kind="kprobe_bare", options=attach("no_such_function"), code=1, words=("no such function",)
+        kind="kprobe_bare",
+        options=attach("no_such_function"),
+        code=1,
+        words=("this kernel has no such function",),
     ),
     "no such symbol": Case(
         kind="uprobe_bare",

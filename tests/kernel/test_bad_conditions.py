@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from labs.handsig import policy
 from labs.loader import Lab
+from labs.run import let_others_read
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 NOBODY = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
@@ -20,8 +21,7 @@ RUN = ("--", "echo", "started")
 @pytest.fixture
 def place(lab: Lab, tmp_path: Path) -> Path:
     """Give a directory that anybody may enter, with one good object and the trust store."""
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+    let_others_read(tmp_path)
     lab.put(tmp_path, "raw_tp")
     return tmp_path
 

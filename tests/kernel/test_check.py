@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs import TOP
 from labs.check import PRINT, PRIVILEGED, SOURCE, build_probes, read_junit, run_check
 from labs.compile import compile_object
 from labs.kernel import program_ids
@@ -134,12 +135,11 @@ def test_the_table_for_people(probes: Path, sample: Path) -> None:
 
 def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
     """The shipped programs, signed, in a directory by architecture: all load, and the check passes."""
-    top = Path(__file__).resolve().parent.parent.parent
     own = host_platform(platform.machine())
     assert own
     build = tmp_path / "build" / own.arch
     argv = [sys.executable, "-m", "buildtool", "compile", "--output", build, "--arch", own.arch]
-    subprocess.run(argv, cwd=top, check=True, capture_output=True)
+    subprocess.run(argv, cwd=TOP, check=True, capture_output=True)
     sign_files(sorted(build.glob("*.bpf.o")), alice(), RELEASE, platform=own)
     done = run_check(probes, build.parent, "--kernel", "host", "--json", code=0)
     report = json.loads(done.stdout)
@@ -167,9 +167,8 @@ def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_
 
 def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
     """Another loader, all programs at once, the same numbers of instructions, for the shipped programs."""
-    top = Path(__file__).resolve().parent.parent.parent
     argv = [sys.executable, "-m", "buildtool", "compile", "--output", tmp_path / "out"]
-    subprocess.run(argv, cwd=top, check=True, capture_output=True)
+    subprocess.run(argv, cwd=TOP, check=True, capture_output=True)
     report = json.loads(run_check(probes, tmp_path / "out", "--kernel", "host", "--json", code=0).stdout)
     ours = {r["program"]: r["verdict"]["instructions"] for r in report["runs"]}
     (tmp_path / "bpffs").mkdir()

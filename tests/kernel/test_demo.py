@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-TOP = Path(__file__).resolve().parents[2]
+from labs import TOP
 
 
 @pytest.mark.usefixtures("as_root", "prepared_images")

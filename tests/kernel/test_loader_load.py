@@ -160,7 +160,7 @@ def test_same_program_in_two_objects(lab: Lab, tmp_path: Path) -> None:
     (objects / "other.bpf.o").write_bytes(lab.signed("xdp"))
     ambiguous = lab.run(tmp_path, f"--attach={PREFIX}_xdp=none")
     assert ambiguous.code == 2
-    assert f"say OBJECT:{PREFIX}_xdp" in ambiguous.message
+    assert f"use OBJECT:{PREFIX}_xdp=TARGET" in ambiguous.message
     options = [f"--attach={name}.bpf.o:{PREFIX}_xdp=none" for name in ("xdp", "other")]
     with lab.started(tmp_path, *options) as (_, stop):
         assert len(stop().events("load")) == 2
@@ -245,19 +245,24 @@ def check_not_attached(result: Result, code: int, *words: str) -> None:
     [
         ("xdp", [], 2, ["--attach {p}_xdp=INTERFACE"]),
         ("cgroup", [], 2, ["--attach {p}_cg=/PATH"]),
-        ("xdp", ["{p}_nope=lo"], 2, ["{p}_nope", "no object has this program"]),
+        ("xdp", ["{p}_nope=lo"], 2, ["{p}_nope", "no object has this program; use one of: {p}_xdp"]),
         ("xdp", ["other.bpf.o:{p}_xdp=lo"], 2, ["no object has this program"]),
         ("xdp", ["{p}_xdp={p}none"], 1, ["interface {p}none", "No such device"]),
-        ("xdp", ["{p}_xdp=lo:ingress"], 2, ["XDP has no direction"]),
-        ("xdp", ["{p}_xdp=an-interface-name-too-long"], 2, ["not an interface name"]),
-        ("tc", ["{p}_tc=lo"], 2, ["say lo:ingress or lo:egress"]),
-        ("tcx", ["{p}_tcx=lo:egress"], 2, ["the other way"]),
-        ("tcx", ["{p}_tcx=lo:sideways"], 2, ["not :ingress or :egress"]),
-        ("cgroup", ["{p}_cg=relative"], 2, ["not the path of a cgroup"]),
+        ("xdp", ["{p}_xdp=lo:ingress"], 2, ["lo:ingress: not a mode of XDP", ":driver and :generic"]),
+        ("xdp", ["{p}_xdp=an-interface-name-too-long"], 2, ["not the name of an interface"]),
+        ("tc", ["{p}_tc=lo"], 2, ["no direction", "use lo:ingress or lo:egress"]),
+        ("tcx", ["{p}_tcx=lo:egress"], 2, ["the other direction; use lo"]),
+        ("tcx", ["{p}_tcx=lo:sideways"], 2, ["lo:sideways: not a direction; use :ingress or :egress"]),
+        ("cgroup", ["{p}_cg=relative"], 2, ["relative: not the absolute path of a cgroup"]),
         ("cgroup", ["{p}_cg=/nonexistent/cgroup"], 1, ["No such file or directory"]),
-        ("cgroup", ["{p}_cg=/tmp"], 1, ["cannot attach", "no cgroup of version 2"]),
-        ("raw_tp", ["{p}_raw=lo"], 2, ["takes no target"]),
-        ("nowhere", [], 2, ["it needs a target", "--attach {p}_tp=CATEGORY/NAME"]),
+        (
+            "cgroup",
+            ["{p}_cg=/tmp"],
+            1,
+            ["{p}_cg: cannot attach to /tmp: Bad file", "not a cgroup of version 2"],
+        ),
+        ("raw_tp", ["{p}_raw=lo"], 2, ["lo: section raw_tp/sys_enter already names the target"]),
+        ("nowhere", [], 2, ["no target", "--attach {p}_tp=CATEGORY/NAME", "{p}_tp=none"]),
         ("refused", [], 1, ["cannot load", "R1 invalid mem access 'scalar'"]),
     ],
 )
@@ -280,10 +285,12 @@ def test_attached_programs_go_when_a_later_one_fails(lab: Lab, tmp_path: Path) -
     """When the second attachment fails, the first is taken away."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, _):
-        options = [f"--attach={PREFIX}_xdp={left}"] * 2
+        options = [f"--attach={PREFIX}_xdp={target}" for target in (left, "lo:driver")]
         result = lab.run(tmp_path, *options)
         shown = subprocess.run(["ip", "link", "show", left], capture_output=True, text=True, check=True)
-    check_not_attached(result, 1, f"program {PREFIX}_xdp (id", "it is ours")
+    check_not_attached(
+        result, 1, f"program {PREFIX}_xdp: cannot attach to lo:driver: Operation not supported"
+    )
     assert len(result.events("detach")) == 1
     assert "xdp" not in shown.stdout.replace(f"{PREFIX}_xdp", "").split("mtu")[1]
 

@@ -232,7 +232,7 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
     [
         (["--no-such-option"], "unknown option --no-such-option"),
         (["--insecure"], "unknown option"),
-        (["--objects"], "--objects needs a value"),
+        (["--objects"], "--objects requires a value"),
         (["--objects="], "empty value"),
         (["--log", "xml"], "--log: bad value xml"),
         (["--attach", "x"], "not PROGRAM=TARGET"),
@@ -241,18 +241,18 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--attach", "x+="], "not PROGRAM=TARGET"),
         (["--attach", "+=lo"], "not PROGRAM=TARGET"),
         (["--image-attach", "x"], "not PROGRAM=TARGET"),
-        (["--verify-only", "--", "true"], "no workload"),
-        (["--platform", "linux/arm64"], "need --verify-only"),
+        (["--verify-only", "--", "true"], "--verify-only cannot be combined with a workload"),
+        (["--platform", "linux/arm64"], "require --verify-only"),
         (["--verify-only", "--time", "yesterday"], "--time: bad value"),
         (["--wait-interface=99999"], "--wait-interface: bad value 99999"),
         (["--health-wait", "soon"], "--health-wait: bad value soon"),
         (["--health-command=true"], "not an absolute path"),
-        (["--seccomp"], "need a workload"),
+        (["--seccomp"], "require a workload: -- COMMAND"),
         (["--capabilities=ALL"], "--capabilities: bad value ALL"),
         (["--capabilities", "BPF,"], "--capabilities: bad value BPF,"),
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
-        (["--json"], "run takes no --json"),
+        (["--json"], "--json: not an option of run"),
         (["show"], "unknown option show"),
         (["list", "list"], "unknown option list"),
         (["--"], "no workload after --"),
@@ -271,7 +271,7 @@ def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> N
     alone = Path(shutil.copy2(lab.loader, tmp_path))
     done = subprocess.run([alone, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word} is a command of ebpf-pins, which image.tools adds to an image" in done.stderr
+    assert f"{word}: a command of ebpf-pins, which image.tools adds to an image" in done.stderr
     # As `docker run IMAGE list` does it: after the options of the entrypoint, whose places count.
     script = tmp_path / "ebpf-pins"
     script.write_text('#!/bin/sh\necho "$@"\n')

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.mirror import Mirror, forget_keys, make_keys, serve
+from labs.readelf import read_elf
 
 from buildtool.cli import main
 from buildtool.core.cache import Cache
@@ -24,14 +26,13 @@ from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.image.local.baseimage import carried_base
 from buildtool.runtime import carried, provide
 from buildtool.runtime.apt import PackageSource
-from buildtool.runtime.carried import Part, find_base, find_loader, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_tini
 from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.link import MadeParts, PartsRequest, make_parts
 
 # The first test makes the loaders of seven architectures.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.architectures]
 
-TOP = Path(__file__).parents[2]
 # Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.
 QEMU = {
     "amd64": "x86_64",
@@ -88,22 +89,16 @@ def platform(request: pytest.FixtureRequest, carried_parts: Path, made_parts: Ma
     return platform
 
 
-def read_elf(part: Part, *options: str) -> str:
-    """Return what readelf says."""
-    argv = ["readelf", *options, part.path]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-
-
 def test_loader_is_static_and_hardened(platform: Platform) -> None:
     """It needs no library and no linker, relocations are read-only, no page is both written and run."""
     loader = find_loader(platform)
-    segments = read_elf(loader, "-lW")
+    segments = read_elf(loader.path, "-lW")
     assert "INTERP" not in segments
     assert "GNU_RELRO" in segments
     assert "RWE" not in segments
-    assert "NEEDED" not in read_elf(loader, "-dW")
+    assert "NEEDED" not in read_elf(loader.path, "-dW")
     kind = "DYN (" if platform.static_option == "-static-pie" else "EXEC ("
-    assert kind in read_elf(loader, "-hW")
+    assert kind in read_elf(loader.path, "-hW")
     assert len(loader.data) <= MAX_BYTES.get(platform.arch, MAX_BYTES_ELSEWHERE)
     assert loader.record["size"] == len(loader.data)
 

@@ -199,7 +199,7 @@ def test_two_objects_of_one_name(place: tuple[Releases, str, str]) -> None:
     assert result.code == 2
     target = [f"--attach={name}:{PREFIX}_xdp=none" for name in (NAME, "other.bpf.o")]
     result = releases.lab.run(releases.directory, *releases.options(), *target, *TRUE)
-    assert (result.code, "signed with one name" in result.message) == (2, True)
+    assert (result.code, "both signed with one name" in result.message) == (2, True)
 
 
 def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, str]) -> None:

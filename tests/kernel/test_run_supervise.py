@@ -282,7 +282,9 @@ def test_reload_that_needs_a_capability_that_was_given_up(lab: Lab, tmp_path: Pa
         reload(process, log_of(tmp_path), 1)
         (line,) = stop().events("reload")
     assert line["outcome"] == "kept"
-    assert line["message"] == "needs CAP_NET_ADMIN, which was given up at the start: start anew"
+    assert line["message"] == (
+        "the new objects need CAP_NET_ADMIN, which the loader dropped at its start; restart the container"
+    )
 
 
 def test_hang_up_without_reload(lab: Lab, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_update_that_fails_its_check_leaves_the_old_one(lab: Lab, tmp_path: Path
             assert wait_until(lambda: releases.counts()[0] == sent[0])
             result = stop()
     (line,) = result.events("reload")
-    assert (line["outcome"], "ended with 1" in line["message"]) == ("kept", True), str(line)
+    assert (line["outcome"], "ended with exit code 1" in line["message"]) == ("kept", True), str(line)
     assert (len(result.events("update")), len(result.events("rollback"))) == (1, 1)
     assert result.code == 0
 

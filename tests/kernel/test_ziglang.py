@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs import TOP
+from labs.kernel import bpf_file_system
 
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
 
-TOP = Path(__file__).parents[2]
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
 # The machine's headers and libraries for programs disappear behind empty directories, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
@@ -31,11 +32,9 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pins() -> Iterator[Path]:
-    """Give a name on bpffs that is gone afterwards."""
-    path = Path(f"/sys/fs/bpf/ziglang-{os.getpid()}")
-    path.mkdir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    """Give a BPF file system of the test's own."""
+    with bpf_file_system() as mount:
+        yield mount
 
 
 def compile_bare(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

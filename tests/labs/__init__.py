@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The helpers of the tests, each in one place; a test imports them as `labs.SUBJECT`.
+The shared helpers of the tests, in one file for each subject. A test imports `labs.SUBJECT`.
 
-A helper that two test files need belongs here, in the file of its subject. A helper that one test file needs
-stays in that file. Fixtures are in the `conftest.py` of their tier.
+A helper of two test files belongs in this package. A helper of one test file stays in that file. Fixtures are
+in the `conftest.py` of their tier.
 """
 
 from pathlib import Path

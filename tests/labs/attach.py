@@ -2,7 +2,7 @@
 """
 A counting program of each type that the loader attaches.
 
-Importing this adds them to the objects of `labs.loader`.
+Importing this module adds the sources to SOURCES of `labs.loader`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _one(section: str, result: int = 0) -> str:
     return f'SEC("{section}") int @_prog(void *c) {{ count(); return {result}; }}'
 
 
-# A struct_ops map: congestion control with what the kernel demands of one.
+# A struct_ops map: congestion control with all functions that the kernel requires.
 _STRUCT_OPS = """
 struct sock; struct tcp_sock;
 struct tcp_congestion_ops {
@@ -90,7 +90,7 @@ SOURCES |= {
     "action": _one("action", 0),
 }
 
-# What the kernel's verifier refuses, each for another reason; the line to blame stands alone.
+# Programs that the kernel verifier refuses, each for another reason. The refused code is a line of its own.
 SOURCES |= {
     "scalar": 'SEC("raw_tp/sys_enter") int @_prog(__u64 *c)\n{\nreturn *(__u64 *)(long)c[0];\n}',
     "unchecked": 'SEC("raw_tp/sys_enter") int @_prog(__u32 *c)\n{\n__u32 key = bpf_get_prandom_u32();\n'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects that kernels take and refuse, and the program that asks a kernel about them."""
+"""Objects that kernels load and refuse, the probe that loads them, and `buildtool check`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import jsonschema
 
 from labs import TOP
 
-# What Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd) takes of what we write: of each element
-# the attributes that it must have, those that it may have, and what may be inside.
+# A part of Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd): required attributes, optional
+# attributes and allowed children of each element.
 JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
     "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
     "testsuite": (
@@ -32,7 +32,7 @@ JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
     "system-out": (set(), set(), set()),
 }
 
-# Loads nowhere, everywhere, or since a release of Linux: the name says it.
+# The name of a program describes on which kernels it loads.
 SOURCE = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -86,7 +86,7 @@ SEC("xdp") int tail_call(struct xdp_md *ctx)
 
 char LICENSE[] SEC("license") = "GPL";
 """
-# What Linux 6.1 does not have: a kernel function, and the first helper of 6.2. It has the one before.
+# Linux 6.1 lacks the kernel function and the first helper of 6.2, number 210. It has helper 209.
 NEWER = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -165,7 +165,7 @@ SEC("xdp") int print(struct xdp_md *ctx)
 
 
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
-    """Link bpf-probe for *arch* below *directory*, unless it is newer than its source."""
+    """Link bpf-probe for *arch* into *directory*, unless it is newer than its source. Return *directory*."""
     output = directory / arch / "bpf-probe"
     sources = [TOP / "loader/probe/probe.c", TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
@@ -179,7 +179,7 @@ def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options
 
 
 def read_junit(path: Path) -> ET.Element:
-    """Return the JUnit XML of *path*, which has what Jenkins' schema takes and nothing else."""
+    """Return the JUnit XML of *path*, checked against Jenkins' schema."""
     top = ET.parse(path).getroot()  # noqa: S314 - our own file
     assert top.tag == "testsuites"
     for element in top.iter():
@@ -190,7 +190,7 @@ def read_junit(path: Path) -> ET.Element:
 
 
 def check_report(text: str) -> None:
-    """Hold *text*, what --json printed, against its schema."""
+    """Check *text*, the output of --json, against its schema."""
     schema = json.loads((TOP / "spec/check-report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(json.loads(text))
@@ -203,7 +203,7 @@ def run_check(
     prefix: tuple[str, ...] = (),
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `buildtool check` with *probes*, expect *code*, and return what ended."""
+    """Run `buildtool check` with *probes*, check the exit *code*, and return the finished process."""
     argv = [*prefix, sys.executable, "-m", "buildtool", "check", *arguments]
     settings = {**os.environ, "BUILDTOOL_PROBES": str(probes), **env}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=settings)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line in tests: run it where a project is, look at errors, and at what was signed."""
+"""Run the command line in a project, and check errors and signed files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ BUILD = ("build", "--engine", "local", "--arch", "amd64")
 
 
 def check_error(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Check that the one line of the error says *text*."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("buildtool: error:")]
-    assert len(lines) == 1
+    """Check that stderr has one error line, which contains *text*, and that stdout is empty."""
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("buildtool: error:")]
+    assert len(lines) == 1, captured.err
     assert text in lines[0]
+    assert captured.out == ""
 
 
 def left(project: Path) -> list[str]:
-    """Name what is in the project beside its own files."""
+    """Return the names of files in the project that a command added."""
     own = {"bpf", "include", "keys", "buildtool.toml", "base.tar"}
     return sorted(path.name for path in project.iterdir() if path.name not in own)
 
@@ -36,7 +38,7 @@ SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--force"]
 
 
 def enter_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go to a directory with an unsigned object and a key."""
+    """Make *tmp_path*, with an unsigned object and a key, the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
@@ -50,7 +52,7 @@ def signers_of(path: str, *keys: PublicKey) -> tuple[str, ...]:
 
 
 def refused(arguments: list[str], capsys: Capture, code: int = 1) -> str:
-    """Run, expect exit code and an object as it was, and return the error line."""
+    """Run the command, check the exit *code* and that the object is unchanged, and return the error line."""
     before = Path("x.bpf.o").read_bytes()
     assert run(arguments) == code
     assert Path("x.bpf.o").read_bytes() == before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of BPF objects, and the ways to compile them: with the machine's clang, or as the product does."""
+"""Compile BPF sources, with the machine's clang or by the product."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SEC("xdp") int second(void *ctx) { return lookup(&outer, ctx) ? 2 : 1; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """
 
-# An object whose map has another layout on arm64 than elsewhere: an agent would read the wrong bytes.
+# The map of this object has another layout on arm64, so an agent would read wrong bytes there.
 DIFFERS = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -116,7 +116,7 @@ def include_options(sysroot: Path) -> list[str]:
 
 
 def compile_shipped(name: str, directory: Path, *options: str) -> Path:
-    """Compile `bpf/NAME.bpf.c` with the product into *directory*, for this machine unless told else."""
+    """Compile `bpf/NAME.bpf.c` by the product into *directory*, by default for this machine."""
     command = [sys.executable, "-m", "buildtool", "compile", f"bpf/{name}.bpf.c", "--output", str(directory)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=TOP)
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def compile_object(
     text.parent.mkdir(exist_ok=True)
     text.write_text(source)
     flags = [f"--target={target}", "-O2", "-g", *include_options(sysroot)]
-    # As the product does: names from the project's directory, where clang finds the text of each line.
+    # Like the product, run in the project's directory, so that clang finds the text of each line.
     flags += [f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
     subprocess.run(
         [clang, *flags, "-c", f"bpf/{text.name}", "-o", f"{name}.bpf.o"], cwd=directory, check=True

@@ -18,7 +18,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 
 
 def request(**changes: Any) -> RenderRequest:
-    """Make a request; *changes* named TABLE__KEY set configuration values, others the request's own."""
+    """Return a request. *changes* named TABLE__KEY set configuration values, others fields of the request."""
     config = Config(root=Path(), project=ProjectConfig(name="demo", version=3, release="1.2"))
     own = {}
     for name, value in changes.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a real Docker engine: look into them, bring bases into it, remove what a test made."""
+"""Read images of a real Docker engine, import bases, and remove the images of a test."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from buildtool.runtime.carried import list_path, loader_digest, part_path
 from labs.image import ODD_BASE, ODD_SETTINGS
 from labs.project import Project, render_folder
 
-# Two runs of the tests may share an engine.
+# The name contains the process id, because two runs of the tests may share an engine.
 REPOSITORY = f"buildtool-test.local/run-{os.getpid()}"
 
 
-# The engine puts these into every container.
+# Files that the engine adds to each container.
 ENGINE_FILES = ("/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 def docker(*arguments: str | Path, code: int = 0, stdin: bytes = b"") -> bytes:
-    """Run docker and return what it printed."""
+    """Run docker, check the exit *code*, and return stdout."""
     argv = ["docker", *map(str, arguments)]
     done = subprocess.run(argv, input=stdin, capture_output=True, check=False)
     assert done.returncode == code, done.stderr.decode()
@@ -37,19 +37,19 @@ def docker(*arguments: str | Path, code: int = 0, stdin: bytes = b"") -> bytes:
 
 
 def inspect(reference: str, *options: str) -> dict[str, Any]:
-    """Return what the engine says of an image."""
+    """Return the engine's attributes of an image."""
     found: list[dict[str, Any]] = json.loads(docker("image", "inspect", *options, reference))
     return found[0]
 
 
 def has_image(reference: str) -> bool:
-    """Say whether the engine knows *reference*."""
+    """Return whether the engine has image *reference*."""
     argv = ["docker", "image", "inspect", reference]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def remove_images(repository: str) -> None:
-    """Remove every tag of *repository*."""
+    """Remove all tags of *repository*."""
     for reference in (
         docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository).decode().split()
     ):
@@ -57,7 +57,7 @@ def remove_images(repository: str) -> None:
 
 
 def read_files(reference: str, *options: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
-    """Return every file of an image with its content; the image is never started."""
+    """Return entry and content of each file of an image, by path. The image is never started."""
     container = docker("create", *options, reference).decode().strip()
     try:
         data = docker("export", container)
@@ -80,7 +80,7 @@ def read_objects(reference: str, *options: str) -> dict[str, bytes]:
 
 @contextmanager
 def with_tools(project: Project) -> Iterator[None]:
-    """Let the project's images have ebpf-pins."""
+    """Set image.tools of *project* to true during the block."""
     path = project.root / "buildtool.toml"
     text = path.read_text("utf-8")
     table = "[image]\n"
@@ -93,7 +93,7 @@ def with_tools(project: Project) -> Iterator[None]:
 
 
 def export_parts(project: Project, directory: Path, architectures: Sequence[str]) -> Path:
-    """Let BuildKit link loader and ebpf-pins, and write them with tini as `make loaders` would."""
+    """Write loader and ebpf-pins, linked by BuildKit, and tini into *directory*, as `make loaders` would."""
     with with_tools(project):
         folder = render_folder(project, directory / "rendered", *_arch(architectures))
     entries = {}
@@ -123,6 +123,6 @@ def _arch(architectures: Sequence[str]) -> list[str]:
 
 
 def import_odd_base(tag: str) -> None:
-    """Bring a base with `ODD_BASE` and `ODD_SETTINGS` into the engine, as *tag*."""
+    """Import a base of `ODD_BASE` and `ODD_SETTINGS` into the engine as *tag*."""
     settings = [word for line in ODD_SETTINGS for word in ("--change", line)]
     docker("import", "--platform", "linux/amd64", *settings, "-", tag, stdin=pack_tar(ODD_BASE))

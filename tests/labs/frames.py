@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ethernet frames and OPC UA messages made by hand, so that tests can also make wrong ones."""
+"""Make Ethernet frames and OPC UA messages byte by byte, valid ones and malformed ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ETH_8021AD = 0x88A8
 OPCUA_PORT = 4840
 CLIENT_PORT = 50000
 MORE_FRAGMENTS = 0x2000
-# To everyone, so that no test depends on an address; from a sender that no host has.
+# The broadcast address, so that no test depends on an address, and a sender that no host has.
 TEST_ADDRESSES = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01"
 
 SOURCE4, DESTINATION4 = "10.77.0.1", "10.77.0.2"

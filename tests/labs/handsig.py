@@ -2,7 +2,7 @@
 """
 A signer for the loader's tests, written from spec/sig-section.md and independent of the product's.
 
-It makes what the product never would: wrong statements, forged keys, records of any count.
+The product would never make some of its files: wrong statements, forged keys, records of any count.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A project, a base and stand-ins for loader and tini: what the embedded engine builds from."""
+"""Bases and stand-ins for loader and tini, the input of the embedded engine, and readers of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from buildtool.runtime.carried import list_path, loader_digest, part_path
 
 
 def directory(path: str, **more: int) -> TarEntry:
-    """Make a directory of a layer."""
+    """Return the entry of a directory in a layer."""
     return TarEntry(path=path, kind=tarfile.DIRTYPE, **{"mode": 0o755, "mtime": 1600000000, **more})
 
 
@@ -52,7 +52,7 @@ def base_of_layers(layers: Sequence[Layer], architectures: Sequence[str] = ("amd
 
 
 def make_parts(root: Path, architectures: Sequence[str], *, base: bool = False) -> Path:
-    """Write stand-ins for loader, tini and, if asked for, *base*, as `make loaders` would."""
+    """Write stand-ins for loader, tini and (with *base*) base layer into *root*, as `make loaders` would."""
     entries: dict[str, dict[str, dict[str, str]]] = {}
     for arch in architectures:
         entries[arch] = {}
@@ -68,7 +68,7 @@ def make_parts(root: Path, architectures: Sequence[str], *, base: bool = False) 
     return root
 
 
-# What no base should be: everything that decides about places, modes and owners, and a file in our place.
+# An unusual base: links, modes and owners that affect the places of files, and a file in place of tini.
 ODD_BASE = (
     directory("etc", mode=0o700, uid=8),
     TarEntry(path="etc/buildtool", kind=tarfile.SYMTYPE, target="../opt", mode=0o777),
@@ -120,7 +120,7 @@ def read_image(path: Path) -> dict[str, tuple[StoredImage, Tree]]:
 
 
 def flat(tree: Tree) -> dict[str, Any]:
-    """Return what is compared of each file."""
+    """Return the compared facts of each file by path."""
     return {path: _facts(entry) for path, entry in tree.items()}
 
 

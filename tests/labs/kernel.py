@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Programs and maps in this kernel without the loader: load, pin, attach and read them; mount bpffs and cgroup2.
+Load, pin, attach and read programs and maps of this kernel without the loader; mount bpffs and cgroup2.
 
-Everything that makes something is a context manager that removes it, also when the test fails. Names carry
-the process id, so that test runs beside each other do not meet.
+Each function that makes something is a context manager, which removes it even if the test fails. Names
+contain the process id, so that parallel test runs do not collide.
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ BPF_MAP_GET_FD_BY_ID = 14
 BPF_RAW_TRACEPOINT_OPEN = 17
 
 
+# Starts a program where tracefs is mounted.
+_MOUNT_TRACEFS = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"'
+TRACEFS = ["unshare", "--mount", "sh", "-c", _MOUNT_TRACEFS, "sh"]
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The programs and maps of one object, pinned in a BPF file system of its own."""
+    """The programs and maps of one object, pinned in a separate BPF file system."""
 
     programs: Path
     map_ids: dict[str, int]
@@ -53,14 +57,14 @@ class Loaded:
         return self.programs / name
 
     def dump(self, name: str) -> dict[bytes, list[bytes]]:
-        """Return the entries of map *name*: key to the values of all CPUs (one where it is not per CPU)."""
+        """Return the entries of map *name*: key to the values of all CPUs, or to one value."""
         entries: list[dict[str, Any]] = json.loads(
             run("bpftool", "-j", "map", "dump", "id", str(self.map_ids[name]))
         )
         return {_bytes(entry["key"]): _values(entry) for entry in entries}
 
     def sums(self, name: str, words: int = 1) -> dict[bytes, tuple[int, ...]]:
-        """Return key to the sums over all CPUs of the *words* 64-bit numbers that a value begins with."""
+        """Return, by key, the sums over all CPUs of the first *words* 64-bit numbers of each value."""
         totals = {}
         for key, values in self.dump(name).items():
             cpus = [[_number(value[at * 8 : at * 8 + 8]) for at in range(words)] for value in values]
@@ -68,7 +72,7 @@ class Loaded:
         return totals
 
     def fill(self, name: str, keys: Iterable[bytes], value_bytes: int) -> None:
-        """Put *keys* into map *name* with zero values, as a busy machine would fill it."""
+        """Add *keys* with zero values to map *name*."""
         number, value = self.map_ids[name], " ".join(["0"] * value_bytes)
         lines = [f"map update id {number} key {' '.join(map(str, key))} value {value}" for key in keys]
         with NamedTemporaryFile("w", suffix=".batch") as batch:
@@ -93,7 +97,7 @@ def _values(entry: dict[str, Any]) -> list[bytes]:
 
 @contextmanager
 def bpf_file_system(directory: Path | None = None) -> Iterator[Path]:
-    """Mount a BPF file system below *directory* or a new one; the machine's may be absent or covered."""
+    """Mount a BPF file system in a new directory below *directory*: the machine's may be missing."""
     with TemporaryDirectory(prefix="bpffs-", dir=directory) as made:
         mount = Path(made)
         mount.chmod(0o755)
@@ -101,7 +105,7 @@ def bpf_file_system(directory: Path | None = None) -> Iterator[Path]:
         try:
             yield mount
         finally:
-            # A file system that is still in use has a holder that the test left behind.
+            # A file system still in use shows a process that the test left running.
             was_free = unmount(mount)
         assert was_free, f"{mount}: still in use"
 
@@ -116,7 +120,7 @@ def loaded(path: Path) -> Iterator[Loaded]:
 
 
 def need_program_type(path: Path) -> None:
-    """Skip the test if this kernel forbids root to load the object *path*, as bpftool finds."""
+    """Skip the test if bpftool, as root, may not load object *path* on this kernel."""
     with bpf_file_system() as mount:
         argv = ["bpftool", "prog", "loadall", path, mount / "tried"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -138,8 +142,8 @@ def _program_maps(pin: Path) -> list[int]:
 
 @contextmanager
 def tracing_attached(*programs: Path) -> Iterator[None]:
-    """Attach tracing programs to what their sections name; closing the descriptors detaches them."""
-    # bpftool learned to attach these (autoattach) after the version that Debian 12 has.
+    """Attach tracing *programs* to the targets in their sections during the block."""
+    # The bpftool of Debian 12 has no autoattach.
     with ExitStack() as stack:
         for program in programs:
             stack.callback(os.close, attach_tracing(program))
@@ -161,16 +165,16 @@ def attach_tracing(program: Path) -> int:
 
 def open_pin(path: Path) -> int:
     """
-    Return a descriptor of what is pinned there.
+    Return a descriptor of the object pinned at *path*.
 
-    Raises: OSError when the kernel refuses.
+    Raises: OSError, if the kernel refuses.
     """
     buffer = ctypes.create_string_buffer(str(path).encode() + b"\0")
     return _bpf(BPF_OBJ_GET, struct.pack("<QII", ctypes.addressof(buffer), 0, 0))
 
 
 def pin_number(path: Path, member: str) -> int:
-    """Return a number that the kernel tells of what is pinned there; also what bpftool doesn't know."""
+    """Return the number *member* in the kernel's fdinfo of the object pinned at *path*."""
     descriptor = open_pin(path)
     try:
         text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
@@ -181,9 +185,9 @@ def pin_number(path: Path, member: str) -> int:
 
 def update_map(number: int, key: bytes, value: bytes) -> None:
     """
-    Put an entry into the map of that id.
+    Write an entry into the map with id *number*.
 
-    Raises: OSError when the kernel refuses.
+    Raises: OSError, if the kernel refuses.
     """
     descriptor = _bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
     buffers = [ctypes.create_string_buffer(data, len(data)) for data in (key, value)]
@@ -214,7 +218,7 @@ def xdp_attached(interface: Interface, program: Path, mode: str = "xdpdrv") -> I
 
 @contextmanager
 def cgroup2() -> Iterator[Path]:
-    """Mount the cgroup v2 hierarchy and make a cgroup in it; yields its directory."""
+    """Mount the cgroup v2 hierarchy, make a cgroup in it, and yield its directory."""
     with TemporaryDirectory(prefix="lab-cgroup-") as directory:
         run("mount", "-t", "cgroup2", "cgroup2", directory)
         made = Path(directory) / f"lab-{os.getpid()}-{next(_numbers)}"
@@ -227,7 +231,7 @@ def cgroup2() -> Iterator[Path]:
 
 
 def remove_cgroup(directory: Path) -> None:
-    """Remove a cgroup and those below it; no process may be left in them."""
+    """Remove a cgroup and those below it, none of which may contain a process."""
     if not directory.is_dir():
         return
     for child in (entry for entry in directory.iterdir() if entry.is_dir()):
@@ -237,7 +241,7 @@ def remove_cgroup(directory: Path) -> None:
 
 @contextmanager
 def inside_cgroup(directory: Path) -> Iterator[None]:
-    """Move this process into a cgroup: a socket belongs to the one that its maker was in."""
+    """Move this process into a cgroup during the block. A socket belongs to the cgroup of its creator."""
     home = next(
         line.removeprefix("0::/")
         for line in Path("/proc/self/cgroup").read_text().splitlines()
@@ -262,7 +266,7 @@ def cgroup_attached(directory: Path, kind: str, program: Path) -> Iterator[None]
 
 
 def unmount(directory: Path) -> bool:
-    """Unmount *directory*, detached when something still holds it; return whether nothing did."""
+    """Unmount *directory*, lazily if it is busy. Return whether it was free."""
     if subprocess.run(["umount", directory], capture_output=True, check=False).returncode == 0:
         return True
     run("umount", "--lazy", directory)
@@ -270,7 +274,7 @@ def unmount(directory: Path) -> bool:
 
 
 def list_bpf(kind: str) -> list[dict[str, Any]]:
-    """Return what bpftool says of all programs, maps or links: *kind* is `prog`, `map` or `link`."""
+    """Return bpftool's list of all programs, maps or links. *kind* is `prog`, `map` or `link`."""
     done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=False)
     return list(json.loads(done.stdout or "[]"))
 

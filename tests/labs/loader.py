@@ -2,8 +2,8 @@
 """
 Objects, trust stores and runs of the loader for its tests.
 
-All programs and maps carry a prefix of this process, so that what the loader leaves behind can be told
-from what else runs on the machine.
+The names of all programs and maps have a prefix of this process, so that tests find those that the loader
+leaves behind.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run of the loader said."""
+    """The result of a finished run of the loader: exit code, decision lines, stdout."""
 
     code: int
     lines: list[dict[str, Any]]
@@ -97,7 +97,7 @@ class Lab:
 
     @property
     def pins(self) -> Path:
-        """Return ebpf-pins, which is made beside the loader."""
+        """Return the path of ebpf-pins, beside the loader."""
         return self.loader.with_name("ebpf-pins")
 
     def object(self, kind: str) -> bytes:
@@ -120,7 +120,7 @@ class Lab:
         return sign(self.object(kind), [self.key], name=f"{kind}.bpf.o", **changes)
 
     def replace(self, directory: Path, old: str, new: str, **changes: Any) -> None:
-        """Put the code of *new*, signed under the name of *old*, in its place."""
+        """Replace object *old* by the code of *new*, signed under the name of *old*."""
         data = sign(self.object(new), [self.key], name=f"{old}.bpf.o", **changes)
         (directory / "objects" / f"{old}.bpf.o").write_bytes(data)
 
@@ -155,7 +155,7 @@ class Lab:
     def started(
         self, directory: Path, *arguments: str, before: Sequence[str] = ()
     ) -> Iterator[tuple[subprocess.Popen[str], Callable[[int], Result]]]:
-        """Run the loader until it is ready; gives the process and a function that signals and reaps it."""
+        """Run the loader until it is ready. Yield the process, and a function that signals and reaps it."""
         log = directory / f"stderr{next(_numbers)}"
         with log.open("w") as stream:
             argv = [*before, *self.argv(directory, *arguments)]
@@ -181,7 +181,7 @@ SCHEMA = TOP / "spec/decision-lines.schema.json"
 
 @functools.cache
 def _validator() -> Any:
-    """Read the schema once; the library is slow to import."""
+    """Return a validator of decision lines, cached because the library is slow to import."""
     import jsonschema
 
     schema = json.loads(SCHEMA.read_text())
@@ -190,7 +190,7 @@ def _validator() -> Any:
 
 
 def check_line(line: dict[str, Any]) -> None:
-    """Check that a decision line is as its schema says; of several reasons, show that of its event."""
+    """Check a decision line against its schema. The error shows the causes for the line's event."""
     for error in _validator().iter_errors(line):
         causes = [cause.message for cause in error.context if "was expected" not in cause.message]
         raise AssertionError(f"{line}: {error.message[-200:]} {causes}")
@@ -205,19 +205,19 @@ def parse(stderr: str) -> list[dict[str, Any]]:
 
 
 def in_kernel() -> list[str]:
-    """Return the names of our programs and maps that the kernel holds; a link holds its program."""
+    """Return the names of this process's programs and maps in the kernel. A link keeps its program."""
     return sorted(
         x["name"] for k in ("prog", "map") for x in list_bpf(k) if x.get("name", "").startswith(PREFIX)
     )
 
 
 def is_clean() -> bool:
-    """Return whether nothing of ours is left; the kernel frees it later, struct_ops under load much later."""
+    """Return whether the kernel has freed all of this process's programs and maps, after waiting for it."""
     return wait_until(lambda: not in_kernel(), FREE_SECONDS)
 
 
 def counted() -> int:
-    """Return the value of the one map of ours that counts."""
+    """Return the value of this process's only counting map."""
     (found,) = [m for m in list_bpf("map") if m.get("name") == f"{PREFIX}_map"]
     argv = ["bpftool", "-j", "map", "lookup", "id", str(found["id"]), "key", "0", "0", "0", "0"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
@@ -225,5 +225,5 @@ def counted() -> int:
 
 
 def program_ids() -> set[int]:
-    """Return the ids of all programs of ours that the kernel holds."""
+    """Return the ids of this process's programs in the kernel."""
     return {program["id"] for program in list_bpf("prog") if program.get("name", "").startswith(PREFIX)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Debian mirror of the tests' own: signed lists, a pool, and the faults that mirrors have."""
+"""A Debian mirror on this machine: signed lists, a pool, and the faults of real mirrors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def forget_keys(keys: Keys) -> None:
 
 
 def make_deb(directory: Path, name: str, version: str, arch: str, files: Files) -> Path:
-    """Return a new package in *directory*; a text in *files* is the target of a symbolic link."""
+    """Return a new package in *directory*. A str in *files* is the target of a symbolic link."""
     tree = directory / f"tree-{name}-{version}-{arch}"
     (tree / "DEBIAN").mkdir(parents=True)
     control = f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: x <x@y.z>\n"
@@ -87,10 +87,10 @@ class Deb:
 @dataclass(kw_only=True)
 class Mirror:
     """
-    A mirror at *uri* with its files below *root*.
+    A mirror at *uri* with its files in *root*.
 
-    A path that contains a key of *faults* is "missing", or "cut" half-way; "once" cuts it the first time
-    only. Each request's path is in *requests*.
+    *faults* maps a part of a path to a fault: "missing", "cut" (the answer ends half-way), or "once" (only
+    the first answer is cut). *requests* has the path of each request.
     """
 
     root: Path
@@ -120,7 +120,7 @@ class Mirror:
     def publish(
         self, *debs: Deb, suite: str = "trixie", codename: str = "trixie", arch: str = "s390x"
     ) -> None:
-        """Let *debs* be what *suite* has for *arch*, in signed lists."""
+        """Write signed lists in which *suite* has exactly *debs* for *arch*."""
         dist = self.root / "dists" / suite
         packages = dist / f"main/binary-{arch}/Packages"
         packages.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class Mirror:
         return sum(word in path for path in self.requests)
 
     def locked(self, deb: Deb, arch: str = "s390x") -> LockedPackage:
-        """Return *deb* as a lock for *arch* names it."""
+        """Return *deb* as an entry of a lock for *arch*."""
         return LockedPackage(
             suite="trixie", architecture=arch, name=deb.name, version=deb.version, sha256=deb.digest
         )
@@ -151,7 +151,7 @@ class Mirror:
         arch: str = "s390x",
         keyring: Path | None = None,
     ) -> PackageSource:
-        """Return this mirror as a source with a lock of *locked*; what it reports goes to *told*."""
+        """Return this mirror as a source with a lock of *locked*. Its reports are appended to *told*."""
         return PackageSource(
             archive=Archive(suite="trixie", mirror=self.uri, keyring=keyring or self.keys.keyring),
             architecture=arch,
@@ -164,7 +164,7 @@ class Mirror:
 
 @contextmanager
 def serve(root: Path, keys: Keys) -> Iterator[Mirror]:
-    """Run a mirror of the files below *root*."""
+    """Run a mirror of the files in *root* during the block."""
     root.mkdir()
     mirror = Mirror(root=root, keys=keys)
 
@@ -175,7 +175,7 @@ def serve(root: Path, keys: Keys) -> Iterator[Mirror]:
         def do_GET(self) -> None:
             path = urllib.parse.unquote(self.path)
             mirror.requests.append(path)
-            # Tests publish twice in a second, which is as exactly as this header tells.
+            # Tests publish twice in a second, but this header has whole seconds.
             del self.headers["If-Modified-Since"]
             key = next((key for key in mirror.faults if key in path), "")
             match mirror.faults.get(key):
@@ -197,7 +197,7 @@ def serve(root: Path, keys: Keys) -> Iterator[Mirror]:
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
-            """Stay silent: *requests* has it."""
+            """Print nothing, because *requests* has the paths."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     mirror.uri = f"http://127.0.0.1:{server.server_port}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A network on this machine for kernel tests: namespaces, veth pairs, cgroups and loaded programs.
+A network on this machine for kernel tests: namespaces and veth pairs.
 
-Everything here is a context manager that removes what it made, also when the test fails. Names carry the
-process id, so that test runs beside each other do not meet.
+Each function that makes something is a context manager, which removes it even if the test fails. Names
+contain the process id, so that parallel test runs do not collide.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Namespace:
 
     @property
     def inode(self) -> int:
-        """Return the number that the kernel knows the namespace by."""
+        """Return the kernel's number of the namespace."""
         return (Path("/run/netns") / self.name).stat().st_ino
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Move this thread inside; a socket stays in the namespace where it was made."""
+        """Move this thread into the namespace during the block. Sockets made in the block stay there."""
         with Path("/proc/thread-self/ns/net").open("rb") as home:
             _enter(Path("/run/netns") / self.name)
             try:
@@ -66,7 +66,7 @@ def _enter(path: Path) -> None:
 
 
 def _set_namespace(descriptor: int) -> None:
-    # os.setns() came with Python 3.12.
+    # os.setns() requires Python 3.12.
     if _libc.setns(descriptor, CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -74,7 +74,7 @@ def _set_namespace(descriptor: int) -> None:
 
 @contextmanager
 def namespace() -> Iterator[Namespace]:
-    """Make a network namespace with its loopback up and without packets of its own."""
+    """Make a network namespace whose loopback is up and which sends no packets by itself."""
     made = Namespace(name=f"lab-{os.getpid()}-{next(_numbers)}")
     run("ip", "netns", "add", made.name)
     try:
@@ -83,7 +83,7 @@ def namespace() -> Iterator[Namespace]:
         run("ip", "-n", made.name, "link", "set", "lo", "up")
         yield made
     finally:
-        # A socket of a failed test would keep the namespace alive, and with it the pair.
+        # A socket of a failed test would keep the namespace and the veth pair.
         subprocess.run(["ip", "-n", made.name, "link", "del", "veth0"], capture_output=True, check=False)
         run("ip", "netns", "del", made.name)
 
@@ -131,7 +131,7 @@ def veth_pair() -> Iterator[tuple[Interface, Interface]]:
 def _interface(inside: Namespace, address: str) -> Interface:
     run("ip", "-n", inside.name, "address", "add", f"{address}/24", "dev", "veth0")
     run("ip", "-n", inside.name, "link", "set", "veth0", "up")
-    # A busy machine must not make TCP send again what it sent: tests count segments.
+    # Tests count segments, so TCP must not send one again because the machine is busy.
     run(
         "ip", "-n", inside.name, "route", "replace", SUBNET, "dev", "veth0",
         "proto", "kernel", "scope", "link", "src", address, "rto_min", "10s",
@@ -146,7 +146,7 @@ FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
 
 @contextmanager
 def flood(interface: str) -> Iterator[list[int]]:
-    """Send frames as fast as they are taken; after the block the list has the number of those sent."""
+    """Send frames as fast as possible during the block. The list then has the number of sent frames."""
     sent: list[int] = []
     stop = threading.Event()
 
@@ -158,7 +158,7 @@ def flood(interface: str) -> Iterator[list[int]]:
                 for _ in range(16):
                     sender.send(FRAME)
                     count += 1
-                # Two CPUs for all: let what was sent be received, a full queue drops.
+                # On two CPUs, let the receiver run, because a full queue drops frames.
                 os.sched_yield()
         sent.append(count)
 
@@ -178,7 +178,7 @@ def statistic(interface: str, name: str) -> int:
 
 @contextmanager
 def veth() -> Iterator[tuple[str, str]]:
-    """Make a veth pair and give both names; packets sent into the second come out of the first."""
+    """Make a veth pair and yield both names. Frames sent to the second device arrive at the first."""
     number = next(_numbers)
     left, right = f"lt{os.getpid() % 100000}a{number}", f"lt{os.getpid() % 100000}b{number}"
     subprocess.run(["ip", "link", "add", left, "type", "veth", "peer", "name", right], check=True)

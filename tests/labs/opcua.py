@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What opcua_monitor must count for each of many frames, sound ones and malformed ones."""
+"""Frames, valid and malformed, with the counts that opcua_monitor must have for each."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ MESSAGES = {
 UADP = b"\xf1" + bytes(40)
 ONE_HEL: Counts = {Count.HEL: (1, len(HELLO))}
 
-# What must be counted for one frame. An empty dict: the frame is none of ours.
+# Each frame with its expected counts. A frame with an empty dict is not counted.
 SOUND: dict[str, tuple[bytes, Counts]] = {
     **{kind.name: (tcp4(data), {kind: (1, len(data))}) for kind, data in MESSAGES.items()},
     "intermediate chunk": (tcp4(f.message(b"MSG", bytes(9), chunk=b"C")), {Count.MSG: (1, 17)}),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Releases of one object, a BPF file system of our own, and frames in numbers, for the tests of pins.
+Releases of one object for the tests of pins, and runs of the loader on them.
 
-A release is compiled from one source with another constant, so that two of them are different programs that
-share a map.
+All releases have the same source with different constants, so two releases are different programs that share
+a map.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ TYPES = {
     "tcx/ingress": "sched_cls",
     "tc": "sched_cls",
     "raw_tp/sys_enter": "raw_tracepoint",
+    "tracepoint/syscalls/sys_enter_getpgid": "tracepoint",
     "cgroup_skb/egress": "cgroup_skb",
 }
 
@@ -70,7 +71,7 @@ class Releases:
     def put(
         self, version: int, *, release: int = 1, value: str = "__u64", built: bytes = b"", **changes: Any
     ) -> None:
-        """Make a release the one object of the directory: what is *built* already, or one of *value*."""
+        """Write a signed release as the only object of the directory, made from *built* if it is given."""
         objects = self.directory / "objects"
         objects.mkdir(exist_ok=True)
         self.lab.trust(self.directory)
@@ -81,7 +82,7 @@ class Releases:
         (objects / NAME).write_bytes(signed)
 
     def _statement(self) -> list[dict[str, str]]:
-        """Return the statement's programs: the loader keeps the capabilities that they need."""
+        """Return the programs for the statement, by which the loader keeps capabilities."""
         section, name = re.findall(r'SEC\("([a-z_/]+)"\) int @(\w+)', self.programs)[0]
         return [{"name": PREFIX + name, "section": section, "type": TYPES[section]}]
 
@@ -97,11 +98,11 @@ class Releases:
 
     @property
     def home(self) -> Path:
-        """Return where the object's pins are."""
+        """Return the directory of the object's pins."""
         return self.root / NAME.replace(".", ",")
 
     def counts(self) -> list[int]:
-        """Return the three counters of the pinned map, or of the only one there is, summed over the CPUs."""
+        """Return three counters, summed over the CPUs, of the pinned map or of the only map."""
         pin = self.home / "current/maps" / f"{PREFIX}_map"
         which = ["pinned", pin] if pin.exists() else ["name", f"{PREFIX}_map"]
         argv = ["bpftool", "-j", "map", "dump", *which]
@@ -110,7 +111,7 @@ class Releases:
         return [sum(_number(cpu["value"]) for cpu in entry["values"]) for entry in entries]
 
     def link(self, name: str) -> dict[str, Any]:
-        """Return what the kernel says of a pinned link."""
+        """Return bpftool's description of a pinned link."""
         argv = ["bpftool", "-j", "link", "show", "pinned", self.home / "links" / name]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return dict(json.loads(done.stdout))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A project to build and the means to look into what came out."""
+"""Projects to build, and runs of buildtool in them."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ labels = { "org.example.team" = "plant 7, hall B" }
 healthcheck = ["/usr/bin/verify-and-load", "--verify-only"]
 """
 EPOCH = "1700000000"
-# An engine that is slow to answer must not make another engine's image of what a test looks at.
+# Name the engine, so that a slow answer of Docker does not result in an image of the embedded engine.
 SETTINGS = {"SOURCE_DATE_EPOCH": EPOCH, "BUILDTOOL_ENGINE": "docker"}
-# Where an image is removed, another build may miss a snapshot (moby/buildkit#6521, still open).
+# If an image is removed during a build, the build may miss a snapshot (moby/buildkit#6521, still open).
 LOST_SNAPSHOT = "failed to prepare extraction snapshot"
 
 
@@ -82,7 +82,7 @@ class Project:
         return [sys.executable, "-m", "buildtool", *map(str, arguments)]
 
     def run(self, *arguments: str | Path, **environment: str) -> Ran:
-        """Run buildtool in the project; once more where the engine lost what it had."""
+        """Run buildtool in the project, and repeat the run once if the engine lost a snapshot."""
         for _ in range(2):
             done = subprocess.run(
                 self.command(*arguments),
@@ -98,7 +98,7 @@ class Project:
         return Ran(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def build(self, *arguments: str | Path, **environment: str) -> dict[str, Any]:
-        """Build and return what --json says."""
+        """Build an image, and return the output of --json."""
         done = self.run("build", "--json", *arguments, **environment)
         assert done.code == 0, done.stderr
         result: dict[str, Any] = json.loads(done.stdout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readelf of LLVM finds in an object: a reader of ELF that shares no code with the product."""
+"""Read objects with llvm-readelf, which shares no code with the product."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labs.compile import find_tool
+
+
+def read_elf(path: Path, *options: str) -> str:
+    """Return the output of binutils' readelf for the file *path*."""
+    return subprocess.run(["readelf", *options, path], capture_output=True, text=True, check=True).stdout
 
 
 class SeenSection(NamedTuple):
@@ -33,7 +38,7 @@ class SeenSymbol(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An object as readelf shows it; *relocations* are offset, symbol and type by the name of their table."""
+    """An object in readelf's output. *relocations* are offset, symbol and type, by the name of the table."""
 
     header: dict[str, str]
     sections: list[SeenSection]
@@ -57,7 +62,7 @@ _RELOCATION = re.compile(r"^([0-9a-f]{16}) +([0-9a-f]{8})([0-9a-f]{8}) ", re.MUL
 
 
 def read_with_llvm(path: Path) -> Seen:
-    """Return what llvm-readelf shows of object *path*; no warning is allowed."""
+    """Return the output of llvm-readelf for object *path*, which must cause no warning."""
     readelf = find_tool("llvm-readelf", "llvm-readelf-22", "llvm-readelf-19")
     argv = [readelf, "--file-header", "--sections", "--symbols", "--relocs", "--wide", path]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One object for each reason of refusal, with the trust store it is refused by, right but for that."""
+"""For each reason of refusal, an object and a trust store that refuses it for this reason only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Files = dict[str, bytes]
 
 
 def make(data: bytes, platform: str, other: str) -> dict[str, Files]:
-    """Return for each reason the files below its directory: objects/, trust/ and perhaps state/."""
+    """Return the files of each reason's directory: objects/ and trust/."""
     key = Key()
 
     def signed(*keys: Key, **changes: Any) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry in memory: one that does what a push needs, and one that makes every mistake."""
+"""Registries in memory: one that supports pushing and pulling, and one with faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labs.image import make_base
 
 
 class SmallRegistry(BaseHTTPRequestHandler):
-    """Answers the distribution API of one registry; *blobs* and *manifests* are what was pushed."""
+    """Implements the distribution API. *blobs* and *manifests* hold the pushed contents."""
 
     protocol_version = "HTTP/1.1"
     blobs: ClassVar[dict[str, bytes]] = {}
@@ -29,7 +29,7 @@ class SmallRegistry(BaseHTTPRequestHandler):
     uploads: ClassVar[dict[str, bytes]] = {}
 
     def handle_one_request(self) -> None:
-        """Tell a client that tries TLS first that this is HTTP, as Go's server does; it comes again."""
+        """Answer a TLS handshake with an HTTP error, as Go's server does, so that the client tries HTTP."""
         if self.connection.recv(1, MSG_PEEK) == b"\x16":
             self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
             self.close_connection = True
@@ -37,7 +37,7 @@ class SmallRegistry(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def log_message(self, *_: Any) -> None:
-        """Stay silent."""
+        """Print nothing."""
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -59,7 +59,7 @@ class SmallRegistry(BaseHTTPRequestHandler):
         return data
 
     def do_GET(self) -> None:
-        """Give a blob or a manifest."""
+        """Send a blob or a manifest."""
         name = self.path.rpartition("/")[2]
         if self.path == "/v2/":
             self._answer(200)
@@ -82,13 +82,13 @@ class SmallRegistry(BaseHTTPRequestHandler):
         self._answer(202, Location=f"{self.path.partition('?')[0].rstrip('/')}/{name}")
 
     def do_PATCH(self) -> None:
-        """Go on with an upload."""
+        """Continue an upload."""
         name = self.path.partition("?")[0].rpartition("/")[2]
         self.uploads[name] += self._body()
         self._answer(202, Location=self.path, Range=f"0-{len(self.uploads[name]) - 1}")
 
     def do_PUT(self) -> None:
-        """End an upload, or take a manifest."""
+        """Finish an upload, or store a manifest."""
         data, name = self._body(), self.path.partition("?")[0].rpartition("/")[2]
         if "/manifests/" in self.path:
             digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -107,7 +107,7 @@ class SmallRegistry(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_registry(handler: type[SmallRegistry] = SmallRegistry) -> Iterator[str]:
-    """Run a registry on this machine, perhaps one of another *handler*; give its host:port."""
+    """Run a registry with *handler* on this machine during the block, and yield its host:port."""
     for held in (SmallRegistry.blobs, SmallRegistry.manifests, SmallRegistry.uploads):
         held.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -122,7 +122,7 @@ def run_registry(handler: type[SmallRegistry] = SmallRegistry) -> Iterator[str]:
 
 
 def pushed(reference: str) -> tuple[str, Any]:
-    """Return digest and content of the manifest that was pushed as tag *reference*."""
+    """Return digest and content of the manifest pushed as tag *reference*."""
     _, data = SmallRegistry.manifests[reference]
     return "sha256:" + hashlib.sha256(data).hexdigest(), json.loads(data)
 
@@ -131,7 +131,7 @@ LOGIN = ("robot", "secret:with:colons")
 
 
 class FaultyRegistry(SmallRegistry):
-    """Does wrong what *fault* says, from request number *after* on; remembers what it was asked."""
+    """Has *fault* from request number *after* on, for *times* requests, and records all requests."""
 
     fault: ClassVar[str] = ""
     after: ClassVar[int] = 0
@@ -140,7 +140,7 @@ class FaultyRegistry(SmallRegistry):
     authorizations: ClassVar[list[str]] = []
 
     def parse_request(self) -> bool:
-        """Read a request, and break the connection or answer at once when that is the fault."""
+        """Read a request. Break the connection, or send a faulty answer, if the fault requires that."""
         if not super().parse_request():
             return False
         cls = type(self)
@@ -195,7 +195,7 @@ class FaultyRegistry(SmallRegistry):
 
 @contextmanager
 def faulty(fault: str, *, after: int = 0, times: int = 10**6) -> Iterator[str]:
-    """Run a registry with *fault*; give its address."""
+    """Run a registry with *fault* during the block, and yield its address."""
     FaultyRegistry.fault, FaultyRegistry.after, FaultyRegistry.times = fault, after, times
     FaultyRegistry.requests.clear()
     FaultyRegistry.authorizations.clear()
@@ -204,7 +204,7 @@ def faulty(fault: str, *, after: int = 0, times: int = 10**6) -> Iterator[str]:
 
 
 def fill(address: str) -> tuple[ImageSet, str]:
-    """Put a base into the registry and return it with its reference by digest."""
+    """Store a base in the registry. Return the base, and its reference with digest."""
     images = make_base()
     for digest, data in images.blobs().items():
         stored = data if isinstance(data, bytes) else layer_bytes(data)
@@ -216,6 +216,6 @@ def fill(address: str) -> tuple[ImageSet, str]:
 
 
 def log_in(tmp_path: Path, address: str) -> None:
-    """Write what `docker login` writes."""
+    """Write the configuration file of `docker login`."""
     auth = base64.b64encode(":".join(LOGIN).encode()).decode()
     (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))

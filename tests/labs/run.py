@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run commands, wait for conditions, and build one at a time."""
+"""Run commands, wait for conditions, and hold the lock for builds."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +18,21 @@ WAIT_SECONDS = 20.0
 
 
 def run(*argv: str | Path) -> str:
-    """Run *argv* to its end and return its output; a failure is a failed test that shows what it said."""
+    """Run *argv* and return its stdout. A failure fails the test, which shows the output."""
     done = subprocess.run([str(arg) for arg in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, argv))}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
+def let_others_read(directory: Path) -> None:
+    """Let every user enter *directory*: pytest closes its directories to all but their owner."""
+    for each in (directory, *directory.parents):
+        if each.stat().st_uid == os.getuid() and each.stat().st_mode & 0o005 != 0o005:
+            each.chmod(0o755)
+
+
 def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> bool:
-    """Return whether *condition* came true in time."""
+    """Return whether *condition* became true within *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -38,7 +46,7 @@ _depth = [0]
 
 @contextmanager
 def lock_file() -> Iterator[IO[str] | None]:
-    """Open the file of the lock; give None in a checkout that this user cannot build in."""
+    """Open the lock's file. Yield None in a checkout to which this user cannot write."""
     path = TOP / ".cache/tests.lock"
     try:
         path.parent.mkdir(exist_ok=True)
@@ -52,7 +60,7 @@ def lock_file() -> Iterator[IO[str] | None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the lock of this checkout's builds: two processes would make one file at the same time."""
+    """Hold the lock of this checkout's builds, so that no two processes make the same file at once."""
     _depth[0] += 1
     try:
         if _depth[0] > 1:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Marks that say what a test needs, groups for parallel runs, and a guard against undeclared connections.
+Mark tests with their requirements, group them for parallel runs, and guard against undeclared connections.
 
 The marks come from the directory of a test, from its fixtures, and from marks in its file. pyproject.toml
-lists them; `make quick` runs the tests that have none of them.
+lists the marks. `make quick` runs the tests without the first five of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MARKS_OF_FIXTURES = {
     "token": ("tools",),
 }
 NEEDS = ("root", "network", "vm", "docker", "tools")
-# Long ones first: the second processor fills the time with the short ones.
+# Long tests come first, so that short ones fill the remaining time of the other processors.
 ORDER = ("vm", "docker", "kernel", "assurance", "fuzz", "cli", "vectors", "unit")
 _may_connect = [True]
 
@@ -53,7 +53,7 @@ def find_tier(item: pytest.Item) -> str:
 
 
 def mark(item: pytest.Item) -> None:
-    """Mark a test with what it needs."""
+    """Add the marks of *item*'s requirements."""
     names = set(MARKS_OF_TIERS.get(find_tier(item), ()))
     for fixture in getattr(item, "fixturenames", ()):
         names.update(MARKS_OF_FIXTURES.get(fixture, ()))
@@ -63,10 +63,10 @@ def mark(item: pytest.Item) -> None:
 
 def find_group(item: pytest.Item) -> str:
     """
-    Return the group whose tests run one after the other in one process.
+    Return the group of *item*. The tests of a group run in sequence in one process.
 
-    A file is a group, for the fixtures that its tests share. The tests of one virtual machine are a group, so
-    that it boots once. All tests with the engine are a group, as they look at its images and remove them.
+    A file is a group, because its tests share fixtures. The tests of one virtual machine are a group, so that
+    it boots once. All tests with the engine are a group, because they list and remove images.
     """
     call = getattr(item, "callspec", None)
     if call is not None and "guest" in call.params:
@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_foreign(item: pytest.Item) -> bool:
-    """Return whether a test of the loader's builds is about another architecture than this machine's."""
+    """Return whether *item* tests a build of the loader for another architecture than this machine's."""
     call = getattr(item, "callspec", None)
     if call is None or find_tier(item) != "kernel" or not item.path.name.startswith("test_loader"):
         return False
@@ -105,7 +105,7 @@ def is_worker() -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-    """Make what a session shares in one process at a time; the next process finds it made."""
+    """Let one process at a time set up a session's fixture. The next process finds the files."""
     if fixturedef.scope != "session" or not is_worker():
         return (yield)
     with alone():
@@ -126,7 +126,7 @@ def is_local(host: Any) -> bool:
 
 
 def guard(function: Callable[..., Any], find_host: Callable[..., Any]) -> Callable[..., Any]:
-    """Return *function*, which fails a test that reaches another machine without a mark that allows it."""
+    """Return *function* with a check that fails tests that connect to other machines without a mark."""
 
     @functools.wraps(function)
     def guarded(*arguments: Any, **named: Any) -> Any:
@@ -139,12 +139,12 @@ def guard(function: Callable[..., Any], find_host: Callable[..., Any]) -> Callab
 
 
 def find_host(_: socket.socket, address: Any, *__: Any) -> Any:
-    """Return the host of a socket's *address*; a path is local."""
+    """Return the host of a socket's *address*, or None for the path of a Unix socket."""
     return address[0] if isinstance(address, tuple) and len(address) > 1 else None
 
 
 def pytest_configure() -> None:
-    """Guard the ways to another machine that Python code has; a program's are closed by `unshare --net`."""
+    """Guard Python's functions for connections. `unshare --net` in CI guards other programs."""
     for name in ("connect", "connect_ex"):
         setattr(socket.socket, name, guard(getattr(socket.socket, name), find_host))
     socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *_, **__: host)
@@ -152,7 +152,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Let a test with one of the marks connect to other machines, and no other test."""
+    """Allow connections to other machines for tests with one of the marks only."""
     _may_connect[0] = any(item.get_closest_marker(name) for name in NEEDS if name != "tools")
     try:
         return (yield)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small objects, keys and stores for the tests of signing."""
+"""Small objects, keys and trust stores for the tests of signing."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def unsigned() -> bytes:
 
 
 def test_key() -> SigningKey:
-    """Return alice's key, which everyone knows."""
+    """Return alice's key, which is public."""
     return load_signing_key_pem(TEST_KEY.read_bytes(), "alice", None)
 
 
 def copy_test_key(directory: Path) -> Path:
-    """Copy alice's key file, with the mode that a key must have."""
+    """Copy alice's key file to *directory*, with mode 0600, and return its path."""
     path = directory / "alice.pem"
     shutil.copyfile(TEST_KEY, path)
     path.chmod(0o600)
@@ -51,18 +51,18 @@ def copy_test_key(directory: Path) -> Path:
 
 
 def sign(obj: ElfObject | None = None, *, key: SigningKey | None = None, arch: str = "amd64") -> bytes:
-    """Return the signed file of *obj* or of a small object."""
+    """Return the signed file of *obj*, by default of a small object."""
     origin = Origin(platform=PLATFORMS[arch])
     return sign_object(obj or parse_object(unsigned()), "x.bpf.o", key or test_key(), RELEASE, origin)[0]
 
 
 def store(*keys: SigningKey) -> TrustStore:
-    """Return a store of *keys*, or of alice's."""
+    """Return a trust store of *keys*, by default of alice's."""
     return trust_keys([key.public for key in keys or (test_key(),)])
 
 
 def other_key() -> SigningKey:
-    """Return a key of somebody else."""
+    """Return a new key."""
     return generate_key()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a program, stops it at the n-th boundary of a system call, and lets something happen there."""
+"""Run a program under ptrace, stop it at the n-th boundary of a system call, and run an event there."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def run_with_event(
     argv: Sequence[str], boundary: int, event: Callable[[], None], log: Path
 ) -> tuple[int, str, bool]:
     """
-    Run *argv*; before or after a system call, at *boundary* of them, do *event* and let it go on.
+    Run *argv*, call *event* at the entry or exit of a system call with number *boundary*, and continue.
 
-    Returns the exit code, what it printed, and whether it came that far. stderr goes to *log*.
+    Return exit code, stdout, and whether the program reached the boundary. stderr is written to *log*.
     """
     process = _start(argv, log)
     came = _step(process.pid, boundary)
@@ -40,7 +40,7 @@ def run_with_event(
 def kill_at_boundary(
     argv: Sequence[str], boundary: int, log: Path, event: Callable[[], None] = lambda: None
 ) -> bool:
-    """Run *argv*, do *event* while it stands at the *boundary*, and kill it; whether it came that far."""
+    """Run *argv*, call *event* at *boundary*, and kill the program. Return whether it came that far."""
     process = _start(argv, log)
     came = _step(process.pid, boundary)
     if came:
@@ -63,7 +63,7 @@ def _start(argv: Sequence[str], log: Path) -> subprocess.Popen[str]:
 
 
 def count_boundaries(argv: Sequence[str], log: Path) -> int:
-    """Run *argv* to its end and return how many boundaries there were."""
+    """Run *argv* to its end, and return the number of boundaries."""
     process = _start(argv, log)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     count = 0
@@ -74,13 +74,13 @@ def count_boundaries(argv: Sequence[str], log: Path) -> int:
 
 
 def _step(pid: int, boundary: int) -> bool:
-    """Let *pid* go to its *boundary*; False when it ended before, and its status is then still to be had."""
+    """Continue *pid* to its *boundary*. Return False if it ended before, without reaping it."""
     os.waitid(os.P_PID, pid, os.WSTOPPED)
     return all(_advance(pid) for _ in range(boundary))
 
 
 def _advance(pid: int) -> bool:
-    """Let *pid*, which stands still, go to its next boundary; False when it ended before."""
+    """Continue the stopped *pid* to its next boundary. Return False if it ended before."""
     _libc.ptrace(_SYSCALL, pid, None, None)
     state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     assert state is not None
@@ -92,7 +92,7 @@ def _advance(pid: int) -> bool:
 
 
 def kill_at(argv: list[str], call: str, number: int, more: Sequence[str] = ()) -> bool:
-    """Run *argv* and kill it when it makes a system call for the *number*th time; whether it came to that."""
+    """Run *argv*, and kill it at its *number*th system call *call*. Return whether it was killed."""
     trace = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
     done = subprocess.run([*trace, *more, *argv], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C verifier as a process that answers questions, and the Python verifier in the same words."""
+"""Run the C verifier as a process that answers questions, and the Python verifier with the same answers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def build_c_verifier(clang: Path, target: str = "check") -> Path:
 
 
 def question(kind: str, data: bytes) -> bytes:
-    """Return the bytes of one question; loader/fuzz/check.c lists the kinds."""
+    """Return the bytes of a question. loader/fuzz/check.c lists the kinds."""
     return kind.encode() + struct.pack("<I", len(data)) + data
 
 
 class CVerifier:
-    """A running C verifier: ask it for one thing at a time."""
+    """A running C verifier, which answers one question at a time."""
 
     def __init__(self, program: Path) -> None:
         self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -45,12 +45,12 @@ class CVerifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # communicate() closes both ends and waits; the sanitizers report leaks at the very end.
+        # communicate() closes both ends and waits. The sanitizers report leaks when the process ends.
         self._process.communicate()
         assert self._process.returncode == 0, "the C verifier ended badly: see what it wrote to stderr"
 
     def setting(self, kind: str, data: bytes) -> None:
-        """Tell it something that has no answer."""
+        """Send a setting, which has no answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(question(kind, data))
 
@@ -66,7 +66,7 @@ class CVerifier:
 
 
 def ask_all(program: Path, settings: Iterable[bytes], questions: Iterator[bytes]) -> list[str]:
-    """Return the answers to all *questions*, each for one answer, of one process."""
+    """Return the answers of one process to all *questions*, each of which has one answer."""
     stream = b"".join((*settings, *questions))
     done = subprocess.run([program], input=stream, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
@@ -74,7 +74,7 @@ def ask_all(program: Path, settings: Iterable[bytes], questions: Iterator[bytes]
 
 
 def python_verdict(data: bytes, trust: TrustStore, platform: str | None, now: int) -> str:
-    """Return what the Python verifier says of object *data*, in the words of check.c."""
+    """Return the Python verifier's result for object *data*, in the form of check.c."""
     try:
         verified = verify_object(data, trust, platform=platform, now=now)
     except RefusedError as error:
@@ -83,7 +83,7 @@ def python_verdict(data: bytes, trust: TrustStore, platform: str | None, now: in
 
 
 def python_store(path: Path, *, is_key: bool) -> str:
-    """Return what Python reads from trust store file *path*, in the words of check.c."""
+    """Return Python's result for trust store file *path*, in the form of check.c."""
     try:
         store = trust_keys([load_public_key(path)]) if is_key else load_policy(path)
     except ConfigError:
@@ -101,7 +101,7 @@ def python_store(path: Path, *, is_key: bool) -> str:
 
 
 def python_signature(raw: bytes, signature: bytes, message: bytes) -> str:
-    """Return what Python says of an Ed25519 signature, in the words of check.c."""
+    """Return Python's result for an Ed25519 signature, in the form of check.c."""
     try:
         key: PublicKey = public_key_from_der(_DER_PREFIX + raw, "key", name="key")
     except ConfigError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One virtual machine for each kernel and architecture, in which all cases run in a single boot.
+Virtual machines of the tests: one for each kernel and architecture, which runs all cases in a single boot.
 
-What a guest does is in guest_script.sh; here is what it gets and what came out.
+guest_script.sh is the program of a guest. This module makes its input and reads its output.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ CACHE = TOP / ".cache/vm"
 WRITES, FORKS = 20, 10
 MAX_OBJECTS = 256  # of the loader, in one directory
 CREATED = 1_767_225_600  # 2026-01-01
-# Shipped programs that need a target; the others run alone, as their sections say.
+# Shipped programs that require a target. The sections of the others contain their targets.
 PACKETS = ("opcua_monitor.bpf.o", "cgroup_traffic.bpf.o")
 MODULES = ("af_packet", "sch_fq_codel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """One entry of a map: its *key*, and the 64-bit *words* of its value, added up over all processors."""
+    """An entry of a map: its *key*, and the 64-bit *words* of its value, summed over all processors."""
 
     key: bytes
     words: tuple[int, ...]
@@ -48,7 +48,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """What a boot gave: *files* of /out by name; *platform* says how to read numbers in them."""
+    """The output of a boot: *files* of /out by name. *platform* determines their byte order."""
 
     kernel: str
     platform: Platform
@@ -64,7 +64,7 @@ class Guest:
         return int(self.files[f"{case}.code"])
 
     def map(self, case: str, name: str) -> list[Sum]:
-        """Return what map *name* (at most 15 bytes of it) held at the end of *case*."""
+        """Return the entries of map *name* (cut to 15 bytes) at the end of *case*."""
         order = "<" if self.platform.little_endian else ">"
         for line in self.files[f"{case}.maps"].splitlines():
             found = json.loads(line)
@@ -86,7 +86,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """Makes guests; *directory* is scratch, *clang* compiles and *sysroot_of* has headers for all of them."""
+    """Makes guests, with *clang*, the headers of *sysroot_of*, and files in *directory*."""
 
     directory: Path
     clang: Path
@@ -111,7 +111,7 @@ class Lab:
         return Guest(kernel=kernel_name, platform=platform, release=result.release, files=_outputs(result))
 
     def loader(self, platform: Platform) -> Path:
-        """Build the loader for *platform* as images have it: static, stripped."""
+        """Build the loader for *platform* as in images: static and stripped."""
         output = TOP / ".cache/loader" / platform.arch / "verify-and-load"
         argv = ["make", "-C", TOP / "loader", f"SYSROOT={self.sysroot_of(platform)}", f"CLANG={self.clang}"]
         _call([*argv, f"TARGET={platform.triple}", f"OUT={output}"])
@@ -126,7 +126,7 @@ class Lab:
         return output
 
     def objects(self, platform: Platform) -> dict[str, bytes]:
-        """Compile the sources of this directory and those that ship, unsigned, by name."""
+        """Return the unsigned objects of the tests' sources and of the shipped programs, by name."""
         output = self.directory / "objects" / platform.arch
         sources = [*sorted(HERE.glob("bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
         result = compile_sources(
@@ -159,13 +159,13 @@ class Lab:
 
 
 def sign_for(platform: Platform, name: str, data: bytes, key: SigningKey) -> bytes:
-    """Return object *data* as the product signs it for *platform*."""
+    """Return object *data*, signed by the product for *platform*."""
     release = ReleaseInfo(project="tests", version=1, release="1.0", created=CREATED)
     return sign_object(parse_object(data), name, key, release, Origin(platform=platform))[0]
 
 
 def vector_groups() -> dict[str, list[int]]:
-    """Return the numbers of vectors that one run of the loader can answer, by the name of the group."""
+    """Return groups of vectors, by name: the numbers of vectors that one run of the loader can verify."""
     groups: dict[tuple[str, str], list[list[int]]] = {}
     for number, vector in enumerate(INDEX["vectors"]):
         parts = groups.setdefault((vector["trust"], vector["platform"]), [[]])
@@ -177,7 +177,7 @@ def vector_groups() -> dict[str, list[int]]:
 
 
 def _vector_files() -> dict[str, Path | bytes]:
-    """Return the vectors, called by their numbers, in groups; their trust stores and a list for the guest."""
+    """Return the files of the vectors, named by number, in groups, with trust stores and a list of groups."""
     files: dict[str, Path | bytes] = {}
     for group, numbers in vector_groups().items():
         for number in numbers:
@@ -194,7 +194,7 @@ def _vector_files() -> dict[str, Path | bytes]:
 
 
 def _wanted_modules(kernel: Kernel) -> list[str]:
-    """Return what the kernel has as modules; the rest is built in or not needed there."""
+    """Return those of MODULES that the kernel has as modules. It has the others built in, or not at all."""
     assert kernel.modules is not None
     return [name for name in MODULES if any(kernel.modules.rglob(f"{name}.ko*"))]
 

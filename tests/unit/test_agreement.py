@@ -63,7 +63,7 @@ def test_same_source_agrees_in_both_byte_orders(tmp_path: Path) -> None:
 
 @pytest.mark.tools
 def test_member_at_another_place_is_named(tmp_path: Path) -> None:
-    """The line says object, map, member and where it is on which architecture."""
+    """The error names object, map, member, and its offset on each architecture."""
     error = disagreement(tmp_path, MEMBER)
     assert error.detail is not None
     assert (
@@ -109,7 +109,7 @@ def test_object_of_one_architecture_only(tmp_path: Path) -> None:
 @pytest.mark.tools
 @pytest.mark.parametrize("allowed", [NAME, f"{NAME}:events"])
 def test_declared_difference_is_let_be(tmp_path: Path, allowed: str) -> None:
-    """What is declared may differ, and nothing else."""
+    """Only declared parts may differ."""
     objects = {"amd64": {NAME: build(tmp_path)}, "arm64": {NAME: build(tmp_path, MEMBER)}}
     check_agreement(objects, [allowed])
     objects["arm"] = {NAME: build(tmp_path, GLOBAL)}
@@ -138,7 +138,7 @@ def test_many_differences_are_cut(tmp_path: Path) -> None:
 
 
 def test_damaged_object_is_named() -> None:
-    """An object that cannot be read says which, and of which architecture."""
+    """The error for an unreadable object names the object and its architecture."""
     with pytest.raises(ObjectFormatError, match=r"x\.bpf\.o \(arm64\): not an ELF file"):
         check_agreement({"arm64": {NAME: b"no"}})
 
@@ -153,6 +153,6 @@ def test_names_of_differences(value: str) -> None:
     "value", ["", "a b", "x.bpf.o:", "x.bpf.o:a:b", "x.bpf.o:.", "x.bpf.o:.data.", "x:$(id)", "../x"]
 )
 def test_bad_names_of_differences(value: str) -> None:
-    """What can be no name is refused: it would stand in the Dockerfile."""
+    """A wrong name in allow-differences is refused, because the Dockerfile would contain it."""
     with pytest.raises(UsageError):
         check_difference(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BTF that no compiler writes: the reader ends, with an error of ours."""
+"""BTF that no compiler writes: the reader ends with ObjectFormatError."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_struct_of_itself_comes_to_an_end() -> None:
 
 
 def test_small_structs_are_read() -> None:
-    """What the limit is not for."""
+    """Structs below the limit of members are read."""
     levels = [make_struct(), make_struct(1, 1)]
     assert Btf(make_btf(*levels), "<").fields(2) == ()
 
 
 def test_types_that_share_a_long_name_are_not_many_copies() -> None:
-    """Names have a limit: thousands of members would be thousands of copies of one that goes on for ever."""
+    """Names have a limit, because thousands of members could each copy one endless name."""
     names = b"\0" + b"A" * 1_000_000 + b"\0"
     types = struct.pack("<III", 0, 1 << 24, 4) + bytes(4)
     types += struct.pack("<III", 1, STRUCT | 500, 0) + struct.pack("<III", 1, 1, 0) * 500

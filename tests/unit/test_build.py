@@ -81,7 +81,7 @@ def test_command_names_secrets_and_never_holds_them() -> None:
 
 
 def test_secret_path_cannot_set_other_fields() -> None:
-    """A path with a comma is quoted as CSV asks."""
+    """A path with a comma is quoted by the rules of CSV."""
     option = Secret(name="signing-key", path=Path('/k,src=/etc/shadow"')).option
     assert option == 'id=signing-key,"src=/k,src=/etc/shadow"""'
 
@@ -109,7 +109,7 @@ def test_unreachable_engine_is_said() -> None:
 
 
 def test_failed_dockerfile_kills_docker_without_a_word(tmp_path: Path) -> None:
-    """Docker starts while the Dockerfile is made; when that fails nothing goes on."""
+    """If rendering the Dockerfile fails, the docker process, which started before, is killed."""
     mark = tmp_path / "mark"
 
     def fail() -> bytes:
@@ -143,7 +143,7 @@ def test_archive_is_there_before_the_dockerfile(tmp_path: Path) -> None:
 
 
 def test_outputs_and_summary_are_appended(tmp_path: Path) -> None:
-    """Both files keep what other steps wrote."""
+    """The lines of earlier steps stay in both files."""
     environ = {"GITHUB_OUTPUT": str(tmp_path / "o"), "GITHUB_STEP_SUMMARY": str(tmp_path / "s")}
     (tmp_path / "o").write_text("before=1\n")
     write_ci_outputs(IMAGE, environ)
@@ -163,13 +163,13 @@ def test_output_values_stay_on_one_line() -> None:
 
 @pytest.mark.parametrize("spec", ["-", "type=oci,dest=-", 'type=oci,"dest=a"', "type=", "dest=x", "a=b=c,"])
 def test_output_that_cannot_be_is_a_usage_error(spec: str) -> None:
-    """Standard output is for our own data, and half a specification is a mistake."""
+    """Standard output as destination and incomplete specifications are usage errors."""
     with pytest.raises(UsageError):
         parse_output(spec)
 
 
 def test_existing_output_file_is_kept(tmp_path: Path) -> None:
-    """Without --force a file that is there stays as it is, and docker isn't asked."""
+    """Without --force, an existing file stays, and docker is not started."""
     target = tmp_path / "x.tar"
     target.write_text("mine")
     request = image_request(tmp_path, output=f"type=oci,dest={target}")
@@ -179,7 +179,7 @@ def test_existing_output_file_is_kept(tmp_path: Path) -> None:
 
 
 def test_failed_build_leaves_no_output_file(tmp_path: Path) -> None:
-    """Neither the file nor its temporary directory stays."""
+    """A failed build leaves neither the file nor its temporary directory."""
     request = image_request(tmp_path, output=f"type=oci,dest={tmp_path}/x.tar")
     with pytest.raises(EngineError):
         build_image(request, runner=FailingRunner())
@@ -222,14 +222,14 @@ def test_key_option_goes_over_environment_over_file(tmp_path: Path) -> None:
 
 
 def test_no_key_is_said(tmp_path: Path) -> None:
-    """Without any key there is nothing to build."""
+    """A build without a key is an error."""
     with pytest.raises(UsageError, match="no signing key"):
         pipeline.find_key(None, project(tmp_path), {})
 
 
 @pytest.mark.parametrize("answer", [None, "wrong"])
 def test_encrypted_key_needs_its_passphrase(tmp_path: Path, answer: str | None) -> None:
-    """Neither none nor a wrong one will do."""
+    """A missing or wrong passphrase is an error."""
     write_key(tmp_path / "a.pem", b"right")
     with pytest.raises(SigningKeyError, match="passphrase"):
         pipeline.find_key(tmp_path / "a.pem", project(tmp_path), {}, lambda _: answer).load_private()
@@ -247,7 +247,7 @@ def test_passphrase_is_a_secret_in_the_environment(tmp_path: Path) -> None:
 
 
 def test_dockerfile_is_the_same_for_private_and_public_key(tmp_path: Path) -> None:
-    """Who only has the .pub file renders the same text."""
+    """The .pub file and the private key give the same Dockerfile."""
     write_key(tmp_path / "a.pem")
     config, platforms = project(tmp_path), (PLATFORMS["amd64"],)
     texts = {
@@ -259,7 +259,7 @@ def test_dockerfile_is_the_same_for_private_and_public_key(tmp_path: Path) -> No
 
 
 def test_key_among_the_sources_is_refused(tmp_path: Path) -> None:
-    """What lies beside the sources is sent to the builder."""
+    """A key in a directory of sources is refused, because the directory is sent to the builder."""
     config = project(tmp_path)
     write_key(tmp_path / "bpf/a.pem")
     key = pipeline.find_key(tmp_path / "bpf/a.pem", config, {})
@@ -268,7 +268,7 @@ def test_key_among_the_sources_is_refused(tmp_path: Path) -> None:
 
 
 def test_trust_without_the_signing_key_is_refused(tmp_path: Path) -> None:
-    """Such an image would refuse its own objects; so would one that wants two signers."""
+    """A trust store without the signing key or with threshold 2 would refuse the image's own objects."""
     write_key(tmp_path / "a.pem")
     write_key(tmp_path / "b.pem")
     both = (tmp_path / "a.pub", tmp_path / "b.pub")
@@ -315,7 +315,7 @@ def build_without_engine(config: Config, environ: Mapping[str, str], **options: 
 
 
 def test_build_needs_a_private_key_and_a_tag_to_push(tmp_path: Path) -> None:
-    """Both are said before any program starts."""
+    """A public key, and --push without a tag, are errors before any program starts."""
     write_key(tmp_path / "a.pem")
     config = project(tmp_path)
     with pytest.raises(SigningKeyError, match="cannot sign"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy decides by: the same as the statement says, for objects of the real compiler."""
+"""The reader of code for policies: for objects of a real compiler, it agrees with the statement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.compile import compile_sample
 
 from buildtool.objects import elf as elfobj
@@ -14,8 +15,6 @@ from buildtool.objects import types as bpfnames
 from buildtool.objects.calls import read_code
 from buildtool.objects.describe import describe_object
 from buildtool.objects.helpers import HELPER_NUMBERS, helper_name
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.tools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which capabilities programs take, how a file carries them, and what the sources say of it."""
+"""Capabilities that programs require, their encoding in a file, and the estimate from sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from buildtool.config.file import Config, load_config
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
-from buildtool.image.filecaps import check_capabilities, copy_loader
+from buildtool.image.filecaps import check_capabilities, copy_program, read_contents
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import (
     CAPABILITY_NUMBERS,
@@ -21,6 +21,7 @@ from buildtool.objects.capabilities import (
     run_options,
 )
 from buildtool.objects.describe import ObjectContents, ProgramInfo
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.objects.helpers import HELPER_NUMBERS
 
 
@@ -40,12 +41,12 @@ from buildtool.objects.helpers import HELPER_NUMBERS
     ],
 )
 def test_by_section(section: str, needed: str) -> None:
-    """The type decides, as in the kernel; tests/kernel asks the kernel itself."""
+    """The program type determines the capabilities, as in the kernel (see tests/kernel)."""
     assert find_capabilities([section]) == tuple(needed.split())
 
 
 def test_helpers_and_maps_count_too() -> None:
-    """What reads others' memory takes PERFMON, maps of sockets and devices NET_ADMIN."""
+    """Helpers that read memory of others require PERFMON. Maps of sockets and devices require NET_ADMIN."""
     helper = HELPER_NUMBERS
     assert find_capabilities(["socket"], helpers=[helper["bpf_trace_printk"]]) == ("BPF", "PERFMON")
     assert find_capabilities([], helpers=[helper["bpf_probe_write_user"]]) == ("BPF", "SYS_ADMIN")
@@ -120,7 +121,7 @@ def contents(*sections: str) -> ObjectContents:
 
 
 def test_objects_decide() -> None:
-    """Too few are an error, too many only when they were guessed; both say what to write."""
+    """Missing capabilities are an error, surplus ones only if estimated. The hint has the right line."""
     check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF"], exactly=True)
     check_capabilities([contents("xdp")], ["NET_ADMIN", "BPF", "SETPCAP"], exactly=False)
     for given, exactly, words in (
@@ -132,12 +133,21 @@ def test_objects_decide() -> None:
         assert caught.value.hint == 'in buildtool.toml: image.capabilities = ["BPF", "NET_ADMIN"]'
 
 
+def test_a_too_large_object_is_named(tmp_path: Path) -> None:
+    """A file above the limit is reported as too large instead of as a damaged object."""
+    path = tmp_path / "large.bpf.o"
+    with path.open("wb") as file:
+        file.truncate(MAX_OBJECT_BYTES + 1)
+    with pytest.raises(FileAccessError, match=rf"large.bpf.o: larger than {MAX_OBJECT_BYTES} bytes"):
+        read_contents([path])
+
+
 def test_a_file_system_without_attributes_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A builder that cannot set the attribute leaves no half-made loader."""
     (tmp_path / "loader").write_bytes(b"x")
-    copy_loader(tmp_path / "loader", tmp_path / "plain", ())
+    copy_program(tmp_path / "loader", tmp_path / "plain", ())
     assert os.listxattr(tmp_path / "plain") == []
 
     def refuse(*_: object) -> None:
@@ -145,6 +155,6 @@ def test_a_file_system_without_attributes_is_one_line(
 
     monkeypatch.setattr(os, "setxattr", refuse)
     with pytest.raises(FileAccessError, match="operation not permitted") as caught:
-        copy_loader(tmp_path / "loader", tmp_path / "out", ("BPF",))
+        copy_program(tmp_path / "loader", tmp_path / "out", ("BPF",))
     assert "file-capabilities = false" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()

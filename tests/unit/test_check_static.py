@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `buildtool check` says without a kernel: each rule by an object that breaks it, and facts."""
+"""Checks without a kernel: an object for each rule that breaks it, and facts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from labs import TOP
 from labs.compile import compile_sample, find_tool
 from labs.sig import NOW, RELEASE, sign, unsigned
 from labs.sig import test_key as alice
@@ -32,7 +33,6 @@ from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import MAP_TYPES, SECTION_TYPES
 from buildtool.signing.sign import Origin, sign_object
 
-TOP = Path(__file__).resolve().parent.parent.parent
 HEAD = """
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, val) int (*name)[val]
@@ -117,7 +117,7 @@ def broken(result: StaticCheck) -> list[str]:
 @pytest.mark.tools
 @pytest.mark.parametrize("rule", SOURCES)
 def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
-    """The source of the table breaks its rule and no other, and the message says by how much."""
+    """Each source of the table breaks its rule only, and the message contains the amount."""
     text, source = SOURCES[rule]
     monkeypatch.setattr(check_static, "MAX_INSTRUCTIONS", 1000)  # a million take seconds
     result = check(compiled(tmp_path, source), oldest=(5, 4) if rule == "BT050" else None)
@@ -132,7 +132,7 @@ def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_goes_as_far_as_it_may_breaks_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    """Beside each object that breaks a rule there is one that only just does not."""
+    """Objects at the limit of each rule cause no finding."""
     monkeypatch.setattr(check_static, "MAX_INSTRUCTIONS", 1000)
     assert ALMOST.keys() == SOURCES.keys()
     result = check(compiled(tmp_path, ALMOST[rule]), oldest=(5, 8) if rule == "BT050" else None)
@@ -150,7 +150,7 @@ def test_a_million_instructions(tmp_path: Path) -> None:
 
 @pytest.mark.tools
 def test_nine_frames_are_too_many(tmp_path: Path) -> None:
-    """Eight are as many as a kernel takes."""
+    """Nine frames are too many for a kernel, eight are not."""
     result = check(compiled(tmp_path, f"{chain(7)} {FRAMES.format(7)} {GPL}"))
     assert [(f.rule, f.message) for f in result.findings] == [("BT023", "is 9 frames deep")]
 
@@ -180,14 +180,14 @@ def test_an_object_above_the_limit_is_not_parsed() -> None:
 
 @pytest.mark.tools
 def test_tracing_programs_may_get_a_stack_for_each_function(tmp_path: Path) -> None:
-    """What fails an XDP program is a warning for a tracing program."""
+    """A deep call chain is an error for an XDP program, and a warning for a tracing program."""
     result = check(compiled(tmp_path, f'{DEEP} SEC("tp_btf/sched_switch") {TWO} {GPL}'))
     assert [(f.rule, f.level) for f in result.findings] == [("BT021", Level.WARNING)]
 
 
 @pytest.mark.tools
 def test_types_that_are_for_gpl_programs(tmp_path: Path) -> None:
-    """An LSM program, and whatever calls a kernel function, must say that it is GPL."""
+    """LSM programs and programs that call a kernel function require a GPL license."""
     source = f"""extern void bpf_rcu_read_lock(void) __attribute__((section(".ksyms")));
         SEC("lsm/file_open") int lsm(void *c) {{ bpf_rcu_read_lock(); return 0; }} {OTHER}"""
     messages = [finding.message for finding in check(compiled(tmp_path, source)).findings]
@@ -241,7 +241,7 @@ def test_a_signature_that_no_verifier_reads() -> None:
 
 @pytest.mark.tools
 def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
-    """Whatever bytes are changed: facts or BT001, no other exception."""
+    """Any changed bytes result in facts or BT001, and no exception."""
     whole = compiled(tmp_path, f'{EVENTS} {DEEP} SEC("xdp") {TWO} {GPL}')
     rng = random.Random(20260101)  # noqa: S311 - no secret
     numbers = (0, 1, 8, 2**31, 2**32 - 1, 2**63, 2**64 - 1, len(whole))
@@ -261,7 +261,7 @@ def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.tools
 def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
-    """A chain that no kernel takes does not exhaust the interpreter either."""
+    """An endless call chain is reported as unbounded, and does not exhaust Python's stack."""
     source = f"{chain(1499)} {FRAMES.format(1499)} {GPL}"
     assert "BT023" in broken(check(compiled(tmp_path, source)))
 
@@ -338,7 +338,7 @@ def test_since_when_there_is_what() -> None:
 
 @pytest.mark.parametrize("text", ["", "six", "6", "6.", "6.x", "-6.1"])
 def test_a_release_that_is_none(text: str) -> None:
-    """What is no release of Linux is said to be none."""
+    """Text that is no Linux release is a usage error."""
     with pytest.raises(Exception, match="not a Linux release"):
         check_kernel_release(text)
 

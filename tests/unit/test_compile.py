@@ -40,7 +40,7 @@ def test_object_names() -> None:
 
 
 def test_sources_are_sorted_and_unique(tmp_path: Path) -> None:
-    """Patterns may overlap; the file system's order has no say."""
+    """Sources are sorted and unique, for overlapping patterns and any order of the file system."""
     for name in ("b.bpf.c", "a.bpf.c", "deep/c.bpf.c", "a.h"):
         path = tmp_path / "bpf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,14 +70,14 @@ def test_the_record_reads_as_it_was_written(tmp_path: Path) -> None:
     ["", "{}", "[]", '{"version": 2, "objects": {}}', '{"version": 1, "objects": {"x": 1}}', "[" * 99999],
 )
 def test_a_broken_record_is_one_error(tmp_path: Path, text: str) -> None:
-    """Whatever is in it."""
+    """Any damaged record results in one kind of error."""
     (tmp_path / RECORD_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(FileAccessError, match="not a compile record"):
         read_compile_record(tmp_path)
 
 
 def test_directories_go_again_when_the_job_fails(tmp_path: Path) -> None:
-    """Those that are new and empty; nothing that was there or holds something."""
+    """After a failure, only new and empty directories are removed."""
     (tmp_path / "old").mkdir()
     paths = [tmp_path / "old/new/deep", tmp_path / "kept"]
 
@@ -105,7 +105,7 @@ def test_reading_is_bounded_and_never_blocks(tmp_path: Path) -> None:
 
 
 def test_files_that_travel_with_the_code() -> None:
-    """Found by name; what is not there is an error of the installation."""
+    """Files of the installation are found by name. A missing one is an error."""
     assert (resource_path("loader") / "run/main.c").is_file()
     with pytest.raises(FileAccessError, match="not part of this installation"):
         resource_path("no-such-resource")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where packages come from, and what a failing mmdebstrap says."""
+"""Debian's mirrors and package files, and errors of mmdebstrap."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_without_a_mirror_the_option_is_named(tmp_path: Path, text: str, system:
 
 @pytest.mark.parametrize("mirror", ["ftp://x/debian", "http://x/a b", "http://x/\ndeb", "-oAPT::x=y", ""])
 def test_a_mirror_is_a_uri_and_nothing_else(mirror: str) -> None:
-    """It is written into apt's sources and handed to a program."""
+    """A mirror that is no URI is refused, because apt's sources and arguments contain it."""
     with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
         debian.check_options("trixie", mirror)
     with pytest.raises(ConfigError, match="not the URI of a Debian mirror"):
@@ -146,7 +146,7 @@ def test_a_failure_names_its_cause(
 
 
 def test_password_of_a_mirror_is_for_apt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is in no message, and not in the tree that becomes an image."""
+    """A mirror's password is in no message and not in the image."""
     mirror = "https://me:hunter2@mirror.test/debian"
     archive = debian.Archive(suite="trixie", mirror=mirror, keyring=KEYRING)
     monkeypatch.setattr(FailingRunner, "message", f"E: Failed to fetch {archive.mirror}/x 404".encode())
@@ -183,7 +183,7 @@ class BetweenReleases(Runner):
     keyrings: list[str] = field(default_factory=list)
 
     def run(self, argv: Sequence[str], **_: object) -> Completed:
-        """Fail or not, by the suite that is asked for."""
+        """Fail or succeed, depending on the requested suite."""
         suite = argv[-3]
         self.suites.append(suite)
         self.hooks[:] = [word for word in argv if word.startswith("--extract-hook=")]
@@ -194,7 +194,7 @@ class BetweenReleases(Runner):
 
 
 def test_a_mirror_between_two_releases_is_asked_under_the_alias(tmp_path: Path) -> None:
-    """The builder is made of the alias's packages, after a check of its codename, and a line says so."""
+    """The builder is made from the alias's packages after a check of the codename, with a report."""
     told: list[str] = []
     runner = BetweenReleases(lacking=("trixie",))
     make_tree(tmp_path, runner, told.append)
@@ -250,7 +250,7 @@ def test_a_missing_keyring_is_an_error(
 
 
 def test_what_is_not_a_package_is_an_error(tmp_path: Path) -> None:
-    """dpkg-deb decides, and its failure is ours."""
+    """A file that dpkg-deb cannot read is an error."""
     path = tmp_path / "x.deb"
     path.write_bytes(b"!<arch>\nnothing")
     package = debian.Package(name="x", architecture="all", control=b"", path=path)
@@ -264,7 +264,7 @@ def make_tree(
     report: Callable[[str], None] = lambda _: None,
     archive: debian.Archive = ARCHIVE,
 ) -> None:
-    """Ask for a builder tree that is not going to be made."""
+    """Request a builder tree with a runner that fails."""
     debian.make_builder_tree(
         archive,
         ["amd64"],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read from objects of the real compiler; names agree with the machine's libbpf."""
+"""Descriptions of objects of a real compiler. Names of types agree with the machine's libbpf."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_program_types_are_those_of_libbpf() -> None:
 
 
 def test_map_types_are_those_of_libbpf() -> None:
-    """As far as this libbpf's table goes."""
+    """Names of map types are those of this machine's libbpf, as far as its table goes."""
     library = _libbpf()
     names = [library.libbpf_bpf_map_type_str(number) for number in range(len(bpfnames.MAP_TYPES))]
     known = [name.decode() for name in names if name is not None]
@@ -164,7 +164,7 @@ def test_llvm_reads_the_same_tables(tmp_path: Path, target: str) -> None:
 def test_what_readers_take_in_different_ways_is_not_described(
     parts: Part | tuple[Part, ...], said: str
 ) -> None:
-    """A statement must not say less than what libbpf makes of an object: nobody can sign such a one."""
+    """An object that libbpf reads in another way is refused, because its statement would be incomplete."""
     data = build(makes(*(parts if isinstance(parts, tuple) else (parts,))))
     with pytest.raises(ObjectFormatError, match=said):
         describe_object(elfobj.parse_object(data))

@@ -46,12 +46,12 @@ NASTY = [
 
 
 def test_same_request_gives_same_dockerfile() -> None:
-    """Neither the text nor the archive holds anything of the moment or the machine."""
+    """The same request gives the same text and archive, independent of time and machine."""
     assert render() == render()
 
 
 def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
-    """The text outside heredocs is what the template says; RUN and ENTRYPOINT are JSON arrays."""
+    """Instructions outside heredocs are those of the template. RUN and ENTRYPOINT are JSON arrays."""
     text = render(image__healthcheck=("/usr/bin/verify-and-load", "--version"))
     known = (
         "ARG ",
@@ -108,7 +108,7 @@ def test_capabilities_are_in_the_label_and_granted() -> None:
 
 
 def test_tools_are_linked_granted_and_copied() -> None:
-    """With image.tools ebpf-pins goes the way of the loader; without it nothing names ebpf-pins."""
+    """With image.tools, ebpf-pins is linked, granted and copied like the loader. Otherwise it is absent."""
     assert "ebpf-pins" not in render().partition("# ---- Loader")[2]
     text = render(image__tools=True)
     (line,) = (line for line in instructions(text) if '"-o", "/ebpf-pins"' in line)
@@ -127,7 +127,7 @@ def test_key_id_is_in_the_signers_command() -> None:
 
 
 def test_secret_is_a_mount_and_compile_and_sign_have_no_network() -> None:
-    """Only the signer sees the key, and none of our stages reaches a network."""
+    """Only the signer stage mounts the key, and compile and sign stages have no network."""
     text = render(images__builder="buildtool.local/builder:trixie")
     lines = instructions(text)
     starts = [line for line in lines if line.startswith("RUN ")]
@@ -286,7 +286,7 @@ def _compiled_imports(code: CodeType) -> Iterator[str]:
 
 
 def test_embedded_modules_stay_few() -> None:
-    """What compiles and signs needs no template, no engine, no YAML of the rest of the tool."""
+    """The embedded modules, which compile and sign, include neither the template nor engine code."""
     names = {f"{file.directory}/{file.name}" for file in python_sources()}
     assert {"buildtool/__main__.py", "buildtool/cli/compile.py", "buildtool/cli/sign.py"} <= names
     assert not names & {
@@ -374,9 +374,9 @@ def test_loader_sources_are_complete() -> None:
 
 
 def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation says so."""
+    """A missing template is one clear error."""
     package = tmp_path / "buildtool"
-    shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package_directory(), package, ignore=shutil.ignore_patterns("__pycache__", "templates"))
     monkeypatch.setattr("buildtool.core.resources._PACKAGE", package)
     renderer.load_template.cache_clear()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What doctor concludes from what a machine shows."""
+"""The conclusions of doctor from the state of a machine."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_machine_with_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_one_engine_is_enough(missing: list[Use], ready: bool) -> None:  # noqa: FBT001 - a table's row
-    """The local engine takes what it carries, and a compiler on this machine."""
+    """One engine is enough: Docker, or the local one with carried parts and a compiler."""
     checks = [Check(name=use, needed_for=use, ok=use not in missing, found="") for use in Use]
     assert is_ready(checks) is ready
 

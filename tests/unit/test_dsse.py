@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The signing input and the envelope, checked by tools that are not ours."""
+"""The signing input and the envelope, checked by independent tools."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_writer_is_deterministic_and_removal_gives_the_same_file_again() -> None
 
 
 def test_section_of_another_tool_is_not_removed() -> None:
-    """Where entries would have to be renumbered, the user is told what to do."""
+    """A `.sig` of another tool, whose removal would renumber sections, is an error with a hint."""
     obj = elfobj.parse_object(vector("plain"))
     with pytest.raises(ObjectFormatError, match="another tool"):
         elfobj.remove_signature_section(obj)
@@ -127,7 +127,7 @@ def test_sections_that_share_a_long_name_are_not_many_copies() -> None:
 
 @pytest.mark.parametrize(("tables", "fits"), [(1, True), (2, False), (300, False)])
 def test_relocation_tables_upon_each_other_are_not_read(tables: int, *, fits: bool) -> None:
-    """All tables together have the file's size at most; otherwise a small file would take hours."""
+    """Relocation tables together must not exceed the file's size: a small file could take hours."""
     size = 16 * 10_000
     entries = [(0, 3, 0, 0, 1, 0, 0, 0)]
     for number in range(tables):
@@ -146,7 +146,7 @@ def test_relocation_tables_upon_each_other_are_not_read(tables: int, *, fits: bo
 
 
 def test_each_table_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Describing, policies and checks ask for the same tables; reading one with pyelftools is slow."""
+    """Each table is read once, because several callers need it and pyelftools is slow."""
     obj = elfobj.parse_object(build(makes(*relocated(KFUNC))))
     read = {"read_symbols": 0, "read_relocations": 0}
 

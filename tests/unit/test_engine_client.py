@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine that the library talks to is the one that was named, or there is an error."""
+"""The docker library connects to the named engine, or an error is raised."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_context(directory: Path, name: str, host: str) -> None:
 
 
 def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the library and its transport raise; the system's reason is named where there is one."""
+    """Any exception of the library becomes EngineError, with the system's reason if there is one."""
     for host, reason in (
         (f"unix://{tmp_path}/none", "no such file or directory"),
         ("tcp://127.0.0.1:1", "connection refused"),
@@ -57,7 +57,7 @@ def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_host_goes_before_a_context(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for the docker command: a context that does not exist is not even looked for."""
+    """DOCKER_HOST overrides the docker context, as for the docker command, even if the context is missing."""
     monkeypatch.setenv("DOCKER_CONTEXT", "none")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     with pytest.raises(EngineError, match="no Docker engine answers"):
@@ -68,7 +68,7 @@ def test_host_goes_before_a_context(settings: Path, tmp_path: Path, monkeypatch:
 def test_a_context_that_does_not_exist_is_an_error(
     settings: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """The library alone would ask the default engine."""
+    """A missing context is an error, although the library would use the default engine."""
     (settings / "config.json").write_text(json.dumps({"currentContext": "far"} if by == "settings" else {}))
     if by == "variable":
         monkeypatch.setenv("DOCKER_CONTEXT", "far")
@@ -91,7 +91,7 @@ def test_a_damaged_context_is_an_error(settings: Path) -> None:
 def test_contexts_are_only_those_of_the_settings(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without config.json the library would take them from the working directory, or from another home."""
+    """Without config.json, contexts are not searched in the working directory or another home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     write_context(tmp_path, "far", "unix:///nonexistent/planted.sock")
@@ -107,7 +107,7 @@ def test_contexts_are_only_those_of_the_settings(
 def test_settings_that_are_no_object_are_an_error(
     settings: Path, monkeypatch: pytest.MonkeyPatch, host: str, text: str
 ) -> None:
-    """The library asks them for headers and for the context."""
+    """A config.json that is no JSON object is an error, because the library reads it unchecked."""
     monkeypatch.setenv("DOCKER_HOST", host)
     (settings / "config.json").write_text(text, "latin-1")
     with pytest.raises(EngineError, match=r"/docker/config\.json: not a JSON object$"):
@@ -130,7 +130,7 @@ def test_settings_that_cannot_be_read_are_an_error(settings: Path) -> None:
 
 
 def test_user_without_a_home_has_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A number that no user has is usual in containers: the default engine is asked, and no context."""
+    """A user without a home directory, as in containers, gets the default engine and no context."""
     for name in ("HOME", "DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -181,6 +181,6 @@ def test_engine_that_answers_nonsense_is_one_error(
 
 
 def test_archive_that_is_not_there_is_an_error_of_the_file(tmp_path: Path) -> None:
-    """No engine is asked."""
+    """A missing archive is an error of the file, and no engine is used."""
     with pytest.raises(FileAccessError, match="cannot read: no such file"):
         load_archive(tmp_path / "none.tar")

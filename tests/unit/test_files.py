@@ -59,7 +59,7 @@ def mounted(tmp_path: Path, as_root: None) -> Iterator[Path]:
 
 
 def test_a_rename_that_fails_takes_the_others_back(mounted: Path) -> None:
-    """What was there is there again, with its mode; what was new is gone, and nothing else is left."""
+    """If one rename fails, replaced files are restored with their modes, and new files are removed."""
     (mounted / "a").chmod(0o600)
     before = {**contents(mounted), "b": "mounted"}
     files = {mounted / name: b"new" for name in ("0", "a", "b", "c")}
@@ -70,7 +70,7 @@ def test_a_rename_that_fails_takes_the_others_back(mounted: Path) -> None:
 
 
 def test_a_name_that_appears_takes_the_others_back(tmp_path: Path) -> None:
-    """Without leave to replace, a file that somebody makes in the meantime stays, and ours go."""
+    """Without *replace*, a file that appears meanwhile stays, and the written files are removed."""
 
     def write() -> None:
         with staged_files([tmp_path / "a", tmp_path / "b"], replace=False) as stage:
@@ -86,7 +86,7 @@ def test_a_name_that_appears_takes_the_others_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", ["replace", "unlink"])
 def test_a_signal_waits_for_the_renames(tmp_path: Path, number: signal.Signals, step: str) -> None:
-    """It ends the run after the last rename and when no second name is left."""
+    """A signal during the renames takes effect after the last one, when no second name is left."""
     names = [f"{at:04}" for at in range(20)]
     for name in names:
         (tmp_path / name).write_text("old")
@@ -117,7 +117,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, as_root: None) -> None:
 def test_a_directory_without_a_name_is_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """It has no name to write beside."""
+    """A path without a name, such as /, is refused."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileAccessError, match="not a regular file but a directory"):
         write_atomic(Path(name), b"new")

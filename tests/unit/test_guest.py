@@ -60,7 +60,7 @@ def test_archive_has_parents_and_is_always_the_same() -> None:
 
 
 def test_files_directories_and_bytes_go_in(tmp_path: Path) -> None:
-    """What runs here runs there; programs given as bytes are known by how they begin."""
+    """Files keep their mode. For bytes, the first bytes decide whether they are a program."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/tool").write_text("tool")
     (tmp_path / "sub/tool").chmod(0o700)
@@ -101,7 +101,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_modules_come_in_loading_order(tree: Path) -> None:
-    """What a module needs is loaded before it, once; what is built in needs no file."""
+    """Dependencies are loaded before a module, once each. A built-in module has no file."""
     found = [path.name for path in find_modules(tree, ["top_mod", "base", "built-in"])]
     assert found == ["base.ko", "middle.ko.xz", "top-mod.ko"]
     entries = make({}, modules=find_modules(tree, ["top-mod"]))
@@ -114,7 +114,7 @@ def test_modules_come_in_loading_order(tree: Path) -> None:
 
 
 def test_modules_that_are_not_there(tree: Path) -> None:
-    """The kernel and the module are named; a kernel without modules is asked when it runs."""
+    """A missing module is an error with its name and the kernel's. A kernel without a tree is not checked."""
     with pytest.raises(VmError, match=r"kernel 6\.1\.0 has no module other"):
         find_modules(tree, ["other"])
     assert find_modules(None, ["other"]) == []

@@ -125,7 +125,7 @@ def test_no_file_excludes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_line_that_is_no_pattern_is_named(tmp_path: Path, pattern: str) -> None:
-    """BuildKit refuses such a file too, or takes the line for something else than it seems."""
+    """A line that BuildKit refuses or reads in an unexpected way is an error with its number."""
     with pytest.raises(ConfigError, match=r"/\.dockerignore:3: not a pattern: ") as caught:
         excludes(tmp_path, f"# names\nbpf\n{pattern}\nlib\n", "x")
     assert caught.value.hint

@@ -44,7 +44,7 @@ def test_unsigned_object() -> None:
     ],
 )
 def test_malformed_signature_still_shows_the_object(name: str, problem: str, *, signed: bool) -> None:
-    """What can be read is read, and the problem is named."""
+    """With a malformed signature, the contents are reported together with the problem."""
     report = inspect_object("x.bpf.o", vector(name))
     assert report.problem is not None
     assert problem in report.problem

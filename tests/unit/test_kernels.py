@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels by name and by file: fetched once whoever asks, and one line for everything that goes wrong."""
+"""Kernels by name and by file: fetched once for all processes, and one error line for each fault."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DEPENDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeApt(Runner):
-    """An archive of our own: apt-get, apt-cache and dpkg-deb as far as they are asked."""
+    """A fake archive: the answers of apt-get, apt-cache and dpkg-deb that the code needs."""
 
     calls: list[list[str]] = field(default_factory=list)
     fails: str = ""
@@ -160,7 +160,7 @@ def test_a_pool_without_the_kernel_gives_that_of_the_alias(tmp_path: Path) -> No
 
 
 def test_second_time_asks_nobody(tmp_path: Path) -> None:
-    """What is kept needs neither network nor apt."""
+    """A cached kernel is found without network and apt."""
     first = find_kernel("6.12", "amd64", tmp_path, runner=FakeApt())
     apt = FakeApt()
     assert find_kernel("6.12", "amd64", tmp_path, runner=apt) == first
@@ -168,7 +168,7 @@ def test_second_time_asks_nobody(tmp_path: Path) -> None:
 
 
 def test_many_at_once_fetch_once(tmp_path: Path) -> None:
-    """The others wait, say so, and find what the first one made."""
+    """Parallel processes wait with a message, and use the kernel that the first one fetched."""
     apt, told, found = FakeApt(delay=0.2), list[str](), list[object]()
     threads = [
         threading.Thread(
@@ -293,7 +293,7 @@ ELF = b"\x7fELF\x02"
     ],
 )
 def test_image_of_another_architecture(tmp_path: Path, arch: str, at: int, magic: bytes) -> None:
-    """It is said before an emulator waits for what never comes."""
+    """An image of another architecture is an error before the emulator starts."""
     path = tmp_path / "image"
     path.write_bytes(bytes(at) + magic + bytes(4096))
     apt = FakeApt()
@@ -303,7 +303,7 @@ def test_image_of_another_architecture(tmp_path: Path, arch: str, at: int, magic
 
 
 def test_file_that_would_block(tmp_path: Path) -> None:
-    """A FIFO or a device is no kernel, and nobody waits for one."""
+    """A FIFO or a device is refused without blocking."""
     os.mkfifo(tmp_path / "bzImage")
     for path in (tmp_path / "bzImage", tmp_path, Path("/dev/zero")):
         with pytest.raises(FileAccessError, match=r"not a regular file|is a directory"):
@@ -311,7 +311,7 @@ def test_file_that_would_block(tmp_path: Path) -> None:
 
 
 def test_damaged_record_says_what_to_do(tmp_path: Path) -> None:
-    """A cache that somebody edited is told, not guessed at."""
+    """A damaged record in the cache is an error whose hint names the remedy."""
     find_kernel("6.12", "amd64", tmp_path, runner=FakeApt())
     (tmp_path / "kernel-trixie-amd64/kernel.json").write_text("{}")
     with pytest.raises(FileAccessError, match="kernel-trixie-amd64: damaged") as caught:
@@ -327,7 +327,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_package_that_is_laid_out_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should Debian move the image one day, the error says that and nothing is kept."""
+    """A kernel package with another layout is an error, and nothing stays in the cache."""
     monkeypatch.setattr(FakeApt, "_unpack", staticmethod(lambda *_: None))
     with pytest.raises(VmError, match="static busybox"):
         find_kernel("6.12", "amd64", tmp_path, runner=FakeApt())

@@ -32,7 +32,7 @@ def test_saved_key_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["load_signing_key(Path(sys.argv[1]), None)", "generate_key()"])
 def test_no_core_dump_has_a_key(tmp_path: Path, word: str) -> None:
-    """A crash with a key in memory writes nothing, whatever the shell's limit was."""
+    """Core dumps are disabled while a key is in memory, whatever the shell's limit was."""
     text = f"""
 import resource, sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_key_id_is_the_digest_of_what_openssl_writes(tmp_path: Path) -> None:
 
 @pytest.mark.tools
 def test_key_of_openssl_is_read(tmp_path: Path) -> None:
-    """A key need not be ours."""
+    """A key made by openssl can be read."""
     path = tmp_path / "k.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
     path.chmod(0o600)
@@ -80,7 +80,7 @@ def test_passphrase(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten_and_nothing_half_left(tmp_path: Path) -> None:
-    """Where one of the two files exists, neither is written."""
+    """If one of the two files exists, neither is written."""
     (tmp_path / "dev.pub").write_text("mine")
     with pytest.raises(FileAccessError, match="already exists"):
         keys.save_key(keys.generate_key(), "dev", tmp_path, None)
@@ -123,7 +123,7 @@ def test_other_files_are_no_signing_keys(tmp_path: Path, data: bytes, message: s
 
 
 def test_public_key_is_told_before_its_mode(tmp_path: Path) -> None:
-    """Its mode is right: to change that would help nobody."""
+    """A public key as signing key is reported as such, rather than for its mode."""
     _, public = keys.save_key(keys.generate_key(), "dev", tmp_path, None)
     assert public.stat().st_mode & 0o777 == 0o644
     with pytest.raises(SigningKeyError, match="this is a public key") as caught:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
-TOP = Path(__file__).resolve().parents[2]
 CHECK = TOP / "tools/includes"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an installation carries for images: used when it is what the list says, or refused with a way out."""
+"""Carried parts of images: used if they match the list, otherwise refused with a hint."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mirrors that lack, mix up, cut or hold back packages: which package is taken, and what is said of it."""
+"""Mirrors with missing, wrong, incomplete or old packages: the chosen package and the report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def names(directory: Path) -> list[str]:
 
 @pytest.mark.tools
 def test_the_locked_version_comes_first(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
-    """A list with a newer version changes nothing, and nothing is said."""
+    """The locked version is used without a report, although the list has a newer one."""
     old, new = mirror.add("tool", "1"), mirror.add("tool", "2")
     mirror.publish(old, new)
     source = mirror.source(tmp_path / "apt", told, old)
@@ -75,7 +75,7 @@ def test_the_locked_version_comes_first(mirror: Mirror, tmp_path: Path, told: li
 def test_the_present_version_replaces_a_locked_one(
     mirror: Mirror, tmp_path: Path, told: list[str], present: str
 ) -> None:
-    """A mirror that is older or newer than the lock gives what it has, and one line says so."""
+    """The present version of an older or newer mirror is used, and one line reports it."""
     locked, other = mirror.add("tool", "2"), mirror.add("other", "5")
     mirror.publish(mirror.add("tool", present), other)
     source = mirror.source(tmp_path / "apt", told, locked, other)
@@ -103,7 +103,7 @@ def test_a_locked_version_that_the_pool_lacks(mirror: Mirror, tmp_path: Path, to
 
 @pytest.mark.tools
 def test_lists_are_refreshed_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
-    """A pool that moved on after the list was read is asked again with the new list."""
+    """If the pool changed after the list was read, the list is fetched again."""
     gone, new = mirror.add("tool", "1"), mirror.add("tool", "2")
     mirror.publish(gone)
     source = mirror.source(tmp_path / "apt", told)
@@ -118,7 +118,7 @@ def test_lists_are_refreshed_once(mirror: Mirror, tmp_path: Path, told: list[str
 
 @pytest.mark.tools
 def test_the_alias_has_what_the_suite_lacks(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
-    """What is missing comes from the release's other name; the rest is not fetched twice."""
+    """Missing packages come from the suite's alias, and the others are not fetched twice."""
     gone, older, other = mirror.add("tool", "2"), mirror.add("tool", "1"), mirror.add("other", "5")
     mirror.publish(gone, other)
     mirror.publish(older, other, suite="stable")
@@ -184,7 +184,7 @@ def test_the_codename_is_that_of_the_signed_text(
 def test_the_hook_of_mmdebstrap_reads_the_signed_codename(
     mirror: Mirror, tmp_path: Path, codename: str, code: int
 ) -> None:
-    """The hook of the builder image refuses an alias of another release, whatever is unsigned."""
+    """The hook refuses an alias of another release, even if an unsigned line names the suite."""
     state, archive = tmp_path / "apt", Archive(suite="trixie", mirror=mirror.uri, alias="stable")
     for name in ("lists/partial", "cache/archives/partial"):
         (state / name).mkdir(parents=True)
@@ -212,7 +212,7 @@ def test_the_hook_of_mmdebstrap_reads_the_signed_codename(
 
 @pytest.mark.tools
 def test_lists_that_only_the_alias_has(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
-    """A suite without lists under its own name is asked for under the other."""
+    """If a suite has no lists under its name, those of its alias are used."""
     mirror.publish(mirror.add("tool", "1"), suite="stable")
     source = mirror.source(tmp_path / "apt", told)
     source.update()
@@ -252,7 +252,7 @@ def test_shared_content_comes_from_another_architecture(
 def test_other_bytes_under_the_locked_version_are_refused(
     mirror: Mirror, tmp_path: Path, told: list[str]
 ) -> None:
-    """A signed list does not help: somebody built another package. The locked bytes may be elsewhere."""
+    """Other bytes under the locked version are refused. Another source may have the locked ones."""
     locked = mirror.add("tool", "1")
     rebuilt = mirror.add("tool", "1+", files={"usr/bin/tool": b"other"})
     rebuilt = replace(rebuilt, stanza=rebuilt.stanza.replace("Version: 1+", "Version: 1"))
@@ -339,7 +339,7 @@ def test_one_missing_package_keeps_the_others(mirror: Mirror, tmp_path: Path, to
 
 @pytest.mark.tools
 def test_a_tree_is_unpacked_once(mirror: Mirror, tmp_path: Path, told: list[str]) -> None:
-    """The second time nobody is asked; another locked version unpacks anew."""
+    """A second call uses no mirror. Another locked version causes a new tree."""
     deb = mirror.add("tool", "1")
     mirror.publish(deb)
     source = mirror.source(tmp_path / "apt", told, deb)
@@ -491,7 +491,7 @@ def test_the_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_the_project_names_every_package() -> None:
-    """What loaders, tini and base layer are made of is locked for each architecture."""
+    """The lock names all packages of loaders, tini and base layer for each architecture."""
     from buildtool.core.platforms import DEBIAN_13, PLATFORMS
     from buildtool.runtime import debian
 

@@ -92,7 +92,7 @@ def changed(value: Any) -> Iterator[Any]:
 
 
 def read_all(directory: Path) -> None:
-    """Read whatever a build and a check read of an image."""
+    """Read all parts of an image that a build and a check read."""
     with open_layout(directory) as source:
         for image in read_images(source):
             read_tree([open_layer(source, layer) for layer in image.layers])
@@ -102,7 +102,7 @@ def read_all(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config", "manifest", "index", "top"])
 def test_documents_of_any_form(name: str, tmp_path: Path) -> None:
-    """Nobody sees a traceback because somebody else's registry or archive is odd."""
+    """Documents of any form result in errors of the tool, and no other exception."""
     layer, parts = documents()
     whole = copy.deepcopy(parts)
     write(tmp_path, layer, whole)

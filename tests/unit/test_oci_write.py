@@ -15,7 +15,16 @@ import pytest
 
 from buildtool.core.errors import FileAccessError
 from buildtool.core.platforms import find_platform
-from buildtool.oci.write import ImageSet, Layer, file_layer, gzip_layer, make_image_set, write_archive
+from buildtool.oci.write import (
+    ImageSet,
+    Layer,
+    file_layer,
+    gzip_layer,
+    make_image_set,
+    put_layout,
+    write_archive,
+    write_directory,
+)
 
 
 def make_images(**layers: list[Layer]) -> ImageSet:
@@ -110,3 +119,56 @@ def test_a_missing_layer_and_an_unwritable_archive_are_errors(tmp_path: Path) ->
         file_layer(tmp_path / "none")
     with pytest.raises(FileAccessError, match="cannot write"):
         write_archive(tmp_path / "none" / "a.tar", make_images(amd64=[]), "x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        ".hidden",
+        "blobs/notes.txt",
+        "blobs/sha256/notes.txt",
+        "blobs/sha256/ab/cd",
+        "ingest/key.pem",
+        "manifest.json/x",
+        "photos/",
+    ],
+)
+def test_a_layout_with_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """The whole directory would go: the file stays, and so does the layout around it."""
+    place = tmp_path / "layout"
+    write_directory(place, make_images(amd64=[]), "a:1")
+    other = place / name
+    (other if name.endswith("/") else other.parent).mkdir(parents=True, exist_ok=True)
+    if not name.endswith("/"):
+        other.write_text("mine")
+    before = sorted(place.rglob("*"))
+    with pytest.raises(FileAccessError, match=r"not replaced: .* is not part of an OCI layout") as caught:
+        write_directory(place, make_images(amd64=[]), "a:1", replace=True)
+    assert caught.value.hint
+    assert sorted(place.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_file_that_comes_during_the_build_stays_too(tmp_path: Path) -> None:
+    """Minutes lie between the check and the exchange of the directories."""
+    place, new, old = (tmp_path / name for name in ("layout", "new", "old"))
+    write_directory(place, make_images(amd64=[]), "a:1")
+    write_directory(new, make_images(arm64=[]), "a:1")
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(FileAccessError, match=r"not replaced: notes\.txt"):
+        put_layout(new, place, old)
+    assert (place / "notes.txt").read_text() == "mine"
+    assert not old.exists()
+
+
+def test_a_layout_of_other_tools_is_replaced(tmp_path: Path) -> None:
+    """`docker save` adds two files, BuildKit a directory of unfinished blobs, other tools other digests."""
+    place = tmp_path / "layout"
+    write_directory(place, make_images(amd64=[]), "a:1")
+    for name in ("manifest.json", "repositories", "blobs/sha512/" + "ab" * 64):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("{}")
+    (place / "ingest").mkdir()
+    write_directory(place, make_images(amd64=[]), "a:1", replace=True)
+    assert sorted(path.name for path in place.iterdir()) == ["blobs", "index.json", "oci-layout"]

@@ -69,7 +69,7 @@ def test_the_image_takes_only_its_own_project_and_nothing_older(tmp_path: Path, 
 
 
 def test_a_stated_minimum_wins(tmp_path: Path, signer: SigningKey) -> None:
-    """Who takes older versions says so by name; other objects keep the image's own version."""
+    """A stated minimum version overrides the image's own version for that object only."""
     policy = compiled(tmp_path, 'minimum-versions = { "x.bpf.o" = 1, "y.bpf.o" = 2 }', signer)
     assert policy["objects"] == {"x.bpf.o": {"minimumVersion": 1}, "y.bpf.o": {"minimumVersion": 2}}
 

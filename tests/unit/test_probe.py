@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf-probe: where it comes from, and how what it says is read."""
+"""bpf-probe: finding it, building it, and reading its output."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_directory_of_probes(tmp_path: Path) -> None:
 
 
 def test_one_that_is_not_carried_and_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what for, and what would help."""
+    """The error names the architecture, and the hint names a remedy."""
 
     def nothing_carried(*_: object) -> NoReturn:
         raise FileAccessError("none")

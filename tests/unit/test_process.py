@@ -28,7 +28,7 @@ def _state(pid: int) -> str:
 
 
 def test_arguments_reach_the_program_as_they_are() -> None:
-    """No shell sees them."""
+    """Arguments reach the program unchanged, without a shell."""
     done = Runner().run(["printf", "%s|", "a b", "$HOME", "*", "`id`"])
     assert done.stdout == b"a b|$HOME|*|`id`|"
 
@@ -66,7 +66,7 @@ def test_programs_that_cannot_start(tmp_path: Path) -> None:
 
 
 def test_parallel_results_keep_their_order() -> None:
-    """Whatever ends first; long messages do not block."""
+    """Results are in the order of commands, and long messages do not block."""
     script = 'sleep 0.$1; head -c 200000 /dev/zero | tr "\\0" "$1" >&2; exit $1'
     ended: list[int] = []
     done = run_parallel(
@@ -78,7 +78,7 @@ def test_parallel_results_keep_their_order() -> None:
 
 
 def test_no_more_than_jobs_at_once(tmp_path: Path) -> None:
-    """Each program sees how many others are there."""
+    """At most *jobs* programs run at once, as each counts."""
     script = f"d={tmp_path}; touch $d/$$; ls $d | wc -l >&2; sleep 0.05; rm $d/$$"
     done = run_parallel([["sh", "-c", script]] * 6, jobs=2)
     assert max(int(end.stderr) for end in done) <= 2
@@ -100,7 +100,7 @@ def test_an_exception_ends_what_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("silent", ["", "exec >&- 2>&-;"], ids=["console", "no-console"])
 def test_a_console_has_a_time_limit(tmp_path: Path, silent: str) -> None:
-    """What runs on is killed with its children, even when it has closed its console."""
+    """After the time limit, the program and its children are killed, even if it closed its console."""
     script = f"cd {tmp_path}; echo said; {silent} sleep 1000 & echo $$ $! > pids; wait"
     done = run_console(["sh", "-c", script], timeout_seconds=1, max_bytes=1000)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"said\n")

@@ -50,7 +50,7 @@ def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No compiler is asked for it; other sources of the loader or another lock need parts of their own."""
+    """Linked parts are used again without a compiler. Other sources or another lock need new parts."""
     environ = {"BUILDTOOL_CACHE": str(tmp_path / "cache")}
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
@@ -67,7 +67,7 @@ def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytes
 
 
 def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of a build hold the loader for this host; neither compiler nor engine is asked."""
+    """`load` uses the loader that a build linked, without compiler and engine."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "cache").mkdir(mode=0o700)
@@ -80,7 +80,7 @@ def test_load_starts_what_a_build_linked(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_compiler_the_hint_is_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what is missing, and nothing but the lock is left in the cache."""
+    """The error names the missing compiler, and only the lock stays in the cache."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissingError, match="loader for images: cannot link it: ") as caught:
         _provide({"BUILDTOOL_CACHE": str(tmp_path / "cache")}, [])

@@ -172,7 +172,7 @@ def test_only_the_directories_of_sources_are_packed(project: Path) -> None:
 
 
 def test_links_are_packed_as_links(project: Path) -> None:
-    """What a link leads to is not copied: it may be anything on this machine."""
+    """The target of a link is not packed, because it may be any file of this machine."""
     (project / "bpf/link.h").symlink_to("../keys/dev.pem")
     (project / "bpf/all").symlink_to("../keys")
     os.mkfifo(project / "bpf/pipe")
@@ -232,7 +232,7 @@ def test_ignored_source_is_an_error(project: Path, pattern: str) -> None:
 
 
 def test_source_behind_a_link_is_packed(project: Path) -> None:
-    """The directory is there, and so is the link to it."""
+    """A source behind a link is packed with its directory, and the link is packed, too."""
     (project / "bpf/link").symlink_to("deep")
     (project / "bpf/deep/y.bpf.c").write_text("int y;\n")
     assert pack_project(project, ["bpf"], ["bpf/link/y.bpf.c"]).data
@@ -304,7 +304,7 @@ def archive_name(word: str) -> str:
 
 @pytest.mark.parametrize("name", ["Dockerfile", "archive"])
 def test_existing_file_stays_and_nothing_is_written(tmp_path: Path, name: str) -> None:
-    """A Dockerfile or an archive that is there is somebody's, until --force says otherwise."""
+    """Without --force, an existing Dockerfile or archive stays, and nothing is written."""
     path = tmp_path / (archive_name("one") if name == "archive" else name)
     path.write_text("mine")
     with pytest.raises(FileAccessError, match="already exists") as caught:
@@ -354,7 +354,7 @@ def test_hostile_dockerfile_removes_no_other_file(tmp_path: Path) -> None:
 
 
 def test_failed_write_leaves_neither_file_nor_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both or none, and a directory that was made goes again."""
+    """A failed write leaves neither file, and removes a new directory."""
     real = folders.staged_files
 
     def broken(*arguments: Any, **more: Any) -> Any:
@@ -391,7 +391,7 @@ class _FailingStage:
 
 @pytest.mark.parametrize("name", ["Dockerfile", "dockerfile.arm64", "agent.Dockerfile", "notes.txt"])
 def test_file_is_no_folder(tmp_path: Path, name: str) -> None:
-    """A name of a file, or a file, is a usage error that says how to write one file."""
+    """A file as --output is a usage error whose hint names --inline."""
     if name == "notes.txt":
         (tmp_path / name).write_text("mine")
     with pytest.raises(UsageError, match="not a directory") as caught:

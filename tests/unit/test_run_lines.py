@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.config.file import load_config
 from buildtool.config.scaffold import create_project
 from buildtool.image.scan import scan_capabilities
 
-TOP = Path(__file__).resolve().parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
 
 
@@ -31,7 +31,7 @@ def needed(directory: Path) -> set[str]:
 
 
 def test_new_project(tmp_path: Path) -> None:
-    """What `buildtool init` writes into its README is what its program needs, as is the line of ours."""
+    """The run lines in the README of a new project and of this project have the required capabilities."""
     create_project(tmp_path / "demo")
     (line,) = given((tmp_path / "demo/README.md").read_text())
     assert line == needed(tmp_path / "demo")

@@ -63,7 +63,7 @@ def run_tests(
 
 @pytest.mark.parametrize("mark", ["network", "docker", "vm", "root"])
 def test_a_mark_allows_connections(tmp_path: Path, mark: str) -> None:
-    """A test that says what it needs may use a network."""
+    """A test with a mark may use a network."""
     done = run_tests(tmp_path, CONNECT.format(mark=mark))
     assert done.returncode == 0, done.stdout
 
@@ -83,7 +83,7 @@ def test_this_machine_is_no_network(tmp_path: Path) -> None:
 
 
 def test_fixtures_and_tiers_mark_tests(tmp_path: Path) -> None:
-    """The selection of `make quick` leaves out what asks for a compiler, and all tests of the kernel."""
+    """Tests with a compiler, and all kernel tests, have marks that `make quick` leaves out."""
     done = run_tests(tmp_path / "unit", FIXTURES, "-m", "not tools", "--collect-only")
     assert "test_plain" in done.stdout
     assert "test_compiled" not in done.stdout

@@ -90,7 +90,7 @@ def test_platform_toolchain_and_source_come_from_the_compile_record(tmp_path: Pa
 
 
 def test_claims_of_somebody_else_are_not_signed_again(tmp_path: Path) -> None:
-    """With --force another key's statement says nothing."""
+    """With --force, the claims of a statement signed by another key are not used."""
     (path,) = write_objects(tmp_path, "x.bpf.o")
     sign_files([path], other_key(), RELEASE, platform=AMD64)
     with pytest.raises(UsageError, match="no architecture for the statement"):
@@ -154,7 +154,7 @@ def test_output_directory(tmp_path: Path) -> None:
 
 
 def test_two_objects_for_one_file_are_a_mistake(tmp_path: Path) -> None:
-    """One would silently replace the other."""
+    """Two objects with one output are an error, because one would replace the other."""
     (tmp_path / "other").mkdir()
     paths = write_objects(tmp_path, "x.bpf.o") + write_objects(tmp_path / "other", "x.bpf.o")
     with pytest.raises(UsageError, match="two objects for"):

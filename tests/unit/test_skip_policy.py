@@ -97,7 +97,7 @@ def test_call(): fail("riscv64")
 
 @pytest.mark.parametrize("ci", [False, True])
 def test_what_a_mirror_lacks_is_left_out_and_counted(tmp_path: Path, *, ci: bool) -> None:
-    """Fixtures and tests of secondary architectures skip for it, everywhere; one line at the end says so."""
+    """A missing package of a secondary architecture skips tests, and a line at the end counts them."""
     tiers = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
     got, output = run_tests(tmp_path, LACKING, ci=ci, tiers=tiers)
     assert got == 0, output
@@ -119,7 +119,7 @@ def test_packages_of_a_primary_architecture_must_be_there(tmp_path: Path, place:
 
 
 def test_other_errors_are_no_reason_to_skip(tmp_path: Path) -> None:
-    """Only the error that says what is missing skips."""
+    """Only PackageUnavailableError skips a test."""
     body = LACKING + "\ndef test_link(): raise ToolFailedError('the linker made no program for s390x')\n"
     got, output = run_tests(tmp_path, body, ci=False)
     assert (got, "1 failed" in output) == (1, True)

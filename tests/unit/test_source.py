@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about the source as a whole, which no linter of ours knows."""
+"""Rules about the whole source that no linter checks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-TOP = Path(__file__).parents[2]
+from labs import TOP
+
+from buildtool.core.resources import package_directory
+
 # Distributions whose module has another name.
 MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
 
 
 def sources() -> list[Path]:
     """Return the modules of the package."""
-    found = sorted((TOP / "buildtool").rglob("*.py"))
+    found = sorted(package_directory().rglob("*.py"))
     assert len(found) > 90
     return found
 
@@ -64,13 +67,17 @@ def test_one_name_has_one_meaning() -> None:
     places: dict[str, list[str]] = {}
     for path in sources():
         for name in public_names(path):
-            places.setdefault(name, []).append(path.relative_to(TOP).as_posix())
+            places.setdefault(name, []).append(path.relative_to(package_directory().parent).as_posix())
     several = {name: where for name, where in places.items() if len(where) > 1}
     assert {name: where for name, where in several.items() if name not in SHARED} == {}
     assert several.keys() == SHARED.keys()
 
 
 def test_the_systems_reason_is_written_one_way() -> None:
-    """An OSError has no words at times: system_reason knows what to say then, copies forgot it."""
-    found = {path.relative_to(TOP).as_posix() for path in sources() if ".strerror" in path.read_text()}
+    """All modules use system_reason, because an OSError may have no text."""
+    found = {
+        path.relative_to(package_directory().parent).as_posix()
+        for path in sources()
+        if ".strerror" in path.read_text()
+    }
     assert found == {"buildtool/core/errors.py", "buildtool/image/docker/client.py"}

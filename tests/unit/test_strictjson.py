@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the strict JSON reader takes and refuses, beyond the vectors."""
+"""JSON that the strict reader accepts and refuses, beyond the vectors."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_harmful_layer_is_an_error(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in HARMFUL.items()])
 def test_harmful_archive_is_an_error(data: bytes, tmp_path: Path) -> None:
-    """An image that somebody sent is not read for ever."""
+    """A harmful archive results in an error within bounded time."""
     path = tmp_path / "image.tar"
     path.write_bytes(data + bytes(2 * BLOCK))
     with pytest.raises(ObjectFormatError), open_layout(path) as source:
@@ -80,7 +80,7 @@ def test_harmful_archive_is_an_error(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_layer_has_an_end() -> None:
-    """What some kilobytes become without compression is bounded, in a tree as in a digest."""
+    """The uncompressed size of a layer is bounded, for trees and digests."""
     size = 4 * MAX_HEADER_BYTES
     layer = gzip.compress(pack_tar([TarEntry(path="a", data=bytes(size))]))
     assert len(layer) < size / 100

@@ -36,7 +36,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_newest_is_taken(tools: Path) -> None:
-    """By number, not by text: 19 is newer than 9, and a plain clang says what it is."""
+    """Versions of clang are compared as numbers, and a plain clang by its output."""
     _fake(tools, "clang", "Debian clang version 14.0.6")
     _fake(tools, "clang-9", "clang version 9.0.1")
     newest = _fake(tools, "clang-19", "Debian clang version 19.1.7 (3)\nTarget: x")
@@ -65,7 +65,7 @@ def test_a_named_one_is_taken_or_refused(tools: Path) -> None:
 
 
 def test_nothing_is_there(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint says what to install."""
+    """Without a compiler, the hint names packages to install."""
     assert tools.is_dir()
     monkeypatch.setattr("buildtool.compile.ziglang.find_zig", lambda: None)
     with pytest.raises(ToolMissingError) as caught:
@@ -118,7 +118,7 @@ def test_the_command_keeps_machine_and_project_apart(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_compilers_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changes objects or leaks keys is not in it."""
+    """The environment of compilers lacks variables that change objects or contain keys."""
     monkeypatch.setenv("CPATH", "/x")
     monkeypatch.setenv("BUILDTOOL_SIGNING_KEY", "secret")
     assert set(clean_environment()) <= {"PATH", "TMPDIR", "TERM", "LC_ALL"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkout's own commands start, and refuse a command line that they do not know."""
+"""The commands in tools/ start, and refuse unknown options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def describe_package(name: str, architecture: str) -> str:
 
 
 def test_setup_sees_packages_of_two_architectures(tmp_path: Path) -> None:
-    """Such a package hides no missing one, and another architecture's package alone is not enough."""
+    """A package of two architectures hides no missing one. Another architecture's does not count."""
     if shutil.which("dpkg-query") is None:
         pytest.skip("needs-tool: dpkg-query")
     argv = ["dpkg", "--print-architecture"]
@@ -54,7 +54,7 @@ def test_setup_sees_packages_of_two_architectures(tmp_path: Path) -> None:
     (tmp_path / "apt-get").chmod(0o755)
 
     def ask(present: Mapping[str, Sequence[str]]) -> str:
-        """Return what the set-up wants to install where *present* is; apt-get always fails here."""
+        """Return the packages that tools/setup tries to install if *present* is installed."""
         packages = [describe_package(name, each) for name, places in present.items() for each in places]
         (tmp_path / "dpkg/status").write_text("\n".join(packages))
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DPKG_ADMINDIR": str(tmp_path / "dpkg")}

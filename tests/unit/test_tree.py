@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers: what we write another reader understands, and what others write we merge as a container sees it."""
+"""Layers: other tools read written ones, and layers of others are merged as by an engine."""
 
 from __future__ import annotations
 
@@ -128,5 +128,5 @@ def test_cut_layer_is_an_error(cut: int) -> None:
     ],
 )
 def test_names_are_completed_as_engines_do(reference: str, full: str) -> None:
-    """What `docker load` will call the image."""
+    """full_name returns the name that `docker load` gives the image."""
     assert full_name(reference) == full

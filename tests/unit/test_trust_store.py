@@ -44,7 +44,7 @@ def test_files_and_directories_add_up(tmp_path: Path) -> None:
 
 
 def test_policy_file_of_any_name(tmp_path: Path) -> None:
-    """What does not end in .pub is a policy; its digest is that of its bytes."""
+    """A file whose name does not end in .pub is a policy. The policy digest is that of its bytes."""
     path = write_policy(tmp_path / "fleet.json", generate_key())
     assert load_trust([path]).digest == hashlib.sha256(path.read_bytes()).hexdigest()
 

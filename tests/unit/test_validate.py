@@ -83,7 +83,7 @@ def test_bad_values_are_one_line_errors(check: Callable[[str], object], value: s
 
 
 def test_root_is_a_number() -> None:
-    """The image needs no /etc/passwd to know who runs."""
+    """The user root becomes 0:0, so that the image needs no /etc/passwd."""
     assert validate.check_user("root") == "0:0"
 
 
@@ -119,6 +119,6 @@ def test_times_of_toml_are_the_same_times(text: str) -> None:
 
 
 def test_times_are_utc() -> None:
-    """The machine's time zone has no say."""
+    """Times are UTC, independent of the machine's time zone."""
     assert validate.check_time("1970-01-02T00:00:01Z") == 86401
     assert validate.check_time("9999-12-31T23:59:59Z") == 253402300799

@@ -79,13 +79,13 @@ def test_the_objection_and_its_line(log: str, reason: str, line: int) -> None:
 
 
 def test_a_program_that_loads() -> None:
-    """Its log has nothing but numbers."""
+    """The log of a loaded program contains only statistics."""
     verdict = read_verdict(0, "", NEW[NEW.index("verification") :], "")
     assert (verdict.outcome, verdict.instructions, verdict.peak_states) == (Outcome.LOADS, 2, 3)
 
 
 def test_a_log_that_did_not_fit() -> None:
-    """Without the trace the objection is there all the same, and no line of C."""
+    """A truncated log without a trace still gives the objection, without a line of C."""
     verdict = read_verdict(13, "Permission denied", NEW[NEW.index("invalid") :], "")
     assert verdict.reason.startswith("invalid access to packet")
     assert verdict.source is None
@@ -104,7 +104,7 @@ def test_a_failure_before_the_kernel_verifier() -> None:
 
 
 def test_where_a_line_stands() -> None:
-    """BTF knows the whole path; a text that stands twice has no place, unless the kernel says the line."""
+    """A text that occurs once gets path and line from BTF. A repeated text needs the kernel's line number."""
     here = [SourceLine(text="return 0;", file="bpf/x.c", line=line) for line in (3, 9)]
     here.append(SourceLine(text="exit();", file="bpf/x.c", line=5))
     lines = LineInfo(lines={"xdp": tuple(here)})

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from labs.states import DAMAGED
 
 from buildtool.core.errors import FileAccessError
 from buildtool.trust.versions import STATE_NAME, open_state
@@ -50,7 +51,7 @@ def _climb(path: Path, first: int) -> None:
 
 
 def test_concurrent_starts_lose_nothing(tmp_path: Path) -> None:
-    """Three writers of one directory: each one's last version is there."""
+    """Three parallel writers of one state directory lose no version."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_climb, args=(tmp_path, first)) for first in range(3)]
     for worker in workers:
@@ -72,7 +73,7 @@ def test_a_file_left_by_a_crash_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
-    """The state never writes through a link: it takes the link away."""
+    """A symbolic link in place of the new file is removed, and its target stays."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     state = tmp_path / "state"
@@ -84,34 +85,18 @@ def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None
     assert [path.name for path in state.iterdir()] == [STATE_NAME]
 
 
-BAD = {
-    "empty": "",
-    "array": "[]",
-    "version-2": '{"projects":{},"stateVersion":2}',
-    "version-true": '{"projects":{},"stateVersion":true}',
-    "unknown-member": '{"projects":{},"stateVersion":1,"x":1}',
-    "member-twice": '{"projects":{},"projects":{},"stateVersion":1}',
-    "project-name": '{"projects":{"a b":{}},"stateVersion":1}',
-    "project-list": '{"projects":{"a":[]},"stateVersion":1}',
-    "object-name": '{"projects":{"a":{"../x":1}},"stateVersion":1}',
-    "negative": '{"projects":{"a":{"x":-1}},"stateVersion":1}',
-    "fraction": '{"projects":{"a":{"x":1.5}},"stateVersion":1}',
-    "too-large": '{"projects":{},"stateVersion":1}' + " " * 1024 * 1024,
-}
-
-
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_state_is_an_error(name: str, tmp_path: Path) -> None:
-    """What was accepted before is not known, so nothing is accepted; the file stays for a person."""
-    (tmp_path / STATE_NAME).write_text(BAD[name])
+    """A damaged state is an error, because accepted versions are unknown. The file stays."""
+    (tmp_path / STATE_NAME).write_text(DAMAGED[name])
     with pytest.raises(FileAccessError) as caught:
         remember(tmp_path, "a", "x", 1)
     assert "\n" not in caught.value.message
-    assert (tmp_path / STATE_NAME).read_text() == BAD[name]
+    assert (tmp_path / STATE_NAME).read_text() == DAMAGED[name]
 
 
 def test_a_state_that_grew_too_large_is_not_written(tmp_path: Path) -> None:
-    """What could not be read again is not written."""
+    """A state above the limit of the reader is not written."""
     remember(tmp_path, "a", "x", 1)
     before = (tmp_path / STATE_NAME).read_bytes()
     with open_state(tmp_path) as state:
@@ -141,7 +126,7 @@ def _look(path: Path, answers: Connection) -> None:
 
 
 def test_state_is_that_of_the_locked_directory(tmp_path: Path) -> None:
-    """Whoever renames it while a verifier waits for the lock does not lead it to another one."""
+    """The state is that of the locked directory, even if it is renamed while a verifier waits."""
     place = tmp_path / "state"
     place.mkdir()
     remember(place, "a", "x.bpf.o", 9)

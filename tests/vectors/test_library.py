@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs import TOP
 from labs.sig import NOW, other_key, sign, store, test_key, unsigned
 
 from buildtool.trust.verify import verify_object
 
-TOP = Path(__file__).resolve().parents[2]
 LOADER = TOP / "loader"
 INDEX: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
 LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs import TOP
 from labs.sig import RELEASE, copy_test_key, test_key, unsigned
+from labs.states import DAMAGED
 
 from buildtool.core.errors import RefusedError
 from buildtool.core.platforms import PLATFORMS
@@ -23,22 +25,8 @@ from buildtool.trust.store import load_trust
 from buildtool.trust.verify import verify_and_remember
 from buildtool.trust.versions import open_state
 
-LOADER = Path(__file__).resolve().parents[2] / "loader"
+LOADER = TOP / "loader"
 NOW = "2026-06-01T00:00:00Z"
-BAD = {
-    "empty": "",
-    "array": "[]",
-    "version-2": '{"projects":{},"stateVersion":2}',
-    "version-true": '{"projects":{},"stateVersion":true}',
-    "unknown-member": '{"projects":{},"stateVersion":1,"x":1}',
-    "member-twice": '{"projects":{},"projects":{},"stateVersion":1}',
-    "project-name": '{"projects":{"a b":{}},"stateVersion":1}',
-    "project-list": '{"projects":{"a":[]},"stateVersion":1}',
-    "object-name": '{"projects":{"a":{"../x":1}},"stateVersion":1}',
-    "negative": '{"projects":{"a":{"x":-1}},"stateVersion":1}',
-    "fraction": '{"projects":{"a":{"x":1.5}},"stateVersion":1}',
-    "too-large": '{"projects":{},"stateVersion":1}' + " " * 1024 * 1024,
-}
 
 
 @pytest.fixture(scope="module")
@@ -151,15 +139,15 @@ def test_a_refused_set_is_not_remembered(sanitized: Path, place: Path) -> None:
     assert list((place / "state").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_state_is_an_error(name: str, sanitized: Path, place: Path) -> None:
     """One line, exit code 1, nothing accepted, the file as it was."""
-    (place / "state/versions.json").write_text(BAD[name])
+    (place / "state/versions.json").write_text(DAMAGED[name])
     code, lines = run(sanitized, place, "v3.bpf.o")
     assert code == 1
     assert [line["event"] for line in lines] == ["error"]
     assert "versions.json" in lines[0]["message"]
-    assert (place / "state/versions.json").read_text() == BAD[name]
+    assert (place / "state/versions.json").read_text() == DAMAGED[name]
 
 
 def test_missing_state_is_an_error(sanitized: Path, place: Path) -> None:
@@ -195,7 +183,7 @@ def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
         process.terminate()
         (line,) = process.communicate(timeout=10)[1].splitlines()
     assert (process.returncode, json.loads(line)["event"]) == (1, "error")
-    assert "told to stop while another loader has it" in json.loads(line)["message"]
+    assert "stopped by a signal while another loader holds the lock" in json.loads(line)["message"]
 
 
 @pytest.mark.parametrize("python", [False, True])

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs import TOP
 from labs.check import NEWER, PRIVILEGED, SOURCE, build_probes, read_junit, run_check
 from labs.compile import compile_object
 
 from buildtool.check.vm.kernels import find_kernel
 from buildtool.core.platforms import PLATFORMS, Platform
 
-TOP = Path(__file__).resolve().parent.parent.parent
 OFFLINE = ("unshare", "--net")
 # The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
 pytestmark = pytest.mark.timeout(900)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from labs import TOP
 from labs.vm import CACHE
 
 from buildtool.check.vm import machine as vm
@@ -23,7 +24,6 @@ from buildtool.check.vm.machine import VmRequest, run_vm
 from buildtool.core.errors import FileAccessError, ToolMissingError, VmError
 
 NOBODY = 65534
-TOP = Path(__file__).resolve().parents[2]
 # A machine is emulated, and perhaps shares its processors.
 pytestmark = pytest.mark.timeout(900)
 

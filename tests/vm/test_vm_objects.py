@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
@@ -16,7 +17,6 @@ from buildtool.core.errors import CompileError
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.agreement import check_agreement
 
-TOP = Path(__file__).resolve().parents[2]
 DEPENDENT = ("vm_core.bpf.o", "vm_regs.bpf.o", "vm_result.bpf.o")
 Objects = dict[str, dict[str, bytes]]
 # Of each architecture: the struct, and its members here as the kernel's header calls them, where otherwise.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Debian's kernels of any version and architecture, started in QEMU.
+Debian's kernels of different versions and architectures, booted in QEMU.
 
-It imports `runtime` and what stands below. To add an architecture, add its machine to the table in
-`machine.py`.
+This package imports `runtime` and the packages below it. To add an architecture, add its machine to
+MACHINES in `core/platforms.py`.
 """

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What runs inside a virtual machine: its initial RAM disk, and the modules that go into it.
+Make the initial RAM disk of a virtual machine, with the modules in it.
 
-The first process sets up what a Linux machine has, runs one command and
-reports on the console. Its reports begin with a random token, which is in no
-file and no environment while the command runs: what the command prints cannot
-be taken for a report.
+The first process mounts file systems, runs one command and reports on the console. Each report
+begins with a random token. While the command runs, the token is in no file and no environment, so
+the command cannot forge a report.
 
-The RAM disk is a cpio archive of the "newc" form (kernel documentation,
-driver-api/early-userspace/buffer-format.rst): the same bytes for the same files.
+The RAM disk is a cpio archive of the form "newc" (kernel documentation,
+driver-api/early-userspace/buffer-format.rst). The same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ MODULE_DIRECTORY = "/vm/modules"
 _SCRIPTS = (b"#!", b"\x7fELF")
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 
-# `dmesg -n 1`: from here on the kernel writes to the console only when it dies.
-# `stty`, again: waits until the console has all of it, before a panic or the end of power could come first.
-# `kill -KILL -1`: nothing that the command left behind writes between the reports. Their deaths are told to
-# the first process, whose shell drops what a signal keeps it from writing: what reports is a child of it.
+# `dmesg -n 1`: the kernel then writes to the console only when it panics.
+# The second and third `stty` wait until the console has all output, before a panic or the power-off.
+# `kill -KILL -1`: no process of the command may write between the reports. The first process receives SIGCHLD
+# for each, and its shell drops output that a signal interrupts. Therefore a child of it writes the reports.
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /etc /var /root
@@ -87,9 +86,10 @@ def make_initrd(
     collect: Sequence[str],
 ) -> bytes:
     """
-    Return the RAM disk that runs *command*, a shell script, at *time* with *files* by absolute path.
+    Return the RAM disk that runs shell script *command* with the clock at *time*.
 
-    A directory among them goes in whole, symbolic links followed.
+    *files* maps absolute paths to contents. A directory is copied with all its files, and symbolic
+    links are followed.
 
     Raises: FileAccessError, VmError.
     """
@@ -113,9 +113,9 @@ def make_initrd(
 
 def find_modules(tree: Path | None, names: Sequence[str]) -> list[Path]:
     """
-    Return the files of modules *names* below *tree* and of what they need, in loading order.
+    Return the files of modules *names* and their dependencies in *tree*, in loading order.
 
-    What is built into the kernel needs no file.
+    Modules that are built into the kernel have no files.
 
     Raises: VmError, FileAccessError.
     """
@@ -128,7 +128,7 @@ def find_modules(tree: Path | None, names: Sequence[str]) -> list[Path]:
     def add(name: str) -> None:
         path = found.get(name)
         if path is None:
-            # A kernel that came without modules must have it built in; it says so itself if not.
+            # Without a tree, assume that the module is built in. Otherwise the kernel reports an error.
             if tree is not None and name not in built_in:
                 raise VmError(f"kernel {tree.name} has no module {name}")
             return
@@ -198,14 +198,14 @@ _DIRECTORY = stat.S_IFDIR | 0o755
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpioFile:
-    """A regular file: its *data* and permission bits *mode*; it belongs to root."""
+    """A regular file of root: its *data* and permission bits *mode*."""
 
     data: bytes
     mode: int = 0o644
 
 
 def make_cpio(files: Mapping[str, CpioFile]) -> bytes:
-    """Return an archive of *files* by absolute path, and of the directories that they need."""
+    """Return a cpio archive of *files*, by absolute path, and of their directories."""
     entries = {str(PurePosixPath(path)).strip("/"): file for path, file in files.items()}
     parents = {str(parent) for path in entries for parent in PurePosixPath(path).parents}
     parts: list[bytes] = []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Kernels to boot in virtual machines: Debian's by name, or a file.
+Find kernels for virtual machines: Debian's by name, or a file.
 
-A kernel is downloaded once and kept, with its modules and a static busybox,
-below a cache directory that several processes may share.
+A kernel is downloaded once, with its modules and a static busybox, into a cache directory that
+several processes may share.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from buildtool.core.process import Runner
 from buildtool.runtime.apt import CHECK_NETWORK, PackageSource
 from buildtool.runtime.debian import Archive, find_system_mirror
 
-# The kernels of Debian's releases; the last is whatever Debian has newest.
+# Kernels of Debian's releases. newest is the kernel of Debian unstable.
 SUITES: Mapping[str, str] = MappingProxyType({"6.1": "bookworm", "6.12": "trixie", "newest": "sid"})
-# No kernel is smaller than the header of one.
+# A kernel image is larger than its header.
 MIN_IMAGE_BYTES = 0x210
-# A package that is only a name for another, or what the kernel itself is divided into.
+# Dependencies of a kernel's package that hold the kernel or a part of it.
 _PARTS = re.compile(r"linux-(image|binary|modules|base)-[a-z0-9.+-]+")
 _RECORD = "kernel.json"
 _ELF = b"\x7fELF"
-# Linux Documentation/arch/*/boot*.rst: what each image has where. s390x: the state that it is started in.
+# Magic bytes of images, with their offsets (Linux Documentation/arch/*/boot*.rst). s390x: the initial PSW.
 _MAGICS = (
     ("amd64", 0x202, b"HdrS"),
     ("arm64", 0x38, b"ARM\x64"),
@@ -58,10 +58,10 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """
-    A kernel to boot: *image* for QEMU, its *modules* (lib/modules/RELEASE; None: none), a static *busybox*.
+    A kernel to boot: *image* for QEMU, *modules* (lib/modules/RELEASE, or None), a static *busybox*.
 
-    *name* is what it was asked for by, *arch* the architecture as on the command
-    line; *release* is what uname -r says there, empty when the file does not tell.
+    *name* and *arch* are those of the request. *release* is the output of uname -r, or empty if
+    unknown.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Kernel:
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory that kernels are kept in unless another is named."""
+    """Return the default directory of kernels."""
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"
 
@@ -88,9 +88,9 @@ def find_kernel(
     runner: Runner | None = None,
 ) -> Kernel:
     """
-    Return the kernel *name*: a key of SUITES or the path of an image, with its *modules* if it has any.
+    Return the kernel *name*: a key of SUITES, or the path of an image with its *modules*.
 
-    What is not below *cache* yet is downloaded; *on_progress* hears of it.
+    A kernel that *cache* lacks is downloaded. *on_progress* receives a line for each slow step.
 
     Raises: UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError, VmError.
     """
@@ -120,9 +120,9 @@ def find_kernel(
 
 def image_arch(path: Path) -> str:
     """
-    Return the architecture that kernel image *path* is for; empty when it does not tell.
+    Return the architecture of kernel image *path*, or empty text if unknown.
 
-    Raises: FileAccessError.
+    Raises: FileAccessError, also for a file that is too small.
     """
     head = read_bounded(path, MIN_IMAGE_BYTES)
     if len(head) < MIN_IMAGE_BYTES:
@@ -142,7 +142,7 @@ def _check_image(path: Path, arch: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Store:
-    """The directory *cache*; every entry is made under a lock, aside, and renamed into its place."""
+    """The directory *cache*. Each entry is made under a lock in a temporary directory, then renamed."""
 
     cache: Path
     on_progress: Progress
@@ -163,7 +163,7 @@ class _Store:
         )
 
     def busybox(self, arch: str) -> Path:
-        """Return a static busybox: of an unpacked kernel, of this machine, else downloaded."""
+        """Return a static busybox: that of a cached kernel, or of this machine, or a downloaded one."""
         for suite in SUITES.values():
             found = self.cache / f"kernel-{suite}-{arch}" / "busybox"
             if found.exists():
@@ -181,7 +181,7 @@ class _Store:
         return place / "busybox"
 
     def _ensure(self, place: Path, fill: Callable[[Path], None]) -> None:
-        """Make directory *place* with what *fill* puts into it, once, whoever asks at the same time."""
+        """Make directory *place*, filled by *fill*, unless it exists. Only one process makes it."""
         if place.exists():
             return
         make_directory(self.cache)
@@ -223,7 +223,7 @@ class _Store:
         source = PackageSource(
             archive=Archive(suite=suite, mirror=mirror),
             architecture=architecture,
-            # Beside what it is for: it goes when that is done.
+            # In the temporary directory, so that apt's state is removed with it.
             state=work.parent / "apt",
             report=self.on_progress,
             runner=self.runner,
@@ -253,7 +253,7 @@ class _Store:
     def _unpack_under_alias(
         self, source: PackageSource, tree: Path, arch: str, cause: PackageUnavailableError
     ) -> list[str]:
-        """Unpack the kernel that the suite's alias has: its packages have other names, with their version."""
+        """Unpack the kernel of the suite's alias, whose packages have the version in their names."""
         alias = source.under_alias()
         if alias is None:
             raise cause
@@ -265,7 +265,7 @@ class _Store:
             raise cause from None
 
     def _unpack_kernel(self, source: PackageSource, tree: Path, arch: str) -> list[str]:
-        """Unpack the packages of the kernel for *arch* and return their names."""
+        """Unpack the packages of the kernel for *arch*, and return their names."""
         packages = _kernel_packages(source, f"linux-image-{MACHINES[arch].flavour}")
         self.on_progress(
             "download " + next((name for name in packages if re.search(r"-\d", name)), packages[0])
@@ -285,19 +285,19 @@ class _Store:
 
 
 def has_kernel(name: str, arch: str) -> bool:
-    """Say whether Debian has kernel *name* (a key of SUITES) for *arch*."""
+    """Return whether Debian has kernel *name* (a key of SUITES) for *arch*."""
     suites = list(SUITES.values())
     return suites.index(SUITES[name]) >= suites.index(MACHINES[arch].since)
 
 
 def find_own_arch() -> str:
-    """Return the architecture of this machine, empty when the table has none."""
+    """Return the architecture of this machine, or empty text if the table lacks it."""
     found = host_platform(os.uname().machine)
     return found.arch if found else ""
 
 
 def is_static(path: Path) -> bool:
-    """Say whether *path* is a regular ELF file that asks for no interpreter."""
+    """Return whether *path* is a regular ELF file without a dynamic linker."""
     try:
         if not path.is_file() or path.is_symlink():
             return False
@@ -308,7 +308,7 @@ def is_static(path: Path) -> bool:
 
 
 def _kernel_packages(source: PackageSource, package: str) -> list[str]:
-    """Return the packages that *package* comes down to, itself first."""
+    """Return *package* and those of its dependencies that hold parts of the kernel."""
     order, waiting = [], [package]
     while waiting:
         name = waiting.pop()
@@ -323,7 +323,7 @@ def _kernel_packages(source: PackageSource, package: str) -> list[str]:
 
 
 def _sort_tree(tree: Path, work: Path) -> dict[str, str]:
-    """Move kernel image and modules of the unpacked *tree* into *work*; the rest is documentation."""
+    """Move kernel image and modules of the unpacked *tree* into *work*, and return their names."""
     modules = next((path for path in sorted(tree.glob("**/lib/modules/*")) if path.is_dir()), None)
     images = sorted(path for path in tree.rglob("vmlinu[xz]*") if path.is_file())
     if modules is None or not images:

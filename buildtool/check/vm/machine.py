@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs one command on a kernel of choice, in a virtual machine that is emulated whole: no root, no KVM.
+Run one command on a chosen kernel in an emulated virtual machine, without root and KVM.
 
-Acceleration is not used even where it works: what is measured and proved
-should not depend on the machine that it ran on.
+KVM is never used, so that results do not depend on the host.
 """
 
 from __future__ import annotations
@@ -32,17 +31,18 @@ KERNEL_ARGUMENTS = "quiet panic=-1 lsm=lockdown,capability,landlock,bpf random.t
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _TAIL_LINES = 8
 _KILLED = -9
-_TOKEN_SIGN = "@@vm-"  # noqa: S105 - how lines of ours begin; the random part follows
+_TOKEN_SIGN = "@@vm-"  # noqa: S105 - the first part of the token of reports; the random part follows
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|.)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmRequest:
     """
-    What to run: *argv* (or a shell script) as root on *kernel*, its standard error with its output.
+    A request to run *argv* (or a shell script) as root on *kernel*.
 
-    *files* go in by absolute path, *modules* are loaded by name before, *collect*
-    names the files and directories to bring out. *append* goes to the kernel's command line.
+    Standard error goes to the output. *files* are copied into the machine by absolute path, and
+    *modules* are loaded first. *collect* names files and directories to copy out. *append* is
+    added to the kernel's command line.
     """
 
     kernel: Kernel
@@ -58,9 +58,9 @@ class VmRequest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmResult:
     """
-    How the command ended: its exit *code* and *output*, byte for byte but for what is no UTF-8.
+    The result of a command: its exit *code* and its *output*, with replaced bytes that are not UTF-8.
 
-    *release* is that of the running kernel; *files* has those of *collect* that exist.
+    *release* is that of the running kernel. *files* holds the existing files of *collect*.
     """
 
     code: int
@@ -73,11 +73,12 @@ def run_vm(
     request: VmRequest, *, on_line: Callable[[str], None] = lambda _: None, stop: int | None = None
 ) -> VmResult:
     """
-    Boot, run, power off; *on_line* gets each line of the console as it comes.
+    Boot the machine, run the command, power off, and return the result.
 
-    Something to read from descriptor *stop* ends it, for callers with several machines.
+    *on_line* receives each line of the console on arrival. The machine is killed when descriptor
+    *stop* is readable. No process remains.
 
-    Raises: VmError, ToolMissingError, FileAccessError. No process is left.
+    Raises: VmError, ToolMissingError, FileAccessError.
     """
     machine = MACHINES[request.kernel.arch]
     if shutil.which(machine.qemu[0]) is None:
@@ -113,7 +114,7 @@ def run_vm(
 
 
 class _LineSplitter:
-    """Cuts chunks of bytes into lines of text."""
+    """Splits chunks of bytes into lines of text."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
@@ -126,7 +127,7 @@ class _LineSplitter:
 
 
 def _temporary_file(data: bytes) -> IO[bytes]:
-    """Return a file without a name, with *data*: nothing to remove after whatever happens."""
+    """Return an unnamed file with *data*, which needs no removal. Raises: FileAccessError."""
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's `with` closes it
         file.write(data)
@@ -138,7 +139,7 @@ def _temporary_file(data: bytes) -> IO[bytes]:
 
 
 def _read_console(request: VmRequest, done: Completed, token: str) -> VmResult:
-    """Return what the reports on the console say; see guest.INIT for their form."""
+    """Return the result in the console's reports, whose form is in `guest.INIT`. Raises: VmError."""
     mark = token.encode()
     name = f"{request.kernel.arch} {request.kernel.release or request.kernel.name}"
     before, begun, rest = done.stdout.partition(b"\n" + mark + b" begin ")
@@ -171,9 +172,9 @@ def _read_files(text: bytes, mark: bytes, name: str) -> dict[str, bytes]:
 
 
 def _explain(request: VmRequest, done: Completed, name: str, when: str, said_last: bytes) -> VmError:
-    """Make the error for a console that ends too early, with what it *said_last*."""
+    """Return the error for a console that ends too early. *said_last* is its last part."""
     panic = re.search(rb"Kernel panic - not syncing: ([^\r\n]*)", said_last)
-    # What follows a panic are registers.
+    # Only registers follow the line of a panic.
     detail = _tail(said_last[: panic.end()] if panic else said_last) or None
     if panic:
         reason = panic[1].decode(errors="replace")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image stage: a Dockerfile to an image in the engine, a registry or a file."""
+"""Build a Dockerfile to an image in the engine, a registry or a file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from buildtool.core.errors import EngineError, FileAccessError, UsageError, syst
 from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
+from buildtool.image.docker.builder import checks_bases, find_builder
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
@@ -22,25 +23,27 @@ from buildtool.signing.keys import KeyId
 
 log = logging.getLogger(__name__)
 
-# Exporters that write one file, and set times to SOURCE_DATE_EPOCH when asked to.
+# Exporters that write one file, and support rewrite-timestamp.
 _ARCHIVES = ("oci", "docker")
 _FILES = (*_ARCHIVES, "tar")
-# Exporters of files that are no image: these have no name and no digest.
+# Exporters of files that are no image, and so have neither name nor digest.
 _NO_IMAGE = ("local", "tar", "cacheonly")
+# Exporters to the engine's store, where no other place is named.
+_STORED = ("docker", "image")
 # Without a place these have none; docker without one is the engine's store.
 _NEED_PLACE = ("oci", "tar", "local")
-# The archive is the image's reproducible form: same input, same bytes.
+# Sets the times of files to SOURCE_DATE_EPOCH, so that the same input gives the same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
     """
-    What to build: *dockerfile* in *root* for *platforms*, created at *epoch*.
+    A request to build *dockerfile* with context *root* for *platforms*, created at *epoch* (seconds).
 
-    Where it goes: *tag*, pushed with *push*, or buildx's *output*; *force*
-    replaces a file there, and writes into a directory that is not empty.
-    *contexts* stand in for stages.
+    The image is named *tag*, and is pushed with *push* or written to buildx's *output*. *force*
+    allows replacing a file, and writing into a directory that is not empty. *contexts* replace
+    stages of the Dockerfile by directories.
     """
 
     dockerfile: Callable[[], Dockerfile]
@@ -57,14 +60,20 @@ class ImageRequest:
     contexts: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the image may get its name in the engine's own store."""
+        fields = parse_output(self.output)
+        return not self.push and fields.get("type", "docker") in _STORED and "dest" not in fields
+
 
 def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
     """
-    Build the runtime image, or the files of its root; a failure leaves no tag and no file.
+    Build the image, or the files of its root. A failure leaves neither a tag nor a file.
 
     Raises: UsageError, EngineError, ToolMissingError, FileAccessError.
     """
-    with _output_file(request) as output:
+    with _output_file(request, runner) as output:
         metadata = run_build(_buildx(request, output=output), runner=runner)
     fields = parse_output(request.output)
     is_image = fields.get("type") not in _NO_IMAGE
@@ -79,22 +88,33 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
 
 def explain_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
     """
-    After a failed build: say so if image *base* was of the wrong architecture.
+    Check, after a failed build, whether image *base* has the requested platforms.
 
-    Raises: EngineError.
+    Raises: EngineError, if it lacks one.
     """
     check_base_platforms(_buildx(request, output=""), base, runner=runner)
 
 
+def check_architectures_of_base(request: ImageRequest, base: str, *, runner: Runner) -> None:
+    """
+    Before a build: refuse image *base* of the wrong architecture, if the builder would take it.
+
+    Raises: EngineError.
+    """
+    builder = find_builder(request.builder, runner)
+    if builder is not None and not checks_bases(builder, runner):
+        check_base_platforms(_buildx(request, output=""), base, runner=runner)
+
+
 def report_base(base: str, own: str) -> None:
-    """Warn of a *base* that is named by a tag alone, if it is not *own*, which this tool has made."""
+    """Warn about a *base* without digest, unless it is *own*, the image of `images prepare`."""
     if "@" not in base and base != own:
         log.warning("base image %s has no digest, so it may be another one tomorrow: add @sha256:...", base)
 
 
 def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: Runner) -> dict[str, Path]:
     """
-    Write the files of *stage* below *directory* and return where they are, for each architecture.
+    Write the files of *stage* into *directory*. Return their directory for each architecture.
 
     Raises: EngineError, ToolMissingError.
     """
@@ -102,7 +122,7 @@ def export_stage(request: ImageRequest, stage: str, directory: Path, *, runner: 
     run_build(buildx, runner=runner)
     found = {}
     for platform in request.platforms:
-        # buildx makes a directory for each platform when there are several.
+        # With several platforms, buildx makes a directory for each.
         own = directory / platform.oci.replace("/", "_")
         found[platform.arch] = own if own.is_dir() else directory
     return found
@@ -120,7 +140,7 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
         builder=request.builder,
         no_cache=request.no_cache,
         secrets=request.secrets,
-        # BuildKit takes it for the image's times, the signer stage for the statement's.
+        # BuildKit uses it for the times of the image, the signer stage for the time of statements.
         arguments={"SOURCE_DATE_EPOCH": str(request.epoch)},
         contexts=request.contexts,
         environment=request.environment,
@@ -128,10 +148,12 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
 
 
 @contextmanager
-def _output_file(request: ImageRequest) -> Iterator[str]:
+def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
     """Give buildx's output; a file or layout is written beside its place and moved there when all is done."""
     if request.push:
-        yield f"type=image,push=true,store=false,{_REPRODUCIBLE}"
+        builder = find_builder(request.builder, runner)
+        push = builder.push_option if builder else "push=true"
+        yield f"type=image,{push},store=false,{_REPRODUCIBLE}"
         return
     fields = parse_output(request.output)
     if fields.get("type") == "local":
@@ -168,9 +190,9 @@ def _output_file(request: ImageRequest) -> Iterator[str]:
 
 
 def _check_directory(path: Path, *, force: bool) -> None:
-    """Check that files may go to directory *path*: it is missing or empty, or *force* says so."""
+    """Check that *path* is missing or an empty directory, or *force* is true. Raises: FileAccessError."""
     try:
-        # Never replaced: --output . or / would be one word from losing all that is there.
+        # A directory is never replaced, because --output . or --output / would then delete all its files.
         if any(path.iterdir()) and not force:
             raise FileAccessError(
                 f"{path}: already exists and is not empty",

@@ -1,37 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-`docker buildx build` as a function: the Dockerfile through stdin, secrets by name, the digest back.
+Run `docker buildx build`: send the Dockerfile through stdin, pass secrets by name, return the digest.
 
-The archive that the Dockerfile names is sent as a build context of its own, so
-nothing is written into the project and no text of it scrolls by.
+The archive of the Dockerfile is sent as an additional build context, so no file is written into the
+project.
 
-Nothing secret is ever in an argument: a secret is the path of a file or the
-name of an environment variable, which buildx reads itself.
+No argument contains a secret. A secret is the path of a file, or the name of an environment
+variable, which buildx reads.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from buildtool.core.errors import EngineError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import (
+    EngineError,
+    FileAccessError,
+    ObjectFormatError,
+    ToolFailedError,
+    ToolMissingError,
+)
 from buildtool.core.process import Completed, Runner
 from buildtool.image.dockerfile import Dockerfile
+from buildtool.oci.read import open_layout, read_images
 
-# The stage of the template that holds the archive: a build context of this name stands in for it.
+# The stage of the template with the archive. A build context of this name replaces it.
 ARCHIVE_STAGE = "archive"
 INSTALL_HINT = "install Docker with buildx; buildtool doctor says what is missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A build secret *name*, read from file *path* or else from environment *variable*."""
+    """A build secret *name*, read from file *path* or from environment *variable*."""
 
     name: str
     path: Path | None = None
@@ -40,7 +46,7 @@ class Secret:
     @property
     def option(self) -> str:
         """The value of buildx's --secret."""
-        # The value is CSV: a path with a comma or a quote must be quoted, or it would set other fields.
+        # The value is CSV, so a path with a comma could set other fields unless it is quoted.
         source = f"src={self.path.absolute()}" if self.path else f"env={self.variable}"
         return ",".join(_csv(field) for field in (f"id={self.name}", source))
 
@@ -48,13 +54,13 @@ class Secret:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildxRequest:
     """
-    One build: *dockerfile* with *context* directory, for OCI *platforms*.
+    A build of *dockerfile* with directory *context*, for OCI *platforms*.
 
-    *dockerfile* makes the text and the archive; it is called while docker starts, which takes
-    longer than rendering. It must return the same Dockerfile at each call.
+    *dockerfile* returns the text and the archive. It is called while docker starts, which is slower
+    than rendering, and must return the same Dockerfile at each call.
 
-    *environment* goes to buildx alone (a passphrase that a secret names);
-    *contexts* replace stages of the Dockerfile by directories.
+    Only buildx receives *environment*, such as the passphrase that a secret names. *contexts*
+    replace stages of the Dockerfile by directories.
     """
 
     dockerfile: Callable[[], Dockerfile]
@@ -74,9 +80,9 @@ class BuildxRequest:
 
 def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
     """
-    Run the build with its progress on stderr and return BuildKit's metadata.
+    Run the build with its progress on stderr, and return BuildKit's metadata.
 
-    Raises: ToolMissingError; EngineError.
+    Raises: ToolMissingError, EngineError.
     """
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         metadata, archive = Path(work, "metadata.json"), Path(work, "archive")
@@ -92,7 +98,7 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
 def build_argv(request: BuildxRequest) -> list[str]:
     """Return the command of *request* without its context."""
     argv = ["docker", "buildx", "build", "--file", "-", "--platform", ",".join(request.platforms)]
-    # Provenance makes an index of every image and names the moment: the digest would differ each time.
+    # Provenance contains the time of the build, so each build would have another digest.
     argv += ["--provenance=false"]
     for option, value in (
         ("--target", request.target),
@@ -113,7 +119,7 @@ def build_argv(request: BuildxRequest) -> list[str]:
 
 
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
-    """Find out why a build failed: no BuildKit, no such builder, no engine, or the build itself."""
+    """Return the error of a failed build: buildx, builder or engine is missing, or the build failed."""
     if _fails(["docker", "buildx", "version"], runner):
         return EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
@@ -127,30 +133,45 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
 
 def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:
     """
-    Check that image *base* is of the platforms of *request*; for the time after a failed build.
+    Check that image *base* is of the platforms of *request*, as its builder finds it.
 
-    BuildKit's own warning says it, as text. A Dockerfile of nothing but the
-    base has no other message, and builds nothing.
-
-    Raises: EngineError.
+    Raises: EngineError, if *base* lacks a platform.
     """
-    probe = f"# check=error=true\nFROM {base}\nLABEL probe=1\n"
     for platform in request.platforms:
-        argv = ["docker", "buildx", "build", "--file", "-", "--platform", platform]
-        argv += ["--progress", "plain", "--output", "type=cacheonly"]
-        argv += ["--builder", request.builder] if request.builder else []
-        done = _quiet([*argv, str(request.context)], runner, probe.encode())
-        said = done.stderr.decode(errors="replace") if done and done.returncode else ""
-        if "InvalidBaseImagePlatform" in said or "no match for platform" in said:
-            found = re.search(r'pulled with platform "([^"]+)"', said)
+        found = _find_base_platform(request, base, platform, runner)
+        # As BuildKit: a base for arm may say nothing of its variant.
+        if found is not None and found.split("/")[:2] != platform.split("/")[:2]:
             raise EngineError(
-                f"base image {base} is not for {platform}" + (f" but {found[1]}" if found else ""),
+                f"base image {base} is not for {platform}" + (f" but {found}" if found else ""),
                 hint="name a base image that has the platform, or build another --arch",
             )
 
 
+def _find_base_platform(request: BuildxRequest, base: str, platform: str, runner: Runner) -> str | None:
+    """
+    Return the platform that *base* says it is of where *platform* is wanted; empty: of others, None: unknown.
+
+    BuildKit writes the wanted platform over that of the base, but not where only a FROM names it.
+    """
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        archive, context = Path(work, "base.tar"), Path(work, "context")
+        context.mkdir()
+        argv = ["docker", "buildx", "build", "--file", "-", "--provenance=false"]
+        argv += ["--output", f"type=oci,dest={archive}"]
+        argv += ["--builder", request.builder] if request.builder else []
+        text = f"FROM --platform={platform} {base}\nLABEL probe=1\n"
+        done = _quiet([*argv, str(context)], runner, text.encode(), env={"DOCKER_DEFAULT_PLATFORM": ""})
+        if done is None or done.returncode != 0:
+            return "" if done and b"no match for platform" in done.stderr else None
+        try:
+            with open_layout(archive) as source:
+                return read_images(source)[0].platform
+        except (FileAccessError, ObjectFormatError):
+            return None
+
+
 def unreachable_engine(message: str) -> EngineError:
-    """Return the error for an engine that gives no answer but docker's *message*."""
+    """Return the error for an engine that does not answer, with the last line of docker's *message*."""
     last = next((line for line in reversed(message.splitlines()) if line.strip()), "no message")
     return EngineError(
         f"no Docker engine answers: {_lower_first(last.strip()).rstrip('.')}",
@@ -163,7 +184,7 @@ def _run(argv: list[str], request: BuildxRequest, runner: Runner, directory: Pat
         return runner.run(
             argv,
             stdin=lambda: _put_archive(request.dockerfile(), directory).encode(),
-            # Asking for the provenance again is a round trip for nothing.
+            # Provenance is disabled, so skip the request for it after the build.
             env={**request.environment, "BUILDX_METADATA_PROVENANCE": "disabled"},
             show_stderr=True,
             check=False,
@@ -173,15 +194,17 @@ def _run(argv: list[str], request: BuildxRequest, runner: Runner, directory: Pat
 
 
 def _put_archive(dockerfile: Dockerfile, directory: Path) -> str:
-    """Write the archive of *dockerfile* into *directory* and return the text, which buildx is waiting for."""
+    """Write the archive of *dockerfile* into *directory*, and return the text for buildx's stdin."""
     if dockerfile.archive is not None:
         dockerfile.archive.write(directory)
     return dockerfile.text
 
 
-def _quiet(argv: list[str], runner: Runner, stdin: bytes | None = None) -> Completed | None:
+def _quiet(
+    argv: list[str], runner: Runner, stdin: bytes | None = None, env: Mapping[str, str] | None = None
+) -> Completed | None:
     try:
-        return runner.run(argv, stdin=stdin, check=False)
+        return runner.run(argv, stdin=stdin, env=env, check=False)
     except (ToolMissingError, ToolFailedError):
         return None
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Connects to the Docker engine by its library: the engine that the docker command would talk to.
+Connect, by the docker library, to the same engine as the docker command.
 
-The library honours DOCKER_HOST and, since its version 7.2, the docker context. It takes a
-context that does not exist for the default one; here that is an error, since an image
-must not go to another engine than the one that was named.
+The library reads DOCKER_HOST and, since its version 7.2, the docker context. If a context does not
+exist, the library uses the default one. This module raises an error, because an image must not go
+to another engine than the named one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from buildtool.core.errors import (
     BuildtoolError,
     EngineError,
@@ -28,21 +26,37 @@ from buildtool.core.errors import (
 )
 from buildtool.core.files import expand_home
 
-NO_IMAGE_ERRORS = (docker.errors.ImageNotFound, docker.errors.NullResource)
 ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
-# A longer name is a mistake that fills the terminal.
+# A longer name in a message would fill the terminal.
 _MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
 _SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
 
 
+def _library() -> Any:
+    """
+    Return the docker library, imported here alone.
+
+    Its import takes a third of a second, which only a command that asks an engine has to spend.
+    """
+    import docker
+
+    return docker
+
+
+def missing_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of the library for an image, or a path in a container, that does not exist."""
+    errors = _library().errors
+    return errors.NotFound, errors.NullResource
+
+
 @contextmanager
 def engine_errors(problem: str, *, hint: str | None = None) -> Iterator[None]:
     """
-    Raise EngineError with *problem* for every exception of the library in the block.
+    Convert each exception of the library in the block to an EngineError with *problem*.
 
-    A strange variable, settings file or answer comes out of the library as ValueError, AttributeError or
-    plain Exception: no list of classes holds them all. Errors of our own pass.
+    For an invalid variable, settings file or answer, the library raises ValueError, AttributeError or
+    plain Exception, so no list of classes is complete. A BuildtoolError passes unchanged.
     """
     try:
         yield
@@ -56,9 +70,9 @@ def engine_errors(problem: str, *, hint: str | None = None) -> Iterator[None]:
 
 def connect() -> Any:
     """
-    Return a client of the engine; the caller closes it.
+    Return a client of the engine, which the caller must close.
 
-    Raises: EngineError, when no engine answers.
+    Raises: EngineError, if no engine answers.
     """
     settings = _find_settings(os.environ)
     if settings is not None:
@@ -68,8 +82,8 @@ def connect() -> Any:
     where = f": {host[:_MAX_SHOWN_HOST]}" if host else ""
     with engine_errors(f"no Docker engine answers{where}", hint=ENGINE_HINT):
         try:
-            return docker.from_env(use_context=use_context, use_ssh_client=True)
-        except docker.errors.DockerException as error:
+            return _library().from_env(use_context=use_context, use_ssh_client=True)
+        except _library().errors.DockerException as error:
             if "paramiko" in str(error):
                 raise EngineError(
                     f"no Docker engine answers{where}: {first_line(error)}", hint=_SSH_HINT
@@ -79,14 +93,14 @@ def connect() -> Any:
 
 def find_engine_image(reference: str) -> dict[str, Any] | None:
     """
-    Return what the engine says of image *reference*, or None when it has no such image.
+    Return the engine's attributes of image *reference*, or None if the engine lacks the image.
 
-    Raises: EngineError, when no engine answers.
+    Raises: EngineError, if no engine answers.
     """
     with closing(connect()) as client, engine_errors(f"{reference}: cannot inspect the image"):
         try:
             return dict(client.images.get(reference).attrs)
-        except NO_IMAGE_ERRORS:
+        except missing_errors():
             return None
 
 
@@ -105,7 +119,7 @@ def load_archive(path: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the system's own reason below the library's errors, or the first line of *error*."""
+    """Return the system's reason that caused *error*, or the first line of *error*."""
     reason, cause = "", error
     while next_cause := cause.__cause__ or cause.__context__:
         cause = next_cause
@@ -115,7 +129,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _find_settings(environ: Mapping[str, str]) -> Path | None:
-    """Return docker's config.json of this user; None without a home directory, where no docker has one."""
+    """Return the path of this user's config.json of docker, or None without a home directory."""
     if environ.get("DOCKER_CONFIG"):
         return Path(environ["DOCKER_CONFIG"], "config.json")
     try:
@@ -126,7 +140,7 @@ def _find_settings(environ: Mapping[str, str]) -> Path | None:
 
 def _check_settings(settings: Path) -> None:
     """
-    Refuse a *settings* file that the library would stumble over; one that is not there is no error.
+    Check that file *settings*, if it exists, is a JSON object. The library does not check it.
 
     Raises: EngineError.
     """
@@ -144,15 +158,15 @@ def _check_settings(settings: Path) -> None:
 
 def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
     """
-    Tell whether a docker context names the engine.
+    Return whether a docker context names the engine.
 
-    Raises: EngineError, when it cannot be read.
+    Raises: EngineError, if the context is missing or unreadable.
     """
     if environ.get("DOCKER_HOST"):
         return False
     name = environ.get("DOCKER_CONTEXT", "")
     if settings is None or not settings.is_file():
-        # The library would look for contexts in another home, or in the working directory.
+        # Without settings, the library would search contexts in another home or in the working directory.
         if name not in ("", "default"):
             raise EngineError(
                 f"docker context {name!a}: cannot be read without {settings or 'a home directory'}",
@@ -160,7 +174,7 @@ def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
             )
         return False
     with engine_errors(f"docker context {name!a}: cannot be read", hint="docker context ls"):
-        found = docker.ContextAPI.get_context(name or None)
+        found = _library().ContextAPI.get_context(name or None)
     if found is None:
         what = f"docker context {name!a}" if name else f"the current docker context of {settings}"
         raise EngineError(f"{what}: not found", hint="docker context ls shows the contexts")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Prepares the builder image and the distroless base, for sites that cannot pull images.
+Prepare the builder image and the distroless base, for sites that cannot pull images.
 
-Both are made of Debian packages and loaded into the engine under fixed names. A
-comment carries the digest of the recipe, so that an unchanged recipe is done at once
-and a changed one is prepared anew.
+Both are made from Debian packages, and loaded into the engine under fixed names. A comment in each
+image contains the digest of the recipe. Images of an unchanged recipe are kept, others are replaced.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER, ImagesConfig
 from buildtool.core.errors import FileAccessError, UsageError, system_reason
 from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform
 from buildtool.core.process import Runner
@@ -43,16 +43,16 @@ from buildtool.runtime.debian import Archive
 
 BUILDER_IMAGE = "buildtool.local/builder:trixie"
 BASE_IMAGE = "buildtool.local/base:trixie"
-# What marks our images. In the history, since a label would be inherited by every image built on them.
+# The mark of prepared images, in their history: each image built on them would inherit a label.
 COMMENT = re.compile(
     r"buildtool images prepare, recipe (?P<recipe>[0-9a-f]{64}) for (?P<platforms>[a-z0-9/ ]+)"
 )
 DEFAULT_SUITE = "trixie"
 DEFAULT_ARCHITECTURES = ("amd64", "arm64")
 
-# Counted up when this code makes other images of the same packages.
+# Increase this number when the same packages give other images.
 RECIPE_VERSION = 3
-LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often memory; names below are made by mkdtemp
+LARGE_TEMPORARY = "/var/tmp"  # noqa: S108 - /tmp is often in memory; mkdtemp makes the names below it
 
 Report = Callable[[str], None]
 
@@ -60,9 +60,9 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedImages:
     """
-    What the engine holds: *builder* and *base* references with their index digests.
+    The prepared images in the engine: references and index digests of *builder* and *base*.
 
-    *made* says whether this run made them; *platforms* are those the base has.
+    *platforms* are the base's. *made* is true if this run made the images.
     """
 
     builder: str
@@ -75,7 +75,7 @@ class PreparedImages:
 
 
 def recipe_digest(suite: str) -> str:
-    """Return the digest of all that decides what the images of *suite* hold, except the archive's state."""
+    """Return the digest of all input of the images of *suite*, except the state of the archive."""
     recipe = {
         "version": RECIPE_VERSION,
         "suite": suite,
@@ -90,9 +90,9 @@ def recipe_digest(suite: str) -> str:
 
 def find_prepared(*, architectures: Sequence[str] = (), suite: str = DEFAULT_SUITE) -> PreparedImages | None:
     """
-    Return the prepared images if the engine has both, of this recipe, for all *architectures*.
+    Return the prepared images, or None if the engine lacks one for this recipe and all *architectures*.
 
-    Raises: EngineError, when no engine answers.
+    Raises: EngineError, if no engine answers.
     """
     recipe = recipe_digest(suite)
     wanted = {find_platform(name).oci for name in architectures}
@@ -113,6 +113,18 @@ def find_prepared(*, architectures: Sequence[str] = (), suite: str = DEFAULT_SUI
     )
 
 
+def choose_images(images: ImagesConfig, architectures: Sequence[str]) -> ImagesConfig:
+    """
+    Return *images* if the configuration names one, or the prepared images if the engine has them.
+
+    Raises: EngineError, if no engine answers.
+    """
+    if (images.builder, images.base) != (DEFAULT_BUILDER, DEFAULT_BASE):
+        return images
+    found = find_prepared(architectures=architectures)
+    return ImagesConfig(builder=found.builder, base=found.base) if found else images
+
+
 def prepare_images(
     *,
     architectures: Sequence[str] = DEFAULT_ARCHITECTURES,
@@ -123,14 +135,14 @@ def prepare_images(
     runner: Runner | None = None,
 ) -> PreparedImages:
     """
-    Make builder and base image in the engine for *architectures*, unless it has them.
+    Make builder and base image in the engine for *architectures*, unless the engine has them.
 
     Raises: UsageError, ConfigError, ToolMissingError, ToolFailedError, EngineError, FileAccessError.
     """
     runner = runner or Runner()
     platforms = _order_platforms(architectures)
     debian.check_options(suite, mirror)
-    # Asked also when the answer does not matter: an engine that is missing is told before the long part.
+    # With force, the result is not used, but a missing engine is reported before the slow part.
     prepared = find_prepared(architectures=[p.arch for p in platforms], suite=suite)
     if prepared is not None and not force:
         return prepared
@@ -184,7 +196,7 @@ def _make_images(
 def _make_images_of(
     layers: Mapping[Platform, Sequence[Layer]], config: Mapping[str, Any], comment: str
 ) -> ImageSet:
-    """Return the images of *layers* of each platform, with *comment* in the history."""
+    """Return the images with *layers* by platform, and with *comment* in the history."""
     created = format_time(EPOCH)
     step = {"created": created, "comment": comment}
     return make_image_set(
@@ -196,7 +208,7 @@ def _make_images_of(
 
 
 def _order_platforms(architectures: Sequence[str]) -> list[Platform]:
-    """Return the platforms, this machine's first: its programs run in the builder."""
+    """Return the platforms, first this machine's, whose programs run in the builder. Raises: UsageError."""
     own = host_platform(host.machine())
     if own is None:
         raise UsageError(f"images cannot be prepared on {host.machine()}")
@@ -211,7 +223,7 @@ def _work_directory() -> Iterator[Path]:
     parent = os.environ.get("TMPDIR") or LARGE_TEMPORARY
     try:
         with tempfile.TemporaryDirectory(prefix="buildtool-images-", dir=parent) as name:
-            # mmdebstrap without root works as a mapped user that must be able to enter.
+            # Without root, mmdebstrap runs as a mapped user, who needs access to the directory.
             Path(name).chmod(0o755)
             yield Path(name)
     except OSError as error:

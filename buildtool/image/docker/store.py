@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings images into a Docker engine that were made without it, and gets images out."""
+"""Load images of the embedded engine into a Docker engine, and export images from it."""
 
 from __future__ import annotations
 
@@ -10,45 +10,57 @@ from typing import BinaryIO
 
 from buildtool.core.errors import EngineError, FileAccessError, system_reason
 from buildtool.image.docker.client import (
-    NO_IMAGE_ERRORS,
     connect,
     engine_errors,
     find_engine_image,
     load_archive,
+    missing_errors,
 )
 from buildtool.oci.write import ImageSet, write_archive
 
 
-def load_images(images: ImageSet, reference: str) -> None:
+def find_image_id(reference: str) -> str:
+    """Return the id of the engine's image *reference*; nothing if there is none, or no engine answers."""
+    try:
+        found = find_engine_image(reference)
+    except EngineError:
+        return ""
+    return str(found["Id"]) if found else ""
+
+
+def load_images(images: ImageSet, reference: str) -> str:
     """
-    Load *images* into the engine, called *reference*.
+    Load *images* into the engine, called *reference*; return the id of the image that loses this name.
 
     Raises: EngineError, FileAccessError.
     """
+    before = find_image_id(reference)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
         write_archive(archive, images, reference)
         load_archive(archive)
-        if find_engine_image(reference) is None:
+        found = find_engine_image(reference)
+        if found is None:
             raise EngineError(f"the engine did not load the image: it has no {reference}")
+    return before if before != found["Id"] else ""
 
 
 def save_image(reference: str, path: Path) -> bool:
     """
-    Write image *reference* of the engine to archive *path*; False when no engine has it.
+    Write image *reference* of the engine to archive *path*. Return False if no engine has the image.
 
-    Raises: FileAccessError; EngineError, when the engine has it and does not give it.
+    Raises: FileAccessError; EngineError, if the engine has the image but cannot export it.
     """
     try:
         client = connect()
     except EngineError:
-        return False  # no engine: the image may still be in a registry
+        return False  # without an engine, the image may still be in a registry
     problem = f"docker engine: cannot export image {reference}"
     try:
         with closing(client), path.open("wb") as file, engine_errors(problem):
             try:
                 chunks = client.images.get(reference).save(named=True)
-            except NO_IMAGE_ERRORS:
+            except missing_errors():
                 return False
             for chunk in chunks:
                 _write(file, chunk, path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of a locally made image: its layers, its configuration, and where in its tree programs belong."""
+"""Load the base of a locally made image: layers, configuration, and the places of programs in its tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from buildtool.runtime.baselayer import BASE_CONFIG
 from buildtool.runtime.carried import Part
 
 _FACTS = "bases"
-# Version of the facts that the cache keeps about a base.
+# The version of cached facts about a base.
 _FACTS_VERSION = 4
 _PROGRAMS = (TINI_PATH, LOADER_PATH)
 
@@ -33,10 +33,10 @@ _PROGRAMS = (TINI_PATH, LOADER_PATH)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     """
-    What an image stands on: *reference* for its label, *config* and *layers* of the platform.
+    A base for one platform: *reference* for the label, *config* and *layers*.
 
-    *places* says where tini and the loader are once links are followed;
-    *directories* are those on the way there, as the base has them.
+    *places* maps the paths of tini and the loader to paths with resolved links. *directories* are
+    the base's entries on these paths.
     """
 
     reference: str
@@ -48,9 +48,9 @@ class Base:
 
 def load_base(source: BlobSource, reference: str, platform: Platform, cache: Cache) -> Base:
     """
-    Return the base for *platform* out of *source*.
+    Return the base for *platform* in *source*.
 
-    Raises: EngineError, ObjectFormatError, and what *source* raises.
+    Raises: EngineError, ObjectFormatError; errors of *source*.
     """
     image = find_image(read_images(source), platform, source.name)
     if (image.config.get("config") or {}).get("OnBuild"):
@@ -62,7 +62,7 @@ def load_base(source: BlobSource, reference: str, platform: Platform, cache: Cac
 
 def carried_base(part: Part, reference: str, cache: Cache) -> Base:
     """
-    Return the base that this installation carries as *part*.
+    Return the base of this installation, *part*.
 
     Raises: ObjectFormatError.
     """
@@ -79,11 +79,9 @@ def carried_base(part: Part, reference: str, cache: Cache) -> Base:
 
 def _read_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
     """
-    Read *layers* once: they are what the configuration says, and say where programs belong in their tree.
+    Return the places of programs in the tree of *layers*, and the directories there, as JSON values.
 
-    The result is plain JSON, for the cache.
-
-    Raises: ObjectFormatError.
+    Raises: ObjectFormatError, also if a layer does not have its diff_id.
     """
     for layer in layers:
         try:
@@ -144,7 +142,7 @@ def _take_layer(source: BlobSource, layer: Descriptor, diff_id: str) -> Layer:
 
 
 def _find_place(tree: Tree, program: str) -> str:
-    """Return where a file *program* will be, by the rules of COPY."""
+    """Return the path to which COPY would write *program*. Raises: ObjectFormatError."""
     directory, _, name = program.rpartition("/")
     place = "/".join(filter(None, (resolve_path(tree, directory), name)))
     for path in _parents(place):

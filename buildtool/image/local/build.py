@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds an image without Docker: compile, sign and pack on this machine, then write or push the result."""
+"""Build an image without Docker: compile, sign and pack on this machine, then write or push the result."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,12 @@ from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.image.context import find_unsent, sent_directories
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
@@ -32,7 +33,6 @@ from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
-from buildtool.objects.describe import ObjectContents
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
@@ -51,11 +51,11 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRequest:
     """
-    What to build: the project of *config* for *platforms*, created at *epoch*, signed by *key*.
+    A request to build the project of *config* for *platforms*, created at *epoch*, signed by *key*.
 
-    Where it goes: called *tag*, pushed with *push*, or to *output* as buildx
-    says it; *force* replaces a file there. *data* is another directory of
-    loaders than the installation's; *report* gets what people should know.
+    The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
+    --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
+    installation's. *report* receives warnings.
     """
 
     config: Config
@@ -73,13 +73,13 @@ class LocalRequest:
 
 def build_local(request: LocalRequest) -> BuiltImage:
     """
-    Build the image and bring it to its place; a failure leaves nothing there.
+    Build the image and deliver it. A failure leaves nothing at the destination.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     deliver = choose_delivery(request)
     images = make_images(request)
-    deliver(images)
+    replaced = deliver(images)
     return BuiltImage(
         reference=request.tag,
         digest=f"sha256:{images.top.digest}",
@@ -87,14 +87,15 @@ def build_local(request: LocalRequest) -> BuiltImage:
         key_id=request.key.public.key_id,
         engine="local",
         file=request.output.get("dest", ""),
+        replaced=replaced or "",
     )
 
 
 def make_images(request: LocalRequest) -> ImageSet:
     """
-    Compile, sign and pack; nothing is written but the cache.
+    Compile, sign and pack, and return the images. Only the cache is written.
 
-    Raises: every BuildtoolError.
+    Raises: any BuildtoolError.
     """
     config, public = request.config, request.key.public
     sources = find_sources(config)
@@ -102,7 +103,7 @@ def make_images(request: LocalRequest) -> ImageSet:
         config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
     )
     check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
-    # Before the long part: what is missing is told at once.
+    # Find these parts before compiling, so that a missing part is reported at once.
     runtime = {
         platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
         for platform in request.platforms
@@ -116,7 +117,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     signed = _sign_objects(request, sources, compiled)
     capabilities = choose_capabilities(config, sources)
     for statements in signed.values():
-        contents = [_contents(statement) for _, statement in statements.values()]
+        contents = [statement.contents for _, statement in statements.values()]
         check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
     _check_finished(request, signed, trust)
     parts = [
@@ -167,6 +168,7 @@ def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
+    _check_inputs(request, sources, found.inputs)
     if len(request.platforms) > 1:
         objects: dict[str, dict[str, bytes]] = {platform.arch: {} for platform in request.platforms}
         for (_, arch), (compiled, data) in found.objects.items():
@@ -175,18 +177,29 @@ def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     return found
 
 
+def _check_inputs(request: LocalRequest, sources: Sequence[str], inputs: Iterable[str]) -> None:
+    """
+    Refuse a header of the project that Docker's builder would lack: one line of configuration is missing.
+
+    A header outside the project, or behind a link, is reported: only this engine can build with it.
+
+    Raises: ConfigError.
+    """
+    root, include = request.config.root, request.config.compile.include
+    unsent = find_unsent(root, sent_directories(sources, include), inputs)
+    if unsent is not None and unsent.directory:
+        raise ConfigError(
+            f"{unsent.name}: included, but in no directory that Docker's builder is sent", hint=unsent.remedy
+        )
+    if unsent is not None:
+        request.report(f"{unsent.name}: included, but --engine docker cannot send it to the builder")
+
+
 def _sign_objects(
     request: LocalRequest, sources: Sequence[str], compiled: ObjectSet
 ) -> dict[str, dict[str, tuple[bytes, Statement]]]:
     """Return the signed objects and their statements, by architecture and name."""
-    config = request.config
-    release = ReleaseInfo(
-        project=config.project.name,
-        version=config.project.version,
-        release=config.project.release,
-        created=request.epoch,
-        not_after=config.sign.not_after,
-    )
+    release = ReleaseInfo.from_config(request.config, created=request.epoch)
     jobs = [(platform.arch, source) for platform in request.platforms for source in sources]
     items = [compiled.objects[source, arch] for arch, source in jobs]
     signed: dict[str, dict[str, tuple[bytes, Statement]]]
@@ -194,16 +207,6 @@ def _sign_objects(
     for (arch, _), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
         signed[arch][item[1].name] = item
     return signed
-
-
-def _contents(statement: Statement) -> ObjectContents:
-    return ObjectContents(
-        programs=statement.programs,
-        maps=statement.maps,
-        helpers=statement.helpers,
-        kfuncs=statement.kfuncs,
-        license=statement.license,
-    )
 
 
 def _load_bases(request: LocalRequest) -> dict[str, Base]:
@@ -227,11 +230,13 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     return nullcontext(open_image(reference, request.cache, request.report))
 
 
-def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], None]:
+def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     """
-    Return what brings images to where *request* wants them.
+    Return what brings images to where *request* wants them; it returns the id of an image that it replaces.
 
-    Raises: UsageError, FileAccessError; before anything is built.
+    The destination is checked now, before anything is built.
+
+    Raises: UsageError, FileAccessError.
     """
     if request.push:
         return lambda images: push_images(images, request.tag)

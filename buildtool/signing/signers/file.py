@@ -2,7 +2,7 @@
 """
 Signers of PEM text: `PATH`, a PKCS#8 file that only its owner can read, and `env:NAME`.
 
-CI systems hand out secrets as environment variables.
+CI systems provide secrets in environment variables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def open_file(path: Path, context: SignerContext) -> SigningKey:
 
 
 def _check_age(path: Path, max_age_days: int) -> None:
-    """Refuse a key that should have been replaced; a file is as old as its last change."""
+    """Refuse a key file whose last change is more than *max_age_days* ago. Raises: SigningKeyError."""
     days = int((time.time() - path.stat().st_mtime) // _DAY_SECONDS)
     if days > max_age_days:
         raise SigningKeyError(
@@ -42,7 +42,7 @@ def _check_age(path: Path, max_age_days: int) -> None:
 
 def load_pem(data: bytes, origin: str, context: SignerContext) -> SigningKey:
     """
-    Return the key of PEM text *data* from *origin*; the passphrase is asked for only when there is one.
+    Return the key of PEM text *data* from *origin*. Only an encrypted key requests the passphrase.
 
     Raises: SigningKeyError.
     """
@@ -52,9 +52,9 @@ def load_pem(data: bytes, origin: str, context: SignerContext) -> SigningKey:
 
 def open_variable(name: str, context: SignerContext) -> SigningKey:
     """
-    Return the key whose PEM text variable *name* holds; no message shows the text.
+    Return the key whose PEM text is in variable *name*.
 
-    Raises: SigningKeyError.
+    Raises: SigningKeyError, without the text.
     """
     return load_pem(read_variable(name, context.environ), f"env:{name}", context)
 
@@ -63,7 +63,7 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     """
     Return the text of variable *name*.
 
-    Raises: SigningKeyError.
+    Raises: SigningKeyError, if the variable is missing or empty.
     """
     text = environ.get(name, "")
     if not text.strip():

@@ -2,7 +2,7 @@
 """
 Signer `pkcs11:...`: a key in a token, named by a URI of RFC 7512.
 
-The only module that imports `pkcs11` (python-pkcs11, the extra `pkcs11`).
+No other module imports `pkcs11` (python-pkcs11, the extra `pkcs11`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _EDWARDS25519_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUri:
-    """A parsed URI: attributes of its *path* as bytes, of its *query* as text."""
+    """A parsed URI: the attributes of its *path* (bytes) and of its *query* (text)."""
 
     path: Mapping[str, bytes]
     query: Mapping[str, str]
 
 
 class TokenSigner:
-    """A private key in a token, in a session that stays open."""
+    """A private key in a token. The session stays open as long as the signer exists."""
 
     __slots__ = ("_key", "_session", "key_id", "public")
 
@@ -49,7 +49,7 @@ class TokenSigner:
 
     def sign(self, message: bytes) -> bytes:
         """
-        Let the token sign *message*.
+        Return the token's signature over *message*.
 
         Raises: SigningKeyError.
         """
@@ -64,7 +64,7 @@ class TokenSigner:
 
 def parse_uri(text: str) -> KeyUri:
     """
-    Return what *text*, a URI after its `pkcs11:`, says.
+    Return the attributes of *text*, a URI without the leading `pkcs11:`.
 
     Raises: UsageError.
     """
@@ -83,10 +83,11 @@ def parse_uri(text: str) -> KeyUri:
 
 def open_signer(uri: str, context: SignerContext) -> TokenSigner:
     """
-    Return the key that *uri* names.
+    Return the signer for the key that *uri* names.
 
-    The PIN is that of pin-source (file:/PATH), else the passphrase. Raises:
-    UsageError, SigningKeyError, ToolMissingError, ConfigError.
+    The PIN is in the file of pin-source (file:/PATH). Without pin-source, it is the passphrase.
+
+    Raises: UsageError, SigningKeyError, ToolMissingError, ConfigError.
     """
     parsed = parse_uri(uri)
     module = parsed.query.get("module-path") or context.environ.get(MODULE_VARIABLE, "")
@@ -114,7 +115,7 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
     for item in filter(None, text.split(separator)):
         name, equals, value = item.partition("=")
         if name == "pin-value":
-            # Whoever lists processes would see it; it is not shown here either.
+            # A list of processes would show the PIN to other users. The message does not show it either.
             raise UsageError(
                 "pkcs11: no pin-value in a URI", hint="?pin-source=file:/PATH or BUILDTOOL_KEY_PASSPHRASE"
             )
@@ -157,7 +158,7 @@ def _find_public(session: Session, uri: KeyUri, name: str, context: SignerContex
         return load_public_key(context.public)
     key = _only(_find_objects(session, uri, ObjectClass.PUBLIC_KEY), "public keys (try --public)", name)
     point = bytes(key[Attribute.EC_POINT])
-    # An octet string in DER (PKCS #11 3.0), or as some tokens have it, the bare point.
+    # PKCS #11 3.0 requires an octet string in DER. Some tokens return the bare point.
     raw = point[2:] if point[:2] == bytes((4, _EDWARDS25519_BYTES)) and len(point) == 34 else point
     return public_key_from_der(DER_PREFIX + raw, name, name=name)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signer `exec:PROGRAM ARG...`: a program that asks a key service to sign (spec/exec-signer.md)."""
+"""Signer `exec:PROGRAM ARG...`: a program that signs, usually by a key service (spec/exec-signer.md)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ExternalSigner:
 
     def sign(self, message: bytes) -> bytes:
         """
-        Run the program with *message* as its input and return what it writes.
+        Run the program with *message* as its input and return its output, the signature.
 
         Raises: ToolMissingError, ToolFailedError.
         """
@@ -41,9 +41,9 @@ class ExternalSigner:
 
 def open_signer(command: str, context: SignerContext) -> ExternalSigner:
     """
-    Return the signer that program *command* is; words are split as a shell does, but no shell runs.
+    Return the signer of program *command*, which is split into words as by a shell. No shell runs.
 
-    The program is asked for its public key unless *context* has a file of it.
+    The program prints its public key, unless *context* names a file of it.
 
     Raises: UsageError, ConfigError, SigningKeyError, ToolMissingError, ToolFailedError.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a reference (`--key`, sign.key) to a signer; a signer's module loads when it is named."""
+"""Open the signer of a reference (`--key`, sign.key). Only that signer's module is imported."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from buildtool.signing.keys import load_public_key
 from buildtool.signing.signers.file import open_file, open_variable
 from buildtool.signing.signers.signer import Signer, SignerContext
 
-# By name, not by import: a Dockerfile carries what an import shows, and a builder has files only.
+# Modules are imported by name. A build context carries each module that an import statement names, and a
+# builder uses key files only.
 _MODULES = {"pkcs11": "pkcs11", "ssh-agent": "sshagent", "exec": "program"}
 
 
 def find_signer(reference: Path | str, context: SignerContext) -> Signer:
     """
-    Return the signer that *reference* names: a path, or text with a scheme (validate.parse_signer).
+    Return the signer of *reference*: a path, or text with a scheme (`validate.parse_signer`).
 
     Raises: UsageError, ConfigError, SigningKeyError, ToolMissingError, ToolFailedError.
     """
@@ -36,7 +37,7 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
 
 
 def _expect_public(signer: Signer, context: SignerContext) -> Signer:
-    """Check that the public key that was given is the signer's."""
+    """Return *signer* if the public key in *context*, if any, is its own. Raises: SigningKeyError."""
     if context.public is not None and load_public_key(context.public).raw != signer.public.raw:
         raise SigningKeyError(f"{context.public} is not the key of the signer: {signer.key_id}")
     return signer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every signer is, and the one way to take a signature from it."""
+"""The protocol of signers, and the function that requests and checks a signature."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Protocol
 
 from buildtool.core.errors import SigningKeyError
 from buildtool.signing.keys import KeyId, PublicKey
+from buildtool.signing.record import SIGNATURE_BYTES
 
-SIGNATURE_BYTES = 64
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
 class Signer(Protocol):
-    """Something that holds an Ed25519 key, says which, and signs with it."""
+    """The owner of an Ed25519 key, which signs messages with it."""
 
     @property
     def key_id(self) -> KeyId:
@@ -24,7 +24,7 @@ class Signer(Protocol):
 
     @property
     def public(self) -> PublicKey:
-        """The public key; what it claims is proved by each signature."""
+        """The public key. `take_signature` checks each signature by it."""
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature over *message*. Raises: a BuildtoolError."""
@@ -33,13 +33,12 @@ class Signer(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignerContext:
     """
-    What opening a signer may need.
+    The input for opening a signer.
 
-    *environ* has variables and the agent's socket; *passphrase* is asked for
-    the one of a file or token by its name, None when nobody knows; *public* is
-    the public key's file of signers that cannot tell it; *timeout_seconds* is
-    for one answer of an agent or a program. A key file older than *max_age_days*
-    does not sign.
+    *environ* holds variables, such as the agent's socket. *passphrase* returns the passphrase of a
+    named file or token, or None. *public* is the file of the public key, for signers that cannot
+    provide it. *timeout_seconds* bounds one answer of an agent or a program. A key file older than
+    *max_age_days* is refused.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -51,13 +50,12 @@ class SignerContext:
 
 def take_signature(signer: Signer, message: bytes) -> bytes:
     """
-    Let *signer* sign *message* and return the signature, which its public key verifies.
+    Return *signer*'s signature over *message*, verified by its public key.
 
-    Checked for every signer: a token may hold another key than it says, an
-    agent may be an impostor, and a key file's signature made by faulty
-    hardware would give the key away.
+    Each signature is verified for three reasons. A token may hold another key than it claims. An
+    agent may be an impostor. A wrong signature from faulty hardware can reveal the private key.
 
-    Raises: SigningKeyError; what the signer raises.
+    Raises: SigningKeyError; errors of *signer*.
     """
     signature = signer.sign(message)
     if len(signature) != SIGNATURE_BYTES:

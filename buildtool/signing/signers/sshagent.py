@@ -2,9 +2,10 @@
 """
 Signer `ssh-agent:NAME`: an ssh-ed25519 identity of the running ssh-agent.
 
-NAME is a key id (16 digits of it will do), an OpenSSH fingerprint (SHA256:...)
-or a comment; without a name the agent must hold one such identity. The
-protocol is draft-ietf-sshm-ssh-agent, sections 3.5 and 3.6.
+NAME is a key id (16 or more digits), an OpenSSH fingerprint (SHA256:...) or a comment. Without a
+name, the agent must hold exactly one such identity.
+
+Source: draft-ietf-sshm-ssh-agent, sections 3.5 and 3.6.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _HINT = "ssh-add -l lists what the agent holds; ssh-keygen -t ed25519 makes a ke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """An agent behind the Unix socket *path*."""
+    """An agent that listens on Unix socket *path*."""
 
     path: str
     timeout_seconds: float
 
     def request(self, kind: int, body: bytes, answer_kind: int) -> bytes:
         """
-        Return the body of the answer to a request.
+        Return the body of the answer to request *kind* with *body*. The answer's type is *answer_kind*.
 
         Raises: SigningKeyError.
         """
@@ -79,7 +80,7 @@ class AgentSigner:
 
     def sign(self, message: bytes) -> bytes:
         """
-        Let the agent sign *message*.
+        Return the agent's signature over *message*.
 
         Raises: SigningKeyError.
         """
@@ -113,7 +114,7 @@ def open_signer(name: str, context: SignerContext) -> AgentSigner:
 
 
 def _identities(agent: Agent) -> list[PublicKey]:
-    """Return the agent's Ed25519 keys, each with its comment for a name."""
+    """Return the agent's Ed25519 keys, each named after its comment."""
     answer = agent.request(_REQUEST_IDENTITIES, b"", _IDENTITIES_ANSWER)
     count = int.from_bytes(answer[:4], "big")
     if count > MAX_ANSWER_BYTES // 8:
@@ -121,7 +122,7 @@ def _identities(agent: Agent) -> list[PublicKey]:
     strings = _strings(answer[4:], 2 * count)
     keys = []
     for blob, comment in zip(strings[::2], strings[1::2], strict=True):
-        # Others, and keys in security keys, which sign another message than ours.
+        # Skip keys of other types. A FIDO security key (sk-ssh-ed25519) signs a longer message.
         if blob.startswith(_string(KEY_TYPE)):
             _, raw = _strings(blob, 2)
             keys.append(PublicKey(raw=raw, name=comment.decode("utf-8", "replace")))
@@ -143,7 +144,7 @@ def _string(data: bytes) -> bytes:
 
 
 def _strings(data: bytes, count: int) -> list[bytes]:
-    """Split *data* into exactly *count* strings."""
+    """Return the *count* strings of which *data* consists. Raises: SigningKeyError."""
     found = []
     for _ in range(count):
         size = int.from_bytes(data[:4], "big")

@@ -21,7 +21,7 @@ struct packet_count {
 	__u64 bytes;
 };
 
-/* Per CPU: each CPU adds to its own numbers, so that none waits and none is lost. */
+/* Each CPU has its own counters, so that no CPU waits and no update is lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, PACKET_KINDS);
@@ -38,7 +38,7 @@ int count_packets(struct xdp_md *context)
 	struct packet_count *count;
 	__u32 kind = PACKET_OTHER;
 
-	/* The kernel refuses a program that reads before it has compared with the end. */
+	/* The kernel verifier requires this comparison before the header is read. */
 	if ((void *)(ethernet + 1) <= data_end) {
 		if (ethernet->h_proto == bpf_htons(ETH_P_IP))
 			kind = PACKET_IPV4;
@@ -49,7 +49,7 @@ int count_packets(struct xdp_md *context)
 	count = bpf_map_lookup_elem(&packet_counts, &kind);
 	if (count) {
 		count->packets++;
-		/* Not data_end - data: to subtract pointers takes CAP_PERFMON, too. */
+		/* Subtracting pointers (data_end - data) would also require CAP_PERFMON. */
 		count->bytes += bpf_xdp_get_buff_len(context);
 	}
 	return XDP_PASS;

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The makers of the vectors, independent of the product's writers, and an index of what they made."""
+"""The makers of the vectors, independent of the product's writers, and an index of the vectors."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Builds signed objects from nothing, valid ones and broken ones, for the vectors.
+Build signed objects for the vectors from scratch, valid and invalid ones.
 
-It shares no code with the product but point arithmetic: a mistake in the
-product's writer must not be repeated here. Everything is deterministic.
+The module shares only point arithmetic with the product, so that a mistake in the product's writer is not
+repeated. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Edit = Callable[[bytearray], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
-    """A TEST KEY: its seed is the hash of its name, so it is public knowledge."""
+    """A TEST KEY. Its seed is the hash of its name, so it is public."""
 
     name: str
 
@@ -40,7 +40,7 @@ class Signer:
 
     @property
     def seed(self) -> bytes:
-        """The 32 bytes the key is made of."""
+        """The 32 bytes of the key's seed."""
         return hashlib.sha256(f"buildtool TEST KEY {self.name}, never trust it".encode()).digest()
 
     @property
@@ -84,7 +84,7 @@ def pae(statement: bytes, kind: bytes = PAYLOAD_TYPE) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One section of a file under construction, index 1 and up; *fields* go over its table entry."""
+    """A section of a file under construction, with index 1 or higher. *fields* replace those of its entry."""
 
     name: bytes
     data: bytes
@@ -99,7 +99,7 @@ _FIELDS = ("name", "type", "flags", "addr", "offset", "size", "link", "info", "a
 
 
 def statement(**changes: Any) -> dict[str, Any]:
-    """Return a small statement without its digest; *changes* go over the predicate, None removes."""
+    """Return a small statement without its digest. *changes* replace or (None) remove members."""
     predicate: dict[str, Any] = {
         "platform": "linux/amd64",
         "project": "demo",
@@ -129,11 +129,10 @@ def encode(value: Any) -> bytes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """
-    How to make one object.
+    The recipe of an object.
 
-    The file is made with a blank `.sig`, *shape* edits it, then it is hashed
-    and signed: such a file is wrong in its shape alone. *record* edits the
-    contents of `.sig`, *late* the finished file.
+    The file is made with a blank `.sig`, edited by *shape*, hashed and signed, so only its shape is wrong.
+    *record* edits the contents of `.sig`, and *late* the finished file.
     """
 
     order: str = "<"
@@ -182,7 +181,7 @@ def _record(recipe: Recipe, text: bytes) -> bytes:
 
 
 def _layout(recipe: Recipe) -> tuple[bytearray, int]:
-    """Return header, sections and table with a blank `.sig`, and where that begins."""
+    """Return header, sections and table with a blank `.sig`, and the offset of `.sig`."""
     parts = list(recipe.parts)
     if recipe.sig is not None:
         sig = recipe.sig

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One vector, and ways to damage its file."""
+"""A vector, and functions that damage its file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AMD64 = "linux/amd64"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One vector: *recipe* or *data*, checked with trust store *trust*; *expect* accepted or a reason."""
+    """A vector: *recipe* or *data*, trust store *trust*, and the expected result, accepted or a reason."""
 
     name: str
     expect: str
@@ -37,12 +37,12 @@ class Case:
 
 
 def put(offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
-    """Edit: write *value* at *offset*, in struct *form*; a negative offset counts from the end."""
+    """Return an edit that writes *value* in struct *form* at *offset*, from the end if it is negative."""
     return lambda data: struct.pack_into(form, data, offset % len(data), value)
 
 
 def table(index: int, offset: int, form: str, value: Any) -> Callable[[bytearray], object]:
-    """Edit: write into entry *index* of the section header table (1 xdp, 2 license, 3 .sig, 4 .strtab)."""
+    """Return an edit of section header *index* (1 xdp, 2 license, 3 .sig, 4 .strtab)."""
     return lambda data: struct.pack_into(
         form, data, struct.unpack_from("<Q", data, 40)[0] + 64 * index + offset, value
     )

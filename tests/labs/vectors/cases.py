@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The vectors: what a verifier must accept, and one way each to be refused.
+The vectors: objects that a verifier must accept, and objects with one fault each.
 
-Each case is signed correctly but for the one thing that its name says.
+Each case is signed correctly, except for the fault in its name.
 """
 
 from __future__ import annotations
@@ -209,12 +209,12 @@ def _section() -> Iterator[Case]:
         at = struct.unpack_from("<Q", data, 40)[0]
         table(3, 24, "<Q", at - 1023)(data)
 
-    # Another section would be overlapped too: the string table lies between, so it moves away first.
+    # Move the string table first: it is between the sections and would be overlapped, too.
     yield shape("overlaps-table", over_table)
 
 
 def _overlap_last_byte(data: bytearray) -> None:
-    """Let the license begin at the last byte of `.sig`."""
+    """Move the license, so that it begins at the last byte of `.sig`."""
     start = struct.unpack_from("<Q", data, struct.unpack_from("<Q", data, 40)[0] + 64 * 3 + 24)[0]
     table(2, 24, "<Q", start + 1023)(data)
 

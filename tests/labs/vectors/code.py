@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects whose code calls helpers and kernel functions, in good and in strange ways."""
+"""Objects whose code calls helpers and kernel functions, in valid and in unusual ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYMBOLS = ((0, UNDEFINED), (1, UNDEFINED), (7, UNDEFINED), (13, DEFINED))
 
 
 def call(number: int, source: int = 0, order: str = "<") -> bytes:
-    """Return the instruction that calls helper *number*, or with another *source* something else."""
+    """Return a call instruction: of helper *number*, or of another kind by *source*."""
     registers = source << 4 if order == "<" else source
     return struct.pack(f"{order}BBHI", 0x85, registers, 0, number)
 
@@ -60,7 +60,7 @@ def _info(symbol: int, order: str) -> tuple[int, int]:
 
 
 def makes(*parts: Part, order: str = "<", size: int = 1024, **listed: Any) -> Recipe:
-    """Recipe: an object of *parts* whose statement lists what *listed* says."""
+    """Return the recipe of an object of *parts* whose statement has the lists *listed*."""
     if order == ">":
         listed["platform"] = "linux/s390x"
     return Recipe(order=order, parts=parts, statement=statement(**listed), sig_size=size)
@@ -216,11 +216,11 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
 
 
 def overlap_cases() -> Iterator[tuple[str, str, str, Recipe]]:
-    """Yield objects whose sections lie upon each other: their sizes add up to more than the file, or not."""
+    """Yield objects with overlapping sections, whose sizes together exceed the file or not."""
     block = 1024  # as large as the signature: twice is less than the file, three times is more
     slots = code(*[bytes.fromhex("b700000000000000")] * (block // 8 - 1))
     entries = relocated(KFUNC, entries=((0, 3),) * (block // 16))
-    # A file begins with its header of 64 bytes, and a section at a multiple of 8.
+    # The file's header has 64 bytes, and a section begins at a multiple of 8.
     behind_others = 64 + sum(-(-len(part.data) // 8) * 8 for part in entries[:3])
     for count, expect in ((2, "accepted"), (3, "denied-by-policy")):
         same = Part(name=b"tc", data=b"", flags=FLAGS_OF_CODE, fields={"offset": 64, "size": block})

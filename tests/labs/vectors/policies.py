@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors of trust policies: what they deny, what instructions call, and clocks."""
+"""Vectors of trust policies: denied objects, calls in the code, and clocks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from labs.vectors.statements import predicate
 
 
 def policy_cases() -> Iterator[Case]:
-    """Yield objects that a policy takes or denies, and which reason comes first."""
+    """Yield objects that a policy accepts or denies, some with several reasons in order."""
     tc = predicate(programs=[{"name": "a", "section": "tc", "type": "sched_cls"}])
     xdp = predicate(programs=[{"name": "a", "section": "xdp", "type": "xdp"}])
     yield Case(name="project-other", expect="denied-by-policy", recipe=Recipe(), trust="project-other")
@@ -55,7 +55,7 @@ def policy_cases() -> Iterator[Case]:
 
 
 def code_cases() -> Iterator[Case]:
-    """Yield objects whose instructions call what a policy denies or a statement does not list."""
+    """Yield objects whose code has calls that a policy denies, or that the statement does not list."""
     groups = (
         ("helper", helper_cases()),
         ("kfunc", kfunc_cases()),
@@ -85,7 +85,7 @@ def code_cases() -> Iterator[Case]:
 
 
 def clock_cases() -> Iterator[Case]:
-    """Yield objects of the future, for a clock that says 2026-06-01T00:00:00Z."""
+    """Yield objects from the future, for a clock at 2026-06-01T00:00:00Z."""
     edge, past = "2026-06-02T00:00:00Z", "2026-06-02T00:00:01Z"
     limit = "2030-01-01T00:00:00Z"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects that a tool rewrote after signing, limits of the record, and statements of somebody else.
+Objects that a tool rewrote after signing, limits of the record, and statements of other tools.
 
 strip, bpftool gen object and objcopy keep or move `.sig` and change what is around it.
 """
@@ -70,7 +70,7 @@ def _stale() -> Iterator[Row]:
     for name, others in parts.items():
         recipe = _with_record(replace(whole, parts=others), _record_of(whole))
         yield f"stale-{name}", "digest-mismatch", "linux/amd64", recipe
-    # The same sections, and .sig at another place: other alignment of all that precedes it.
+    # The same sections with another alignment, so that .sig has another offset.
     moved = _with_record(replace(whole, pad=64), _record_of(whole))
     yield "stale-after-move", "digest-mismatch", "linux/amd64", moved
     yield (
@@ -110,18 +110,18 @@ def _limits() -> Iterator[Row]:
 
 
 def _deep(depth: int) -> Recipe:
-    """Recipe: a member of that depth, where the types of this version allow none so deep."""
+    """Return the recipe of a statement with a member of depth *depth*, deeper than any valid member."""
     inner = depth - 2
     return swap(b'"maps":[]', b'"maps":' + b"[" * inner + b"]" * inner)
 
 
 def _padded(size: int) -> Recipe:
-    """Recipe: a statement of exactly *size* bytes, with white space behind it."""
+    """Return the recipe of a statement of exactly *size* bytes, with white space at its end."""
     return Recipe(text=lambda text: text.ljust(size))
 
 
 def _foreign() -> Iterator[Row]:
-    """Correctly signed, by a trusted key, and not a statement of ours."""
+    """Statements of another kind, correctly signed by a trusted key."""
     digest = {"sha256": "DIGEST"}
     statements: dict[str, Any] = {
         "slsa-provenance": {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Signatures on which Ed25519 libraries are known to differ, each with what strict verification says.
+Signatures on which Ed25519 libraries differ, each with the result of strict verification.
 
 The twelve classes are those of "Taming the many EdDSAs" (Chalkias, Garillot, Nikolaenko;
 Cryptology ePrint 2020/1244, table 6), computed here from fixed scalars. Every case
@@ -34,7 +34,7 @@ GOOD, WEAK, BAD = "good", "weak-key", "bad-signature"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """One case: 32 bytes of *key*, a *message*, 64 bytes of *signature* and what a verifier must say."""
+    """A case: 32 bytes of *key*, a *message*, 64 bytes of *signature*, and the *expect*ed result."""
 
     name: str
     expect: str
@@ -73,7 +73,7 @@ def signatures() -> Iterator[Signature]:
 def _twelve() -> Iterator[Signature]:
     """Yield the classes of the paper, numbered as there."""
     y_0 = P.to_bytes(32, "little")  # y = 0 written as p: order 4
-    y_1 = (P - 1 | 1 << 255).to_bytes(32, "little")  # y = -1, x = 0 said to be negative: order 2
+    y_1 = (P - 1 | 1 << 255).to_bytes(32, "little")  # y = -1, x = 0 with a negative sign: order 2
     mixed = Shape(a_eighths=1, r_eighths=3)
     small_r = Shape(a_eighths=1, r=0, r_eighths=_eighths(y_0), point=y_0)
     small_a = Shape(a=0, a_eighths=4, key=y_1, r_eighths=3)
@@ -92,7 +92,7 @@ def _twelve() -> Iterator[Signature]:
 
 
 def _points_beside_a_good_key() -> Iterator[Signature]:
-    """Yield a key that keeps the rules, with every kind of R that does not."""
+    """Yield signatures of a valid key with each kind of invalid R."""
     for eighths in range(8):
         # Without torsion the identity satisfies both equations, the others the cofactored one.
         wanted = _both if eighths == 0 else _cofactored_only
@@ -115,13 +115,13 @@ def _other_encodings() -> Iterator[tuple[str, bytes]]:
     for name, y in (("0", P), ("1", P + 1)):
         for sign in (0, 1):
             yield f"y-{name}-sign-{sign}", (y | sign << 255).to_bytes(32, "little")
-    # x is 0, which has no negative.
+    # x is 0, so a negative sign is invalid.
     yield "identity-negative", (1 | 1 << 255).to_bytes(32, "little")
     yield "order-2-negative", (P - 1 | 1 << 255).to_bytes(32, "little")
 
 
 def _lenient(encoding: bytes) -> Point:
-    """Decode as a careless reader does: y modulo p, a negative 0 as 0."""
+    """Decode *encoding* leniently: y modulo p, and a negative 0 as 0."""
     number = int.from_bytes(encoding, "little")
     y, sign = (number & (2**255 - 1)) % P, number >> 255
     for bit in (sign, 0):
@@ -163,7 +163,7 @@ def _reduced_a(shape: Shape) -> Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What is true of a signature, read leniently."""
+    """Facts about a leniently read signature: the hash *k*, and the equations that it satisfies."""
 
     k: int
     is_cofactored: bool
@@ -183,7 +183,7 @@ def _cofactored_only(facts: _Facts) -> bool:
 
 
 def _unreduced(facts: _Facts) -> bool:
-    """8k reduced modulo the order before it multiplies A would lose A's torsion component differently."""
+    """Return whether only the cofactored equation holds, and reducing 8k modulo the order would change it."""
     return _cofactored_only(facts) and 8 * facts.k % ORDER % 8 != 0
 
 
@@ -194,7 +194,7 @@ def _any(_: _Facts) -> bool:
 def _make(
     name: str, expect: str, shape: Shape, wanted: Callable[[_Facts], bool], scalar: int | None = None
 ) -> Signature:
-    """Return the first signature of *shape* over a numbered message that is as *wanted*."""
+    """Return the first signature of *shape* over a numbered message whose facts satisfy *wanted*."""
     assert BASE is not None
     a = add_points(multiply(shape.a, BASE) if shape.a else IDENTITY, TORSION[shape.a_eighths])
     r = add_points(multiply(shape.r, BASE) if shape.r else IDENTITY, TORSION[shape.r_eighths])

@@ -10,7 +10,7 @@ from labs.vectors.builder import Recipe, statement
 
 
 def swap(old: bytes, new: bytes) -> Recipe:
-    """Recipe: another text of the statement, still signed."""
+    """Return the recipe of an object with another text of the statement, correctly signed."""
 
     def change(text: bytes) -> bytes:
         assert text.count(old) == 1, (old, text)
@@ -20,7 +20,7 @@ def swap(old: bytes, new: bytes) -> Recipe:
 
 
 def predicate(**changes: Any) -> Recipe:
-    """Recipe: a statement with *changes* of the predicate."""
+    """Return the recipe of a statement with *changes* of the predicate."""
     return Recipe(statement=statement(**changes))
 
 

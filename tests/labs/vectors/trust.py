@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trust stores of the vectors: those that verify, and those that are configuration errors."""
+"""Trust stores of the vectors: valid ones, and those that are configuration errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def policy(*keys: dict[str, Any], threshold: int = 1, **more: Any) -> dict[str, 
 
 A, B, C = policy_key(ALICE), policy_key(BOB), policy_key(CAROL)
 CROWD = [Signer(name=f"crowd-{number}") for number in range(64)]
-# Its base64 has two slashes side by side: as many bytes as one letter with an accent.
+# The base64 of this key contains two slashes, as many bytes as one letter with an accent.
 SLASHES = policy_key(Signer(name="slash-96"))
 A_PEM = pub(ALICE.raw)
 
@@ -98,7 +98,7 @@ TRUST: dict[str, dict[str, str]] = {
     "earliest-before-now": policy(policy_key(ALICE, notBefore=NOW), earliest="2026-05-01T00:00:00Z"),
 }
 
-# Stores that are configuration errors: nothing is verified with them.
+# Stores that are configuration errors, so that no object is verified with them.
 BAD_TRUST: dict[str, dict[str, str]] = {
     "empty": {},
     "hidden-pub-alone": {".alice.pub": A_PEM},
