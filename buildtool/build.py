@@ -63,7 +63,8 @@ from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
-from buildtool.trust.generate import trust_files
+from buildtool.trust.generate import check_still_valid, trust_files
+from buildtool.trust.store import POLICY_NAME
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -255,12 +256,14 @@ def _describe(
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
+    trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
+    check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
     request = RenderRequest(
         config=config,
         platforms=platforms,
         sources=sources,
         key_id=public.key_id,
-        trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
+        trust=trust,
         capabilities=choose_capabilities(config, sources),
         headers=None if headers is None else choose_headers(config, sources, platforms, headers),
         form=form,

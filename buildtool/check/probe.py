@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from buildtool.check.vm.kernels import default_cache
 from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, ToolFailedError
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS, capabilities_of
 from buildtool.runtime.carried import PROBE_NAME, Part, find_probe
 from buildtool.runtime.link import PartsRequest, make_parts
 
@@ -177,11 +178,18 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
-    texts = {key: str(event.get(key, "")) for key in ("error", "log", "warnings")}
+    error, log, warnings = (str(event.get(key, "")) for key in ("error", "log", "warnings"))
+    verdict = read_verdict(int(event["errno"]), error, log, warnings)
     return ProbedProgram(
         path=str(event["object"]),
         program=str(event.get("program", "")),
         section=str(event.get("section", "")),
         duration_us=int(event.get("durationUs", 0)),
-        verdict=read_verdict(int(event["errno"]), texts["error"], texts["log"], texts["warnings"]),
+        verdict=replace(verdict, missing=capabilities_of(int(event.get("missing", "0"), 16))),
     )
+
+
+def probe_argv(probe: str, paths: Sequence[str], capabilities: Iterable[str]) -> list[str]:
+    """Return the command that asks about the objects of *paths*, as if an image had *capabilities*."""
+    mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
+    return [probe, "--capabilities", f"{mask:x}", *paths]

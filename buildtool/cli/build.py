@@ -23,6 +23,7 @@ from buildtool.config.values import ENGINES
 from buildtool.core.errors import UsageError
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.result import BuiltImage
@@ -93,7 +94,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
-        print_json(value | {"capabilities": capabilities})
+        print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
         return
     is_image = bool(image.reference)
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -102,6 +103,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     click.echo(f"key id  {image.key_id}")
     if not is_image:
         return
+    for line in describe_settings(config.image.attach):
+        click.echo(f"attach  {line}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     options = " ".join(run_options(capabilities))

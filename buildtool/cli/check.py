@@ -21,6 +21,7 @@ from buildtool.cli.options import OutputPath, arch_option, checked, config_optio
 from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
+from buildtool.objects.capabilities import check_capability
 
 _PATH = click.Path(path_type=Path)
 _OUTPUT = OutputPath(path_type=Path)
@@ -34,6 +35,12 @@ _OUTPUT = OutputPath(path_type=Path)
     "--oldest",
     callback=checked(check_kernel_release),
     help="Oldest Linux release to support, for example 5.15.",
+)
+@click.option(
+    "--capability",
+    multiple=True,
+    callback=checked(check_capability),
+    help="Capability of the dry runs, may be repeated. Default: image.capabilities, else the objects' needs.",
 )
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
@@ -63,6 +70,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         arches=choose_arches(targets, arch, config),
         oldest=options["oldest"],
         modules=options["module"],
+        capabilities=options["capability"] or config.image.capabilities,
         timeout_seconds=options["timeout"],
     )
     report = check_objects(request, on_progress=say)

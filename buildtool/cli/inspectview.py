@@ -15,6 +15,7 @@ from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.strictjson import format_time
 from buildtool.image import inspect as inspection
+from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
@@ -63,6 +64,7 @@ class View:
             "id": image.digest,
             "platform": image.platform,
             "labels": image.labels,
+            "attach": image.attach,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
 
@@ -74,6 +76,7 @@ class View:
         """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
+        rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
         lines = list(_align(rows))
         for name, data in image.objects:
             try:

@@ -148,6 +148,7 @@ class BuildConfig:
     [build]: names of *arch*, image *tag*, *sign_on* (builder or host), *engine* (auto, docker or local).
 
     *allow_differences* names parts that may differ between architectures (`buildtool.objects.agreement`).
+    *allow_findings* names rules of `check` that do not end a build, for objects that another loader loads.
     """
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
@@ -155,6 +156,7 @@ class BuildConfig:
     sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
     engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
     allow_differences: tuple[str, ...] = declare(as_texts(validate.check_difference), ())
+    allow_findings: tuple[str, ...] = declare(as_texts(validate.check_rule_number), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,10 @@ class CompileError(BuildtoolError):
     """clang refused a source. *detail* holds its diagnostics."""
 
 
+class CheckFailedError(BuildtoolError):
+    """An object of a build breaks a rule of `check`; *detail* has the other findings."""
+
+
 class EngineError(BuildtoolError):
     """The container engine is missing, too old or failed."""
 

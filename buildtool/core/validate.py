@@ -27,6 +27,7 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
+_RULE_NUMBER = re.compile(r"BT\d{3}")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
 # -W selects warnings only. -Wl, -Wa, and -Wp, pass options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
@@ -175,6 +176,21 @@ def check_difference(value: str) -> str:
         for word in part.removeprefix(".").split(".") if part.startswith(".") else [part]:
             check_program_name(word)
     return value
+
+
+def check_rule_number(value: str) -> str:
+    """
+    Return *value* if it can be the number of a rule of `check`.
+
+    Raises: UsageError.
+    """
+    return _match(
+        _RULE_NUMBER,
+        value,
+        "the number of a rule",
+        5,
+        "for example BT010; docs/reference/check.md lists them",
+    )
 
 
 def check_attach(value: str) -> str:

@@ -163,7 +163,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
         "programs": [f"/{name}" for name in _program_names(config).values()],
-        "grant": _grant_argv(request),
+        "grant": {p.arch: _grant_argv(request, p) for p in request.platforms},
         "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
         "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
         "user": validate.check_user(config.image.user),
@@ -227,13 +227,17 @@ def _agree_argv(request: RenderRequest) -> list[str]:
     return ["python3", "-m", "buildtool", "agree", "/objects", *allowed]
 
 
-def _grant_argv(request: RenderRequest) -> list[str]:
-    image = request.config.image
+def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
+    image, build = request.config.image, request.config.build
     programs = [f"/loader/{name}" for name in _program_names(request.config).values()]
     argv = ["python3", "-m", "buildtool", "grant", *programs, "--objects", "/objects"]
     argv += [word for name in request.capabilities for word in ("--capability", name)]
     argv += [] if image.capabilities else ["--exactly"]
     argv += [] if image.grants_capabilities else ["--no-attribute"]
+    argv += ["--trust", "/trust", "--arch", platform.arch, "--key-id", request.key_id]
+    argv += [word for text in image.attach for word in ("--attach", validate.check_attach(text))]
+    numbers = map(validate.check_rule_number, build.allow_findings)
+    argv += [word for number in numbers for word in ("--allow-finding", number)]
     return [*argv, "--output", "/"]
 
 

@@ -18,7 +18,7 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY
+from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -74,12 +74,14 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
+    *attach* holds the attach settings of its entrypoint.
     """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
+    attach: tuple[str, ...] = ()
     objects: tuple[tuple[str, bytes], ...]
 
 
@@ -245,6 +247,7 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
+            attach=attach_settings(config.get("Entrypoint") or []),
             objects=objects,
         )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from buildtool.core.errors import Reason
@@ -66,20 +66,26 @@ def _check_rules(trust: TrustStore, now: int) -> Iterator[Remark]:
         )
     if trust.attach_points is not None and not trust.attach_points:
         yield Remark(message="attachPoints is empty: only objects that attach and pin nothing are accepted")
-    for point in trust.attach_points or ():
-        if point.removeprefix("?").startswith(".struct_ops"):
-            text = f"attachPoints: {point!a} matches no section; struct_ops/TYPE is the point of a map"
-            yield Remark(message=text)
-        elif point.startswith("?") or point == ".text":
-            yield Remark(message=f"attachPoints: {point!a} matches no section")
+    yield from _check_points(trust.attach_points or ())
     if trust.earliest > now + CLOCK_TOLERANCE_SECONDS:
         yield Remark(
             message=f"earliest {format_time(trust.earliest)} is in the future, so objects expire too soon"
         )
     if trust.allow_rollback:
         yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
+    if trust.ignores_image:
+        yield Remark(message="imageRules is ignore: a host accepts objects that the image itself refuses")
     if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
         yield Remark(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
+
+
+def _check_points(points: Iterable[str]) -> Iterator[Remark]:
+    for point in points:
+        if point.removeprefix("?").startswith(".struct_ops"):
+            text = f"attachPoints: {point!a} matches no section; struct_ops/TYPE is the point of a map"
+            yield Remark(message=text)
+        elif point.startswith("?") or point == ".text":
+            yield Remark(message=f"attachPoints: {point!a} matches no section")
 
 
 def _check_words(trust: TrustStore) -> Iterator[Remark]:

@@ -41,6 +41,7 @@ MAX_ENTRIES = 1024  # of a directory of keys
 MAX_THRESHOLD = 16
 MAX_ATTACH_POINTS = 256
 CLOCK_REQUIRED, CLOCK_UNSET_OK = "required", "unset-ok"
+RULES_COMBINE, RULES_IGNORE = "combine", "ignore"
 
 
 def _is_attach_points(value: Any) -> bool:
@@ -81,6 +82,7 @@ _POLICY_OPTIONAL = {
         f"{CLOCK_REQUIRED} or {CLOCK_UNSET_OK}", lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK)
     ),
     "earliest": is_time,
+    "imageRules": lambda value: value in (RULES_COMBINE, RULES_IGNORE),
 }
 _KEY = {"name": is_string, "publicKey": is_string}
 _KEY_OPTIONAL = {"notBefore": is_time, "notAfter": is_time, "revoked": is_boolean}
@@ -133,6 +135,7 @@ class TrustStore:
     allow_rollback: bool = False
     needs_clock: bool = True
     earliest: int = 0
+    ignores_image: bool = False  # on a host: the rules of an image do not hold beside it
 
     @property
     def reads_code(self) -> bool:
@@ -234,6 +237,7 @@ def read_policy(data: bytes) -> TrustStore:
         allow_rollback=value.get("allowRollback", False),
         needs_clock=value.get("clock") != CLOCK_UNSET_OK,
         earliest=parse_time(value["earliest"]) if "earliest" in value else 0,
+        ignores_image=value.get("imageRules") == RULES_IGNORE,
     )
 
 

@@ -316,9 +316,10 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
                 f"section {name!a} of type {kind} is not allowed, only {_list(trust.program_types)}",
                 "programTypes",
             )
-        if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
+        if not allows_point(trust, point):
             raise _denied(
-                f"attach point {point!a} is not allowed, only {_list(trust.attach_points)}", "attachPoints"
+                f"attach point {point!a} is not allowed, only {_list(trust.attach_points or ())}",
+                "attachPoints",
             )
     _check_maps(obj, trust)
     if trust.denied_helpers is not None:
@@ -376,6 +377,11 @@ def _check_calls(
 
 def _show_name(name: bytes) -> str:
     return ascii(name.decode("utf-8", "replace"))
+
+
+def allows_point(trust: TrustStore, name: str) -> bool:
+    """Say whether rule 6 of step 12 accepts *name*, a section or, for a loader's target, SECTION/TARGET."""
+    return trust.attach_points is None or any(_matches(pattern, name) for pattern in trust.attach_points)
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -52,9 +52,12 @@ def verify(capsys: Capture) -> str:
 def test_a_key_lives_and_dies(capsys: Capture, bob: SigningKey) -> None:
     """Add, revoke, remove: the object is accepted, revoked, unknown-key."""
     assert run(["trust", "add", "alice.pub"]) == 0
-    assert capsys.readouterr().out == f"{alice().key_id}  added\n"
+    said = capsys.readouterr()
+    assert said.out == f"{alice().key_id}  added\n"
+    assert "policy.json is new: where it is used, this key alone counts from now on" in said.err
     assert verify(capsys) == "accepted"
     assert run(["trust", "add", "bob.pub", "--name", "Bob (line 3)", "--not-after", FUTURE]) == 0
+    assert "alone" not in capsys.readouterr().err
     assert run(["trust", "revoke", alice().key_id[:8]]) == 0
     capsys.readouterr()
     assert verify(capsys) == "revoked"
@@ -116,12 +119,23 @@ def test_list_of_plain_keys(capsys: Capture) -> None:
 
 
 def test_check_of_a_good_policy(capsys: Capture) -> None:
-    """Nothing but the digest that decision lines will show."""
+    """Nothing but the digest that decision lines will show, and what holds beside it over an image."""
     run(["trust", "add", "alice.pub"])
     capsys.readouterr()
     assert run(["trust", "check"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    line, over_image = capsys.readouterr().out.splitlines()
     assert line.endswith(": 1 of 1 keys must sign")
+    assert over_image.endswith("the image's other rules hold as well (imageRules: combine)")
+    change(imageRules="ignore")
+    assert run(["trust", "check"]) == 0
+    warning, _, over_image = capsys.readouterr().out.splitlines()
+    assert warning.startswith("warning: imageRules is ignore: a host accepts objects that the image")
+    assert over_image.endswith("the image's other rules do not hold")
+    assert run(["trust", "check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["imageRules"] == "ignore"
+    change(imageRules="perhaps")
+    assert run(["trust", "check"]) == 2
+    assert "imageRules" in capsys.readouterr().err
 
 
 def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:

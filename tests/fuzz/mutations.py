@@ -123,7 +123,7 @@ NAMES = _words("""
     notAfter programs section type attach maps keySize valueSize maxEntries helpers kfuncs license toolchain
     compiler flags source path policyVersion threshold keys objects programTypes maxObjectBytes publicKey
     notBefore revoked minimumVersion platforms attachPoints deniedHelpers deniedKfuncs clock earliest
-    allowRollback struct pinned""")
+    allowRollback struct pinned imageRules combine ignore""")
 _BITS = ("", "0", "*", "/", ".", "\n", "\u00e9", "=")
 # What some parsers take for white space, and what some readers drop.
 _SPACES = (b" ", b"\n", b"\t", b"\r", b"\x0b", b"\x0c", b"\xc2\xa0", b"\xef\xbb\xbf", b"\0", b"//\n", b",")

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from platform import machine
 from types import ModuleType
 
 from buildtool.compile.headers import Headers
@@ -18,9 +20,9 @@ from buildtool.config.file import DEFAULT_BASE, Config, named_variable
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, UsageError
+from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, check_writable
-from buildtool.core.platforms import Platform
+from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.context import find_unsent, sent_directories
@@ -28,6 +30,7 @@ from buildtool.image.docker.client import connect
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
+from buildtool.image.finished import ImageRules, check_finished
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.result import BuiltImage
@@ -39,7 +42,8 @@ from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, fi
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
 from buildtool.signing.statement import Statement
-from buildtool.trust.generate import trust_files
+from buildtool.trust.generate import check_still_valid, trust_files
+from buildtool.trust.store import POLICY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     trust = trust_files(
         config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
     )
+    check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
     # Find these parts before compiling, so that a missing part is reported at once.
     runtime = {
         platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
@@ -117,6 +122,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     for statements in signed.values():
         contents = [statement.contents for _, statement in statements.values()]
         check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
+    _check_finished(request, signed, trust)
     parts = [
         PlatformParts(
             platform=platform,
@@ -130,6 +136,32 @@ def make_images(request: LocalRequest) -> ImageSet:
     ]
     image = ImageText(key_id=public.key_id, trust=trust, epoch=request.epoch, capabilities=capabilities)
     return assemble_images(config, parts, image, cache=request.cache)
+
+
+def _check_finished(
+    request: LocalRequest,
+    signed: Mapping[str, Mapping[str, tuple[bytes, Statement]]],
+    trust: Mapping[str, str],
+) -> None:
+    """Check the objects as they will start, with the loader that runs on this machine if there is one."""
+    config = request.config
+    rules = ImageRules(
+        policy=trust[POLICY_NAME],
+        key_id=request.key.public.key_id,
+        epoch=request.epoch,
+        attach=config.image.attach,
+        allow_findings=config.build.allow_findings,
+    )
+    loader = None
+    if (own := host_platform(machine())) is not None:
+        try:
+            loader = find_loader(own, request.data).data
+        except FileAccessError as error:
+            log.debug("no loader for this machine: %s", error.message)
+    for platform in request.platforms:
+        objects = {name: data for name, (data, _) in signed[platform.arch].items()}
+        for warning in check_finished(objects, platform, rules, loader=loader):
+            request.report(warning)
 
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
