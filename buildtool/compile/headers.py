@@ -40,7 +40,7 @@ class Headers:
     The headers in *directory*: versions of the *packages* that they come from, digests of the *files*.
 
     The names of files are relative to the directory: common/linux/bpf.h, arm64/asm/types.h. *lock* is the
-    digest of what the lock of packages said when they were made.
+    digest of what they were made of: the locked packages, and a header of our own.
     """
 
     directory: Path

@@ -40,6 +40,7 @@ from buildtool.objects.elf import MAX_OBJECT_BYTES
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
+_KERNEL_TYPES = "vmlinux.h"
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
@@ -212,11 +213,13 @@ def _run_clang(
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
-        raise CompileError(message, hint=_explain_include(said, options), detail=said)
+        raise CompileError(
+            message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
+        )
     return _said(done)
 
 
-def _explain_include(said: str, options: CompileOptions) -> str | None:
+def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -> str | None:
     """Return what to do about the first header that clang has not found, None when it found all."""
     found = _NOT_FOUND.search(said)
     if found is None:
@@ -225,6 +228,9 @@ def _explain_include(said: str, options: CompileOptions) -> str | None:
     if directory := _find_directory(options.root, name):
         others = "".join(f'"{each}", ' for each in options.include)
         return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
+    if name == _KERNEL_TYPES:
+        place = next((Path(job.source).parent for job in jobs), Path()) / name
+        return f"bpftool btf dump file /sys/kernel/btf/vmlinux format c > {place} makes it"
     if options.headers is None:
         return f"install the package that has {name}, or copy {name} into the project"
     return (

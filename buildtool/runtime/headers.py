@@ -68,6 +68,23 @@ POOL_URI = "https://deb.debian.org/debian/pool"
 SNAPSHOT_URI = "https://snapshot.debian.org"
 _POOLS = {"linux-libc-dev": "main/l/linux", "libbpf-dev": "main/libb/libbpf"}
 _SECONDS = 20  # without an answer
+# <linux/if.h>, and <linux/icmp.h> with it, need the C library's socket address. The C library's own header
+# does not compile for eBPF; this one has the kernel's structure.
+_OWN = {
+    f"{COMMON}/sys/socket.h": """\
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the headers of Linux need of the C library's; made by buildtool. */
+#ifndef BUILDTOOL_SYS_SOCKET_H
+#define BUILDTOOL_SYS_SOCKET_H
+#include <linux/socket.h>
+typedef __kernel_sa_family_t sa_family_t;
+struct sockaddr {
+	sa_family_t sa_family;
+	char sa_data[14];
+};
+#endif
+"""
+}
 _MAX_DEB_BYTES = 64 * 1024 * 1024
 _PREFIX = "headers-"
 _HINT = f"install a release, whose wheel carries them, or let {HEADERS_VARIABLE} name those of `make loaders`"
@@ -157,9 +174,10 @@ def find_headers(environ: Mapping[str, str]) -> Headers | None:
 
 
 def lock_digest(lock: PackageLock) -> Digest:
-    """Return the digest of what *lock* says of the packages of headers."""
+    """Return the digest of what *lock* says of the packages of headers, and of our header."""
     found = (lock.find(_SUITE, _ARCHITECTURE, name) for name in PACKAGES)
-    return Digest(hashlib.sha256("".join(each.line for each in found if each).encode()).hexdigest())
+    text = "".join([*(each.line for each in found if each), *_OWN.values()])
+    return Digest(hashlib.sha256(text.encode()).hexdigest())
 
 
 def _cached_place(environ: Mapping[str, str]) -> Path | None:
@@ -289,8 +307,8 @@ def _read_ar(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_packages(debs: Iterable[Path]) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the versions of packages *debs* by name, and the headers and terms in them."""
-    versions, files = {}, {}
+    """Return the versions of packages *debs* by name, and the headers and terms in them, and our header."""
+    versions, files = {}, {name: text.encode() for name, text in _OWN.items()}
     for path in debs:
         unpacked = dict(_unpack(read_bounded(path, _MAX_DEB_BYTES)))
         control = unpacked.pop("control", b"").decode(errors="replace")

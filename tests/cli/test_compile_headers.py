@@ -113,6 +113,23 @@ def test_the_bytes_are_the_same_without_a_header_on_the_machine(
         assert str(carried_headers).encode() not in data
 
 
+def test_headers_that_want_a_socket_address_compile(project: Path) -> None:
+    """<linux/icmp.h> is in many a packet filter, and includes the C library's <sys/socket.h>."""
+    (project / "bpf/x.bpf.c").write_text(
+        "#include <linux/icmp.h>\n#include <linux/icmpv6.h>\n#include <linux/if_arp.h>\n"
+        "char size[sizeof(struct sockaddr) == 16 ? sizeof(struct icmphdr) : -1];\n"
+    )
+    assert run(["compile", *ALL]) == 0
+
+
+def test_vmlinux_h_is_made_by_bpftool(project: Path, capsys: Capture) -> None:
+    """The header that most projects generate has a hint of its own."""
+    (project / "bpf/x.bpf.c").write_text('#include "vmlinux.h"\n')
+    said = refuse(capsys, "--arch=amd64")
+    command = "bpftool btf dump file /sys/kernel/btf/vmlinux format c > bpf/vmlinux.h"
+    assert said.splitlines()[-1] == f"buildtool: hint: {command} makes it"
+
+
 def test_a_header_of_the_machine_is_not_found(project: Path, capsys: Capture) -> None:
     """The C library is this machine's: the hint names the key that lets clang search it."""
     (project / "bpf/x.bpf.c").write_text("#include <sys/types.h>\n")

@@ -89,6 +89,7 @@ def test_headers_are_made_of_two_packages(mirror: Mirror, tmp_path: Path) -> Non
     assert headers == {
         "common/linux/bpf.h",
         "common/bpf/bpf_helpers.h",
+        "common/sys/socket.h",
         *(f"{arch}/asm/types.h" for arch in PLATFORMS),
     }
     for arch in PLATFORMS:
