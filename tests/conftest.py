@@ -287,6 +287,18 @@ def sysroot(sysroot_of: Callable[[Platform], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def probes(clang: Path, sysroot: Path) -> Path:
+    """Give the directory with bpf-probe for this machine."""
+    from labs.check import build_probes
+
+    from buildtool.core.platforms import host_platform
+
+    own = host_platform(os.uname().machine)
+    assert own is not None
+    return build_probes(TOP / ".cache/loader", clang, sysroot, own.arch, [own.static_option])
+
+
+@pytest.fixture(scope="session")
 def loader_binary(sysroot: Path, clang: Path) -> Path:
     """
     Build the loader for this machine as the image has it, and ebpf-pins beside it: static, stripped.

@@ -172,6 +172,11 @@ def map_since(kind: str) -> Release | None:
     return _MAPS.get(kind)
 
 
+def map_section_since(section: str) -> Release | None:
+    """Return the release that brought links for the struct_ops maps of ELF *section*; None for any other."""
+    return (6, 4) if section.endswith(".link") else None
+
+
 def program_since(kind: str, section: str) -> Release | None:
     """Return the first release with programs of *kind* in ELF *section*, or None up to Linux 4.4."""
     head = section.removeprefix("?").partition("/")[0]

@@ -76,8 +76,9 @@ class ObjectFacts:
     """
     Facts about object *name* that need no kernel.
 
-    *platform* comes from the signed statement, and is empty without one. Full maps use about
-    *map_bytes*, and *map_bytes_per_cpu* for each CPU.
+    *platform* is the signed statement's, empty when there is none. *points* are the attach points of
+    struct_ops maps and of maps that are pinned by name, as policies know them. Maps take
+    about *map_bytes*, and *map_bytes_per_cpu* for each CPU.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ObjectFacts:
     platform: str
     size: int
     programs: tuple[ProgramFacts, ...]
+    points: tuple[str, ...]
     helpers: tuple[str, ...]
     kfuncs: tuple[str, ...]
     map_bytes: int
@@ -196,9 +198,15 @@ _TABLE = (
     ("BT004", _W, "much map memory", "lower max_entries, or allocate on demand (BPF_F_NO_PREALLOC)"),
     ("BT005", _E, "unknown section", 'name it as libbpf does: SEC("xdp"), SEC("tp_btf/...")'),
     ("BT006", _W, "no program", "a program is a global function with SEC(...)"),
+    ("BT007", _E, "refused by libbpf", "the loader opens objects with libbpf: the message has its words"),
+    ("BT008", _N, "not opened by libbpf", "`make loaders` makes bpf-probe in a checkout; wheels carry it"),
+    ("BT009", _E, "newer than libbpf", "the loader's libbpf does not know the section: use an older kind"),
     ("BT010", _E, "GPL-only helper", 'give it a license that the GPL accepts: "GPL" or "Dual BSD/GPL"'),
     ("BT011", _W, "no license", 'char LICENSE[] SEC("license") = "Dual BSD/GPL"; names it'),
     ("BT012", _N, "unknown helper", "a newer buildtool may know it"),
+    ("BT013", _E, "impossible map", "no kernel creates it: correct its definition in section .maps"),
+    ("BT014", _E, "replaces a function", "the loader cannot name the program of freplace: call a function"),
+    ("BT015", _E, "unused struct_ops program", "name it in a variable of section .struct_ops.link"),
     ("BT020", _E, "stack frame too large", "move large variables into a per-CPU array of one element"),
     ("BT021", _E, "stack of calls too deep", "functions that call each other share 512 bytes"),
     ("BT022", _N, "variable stack offset", "the kernel verifier must be able to bound the index"),

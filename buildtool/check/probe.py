@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,25 @@ class ProbeOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedProgram:
+    """A program of an object that libbpf opened, and libbpf's *type* of it."""
+
+    program: str
+    section: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedObject:
+    """What libbpf of a version said when it opened an object; *error* is empty when it could."""
+
+    libbpf: str
+    programs: tuple[OpenedProgram, ...]
+    error: str = ""
+    warnings: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFinder:
     """Finds or builds probes. Built probes are kept in *cache*, by default in this user's cache."""
 
@@ -73,10 +93,23 @@ class ProbeFinder:
         except FileAccessError:
             return self._make(platform).path
 
+    def find_made(self, platform: Platform) -> Path | None:
+        """Return the probe for *platform* if one is there: that of the variable, carried or made."""
+        if named := self.environ.get(PROBES_VARIABLE):
+            path = Path(named, platform.arch, PROBE_NAME).absolute()
+            return path if path.is_file() else None
+        for data in (None, self._parts):
+            with suppress(FileAccessError):
+                return find_probe(platform, data).path
+        return None
+
+    @property
+    def _parts(self) -> Path:
+        return (self.cache or default_cache()) / "parts"
+
     def _make(self, platform: Platform) -> Part:
-        """Build the probe as `make loaders` does, but into the cache."""
-        kept = self.cache or default_cache()
-        data = kept / "parts"
+        """Make it as `make loaders` does, into the cache of this user."""
+        kept, data = self.cache or default_cache(), self._parts
         request = PartsRequest(
             platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress
         )
@@ -107,6 +140,28 @@ def read_probe(output: str) -> ProbeOutput:
         detail = "\n".join(output.splitlines()[-3:])[-2000:] or None
         raise ToolFailedError(f"{PROBE_NAME}: ended early", detail=detail)
     return ProbeOutput(release=release, programs=tuple(programs))
+
+
+def read_opened(output: str) -> OpenedObject:
+    """
+    Return what *output* of a probe that opened one object says.
+
+    Raises: ToolFailedError, when it is cut off or not a probe's.
+    """
+    events = [_parse(line) for line in output.splitlines()]
+    if not events or events[-1].get("event") != "end":
+        raise ToolFailedError(f"{PROBE_NAME}: ended early")
+    failed = next((event for event in events if event.get("event") == "object"), {})
+    return OpenedObject(
+        libbpf=str(events[0].get("libbpf", "")),
+        programs=tuple(
+            OpenedProgram(**{key: str(event[key]) for key in ("program", "section", "type")})
+            for event in events
+            if event.get("event") == "opened"
+        ),
+        error=str(failed.get("error", "")),
+        warnings=str(failed.get("warnings", "")),
+    )
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
-from buildtool.check.model import RULES, CheckReport, Finding, LoadVerdict, ProgramRun
+from buildtool.check.model import (
+    RULES,
+    CheckReport,
+    Finding,
+    LoadVerdict,
+    ProgramRun,
+)
+from buildtool.check.opened import open_objects, opening_findings
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
@@ -32,7 +39,7 @@ from buildtool.core.errors import (
     VmError,
 )
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import Platform, find_platform, this_platform
+from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
 from buildtool.objects.elf import parse_object
 
@@ -92,7 +99,10 @@ def check_objects(
 
     Raises: any BuildtoolError, if no kernel can run the programs.
     """
+    runner = runner or Runner()
+    finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
     checks = [_check_statically(request, target) for target in request.targets]
+    opened = list(_check_opening(request, checks, finder))
     # Do not boot a kernel for files that are no objects.
     facts = {id(t): check.facts for t, check in zip(request.targets, checks, strict=True) if check.facts}
     readable = [target for target in request.targets if id(target) in facts]
@@ -101,8 +111,6 @@ def check_objects(
         for kernel, target_platform in _plan(request, on_progress)
         if readable
     ]
-    runner = runner or Runner()
-    finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
     largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
     asker = _Asker(
         request=request,
@@ -120,7 +128,7 @@ def check_objects(
     asker.ask_all(asks)
     if asker.silent and not asker.runs:
         raise asker.silent[0][1]
-    findings = [finding for check in checks for finding in check.findings]
+    findings = [*(finding for check in checks for finding in check.findings), *opened]
     findings += [_as_finding(run) for run in asker.runs if not run.loads]
     findings += [
         _as_warning(run) for run in asker.runs if run.loads and run.verdict.instructions > NEAR_LIMIT
@@ -140,6 +148,28 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     path = str(target.path)
     found = check_object(name, path, target.data, now=request.now, oldest=request.oldest)
     return replace(found, findings=tuple(replace(finding, path=path) for finding in found.findings))
+
+
+def _check_opening(
+    request: CheckRequest, checks: Sequence[StaticCheck], finder: ProbeFinder
+) -> Iterator[Finding]:
+    """Let the carried libbpf open each object of this machine's byte order."""
+    pairs = [(t, check.facts) for t, check in zip(request.targets, checks, strict=True) if check.facts]
+    own = host_platform(os.uname().machine)
+    probe = finder.find_made(own) if own and pairs else None
+    if probe is None or own is None:
+        if pairs:
+            yield RULES["BT008"].finding("libbpf", "this installation has no bpf-probe to open objects with")
+        return
+    fitting = [pair for pair in pairs if parse_object(pair[0].data).is_little_endian == own.little_endian]
+    if len(fitting) < len(pairs):
+        order = "big" if own.little_endian else "little"
+        others = f"{len(pairs) - len(fitting)} of {len(pairs)} objects"
+        yield RULES["BT008"].finding("libbpf", f"{others} are {order}-endian, and this machine is not")
+    contents = [target.data for target, _ in fitting]
+    found = open_objects(probe, contents, finder.runner, request.timeout_seconds)
+    for (target, facts), opened in zip(fitting, found, strict=True):
+        yield from opening_findings(facts, target.arch, opened, path=str(target.path))
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:

@@ -12,10 +12,12 @@ from buildtool.check.kernelfacts import (
     GPL_PROGRAMS,
     Release,
     helper_since,
+    map_section_since,
     map_since,
     program_since,
 )
 from buildtool.check.lines import read_line_info
+from buildtool.check.mapdefs import find_impossible_maps
 from buildtool.check.memory import MapMemory, estimate_maps
 from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFacts
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
@@ -31,6 +33,8 @@ from buildtool.objects.elf import (
     read_link_tables,
 )
 from buildtool.objects.helpers import helper_name
+from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
+from buildtool.objects.tables import SHT_REL
 from buildtool.objects.types import UNKNOWN_PROGRAM
 from buildtool.signing.statement import Statement, read_statement
 
@@ -138,6 +142,7 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
         platform=read.statement.platform if read.statement else "",
         size=size,
         programs=programs,
+        points=tuple(sorted({item.point for item in contents.maps if item.point})),
         helpers=tuple(map(helper_name, contents.helpers)),
         kfuncs=contents.kfuncs,
         map_bytes=read.memory.fixed,
@@ -149,13 +154,15 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
 
 def _check_contents(read: _Read) -> Iterator[Finding]:
     contents, name = read.contents, read.name
-    if not contents.programs:
+    if not contents.programs and not any(item.struct for item in contents.maps):
         yield RULES["BT006"].finding(name, "holds no program")
     if not contents.license:
         yield RULES["BT011"].finding(name, "says nothing about its license: kernels take it for proprietary")
     if (memory := read.memory.at(MEMORY_CPUS)) > MUCH_MEMORY_BYTES:
         message = f"full maps take about {memory // 2**20} MiB on {MEMORY_CPUS} CPUs"
         yield RULES["BT004"].finding(name, message)
+    for map_name, reason in find_impossible_maps(read.obj):
+        yield RULES["BT013"].finding(name, f"map {map_name}: {reason}")
     has_btf = any(section.name == b".BTF" for section in read.obj.sections)
     if read.has_relocations and not has_btf:
         yield RULES["BT031"].finding(name, "has CO-RE relocations, but no BTF that they refer to")
@@ -191,6 +198,11 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
 
     if program.type == UNKNOWN_PROGRAM:
         yield finding("BT005", f"section {program.section!a} means no type of program to libbpf")
+    if program.type == "ext":
+        message = f"section {program.section!a} replaces a function of another program"
+        yield finding("BT014", message, Level.WARNING if program.is_optional else None)
+    if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
+        yield finding("BT015", "no struct_ops map names it")
     if usage.instructions > MAX_INSTRUCTIONS:
         yield finding("BT003", f"{usage.instructions} instructions")
     if usage.recursive or usage.frames > MAX_FRAMES:
@@ -203,6 +215,20 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         yield finding("BT021", f"{usage.chain} bytes in {usage.frames} frames, of {FRAME_BYTES}", level)
     if usage.varies:
         yield finding("BT022", "uses the stack at an offset that is not constant")
+
+
+def _is_used(obj: ElfObject, program: ProgramInfo) -> bool:
+    """Say whether a relocation in a struct_ops section is about *program*."""
+    names = struct_ops_sections(obj)
+    symbols = read_link_tables(obj).symbols
+    used = {
+        symbols[relocation.symbol].name
+        for table in obj.sections
+        if table.type == SHT_REL and table.info < len(obj.sections) and obj.sections[table.info].name in names
+        for relocation in obj.relocations(table)
+        if relocation.symbol < len(symbols)
+    }
+    return program.name in used
 
 
 def _check_times(read: _Read, now: int) -> Iterator[Finding]:
@@ -228,6 +254,7 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
+    found += [("", f"section {m.section!a}", map_section_since(m.section)) for m in contents.maps]
     found += [(p.name, f"section {p.section!a}", program_since(p.type, p.section)) for p in contents.programs]
     for program, what, since in found:
         if since is not None and since > release:

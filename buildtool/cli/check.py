@@ -51,7 +51,7 @@ _OUTPUT = OutputPath(path_type=Path)
 @json_option
 def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: Any) -> int:
     """
-    Check whether objects will load, by rules and by dry runs on kernels.
+    Check whether objects will load, by rules, by libbpf and by dry runs on kernels.
 
     Without OBJECT or DIR: build/ARCH. Nothing is attached. The exit code is 1 if an object breaks a
     rule of level error or a kernel refuses a program.
@@ -182,7 +182,8 @@ def _facts(facts: ObjectFacts) -> Iterator[str]:
     for program in facts.programs:
         size = f"{program.instructions} instructions, {program.stack_bytes} bytes of stack"
         yield f"  {program.name}: {program.type}, SEC({program.section}), {size}"
-    for what, names in (("helpers", facts.helpers), ("kfuncs", facts.kfuncs)):
+    named = ("attach points of maps", facts.points), ("helpers", facts.helpers), ("kfuncs", facts.kfuncs)
+    for what, names in named:
         if names:
             yield f"  {what}: {' '.join(names)}"
 

@@ -107,7 +107,9 @@ class View:
                 yield "program", clean_line(f"{program.name}  {program.type}  SEC({program.section})")
             for item in report.contents.maps:
                 sizes = f"key {item.key_size}  value {item.value_size}  entries {item.max_entries}"
-                yield "map", clean_line(f"{item.name}  {item.type}  {sizes}")
+                where = f"  SEC({item.section})" if item.section else ""
+                point = f"  attach point {item.point}" if item.point else ""
+                yield "map", clean_line(f"{item.name}  {item.type}  {sizes}{where}{point}")
             yield "helpers", " ".join(map(helper_name, report.contents.helpers)) or "none"
             yield "kfuncs", clean_line(" ".join(report.contents.kfuncs)) or "none"
             yield "license", clean_line(report.contents.license) or "none"

@@ -81,6 +81,13 @@ def cli(*, verbose: bool) -> None:
     """Build, sign, ship and verify eBPF programs in minimal container images."""
     import logging
 
+    # A key in the environment is in the memory of every command, also of those that do not sign.
+    if any(name.startswith("BUILDTOOL_") for name in os.environ):
+        from buildtool.core.process import SECRET_VARIABLES
+        from buildtool.core.secrecy import keep_out_of_core_dumps
+
+        if any(os.environ.get(name) for name in SECRET_VARIABLES):
+            keep_out_of_core_dumps()
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="buildtool: %(message)s")
     logging.getLogger("buildtool").setLevel(level)  # other libraries would log bodies of requests

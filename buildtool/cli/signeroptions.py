@@ -16,6 +16,7 @@ from buildtool.cli.options import checked
 from buildtool.core.errors import ConfigError, SigningKeyError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
+from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.core.validate import parse_signer
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
@@ -113,8 +114,9 @@ def read_passphrase(file: Path | None, fd: int | None = None) -> bytes | None:
     """
     Return the first line of *file*, or of descriptor *fd*, or BUILDTOOL_KEY_PASSPHRASE, or None.
 
-    Raises: FileAccessError, ConfigError.
+    Raises: FileAccessError, ConfigError, SigningKeyError.
     """
+    keep_out_of_core_dumps()
     if file is not None:
         return _first_line(read_bounded(file, MAX_PASSPHRASE_BYTES), str(file))
     if fd is not None:

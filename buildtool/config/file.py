@@ -166,7 +166,8 @@ class LoaderConfig:
     health_wait: int | None = declare(as_integer(0, MAX_SECONDS), None)
     reload: bool = declare(as_switch, default=False)
     map_fds: bool = declare(as_switch, default=True)
-    seccomp: bool = declare(as_switch, default=False)
+    seccomp: bool = declare(as_switch, default=True)
+    workload_user: str = declare(as_text(validate.check_user), "")
     metrics_file: str = declare(as_text(validate.check_container_path), "")
 
 

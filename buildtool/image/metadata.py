@@ -78,9 +78,20 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
 
     Raises: ConfigError, if a key requires a workload.
     """
-    if not has_workload and (loader.seccomp or not loader.map_fds):
-        key = "seccomp" if loader.seccomp else "map-fds"
-        raise ConfigError(f"loader.{key} requires a workload", hint="set image.workload")
+    of_workloads = {
+        "seccomp": not loader.seccomp,
+        "map-fds": not loader.map_fds,
+        "workload-user": bool(loader.workload_user),
+    }
+    for key, is_set in of_workloads.items():
+        if is_set and not has_workload:
+            raise ConfigError(f"loader.{key} requires a workload", hint="set image.workload")
+    if not loader.seccomp and not loader.workload_user and (loader.pin_root or loader.share):
+        key = "pin-root" if loader.pin_root else "share"
+        raise ConfigError(
+            f"loader.seccomp: false: a workload of the loader's user could open what loader.{key} pins",
+            hint="set loader.workload-user, or leave loader.seccomp out",
+        )
     values = {
         "--state": loader.state,
         "--pin-root": loader.pin_root,
@@ -90,12 +101,13 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
         "--health-command": loader.health_command,
         "--health-wait": loader.health_wait,
         "--metrics-file": loader.metrics_file,
+        "--workload-user": loader.workload_user,
     }
     switches = {
         "--replace": loader.replace,
         "--reload": loader.reload,
         "--no-map-fds": not loader.map_fds,
-        "--seccomp": loader.seccomp,
+        "--no-seccomp": not loader.seccomp,
     }
     argv = [word for name, value in values.items() if value not in ("", None) for word in (name, str(value))]
     return argv + [name for name, is_on in switches.items() if is_on]

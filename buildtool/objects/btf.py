@@ -4,6 +4,9 @@ Read BTF, as far as definitions of maps need it (kernel documentation, bpf/btf.r
 
 libbpf's macros encode a map as a struct. `__uint(name, N)` is a pointer to an array of N
 elements, and `__type(name, T)` is a pointer to T.
+
+Tables and types must be whole (spec/trust-policy.md, "Reading the maps"): a policy decides by the result,
+and loader/verify/btf.c follows the same rules.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ _EXTRA = {
     _ENUM64: (0, 12),
 }
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
+_HEADER_BYTES = 24
+_KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives some of the other bits a meaning, which older ones do not see
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
@@ -77,14 +82,38 @@ class Btf:
             magic, version, _, header, type_at, type_size, names_at, names_size = struct.unpack_from(
                 f"{order}HBBIIIII", data
             )
-            if magic != _MAGIC or version != 1:
+            if magic != _MAGIC or version != 1 or header < _HEADER_BYTES:
                 raise ObjectFormatError("BTF of an unknown version")
-            self._types = data[header + type_at : header + type_at + type_size]
-            self._names = data[header + names_at : header + names_at + names_size]
+            self._types = _part(data, header + type_at, type_size)
+            self._names = _part(data, header + names_at, names_size)
             self._heads = [(0, 0, 0, 0)]
             self._offsets = [0, *self._index()]
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
+        if not self._names.endswith(b"\0"):
+            raise ObjectFormatError("damaged BTF: names without an end")
+
+    def groups(self) -> Iterator[tuple[bytes, int, int]]:
+        """
+        Yield the ELF section's name, type number and count of each group of variables (DATASEC).
+
+        Raises: ObjectFormatError.
+        """
+        for number, (name, kind, vlen, _) in enumerate(self._heads):
+            if kind == _DATASEC:
+                yield self.name(name), number, vlen
+
+    def variables(self, group: int) -> Iterator[tuple[bytes, int]]:
+        """
+        Yield name and type number of each variable of type *group*.
+
+        Raises: ObjectFormatError.
+        """
+        for entry in self._entries(group, self._head(group)[2]):
+            name, kind, _, target = self._head(entry[0])
+            if kind != _VAR:
+                raise ObjectFormatError("BTF: not a variable")
+            yield self.name(name), target
 
     def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
         """
@@ -92,10 +121,21 @@ class Btf:
 
         Raises: ObjectFormatError.
         """
-        for number, (name, kind, vlen, _) in enumerate(self._heads):
-            if kind == _DATASEC and self._names.startswith(section.encode() + b"\0", name):
-                return tuple(self._variable(entry[0]) for entry in self._entries(number, vlen))
+        for name, number, _ in self.groups():
+            if name == section.encode():
+                return tuple((_text(name), target) for name, target in self.variables(number))
         return ()
+
+    def struct(self, number: int) -> tuple[bytes, int, int]:
+        """
+        Return name, size and count of members of struct type *number*, typedefs resolved.
+
+        Raises: ObjectFormatError.
+        """
+        name, kind, vlen, size = self._head(self._resolve(number))
+        if kind != _STRUCT:
+            raise ObjectFormatError("BTF: a map that is not a struct")
+        return self.name(name), size, vlen
 
     def members(self, number: int) -> tuple[BtfMember, ...]:
         """
@@ -104,9 +144,7 @@ class Btf:
         Raises: ObjectFormatError.
         """
         number = self._resolve(number)
-        _, kind, vlen, _ = self._head(number)
-        if kind != _STRUCT:
-            raise ObjectFormatError("BTF: a map that is not a struct")
+        _, _, vlen = self.struct(number)
         entries = self._entries(number, vlen)
         return tuple(BtfMember(name=self._name(name), type=member) for name, member, _ in entries)
 
@@ -157,6 +195,14 @@ class Btf:
         if kind != _PTR:
             raise ObjectFormatError("BTF: not an integer of a map")
         return self._array(self._resolve(value))[1]
+
+    def array_length(self, number: int) -> int:
+        """
+        Return the number that *number*, a pointer to an array, encodes: `__uint`, as libbpf reads it.
+
+        Raises: ObjectFormatError.
+        """
+        return self._array(self.pointed(number))[1]
 
     def pointed_size(self, number: int) -> int:
         """
@@ -231,9 +277,13 @@ class Btf:
             yield at
             name, info, value = unpack(self._types, at)
             kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+            if info & ~_KNOWN_INFO or not _INT <= kind <= _ENUM64:
+                raise ObjectFormatError("BTF: a type of an unknown kind")
             self._heads.append((name, kind, vlen, value))
             fixed, each = _EXTRA.get(kind, (0, 0))
             at += 12 + fixed + each * vlen
+        if at != end:
+            raise ObjectFormatError("damaged BTF: a type that is cut off")
 
     def _head(self, number: int) -> tuple[int, int, int, int]:
         """Return name offset, kind, vlen, and size or referenced type of type *number*."""
@@ -268,15 +318,27 @@ class Btf:
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
 
-    def _variable(self, number: int) -> tuple[str, int]:
-        name, kind, _, target = self._head(number)
-        if kind != _VAR:
-            raise ObjectFormatError("BTF: not a variable")
-        return self._name(name), target
+    def name(self, offset: int) -> bytes:
+        """
+        Return the name at *offset* of the table of strings.
 
-    def _name(self, offset: int) -> str:
+        Raises: ObjectFormatError.
+        """
         # Many types can share one name, so an object could fill the memory with copies of a long name.
         end = self._names.find(0, offset, offset + _MAX_NAME_BYTES + 1)
         if end < 0:
             raise ObjectFormatError("BTF: damaged, or a name that is too long")
-        return self._names[offset:end].decode("utf-8", "replace")
+        return self._names[offset:end]
+
+    def _name(self, offset: int) -> str:
+        return _text(self.name(offset))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _part(data: bytes, at: int, size: int) -> bytes:
+    if at + size > len(data):
+        raise ObjectFormatError("damaged BTF: a table outside of its section")
+    return data[at : at + size]

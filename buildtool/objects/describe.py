@@ -10,6 +10,7 @@ from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
 from buildtool.objects.calls import read_code
 from buildtool.objects.elf import ElfObject, LinkTables, read_link_tables
+from buildtool.objects.points import STRUCT_OPS, PinnedMap, StructOpsMap, read_points
 from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Section
 from buildtool.objects.types import map_type, program_type
 
@@ -26,16 +27,36 @@ class ProgramInfo:
     type: str
     attach: tuple[str, ...] = ()
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether libbpf loads it only when it is asked to: `SEC("?...")`."""
+        return self.section.startswith("?")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapInfo:
-    """A map of an object: libbpf's name of its *type* (hash, percpu_array), and sizes in bytes."""
+    """
+    A map of an object; sizes in bytes, *type* as in libbpf (hash, percpu_array).
+
+    A struct_ops map has its ELF *section* and the kernel's type *struct*; *pinned* is one that libbpf pins
+    by its name.
+    """
 
     name: str
     type: str
     key_size: int
     value_size: int
     max_entries: int
+    section: str = ""
+    struct: str = ""
+    pinned: bool = False
+
+    @property
+    def point(self) -> str:
+        """What a policy's attachPoints are asked for; empty for a map that acts inside its object."""
+        if self.struct:
+            return f"{STRUCT_OPS}/{self.struct}"
+        return f"pin/{self.name}" if self.pinned else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +105,32 @@ def _find_maps(obj: ElfObject) -> tuple[MapInfo, ...]:
     if section is None:
         return ()
     btf = Btf(obj.contents(section), obj.order)
-    maps = (_read_map(btf, name, number) for name, number in btf.section_variables(".maps"))
+    points = read_points(obj)
+    pinned = {_text(point.name) for point in points if isinstance(point, PinnedMap)}
+    maps = [
+        _read_map(btf, name, number, pinned=name in pinned) for name, number in btf.section_variables(".maps")
+    ]
+    maps += [_struct_ops(point) for point in points if isinstance(point, StructOpsMap)]
     return tuple(sorted(maps, key=lambda item: item.name))
 
 
-def _read_map(btf: Btf, name: str, number: int) -> MapInfo:
+def _struct_ops(point: StructOpsMap) -> MapInfo:
+    return MapInfo(
+        name=_text(point.name),
+        type=STRUCT_OPS,
+        key_size=_DESCRIPTOR_BYTES,  # an int: libbpf 1.5, init_struct_ops_maps
+        value_size=point.size,
+        max_entries=1,
+        section=_text(point.section),
+        struct=_text(point.struct),
+    )
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _read_map(btf: Btf, name: str, number: int, *, pinned: bool) -> MapInfo:
     members = {member.name: member.type for member in btf.members(number)}
 
     def integer(member: str) -> int:
@@ -106,6 +148,7 @@ def _read_map(btf: Btf, name: str, number: int) -> MapInfo:
         key_size=size("key_size", "key") or (_DESCRIPTOR_BYTES if inner else 0),
         value_size=size("value_size", "value") or (_DESCRIPTOR_BYTES if inner else 0),
         max_entries=integer("max_entries"),
+        pinned=pinned,
     )
 
 

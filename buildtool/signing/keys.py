@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import resource
 import stat
 from base64 import b64encode
 from binascii import a2b_base64, b2a_base64
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, system_reason
 from buildtool.core.files import make_directory, read_bounded, staged_files
+from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
 
 KeyId = NewType("KeyId", str)
@@ -129,6 +129,7 @@ def read_key_file(path: Path) -> bytes:
 
     Raises: SigningKeyError, also if others than the file's owner have access to it.
     """
+    keep_out_of_core_dumps()
     try:
         mode = path.stat().st_mode
         data = read_bounded(path, MAX_KEY_FILE_BYTES)
@@ -163,11 +164,6 @@ def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
     Raises: SigningKeyError.
     """
     return load_signing_key_pem(read_key_file(path), str(path), passphrase)
-
-
-def keep_out_of_core_dumps() -> None:
-    """Disable core dumps of this process and its later children, because memory holds a key."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def is_encrypted(data: bytes) -> bool:

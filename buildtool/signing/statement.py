@@ -14,6 +14,7 @@ from buildtool.core.strictjson import (
     check_members,
     format_time,
     is_array,
+    is_boolean,
     is_integer,
     is_object,
     is_object_name,
@@ -63,6 +64,7 @@ _MAP = {
     "valueSize": is_integer,
     "maxEntries": is_integer,
 }
+_MAP_OPTIONAL = {"section": is_string, "struct": is_string, "pinned": is_boolean}
 _TOOLCHAIN = {"compiler": is_string, "flags": is_strings}
 _SOURCE = {"path": is_string, "sha256": is_sha256}
 
@@ -197,13 +199,16 @@ def _read_program(value: Any) -> ProgramInfo:
 
 
 def _read_map(value: Any) -> MapInfo:
-    check_members(value, "map", _MAP)
+    check_members(value, "map", _MAP, **_MAP_OPTIONAL)
     return MapInfo(
         name=value["name"],
         type=value["type"],
         key_size=value["keySize"],
         value_size=value["valueSize"],
         max_entries=value["maxEntries"],
+        section=value.get("section", ""),
+        struct=value.get("struct", ""),
+        pinned=value.get("pinned", False),
     )
 
 
@@ -225,13 +230,18 @@ def _program_to_json(program: ProgramInfo) -> dict[str, Any]:
 
 
 def _map_to_json(item: MapInfo) -> dict[str, Any]:
-    return {
+    value: dict[str, Any] = {
         "name": item.name,
         "type": item.type,
         "keySize": item.key_size,
         "valueSize": item.value_size,
         "maxEntries": item.max_entries,
     }
+    # Most maps have none of these: their statements are as they were before.
+    value |= {"section": item.section} if item.section else {}
+    value |= {"struct": item.struct} if item.struct else {}
+    value |= {"pinned": True} if item.pinned else {}
+    return value
 
 
 def _ascending(values: list[Any]) -> bool:

@@ -60,11 +60,16 @@ def _check_rules(trust: TrustStore) -> Iterator[Remark]:
     if trust.platforms is not None and not trust.platforms:
         yield Remark(message="nothing can be accepted: platforms is empty", fatal=True)
     if trust.program_types is not None and not trust.program_types:
-        yield Remark(message="programTypes is empty: only objects without programs are accepted")
+        yield Remark(
+            message="programTypes is empty: only objects without programs and struct_ops maps are accepted"
+        )
     if trust.attach_points is not None and not trust.attach_points:
-        yield Remark(message="attachPoints is empty: only objects without programs are accepted")
+        yield Remark(message="attachPoints is empty: only objects that attach and pin nothing are accepted")
     for point in trust.attach_points or ():
-        if point.startswith("?") or point == ".text":
+        if point.removeprefix("?").startswith(".struct_ops"):
+            text = f"attachPoints: {point!a} matches no section; struct_ops/TYPE is the point of a map"
+            yield Remark(message=text)
+        elif point.startswith("?") or point == ".text":
             yield Remark(message=f"attachPoints: {point!a} matches no section")
     if trust.allow_rollback:
         yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")

@@ -7,7 +7,6 @@ loader/verify/verify.c is the other implementation. Both are tested by tests/vec
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from buildtool.objects.elf import (
     subject_digest,
 )
 from buildtool.objects.helpers import helper_name
+from buildtool.objects.points import STRUCT_OPS, read_points, struct_ops_sections, without_flavour
 from buildtool.objects.types import program_type
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
@@ -40,7 +40,6 @@ from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state
 
 CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
-_FLAVOUR = re.compile(rb"(.*[^_])___[^_]", re.DOTALL)
 Remembered = Callable[[str, str], int]
 
 _BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
@@ -257,6 +256,9 @@ def _check_policy(statement: Statement, trust: TrustStore) -> None:
     for program in statement.programs:
         if trust.program_types is not None and program.type not in trust.program_types:
             raise _denied(f"program {program.name!a} of type {program.type!a} is not allowed")
+    for item in statement.maps:
+        if item.type == STRUCT_OPS and not _allows_struct_ops(trust):
+            raise _denied(f"map {item.name!a} of type {STRUCT_OPS} is not allowed")
 
 
 def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None:
@@ -272,6 +274,7 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
             raise _denied(f"section {name!a} of type {kind} is not allowed")
         if not allows_point(trust, point):
             raise _denied(f"attach point {point!a} is not allowed")
+    _check_maps(obj, trust)
     if trust.denied_helpers is not None:
         _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers)
     if trust.denied_kfuncs is not None:
@@ -279,7 +282,28 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
             {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
         )
         _check_calls(_show_name, code.kfuncs, listed, denied)
-        _check_calls(_show_name, frozenset(map(_without_flavour, code.kfuncs)), None, denied)
+        _check_calls(_show_name, frozenset(map(without_flavour, code.kfuncs)), None, denied)
+
+
+def _check_maps(obj: ElfObject, trust: TrustStore) -> None:
+    """Do what rules 4 to 6 of step 12 say of maps."""
+    if trust.program_types is None and trust.attach_points is None:
+        return
+    try:
+        points = read_points(obj)
+    except ObjectFormatError as error:
+        raise _denied(f"the maps cannot be read: {error.message}") from error
+    sections = struct_ops_sections(obj)
+    if sections and not _allows_struct_ops(trust):
+        raise _denied(f"section {_show_name(min(sections))} of type {STRUCT_OPS} is not allowed")
+    for point in points:
+        name = point.point.decode("utf-8", "surrogateescape")
+        if trust.attach_points is not None and not any(_matches(p, name) for p in trust.attach_points):
+            raise _denied(f"map {_show_name(point.name)}: attach point {name!a} is not allowed")
+
+
+def _allows_struct_ops(trust: TrustStore) -> bool:
+    return trust.program_types is None or STRUCT_OPS in trust.program_types
 
 
 def _check_calls(
@@ -292,12 +316,6 @@ def _check_calls(
         raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list")
     if found := called & denied:
         raise _denied(f"the code calls {show(min(found))}")
-
-
-def _without_flavour(name: bytes) -> bytes:
-    """Return kernel function *name* without the flavour (___SUFFIX), as libbpf searches for it."""
-    found = _FLAVOUR.match(name)
-    return found[1] if found else name
 
 
 def _show_name(name: bytes) -> str:

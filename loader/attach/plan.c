@@ -289,6 +289,7 @@ static int plan_netfilter(struct attach_point *point, struct fault *fault)
 	static const char *const hooks[] = { ":prerouting:", ":input:", ":forward:", ":output:",
 					     ":postrouting:" };
 	const char *rest = point->target + strcspn(point->target, ":");
+	long long priority;
 	char *end;
 
 	if (!strncmp(point->target, "ipv4:", 5))
@@ -301,8 +302,10 @@ static int plan_netfilter(struct attach_point *point, struct fault *fault)
 		if (strncmp(rest, hooks[i], n))
 			continue;
 		point->hook = i;
-		point->priority = (int)strtol(rest + n, &end, 10);
-		if (rest[n] && !*end)
+		priority = strtoll(rest + n, &end, 10);
+		point->priority = (int)priority;
+		/* What an int does not hold would be another priority, which one is up to the machine. */
+		if (rest[n] && !*end && priority == point->priority)
 			return 1;
 	}
 	return fault__usage(fault, "%.64s: not ipv4:HOOK:PRIORITY or ipv6:HOOK:PRIORITY", point->target);

@@ -182,15 +182,15 @@ static bool parse_probe(const char *target, bool has_path, struct probe *probe)
 	}
 	if (parse_number(probe->symbol, 0, &number, &end)) {
 		probe->symbol = NULL;
-		probe->offset = number;
-		return has_path;
+		probe->offset = (size_t)number;
+		return has_path && number <= SIZE_MAX;
 	}
 	at = strchr(probe->symbol, '+');
 	if (at) {
 		*at = 0;
-		if (!parse_number(at + 1, 0, &number, &end))
+		if (!parse_number(at + 1, 0, &number, &end) || number > SIZE_MAX)
 			return false;
-		probe->offset = number;
+		probe->offset = (size_t)number;
 	}
 	return probe->symbol[0] != 0;
 }

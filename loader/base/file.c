@@ -10,11 +10,17 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FILES_MAX	16384
+#define CLOSE_ON_EXEC	4 /* CLOSE_RANGE_CLOEXEC */
 #define LOCK_NAP_NS	500000
 #define LOCK_NAP_MAX_NS 8000000
+
+/* On arm only by flags of the compiler (flags.txt): times after 2038, and inodes of large file systems. */
+_Static_assert(sizeof(time_t) == 8 && sizeof(off_t) == 8, "times and offsets have 64 bits");
 
 static int read_all(int fd, uint8_t *data, size_t room, size_t *size)
 {
@@ -164,6 +170,26 @@ void file__list_free(struct file_list *list)
 		free(list->names[i]);
 	free(list->names);
 	*list = (struct file_list){ 0 };
+}
+
+/* The first descriptor after those that sd_listen_fds(3) would find. */
+static int end_of_passed(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+
+	if (!pid || !count || strtol(pid, NULL, 10) != getpid())
+		return STDERR_FILENO + 1;
+	return STDERR_FILENO + 1 + (int)(strtoul(count, NULL, 10) % FILES_MAX);
+}
+
+/* Before Linux 5.11 one by one. */
+void file__keep_inherited(void)
+{
+	int first = end_of_passed();
+
+	for (int fd = first; syscall(SYS_close_range, first, UINT32_MAX, CLOSE_ON_EXEC) && fd < FILES_MAX;
+	     fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 void file__open_standard_streams(void)

@@ -41,6 +41,12 @@ int file__list(int dir, struct file_list *list);
 void file__list_free(struct file_list *list);
 
 /*
+ * Mark inherited descriptors above stderr close-on-exec. Only the sockets that systemd passes (LISTEN_FDS)
+ * stay open for the workload.
+ */
+void file__keep_inherited(void);
+
+/*
  * Open /dev/null for each closed standard stream, so that no other file gets the number of stderr, and log
  * lines.
  */

@@ -11,6 +11,15 @@
 struct bpf_object;
 struct bpf_program;
 
+/* An entry of a shared directory. */
+struct share {
+	char *name;    /* NULL: none */
+	int directory; /* of all entries, not locked; or -1 */
+	int lock;      /* held by all who use the entry, or -1 */
+};
+
+#define SHARE_NONE ((struct share){ .directory = -1, .lock = -1 })
+
 /* One object. */
 struct unit {
 	char *file, *object;		     /* the names of the file and in the statement */
@@ -21,8 +30,7 @@ struct unit {
 	bool loaded; /* this load loaded the programs; otherwise @next.programs has them */
 	bool rotate; /* the pinned generation becomes the previous one */
 	bool staged, committed;
-	char *share;	/* its entry of the shared directory, or NULL */
-	int share_lock; /* a lock that each user of that entry holds, or -1 */
+	struct share share; /* the entry of a shared directory that it uses */
 };
 
 enum attachment_state {

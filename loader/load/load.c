@@ -4,6 +4,7 @@
 #include "attach/attach.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "load/attachments.h"
 #include "load/internal.h"
@@ -12,6 +13,7 @@
 #include "load/switch.h"
 #include "load/unit.h"
 #include "pin/bpffs.h"
+#include "pin/kernel.h"
 #include "pin/pins.h"
 #include "pin/record.h"
 #include "verify/statement.h"
@@ -78,7 +80,7 @@ static int open_pins(struct load *load, struct fault *fault)
 						    "omit --pin-root",
 						    load->units[k].file, unit->file);
 		}
-		err = pins__open(&unit->pins, load->options->pin_root, unit->object, fault);
+		err = pins__open(&unit->pins, load->lock, load->options->pin_root, unit->object, fault);
 		if (!err)
 			err = check_pinned(load, unit, fault);
 	}
@@ -104,7 +106,7 @@ static int stage_unit(struct load *load, struct unit *unit, struct fault *fault)
 
 	if (err)
 		return err;
-	err = record__note_programs(&unit->next);
+	err = record__note_ids(&unit->next);
 	for (size_t i = 0; !err && i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
 
@@ -127,10 +129,27 @@ static int stage(struct load *load, struct fault *fault)
 	return err;
 }
 
+/* The ids of the links are known only now. */
+static int stage_links(struct load *load, struct unit *unit, struct fault *fault)
+{
+	json_decref(unit->next.attached);
+	unit->next.attached = json_object();
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		const struct attachment *a = &load->attachments[i];
+		int fd = a->handle.fd ? a->handle.fd : a->old_link;
+
+		if (a->unit == unit && record__note_link_id(&unit->next, a->link, kernel__link_id(fd)))
+			return fault__set(fault, -ENOMEM, "out of memory");
+	}
+	return pins__stage_links(&unit->pins, &unit->next, fault);
+}
+
 static int commit(struct load *load, struct fault *fault)
 {
 	int err = 0;
 
+	for (size_t i = 0; !err && load->options->pin_root && i < load->count; i++)
+		err = stage_links(load, &load->units[i], fault);
 	for (size_t i = 0; !err && load->options->pin_root && i < load->count; i++) {
 		struct unit *unit = &load->units[i];
 
@@ -300,6 +319,7 @@ bool load__next_map(const struct load *load, size_t *iterator, struct load_map *
 			++*iterator;
 			*out = (struct load_map){ .object = load->units[i].object,
 						  .name = bpf_map__name(map),
+						  .type = bpf_map__type(map),
 						  .fd = bpf_map__fd(map) };
 			return true;
 		}
@@ -333,7 +353,7 @@ int load__keep_over_exec(const struct load *load, struct fault *fault)
 					  strerror(errno));
 	}
 	for (size_t i = 0; i < load->count; i++) {
-		if (load->units[i].share_lock >= 0 && fcntl(load->units[i].share_lock, F_SETFD, 0))
+		if (load->units[i].share.lock >= 0 && fcntl(load->units[i].share.lock, F_SETFD, 0))
 			return fault__set(fault, -errno,
 					  "lock of --share: cannot pass it to the workload: %s",
 					  strerror(errno));

@@ -60,6 +60,7 @@ int load__rollback(const char *pin_root, struct fault *fault);
 struct load_map {
 	const char *object; /* the signed name */
 	const char *name;
+	enum bpf_map_type type;
 	int fd;
 };
 

@@ -138,6 +138,8 @@ void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *ma
 	SHA256_Init(&w.hash);
 	feed_type(&w, key, 0);
 	feed_type(&w, value, 0);
+	/* What user space may do: the kernel keeps it with a descriptor, not with the map. */
+	feed_number(&w, bpf_map__map_flags(map) & (BPF_F_RDONLY | BPF_F_WRONLY));
 	feed_contents(&w, map);
 	if (w.steps > STEPS_MAX) {
 		/* The walk stopped early: hash all of the BTF, so that any change is another layout. */
@@ -175,7 +177,7 @@ static int compare(const struct bpf_map *map, const struct bpf_map_info *was, st
 	/* libbpf fills in the number of processors when it makes the map. */
 	bool per_cpu = bpf_map__type(map) == BPF_MAP_TYPE_PERF_EVENT_ARRAY && !bpf_map__max_entries(map);
 	/* libbpf drops BPF_F_MMAPABLE on an old kernel, and the kernel itself adds BPF_F_RDONLY_PROG. */
-	const uint32_t ignored = BPF_F_MMAPABLE | BPF_F_RDONLY_PROG;
+	const uint32_t ignored = BPF_F_MMAPABLE | BPF_F_RDONLY_PROG | BPF_F_RDONLY | BPF_F_WRONLY;
 
 	if (was->type != bpf_map__type(map))
 		return differs(fault, "type", was->type, bpf_map__type(map));

@@ -79,8 +79,8 @@ int rollback__prepare(struct load *load, const char *object, struct fault *fault
 	struct unit *unit = &load->units[load->count];
 	int err;
 
-	*unit = (struct unit){ .share_lock = -1, .rotate = true };
-	err = pins__open(&unit->pins, load->options->pin_root, object, fault);
+	*unit = (struct unit){ .share = SHARE_NONE, .pins = PINS_NONE, .rotate = true };
+	err = pins__open(&unit->pins, load->lock, load->options->pin_root, object, fault);
 	if (!err)
 		err = pins__open_previous(&unit->pins, &unit->next, fault);
 	if (err) {
@@ -88,6 +88,9 @@ int rollback__prepare(struct load *load, const char *object, struct fault *fault
 		return err;
 	}
 	load->count++;
+	/* The links get new ids. */
+	json_decref(unit->next.attached);
+	unit->next.attached = NULL;
 	unit->file = strdup(record__text(&unit->next, "file"));
 	unit->object = strdup(record__text(&unit->next, "object"));
 	if (!unit->file || !unit->object)

@@ -8,30 +8,35 @@
 #include "pin/generation.h"
 #include "pin/record.h"
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#define UNFINISHED     "next"
+#define UNFINISHED "next"
+/*
+ * An entry's users hold the lock of this directory, which is empty. A workload inherits its descriptor, and
+ * must not get one of what is pinned.
+ */
+#define USERS	       "users"
 #define VARIANT_DIGITS 16
 
-static int open_entry(const char *entry)
+static int open_users(int directory, const char *entry)
 {
-	int fd = open(entry, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int home = bpffs__enter(directory, entry), fd;
 
-	return fd < 0 ? -errno : fd;
+	if (home < 0)
+		return home;
+	fd = bpffs__enter(home, USERS);
+	close(home);
+	return fd;
 }
 
-bool share__is_used(const char *entry)
+bool share__is_used(int directory, const char *entry)
 {
-	int fd = open_entry(entry);
+	int fd = open_users(directory, entry);
 	bool used = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB);
 
 	if (fd >= 0)
@@ -43,98 +48,112 @@ bool share__is_used(const char *entry)
  * Held together by all users; whoever takes an entry away holds the directory's lock, as we do. A workload
  * that turned the lock it was given into one of its own would keep a start waiting, and all behind it.
  */
-static int hold(struct unit *unit)
+static int hold(struct share *share)
 {
-	unit->share_lock = open_entry(unit->share);
-	if (unit->share_lock < 0)
-		return unit->share_lock;
-	if (!flock(unit->share_lock, LOCK_SH | LOCK_NB))
+	share->lock = open_users(share->directory, share->name);
+	if (share->lock < 0)
+		return share->lock;
+	if (!flock(share->lock, LOCK_SH | LOCK_NB))
 		return 0;
 	return errno == EWOULDBLOCK ? -EBUSY : -errno;
 }
 
-static int cannot_hold(const struct unit *unit, int err, struct fault *fault)
+static int cannot_hold(const struct load *load, const struct unit *unit, int err, struct fault *fault)
 {
-	return fault__set(fault, err, "%.300s: %s", unit->share,
+	return fault__set(fault, err, "%.200s/%.100s: %s", load->options->share, unit->share.name,
 			  err == -EBUSY ? "a workload has locked it for itself alone; end that one" :
-					  strerror(-err));
+					  bpffs__reason(err));
 }
 
-/*
- * The kernel's word on a program that somebody pinned: its type, name and maker. That these are the
- * instructions that were verified is the word of whoever can write to the directory: our user alone.
- */
-static int check_program(const struct unit *unit, const struct pin *pin, struct fault *fault)
+static int check(const struct load *load, const struct unit *unit, const struct generation *g,
+		 struct fault *fault)
 {
-	const struct bpf_program *program = bpf_object__find_program_by_name(unit->bpf, pin->name);
-	struct bpf_prog_info info = { 0 };
-	__u32 size = sizeof(info);
+	char shown[BPFFS_PATH_SIZE];
 
-	if (!program || bpf_prog_get_info_by_fd(pin->fd, &info, &size) ||
-	    info.type != bpf_program__type(program) || info.created_by_uid != geteuid() ||
-	    strncmp(info.name, pin->name, sizeof(info.name) - 1))
-		return fault__set(fault, -EEXIST, "%.200s/programs: %.64s is not what was pinned there",
-				  unit->share, pin->name);
-	return 0;
+	bpffs__show(shown, load->options->share, unit->share.name);
+	/* Its name is not enough: entries can be renamed. */
+	if (!record__is_same_code(g, &unit->next))
+		return fault__set(fault, -EEXIST, "%.300s: its record is of another object", shown);
+	return record__check_ids(g, shown, fault);
 }
 
 /* Returns 1 when the entry is there and in use by us now, 0 when there is none, or a negative errno. */
-static int find(struct unit *unit, struct fault *fault)
+static int find(const struct load *load, struct unit *unit, struct fault *fault)
 {
+	const char *shown = load->options->share;
 	struct generation g;
-	int err = generation__open(&g, unit->share, fault);
+	int err = generation__open(&g, unit->share.directory, unit->share.name, shown, fault);
 
-	if (err == -ENOENT && !access(unit->share, F_OK))
-		return fault__set(fault, -EEXIST, "%.300s: something else is there, not pins of ours",
-				  unit->share);
+	if (err == -ENOENT && bpffs__exists(unit->share.directory, unit->share.name))
+		return fault__set(fault, -EEXIST, "%.200s/%.100s: something else is there, not pins of ours",
+				  shown, unit->share.name);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	err = record__check_programs(&g, unit->share, fault);
-	for (size_t i = 0; !err && i < g.programs.count; i++)
-		err = check_program(unit, &g.programs.items[i], fault);
+	err = check(load, unit, &g, fault);
 	if (!err)
 		err = unit__take_pins(unit, &g, fault);
-	if (!err && (err = hold(unit)))
-		cannot_hold(unit, err, fault);
+	if (!err && (err = hold(&unit->share)))
+		cannot_hold(load, unit, err, fault);
 	generation__close(&g);
 	return err ? err : 1;
+}
+
+static int make_users(int directory)
+{
+	int home = bpffs__enter(directory, UNFINISHED), fd;
+
+	if (home < 0)
+		return home;
+	fd = bpffs__make(home, USERS);
+	close(home);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
 }
 
 /* Made aside, then renamed: an entry is whole or isn't there. */
 static int make(const struct load *load, struct unit *unit, struct fault *fault)
 {
-	char aside[BPFFS_PATH_SIZE];
-	int err = bpffs__path(aside, load->options->share, UNFINISHED);
+	int directory = unit->share.directory, err = generation__remove(directory, UNFINISHED);
 
-	if (!err)
-		err = bpffs__remove(aside);
 	if (err)
-		return fault__set(fault, err, "%.300s: %s", aside, strerror(-err));
+		return fault__set(fault, err, "%.300s/" UNFINISHED ": %s", load->options->share,
+				  bpffs__reason(err));
 	err = unit__load(load, unit, fault);
 	if (!err)
 		err = unit__collect(unit, fault);
-	if (!err && record__note_programs(&unit->next))
+	if (!err && record__note_ids(&unit->next))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	if (!err)
-		err = generation__write(&unit->next, aside, fault);
+		err = generation__write(&unit->next, directory, UNFINISHED, load->options->share, fault);
 	if (err)
 		return err;
-	err = rename(aside, unit->share) ? -errno : hold(unit);
-	return err ? cannot_hold(unit, err, fault) : 0;
+	err = make_users(directory);
+	if (!err)
+		err = bpffs__rename(directory, UNFINISHED, unit->share.name);
+	if (!err)
+		err = hold(&unit->share);
+	return err ? cannot_hold(load, unit, err, fault) : 0;
 }
 
-static int share_unit(const struct load *load, struct unit *unit, bool *made, struct fault *fault)
+static int share_unit(const struct load *load, struct unit *unit, int root, bool *made, struct fault *fault)
 {
 	int found;
 
 	if (!unit__can_share(load, unit))
 		return unit__load(load, unit, fault);
-	if (asprintf(&unit->share, "%s/%s-%.*s", load->options->share, record__text(&unit->next, "digest"),
-		     VARIANT_DIGITS, record__text(&unit->next, "variant")) < 0) {
-		unit->share = NULL;
+	/* Not the descriptor with the lock, which is let go of at the end of the start. */
+	unit->share.directory = bpffs__reopen(root);
+	if (unit->share.directory < 0)
+		return fault__set(fault, unit->share.directory, "%.300s: %s", load->options->share,
+				  bpffs__reason(unit->share.directory));
+	if (asprintf(&unit->share.name, "%s-%.*s", record__text(&unit->next, "digest"), VARIANT_DIGITS,
+		     record__text(&unit->next, "variant")) < 0) {
+		unit->share.name = NULL;
 		return fault__set(fault, -ENOMEM, "out of memory");
 	}
-	found = find(unit, fault);
+	found = find(load, unit, fault);
 	if (found)
 		return found < 0 ? found : 0;
 	*made = true;
@@ -142,16 +161,15 @@ static int share_unit(const struct load *load, struct unit *unit, bool *made, st
 }
 
 /* Killed halfway, we leave what a starter that was killed leaves. The directory's lock is held. */
-static int take_away(const char *directory, const char *entry)
+static int take_away(int directory, const char *entry)
 {
-	char aside[BPFFS_PATH_SIZE];
-	int err = bpffs__path(aside, directory, UNFINISHED);
+	int err = generation__remove(directory, UNFINISHED);
 
 	if (!err)
-		err = bpffs__remove(aside);
-	if (!err && rename(entry, aside))
-		err = errno == ENOENT ? 0 : -errno;
-	return err ? err : bpffs__remove(aside);
+		err = bpffs__rename(directory, entry, UNFINISHED);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	return generation__remove(directory, UNFINISHED);
 }
 
 /* DIGEST-VARIANT, or what a killed loader left. */
@@ -161,24 +179,19 @@ static bool is_entry(const char *name)
 					     strlen(name) == 65 + VARIANT_DIGITS);
 }
 
-int share__clean(const char *directory, struct fault *fault)
+int share__clean(int directory, const char *shown, struct fault *fault)
 {
-	char entry[BPFFS_PATH_SIZE];
 	struct file_list names;
-	int fd = open_entry(directory), err = fd < 0 ? fd : file__list(fd, &names);
+	int err = file__list(directory, &names);
 
-	if (fd >= 0)
-		close(fd);
 	if (err)
-		return fault__set(fault, err, "%.200s: %s", directory, strerror(-err));
+		return fault__set(fault, err, "%.200s: %s", shown, bpffs__reason(err));
 	for (size_t i = 0; !err && i < names.count; i++) {
-		if (!is_entry(names.names[i]) ||
-		    snprintf(entry, sizeof(entry), "%s/%s", directory, names.names[i]) >= (int)sizeof(entry))
-			continue;
-		if (!share__is_used(entry))
-			err = take_away(directory, entry);
+		if (is_entry(names.names[i]) && !share__is_used(directory, names.names[i]))
+			err = take_away(directory, names.names[i]);
 		if (err)
-			fault__set(fault, err, "%.300s: %s", entry, strerror(-err));
+			fault__set(fault, err, "%.200s/%.100s: %s", shown, names.names[i],
+				   bpffs__reason(err));
 	}
 	file__list_free(&names);
 	return err;
@@ -191,10 +204,10 @@ int share__obtain(struct load *load, struct fault *fault)
 	int lock = bpffs__open(load->options->share, true, fault), err = lock < 0 ? lock : 0;
 
 	for (size_t i = 0; !err && i < load->count; i++)
-		err = share_unit(load, &load->units[i], &made, fault);
+		err = share_unit(load, &load->units[i], lock, &made, fault);
 	/* A new release: perhaps nobody runs the old one any more. */
 	if (made && !err)
-		share__clean(load->options->share, &ignored);
+		share__clean(lock, load->options->share, &ignored);
 	if (lock >= 0)
 		close(lock);
 	return err;
@@ -202,22 +215,17 @@ int share__obtain(struct load *load, struct fault *fault)
 
 void share__release(struct unit *unit)
 {
-	char *slash = unit->share && unit->share_lock >= 0 ? strrchr(unit->share, '/') : NULL, *directory;
-	int lock;
+	struct share *share = &unit->share;
+	bool used = share->lock >= 0;
 
-	if (unit->share_lock >= 0)
-		close(unit->share_lock);
-	unit->share_lock = -1;
-	if (slash) {
-		directory = strndup(unit->share, (size_t)(slash - unit->share));
-		lock = directory ? open_entry(directory) : -ENOMEM;
-		/* Whoever starts at this moment has the lock: it stays for them. */
-		if (lock >= 0 && !flock(lock, LOCK_EX | LOCK_NB) && !share__is_used(unit->share))
-			take_away(directory, unit->share);
-		if (lock >= 0)
-			close(lock);
-		free(directory);
-	}
-	free(unit->share);
-	unit->share = NULL;
+	if (used)
+		close(share->lock);
+	/* Whoever starts at this moment has the lock: it stays for them. */
+	if (used && !flock(share->directory, LOCK_EX | LOCK_NB) &&
+	    !share__is_used(share->directory, share->name))
+		take_away(share->directory, share->name);
+	if (share->directory >= 0)
+		close(share->directory);
+	free(share->name);
+	*share = SHARE_NONE;
 }

@@ -2,7 +2,7 @@
 #ifndef LOADER_LOAD_SHARE_H
 #define LOADER_LOAD_SHARE_H
 
-#include "pin/generation.h"
+#include "base/fault.h"
 
 struct load;
 struct unit;
@@ -18,10 +18,13 @@ int share__obtain(struct load *load, struct fault *fault);
 /* Let go of the unit's entry, and take it away when we were the last. */
 void share__release(struct unit *unit);
 
-/* Whether somebody uses the entry. */
-bool share__is_used(const char *entry);
+/* Whether somebody uses the entry of a directory. */
+bool share__is_used(int directory, const char *entry);
 
-/* Take away the entries that nobody uses. The lock of the directory is held by whoever calls. */
-int share__clean(const char *directory, struct fault *fault);
+/*
+ * Take away the entries that nobody uses. The lock of the directory, whose path is @shown, is held by whoever
+ * calls.
+ */
+int share__clean(int directory, const char *shown, struct fault *fault);
 
 #endif

@@ -108,13 +108,12 @@ static int find_pinned(struct attachment *a, struct fault *fault)
 	if (fd == -ENOENT)
 		return 0;
 	if (fd < 0)
-		return fault__set(fault, fd, "the pin of its link: %s",
-				  fd == -EBADF ? "something else is there" : strerror(-fd));
+		return fault__set(fault, fd, "links/%.100s: %s", a->link,
+				  fd == -EBADF	? "something else is there" :
+				  fd == -EEXIST ? "not the link that was pinned, or with another program" :
+						  bpffs__reason(fd));
 	a->old_link = fd;
 	a->old_program = bpffs__find(&pins->current.programs, a->name);
-	if (a->old_program >= 0 && !kernel__link_is_severed(fd) &&
-	    kernel__link_program(fd) != kernel__program_id(a->old_program))
-		return fault__set(fault, -EEXIST, "somebody gave its link another program");
 	return 0;
 }
 
@@ -165,7 +164,8 @@ static int update(struct attachment *a, int program)
 
 static int pin(struct attachment *a, struct fault *fault)
 {
-	int err = a->handle.is_link ? pins__put_link(&a->unit->pins, a->link, a->handle.fd) : -EOPNOTSUPP;
+	int err =
+		a->handle.is_link ? paths__put_link(a->unit->pins.home, a->link, a->handle.fd) : -EOPNOTSUPP;
 
 	if (!err)
 		return 0;
@@ -244,7 +244,7 @@ static void undo(struct attachment *a)
 		if (is_pinned(a->unit) && a->handle.is_link)
 			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
-			pins__drop_link(&a->unit->pins, a->link, a->state == ATTACHMENT_REPLACED);
+			paths__remove_link(a->unit->pins.home, a->link, a->state == ATTACHMENT_REPLACED);
 		/* A sockmap without links has room for one program, so the new one replaced the old one. */
 		if (a->old && a->point.place == PLACE_SOCKMAP && !a->handle.is_link)
 			bpf_prog_attach(a->old->handle.program_fd, a->old->handle.fd, a->point.attach_type,
@@ -268,7 +268,7 @@ void switch__undo(struct load *load)
 
 static void settle_pinned(struct attachment *a)
 {
-	int err = a->state == ATTACHMENT_REPLACED ? paths__settle_link(a->unit->pins.path, a->link) : 0;
+	int err = a->state == ATTACHMENT_REPLACED ? paths__settle_link(a->unit->pins.home, a->link) : 0;
 
 	if (err)
 		say(a, "error", strerror(-err), 0);

@@ -38,9 +38,16 @@ static int open_object(struct unit *unit, struct fault *fault)
 		return fault__set(fault, err, "%.128s: cannot open: %.200s", unit->file,
 				  verifier_log__warning(err));
 	}
-	/* The operator decides about pins. libbpf would reuse an existing pin, whoever made it. */
-	bpf_object__for_each_map(map, unit->bpf)
+	bpf_object__for_each_map(map, unit->bpf) {
+		/* The operator decides about pins. libbpf would reuse an existing pin, whoever made it. */
 		bpf_map__set_pin_path(map, NULL);
+		/* Those of sections alone have what libbpf reads of them, and are attached. */
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS && !bpf_map__autoattach(map))
+			return fault__set(
+				fault, -EINVAL,
+				"%.128s: map %.64s: a struct_ops map outside of section .struct_ops",
+				unit->file, bpf_map__name(map));
+	}
 	return 0;
 }
 
@@ -55,7 +62,7 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct verif
 {
 	bool described = wants_record(load->options);
 
-	*unit = (struct unit){ .input = input, .share_lock = -1 };
+	*unit = (struct unit){ .input = input, .share = SHARE_NONE, .pins = PINS_NONE };
 	unit->file = strdup(input->name);
 	unit->object = strdup(input->statement->name);
 	unit->next.record = described ? record__make(input) : NULL;
@@ -93,7 +100,9 @@ static int note_layouts(struct unit *unit, struct fault *fault)
 
 	bpf_object__for_each_map(map, unit->bpf) {
 		map_reuse__layout(unit->bpf, map, layout);
-		if (record__note_map(&unit->next, bpf_map__name(map), layout))
+		if (record__note_map(&unit->next, bpf_map__name(map), layout) ||
+		    record__note_access(&unit->next, bpf_map__name(map),
+					bpf_map__map_flags(map) & (BPF_F_RDONLY | BPF_F_WRONLY)))
 			return fault__set(fault, -ENOMEM, "out of memory");
 	}
 	return 0;
@@ -165,12 +174,73 @@ int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
 	return 0;
 }
 
+/* A pinned program must be one of the object's: by the kernel's word its type, its name and its maker. */
+static int check_program(const struct unit *unit, const struct generation *g,
+			 const struct bpf_program *program, struct fault *fault)
+{
+	const char *name = bpf_program__name(program);
+	int fd = bpffs__find(&g->programs, name);
+	struct bpf_prog_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	if (!bpf_program__autoload(program))
+		return 0;
+	if (fd < 0)
+		return fault__set(fault, -EEXIST, "%.128s: program %.64s is not among its pins", unit->file,
+				  name);
+	if (bpf_prog_get_info_by_fd(fd, &info, &size) || info.type != bpf_program__type(program) ||
+	    info.created_by_uid != geteuid() || strncmp(info.name, name, sizeof(info.name) - 1))
+		return fault__set(fault, -EEXIST, "%.128s: program %.64s is not what was pinned there",
+				  unit->file, name);
+	return 0;
+}
+
+/* The same of a map: what the kernel may round, its number of entries, is left to the record's id. */
+static int check_map(const struct unit *unit, const struct generation *g, const struct bpf_map *map,
+		     struct fault *fault)
+{
+	const char *name = bpf_map__name(map);
+	int fd = bpffs__find(&g->maps, name);
+	struct bpf_map_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	if (!bpf_map__autocreate(map) || bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+		return 0;
+	if (fd < 0)
+		return fault__set(fault, -EEXIST, "%.128s: map %.64s is not among its pins", unit->file,
+				  name);
+	if (bpf_map_get_info_by_fd(fd, &info, &size) || info.type != bpf_map__type(map) ||
+	    info.key_size != bpf_map__key_size(map) || info.value_size != bpf_map__value_size(map))
+		return fault__set(fault, -EEXIST, "%.128s: map %.64s is not what was pinned there",
+				  unit->file, name);
+	return 0;
+}
+
+static int check_pins(const struct unit *unit, const struct generation *g, struct fault *fault)
+{
+	struct bpf_program *program;
+	struct bpf_map *map;
+	int err = 0;
+
+	bpf_object__for_each_program(program, unit->bpf) {
+		if (!err)
+			err = check_program(unit, g, program, fault);
+	}
+	bpf_object__for_each_map(map, unit->bpf) {
+		if (!err)
+			err = check_map(unit, g, map, fault);
+	}
+	return err;
+}
+
 int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault)
 {
 	int64_t started = log__clock();
 	struct bpf_map *map;
-	int fd, err = 0;
+	int fd, err = check_pins(unit, g, fault);
 
+	if (err)
+		return err;
 	bpf_object__for_each_map(map, unit->bpf) {
 		fd = bpffs__find(&g->maps, bpf_map__name(map));
 		if (!err && fd >= 0)
@@ -197,6 +267,8 @@ static int describe_variant(const struct load *load, struct unit *unit)
 	uint8_t hash[SHA256_SIZE];
 
 	SHA256_Init(&state);
+	/* The form of records and entries: what an earlier release of the loader shares has another name. */
+	SHA256_Update(&state, "2", 2);
 	bpf_object__for_each_program(program, unit->bpf) {
 		const uint32_t numbers[] = { bpf_program__autoload(program),
 					     bpf_program__expected_attach_type(program) };
@@ -224,12 +296,6 @@ bool unit__can_share(const struct load *load, const struct unit *unit)
 	return true;
 }
 
-static bool is_same_code(const struct generation *a, const struct generation *b)
-{
-	return a->record && !strcmp(record__text(a, "digest"), record__text(b, "digest")) &&
-	       !strcmp(record__text(a, "variant"), record__text(b, "variant"));
-}
-
 int unit__describe(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	int err;
@@ -246,7 +312,7 @@ int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault
 {
 	unit->rotate =
 		strcmp(record__text(&unit->pins.current, "digest"), record__text(&unit->next, "digest"));
-	if (unit__can_share(load, unit) && is_same_code(&unit->pins.current, &unit->next))
+	if (unit__can_share(load, unit) && record__is_same_code(&unit->pins.current, &unit->next))
 		return unit__take_pins(unit, &unit->pins.current, fault);
 	return unit__load(load, unit, fault);
 }

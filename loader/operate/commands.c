@@ -15,11 +15,14 @@
 #include <unistd.h>
 
 /* Also what a killed loader left. */
-static int detach_pins(const char *root, const char *object, struct fault *fault)
+static int detach_pins(int root, const char *shown, const char *object, struct fault *fault)
 {
 	struct pins p;
-	int err = pins__open(&p, root, object, fault);
+	int err = pins__open(&p, root, shown, object, fault);
 
+	/* Of an earlier release of the loader: its links are in the same place. */
+	if (err == -ESTALE)
+		err = pins__open_unread(&p, root, shown, object, fault);
 	if (err)
 		return err;
 	err = pins__remove(&p, fault);
@@ -40,12 +43,12 @@ static int detach_root(const char *root, bool shared, struct fault *fault)
 		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
-		err = shared ? 0 : detach_pins(root, names.names[i], fault);
+		err = shared ? 0 : detach_pins(lock, root, names.names[i], fault);
 	}
 	if (!err && shared)
-		err = share__clean(root, fault);
+		err = share__clean(lock, root, fault);
 	if (!err)
-		rmdir(root); /* fails when it is the root of the file system, and may */
+		bpffs__remove_root(root, lock);
 	file__list_free(&names);
 	close(lock);
 	return err;

@@ -6,43 +6,28 @@
 
 #include <bpf/bpf.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+#define FD_PATH_SIZE 32
+#define DEPTH_MAX    8 /* a loader makes three levels */
 
 static bool is_bpffs(int fd)
 {
 	struct statfs fs;
 
 	return !fstatfs(fd, &fs) && (unsigned long)fs.f_type == BPF_FS_MAGIC;
-}
-
-/* A plain directory made beside a mount that failed would hide that it did. */
-static int make_directory(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char parent[BPFFS_PATH_SIZE];
-	bool found;
-	int fd;
-
-	if (!slash || (size_t)(slash - path) >= sizeof(parent))
-		return -EINVAL;
-	memcpy(parent, path, (size_t)(slash - path) + 1);
-	parent[slash - path + 1] = 0;
-	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	found = is_bpffs(fd);
-	close(fd);
-	if (!found)
-		return -EMEDIUMTYPE;
-	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
 }
 
 static bool is_safe(const struct stat *st)
@@ -52,38 +37,57 @@ static bool is_safe(const struct stat *st)
 	return closed && (!st->st_uid || st->st_uid == geteuid());
 }
 
-/* The directories that lead to where a link points are not on the way as it is written. */
-static int check_links(const char *path, struct fault *fault)
+static int others_may(const char *path, size_t prefix, struct fault *fault)
 {
-	char *real = realpath(path, NULL);
-	int err = 0;
-
-	if (!real)
-		err = fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
-	else if (strcmp(real, path))
-		err = fault__set(fault, -EPERM, "%.200s: not the way without links; say %.200s", path, real);
-	free(real);
-	return err;
+	return fault__set(fault, -EPERM, "%.200s: others may exchange it, as %.*s lets them", path,
+			  prefix > 100 ? 100 : (int)prefix, path);
 }
 
-/* Names are looked up again and again: who may rename a directory on the way could exchange ours. */
-static int check_way(const char *path, struct fault *fault)
+/* Why the directory whose path is the first @prefix bytes of @path can't be entered. */
+static int explain(const char *path, int at, const char *name, size_t prefix, int err, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
-	struct stat link, st;
+	struct stat st;
+	char *real;
 
-	for (const char *slash = path; slash; slash = strchr(slash + 1, '/')) {
-		size_t n = slash == path ? 1 : (size_t)(slash - path);
+	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(st.st_mode))
+		return fault__set(fault, err, "%.200s: %s", path, strerror(-err));
+	if (!is_safe(&st))
+		return others_may(path, prefix, fault);
+	real = realpath(path, NULL);
+	fault__set(fault, -EPERM, "%.150s: the path contains a symbolic link%s%.150s", path,
+		   real ? ": use " : "", real ? real : "");
+	free(real);
+	return -EPERM;
+}
 
-		memcpy(at, path, n);
-		at[n] = 0;
-		if (lstat(at, &link) || stat(at, &st))
-			return fault__set(fault, -errno, "%.200s: %s", at, strerror(errno));
-		if (!is_safe(&link) || !is_safe(&st))
-			return fault__set(fault, -EPERM,
-					  "%.200s: others may exchange it, as %.100s lets them", path, at);
+/*
+ * Open the directory above, one name after the other, and look at each: who may rename a directory on the way
+ * could exchange ours before it is opened. Returns a descriptor, or a negative errno with the text set.
+ */
+static int open_parent(const char *path, struct fault *fault)
+{
+	int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), next, err = at < 0 ? -errno : 0;
+	const char *slash = path, *end;
+	char name[NAME_MAX + 1];
+	struct stat st;
+
+	if (err)
+		return fault__set(fault, err, "/: %s", strerror(-err));
+	for (; !fstat(at, &st) && is_safe(&st); slash = end) {
+		end = strchr(slash + 1, '/');
+		if (!end)
+			return at;
+		snprintf(name, sizeof(name), "%.*s", (int)(end - slash - 1), slash + 1);
+		next = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0)
+			err = explain(path, at, name, (size_t)(end - path), -errno, fault);
+		close(at);
+		if (err)
+			return err;
+		at = next;
 	}
-	return check_links(path, fault);
+	close(at);
+	return others_may(path, slash == path ? 1 : (size_t)(slash - path), fault);
 }
 
 static int check_directory(int fd, const char *path, struct fault *fault)
@@ -103,34 +107,61 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 				  "%.200s: mode %04o lets others in; chmod 0700, or name a "
 				  "directory that isn't there yet",
 				  path, st.st_mode & 07777);
-	err = check_way(path, fault);
-	if (err)
-		return err;
 	err = file__lock(fd);
 	return err ? fault__set(fault, err, "%.200s: cannot lock: %s", path,
-				err == -EINTR ? "told to stop while another loader has it" : strerror(-err)) :
+				err == -EINTR ? "stopped by a signal while another loader holds the lock" :
+						strerror(-err)) :
 		     0;
+}
+
+static bool is_path(const char *path)
+{
+	static const char *const bad[] = { "//", "/./", "/../" };
+	size_t n = strlen(path);
+	char closed[BPFFS_PATH_SIZE];
+
+	if (path[0] != '/' || n < 2 || n > BPFFS_PATH_SIZE / 4 || path[n - 1] == '/')
+		return false;
+	snprintf(closed, sizeof(closed), "%s/", path);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		if (strstr(closed, bad[i]))
+			return false;
+	}
+	return true;
+}
+
+static int open_root(int parent, const char *path, bool create, struct fault *fault)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	const char *name = strrchr(path, '/') + 1;
+	int fd = openat(parent, name, flags);
+
+	if (fd < 0 && errno == ENOENT && create) {
+		/* A plain directory made beside a mount that failed would hide that it did. */
+		if (!is_bpffs(parent))
+			return fault__set(fault, -EMEDIUMTYPE,
+					  "%.200s: no BPF file system there; mount -t bpf bpf /sys/fs/bpf",
+					  path);
+		if (mkdirat(parent, name, 0700) && errno != EEXIST)
+			return fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
+		fd = openat(parent, name, flags);
+	}
+	return fd < 0 ? explain(path, parent, name, strlen(path), -errno, fault) : fd;
 }
 
 int bpffs__open(const char *path, bool create, struct fault *fault)
 {
-	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-	int fd, err;
+	int parent, fd, err;
 
-	if (path[0] != '/' || strlen(path) > BPFFS_PATH_SIZE / 4 || path[strlen(path) - 1] == '/')
+	if (!is_path(path))
 		return fault__usage(fault, "%.200s: not an absolute path of a directory", path);
-	fd = open(path, flags);
-	if (fd < 0 && errno == ENOENT && create) {
-		err = make_directory(path);
-		if (err)
-			return fault__set(fault, err, "%.200s: %s", path,
-					  err == -EMEDIUMTYPE ?
-						  "no BPF file system there; mount -t bpf bpf /sys/fs/bpf" :
-						  strerror(-err));
-		fd = open(path, flags);
-	}
+	parent = open_parent(path, fault);
+	if (parent < 0)
+		return parent;
+	fd = open_root(parent, path, create, fault);
+	close(parent);
 	if (fd < 0)
-		return fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
+		return fd;
 	err = check_directory(fd, path, fault);
 	if (err) {
 		close(fd);
@@ -139,22 +170,44 @@ int bpffs__open(const char *path, bool create, struct fault *fault)
 	return fd;
 }
 
-int bpffs__path(char path[BPFFS_PATH_SIZE], const char *directory, const char *name)
+void bpffs__remove_root(const char *path, int root)
 {
-	int n = snprintf(path, BPFFS_PATH_SIZE, "%s/", directory);
-	size_t at = n < 0 ? BPFFS_PATH_SIZE : (size_t)n, start = at;
+	struct fault ignored = { 0 };
+	struct stat named, held;
+	const char *name = strrchr(path, '/') + 1;
+	int parent = open_parent(path, &ignored);
 
-	for (; *name && at + 4 < BPFFS_PATH_SIZE; name++) {
+	if (parent < 0)
+		return;
+	/* It fails when it is the root of the file system, or not empty, and may. */
+	if (!fstatat(parent, name, &named, AT_SYMLINK_NOFOLLOW) && !fstat(root, &held) &&
+	    named.st_dev == held.st_dev && named.st_ino == held.st_ino)
+		unlinkat(parent, name, AT_REMOVEDIR);
+	close(parent);
+}
+
+int bpffs__reopen(int directory)
+{
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int escape(char entry[BPFFS_NAME_SIZE], const char *name)
+{
+	size_t at = 0;
+
+	for (; *name && at + 4 <= BPFFS_NAME_SIZE; name++) {
 		unsigned char c = (unsigned char)*name;
 
 		if (c <= ' ' || c > '~' || strchr(",%/", c))
-			at += (size_t)snprintf(path + at, 4, "%%%02X", c);
+			at += (size_t)snprintf(entry + at, 4, "%%%02X", c);
 		else
-			path[at++] = c == '.' ? ',' : (char)c;
+			entry[at++] = c == '.' ? ',' : (char)c;
 	}
-	if (*name || at == start || at - start > 255)
+	if (*name || !at)
 		return -ENAMETOOLONG;
-	path[at] = 0;
+	entry[at] = 0;
 	return 0;
 }
 
@@ -179,50 +232,168 @@ void bpffs__unescape(char *name)
 	*out = 0;
 }
 
-bool bpffs__exists(const char *path)
+const char *bpffs__reason(int err)
 {
-	return !access(path, F_OK);
+	switch (err) {
+	case -ELOOP:
+		return "a symbolic link or a directory too deep, which no loader makes";
+	case -EXDEV:
+		return "another file system is mounted there";
+	default:
+		return strerror(-err);
+	}
 }
 
-/* Names of directory entries are escaped already. */
-static int entry_path(char path[BPFFS_PATH_SIZE], const char *directory, const char *entry)
+void bpffs__show(char path[BPFFS_PATH_SIZE], const char *directory, const char *name)
 {
-	int n = snprintf(path, BPFFS_PATH_SIZE, "%s/%s", directory, entry);
+	char entry[BPFFS_NAME_SIZE];
 
-	return n < 0 || n >= BPFFS_PATH_SIZE ? -ENAMETOOLONG : 0;
+	snprintf(path, BPFFS_PATH_SIZE, "%.700s/%.255s", directory, escape(entry, name) ? "…" : entry);
 }
 
-static int list_names(const char *path, struct file_list *names)
+bool bpffs__exists(int directory, const char *name)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
+	char entry[BPFFS_NAME_SIZE];
+	struct stat st;
 
+	return !escape(entry, name) && !fstatat(directory, entry, &st, AT_SYMLINK_NOFOLLOW);
+}
+
+/* Open an entry, never by a symbolic link and never in another mount. */
+static int open_entry(int directory, const char *entry, int flags)
+{
+	const struct open_how how = {
+		.flags = (unsigned)flags | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	int fd = (int)syscall(SYS_openat2, directory, entry, &how, sizeof(how));
+	struct stat inner, outer;
+
+	if (fd >= 0)
+		return fd;
+	/* Before Linux 5.6, or below an engine that does not know the call. */
+	if (errno != ENOSYS && errno != EPERM)
+		return -errno;
+	fd = openat(directory, entry, flags | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	err = file__list(fd, names);
+	if (!fstat(fd, &inner) && !fstat(directory, &outer) && inner.st_dev == outer.st_dev)
+		return fd;
 	close(fd);
+	return -EXDEV;
+}
+
+static int enter(int directory, const char *entry)
+{
+	int fd = open_entry(directory, entry, O_RDONLY | O_DIRECTORY);
+	struct stat st;
+
+	if (fd == -ENOTDIR && !fstatat(directory, entry, &st, AT_SYMLINK_NOFOLLOW) && S_ISLNK(st.st_mode))
+		return -ELOOP;
+	return fd;
+}
+
+int bpffs__enter(int directory, const char *name)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, name);
+
+	return err ? err : enter(directory, entry);
+}
+
+int bpffs__make(int directory, const char *name)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, name);
+
+	if (!err && mkdirat(directory, entry, 0700))
+		err = -errno;
+	return err ? err : enter(directory, entry);
+}
+
+static int move(int directory, const char *from, const char *to, unsigned flags)
+{
+	char old[BPFFS_NAME_SIZE], new[BPFFS_NAME_SIZE];
+	int err = escape(old, from);
+
+	if (!err)
+		err = escape(new, to);
+	if (!err && (flags ? renameat2(directory, old, directory, new, flags) :
+			     renameat(directory, old, directory, new)))
+		err = -errno;
 	return err;
 }
 
-int bpffs__remove(const char *path)
+int bpffs__rename(int directory, const char *from, const char *to)
 {
-	char inner[BPFFS_PATH_SIZE];
-	struct file_list names;
-	int err;
+	return move(directory, from, to, 0);
+}
 
-	if (!unlink(path) || errno == ENOENT)
-		return 0;
-	err = list_names(path, &names);
-	if (err)
+int bpffs__exchange(int directory, const char *one, const char *other)
+{
+	return move(directory, one, other, RENAME_EXCHANGE);
+}
+
+static int remove_entry(int directory, const char *entry, int depth);
+
+/* All that is there now, however much: what somebody adds meanwhile makes the removal of the directory fail.
+ */
+static int empty(int directory, int depth)
+{
+	struct dirent *item;
+	int fd = bpffs__reopen(directory), err = 0;
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!stream) {
+		err = fd < 0 ? fd : -errno;
+		if (fd >= 0)
+			close(fd);
 		return err;
-	for (size_t i = 0; !err && i < names.count; i++) {
-		err = entry_path(inner, path, names.names[i]);
-		if (!err)
-			err = bpffs__remove(inner);
 	}
-	file__list_free(&names);
-	if (!err && rmdir(path))
+	while (!err && (item = readdir(stream))) {
+		if (strcmp(item->d_name, ".") && strcmp(item->d_name, ".."))
+			err = remove_entry(directory, item->d_name, depth);
+	}
+	closedir(stream);
+	return err;
+}
+
+static int remove_entry(int directory, const char *entry, int depth)
+{
+	int fd, err = 0;
+
+	if (!unlinkat(directory, entry, 0) || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	fd = depth ? enter(directory, entry) : -ELOOP;
+	if (fd < 0)
+		return fd;
+	err = empty(fd, depth - 1);
+	close(fd);
+	if (!err && unlinkat(directory, entry, AT_REMOVEDIR) && errno != ENOENT)
 		err = -errno;
 	return err;
+}
+
+int bpffs__remove(int directory, const char *name)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, name);
+
+	return err ? err : remove_entry(directory, entry, DEPTH_MAX);
+}
+
+/* The call pins by path: that of the directory that we hold, whatever has its name by now. */
+int bpffs__pin(int directory, const char *name, int fd)
+{
+	char path[FD_PATH_SIZE + BPFFS_NAME_SIZE], entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, name);
+
+	if (err)
+		return err;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", directory, entry);
+	return bpf_obj_pin(fd, path) ? -errno : 0;
 }
 
 /* The kernel's own name of what a descriptor is; its calls take one kind for another. */
@@ -233,7 +404,7 @@ static bool is_kind(int fd, enum bpffs_kind kind)
 		[BPFFS_MAP] = "anon_inode:bpf-map",
 		[BPFFS_LINK] = "anon_inode:bpf-link",
 	};
-	char path[32], text[32] = "";
+	char path[FD_PATH_SIZE], text[32] = "";
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	if (readlink(path, text, sizeof(text) - 1) < 0)
@@ -244,10 +415,18 @@ static bool is_kind(int fd, enum bpffs_kind kind)
 	return !strcmp(text, words[kind]);
 }
 
-int bpffs__get(const char *path, enum bpffs_kind kind)
+/* The call follows a symbolic link at the end of a path: it is given what was opened without. */
+static int get(int pin, enum bpffs_kind kind, uint32_t flags)
 {
-	int fd = bpf_obj_get(path);
+	LIBBPF_OPTS(bpf_obj_get_opts, opts, .file_flags = flags);
+	char path[FD_PATH_SIZE];
+	struct stat st;
+	int fd;
 
+	if (fstat(pin, &st) || !S_ISREG(st.st_mode))
+		return -EBADF;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", pin);
+	fd = bpf_obj_get_opts(path, &opts);
 	if (fd < 0)
 		return -errno;
 	if (is_kind(fd, kind))
@@ -256,20 +435,51 @@ int bpffs__get(const char *path, enum bpffs_kind kind)
 	return -EBADF;
 }
 
-static int open_pin(const char *path, const char *entry, enum bpffs_kind kind, struct pin *pin,
-		    struct fault *fault)
+static int get_entry(int directory, const char *entry, enum bpffs_kind kind, uint32_t flags)
+{
+	int pin = open_entry(directory, entry, O_PATH), fd;
+
+	if (pin < 0)
+		return pin == -ELOOP ? -EBADF : pin;
+	fd = get(pin, kind, flags);
+	close(pin);
+	return fd;
+}
+
+int bpffs__get(int directory, const char *name, enum bpffs_kind kind)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, name);
+
+	return err ? err : get_entry(directory, entry, kind, 0);
+}
+
+int bpffs__limit(int directory, struct pin *pin, uint32_t flags)
+{
+	char entry[BPFFS_NAME_SIZE];
+	int err = escape(entry, pin->name), fd;
+
+	if (err)
+		return err;
+	fd = get_entry(directory, entry, BPFFS_MAP, flags);
+	if (fd < 0)
+		return fd;
+	close(pin->fd);
+	pin->fd = fd;
+	return 0;
+}
+
+static int open_pin(int directory, const char *shown, const char *entry, enum bpffs_kind kind,
+		    struct pin *pin, struct fault *fault)
 {
 	static const char *const words[] = { "program", "map", "link" };
-	char inner[BPFFS_PATH_SIZE];
-	int fd = entry_path(inner, path, entry);
+	int fd = get_entry(directory, entry, kind, 0);
 
-	if (!fd)
-		fd = bpffs__get(inner, kind);
 	if (fd == -EBADF)
-		return fault__set(fault, -EEXIST, "%.300s: not the %s that was pinned there", inner,
-				  words[kind]);
+		return fault__set(fault, -EEXIST, "%.200s/%.100s: not the %s that was pinned there", shown,
+				  entry, words[kind]);
 	if (fd < 0)
-		return fault__set(fault, fd, "%.300s: %s", inner, strerror(-fd));
+		return fault__set(fault, fd, "%.200s/%.100s: %s", shown, entry, bpffs__reason(fd));
 	*pin = (struct pin){ .name = strdup(entry), .fd = fd };
 	if (!pin->name) {
 		close(fd);
@@ -279,23 +489,27 @@ static int open_pin(const char *path, const char *entry, enum bpffs_kind kind, s
 	return 0;
 }
 
-int bpffs__list(const char *path, enum bpffs_kind kind, struct pin_list *list, struct fault *fault)
+int bpffs__list(int directory, const char *name, enum bpffs_kind kind, struct pin_list *list,
+		const char *shown, struct fault *fault)
 {
-	struct file_list names;
-	int err = list_names(path, &names);
+	struct file_list names = { 0 };
+	char path[BPFFS_PATH_SIZE];
+	int fd = bpffs__enter(directory, name), err = fd < 0 ? fd : file__list(fd, &names);
 
 	*list = (struct pin_list){ 0 };
+	bpffs__show(path, shown, name);
 	if (err == -ENOENT)
 		return 0;
 	if (err)
-		return fault__set(fault, err, "%.300s: %s", path, strerror(-err));
-	list->items = calloc(names.count + 1, sizeof(*list->items));
-	if (!list->items)
+		fault__set(fault, err, "%.300s: %s", path, bpffs__reason(err));
+	else if (!(list->items = calloc(names.count + 1, sizeof(*list->items))))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	for (size_t i = 0; !err && i < names.count; i++) {
-		err = open_pin(path, names.names[i], kind, &list->items[i], fault);
+		err = open_pin(fd, path, names.names[i], kind, &list->items[i], fault);
 		list->count += !err;
 	}
+	if (fd >= 0)
+		close(fd);
 	file__list_free(&names);
 	if (err)
 		bpffs__free(list);

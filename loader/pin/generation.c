@@ -6,45 +6,93 @@
 #include "pin/bpffs.h"
 #include "pin/record.h"
 
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-int generation__open_record(struct generation *g, const char *path, struct fault *fault)
+/* Read one of the two JSON objects. -ENOENT (no text): there is none. */
+static int open_json(int home, const char *name, struct json_t **json, const char *shown, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
+	int fd = bpffs__get(home, name, BPFFS_MAP), err;
 	struct fault inner = { 0 };
-	int fd, err = bpffs__path(at, path, RECORD_NAME);
 
-	*g = (struct generation){ 0 };
-	fd = err ? err : bpffs__get(at, BPFFS_MAP);
 	if (fd == -ENOENT)
 		return fd;
 	if (fd < 0)
-		return fault__set(fault, fd, "%.300s: %s", at, fd == -EBADF ? "not a record" : strerror(-fd));
-	err = record__read(fd, &g->record, &inner);
+		return fault__set(fault, fd, "%.250s/%s: %s", shown, name,
+				  fd == -EBADF ? "not a record" : bpffs__reason(fd));
+	err = record__read(fd, name, json, &inner);
 	close(fd);
 	if (err)
-		fault__set(fault, err, "%.200s/" RECORD_NAME ": %.150s", path, inner.text);
+		fault__set(fault, err, "%.180s/%s: %.150s", shown, name, inner.text);
 	return err;
 }
 
-int generation__open(struct generation *g, const char *path, struct fault *fault)
+static int open_home(int directory, const char *name, char shown[BPFFS_PATH_SIZE], const char *above,
+		     struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = generation__open_record(g, path, fault);
+	int home = bpffs__enter(directory, name);
 
+	bpffs__show(shown, above, name);
+	if (home < 0 && home != -ENOENT)
+		fault__set(fault, home, "%.300s: %s", shown, bpffs__reason(home));
+	return home;
+}
+
+int generation__open_record(struct generation *g, int directory, const char *name, const char *above,
+			    struct fault *fault)
+{
+	char shown[BPFFS_PATH_SIZE];
+	int home = open_home(directory, name, shown, above, fault), err;
+
+	*g = (struct generation){ 0 };
+	if (home < 0)
+		return home;
+	err = open_json(home, RECORD_NAME, &g->record, shown, fault);
+	close(home);
+	return err;
+}
+
+/* What user space may not do with a map holds for those who find it, too. */
+static int limit_maps(const struct generation *g, int home, const char *shown, struct fault *fault)
+{
+	int maps = bpffs__enter(home, "maps"), err = 0;
+
+	for (size_t i = 0; !err && maps >= 0 && i < g->maps.count; i++) {
+		struct pin *pin = &g->maps.items[i];
+		uint32_t flags = record__access(g, pin->name);
+
+		err = flags ? bpffs__limit(maps, pin, flags) : 0;
+		if (err)
+			fault__set(fault, err, "%.200s/maps/%.100s: %s", shown, pin->name,
+				   bpffs__reason(err));
+	}
+	if (maps >= 0)
+		close(maps);
+	return err;
+}
+
+int generation__open(struct generation *g, int directory, const char *name, const char *above,
+		     struct fault *fault)
+{
+	char shown[BPFFS_PATH_SIZE];
+	int home = open_home(directory, name, shown, above, fault), err;
+
+	*g = (struct generation){ 0 };
+	if (home < 0)
+		return home;
+	err = open_json(home, RECORD_NAME, &g->record, shown, fault);
 	if (!err)
-		err = bpffs__path(at, path, "programs");
+		err = open_json(home, RECORD_ATTACHED, &g->attached, shown, fault);
+	if (err == -ENOENT && g->record && !g->attached)
+		err = 0;
 	if (!err)
-		err = bpffs__list(at, BPFFS_PROGRAM, &g->programs, fault);
+		err = bpffs__list(home, "programs", BPFFS_PROGRAM, &g->programs, shown, fault);
 	if (!err)
-		err = bpffs__path(at, path, "maps");
+		err = bpffs__list(home, "maps", BPFFS_MAP, &g->maps, shown, fault);
 	if (!err)
-		err = bpffs__list(at, BPFFS_MAP, &g->maps, fault);
+		err = limit_maps(g, home, shown, fault);
+	close(home);
 	if (err)
 		generation__close(g);
 	return err;
@@ -53,40 +101,63 @@ int generation__open(struct generation *g, const char *path, struct fault *fault
 void generation__close(struct generation *g)
 {
 	json_decref(g->record);
+	json_decref(g->attached);
 	bpffs__free(&g->programs);
 	bpffs__free(&g->maps);
 	*g = (struct generation){ 0 };
 }
 
-static int pin_all(const struct pin_list *list, const char *path, const char *kind)
+static int pin_all(const struct pin_list *list, int home, const char *kind)
 {
-	char directory[BPFFS_PATH_SIZE], at[BPFFS_PATH_SIZE];
-	int err = bpffs__path(directory, path, kind);
+	int directory = bpffs__make(home, kind), err = directory < 0 ? directory : 0;
 
-	if (!err && mkdir(directory, 0700))
-		err = -errno;
-	for (size_t i = 0; !err && i < list->count; i++) {
-		err = bpffs__path(at, directory, list->items[i].name);
-		if (!err && bpf_obj_pin(list->items[i].fd, at))
-			err = -errno;
+	for (size_t i = 0; !err && i < list->count; i++)
+		err = bpffs__pin(directory, list->items[i].name, list->items[i].fd);
+	if (directory >= 0)
+		close(directory);
+	return err;
+}
+
+int generation__write(const struct generation *g, int directory, const char *name, const char *above,
+		      struct fault *fault)
+{
+	int home = bpffs__make(directory, name), err = home < 0 ? home : 0;
+	char shown[BPFFS_PATH_SIZE];
+
+	bpffs__show(shown, above, name);
+	if (err)
+		return fault__set(fault, err, "%.300s: %s", shown, bpffs__reason(err));
+	err = pin_all(&g->programs, home, "programs");
+	if (!err)
+		err = pin_all(&g->maps, home, "maps");
+	if (!err)
+		err = record__pin(g->record, home, RECORD_NAME);
+	close(home);
+	if (err) {
+		fault__set(fault, err, "%.300s: cannot pin: %s", shown, bpffs__reason(err));
+		generation__remove(directory, name);
 	}
 	return err;
 }
 
-int generation__write(const struct generation *g, const char *path, struct fault *fault)
+int generation__write_attached(const struct generation *g, int directory, const char *name)
 {
-	int err = mkdir(path, 0700) ? -errno : 0;
+	int home = bpffs__enter(directory, name), err;
 
-	if (err)
-		return fault__set(fault, err, "%.300s: %s", path, strerror(-err));
-	err = pin_all(&g->programs, path, "programs");
-	if (!err)
-		err = pin_all(&g->maps, path, "maps");
-	if (!err)
-		err = record__pin(g->record, path);
-	if (err) {
-		fault__set(fault, err, "%.300s: cannot pin: %s", path, strerror(-err));
-		bpffs__remove(path);
-	}
+	if (home < 0)
+		return home;
+	err = record__pin(g->attached, home, RECORD_ATTACHED);
+	close(home);
 	return err;
+}
+
+int generation__remove(int directory, const char *name)
+{
+	int home = bpffs__enter(directory, name);
+
+	if (home >= 0) {
+		bpffs__remove(home, RECORD_NAME);
+		close(home);
+	}
+	return bpffs__remove(directory, name);
 }

@@ -6,40 +6,76 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
-int paths__part(char at[BPFFS_PATH_SIZE], const char *home, const char *name)
+#define LINKS "links"
+
+static int name_aside(char name[BPFFS_NAME_SIZE], const char *link)
 {
-	return bpffs__path(at, home, name);
+	int n = snprintf(name, BPFFS_NAME_SIZE, "%s" PATHS_ASIDE, link);
+
+	return n < 0 || n >= BPFFS_NAME_SIZE ? -ENAMETOOLONG : 0;
 }
 
-int paths__link(char at[BPFFS_PATH_SIZE], const char *home, const char *link, const char *suffix)
+int paths__list_links(int home, struct pin_list *links, const char *shown, struct fault *fault)
 {
-	char directory[BPFFS_PATH_SIZE], name[BPFFS_PATH_SIZE];
-	int n = snprintf(name, sizeof(name), "%s%s", link, suffix);
-
-	if (n < 0 || n >= (int)sizeof(name) || paths__part(directory, home, "links"))
-		return -ENAMETOOLONG;
-	return bpffs__path(at, directory, name);
+	return bpffs__list(home, LINKS, BPFFS_LINK, links, shown, fault);
 }
 
-int paths__list_links(const char *home, struct pin_list *links, struct fault *fault)
+int paths__get_link(int home, const char *link)
 {
-	char at[BPFFS_PATH_SIZE];
+	int links = bpffs__enter(home, LINKS), fd;
 
-	if (paths__part(at, home, "links"))
-		return fault__set(fault, -ENAMETOOLONG, "%.200s: name too long", home);
-	return bpffs__list(at, BPFFS_LINK, links, fault);
+	if (links < 0)
+		return links;
+	fd = bpffs__get(links, link, BPFFS_LINK);
+	close(links);
+	return fd;
 }
 
-int paths__settle_link(const char *home, const char *link)
+int paths__put_link(int home, const char *link, int fd)
 {
-	char at[BPFFS_PATH_SIZE], aside[BPFFS_PATH_SIZE];
-	int err = paths__link(at, home, link, "");
+	int links = bpffs__enter(home, LINKS), err = 0;
+	char aside[BPFFS_NAME_SIZE];
 
+	if (links < 0)
+		return links;
+	if (bpffs__exists(links, link)) {
+		err = name_aside(aside, link);
+		link = aside;
+	}
 	if (!err)
-		err = paths__link(aside, home, link, PATHS_ASIDE);
+		err = bpffs__pin(links, link, fd);
+	close(links);
+	return err;
+}
+
+int paths__remove_link(int home, const char *link, bool aside)
+{
+	int links = bpffs__enter(home, LINKS), err = 0;
+	char name[BPFFS_NAME_SIZE];
+
+	if (links < 0)
+		return links;
+	if (aside)
+		err = name_aside(name, link);
+	if (!err)
+		err = bpffs__remove(links, aside ? name : link);
+	close(links);
+	return err;
+}
+
+int paths__settle_link(int home, const char *link)
+{
+	int links = bpffs__enter(home, LINKS), err;
+	char aside[BPFFS_NAME_SIZE];
+
+	if (links < 0)
+		return links;
+	err = name_aside(aside, link);
 	/* What was there before is detached by losing its name. */
-	if (!err && rename(aside, at))
-		err = -errno;
+	if (!err)
+		err = bpffs__rename(links, aside, link);
+	close(links);
 	return err;
 }

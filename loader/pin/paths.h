@@ -5,22 +5,26 @@
 #include "base/fault.h"
 #include "pin/bpffs.h"
 
-/* The names below the pins of one object, the directory @home: pins.h shows them. */
+/* The links below the pins of one object, whose directory is open as @home: pins.h shows them. */
 
 /* The name of a link while the link before it still has the name; names of links have an @ before this. */
 #define PATHS_ASIDE "+new"
 
-/* Write the path of `current`, `next`, `previous` or `links`. Returns 0 or -ENAMETOOLONG. */
-int paths__part(char at[BPFFS_PATH_SIZE], const char *home, const char *name);
-
-/* Write the path of a link. Returns 0 or -ENAMETOOLONG. */
-int paths__link(char at[BPFFS_PATH_SIZE], const char *home, const char *link, const char *suffix);
-
 /* Open all links. Returns 0 or a negative errno with the text set. */
-int paths__list_links(const char *home, struct pin_list *links, struct fault *fault);
+int paths__list_links(int home, struct pin_list *links, const char *shown, struct fault *fault);
+
+/* The link of this name: a descriptor or a negative errno. */
+int paths__get_link(int home, const char *link);
+
+/* Pin a link. When there is one of this name, aside until paths__settle_link(). Returns 0 or a negative
+ * errno. */
+int paths__put_link(int home, const char *link, int fd);
+
+/* Take a name away, or the one that waits aside for it. What isn't there is no error. */
+int paths__remove_link(int home, const char *link, bool aside);
 
 /* Give a link that waits aside its name, which detaches the link that had it. Returns 0 or a negative errno.
  */
-int paths__settle_link(const char *home, const char *link);
+int paths__settle_link(int home, const char *link);
 
 #endif

@@ -7,79 +7,107 @@
 #include "base/log.h"
 #include "pin/bpffs.h"
 #include "pin/generation.h"
+#include "pin/kernel.h"
 #include "pin/paths.h"
 #include "pin/record.h"
 #include "pin/recover.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-static int make_home(const struct pins *p)
+static int make_home(struct pins *p)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = paths__part(at, p->path, "links");
+	int links;
 
-	if (!err && ((mkdir(p->path, 0700) && errno != EEXIST) || mkdir(at, 0700)))
-		err = -errno;
-	return err;
+	p->home = bpffs__make(p->root, p->object);
+	if (p->home < 0)
+		return p->home;
+	links = bpffs__make(p->home, "links");
+	if (links < 0)
+		return links;
+	close(links);
+	return 0;
 }
 
-/* Fills @p with where the pins of @object are, and @at with where the generation in force is. */
-static int find_places(struct pins *p, char at[BPFFS_PATH_SIZE], const char *root, const char *object,
-		       struct fault *fault)
+int pins__open_unread(struct pins *p, int root, const char *shown, const char *object, struct fault *fault)
 {
-	int err;
+	*p = PINS_NONE;
+	p->root = root;
+	p->object = object;
+	bpffs__show(p->path, shown, object);
+	p->home = bpffs__enter(root, object);
+	if (p->home == -ENAMETOOLONG)
+		return fault__set(fault, p->home, "%.128s: name too long for a pin", object);
+	if (p->home < 0 && p->home != -ENOENT)
+		return fault__set(fault, p->home, "%.300s: %s", p->path, bpffs__reason(p->home));
+	return 0;
+}
 
-	*p = (struct pins){ 0 };
-	err = bpffs__path(p->path, root, object);
+static int open_current(struct pins *p, struct fault *fault)
+{
+	return p->home < 0 ? -ENOENT : generation__open(&p->current, p->home, "current", p->path, fault);
+}
+
+static int check_generation(const struct generation *g, const struct pins *p, const char *name,
+			    struct fault *fault)
+{
+	char shown[BPFFS_PATH_SIZE];
+
+	bpffs__show(shown, p->path, name);
+	return record__check_ids(g, shown, fault);
+}
+
+int pins__open_existing(struct pins *p, int root, const char *shown, const char *object, struct fault *fault)
+{
+	int err = pins__open_unread(p, root, shown, object, fault);
+
 	if (!err)
-		err = paths__part(at, p->path, "current");
-	return err ? fault__set(fault, err, "%.128s: name too long for a pin", object) : 0;
-}
-
-int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault)
-{
-	char at[BPFFS_PATH_SIZE];
-	int err = find_places(p, at, root, object, fault);
-
-	if (err)
-		return err;
-	err = generation__open(&p->current, at, fault);
+		err = open_current(p, fault);
 	if (err == -ENOENT && !fault->text[0])
 		fault__set(fault, err, "%.300s: no pins of ours, or a start that was killed: start again",
 			   p->path);
+	else if (!err)
+		err = check_generation(&p->current, p, "current", fault);
+	if (err)
+		pins__close(p);
 	return err;
 }
 
-int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault)
+/* There is nothing, or a first start that was killed. */
+static int begin_anew(struct pins *p, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = find_places(p, at, root, object, fault);
+	int err = p->home < 0 ? 0 : recover__check_ours(p->home, p->path, fault);
 
 	if (err)
 		return err;
-	recover__renames(p->path);
-	err = generation__open(&p->current, at, fault);
+	if (p->home >= 0) {
+		err = recover__remove_half(p->home, p->root, p->object);
+		close(p->home);
+		p->home = -1;
+	}
 	if (!err)
-		err = record__check_programs(&p->current, at, fault);
-	if (!err)
-		err = recover__update(p->path, &p->current, fault);
-	else if (err == -ENOENT && !p->current.record) {
-		/* Nothing, or a first start that was killed. */
-		err = recover__check_ours(p->path, fault);
-		if (err)
-			return err;
-		err = recover__remove_half(p->path);
+		err = make_home(p);
+	return err ? fault__set(fault, err, "%.300s: %s", p->path, bpffs__reason(err)) : 0;
+}
+
+int pins__open(struct pins *p, int root, const char *shown, const char *object, struct fault *fault)
+{
+	int err = pins__open_unread(p, root, shown, object, fault);
+
+	if (err)
+		return err;
+	if (p->home >= 0)
+		recover__renames(p->home);
+	err = open_current(p, fault);
+	if (err == -ENOENT && !fault->text[0]) {
+		err = begin_anew(p, fault);
+	} else if (!err) {
+		err = check_generation(&p->current, p, "current", fault);
 		if (!err)
-			err = make_home(p);
-		if (err)
-			fault__set(fault, err, "%.300s: %s", p->path, strerror(-err));
+			err = recover__update(p->home, p->path, &p->current, fault);
 	}
 	if (err)
 		pins__close(p);
@@ -89,116 +117,111 @@ int pins__open(struct pins *p, const char *root, const char *object, struct faul
 void pins__close(struct pins *p)
 {
 	generation__close(&p->current);
+	if (p->home >= 0)
+		close(p->home);
+	p->home = -1;
 }
 
 int pins__open_previous(const struct pins *p, struct generation *g, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = paths__part(at, p->path, "previous");
+	int err = generation__open(g, p->home, "previous", p->path, fault);
 
-	if (!err)
-		err = generation__open(g, at, fault);
-	if (!err)
-		err = record__check_programs(g, at, fault);
+	if (err)
+		return err;
+	err = check_generation(g, p, "previous", fault);
+	if (err)
+		generation__close(g);
 	return err;
 }
 
 int pins__stage(const struct pins *p, struct generation *g, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
 	int64_t number = record__number(&p->current, "generation") + 1;
 
-	if (paths__part(at, p->path, "next") ||
-	    json_object_set_new(g->record, "generation", json_integer(number)))
+	if (json_object_set_new(g->record, "generation", json_integer(number)))
 		return fault__set(fault, -ENOMEM, "out of memory");
-	return generation__write(g, at, fault);
+	return generation__write(g, p->home, "next", p->path, fault);
 }
 
 void pins__unstage(const struct pins *p)
 {
-	char at[BPFFS_PATH_SIZE];
-
-	if (!paths__part(at, p->path, "next"))
-		bpffs__remove(at);
+	generation__remove(p->home, "next");
 }
 
-static int rotate_names(const char *next, const char *current, const char *previous, bool rotate)
+int pins__stage_links(const struct pins *p, const struct generation *g, struct fault *fault)
 {
-	int err = 0;
+	int err = generation__write_attached(g, p->home, "next");
 
-	if (!bpffs__exists(current))
-		return rename(next, current) ? -errno : 0;
-	if (!renameat2(AT_FDCWD, next, AT_FDCWD, current, RENAME_EXCHANGE)) {
-		if (!rotate)
-			return bpffs__remove(next);
-		err = bpffs__remove(previous);
-		return err ? err : rename(next, previous) ? -errno : 0;
+	return err ? fault__set(fault, err, "%.300s: cannot pin: %s", p->path, bpffs__reason(err)) : 0;
+}
+
+static int rotate_names(int home, bool rotate)
+{
+	int err;
+
+	if (!bpffs__exists(home, "current"))
+		return bpffs__rename(home, "next", "current");
+	err = bpffs__exchange(home, "next", "current");
+	if (!err && !rotate)
+		return generation__remove(home, "next");
+	if (err && err != -EINVAL)
+		return err;
+	/* Two renames before Linux 5.17. */
+	if (!err) {
+		err = generation__remove(home, "previous");
+		return err ? err : bpffs__rename(home, "next", "previous");
 	}
-	if (errno != EINVAL)
-		return -errno;
-	/* Before Linux 5.17. */
-	err = bpffs__remove(previous);
-	if (!err && (rename(current, previous) || rename(next, current)))
-		err = -errno;
-	return err;
+	err = generation__remove(home, "previous");
+	if (!err)
+		err = bpffs__rename(home, "current", "previous");
+	return err ? err : bpffs__rename(home, "next", "current");
 }
 
 int pins__commit(const struct pins *p, bool rotate, struct fault *fault)
 {
-	char next[BPFFS_PATH_SIZE], current[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = paths__part(next, p->path, "next");
+	int err = rotate_names(p->home, rotate);
 
-	if (!err)
-		err = paths__part(current, p->path, "current");
-	if (!err)
-		err = paths__part(previous, p->path, "previous");
-	if (!err)
-		err = rotate_names(next, current, previous, rotate);
-	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
+	return err ? fault__set(fault, err, "%.300s: %s", p->path, bpffs__reason(err)) : 0;
+}
+
+/* An interface that is gone leaves a link without one, which still has its id and its program. */
+static bool is_recorded(const struct pins *p, const char *link, int fd)
+{
+	const json_t *item = json_object_get(json_object_get(p->current.record, "links"), link);
+	const char *name = json_string_value(json_object_get(item, "program"));
+	int program = bpffs__find(&p->current.programs, name ? name : "");
+
+	if (!name || kernel__link_id(fd) != record__link_id(&p->current, link))
+		return false;
+	/* A map of struct_ops has the link, and no program. */
+	return program < 0 || kernel__link_is_severed(fd) ||
+	       kernel__link_program(fd) == kernel__program_id(program);
 }
 
 int pins__get_link(const struct pins *p, const char *link)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = paths__link(at, p->path, link, "");
+	int fd = paths__get_link(p->home, link);
 
-	return err ? err : bpffs__get(at, BPFFS_LINK);
+	if (fd < 0 || is_recorded(p, link, fd))
+		return fd;
+	close(fd);
+	return -EEXIST;
 }
 
-int pins__put_link(const struct pins *p, const char *link, int fd)
+static int retire_link(const struct pins *p, const char *link)
 {
-	char at[BPFFS_PATH_SIZE];
-	int err = paths__link(at, p->path, link, "");
+	const json_t *item = json_object_get(json_object_get(p->current.record, "links"), link);
+	char program[BPFFS_NAME_SIZE];
+	int err = paths__remove_link(p->home, link, false);
 
-	if (!err && bpffs__exists(at))
-		err = paths__link(at, p->path, link, PATHS_ASIDE);
-	if (!err && bpf_obj_pin(fd, at))
-		err = -errno;
-	return err;
-}
-
-void pins__drop_link(const struct pins *p, const char *link, bool aside)
-{
-	char at[BPFFS_PATH_SIZE];
-
-	if (!paths__link(at, p->path, link, aside ? PATHS_ASIDE : ""))
-		bpffs__remove(at);
-}
-
-static int retire_link(const struct pins *p, const struct generation *old, const char *link)
-{
-	const json_t *item = json_object_get(json_object_get(old->record, "links"), link);
-	char at[BPFFS_PATH_SIZE];
-	int err = paths__link(at, p->path, link, "");
-
-	if (!err)
-		err = bpffs__remove(at);
+	snprintf(program, sizeof(program), "%.*s", (int)strcspn(link, "@"), link);
 	if (!err)
 		log__write(&(struct log_line){
 			.event = "detach",
-			.object = record__text(old, "file"),
-			.program = json_string_value(json_object_get(item, "program")),
-			.target = json_string_value(json_object_get(item, "target")),
+			.object = p->current.record ? record__text(&p->current, "file") : p->object,
+			.program = program,
+			.target = item ? json_string_value(json_object_get(item, "target")) :
+					 link + strcspn(link, "@") + 1,
 		});
 	return err;
 }
@@ -206,7 +229,7 @@ static int retire_link(const struct pins *p, const struct generation *old, const
 int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault)
 {
 	struct pin_list links;
-	int err = paths__list_links(p->path, &links, fault);
+	int err = paths__list_links(p->home, &links, p->path, fault);
 
 	if (err)
 		return err;
@@ -215,10 +238,10 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 			continue;
 		/* At once: without its name it would go some time later. */
 		bpf_link_detach(links.items[i].fd);
-		err = retire_link(p, &p->current, links.items[i].name);
+		err = retire_link(p, links.items[i].name);
 		if (err)
 			fault__set(fault, err, "%.200s/links: cannot remove %.100s: %s", p->path,
-				   links.items[i].name, strerror(-err));
+				   links.items[i].name, bpffs__reason(err));
 	}
 	bpffs__free(&links);
 	return err;
@@ -227,44 +250,40 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 /* Without its name it is what a first start may have left: killed halfway, we keep nobody from starting. */
 static int disown_current(const struct pins *p)
 {
-	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = paths__part(next, p->path, "next");
+	int err = generation__remove(p->home, "previous");
 
 	if (!err)
-		err = paths__part(current, p->path, "current");
-	if (!err)
-		err = paths__part(previous, p->path, "previous");
-	if (!err)
-		err = bpffs__remove(previous);
-	return err ? err : rename(current, next) ? -errno : 0;
+		err = bpffs__rename(p->home, "current", "next");
+	return err == -ENOENT ? 0 : err;
 }
 
 int pins__remove(struct pins *p, struct fault *fault)
 {
-	int err = pins__retire_links(p, NULL, fault);
+	int err = p->home < 0 ? 0 : pins__retire_links(p, NULL, fault);
 
 	if (err)
 		return err;
-	if (p->current.record)
+	if (p->home >= 0)
 		err = disown_current(p);
 	if (!err)
-		err = bpffs__remove(p->path);
-	return err ? fault__set(fault, err, "%.300s: %s", p->path, strerror(-err)) : 0;
+		err = bpffs__remove(p->root, p->object);
+	return err ? fault__set(fault, err, "%.300s: %s", p->path, bpffs__reason(err)) : 0;
 }
 
-static int note_version(const char *home, pins_version *note, void *context, struct fault *fault)
+static int note_version(int root, const char *shown, const char *object, pins_version *note, void *context,
+			struct fault *fault)
 {
-	struct generation g;
-	char at[BPFFS_PATH_SIZE];
-	int err;
+	struct generation g = { 0 };
+	struct pins p;
+	int err = pins__open_unread(&p, root, shown, object, fault);
 
-	if (snprintf(at, sizeof(at), "%s/current", home) >= (int)sizeof(at))
-		return fault__set(fault, -ENAMETOOLONG, "%.300s: name too long", home);
-	err = generation__open_record(&g, at, fault);
+	if (!err)
+		err = p.home < 0 ? -ENOENT : generation__open_record(&g, p.home, "current", p.path, fault);
 	if (!err && note(context, record__text(&g, "project"), record__text(&g, "object"),
 			 record__number(&g, "version")))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	generation__close(&g);
+	pins__close(&p);
 	return err == -ENOENT ? 0 : err;
 }
 
@@ -272,7 +291,6 @@ int pins__list_versions(const char *root, pins_version *note, void *context, str
 {
 	int fd = bpffs__open(root, false, fault), err;
 	struct file_list names;
-	char at[BPFFS_PATH_SIZE];
 
 	if (fd == -ENOENT) {
 		fault->text[0] = 0;
@@ -282,10 +300,10 @@ int pins__list_versions(const char *root, pins_version *note, void *context, str
 		return fd;
 	err = file__list(fd, &names);
 	if (err)
-		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+		fault__set(fault, err, "%.200s: %s", root, bpffs__reason(err));
 	for (size_t i = 0; !err && i < names.count; i++) {
-		snprintf(at, sizeof(at), "%.255s/%.255s", root, names.names[i]);
-		err = note_version(at, note, context, fault);
+		bpffs__unescape(names.names[i]);
+		err = note_version(fd, root, names.names[i], note, context, fault);
 	}
 	file__list_free(&names);
 	close(fd);

@@ -15,18 +15,27 @@
  * The lock of the root is held by whoever calls.
  */
 struct pins {
-	char path[BPFFS_PATH_SIZE];
-	struct generation current; /* its record is NULL when there is none */
+	char path[BPFFS_PATH_SIZE]; /* for messages; empty when there is no pin root */
+	const char *object;	    /* the caller's, as is the next */
+	int root, home;		    /* directories: of all objects; of this one, or -1 */
+	struct generation current;  /* its record is NULL when there is none */
 };
 
+/* No pins at all: what pins__close() may be given. */
+#define PINS_NONE ((struct pins){ .root = -1, .home = -1 })
+
 /*
- * Open an object's pins. What a killed loader left half done is first put back to `current`, or
- * taken away when there is none.
+ * Open an object's pins below the directory @root, whose path is @shown. What a killed loader left half done
+ * is first put back to `current`, or taken away when there is none. Programs and maps are compared with the
+ * record.
  */
-int pins__open(struct pins *p, const char *root, const char *object, struct fault *fault);
+int pins__open(struct pins *p, int root, const char *shown, const char *object, struct fault *fault);
 
 /* The same for pins that are there; it changes nothing. */
-int pins__open_existing(struct pins *p, const char *root, const char *object, struct fault *fault);
+int pins__open_existing(struct pins *p, int root, const char *shown, const char *object, struct fault *fault);
+
+/* Without a look at the record, for pins__remove() alone. */
+int pins__open_unread(struct pins *p, int root, const char *shown, const char *object, struct fault *fault);
 void pins__close(struct pins *p);
 
 /* The generation `previous`; -ENOENT without text when there is none. */
@@ -36,16 +45,17 @@ int pins__open_previous(const struct pins *p, struct generation *g, struct fault
 int pins__stage(const struct pins *p, struct generation *g, struct fault *fault);
 void pins__unstage(const struct pins *p);
 
+/* Pin in `next` which links there are. */
+int pins__stage_links(const struct pins *p, const struct generation *g, struct fault *fault);
+
 /* Make `next` the `current` one; with @rotate the old one becomes `previous`. */
 int pins__commit(const struct pins *p, bool rotate, struct fault *fault);
 
-/* The link of this name: a descriptor or a negative errno. */
+/*
+ * The link of this name: a descriptor or a negative errno; -EEXIST when it is not the one of the record, or
+ * runs another program.
+ */
 int pins__get_link(const struct pins *p, const char *link);
-
-/* Pin a link. When there is one of this name, aside until paths__settle_link(). */
-int pins__put_link(const struct pins *p, const char *link, int fd);
-/* Forget what pins__put_link() did. */
-void pins__drop_link(const struct pins *p, const char *link, bool aside);
 
 /* Take away all links that the record doesn't have, writing a line for each. */
 int pins__retire_links(const struct pins *p, const struct generation *g, struct fault *fault);

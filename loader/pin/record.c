@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define RECORD_MAX_BYTES 262144
+#define RECORD_VERSION	 2 /* 1 had no ids of maps and links */
 #define HASH_SIZE	 32
 
 static const struct json_member record_members[] = {
@@ -30,7 +31,8 @@ static const struct json_member record_members[] = {
 	{ "variant", JSON_KIND_STRING },     { "since", JSON_KIND_TIME },
 	{ "generation", JSON_KIND_INTEGER }, { "namespace", JSON_KIND_INTEGER },
 	{ "links", JSON_KIND_OBJECT },	     { "programs", JSON_KIND_OBJECT },
-	{ "maps", JSON_KIND_OBJECT },
+	{ "maps", JSON_KIND_OBJECT },	     { "mapIds", JSON_KIND_OBJECT },
+	{ "access", JSON_KIND_OBJECT },
 };
 
 static json_t *hex_string(const uint8_t *data)
@@ -62,7 +64,7 @@ json_t *record__make(const struct verified_object *object)
 	strcat(since, "Z");
 	for (size_t i = 0; i < object->key_id_count; i++)
 		bad |= json_array_append_new(keys, hex_string(object->key_ids[i]));
-	bad |= json_object_set_new(record, "v", json_integer(1));
+	bad |= json_object_set_new(record, "v", json_integer(RECORD_VERSION));
 	bad |= json_object_set_new(record, "object", json_string(object->statement->name));
 	/* A name of a file is bytes of anybody; JSON is UTF-8. */
 	if (json_object_set_new(record, "file", json_string(object->name)))
@@ -78,6 +80,8 @@ json_t *record__make(const struct verified_object *object)
 	bad |= json_object_set_new(record, "links", json_object());
 	bad |= json_object_set_new(record, "programs", json_object());
 	bad |= json_object_set_new(record, "maps", json_object());
+	bad |= json_object_set_new(record, "mapIds", json_object());
+	bad |= json_object_set_new(record, "access", json_object());
 	bad |= json_object_set_new(record, "generation", json_integer(1));
 	if (!bad)
 		return record;
@@ -97,33 +101,58 @@ int64_t record__number(const struct generation *g, const char *member)
 	return json_integer_value(json_object_get(g->record, member));
 }
 
-int record__note_programs(struct generation *g)
-{
-	json_t *programs = json_object_get(g->record, "programs");
+typedef uint32_t kernel_id(int fd);
 
-	for (size_t i = 0; i < g->programs.count; i++) {
-		if (json_object_set_new(programs, g->programs.items[i].name,
-					json_integer(kernel__program_id(g->programs.items[i].fd))))
+static int note_ids(struct generation *g, const char *member, const struct pin_list *pins, kernel_id *id)
+{
+	json_t *ids = json_object_get(g->record, member);
+
+	for (size_t i = 0; i < pins->count; i++) {
+		if (json_object_set_new(ids, pins->items[i].name, json_integer(id(pins->items[i].fd))))
 			return -ENOMEM;
 	}
 	return 0;
 }
 
-int record__check_programs(const struct generation *g, const char *path, struct fault *fault)
+int record__note_ids(struct generation *g)
 {
-	const json_t *programs = json_object_get(g->record, "programs");
-	int64_t id;
+	int err = note_ids(g, "programs", &g->programs, kernel__program_id);
 
-	for (size_t i = 0; i < g->programs.count; i++) {
-		id = json_integer_value(json_object_get(programs, g->programs.items[i].name));
-		if (!id || id != kernel__program_id(g->programs.items[i].fd))
-			return fault__set(fault, -EEXIST,
-					  "%.240s/programs: %.64s is not the one that was pinned", path,
-					  g->programs.items[i].name);
+	return err ? err : note_ids(g, "mapIds", &g->maps, kernel__map_id);
+}
+
+static int check_ids(const struct generation *g, const char *member, const struct pin_list *pins,
+		     kernel_id *id, const char *shown, struct fault *fault)
+{
+	const json_t *ids = json_object_get(g->record, member);
+	int64_t wanted;
+
+	for (size_t i = 0; i < pins->count; i++) {
+		wanted = json_integer_value(json_object_get(ids, pins->items[i].name));
+		if (!wanted || wanted != id(pins->items[i].fd))
+			return fault__set(fault, -EEXIST, "%.200s: %.64s is not the one that was pinned",
+					  shown, pins->items[i].name);
 	}
-	if (json_object_size(programs) != g->programs.count)
-		return fault__set(fault, -ENOENT, "%.240s/programs: one is missing", path);
+	if (json_object_size(ids) != pins->count)
+		return fault__set(fault, -EEXIST, "%.200s: one is missing", shown);
 	return 0;
+}
+
+int record__check_ids(const struct generation *g, const char *shown, struct fault *fault)
+{
+	char path[BPFFS_PATH_SIZE];
+	int err;
+
+	bpffs__show(path, shown, "programs");
+	err = check_ids(g, "programs", &g->programs, kernel__program_id, path, fault);
+	bpffs__show(path, shown, "maps");
+	return err ? err : check_ids(g, "mapIds", &g->maps, kernel__map_id, path, fault);
+}
+
+bool record__is_same_code(const struct generation *a, const struct generation *b)
+{
+	return a->record && b->record && !strcmp(record__text(a, "digest"), record__text(b, "digest")) &&
+	       !strcmp(record__text(a, "variant"), record__text(b, "variant"));
 }
 
 int record__set_variant(struct generation *g, const uint8_t hash[32])
@@ -141,6 +170,17 @@ const char *record__layout(const struct generation *g, const char *name)
 	const char *text = json_string_value(json_object_get(json_object_get(g->record, "maps"), name));
 
 	return text ? text : "";
+}
+
+int record__note_access(struct generation *g, const char *name, uint32_t flags)
+{
+	return flags ? json_object_set_new(json_object_get(g->record, "access"), name, json_integer(flags)) :
+		       0;
+}
+
+uint32_t record__access(const struct generation *g, const char *name)
+{
+	return (uint32_t)json_integer_value(json_object_get(json_object_get(g->record, "access"), name));
 }
 
 static json_t *pack_point(const struct attach_point *p)
@@ -200,55 +240,92 @@ bool record__has_link(const struct generation *g, const char *link)
 	return json_object_get(json_object_get(g->record, "links"), link);
 }
 
-int record__read(int fd, json_t **record, struct fault *fault)
+int record__note_link_id(struct generation *g, const char *link, uint32_t id)
+{
+	if (!g->attached)
+		g->attached = json_object();
+	return json_object_set_new(g->attached, link, json_integer(id)) ? -ENOMEM : 0;
+}
+
+uint32_t record__link_id(const struct generation *g, const char *link)
+{
+	return (uint32_t)json_integer_value(json_object_get(g->attached, link));
+}
+
+/* Somebody else's map with a record's text is none: what a loader makes is of this form, and frozen. */
+static int check_map(int fd, const char *name, uint32_t *value_size, struct fault *fault)
 {
 	struct bpf_map_info info = { 0 };
-	__u32 size = sizeof(info), zero = 0;
-	struct fault inner = { 0 };
-	uint8_t *data;
-	int err;
+	__u32 size = sizeof(info);
 
 	if (bpf_map_get_info_by_fd(fd, &info, &size))
 		return fault__set(fault, -errno, "%s", strerror(errno));
-	if (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries != 1 || info.value_size > RECORD_MAX_BYTES)
+	if (info.type != BPF_MAP_TYPE_ARRAY || info.key_size != sizeof(__u32) || info.max_entries != 1 ||
+	    info.value_size > RECORD_MAX_BYTES || info.map_flags || info.btf_id || strcmp(info.name, name))
 		return fault__set(fault, -EEXIST, "not a record");
-	data = malloc(info.value_size);
+	if (!kernel__map_is_frozen(fd))
+		return fault__set(fault, -EEXIST, "not a record: not frozen");
+	*value_size = info.value_size;
+	return 0;
+}
+
+static int check_members(const json_t *record, const char *name, struct fault *fault)
+{
+	struct fault inner = { 0 };
+
+	if (strcmp(name, RECORD_NAME))
+		return 0;
+	if (json_integer_value(json_object_get(record, "v")) < RECORD_VERSION)
+		return fault__set(fault, -ESTALE,
+				  "of an earlier release of the loader: ebpf-pins detach, then start again");
+	if (json__check(record, record_members, sizeof(record_members) / sizeof(record_members[0]), "record",
+			&inner))
+		return fault__set(fault, -EEXIST, "not a record: %.200s", inner.text);
+	return 0;
+}
+
+int record__read(int fd, const char *name, json_t **record, struct fault *fault)
+{
+	struct fault inner = { 0 };
+	uint32_t value_size = 0;
+	__u32 zero = 0;
+	uint8_t *data;
+	int err = check_map(fd, name, &value_size, fault);
+
+	if (err)
+		return err;
+	data = malloc(value_size);
 	if (!data)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	err = bpf_map_lookup_elem(fd, &zero, data) ? -errno : 0;
-	if (err) {
+	if (err)
 		fault__set(fault, err, "%s", strerror(-err));
-	} else {
-		err = json__parse(record, data, strnlen((char *)data, info.value_size), &inner);
-		if (!err)
-			err = json__check(*record, record_members,
-					  sizeof(record_members) / sizeof(record_members[0]), "record",
-					  &inner);
-		if (err)
-			fault__set(fault, -EEXIST, "not a record: %.200s", inner.text);
-	}
+	else if (json__parse(record, data, strnlen((char *)data, value_size), &inner))
+		err = fault__set(fault, -EEXIST, "not a record: %.200s", inner.text);
+	else
+		err = check_members(*record, name, fault);
 	free(data);
 	return err;
 }
 
 /* Zeroes of the map's end are the end of the text. */
-int record__pin(const json_t *record, const char *path)
+int record__pin(const json_t *record, int directory, const char *name)
 {
-	char at[BPFFS_PATH_SIZE], *text = json_dumps(record, JSON_SORT_KEYS | JSON_COMPACT);
+	char *text = json_dumps(record, JSON_SORT_KEYS | JSON_COMPACT);
 	__u32 zero = 0, size = text ? (__u32)strlen(text) + 1 : 0;
 	int fd, err = !text ? -ENOMEM : size > RECORD_MAX_BYTES ? -EFBIG : 0;
 
-	if (!err)
-		err = bpffs__path(at, path, RECORD_NAME);
 	if (err)
 		goto cleanup;
-	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, RECORD_NAME, sizeof(zero), size, 1, NULL);
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, name, sizeof(zero), size, 1, NULL);
 	if (fd < 0) {
 		err = -errno;
 		goto cleanup;
 	}
-	if (bpf_map_update_elem(fd, &zero, text, BPF_ANY) || bpf_map_freeze(fd) || bpf_obj_pin(fd, at))
+	if (bpf_map_update_elem(fd, &zero, text, BPF_ANY) || bpf_map_freeze(fd))
 		err = -errno;
+	else
+		err = bpffs__pin(directory, name, fd);
 	close(fd);
 cleanup:
 	free(text);

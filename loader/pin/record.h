@@ -8,18 +8,22 @@
 
 #include <stdint.h>
 
-#define RECORD_NAME "record"
+#define RECORD_NAME	"record"
+#define RECORD_ATTACHED "attached"
 
 struct json_t; /* jansson stays inside */
 struct verified_object;
 
 /* The record of a generation: what was verified, and where it is attached. */
 
-/* Read the record that is pinned as a map. Returns 0 or a negative errno with the text set. */
-int record__read(int fd, struct json_t **record, struct fault *fault);
+/*
+ * Read the record that is pinned as a map, RECORD_NAME or RECORD_ATTACHED: of this type and name, and frozen.
+ * Returns 0, -ESTALE for one of an earlier release, or another negative errno, with the text set.
+ */
+int record__read(int fd, const char *name, struct json_t **record, struct fault *fault);
 
-/* Pin the record in a directory. Returns 0 or a negative errno. */
-int record__pin(const struct json_t *record, const char *path);
+/* Freeze it and pin it in a directory. Returns 0 or a negative errno. */
+int record__pin(const struct json_t *record, int directory, const char *name);
 
 /* Make the record of an object that was verified, loaded now. NULL without memory. */
 struct json_t *record__make(const struct verified_object *object);
@@ -37,13 +41,23 @@ int64_t record__own_namespace(void);
 const char *record__text(const struct generation *g, const char *member);
 int64_t record__number(const struct generation *g, const char *member);
 
-/* The programs' kernel ids, so that a pin that was exchanged for another shows. */
-int record__note_programs(struct generation *g);
-int record__check_programs(const struct generation *g, const char *path, struct fault *fault);
+/* The kernel's ids of programs and maps, so that a pin that was exchanged for another shows. */
+int record__note_ids(struct generation *g);
+
+/* Compare them with what is pinned: all of it, and nothing else. -EEXIST with the text set for a difference.
+ */
+int record__check_ids(const struct generation *g, const char *shown, struct fault *fault);
+
+/* Whether a record says the same of the bytes and of what else decides about the programs. */
+bool record__is_same_code(const struct generation *a, const struct generation *b);
 
 /* The layout of each map, of map_reuse.h; "" for one that it doesn't have. */
 int record__note_map(struct generation *g, const char *name, const char *layout);
 const char *record__layout(const struct generation *g, const char *name);
+
+/* What user space may do with a map, if not all: BPF_F_RDONLY or BPF_F_WRONLY, or 0. */
+int record__note_access(struct generation *g, const char *name, uint32_t flags);
+uint32_t record__access(const struct generation *g, const char *name);
 
 /* What is attached: names of links, with program and target for people. */
 int record__note_link(struct generation *g, const char *link, const char *program,
@@ -52,5 +66,9 @@ int record__note_link(struct generation *g, const char *link, const char *progra
 /* The point of one of the record's links; strings borrow from it. */
 void record__read_point(const struct json_t *item, struct attach_point *point);
 bool record__has_link(const struct generation *g, const char *link);
+
+/* The kernel's ids of what is attached: noted at the end of a start, or 0. */
+int record__note_link_id(struct generation *g, const char *link, uint32_t id);
+uint32_t record__link_id(const struct generation *g, const char *link);
 
 #endif

@@ -13,19 +13,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-static bool has_program(const struct generation *g, uint32_t id)
-{
-	for (size_t i = 0; id && i < g->programs.count; i++) {
-		if (kernel__program_id(g->programs.items[i].fd) == id)
-			return true;
-	}
-	return false;
-}
 
 static const char *link_program_name(const struct generation *g, const char *link)
 {
@@ -45,40 +34,40 @@ static bool cut_aside(char *link)
 }
 
 /* Without its name a link goes, too, but some time later: until then its hook would be taken. */
-static int remove_link(int fd, const char *at)
+static int remove_link(int home, const struct pin *pin)
 {
-	bpf_link_detach(fd);
-	return bpffs__remove(at);
+	bpf_link_detach(pin->fd);
+	return paths__remove_link(home, pin->name, false);
 }
 
 /* One link after a loader was killed: what `next` put there goes back to what `current` had. */
-static int restore_link(const char *home, const struct generation *current, const struct pin *pin,
+static int restore_link(int home, const struct generation *current, const struct pin *pin,
 			const struct generation *next)
 {
-	char at[BPFFS_PATH_SIZE], link[BPFFS_PATH_SIZE];
-	uint32_t id = kernel__link_program(pin->fd);
+	char link[BPFFS_NAME_SIZE];
+	uint32_t id = kernel__link_id(pin->fd);
 	const char *program;
-	int fd, new_fd, err;
+	int fd, new_fd;
 
 	snprintf(link, sizeof(link), "%s", pin->name);
-	err = paths__link(at, home, pin->name, "");
-	if (err)
-		return err;
 	if (cut_aside(link)) {
 		/* After the commit it only waited for its name. */
-		if (has_program(current, id) && record__has_link(current, link))
+		if (id && id == record__link_id(current, link))
 			return paths__settle_link(home, link);
-		return remove_link(pin->fd, at);
+		return remove_link(home, pin);
 	}
 	program = link_program_name(current, link);
 	if (!program)
-		return remove_link(pin->fd, at);
+		return remove_link(home, pin);
 	/* After the commit what can be updated was, and what was replaced waits aside for this name. */
 	if (record__number(next, "generation") <= record__number(current, "generation"))
 		return 0;
 	fd = bpffs__find(&current->programs, program);
 	new_fd = bpffs__find(&next->programs, program);
-	if (fd < 0 || new_fd < 0 || id == kernel__program_id(fd) || id != kernel__program_id(new_fd))
+	/* Somebody else's link is left for the start to find. */
+	if (fd < 0 || new_fd < 0 || id != record__link_id(current, link) ||
+	    kernel__link_program(pin->fd) == kernel__program_id(fd) ||
+	    kernel__link_program(pin->fd) != kernel__program_id(new_fd))
 		return 0;
 	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = new_fd);
 	if (!bpf_link_update(pin->fd, fd, &opts))
@@ -87,101 +76,85 @@ static int restore_link(const char *home, const struct generation *current, cons
 	return errno == ENOLINK || errno == ENODEV ? 0 : -errno;
 }
 
-static int restore_links(const char *home, const struct generation *current, const struct generation *next,
-			 struct fault *fault)
+static int restore_links(int home, const char *shown, const struct generation *current,
+			 const struct generation *next, struct fault *fault)
 {
 	struct pin_list links;
-	int err = paths__list_links(home, &links, fault);
+	int err = paths__list_links(home, &links, shown, fault);
 
 	if (err)
 		return err;
 	for (size_t i = 0; !err && i < links.count; i++) {
 		err = restore_link(home, current, &links.items[i], next);
 		if (err)
-			fault__set(fault, err, "%.200s/links: cannot restore %.100s: %s", home,
-				   links.items[i].name, strerror(-err));
+			fault__set(fault, err, "%.200s/links: cannot restore %.100s: %s", shown,
+				   links.items[i].name, bpffs__reason(err));
 	}
 	bpffs__free(&links);
 	return err;
 }
 
 /* An old generation beside a new one was about to become `previous`; a new one never got that far. */
-static int settle_next(const char *home, const struct generation *current, const struct generation *next)
+static int settle_next(int home, const struct generation *current, const struct generation *next)
 {
-	char at[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-	int err = paths__part(at, home, "next");
+	int err;
 
-	if (!err)
-		err = paths__part(previous, home, "previous");
-	if (err)
-		return err;
 	if (!next->record || record__number(next, "generation") > record__number(current, "generation") ||
 	    !strcmp(record__text(next, "digest"), record__text(current, "digest")))
-		return bpffs__remove(at);
-	err = bpffs__remove(previous);
-	return err ? err : rename(at, previous) ? -errno : 0;
+		return generation__remove(home, "next");
+	err = generation__remove(home, "previous");
+	return err ? err : bpffs__rename(home, "next", "previous");
 }
 
-int recover__update(const char *home, const struct generation *current, struct fault *fault)
+int recover__update(int home, const char *shown, const struct generation *current, struct fault *fault)
 {
-	char at[BPFFS_PATH_SIZE];
 	struct generation next;
-	int err = paths__part(at, home, "next");
+	int err = generation__open(&next, home, "next", shown, fault);
 
-	if (!err)
-		err = generation__open(&next, at, fault);
 	if (err == -ENOENT)
 		next = (struct generation){ 0 };
 	else if (err)
 		return err;
-	err = restore_links(home, current, &next, fault);
+	err = restore_links(home, shown, current, &next, fault);
 	if (!err) {
 		err = settle_next(home, current, &next);
 		if (err)
-			fault__set(fault, err, "%.300s: cannot clean up: %s", at, strerror(-err));
+			fault__set(fault, err, "%.300s/next: cannot clean up: %s", shown, bpffs__reason(err));
 	}
 	generation__close(&next);
 	return err;
 }
 
-void recover__renames(const char *home)
+void recover__renames(int home)
 {
-	char current[BPFFS_PATH_SIZE], next[BPFFS_PATH_SIZE], previous[BPFFS_PATH_SIZE];
-
-	if (!paths__part(current, home, "current") && !paths__part(next, home, "next") &&
-	    !paths__part(previous, home, "previous") && !bpffs__exists(current) && bpffs__exists(previous))
-		rename(next, current);
+	if (!bpffs__exists(home, "current") && bpffs__exists(home, "previous"))
+		bpffs__rename(home, "next", "current");
 }
 
 /* What a first start may have left, and nothing else, is ours to remove. */
-int recover__check_ours(const char *home, struct fault *fault)
+int recover__check_ours(int home, const char *shown, struct fault *fault)
 {
 	struct file_list names = { 0 };
-	int fd = open(home, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
+	int err = file__list(home, &names);
 
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	err = fd < 0 ? -errno : file__list(fd, &names);
-	if (fd >= 0)
-		close(fd);
 	for (size_t i = 0; !err && i < names.count; i++) {
 		if (strcmp(names.names[i], "links") && strcmp(names.names[i], "next"))
 			err = -EEXIST;
 	}
 	file__list_free(&names);
-	return err ? fault__set(fault, -EEXIST, "%.300s: something else is there, not pins of ours", home) :
+	return err ? fault__set(fault, -EEXIST, "%.300s: something else is there, not pins of ours", shown) :
 		     0;
 }
 
-int recover__remove_half(const char *home)
+int recover__remove_half(int home, int root, const char *object)
 {
 	struct fault ignored = { 0 };
 	struct pin_list links;
 
-	if (!paths__list_links(home, &links, &ignored)) {
+	if (!paths__list_links(home, &links, "", &ignored)) {
 		for (size_t i = 0; i < links.count; i++)
 			bpf_link_detach(links.items[i].fd);
 		bpffs__free(&links);
 	}
-	return bpffs__remove(home);
+	return bpffs__remove(root, object);
 }

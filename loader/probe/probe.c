@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * bpf-probe [--capabilities MASK] OBJECT...: let this kernel verify each program of the objects, attach none.
+ * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
+ * needed.
  *
  * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
  * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
@@ -12,10 +14,12 @@
  *
  * bpf-probe verifies no signature, because developers check unsigned objects.
  */
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,39 +227,92 @@ static void probe_program(const char *path, struct bpf_program *program, size_t 
 	fflush(stdout);
 }
 
-static void probe_object(const char *path)
+static struct bpf_object *open_object(const char *path)
 {
 	struct bpf_object *object;
-	struct bpf_program *program;
-	size_t index = 0;
+	int err;
 
 	warnings[0] = 0;
 	object = bpf_object__open_file(path, NULL);
-	if (!object) {
-		int err = errno;
+	err = errno;
+	if (object)
+		return object;
+	printf("{\"event\":\"object\",\"errno\":%d", err);
+	put_string("object", path);
+	put_string("error", strerror(err));
+	put_string("warnings", warnings);
+	puts("}");
+	return NULL;
+}
 
-		printf("{\"event\":\"object\",\"errno\":%d", err);
-		put_string("object", path);
-		put_string("error", strerror(err));
-		put_string("warnings", warnings);
-		puts("}");
+static void probe_object(const char *path)
+{
+	struct bpf_object *object = open_object(path);
+	struct bpf_program *program;
+	size_t index = 0;
+
+	if (!object)
 		return;
-	}
 	bpf_object__for_each_program(program, object)
 		probe_program(path, program, index++);
+	bpf_object__close(object);
+}
+
+/* The object's own type of a struct_ops map: the kernel's, with or without a flavour. */
+static const char *find_struct(const struct bpf_object *object, const struct bpf_map *map)
+{
+	const struct btf *btf = bpf_object__btf(object);
+	const struct btf_type *type = btf ? btf__type_by_id(btf, bpf_map__btf_value_type_id(map)) : NULL;
+	const char *name = type ? btf__name_by_offset(btf, type->name_off) : NULL;
+
+	return name && bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS ? name : "";
+}
+
+/* What libbpf makes of the object: its programs and maps. */
+static void describe_object(const char *path)
+{
+	struct bpf_object *object = open_object(path);
+	struct bpf_program *program;
+	const char *type;
+	struct bpf_map *map;
+
+	if (!object)
+		return;
+	bpf_object__for_each_program(program, object) {
+		type = libbpf_bpf_prog_type_str(bpf_program__type(program));
+		printf("{\"event\":\"opened\"");
+		put_string("object", path);
+		put_string("program", bpf_program__name(program));
+		put_string("section", bpf_program__section_name(program));
+		put_string("type", type ? type : "unspec");
+		puts("}");
+	}
+	bpf_object__for_each_map(map, object) {
+		type = libbpf_bpf_map_type_str(bpf_map__type(map));
+		printf("{\"event\":\"map\"");
+		put_string("object", path);
+		put_string("map", bpf_map__name(map));
+		put_string("type", type ? type : "unspec");
+		put_string("struct", find_struct(object, map));
+		put_string("pin", bpf_map__pin_path(map) ? bpf_map__pin_path(map) : "");
+		puts("}");
+	}
 	bpf_object__close(object);
 }
 
 int main(int argc, char **argv)
 {
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+	bool only_open = argc > 1 && !strcmp(argv[1], "--open");
 	struct utsname name;
 	int first = 1;
 
 	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	read_permitted();
-	if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
+	if (only_open) {
+		first = 2;
+	} else if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
 		if (parse_given(argv[2])) {
 			fputs("bpf-probe: cannot have these capabilities\n", stderr);
 			return 1;
@@ -263,7 +320,7 @@ int main(int argc, char **argv)
 		first = 3;
 	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--capabilities MASK] OBJECT...\n", stderr);
+		fputs("usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n", stderr);
 		return 2;
 	}
 	libbpf_set_print(keep_warning);
@@ -271,9 +328,10 @@ int main(int argc, char **argv)
 	printf("{\"event\":\"kernel\"");
 	put_string("release", name.release);
 	put_string("machine", name.machine);
+	put_string("libbpf", libbpf_version_string());
 	puts("}");
 	for (int i = first; i < argc; i++)
-		probe_object(argv[i]);
+		(only_open ? describe_object : probe_object)(argv[i]);
 	puts("{\"event\":\"end\"}");
 	return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }

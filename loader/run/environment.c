@@ -28,11 +28,16 @@ static void add_name(char *name, const char *text)
 	name[n] = 0;
 }
 
-/* Skip the maps that libbpf makes (.rodata, .bss): their names have a dot, which no C name has. */
+/*
+ * Skip the maps that are no data of the program. libbpf makes .rodata, .bss and others: their names have a
+ * dot, which no C name has. An update of a struct_ops map registers it with the kernel, and an update of a
+ * program array changes the program.
+ */
 static bool next_map(const struct load *load, size_t *iterator, struct load_map *map)
 {
 	while (load__next_map(load, iterator, map)) {
-		if (!strchr(map->name, '.'))
+		if (!strchr(map->name, '.') && map->type != BPF_MAP_TYPE_STRUCT_OPS &&
+		    map->type != BPF_MAP_TYPE_PROG_ARRAY)
 			return true;
 	}
 	return false;

@@ -4,8 +4,8 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "run/confine.h"
 #include "run/environment.h"
-#include "run/privileges.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -64,7 +64,7 @@ static void close_files(void)
 		close(fd);
 }
 
-static void run_child(const char *command)
+static void run_child(const char *command, const struct confinement *confinement)
 {
 	char *copy = strdup(command), *argv[ARGUMENTS_MAX + 1];
 	struct fault fault = { 0 };
@@ -75,8 +75,10 @@ static void run_child(const char *command)
 	/* During a reload, the maps for the workload are open. Only the workload may inherit them. */
 	environment__forget_maps();
 	close_files();
-	if (privileges__drop(&fault))
+	if (confine__enter(confinement, &fault)) {
+		dprintf(STDOUT_FILENO, "--health-command: %s\n", fault.text);
 		_exit(127);
+	}
 	signals__restore();
 	/* stderr carries the loader's decision lines only. */
 	dup2(STDOUT_FILENO, STDERR_FILENO);
@@ -104,7 +106,8 @@ static int wait_for(pid_t child, int64_t deadline)
 	}
 }
 
-int health__check(const char *command, int seconds, struct fault *fault)
+int health__check(const char *command, int seconds, const struct confinement *confinement,
+		  struct fault *fault)
 {
 	int64_t started = log__clock();
 	int status;
@@ -113,7 +116,7 @@ int health__check(const char *command, int seconds, struct fault *fault)
 	signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would discard the command's exit status */
 	child = fork();
 	if (!child)
-		run_child(command);
+		run_child(command, confinement);
 	if (child < 0)
 		return fault__set(fault, -errno, "--health-command: %s", strerror(errno));
 	setpgid(child, child);

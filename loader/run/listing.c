@@ -24,11 +24,8 @@ struct listing {
 
 static void check_link(struct listing *l, const struct pins *p, const char *link, json_t *item)
 {
-	const char *name = json_string_value(json_object_get(item, "program"));
-	int program = bpffs__find(&p->current.programs, name ? name : "");
 	int fd = pins__get_link(p, link);
-	bool attached = fd >= 0 && !kernel__link_is_severed(fd) &&
-			(program < 0 || kernel__link_program(fd) == kernel__program_id(program));
+	bool attached = fd >= 0 && !kernel__link_is_severed(fd);
 
 	if (fd >= 0)
 		close(fd);
@@ -51,12 +48,12 @@ static void note_previous(const struct pins *p)
 	generation__close(&previous);
 }
 
-static int list_pins(struct listing *l, const char *root, const char *object, struct fault *fault)
+static int list_pins(struct listing *l, int root, const char *shown, const char *object, struct fault *fault)
 {
 	struct pins p;
 	const char *link;
 	json_t *item;
-	int err = pins__open_existing(&p, root, object, fault);
+	int err = pins__open_existing(&p, root, shown, object, fault);
 
 	/* The pins of a killed start, or foreign pins; the next start reports which. */
 	if (err == -ENOENT) {
@@ -69,6 +66,7 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 		check_link(l, &p, link, item);
 	note_previous(&p);
 	json_object_del(p.current.record, "maps");
+	json_object_del(p.current.record, "access");
 	if (json_array_append(l->objects, p.current.record))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	pins__close(&p);
@@ -76,20 +74,26 @@ static int list_pins(struct listing *l, const char *root, const char *object, st
 }
 
 /* Note a shared object. It has no links here, because each container attaches for itself. */
-static int list_shared(struct listing *l, const char *directory, const char *name, struct fault *fault)
+static int list_shared(struct listing *l, int directory, const char *shown, const char *name,
+		       struct fault *fault)
 {
-	char entry[BPFFS_PATH_SIZE];
 	struct generation g;
-	int err = bpffs__path(entry, directory, name);
+	char path[BPFFS_PATH_SIZE];
+	int err = generation__open(&g, directory, name, shown, fault);
 
+	bpffs__show(path, shown, name);
 	if (!err)
-		err = generation__open_record(&g, entry, fault);
-	if (err)
-		return err == -ENOENT ? 0 : fault__set(fault, err, "%.300s: not pins of ours", entry);
-	if (json_object_set_new(g.record, "used", json_boolean(share__is_used(entry))) ||
-	    json_array_append(l->objects, g.record))
+		err = record__check_ids(&g, path, fault);
+	/* Those of an earlier release of the loader go with the last who uses them. */
+	if (err == -ENOENT || err == -ESTALE) {
+		generation__close(&g);
+		return 0;
+	}
+	if (!err && (json_object_set_new(g.record, "used", json_boolean(share__is_used(directory, name))) ||
+		     json_array_append(l->objects, g.record)))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	json_object_del(g.record, "maps");
+	json_object_del(g.record, "access");
 	json_object_del(g.record, "links");
 	generation__close(&g);
 	return err;
@@ -108,7 +112,7 @@ static int list_root(struct listing *l, const char *root, bool shared, struct fa
 		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
-		err = (shared ? list_shared : list_pins)(l, root, names.names[i], fault);
+		err = (shared ? list_shared : list_pins)(l, lock, root, names.names[i], fault);
 	}
 	file__list_free(&names);
 	close(lock);

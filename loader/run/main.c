@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	file__open_standard_streams();
+	file__keep_inherited();
 	signals__block(false);
 	log__set_human(options__ask_human(argv));
 	if (options__parse(&options, argv, &fault))

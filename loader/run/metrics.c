@@ -58,10 +58,10 @@ static void add_head(const char *name, const char *type, const char *help)
 	add("# HELP buildtool_%s %s\n# TYPE buildtool_%s %s\n", name, help, name, type);
 }
 
-static void add_value(const char *name, const char *type, const char *help, size_t value)
+static void add_value(const char *name, const char *type, const char *help, int64_t value)
 {
 	add_head(name, type, help);
-	add("buildtool_%s %zu\n", name, value);
+	add("buildtool_%s %lld\n", name, (long long)value);
 }
 
 static void add_seconds(const char *name, const char *type, const char *help, int64_t value)
@@ -84,7 +84,7 @@ static void format_metrics(void)
 	add_seconds("load_seconds_total", "counter", "Time the kernel took to load.", m.load_time);
 	add_seconds("attach_seconds_total", "counter", "Time taken to attach.", m.attach_time);
 	add_value("ready", "gauge", "1 while everything is attached.", m.ready);
-	add_value("start_time_seconds", "gauge", "When the loader began, since 1970.", (size_t)m.began);
+	add_value("start_time_seconds", "gauge", "When the loader began, since 1970.", m.began);
 	add_seconds("start_duration_seconds", "gauge", "From its beginning to ready.", m.ready_after);
 	add_value("objects_loaded", "gauge", "Objects in the kernel.", m.loaded.objects);
 	add_value("programs_loaded", "gauge", "Programs in the kernel.", m.loaded.programs);

@@ -6,6 +6,7 @@
 #include "base/json.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SECONDS_MAX	    86400
@@ -39,7 +40,8 @@ const char options__help[] =
 	"  --health-wait SECONDS    longest time of the health command (10)\n"
 	"  --reload                 stay as the workload's parent, and update on SIGHUP\n"
 	"  --no-map-fds             pass no maps to the workload\n"
-	"  --seccomp                deny bpf(2) to the workload, except for elements of its maps\n"
+	"  --no-seccomp             allow the workload all of bpf(2), and 32-bit system calls\n"
+	"  --workload-user UID[:GID]  run the workload as this user; requires SETUID and SETGID\n"
 	"  --capabilities C,...     allow these capabilities of the container, beyond the programs'\n"
 	"                           needs\n"
 	"  --metrics-file FILE      write metrics for Prometheus\n"
@@ -65,7 +67,8 @@ enum kind {
 	KIND_LOG,
 	KIND_ATTACH,
 	KIND_IMAGE_ATTACH,
-	KIND_CAPABILITIES
+	KIND_CAPABILITIES,
+	KIND_USER
 };
 
 /* The commands that accept an option; --log, --help and --version belong to all of them. */
@@ -95,7 +98,8 @@ static const struct option {
 	{ "health-wait", FIELD(health_wait), KIND_SECONDS, RUN },
 	{ "reload", FIELD(reload), KIND_SWITCH, RUN },
 	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, RUN },
-	{ "seccomp", FIELD(seccomp), KIND_SWITCH, RUN },
+	{ "no-seccomp", FIELD(no_seccomp), KIND_SWITCH, RUN },
+	{ "workload-user", 0, KIND_USER, RUN },
 	{ "capabilities", FIELD(capabilities), KIND_CAPABILITIES, RUN },
 	{ "metrics-file", FIELD(metrics_file), KIND_TEXT, RUN },
 	{ "verify-only", FIELD(verify_only), KIND_SWITCH, RUN },
@@ -180,6 +184,27 @@ static bool parse_seconds(const char *text, int *seconds)
 	return *seconds <= SECONDS_MAX;
 }
 
+/* A number as user: names are in files that an image need not have. -1 is none, as the kernel says. */
+static bool parse_id(const char *text, char end, uint32_t *id)
+{
+	size_t n = strspn(text, "0123456789");
+	unsigned long long number;
+
+	if (!n || n > 10 || (text[n] != end && text[n]))
+		return false;
+	number = strtoull(text, NULL, 10);
+	*id = (uint32_t)number;
+	return number < UINT32_MAX;
+}
+
+static bool parse_user(const char *text, struct options *o)
+{
+	const char *colon = strchr(text, ':');
+
+	o->has_user = true;
+	return parse_id(text, ':', &o->uid) && parse_id(colon ? colon + 1 : text, 0, &o->gid);
+}
+
 static int set_value(struct options *o, const struct option *option, char *value, struct fault *fault)
 {
 	void *field = (char *)o + option->field;
@@ -194,6 +219,8 @@ static int set_value(struct options *o, const struct option *option, char *value
 		ok = parse_seconds(value, field);
 	else if (option->kind == KIND_TIME)
 		ok = json__time(value, field);
+	else if (option->kind == KIND_USER)
+		ok = parse_user(value, o);
 	else if (option->kind == KIND_CAPABILITIES)
 		ok = !capabilities__parse(value, field);
 	else /* KIND_LOG */
@@ -249,8 +276,9 @@ static int check_together(const struct options *o, struct fault *fault)
 		return fault__usage(fault, "--verify-only cannot be combined with a workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
 		return fault__usage(fault, "--platform and --time require --verify-only");
-	if (!o->workload && (o->seccomp || o->no_map_fds))
-		return fault__usage(fault, "--seccomp and --no-map-fds require a workload: -- COMMAND");
+	if (!o->workload && (o->no_seccomp || o->no_map_fds || o->has_user))
+		return fault__usage(fault,
+				    "--no-seccomp, --no-map-fds and --workload-user require a workload");
 	if (o->health_command && o->health_command[0] != '/')
 		return fault__usage(fault, "--health-command %.128s: not an absolute path",
 				    o->health_command);

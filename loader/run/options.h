@@ -4,6 +4,8 @@
 
 #include "load/load.h"
 
+#include <sys/types.h>
+
 #define DEFAULT_OBJECTS	   "/usr/lib/buildtool/objects"
 #define DEFAULT_TRUST	   "/etc/buildtool/trust"
 #define DEFAULT_TRUST_HOST "/etc/buildtool/trust.host"
@@ -33,7 +35,10 @@ struct options {
 	int wait_interface;    /* seconds; 0: don't wait */
 	int health_wait;       /* seconds */
 	bool verify_only, help, version, human, json;
-	bool replace, reload, no_map_fds, seccomp;
+	bool replace, reload, no_map_fds, no_seccomp;
+	bool has_user; /* of the workload: */
+	uid_t uid;
+	gid_t gid;
 	char **workload; /* NULL or argv, ending in NULL */
 	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };

@@ -10,6 +10,7 @@
 #include "load/load.h"
 #include "run/attach_file.h"
 #include "run/candidate.h"
+#include "run/confine.h"
 #include "run/environment.h"
 #include "run/health.h"
 #include "run/metrics.h"
@@ -22,12 +23,14 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The loaded set, and the means of a reload. */
 struct session {
 	const struct options *options;
 	struct load *load;
 	uint8_t fingerprint[FINGERPRINT_SIZE];
+	struct confinement confinement; /* of the workload */
 	uint64_t held; /* capabilities: all of the container's at first, then those that are kept */
 };
 
@@ -39,16 +42,21 @@ static int refuse(const struct fault *fault)
 
 /* The new set stays only if the health command succeeds and the versions can be written. */
 struct acceptance {
-	const struct options *options;
+	const struct session *session;
 	struct candidate *candidate;
 };
 
 static int accept(void *context, struct fault *fault)
 {
 	const struct acceptance *a = context;
-	const struct options *o = a->options;
-	int err = o->health_command ? health__check(o->health_command, o->health_wait, fault) : 0;
+	const struct options *o = a->session->options;
+	struct confinement confinement;
+	int err = 0;
 
+	if (o->health_command)
+		err = confine__plan(&confinement, o, getpid(), fault);
+	if (!err && o->health_command)
+		err = health__check(o->health_command, o->health_wait, &confinement, fault);
 	return err ? err : candidate__remember(a->candidate, fault);
 }
 
@@ -64,7 +72,7 @@ static void explain_capabilities(const struct candidate *c, struct fault *fault)
 static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
 {
 	const struct options *o = s->options;
-	struct acceptance acceptance = { .options = o, .candidate = c };
+	struct acceptance acceptance = { .session = s, .candidate = c };
 	const struct load_options options = {
 		.attach = o->attach,
 		.attach_count = o->attach_count,
@@ -153,7 +161,7 @@ static void reload(void *context)
 /* Return the capabilities that loading needs, and those of --capabilities. */
 static uint64_t find_asked(const struct session *s, uint64_t needs)
 {
-	uint64_t asked = needs | s->options->capabilities;
+	uint64_t asked = needs | s->options->capabilities | confine__needs(&s->confinement);
 
 	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
 		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it includes missing ones */
@@ -169,7 +177,8 @@ static int get_ready(struct session *s, const struct candidate *c, int64_t start
 
 	capabilities__format(needs, "", names);
 	capabilities__format(s->held & ~asked, "", surplus);
-	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs();
+	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs() |
+		   confine__needs(&s->confinement);
 	err = privileges__keep(s->held, fault);
 	if (err)
 		return err;
@@ -186,7 +195,7 @@ static int get_ready(struct session *s, const struct candidate *c, int64_t start
 static int run_workload(struct session *s, const char *path, struct fault *fault)
 {
 	const struct options *o = s->options;
-	const struct workload workload = { .path = path, .argv = o->workload, .deny_bpf = o->seccomp };
+	const struct workload workload = { .path = path, .argv = o->workload, .confinement = s->confinement };
 	pid_t child;
 
 	if (environment__export_maps(o->no_map_fds ? NULL : s->load, fault))
@@ -218,14 +227,30 @@ static int go_on(struct session *s, const char *workload, struct fault *fault)
 	return code;
 }
 
+/* What confinement takes is known before anything is loaded. */
+static int plan_confinement(struct session *s, uint64_t needs, struct fault *fault)
+{
+	char names[CAPABILITIES_TEXT_SIZE];
+	uint64_t missing;
+	int err = confine__plan(&s->confinement, s->options, s->options->reload ? getpid() : 0, fault);
+
+	if (err)
+		return err;
+	missing = capabilities__missing(confine__needs(&s->confinement), s->held);
+	capabilities__format(missing, "CAP_", names);
+	if (missing)
+		return fault__set(fault, -EPERM, "--workload-user requires %s", names);
+	return s->options->workload ? privileges__check_bounds(find_asked(s, needs), fault) : 0;
+}
+
 static int load_and_run(struct session *s, struct candidate *c, const char *workload)
 {
 	int64_t started = log__clock();
 	struct fault fault = { 0 };
 	int code = EXIT_DONE, err = 0;
 
-	if (workload)
-		err = privileges__check_bounds(find_asked(s, candidate__needs(c)), &fault);
+	if (workload || s->options->health_command)
+		err = plan_confinement(s, candidate__needs(c), &fault);
 	if (!err)
 		err = put_in_place(s, c, &fault);
 	if (!err)

@@ -5,16 +5,19 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define X32_CALLS 0x40000000u
+#define X32_CALLS  0x40000000u
+#define FILTER_MAX 160
 
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define LOW_HALF 4
@@ -22,49 +25,153 @@
 #define LOW_HALF 0
 #endif
 
-#define LOAD_FIELD(field, plus)                                                                              \
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + (plus))
-#define RETURN(action)		   BPF_STMT(BPF_RET | BPF_K, (action))
-#define SKIP_IF_EQUAL(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (skip), 0)
-#define ALLOW_COMMAND(command)	   BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (command), 0, 1), RETURN(SECCOMP_RET_ALLOW)
-
-/*
- * What is not listed is denied, commands of later kernels too. A process of another architecture
- * would call bpf(2) by another number: it is stopped. The x32 numbers don't exist here.
- */
-static struct sock_filter filter[] = {
-	LOAD_FIELD(arch, 0),
-	SKIP_IF_EQUAL(SECCOMP_ARCH, 1),
-	RETURN(SECCOMP_RET_KILL_PROCESS),
-	LOAD_FIELD(nr, 0),
-#if defined(__x86_64__)
-	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, 0, 1),
-	RETURN(SECCOMP_RET_ERRNO | ENOSYS),
-#endif
-	SKIP_IF_EQUAL(SYS_bpf, 1),
-	RETURN(SECCOMP_RET_ALLOW),
-	/* The kernel takes an int: the upper half of the register is not looked at. */
-	LOAD_FIELD(args[0], LOW_HALF),
-	ALLOW_COMMAND(BPF_MAP_LOOKUP_ELEM),
-	ALLOW_COMMAND(BPF_MAP_UPDATE_ELEM),
-	ALLOW_COMMAND(BPF_MAP_DELETE_ELEM),
-	ALLOW_COMMAND(BPF_MAP_GET_NEXT_KEY),
-	ALLOW_COMMAND(BPF_MAP_LOOKUP_AND_DELETE_ELEM),
-	ALLOW_COMMAND(BPF_MAP_LOOKUP_BATCH),
-	ALLOW_COMMAND(BPF_MAP_LOOKUP_AND_DELETE_BATCH),
-	ALLOW_COMMAND(BPF_MAP_UPDATE_BATCH),
-	ALLOW_COMMAND(BPF_MAP_DELETE_BATCH),
-	/* Libraries ask what a descriptor is before they use it. */
-	ALLOW_COMMAND(BPF_OBJ_GET_INFO_BY_FD),
-	RETURN(SECCOMP_RET_ERRNO | EPERM),
+struct filter {
+	struct sock_filter code[FILTER_MAX];
+	unsigned short size;
 };
 
-int seccomp__deny_bpf(struct fault *fault)
+static void add(struct filter *f, struct sock_filter line)
 {
-	const struct sock_fprog program = { .len = sizeof(filter) / sizeof(filter[0]), .filter = filter };
+	f->code[f->size++] = line;
+}
 
+static void load(struct filter *f, size_t offset)
+{
+	add(f, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
+}
+
+/* The kernel takes an int from these arguments: the upper half of the register is not looked at. */
+static void load_argument(struct filter *f, unsigned number)
+{
+	load(f, offsetof(struct seccomp_data, args) + number * sizeof(uint64_t) + LOW_HALF);
+}
+
+static void end(struct filter *f, uint32_t action)
+{
+	add(f, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action));
+}
+
+static void end_if_equal(struct filter *f, uint32_t value, uint32_t action)
+{
+	add(f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1));
+	end(f, action);
+}
+
+/* The lines up to finish_call() are for one call, and all of them return. */
+static unsigned short begin_call(struct filter *f, uint32_t call)
+{
+	load(f, offsetof(struct seccomp_data, nr));
+	add(f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 0));
+	return f->size;
+}
+
+static void finish_call(struct filter *f, unsigned short begin)
+{
+	f->code[begin - 1].jf = (uint8_t)(f->size - begin);
+}
+
+/*
+ * A process of another architecture would make these calls by other numbers: it is stopped. The x32 numbers
+ * don't exist here.
+ */
+static void check_architecture(struct filter *f)
+{
+	load(f, offsetof(struct seccomp_data, arch));
+	add(f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SECCOMP_ARCH, 1, 0));
+	end(f, SECCOMP_RET_KILL_PROCESS);
+#if defined(__x86_64__)
+	load(f, offsetof(struct seccomp_data, nr));
+	add(f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, 0, 1));
+	end(f, SECCOMP_RET_ERRNO | ENOSYS);
+#endif
+}
+
+/* What is not listed is denied, commands of later kernels too. */
+static void deny_bpf_but_elements(struct filter *f)
+{
+	static const uint8_t commands[] = {
+		BPF_MAP_LOOKUP_ELEM,
+		BPF_MAP_UPDATE_ELEM,
+		BPF_MAP_DELETE_ELEM,
+		BPF_MAP_GET_NEXT_KEY,
+		BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+		BPF_MAP_LOOKUP_BATCH,
+		BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+		BPF_MAP_UPDATE_BATCH,
+		BPF_MAP_DELETE_BATCH,
+		/* Libraries ask what a descriptor is before they use it. */
+		BPF_OBJ_GET_INFO_BY_FD,
+	};
+	unsigned short begin = begin_call(f, SYS_bpf);
+
+	load_argument(f, 0);
+	for (size_t i = 0; i < sizeof(commands); i++)
+		end_if_equal(f, commands[i], SECCOMP_RET_ALLOW);
+	end(f, SECCOMP_RET_ERRNO | EPERM);
+	finish_call(f, begin);
+}
+
+static void deny_call(struct filter *f, uint32_t call, uint32_t error)
+{
+	unsigned short begin = begin_call(f, call);
+
+	end(f, SECCOMP_RET_ERRNO | error);
+	finish_call(f, begin);
+}
+
+/* Deny a call whose argument is one of the values, up to a zero. */
+static void deny_argument(struct filter *f, uint32_t call, unsigned argument, const uint32_t *values)
+{
+	unsigned short begin = begin_call(f, call);
+
+	load_argument(f, argument);
+	for (; *values; values++)
+		end_if_equal(f, *values, SECCOMP_RET_ERRNO | EPERM);
+	end(f, SECCOMP_RET_ALLOW);
+	finish_call(f, begin);
+}
+
+/*
+ * A process can end another of its user by a signal, directly or as the answer to input (F_SETSIG), or by a
+ * limit of its time. A signal may be for the loader's process, for its group, or for all (-1). Before
+ * Linux 6.12, where Landlock does this, these are the calls that send signals; the loader has one thread.
+ */
+static void deny_ending(struct filter *f, pid_t loader, pid_t group)
+{
+	const uint32_t by_kill[] = { (uint32_t)loader, (uint32_t)-1, (uint32_t)-group, 0 };
+	const uint32_t by_thread[] = { (uint32_t)loader, 0 };
+	const uint32_t its_group[] = { (uint32_t)group, 0 };
+	const uint32_t set_signal[] = { F_SETSIG, 0 };
+
+	deny_argument(f, SYS_kill, 0, by_kill);
+	deny_argument(f, SYS_tkill, 0, by_thread);
+	deny_argument(f, SYS_tgkill, 1, by_thread);
+	deny_argument(f, SYS_rt_sigqueueinfo, 0, by_thread);
+	deny_argument(f, SYS_rt_tgsigqueueinfo, 1, by_thread);
+	/* Which process a descriptor is for, a filter can't see: libraries take the others then. */
+	deny_call(f, SYS_pidfd_send_signal, ENOSYS);
+	deny_argument(f, SYS_prlimit64, 0, by_thread);
+	deny_argument(f, SYS_setpgid, 1, its_group);
+	deny_argument(f, SYS_fcntl, 1, set_signal);
+#ifdef SYS_fcntl64
+	deny_argument(f, SYS_fcntl64, 1, set_signal);
+#endif
+}
+
+int seccomp__restrict(pid_t loader, struct fault *fault)
+{
+	struct filter f = { .size = 0 };
+	struct sock_fprog program = { .filter = f.code };
+
+	check_architecture(&f);
+	deny_bpf_but_elements(&f);
+	if (loader)
+		deny_ending(&f, loader, getpgid(loader));
+	end(&f, SECCOMP_RET_ALLOW);
+	program.len = f.size;
 	/* SPEC_ALLOW: older kernels would slow the workload down for the sake of filters of strangers. */
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program))
-		return fault__set(fault, -errno, "seccomp: %s", strerror(errno));
+		return fault__set(fault, -errno, "seccomp: %s: --no-seccomp starts without the filter",
+				  strerror(errno));
 	return 0;
 }

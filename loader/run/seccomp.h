@@ -4,10 +4,14 @@
 
 #include "base/fault.h"
 
+#include <sys/types.h>
+
 /*
- * Deny bpf(2) to this process and all that it starts, but for reading and writing the elements of
- * maps whose descriptors it has. Needs no_new_privs. Returns 0 or a negative errno with the text set.
+ * A filter for this process and all that it starts: no call of bpf(2) but those on elements of maps; and with
+ * a
+ * @loader, or 0, no call that ends that process: no signal and no limit.
+ * Returns 0 or a negative errno with the text set.
  */
-int seccomp__deny_bpf(struct fault *fault);
+int seccomp__restrict(pid_t loader, struct fault *fault);
 
 #endif

@@ -3,9 +3,15 @@
 
 #include "base/signals.h"
 
+#include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define ROUNDS_MAX 1000
+#define NAP_NS	   1000000
 
 /* Reap all ended children, including orphans of the workload. Returns whether the workload ended. */
 static bool reap(pid_t workload, int *code)
@@ -23,6 +29,34 @@ static bool reap(pid_t workload, int *code)
 	return ended;
 }
 
+/* Our children by now: what the workload left became ours. */
+static bool kill_children(void)
+{
+	char path[64];
+	FILE *file;
+	pid_t pid;
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	file = fopen(path, "re");
+	while (file && fscanf(file, "%d", &pid) == 1)
+		found |= !kill(pid, SIGKILL);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+/* Without its programs nothing of it must go on, whatever group or session it went to. */
+static void end_all(void)
+{
+	int ignored;
+
+	for (int i = 0; i < ROUNDS_MAX && kill_children(); i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+		reap(0, &ignored);
+	}
+}
+
 static int watch(pid_t workload, void (*reload)(void *context), void *context)
 {
 	int code = 0;
@@ -37,6 +71,7 @@ static int watch(pid_t workload, void (*reload)(void *context), void *context)
 	}
 	/* Kill the rest of the group, which nobody would supervise. */
 	kill(-workload, SIGKILL);
+	end_all();
 	return code;
 }
 

@@ -3,8 +3,7 @@
 
 #include "base/fault.h"
 #include "base/signals.h"
-#include "run/privileges.h"
-#include "run/seccomp.h"
+#include "run/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,10 +42,8 @@ char *workload__find(const char *name)
 
 int workload__become(const struct workload *w, struct fault *fault)
 {
-	int err = privileges__drop(fault);
+	int err = confine__enter(&w->confinement, fault);
 
-	if (!err && w->deny_bpf)
-		err = seccomp__deny_bpf(fault);
 	if (err)
 		return err;
 	signals__restore();
@@ -63,16 +60,13 @@ static void take_terminal(pid_t parent_group)
 		tcsetpgrp(STDIN_FILENO, getpid());
 }
 
-static void run_child(const struct workload *w, int report, pid_t parent, pid_t parent_group)
+static void run_child(const struct workload *w, int report, pid_t parent_group)
 {
 	struct fault fault = { 0 };
 	ssize_t n;
 
 	take_terminal(parent_group);
-	/* The workload must not run without its programs, which end with the loader. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	if (getppid() == parent)
-		workload__become(w, &fault);
+	workload__become(w, &fault);
 	n = write(report, fault.text, sizeof(fault.text));
 	(void)n;
 	_exit(1);
@@ -80,7 +74,7 @@ static void run_child(const struct workload *w, int report, pid_t parent, pid_t 
 
 int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
 {
-	pid_t self = getpid(), group = getpgrp();
+	pid_t group = getpgrp();
 	int report[2];
 	ssize_t n;
 
@@ -88,9 +82,11 @@ int workload__start(const struct workload *w, pid_t *pid, struct fault *fault)
 		return fault__set(fault, -errno, "workload: %s", strerror(errno));
 	/* Adopt the workload's orphans, to reap them. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	/* Our files in /proc are root's then: no workload of our user changes when the kernel kills us. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	*pid = fork();
 	if (!*pid)
-		run_child(w, report[1], self, group);
+		run_child(w, report[1], group);
 	close(report[1]);
 	if (*pid < 0) {
 		close(report[0]);

@@ -3,6 +3,7 @@
 #define LOADER_RUN_WORKLOAD_H
 
 #include "base/fault.h"
+#include "run/confine.h"
 
 #include <sys/types.h>
 
@@ -12,10 +13,10 @@ char *workload__find(const char *name);
 struct workload {
 	const char *path;
 	char **argv;
-	bool deny_bpf;
+	struct confinement confinement;
 };
 
-/* Execute the workload in this process, without any capability. Returns only after a failure. */
+/* Execute the workload in this process, confined. Returns only after a failure. */
 int workload__become(const struct workload *workload, struct fault *fault);
 
 /*

@@ -14,7 +14,6 @@
 #define SLOT_SIZE	8
 #define SYMBOL_SIZE	24
 #define RELOCATION_SIZE 16
-#define NAME_MAX_SIZE	512 /* of the kernel's own names */
 #define OPCODE_CALL	0x85
 #define SOURCE_HELPER	0
 #define SOURCE_LOCAL	1
@@ -58,7 +57,7 @@ static int check_section(const struct reader *r, const struct section *s)
 {
 	const char *name = object__section_name(r->object, s), *type;
 
-	if (strnlen(name, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
 		return unreadable(r, "a section with too long a name");
 	if (!strcmp(name, ".text"))
 		return 0;
@@ -163,7 +162,7 @@ static int check_relocation(const struct reader *r, const struct section *code, 
 	if (name >= r->names.size)
 		return unreadable(r, "a symbol with a name outside the table");
 	text = (const char *)o->data + r->names.offset + name;
-	if (strnlen(text, NAME_MAX_SIZE + 1) > NAME_MAX_SIZE)
+	if (strnlen(text, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
 		return unreadable(r, "a symbol with too long a name");
 	return check_kfunc(r, text);
 }

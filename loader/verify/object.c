@@ -166,13 +166,14 @@ int object__check_sig(struct object *o, struct fault *fault)
 void object__digest(const struct object *o, uint8_t digest[DIGEST_SIZE])
 {
 	static const uint8_t zeros[4096];
-	size_t after = (size_t)(o->sig_offset + o->sig_size);
+	/* Inside the file, whose size is one. */
+	size_t before = (size_t)o->sig_offset, size = (size_t)o->sig_size, after = before + size;
 	SHA256_CTX state;
 
 	SHA256_Init(&state);
-	SHA256_Update(&state, o->data, o->sig_offset);
-	for (uint64_t left = o->sig_size; left;) {
-		uint64_t n = left < sizeof(zeros) ? left : sizeof(zeros);
+	SHA256_Update(&state, o->data, before);
+	for (size_t left = size; left;) {
+		size_t n = left < sizeof(zeros) ? left : sizeof(zeros);
 
 		SHA256_Update(&state, zeros, n);
 		left -= n;

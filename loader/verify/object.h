@@ -9,6 +9,7 @@
 
 #define OBJECT_MAX_BYTES (16u << 20)
 #define DIGEST_SIZE	 32
+#define OBJECT_TEXT_MAX	 512 /* bytes of a name; the kernel's own are no longer */
 
 /* An ELF object of the profile in spec/sig-section.md, section 1. It borrows @data. */
 struct object {

@@ -47,9 +47,10 @@ static const struct json_member program[] = {
 };
 
 static const struct json_member map[] = {
-	{ "name", JSON_KIND_STRING },	     { "type", JSON_KIND_STRING },
-	{ "keySize", JSON_KIND_INTEGER },    { "valueSize", JSON_KIND_INTEGER },
-	{ "maxEntries", JSON_KIND_INTEGER },
+	{ "name", JSON_KIND_STRING },	      { "type", JSON_KIND_STRING },
+	{ "keySize", JSON_KIND_INTEGER },     { "valueSize", JSON_KIND_INTEGER },
+	{ "maxEntries", JSON_KIND_INTEGER },  { "section", JSON_KIND_STRING, true },
+	{ "struct", JSON_KIND_STRING, true }, { "pinned", JSON_KIND_BOOLEAN, true },
 };
 
 static const struct json_member toolchain[] = {

@@ -68,7 +68,7 @@ bool trust__denies_helper(const struct trust *t, uint32_t number)
 }
 
 /* libbpf resolves name___flavour as name, and cuts at the last such place. */
-static size_t length_without_flavour(const char *name)
+size_t trust__length_without_flavour(const char *name)
 {
 	size_t length = strlen(name);
 
@@ -84,7 +84,7 @@ bool trust__denies_kfunc(const struct trust *t, const char *name)
 	const json_t *denied = json_object_get(t->policy, "deniedKfuncs");
 
 	return json__has_string(denied, name, strlen(name)) ||
-	       json__has_string(denied, name, length_without_flavour(name));
+	       json__has_string(denied, name, trust__length_without_flavour(name));
 }
 
 int64_t trust__minimum_version(const struct trust *t, const char *object_name)

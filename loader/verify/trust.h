@@ -44,6 +44,8 @@ bool trust__allows_point(const struct trust *trust, const char *section_name);
 bool trust__has_rule(const struct trust *trust, const char *rule);
 bool trust__denies_helper(const struct trust *trust, uint32_t number);
 bool trust__denies_kfunc(const struct trust *trust, const char *name);
+/* libbpf looks for name___flavour under name, cut at the last place that looks so: this is its length. */
+size_t trust__length_without_flavour(const char *name);
 int64_t trust__minimum_version(const struct trust *trust, const char *object_name);
 
 #endif

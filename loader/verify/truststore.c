@@ -151,19 +151,26 @@ static int check_minimums(json_t *objects, struct fault *fault)
 	return 0;
 }
 
+/* A number from 1 to @most, compared before it is stored: size_t has 32 bits on some machines. */
+static bool read_number(const json_t *value, int64_t most, size_t *number)
+{
+	int64_t given = json_integer_value(value);
+
+	if (given < 1 || given > most)
+		return false;
+	*number = (size_t)given;
+	return true;
+}
+
 static int check_limits(struct trust *t, struct fault *fault)
 {
 	const json_t *largest = json_object_get(t->policy, "maxObjectBytes");
 
 	if (json_integer_value(json_object_get(t->policy, "policyVersion")) != 1)
 		return fault__set(fault, -EINVAL, "policyVersion: unknown");
-	t->threshold = (size_t)json_integer_value(json_object_get(t->policy, "threshold"));
-	if (t->threshold < 1 || t->threshold > THRESHOLD_MAX)
+	if (!read_number(json_object_get(t->policy, "threshold"), THRESHOLD_MAX, &t->threshold))
 		return fault__set(fault, -EINVAL, "threshold: not 1 to %d", THRESHOLD_MAX);
-	if (!largest)
-		return 0;
-	t->max_object_bytes = (size_t)json_integer_value(largest);
-	if (t->max_object_bytes < 1 || json_integer_value(largest) > OBJECT_MAX_BYTES)
+	if (largest && !read_number(largest, OBJECT_MAX_BYTES, &t->max_object_bytes))
 		return fault__set(fault, -EINVAL, "maxObjectBytes: not 1 to %u", OBJECT_MAX_BYTES);
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "base/fault.h"
 #include "verify/code.h"
+#include "verify/maps.h"
 #include "verify/object.h"
 #include "verify/sig.h"
 #include "verify/statement.h"
@@ -132,11 +133,12 @@ static int check_validity(const struct verify_context *c, int64_t now, struct ve
 	return 0;
 }
 
-/* Step 12; code.c has its rules about instructions. */
+/* Step 12. code.c has its rules about instructions, maps.c its rules about maps. */
 static int check_policy(const struct verify_context *c, const struct object *object, struct verdict *v)
 {
 	const struct statement *st = &v->statement;
-	const char *project = trust__project(c->trust);
+	const char *project = trust__project(c->trust), *type;
+	int err;
 
 	if (project && strcmp(project, st->project))
 		return verdict__refuse(v, REASON_DENIED_BY_POLICY, "signed for another project");
@@ -147,11 +149,17 @@ static int check_policy(const struct verify_context *c, const struct object *obj
 			return verdict__refuse(v, REASON_DENIED_BY_POLICY,
 					       "a program of a type that is not allowed");
 	}
-	if (code__check(object, c->trust, st, &v->fault)) {
-		v->reason = REASON_DENIED_BY_POLICY;
-		return -EKEYREJECTED;
+	for (size_t i = 0; (type = statement__map_type(st, i)); i++) {
+		if (!strcmp(type, "struct_ops") && !trust__allows_type(c->trust, type))
+			return verdict__refuse(v, REASON_DENIED_BY_POLICY,
+					       "a map of type struct_ops is not allowed");
 	}
-	return 0;
+	err = code__check(object, c->trust, st, &v->fault);
+	if (!err)
+		err = maps__check(object, c->trust, &v->fault);
+	if (err == -EKEYREJECTED)
+		v->reason = REASON_DENIED_BY_POLICY;
+	return err;
 }
 
 /* Step 13 */
@@ -211,7 +219,7 @@ int verify__object(const struct verify_context *c, const uint8_t *data, size_t s
 	if (err)
 		return malformed(v, err);
 	/* (5) */
-	err = sig__parse(&record, data + object.sig_offset, object.sig_size, &v->fault);
+	err = sig__parse(&record, data + object.sig_offset, (size_t)object.sig_size, &v->fault);
 	if (err)
 		return malformed(v, err);
 	for (size_t i = 0; i < record.count; i++)

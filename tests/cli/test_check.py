@@ -10,7 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner, Result
-from labs.sig import sign, unsigned
+from labs.check import loadable
+from labs.sig import sign
 
 from buildtool.check.model import CheckReport, Finding, Level, LoadVerdict, Outcome, ProgramRun, SourceLine
 from buildtool.check.reports import junit_report, sarif_report
@@ -18,6 +19,7 @@ from buildtool.check.run import _guest_memory
 from buildtool.cli.check import markdown
 from buildtool.cli.main import cli
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError
+from buildtool.objects.elf import parse_object
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a directory with an object for amd64 in build/, and make it the current one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build/amd64").mkdir(parents=True)
-    (tmp_path / "build/amd64/x.bpf.o").write_bytes(unsigned())
+    (tmp_path / "build/amd64/x.bpf.o").write_bytes(loadable())
     return tmp_path
 
 
@@ -53,7 +55,7 @@ def test_the_built_objects_are_checked(project: Path) -> None:
 def test_directories_by_architecture(project: Path) -> None:
     """All architectures in a directory are checked. --arch selects some of them."""
     (project / "build/arm64").mkdir()
-    (project / "build/arm64/x.bpf.o").write_bytes(unsigned())
+    (project / "build/arm64/x.bpf.o").write_bytes(loadable())
     names = [fact["name"] for fact in json.loads(check("build", "--json").stdout)["objects"]]
     assert names == ["amd64/x.bpf.o", "arm64/x.bpf.o"]
     one = json.loads(check("build", "--json", "--arch", "arm64").stdout)["objects"]
@@ -63,13 +65,13 @@ def test_directories_by_architecture(project: Path) -> None:
 def test_a_file_in_such_a_directory(project: Path) -> None:
     """build/amd64/x.bpf.o is for amd64, unless a signature says otherwise."""
     assert check("build/amd64/x.bpf.o").stdout.startswith("amd64/x.bpf.o: ")
-    (project / "build/amd64/x.bpf.o").write_bytes(sign(arch="arm64"))
+    (project / "build/amd64/x.bpf.o").write_bytes(sign(parse_object(loadable()), arch="arm64"))
     assert check("build/amd64/x.bpf.o").stdout.startswith("arm64/x.bpf.o: ")
 
 
 def test_signed_objects_say_what_they_are_for(project: Path) -> None:
     """The statement's platform decides; asking for another is a mistake that is told."""
-    (project / "signed.bpf.o").write_bytes(sign(arch="arm64"))
+    (project / "signed.bpf.o").write_bytes(sign(parse_object(loadable()), arch="arm64"))
     facts = json.loads(check("signed.bpf.o", "--json").stdout)["objects"][0]
     assert (facts["name"], facts["platform"]) == ("arm64/signed.bpf.o", "linux/arm64")
     error = fail("signed.bpf.o", "--arch", "amd64")
@@ -91,7 +93,7 @@ def test_two_objects_of_one_name(project: Path) -> None:
     """Each has its own line, by its path; a file that is named twice is checked once."""
     for directory in ("a", "b"):
         (project / directory).mkdir()
-        (project / directory / "x.bpf.o").write_bytes(unsigned())
+        (project / directory / "x.bpf.o").write_bytes(loadable())
     facts = json.loads(check("a", "b/x.bpf.o", "./b", "--json").stdout)["objects"]
     assert [fact["name"] for fact in facts] == ["a/x.bpf.o", "b/x.bpf.o"]
     one = json.loads(check("build/amd64", "build/amd64/x.bpf.o", "--json").stdout)["objects"]

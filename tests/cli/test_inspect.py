@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from labs.sig import other_key, sign, unsigned, vector
 from labs.sig import test_key as alice
+from labs.vectors.builder import build
+from labs.vectors.maps import LINK, Btf, ops, pinned, with_maps
 
 from buildtool.cli.main import run
 
@@ -145,3 +147,19 @@ def test_bad_input_is_one_line(
     assert message in output.err.splitlines()[0]
     assert len(output.err.splitlines()) <= 2
     gc.collect()  # a socket that was left open would be a warning here, which is an error
+
+
+def test_maps_that_act_beyond_the_object(capsys: Capture) -> None:
+    """A struct_ops map and a pin by name show their attach points, in `inspect` and in `check`."""
+    Path("ops.bpf.o").write_bytes(build(with_maps(ops(pinned(Btf())), LINK, b".maps")))
+    assert run(["inspect", "ops.bpf.o"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("map ")]
+    assert rows[0].endswith("  attach point pin/counts")
+    assert rows[1].startswith("map         ops  struct_ops  key 4  value 0  entries 1")
+    assert rows[1].endswith("  SEC(.struct_ops.link)  attach point struct_ops/sched_ext_ops")
+    assert run(["inspect", "ops.bpf.o", "--json"]) == 0
+    counts, maps = json.loads(capsys.readouterr().out)["contents"]["maps"]
+    assert (maps["section"], maps["struct"], maps["pinned"]) == (".struct_ops.link", "sched_ext_ops", False)
+    assert (counts["section"], counts["struct"], counts["pinned"]) == ("", "", True)
+    run(["check", "ops.bpf.o"])
+    assert "  attach points of maps: pin/counts struct_ops/sched_ext_ops\n" in capsys.readouterr().out

@@ -185,7 +185,9 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     assert f"'k' is not valid before {FUTURE}" in capsys.readouterr().out
     change(attachPoints=[], programTypes=[])
     assert run(["trust", "check"]) == 0
-    assert capsys.readouterr().out.count("only objects without programs are accepted") == 2
+    out = capsys.readouterr().out
+    assert "programTypes is empty: only objects without programs and struct_ops maps are accepted" in out
+    assert "attachPoints is empty: only objects that attach and pin nothing are accepted" in out
 
 
 @pytest.mark.parametrize(

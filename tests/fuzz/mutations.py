@@ -116,14 +116,14 @@ WORDS = [
     2026-05-31t00:00:00z 0000-01-01T00:00:00Z 10000-01-01T00:00:00Z 2100-02-29T00:00:00Z 2000-02-29T00:00:00Z
     2026-13-01T00:00:00Z 2026-00-01T00:00:00Z 2026-04-31T00:00:00Z 2026-06-01T24:00:00Z 2026-06-01T00:60:00Z
     xdp sched_cls tracepoint xdp* * kprobe/* eth0 required unset-ok bpf_rcu_read_lock bpf_rcu_read_unlock
-    = AA== AAA AAA= AA= MCowBQYDK2VwAyEA"""),
+    struct_ops = AA== AAA AAA= AA= MCowBQYDK2VwAyEA"""),
 ]
 NAMES = _words("""
     _type subject name digest sha256 predicateType predicate platform project version release created
     notAfter programs section type attach maps keySize valueSize maxEntries helpers kfuncs license toolchain
     compiler flags source path policyVersion threshold keys objects programTypes maxObjectBytes publicKey
     notBefore revoked minimumVersion platforms attachPoints deniedHelpers deniedKfuncs clock earliest
-    allowRollback imageRules combine ignore""")
+    allowRollback struct pinned imageRules combine ignore""")
 _BITS = ("", "0", "*", "/", ".", "\n", "\u00e9", "=")
 # What some parsers take for white space, and what some readers drop.
 _SPACES = (b" ", b"\n", b"\t", b"\r", b"\x0b", b"\x0c", b"\xc2\xa0", b"\xef\xbb\xbf", b"\0", b"//\n", b",")

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labs.emulation import provide_emulators
 from labs.kernel import bpf_file_system
 from labs.loader import Lab, in_kernel, is_clean
 from labs.net import veth
 from labs.pins import XDP, Releases
+
+from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.runtime.link import MadeParts
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,19 @@ def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
     """Give releases of an XDP object, and the two ends of a pair that frames go through."""
     with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    """Give a directory with QEMU's programs that run one foreign program."""
+    return provide_emulators()
+
+
+@pytest.fixture(scope="session", params=PLATFORMS)
+def platform(request: pytest.FixtureRequest, carried_parts: Path, made_parts: MadeParts) -> Platform:
+    """Give each platform, with its parts made."""
+    assert carried_parts.is_dir()
+    platform = PLATFORMS[request.param]
+    if error := made_parts.failed.get(platform):
+        raise error
+    return platform

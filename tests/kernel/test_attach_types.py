@@ -224,6 +224,16 @@ def test_struct_ops_are_attached_with_their_map(lab: Lab, tmp_path: Path) -> Non
         assert stop().code == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--reload"]], ids=["exec", "reload"])
+def test_struct_ops_are_not_passed_to_the_workload(lab: Lab, tmp_path: Path, options: list[str]) -> None:
+    """An update of such a map registers it again, and no filter tells that from data: only data is passed."""
+    lab.put(tmp_path, "struct_ops")
+    script = "env | grep -o 'BUILDTOOL_FD_[^=]*'; ls -l /proc/self/fd | grep -c bpf-map"
+    result = lab.run(tmp_path, *options, "--", "sh", "-c", script)
+    assert result.stdout.split() == [f"BUILDTOOL_FD_{PREFIX}_map", "1"], result.stdout
+    assert PREFIX not in congestion_controls()
+
+
 @pytest.mark.parametrize("mode", ["generic", "driver"])
 def test_modes_of_xdp(lab: Lab, tmp_path: Path, mode: str) -> None:
     """XDP attaches in the mode that the target names."""
@@ -273,6 +283,8 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
         ("perf", "cpu-clock:99x", 2, ["not cpu-clock:FREQUENCY"]),
         ("netfilter", "ipv4:input", 2, ["ipv4:HOOK:PRIORITY"]),
         ("netfilter", "ipv5:input:1", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("netfilter", "ipv4:input:4294967303", 2, ["ipv4:HOOK:PRIORITY"]),
+        ("netfilter", "ipv4:input:9223372036854775808", 2, ["ipv4:HOOK:PRIORITY"]),
         ("kprobe", "vfs_read", 2, ["section kprobe/security_file_open already names the target"]),
         ("kprobe_bare", None, 2, ["--attach {p}_prog=FUNCTION"]),
         ("kprobe_bare", "vfs_read+x", 2, ["not FUNCTION[+OFFSET]"]),

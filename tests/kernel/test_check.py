@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from labs import TOP
-from labs.check import PRINT, PRIVILEGED, SOURCE, build_probes, read_junit, run_check
+from labs.check import NEVER, NEVER_HEAD, PRINT, PRIVILEGED, SOURCE, read_junit, run_check
 from labs.compile import compile_object
 from labs.kernel import program_ids
 from labs.sig import RELEASE
@@ -30,15 +30,6 @@ from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.signing.sign import sign_files
 
 pytestmark = pytest.mark.usefixtures("as_root")
-
-
-@pytest.fixture(scope="module")
-def probes(clang: Path, sysroot: Path) -> Path:
-    """Give the directory with bpf-probe for this machine."""
-    own = host_platform(platform.machine())
-    assert own
-    directory = sysroot.parent.parent / "loader"
-    return build_probes(directory, clang, sysroot, own.arch, [own.static_option])
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +107,25 @@ def test_helpers_bring_their_capabilities(probes: Path, clang: Path, sysroot: Pa
     few = ["--capability", "BPF", "--capability", "NET_ADMIN"]
     report = json.loads(run_check(probes, path, "--kernel", "host", "--json", *few).stdout)
     assert {f["program"]: f["rule"] for f in report["findings"]} == {"options": "BT104", "print": "BT104"}
+
+
+def test_no_kernel_loads_what_the_rules_refuse(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path
+) -> None:
+    """Rules without a kernel are right about this one: it loads none of the sources, and all mended ones."""
+    for name, never in NEVER.items():
+        for directory, source in (("broken", never.source), ("mended", never.mended)):
+            (tmp_path / directory).mkdir(exist_ok=True)
+            compile_object(tmp_path / directory, clang, sysroot, NEVER_HEAD + source, name)
+    loaded: dict[tuple[str, str], set[str]] = {}
+    for directory in ("broken", "mended"):
+        done = run_check(
+            probes, tmp_path / directory, "--kernel", "host", "--json", code=directory == "broken"
+        )
+        for run in json.loads(done.stdout)["runs"]:
+            loaded.setdefault((directory, run["object"]), set()).add(run["verdict"]["outcome"])
+    assert loaded.keys() == {(place, f"{name}.bpf.o") for place in ("broken", "mended") for name in NEVER}
+    assert [key for key, outcomes in loaded.items() if (outcomes == {"loads"}) != (key[0] == "mended")] == []
 
 
 def test_the_table_for_people(probes: Path, sample: Path) -> None:

@@ -300,3 +300,11 @@ def test_without_capabilities_the_kernel_refuses(lab: Lab, tmp_path: Path) -> No
     lab.put(tmp_path, "raw_tp")
     before = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
     check_not_attached(lab.run(tmp_path, before=before), 1, "Operation not permitted")
+
+
+def test_a_struct_ops_map_without_its_section_is_an_error(lab: Lab, tmp_path: Path) -> None:
+    """On a map of this type in section .maps libbpf itself crashes."""
+    lab.put(tmp_path, "lost_ops")
+    result = lab.run(tmp_path)
+    assert result.code == 1
+    assert f"map {PREFIX}_lost: a struct_ops map outside of section .struct_ops" in result.message

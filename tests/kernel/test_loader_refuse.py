@@ -247,7 +247,12 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--wait-interface=99999"], "--wait-interface: bad value 99999"),
         (["--health-wait", "soon"], "--health-wait: bad value soon"),
         (["--health-command=true"], "not an absolute path"),
-        (["--seccomp"], "require a workload: -- COMMAND"),
+        (["--no-seccomp"], "require a workload"),
+        (["--workload-user=1"], "require a workload"),
+        (["--workload-user=me", "--", "true"], "bad value me"),
+        (["--workload-user=1:", "--", "true"], "bad value 1:"),
+        (["--workload-user=4294967295", "--", "true"], "bad value"),
+        (["--seccomp", "--", "true"], "unknown option --seccomp"),
         (["--capabilities=ALL"], "--capabilities: bad value ALL"),
         (["--capabilities", "BPF,"], "--capabilities: bad value BPF,"),
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
@@ -386,3 +391,23 @@ def test_tools_that_run_after_signing(
     row = re.search(rf"^\| `{reason}` \|.*$", REASONS.read_text("utf-8"), re.MULTILINE)
     assert row is not None
     assert f"`{' '.join(tool)}`" in row[0] or "unneeded" in tool[-1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"programTypes": ["xdp"]}, "section .struct_ops.link of type struct_ops is not allowed"),
+        ({"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]}, "attach point struct_ops/sched_ext_ops"),
+        ({"attachPoints": ["xdp", "struct_ops/sched_ext_ops"], "programTypes": ["struct_ops", "xdp"]}, ""),
+    ],
+    ids=["type", "point", "allowed"],
+)
+def test_an_empty_scheduler_is_refused(
+    lab: Lab, tmp_path: Path, rules: dict[str, list[str]], said: str
+) -> None:
+    """A struct_ops map without a program counts, though its statement says nothing of it."""
+    lab.put(tmp_path, "scheduler")
+    (tmp_path / "trust/policy.json").write_text(policy(lab.key, **rules))
+    result = lab.run(tmp_path, "--verify-only")
+    assert (result.code, result.reasons) == ((3, ["denied-by-policy"]) if said else (0, []))
+    assert said in "".join(line.get("message", "") for line in result.events("verify"))

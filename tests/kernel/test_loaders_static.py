@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from labs import TOP
+from labs.emulation import emulator_of
 from labs.mirror import Mirror, forget_keys, make_keys, serve
 from labs.readelf import read_elf
 
@@ -25,24 +26,12 @@ from buildtool.core.errors import FileAccessError, PackageUnavailableError
 from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.image.local.baseimage import carried_base
 from buildtool.runtime import carried, provide
-from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.carried import find_base, find_loader, find_tini
-from buildtool.runtime.debian import Archive, find_system_mirror
-from buildtool.runtime.link import MadeParts, PartsRequest, make_parts
+from buildtool.runtime.link import PartsRequest, make_parts
 
 # The first test makes the loaders of seven architectures.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.architectures]
 
-# Debian's, of the release that knows every processor here: a loong64 program needs QEMU 8 or newer.
-QEMU = {
-    "amd64": "x86_64",
-    "arm64": "aarch64",
-    "arm": "arm",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-    "ppc64le": "ppc64le",
-    "loong64": "loongarch64",
-}
 MAX_BYTES = {"amd64": 1_600_000, "arm64": 1_600_000}
 # 64 KB pages and no instruction of two bytes: the same program is larger there.
 MAX_BYTES_ELSEWHERE = 2_000_000
@@ -53,40 +42,6 @@ SEC("socket") int number(void *c) { return 1; }
 char LICENSE[] SEC("license") = "GPL";
 """
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n[sign]\nkey = "keys/dev.pem"\n'
-
-
-@pytest.fixture(scope="session")
-def qemu() -> Path:
-    """Give a directory with QEMU's programs that run one foreign program; they are static themselves."""
-    directory = TOP / ".cache/qemu-user"
-    programs = [directory / "usr/bin" / f"qemu-{name}" for name in QEMU.values()]
-    if all(program.exists() for program in programs):
-        return directory / "usr/bin"
-    own = host_platform(host.machine())
-    assert own is not None
-    source = PackageSource(
-        archive=Archive(suite="trixie", mirror=find_system_mirror()),
-        architecture=own.debian,
-        state=directory / "apt",
-    )
-    source.update()
-    (package,) = source.download(["qemu-user"], directory / "debs")
-    unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
-    names = [f"./usr/bin/{program.name}" for program in programs]
-    subprocess.run(["tar", "-x", "-C", directory, *names], stdin=unpack.stdout, check=True)
-    unpack.communicate()
-    package.unlink()
-    return directory / "usr/bin"
-
-
-@pytest.fixture(scope="session", params=PLATFORMS)
-def platform(request: pytest.FixtureRequest, carried_parts: Path, made_parts: MadeParts) -> Platform:
-    """Give each platform, with its parts made."""
-    assert carried_parts.is_dir()
-    platform = PLATFORMS[request.param]
-    if error := made_parts.failed.get(platform):
-        raise error
-    return platform
 
 
 def test_loader_is_static_and_hardened(platform: Platform) -> None:
@@ -114,7 +69,7 @@ def test_what_is_recorded_of_the_base_is_what_it_holds(platform: Platform) -> No
 
 def test_loader_and_tini_run(platform: Platform, qemu: Path) -> None:
     """Both print their version on their own processor, the loader with its platform."""
-    command = qemu / f"qemu-{QEMU[platform.arch]}"
+    command = emulator_of(platform, qemu)
     for part, words in (
         (find_loader(platform), f"({platform.oci}, libbpf v1."),
         (find_tini(platform), "tini version"),
@@ -143,7 +98,7 @@ def test_loader_verifies_and_refuses(platform: Platform, qemu: Path, tmp_path: P
     (tmp_path / "objects/.compile.json").unlink()
     (tmp_path / "trust").mkdir()
     (tmp_path / "keys/dev.pub").rename(tmp_path / "trust/dev.pub")
-    argv = [qemu / f"qemu-{QEMU[platform.arch]}", find_loader(platform).path, "--verify-only"]
+    argv = [emulator_of(platform, qemu), find_loader(platform).path, "--verify-only"]
     argv += ["--objects", tmp_path / "objects", "--trust", tmp_path / "trust"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

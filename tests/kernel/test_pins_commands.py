@@ -342,11 +342,14 @@ def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> N
     releases, left, _ = place
     script = releases.directory / "health"
     ours = "echo not a decision line >&2"
-    show = f"exec grep -E '^(Cap|NoNew)' /proc/self/status >{script}.out"
+    show = f"ls {releases.root}; exec grep -E '^(Cap|NoNew|Seccomp)' /proc/self/status"
     script.write_text(f"#!/bin/sh\n{ours}\n{show}\n")
     script.chmod(0o755)
     releases.put(1)
     options = [*releases.options(f"xdp={left}"), f"--health-command={script}"]
-    assert start(releases, *options, *TRUE).code == 0
-    said = dict(line.split(":\t") for line in Path(f"{script}.out").read_text().splitlines())
-    assert (said["CapEff"], said["CapPrm"], said["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+    result = start(releases, *options, *TRUE)
+    assert result.code == 0, result.lines
+    said = dict(line.split(":", 1) for line in result.stdout.splitlines() if ":" in line)
+    assert (said["CapEff"], said["CapPrm"]) == ("\t" + "0" * 16,) * 2
+    assert (said["NoNewPrivs"], said["Seccomp"]) == ("\t1", "\t2")
+    assert "Permission denied" in said["ls"]

@@ -110,7 +110,7 @@ def test_way_by_a_link(place: tuple[Releases, str, str], option: str) -> None:
     argv = (f"{option}={link}/pins", f"--attach={PREFIX}_xdp={left}", *TRUE)
     result = releases.lab.run(releases.directory, *argv)
     assert (result.code, result.events("load")) == (1, [])
-    assert result.message.endswith(f"not the way without links; say {above}/pins"), result.message
+    assert result.message.endswith(f"the path contains a symbolic link: use {above}/pins"), result.message
 
 
 def _another_program(releases: Releases, pin: Path) -> None:
@@ -299,7 +299,7 @@ def test_stop_while_another_loader_has_the_pins(place: tuple[Releases, str, str]
                 assert wait_until(lambda: waits_for_signals(waiter.pid))
                 waiter.terminate()
                 _, stderr = waiter.communicate(timeout=10)
-                assert "another loader has it" in parse(stderr)[-1]["message"]
+                assert "another loader holds the lock" in parse(stderr)[-1]["message"]
                 assert waiter.returncode == 1
                 holder.terminate()
                 assert holder.wait(timeout=10) == 0

@@ -54,7 +54,7 @@ def check_reads_its_map(found: dict[str, Any]) -> None:
     assert found["blocked"] == 0
 
 
-@pytest.mark.parametrize("options", [[], ["--reload"], ["--seccomp"], ["--reload", "--seccomp"]])
+@pytest.mark.parametrize("options", [[], ["--reload"], ["--no-seccomp"], ["--reload", "--no-seccomp"]])
 def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, options: list[str]) -> None:
     """A workload of uid 65532 with no capability reads its maps through the descriptors it was given."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
@@ -65,7 +65,7 @@ def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, 
         # The loader holds capabilities and is of the same user: its memory and descriptors are out of reach.
         assert found["parent"] == ["EACCES"] * 2
         assert found["open"] == found["maps"]
-    assert found["seccomp"] == ("2" if "--seccomp" in options else "0")
+    assert found["seccomp"] == ("0" if "--no-seccomp" in options else "2")
 
 
 @pytest.mark.parametrize("options", [[], ["--reload"]])
@@ -173,10 +173,10 @@ def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_seccomp_denies_what_root_could_still_ask(lab: Lab, tmp_path: Path) -> None:
-    """With the filter the kernel does not even look at other commands of bpf(2)."""
+    """Without a word the kernel does not even look at other commands of bpf(2)."""
     lab.put(tmp_path, "raw_tp")
-    assert probe(lab.run(tmp_path, *PROBE))["tries"]["noCommand"] == "EINVAL"
-    found = probe(lab.run(tmp_path, "--seccomp", *PROBE))
+    assert probe(lab.run(tmp_path, "--no-seccomp", *PROBE))["tries"]["noCommand"] == "EINVAL"
+    found = probe(lab.run(tmp_path, *PROBE))
     check_reads_its_map(found)
     assert found["tries"]["noCommand"] == "EPERM"
 
@@ -199,7 +199,7 @@ print(ctypes.get_errno())
 def test_seccomp_closes_the_other_doors(lab: Lab, tmp_path: Path) -> None:
     """The calls of i386 end the process, those of x32 do not exist: neither is a way around the filter."""
     lab.put(tmp_path, "raw_tp")
-    python = ["--seccomp", "--", "/usr/bin/python3", "-c"]
+    python = ["--", "/usr/bin/python3", "-c"]
     assert lab.run(tmp_path, *python, OTHER_ARCHITECTURE).code == -signal.SIGSYS
     assert lab.run(tmp_path, *python, X32).stdout.strip() == "38"
 

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 STARTS = 100
 # A start that makes an entry makes 28 calls of bpf(2) here, and these of the file system.
-POINTS = [*(("bpf", n) for n in range(1, 27, 2)), *(("mkdir", n) for n in range(1, 5))]
-POINTS += [("unlink", 1), ("flock", 1), ("flock", 2), ("rename", 1)]
+POINTS = [*(("bpf", n) for n in range(1, 27, 2)), *(("mkdirat", n) for n in range(1, 5))]
+POINTS += [("unlinkat", 1), ("flock", 1), ("flock", 2), ("renameat", 1)]
 RANDOM_KILLS, CROWD = 20, 3
 TRUE = ("--", "/bin/true")
 ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")

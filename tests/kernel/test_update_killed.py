@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
 # An update makes 47 calls of bpf(2) here, these from the object's first program on; and those of the pins.
-POINTS = [*(("bpf", n) for n in range(14, 47, 3)), *(("mkdir", n) for n in (1, 2, 3))]
-POINTS += [("rename", 1), ("renameat2", 1), ("unlink", 1), ("unlink", 2), ("flock", 1), ("capset", 1)]
+POINTS = [*(("bpf", n) for n in range(14, 47, 3)), *(("mkdirat", n) for n in (1, 2, 3))]
+POINTS += [("renameat", 1), ("renameat2", 1), ("unlinkat", 1), ("unlinkat", 2), ("flock", 1), ("capset", 1)]
 
 
 def status(releases: Releases) -> int:
@@ -48,7 +48,7 @@ def test_killed_update_misses_no_packet(place: tuple[Releases, str, str], call: 
 
 
 @pytest.mark.parametrize(
-    ("call", "number"), [*(("bpf", n) for n in range(8, 31, 4)), ("mkdir", 3), ("rename", 1)]
+    ("call", "number"), [*(("bpf", n) for n in range(8, 31, 4)), ("mkdirat", 3), ("renameat", 1)]
 )
 def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call: str, number: int) -> None:
     """Half a first start is taken away by the next one."""
@@ -62,7 +62,7 @@ def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call
     assert sorted(path.name for path in releases.home.iterdir()) == ["current", "links"]
 
 
-@pytest.mark.parametrize(("call", "number"), [("bpf", 30), ("mkdir", 3), ("mkdir", 5), ("rename", 1)])
+@pytest.mark.parametrize(("call", "number"), [("bpf", 30), ("mkdirat", 3), ("mkdirat", 5), ("renameat", 1)])
 def test_detach_after_a_killed_start(place: tuple[Releases, str, str], call: str, number: int) -> None:
     """What nobody will start again can be taken away all the same; until then it is not well."""
     releases, left, _ = place
@@ -98,7 +98,9 @@ def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases,
     assert wait_until(lambda: releases.counts()[0] == sent[0])
 
 
-@pytest.mark.parametrize(("call", "number"), [("renameat2", 1), ("unlink", 1), ("rename", 1), ("rename", 2)])
+@pytest.mark.parametrize(
+    ("call", "number"), [("renameat2", 1), ("unlinkat", 1), ("renameat", 1), ("renameat", 2)]
+)
 @pytest.mark.parametrize("word", ["run", "rollback"])
 def test_killed_update_of_links_without_update(
     lab: Lab, tmp_path: Path, word: str, call: str, number: int
@@ -130,7 +132,7 @@ def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: i
         for version in (1, 2):
             releases.put(version, release=version)
             assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
-        assert kill_at(argv, "unlink", number)
+        assert kill_at(argv, "unlinkat", number)
         if restart:
             assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
             assert status(releases) == 0
@@ -145,7 +147,7 @@ def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
         assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
-        kill_at([str(lab.pins), "detach", f"--share={releases.root}"], "unlink", number)
+        kill_at([str(lab.pins), "detach", f"--share={releases.root}"], "unlinkat", number)
         assert lab.run(tmp_path, f"--share={releases.root}", *TRUE).code == 0
         argv = [lab.pins, "detach", f"--share={releases.root}"]
         assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
@@ -202,7 +204,7 @@ def test_kernel_that_exchanges_no_names(place: tuple[Releases, str, str], number
         releases.put(2, release=2)
         argv = releases.lab.argv(releases.directory, *options, *TRUE)
         if number:
-            assert kill_at(argv, "rename", number, NO_EXCHANGE)
+            assert kill_at(argv, "renameat", number, NO_EXCHANGE)
         else:
             before = ["strace", "-o", "/dev/null", *NO_EXCHANGE]
             assert subprocess.run([*before, *argv], check=False, capture_output=True).returncode == 0

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import jsonschema
 
 from labs import TOP
+from labs.vectors.builder import CODE, LICENSE, SHT_STRTAB, Part, Recipe, build
 
 # A part of Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd): required attributes, optional
 # attributes and allowed children of each element.
@@ -162,6 +165,153 @@ SEC("xdp") int print(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 """
+NEVER_HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct bpf_map_def { unsigned type, key_size, value_size, max_entries; };
+#define MAP(...) struct { __VA_ARGS__ } m SEC(".maps")
+#define KIND(name) __uint(type, BPF_MAP_TYPE_##name);
+#define ENTRIES(number) __uint(max_entries, number);
+#define SIZES(key, value) __uint(key_size, key); __uint(value_size, value);
+#define TYPES __type(key, int); __type(value, __u64);
+#define ON_DEMAND __uint(map_flags, BPF_F_NO_PREALLOC);
+#define GOOD SEC("xdp") int good(void *c) { return 2; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Never:
+    """A *source* that no kernel loads: it breaks *rule*, which *says* why; *mended* only just loads."""
+
+    rule: str
+    says: str
+    source: str
+    mended: str
+
+
+def _map(says: str, source: str, mended: str) -> Never:
+    sources = (f"MAP({text}); GOOD" for text in (source, mended))
+    return Never(rule="BT013", says=f"map m: {says}", source=next(sources), mended=next(sources))
+
+
+def _opened(says: str, source: str, mended: str) -> Never:
+    return Never(rule="BT007", says=says, source=source, mended=mended)
+
+
+_PROGRAM = 'SEC("xdp") int p(int *c)'
+_NOINLINE = "__attribute__((noinline))"
+_SUB = 'int sub(int x) { asm volatile(""); return x; }'
+# What libbpf does not open, and what it opens and no kernel takes.
+NEVER = {
+    "legacy-maps": _opened(
+        "legacy map definitions in 'maps' section",
+        'struct bpf_map_def m SEC("maps") = { 2, 4, 8, 1 }; GOOD',
+        "MAP(KIND(ARRAY) ENTRIES(1) TYPES); GOOD",
+    ),
+    "undefined-function": _opened(
+        "extern 'other'",
+        f"extern int other(int); {_PROGRAM} {{ return other(1); }}",
+        f"{_NOINLINE} int other(int x) {{ return x; }} {_PROGRAM} {{ return other(1); }}",
+    ),
+    "static-program": _opened(
+        "program 'p' is static and not supported (remove static from p",
+        'SEC("xdp") static int p(void *c) { return 2; }',
+        f"{_PROGRAM} {{ return 2; }}",
+    ),
+    "static-function-elsewhere": _opened(
+        "program 'sub' is static",
+        f'static {_NOINLINE} SEC(".text.hot") {_SUB} {_PROGRAM} {{ return sub(*c); }}',
+        f"static {_NOINLINE} {_SUB} {_PROGRAM} {{ return sub(*c); }}",
+    ),
+    "misspelt-field": _opened(
+        "unknown field 'max_entry' (did you mean max_entries?)",
+        "MAP(KIND(ARRAY) ENTRIES(1) __uint(max_entry, 2); TYPES); GOOD",
+        "MAP(KIND(ARRAY) ENTRIES(1) TYPES); GOOD",
+    ),
+    "map-without-type": _opened(
+        "map type isn't specified (add",
+        "MAP(ENTRIES(1) TYPES); GOOD",
+        "MAP(KIND(HASH) ENTRIES(1) TYPES); GOOD",
+    ),
+    "no-entries": _map("max_entries is missing", "KIND(ARRAY) TYPES", "KIND(ARRAY) ENTRIES(1) TYPES"),
+    "no-size-of-a-ring": _map("max_entries is missing", "KIND(RINGBUF)", "KIND(RINGBUF) ENTRIES(4000)"),
+    "no-value": _map(
+        "the value has no size", "KIND(HASH) ENTRIES(1) SIZES(4, 0)", "KIND(HASH) ENTRIES(1) SIZES(4, 1)"
+    ),
+    "no-key": _map(
+        "the key has no size", "KIND(HASH) ENTRIES(1) SIZES(0, 4)", "KIND(HASH) ENTRIES(1) SIZES(1, 4)"
+    ),
+    "index-of-8-bytes": _map(
+        "the key has 8 bytes, not 4",
+        "KIND(ARRAY) ENTRIES(1) SIZES(8, 4)",
+        "KIND(ARRAY) ENTRIES(1) SIZES(4, 4)",
+    ),
+    "trie-that-preallocates": _map(
+        "map_flags lacks BPF_F_NO_PREALLOC",
+        "KIND(LPM_TRIE) ENTRIES(1) SIZES(8, 4)",
+        "KIND(LPM_TRIE) ENTRIES(1) SIZES(8, 4) ON_DEMAND",
+    ),
+    "trie-without-data": _map(
+        "the key has 4 bytes, and the length of the prefix takes 4",
+        "KIND(LPM_TRIE) ENTRIES(1) SIZES(4, 4) ON_DEMAND",
+        "KIND(LPM_TRIE) ENTRIES(1) SIZES(5, 4) ON_DEMAND",
+    ),
+    "storage-that-preallocates": _map(
+        "map_flags lacks BPF_F_NO_PREALLOC", "KIND(TASK_STORAGE) TYPES", "KIND(TASK_STORAGE) TYPES ON_DEMAND"
+    ),
+    "storage-with-entries": _map(
+        "max_entries is 1", "KIND(SK_STORAGE) ENTRIES(1) TYPES ON_DEMAND", "KIND(SK_STORAGE) TYPES ON_DEMAND"
+    ),
+    "storage-without-types": _map(
+        "key and value need types",
+        "KIND(CGRP_STORAGE) SIZES(4, 8) ON_DEMAND",
+        "KIND(CGRP_STORAGE) TYPES ON_DEMAND",
+    ),
+    "queue-with-key": _map(
+        "a queue has no key", "KIND(QUEUE) ENTRIES(1) SIZES(4, 4)", "KIND(QUEUE) ENTRIES(1) SIZES(0, 4)"
+    ),
+    "ring-with-value": _map(
+        "a ringbuf has no value", "KIND(RINGBUF) ENTRIES(4096) SIZES(0, 8)", "KIND(RINGBUF) ENTRIES(4096)"
+    ),
+    "outer-without-inner": _map(
+        "no inner map",
+        "KIND(ARRAY_OF_MAPS) ENTRIES(1) SIZES(4, 4)",
+        "KIND(ARRAY_OF_MAPS) ENTRIES(1) __type(key, int);"
+        " __array(values, struct { KIND(ARRAY) ENTRIES(1) TYPES });",
+    ),
+    "events-without-value": _map(
+        "the value has no size", "KIND(PERF_EVENT_ARRAY) SIZES(4, 0)", "KIND(PERF_EVENT_ARRAY) SIZES(4, 4)"
+    ),
+    "newer-section": Never(
+        rule="BT009",
+        says="does not know section 'fsession/vfs_read'",
+        source='SEC("fsession/vfs_read") int p(void *c) { return 0; }',
+        mended='SEC("tp_btf/sched_switch") int p(void *c) { return 0; }',
+    ),
+    "freplace": Never(
+        rule="BT014",
+        says="section 'freplace/main' replaces a function",
+        source='SEC("freplace/main") int p(void *c) { return 0; }',
+        mended='SEC("tp_btf/sched_switch") int p(void *c) { return 0; }',
+    ),
+    "struct-ops-program": Never(
+        rule="BT015",
+        says="no struct_ops map names it",
+        source='SEC("struct_ops/ssthresh") int p(void *c) { return 2; }',
+        mended="struct tcp_congestion_ops { __u32 (*ssthresh)(void *); };"
+        ' SEC("struct_ops/ssthresh") int p(void *c) { return 2; }'
+        ' SEC(".struct_ops.link") struct tcp_congestion_ops ops = { .ssthresh = (void *)p };',
+    ),
+}
+
+
+def loadable() -> bytes:
+    """Return a small object that libbpf opens: its program has a symbol."""
+    symbols = bytes(24) + struct.pack("<IBBHQQ", 1, 0x12, 0, 1, 0, len(CODE.data))
+    names = Part(name=b".names", data=b"\0program\0", type=SHT_STRTAB)
+    table = Part(name=b".symtab", data=symbols, type=2, fields={"link": 3, "entsize": 24, "info": 1})
+    return build(Recipe(parts=(CODE, LICENSE, names, table), sig=None))
 
 
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:

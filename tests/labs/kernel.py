@@ -28,9 +28,19 @@ from labs.run import run
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351}
 
+BPF_MAP_CREATE = 0
+
+BPF_MAP_LOOKUP_ELEM = 1
+
 BPF_MAP_UPDATE_ELEM = 2
 
+BPF_OBJ_PIN = 6
+
 BPF_OBJ_GET = 7
+
+BPF_MAP_FREEZE = 22
+
+BPF_LINK_UPDATE = 29
 
 BPF_MAP_GET_FD_BY_ID = 14
 
@@ -150,15 +160,17 @@ def tracing_attached(*programs: Path) -> Iterator[None]:
         yield
 
 
-def attach_tracing(program: Path) -> int:
+def attach_tracing(program: Path, name: str = "") -> int:
     """
-    Return the descriptor of a link from the pinned *program* to its tracepoint.
+    Return the descriptor of a link from the pinned *program* to its tracepoint, or the raw one called *name*.
 
     Raises: OSError when the kernel refuses.
     """
     pinned = open_pin(program)
     try:
-        return _bpf(BPF_RAW_TRACEPOINT_OPEN, struct.pack("<QII", 0, pinned, 0))
+        buffer = ctypes.create_string_buffer(name.encode() + b"\0")
+        where = ctypes.addressof(buffer) if name else 0
+        return _bpf(BPF_RAW_TRACEPOINT_OPEN, struct.pack("<QII", where, pinned, 0))
     finally:
         os.close(pinned)
 
@@ -195,6 +207,59 @@ def update_map(number: int, key: bytes, value: bytes) -> None:
         _bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", descriptor, 0, *map(ctypes.addressof, buffers), 0))
     finally:
         os.close(descriptor)
+
+
+def create_array(name: str, value: bytes, *, entries: int = 1) -> int:
+    """
+    Make an array map whose first element is *value*; return its descriptor.
+
+    Raises: OSError when the kernel refuses.
+    """
+    attributes = struct.pack("<IIIIIII16s", 2, 4, len(value), entries, 0, 0, 0, name.encode())
+    descriptor = _bpf(BPF_MAP_CREATE, attributes)
+    buffers = [ctypes.create_string_buffer(data, len(data)) for data in (bytes(4), value)]
+    _bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", descriptor, 0, *map(ctypes.addressof, buffers), 0))
+    return descriptor
+
+
+def freeze_map(descriptor: int) -> None:
+    """
+    Let user space no longer write to a map.
+
+    Raises: OSError when the kernel refuses.
+    """
+    _bpf(BPF_MAP_FREEZE, struct.pack("<I", descriptor))
+
+
+def lookup_map(descriptor: int, size: int) -> bytes:
+    """
+    Return element 0 of an array map, whose values are of at most *size* bytes.
+
+    Raises: OSError when the kernel refuses.
+    """
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(size)
+    pointers = (ctypes.addressof(key), ctypes.addressof(value))
+    _bpf(BPF_MAP_LOOKUP_ELEM, struct.pack("<IIQQQ", descriptor, 0, *pointers, 0))
+    return value.raw
+
+
+def pin_descriptor(descriptor: int, path: Path) -> None:
+    """
+    Pin what is behind a descriptor.
+
+    Raises: OSError when the kernel refuses.
+    """
+    buffer = ctypes.create_string_buffer(str(path).encode() + b"\0")
+    _bpf(BPF_OBJ_PIN, struct.pack("<QII", ctypes.addressof(buffer), descriptor, 0))
+
+
+def update_link(link: int, program: int) -> None:
+    """
+    Give a link another program.
+
+    Raises: OSError when the kernel refuses.
+    """
+    _bpf(BPF_LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0))
 
 
 def _bpf(command: int, attributes: bytes) -> int:

@@ -56,6 +56,14 @@ SOURCES = {
     "optional": 'SEC("?xdp") int @_opt(struct xdp_md *c) { count(); return XDP_PASS; }'
     ' SEC("raw_tp/sys_enter") int @_raw(void *c) { count(); return 0; }',
     "refused": 'SEC("raw_tp/sys_enter") int @_bad(__u64 *c) { return *(__u64 *)(long)c[0]; }',
+    # An allowed program, and beside it what switches the scheduler without any program.
+    "scheduler": "struct sched_ext_ops { char name[128]; };"
+    ' SEC(".struct_ops.link") struct sched_ext_ops @_sched = { .name = "@" };'
+    ' SEC("xdp") int @_pass(struct xdp_md *c) { return XDP_PASS; }',
+    # libbpf reads a null pointer for such a map, as no section made it.
+    "lost_ops": "struct { __uint(type, BPF_MAP_TYPE_STRUCT_OPS); __uint(max_entries, 1); __type(key, __u32);"
+    ' __type(value, __u64); __uint(map_flags, BPF_F_LINK); } @_lost SEC(".maps");'
+    ' SEC("raw_tp/sys_enter") int @_raw(void *c) { return 0; }',
     "pinned": "struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
     ' __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } @_pin SEC(".maps");'
     ' SEC("raw_tp/sys_enter") int @_raw(void *c) { __u32 k = 0; bpf_map_lookup_elem(&@_pin, &k); return 0; }',

@@ -38,6 +38,7 @@ MARKS_OF_FIXTURES = {
     "engine": ("docker", "network"),
     "loader_binary": ("tools", "network"),
     "prepared_images": ("docker", "network"),
+    "probes": ("tools", "network"),
     "sysroot": ("tools", "network"),
     "token": ("tools",),
 }

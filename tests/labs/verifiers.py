@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +17,10 @@ from buildtool.trust.store import TrustStore, load_policy, trust_keys
 from buildtool.trust.verify import verify_object
 from labs import TOP
 from labs.run import alone
+from labs.vectors.index import INDEX
 
 BUILT = TOP / ".cache/fuzz"
+MAX_OBJECTS = 256  # of one run of the loader
 _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
 
@@ -109,8 +112,47 @@ def python_signature(raw: bytes, signature: bytes, message: bytes) -> str:
     return "good" if key.verifies(signature, message) else "bad-signature"
 
 
-def run_loader(loader: Path, *arguments: str | Path) -> tuple[int, list[dict[str, Any]]]:
-    """Return the exit code and the decision lines of a run that only verifies."""
-    argv = [loader, "--verify-only", *arguments]
+def run_loader(
+    loader: Path, *arguments: str | Path, emulator: Path | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and the decision lines of a run that only verifies, under *emulator* if given."""
+    argv = [*filter(None, [emulator]), loader, "--verify-only", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def decision(line: dict[str, Any]) -> str:
+    """Return what a line of the loader decides, in the words of the vectors."""
+    return str(line.get("reason", line["decision"]))
+
+
+def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None = None) -> dict[str, str]:
+    """
+    Return what the loader says of each vector, in one run for each store and platform.
+
+    *stores* is the directory of the good trust stores, *work* an empty one for objects.
+    """
+    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for vector in INDEX["vectors"]:
+        groups.setdefault((vector["trust"], vector["platform"]), []).append(vector)
+    found: dict[str, str] = {}
+    for number, ((store, platform), vectors) in enumerate(groups.items()):
+        options = ["--trust", stores / store, "--platform", platform, "--time", INDEX["now"]]
+        for first in range(0, len(vectors), MAX_OBJECTS):
+            directory = work / f"{number}-{first}"
+            directory.mkdir()
+            paths = {}
+            for index, vector in enumerate(vectors[first : first + MAX_OBJECTS]):
+                path = directory / f"{index}.bpf.o"
+                path.write_bytes(b64decode(vector["file"]))
+                paths[path.name] = vector["name"]
+            code, lines = run_loader(loader, "--objects", directory, *options, emulator=emulator)
+            said = {
+                paths[Path(line["object"]).name]: decision(line)
+                for line in lines
+                if line["event"] == "verify"
+            }
+            assert len(said) == len(paths)
+            assert code == (0 if set(said.values()) == {"accepted"} else 3)
+            found.update(said)
+    return found

@@ -141,6 +141,19 @@ def test_what_goes_as_far_as_it_may_breaks_none(
 
 
 @pytest.mark.tools
+def test_struct_ops_maps_without_a_program(tmp_path: Path) -> None:
+    """Such a map is something to attach; one with a link came later than the others."""
+    source = f'struct a_ops {{ int x; }}; SEC(".struct_ops.link") struct a_ops ops = {{ 1 }}; {GPL}'
+    data = compiled(tmp_path, source)
+    assert broken(check(data, oldest=(6, 4))) == []
+    messages = [finding.message for finding in check(data, oldest=(5, 5)).findings]
+    assert messages == [
+        "map ops of type struct_ops came with Linux 5.6, after 5.5",
+        "section '.struct_ops.link' came with Linux 6.4, after 5.5",
+    ]
+
+
+@pytest.mark.tools
 def test_a_million_instructions(tmp_path: Path) -> None:
     """The limit itself: one more breaks BT003."""
     for count, rules in ((999_998, []), (999_999, ["BT003"])):
@@ -348,6 +361,7 @@ def test_every_rule_is_documented_and_tried() -> None:
     page = (TOP / "docs/reference/check-rules.md").read_text("utf-8")
     rows = re.findall(r"^\| (BT\d+) \| (\w+) \| ([^|]+) \|", page, re.MULTILINE)
     assert rows == [(rule.number, rule.level.value, rule.title) for rule in RULES.values()]
-    tests = Path(__file__), TOP / "tests/kernel/test_check.py", TOP / "tests/vm/test_check_vm.py"
+    names = "kernel/test_check.py", "vm/test_check_vm.py", "cli/test_check_opening.py", "labs/check.py"
+    tests = [Path(__file__), *(TOP / "tests" / name for name in names)]
     tried = {rule for path in tests for rule in re.findall(r"BT\d+", path.read_text("utf-8"))}
     assert set(RULES) <= tried

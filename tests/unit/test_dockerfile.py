@@ -77,14 +77,32 @@ def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
 def test_loader_options_are_in_the_entrypoint() -> None:
     """[loader] becomes options before the workload; what needs one is an error without."""
     wanted = request(
-        loader__share="/share", loader__replace=True, loader__seccomp=True, image__workload=("/agent",)
+        loader__share="/share",
+        loader__replace=True,
+        loader__seccomp=False,
+        loader__workload_user="1000:1000",
+        image__workload=("/agent",),
     )
     line = next(
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
-    assert line.endswith('"--share", "/share", "--replace", "--seccomp", "--", "/agent"]')
-    with pytest.raises(ConfigError, match=r"loader\.seccomp requires a workload"):
-        render(loader__seccomp=True)
+    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp", "--", "/agent"]'
+    assert line.endswith(end)
+    for key, value in (("seccomp", False), ("map-fds", False), ("workload-user", "1000")):
+        with pytest.raises(ConfigError, match=rf"loader\.{key} requires a workload"):
+            render(**{f"loader__{key.replace('-', '_')}": value})
+    assert "seccomp" not in render(image__workload=("/agent",))
+
+
+@pytest.mark.parametrize("key", ["share", "pin_root"])
+def test_pins_without_the_filter_need_another_user(key: str) -> None:
+    """The loader would refuse such a start: a build says so first."""
+    wanted = {f"loader__{key}": "/run/pins", "loader__seccomp": False, "image__workload": ("/agent",)}
+    with pytest.raises(
+        ConfigError, match=rf"loader\.seccomp: false: .* loader\.{key.replace('_', '-')} pins"
+    ):
+        render(**wanted)
+    assert "--no-seccomp" in render(**wanted, loader__workload_user="1000")
 
 
 def test_configured_capabilities_are_allowed_by_the_entrypoint() -> None:

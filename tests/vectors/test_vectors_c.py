@@ -6,16 +6,12 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from labs.vectors.index import INDEX, write_store
-from labs.verifiers import CVerifier, run_loader
+from labs.verifiers import CVerifier, ask_loader, decision, run_loader
 
 from buildtool.core.strictjson import parse_time
-
-# Each run of the loader takes at most this many objects.
-MAX_OBJECTS = 256
 
 # The fixtures of the two verifiers are asked for by name, so that one does not build the other.
 pytestmark = [pytest.mark.tools, pytest.mark.network]
@@ -26,34 +22,7 @@ Answer = Callable[[str], str]
 @pytest.fixture(scope="module")
 def answers(loader_binary: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what the loader as it ships says of each vector, in one run for each store and platform."""
-    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for vector in INDEX["vectors"]:
-        groups.setdefault((vector["trust"], vector["platform"]), []).append(vector)
-    found = {}
-    for (store, platform), vectors in groups.items():
-        options = ["--trust", stores / store, "--platform", platform, "--time", INDEX["now"]]
-        for first in range(0, len(vectors), MAX_OBJECTS):
-            directory = tmp_path_factory.mktemp("vectors")
-            paths = {}
-            for number, vector in enumerate(vectors[first : first + MAX_OBJECTS]):
-                path = directory / f"{number}.bpf.o"
-                path.write_bytes(b64decode(vector["file"]))
-                paths[path.name] = vector["name"]
-            code, lines = run_loader(loader_binary, "--objects", directory, *options)
-            said = {
-                paths[Path(line["object"]).name]: decision(line)
-                for line in lines
-                if line["event"] == "verify"
-            }
-            assert len(said) == len(paths)
-            assert code == (0 if set(said.values()) == {"accepted"} else 3)
-            found.update(said)
-    return found
-
-
-def decision(line: dict[str, Any]) -> str:
-    """Return what a line of the loader decides, in the words of the vectors."""
-    return str(line.get("reason", line["decision"]))
+    return ask_loader(loader_binary, stores, tmp_path_factory.mktemp("vectors"))
 
 
 @pytest.fixture(params=["release", "sanitized"])

@@ -56,7 +56,7 @@ guest_tool maps > /out/packets.maps
 stop packets
 
 # A workload, become and watched over: what it is given, and what the filter leaves it of bpf(2).
-for options in "" "--seccomp" "--reload --seccomp"; do
+for options in "" "--no-seccomp" "--reload"; do
 	name=workload$(echo "$options" | tr -d ' -')
 	# shellcheck disable=SC2086 # several options, or none
 	verify-and-load --objects /vmtest/objects/vm_regs.bpf.o --trust /vmtest/trust $options \

@@ -22,6 +22,10 @@ ip link set lo up
 root=/sys/fs/bpf/pins
 start() { release=$1; shift; /lab/loader --objects /lab/$release --trust /lab/trust "$@"; }
 pinned() { release=$1; shift; start $release --pin-root $root --attach XDP=lo:generic "$@"; }
+home=$root/count,bpf,o
+hostile="ls $root && echo LISTED; rm -rf $home && echo REMOVED; mv $home $root/x && echo MOVED;"
+hostile="$hostile mkdir $root/made && echo MADE; cat $home/current/record && echo READ;"
+deadly='kill -9 $PPID && echo ENDED; kill -0 $PPID && echo REACHED; kill -0 -1 && echo ALL; true'
 try() { name=$1; shift; echo "@ $name"; "$@"; echo "@ $name $?"; }
 try first pinned v1 -- true
 try again pinned v1 -- true
@@ -34,6 +38,9 @@ while [ ! -e $root/count,bpf,o/next/record ]; do :; done
 sleep 1
 kill -9 $!
 try killed pinned v2 -- true
+try hostile pinned v2 -- sh -c "$hostile"
+try supervised start v2 --pin-root $root --attach XDP=lo:generic --reload -- sh -c "$hostile $deadly"
+try unhurt /lab/ebpf-pins status --pin-root $root
 try rollback /lab/ebpf-pins rollback --pin-root $root
 try status /lab/ebpf-pins status --pin-root $root --json
 try detach /lab/ebpf-pins detach --pin-root $root
@@ -92,6 +99,9 @@ def case_of(output: str, name: str) -> tuple[int, list[str]]:
         ("older", 3, ["verify", "refuse"]),
         ("unhealthy", 1, ["verify", "load", "update", "rollback", "error"]),
         ("killed", 0, ["verify", "reuse", "keep", "ready", "exec"]),
+        ("hostile", 1, ["verify", "reuse", "keep", "ready", "exec"]),
+        ("supervised", 0, ["verify", "reuse", "keep", "ready", "exec"]),
+        ("unhurt", 0, []),
         ("rollback", 0, ["rollback"]),
         ("status", 0, []),
         ("detach", 0, ["detach"]),
@@ -104,3 +114,15 @@ def case_of(output: str, name: str) -> tuple[int, list[str]]:
 def test_pins_on_another_kernel(output: str, name: str, code: int, events: list[str]) -> None:
     """What happens is what happens here."""
     assert case_of(output, name) == (code, events), output
+
+
+def test_hostile_workload_reaches_nothing(output: str) -> None:
+    """No pin is listed, read, made, moved or removed, and no signal reaches the loader: on both kernels."""
+    said = output[output.index("@ hostile") : output.index("@ unhurt")].splitlines()
+    words = {"LISTED", "REMOVED", "MOVED", "MADE", "READ", "ENDED", "REACHED", "ALL"}
+    assert words.isdisjoint(said), output
+    denied = [line.split(":")[0] for line in said if "Permission denied" in line]
+    assert {word: denied.count(word) for word in ("ls", "mv", "mkdir", "cat")} == dict.fromkeys(
+        ("ls", "mv", "mkdir", "cat"), 2
+    ), output
+    assert sum("can't kill" in line for line in said) == 3, output

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from buildtool.core.errors import SigningKeyError
+from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.signing.keys import SigningKey, is_encrypted, load_signing_key_pem, read_key_file
 from buildtool.signing.signers.signer import SignerContext
 
@@ -65,6 +66,7 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
 
     Raises: SigningKeyError, if the variable is missing or empty.
     """
+    keep_out_of_core_dumps()
     text = environ.get(name, "")
     if not text.strip():
         raise SigningKeyError(f"signing key env:{name}: the variable is not set, or empty")

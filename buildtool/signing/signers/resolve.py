@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import SigningKeyError, UsageError
+from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.signing.keys import load_public_key
 from buildtool.signing.signers.file import open_file, open_variable
 from buildtool.signing.signers.signer import Signer, SignerContext
@@ -24,6 +25,7 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
 
     Raises: UsageError, ConfigError, SigningKeyError, ToolMissingError, ToolFailedError.
     """
+    keep_out_of_core_dumps()
     if isinstance(reference, Path):
         return _expect_public(open_file(reference, context), context)
     scheme, _, rest = reference.partition(":")

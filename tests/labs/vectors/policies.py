@@ -22,6 +22,7 @@ from labs.vectors.code import (
     relocated,
     section_cases,
 )
+from labs.vectors.maps import big_endian_cases, map_cases
 from labs.vectors.statements import predicate
 
 
@@ -54,6 +55,39 @@ def policy_cases() -> Iterator[Case]:
     yield Case(name="expired-before-policy", expect="expired", recipe=late, trust="every-rule")
 
 
+def number_cases() -> Iterator[Case]:
+    """Yield numbers and times of more than 32 bits, which a machine of 32 bits must not cut."""
+
+    def case(name: str, expect: str, trust: str = "alice", **changes: Any) -> Case:
+        return Case(name=f"number-{name}", expect=expect, trust=trust, recipe=predicate(**changes))
+
+    yield case("version", "accepted", version=2**53 - 1)
+    yield case("version-above-minimum", "accepted", "large-minimum", version=2**32 + 1)
+    yield case("version-below-minimum", "rolled-back", "large-minimum", version=2**32)
+    yield case("version-of-32-bits-below-minimum", "rolled-back", "large-minimum", version=3)
+    yield case("map-sizes", "accepted", maps=[_huge_map()])
+    yield case("not-after-2038", "accepted", notAfter="2038-01-19T03:14:08Z")
+    yield case("not-after-2106", "accepted", notAfter="2106-02-07T06:28:16Z")
+    yield case("not-after-9999", "accepted", notAfter="9999-12-31T23:59:59Z")
+    yield case("key-until-2038", "accepted", "key-until-2038")
+    yield case("key-until-2106", "accepted", "key-until-2106")
+    yield case("key-from-2106", "not-yet-valid", "key-from-2106")
+    yield case("earliest-2038", "expired", "earliest-2038", notAfter="2038-01-19T03:14:07Z")
+    yield case("earliest-2106", "expired", "earliest-2106", notAfter="2106-02-07T06:28:16Z")
+    yield case("earliest-2106-still", "accepted", "earliest-2106", notAfter="2106-02-07T06:28:17Z")
+    yield case(
+        "created-2106", "not-yet-valid", created="2106-02-07T06:28:16Z", notAfter="2107-01-01T00:00:00Z"
+    )
+    called = makes(code(call(36)), helpers=[36])
+    yield Case(name="number-helper-not-denied", expect="accepted", recipe=called, trust="large-helper")
+    other = makes(code(call(36)), helpers=[2**32 + 36])
+    yield Case(name="number-helper-not-listed", expect="denied-by-policy", recipe=other, trust="large-helper")
+
+
+def _huge_map() -> dict[str, Any]:
+    return {"name": "m", "type": "hash", "keySize": 2**32, "valueSize": 2**53 - 1, "maxEntries": 2**33}
+
+
 def code_cases() -> Iterator[Case]:
     """Yield objects whose code has calls that a policy denies, or that the statement does not list."""
     groups = (
@@ -61,6 +95,7 @@ def code_cases() -> Iterator[Case]:
         ("kfunc", kfunc_cases()),
         ("overlap", overlap_cases()),
         ("section", section_cases()),
+        ("map", map_cases()),
     )
     for group, found in groups:
         for name, expect, trust, recipe in found:
@@ -81,6 +116,8 @@ def code_cases() -> Iterator[Case]:
     yield big("kfunc-denied", "denied-by-policy", "denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
     yield big("kfunc-listed", "accepted", "no-denied-kfuncs", makes(*parts, order=">", kfuncs=["bpf_a"]))
     yield big("kfunc-unlisted", "denied-by-policy", "no-denied-kfuncs", makes(*parts, order=">"))
+    for name, expect, trust, recipe in big_endian_cases():
+        yield big(name, expect, trust, recipe)
     assert KFUNC[1] == 0x10
 
 

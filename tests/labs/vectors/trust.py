@@ -59,6 +59,12 @@ TRUST: dict[str, dict[str, str]] = {
     "minimum-4": policy(A, objects={"x.bpf.o": {"minimumVersion": 4}}),
     "xdp-only": policy(A, programTypes=["xdp"]),
     "no-types": policy(A, programTypes=[]),
+    "struct-ops": policy(A, programTypes=["struct_ops", "xdp"]),
+    "scheduler": policy(A, attachPoints=["xdp", "struct_ops/sched_ext_ops"]),
+    "pins": policy(A, attachPoints=["xdp", "pin/count*"]),
+    "scheduler-and-pins": policy(
+        A, programTypes=["struct_ops", "xdp"], attachPoints=["xdp", "pin/counts", "struct_ops/sched_*"]
+    ),
     "small": policy(A, maxObjectBytes=1024),
     "amd64-only": policy(A, platforms=["linux/amd64"]),
     "arm64-only": policy(A, platforms=["linux/arm64"]),
@@ -95,6 +101,14 @@ TRUST: dict[str, dict[str, str]] = {
     ),
     "image-rules-combined": policy(A, imageRules="combine"),
     "image-rules-ignored": policy(A, imageRules="ignore"),
+    # Numbers and times that 32 bits cannot hold; what is left of them is another answer.
+    "large-minimum": policy(A, objects={"x.bpf.o": {"minimumVersion": 2**32 + 1}}),
+    "large-helper": policy(A, deniedHelpers=[2**32 + 36]),
+    "key-until-2038": policy(policy_key(ALICE, notAfter="2038-01-19T03:14:08Z")),
+    "key-until-2106": policy(policy_key(ALICE, notAfter="2106-02-07T06:28:16Z")),
+    "key-from-2106": policy(policy_key(ALICE, notBefore="2106-02-07T06:28:17Z")),
+    "earliest-2038": policy(A, earliest="2038-01-19T03:14:08Z"),
+    "earliest-2106": policy(A, earliest="2106-02-07T06:28:17Z"),
     "earliest-before-now": policy(policy_key(ALICE, notBefore=NOW), earliest="2026-05-01T00:00:00Z"),
 }
 
@@ -141,6 +155,16 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-no-keys": policy(),
     "policy-threshold-0": policy(A, threshold=0),
     "policy-threshold-17": policy(A, threshold=17),
+    # Of 32 bits, or of 8, the rest is a number that would be right.
+    "policy-threshold-2-8": policy(A, threshold=2**8 + 1),
+    "policy-threshold-2-16": policy(A, threshold=2**16 + 1),
+    "policy-threshold-2-32": policy(A, threshold=2**32 + 1),
+    "policy-threshold-2-52": policy(A, threshold=2**52 + 1),
+    "policy-version-2-32": {
+        "policy.json": policy(A)["policy.json"].replace('"policyVersion":1', f'"policyVersion":{2**32 + 1}')
+    },
+    "policy-max-2-32": policy(A, maxObjectBytes=2**32 + 1024),
+    "policy-helpers-2-32": policy(A, deniedHelpers=[2**32 + 4, 5]),
     "policy-threshold-float": {
         "policy.json": policy(A)["policy.json"].replace('"threshold":1', '"threshold":1.0')
     },

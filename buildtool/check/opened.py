@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the carried libbpf says of objects when it opens them: no kernel is asked, and no privilege is needed.
+
+`verify-and-load` opens an object in the same way, so what libbpf refuses here is refused on every machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.check.model import RULES, Finding, Level, ObjectFacts
+from buildtool.check.probe import OpenedObject, read_opened
+from buildtool.core.errors import ToolFailedError
+from buildtool.core.files import write_atomic
+from buildtool.core.platforms import DEBIAN_13
+from buildtool.core.process import Runner
+from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
+
+_MAX_WORDS = 300
+_MAP_MEMBERS = (
+    "type",
+    "max_entries",
+    "map_flags",
+    "numa_node",
+    "key_size",
+    "key",
+    "value_size",
+    "value",
+    "values",
+    "pinning",
+    "map_extra",
+)
+# libbpf's words, and what they mean to the author of the source.
+_ADVICE: Mapping[str, str] = {
+    r"legacy map definitions": "define maps in section .maps, with the macros of <bpf/bpf_helpers.h>",
+    r"failed to find BTF for extern '(\S+)'": r"\1 is declared and not defined; kernel functions need __ksym",
+    r"program '(\S+)' is static": r"remove static from \1, or its section if programs only call it",
+    r"bad call relo against '(\S+)' in section": r"remove the section of \1, which is called",
+    r"couldn't find symbol table": "strip with llvm-strip -g, which keeps the symbols",
+    r"map type isn't specified": "add __uint(type, BPF_MAP_TYPE_...)",
+    r"DATASEC '\S+' not found|BTF is required": "compile with -g; strip with llvm-strip -g, which keeps BTF",
+}
+_UNKNOWN_FIELD = re.compile(r"unknown field '(\w+)'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What libbpf made of an object: *refusal* is empty when it opened it; *unknown* sections of programs."""
+
+    refusal: str = ""
+    unknown: tuple[tuple[str, str], ...] = ()
+    libbpf: str = ""
+
+
+def open_objects(
+    probe: Path, objects: Sequence[bytes], runner: Runner, timeout_seconds: float
+) -> list[Opened]:
+    """
+    Return what libbpf makes of each of *objects*, each in a process of its own: some bytes crash libbpf.
+
+    Raises: ToolMissingError, ToolFailedError when the probe does not answer.
+    """
+    found = []
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        path = Path(work, "object.bpf.o")
+        for data in objects:
+            write_atomic(path, data, replace=True)
+            argv = [str(probe), "--open", str(path)]
+            done = runner.run(argv, check=False, timeout_seconds=timeout_seconds)
+            if done.returncode < 0:
+                found.append(Opened(refusal="libbpf crashes on this object"))
+            elif done.returncode:
+                raise ToolFailedError(f"{probe.name}: exit code {done.returncode}")
+            else:
+                found.append(_describe(read_opened(done.stdout.decode()), str(path)))
+    return found
+
+
+def opening_findings(facts: ObjectFacts, arch: str, opened: Opened, *, path: str = "") -> Iterator[Finding]:
+    """Yield what libbpf finds in the object of *facts*, at *path*; *arch* is empty if it is for several."""
+    if opened.refusal:
+        yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
+    # An optional program fails only the start that asks for it; the loader for loong64 has a newer libbpf.
+    is_certain = arch in ("", *DEBIAN_13)
+    optional = {program.name for program in facts.programs if program.section.startswith("?")}
+    for program, section in opened.unknown:
+        # What is unknown to both is BT005.
+        if program_type(section) == UNKNOWN_PROGRAM:
+            continue
+        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"
+        level = None if is_certain and program not in optional else Level.WARNING
+        yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
+
+
+def _describe(opened: OpenedObject, path: str) -> Opened:
+    unknown = tuple((p.program, p.section) for p in opened.programs if p.type == "unspec")
+    return Opened(refusal=_explain(opened, path), unknown=unknown, libbpf=opened.libbpf)
+
+
+def _explain(opened: OpenedObject, path: str) -> str:
+    """Return libbpf's own words, and what they mean."""
+    if not opened.error:
+        return ""
+    lines = [line.removeprefix("libbpf: ") for line in opened.warnings.splitlines() if line.strip()]
+    words = " ".join((lines or [opened.error])[0].replace(f" in {path}", "").split())[:_MAX_WORDS].rstrip(".")
+    for pattern, advice in _ADVICE.items():
+        if found := re.search(pattern, words):
+            return f"{words} ({found.expand(advice)})"
+    if (found := _UNKNOWN_FIELD.search(words)) and (
+        close := difflib.get_close_matches(found[1], _MAP_MEMBERS, 1)
+    ):
+        return f"{words} (did you mean {close[0]}?)"
+    return words

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool check` lets the carried libbpf open each object, without a kernel and without privileges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from labs.check import NEVER, NEVER_HEAD, loadable, read_junit, run_check
+from labs.compile import compile_object, find_tool
+from labs.vectors.builder import build
+from labs.vectors.code import code, makes
+
+
+def findings(probes: Path, *arguments: str | Path, code: int) -> list[tuple[str, str, str]]:
+    """Return rule, level and message of all that a check finds."""
+    report = json.loads(run_check(probes, *arguments, "--json", code=code).stdout)
+    return [(f["rule"], f["level"], f["message"]) for f in report["findings"]]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_never_loads_fails(probes: Path, clang: Path, sysroot: Path, tmp_path: Path, name: str) -> None:
+    """Each breaks its rule and no other of level error, in words that say what is wrong; mended it passes."""
+    never = NEVER[name]
+    broken = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + never.source)
+    found = findings(probes, broken, code=1)
+    errors = [(rule, message) for rule, level, message in found if level == "error"]
+    assert [rule for rule, _ in errors] == [never.rule]
+    assert never.says in errors[0][1]
+    mended = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + never.mended, "mended")
+    assert findings(probes, mended, code=0) == []
+
+
+def test_a_function_in_another_section(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """A section that is no program's is one error, and the call into it another."""
+    source = 'SEC("mine") __attribute__((noinline)) int sub(int x) { asm volatile(""); return x; } '
+    source += 'SEC("xdp") int p(int *c) { return sub(*c); }'
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
+    found = {rule: message for rule, _, message in findings(probes, path, code=1)}
+    assert found.keys() == {"BT005", "BT007"}
+    words = "prog 'p': bad call relo against 'sub' in section 'mine'"
+    assert found["BT007"] == f"{words} (remove the section of sub, which is called)"
+
+
+def test_an_object_without_symbols(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """A symbol table that was stripped is named, with what to strip instead."""
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + "GOOD")
+    objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
+    subprocess.run([objcopy, "--strip-all", path], check=True)
+    found = {rule: message for rule, _, message in findings(probes, path, code=1)}
+    assert found["BT007"].startswith("elf: couldn't find symbol table, stripped object file? (strip with ")
+
+
+def test_optional_programs_may_be_of_another_libbpf(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path
+) -> None:
+    """Nobody loads them unless a target asks for it: warnings, and the check passes."""
+    source = 'SEC("?fsession/vfs_read") int a(void *c) { return 0; }'
+    source += 'SEC("?freplace/main") int b(void *c) { return 0; } GOOD'
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
+    found = [(rule, level) for rule, level, _ in findings(probes, path, code=0)]
+    assert found == [("BT014", "warning"), ("BT009", "warning")]
+
+
+def test_objects_of_the_other_byte_order_are_not_opened(probes: Path, tmp_path: Path) -> None:
+    """A note says how many; the rules hold for them all the same."""
+    (tmp_path / "little.bpf.o").write_bytes(loadable())
+    (tmp_path / "big.bpf.o").write_bytes(build(makes(code(), order=">")))
+    found = [item for item in findings(probes, tmp_path, code=0) if item[0] == "BT008"]
+    assert found == [("BT008", "note", "1 of 2 objects are big-endian, and this machine is not")]
+
+
+def test_without_a_probe_a_note_says_so(tmp_path: Path) -> None:
+    """An installation without bpf-probe checks by rules, and does not claim that libbpf opened anything."""
+    (tmp_path / "x.bpf.o").write_bytes(loadable())
+    empty = tmp_path / "empty"
+    for variable in (str(empty), ""):
+        env = {"BUILDTOOL_PROBES": variable, "XDG_CACHE_HOME": str(empty), "BUILDTOOL_LOADERS": str(empty)}
+        done = run_check(empty, tmp_path / "x.bpf.o", code=0, **env)
+        assert "note BT008 libbpf: this installation has no bpf-probe to open objects with\n" in done.stdout
+        assert done.stderr.endswith("1 object, 1 warning, 1 note: passed\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "is_crash"),
+    [("kill -SEGV $$", True), ("echo nothing", False), ("exit 3", False)],
+    ids=["crash", "cut-off", "error"],
+)
+def test_a_probe_that_does_not_answer(tmp_path: Path, script: str, *, is_crash: bool) -> None:
+    """An object that crashes libbpf is an error of the object; anything else is one of the probe."""
+    (tmp_path / "x.bpf.o").write_bytes(loadable())
+    for arch in ("amd64", "arm64"):
+        (tmp_path / arch).mkdir()
+        (tmp_path / arch / "bpf-probe").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / arch / "bpf-probe").chmod(0o755)
+    done = run_check(tmp_path, tmp_path / "x.bpf.o", code=1)
+    assert ("error BT007 x.bpf.o: libbpf crashes on this object" in done.stdout) == is_crash
+    assert ("buildtool: error: bpf-probe: " in done.stderr) != is_crash
+
+
+def test_reports_have_what_libbpf_says(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """The finding is a failed case of the JUnit report."""
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + NEVER["misspelt-field"].source)
+    run_check(probes, path, "--junit", tmp_path / "check.xml", code=1)
+    failures = read_junit(tmp_path / "check.xml").findall("testsuite/testcase/failure")
+    assert ["unknown field 'max_entry'" in failure.attrib["message"] for failure in failures] == [True]
