@@ -140,7 +140,7 @@ def _check_headers(machine: Host) -> Check:
 
 def _check_carried(machine: Host) -> Check:
     """Check the parts of images that the local engine needs. A damaged part counts as missing."""
-    here, data = host_platform(platform.machine()), find_parts(machine.environ)
+    here = host_platform(platform.machine())
     wanted = machine.architectures or ((here.arch,) if here else ())
     finders = (
         (find_loader, find_tini, find_base) if machine.base == DEFAULT_BASE else (find_loader, find_tini)

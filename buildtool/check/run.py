@@ -22,12 +22,10 @@ from buildtool.check.model import (
     RULES,
     CheckReport,
     Finding,
-    Level,
     LoadVerdict,
-    ObjectFacts,
     ProgramRun,
 )
-from buildtool.check.opened import Opened, open_objects
+from buildtool.check.opened import open_objects, opening_findings
 from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
@@ -41,10 +39,9 @@ from buildtool.core.errors import (
     VmError,
 )
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform, this_platform
+from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
 from buildtool.objects.elf import parse_object
-from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
@@ -172,24 +169,7 @@ def _check_opening(
     contents = [target.data for target, _ in fitting]
     found = open_objects(probe, contents, finder.runner, request.timeout_seconds)
     for (target, facts), opened in zip(fitting, found, strict=True):
-        yield from _as_opened(target, facts, opened)
-
-
-def _as_opened(target: CheckTarget, facts: ObjectFacts, opened: Opened) -> Iterator[Finding]:
-    path = str(target.path)
-    if opened.refusal:
-        yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
-    # The loader for an architecture outside Debian 13 (loong64) has a newer libbpf. An optional program
-    # (SEC("?...")) fails only the starts that select it.
-    is_certain = target.arch in ("", *DEBIAN_13)
-    optional = {program.name for program in facts.programs if program.section.startswith("?")}
-    for program, section in opened.unknown:
-        # BT005 reports a section that is unknown to buildtool, too.
-        if program_type(section) == UNKNOWN_PROGRAM:
-            continue
-        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"
-        level = None if is_certain and program not in optional else Level.WARNING
-        yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
+        yield from opening_findings(facts, target.arch, opened, path=str(target.path))
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:

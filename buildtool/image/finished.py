@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from buildtool.trust.verify import verify_object
 
 log = logging.getLogger(__name__)
 
-_LOADER_SECONDS = 60
+_SECONDS = 60
 _OF_SIGNATURES = frozenset(("BT040", "BT041", "BT042"))
 
 
@@ -55,12 +55,12 @@ def check_finished(
     rules: ImageRules,
     *,
     loader: bytes | None = None,
-    runner: Runner | None = None,
+    opened: Iterable[Finding] = (),
 ) -> list[str]:
     """
     Check the signed *objects* of *platform* by name, and return warnings for people.
 
-    *loader* is a verify-and-load that this machine may be able to run.
+    *loader* is a verify-and-load that this machine may be able to run; *opened* is what libbpf found.
 
     Raises: CheckFailedError, when an object breaks a rule of `check`; ConfigError, when an attach setting
     means no program, or the image would refuse its own objects.
@@ -72,7 +72,7 @@ def check_finished(
         )
     trust = read_policy(rules.policy.encode())
     start = _first_start(trust, rules)
-    warnings = _check_rules(objects, platform, rules, start)
+    warnings = _check_rules(objects, platform, rules, start, opened)
     check_attach_settings(rules.attach, read_attachable(objects), trust)
     for name, data in objects.items():
         try:
@@ -80,7 +80,7 @@ def check_finished(
         except RefusedError as error:
             raise _refuses_own(platform, name, error.reason, error.message) from error
     if loader is not None:
-        _ask_loader(objects, platform, rules.policy, start, loader, runner or Runner())
+        _ask_loader(objects, platform, rules.policy, start, loader)
     return warnings
 
 
@@ -94,7 +94,9 @@ def _first_start(trust: TrustStore, rules: ImageRules) -> int:
     return max(rules.epoch, (key.not_before if key else None) or 0)
 
 
-def _check_rules(objects: Mapping[str, bytes], platform: Platform, rules: ImageRules, now: int) -> list[str]:
+def _check_rules(
+    objects: Mapping[str, bytes], platform: Platform, rules: ImageRules, now: int, opened: Iterable[Finding]
+) -> list[str]:
     """Raise the first error of the rules of `check`, with the others as detail; return warnings."""
     findings = [
         finding
@@ -103,6 +105,7 @@ def _check_rules(objects: Mapping[str, bytes], platform: Platform, rules: ImageR
         # The words for what is wrong with a signature are those of verification, which follows.
         if finding.rule not in _OF_SIGNATURES
     ]
+    findings += opened
     allowed = set(rules.allow_findings)
     errors = [item for item in findings if item.level is Level.ERROR and item.rule not in allowed]
     if errors:
@@ -134,7 +137,6 @@ def _ask_loader(
     policy: str,
     now: int,
     loader: bytes,
-    runner: Runner,
 ) -> None:
     """Let the second implementation verify *objects* as the image has them, for any platform."""
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
@@ -147,7 +149,7 @@ def _ask_loader(
         argv = [str(program), "--verify-only", "--objects", str(directory), "--trust", str(trust)]
         argv += ["--platform", platform.oci, "--time", format_time(now)]
         try:
-            done = runner.run(argv, check=False, timeout_seconds=_LOADER_SECONDS)
+            done = Runner().run(argv, check=False, timeout_seconds=_SECONDS)
         except ToolFailedError as error:
             # Another architecture's, or a directory without programs: the verdict above is of the same rules.
             log.debug("%s", error.message)

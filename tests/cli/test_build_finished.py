@@ -13,7 +13,7 @@ from labs.cli import BUILD, left
 
 from buildtool.cli.main import run
 from buildtool.core.platforms import host_platform
-from buildtool.runtime.carried import list_path, part_path
+from buildtool.runtime.carried import list_path, loader_digest, part_path
 from buildtool.signing.keys import load_signing_key
 
 SOURCE = """\
@@ -257,3 +257,26 @@ def test_the_loader_has_the_last_word(
     ]
     assert all("--verify-only" in line and "policy.json" in line for line in asked)
     assert all("--time 2023-11-14T22:13:20Z" in line for line in asked)
+
+
+def test_what_the_loaders_libbpf_does_not_open(
+    project: Path, tmp_path: Path, probes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With bpf-probe for this machine, the libbpf of the loader opens each object before it is packed."""
+    own = host_platform(platform.machine())
+    assert own
+    data = tmp_path / "parts"
+    path = part_path(data, "probe", own.arch)
+    path.write_bytes((probes / own.arch / "bpf-probe").read_bytes())
+    path.chmod(0o755)
+    listed = json.loads(list_path(data).read_text())
+    record = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "source": loader_digest()}
+    listed["platforms"][own.arch]["probe"] = record
+    list_path(data).write_text(json.dumps(listed))
+    write(config="")
+    assert run([*BUILD]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    Path("agent-1.2.0.oci.tar").unlink()
+    text = Path("bpf/answer.bpf.c").read_text()
+    Path("bpf/answer.bpf.c").write_text(text.replace('SEC(".maps");', 'SEC("maps");', 1))
+    fails(capsys, "(BT007 ", code=1)

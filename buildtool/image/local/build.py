@@ -12,6 +12,9 @@ from pathlib import Path
 from platform import machine
 from types import ModuleType
 
+from buildtool.check.model import Finding
+from buildtool.check.opened import open_objects, opening_findings
+from buildtool.check.static import check_object
 from buildtool.compile.headers import Headers
 from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
@@ -20,7 +23,7 @@ from buildtool.config.file import DEFAULT_BASE, Config, named_variable
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, FileAccessError, UsageError
+from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, check_writable
 from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
@@ -38,7 +41,7 @@ from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
-from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_probe, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
 from buildtool.signing.statement import Statement
@@ -48,6 +51,7 @@ from buildtool.trust.store import POLICY_NAME
 log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
+OPEN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,16 +156,35 @@ def _check_finished(
         attach=config.image.attach,
         allow_findings=config.build.allow_findings,
     )
-    loader = None
-    if (own := host_platform(machine())) is not None:
+    own, loader, probe = host_platform(machine()), None, None
+    if own is not None:
+        # An installation for other machines has none of these for this one.
         try:
             loader = find_loader(own, request.data).data
+            probe = find_probe(own, request.data).path
         except FileAccessError as error:
-            log.debug("no loader for this machine: %s", error.message)
+            log.debug("not for this machine: %s", error.message)
     for platform in request.platforms:
         objects = {name: data for name, (data, _) in signed[platform.arch].items()}
-        for warning in check_finished(objects, platform, rules, loader=loader):
+        # libbpf opens objects of its own byte order only.
+        can_open = own is not None and own.little_endian == platform.little_endian
+        opened = _open(objects, platform, probe) if probe and can_open else ()
+        for warning in check_finished(objects, platform, rules, loader=loader, opened=opened):
             request.report(warning)
+
+
+def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list[Finding]:
+    """Return what the loader's libbpf finds when *probe* lets it open *objects*."""
+    try:
+        opened = open_objects(probe, [*objects.values()], Runner(), OPEN_SECONDS)
+    except ToolFailedError as error:
+        log.debug("%s", error.message)
+        return []
+    findings: list[Finding] = []
+    for (name, data), found in zip(objects.items(), opened, strict=True):
+        if facts := check_object(f"{platform.arch}/{name}", name, data, now=0).facts:
+            findings += opening_findings(facts, platform.arch, found)
+    return findings
 
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
