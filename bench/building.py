@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from measure import BenchError, Command, Row, compare
 
 from buildtool.compile.toolchain import Toolchain, compile_command, find_toolchain
 from buildtool.core.platforms import Platform
+from buildtool.core.process import Runner
+from buildtool.runtime.headers import provide_headers
 
 MEGABYTE = 1_000_000
 SOURCES = 200
@@ -124,7 +127,8 @@ def bench_compile(work: Path) -> list[Row]:
 
 def write_makefile(project: Path, toolchain: Toolchain, here: Platform, names: Sequence[str]) -> None:
     """Write the Makefile that compiles the same sources with the same flags."""
-    argv = compile_command(toolchain, here, source="$<", output=Path("$@"), root=project)
+    headers = provide_headers(os.environ, report=print, runner=Runner())
+    argv = compile_command(toolchain, here, source="$<", output=Path("$@"), root=project, headers=headers)
     objects = " ".join(f"made/{name}.bpf.o" for name in names)
     project.joinpath("Makefile").write_text(
         f"all: {objects}\nmade/%.bpf.o: bpf/%.bpf.c\n\t{' '.join(argv)}\n", encoding="ascii"

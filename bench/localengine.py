@@ -18,7 +18,9 @@ from measure import BenchError, Command, Row, compare
 
 from buildtool.compile.toolchain import compile_command, find_toolchain
 from buildtool.core.platforms import PLATFORMS
+from buildtool.core.process import Runner
 from buildtool.runtime.carried import data_directory, list_path, loader_digest
+from buildtool.runtime.headers import provide_headers
 
 PROGRAMS = 50
 UNCHANGED_LIMIT, SCRATCH_LIMIT, MANY_LIMIT = 0.5, 0.1, 1.2
@@ -107,9 +109,12 @@ def _write_project(root: Path, count: int, work: Path) -> Path:
     text = f'[project]\nname = "many"\n[sign]\nkey = "{make_key(work)}"\n'
     root.joinpath("buildtool.toml").write_text(text, encoding="ascii")
     toolchain, rules, objects = find_toolchain(), [], []
+    headers = provide_headers(os.environ, report=print, runner=Runner())
     for arch, platform in PLATFORMS.items():
         root.joinpath("made", arch).mkdir(parents=True)
-        argv = compile_command(toolchain, platform, source="$<", output=Path("$@"), root=root)
+        argv = compile_command(
+            toolchain, platform, source="$<", output=Path("$@"), root=root, headers=headers
+        )
         rules.append(f"made/{arch}/%.bpf.o: bpf/%.bpf.c\n\t{' '.join(argv)}\n")
         objects += [f"made/{arch}/{name}.bpf.o" for name in names]
     root.joinpath("Makefile").write_text(f"all: {' '.join(objects)}\n{''.join(rules)}", encoding="ascii")

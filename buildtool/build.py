@@ -7,12 +7,14 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig
+from buildtool.compile.headers import Headers
+from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
@@ -25,12 +27,13 @@ from buildtool.image.docker.build import (
     ImageRequest,
     build_image,
     check_architectures_of_base,
+    check_output,
     explain_base,
     export_stage,
     parse_output,
     report_base,
 )
-from buildtool.image.docker.buildx import Secret
+from buildtool.image.docker.buildx import Secret, check_buildx
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
 from buildtool.image.docker.store import find_image_id
 from buildtool.image.dockerfile import (
@@ -44,8 +47,11 @@ from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
+from buildtool.image.sentheaders import choose_headers
+from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
+    NO_KEY_HINT,
     PublicKey,
     SigningKey,
     is_encrypted,
@@ -53,7 +59,7 @@ from buildtool.signing.keys import (
     load_signing_key_pem,
     read_key_file,
 )
-from buildtool.signing.sign import ReleaseInfo, sign_files
+from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
@@ -135,7 +141,7 @@ def _check_builder_has(platforms: Sequence[Platform]) -> None:
         if platform.arch not in DEBIAN_13:
             raise UsageError(
                 f"--arch {platform.arch}: not supported by the Docker builder: Debian 13 lacks it",
-                hint="--engine local can; or choose from " + ", ".join(DEBIAN_13),
+                hint="build with --engine local, or choose from " + ", ".join(DEBIAN_13),
             )
 
 
@@ -153,12 +159,15 @@ def find_key(
     Raises: SigningKeyError, UsageError.
     """
     in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
-    chosen = option or in_environment or config.sign.key
-    if chosen is None:
-        raise UsageError(
-            "no signing key",
-            hint=f"--key FILE, sign.key in buildtool.toml or {KEY_VARIABLE}; buildtool keygen makes one",
-        )
+    if chosen := option or in_environment:
+        return _open_key(chosen, environ, ask)
+    if config.sign.key is None:
+        raise UsageError("no signing key", hint=NO_KEY_HINT)
+    with named_variable(config, "sign.key"):
+        return _open_key(config.sign.key, environ, ask)
+
+
+def _open_key(chosen: Path | str, environ: Mapping[str, str], ask: AskPassphrase) -> KeySource:
     if isinstance(chosen, Path) and chosen.suffix == ".pub":
         return KeySource(pem=b"", path=chosen)
 
@@ -182,7 +191,13 @@ def find_key(
 
 
 def make_dockerfile(
-    config: Config, platforms: tuple[Platform, ...], key: KeySource, *, inline: bool = False
+    config: Config,
+    platforms: tuple[Platform, ...],
+    key: KeySource,
+    *,
+    inline: bool = False,
+    environ: Mapping[str, str],
+    runner: Runner,
 ) -> Dockerfile:
     """
     Return the Dockerfile, after checking the directories of sources. No engine is used.
@@ -190,11 +205,20 @@ def make_dockerfile(
     The build context contains the project's sources. buildtool's are in the archive, or with
     *inline* in the text.
 
-    Raises: UsageError, ConfigError, FileAccessError.
+    Raises: UsageError, ConfigError, FileAccessError; what fetching headers raises.
     """
     if inline:
         _warn_unsent(config)
-    return render_dockerfile(_describe(config, platforms, key, form=Form.INLINE if inline else Form.PROJECT))
+    headers = _find_headers(config, environ, runner)
+    form = Form.INLINE if inline else Form.PROJECT
+    return render_dockerfile(_describe(config, platforms, key, headers, form=form))
+
+
+def _find_headers(config: Config, environ: Mapping[str, str], runner: Runner) -> Headers | None:
+    """Return the headers for sources, or None if the configuration takes those of the compiler's machine."""
+    if config.compile.system_headers:
+        return None
+    return provide_headers(environ, report=log.warning, runner=runner)
 
 
 def _find_unsent(config: Config) -> UnsentFile | None:
@@ -215,24 +239,31 @@ def _describe(
     config: Config,
     platforms: tuple[Platform, ...],
     key: KeySource,
+    headers: Headers | None,
     *,
     form: Form,
     epoch: int | None = None,
 ) -> RenderRequest:
     """Return the request for a Dockerfile, after checking its sources. Raises: UsageError, ConfigError."""
     _check_builder_has(platforms)
+    check_times(config.sign.not_after, created=epoch or 0, now=int(time.time()))
     if config.images.base.startswith(LAYOUT_SCHEME):
-        raise UsageError("images.base: an OCI layout requires --engine local")
+        raise UsageError(
+            "images.base: an OCI layout requires --engine local",
+            hint="build with --engine local, or name an image of a registry as images.base",
+        )
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(sources).values()
+    trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
     request = RenderRequest(
         config=config,
         platforms=platforms,
         sources=sources,
         key_id=public.key_id,
-        trust=trust_files(config, public, [platform.oci for platform in platforms], objects),
+        trust=trust,
         capabilities=choose_capabilities(config, sources),
+        headers=None if headers is None else choose_headers(config, sources, platforms, headers),
         form=form,
         epoch=epoch,
     )
@@ -249,25 +280,26 @@ def render_folder(
     force: bool = False,
     environ: Mapping[str, str],
     runner: Runner,
-) -> None:
+) -> tuple[Path, ...]:
     """
     Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
 
-    In the project's directory, the Dockerfile reads the sources there. Otherwise the archive
-    contains them.
+    Return both files. In the project's directory, the Dockerfile reads the sources there. Otherwise the
+    archive contains them.
 
     Raises: UsageError, ConfigError, FileAccessError.
     """
     check_folder(directory, force=force)
+    headers = _find_headers(config, environ, runner)
     if directory.resolve() == config.root.resolve():
-        request = _describe(config, platforms, key, form=Form.PROJECT)
+        request = _describe(config, platforms, key, headers, form=Form.PROJECT)
     else:
         # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
         epoch = source_date(environ, config.root, runner)
-        request = _describe(config, platforms, key, form=Form.FOLDER, epoch=epoch)
+        request = _describe(config, platforms, key, headers, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     _warn_unsent(config)
-    write_folder(directory, render_dockerfile(request), force=force)
+    return write_folder(directory, render_dockerfile(request), force=force)
 
 
 def build(
@@ -284,18 +316,21 @@ def build(
     Raises: any BuildtoolError.
     """
     tag = _choose_tag(config, options)
+    find_sources(config)  # a directory without a project lacks a key, too
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
         raise SigningKeyError(
             f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
         )
+    epoch = source_date(environ, config.root, runner)
+    check_times(config.sign.not_after, created=epoch, now=int(time.time()))
     only_local = why_local(config.images.base, options.platforms)
     engine = choose_engine(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
     if engine == LOCAL:
-        return _build_locally(config, options, tag, key, environ, runner)
-    return _build_with_docker(config, options, tag, key, environ, runner)
+        return _build_locally(config, options, tag, key, epoch, environ, runner)
+    return _build_with_docker(config, options, tag, key, epoch, environ, runner)
 
 
 def _build_with_docker(
@@ -303,6 +338,7 @@ def _build_with_docker(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
@@ -311,6 +347,9 @@ def _build_with_docker(
             f"signer {key.signer.public.name}: cannot sign in a builder",
             hint="add --sign-on host, or set build.sign-on",
         )
+
+    check_buildx(environ, runner)
+    check_output(options.output, force=options.force)
 
     # The function for buildx's standard input calls all three, while buildx connects to the engine.
     @cache
@@ -327,13 +366,14 @@ def _build_with_docker(
         # Prepared images have all platforms, so only a configured base is checked.
         if images() is config.images:
             check_architectures_of_base(request, config.images.base, runner=runner)
-        return make_dockerfile(replace(config, images=images()), options.platforms, key)
+        chosen = replace(config, images=images())
+        return make_dockerfile(chosen, options.platforms, key, environ=environ, runner=runner)
 
     request = ImageRequest(
         dockerfile=dockerfile,
         root=config.root,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         tag=tag,
         push=options.push,
         output=options.output,
@@ -373,11 +413,12 @@ def _build_locally(
     options: BuildOptions,
     tag: str,
     key: KeySource,
+    epoch: int,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> BuiltImage:
     # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
-    from buildtool.image.local.build import LocalRequest, build_local
+    from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
 
     if options.builder:
         raise UsageError(
@@ -391,16 +432,21 @@ def _build_locally(
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
-        epoch=source_date(environ, config.root, runner),
+        epoch=epoch,
         key=key.load_signer(),
         tag=tag,
         cache=open_cache(environ, reads=not options.no_cache),
         push=options.push,
         output=output,
         force=force,
-        data=provide_parts(options.platforms, environ, report=log.warning, runner=runner),
+        headers=_find_headers(config, environ, runner),
     )
-    return build_local(request)
+    # Before parts are linked, which takes minutes: what would be wrong in the end.
+    choose_delivery(request)
+    objects = name_objects(find_sources(config)).values()
+    trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
+    data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
+    return build_local(replace(request, data=data))
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:
@@ -451,7 +497,10 @@ def prepared_images() -> ImagesConfig:
 def _choose_tag(config: Config, options: BuildOptions) -> str:
     tag = options.tag or config.build.tag
     if options.push and options.output:
-        raise UsageError("--push cannot be combined with --output")
+        raise UsageError(
+            "--push cannot be combined with --output",
+            hint="leave one out: --push names the registry by --tag",
+        )
     parse_output(options.output)
     if tag:
         return check_tag(tag)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from buildtool.compile.toolchain import Toolchain, find_toolchain
 from buildtool.config.file import DEFAULT_BASE
-from buildtool.core.errors import BuildtoolError
+from buildtool.core.errors import BuildtoolError, ConfigError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.prepare import find_prepared
 from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.runtime.headers import find_headers
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts
 
@@ -68,6 +69,7 @@ def examine(machine: Host) -> list[Check]:
     """Return all results, in the order of work. A part that cannot be checked counts as missing."""
     return [
         *_check_toolchain(machine),
+        _check_headers(machine),
         *_check_engine(machine),
         _check_carried(machine),
         _check_kernel(),
@@ -125,21 +127,42 @@ def _check_engine(machine: Host) -> list[Check]:
     return [*checks, _check_image_store(machine.runner), _check_prepared()]
 
 
+def _check_headers(machine: Host) -> Check:
+    """Look for the headers that programs include; a checkout fetches them when it first compiles."""
+    advice = "the first compilation fetches them from Debian; a release's wheel carries them"
+    try:
+        found = find_headers(machine.environ)
+    except BuildtoolError as error:
+        return _check("headers", Use.OPTIONAL, ok=False, found=error.message, advice=advice)
+    text = ", ".join(f"{name} {version}" for name, version in found.packages.items()) if found else "none"
+    return _check("headers", Use.OPTIONAL, found is not None, text, advice)
+
+
 def _check_carried(machine: Host) -> Check:
     """Check the parts of images that the local engine needs. A damaged part counts as missing."""
-    here, data = host_platform(platform.machine()), find_parts(machine.environ)
+    here = host_platform(platform.machine())
     wanted = machine.architectures or ((here.arch,) if here else ())
     finders = (
         (find_loader, find_tini, find_base) if machine.base == DEFAULT_BASE else (find_loader, find_tini)
     )
     advice = f"the first build links them; it needs a compiler: {INSTALL_COMPILER}"
+    whole, errors = [], {}
     try:
-        for arch in wanted:
+        data = find_parts(machine.environ)
+    except ConfigError as error:  # of a variable, which linking does not mend
+        return _check(
+            "carried loaders", Use.LOCAL, ok=False, found=error.message, advice=error.hint or advice
+        )
+    for arch in PLATFORMS:
+        try:
             for find in finders:
                 find(PLATFORMS[arch], data)
-    except BuildtoolError as error:
-        return _check("carried loaders", Use.LOCAL, ok=False, found=error.message, advice=advice)
-    return _check("carried loaders", Use.LOCAL, bool(wanted), ", ".join(wanted) or "none", advice)
+            whole.append(arch)
+        except BuildtoolError as error:
+            errors[arch] = error.message
+    lacking = next((errors[arch] for arch in wanted if arch in errors), "")
+    ok = bool(wanted) and not lacking
+    return _check("carried loaders", Use.LOCAL, ok, lacking or ", ".join(whole) or "none", advice)
 
 
 def _check_image_store(runner: Runner) -> Check:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import Config, LoaderConfig
+from buildtool.config.file import Config, LoaderConfig, named_variable
+from buildtool.config.project import NO_PROJECT_HINT, has_project
 from buildtool.core.errors import (
     BuildtoolError,
+    ConfigError,
     FileAccessError,
     ToolFailedError,
     ToolMissingError,
@@ -24,6 +26,7 @@ from buildtool.core.files import expand_home, make_directory, read_bounded, writ
 from buildtool.core.platforms import Platform, this_platform
 from buildtool.core.process import SECRET_VARIABLES, Runner
 from buildtool.image.docker.build import ImageRequest, export_stage
+from buildtool.image.docker.buildx import check_buildx
 from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
@@ -36,6 +39,7 @@ from buildtool.signing.keys import KeyId
 log = logging.getLogger(__name__)
 
 LOADER_VARIABLE = "BUILDTOOL_LOADER"
+_TRUST_HINT = "name a .pub file, a directory of them or a policy by --trust; buildtool keygen makes a key"
 MAX_LOADER_BYTES = 64 * 1024 * 1024
 PINS_COMMANDS = ("list", "status", "detach", "rollback")
 
@@ -112,8 +116,8 @@ def choose_objects(given: Path | None, config: Config) -> Path:
     """
     path = given or config.root / "build" / this_platform().arch
     if not path.exists():
-        hint = None if given else "buildtool compile and buildtool sign make objects"
-        raise FileAccessError(f"{path}: no such file or directory", hint=hint)
+        hint = "buildtool compile and buildtool sign make objects" if has_project(config) else NO_PROJECT_HINT
+        raise FileAccessError(f"{path}: no such file or directory", hint=None if given else hint)
     return path
 
 
@@ -121,10 +125,12 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     """
     Return the trust store *given*, or the configured policy or key, or the .pub file of the signing key.
 
-    Raises: UsageError, FileAccessError.
+    Raises: UsageError, ConfigError.
     """
-    chosen = given or config.trust.policy
+    chosen, key = given or config.trust.policy, "trust.policy"
     keys = (chosen,) if chosen else config.trust.keys
+    if not chosen:
+        key = "trust.keys" if keys else "sign.key"
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:
@@ -133,7 +139,8 @@ def choose_trust(given: Path | None, config: Config) -> Path:
             "several trust sources are configured" if keys else "no trust source is configured", hint=hint
         )
     if not keys[0].exists():
-        raise FileAccessError(f"{keys[0]}: no such file or directory")
+        with named_variable(config, "" if given else key):
+            raise ConfigError(f"{keys[0]}: no such file or directory", hint=_TRUST_HINT)
     return keys[0]
 
 
@@ -152,8 +159,11 @@ def choose_program(
         path = Path(named).absolute()
         path = path if kind == "loader" else path.with_name(PINS_NAME)
         if not (path.is_file() and os.access(path, os.X_OK)):
-            shown, what = (named, "it") if kind == "loader" else (path, "its folder")
-            raise ToolMissingError(f"{shown}: not a program", hint=f"{LOADER_VARIABLE} names {what}")
+            shown = named if kind == "loader" else path
+            raise ConfigError(
+                f"{LOADER_VARIABLE}: {shown}: not a program",
+                hint=f"name verify-and-load, with ebpf-pins beside it, or unset {LOADER_VARIABLE}",
+            )
         return path
     target = this_platform()
     find = loaders.find_loader if kind == "loader" else loaders.find_pins_tool
@@ -212,6 +222,7 @@ def _make_program(kind: str, config: Config, target: Platform, runner: Runner) -
 
 def _link_in_builder(config: Config, target: Platform, work: Path, runner: Runner) -> None:
     """Export the loader stage of the Dockerfile. This stage reads no file of a project and no key."""
+    check_buildx(os.environ, runner)
     image_config = replace(config.image, tools=True)
     request = RenderRequest(
         config=replace(config, images=choose_images(config.images, [target.arch]), image=image_config),

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from labs.verifiers import CVerifier
 
+from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import PackageUnavailableError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm"
 OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"
+# Names headers for a run inside a test, which makes none of its own.
+NAMED_HEADERS = os.environ.get("TEST_HEADERS")
 
 
 class Skip(StrEnum):
@@ -170,6 +174,12 @@ def _isolate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.delenv(name)
     if _find_tier(request.node.nodeid) in OFFLINE_TIERS:
         monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
+    from labs.selection import NEEDS
+
+    # Only a test that starts compilers reads what is in the headers; others must need no network.
+    compiles = any(request.node.get_closest_marker(name) for name in NEEDS)
+    headers = request.getfixturevalue("carried_headers" if compiles else "any_headers")
+    monkeypatch.setenv(HEADERS_VARIABLE, str(headers))
 
 
 def _run_engine_tool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -205,6 +215,31 @@ def prepared_images(engine: str) -> object:
     from buildtool.image.docker.prepare import prepare_images
 
     return prepare_images()
+
+
+@pytest.fixture(scope="session")
+def carried_headers() -> Path:
+    """Give the directory of the headers that wheels carry, of Debian's packages in the lock."""
+    from buildtool.compile.headers import carried_headers
+
+    if NAMED_HEADERS:
+        return Path(NAMED_HEADERS)
+    # A process of its own: a test that only starts compilers must not connect, but finds what others fetched.
+    argv = [sys.executable, TOP / "tools/loaders", "--headers"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return carried_headers()
+
+
+@pytest.fixture(scope="session")
+def any_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the directory of the carried headers if they were made, else stand-ins."""
+    from labs.headers import write_headers
+
+    from buildtool.compile.headers import LIST_NAME, carried_headers
+
+    made = carried_headers()
+    return made if (made / LIST_NAME).exists() else write_headers(tmp_path_factory.mktemp("headers"))
 
 
 @pytest.fixture(scope="session")

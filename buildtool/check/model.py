@@ -97,7 +97,11 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadVerdict:
-    """A kernel's verdict on a program. *instructions* is the number that the kernel verifier processed."""
+    """
+    A kernel's verdict on a program. *instructions* is the number that the kernel verifier processed.
+
+    With the *missing* capabilities the program would have loaded.
+    """
 
     outcome: Outcome
     instructions: int = 0
@@ -105,16 +109,23 @@ class LoadVerdict:
     reason: str = ""
     source: SourceLine | None = None
     log: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
         """The number of the rule that a program with this verdict breaks, or empty text if it loads."""
+        if self.missing:
+            return "BT104"
         return {Outcome.REFUSED: "BT100", Outcome.FAILED: "BT101"}.get(self.outcome, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramRun:
-    """The *verdict* on a program by the kernel named *kernel* in the request, which is *release*."""
+    """
+    The *verdict* on a program by the kernel named *kernel* in the request, which is *release*.
+
+    The program had *capabilities* and no other.
+    """
 
     object: str
     path: str
@@ -125,6 +136,7 @@ class ProgramRun:
     arch: str
     duration_us: int
     verdict: LoadVerdict
+    capabilities: tuple[str, ...] = ()
 
     @property
     def loads(self) -> bool:
@@ -213,6 +225,12 @@ _TABLE = (
         _W,
         "near the limit",
         "a newer kernel may look at more of them: make loops shorter, or split it",
+    ),
+    (
+        "BT104",
+        _E,
+        "capability is missing",
+        "list all that the programs need in image.capabilities of buildtool.toml",
     ),
 )
 RULES = {row[0]: Rule(number=row[0], level=row[1], title=row[2], hint=row[3]) for row in _TABLE}

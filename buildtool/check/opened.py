@@ -10,14 +10,17 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildtool.check.model import RULES, Finding, Level, ObjectFacts
 from buildtool.check.probe import OpenedObject, read_opened
 from buildtool.core.errors import ToolFailedError
 from buildtool.core.files import write_atomic
+from buildtool.core.platforms import DEBIAN_13
 from buildtool.core.process import Runner
+from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
 _MAX_WORDS = 300
 _MAP_MEMBERS = (
@@ -84,6 +87,22 @@ def open_objects(
             else:
                 found.append(_describe(read_opened(done.stdout.decode()), str(path)))
     return found
+
+
+def opening_findings(facts: ObjectFacts, arch: str, opened: Opened, *, path: str = "") -> Iterator[Finding]:
+    """Yield what libbpf finds in the object of *facts*, at *path*; *arch* is empty if it is for several."""
+    if opened.refusal:
+        yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
+    # An optional program fails only the start that asks for it; the loader for loong64 has a newer libbpf.
+    is_certain = arch in ("", *DEBIAN_13)
+    optional = {program.name for program in facts.programs if program.section.startswith("?")}
+    for program, section in opened.unknown:
+        # What is unknown to both is BT005.
+        if program_type(section) == UNKNOWN_PROGRAM:
+            continue
+        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"
+        level = None if is_certain and program not in optional else Level.WARNING
+        yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
 
 
 def _describe(opened: OpenedObject, path: str) -> Opened:

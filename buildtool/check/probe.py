@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from buildtool.check.model import LoadVerdict
 from buildtool.check.verifierlog import read_verdict
 from buildtool.check.vm.kernels import default_cache
-from buildtool.core.errors import BuildtoolError, FileAccessError, ToolFailedError
+from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, ToolFailedError
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
+from buildtool.objects.capabilities import CAPABILITY_NUMBERS, capabilities_of
 from buildtool.runtime.carried import PROBE_NAME, Part, find_probe
 from buildtool.runtime.link import PartsRequest, make_parts
 
 PROBES_VARIABLE = "BUILDTOOL_PROBES"  # a directory with ARCH/bpf-probe
-_HINT = "wheels carry it"
+_HINT = "install a release, whose wheel carries it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,10 @@ class ProbeFinder:
         if named := self.environ.get(PROBES_VARIABLE):
             path = Path(named, platform.arch, PROBE_NAME).absolute()
             if not path.is_file():
-                raise FileAccessError(f"{path}: no such file", hint=f"{PROBES_VARIABLE} names its directory")
+                raise ConfigError(
+                    f"{PROBES_VARIABLE}: {path}: no such file",
+                    hint=f"name a directory with ARCH/{PROBE_NAME}, or unset {PROBES_VARIABLE}",
+                )
             return path
         try:
             return find_probe(platform).path
@@ -108,7 +112,7 @@ class ProbeFinder:
 
     def _make(self, platform: Platform) -> Part:
         """Build the probe as `make loaders` does, but into the cache."""
-        kept, data = self.cache or default_cache(), self._parts
+        kept, data = self.cache or default_cache(self.environ), self._parts
         request = PartsRequest(
             platforms=(platform,), data=data, cache=kept / "packages", report=self.on_progress
         )
@@ -137,7 +141,9 @@ def read_probe(output: str) -> ProbeOutput:
         ended = ended or event.get("event") == "end"
     if not ended:
         detail = "\n".join(output.splitlines()[-3:])[-2000:] or None
-        raise ToolFailedError(f"{PROBE_NAME}: ended early", detail=detail)
+        raise ToolFailedError(
+            f"{PROBE_NAME}: ended early", hint="dmesg shows whether memory ran out", detail=detail
+        )
     return ProbeOutput(release=release, programs=tuple(programs))
 
 
@@ -172,11 +178,18 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
-    texts = {key: str(event.get(key, "")) for key in ("error", "log", "warnings")}
+    error, log, warnings = (str(event.get(key, "")) for key in ("error", "log", "warnings"))
+    verdict = read_verdict(int(event["errno"]), error, log, warnings)
     return ProbedProgram(
         path=str(event["object"]),
         program=str(event.get("program", "")),
         section=str(event.get("section", "")),
         duration_us=int(event.get("durationUs", 0)),
-        verdict=read_verdict(int(event["errno"]), texts["error"], texts["log"], texts["warnings"]),
+        verdict=replace(verdict, missing=capabilities_of(int(event.get("missing", "0"), 16))),
     )
+
+
+def probe_argv(probe: str, paths: Sequence[str], capabilities: Iterable[str]) -> list[str]:
+    """Return the command that asks about the objects of *paths*, as if an image had *capabilities*."""
+    mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
+    return [probe, "--capabilities", f"{mask:x}", *paths]

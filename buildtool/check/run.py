@@ -22,13 +22,11 @@ from buildtool.check.model import (
     RULES,
     CheckReport,
     Finding,
-    Level,
     LoadVerdict,
-    ObjectFacts,
     ProgramRun,
 )
-from buildtool.check.opened import Opened, open_objects
-from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, read_probe
+from buildtool.check.opened import open_objects, opening_findings
+from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -41,10 +39,9 @@ from buildtool.core.errors import (
     VmError,
 )
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import DEBIAN_13, Platform, find_platform, host_platform, this_platform
+from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
 from buildtool.objects.elf import parse_object
-from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
@@ -74,6 +71,9 @@ class CheckRequest:
     A kernel is `host`, a key of `check.vm.kernels.SUITES`, or the file of an image. *oldest* is
     the oldest supported Linux release. *modules* are loaded into virtual machines first.
     *timeout_seconds* bounds the time of each kernel.
+
+    Dry runs have *capabilities* and no other. Without any, they have what all targets for that
+    architecture need together, which is the label of an image of them.
     """
 
     targets: Sequence[CheckTarget]
@@ -82,6 +82,7 @@ class CheckRequest:
     arches: Sequence[str] = ()
     oldest: Release | None = None
     modules: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
     timeout_seconds: float = 300
     cache: Path | None = None  # by default this user's cache
 
@@ -103,7 +104,8 @@ def check_objects(
     checks = [_check_statically(request, target) for target in request.targets]
     opened = list(_check_opening(request, checks, finder))
     # Do not boot a kernel for files that are no objects.
-    readable = [t for t, check in zip(request.targets, checks, strict=True) if check.facts]
+    facts = {id(t): check.facts for t, check in zip(request.targets, checks, strict=True) if check.facts}
+    readable = [target for target in request.targets if id(target) in facts]
     plan = [
         (kernel, target_platform, _choose(readable, target_platform))
         for kernel, target_platform in _plan(request, on_progress)
@@ -118,7 +120,11 @@ def check_objects(
         memory_mib=_guest_memory(largest),
     )
     # Download everything first, so that a missing kernel is reported before minutes of booting the others.
-    asks = [asker.prepare(kernel, wanted, chosen) for kernel, wanted, chosen in plan]
+    asks = []
+    for kernel, wanted, chosen in plan:
+        needed = {name for target in chosen for name in facts[id(target)].capabilities}
+        given = tuple(sorted(set(request.capabilities) or needed))
+        asks.append(asker.prepare(kernel, wanted, chosen, given))
     asker.ask_all(asks)
     if asker.silent and not asker.runs:
         raise asker.silent[0][1]
@@ -163,24 +169,7 @@ def _check_opening(
     contents = [target.data for target, _ in fitting]
     found = open_objects(probe, contents, finder.runner, request.timeout_seconds)
     for (target, facts), opened in zip(fitting, found, strict=True):
-        yield from _as_opened(target, facts, opened)
-
-
-def _as_opened(target: CheckTarget, facts: ObjectFacts, opened: Opened) -> Iterator[Finding]:
-    path = str(target.path)
-    if opened.refusal:
-        yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
-    # The loader for an architecture outside Debian 13 (loong64) has a newer libbpf. An optional program
-    # (SEC("?...")) fails only the starts that select it.
-    is_certain = target.arch in ("", *DEBIAN_13)
-    optional = {program.name for program in facts.programs if program.section.startswith("?")}
-    for program, section in opened.unknown:
-        # BT005 reports a section that is unknown to buildtool, too.
-        if program_type(section) == UNKNOWN_PROGRAM:
-            continue
-        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"
-        level = None if is_certain and program not in optional else Level.WARNING
-        yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
+        yield from opening_findings(facts, target.arch, opened, path=str(target.path))
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:
@@ -223,13 +212,18 @@ def _fits(target: CheckTarget, wanted: Platform) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ask:
-    """A dry run of *targets* on *kernel* (None for this host's), named *name* in the request."""
+    """
+    A dry run of *targets* on *kernel* (None for this host's), named *name* in the request.
+
+    The programs have *capabilities* and no other.
+    """
 
     name: str
     arch: str
     probe: Path
     targets: Sequence[CheckTarget]
     kernel: Kernel | None
+    capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +238,9 @@ class _Asker:
     silent: list[tuple[str, BuildtoolError]] = field(default_factory=list)
     memory_mib: int = _GUEST_MIB
 
-    def prepare(self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget]) -> _Ask:
+    def prepare(
+        self, kernel: str, wanted: Platform, targets: Sequence[CheckTarget], capabilities: tuple[str, ...]
+    ) -> _Ask:
         """Return the dry run of *targets* on *kernel*, after finding or fetching kernel and probe."""
         found = None
         if kernel != HOST:
@@ -255,7 +251,14 @@ class _Asker:
                 hint="run it with sudo; --kernel 6.12 asks a kernel in a virtual machine, without root",
             )
         probe = self.finder.find(wanted)
-        return _Ask(name=kernel, arch=wanted.arch, probe=probe, targets=targets, kernel=found)
+        return _Ask(
+            name=kernel,
+            arch=wanted.arch,
+            probe=probe,
+            targets=targets,
+            kernel=found,
+            capabilities=capabilities,
+        )
 
     def ask_all(self, asks: Sequence[_Ask]) -> None:
         """
@@ -287,7 +290,7 @@ class _Asker:
             paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
             for path, target in zip(paths, ask.targets, strict=True):
                 write_atomic(path, target.data)
-            argv = [str(ask.probe), *map(str, paths)]
+            argv = probe_argv(str(ask.probe), [*map(str, paths)], ask.capabilities)
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
@@ -300,7 +303,7 @@ class _Asker:
         result = run_vm(
             VmRequest(
                 kernel=ask.kernel,
-                argv=[_GUEST_PROBE, *paths],
+                argv=probe_argv(_GUEST_PROBE, paths, ask.capabilities),
                 files=files,
                 modules=self.request.modules,
                 memory_mib=self.memory_mib,
@@ -353,6 +356,7 @@ def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
             arch=ask.arch,
             duration_us=program.duration_us,
             verdict=_locate(program, lines[number]),
+            capabilities=ask.capabilities,
         )
 
 
@@ -371,7 +375,10 @@ def _locate(program: ProbedProgram, lines: LineInfo) -> LoadVerdict:
 
 
 def _as_finding(run: ProgramRun) -> Finding:
-    message = f"{run.kernel} {run.arch} ({run.release}): {run.verdict.reason}"
+    reason = run.verdict.reason
+    if missing := run.verdict.missing:
+        reason = f"requires {' '.join(missing)} beside {' '.join(run.capabilities)}: {reason}"
+    message = f"{run.kernel} {run.arch} ({run.release}): {reason}"
     return RULES[run.verdict.rule].finding(
         run.object, message, program=run.program, path=run.path, source=run.verdict.source
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,14 @@ from pathlib import Path
 
 from buildtool.check.run import CheckTarget
 from buildtool.config.file import Config
-from buildtool.config.project import OBJECT_SUFFIX, choose_platforms
+from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, choose_platforms, has_project
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
 from buildtool.signing.statement import read_statement
+
+log = logging.getLogger(__name__)
 
 
 def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> list[CheckTarget]:
@@ -24,7 +27,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     Return the objects in *paths* (files or directories), or those in build/ of the project.
 
     A directory may contain a directory for each architecture, as build/ does. *arch* restricts the
-    result to these architectures.
+    result to these architectures. The default is those that were compiled.
 
     Raises: UsageError, FileAccessError, ConfigError.
     """
@@ -32,15 +35,27 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     if paths:
         targets = [target for path in paths for target in _read(path, wanted)]
     else:
-        targets = [
-            target
-            for platform in choose_platforms(arch, config)
-            for target in _read_built(config.root / "build" / platform.arch, platform.arch)
-        ]
+        targets = [target for name in _choose_built(arch, config) for target in _read_built(config, name)]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
-        raise UsageError(f"{other.path}: compiled for {other.arch}, which --arch does not name")
+        raise UsageError(
+            f"{other.path}: compiled for {other.arch}, which --arch does not name",
+            hint=f"add --arch {other.arch}, or leave the object out",
+        )
     return targets
+
+
+def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
+    """Return *arch*, else the architectures of the project that are compiled; report those that are not."""
+    names = [platform.arch for platform in choose_platforms(arch, config)]
+    built = [name for name in names if any((config.root / "build" / name).glob(f"*{OBJECT_SUFFIX}"))]
+    if arch or not built:
+        return names
+    for name in names:
+        if name not in built:
+            where = os.path.relpath(config.root / "build" / name)
+            log.warning("%s: no objects: %s is not checked; buildtool compile makes them", where, name)
+    return built
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
@@ -67,10 +82,13 @@ def choose_arches(targets: Sequence[CheckTarget], arch: Sequence[str], config: C
     return tuple(platform.arch for platform in choose_platforms((), config))
 
 
-def _read_built(directory: Path, arch: str) -> Iterator[CheckTarget]:
+def _read_built(config: Config, arch: str) -> Iterator[CheckTarget]:
+    directory = config.root / "build" / arch
     if not directory.is_dir():
         where = os.path.relpath(directory)
-        raise FileAccessError(f"{where}: no such directory", hint=f"buildtool compile --arch {arch} makes it")
+        is_ours = has_project(config) or directory.parent.is_dir()
+        hint = f"buildtool compile --arch {arch} makes it" if is_ours else NO_PROJECT_HINT
+        raise FileAccessError(f"{where}: no such directory", hint=hint)
     yield from _read_directory(directory, arch)
 
 
@@ -99,7 +117,9 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
-        raise UsageError(f"{directory}: no objects", hint=f"objects have names like NAME{OBJECT_SUFFIX}")
+        raise UsageError(
+            f"{directory}: no objects", hint=f"buildtool compile makes objects, which end in {OBJECT_SUFFIX}"
+        )
     for path in found:
         yield _read_file(path, arch)
 

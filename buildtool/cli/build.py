@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,18 @@ from typing import Any
 import click
 
 from buildtool import build as pipeline
-from buildtool.cli.options import arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
+from buildtool.core.errors import UsageError
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
+from buildtool.image.docker.build import parse_output
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import run_options
@@ -29,7 +34,8 @@ from buildtool.objects.capabilities import run_options
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Refuse an empty --output, which comes from an unset variable."""
     if value == "":
-        raise click.BadParameter("the name is empty", param=parameter)
+        hint = "for example --output type=oci,dest=image.tar"
+        raise bad_value(UsageError("the name is empty", hint=hint), parameter)
     return value or ""
 
 
@@ -88,7 +94,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
-        print_json(value | {"capabilities": capabilities})
+        print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
         return
     is_image = bool(image.reference)
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -97,6 +103,16 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     click.echo(f"key id  {image.key_id}")
     if not is_image:
         return
-    name = "" if image.file or output else image.reference
+    for line in describe_settings(config.image.attach):
+        click.echo(f"attach  {line}")
+    if image.file:
+        click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     options = " ".join(run_options(capabilities))
-    click.echo(f"run     docker run --read-only {options} {name or 'IMAGE'}")
+    click.echo(f"run     docker run --read-only {options} {image.reference}")
+
+
+def _load_command(place: str, output: Mapping[str, str]) -> str:
+    """Return the command that brings the image at *place*, a file or a directory, into an engine."""
+    if output.get("tar") == "false":
+        return f"tar --create --directory {shlex.quote(place)} . | docker load"
+    return f"docker load --input {shlex.quote(place)}"

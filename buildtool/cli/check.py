@@ -20,7 +20,8 @@ from buildtool.check.targets import choose_arches, find_targets
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
-from buildtool.core.files import check_target, write_atomic
+from buildtool.core.files import check_target, check_writable, write_atomic
+from buildtool.objects.capabilities import check_capability
 
 _PATH = click.Path(path_type=Path)
 _OUTPUT = OutputPath(path_type=Path)
@@ -34,6 +35,12 @@ _OUTPUT = OutputPath(path_type=Path)
     "--oldest",
     callback=checked(check_kernel_release),
     help="Oldest Linux release to support, for example 5.15.",
+)
+@click.option(
+    "--capability",
+    multiple=True,
+    callback=checked(check_capability),
+    help="Capability of the dry runs, may be repeated. Default: image.capabilities, else the objects' needs.",
 )
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
@@ -50,9 +57,10 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     rule of level error or a kernel refuses a program.
     """
     if options["markdown"] and not options["kernel"]:
-        raise UsageError("--markdown requires --kernel")
+        raise UsageError("--markdown requires --kernel", hint="add --kernel host, 6.1, 6.12 or newest")
     for path in filter(None, (options["junit"], options["sarif"])):
         check_target(path, replace=True)  # fail now rather than after minutes in virtual machines
+        check_writable(path)
     config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
     request = CheckRequest(
@@ -62,6 +70,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         arches=choose_arches(targets, arch, config),
         oldest=options["oldest"],
         modules=options["module"],
+        capabilities=options["capability"] or config.image.capabilities,
         timeout_seconds=options["timeout"],
     )
     report = check_objects(request, on_progress=say)
@@ -83,7 +92,7 @@ def _words(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of *values*. Raises: UsageError, if an unset variable left an option without words."""
     words = tuple(word for value in values for word in value.split(",") if word)
     if values and not words:
-        raise UsageError(f"{option} requires a name")
+        raise UsageError(f"{option} requires a name", hint=f"leave {option} out for its default")
     return words
 
 

@@ -12,12 +12,15 @@ from typing import Any
 import click
 
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
-from buildtool.cli.output import print_json, progress
+from buildtool.cli.output import print_json, progress, say
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.file import named_variable
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.core.errors import UsageError
+from buildtool.core.process import Runner
 from buildtool.core.validate import check_flag
+from buildtool.runtime.headers import provide_headers
 
 
 @click.command("compile")
@@ -28,6 +31,7 @@ from buildtool.core.validate import check_flag
 )
 @click.option("--include", multiple=True, help="Directory of headers, may be repeated.")
 @click.option("--flag", multiple=True, callback=checked(check_flag), help="Extra flag: -D, -U, -W or -O.")
+@click.option("--system-headers", is_flag=True, help="Search this machine's headers, not the carried ones.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 1024), help="How many compilers run at once.")
 @config_option
 @json_option
@@ -41,9 +45,14 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     config = read_config(options["config_path"])
     platforms = choose_platforms(arch, config)
     if output and len(platforms) > 1:
-        raise UsageError("--output requires exactly one --arch")
+        raise UsageError(
+            "--output requires exactly one --arch",
+            hint="leave --output out: each architecture has its build/ARCH",
+        )
+    system = options["system_headers"] or config.compile.system_headers
     run = CompileOptions(
         root=Path() if sources else config.root,
+        headers=None if system else provide_headers(os.environ, report=say, runner=Runner()),
         include=options["include"] or config.compile.include,
         flags=options["flag"] or config.compile.flags,
         jobs=options["jobs"] or 0,
@@ -52,7 +61,9 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     wanted = sources or find_sources(config)
     outputs = [(p, output or config.root / "build" / p.arch) for p in platforms]
     with progress("compile", len(wanted) * len(outputs)) as step:
-        result = compile_sources(find_toolchain(config.compile.clang), wanted, outputs, run, on_step=step)
+        with named_variable(config, "compile.clang"):
+            toolchain = find_toolchain(config.compile.clang)
+        result = compile_sources(toolchain, wanted, outputs, run, on_step=step)
     if result.warnings:
         click.echo(result.warnings, err=True)
     if options["as_json"]:

@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from buildtool.cli.options import checked
-from buildtool.image.filecaps import check_capabilities, copy_program, read_contents
+from buildtool.cli.output import say
+from buildtool.config.sourcedate import source_date
+from buildtool.core.files import read_bounded
+from buildtool.core.platforms import find_platform
+from buildtool.core.validate import check_attach
+from buildtool.image.filecaps import MAX_PROGRAM_BYTES, check_capabilities, copy_program, read_contents
+from buildtool.image.finished import ImageRules, check_finished
 from buildtool.objects.capabilities import check_capability, program_capabilities
+from buildtool.objects.elf import read_object_file
+from buildtool.signing.keys import KeyId
+from buildtool.trust.store import POLICY_NAME, read_policy_file
 
 _PATH = click.Path(path_type=Path)
 
@@ -21,6 +32,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--capability", multiple=True, callback=checked(check_capability), help="One of the image's.")
 @click.option("--exactly", is_flag=True, help="Refuse one that the objects do not need.")
 @click.option("--no-attribute", is_flag=True, help="Check only: the file gets none.")
+@click.option("--trust", type=_PATH, required=True, help="Directory of the image's trust store.")
+@click.option("--arch", required=True, callback=checked(find_platform), help="Architecture of the objects.")
+@click.option("--key-id", required=True, help="Key that signed them.")
+@click.option("--attach", multiple=True, callback=checked(check_attach), help="One of the image's.")
+@click.option("--allow-finding", multiple=True, help="Rule of check whose findings do not end the build.")
 def command(
     *,
     programs: tuple[Path, ...],
@@ -29,9 +45,23 @@ def command(
     capability: tuple[str, ...],
     exactly: bool,
     no_attribute: bool,
+    **given: Any,
 ) -> None:
-    """Copy the image's static programs with file capabilities, checked against the eBPF programs."""
-    check_capabilities(read_contents(sorted(objects.glob("*.bpf.o"))), capability, exactly=exactly)
+    """Check the eBPF programs as the image has them; copy its static programs with file capabilities."""
+    paths = sorted(objects.glob("*.bpf.o"))
+    check_capabilities(read_contents(paths), capability, exactly=exactly)
+    rules = ImageRules(
+        policy=read_policy_file(given["trust"] / POLICY_NAME).decode(),
+        key_id=KeyId(given["key_id"]),
+        epoch=source_date(os.environ, Path()),
+        attach=given["attach"],
+        allow_findings=given["allow_finding"],
+    )
+    # One of another architecture does not start here, unless the builder emulates that.
+    loader = read_bounded(programs[0], MAX_PROGRAM_BYTES)
+    found = {path.name: read_object_file(path) for path in paths}
+    for warning in check_finished(found, given["arch"], rules, loader=loader):
+        say(warning)
     for program in programs:
         granted = () if no_attribute else program_capabilities(program.name, capability)
         copy_program(program, output / program.name, granted)

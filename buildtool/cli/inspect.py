@@ -13,7 +13,7 @@ from buildtool.cli import inspectview
 from buildtool.cli.inspectview import show_capabilities
 from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import print_json, say
-from buildtool.core.errors import ObjectFormatError
+from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.files import write_atomic
 from buildtool.image import inspect as inspection
 from buildtool.objects.elf import read_object_file
@@ -21,10 +21,11 @@ from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
 _PATH = click.Path(path_type=Path)
+_KINDS_HINT = "inspect takes an object (.bpf.o), an image archive, an OCI layout or an image of the engine"
 
 
 @click.command("inspect")
-@click.argument("target", metavar="OBJECT|IMAGE")
+@click.argument("target", metavar="OBJECT|IMAGE|ARCHIVE|LAYOUT")
 @click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
 @click.option(
     "--subject-file",
@@ -37,14 +38,26 @@ _PATH = click.Path(path_type=Path)
 )
 @json_option
 def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> None:
-    """Show what an OBJECT file, or an IMAGE of the engine, carries."""
+    """
+    Show what an OBJECT file or an IMAGE carries.
+
+    IMAGE is one of the engine, an archive or a layout that build wrote.
+    """
     if capabilities:
         return show_capabilities(target, as_json=as_json)
     envelope, subject_file, trust = given["envelope"], given["subject_file"], given["trust"]
     view = inspectview.View(trust=load_trust(trust) if trust else None, now=int(time.time()))
-    if not envelope and subject_file is None and not inspection.is_file_name(target):
-        image = inspection.inspect_image(target)
-        value, lines = view.image_json(image), view.image_lines(image)
+    is_image = inspection.holds_image(target)
+    if is_image and (envelope or subject_file is not None):
+        option = "--envelope" if envelope else "--subject-file"
+        raise UsageError(
+            f"{option} requires an object, and {target} is none", hint="name the .bpf.o file that sign wrote"
+        )
+    value: Any
+    if is_image:
+        images = inspection.inspect_images(target)
+        value = [view.image_json(image) for image in images]
+        value, lines = value if value[1:] else value[0], view.images_lines(images)
     else:
         try:
             data = read_object_file(Path(target))
@@ -52,7 +65,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
                 return _export(data, subject_file, envelope=envelope)
             report = inspection.inspect_object(Path(target).name, data)
         except ObjectFormatError as error:
-            raise ObjectFormatError(f"{target}: {error.message}", hint=error.hint) from error
+            raise ObjectFormatError(f"{target}: {error.message}", hint=error.hint or _KINDS_HINT) from error
         value, lines = view.object_json(report, data), view.object_lines(report, data)
     if as_json:
         return print_json(value)

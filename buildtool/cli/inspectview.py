@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.strictjson import format_time
 from buildtool.image import inspect as inspection
+from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
@@ -63,13 +64,19 @@ class View:
             "id": image.digest,
             "platform": image.platform,
             "labels": image.labels,
+            "attach": image.attach,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
+
+    def images_lines(self, images: Sequence[ImageReport]) -> list[str]:
+        """Return the reports of the images of one index for people."""
+        return [line for image in images for line in ("", *self.image_lines(image))][1:]
 
     def image_lines(self, image: ImageReport) -> list[str]:
         """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
+        rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
         lines = list(_align(rows))
         for name, data in image.objects:
             try:
@@ -160,10 +167,11 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     Raises: any BuildtoolError.
     """
     labels: dict[str, str] = {}
-    if inspection.is_file_name(target):
+    if not inspection.holds_image(target):
         objects = {target: _contents(target, read_object_file(Path(target)))}
     else:
-        image = inspection.inspect_image(target)
+        # Architectures of one project agree, or build says where they do not.
+        image = inspection.inspect_images(target)[0]
         objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
     programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
     # The label also has configured capabilities that no program requires. It is not signed.

@@ -12,12 +12,13 @@ from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import read_passphrase
 from buildtool.core.errors import UsageError
-from buildtool.core.validate import check_object_name
+from buildtool.core.files import check_makeable, check_target
+from buildtool.core.validate import check_key_name
 from buildtool.signing.keys import generate_key, save_key
 
 
 @click.command("keygen")
-@click.argument("name", callback=checked(check_object_name))
+@click.argument("name", callback=checked(check_key_name))
 @click.option(
     "--dir",
     "directory",
@@ -35,6 +36,9 @@ from buildtool.signing.keys import generate_key, save_key
 @json_option
 def command(*, name: str, directory: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
     """Make an Ed25519 signing key NAME.pem and its public half NAME.pub; print the key id."""
+    check_makeable(directory)
+    for suffix in (".pem", ".pub"):
+        check_target(directory / f"{name}{suffix}", replace=False)  # before anybody is asked for a passphrase
     passphrase = read_passphrase(passphrase_file)
     if ask:
         if not sys.stdin.isatty():

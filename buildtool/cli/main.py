@@ -61,11 +61,9 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command. Raises: click.UsageError, which names the nearest command."""
         if args and args[0] not in (*COMMANDS, *STEPS) and not args[0].startswith("-"):
-            import difflib
+            from buildtool.cli.usage import guess
 
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            guess = f" (did you mean {close[0]}?)" if close else ""
-            raise click.UsageError(f"unknown command {args[0]!a}{guess}", ctx)
+            raise click.UsageError(f"unknown command {args[0]!a}{guess(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -177,8 +175,10 @@ def _explain(error: BaseException) -> int:
         if error.format_message().startswith("Usage:"):
             click.echo(error.format_message(), err=True)  # a group without its command
         else:
-            text = " ".join(error.format_message().split()).rstrip(".")
-            report(text[:1].lower() + text[1:], hint=_usage_hint(error))
+            from buildtool.cli.usage import explain_usage
+
+            message, hint = explain_usage(error)
+            report(message, hint=hint)
         code = EXIT_USAGE
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         report("interrupted")
@@ -203,11 +203,6 @@ def _name_system_error(error: OSError) -> str:
     if not name and isinstance(error, FileNotFoundError):
         name = "current directory"  # os.getcwd raises this error without a name
     return ": ".join(filter(None, (name[:MAX_SHOWN_NAME], system_reason(error))))
-
-
-def _usage_hint(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else 'buildtool'} --help shows the usage"
 
 
 def report(message: str, *, hint: str | None = None, detail: str | None = None) -> None:

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from buildtool.config.file import CONFIG_NAME, Config, load_config
-from buildtool.core.errors import BuildtoolError
+from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
 from buildtool.core.platforms import PLATFORMS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+CONFIG_VARIABLE = "BUILDTOOL_CONFIG"
 
 config_option = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    envvar="BUILDTOOL_CONFIG",
+    envvar=CONFIG_VARIABLE,
     help="Configuration file; default buildtool.toml of this directory.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -32,7 +34,7 @@ class OutputPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path. Raises: click.BadParameter, for an empty name."""
         if value == "":
-            self.fail("the name is empty", param, ctx)
+            raise bad_value(UsageError("the name is empty", hint="name a file or a directory"), param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -45,9 +47,18 @@ def read_config(config_path: Path | None) -> Config:
     """
     Return the configuration of *config_path*, or of this directory, overridden by the environment.
 
-    Raises: ConfigError, FileAccessError.
+    Raises: ConfigError.
     """
-    return load_config(config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None)
+    try:
+        return load_config(
+            config_path or Path(CONFIG_NAME), environ=os.environ, required=config_path is not None
+        )
+    except ConfigError as error:
+        context = click.get_current_context(silent=True)
+        source = context.get_parameter_source("config_path") if context else None
+        if source is ParameterSource.ENVIRONMENT and error.message.startswith(str(config_path)):
+            error.message = f"{CONFIG_VARIABLE}: {error.message}"
+        raise
 
 
 def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -59,9 +70,18 @@ def checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Param
                 return tuple(check(item) for item in value)
             return None if value is None else check(value)
         except BuildtoolError as error:
-            raise click.BadParameter(error.message, param=parameter) from error
+            raise bad_value(error, parameter) from error
 
     return callback
+
+
+def bad_value(
+    error: BuildtoolError, parameter: click.Parameter | None, context: click.Context | None = None
+) -> click.BadParameter:
+    """Return what click raises for a value of *parameter*: with message and hint of *error*."""
+    found = click.BadParameter(error.message, context, parameter)
+    found.__cause__ = error
+    return found
 
 
 def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:

@@ -11,12 +11,16 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import config_option, json_option, read_config
-from buildtool.cli.output import clean, print_json
+from buildtool.cli.output import clean, print_json, say
+from buildtool.config.file import named_variable
+from buildtool.config.project import find_sources
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
+from buildtool.core.process import Runner
 from buildtool.image.compare import FileVerdict, all_objects, check_files, read_image_contents
 from buildtool.image.rebuild import ObjectVerdict, SectionDifference, compare_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
+from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import find_parts
 
 
@@ -34,14 +38,19 @@ def command(
 ) -> int:
     """Rebuild the objects of IMAGE from this project's sources and compare both."""
     if not check:
-        raise UsageError("rebuild requires --check", hint="buildtool rebuild --check IMAGE")
+        raise UsageError("rebuild requires --check", hint=f"buildtool rebuild --check {image}")
     config = read_config(config_path)
+    if not config.has_file:
+        find_sources(config)  # without these either, this is no project
     with find_image_source(image, open_cache(os.environ)) as source:
         found = read_image_contents(source)
     loaders = find_parts(os.environ)
     files = [] if objects_only else check_files(found, config, loaders)
-    find = nearest_toolchain(clang or config.compile.clang)
-    objects = compare_objects(all_objects(found), config.root, find)
+    with named_variable(config, "" if clang else "compile.clang"):
+        find = nearest_toolchain(clang or config.compile.clang)
+    system = config.compile.system_headers
+    headers = None if system else provide_headers(os.environ, report=say, runner=Runner())
+    objects = compare_objects(all_objects(found), config.root, find, headers)
     # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:

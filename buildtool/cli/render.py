@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,12 @@ import click
 
 from buildtool import build as pipeline
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
+from buildtool.cli.output import say
 from buildtool.cli.signeroptions import ask_passphrase
-from buildtool.config.project import choose_platforms
-from buildtool.core.files import FORCE_REPLACES, write_atomic
+from buildtool.config.file import Config
+from buildtool.config.project import choose_platforms, find_sources
+from buildtool.core.files import FORCE_REPLACES, check_target, check_writable, write_atomic
+from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
 
@@ -62,14 +67,42 @@ def command(
     if prepared:
         config = replace(config, images=pipeline.prepared_images())
     platforms = choose_platforms(arch, config)
+    find_sources(config)  # a directory without a project lacks a key, too
     source = pipeline.find_key(key, config, os.environ, ask_passphrase)
     if output is not None and not inline:
-        pipeline.render_folder(
+        written = pipeline.render_folder(
             config, platforms, source, output, force=force, environ=os.environ, runner=Runner()
         )
-        return
-    text = pipeline.make_dockerfile(config, platforms, source, inline=True).text
+        return show_files(written, _build_command(config, platforms, source, str(output)))
+    if output is not None:
+        check_target(output, replace=force, hint=FORCE_REPLACES)
+        check_writable(output)
+    dockerfile = pipeline.make_dockerfile(
+        config, platforms, source, inline=True, environ=os.environ, runner=Runner()
+    )
+    text = dockerfile.text
     if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)
+        return click.echo(text, nl=False)
+    write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)
+    argv = _build_command(config, platforms, source, "--file", str(output), str(config.root))
+    return show_files([output], argv)
+
+
+def show_files(files: Iterable[Path], command: Sequence[str]) -> None:
+    """Print *files*, which were written, and the *command* that builds them."""
+    for path in files:
+        click.echo(str(path))
+    say(f"next: {shlex.join(command)}")
+
+
+def _build_command(
+    config: Config, platforms: Sequence[Platform], key: pipeline.KeySource, *operands: str
+) -> list[str]:
+    """Return the command of plain buildx, with the private key's file where *key* is the public half."""
+    secrets = [secret.option for secret in key.secrets]
+    if not secrets:
+        secrets = [f"id=signing-key,src={key.path.with_suffix('.pem') if key.path else 'KEY.pem'}"]
+    options = ["--platform", ",".join(platform.oci for platform in platforms), "--provenance=false"]
+    options += [word for secret in secrets for word in ("--secret", secret)]
+    options += ["--tag", config.build.tag] if config.build.tag else []
+    return ["docker", "buildx", "build", *options, *operands]

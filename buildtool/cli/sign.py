@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,12 @@ from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.config.file import Config
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
+from buildtool.core.files import check_makeable
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.core.validate import check_project_name, check_release, check_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
-from buildtool.signing.sign import ReleaseInfo, SignedFile, sign_files
+from buildtool.signing.sign import ReleaseInfo, SignedFile, check_times, sign_files
 
 _PATH = click.Path(path_type=Path)
 
@@ -63,14 +65,19 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
     config, removed = read_config(given["config_path"]), given["remove"]
     if given["add"] or removed:
         check_no_release(given, arch)
-    key_id = removed or (key := open_given_signer(given, config.sign.key)).key_id
+    if output:
+        check_makeable(output)
+    release = release_info(config, given)
+    if not (given["add"] or removed):
+        check_times(release.not_after, created=release.created, now=int(time.time()))
+    # The signer last: it may ask for a PIN.
+    key_id = removed or (key := open_given_signer(given, config)).key_id
     signed: Sequence[SignedFile | ChangedFile]
     if removed:
         signed = remove_signatures(objects, removed, output=output)
     elif given["add"]:
         signed = add_signatures(objects, key, output=output)
     else:
-        release = release_info(config, given)
         signed = sign_files(objects, key, release, platform=arch, output=output, force=given["force"])
     if given["as_json"]:
         print_json([_to_json(file) | {"keyId": key_id} for file in signed])
@@ -97,7 +104,10 @@ def check_no_release(given: dict[str, Any], arch: object) -> None:
     if wrong:
         word = "remove" if given["remove"] else "add"
         option = wrong[0].replace("_", "-")
-        raise UsageError(f"--{option} cannot be combined with --{word}, which keeps the statement")
+        raise UsageError(
+            f"--{option} cannot be combined with --{word}, which keeps the statement",
+            hint=f"leave --{option} out; sign --force makes a new statement",
+        )
 
 
 def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import checked
-from buildtool.core.errors import ConfigError, SigningKeyError, UsageError, system_reason
+from buildtool.config.file import Config, named_variable
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.core.validate import parse_signer
+from buildtool.signing.keys import NO_KEY_HINT
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
 
@@ -78,16 +80,16 @@ def signer_options(command: Command) -> Command:
     return command
 
 
-def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> Signer:
+def open_given_signer(given: dict[str, Any], config: Config) -> Signer:
     """
-    Return the signer of the *given* options, or of BUILDTOOL_SIGNING_KEY, or the *configured* one.
+    Return the signer of the *given* options, or of BUILDTOOL_SIGNING_KEY, or the one of *config*.
 
     Raises: SigningKeyError, UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError.
     """
     in_environment = f"env:{KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else None
-    reference = given["key"] or in_environment or configured
+    reference = given["key"] or in_environment or config.sign.key
     if reference is None:
-        raise UsageError("no signing key", hint=f"give --key PATH, set sign.key or {KEY_VARIABLE}")
+        raise UsageError("no signing key", hint=NO_KEY_HINT)
     context = SignerContext(
         environ=os.environ,
         passphrase=Passphrase(file=given["passphrase_file"], fd=given["passphrase_fd"]),
@@ -95,10 +97,15 @@ def open_given_signer(given: dict[str, Any], configured: Path | str | None) -> S
         timeout_seconds=given["signer_timeout"],
         max_age_days=given["max_key_age"],
     )
-    signer, expected = find_signer(reference, context), given["expect_key_id"]
+    with named_variable(config, "" if given["key"] or in_environment else "sign.key"):
+        signer = find_signer(reference, context)
+    expected = given["expect_key_id"]
     # A Dockerfile requires one key, whose public half is in its trust store.
     if expected and signer.key_id != expected.lower():
-        raise SigningKeyError(f"the signing key is {signer.key_id}, expected {expected}")
+        raise SigningKeyError(
+            f"the signing key is {signer.key_id}, expected {expected}",
+            hint="name the expected key by --key; for a new key, render the Dockerfile again",
+        )
     return signer
 
 
@@ -134,12 +141,18 @@ def _read_descriptor(fd: int) -> bytes:
                 break
             data += chunk
     except OSError as error:
-        raise ConfigError(f"--passphrase-fd {fd}: cannot read: {system_reason(error)}") from error
+        raise FileAccessError(
+            f"--passphrase-fd {fd}: cannot read: {system_reason(error)}",
+            hint=f"open the descriptor in the shell: {fd}< FILE",
+        ) from error
     return data
 
 
 def _first_line(data: bytes, origin: str) -> bytes:
     passphrase = data.partition(b"\n")[0].rstrip(b"\r")
     if not 0 < len(passphrase) <= MAX_PASSPHRASE_BYTES:
-        raise ConfigError(f"{origin}: the first line is not a passphrase")
+        raise ConfigError(
+            f"{origin}: the first line is not a passphrase",
+            hint=f"write it into the first line, with 1 to {MAX_PASSPHRASE_BYTES} bytes",
+        )
     return passphrase

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from buildtool.cli.options import OutputPath, checked, json_option
-from buildtool.cli.output import clean_line, print_json, print_table
+from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.core.strictjson import format_time
 from buildtool.core.validate import check_time
 from buildtool.signing.keys import load_public_key
-from buildtool.trust.edit import add_key, remove_key, revoke_key
+from buildtool.trust.edit import add_key, policy_file, remove_key, revoke_key
 from buildtool.trust.lint import check_trust, key_state
-from buildtool.trust.store import POLICY_NAME, TrustedKey, TrustStore, load_trust
+from buildtool.trust.store import POLICY_NAME, RULES_COMBINE, RULES_IGNORE, TrustedKey, TrustStore, load_trust
 
 _PATH = click.Path(path_type=Path)
 policy_option = click.option(
@@ -44,7 +44,11 @@ def command() -> None:
 def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after: int | None) -> None:
     """Add a public key; create the policy if it does not exist."""
     public = load_public_key(key)
+    file = policy_file(policy)
+    is_new = not (file.exists() or file.is_symlink())
     click.echo(f"{add_key(policy, public, name=name, not_before=not_before, not_after=not_after)}  added")
+    if is_new:
+        say(f"{file} is new: where it is used, this key alone counts from now on")
 
 
 @command.command("remove")
@@ -86,7 +90,8 @@ def check(*, policy: Path, as_json: bool) -> int:
     findings = check_trust(trust, int(time.time()))
     if as_json:
         items = [{"message": finding.message, "fatal": finding.fatal} for finding in findings]
-        print_json({"policy": trust.digest, "findings": items})
+        rules = RULES_IGNORE if trust.ignores_image else RULES_COMBINE
+        print_json({"policy": trust.digest, "imageRules": rules, "findings": items})
     else:
         for finding in findings:
             click.echo(f"{'error' if finding.fatal else 'warning'}: {clean_line(finding.message)}")
@@ -101,7 +106,11 @@ def ascii_text(text: str) -> str:
 
 def _summary(trust: TrustStore) -> str:
     rollback = ", older versions are allowed" if trust.allow_rollback else ""
-    return f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign{rollback}"
+    image = "do not hold" if trust.ignores_image else "hold as well (imageRules: combine)"
+    return (
+        f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign{rollback}\n"
+        f"mounted over an image: these keys alone count, the image's other rules {image}"
+    )
 
 
 def _key_to_json(key: TrustedKey, now: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from buildtool.cli.options import checked, json_option
-from buildtool.cli.output import clean_line, print_json
+from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.trust.store import load_trust
@@ -44,6 +44,9 @@ def command(
     elif verdicts:
         click.echo("\n".join(clean_line(f"{verdict.path}: {_line(verdict)}") for verdict in verdicts))
     errors = [verdict.error for verdict in verdicts if verdict.error]
+    hints = dict.fromkeys(error.hint for error in errors if error.hint and not as_json)
+    for hint in hints:
+        say(f"hint: {clean_line(hint)}")
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED
     return EXIT_FAILED if errors else EXIT_DONE

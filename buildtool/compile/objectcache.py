@@ -33,7 +33,7 @@ from buildtool.objects.elf import read_object_file
 
 KIND = "objects"
 # Increase this number when the same input gives another object.
-VERSION = 1
+VERSION = 2
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 CLOCK_STEP_NS = 10_000_000  # the kernel stamps files with the time of its last tick
 
@@ -157,6 +157,7 @@ def _key(common: str, toolchain: Toolchain, source: str, platform: Platform, opt
         source=source,
         output=Path("object.o"),
         root=options.root,
+        headers=options.headers,
         include=options.include,
         flags=options.flags,
     )
@@ -198,6 +199,7 @@ def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs:
         "compiler": compiled.toolchain.compiler,
         "flags": compiled.toolchain.flags,
         "source": [compiled.source.path, compiled.source.sha256],
+        "headers": dict(compiled.headers),
         "inputs": {name: inputs.digest(name) for name in files},
     }
     return json.dumps(head).encode() + b"\n" + data
@@ -216,5 +218,6 @@ def _decode(entry: bytes, inputs: _Inputs) -> tuple[Compiled, list[str]] | None:
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),
         source=SourceInfo(path=path, sha256=Digest(sha256)),
+        headers=head["headers"],
     )
     return (compiled, data), list(head["inputs"])

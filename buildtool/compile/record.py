@@ -9,8 +9,8 @@ binds each entry to the object's bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,18 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledObject:
-    """An object of the compile stage: its *path*, and the facts for its statement."""
+    """
+    An object of the compile stage: its *path*, and the facts for its statement.
+
+    *headers* are the packages of the carried headers with their versions. This machine's have none.
+    """
 
     path: Path
     platform: str
     sha256: Digest
     toolchain: ToolchainInfo
     source: SourceInfo
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
@@ -95,6 +100,7 @@ def _to_json(entry: CompiledObject) -> dict[str, Any]:
             "flags": list(entry.toolchain.flags),
         },
         "source": {"path": entry.source.path, "sha256": entry.source.sha256},
+        "headers": dict(entry.headers),
     }
 
 
@@ -109,4 +115,5 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
             flags=tuple(str(flag) for flag in toolchain["flags"]),
         ),
         source=SourceInfo(path=str(source["path"]), sha256=Digest(str(source["sha256"]))),
+        headers={str(name): str(version) for name, version in entry.get("headers", {}).items()},
     )

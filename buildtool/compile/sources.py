@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool.compile import toolchain as tools
+from buildtool.compile.headers import Headers
 from buildtool.compile.record import (
     CompiledObject,
     SourceInfo,
@@ -39,6 +40,9 @@ from buildtool.objects.elf import MAX_OBJECT_BYTES
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
+_KERNEL_TYPES = "vmlinux.h"
+MAX_SEARCHED = 10_000  # directories, for a header that was not found
+_NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
 # The message of clang and llvm-strip for a full file system, perhaps in color, before a stack dump. A
 # diagnostic about a source has file and line before "error". Both tools remove the incomplete file, so the
@@ -54,10 +58,12 @@ class CompileOptions:
     """
     Options of all objects of a run: *root* of the project, *include* directories and extra *flags*.
 
-    *jobs* is the number of parallel compilers, or 0 for one on each processor.
+    *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
+    compilers, or 0 for one on each processor.
     """
 
     root: Path
+    headers: Headers | None
     include: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     jobs: int = 0
@@ -113,7 +119,10 @@ def compile_sources(
     names = name_objects(relative)
     for include in options.include:
         if not (options.root / check_operand(include)).is_dir():
-            raise FileAccessError(f"{include}: not a directory")
+            raise FileAccessError(
+                f"{include}: not a directory",
+                hint="--include and compile.include name directories of headers",
+            )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
     with (
@@ -134,6 +143,8 @@ def compile_sources(
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
         inputs = [_read_inputs(job) for job in jobs]
+        if options.headers is not None:
+            options.headers.check(name for files in inputs for name in files)
         objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
         _publish(jobs, objects)
     return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
@@ -183,6 +194,7 @@ def _run_clang(
             source=job.source,
             output=job.built,
             root=options.root,
+            headers=options.headers,
             include=options.include,
             flags=(*options.flags, *color),
         )
@@ -200,8 +212,44 @@ def _run_clang(
         names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
-        raise CompileError(message, detail=_said(end for _, end in failed))
+        said = _said(end for _, end in failed)
+        raise CompileError(
+            message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
+        )
     return _said(done)
+
+
+def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -> str | None:
+    """Return what to do about the first header that clang has not found, None when it found all."""
+    found = _NOT_FOUND.search(said)
+    if found is None:
+        return None
+    name = found[1]
+    if directory := _find_directory(options.root, name):
+        others = "".join(f'"{each}", ' for each in options.include)
+        return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
+    if name == _KERNEL_TYPES:
+        place = next((Path(job.source).parent for job in jobs), Path()) / name
+        return f"bpftool btf dump file /sys/kernel/btf/vmlinux format c > {place} makes it"
+    if options.headers is None:
+        return f"install the package that has {name}, or copy {name} into the project"
+    return (
+        f"{name} is no header of Linux or libbpf: copy it into a directory of compile.include;"
+        " compile.system-headers = true searches this machine's"
+    )
+
+
+def _find_directory(root: Path, name: str) -> str | None:
+    """Return the directory below *root* from which *name* is found, the nearest one, if there is any."""
+    if name.startswith("/") or ".." in Path(name).parts:
+        return None
+    found = []
+    for _, (parent, directories, files) in zip(range(MAX_SEARCHED), os.walk(root), strict=False):
+        directories[:] = sorted(each for each in directories if not each.startswith("."))
+        if Path(name).name in files and Path(parent, Path(name).name).match(name):
+            place = os.path.relpath(Path(parent, Path(name).name), root)
+            found.append(place.removesuffix(name).rstrip("/") or ".")
+    return min(found, key=lambda place: (place.count("/"), place), default=None)
 
 
 def _said(ends: Iterable[Completed]) -> str:
@@ -236,16 +284,23 @@ def _describe(
 ) -> CompiledObject:
     data = read_bounded(job.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
-        raise CompileError(f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes")
+        raise CompileError(
+            f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
+            hint="divide its programs among several sources",
+        )
     # Only flags without paths of this machine, so that each machine writes the same statement.
     include = [word for directory in options.include for word in ("-I", directory)]
     flags = (*tools.forced_flags(job.platform), *include, *options.flags)
+    # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
+    headers = options.headers
+    own = [name for name in inputs if headers is None or headers.find(name) is None]
     return CompiledObject(
         path=job.final,
         platform=job.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
-        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, inputs, options.root)),
+        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root)),
+        headers=dict(headers.packages) if headers else {},
     )
 
 

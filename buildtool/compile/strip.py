@@ -26,6 +26,7 @@ from buildtool.objects.tables import (
     SymbolEntry,
 )
 
+_HINT = "install llvm-strip, which strips in its place: apt install llvm"
 _DEBUG = (b".debug", b".zdebug", b".gdb_index")
 _SHT_RELA = 4
 _STT_FILE, _STB_LOCAL = 4, 0
@@ -50,7 +51,7 @@ def strip_debug(data: bytes) -> bytes:
     try:
         return _strip(parse_object(data))
     except (struct.error, IndexError, KeyError, ValueError) as error:
-        raise ObjectFormatError("cannot strip: damaged symbols or relocations") from error
+        raise ObjectFormatError("cannot strip: damaged symbols or relocations", hint=_HINT) from error
 
 
 def _strip(obj: ElfObject) -> bytes:
@@ -58,7 +59,9 @@ def _strip(obj: ElfObject) -> bytes:
     numbers = {old: new for new, old in enumerate(kept)}
     table = next((index for index in kept if obj.sections[index].type == SHT_SYMTAB), None)
     if table is None or obj.sections[table].link != obj.names_index:
-        raise ObjectFormatError("cannot strip: symbols and sections do not share one table of names")
+        raise ObjectFormatError(
+            "cannot strip: symbols and sections do not share one table of names", hint=_HINT
+        )
     symbols = _kept_symbols(obj, obj.sections[table], numbers)
     symbol_numbers = {old: new for new, (old, _) in enumerate(symbols)}
     old_names = obj.contents(obj.sections[obj.names_index])
@@ -89,9 +92,9 @@ def _kept_sections(obj: ElfObject) -> list[int]:
     kept = []
     for index, section in enumerate(obj.sections):
         if section.type == _SHT_RELA:
-            raise ObjectFormatError("cannot strip: relocations of a kind that eBPF does not have")
+            raise ObjectFormatError("cannot strip: relocations of a kind that eBPF does not have", hint=_HINT)
         if len(section.name) > MAX_NAME_BYTES:
-            raise ObjectFormatError("cannot strip: a section with too long a name")
+            raise ObjectFormatError("cannot strip: a section with too long a name", hint=_HINT)
         if index in dropped or (section.type == SHT_REL and section.info in dropped):
             continue
         kept.append(index)
@@ -140,7 +143,9 @@ def _write(
     for index in sorted(kept[1:], key=lambda index: obj.sections[index].offset):
         section = obj.sections[index]
         if section.align > _MAX_ALIGNMENT:
-            raise ObjectFormatError(f"cannot strip: a section is aligned to {section.align} bytes")
+            raise ObjectFormatError(
+                f"cannot strip: a section is aligned to {section.align} bytes", hint=_HINT
+            )
         body += bytes(-len(body) % max(section.align, 1))
         places[index] = len(body)
         if section.type != SHT_NOBITS:
@@ -177,5 +182,5 @@ def _name(names: bytes, offset: int) -> bytes:
     # Many symbols can share one name, so an object could fill the memory with copies of a long name.
     end = names.find(0, offset, offset + MAX_NAME_BYTES + 1)
     if end < 0:
-        raise ObjectFormatError("cannot strip: a symbol with too long a name")
+        raise ObjectFormatError("cannot strip: a symbol with too long a name", hint=_HINT)
     return names[offset:end]

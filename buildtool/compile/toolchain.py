@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform as host
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool.compile import ziglang
-from buildtool.core.errors import ToolFailedError, ToolMissingError
-from buildtool.core.platforms import PLATFORMS, Platform
+from buildtool.compile.headers import Headers
+from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError, UsageError
+from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
 
 MIN_CLANG = 14
 _CONFIG_FLAG_SINCE = 16
+_SYSTEM_HEADERS = "/usr/include"
+_NO_SYSTEM = "remove compile.system-headers (--system-headers)"
 _INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install 'ebpf-buildtool[clang]')"
 
 
@@ -25,7 +29,7 @@ class Toolchain:
     """
     A compiler: program *clang*, *major* version, *version* line, and *strip* (llvm-strip, or empty).
 
-    *words* are the first arguments. *carries* is true if the compiler brings its own headers.
+    *words* are the first arguments. *carries* is true for the compiler of package ziglang.
     """
 
     clang: str
@@ -132,8 +136,13 @@ def forced_flags(platform: Platform) -> list[str]:
         platform.bpf_target,  # the byte order of the kernel that loads the object
         "-mcpu=v3",  # 32-bit ALU and jumps (Linux 5.10); the default differs between versions of clang
         "-g",  # clang makes BTF from debug information; DWARF is stripped afterwards
+        # BTF contains source lines. Without these flags the back end reads them from the paths in the
+        # object, and /usr/include/bpf/usdt.bpf.h may be another file on this machine.
+        "-gdwarf-5",
+        "-gembed-source",
         "-O2",  # the kernel verifier cannot follow unoptimised code
         f"-D{platform.target_define}",  # register names of bpf_tracing.h
+        *(f"-D{macro}" for macro in platform.header_macros),  # without them asm/ chooses 32 bits
         "-Wall",
         "-Wno-missing-declarations",  # vmlinux.h has declarations without a name
         "-Werror=date-time",  # __DATE__ and __TIME__ would make each build different
@@ -150,6 +159,7 @@ def compile_command(
     source: str,
     output: Path,
     root: Path,
+    headers: Headers | None,
     include: Sequence[str] = (),
     flags: Sequence[str] = (),
 ) -> list[str]:
@@ -157,7 +167,9 @@ def compile_command(
     Return clang's arguments for one object. clang also writes a .d file beside *output*.
 
     *source* and *include* are relative to *root*. clang must run in *root*, so that the object
-    contains no path of this machine.
+    contains no path of this machine. Without *headers*, clang searches this machine's.
+
+    Raises: UsageError or FileAccessError, if this machine's headers are not for *platform*.
     """
     argv = [toolchain.clang, *toolchain.words]
     if toolchain.major >= _CONFIG_FLAG_SINCE:
@@ -166,10 +178,8 @@ def compile_command(
     argv.append(f"-ffile-prefix-map={root.resolve()}=.")  # replaces absolute names
     for directory in include:
         argv += ["-I", directory]
-    if toolchain.carries:
-        argv += ziglang.header_flags(Path(toolchain.clang), platform)
-    else:
-        argv += [word for path in _kernel_headers(platform) for word in ("-idirafter", path)]
+    argv += _system_headers(toolchain, platform) if headers is None else _own_headers(toolchain)
+    argv += [] if headers is None else headers.flags(platform)
     return [*argv, *flags, "-MD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
 
 
@@ -184,18 +194,32 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C"}
 
 
-def _kernel_headers(platform: Platform) -> list[str]:
-    """
-    Return the directory of asm/types.h, or none. clang does not search for it if the target is BPF.
+def _own_headers(toolchain: Toolchain) -> list[str]:
+    """Return the flags that leave clang its own headers (stddef.h, stdint.h) and none of this machine."""
+    return ziglang.header_flags(Path(toolchain.clang)) if toolchain.carries else ["-nostdlibinc"]
 
-    The platform's own headers come first. Headers of another platform define the same types. Code
-    that needs registers (asm/ptrace.h) then fails to compile, rather than compiling to wrong code.
+
+def _system_headers(toolchain: Toolchain, platform: Platform) -> list[str]:
     """
+    Return the flags for this machine's asm/, which clang does not look for when the target is BPF.
+
+    Those of another architecture would compile, to wrong sizes and byte order.
+    """
+    if toolchain.carries:
+        raise UsageError(
+            "system headers: not supported by the compiler of ziglang", hint=f"install clang, or {_NO_SYSTEM}"
+        )
     places = [
-        f"/usr/include/{platform.triple}",
+        f"{_SYSTEM_HEADERS}/{platform.triple}",
         f"/usr/lib/linux/uapi/{platform.target_arch}",
         f"/usr/{platform.triple}/include",
-        *(f"/usr/include/{other.triple}" for other in PLATFORMS.values()),
-        "/usr/include",
     ]
-    return next(([place] for place in places if Path(place, "asm/types.h").exists()), [])
+    found = next((place for place in places if Path(place, "asm/types.h").exists()), None)
+    is_own = host_platform(host.machine()) == platform
+    # A distribution without directories for architectures has its own asm/ where clang looks first.
+    if not is_own and (found is None or Path(_SYSTEM_HEADERS, "asm").exists()):
+        raise FileAccessError(
+            f"headers of Linux for {platform.arch}: not on this machine",
+            hint=f"Debian: apt install linux-libc-dev-{platform.debian}-cross; or {_NO_SYSTEM}",
+        )
+    return ["-idirafter", found] if found else []

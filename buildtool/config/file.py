@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from buildtool.config.values import (
     parse_minimum_versions,
 )
 from buildtool.core import validate
-from buildtool.core.errors import ConfigError, UsageError
+from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
 from buildtool.core.strictjson import MAX_INTEGER
@@ -47,6 +48,32 @@ from buildtool.objects.capabilities import check_capability
 
 CONFIG_NAME = "buildtool.toml"
 MAX_CONFIG_BYTES = 64 * 1024
+_INIT_HINT = "buildtool init makes a project with one; --config names another file"
+_TOML_HINT = 'for example: key = "text", key = 7, key = ["a", "b"]'
+# Texts of tomllib, which differ between versions of Python, with our words for them.
+_TOML_PROBLEMS = (
+    ("Illegal character '\\n'", "a string without its closing quote"),
+    ("Unterminated string", "a string without its closing quote"),
+    ("Illegal character", "a control character"),
+    ("Found invalid character", "a control character"),
+    ("Unescaped", "a backslash that escapes nothing"),
+    ("Invalid hex value", "a backslash that escapes nothing"),
+    ("Escaped character", "a backslash that escapes nothing"),
+    ("Invalid date", "no such date or time"),
+    ("Invalid value", "not a value, text needs quotes"),
+    ("Unclosed array", "an array without its ]"),
+    ("Unclosed inline table", "an inline table without its }"),
+    ("Expected ']", "a table header without its ]"),
+    ("Expected '='", "a key without ="),
+    ("Expected newline", "more text after the value"),
+    ("Expected \"'", "a string without its closing quote"),
+    ("Expected '\"", "a string without its closing quote"),
+    ("Invalid initial character", "not a key"),
+    ("Invalid statement", "neither a key nor a table nor a comment"),
+    ("Cannot overwrite", "duplicate key"),
+    ("Duplicate", "duplicate key"),
+    ("Cannot", "duplicate table"),
+)
 MAX_SECONDS = 86_400  # the loader's limit
 DEFAULT_BUILDER = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
 DEFAULT_BASE = (
@@ -66,12 +93,17 @@ class ProjectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
-    """[compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest)."""
+    """
+    [compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest).
+
+    *system_headers* allows the headers of the machine that compiles.
+    """
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
     include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
     flags: tuple[str, ...] = declare(as_texts(validate.check_flag), ())
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
+    system_headers: bool = declare(as_switch, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +148,7 @@ class BuildConfig:
     [build]: names of *arch*, image *tag*, *sign_on* (builder or host), *engine* (auto, docker or local).
 
     *allow_differences* names parts that may differ between architectures (`buildtool.objects.agreement`).
+    *allow_findings* names rules of `check` that do not end a build, for objects that another loader loads.
     """
 
     arch: tuple[str, ...] = declare(as_texts(lambda text: find_platform(text).arch), (), "BUILDTOOL_ARCH")
@@ -123,6 +156,7 @@ class BuildConfig:
     sign_on: str = declare(as_text(check_place), "builder", "BUILDTOOL_SIGN_ON")
     engine: str = declare(as_text(check_engine), "auto", "BUILDTOOL_ENGINE")
     allow_differences: tuple[str, ...] = declare(as_texts(validate.check_difference), ())
+    allow_findings: tuple[str, ...] = declare(as_texts(validate.check_rule_number), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +213,16 @@ class ImagesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The contents of `buildtool.toml`. Relative paths start from *root*, its directory."""
+    """
+    The contents of `buildtool.toml`. Relative paths start from *root*, its directory.
+
+    *has_file* tells whether the file exists. *variables* has the environment variable of each key
+    that one set.
+    """
 
     root: Path
+    has_file: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
     project: ProjectConfig
     compile: CompileConfig = field(default_factory=CompileConfig)
     sign: SignConfig = field(default_factory=SignConfig)
@@ -219,18 +260,21 @@ def load_config(
     Raises: ConfigError, with file and line or the variable; FileAccessError.
     """
     root = path.parent
-    source = _Source(path=path, text=_read(path, required=required))
+    text = _read(path, required=required)
+    source = _Source(path=path, text=text or "")
     document = source.parse()
     source.check_keys(document, (), list(_TABLES))
     tables = {
         name: _read_table(source, name, kind, document.get(name, {}), environ or {})
         for name, kind in _TABLES.items()
     }
-    config = Config(root=root, **tables)
+    variables = {key: name for name, key in environment_variables().items() if (environ or {}).get(name)}
+    config = Config(root=root, has_file=text is not None, variables=variables, **tables)
     if config.trust.keys and config.trust.threshold > len(config.trust.keys):
         raise source.error(
             ("trust", "threshold"),
-            f"trust.threshold: {config.trust.threshold} of {len(config.trust.keys)} keys",
+            f"trust.threshold: {config.trust.threshold} signatures of {len(config.trust.keys)} keys",
+            hint="lower trust.threshold, or add public keys to trust.keys",
         )
     if config.project.name:
         return config
@@ -245,6 +289,18 @@ def environment_variables() -> dict[str, str]:
         for item in fields(kind)
         if item.metadata["env"]
     }
+
+
+@contextmanager
+def named_variable(config: Config, key: str) -> Iterator[None]:
+    """Let errors of the block begin with the environment variable, if one set *key* of *config*."""
+    try:
+        yield
+    except BuildtoolError as error:
+        variable = config.variables.get(key)
+        if variable and not error.message.startswith(variable):
+            error.message = f"{variable}: {error.message}"
+        raise
 
 
 def default_project_name(root: Path) -> str:
@@ -265,17 +321,27 @@ class _Source:
         try:
             return tomllib.loads(self.text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            message, _, position = str(error).partition(" (at ")
-            found = re.match(r"line (\d+)", position)
-            line = int(found[1]) if found else self.text.count("\n") + 1
-            if table := re.fullmatch(r"Cannot declare \((.*)\) twice", message):
-                name = ".".join(re.findall(r"'([^']*)'", table[1]))
-                raise ConfigError(f"{self.path}:{line}: duplicate table [{name}]") from error
-            raise ConfigError(f"{self.path}:{line}: {message[:1].lower()}{message[1:]}") from error
+            raise self._explain(error) from error
 
-    def error(self, key: tuple[str, ...], message: str) -> ConfigError:
+    def _explain(self, error: Exception) -> ConfigError:
+        """Return the error for tomllib's *error*."""
+        if isinstance(error, RecursionError):
+            return ConfigError(f"{self.path}: not valid TOML: nested too deep", hint=_TOML_HINT)
+        message, _, position = str(error).partition(" (at ")
+        found = re.match(r"line (\d+), column (\d+)", position)
+        line = int(found[1]) if found else self.text.count("\n") + 1
+        if table := re.fullmatch(r"Cannot declare \((.*)\) twice", message):
+            name = ".".join(re.findall(r"'([^']*)'", table[1]))
+            return ConfigError(
+                f"{self.path}:{line}: duplicate table [{name}]", hint="move its keys into the first one"
+            )
+        column = f"column {found[2]}: " if found else ""
+        problem = next((text for begin, text in _TOML_PROBLEMS if message.startswith(begin)), "a mistake")
+        return ConfigError(f"{self.path}:{line}: not valid TOML: {column}{problem}", hint=_TOML_HINT)
+
+    def error(self, key: tuple[str, ...], message: str, hint: str | None = None) -> ConfigError:
         """Return the error *message* about *key*, with file and line."""
-        return ConfigError(f"{self.path}:{self.line_of(key)}: {message}")
+        return ConfigError(f"{self.path}:{self.line_of(key)}: {message}", hint=hint)
 
     def check_keys(self, table: dict[str, Any], where: tuple[str, ...], known: list[str]) -> None:
         """Check that all keys of *table* are *known*. Raises: ConfigError."""
@@ -284,7 +350,12 @@ class _Source:
                 close = difflib.get_close_matches(key, known, n=1)
                 guess = f" (did you mean {close[0]}?)" if close else ""
                 name = ascii(".".join((*where, key)))[1:-1]
-                raise self.error((*where, key), f"unknown key {name}{guess}")
+                table_name = f"[{'.'.join(where)}]" if where else "the file"
+                raise self.error(
+                    (*where, key),
+                    f"unknown key {name}{guess}",
+                    hint=f"{table_name} has {'the keys' if where else 'the tables'} {', '.join(known)}",
+                )
 
     def line_of(self, key: tuple[str, ...]) -> int:
         """
@@ -329,23 +400,29 @@ def _contains(value: Any, key: tuple[str, ...]) -> bool:
     return bool(value) or bool(key)
 
 
-def _read(path: Path, *, required: bool) -> str:
+def _read(path: Path, *, required: bool) -> str | None:
+    """Return the text of *path*; None without the file, unless it is *required*."""
     if not required and not path.exists():
-        return ""
-    data = read_bounded(path, MAX_CONFIG_BYTES)
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+        return None
     try:
-        return data.decode("utf-8")
+        data = read_bounded(path, MAX_CONFIG_BYTES)
+    except FileAccessError as error:
+        raise ConfigError(error.message, hint=error.hint or _INIT_HINT) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint=f"--config takes a {CONFIG_NAME}"
+        )
+    try:
+        return data.decode("utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8") from error
+        raise ConfigError(f"{path}:{line}: not UTF-8", hint="save the file as UTF-8") from error
 
 
 def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Mapping[str, str]) -> Any:
     """Return *table* as dataclass *kind*, overridden by the environment. Raises: ConfigError."""
     if not isinstance(table, dict):
-        raise source.error((name,), f"{name} must be a table")
+        raise source.error((name,), f"{name} must be a table", hint=f"write [{name}] above its keys")
     keys = {_toml_key(item): item for item in fields(kind)}
     source.check_keys(table, (name,), list(keys))
     values: dict[str, Any] = {}
@@ -353,7 +430,7 @@ def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Map
         try:
             values[keys[key].name] = keys[key].metadata["parse"](value, source.path.parent)
         except UsageError as error:
-            raise source.error((name, key), f"{name}.{key}: {error.message}") from error
+            raise source.error((name, key), f"{name}.{key}: {error.message}", hint=error.hint) from error
     for item in keys.values():
         variable = item.metadata["env"]
         if environ.get(variable):

@@ -7,13 +7,14 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from buildtool.config.file import Config
+from buildtool.config.file import CONFIG_NAME, Config
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.validate import check_object_name
 
 SOURCE_SUFFIX = ".bpf.c"
 OBJECT_SUFFIX = ".bpf.o"
+NO_PROJECT_HINT = "buildtool init makes a project; go to the directory of one, or name its file by --config"
 
 
 def find_sources(config: Config) -> tuple[str, ...]:
@@ -28,12 +29,22 @@ def find_sources(config: Config) -> tuple[str, ...]:
         for path in config.root.glob(pattern)
     }
     if not found:
+        patterns = ", ".join(config.compile.sources)
+        if not config.has_file:
+            raise UsageError(
+                f"{config.root / CONFIG_NAME}: no such file, and no sources: nothing matches {patterns}",
+                hint=NO_PROJECT_HINT,
+            )
         raise UsageError(
-            "no sources: nothing matches " + ", ".join(config.compile.sources),
-            hint="buildtool init makes a project; compile.sources says where sources are",
+            f"no sources: nothing matches {patterns}", hint="compile.sources names the sources' patterns"
         )
     name_objects(tuple(sorted(found)))
     return tuple(sorted(found))
+
+
+def has_project(config: Config) -> bool:
+    """Say whether the directory of *config* is a project: it has the file, or sources."""
+    return config.has_file or any(any(config.root.glob(pattern)) for pattern in config.compile.sources)
 
 
 def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ...]:
@@ -48,7 +59,8 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
     chosen = names or config.build.arch or ((local.arch,) if local else ())
     if not chosen:
         raise UsageError(
-            f"{platform.machine()}: not an architecture of the platform table", hint="give --arch ARCH"
+            f"{platform.machine()}: this machine's architecture is not supported",
+            hint="choose --arch from " + ", ".join(PLATFORMS),
         )
     wanted = {find_platform(name).arch for name in chosen}
     return tuple(found for arch, found in PLATFORMS.items() if arch in wanted)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from buildtool.core.errors import ConfigError, ToolFailedError, ToolMissingError
 from buildtool.core.process import Runner
 from buildtool.core.strictjson import format_time
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "SOURCE_DATE_EPOCH"
 
@@ -28,10 +31,15 @@ def source_date(environ: Mapping[str, str], directory: Path, runner: Runner | No
                 raise ValueError
             format_time(int(text))
         except ValueError as error:
-            raise ConfigError(f"{VARIABLE}: {text[:40]!a} is not a number of seconds since 1970") from error
+            raise ConfigError(
+                f"{VARIABLE}: {text[:40]!a} is not a number of seconds since 1970",
+                hint=f"{VARIABLE}=$(git log -1 --format=%ct) for example; unset it for that time",
+            ) from error
         return int(text)
     try:
         argv = ["git", "-C", str(directory), "log", "-1", "--no-show-signature", "--format=%ct"]
         return int((runner or Runner()).run(argv).stdout)
     except (ToolMissingError, ToolFailedError, ValueError):
-        return 0  # without git, repository or commit, any fixed time gives the same bytes
+        # Any fixed time gives the same bytes. Warn, because people take 1970 for a fault.
+        log.warning("no git commit and no %s: objects and images are dated 1970-01-01", VARIABLE)
+        return 0

@@ -15,8 +15,9 @@ from buildtool.core.errors import UsageError
 from buildtool.core.files import expand_home
 from buildtool.core.strictjson import MAX_INTEGER, format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
-from buildtool.objects.types import SECTION_TYPES
+from buildtool.objects.types import SECTION_TYPES, nearest_type
 
+_TIME_HINT = "for example 2027-01-31T00:00:00Z"
 ENGINES = ("auto", "docker", "local")
 
 
@@ -51,7 +52,9 @@ def as_integer(low: int, high: int) -> Parser:
         if isinstance(value, EnvironmentText) and value.isascii() and value.isdigit():
             value = int(value[:20])
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise UsageError(f"must be an integer from {low} to {high}")
+            raise UsageError(
+                f"must be an integer from {low} to {high}", hint="write the number without quotes"
+            )
         return value
 
     return parse
@@ -68,7 +71,7 @@ def as_path(value: Any, root: Path) -> Path:
     """Parse a path, relative to the configuration's directory."""
     text: str = expect(value, str, "a string")
     if not text or not text.isprintable():
-        raise UsageError(f"{text!a} is not a path")
+        raise UsageError(f"{text!a} is not a path", hint="leave the key out for its default")
     return root / expand_home(Path(text))
 
 
@@ -89,12 +92,12 @@ def as_time(value: Any, _: Path) -> int:
     if isinstance(value, datetime) and value.tzinfo is not None:
         # TOML allows fractions of seconds. With an offset, the year in UTC may be 0 or 10000.
         if value.microsecond:
-            raise UsageError(f"{value} has a fraction of a second")
+            raise UsageError(f"{value} has a fraction of a second", hint=_TIME_HINT)
         try:
             value = format_time(int(value.timestamp()))
         except (ValueError, OverflowError) as error:
-            raise UsageError(f"{value} is not a time from 1970 on") from error
-    return validate.check_time(expect(value, str, "a time like 2027-01-31T00:00:00Z"))
+            raise UsageError(f"{value} is not a time from 1970 on", hint=_TIME_HINT) from error
+    return validate.check_time(expect(value, str, "a time with its zone", hint=_TIME_HINT))
 
 
 def as_labels(value: Any, _: Path) -> dict[str, str]:
@@ -123,14 +126,14 @@ def check_engine(value: str) -> str:
 def check_program(value: str) -> str:
     """Return *value* if it can be the name or path of a program to run. Raises: UsageError."""
     if not value or value.startswith(("-", "@")) or not value.isprintable():
-        raise UsageError(f"{value!a} is not a program")
+        raise UsageError(f"{value!a} is not a program", hint="for example clang-19, or the path of one")
     return value
 
 
-def expect(value: Any, kind: type, what: str) -> Any:
-    """Return *value* if it is of *kind*. Raises: UsageError, which names *what* is required."""
+def expect(value: Any, kind: type, what: str, *, hint: str | None = None) -> Any:
+    """Return *value* if it is of *kind*. Raises: UsageError, with *what* is required and *hint*."""
     if not isinstance(value, kind):
-        raise UsageError(f"must be {what}")
+        raise UsageError(f"must be {what}", hint=hint or _EXAMPLES.get(kind))
     return value
 
 
@@ -149,8 +152,16 @@ def declare(parse: Parser, default: Any, env: str = "") -> Any:
     return field(default=default, metadata={"parse": parse, "env": env})
 
 
+# How values of a kind look in TOML.
+_EXAMPLES = {
+    str: 'text stands in quotes: "text"',
+    list: 'a list stands in brackets: ["a", "b"]',
+    dict: 'a table stands in braces: { key = "value" }',
+    bool: "write true or false, without quotes",
+}
 CLOCKS = ("required", "unset-ok")
 MAX_HELPER = 2**32 - 1
+_HELPER_HINT = "for example bpf_probe_write_user; buildtool inspect OBJECT shows the helpers"
 
 
 def check_clock(value: str) -> str:
@@ -162,39 +173,47 @@ def check_clock(value: str) -> str:
 
 def check_program_type(value: str) -> str:
     """Return *value* if it is libbpf's name of a program type. Raises: UsageError."""
-    return _one_of(value, set(SECTION_TYPES.values()), "a program type")
+    hint = "buildtool inspect OBJECT shows the types of its programs"
+    return _one_of(value, set(SECTION_TYPES.values()), "a program type", hint, nearest_type(value))
 
 
 def check_attach_point(value: str) -> str:
     """Return *value* if it is a section name, or the first part of one before a *. Raises: UsageError."""
     if not value or not value.isprintable() or "*" in value[:-1] or value.startswith("?"):
-        raise UsageError(f"{value!a} is not a section name; a * may stand at its end")
+        raise UsageError(
+            f"{value!a} is not a section name, which may end in a *",
+            hint="for example cgroup/*; buildtool inspect OBJECT shows the sections",
+        )
     return value
 
 
 def parse_helper(value: Any) -> int:
     """Return the number of the helper with name or number *value*. Raises: UsageError."""
     if isinstance(value, str):
-        return HELPER_NUMBERS[_one_of(value, set(HELPER_NUMBERS), "a helper")]
+        return HELPER_NUMBERS[_one_of(value, set(HELPER_NUMBERS), "a helper", _HELPER_HINT)]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_HELPER:
-        raise UsageError("must be a list of helpers: names or numbers")
+        raise UsageError("must be a list of helpers: names or numbers", hint=_HELPER_HINT)
     return value
 
 
 def parse_minimum_versions(value: Any) -> dict[str, int]:
     """Return *value*, a table of versions by object name, sorted. Raises: UsageError."""
     if not isinstance(value, dict):
-        raise UsageError('must be a table: "x.bpf.o" = 3')
+        raise UsageError("must be a table of object names and versions", hint='for example { "x.bpf.o" = 3 }')
     for name, version in value.items():
         validate.check_object_name(name)
         if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_INTEGER:
-            raise UsageError(f"the version of {name} must be an integer from 0 to {MAX_INTEGER}")
+            raise UsageError(
+                f"the version of {name} must be an integer from 0 to {MAX_INTEGER}",
+                hint=f'"{name}" = 3 for example',
+            )
     return dict(sorted(value.items()))
 
 
-def _one_of(value: str, known: set[str], what: str) -> str:
+def _one_of(value: str, known: set[str], what: str, hint: str, near: str = "") -> str:
+    """Return *value* if it is *known*; *near* is the one that it stands for elsewhere."""
     if value in known:
         return value
-    close = difflib.get_close_matches(value, known, n=1)
+    close = [near] if near else difflib.get_close_matches(value, known, n=1)
     guess = f" (did you mean {close[0]}?)" if close else ""
-    raise UsageError(f"{value[:80]!a} is not {what}{guess}")
+    raise UsageError(f"{value[:80]!a} is not {what}{guess}", hint=hint)

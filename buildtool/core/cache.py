@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, system_reason
+from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,16 @@ def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
 
     The cache has no directory if none of these is an absolute path, or if other users may write
     there. Entries unused for MAX_AGE_SECONDS are removed.
+
+    Raises: ConfigError, if BUILDTOOL_CACHE names no absolute path.
     """
     place = environ.get(DIRECTORY_VARIABLE, "")
+    if place and not Path(place).is_absolute():
+        raise ConfigError(
+            f"{DIRECTORY_VARIABLE}: {place!a} is not an absolute path",
+            hint=f'{DIRECTORY_VARIABLE}="$PWD/{place}" for example; unset it for ~/.cache/buildtool',
+        )
+    origin = f"{DIRECTORY_VARIABLE}: " if place else ""
     if not place and (base := environ.get("XDG_CACHE_HOME") or environ.get("HOME")):
         parent = Path(base) if environ.get("XDG_CACHE_HOME") else Path(base, ".cache")
         place = str(parent / "buildtool")
@@ -92,7 +100,7 @@ def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             _check_owner(path)
     except OSError as error:
-        log.warning("no cache in %s: %s", place, system_reason(error))
+        log.warning("%sno cache in %s: %s", origin, place, system_reason(error))
         return Cache(directory=None)
     _prune(directory)
     return Cache(directory=directory, reads=reads)

@@ -43,6 +43,11 @@ def system_reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def has_system_reason(error: BaseException) -> bool:
+    """Say whether *error* has words of the system: libraries derive errors of their own from OSError."""
+    return isinstance(error, OSError) and bool(error.strerror)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first non-empty line of a foreign *error*, or its class name, cut to 200 characters."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
@@ -117,6 +122,10 @@ class PackageUnavailableError(ToolFailedError):
 
 class CompileError(BuildtoolError):
     """clang refused a source. *detail* holds its diagnostics."""
+
+
+class CheckFailedError(BuildtoolError):
+    """An object of a build breaks a rule of `check`; *detail* has the other findings."""
 
 
 class EngineError(BuildtoolError):

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,11 +60,13 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise FileAccessError(f"{path}: not a regular file")
+                raise FileAccessError(f"{path}: not a regular file", hint="copy what it gives into a file")
             # Python allocates a buffer of the requested size, so request the file's size first.
             # Files in /proc have size 0, hence the second read.
             data = file.read(min(status.st_size, limit) + 1)
             return data if len(data) <= status.st_size else data + file.read(limit + 1 - len(data))
+    except IsADirectoryError as error:
+        raise FileAccessError(f"{path}: a directory, not a file", hint=f"name its files: {path}/*") from error
     except OSError as error:
         raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
 
@@ -89,11 +93,14 @@ def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
     Raises: UsageError, if two outputs are the same file.
     """
     targets: dict[Path, Path] = {}
+    one_each = "name each object once" + (f", or give {output} the objects of one folder" if output else "")
     for path in paths:
         # Before Python 3.13, Path.resolve raises RuntimeError for a loop of symbolic links.
         target = output / path.name if output else Path(os.path.realpath(path))
         if target in targets:
-            raise UsageError(f"{path}: two objects for {target}")
+            raise UsageError(
+                f"{targets[target]} and {path}: both would be written to {target}", hint=one_each
+            )
         targets[target] = path
     return list(targets)
 
@@ -276,6 +283,39 @@ def check_target(path: Path, *, replace: bool, hint: str = OTHER_NAME) -> os.sta
     return there
 
 
+def check_writable(path: Path) -> None:
+    """
+    Check that *path* can be made, before the work whose result it gets: its directory takes a new file.
+
+    A directory that is missing is an error; `check_makeable` is for commands that make it.
+
+    Raises: FileAccessError.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def check_makeable(directory: Path) -> None:
+    """
+    Check that files can be written into *directory*, which is made later if it is missing.
+
+    Raises: FileAccessError.
+    """
+    place = directory.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise FileAccessError(f"{directory}: cannot make directory: {place} is a file", hint=OTHER_NAME)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise _write_error(directory, error) from error
+
+
 def hidden_prefix(path: Path) -> str:
     """Return the first part of the name of a temporary file for *path*."""
     return f".{path.name[:50]}."  # 50 characters have at most 200 bytes in UTF-8, and a name has at most 255
@@ -290,7 +330,14 @@ def _beside(path: Path, token: str) -> Path:
 def _write_error(path: Path, error: OSError, hint: str = OTHER_NAME) -> FileAccessError:
     if isinstance(error, FileExistsError):
         return FileAccessError(f"{path}: already exists", hint=hint)
-    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")
+    return cannot_write(path, error)
+
+
+def cannot_write(path: Path, error: OSError) -> FileAccessError:
+    """Return the error for what the system says of writing *path*."""
+    is_lost = isinstance(error, FileNotFoundError) and not path.parent.exists()
+    hint = f"mkdir -p {path.parent}" if is_lost else None
+    return FileAccessError(f"{path}: cannot write: {system_reason(error)}", hint=hint)
 
 
 def make_directory(path: Path) -> None:
@@ -330,3 +377,18 @@ def _is_missing(place: Path) -> bool:
         return not place.exists()
     except OSError as error:  # such as ENAMETOOLONG
         raise FileAccessError(f"{place}: cannot make directory: {system_reason(error)}") from error
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the lock of file *path*, so that one run at a time fetches and writes.
+
+    Raises: FileAccessError, also for what the caller's block cannot write.
+    """
+    try:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error

@@ -16,6 +16,14 @@ from buildtool.core.errors import UsageError
 
 EM_BPF = 247
 _NO_STATIC_PIE = ("arm", "ppc64le")  # glibc has no rcrt1.o for them
+# Macros of the native compiler by which the kernel's headers choose sizes and structures, by __TARGET_ARCH_*.
+# Clang defines none of them for eBPF; the headers of other architectures ask for none.
+_MACROS = {
+    "x86": ("__x86_64__",),
+    "riscv": ("__riscv_xlen=64",),
+    "s390": ("__s390x__",),
+    "powerpc": ("__powerpc64__",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,11 @@ class Platform:
     def target_define(self) -> str:
         """The macro by which bpf_tracing.h selects register names."""
         return f"__TARGET_ARCH_{self.target_arch}"
+
+    @property
+    def header_macros(self) -> tuple[str, ...]:
+        """Macros, perhaps with a value, that the kernel's headers expect of the architecture's compiler."""
+        return _MACROS.get(self.target_arch, ())
 
 
 def _platform(
@@ -195,7 +208,10 @@ def this_platform() -> Platform:
     """
     found = host_platform(platform.machine())
     if found is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+        raise UsageError(
+            f"{platform.machine()}: this machine's architecture is not supported",
+            hint="choose another one by --arch: " + ", ".join(PLATFORMS),
+        )
     return found
 
 

@@ -92,12 +92,16 @@ class Runner:
                     pipe.close()
             if isinstance(error, subprocess.TimeoutExpired):
                 name = Path(argv[0]).name
-                raise ToolFailedError(f"{name}: no answer in {timeout_seconds:g} seconds") from error
+                raise ToolFailedError(
+                    f"{name}: no answer in {timeout_seconds:g} seconds",
+                    hint="--signer-timeout gives a signer more time, --timeout a kernel",
+                ) from error
             raise
         done = Completed(returncode=child.returncode, stdout=stdout or b"", stderr=stderr or b"")
         if check and done.returncode != 0:
             raise ToolFailedError(
                 f"{Path(argv[0]).name} failed with exit code {done.returncode}",
+                hint="buildtool -v shows the whole command",
                 detail=done.stderr.decode(errors="replace").strip() or None,
             )
         return done

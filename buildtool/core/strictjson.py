@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from calendar import timegm
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -19,6 +20,7 @@ from typing import Any
 
 MAX_DEPTH = 8
 MAX_INTEGER = 2**53 - 1
+MAX_DIGITS = 20
 
 # Since Python 3.14, fromisoformat reads hour 24 as midnight of the next day.
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z")
@@ -35,15 +37,21 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
     Raises: ValueError, whose text names the problem.
     """
+    if data.startswith(BOM_UTF8):
+        raise ValueError("begins with a byte order mark")
     try:
         text = data.decode("utf-8")
         value = json.loads(
-            text, object_pairs_hook=_unique_members, parse_float=_no_number, parse_constant=_no_number
+            text,
+            object_pairs_hook=_unique_members,
+            parse_int=_parse_integer,
+            parse_float=_no_number,
+            parse_constant=_no_number,
         )
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON at byte {error.pos}") from error
+        raise ValueError(f"not valid JSON: line {error.lineno} column {error.colno}") from error
     except RecursionError as error:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
     if not isinstance(value, dict):
@@ -71,14 +79,20 @@ def check_members(value: Any, where: str, required: Mapping[str, Check], **optio
         if name not in value:
             raise ValueError(f"{where}: {name} is missing")
         if not check(value[name]):
-            raise ValueError(f"{where}: {name} is wrong")
+            raise ValueError(f"{where}: {name} must be {_EXPECTED.get(check, 'another value')}")
     if len(value) != len(required):
         for name in value.keys() - required.keys():
             if name not in optional:
                 raise ValueError(f"{where}: unknown member {name!a}")
             if not optional[name](value[name]):
-                raise ValueError(f"{where}: {name} is wrong")
+                raise ValueError(f"{where}: {name} must be {_EXPECTED.get(optional[name], 'another value')}")
     return value
+
+
+def described(expected: str, check: Check) -> Check:
+    """Return *check*, once messages know what it wants: *expected*."""
+    _EXPECTED[check] = expected
+    return check
 
 
 def is_string(value: Any) -> bool:
@@ -185,6 +199,12 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def _parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:  # Python takes a long time for many, and refuses more in words of its own
+        raise ValueError(f"an integer with {len(text)} digits")
+    return int(text)
+
+
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text[:20]} is not an integer")
 
@@ -209,3 +229,20 @@ def _check_strings(value: Any, *, depth: int, escapes: bool) -> None:
     for item in value.values() if isinstance(value, dict) else value:
         if escapes or isinstance(item, (dict, list)):
             _check_strings(item, depth=depth + 1, escapes=escapes)
+
+
+# What each check wants, for messages. A dictionary, since verification calls the checks a thousand times.
+_EXPECTED: dict[Check, str] = {
+    is_string: "a string",
+    is_strings: "an array of strings",
+    is_string_set: "an array of strings in ascending order, each once",
+    is_integer_set: "an array of integers in ascending order, each once",
+    is_array: "an array",
+    is_object: "an object",
+    is_integer: f"an integer from 0 to {MAX_INTEGER}",
+    is_boolean: "true or false",
+    is_object_name: "an object name (A-Z a-z 0-9 . _ -)",
+    is_project: "a project name (A-Z a-z 0-9 . _ - /)",
+    is_sha256: "a SHA-256 of 64 lower-case hexadecimal digits",
+    is_time: "a time like 2027-01-31T00:00:00Z",
+}

@@ -27,6 +27,7 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
+_RULE_NUMBER = re.compile(r"BT\d{3}")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
 # -W selects warnings only. -Wl, -Wa, and -Wp, pass options to other tools (-Wp,-MD,FILE writes FILE).
 _FLAG = re.compile(
@@ -34,6 +35,10 @@ _FLAG = re.compile(
     re.ASCII,
 )
 SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
+_SIGNER_HINT = "name a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM"
+_ATTACH_HINT = "for example count_packets=eth0; PROGRAM=none loads the program and attaches it nowhere"
+_PATH_HINT = "name it from the directory of buildtool.toml, for example bpf"
+_IMAGE_HINT = "for example registry.example/plant/agent:7, the name in lower case"
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
 # A PEM header contains the first text. Each Ed25519 key in PKCS#8 begins with the second in base64.
 _KEY_TEXTS = ("PRIVATE KEY", "MC4CAQAwBQYDK2Vw")
@@ -57,14 +62,18 @@ def parse_signer(value: str) -> Path | str:
 
     Raises: UsageError.
     """
-    hint = "a path, " + ", ".join(f"{scheme}:..." for scheme in SIGNER_SCHEMES)
-    if not value.isprintable() or not value or any(text in value for text in _KEY_TEXTS):
-        raise UsageError("the text of a key where the name of a signer is expected", hint=hint)
+    if not value:
+        raise UsageError("the name of the signer is empty", hint=_SIGNER_HINT)
+    if not value.isprintable() or any(text in value for text in _KEY_TEXTS):
+        raise UsageError(
+            "the text of a key where the name of a signer is expected",
+            hint=f"{_SIGNER_HINT}; BUILDTOOL_SIGNING_KEY holds the text of a key",
+        )
     found = _SCHEME.match(value)
     if found is None:
         return Path(value)
     if found[1] not in SIGNER_SCHEMES:
-        raise UsageError(f"no signer of kind {found[1]}:", hint=f"{hint}; a file: ./{value}")
+        raise UsageError(f"no signer of kind {found[1]}:", hint=f"{_SIGNER_HINT}; for a file write ./{value}")
     if found[1] == "env" and not _VARIABLE.fullmatch(value):
         raise UsageError("env: requires the name of a variable", hint="write env:NAME")
     return value
@@ -82,7 +91,10 @@ def check_text(value: str) -> str:
         raise UsageError(f"{_show(value)} has control characters")
     for syntax in _DOCKERFILE_SYNTAX:
         if syntax in value:
-            raise UsageError(f"{_show(value)} must not contain {syntax}")
+            raise UsageError(
+                f"{_show(value)} must not contain {syntax}",
+                hint="leave quotes, backslashes, $, ` and << out: the Dockerfile cannot escape them",
+            )
     return value
 
 
@@ -93,7 +105,7 @@ def check_word(value: str) -> str:
     Raises: UsageError.
     """
     if not value:
-        raise UsageError("an argument must not be empty")
+        raise UsageError("an argument must not be empty", hint="leave it out of the list")
     return check_text(value)
 
 
@@ -105,7 +117,8 @@ def check_release(value: str) -> str:
     """
     if not value or value.startswith("-") or len(value.encode()) > MAX_NAME_BYTES:
         raise UsageError(
-            f"{_show(value)} is not a release: 1 to {MAX_NAME_BYTES} bytes, not beginning with '-'"
+            f"{_show(value)} is not a release: 1 to {MAX_NAME_BYTES} bytes, not beginning with '-'",
+            hint="for example 1.2.0",
         )
     return check_text(value)
 
@@ -116,7 +129,18 @@ def check_object_name(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_OBJECT_NAME, value, "an object name (A-Z a-z 0-9 . _ -)", MAX_NAME_BYTES)
+    hint = "for example monitor.bpf.o"
+    return _match(_OBJECT_NAME, value, "an object name (A-Z a-z 0-9 . _ -)", MAX_NAME_BYTES, hint)
+
+
+def check_key_name(value: str) -> str:
+    """
+    Return *value* if key files can be called so: it stands before .pem and .pub.
+
+    Raises: UsageError.
+    """
+    hint = "for example release; --dir names the directory"
+    return _match(_OBJECT_NAME, value, "a name of a key (A-Z a-z 0-9 . _ -)", MAX_NAME_BYTES, hint)
 
 
 def check_project_name(value: str) -> str:
@@ -125,7 +149,8 @@ def check_project_name(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_PROJECT_NAME, value, "a project name (A-Z a-z 0-9 . _ - /)", MAX_NAME_BYTES)
+    hint = "for example line3/agent"
+    return _match(_PROJECT_NAME, value, "a project name (A-Z a-z 0-9 . _ - /)", MAX_NAME_BYTES, hint)
 
 
 def check_program_name(value: str) -> str:
@@ -134,7 +159,8 @@ def check_program_name(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_PROGRAM_NAME, value, "a program name (a C function)", MAX_NAME_BYTES)
+    hint = "for example count_packets; buildtool inspect OBJECT shows the programs"
+    return _match(_PROGRAM_NAME, value, "a program name (a C function)", MAX_NAME_BYTES, hint)
 
 
 def check_difference(value: str) -> str:
@@ -152,6 +178,21 @@ def check_difference(value: str) -> str:
     return value
 
 
+def check_rule_number(value: str) -> str:
+    """
+    Return *value* if it can be the number of a rule of `check`.
+
+    Raises: UsageError.
+    """
+    return _match(
+        _RULE_NUMBER,
+        value,
+        "the number of a rule",
+        5,
+        "for example BT010; docs/reference/check.md lists them",
+    )
+
+
 def check_attach(value: str) -> str:
     """
     Return *value* if it is an attachment: PROGRAM=TARGET or OBJECT:PROGRAM=TARGET.
@@ -160,12 +201,17 @@ def check_attach(value: str) -> str:
     """
     program, separator, target = value.partition("=")
     if not separator:
-        raise UsageError(f"{_show(value)} is not PROGRAM=TARGET")
+        raise UsageError(f"{_show(value)} is not PROGRAM=TARGET", hint=_ATTACH_HINT)
+    if not target:
+        raise UsageError(
+            f"{_show(value)}: the target is missing",
+            hint=f"{program}=eth0 for example; {program}=none attaches it nowhere",
+        )
     owner, named, inner = program.partition(":")
     check_program_name(inner if named else program)
     if named:
         check_object_name(owner)
-    _match(_TARGET, target, "a target: an interface, a path or a name", MAX_TEXT_BYTES)
+    _match(_TARGET, target, "a target: an interface, a path or a name", MAX_TEXT_BYTES, _ATTACH_HINT)
     return value
 
 
@@ -176,7 +222,7 @@ def check_container_path(value: str) -> str:
     Raises: UsageError.
     """
     if not value.startswith("/") or ".." in value.split("/"):
-        raise UsageError(f"{_show(value)} is not an absolute path")
+        raise UsageError(f"{_show(value)} is not an absolute path", hint="for example /var/lib/agent")
     return check_text(value)
 
 
@@ -196,7 +242,7 @@ def check_image(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_IMAGE, value, "an image reference", MAX_TEXT_BYTES)
+    return _match(_IMAGE, value, "an image reference", MAX_TEXT_BYTES, _IMAGE_HINT)
 
 
 def check_base(value: str) -> str:
@@ -217,7 +263,8 @@ def split_layout(value: str) -> tuple[Path, str]:
 
     Raises: UsageError.
     """
-    _match(_LAYOUT, value, f"{LAYOUT_SCHEME}PATH or {LAYOUT_SCHEME}PATH@sha256:DIGEST", MAX_TEXT_BYTES)
+    hint = f"for example {LAYOUT_SCHEME}base.tar"
+    _match(_LAYOUT, value, f"{LAYOUT_SCHEME}PATH or {LAYOUT_SCHEME}PATH@sha256:DIGEST", MAX_TEXT_BYTES, hint)
     found = _LAYOUT.fullmatch(value)
     assert found
     return Path(found["path"]), found["digest"] or ""
@@ -239,7 +286,7 @@ def check_tag(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_TAG, value, "an image tag", MAX_TEXT_BYTES)
+    return _match(_TAG, value, "an image tag", MAX_TEXT_BYTES, _IMAGE_HINT)
 
 
 def check_user(value: str) -> str:
@@ -250,7 +297,8 @@ def check_user(value: str) -> str:
 
     Raises: UsageError.
     """
-    return "0:0" if value == "root" else _match(_USER, value, "a user: UID, UID:GID or root", 32)
+    hint = "for example 65532:65532; a base image need not know names"
+    return "0:0" if value == "root" else _match(_USER, value, "a user: UID, UID:GID or root", 32, hint)
 
 
 def check_label_key(value: str) -> str:
@@ -259,7 +307,8 @@ def check_label_key(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _match(_LABEL_KEY, value, "a label key (A-Z a-z 0-9 . _ - /)", MAX_TEXT_BYTES)
+    hint = "for example org.example.team"
+    return _match(_LABEL_KEY, value, "a label key (A-Z a-z 0-9 . _ - /)", MAX_TEXT_BYTES, hint)
 
 
 def check_relative_path(value: str) -> str:
@@ -268,7 +317,7 @@ def check_relative_path(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _inside(_match(_PATH, value, "a path (A-Z a-z 0-9 _ . / + = , -)", MAX_TEXT_BYTES))
+    return _inside(_match(_PATH, value, "a path (A-Z a-z 0-9 _ . / + = , -)", MAX_TEXT_BYTES, _PATH_HINT))
 
 
 def check_path_pattern(value: str) -> str:
@@ -277,7 +326,8 @@ def check_path_pattern(value: str) -> str:
 
     Raises: UsageError.
     """
-    return _inside(_match(_PATH_PATTERN, value, "a path pattern", MAX_TEXT_BYTES))
+    hint = "for example bpf/*.bpf.c"
+    return _inside(_match(_PATH_PATTERN, value, "a path pattern", MAX_TEXT_BYTES, hint))
 
 
 def check_flag(value: str) -> str:
@@ -291,6 +341,7 @@ def check_flag(value: str) -> str:
         value,
         "a flag of the kinds -DNAME=VALUE, -UNAME, -WNAME, -O2",
         MAX_TEXT_BYTES,
+        "directories of headers go to --include or compile.include",
     )
 
 
@@ -303,18 +354,21 @@ def check_time(value: str) -> int:
     try:
         return parse_time(value)
     except ValueError as error:
-        raise UsageError(f"{_show(value)} is not a time from 1970 on, like 2027-01-31T00:00:00Z") from error
+        raise UsageError(
+            f"{_show(value)} is not a time from 1970 on",
+            hint="for example 2027-01-31T00:00:00Z; date -u -d '+1 year' +%FT%TZ prints one",
+        ) from error
 
 
-def _match(pattern: re.Pattern[str], value: str, what: str, limit: int) -> str:
+def _match(pattern: re.Pattern[str], value: str, what: str, limit: int, hint: str) -> str:
     if len(value) > limit or pattern.fullmatch(value) is None:
-        raise UsageError(f"{_show(value)} is not {what}")
+        raise UsageError(f"{_show(value)} is not {what}", hint=hint)
     return value
 
 
 def _inside(value: str) -> str:
     if value.startswith(("/", "-")) or ".." in value.split("/"):
-        raise UsageError(f"{_show(value)} must be a path inside the project")
+        raise UsageError(f"{_show(value)} must be a path inside the project", hint=_PATH_HINT)
     return value
 
 

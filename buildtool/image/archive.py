@@ -20,7 +20,7 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.image.context import check_no_links
-from buildtool.image.embedded import loader_sources, python_sources
+from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
 from buildtool.image.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 
@@ -60,16 +60,18 @@ class SourceArchive:
 
 
 @lru_cache(maxsize=1)
-def pack_own_sources() -> SourceArchive:
+def pack_own_sources(headers: tuple[EmbeddedFile, ...] = ()) -> SourceArchive:
     """
-    Return the archive of the loader's sources and of the modules that compile and sign.
+    Return the archive of the loader's sources, of the modules that compile and sign, and of *headers*.
 
     Raises: FileAccessError.
     """
-    return _pack(_own_entries())
+    return _pack(_own_entries(headers))
 
 
-def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str]) -> SourceArchive:
+def pack_project(
+    root: Path, directories: Sequence[str], sources: Iterable[str], headers: Sequence[EmbeddedFile] = ()
+) -> SourceArchive:
     """
     Return the archive of buildtool's sources and of *directories* of project *root*.
 
@@ -91,7 +93,7 @@ def pack_project(root: Path, directories: Sequence[str], sources: Iterable[str])
                 hint=f"change {IGNORE_FILE}",
             )
     moved = (replace(entry, path=f"{PROJECT_DIRECTORY}/{entry.path}") for entry in entries)
-    return _pack([*_own_entries(), *moved])
+    return _pack([*_own_entries(headers), *moved])
 
 
 def _pack(entries: Iterable[TarEntry]) -> SourceArchive:
@@ -99,10 +101,10 @@ def _pack(entries: Iterable[TarEntry]) -> SourceArchive:
     return SourceArchive(data=pack_tar(ordered))
 
 
-def _own_entries() -> list[TarEntry]:
+def _own_entries(headers: Iterable[EmbeddedFile]) -> list[TarEntry]:
     return [
         TarEntry(path=f"{file.directory}/{file.name}", mtime=ARCHIVE_EPOCH, data=file.text.encode())
-        for file in (*loader_sources(), *python_sources())
+        for file in (*loader_sources(), *python_sources(), *headers)
     ]
 
 
@@ -152,14 +154,17 @@ def _read_link(root: Path, path: PurePosixPath) -> TarEntry:
     except OSError as error:
         raise FileAccessError(f"{root / path}: cannot read: {system_reason(error)}") from error
     if not _is_utf8(target):
-        raise ConfigError(f"{str(root / path)!a}: the target of the link is not UTF-8: {target!a}")
+        raise ConfigError(
+            f"{str(root / path)!a}: the target of the link is not UTF-8: {target!a}",
+            hint=f"rename the target, or name the link in {IGNORE_FILE}",
+        )
     return TarEntry(path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target)
 
 
 def _checked(path: PurePosixPath) -> str:
     text = str(path)
     if not _is_utf8(text):
-        raise ConfigError(f"{text!a}: the name is not UTF-8")
+        raise ConfigError(f"{text!a}: the name is not UTF-8", hint=f"rename it, or name it in {IGNORE_FILE}")
     return text
 
 

@@ -75,7 +75,10 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
             ImageContents(platform=image.platform, objects=objects, programs=programs, config=settings)
         )
     if not any(image.objects for image in found):
-        raise EngineError(f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool")
+        raise EngineError(
+            f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
+            hint="rebuild compares images that buildtool build made",
+        )
     return found
 
 

@@ -36,7 +36,8 @@ def check_sent(root: Path, directories: Sequence[str], sources: Iterable[str], k
     for name in directories:
         if key is not None and key.resolve().is_relative_to((root / name).resolve()):
             raise ConfigError(
-                f"signing key {key} is in {name}/, which is sent to the builder", hint="move it to keys/"
+                f"signing key {key} is in {name}/, which is sent to the builder",
+                hint=f"mv {key} keys/, and name it there by sign.key",
             )
     for source in sources:
         target = _find_way_out(root, source, directories)
@@ -80,7 +81,8 @@ def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
     for name in directories:
         if place.resolve().is_relative_to((root / name).resolve()):
             raise UsageError(
-                f"{place}: in {name}/, which is sent to the builder", hint="choose another folder"
+                f"{place}: cannot hold the Dockerfile: {name}/ is sent to the builder whole",
+                hint="choose another folder, for example -o image",
             )
 
 

@@ -64,6 +64,7 @@ class RenderRequest:
 
     *form* selects the places of sources. *epoch* is the time in the Dockerfile's instructions for
     building it, in seconds.
+    *headers* are those of Linux and libbpf for sources, or None for those of the builder.
     """
 
     config: Config
@@ -72,6 +73,7 @@ class RenderRequest:
     key_id: KeyId
     trust: Mapping[str, str]
     capabilities: tuple[str, ...] = ()
+    headers: tuple[EmbeddedFile, ...] | None = None
     form: Form = Form.PROJECT
     epoch: int | None = None
 
@@ -102,8 +104,9 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
-        return pack_project(request.config.root, source_directories(request), request.sources)
-    return pack_own_sources() if request.form is Form.PROJECT else None
+        directories = source_directories(request)
+        return pack_project(request.config.root, directories, request.sources, request.headers or ())
+    return pack_own_sources(request.headers or ()) if request.form is Form.PROJECT else None
 
 
 @lru_cache(maxsize=1)
@@ -150,7 +153,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "epoch": request.epoch,
         "archive": archive,
         "alone": request.form is Form.FOLDER,
-        "sources": _by_directory([*loader_sources(), *python_sources()]) if archive is None else [],
+        "sources": _embedded_sources(request) if archive is None else [],
         "trust": _check_files(
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
@@ -160,7 +163,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
         "programs": [f"/{name}" for name in _program_names(config).values()],
-        "grant": _grant_argv(request),
+        "grant": {p.arch: _grant_argv(request, p) for p in request.platforms},
         "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
         "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
         "user": validate.check_user(config.image.user),
@@ -190,6 +193,7 @@ def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
     for directory in options.include:
         argv += ["--include", directory]
     argv += [f"--flag={validate.check_flag(flag)}" for flag in options.flags]
+    argv += ["--system-headers"] if request.headers is None else []
     return [*argv, "--arch", platform.arch, "--output", "/objects"]
 
 
@@ -223,13 +227,17 @@ def _agree_argv(request: RenderRequest) -> list[str]:
     return ["python3", "-m", "buildtool", "agree", "/objects", *allowed]
 
 
-def _grant_argv(request: RenderRequest) -> list[str]:
-    image = request.config.image
+def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
+    image, build = request.config.image, request.config.build
     programs = [f"/loader/{name}" for name in _program_names(request.config).values()]
     argv = ["python3", "-m", "buildtool", "grant", *programs, "--objects", "/objects"]
     argv += [word for name in request.capabilities for word in ("--capability", name)]
     argv += [] if image.capabilities else ["--exactly"]
     argv += [] if image.grants_capabilities else ["--no-attribute"]
+    argv += ["--trust", "/trust", "--arch", platform.arch, "--key-id", request.key_id]
+    argv += [word for text in image.attach for word in ("--attach", validate.check_attach(text))]
+    numbers = map(validate.check_rule_number, build.allow_findings)
+    argv += [word for number in numbers for word in ("--allow-finding", number)]
     return [*argv, "--output", "/"]
 
 
@@ -237,6 +245,10 @@ def _apt_install(platforms: Iterable[Platform]) -> list[str]:
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
+
+
+def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
+    return _by_directory([*loader_sources(), *python_sources(), *(request.headers or ())])
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

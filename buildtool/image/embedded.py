@@ -8,7 +8,7 @@ modules that these import anywhere in a file.
 
 from __future__ import annotations
 
-import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +20,10 @@ from buildtool.core.resources import package_directory, resource_path
 from buildtool.runtime.carried import loader_files
 
 MAX_SOURCE_BYTES = 1024 * 1024
+# Parsing 60 files with `ast` took a tenth of a second of each build. A surplus name is no module of ours.
+# A test compares the result with the imports that the compiler finds.
+_NAME = r"(buildtool(?:\.\w+)*)"
+_IMPORT = re.compile(rf"^[ \t]*(?:from {_NAME} import (\([^)]*\)|[^\n(]*)|import {_NAME})", re.MULTILINE)
 # cli.main imports commands by name, without an import statement.
 ROOTS = (
     "buildtool.__main__",
@@ -97,20 +101,9 @@ def _packages(package: Path, path: Path) -> Iterator[str]:
 
 def _imported(text: str) -> Iterator[str]:
     """Yield each name of buildtool that *text* imports, also inside functions."""
-    waiting: list[ast.AST] = [ast.parse(text)]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.ImportFrom) and _is_ours(node.module):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
-        # Skip expressions, which are most of a file: an import is a statement and never inside one.
-        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
-
-
-def _is_ours(module: str | None) -> bool:
-    return module is not None and module.partition(".")[0] == "buildtool"
+    for module, names, plain in _IMPORT.findall(text):
+        yield module or plain
+        yield from (f"{module}.{name}" for name in re.findall(r"\w+", names))
 
 
 def _read_text(path: Path) -> str:

@@ -9,7 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from buildtool.core.errors import FileAccessError, UsageError, system_reason
-from buildtool.core.files import FORCE_REPLACES, check_target, made_directories, read_bounded, staged_files
+from buildtool.core.files import (
+    FORCE_REPLACES,
+    check_makeable,
+    check_target,
+    made_directories,
+    read_bounded,
+    staged_files,
+)
 from buildtool.image.dockerfile import Dockerfile
 
 DOCKERFILE = "Dockerfile"
@@ -36,11 +43,14 @@ def check_folder(directory: Path, *, force: bool) -> None:
             hint=f"--output . writes a folder, --inline --output {directory} writes one file",
         )
     check_target(directory / DOCKERFILE, replace=force, hint=FORCE_REPLACES)
+    check_makeable(directory)
 
 
-def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> None:
+def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> tuple[Path, ...]:
     """
-    Write both files of *dockerfile* into *directory*, or none. A missing directory is created.
+    Write both files of *dockerfile* into *directory*, or none, and return both paths.
+
+    A missing directory is created.
 
     *force* replaces files. The archive of a replaced Dockerfile is removed.
 
@@ -62,6 +72,7 @@ def write_folder(directory: Path, dockerfile: Dockerfile, *, force: bool) -> Non
         # An archive that stays is harmless, because no Dockerfile refers to it.
         with suppress(OSError):
             (directory / name).unlink()
+    return text_path, archive_path
 
 
 def _find_old_archives(path: Path) -> set[str]:

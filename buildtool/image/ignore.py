@@ -73,11 +73,11 @@ def read_ignore_file(root: Path) -> IgnoreRules:
         return IgnoreRules()
     data = read_bounded(path, _MAX_BYTES)
     if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_BYTES} bytes")
+        raise ConfigError(f"{path}: larger than {_MAX_BYTES} bytes", hint="write patterns, not all files")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8") from error
+        raise ConfigError(f"{path}: not UTF-8", hint="save the file as UTF-8") from error
     return IgnoreRules(tuple(_parse(path, text)))
 
 

@@ -14,9 +14,11 @@ from typing import Any
 
 from buildtool.config.project import OBJECT_SUFFIX
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, ObjectFormatError
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
+from buildtool.core.files import read_bounded
+from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY
+from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -27,12 +29,18 @@ from buildtool.objects.elf import (
     parse_object,
 )
 from buildtool.objects.tables import Section
+from buildtool.oci.read import BlobSource, open_layer, open_layout, read_images
+from buildtool.oci.tree import read_tree
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
+_BUILT_HINT = "inspect shows images of buildtool build; docker inspect shows others"
 MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
+_PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
+_GZIP_MAGIC = b"\x1f\x8b"
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +70,54 @@ class ObjectReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """An image: *reference*, *digest* (image id), *platform*, *labels*, and *objects* (name and bytes)."""
+    """
+    An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
+
+    The digest is the engine's image id, or that of the manifest in an archive.
+    *attach* holds the attach settings of its entrypoint.
+    """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
+    attach: tuple[str, ...] = ()
     objects: tuple[tuple[str, bytes], ...]
 
 
 def is_file_name(target: str) -> bool:
     """Return whether *target* names a file rather than an image."""
     return Path(target).exists() or target.endswith(".o") or target.startswith((".", "/"))
+
+
+def holds_image(target: str) -> bool:
+    """
+    Return whether *target* names an image in a file, a directory or the engine, and not an object.
+
+    Raises: FileAccessError, for other directories and for compressed files.
+    """
+    path = Path(target)
+    if target.startswith(LAYOUT_SCHEME) or not is_file_name(target):
+        return True
+    if path.is_dir():
+        if not (path / "oci-layout").exists():
+            raise FileAccessError(
+                f"{target}: a directory, neither an object nor an OCI layout",
+                hint=f"name one object: {path / 'NAME.bpf.o'}",
+            )
+        return True
+    head = _read_head(path)
+    if head.startswith(_GZIP_MAGIC):
+        raise FileAccessError(f"{target}: compressed with gzip", hint=f"gunzip --keep {target}")
+    return head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)
+
+
+def _read_head(path: Path) -> bytes:
+    """Return the first bytes of file *path*, which tell its kind, or nothing if the file cannot be read."""
+    try:
+        return read_bounded(path, _TAR_MAGIC_AT + len(_TAR_MAGIC))
+    except FileAccessError:
+        return b""
 
 
 def inspect_object(name: str, data: bytes) -> ObjectReport:
@@ -129,6 +173,50 @@ def signature_record(data: bytes) -> SignatureRecord:
     return parse_record(obj.contents(section))
 
 
+def inspect_images(target: str) -> list[ImageReport]:
+    """
+    Return what the images of *target*, an archive, a layout or an image of the engine, carry.
+
+    Raises: EngineError, ObjectFormatError, FileAccessError, UsageError.
+    """
+    digest = ""
+    if target.startswith(LAYOUT_SCHEME):
+        path, digest = split_layout(target)
+    elif is_file_name(target):
+        path = Path(target)
+    else:
+        return [inspect_image(target)]
+    with open_layout(path, Digest(digest) if digest else None) as source:
+        found = list(_inspect_stored(source))
+    if not any(image.objects for image in found):
+        raise EngineError(
+            f"{target}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool", hint=_BUILT_HINT
+        )
+    return found
+
+
+def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
+    for image in read_images(source):
+        tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_object)
+        objects = tuple(
+            (path.removeprefix(_PREFIX), entry.data)
+            for path, entry in sorted(tree.items())
+            if _is_object(path) and entry.is_file and entry.size <= MAX_OBJECT_BYTES
+        )
+        labels = (image.config.get("config") or {}).get("Labels") or {}
+        yield ImageReport(
+            reference=source.name,
+            digest=f"sha256:{image.digest}",
+            platform=image.platform,
+            labels=dict(labels),
+            objects=objects,
+        )
+
+
+def _is_object(path: str) -> bool:
+    return path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX)
+
+
 def inspect_image(reference: str) -> ImageReport:
     """
     Return a report on image *reference* of the local engine. No program of the image runs.
@@ -138,9 +226,7 @@ def inspect_image(reference: str) -> ImageReport:
     try:
         client = connect()
     except EngineError as error:
-        raise EngineError(
-            f"{reference}: cannot inspect the image: {error.message}", hint=error.hint
-        ) from error
+        raise EngineError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
     with (
         closing(client),
         engine_errors(f"{reference}: cannot inspect the image", hint="buildtool doctor checks it"),
@@ -149,7 +235,8 @@ def inspect_image(reference: str) -> ImageReport:
             image = client.images.get(reference)
         except missing_errors() as error:
             raise EngineError(
-                f"{reference}: neither a file nor an image of the engine", hint=f"docker pull {reference}"
+                f"{reference}: no such file, and no image of the Docker engine",
+                hint=f"docker pull {reference}, or name an archive that build wrote",
             ) from error
         platform = _platform(image.attrs)
         with _container(client, reference, platform) as container:
@@ -160,6 +247,7 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
+            attach=attach_settings(config.get("Entrypoint") or []),
             objects=objects,
         )
 
@@ -198,7 +286,9 @@ def _read_objects(container: Any) -> Iterator[tuple[str, bytes]]:
     try:
         stream, _ = container.get_archive(OBJECTS_DIRECTORY)
     except missing_errors() as error:
-        raise EngineError(f"the image has no {OBJECTS_DIRECTORY}: not built by buildtool") from error
+        raise EngineError(
+            f"the image has no {OBJECTS_DIRECTORY}: not built by buildtool", hint=_BUILT_HINT
+        ) from error
     archive = b""
     for chunk in stream:
         archive += chunk

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
@@ -40,7 +41,10 @@ def image_labels(
     }
     for key in config.image.labels:
         if key.startswith(LABEL_PREFIX):
-            raise ConfigError(f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build")
+            raise ConfigError(
+                f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
+                hint="call it otherwise, for example org.example.NAME",
+            )
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
 
@@ -54,12 +58,21 @@ def image_entrypoint(config: Config) -> list[str]:
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
     for attach in config.image.attach:
-        argv += ["--attach", validate.check_attach(attach)]
+        # Not --attach: what docker run adds replaces these.
+        argv += ["--image-attach", validate.check_attach(attach)]
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
     workload = [validate.check_word(word) for word in config.image.workload]
     return [*argv, "--", *workload] if workload else argv
+
+
+def attach_settings(entrypoint: Sequence[str]) -> tuple[str, ...]:
+    """Return the PROGRAM=TARGET settings of an image's *entrypoint*: what its loader attaches unasked."""
+    # Before its workload; images of older releases say --attach.
+    argv = list(entrypoint[entrypoint.index(LOADER_PATH) + 1 :]) if LOADER_PATH in entrypoint else []
+    argv = argv[: argv.index("--")] if "--" in argv else argv
+    return tuple(value for name, value in pairwise(argv) if name in ("--image-attach", "--attach"))
 
 
 def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:

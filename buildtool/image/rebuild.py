@@ -18,6 +18,7 @@ from pathlib import Path
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile import ziglang
+from buildtool.compile.headers import Headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
 from buildtool.core.errors import (
@@ -85,12 +86,12 @@ class _Shipped:
 
 
 def compare_objects(
-    objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain]
+    objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain], headers: Headers | None
 ) -> list[ObjectVerdict]:
     """
     Rebuild *objects* from the sources below *root*. Return a verdict on each, sorted.
 
-    *find* returns the compiler for a recorded name and version.
+    *find* returns the compiler for a recorded name and version. *headers* are those of Linux and libbpf.
 
     Raises: FileAccessError, ToolMissingError, ToolFailedError.
     """
@@ -102,7 +103,8 @@ def compare_objects(
         except (ObjectFormatError, UsageError) as error:
             verdicts[platform, name] = _unequal((platform, name), [error.message])
     for key, item in shipped.items():
-        verdicts[key] = _rebuild(key, item, root, find)
+        options = CompileOptions(root=root, headers=headers, include=item.include, flags=item.flags)
+        verdicts[key] = _rebuild(key, item, options, find)
     return [verdicts[key] for key in sorted(verdicts)]
 
 
@@ -137,12 +139,13 @@ def _split_flags(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(include), tuple(check_flag(word) for word in rest)
 
 
-def _rebuild(key: ObjectKey, item: _Shipped, root: Path, find: Callable[[str], Toolchain]) -> ObjectVerdict:
+def _rebuild(
+    key: ObjectKey, item: _Shipped, options: CompileOptions, find: Callable[[str], Toolchain]
+) -> ObjectVerdict:
     record = item.statement
     assert record.source
     assert record.toolchain
     toolchain = find(record.toolchain.compiler)
-    options = CompileOptions(root=root, include=item.include, flags=item.flags)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         outputs = [(item.platform, Path(work, "objects"))]
         try:
@@ -202,7 +205,7 @@ def _compare(key: ObjectKey, shipped: ElfObject, rebuilt: ElfObject, notes: list
     sections = tuple(_differences(shipped, parse_object(blank)))
     names = ", ".join(item.section for item in sections) or "headers and padding"
     if not notes:
-        notes = ["same sources and compiler: other headers of the system (libbpf, linux)?"]
+        notes = ["same sources and compiler: other headers of Linux or libbpf?"]
     return _unequal(key, [f"differs in {names}", *notes], sections)
 
 

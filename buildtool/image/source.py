@@ -16,6 +16,8 @@ from buildtool.image.docker.store import save_image
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image
 
+_HINT = "name an archive that build wrote, an image of the engine, or REGISTRY/NAME:TAG"
+
 
 @contextmanager
 def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
@@ -34,7 +36,7 @@ def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
             yield source
         return
     if target.startswith((".", "/")) or target.endswith(".tar"):
-        raise FileAccessError(f"{target}: no such file or directory")
+        raise FileAccessError(f"{target}: no such file or directory", hint=_HINT)
     reference = check_image(target)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
@@ -43,5 +45,7 @@ def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
                 yield source
             return
     if not names_registry(reference):
-        raise EngineError(f"{reference}: neither a file nor an image of the engine, and it names no registry")
+        raise EngineError(
+            f"{reference}: no such file, no image of a Docker engine, and no registry in the name", hint=_HINT
+        )
     yield open_image(reference, cache, lambda _: None)

@@ -62,7 +62,7 @@ def check_agreement(objects: Mapping[str, Mapping[str, bytes]], allowed: Collect
     place = found[0].partition(" ")[0].rstrip(":")
     raise CompileError(
         f"architectures disagree: {found[0]}",
-        hint=f'if that is meant: allow-differences = ["{place}"] in [build] of buildtool.toml',
+        hint=f'to allow this: allow-differences = ["{place}"] in [build] of buildtool.toml',
         detail="\n".join([*shown, *rest]) if len(found) > 1 else None,
     )
 
@@ -76,7 +76,10 @@ def _check_allowed_exist(
     }
     for entry in allowed:
         if entry not in known:
-            raise ConfigError(f"build.allow-differences: nothing is called {entry}")
+            raise ConfigError(
+                f"build.allow-differences: nothing is called {entry}",
+                hint="write OBJECT, OBJECT:PROGRAM or OBJECT:MAP; buildtool inspect OBJECT shows the names",
+            )
 
 
 def _compare_objects(
@@ -140,7 +143,7 @@ def _read_parts(job: tuple[str, str, bytes]) -> dict[str, _Part]:
         }
         return {**programs, **_read_maps(obj)}
     except ObjectFormatError as error:
-        raise ObjectFormatError(f"{name} ({arch}): {error.message}") from error
+        raise ObjectFormatError(f"{name} ({arch}): {error.message}", hint=error.hint) from error
 
 
 def _read_maps(obj: ElfObject) -> dict[str, _Part]:
@@ -184,7 +187,7 @@ def _read_map(btf: Btf, number: int, *, is_inner: bool = False) -> _Part:
             facts[member.name] = str(btf.encoded_integer(member.type))
         elif (inner := btf.element_struct(member.type)) is not None:
             if is_inner:
-                raise ObjectFormatError("maps of maps of maps")  # the kernel has no such maps
+                raise ObjectFormatError("a map in a map holds maps, which no kernel creates")
             part = _read_map(btf, inner, is_inner=True)
             facts |= {f"inner {name}": fact for name, fact in part.facts.items()}
             fields |= {f"inner {path}": field for path, field in part.fields.items()}

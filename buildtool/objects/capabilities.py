@@ -77,6 +77,11 @@ def find_capabilities(
     return tuple(sorted(needed))
 
 
+def capabilities_of(mask: int) -> tuple[str, ...]:
+    """Return the names of the capabilities of *mask*, sorted, without bits that have no name."""
+    return tuple(sorted(name for name, number in CAPABILITY_NUMBERS.items() if mask >> number & 1))
+
+
 def check_capability(text: str) -> str:
     """
     Return the name of capability *text* without CAP_: BPF for BPF, bpf or CAP_BPF.

@@ -41,6 +41,7 @@ from buildtool.objects.tables import (
 )
 
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
+OBJECT_HINT = "objects are the .bpf.o files that buildtool compile writes"
 SIG_NAME = b".sig"
 MAX_SECTIONS = 65_279
 MAX_NAME_BYTES = (
@@ -132,7 +133,7 @@ def read_object_file(path: Path) -> bytes:
     """
     data = read_bounded(path, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
-        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes")
+        raise FileAccessError(f"{path}: larger than {MAX_OBJECT_BYTES} bytes", hint=OBJECT_HINT)
     return data
 
 
@@ -164,7 +165,7 @@ def parse_object(data: bytes) -> ElfObject:
 
 def _parse_header(data: bytes) -> tuple[str, FileHeader]:
     if data[:4] != b"\x7fELF":
-        raise ObjectFormatError("not an ELF file")
+        raise ObjectFormatError("not an ELF file", hint=OBJECT_HINT)
     if len(data) < HEADER_BYTES:
         raise ObjectFormatError("truncated ELF file")
     # The identification consists of single bytes, which decide the size and byte order of all later fields.
@@ -173,7 +174,7 @@ def _parse_header(data: bytes) -> tuple[str, FileHeader]:
     order = "<" if data[5] == 1 else ">"
     header = read_header(data, little_endian=order == "<")
     if header.machine != EM_BPF:
-        raise ObjectFormatError(f"not an eBPF object: ELF machine {header.machine}")
+        raise ObjectFormatError(f"not an eBPF object: ELF machine {header.machine}", hint=OBJECT_HINT)
     if header.type != 1 or header.version != 1:
         raise ObjectFormatError("not a relocatable eBPF object")
     if (header.header_bytes, header.program_headers, header.entry_bytes) != (HEADER_BYTES, 0, ENTRY_BYTES):

@@ -155,7 +155,7 @@ def _read_entries(table: bytes, layout: Any, make: Callable[[Any], _Entry], what
     except Exception as error:
         # pyelftools is not written for hostile files, and raised OverflowError, struct.error and
         # AssertionError in tests. The callers of this module handle one kind of error.
-        raise ObjectFormatError(f"{what}: cannot be read: {type(error).__name__}") from error
+        raise ObjectFormatError(f"{what}: damaged") from error
 
 
 def _number(value: str | int, names: Mapping[str, Any]) -> int:

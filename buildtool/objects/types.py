@@ -79,6 +79,14 @@ def program_type(section: str) -> str:
     return SECTION_TYPES.get(head, UNKNOWN_PROGRAM)
 
 
+def nearest_type(name: str) -> str:
+    """Return the type of programs in section *name*, or in sections that begin with it; else nothing."""
+    kind = program_type(name)
+    if kind != UNKNOWN_PROGRAM:
+        return kind
+    return next((kind for section, kind in SECTION_TYPES.items() if section.startswith(f"{name}/")), "")
+
+
 def map_type(number: int) -> str:
     """Return libbpf's name of map type *number*, or type_NUMBER if it is unknown."""
     return MAP_TYPES[number] if 0 <= number < len(MAP_TYPES) else f"type_{number}"

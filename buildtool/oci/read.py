@@ -20,14 +20,23 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, first_line, system_reason
+from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
-from buildtool.oci.tarreader import TAR_ERRORS, index_archive
+from buildtool.core.validate import LAYOUT_SCHEME
+from buildtool.oci.tarreader import TAR_ERRORS, describe_tar_error, index_archive
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_LAYER_BYTES = 512 * 1024 * 1024
-MAX_INDEXES = 4  # nested in each other
+MAX_INDEXES = 4  # one within another
+MAX_SHOWN = 8  # digests in a hint
+ARCHIVE_HINT = (
+    "buildtool build --output type=oci,dest=FILE writes an archive; docker save since Docker 25, too"
+)
+LAYOUT_HINT = "buildtool build --output type=oci,tar=false,dest=DIRECTORY writes a layout"
+COPY_HINT = "copy or build the image again"
+# Errors while reading a document of another form.
+DOCUMENT_ERRORS = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 # Documents of the Docker media types have the same members as OCI's.
 _INDEXES = ("index.v1+json", "manifest.list.v2+json")
@@ -98,7 +107,9 @@ class LayoutDirectory:
     def top(self) -> Descriptor:
         """Return the descriptor of the image or index. Raises: ObjectFormatError, FileAccessError."""
         if not (self.path / "oci-layout").is_file():
-            raise ObjectFormatError(f"{self.path}: not an OCI layout: it has no file oci-layout")
+            raise ObjectFormatError(
+                f"{self.path}: not an OCI layout: it has no file oci-layout", hint=LAYOUT_HINT
+            )
         return _choose_top(read_bounded(self.path / "index.json", MAX_JSON_BYTES), self.name, self.digest)
 
     def fetch(self, wanted: Descriptor) -> bytes:
@@ -116,14 +127,17 @@ class LayoutArchive:
         try:
             self._members = index_archive(file)
         except TAR_ERRORS as error:
+            problem = describe_tar_error(error)
             raise ObjectFormatError(
-                f"{name}: not an image archive (tar), or damaged: {first_line(error)}"
+                f"{name}: not an image archive (tar), or damaged: {problem}", hint=ARCHIVE_HINT
             ) from error
 
     def top(self) -> Descriptor:
         """Return the descriptor of the image or index. Raises: ObjectFormatError."""
         if "index.json" not in self._members:
-            raise ObjectFormatError(f"{self.name}: not an OCI archive: it has no index.json")
+            raise ObjectFormatError(
+                f"{self.name}: not an OCI archive: it has no index.json", hint=ARCHIVE_HINT
+            )
         return _choose_top(self._read("index.json", MAX_JSON_BYTES), self.name, self._digest)
 
     def fetch(self, wanted: Descriptor) -> bytes:
@@ -132,13 +146,13 @@ class LayoutArchive:
 
     def _read(self, member: str, limit: int) -> bytes:
         if member not in self._members:
-            raise ObjectFormatError(f"{self.name}: {member} is missing: a truncated archive")
+            raise ObjectFormatError(f"{self.name}: {member} is missing: a truncated archive", hint=COPY_HINT)
         offset, size = self._members[member]
         try:
             self._file.seek(offset)
             return self._file.read(min(size, limit + 1))
         except OSError as error:
-            raise FileAccessError(f"{self.name}: cannot read: {first_line(error)}") from error
+            raise FileAccessError(f"{self.name}: cannot read: {system_reason(error)}") from error
 
 
 @contextmanager
@@ -152,7 +166,7 @@ def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Ite
         yield LayoutDirectory(path=path, digest=digest)
         return
     if not path.is_file():
-        raise FileAccessError(f"{path}: neither an OCI layout nor an archive")
+        raise FileAccessError(f"{path}: neither an OCI layout nor an archive", hint=LAYOUT_HINT)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -172,9 +186,13 @@ def read_blob(source: BlobSource, descriptor: Descriptor, limit: int = MAX_LAYER
     data = source.fetch(descriptor)
     if len(data) != descriptor.size:
         what = "truncated" if len(data) < descriptor.size else "longer than its descriptor says"
-        raise ObjectFormatError(f"{source.name}: blob sha256:{descriptor.digest[:12]}... is {what}")
+        raise ObjectFormatError(
+            f"{source.name}: blob sha256:{descriptor.digest[:12]}... is {what}", hint=COPY_HINT
+        )
     if hashlib.sha256(data).hexdigest() != descriptor.digest:
-        raise ObjectFormatError(f"{source.name}: blob sha256:{descriptor.digest[:12]}... has other contents")
+        raise ObjectFormatError(
+            f"{source.name}: blob sha256:{descriptor.digest[:12]}... has other contents", hint=COPY_HINT
+        )
     return data
 
 
@@ -209,8 +227,10 @@ def read_images(source: BlobSource) -> list[StoredImage]:
     """
     try:
         return list(_read_images(source, source.top(), 0))
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ObjectFormatError(f"{source.name}: not an OCI image: {error}") from error
+    except DOCUMENT_ERRORS as error:
+        raise ObjectFormatError(
+            f"{source.name}: not an OCI image: {_describe(error)}", hint=ARCHIVE_HINT
+        ) from error
 
 
 def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[StoredImage]:
@@ -229,7 +249,9 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
     _check_settings(config)
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
-        raise ObjectFormatError(f"{source.name}: the manifest and the configuration list different layers")
+        raise ObjectFormatError(
+            f"{source.name}: the manifest and the configuration list different layers", hint=COPY_HINT
+        )
     platform = _platform_name(config)
     yield StoredImage(platform=platform, digest=top.digest, config=config, layers=layers)
 
@@ -238,7 +260,7 @@ def _check_settings(config: Any) -> None:
     """Check the types of the configuration's members, which later code relies on."""
     run, history = config.get("config") or {}, config.get("history") or []
     if not isinstance(run, dict):
-        raise ValueError("a configuration of another form")
+        raise _DocumentError("a configuration of another form")
     mappings = [run, run.get("Labels") or {}, run.get("Healthcheck") or {}]
     lists = [history, *(run.get(name) or [] for name in ("Cmd", "Entrypoint", "Env", "OnBuild"))]
     texts = [run.get("User") or "", *mappings[1].values()]
@@ -249,7 +271,7 @@ def _check_settings(config: Any) -> None:
         if not isinstance(value, kind)
     ]
     if wrong:
-        raise ValueError(f"a configuration with {ascii(wrong[0])[:80]} in it")
+        raise _DocumentError(f"a configuration with {ascii(wrong[0])[:80]} in it")
 
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
@@ -273,13 +295,18 @@ def find_image(images: list[StoredImage], platform: Platform, name: str) -> Stor
 def _choose_top(index: bytes, name: str, digest: Digest | None) -> Descriptor:
     try:
         entries = [_descriptor(entry) for entry in _parse(index)["manifests"]]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ObjectFormatError(f"{name}: not an OCI layout: index.json: {error}") from error
+    except DOCUMENT_ERRORS as error:
+        raise ObjectFormatError(
+            f"{name}: not an OCI layout: index.json: {_describe(error)}", hint=LAYOUT_HINT
+        ) from error
     chosen = [entry for entry in entries if digest in (None, entry.digest)]
     if not chosen and digest:
-        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it")
+        have = " ".join(f"sha256:{entry.digest}" for entry in entries[:MAX_SHOWN]) or "no image"
+        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it", hint=f"it has {have}")
     if len({entry.digest for entry in chosen}) != 1:
-        raise ObjectFormatError(f"{name}: {len(chosen)} images", hint="choose one: NAME@sha256:DIGEST")
+        digests = " ".join(f"sha256:{entry.digest}" for entry in chosen[:MAX_SHOWN])
+        hint = f"choose one by {LAYOUT_SCHEME}PATH@sha256:DIGEST: {digests}" if chosen else ARCHIVE_HINT
+        raise ObjectFormatError(f"{name}: {len(chosen) or 'no'} images", hint=hint)
     return chosen[0]
 
 
@@ -287,10 +314,30 @@ def _parse(data: bytes) -> Any:
     return json.loads(data.decode("utf-8"))
 
 
+class _DocumentError(ValueError):
+    """A document of an image breaks a rule that its text names."""
+
+
+def _describe(error: BaseException) -> str:
+    """Return what *error*, one of DOCUMENT_ERRORS, means."""
+    match error:
+        case _DocumentError():
+            return str(error)
+        case json.JSONDecodeError():
+            return f"not valid JSON: line {error.lineno} column {error.colno}"
+        case UnicodeDecodeError():
+            return "not UTF-8"
+        case KeyError(args=[str(member), *_]):
+            return f"no member {member!a}"
+        case RecursionError():
+            return "nested too deep"
+    return "a member of another type than the specification's"
+
+
 def _descriptor(value: Mapping[str, Any]) -> Descriptor:
     found = _DIGEST.fullmatch(value["digest"])
     if found is None or not isinstance(value["size"], int) or value["size"] < 0:
-        raise ValueError("a descriptor without a sha256 digest and a size")
+        raise _DocumentError("a descriptor without a sha256 digest and a size")
     platform = value.get("platform")
     return Descriptor(
         media_type=str(value["mediaType"]),

@@ -15,9 +15,11 @@ import hashlib
 import json
 import os
 import re
+import socket
+import ssl
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -25,11 +27,12 @@ from urllib.parse import urljoin, urlsplit
 import docker.auth
 import docker.errors
 import requests
+import urllib3.exceptions
 
 from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import RegistryError, UsageError, first_line
+from buildtool.core.errors import RegistryError, UsageError, has_system_reason, system_reason
 from buildtool.core.process import public_environment
 from buildtool.core.validate import names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
@@ -76,7 +79,8 @@ class RegistrySession(requests.Session):
         found = urlsplit(request.url or "")
         if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
             raise RegistryError(
-                f"registry {self._host}: redirect to {str(found.hostname)!a} without encryption"
+                f"registry {self._host}: redirect to {str(found.hostname)!a} without encryption",
+                hint="let the proxy in front of the registry set X-Forwarded-Proto",
             )
         try:
             return super().send(request, **settings)
@@ -92,6 +96,32 @@ class RegistrySession(requests.Session):
             prepared_request.headers.pop("Authorization", None)
 
 
+# Why a certificate is refused: numbers of OpenSSL (x509_vfy.h), which Python does not name.
+_CERTIFICATE_PROBLEMS = {
+    9: ("not valid yet", "set this machine's clock"),
+    10: ("expired", "renew the registry's certificate, or set this machine's clock"),
+    62: ("of another host name", "name the registry as its certificate does"),
+    64: ("of another IP address", "name the registry as its certificate does"),
+}
+_NOT_TRUSTED = (
+    "not signed by a trusted authority",
+    "REQUESTS_CA_BUNDLE names a file with the authority to trust",
+)
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidProxyURL,
+)
+# What ends a connection before a request was sent.
+_NOT_CONNECTED = (
+    ssl.SSLError,
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    urllib3.exceptions.NewConnectionError,
+)
+_NAME_HINT = "check the name and the port of the registry"
+_CONFIGURATION_HINT = "look at the configuration of the registry, or of the proxy before it"
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.3
 TIMEOUT_SECONDS = 60
@@ -183,7 +213,7 @@ class Client:
                     answer = self._send(method, url, limit, **more)
             except requests.exceptions.RequestException as error:
                 if last:
-                    raise self._error(f"the connection broke: {first_line(error)}") from error
+                    raise self._error(*describe_connection(error)) from error
             else:
                 if answer.status < 500 or last:
                     return self._check_allowed(answer)
@@ -199,10 +229,13 @@ class Client:
         answer = self.request(method, path, **more)
         if answer.status == 404:
             raise self._error(
-                f"{what}: not found (404)", hint="is the name right? a private one: docker login"
+                f"{what}: not found (404)",
+                hint=f"check the name; docker login {self.reference.host} if the image is private",
             )
         if answer.status != status:
-            raise self._error(f"{what}: the registry answers {answer.status}{answer.said}")
+            raise self._error(
+                f"{what}: the registry answers {answer.status}{answer.said}", hint="try again later"
+            )
         return answer
 
     def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
@@ -274,6 +307,53 @@ class Client:
         return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
 
 
+def describe_connection(error: BaseException) -> tuple[str, str]:
+    """Return what happened to a connection that ended in *error*, one of requests, and a hint."""
+    chain = list(_causes(error))
+    if _find(chain, requests.exceptions.TooManyRedirects):
+        return "too many redirects", _CONFIGURATION_HINT
+    if _find(chain, *_NO_ADDRESS):
+        return "an address that is none", _CONFIGURATION_HINT
+    problem, hint = _describe_cause(chain)
+    if _find(chain, requests.exceptions.ProxyError):
+        return f"cannot connect to the proxy: {problem}", "check HTTPS_PROXY"
+    if _find(chain, *_NOT_CONNECTED):
+        return f"cannot connect: {problem}", hint
+    return f"the connection broke: {problem}", "try again"
+
+
+def _describe_cause(chain: Sequence[BaseException]) -> tuple[str, str]:
+    """Return the cause that is in *chain*, and what to do if it kept us from connecting."""
+    if refused := _find(chain, ssl.SSLCertVerificationError):
+        problem, hint = _CERTIFICATE_PROBLEMS.get(refused.verify_code, _NOT_TRUSTED)
+        return f"the certificate is {problem}", hint
+    if _find(chain, ssl.SSLError):
+        return "no TLS", "only a registry on this machine may lack encryption"
+    if _find(chain, socket.gaierror, urllib3.exceptions.NameResolutionError):
+        return "unknown host", _NAME_HINT
+    if _find(chain, TimeoutError, urllib3.exceptions.ReadTimeoutError, requests.exceptions.Timeout):
+        return f"timed out after {TIMEOUT_SECONDS} seconds", "check the network, or set HTTPS_PROXY"
+    system = [cause for cause in chain if isinstance(cause, OSError) and has_system_reason(cause)]
+    return system_reason(system[0]) if system else "closed early", _NAME_HINT
+
+
+def _find(chain: Sequence[BaseException], *kinds: type[BaseException]) -> Any:
+    return next((cause for cause in chain if isinstance(cause, kinds)), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield *error* and what it was made of, in all the ways that the libraries have."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        more = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+        waiting += [each for each in more if isinstance(each, BaseException)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryImage:
     """An image in a registry: a `read.BlobSource` that keeps blobs in *cache*."""
@@ -331,11 +411,23 @@ def _ask_top(client: Client, cache: Cache) -> bytes:
     kind = answer.headers.get("Content-Type", "").partition(";")[0]
     top = Document(media_type=kind, data=answer.body)
     if parsed.digest and top.digest != parsed.digest:
-        raise RegistryError(f"registry {parsed.host}: {parsed}: the digest of the answer does not match")
+        raise RegistryError(
+            f"registry {parsed.host}: {parsed}: the digest of the answer does not match",
+            hint="the registry, or a proxy before it, changes images: name another one",
+        )
     descriptor = json.dumps(top.descriptor).encode()
     cache.write(_TOPS, top.digest, descriptor)
     cache.write(_BLOBS, top.digest, top.data)
     return descriptor
+
+
+def check_registry(reference: str) -> None:
+    """
+    Check that the registry of *reference* answers and lets this user in, before there is anything to push.
+
+    Raises: UsageError, RegistryError.
+    """
+    Client(reference=parse_reference(reference), actions="pull,push").request("GET", "/v2/")
 
 
 def push_images(images: ImageSet, reference: str) -> None:
@@ -366,7 +458,8 @@ def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
         place += ("&" if urlsplit(place).query else "?") + f"digest=sha256:{digest}"
     except ValueError as error:
         raise RegistryError(
-            f"registry {client.reference.host}: {what}: the upload response has no valid Location header"
+            f"registry {client.reference.host}: {what}: the upload response has no valid Location header",
+            hint=_CONFIGURATION_HINT,
         ) from error
     headers = {"Content-Type": "application/octet-stream"}
     client.expect("PUT", place, 201, what, data=body, headers=headers)
@@ -390,6 +483,9 @@ def _find_login(host: str) -> tuple[str, str] | None:
     try:
         found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
     except docker.errors.DockerException as error:
-        raise RegistryError(f"registry {host}: the login cannot be read: {first_line(error)}") from error
+        raise RegistryError(
+            f"registry {host}: docker's settings give no login: a credential helper fails",
+            hint=f"docker login {host} again, or repair credsStore and credHelpers in docker's config.json",
+        ) from error
     user, password = found.get("username") or found.get("Username"), found.get("password")
     return (user, password or found.get("Password") or "") if user else None

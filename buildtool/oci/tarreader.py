@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
+from buildtool.core.errors import has_system_reason, system_reason
 from buildtool.oci.tarwriter import BLOCK_BYTES
 
 MAX_TAR_BYTES = 16 * 1024**3  # of an uncompressed layer
@@ -27,6 +28,24 @@ TAR_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, Overf
 _CHUNK_BYTES = 256 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _END = (b"", bytes(BLOCK_BYTES))  # the last read of an archive without and with blocks of zeros at its end
+
+
+class TarLimitError(tarfile.ReadError):
+    """What tarfile would take, and what is refused here."""
+
+
+def describe_tar_error(error: BaseException) -> str:
+    """Return what *error*, one of TAR_ERRORS, means: the texts of the libraries name their own insides."""
+    text = str(error)
+    if isinstance(error, TarLimitError):
+        return text
+    if isinstance(error, OSError) and has_system_reason(error):
+        return system_reason(error)
+    if isinstance(error, zlib.error | gzip.BadGzipFile):
+        return "damaged gzip data"
+    if isinstance(error, EOFError) or "end of" in text or "truncated" in text:
+        return "truncated"
+    return "empty" if text == "empty file" else "damaged header"
 
 
 class _Forward:
@@ -42,17 +61,17 @@ class _Forward:
         """Return the next bytes. Raises: tarfile.ReadError."""
         # tarfile reads an extended header in one call. `read_data` uses smaller chunks.
         if not 0 <= size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"an extended header of {size} bytes")
+            raise TarLimitError(f"an extended header of {size} bytes")
         self.last = self._file.read(size)
         self._position += len(self.last)
         if self._position > self._limit:
-            raise tarfile.ReadError("too large without its compression")
+            raise TarLimitError("too large without its compression")
         return self.last
 
     def seek(self, offset: int) -> None:
         """Move forward to *offset*. Raises: tarfile.ReadError, also for a backward move."""
         if not self._position <= offset <= self._limit:
-            raise tarfile.ReadError("a member that ends before its begin or behind the archive")
+            raise TarLimitError("a member that ends before its begin or behind the archive")
         self._position = self._file.seek(offset)
 
     def tell(self) -> int:
@@ -119,10 +138,10 @@ def _read_members(file: _Forward) -> Iterator[tuple[tarfile.TarInfo, tarfile.Tar
     with tarfile.open(fileobj=fileobj, mode="r:") as archive:
         while (member := archive.next()) is not None:
             if member.size < 0:
-                raise tarfile.ReadError(f"a member of {member.size} bytes")
+                raise TarLimitError(f"a member of {member.size} bytes")
             yield member, archive
         if file.last not in _END:
-            raise tarfile.ReadError("damaged header")
+            raise TarLimitError("damaged header")
 
 
 def _unpack(layer: IO[bytes], limit: int) -> _Forward:

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import IO
 
-from buildtool.core.errors import ObjectFormatError, first_line
-from buildtool.oci.tarreader import TAR_ERRORS, read_data, read_layer
+from buildtool.core.errors import ObjectFormatError
+from buildtool.oci.tarreader import TAR_ERRORS, describe_tar_error, read_data, read_layer
 from buildtool.oci.tarwriter import TarEntry
 
 Tree = dict[str, TarEntry]
@@ -45,7 +45,7 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
         try:
             _apply(tree, layer, keep)
         except TAR_ERRORS as error:
-            raise ObjectFormatError(f"a layer cannot be read: {first_line(error).lower()}") from error
+            raise ObjectFormatError(f"a layer cannot be read: {describe_tar_error(error)}") from error
     return tree
 
 

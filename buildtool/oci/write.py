@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, system_reason
-from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
+from buildtool.core.files import FORCE_REPLACES, cannot_write, check_target, hidden_prefix
 from buildtool.core.platforms import Platform
 from buildtool.core.validate import names_registry
 from buildtool.oci.tarwriter import BLOCK_BYTES, TarEntry, end_of_archive, entry_header
@@ -208,7 +208,7 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
                 _copy(data, file)
         put_layout(new, path, old)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         if work:
             shutil.rmtree(work, ignore_errors=True)
@@ -230,7 +230,7 @@ def check_layout(path: Path, *, replace: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     if not is_layout:
         raise FileAccessError(f"{path}: not an OCI layout, so it is not replaced", hint="choose another name")
     if not is_empty and not replace:
@@ -311,7 +311,7 @@ def _layer_chunks(layer: Layer) -> Iterator[bytes]:
     except OSError as error:
         raise FileAccessError(f"{layer.path}: cannot read: {system_reason(error)}") from error
     if digest.hexdigest() != layer.digest:
-        raise FileAccessError(f"{layer.path}: changed while the image was made")
+        raise FileAccessError(f"{layer.path}: changed while the image was made", hint="make it again")
 
 
 def layer_bytes(layer: Layer) -> bytes:
@@ -337,15 +337,11 @@ def _finished_file(path: Path) -> Iterator[IO[bytes]]:
         Path(temporary).replace(path)
         temporary = ""
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary:
             with suppress(OSError):
                 Path(temporary).unlink()
-
-
-def _cannot_write(path: Path, error: OSError) -> FileAccessError:
-    return FileAccessError(f"{path}: cannot write: {system_reason(error)}")
 
 
 def _platform_fields(platform: Platform) -> dict[str, str]:

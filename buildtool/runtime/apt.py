@@ -347,7 +347,7 @@ class PackageSource:
             done = self.runner.run(argv, cwd=cwd, env=environment, check=False)
         except ToolMissingError as error:
             raise ToolMissingError(
-                f"{argv[0]}: not found", hint="Debian kernels come through apt; on another system name a file"
+                f"{argv[0]}: not found", hint="install apt, or name a kernel's file: --kernel ./bzImage"
             ) from error
         return (
             done.returncode,
@@ -360,7 +360,8 @@ class PackageSource:
         detail = hide_passwords("\n".join(said.splitlines()[-5:])) or None
         if _DISK_FULL.search(said):
             return ToolFailedError(
-                f"no space left below {self.state}", hint="free some, or name another cache"
+                f"no space left below {self.state}",
+                hint="free some there, or let XDG_CACHE_HOME name another place",
             )
         if found := re.search(r"Unable to locate package (\S+)|No packages found", said):
             return self._unavailable(f"Debian {where} has no package {found[1] or 'of that name'}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError, system_reason
+from buildtool.core.errors import ConfigError, FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.core.resources import package_directory, resource_path
@@ -41,8 +41,8 @@ LINKED_FROM: Mapping[str, tuple[str, ...]] = {
 }
 _NOT_LINKED = ("fuzz/", "test/", "verify/example.c")
 _HINT = (
-    "wheels carry it; in a checkout `make loaders` makes it (Debian, clang 19);"
-    " with Docker, --engine docker needs none"
+    "install a release, whose wheel carries it; or run `make loaders` in a checkout (Debian, clang 19);"
+    " --engine docker needs none"
 )
 
 
@@ -61,14 +61,29 @@ class Part:
     record: Mapping[str, Any] = field(repr=False)
 
 
+_NAMED_HINT = (
+    f"{LOADERS_VARIABLE} names a directory that `make loaders` wrote (buildtool/data in a checkout);"
+    " unset it for the loaders of this installation"
+)
+
+
 def data_directory() -> Path:
     """Return the directory of the parts, which may be missing."""
     return package_directory() / "data"
 
 
 def named_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return the directory of parts in variable BUILDTOOL_LOADERS, or None."""
-    return Path(environ[LOADERS_VARIABLE]) if environ.get(LOADERS_VARIABLE) else None
+    """
+    Return the directory of parts in variable BUILDTOOL_LOADERS, or None.
+
+    Raises: ConfigError, if there is no such directory.
+    """
+    if not environ.get(LOADERS_VARIABLE):
+        return None
+    directory = Path(environ[LOADERS_VARIABLE])
+    if not directory.is_dir():
+        raise ConfigError(f"{LOADERS_VARIABLE}: {directory}: no such directory", hint=_NAMED_HINT)
+    return directory
 
 
 def part_path(data: Path, kind: str, arch: str) -> Path:
@@ -210,6 +225,8 @@ def read_list(data: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _find(platform: Platform, kind: str, data: Path | None) -> Part:
     data = data or data_directory()
+    if not list_path(data).exists() and data != data_directory():
+        raise FileAccessError(f"{data}: no loaders/loaders.json in it", hint=_NAMED_HINT)
     if not list_path(data).exists():
         raise FileAccessError("this installation carries no loader for images", hint=_HINT)
     record = read_list(data).get(platform.arch, {}).get(kind)

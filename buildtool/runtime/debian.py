@@ -26,6 +26,7 @@ from buildtool.core.errors import (
     ToolMissingError,
 )
 from buildtool.core.process import Runner, hide_passwords
+from buildtool.oci.tarreader import describe_tar_error
 
 APT_SOURCES = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
@@ -339,7 +340,8 @@ def read_members(package: Package, runner: Runner) -> Iterator[tuple[tarfile.Tar
                 member.name = member.name.removeprefix("./")
                 yield member, file.read() if file else b""
     except tarfile.TarError as error:
-        raise ObjectFormatError(f"{package.path.name}: not a Debian package: {error}") from error
+        problem = describe_tar_error(error)
+        raise ObjectFormatError(f"{package.path.name}: not a Debian package: {problem}") from error
 
 
 def _download_hook(architectures: Sequence[str]) -> str:
@@ -356,7 +358,7 @@ def _explain_failure(archive: Archive, architectures: Sequence[str], stderr: str
     if "No space left on device" in stderr:
         return ToolFailedError(
             "mmdebstrap failed: the disk is full",
-            hint="about 3 GB are needed below TMPDIR (/var/tmp)",
+            hint="let TMPDIR name a directory with 3 GB of room",
             detail=detail,
         )
     message = f"no packages from {archive.shown} ({archive.suite})"

@@ -8,14 +8,12 @@ both engines ship the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +26,8 @@ from buildtool.core.errors import (
     ObjectFormatError,
     ToolFailedError,
     ToolMissingError,
-    system_reason,
 )
-from buildtool.core.files import make_directory, read_bounded, write_atomic
+from buildtool.core.files import hold_lock, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import DEBIAN_13, PLATFORMS, Platform
 from buildtool.core.process import Runner
 from buildtool.core.resources import resource_path
@@ -55,15 +52,6 @@ INSTALL_COMPILER = f"apt-get install clang-{CLANG_MAJOR} lld-{CLANG_MAJOR} llvm-
 _SUITE = "trixie"
 _NEXT_SUITE = "sid"  # for architectures that trixie lacks
 _TINI = {"trixie": "tini", "sid": "tini-static"}
-# libbpf's headers for eBPF programs, for compilers that do not read the machine's headers.
-_HEADERS = (
-    "bpf_helpers.h",
-    "bpf_helper_defs.h",
-    "bpf_tracing.h",
-    "bpf_core_read.h",
-    "bpf_endian.h",
-    "usdt.bpf.h",
-)
 _PT_INTERP = 3
 
 Report = Callable[[str], None]
@@ -117,7 +105,6 @@ def make_parts(request: PartsRequest, *, runner: Runner | None = None) -> MadePa
             request.report(f"make the loader for {platform.arch}")
             try:
                 _publish(request.data, platform, _make(request, platform, toolchain, runner))
-                _copy_headers(request, platform)
                 made.append(platform)
             except (ToolFailedError, ObjectFormatError) as error:
                 failed[platform] = error
@@ -188,8 +175,7 @@ def _is_current(request: PartsRequest, platform: Platform, toolchain: Toolchain)
         locked = all(entry[kind]["lock"] == lock for kind in (*LINKED_FROM, "tini", "base"))
         made = {kind: (entry[kind]["source"], entry[kind]["compiler"]) for kind in _source_digests()}
         wanted = {kind: (digest, toolchain.name) for kind, digest in _source_digests().items()}
-        there = (request.data / "include/bpf" / _HEADERS[0]).exists() or platform.arch not in DEBIAN_13
-        return same and there and locked and made == wanted
+        return same and locked and made == wanted
     except (FileAccessError, KeyError, TypeError):
         return False
 
@@ -329,19 +315,6 @@ def _publish(data: Path, platform: Platform, made: dict[str, _Made]) -> None:
     write_atomic(list_path(data), text.encode() + b"\n")
 
 
-def _copy_headers(request: PartsRequest, platform: Platform) -> None:
-    """Copy libbpf's headers for eBPF programs, with their licence. They do not depend on the architecture."""
-    if platform.arch not in DEBIAN_13:
-        return  # its libbpf is of another release
-    usr = request.cache / f"{_SUITE}-{platform.debian}" / "sysroot/usr"
-    target = request.data / "include/bpf"
-    make_directory(target)
-    for name in _HEADERS:
-        write_atomic(target / name, read_bounded(usr / "include/bpf" / name, MAX_PART_BYTES))
-    terms = read_bounded(usr / "share/doc/libbpf-dev/copyright", MAX_PART_BYTES)
-    write_atomic(target / "copyright", terms)
-
-
 def _list_packages(packages: Iterable[Package], platform: Platform) -> dict[str, dict[str, str]]:
     listed = {}
     for package in packages:
@@ -355,18 +328,3 @@ def _list_packages(packages: Iterable[Package], platform: Platform) -> dict[str,
 
 def _source_digests() -> dict[str, Digest]:
     return dict.fromkeys(LINKED_FROM, loader_digest())
-
-
-@contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """
-    Hold the lock of file *path* during the block, so that only one process fetches and writes.
-
-    Raises: FileAccessError, also for an OSError of the block.
-    """
-    try:
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error

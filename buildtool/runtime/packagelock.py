@@ -23,7 +23,7 @@ LOCK_NAME = "tools/packages.lock"
 _MAX_LOCK_BYTES = 1024 * 1024
 _HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
-# Debian packages that loaders, tini and base layers are made of. Refresh: tools/loaders --lock
+# Debian packages that loaders, tini, base layers and headers are made of. Refresh: tools/loaders --lock
 # suite architecture package version sha256
 """
 _LINE = re.compile(

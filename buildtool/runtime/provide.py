@@ -18,8 +18,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from buildtool.core.cache import open_cache
+from buildtool.core.cache import DIRECTORY_VARIABLE, open_cache
 from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError, system_reason
+from buildtool.core.files import hold_lock
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.runtime.carried import (
@@ -31,7 +32,7 @@ from buildtool.runtime.carried import (
     loader_digest,
     named_directory,
 )
-from buildtool.runtime.link import PartsRequest, Report, hold_lock, make_parts
+from buildtool.runtime.link import PartsRequest, Report, make_parts
 from buildtool.runtime.packagelock import read_lock
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def provide_parts(
     data = _linked_directory(environ)
     if data is None:
         raise FileAccessError(
-            "loader for images: no place to keep it: this user has no cache directory",
+            f"loader for images: no place to keep it: {_missing_cache(environ)}",
             hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
         )
     if not _has_parts(data, platforms):
@@ -81,6 +82,12 @@ def find_parts(environ: Mapping[str, str]) -> Path:
         return named or data_directory()
     linked = _linked_directory(environ)
     return linked if linked is not None and list_path(linked).exists() else data_directory()
+
+
+def _missing_cache(environ: Mapping[str, str]) -> str:
+    if place := environ.get(DIRECTORY_VARIABLE):
+        return f"{DIRECTORY_VARIABLE}: {place} cannot be used"
+    return "this user has no cache directory"
 
 
 def _linked_directory(environ: Mapping[str, str]) -> Path | None:

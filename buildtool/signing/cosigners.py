@@ -29,6 +29,7 @@ from buildtool.signing.signers.signer import Signer, take_signature
 from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
+_ANEW = "compile it again, or get it again; buildtool sign without --add makes a new statement"
 _KEY_ID = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -73,7 +74,9 @@ def add_signatures(paths: Sequence[Path], signer: Signer, *, output: Path | None
         entries = list(signed.record.signatures)
         key_id = bytes.fromhex(signer.key_id)
         if any(entry.key_id == key_id for entry in entries):
-            raise AlreadySignedError(f"already signed by key {signer.key_id}")
+            raise AlreadySignedError(
+                f"already signed by key {signer.key_id}", hint="name another key by --key"
+            )
         room = min(MAX_SIGNATURES, room_for(signed.record))
         if len(entries) >= room:
             raise ObjectFormatError(
@@ -98,14 +101,18 @@ def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None
     wanted = key_id.lower()
     if not _KEY_ID.fullmatch(wanted):
         raise UsageError(
-            f"{key_id!a} is not a key id", hint="16 to 64 hexadecimal digits; inspect shows them"
+            f"{key_id!a} is not a key id",
+            hint="give 16 to 64 of its hexadecimal digits; buildtool inspect OBJECT shows the signers",
         )
 
     def remove(signed: _SignedObject) -> list[SignatureEntry]:
         entries = signed.record.signatures
         found = [entry for entry in entries if entry.key_id.hex().startswith(wanted)]
         if len(found) != 1:
-            raise SigningKeyError(f"{len(found) or 'no'} signatures of key {wanted}")
+            raise SigningKeyError(
+                f"{len(found) or 'no'} signatures of key {wanted}",
+                hint="buildtool inspect OBJECT shows the signers; give as many digits as one of them needs",
+            )
         if len(entries) == 1:
             raise SigningKeyError(
                 "cannot remove the only signature",
@@ -141,7 +148,7 @@ def _read_signed(path: Path) -> _SignedObject:
     record = parse_record(obj.contents(section))
     statement = parse_statement(record.statement)
     if statement.digest != subject_digest(obj, section):
-        raise ObjectFormatError("the file has changed since it was signed")
+        raise ObjectFormatError("the file has changed since it was signed", hint=_ANEW)
     return _SignedObject(obj=obj, section=section, record=record, statement=statement)
 
 
@@ -151,4 +158,4 @@ def _check_claims(signed: _SignedObject) -> None:
     claimed = asdict(replace(signed.statement.contents, programs=programs))
     for what, found in asdict(describe_object(signed.obj)).items():
         if claimed[what] != found:
-            raise ObjectFormatError(f"the statement does not match the object: {what}")
+            raise ObjectFormatError(f"the statement does not match the object: {what}", hint=_ANEW)

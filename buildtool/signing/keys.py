@@ -32,6 +32,21 @@ KeyId = NewType("KeyId", str)
 """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits (spec, "Key id")."""
 
 MAX_KEY_FILE_BYTES = 4096
+_NEW_KEY = "buildtool keygen NAME makes an Ed25519 key"
+_PUBLIC_HINT = "buildtool keygen NAME writes NAME.pub, a public key in PEM"
+# DER_PREFIX for printf; an OpenSSH key ends in the 32 bytes that follow it.
+_PREFIX_TEXT = r"\060\052\060\005\006\003\053\145\160\003\041\000"
+_FOREIGN_KEYS = {
+    b"SIGSTORE PRIVATE KEY-----": "cosign",
+    b"COSIGN PRIVATE KEY-----": "cosign",
+    b"BEGIN PGP PRIVATE KEY": "OpenPGP",
+    b"untrusted comment: minisign": "minisign",
+    b"untrusted comment: signify": "signify",
+}
+NO_KEY_HINT = (
+    "buildtool keygen NAME makes a key; name it by --key, sign.key or BUILDTOOL_KEY,"
+    " or put its text into BUILDTOOL_SIGNING_KEY"
+)
 DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 _PEM = re.compile(
     rb"[ \t\r\n]*-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END PUBLIC KEY-----[ \t\r\n]*"
@@ -135,26 +150,37 @@ def read_key_file(path: Path) -> bytes:
         data = read_bounded(path, MAX_KEY_FILE_BYTES)
     except (OSError, FileAccessError) as error:
         text = error.message if isinstance(error, FileAccessError) else f"{path}: {system_reason(error)}"
-        raise SigningKeyError(
-            f"signing key {text}", hint="buildtool keygen NAME makes a key; --key says where it is"
-        ) from error
+        raise SigningKeyError(f"signing key {text}", hint=NO_KEY_HINT) from error
     # Check the kind before the mode, because a public key may be readable by all.
-    _refuse_public(data, str(path))
+    refuse_foreign(data, str(path))
     # A key that other users could read is not secret. OpenSSH refuses such keys, too.
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SigningKeyError(
             f"signing key {path}: mode {stat.S_IMODE(mode):04o} lets others use it", hint=f"chmod 600 {path}"
         )
     if len(data) > MAX_KEY_FILE_BYTES:
-        raise SigningKeyError(f"signing key {path}: too large for a key file")
+        raise SigningKeyError(f"signing key {path}: too large for a key file", hint=_NEW_KEY)
     return data
 
 
-def _refuse_public(data: bytes, origin: str) -> None:
+def refuse_foreign(data: bytes, origin: str) -> None:
+    """
+    Refuse *data*, the text of a key from *origin*, if another tool's key or a public one is what it is.
+
+    Raises: SigningKeyError.
+    """
     if b"-----BEGIN PUBLIC KEY-----" in data:
         raise SigningKeyError(
             f"signing key {origin}: this is a public key", hint="signing takes the private one, the .pem file"
         )
+    if b"BEGIN OPENSSH PRIVATE KEY-----" in data:
+        raise SigningKeyError(
+            f"signing key {origin}: a key of OpenSSH, which only its agent signs with",
+            hint=f"ssh-add {origin}, then --key ssh-agent:NAME; or {_NEW_KEY}",
+        )
+    for mark, tool in _FOREIGN_KEYS.items():
+        if mark in data:
+            raise SigningKeyError(f"signing key {origin}: a key of {tool}", hint=_NEW_KEY)
 
 
 def load_signing_key(path: Path, passphrase: bytes | None) -> SigningKey:
@@ -183,6 +209,7 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
     Raises: SigningKeyError.
     """
     keep_out_of_core_dumps()
+    refuse_foreign(data, origin)
     encrypted = is_encrypted(data)
     if encrypted and passphrase is None:
         raise SigningKeyError(
@@ -190,16 +217,17 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
             hint="set BUILDTOOL_KEY_PASSPHRASE, or run on a terminal to be asked;"
             " sign takes --passphrase-file and --passphrase-fd, too",
         )
-    _refuse_public(data, origin)
     try:
         private = load_pem_private_key(data, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        wrong = "wrong passphrase, or damaged" if encrypted else "not a PKCS#8 PEM private key"
-        raise SigningKeyError(f"signing key {origin}: {wrong}") from error
+        if encrypted:
+            raise SigningKeyError(
+                f"signing key {origin}: wrong passphrase, or damaged",
+                hint="BUILDTOOL_KEY_PASSPHRASE, --passphrase-file, --passphrase-fd or the terminal gives it",
+            ) from error
+        raise SigningKeyError(f"signing key {origin}: not a PKCS#8 PEM private key", hint=_NEW_KEY) from error
     if not isinstance(private, Ed25519PrivateKey):
-        raise SigningKeyError(
-            f"signing key {origin}: not an Ed25519 key", hint="buildtool keygen NAME makes one"
-        )
+        raise SigningKeyError(f"signing key {origin}: not an Ed25519 key", hint=_NEW_KEY)
     return SigningKey(private, name=Path(origin).stem)
 
 
@@ -212,7 +240,7 @@ def load_public_key(path: Path) -> PublicKey:
     try:
         data = read_bounded(path, MAX_KEY_FILE_BYTES)
     except FileAccessError as error:
-        raise ConfigError(error.message) from error
+        raise ConfigError(error.message, hint=error.hint or _PUBLIC_HINT) from error
     return parse_public_key(data, str(path), name=path.stem)
 
 
@@ -224,13 +252,19 @@ def parse_public_key(data: bytes, origin: str, *, name: str) -> PublicKey:
     """
     if is_private(data):
         raise ConfigError(f"{origin}: a private key", hint="name its public half, the .pub file")
+    if data.startswith(b"ssh-ed25519 "):
+        raise ConfigError(
+            f"{origin}: a public key of OpenSSH, not PEM",
+            hint=f"(printf '{_PREFIX_TEXT}'; cut -d' ' -f2 {origin} | base64 -d | tail -c 32)"
+            " | openssl pkey -pubin -inform DER prints it as PEM",
+        )
     match = _PEM.fullmatch(data)
     if match is None or len(data) > MAX_KEY_FILE_BYTES:
-        raise ConfigError(f"{origin}: not a PEM public key")
+        raise ConfigError(f"{origin}: not a PEM public key", hint=_PUBLIC_HINT)
     try:
         der = decode_base64(match[1].replace(b"\r", b"").replace(b"\n", b""))
     except ValueError as error:
-        raise ConfigError(f"{origin}: not a PEM public key") from error
+        raise ConfigError(f"{origin}: not a PEM public key", hint=_PUBLIC_HINT) from error
     return public_key_from_der(der, origin, name=name)
 
 
@@ -253,7 +287,10 @@ def public_key_from_der(der: bytes, origin: str, *, name: str) -> PublicKey:
     Raises: ConfigError, also if the key breaks the strict rules of the specification.
     """
     if len(der) != len(DER_PREFIX) + 32 or not der.startswith(DER_PREFIX):
-        raise ConfigError(f"{origin}: not an Ed25519 public key")
+        raise ConfigError(
+            f"{origin}: not an Ed25519 public key",
+            hint=f"keys of cosign and of certificates are ECDSA or RSA: {_NEW_KEY}",
+        )
     raw = der[len(DER_PREFIX) :]
     if not is_strict_point(raw):
         raise ConfigError(f"{origin}: a weak Ed25519 public key", hint="buildtool keygen NAME makes a key")

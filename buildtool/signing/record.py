@@ -50,7 +50,7 @@ def section_size_for(statement_bytes: int, signatures: int = 1) -> int:
     if not 1 <= statement_bytes <= MAX_STATEMENT_BYTES:
         raise ObjectFormatError(
             f"its statement would have {statement_bytes} bytes, more than {MAX_STATEMENT_BYTES}",
-            hint="an object with fewer programs and maps, or compile with fewer flags",
+            hint="divide its programs among several sources, or compile with fewer flags",
         )
     used = _HEADER.size + statement_bytes + _ENTRY.size * max(signatures, ROOM_SIGNATURES)
     return -(-used // UNIT_BYTES) * UNIT_BYTES

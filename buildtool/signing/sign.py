@@ -25,6 +25,7 @@ from buildtool.core.files import (
 )
 from buildtool.core.parallel import Item, Result, map_parallel
 from buildtool.core.platforms import Platform, find_platform
+from buildtool.core.strictjson import format_time
 from buildtool.core.validate import check_object_name
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
@@ -43,7 +44,7 @@ from buildtool.signing.record import SignatureEntry, SignatureRecord, section_si
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
-from buildtool.signing.statement import Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.signing.statement import to_bytes as encode_statement
 
@@ -74,6 +75,27 @@ class ReleaseInfo:
             release=project.release,
             created=created,
             not_after=not_after,
+        )
+
+
+def check_times(not_after: int | None, *, created: int, now: int) -> None:
+    """
+    Refuse to sign what every verifier refuses at once: surely a mistake, which shows on the machines only.
+
+    Raises: UsageError.
+    """
+    if not_after is None:
+        return
+    if not_after < now:
+        raise UsageError(
+            f"not-after {format_time(not_after)} has passed: verifiers would refuse the objects as expired",
+            hint="give a later time by --not-after, sign.not-after or BUILDTOOL_NOT_AFTER",
+        )
+    if created > now + CLOCK_TOLERANCE_SECONDS:
+        raise UsageError(
+            f"the creation time {format_time(created)} is in the future: verifiers would refuse the objects"
+            " as not-yet-valid",
+            hint="give an earlier time by --created or SOURCE_DATE_EPOCH, or set this machine's clock",
         )
 
 
@@ -196,7 +218,10 @@ def sign_object(
     """
     if obj.is_little_endian != origin.platform.little_endian:
         order = "little" if obj.is_little_endian else "big"
-        raise UsageError(f"a {order}-endian object, but {origin.platform.oci} has the other byte order")
+        raise UsageError(
+            f"a {order}-endian object, but {origin.platform.oci} has the other byte order",
+            hint="name the architecture that it was compiled for by --arch",
+        )
     statement = _make_statement(obj, name, release, origin)
     # All digests have one length, so a statement with a dummy digest determines the size of the section.
     size = section_size_for(len(_encode(statement)))
@@ -237,7 +262,10 @@ def _encode(statement: Statement) -> bytes:
     try:
         return encode_statement(statement)
     except ValueError as error:
-        raise UsageError(f"a time of the statement is outside the years 1970 to 9999: {error}") from error
+        raise UsageError(
+            f"a time of the statement is outside the years 1970 to 9999: {error}",
+            hint="give another one by --created, --not-after or SOURCE_DATE_EPOCH",
+        ) from error
 
 
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
@@ -266,11 +294,15 @@ def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) 
 def _choose_origin(known: Origin | None, platform: Platform | None) -> Origin:
     if known is None and platform is None:
         raise UsageError(
-            "no architecture for the statement", hint="--arch NAME, or compile it with buildtool compile"
+            "no architecture for the statement",
+            hint="name it by --arch; buildtool compile records it beside its objects",
         )
     if known is None:
         assert platform is not None
         return Origin(platform=platform)
     if platform is not None and platform != known.platform:
-        raise UsageError(f"compiled for {known.platform.oci}, not {platform.oci}")
+        raise UsageError(
+            f"compiled for {known.platform.oci}, not {platform.oci}",
+            hint="leave --arch out: the compile record knows the architecture",
+        )
     return known

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from buildtool.compile.record import SourceInfo, ToolchainInfo
@@ -12,15 +11,18 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import (
     check_members,
+    described,
     format_time,
     is_array,
     is_boolean,
     is_integer,
+    is_integer_set,
     is_object,
     is_object_name,
     is_project,
     is_sha256,
     is_string,
+    is_string_set,
     is_strings,
     is_time,
     parse_json_object,
@@ -34,11 +36,12 @@ from buildtool.signing.record import from_bytes as parse_record
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:buildtool:ebpf-object:v1"
 MAX_RELEASE_BYTES = 128
+CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60  # a clock that is further before `created` is not set
 
 _STATEMENT = {
-    "_type": lambda value: value == STATEMENT_TYPE,
-    "subject": lambda value: isinstance(value, list) and len(value) == 1,
-    "predicateType": lambda value: value == PREDICATE_TYPE,
+    "_type": described(STATEMENT_TYPE, lambda value: value == STATEMENT_TYPE),
+    "subject": described("an array of one object", lambda value: isinstance(value, list) and len(value) == 1),
+    "predicateType": described(PREDICATE_TYPE, lambda value: value == PREDICATE_TYPE),
     "predicate": is_object,
 }
 _SUBJECT = {"name": is_object_name, "digest": is_object}
@@ -47,12 +50,15 @@ _PREDICATE = {
     "platform": is_string,
     "project": is_project,
     "version": is_integer,
-    "release": lambda value: isinstance(value, str) and len(value.encode()) <= MAX_RELEASE_BYTES,
+    "release": described(
+        f"a string of at most {MAX_RELEASE_BYTES} bytes",
+        lambda value: isinstance(value, str) and len(value.encode()) <= MAX_RELEASE_BYTES,
+    ),
     "created": is_time,
     "programs": is_array,
     "maps": is_array,
-    "helpers": lambda value: isinstance(value, list) and all(map(is_integer, value)) and _ascending(value),
-    "kfuncs": lambda value: is_strings(value) and _ascending(value),
+    "helpers": is_integer_set,
+    "kfuncs": is_string_set,
     "license": is_string,
 }
 _PREDICATE_OPTIONAL = {"notAfter": is_time, "toolchain": is_object, "source": is_object}
@@ -242,8 +248,3 @@ def _map_to_json(item: MapInfo) -> dict[str, Any]:
     value |= {"struct": item.struct} if item.struct else {}
     value |= {"pinned": True} if item.pinned else {}
     return value
-
-
-def _ascending(values: list[Any]) -> bool:
-    # Python compares strings by code point. The order of UTF-8 bytes is the same.
-    return all(first < second for first, second in pairwise(values))

@@ -9,6 +9,7 @@ unknown member is ever dropped. One rename replaces the file.
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import write_all_atomic
 from buildtool.core.strictjson import format_time, parse_json_object
 from buildtool.signing.keys import KeyId, PublicKey
-from buildtool.trust.store import POLICY_NAME, load_policy, read_policy, read_policy_file
+from buildtool.trust.store import POLICY_HINT, POLICY_NAME, load_policy, read_policy, read_policy_file
 
 MIN_PREFIX = 8
 
@@ -45,7 +46,7 @@ def format_policy(value: Mapping[str, Any]) -> bytes:
     try:
         read_policy(data)
     except ValueError as error:
-        raise ConfigError(f"policy: {error}", hint="see spec/trust-policy.md") from error
+        raise ConfigError(str(error), hint=POLICY_HINT) from error
     return data
 
 
@@ -63,14 +64,35 @@ def add_key(
     Raises: ConfigError, UsageError, FileAccessError.
     """
     if not_before is not None and not_after is not None and not_before > not_after:
-        raise UsageError("the key would never be valid: --not-before is later than --not-after")
+        raise UsageError(
+            "the key would never be valid: --not-before is later than --not-after",
+            hint="exchange the two times",
+        )
+    if not_after is not None and not_after < time.time():
+        raise UsageError(
+            f"the key would never be valid: --not-after {format_time(not_after)} has passed",
+            hint="give a later time; buildtool trust revoke refuses a key by its id",
+        )
     entry = policy_entry(key, name=name or key.name, not_before=not_before, not_after=not_after)
     file = policy_file(path)
     if not (file.exists() or file.is_symlink()):
         _write(file, {"policyVersion": 1, "threshold": 1, "keys": [entry]})
     else:
+        _check_new(file, key)
         _change_keys(file, lambda keys: [*keys, entry])
     return key.key_id
+
+
+def _check_new(file: Path, key: PublicKey) -> None:
+    """Refuse *key* if the policy of *file* lists it. Raises: ConfigError, UsageError."""
+    known = load_policy(file).keys.get(bytes.fromhex(key.key_id))
+    if known is None:
+        return
+    state = "revoked" if known.revoked else "already trusted"
+    raise UsageError(
+        f"{file}: key {key.key_id} is {state}, as {known.public.name!a}",
+        hint=f"buildtool trust list --policy {file} shows it; trust remove takes it out",
+    )
 
 
 def remove_key(path: Path, key_id: str) -> KeyId:
@@ -108,13 +130,15 @@ def _find(file: Path, key_id: str) -> tuple[int, KeyId]:
     if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef"):
         raise UsageError(
             f"{key_id!a} is not a key id",
-            hint=f"at least its first {MIN_PREFIX} digits, as `trust list` shows",
+            hint=f"give {MIN_PREFIX} digits or more; buildtool trust list --policy {file} shows them",
         )
     keys = [key.public.key_id for key in load_policy(file).keys.values()]
     found = [(index, known) for index, known in enumerate(keys) if known.startswith(prefix)]
     if len(found) != 1:
         what = "several keys begin" if found else "no key begins"
-        raise UsageError(f"{file}: {what} with {prefix}", hint=f"buildtool trust list --policy {file}")
+        raise UsageError(
+            f"{file}: {what} with {prefix}", hint=f"buildtool trust list --policy {file} shows the key ids"
+        )
     return found[0]
 
 

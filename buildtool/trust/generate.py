@@ -7,16 +7,25 @@ The same configuration gives the same bytes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from buildtool.config.file import Config, TrustConfig
+from buildtool.config.file import Config, TrustConfig, named_variable
 from buildtool.core.errors import ConfigError
 from buildtool.core.strictjson import format_time
 from buildtool.signing.keys import PublicKey, load_public_key
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS
 from buildtool.trust.edit import format_policy, policy_entry
-from buildtool.trust.store import POLICY_NAME, TrustStore, load_policy, read_policy, read_policy_file
+from buildtool.trust.store import (
+    POLICY_NAME,
+    TrustedKey,
+    TrustStore,
+    load_policy,
+    read_policy,
+    read_policy_file,
+)
 
 
 def trust_files(
@@ -32,6 +41,9 @@ def trust_files(
     """
     if config.trust.policy is not None:
         return _given_policy(config, signer, platforms)
+    with named_variable(config, "trust.keys"):
+        for path in config.trust.keys:
+            load_public_key(path)
     data = compile_policy(_bind(config, objects), signer)
     _check_accepts(config, read_policy(data), signer, platforms)
     return {POLICY_NAME: data.decode("ascii")}
@@ -58,10 +70,14 @@ def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
     Raises: ConfigError.
     """
     revoked = [load_public_key(path) for path in trust.revoked]
+    keys = _load_keys(trust, signer)
+    for key in revoked:
+        if any(key.raw == other.raw for other in keys):
+            raise _revoked_key(key, signer)
     rules: dict[str, Any] = {
         "policyVersion": 1,
         "threshold": trust.threshold,
-        "keys": [policy_entry(key, name=key.name) for key in _load_keys(trust, signer)]
+        "keys": [policy_entry(key, name=key.name) for key in keys]
         + [policy_entry(key, name=key.name) | {"revoked": True} for key in revoked],
         "project": trust.project or None,
         "platforms": _in_order(trust.platforms),
@@ -77,6 +93,16 @@ def compile_policy(trust: TrustConfig, signer: PublicKey) -> bytes:
         "earliest": None if trust.earliest is None else format_time(trust.earliest),
     }
     return format_policy({name: value for name, value in rules.items() if value is not None})
+
+
+def _revoked_key(key: PublicKey, signer: PublicKey) -> ConfigError:
+    """Return the error for *key* of trust.revoked that is trusted as well."""
+    if key.raw == signer.raw:
+        return _refuses_own(f"the signing key {key.key_id} is revoked", "sign with another key")
+    return ConfigError(
+        f"trust.revoked: key {key.key_id} is in trust.keys as well",
+        hint="take its file out of trust.keys: a key is trusted or revoked",
+    )
 
 
 def _in_order(values: Iterable[Any] | None) -> list[Any] | None:
@@ -97,10 +123,13 @@ def _given_policy(config: Config, signer: PublicKey, platforms: Iterable[str]) -
             "trust.policy cannot be combined with other keys of [trust]",
             hint="move these rules into the policy file",
         )
-    trust, data = load_policy(path), read_policy_file(path)
+    with named_variable(config, "trust.policy"):
+        trust, data = load_policy(path), read_policy_file(path)
     if not data.endswith(b"\n") or b"\r" in data:
-        hint = "`buildtool trust` writes such files; or end it with a line feed"
-        raise ConfigError(f"{path}: its lines must end in line feeds", hint=hint)
+        raise ConfigError(
+            f"{path}: its lines must end in line feeds",
+            hint="remove carriage returns, and end the last line; buildtool trust writes such files",
+        )
     _check_accepts(config, trust, signer, platforms)
     return {POLICY_NAME: data.decode("utf-8")}
 
@@ -115,16 +144,44 @@ def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platfor
         )
     if key.revoked:
         raise _refuses_own(f"the signing key {signer.key_id} is revoked", "sign with another key")
+    _check_times(trust, key, int(time.time()))
     if trust.threshold > 1:
-        raise ConfigError(f"trust.threshold is {trust.threshold}, but a build signs with one key")
+        raise ConfigError(
+            f"trust.threshold is {trust.threshold}, but a build signs with one key",
+            hint="set trust.threshold = 1; more signatures: compile, sign, sign --add, a policy of the host",
+        )
     if trust.project not in (None, project.name):
-        raise _refuses_own(f"trust.project is {trust.project}, project.name is {project.name}")
+        raise _refuses_own(
+            f"trust.project is {trust.project}, project.name is {project.name}", "make the two names one"
+        )
     if trust.platforms is not None and (others := sorted(set(platforms) - trust.platforms)):
-        raise _refuses_own(f"trust.platforms lacks {others[0]}")
+        raise _refuses_own(f"trust.platforms lacks {others[0]}", "add it there, or leave it out of --arch")
     minimum = max(trust.minimum_versions.values(), default=0)
     if project.version < minimum:
-        raise _refuses_own(f"a minimum version is {minimum}, project.version is {project.version}")
+        raise _refuses_own(
+            f"a minimum version is {minimum}, project.version is {project.version}", "raise project.version"
+        )
 
 
-def _refuses_own(why: str, hint: str | None = None) -> ConfigError:
+def _check_times(trust: TrustStore, key: TrustedKey, now: int) -> None:
+    """Refuse times under which the image refuses its objects from the start, or sooner than was meant."""
+    key_id = key.public.key_id
+    if key.not_after is not None and key.not_after < max(now, trust.earliest):
+        raise _refuses_own(
+            f"the signing key {key_id} expired at {format_time(key.not_after)}",
+            "give it a later notAfter in the policy, or sign with another key",
+        )
+    if key.not_before is not None and key.not_before > now:
+        raise _refuses_own(
+            f"the signing key {key_id} is not valid before {format_time(key.not_before)}",
+            "give it an earlier notBefore in the policy, or sign with another key",
+        )
+    if trust.earliest > now + CLOCK_TOLERANCE_SECONDS:
+        raise ConfigError(
+            f"trust.earliest {format_time(trust.earliest)} is in the future, so objects expire too soon",
+            hint="give a time that has passed, or set this machine's clock",
+        )
+
+
+def _refuses_own(why: str, hint: str) -> ConfigError:
     return ConfigError(f"{why}: the image would refuse its own objects", hint=hint)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from buildtool.core.errors import Reason
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.strictjson import format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
-from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM
+from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM, nearest_type
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS
 from buildtool.trust.store import TrustedKey, TrustStore
 
 SOON_SECONDS = 30 * 24 * 60 * 60
@@ -32,7 +33,7 @@ def key_state(key: TrustedKey, now: int) -> str:
 
 def check_trust(trust: TrustStore, now: int) -> list[Remark]:
     """Return remarks about *trust* at time *now*, fatal ones first."""
-    found = [*_check_keys(trust, now), *_check_rules(trust), *_check_words(trust)]
+    found = [*_check_keys(trust, now), *_check_rules(trust, now), *_check_words(trust)]
     return sorted(found, key=lambda finding: not finding.fatal)
 
 
@@ -56,7 +57,7 @@ def _check_keys(trust: TrustStore, now: int) -> Iterator[Remark]:
         yield Remark(message=f"several keys have the name {name!a}")
 
 
-def _check_rules(trust: TrustStore) -> Iterator[Remark]:
+def _check_rules(trust: TrustStore, now: int) -> Iterator[Remark]:
     if trust.platforms is not None and not trust.platforms:
         yield Remark(message="nothing can be accepted: platforms is empty", fatal=True)
     if trust.program_types is not None and not trust.program_types:
@@ -65,22 +66,34 @@ def _check_rules(trust: TrustStore) -> Iterator[Remark]:
         )
     if trust.attach_points is not None and not trust.attach_points:
         yield Remark(message="attachPoints is empty: only objects that attach and pin nothing are accepted")
-    for point in trust.attach_points or ():
+    yield from _check_points(trust.attach_points or ())
+    if trust.earliest > now + CLOCK_TOLERANCE_SECONDS:
+        yield Remark(
+            message=f"earliest {format_time(trust.earliest)} is in the future, so objects expire too soon"
+        )
+    if trust.allow_rollback:
+        yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
+    if trust.ignores_image:
+        yield Remark(message="imageRules is ignore: a host accepts objects that the image itself refuses")
+    if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
+        yield Remark(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
+
+
+def _check_points(points: Iterable[str]) -> Iterator[Remark]:
+    for point in points:
         if point.removeprefix("?").startswith(".struct_ops"):
             text = f"attachPoints: {point!a} matches no section; struct_ops/TYPE is the point of a map"
             yield Remark(message=text)
         elif point.startswith("?") or point == ".text":
             yield Remark(message=f"attachPoints: {point!a} matches no section")
-    if trust.allow_rollback:
-        yield Remark(message="allowRollback: older releases start again; only minimumVersion refuses them")
-    if not trust.needs_clock and any(key.not_after is not None for key in trust.keys.values()):
-        yield Remark(message="clock is unset-ok: a machine without a clock accepts keys past their notAfter")
 
 
 def _check_words(trust: TrustStore) -> Iterator[Remark]:
     types = {*SECTION_TYPES.values(), UNKNOWN_PROGRAM}
     for name in sorted((trust.program_types or frozenset()) - types):
-        yield Remark(message=f"programTypes: {name!a} is no program type of libbpf")
+        near = nearest_type(name)
+        guess = f" (did you mean {near}?)" if near else ""
+        yield Remark(message=f"programTypes: {name!a} is no program type of libbpf{guess}")
     for name in sorted((trust.platforms or frozenset()) - {item.oci for item in PLATFORMS.values()}):
         yield Remark(message=f"platforms: {name!a} is unknown")
     for number in sorted((trust.denied_helpers or frozenset()) - set(HELPER_NUMBERS.values())):

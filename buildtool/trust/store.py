@@ -14,6 +14,7 @@ from buildtool.core.errors import ConfigError, FileAccessError, Reason, system_r
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
+    described,
     is_array,
     is_boolean,
     is_integer,
@@ -33,11 +34,14 @@ from buildtool.signing.keys import PublicKey, decode_base64, is_private, load_pu
 
 POLICY_NAME = "policy.json"
 MAX_POLICY_BYTES = 1024 * 1024
+POLICY_HINT = "buildtool trust check --policy FILE checks a policy; its rules are in spec/trust-policy.md"
+_POLICY_HINT = "buildtool trust add KEY.pub makes a policy; --policy, --trust or trust.policy names its file"
 MAX_KEYS = 64
 MAX_ENTRIES = 1024  # of a directory of keys
 MAX_THRESHOLD = 16
 MAX_ATTACH_POINTS = 256
 CLOCK_REQUIRED, CLOCK_UNSET_OK = "required", "unset-ok"
+RULES_COMBINE, RULES_IGNORE = "combine", "ignore"
 
 
 def _is_attach_points(value: Any) -> bool:
@@ -50,22 +54,35 @@ def _is_attach_points(value: Any) -> bool:
 
 
 _POLICY = {
-    "policyVersion": lambda value: type(value) is int and value == 1,
-    "threshold": lambda value: is_integer(value) and 1 <= value <= MAX_THRESHOLD,
-    "keys": lambda value: is_array(value) and 1 <= len(value) <= MAX_KEYS,
+    "policyVersion": described("1", lambda value: type(value) is int and value == 1),
+    "threshold": described(
+        f"an integer from 1 to {MAX_THRESHOLD}",
+        lambda value: is_integer(value) and 1 <= value <= MAX_THRESHOLD,
+    ),
+    "keys": described(
+        f"an array of 1 to {MAX_KEYS} keys", lambda value: is_array(value) and 1 <= len(value) <= MAX_KEYS
+    ),
 }
 _POLICY_OPTIONAL = {
     "project": is_project,
     "platforms": is_strings,
     "objects": is_object,
     "programTypes": is_strings,
-    "attachPoints": _is_attach_points,
+    "attachPoints": described(
+        f"an array of at most {MAX_ATTACH_POINTS} section names, with a * at the end alone", _is_attach_points
+    ),
     "deniedHelpers": is_integer_set,
     "deniedKfuncs": is_string_set,
-    "maxObjectBytes": lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+    "maxObjectBytes": described(
+        f"an integer from 1 to {MAX_OBJECT_BYTES}",
+        lambda value: is_integer(value) and 1 <= value <= MAX_OBJECT_BYTES,
+    ),
     "allowRollback": is_boolean,
-    "clock": lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK),
+    "clock": described(
+        f"{CLOCK_REQUIRED} or {CLOCK_UNSET_OK}", lambda value: value in (CLOCK_REQUIRED, CLOCK_UNSET_OK)
+    ),
     "earliest": is_time,
+    "imageRules": lambda value: value in (RULES_COMBINE, RULES_IGNORE),
 }
 _KEY = {"name": is_string, "publicKey": is_string}
 _KEY_OPTIONAL = {"notBefore": is_time, "notAfter": is_time, "revoked": is_boolean}
@@ -118,6 +135,7 @@ class TrustStore:
     allow_rollback: bool = False
     needs_clock: bool = True
     earliest: int = 0
+    ignores_image: bool = False  # on a host: the rules of an image do not hold beside it
 
     @property
     def reads_code(self) -> bool:
@@ -144,7 +162,7 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
     if paths and not files:
         raise ConfigError(
             f"{', '.join(map(str, paths))}: trust store without a key",
-            hint=f"it takes NAME.pub files, or a {POLICY_NAME}",
+            hint=f"name NAME.pub files, a directory of them or a {POLICY_NAME}; buildtool keygen makes keys",
         )
     return trust_keys(map(load_public_key, files))
 
@@ -171,14 +189,14 @@ def load_policy(path: Path) -> TrustStore:
     if data.startswith(b"-----BEGIN PUBLIC KEY-----"):
         raise ConfigError(
             f"{path}: not a policy but a public key",
-            hint="keys are NAME.pub files, for --trust or trust.keys",
+            hint="rename it to NAME.pub for --trust or trust.keys; buildtool trust add puts it into a policy",
         )
     try:
         return read_policy(data)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}", hint="see spec/trust-policy.md") from error
+        raise ConfigError(f"{path}: {error}", hint=POLICY_HINT) from error
 
 
 def read_policy_file(path: Path) -> bytes:
@@ -190,9 +208,9 @@ def read_policy_file(path: Path) -> bytes:
     try:
         data = read_bounded(path, MAX_POLICY_BYTES)
     except FileAccessError as error:
-        raise ConfigError(error.message) from error
+        raise ConfigError(error.message, hint=error.hint or _POLICY_HINT) from error
     if len(data) > MAX_POLICY_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+        raise ConfigError(f"{path}: larger than {MAX_POLICY_BYTES} bytes", hint=_POLICY_HINT)
     return data
 
 
@@ -205,7 +223,7 @@ def read_policy(data: bytes) -> TrustStore:
     value = check_members(parse_json_object(data), "policy", _POLICY, **_POLICY_OPTIONAL)
     points = value.get("attachPoints")
     return TrustStore(
-        keys=_key_table([_read_key(item) for item in value["keys"]]),
+        keys=_key_table([_read_key(item, f"keys[{at}]") for at, item in enumerate(value["keys"])]),
         digest=Digest(hashlib.sha256(data).hexdigest()),
         threshold=value["threshold"],
         project=value.get("project"),
@@ -219,6 +237,7 @@ def read_policy(data: bytes) -> TrustStore:
         allow_rollback=value.get("allowRollback", False),
         needs_clock=value.get("clock") != CLOCK_UNSET_OK,
         earliest=parse_time(value["earliest"]) if "earliest" in value else 0,
+        ignores_image=value.get("imageRules") == RULES_IGNORE,
     )
 
 
@@ -226,8 +245,8 @@ def _optional_set(value: dict[str, Any], name: str) -> frozenset[Any] | None:
     return frozenset(value[name]) if name in value else None
 
 
-def _read_key(value: Any) -> TrustedKey:
-    check_members(value, "key", _KEY, **_KEY_OPTIONAL)
+def _read_key(value: Any, place: str) -> TrustedKey:
+    check_members(value, place, _KEY, **_KEY_OPTIONAL)
     name = value["name"]
     try:
         der = decode_base64(value["publicKey"].encode("ascii"))
@@ -252,12 +271,17 @@ def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
     for key in keys:
         key_id = bytes.fromhex(key.public.key_id)
         if key_id in table:
-            raise ConfigError(f"duplicate key {key.public.key_id}", hint="remove one of them")
+            names = " and ".join(dict.fromkeys(f"{each.public.name!a}" for each in (table[key_id], key)))
+            raise ConfigError(
+                f"key {key.public.key_id} is listed twice, as {names}", hint="remove one of the two"
+            )
         table[key_id] = key
     if not table:
         raise ConfigError("trust store without a key", hint="name .pub files, a directory or a policy")
     if len(table) > MAX_KEYS:
-        raise ConfigError(f"trust store of more than {MAX_KEYS} keys")
+        raise ConfigError(
+            f"trust store of more than {MAX_KEYS} keys", hint="buildtool trust remove KEYID takes one out"
+        )
     return table
 
 

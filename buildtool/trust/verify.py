@@ -18,6 +18,7 @@ from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, Ref
 from buildtool.core.files import read_bounded
 from buildtool.core.parallel import map_parallel
 from buildtool.core.platforms import PLATFORMS
+from buildtool.core.strictjson import format_time
 from buildtool.objects.calls import read_code
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -34,12 +35,13 @@ from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state
 
-CLOCK_TOLERANCE_SECONDS = 24 * 60 * 60
+MAX_SHOWN = 8  # names in a message
+_AGAIN = "get the object again from where it was signed; buildtool inspect OBJECT shows what it carries"
 Remembered = Callable[[str, str], int]
 
 _BIG_ENDIAN = frozenset(platform.oci for platform in PLATFORMS.values() if not platform.little_endian)
@@ -153,13 +155,17 @@ def verify_object(
     now = max(now, trust.earliest)
     # (1) size
     if len(data) > min(trust.max_object_bytes, MAX_OBJECT_BYTES):
-        raise RefusedError(Reason.TOO_LARGE, f"larger than {trust.max_object_bytes} bytes")
+        raise RefusedError(
+            Reason.TOO_LARGE,
+            f"larger than {trust.max_object_bytes} bytes",
+            hint="maxObjectBytes of the policy sets the bound",
+        )
     try:
         # (2) profile
         obj = parse_object(data)
         # (3) signed at all
         if not has_signature_section(obj):
-            raise RefusedError(Reason.UNSIGNED, "no section .sig")
+            raise RefusedError(Reason.UNSIGNED, "no section .sig", hint="buildtool sign OBJECT signs it")
         # (4) the section
         section = find_signature_section(obj)
         # (5) the record
@@ -171,11 +177,11 @@ def verify_object(
         # (8) the statement, parsed only now
         statement = parse_statement(record.statement)
     except ObjectFormatError as error:
-        raise RefusedError(Reason.MALFORMED, error.message) from error
+        raise RefusedError(Reason.MALFORMED, error.message, hint=error.hint or _AGAIN) from error
     # (9) digest
     digest = subject_digest(obj, section)
     if digest != statement.digest:
-        raise RefusedError(Reason.DIGEST_MISMATCH, "the file is not the one that was signed")
+        raise RefusedError(Reason.DIGEST_MISMATCH, "the file is not the one that was signed", hint=_AGAIN)
     # (10) platform
     _check_platform(statement, obj, platform)
     # (11) validity
@@ -196,42 +202,57 @@ def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
         key = trust.keys.get(entry.key_id)
         if key is not None and not key.public.verifies(entry.signature, message):
             raise RefusedError(
-                Reason.BAD_SIGNATURE, f"the signature of trusted key {key.public.key_id} does not verify"
+                Reason.BAD_SIGNATURE,
+                f"the signature of trusted key {key.public.key_id} does not verify",
+                hint=_AGAIN,
             )
 
 
 def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
     """Do step 7: count the keys that are valid now. Without any, the first of three reasons is reported."""
     counted = []
-    refusals = set()
+    excuses: dict[Reason, str] = {}
     for entry in record.signatures:
         key = trust.keys.get(entry.key_id)
         if key is None:
             continue
-        if refusal := key.refusal(now):
-            refusals.add(refusal)
+        key_id = key.public.key_id
+        if key.revoked:
+            excuses[Reason.REVOKED] = f"signed with key {key_id}, which is revoked"
+        elif key.not_after is not None and now > key.not_after:
+            end = format_time(key.not_after)
+            excuses[Reason.EXPIRED] = f"signed with key {key_id}, which expired at {end}"
+        elif key.not_before is not None and now < key.not_before:
+            begin = format_time(key.not_before)
+            excuses[Reason.NOT_YET_VALID] = f"signed with key {key_id}, which is not valid before {begin}"
         else:
-            counted.append(key.public.key_id)
+            counted.append(key_id)
     if len(counted) >= trust.threshold:
         return tuple(counted)
     if counted:
-        text = f"{len(counted)} of {trust.threshold} trusted keys signed"
-        raise RefusedError(Reason.BELOW_THRESHOLD, text)
-    for reason, text in (
-        (Reason.REVOKED, "signed with a revoked key"),
-        (Reason.EXPIRED, "signed with a key past its validity"),
-        (Reason.NOT_YET_VALID, "signed with a key that is not valid yet"),
-    ):
-        if reason in refusals:
-            raise RefusedError(reason, text)
+        text = f"{len(counted)} of {trust.threshold} trusted keys signed: {', '.join(counted)}"
+        raise RefusedError(
+            Reason.BELOW_THRESHOLD, text, hint="buildtool sign --add adds the signature of another key"
+        )
+    for reason in (Reason.REVOKED, Reason.EXPIRED, Reason.NOT_YET_VALID):
+        if reason in excuses:
+            raise RefusedError(reason, excuses[reason], hint="buildtool trust list shows the keys' states")
     signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
-    raise RefusedError(Reason.UNKNOWN_KEY, f"no trusted key signed, only {signers}")
+    raise RefusedError(
+        Reason.UNKNOWN_KEY,
+        f"no trusted key signed, only {signers}",
+        hint="--trust names the public keys; buildtool inspect OBJECT shows the signers",
+    )
 
 
 def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) -> None:
     """Do step 10."""
     if platform is not None and statement.platform != platform:
-        raise RefusedError(Reason.WRONG_PLATFORM, f"signed for {statement.platform!a}, not {platform}")
+        raise RefusedError(
+            Reason.WRONG_PLATFORM,
+            f"signed for {statement.platform!a}, not {platform}",
+            hint="verify the object of this platform, or name another --platform",
+        )
     if obj.is_little_endian == (statement.platform in _BIG_ENDIAN):
         raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!a}")
 
@@ -239,26 +260,46 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
 def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
     """Do step 11: an unset clock cannot prove that a limit has not passed, so it refuses limited objects."""
     if statement.not_after is not None and now > statement.not_after:
-        raise RefusedError(Reason.EXPIRED, "past the notAfter of its statement")
+        end = format_time(statement.not_after)
+        raise RefusedError(
+            Reason.EXPIRED,
+            f"notAfter of its statement, {end}, has passed",
+            hint="buildtool sign --force --not-after TIME makes a new statement",
+        )
     if not trust.needs_clock or now >= statement.created - CLOCK_TOLERANCE_SECONDS:
         return
     keys = (trust.keys[bytes.fromhex(key_id)] for key_id in key_ids)
     if statement.not_after is not None or any(key.not_after is not None for key in keys):
-        raise RefusedError(Reason.NOT_YET_VALID, "the clock is not set, and the validity is limited")
+        raise RefusedError(
+            Reason.NOT_YET_VALID,
+            f"the clock is not set, {format_time(now)} is before the object's creation at"
+            f" {format_time(statement.created)}, and the validity is limited",
+            hint="set this machine's clock; clock and earliest of a policy are for machines without one",
+        )
 
 
 def _check_policy(statement: Statement, trust: TrustStore) -> None:
     """Do rules 1 to 3 of step 12."""
     if trust.project is not None and statement.project != trust.project:
-        raise _denied(f"signed for project {statement.project}, not {trust.project}")
+        raise _denied(f"signed for project {statement.project}, not {trust.project}", "project")
     if trust.platforms is not None and statement.platform not in trust.platforms:
-        raise _denied(f"platform {statement.platform!a} is not allowed")
+        raise _denied(
+            f"platform {statement.platform!a} is not allowed, only {_list(trust.platforms)}", "platforms"
+        )
     for program in statement.programs:
         if trust.program_types is not None and program.type not in trust.program_types:
-            raise _denied(f"program {program.name!a} of type {program.type!a} is not allowed")
+            raise _denied(
+                f"program {program.name!a} of type {program.type!a} is not allowed,"
+                f" only {_list(trust.program_types)}",
+                "programTypes",
+            )
     for item in statement.maps:
         if item.type == STRUCT_OPS and not _allows_struct_ops(trust):
-            raise _denied(f"map {item.name!a} of type {STRUCT_OPS} is not allowed")
+            raise _denied(
+                f"map {item.name!a} of type {STRUCT_OPS} is not allowed,"
+                f" only {_list(trust.program_types or ())}",
+                "programTypes",
+            )
 
 
 def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None:
@@ -266,23 +307,30 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
     try:
         code = read_code(obj)
     except ObjectFormatError as error:
-        raise _denied(f"the code cannot be read: {error.message}") from error
+        raise _denied(f"the code cannot be read: {error.message}", "") from error
     for section in sorted(code.sections):
         name = section.decode("utf-8", "surrogateescape")
         kind, point = program_type(name), name.removeprefix("?")
         if trust.program_types is not None and kind not in trust.program_types:
-            raise _denied(f"section {name!a} of type {kind} is not allowed")
-        if trust.attach_points is not None and not any(_matches(p, point) for p in trust.attach_points):
-            raise _denied(f"attach point {point!a} is not allowed")
+            raise _denied(
+                f"section {name!a} of type {kind} is not allowed, only {_list(trust.program_types)}",
+                "programTypes",
+            )
+        if not allows_point(trust, point):
+            raise _denied(
+                f"attach point {point!a} is not allowed, only {_list(trust.attach_points or ())}",
+                "attachPoints",
+            )
     _check_maps(obj, trust)
     if trust.denied_helpers is not None:
-        _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers)
+        _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers, "deniedHelpers")
     if trust.denied_kfuncs is not None:
         listed, denied = (
             {name.encode() for name in names} for names in (statement.kfuncs, trust.denied_kfuncs)
         )
-        _check_calls(_show_name, code.kfuncs, listed, denied)
-        _check_calls(_show_name, frozenset(map(without_flavour, code.kfuncs)), None, denied)
+        _check_calls(_show_name, code.kfuncs, listed, denied, "deniedKfuncs")
+        plain = frozenset(map(without_flavour, code.kfuncs))
+        _check_calls(_show_name, plain, None, denied, "deniedKfuncs")
 
 
 def _check_maps(obj: ElfObject, trust: TrustStore) -> None:
@@ -292,14 +340,22 @@ def _check_maps(obj: ElfObject, trust: TrustStore) -> None:
     try:
         points = read_points(obj)
     except ObjectFormatError as error:
-        raise _denied(f"the maps cannot be read: {error.message}") from error
+        raise _denied(f"the maps cannot be read: {error.message}", "") from error
     sections = struct_ops_sections(obj)
     if sections and not _allows_struct_ops(trust):
-        raise _denied(f"section {_show_name(min(sections))} of type {STRUCT_OPS} is not allowed")
+        raise _denied(
+            f"section {_show_name(min(sections))} of type {STRUCT_OPS} is not allowed,"
+            f" only {_list(trust.program_types or ())}",
+            "programTypes",
+        )
     for point in points:
         name = point.point.decode("utf-8", "surrogateescape")
         if trust.attach_points is not None and not any(_matches(p, name) for p in trust.attach_points):
-            raise _denied(f"map {_show_name(point.name)}: attach point {name!a} is not allowed")
+            raise _denied(
+                f"map {_show_name(point.name)}: attach point {name!a} is not allowed,"
+                f" only {_list(trust.attach_points)}",
+                "attachPoints",
+            )
 
 
 def _allows_struct_ops(trust: TrustStore) -> bool:
@@ -311,15 +367,21 @@ def _check_calls(
     called: AbstractSet[Any],
     listed: AbstractSet[Any] | None,
     denied: AbstractSet[Any],
+    rule: str,
 ) -> None:
     if listed is not None and (unlisted := called - listed):
-        raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list")
+        raise _denied(f"the code calls {show(min(unlisted))}, which its statement does not list", rule)
     if found := called & denied:
-        raise _denied(f"the code calls {show(min(found))}")
+        raise _denied(f"the code calls {show(min(found))}, which is denied", rule)
 
 
 def _show_name(name: bytes) -> str:
     return ascii(name.decode("utf-8", "replace"))
+
+
+def allows_point(trust: TrustStore, name: str) -> bool:
+    """Say whether rule 6 of step 12 accepts *name*, a section or, for a loader's target, SECTION/TARGET."""
+    return trust.attach_points is None or any(_matches(pattern, name) for pattern in trust.attach_points)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -333,11 +395,27 @@ def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> 
     """Do step 13."""
     minimum = trust.minimum_versions.get(statement.name, 0)
     if statement.version < minimum:
-        raise RefusedError(Reason.ROLLED_BACK, f"version {statement.version} is older than {minimum}")
+        raise RefusedError(
+            Reason.ROLLED_BACK,
+            f"version {statement.version} of {statement.name} is older than {minimum}",
+            hint="minimumVersion of the policy sets the bound; project.version is this number",
+        )
     if statement.version < remembered and not trust.allow_rollback:
-        text = f"version {statement.version} is older than {remembered}, which was accepted before"
-        raise RefusedError(Reason.ROLLED_BACK, text)
+        text = f"version {statement.version} of {statement.name} is older than {remembered}, accepted before"
+        raise RefusedError(
+            Reason.ROLLED_BACK, text, hint="allowRollback of the policy lets older releases start again"
+        )
 
 
-def _denied(message: str) -> RefusedError:
-    return RefusedError(Reason.DENIED_BY_POLICY, message)
+def _denied(message: str, rule: str) -> RefusedError:
+    """Return the refusal by *rule*, a member of the policy."""
+    return RefusedError(
+        Reason.DENIED_BY_POLICY, message, hint=f"{rule} of the policy sets this rule" if rule else None
+    )
+
+
+def _list(allowed: Iterable[str]) -> str:
+    """Return the names that a rule allows, in a form for messages."""
+    names = sorted(ascii(name)[1:-1] for name in allowed)
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more or "none at all"

@@ -20,6 +20,7 @@ from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.strictjson import (
     check_members,
+    described,
     is_integer,
     is_object,
     is_object_name,
@@ -29,9 +30,13 @@ from buildtool.core.strictjson import (
 )
 
 STATE_NAME = "versions.json"
+_OWNER_HINT = "the user that verifies must own the directory"
 _NEW_NAME = ".versions.json.new"
 MAX_STATE_BYTES = 1024 * 1024
-_STATE = {"stateVersion": lambda value: type(value) is int and value == 1, "projects": is_object}
+_STATE = {
+    "stateVersion": described("1", lambda value: type(value) is int and value == 1),
+    "projects": is_object,
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,12 +69,17 @@ class VersionState:
             return
         data = to_bytes({"stateVersion": 1, "projects": self.versions})
         if len(data) > MAX_STATE_BYTES:
-            raise FileAccessError(f"{self.path / STATE_NAME}: would be larger than {MAX_STATE_BYTES} bytes")
+            raise FileAccessError(
+                f"{self.path / STATE_NAME}: would be larger than {MAX_STATE_BYTES} bytes",
+                hint="give each project a state directory of its own by --state",
+            )
         try:
             self._replace(data)
         except OSError as error:
             reason = system_reason(error)
-            raise FileAccessError(f"{self.path / STATE_NAME}: cannot write: {reason}") from error
+            raise FileAccessError(
+                f"{self.path / STATE_NAME}: cannot write: {reason}", hint=_OWNER_HINT
+            ) from error
         self.grew = False
 
     def _replace(self, data: bytes) -> None:
@@ -102,7 +112,7 @@ def open_state(path: Path) -> Iterator[VersionState]:
     except OSError as error:
         raise FileAccessError(
             f"state {path}: {system_reason(error)}",
-            hint="create the directory, owned by the user that verifies",
+            hint=f"mkdir -p {path}; {_OWNER_HINT}",
         ) from error
     try:
         try:
@@ -131,13 +141,13 @@ def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
         return {project: _read_project(project, objects) for project, objects in projects.items()}
     except ValueError as error:
         raise FileAccessError(
-            f"{path}: {error}", hint="what was accepted before is not known; restore the file"
+            f"{path}: {error}", hint="restore the file: without it older versions would be accepted again"
         ) from error
 
 
 def _read_project(project: str, objects: Any) -> dict[str, int]:
     if not is_project(project) or not isinstance(objects, dict):
-        raise ValueError("not a project")
+        raise ValueError(f"{project[:80]!a} is not a project with its objects")
     if not all(is_object_name(name) and is_integer(version) for name, version in objects.items()):
-        raise ValueError("not the version of an object")
+        raise ValueError(f"project {project}: not names of objects and versions")
     return objects

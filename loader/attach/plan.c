@@ -217,7 +217,8 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 	snprintf(name, sizeof(name), "%.64s/%s", point->section, point->target);
 	if (strlen(point->section) + strlen(point->target) + 2 > sizeof(name))
 		return fault__usage(fault, "%.64s: too long", point->target);
-	if (options->trust && !trust__allows_point(options->trust, name))
+	if ((options->trust && !trust__allows_point(options->trust, name)) ||
+	    (options->image && !trust__allows_point(options->image, name)))
 		return fault__set(fault, -EKEYREJECTED,
 				  "denied-by-policy: attachPoints do not include %.128s", name);
 	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))

@@ -44,6 +44,7 @@ enum attach_place {
 /* The operator's options, for all programs of a run. */
 struct attach_options {
 	const struct trust *trust; /* its attachPoints apply to targets of options too; or NULL */
+	const struct trust *image; /* the rules of the image, which apply as well; or NULL */
 	bool replace;		   /* detach another program that holds the hook */
 	bool stays;		   /* the loader runs until everything is detached */
 	int64_t deadline;	   /* of log__clock(): the end of the wait for an interface; 0: no wait */

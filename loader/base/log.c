@@ -217,6 +217,7 @@ static void format_json(struct buffer *b, const struct log_line *line, int64_t d
 	add_digest(b, "digest", line->digest);
 	add_key_ids(b, line);
 	add_digest(b, "policy", line->policy);
+	add_digest(b, "imagePolicy", line->image_policy);
 	add_member(b, "platform", line->platform);
 	add_member(b, "outcome", line->outcome);
 	add_words(b, "capabilities", line->capabilities);

@@ -16,7 +16,7 @@ struct log_line {
 	const uint8_t *digest;
 	const uint8_t *const *key_ids;
 	size_t key_id_count;
-	const uint8_t *policy;
+	const uint8_t *policy, *image_policy;
 	const char *platform;
 	const char *message;
 	const char *outcome;		     /* of a reload */

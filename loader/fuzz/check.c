@@ -80,9 +80,10 @@ static void answer_store(const uint8_t *data, size_t size, bool is_key)
 		return;
 	}
 	print_hex(t.digest, sizeof(t.digest));
-	printf(" %zu %zu %s %" PRId64 " %s%s", t.threshold, t.max_object_bytes,
+	printf(" %zu %zu %s %" PRId64 " %s%s%s", t.threshold, t.max_object_bytes,
 	       trust__project(&t) ? trust__project(&t) : "*", t.earliest,
-	       t.clock_unset_ok ? "unset-ok" : "required", t.allow_rollback ? " rollback" : "");
+	       t.clock_unset_ok ? "unset-ok" : "required", t.allow_rollback ? " rollback" : "",
+	       t.ignores_image ? " ignores-image" : "");
 	for (size_t i = 0; i < t.key_count; i++) {
 		const struct trust_key *key = &t.keys[i];
 

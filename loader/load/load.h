@@ -14,6 +14,8 @@ struct attach_option {
 	char *object; /* NULL: the only object that has the program */
 	char *program;
 	char *target;
+	unsigned char source; /* enum attach_source of run/options.h */
+	bool adds;	      /* PROGRAM+=TARGET: replaces nothing */
 };
 
 /* The options for loading and attaching a set. */

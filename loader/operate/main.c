@@ -39,6 +39,7 @@ int main(int argc, char **argv)
 	file__keep_inherited();
 	signals__block(false);
 	log__set_program("ebpf-pins");
+	log__set_human(options__ask_human(argv));
 	if (options__parse(&options, argv, &fault))
 		return log__fail(&fault);
 	log__set_human(options.human);

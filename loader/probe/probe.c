@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * bpf-probe OBJECT...: let this kernel verify each program of the objects, attach none.
+ * bpf-probe [--capabilities MASK] OBJECT...: let this kernel verify each program of the objects, attach
+ *   none.
  * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
  * needed.
  *
@@ -9,18 +10,27 @@
  * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
  * hides no other.
  *
+ * With a mask, the programs are loaded with these capabilities and no other, as in an image with that label.
+ * A program that fails is loaded with more capabilities, to name the missing ones.
+ *
  * bpf-probe verifies no signature, because developers check unsigned objects.
  */
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
@@ -29,6 +39,20 @@
 #define LOG_TRACE     1 /* BPF_LOG_LEVEL1: each instruction, with its C source line */
 #define LOG_STATS     4 /* BPF_LOG_STATS: statistics, and only the objection */
 
+#define BIT(capability) (UINT64_C(1) << (capability))
+
+/* What loading can need beyond BPF: few before many, and last what stands in for most others. */
+static const uint64_t extras[] = {
+	BIT(CAP_PERFMON),
+	BIT(CAP_NET_ADMIN),
+	BIT(CAP_SYSLOG),
+	BIT(CAP_PERFMON) | BIT(CAP_NET_ADMIN),
+	BIT(CAP_PERFMON) | BIT(CAP_SYSLOG),
+	BIT(CAP_SYS_ADMIN),
+	BIT(CAP_PERFMON) | BIT(CAP_NET_ADMIN) | BIT(CAP_SYSLOG) | BIT(CAP_SYS_ADMIN),
+};
+
+static uint64_t given = UINT64_MAX, permitted = UINT64_MAX;
 static char kernel_log[LOG_SIZE];
 static char warnings[WARNINGS_SIZE];
 
@@ -55,6 +79,41 @@ static void put_string(const char *name, const char *text)
 			printf(c == '"' || c == '\\' ? "\\%c" : "%c", c);
 	}
 	putchar('"');
+}
+
+static void read_permitted(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (!syscall(SYS_capget, &header, data))
+		permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+}
+
+/* Of those that this process may have; the permitted ones stay, for a second try. */
+static int make_effective(uint64_t wanted)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	uint64_t effective = wanted & permitted;
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = (uint32_t)effective, .permitted = (uint32_t)permitted },
+		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
+	};
+
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+static int parse_given(const char *text)
+{
+	char *end;
+
+	given = strtoull(text, &end, 16);
+	if (!*text || *end)
+		return -EINVAL;
+	/* Before Linux 5.8 one capability stood for these. */
+	if (prctl(PR_CAPBSET_READ, CAP_BPF, 0, 0, 0) < 0 && given & (BIT(CAP_BPF) | BIT(CAP_PERFMON)))
+		given |= BIT(CAP_SYS_ADMIN);
+	return make_effective(given);
 }
 
 static const char *log_tail(void)
@@ -124,6 +183,25 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	return err;
 }
 
+/* Which capabilities were missing: with them the program loads. 0: others, or something else. */
+static uint64_t find_missing(const char *path, size_t index)
+{
+	int64_t duration_us;
+
+	for (size_t i = 0; i < sizeof(extras) / sizeof(extras[0]); i++) {
+		uint64_t more = extras[i] & permitted & ~given;
+		int err;
+
+		if (!more || make_effective(given | more))
+			continue;
+		err = load_alone(path, index, LOG_STATS, &duration_us);
+		make_effective(given);
+		if (!err)
+			return more;
+	}
+	return 0;
+}
+
 static void probe_program(const char *path, struct bpf_program *program, size_t index)
 {
 	int64_t duration_us = 0;
@@ -144,6 +222,8 @@ static void probe_program(const char *path, struct bpf_program *program, size_t 
 	put_string("error", err ? strerror(-err) : "");
 	put_string("log", log_tail());
 	put_string("warnings", err ? warnings : "");
+	if (err && given != UINT64_MAX)
+		printf(",\"missing\":\"%llx\"", (unsigned long long)find_missing(path, index));
 	puts("}");
 	fflush(stdout);
 }
@@ -224,10 +304,24 @@ static void describe_object(const char *path)
 int main(int argc, char **argv)
 {
 	bool only_open = argc > 1 && !strcmp(argv[1], "--open");
+	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	struct utsname name;
+	int first = 1;
 
-	if (argc < 2 + only_open) {
-		fputs("usage: bpf-probe [--open] OBJECT...\n", stderr);
+	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
+	setrlimit(RLIMIT_MEMLOCK, &unlimited);
+	read_permitted();
+	if (only_open) {
+		first = 2;
+	} else if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
+		if (parse_given(argv[2])) {
+			fputs("bpf-probe: cannot have these capabilities\n", stderr);
+			return 1;
+		}
+		first = 3;
+	}
+	if (argc <= first) {
+		fputs("usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n", stderr);
 		return 2;
 	}
 	libbpf_set_print(keep_warning);
@@ -237,7 +331,7 @@ int main(int argc, char **argv)
 	put_string("machine", name.machine);
 	put_string("libbpf", libbpf_version_string());
 	puts("}");
-	for (int i = 1 + only_open; i < argc; i++)
+	for (int i = first; i < argc; i++)
 		(only_open ? describe_object : probe_object)(argv[i]);
 	puts("{\"event\":\"end\"}");
 	return fflush(stdout) || ferror(stdout) ? 1 : 0;

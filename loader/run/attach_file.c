@@ -13,16 +13,9 @@
 #define MAX_BYTES 65536
 #define BLANKS	  " \t"
 
-static bool is_same(const struct attach_option *a, const struct attach_option *b)
-{
-	return !strcmp(a->program, b->program) &&
-	       (a->object && b->object ? !strcmp(a->object, b->object) : a->object == b->object);
-}
-
-static int add_line(struct options *o, char *line, size_t given, struct fault *fault)
+static int add_line(struct options *o, char *line, struct fault *fault)
 {
 	char *end = line + strlen(line);
-	int err;
 
 	line += strspn(line, BLANKS);
 	while (end > line && strchr(BLANKS, end[-1]))
@@ -33,29 +26,20 @@ static int add_line(struct options *o, char *line, size_t given, struct fault *f
 		if (*p <= ' ' || *p > '~')
 			return fault__usage(fault, "not PROGRAM=TARGET");
 	}
-	err = options__add_attach(o, line, fault);
-	if (err)
-		return err;
-	for (size_t i = 0; i < given; i++) {
-		if (is_same(&o->attach[i], &o->attach[o->attach_count - 1])) {
-			o->attach_count--;
-			break;
-		}
-	}
-	return 0;
+	return options__add_attach(o, line, ATTACH_BY_FILE, fault);
 }
 
 /* Add the targets of the text. The options point into the text, so it is never freed. */
 static int add_lines(struct options *o, char *text, struct fault *fault)
 {
-	size_t given = o->attach_count, number = 0;
+	size_t number = 0;
 	char *line;
 
 	while ((line = strsep(&text, "\n"))) {
 		struct fault inner = { 0 };
 
 		number++;
-		if (add_line(o, line, given, &inner))
+		if (add_line(o, line, &inner))
 			return fault__usage(fault, "--attach-file %.200s, line %zu: %.160s", o->attach_file,
 					    number, inner.text);
 	}

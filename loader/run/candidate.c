@@ -85,12 +85,25 @@ static int64_t version_seen(void *candidate, const char *project, const char *ob
 	return pinned > state ? pinned : state;
 }
 
+/* An operator who names a store means that one; a store that is mounted over the image's adds to it. */
+static int open_trust(struct candidate *c, const struct options *o, struct fault *fault)
+{
+	const char *path = o->trust ? o->trust : default_trust();
+	int err = trustfiles__read(&c->trust, path, fault);
+
+	if (err || o->trust || !strcmp(path, DEFAULT_TRUST) || c->trust.ignores_image)
+		return err;
+	err = trustfiles__read_image(&c->image, &c->trust, DEFAULT_TRUST, fault);
+	c->has_image = err > 0;
+	return err < 0 ? err : 0;
+}
+
 static int open_stores(struct candidate *c, const struct options *o, struct fault *fault)
 {
 	const char *state = choose_state(o);
-	int err = trustfiles__read(&c->trust, o->trust ? o->trust : default_trust(), fault);
+	int err = open_trust(c, o, fault);
 
-	if (!err && o->pin_root) {
+	if (!err && o->pin_root && !o->verify_only) {
 		err = versions__begin(&c->pinned);
 		c->has_pinned = true;
 		if (!err)
@@ -116,13 +129,18 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 	*c = (struct candidate){ 0 };
 	if (open_stores(c, o, fault))
 		return fault__code(fault);
-	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, fault))
+	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, candidate__image(c), fault))
 		return fault__code(fault);
 	if (!c->set.refused)
 		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
 	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s", c->set.refused, c->set.count,
 		   o->verify_only ? "" : ", none loaded");
 	return EXIT_REFUSED;
+}
+
+const struct trust *candidate__image(const struct candidate *c)
+{
+	return c->has_image ? &c->image : NULL;
 }
 
 const struct verified_object *candidate__inputs(struct candidate *c)
@@ -199,5 +217,6 @@ void candidate__free(struct candidate *c)
 	free(c->inputs);
 	objects__free(&c->set);
 	trust__free(&c->trust);
+	trust__free(&c->image);
 	*c = (struct candidate){ 0 };
 }

@@ -11,6 +11,8 @@
 /* A set of objects that may be loaded, and the stores that decide about it. */
 struct candidate {
 	struct trust trust;
+	struct trust image; /* the rules that hold beside a host's trust store */
+	bool has_image;
 	struct versions state;
 	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
@@ -24,6 +26,9 @@ struct candidate {
  * case.
  */
 int candidate__verify(struct candidate *candidate, const struct options *options, struct fault *fault);
+
+/* Return the rules of the image that apply beside the trust store, or NULL. */
+const struct trust *candidate__image(const struct candidate *candidate);
 
 /* Return one input for each object of the set, or NULL without memory. The inputs belong to the candidate. */
 const struct verified_object *candidate__inputs(struct candidate *candidate);

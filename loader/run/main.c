@@ -10,9 +10,43 @@
 #include "run/options.h"
 #include "run/run.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
-/* Run a command. An image's loader starts and checks only: ebpf-pins has the commands that change pins. */
+#define MAX_ARGUMENTS 32
+
+#define PINS_NAME "ebpf-pins"
+
+/* An image's entrypoint is this program; the other one, beside it, has the commands that change pins. */
+static int become_pins(const struct options *o)
+{
+	char path[PATH_MAX], *slash;
+	struct fault fault = { 0 };
+	const char *argv[MAX_ARGUMENTS + 6] = { PINS_NAME };
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof(PINS_NAME));
+	size_t count = 1;
+
+	for (char **from = o->arguments; *from && count <= MAX_ARGUMENTS; from++)
+		argv[count++] = *from;
+	/* What the entrypoint says of them, if the command does not. */
+	if (o->pin_root)
+		argv[count++] = "--pin-root", argv[count++] = o->pin_root;
+	if (o->share)
+		argv[count++] = "--share", argv[count++] = o->share;
+	path[length > 0 ? length : 0] = 0;
+	slash = strrchr(path, '/');
+	if (slash && count < MAX_ARGUMENTS) {
+		memcpy(slash + 1, PINS_NAME, sizeof(PINS_NAME));
+		execv(path, (char *const *)argv);
+	}
+	fault__usage(&fault, "%s: a command of " PINS_NAME ", which image.tools adds to an image",
+		     options__command(o));
+	return log__fail(&fault);
+}
+
+/* Run a command. A loader of an image starts and checks only: ebpf-pins has the commands that change pins. */
 static int run_command(struct options *o)
 {
 	struct fault fault = { 0 };
@@ -21,9 +55,7 @@ static int run_command(struct options *o)
 		return run__all(o);
 	if (o->command == COMMAND_STATUS)
 		return listing__show(o, &fault) ? log__fail(&fault) : EXIT_DONE;
-	fault__usage(&fault, "%s: not a command of verify-and-load; use ebpf-pins %s", options__command(o),
-		     options__command(o));
-	return log__fail(&fault);
+	return become_pins(o);
 }
 
 int main(int argc, char **argv)
@@ -35,6 +67,7 @@ int main(int argc, char **argv)
 	file__open_standard_streams();
 	file__keep_inherited();
 	signals__block(false);
+	log__set_human(options__ask_human(argv));
 	if (options__parse(&options, argv, &fault))
 		return log__fail(&fault);
 	log__set_human(options.human);

@@ -15,7 +15,25 @@
 #include <string.h>
 #include <unistd.h>
 
-static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c)
+/* Once more, by the image's rules: the stricter of both decides. */
+static int verify_by_image(struct set_item *item, const struct verify_context *c, const struct trust *image)
+{
+	struct verify_context by_image = *c;
+	struct verdict v;
+	int err;
+
+	by_image.trust = image;
+	err = verify__object(&by_image, item->data, item->size, &v);
+	if (err == -EKEYREJECTED) {
+		item->verdict.reason = v.reason;
+		fault__set(&item->verdict.fault, err, "the image's policy: %s", v.fault.text);
+	}
+	verdict__free(&v);
+	return err;
+}
+
+static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c,
+		       const struct trust *image)
 {
 	struct verdict *v = &item->verdict;
 	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);
@@ -29,13 +47,15 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 				  err == -EAGAIN ? "the file changes; write beside it and rename" :
 						   strerror(-err));
 	err = verify__object(c, item->data, item->size, v);
+	if (!err && image)
+		err = verify_by_image(item, c, image);
 	if (err == -ENOMEM)
 		fault__set(&v->fault, err, "out of memory");
 	return err;
 }
 
 static void write_decision(const struct set_item *item, int err, int64_t started,
-			   const struct verify_context *c)
+			   const struct verify_context *c, const struct trust *image)
 {
 	const struct verdict *v = &item->verdict;
 	bool decided = !err || err == -EKEYREJECTED;
@@ -54,6 +74,7 @@ static void write_decision(const struct set_item *item, int err, int64_t started
 		.key_ids = v->key_ids,
 		.key_id_count = v->key_id_count,
 		.policy = c->trust->digest,
+		.image_policy = image ? image->digest : NULL,
 		.platform = c->platform,
 		.capabilities = err ? NULL : needs,
 		.message = err ? v->fault.text : NULL,
@@ -71,7 +92,7 @@ static void forget_bytes(struct set_item *item)
 }
 
 static int add_item(struct object_set *set, int dir, const char *name, const char *path,
-		    const struct verify_context *c)
+		    const struct verify_context *c, const struct trust *image)
 {
 	struct set_item *item = &set->items[set->count];
 	int64_t started = log__clock();
@@ -81,10 +102,10 @@ static int add_item(struct object_set *set, int dir, const char *name, const cha
 	if (!item->name)
 		return -ENOMEM;
 	set->count++;
-	err = verify_item(item, dir, path, c);
+	err = verify_item(item, dir, path, c, image);
 	set->refused += err == -EKEYREJECTED;
 	set->failed += err && err != -EKEYREJECTED;
-	write_decision(item, err, started, c);
+	write_decision(item, err, started, c, image);
 	if (err)
 		forget_bytes(item);
 	return 0;
@@ -97,7 +118,7 @@ static int make_room(struct object_set *set, size_t count)
 }
 
 static int add_directory(struct object_set *set, int dir, size_t limit, const struct verify_context *c,
-			 struct fault *fault)
+			 const struct trust *image, struct fault *fault)
 {
 	struct file_list list;
 	int err = file__list(dir, &list);
@@ -111,13 +132,13 @@ static int add_directory(struct object_set *set, int dir, size_t limit, const st
 	if (!err)
 		err = make_room(set, list.count);
 	for (size_t i = 0; !err && i < list.count; i++)
-		err = add_item(set, dir, list.names[i], list.names[i], c);
+		err = add_item(set, dir, list.names[i], list.names[i], c, image);
 	file__list_free(&list);
 	return err;
 }
 
 int objects__verify(struct object_set *set, const char *path, size_t limit, const struct verify_context *c,
-		    struct fault *fault)
+		    const struct trust *image, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	const char *slash = strrchr(path, '/');
@@ -126,12 +147,12 @@ int objects__verify(struct object_set *set, const char *path, size_t limit, cons
 	*set = (struct object_set){ 0 };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
-		err = add_directory(set, dir, limit, c, &inner);
+		err = add_directory(set, dir, limit, c, image, &inner);
 		close(dir);
 	} else if (errno == ENOTDIR) {
 		err = make_room(set, 1);
 		if (!err)
-			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c);
+			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c, image);
 	} else {
 		err = fault__set(&inner, -errno, "%s", strerror(errno));
 	}

@@ -21,10 +21,11 @@ struct object_set {
 /*
  * Read and verify all objects of a directory, or one file, with a decision line for each. An entry that is
  * not an object is refused and not skipped: otherwise an attacker who can add files could hide an object.
+ * The rules of @image (or NULL) apply beside those of the context.
  * Returns 0, or a negative errno with the text set if nothing can be verified.
  */
 int objects__verify(struct object_set *set, const char *path, size_t limit,
-		    const struct verify_context *context, struct fault *fault);
+		    const struct verify_context *context, const struct trust *image, struct fault *fault);
 void objects__free(struct object_set *set);
 
 #endif

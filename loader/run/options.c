@@ -28,8 +28,10 @@ const char options__help[] =
 	"                           (" DEFAULT_STATE " if it exists;\n"
 	"                           with --verify-only: none)\n"
 	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
-	"                           none); OBJECT:PROGRAM if several objects have the program\n"
+	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
+	"                           PROGRAM+=TARGET adds to the image's targets\n"
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
+	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
 	"  --wait-interface SECONDS wait for missing interfaces\n"
 	"  --replace                detach another program that holds the hook\n"
 	"  --pin-root DIR           pin programs, maps and links below DIR; update existing pins\n"
@@ -43,7 +45,7 @@ const char options__help[] =
 	"  --capabilities C,...     allow these capabilities of the container, beyond the programs'\n"
 	"                           needs\n"
 	"  --metrics-file FILE      write metrics for Prometheus\n"
-	"  --verify-only            load nothing; exit code 0 or 3\n"
+	"  --verify-only            load and attach nothing; exit code 0 or 3\n"
 	"  --platform P, --time T   with --verify-only: verify for this platform, at this time\n"
 	"  --log json|human         form of the lines on stderr (json)\n"
 	"  --json                   with status: print JSON\n"
@@ -64,6 +66,7 @@ enum kind {
 	KIND_TIME,
 	KIND_LOG,
 	KIND_ATTACH,
+	KIND_IMAGE_ATTACH,
 	KIND_CAPABILITIES,
 	KIND_USER
 };
@@ -85,6 +88,7 @@ static const struct option {
 	{ "trust", FIELD(trust), KIND_TEXT, RUN },
 	{ "state", FIELD(state), KIND_TEXT, RUN },
 	{ "attach", 0, KIND_ATTACH, RUN },
+	{ "image-attach", 0, KIND_IMAGE_ATTACH, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
 	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
@@ -107,18 +111,22 @@ static const struct option {
 	{ "help", FIELD(help), KIND_SWITCH, RUN | PINS },
 };
 
-int options__add_attach(struct options *o, char *value, struct fault *fault)
+int options__add_attach(struct options *o, char *value, enum attach_source source, struct fault *fault)
 {
 	char *equals = strchr(value, '='), *colon;
 	struct attach_option *a;
 
-	if (!equals || equals == value || !equals[1])
+	bool adds = equals && equals > value && equals[-1] == '+';
+
+	if (!equals || equals == value + adds || !equals[1])
 		return fault__usage(fault, "--attach %.128s: not PROGRAM=TARGET", value);
 	if (o->attach_count == LOAD_MAX_OPTIONS)
 		return fault__usage(fault, "--attach: more than %d times", LOAD_MAX_OPTIONS);
 	a = &o->attach[o->attach_count++];
-	*equals = 0;
-	*a = (struct attach_option){ .program = value, .target = equals + 1 };
+	equals[-adds] = 0;
+	*a = (struct attach_option){
+		.program = value, .target = equals + 1, .source = (unsigned char)source, .adds = adds
+	};
 	colon = strchr(value, ':');
 	if (colon) {
 		*colon = 0;
@@ -126,6 +134,42 @@ int options__add_attach(struct options *o, char *value, struct fault *fault)
 		a->program = colon + 1;
 	}
 	return 0;
+}
+
+static bool is_replaced(const struct options *o, const struct attach_option *a)
+{
+	for (size_t i = 0; i < o->attach_count; i++) {
+		const struct attach_option *other = &o->attach[i];
+
+		if (other->source > a->source && !other->adds && !strcmp(other->program, a->program) &&
+		    (!other->object || !a->object || !strcmp(other->object, a->object)))
+			return true;
+	}
+	return false;
+}
+
+void options__settle_attach(struct options *o)
+{
+	bool replaced[LOAD_MAX_OPTIONS];
+	size_t kept = 0;
+
+	for (size_t i = 0; i < o->attach_count; i++)
+		replaced[i] = is_replaced(o, &o->attach[i]);
+	for (size_t i = 0; i < o->attach_count; i++) {
+		if (!replaced[i])
+			o->attach[kept++] = o->attach[i];
+	}
+	o->attach_count = kept;
+}
+
+bool options__ask_human(char **argv)
+{
+	for (argv++; argv[0] && strcmp(argv[0], "--"); argv++) {
+		if (!strcmp(argv[0], "--log=human") ||
+		    (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
+			return true;
+	}
+	return false;
 }
 
 static bool parse_seconds(const char *text, int *seconds)
@@ -166,8 +210,9 @@ static int set_value(struct options *o, const struct option *option, char *value
 	void *field = (char *)o + option->field;
 	bool ok = true;
 
-	if (option->kind == KIND_ATTACH)
-		return options__add_attach(o, value, fault);
+	if (option->kind == KIND_ATTACH || option->kind == KIND_IMAGE_ATTACH)
+		return options__add_attach(
+			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
 	if (option->kind == KIND_TEXT)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)
@@ -226,12 +271,9 @@ static int check_together(const struct options *o, struct fault *fault)
 		return 0;
 	if (o->command != COMMAND_RUN)
 		return o->workload ? fault__usage(fault, "%s accepts no workload", commands[o->command]) : 0;
-	if (o->verify_only && (o->attach_count || o->attach_file || o->workload))
-		return fault__usage(
-			fault, "--verify-only cannot be combined with --attach, --attach-file or a workload");
-	if (o->verify_only && (o->pin_root || o->share || o->reload))
-		return fault__usage(fault,
-				    "--verify-only cannot be combined with --pin-root, --share or --reload");
+	/* An image's entrypoint may have all other options: they have no effect if nothing is loaded. */
+	if (o->verify_only && o->workload)
+		return fault__usage(fault, "--verify-only cannot be combined with a workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
 		return fault__usage(fault, "--platform and --time require --verify-only");
 	if (!o->workload && (o->no_seccomp || o->no_map_fds || o->has_user))
@@ -248,19 +290,38 @@ const char *options__command(const struct options *o)
 	return commands[o->command];
 }
 
+/*
+ * A command's word: the first argument, or the first after the options of an image's entrypoint. Of those a
+ * command keeps the places of pins, unless it names one.
+ */
+static bool take_command(struct options *o, char **argument)
+{
+	for (size_t i = 0; !o->arguments && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(*argument, commands[i]))
+			continue;
+		if (i != COMMAND_RUN)
+			*o = (struct options){ .pin_root = o->pin_root,
+					       .share = o->share,
+					       .human = o->human };
+		o->command = (enum command)i;
+		o->arguments = argument;
+		for (argument++; *argument; argument++) {
+			if (!strncmp(*argument, "--pin-root", 10) || !strncmp(*argument, "--share", 7))
+				o->pin_root = o->share = NULL;
+		}
+		return true;
+	}
+	return false;
+}
+
 int options__parse(struct options *o, char **argv, struct fault *fault)
 {
 	int err = 0;
 
 	*o = (struct options){ .objects = DEFAULT_OBJECTS, .now = -1, .health_wait = HEALTH_WAIT_SECONDS };
-	for (size_t i = 0; argv[1] && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (!strcmp(argv[1], commands[i])) {
-			o->command = (enum command)i;
-			argv++;
-			break;
-		}
-	}
 	for (argv++; !err && *argv; argv++) {
+		if (take_command(o, argv))
+			continue;
 		if (!strcmp(*argv, "--")) {
 			o->workload = argv + 1;
 			if (!*o->workload)

@@ -14,6 +14,9 @@
 /* The first word of the command line; COMMAND_RUN without such a word. */
 enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_STATUS, COMMAND_DETACH, COMMAND_ROLLBACK };
 
+/* Where a target was named. A target of a later source replaces those of an earlier one for its program. */
+enum attach_source { ATTACH_BY_IMAGE, ATTACH_BY_FILE, ATTACH_BY_COMMAND };
+
 struct options {
 	enum command command;
 	const char *objects;
@@ -37,13 +40,20 @@ struct options {
 	uid_t uid;
 	gid_t gid;
 	char **workload; /* NULL or argv, ending in NULL */
+	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 
 /* Parse the command line; its strings are cut in place. Returns 0, or -EINVAL with the text set. */
 int options__parse(struct options *options, char **argv, struct fault *fault);
 
 /* Add a PROGRAM=TARGET. The string is cut in place, and must outlive the options. */
-int options__add_attach(struct options *options, char *value, struct fault *fault);
+int options__add_attach(struct options *options, char *value, enum attach_source source, struct fault *fault);
+
+/* Remove the targets that a later source replaces. */
+void options__settle_attach(struct options *options);
+
+/* Whether --log human is among the arguments. It applies to errors of other arguments too. */
+bool options__ask_human(char **argv);
 
 /* Return the word of the command. */
 const char *options__command(const struct options *options);

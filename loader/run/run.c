@@ -84,6 +84,7 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 		.context = &acceptance,
 		.rules = {
 			.trust = &c->trust,
+			.image = candidate__image(c),
 			.replace = o->replace,
 			.stays = o->reload || !o->workload,
 			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
@@ -296,8 +297,9 @@ int run__all(struct options *o)
 	char *workload = NULL;
 	int code;
 
-	if (attach_file__read(o, &fault))
+	if (!o->verify_only && attach_file__read(o, &fault))
 		return log__fail(&fault);
+	options__settle_attach(o);
 	if (o->workload && !(workload = workload__find(o->workload[0]))) {
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 		return log__fail(&fault);

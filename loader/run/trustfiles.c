@@ -121,3 +121,28 @@ int trustfiles__read(struct trust *t, const char *path, struct fault *fault)
 	}
 	return err;
 }
+
+int trustfiles__read_image(struct trust *rules, const struct trust *host, const char *path,
+			   struct fault *fault)
+{
+	struct trust image;
+	struct stat st;
+	int err;
+
+	/* The loader of a host, outside any image. */
+	if (lstat(path, &st) && errno == ENOENT)
+		return 0;
+	err = trustfiles__read(&image, path, fault);
+	if (err)
+		return err;
+	*rules = *host;
+	rules->policy = image.policy;
+	rules->max_object_bytes = image.max_object_bytes;
+	memcpy(rules->digest, image.digest, sizeof(rules->digest));
+	for (size_t i = 0; i < rules->key_count; i++) {
+		const struct trust_key *key = trust__find(&image, rules->keys[i].id);
+
+		rules->keys[i].revoked |= key && key->revoked;
+	}
+	return image.policy ? 1 : 0;
+}

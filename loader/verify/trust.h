@@ -26,6 +26,7 @@ struct trust {
 	int64_t earliest; /* the present time is at least this */
 	bool clock_unset_ok;
 	bool allow_rollback; /* accept less than the state's version, but not less than minimumVersion */
+	bool ignores_image;  /* of a host's store: the rules of an image do not apply beside it */
 	uint8_t digest[DIGEST_SIZE];
 	struct json_t *policy; /* NULL: the store has only keys */
 };

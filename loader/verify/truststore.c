@@ -38,6 +38,7 @@ static const struct json_member policy_members[] = {
 	{ "allowRollback", JSON_KIND_BOOLEAN, true },
 	{ "clock", JSON_KIND_STRING, true },
 	{ "earliest", JSON_KIND_TIME, true },
+	{ "imageRules", JSON_KIND_STRING, true },
 };
 
 static const struct json_member key_members[] = {
@@ -202,6 +203,16 @@ static int read_clock(struct trust *t, struct fault *fault)
 	return 0;
 }
 
+static int read_image_rules(struct trust *t, struct fault *fault)
+{
+	const char *rules = json_string_value(json_object_get(t->policy, "imageRules"));
+
+	t->ignores_image = rules && !strcmp(rules, "ignore");
+	if (rules && !t->ignores_image && strcmp(rules, "combine"))
+		return fault__set(fault, -EINVAL, "imageRules: neither combine nor ignore");
+	return 0;
+}
+
 int truststore__add_policy(struct trust *t, const uint8_t *data, size_t size, struct fault *fault)
 {
 	const json_t *keys;
@@ -220,6 +231,8 @@ int truststore__add_policy(struct trust *t, const uint8_t *data, size_t size, st
 		err = check_points(json_object_get(t->policy, "attachPoints"), fault);
 	if (!err)
 		err = read_clock(t, fault);
+	if (!err)
+		err = read_image_rules(t, fault);
 	keys = json_object_get(t->policy, "keys");
 	if (!err)
 		err = json__check_items(keys, key_members, COUNT(key_members), "key", fault);

@@ -15,6 +15,7 @@ import pytest
 from labs import TOP
 from labs.image import read_image
 
+from buildtool.compile.headers import LIST_NAME, read_headers
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.oci.tree import Tree
 from buildtool.runtime.carried import part_path
@@ -28,9 +29,10 @@ HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || 
 
 
 @pytest.fixture(scope="module")
-def wheel(carried_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(carried_parts: Path, carried_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel of this checkout."""
     assert carried_parts.is_dir()
+    assert carried_headers.is_dir()
     out = tmp_path_factory.mktemp("wheel")
     argv = [sys.executable, "-m", "build", "--wheel", "--outdir", out, TOP]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -62,13 +64,14 @@ def test_the_wheel_has_the_parts_of(arch: str, wheel: Path, made_parts: MadePart
     } <= names
 
 
-def test_the_wheel_has_what_all_parts_need(wheel: Path) -> None:
-    """The list of parts, libbpf's headers, the loader's sources and the lock of packages are in it."""
+def test_the_wheel_has_what_all_parts_need(wheel: Path, carried_headers: Path) -> None:
+    """The list of parts, the headers with their terms, the loader's sources and the lock of packages."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    wanted = {Path("buildtool/data/loaders/loaders.json"), Path("buildtool/data/include/bpf/bpf_helpers.h")}
-    wanted |= {Path("buildtool/data/include/bpf/copyright"), Path("buildtool/_data/loader/run/main.c")}
+    wanted = {Path("buildtool/data/loaders/loaders.json"), Path("buildtool/_data/loader/run/main.c")}
     wanted |= {Path("buildtool/_data/tools/packages.lock")}
+    headers = read_headers(carried_headers)
+    wanted |= {Path("buildtool/data/headers", name) for name in (LIST_NAME, *headers.files)}
     assert {str(path) for path in wanted} <= names
 
 

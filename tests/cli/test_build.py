@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -53,13 +54,13 @@ def test_no_docker_is_said(
         ),
         (["--arch", "amd64", *KEY, "--output", "-"], 2, "cannot write there"),
         (["--arch", "amd64", *KEY, "--sign-on", "moon"], 2, "moon"),
-        (["--arch", "amd64", *KEY, "--config", "none.toml"], 1, "none.toml"),
+        (["--arch", "amd64", *KEY, "--config", "none.toml"], 2, "none.toml"),
     ],
 )
 def test_bad_request_fails_before_anything_starts(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
-    """Usage errors are 2, missing files 1."""
+    """Usage and configuration are 2, other missing files 1."""
     assert run(["build", *arguments]) == code
     check_error(capsys, text)
 
@@ -82,6 +83,7 @@ def test_render_prints_or_writes_one_file(project: Path, capsys: pytest.CaptureF
     one = [*RENDER, "--inline", "-o", "Dockerfile"]
     assert run(one) == 0
     assert Path("Dockerfile").read_text() == text
+    capsys.readouterr()
     Path("Dockerfile").write_text("mine")
     assert run(one) == 1
     check_error(capsys, "already exists")
@@ -114,6 +116,47 @@ def test_render_writes_a_folder(project: Path, capsys: pytest.CaptureFixture[str
     assert len(list(Path("out/there").iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "files", "operands"),
+    [
+        (["-o", "out"], ["out/Dockerfile", "out/buildtool-sources-*.tar"], "out"),
+        (["-o", "."], ["Dockerfile", "buildtool-sources-*.tar"], "."),
+        (["--inline", "-o", "One file"], ["One file"], "--file 'One file' ."),
+    ],
+)
+def test_render_says_what_it_wrote(
+    project: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: list[str], operands: str
+) -> None:
+    """Files on stdout, the command that builds them on stderr: with the private key of a public one."""
+    assert run([*RENDER, *options]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [str(*Path().glob(name)) for name in files]
+    key = project / "keys/dev.pem"
+    assert output.err == (
+        "buildtool: next: docker buildx build --platform linux/arm64 --provenance=false"
+        f" --secret id=signing-key,src={key.relative_to(project)} {operands}\n"
+    )
+    assert run(["render", "--arch", "arm64", "--key", "env:K", *options]) == 1
+    assert "signing key env:K: the variable is not set" in capsys.readouterr().err
+
+
+def test_figures_of_the_page_are_those_of_the_files(project: Path) -> None:
+    """docs/explanation/dockerfile.md tells how long both forms are: within a tenth."""
+    page = (Path(__file__).parents[2] / "docs/explanation/dockerfile.md").read_text("utf-8")
+    assert run([*RENDER, "-o", "out"]) == 0
+    assert run([*RENDER, "--inline", "-o", "one"]) == 0
+    lines = Path("out/Dockerfile").read_text().splitlines()
+    comments = sum(line.lstrip().startswith("#") for line in lines)
+    found = re.search(r"has about (\d+) lines, a (third|quarter|fifth) of them comments", page)
+    assert found
+    assert abs(int(found[1]) / len(lines) - 1) < 0.1
+    share = {"third": 3, "quarter": 4, "fifth": 5}[found[2]]
+    assert round(len(lines) / comments) == share
+    whole = re.search(r"with about ([\d,]+) lines", page)
+    assert whole
+    assert abs(int(whole[1].replace(",", "")) / len(Path("one").read_text().splitlines()) - 1) < 0.1
+
+
 def test_render_of_a_folder_is_the_same_twice(project: Path) -> None:
     """Same project, same bytes, wherever the folder is."""
     for name in ("one", "two"):
@@ -129,9 +172,9 @@ def test_render_of_a_folder_is_the_same_twice(project: Path) -> None:
     ("place", "text"),
     [
         ("Dockerfile", "Dockerfile: not a directory"),
-        ("bpf", "bpf: in bpf/, which is sent to the builder"),
-        ("bpf/new", "bpf/new: in bpf/, which is sent to the builder"),
-        ("link/new", "link/new: in bpf/, which is sent to the builder"),
+        ("bpf", "bpf: cannot hold the Dockerfile: bpf/ is sent to the builder whole"),
+        ("bpf/new", "bpf/new: cannot hold the Dockerfile: bpf/ is sent to the builder whole"),
+        ("link/new", "link/new: cannot hold the Dockerfile: bpf/ is sent to the builder whole"),
         ("buildtool.toml", "buildtool.toml: not a directory"),
     ],
 )
@@ -154,7 +197,7 @@ def test_render_without_sources_writes_nothing(
     """No half Dockerfile appears."""
     (project / "bpf/x.bpf.c").unlink()
     assert run(["render", "--arch", "arm64", *KEY, *form]) == 2
-    check_error(capsys, "no sources")
+    check_error(capsys, "no sources: nothing matches bpf/*.bpf.c")
     assert not (project / "Dockerfile").exists()
     assert not (project / "new").exists()
 

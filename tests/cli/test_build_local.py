@@ -166,7 +166,7 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
         done = build_auto("--arch", arch, **named)
         assert done.returncode == 1
         assert f"{why}: building with the local engine\n" in done.stderr
-        assert "registry 127.0.0.1:9: the connection broke" in done.stderr
+        assert "registry 127.0.0.1:9: cannot connect: connection refused" in done.stderr
     done = build_auto("--arch", "amd64", "--output", "type=docker", **named)
     assert done.returncode == 1
     assert "local engine" not in done.stderr

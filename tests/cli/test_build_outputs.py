@@ -19,8 +19,10 @@ BUILD = ["build", "--engine", "docker", "--arch", "amd64", "--key", "keys/releas
 # Stands where docker looks for buildx, and writes what the exporters would.
 BUILDX = """#!{python}
 import json, pathlib, sys
-sys.stdin.buffer.read()
 words = sys.argv[1:]
+if words == ["buildx", "version"]:
+    sys.exit()
+sys.stdin.buffer.read()
 spec = words[words.index("--output") + 1]
 fields = dict(part.split("=") for part in spec.split(",")) if "=" in spec else dict(type="local", dest=spec)
 metadata = {{}} if fields["type"] in ("local", "tar") else {{"containerimage.digest": "sha256:12"}}
@@ -145,8 +147,27 @@ def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert (shown["reference"], shown["digest"], shown["file"]) == ("", "", "files")
     assert run([*BUILD, "--output", "type=oci,dest=y.tar"]) == 0
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert words == ["image", "digest", "key", "run"]
+    assert words == ["image", "digest", "key", "load", "run"]
     assert "digest=sha256:12\n" in Path("outputs").read_text()
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(
+    ("output", "load"),
+    [
+        ("type=oci,dest=a b.tar", "docker load --input 'a b.tar'"),
+        ("type=docker,dest=x.tar", "docker load --input x.tar"),
+        ("type=oci,tar=false,dest=x", "tar --create --directory x . | docker load"),
+        ("type=docker", None),
+    ],
+)
+def test_an_image_in_a_file_is_loaded_first(capsys: Capture, output: str, load: str | None) -> None:
+    """The line before the last one is the command for that; the last one has the image's name."""
+    assert run([*BUILD, "--output", output]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("run     docker run --read-only ")
+    assert lines[-1].endswith(" project:0.1.0")
+    assert [line for line in lines if line.startswith("load")] == ([f"load    {load}"] if load else [])
 
 
 @pytest.mark.parametrize("engine", ["docker", "local"])

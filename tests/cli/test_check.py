@@ -100,6 +100,19 @@ def test_two_objects_of_one_name(project: Path) -> None:
     assert [fact["name"] for fact in one] == ["amd64/x.bpf.o"]
 
 
+def test_what_is_compiled_is_checked(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After `compile --arch amd64`, the project's other architectures are named as not checked."""
+    toml = '[project]\nname = "x"\n[build]\narch = ["amd64", "arm64", "s390x"]\n'
+    (project / "buildtool.toml").write_text(toml)
+    (project / "build/arm64").mkdir()
+    done = check("--json")
+    assert {fact["name"] for fact in json.loads(done.stdout)["objects"]} == {"amd64/x.bpf.o"}
+    for name in ("arm64", "s390x"):
+        told = f"build/{name}: no objects: {name} is not checked; buildtool compile makes them"
+        assert told in caplog.messages
+    assert fail("--arch", "amd64", "--arch", "s390x").message == "build/s390x: no such directory"
+
+
 def test_names_cannot_drive_a_terminal(project: Path) -> None:
     """A name with an escape sequence is printed without it."""
     (project / "\x1b[31mred.bpf.o").write_bytes(b"")

@@ -21,6 +21,8 @@ from buildtool.compile.record import read_compile_record
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.platforms import PLATFORMS
 
+pytestmark = pytest.mark.tools
+
 SOURCE = """\
 #include <linux/types.h>
 #include "answer.h"
@@ -194,7 +196,7 @@ def test_the_clock_is_refused(project: Path, capsys: pytest.CaptureFixture[str])
     ("arguments", "code", "message"),
     [
         (["bpf/missing.bpf.c"], 1, "bpf/missing.bpf.c: cannot read: no such file or directory"),
-        (["bad/dir.bpf.c"], 1, "bad/dir.bpf.c: cannot read: is a directory"),
+        (["bad/dir.bpf.c"], 1, "bad/dir.bpf.c: a directory, not a file"),
         (["bad/loop.bpf.c"], 1, "bad/loop.bpf.c: cannot read: too many levels of symbolic links"),
         (["bpf/answer.h"], 2, "bpf/answer.h: not a source"),
         (["bpf/x.bpf.c", "other/x.bpf.c"], 2, "x.bpf.o: made from two sources: bpf/x.bpf.c, other/x.bpf.c"),
@@ -202,9 +204,9 @@ def test_the_clock_is_refused(project: Path, capsys: pytest.CaptureFixture[str])
         (["@x.bpf.c"], 2, "'@x.bpf.c': a file name must not begin with '-' or '@'"),
         (["--arch=vax"], 2, "unknown architecture 'vax'"),
         (["--arch=amd64", "--arch=arm64", "--output=o"], 2, "--output requires exactly one --arch"),
-        (["--flag=-o/etc/passwd"], 2, "invalid value for '--flag': '-o/etc/passwd' is not a flag"),
+        (["--flag=-o/etc/passwd"], 2, "--flag: '-o/etc/passwd' is not a flag"),
         (["--include=nowhere"], 1, "nowhere: not a directory"),
-        (["--config=nowhere.toml"], 1, "nowhere.toml: cannot read: no such file or directory"),
+        (["--config=nowhere.toml"], 2, "nowhere.toml: cannot read: no such file or directory"),
         (["--output=bpf/x.bpf.c"], 1, "bpf/x.bpf.c: cannot make directory: file exists"),
         (["--output=/proc/nowhere"], 1, "/proc/nowhere: cannot make directory: "),
     ],
@@ -232,8 +234,13 @@ def test_an_empty_project_says_where_sources_are_looked_for(
     monkeypatch.chdir(tmp_path)
     assert run(["compile", "--arch=amd64"]) == 2
     text = capsys.readouterr().err
-    assert text.startswith("buildtool: error: no sources: nothing matches bpf/*.bpf.c\n")
+    assert text.startswith("buildtool: error: buildtool.toml: no such file, and no sources: nothing matches ")
     assert "buildtool init" in text
+    (tmp_path / "buildtool.toml").write_text('[project]\nname = "x"\n')
+    assert run(["compile", "--arch=amd64"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("buildtool: error: no sources: nothing matches bpf/*.bpf.c\n")
+    assert "compile.sources" in text
 
 
 def test_no_clang_says_what_to_install(

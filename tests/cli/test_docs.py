@@ -49,10 +49,46 @@ def test_messages_are_statements() -> None:
     """No message asks, ends with a full stop, or begins like a sentence; a name may be a capital letter's."""
     rows = re.findall(r"^\| (.+?) \| .* \| [123] \|$", read("docs/reference/messages.md"), re.MULTILINE)
     assert len(rows) > 300
-    names = ("BTF", "CO-RE", "Debian", "Docker", "ELF", "OCI")
+    names = ("BTF", "BUILDTOOL\\_", "CO-RE", "Debian", "Docker", "ELF", "OCI", "SOURCE\\_DATE")
     for row in rows:
         assert not row.endswith(("?", ".", "!")), row
         assert not row[0].isupper() or row.startswith(names), row
+
+
+# Whose cause says all, or which only a fault of ours can bring up.
+WITHOUT_HINT = (
+    "must be ",
+    "{value} is n",
+    "text is longer than ",
+    "{value} has control characters",
+    "images cannot be prepared on ",
+    "{key\\_id} is not a key id",
+    "{name}: cannot be written as a heredoc",
+    "{name}: not a file name that can stand in a Dockerfile",
+    "{word}: not a single word",
+    "{path}: not a path inside an image",
+    "{path}: too large for a layer",
+    "{value} is too large a number for a tar file",
+    "{path}: cannot read: {error}",
+)
+
+
+def test_mistakes_of_users_have_a_hint() -> None:
+    """What a person wrote wrongly (exit code 2) comes with what to write, or which command to run."""
+    page = read("docs/reference/messages.md")
+    rows = re.findall(r"^\| (.+?) \| (.*) \| 2 \|$", page, re.MULTILINE)
+    assert len(rows) > 100
+    assert [message for message, hint in rows if not hint and not message.startswith(WITHOUT_HINT)] == []
+
+
+def test_the_page_of_messages_knows_constants_and_contexts() -> None:
+    """A hint that is a name is looked up, in the module that it comes from; so is a message of `with`."""
+    page = read("docs/reference/messages.md")
+    assert "| no signing key | buildtool keygen NAME makes a key; " in page
+    assert re.search(r"^\| the engine did not load the image: \{cause\} \|", page, re.MULTILINE)
+    assert re.search(r"^\| unknown key \{name\}\{guess\} \| .+ \| 2 \|", page, re.MULTILINE)
+    names = set(re.findall(r"\{([A-Z_\\]+_HINT|hint=[A-Z]+)\}", page))
+    assert not names
 
 
 def test_every_reason_is_documented_once_in_the_reference() -> None:

@@ -58,3 +58,28 @@ def test_an_empty_path_is_no_traceback(
     assert found["clang"][:4] == ["missing", "clang", "compile", "clang: not found"]
     assert found["clang"][4].startswith("apt install clang")
     assert found["docker engine"][3] == "docker: not found"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "found"),
+    [
+        ("BUILDTOOL_LOADERS", "none", "BUILDTOOL_LOADERS: none: no such directory"),
+        ("BUILDTOOL_CACHE", "rel", "BUILDTOOL_CACHE: 'rel' is not an absolute path"),
+    ],
+)
+def test_a_wrong_variable_is_a_line_of_the_table(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variable: str,
+    value: str,
+    found: str,
+) -> None:
+    """It is what is wrong with this host: the rest is looked at all the same."""
+    monkeypatch.setattr("buildtool.runtime.provide.data_directory", lambda: tmp_path)
+    monkeypatch.setenv(variable, value)
+    assert run(["doctor", "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["carried loaders"]["found"] == found
+    assert variable in checks["carried loaders"]["advice"]
+    assert "kernel" in checks

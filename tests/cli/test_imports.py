@@ -30,16 +30,16 @@ COMMANDS = (
     f"check {OBJECT}",
     "trust add keys/other.pub --policy policy.json",
     "trust check --policy policy.json",
-    "render --arch amd64 --key keys/other.pub -o image",
+    "render --arch amd64 --prepared --key keys/other.pub -o image",
     "init new",
+    "build --engine local --arch amd64 --key keys/other.pem",
 )
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clang: Path) -> Path:
-    """Return the root of a new project that needs no engine. Its base image is one for Dockerfiles."""
+    """Return the root of a new project that needs neither engine nor registry."""
     root = make_local_project(tmp_path, monkeypatch)
-    monkeypatch.setenv("BUILDTOOL_BASE_IMAGE", "example.org/base:1")
     monkeypatch.setenv("BUILDTOOL_CLANG", str(clang))
     return root
 

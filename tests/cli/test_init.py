@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def _files(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
+@pytest.mark.tools
 def test_a_new_project_compiles_and_is_configured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +51,19 @@ def test_a_new_project_compiles_and_is_configured(
     assert run(["compile"]) == 0
     (made,) = choose_platforms((), config)
     assert (directory / f"build/{made.arch}/{name}.bpf.o").exists()
+
+
+def test_the_workflow_has_the_names_of_the_page(tmp_path: Path) -> None:
+    """It installs what the index has under our name, and its secret is that of docs/how-to/ci-github.md."""
+    assert run(["init", str(tmp_path / "p")]) == 0
+    workflow = (tmp_path / "p/.github/workflows/ebpf.yml").read_text("utf-8")
+    page = (TOP / "docs/how-to/ci-github.md").read_text("utf-8")
+    names = re.compile(r"\$\{\{ (secrets|vars)\.(\w+) \}\}")
+    assert set(names.findall(workflow)) == set(names.findall(page)) == {("secrets", "SIGNING_KEY")}
+    assert re.findall(r"pipx install (.*)", workflow) == ["ebpf-buildtool"] * 2
+    assert "`SIGNING_KEY`" in (tmp_path / "p/README.md").read_text("utf-8")
+    assert "environment: release" in workflow
+    assert "environment: release" in page
 
 
 def test_every_template_file_is_used() -> None:

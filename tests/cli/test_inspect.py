@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from labs.image import BASE, make_base
 from labs.sig import other_key, sign, unsigned, vector
 from labs.sig import test_key as alice
 from labs.vectors.builder import build
 from labs.vectors.maps import LINK, Btf, ops, pinned, with_maps
 
 from buildtool.cli.main import run
+from buildtool.oci.tarwriter import TarEntry, pack_tar
+from buildtool.oci.write import write_archive, write_directory
 
 Capture = pytest.CaptureFixture[str]
 
@@ -127,13 +131,94 @@ def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
     assert "license     \\x1b[2" in output
 
 
+def write_images(objects: dict[str, bytes], architectures: tuple[str, ...] = ("amd64", "arm64")) -> None:
+    """Write image.tar and directory image, of an image with *objects*."""
+    files = [TarEntry(path=f"usr/lib/buildtool/objects/{name}", data=data) for name, data in objects.items()]
+    images = make_base([*BASE, *files], architectures)
+    write_archive(Path("image.tar"), images, "agent:1")
+    write_directory(Path("image"), images, "agent:1")
+
+
+@pytest.mark.parametrize("target", ["image.tar", "image", "oci-layout://image", "./image.tar"])
+def test_an_image_in_a_file(capsys: Capture, target: str) -> None:
+    """An archive or a layout that build wrote shows what the image of an engine shows; no engine is asked."""
+    write_images({"x.bpf.o": sign(), "bad.bpf.o": b"text"})
+    assert run(["inspect", target, "--trust", "alice.pub"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("platform    linux/amd64") == lines.count("platform    linux/arm64") == 1
+    assert lines.count(f"accepted    by key {alice().key_id}") == 2
+    assert lines.count("object      bad.bpf.o: not an ELF file") == 2
+    assert run(["inspect", target, "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [image["platform"] for image in value] == ["linux/amd64", "linux/arm64"]
+    assert value[0]["objects"][1]["signers"] == [alice().key_id]
+    assert value[0]["labels"] == {"org.example.base": "yes"}
+
+
+def test_an_image_of_one_platform_is_one_value(capsys: Capture) -> None:
+    """As for the image of an engine; its capabilities are those of its objects."""
+    write_images({"x.bpf.o": sign()}, ("amd64",))
+    assert run(["inspect", "image.tar", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["platform"] == "linux/amd64"
+    for target in ("image.tar", "x.bpf.o"):
+        assert run(["inspect", target, "--capabilities"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert lines[-1].startswith("--cap-drop ALL")
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "message", "hint"),
+    [
+        (["nothere"], 1, "nothere: no such file, and no Docker engine answers: ", "start the engine"),
+        (["empty.tar"], 1, "empty.tar: no objects in /usr/lib/buildtool/objects", "buildtool build"),
+        (["image.tar.gz"], 1, "image.tar.gz: compressed with gzip", "gunzip --keep image.tar.gz"),
+        (
+            ["cut.tar"],
+            1,
+            "cut.tar: not an image archive (tar), or damaged: damaged header",
+            "buildtool build",
+        ),
+        (["other.tar"], 1, "other.tar: not an OCI archive: it has no index.json", "buildtool build"),
+        (["alice.pub"], 1, "alice.pub: not an ELF file", "buildtool compile"),
+        (
+            ["dir"],
+            1,
+            "dir: a directory, neither an object nor an OCI layout",
+            "name one object: dir/NAME.bpf.o",
+        ),
+        (["image.tar", "--envelope"], 2, "--envelope requires an object, and image.tar is none", ".bpf.o"),
+        (
+            ["nothere", "--subject-file", "s"],
+            2,
+            "--subject-file requires an object, and nothere is",
+            ".bpf.o",
+        ),
+    ],
+)
+def test_what_is_neither_object_nor_image(
+    capsys: Capture, target: list[str], code: int, message: str, hint: str
+) -> None:
+    """The line says what it is, the hint what inspect takes."""
+    write_images({"x.bpf.o": sign()})
+    write_archive(Path("empty.tar"), make_base(), "base:1")
+    Path("image.tar.gz").write_bytes(gzip.compress(Path("image.tar").read_bytes()))
+    Path("cut.tar").write_bytes(Path("image.tar").read_bytes()[:1400])
+    Path("other.tar").write_bytes(pack_tar([TarEntry(path="x", data=b"y")]))
+    Path("dir").mkdir()
+    assert run(["inspect", *target]) == code
+    error, advice = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"buildtool: error: {message}")
+    assert hint in advice
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
         ("gone.bpf.o", "gone.bpf.o: cannot read: no such file"),
         ("alice.pub", "alice.pub: not an ELF file"),
-        (".", ".: cannot read: is a directory"),
-        ("no/such/image:1", "no/such/image:1: cannot inspect the image"),
+        (".", ".: a directory, neither an object nor an OCI layout"),
+        ("no/such/image:1", "no/such/image:1: no such file, and no Docker engine answers: unix:"),
     ],
 )
 def test_bad_input_is_one_line(

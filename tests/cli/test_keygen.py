@@ -53,13 +53,13 @@ def test_passphrase_of_the_environment_encrypts(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["../dev"], 2, "'../dev' is not an object name"),
+        (["../dev"], 2, "NAME: '../dev' is not a name of a key"),
         (["taken"], 1, "keys/taken.pem: already exists"),
         (["half"], 1, "keys/half.pub: already exists"),
         (["dev", "--dir", "file"], 1, "file: cannot make directory"),
         (["dev", "--passphrase-file", "none"], 1, "none: cannot read"),
         (["dev", "--passphrase-file", "empty"], 2, "empty: the first line is not a passphrase"),
-        ([], 2, "missing argument 'NAME'"),
+        ([], 2, "missing argument NAME"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

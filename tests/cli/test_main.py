@@ -87,11 +87,11 @@ def test_without_a_command_the_help_is_talk() -> None:
     [
         (["buildx"], ["unknown command 'buildx' (did you mean build?)", "buildtool --help shows the usage"]),
         (["zzz\n"], ["unknown command 'zzz\\n'", "buildtool --help shows the usage"]),
-        (["--nope"], ["no such option '--nope'", "buildtool --help shows the usage"]),
+        (["--nope"], ["unknown option '--nope'", "buildtool --help shows the usage"]),
         (
             ["compile", "--jobs", "0"],
             [
-                "invalid value for '--jobs' / '-j': 0 is not in the range 1<=x<=1024",
+                "--jobs: 0 is not an integer from 1 to 1024",
                 "buildtool compile --help shows the usage",
             ],
         ),

@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+import requests
 from labs.cli import BUILD, check_error
-from labs.registry import FaultyRegistry, SmallRegistry, faulty, fill, log_in, pushed
+from labs.registry import (
+    FaultyRegistry,
+    SmallRegistry,
+    faulty,
+    fill,
+    log_in,
+    pushed,
+    run_tls,
+    write_certificate,
+)
 
 from buildtool.cli.main import run
 from buildtool.core.cache import Cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.oci.read import Descriptor, read_blob
-from buildtool.oci.registry import Client, open_image, parse_reference
+from buildtool.oci.registry import Client, RegistrySession, describe_connection, open_image, parse_reference
 
 pytestmark = pytest.mark.usefixtures("quick_registry")
 
@@ -89,8 +101,8 @@ def test_without_a_login_the_hint_says_how(
         ("404", "not found (404)"),
         ("429", "the registry answers 429: noroom"),
         ("500", "the registry answers 500"),
-        ("cut", "the connection broke"),
-        ("short", "the connection broke"),
+        ("cut", "the connection broke: closed early"),
+        ("short", "the connection broke: closed early"),
         ("other", "the digest of the answer does not match"),
         ("endless", "the digest of the answer does not match"),
     ],
@@ -133,6 +145,101 @@ def test_faults_while_pushing_leave_no_tag(
         assert run([*BUILD, "--tag", f"{address}/agent:{tag}", "--push"]) == 1
     check_error(capsys, f"registry {address}")
     assert tag not in SmallRegistry.manifests
+
+
+def failure(url: str, **settings: Any) -> tuple[str, str]:
+    """Ask for *url* in vain and return what is said of the failure."""
+    session = RegistrySession("127.0.0.1")
+    with pytest.raises(requests.exceptions.RequestException) as caught:
+        session.get(url, timeout=settings.pop("timeout", 5), **settings)
+    session.close()
+    return describe_connection(caught.value)
+
+
+def closed_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def test_a_refused_connection_is_said_in_plain_words(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No name of a library's class, no address of an object in memory."""
+    port = closed_port()
+    Path("bpf/answer.bpf.c").write_text("this does not compile")  # and would be told of, later
+    assert run([*BUILD, "--tag", f"127.0.0.1:{port}/agent:1", "--push"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"buildtool: error: registry 127.0.0.1:{port}: cannot connect: connection refused"
+    assert hint == "buildtool: hint: check the name and the port of the registry"
+
+
+def test_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the registry is what to look at."""
+
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    problem, hint = failure("https://registry.invalid/v2/")
+    assert problem == "cannot connect: unknown host"
+    assert "name" in hint
+
+
+def test_a_registry_that_does_not_answer() -> None:
+    """It takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        problem, hint = failure(f"https://127.0.0.1:{server.getsockname()[1]}/v2/", timeout=0.2)
+        assert problem == "the connection broke: timed out after 60 seconds"
+        assert hint
+        plain, _ = failure(f"http://127.0.0.1:{server.getsockname()[1]}/v2/", timeout=0.2)
+        assert plain == problem
+
+
+def test_a_registry_without_encryption() -> None:
+    """Only one on this machine may be without."""
+    with faulty("") as address:
+        problem, hint = failure(f"https://{address}/v2/")
+    assert problem == "cannot connect: no TLS"
+    assert "encryption" in hint
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "problem", "hint"),
+    [
+        ("127.0.0.1", (-1, 1), "not signed by a trusted authority", "REQUESTS_CA_BUNDLE"),
+        ("127.0.0.1", (-2, -1), "expired", "renew"),
+        ("127.0.0.1", (1, 2), "not valid yet", "clock"),
+        ("127.0.0.2", (-1, 1), "of another IP address", "name the registry as its certificate does"),
+    ],
+)
+def test_certificates(tmp_path: Path, name: str, days: tuple[int, int], problem: str, hint: str) -> None:
+    """What is wrong with a certificate is said in one word or two, with what mends it."""
+    authority = write_certificate(tmp_path / "server.pem", name, days)
+    verify = False if problem.startswith("not signed") else str(authority)
+    with run_tls(tmp_path / "server.pem") as port:
+        url = f"https://127.0.0.1:{port}/v2/"
+        found, advice = failure(url) if verify is False else failure(url, verify=verify)
+    assert found == f"cannot connect: the certificate is {problem}"
+    assert hint in advice
+
+
+def test_a_proxy_that_does_not_answer() -> None:
+    """The proxy is what to look at, not the registry."""
+    proxies = {"https": f"http://127.0.0.1:{closed_port()}"}
+    problem, hint = failure("https://registry.invalid/v2/", proxies=proxies)
+    assert problem == "cannot connect to the proxy: connection refused"
+    assert "HTTPS_PROXY" in hint
+
+
+@pytest.mark.parametrize("url", ["https://[::1/v2/", "ftp://127.0.0.1/v2/", "https:///v2/"])
+def test_an_address_that_is_none(url: str) -> None:
+    """A registry may redirect to anything."""
+    session = requests.Session()
+    with pytest.raises(requests.exceptions.RequestException) as caught:
+        session.get(url)
+    assert describe_connection(caught.value)[0] == "an address that is none"
 
 
 def test_blob_that_is_not_its_digest_is_not_kept(tmp_path: Path) -> None:

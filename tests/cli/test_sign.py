@@ -19,6 +19,8 @@ from buildtool.signing.keys import generate_key, save_key
 from buildtool.signing.statement import Statement
 from buildtool.trust.verify import verify_object
 
+PAST = "2020-01-01T00:00:00Z"
+
 Capture = pytest.CaptureFixture[str]
 SIGN = ["sign", "x.bpf.o", "--arch", "amd64", "--key", "alice.pem"]
 
@@ -149,17 +151,23 @@ def _prepare_bad_files() -> None:
         (["signed.o", "--force"], 1, "signed.o: section .sig was written or moved by another tool"),
         (["large.o"], 1, "large.o: larger than 16777216 bytes"),
         (["none.o"], 1, "none.o: cannot read: no such file or directory"),
-        (["dir.o"], 1, "dir.o: cannot read: is a directory"),
+        (["dir.o"], 1, "dir.o: a directory, not a file"),
         (["fifo.o"], 1, "fifo.o: not a regular file"),
         (["x.bpf.o", "--key", "none.pem"], 1, "signing key none.pem: no such file"),
         (["x.bpf.o", "--key", "open.pem"], 1, "signing key open.pem: mode 0644 lets others use it"),
         (["x.bpf.o", "--key", "x.bpf.o"], 1, "signing key x.bpf.o: "),
         (["x.bpf.o", "--arch", "pdp11"], 2, "unknown architecture 'pdp11'"),
         (["x.bpf.o", "--not-after", "tomorrow"], 2, "'tomorrow' is not a time"),
-        (["x.bpf.o", "--object-version", "-1"], 2, "-1 is not in the range"),
+        (["x.bpf.o", "--not-after", PAST], 2, f"not-after {PAST} has passed: verifiers would refuse"),
+        (
+            ["x.bpf.o", "--created", "9000-01-01T00:00:00Z", "--not-after", "9001-01-01T00:00:00Z"],
+            2,
+            "the creation time 9000-01-01T00:00:00Z is in the future",
+        ),
+        (["x.bpf.o", "--object-version", "-1"], 2, "--object-version: -1 is not an integer from 0 to "),
         (["x.bpf.o", "--release", "a\nb"], 2, "control characters"),
         (["x.bpf.o", "--project", "a b"], 2, "is not a project name"),
-        (["x.bpf.o", "--config", "none.toml"], 1, "none.toml: cannot read"),
+        (["x.bpf.o", "--config", "none.toml"], 2, "none.toml: cannot read"),
         (["x.bpf.o", "--config", "bad.toml"], 2, "bad.toml:2: unknown key sign.keys"),
         (["x.bpf.o", "--output", "text.o"], 1, "text.o"),
         ([], 2, "missing argument"),

@@ -68,7 +68,7 @@ def test_pasted_key_is_not_echoed(capsys: Capture) -> None:
         ("env:", 2, "env: requires the name of a variable"),
         ("env:A-B", 2, "env: requires the name of a variable"),
         ("exec:", 2, "exec: no program named"),
-        ("exec:'x", 2, "no closing quotation"),
+        ("exec:'x", 2, "exec:'x: a quote without its end"),
         ("exec:./none", 1, "./none: not found"),
         ("pkcs11:", 2, "pkcs11: the URI names no key"),
         ("pkcs11:token=x", 2, "pkcs11: the URI names no key"),
@@ -77,9 +77,9 @@ def test_pasted_key_is_not_echoed(capsys: Capture) -> None:
         ("pkcs11:object=x?pin-value=1234", 2, "pkcs11: no pin-value in a URI"),
         ("pkcs11:object=x;type=public", 2, "pkcs11: type must be private"),
         ("pkcs11:object=x", 2, "pkcs11: no module named"),
-        ("pkcs11:object=x?module-path=/none.so", 1, "pkcs11:object=x: "),
         ("ssh-agent:x", 1, "ssh-agent: SSH_AUTH_SOCK is not set"),
-        ("", 2, "where the name of a signer is expected"),
+        ("pkcs11:object=x?module-path=/none.so", 1, "pkcs11:object=x: the module cannot be loaded"),
+        ("", 2, "--key: the name of the signer is empty"),
     ],
 )
 def test_reference_that_cannot_be(reference: str, code: int, message: str, capsys: Capture) -> None:
@@ -98,7 +98,7 @@ def test_passphrase_from_a_descriptor(tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert "the first line is not a passphrase" in refused([*command, str(reading)], capsys, 2)
     os.close(reading)
-    assert f"--passphrase-fd {reading}: cannot read" in refused([*command, str(reading)], capsys, 2)
+    assert f"--passphrase-fd {reading}: cannot read" in refused([*command, str(reading)], capsys, 1)
     assert signers_of("x.bpf.o", load_public_key(tmp_path / "locked.pub"))
 
 

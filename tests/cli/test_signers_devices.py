@@ -204,7 +204,7 @@ def test_token_signs(token: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "pin", "message"),
     [
-        ("token=lab;object=release", "9999", "PinIncorrect"),
+        ("token=lab;object=release", "9999", "token=lab;object=release: wrong PIN"),
         ("token=lab;object=release", "", "token=lab;object=release: no PIN"),
         ("token=lab;object=other", "4321", "no private keys"),
         ("token=none;object=release", "4321", "no tokens"),

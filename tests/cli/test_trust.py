@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.sig import other_key, sign
+from labs.sig import other_key, sign, vector
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
@@ -51,9 +52,12 @@ def verify(capsys: Capture) -> str:
 def test_a_key_lives_and_dies(capsys: Capture, bob: SigningKey) -> None:
     """Add, revoke, remove: the object is accepted, revoked, unknown-key."""
     assert run(["trust", "add", "alice.pub"]) == 0
-    assert capsys.readouterr().out == f"{alice().key_id}  added\n"
+    said = capsys.readouterr()
+    assert said.out == f"{alice().key_id}  added\n"
+    assert "policy.json is new: where it is used, this key alone counts from now on" in said.err
     assert verify(capsys) == "accepted"
     assert run(["trust", "add", "bob.pub", "--name", "Bob (line 3)", "--not-after", FUTURE]) == 0
+    assert "alone" not in capsys.readouterr().err
     assert run(["trust", "revoke", alice().key_id[:8]]) == 0
     capsys.readouterr()
     assert verify(capsys) == "revoked"
@@ -89,7 +93,8 @@ def test_a_directory_means_its_policy() -> None:
 
 def test_list(capsys: Capture, bob: SigningKey) -> None:
     """One line for each key, with the word that a refusal would have; a name drives no terminal."""
-    run(["trust", "add", "alice.pub", "--not-after", PAST])
+    run(["trust", "add", "alice.pub"])
+    change(keys=[policy()["keys"][0] | {"notAfter": PAST}])
     run(["trust", "add", "bob.pub", "--name", "b\x1b[2J\tb", "--not-before", FUTURE])
     capsys.readouterr()
     assert run(["trust", "list"]) == 0
@@ -114,17 +119,29 @@ def test_list_of_plain_keys(capsys: Capture) -> None:
 
 
 def test_check_of_a_good_policy(capsys: Capture) -> None:
-    """Nothing but the digest that decision lines will show."""
+    """Nothing but the digest that decision lines will show, and what holds beside it over an image."""
     run(["trust", "add", "alice.pub"])
     capsys.readouterr()
     assert run(["trust", "check"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    line, over_image = capsys.readouterr().out.splitlines()
     assert line.endswith(": 1 of 1 keys must sign")
+    assert over_image.endswith("the image's other rules hold as well (imageRules: combine)")
+    change(imageRules="ignore")
+    assert run(["trust", "check"]) == 0
+    warning, _, over_image = capsys.readouterr().out.splitlines()
+    assert warning.startswith("warning: imageRules is ignore: a host accepts objects that the image")
+    assert over_image.endswith("the image's other rules do not hold")
+    assert run(["trust", "check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["imageRules"] == "ignore"
+    change(imageRules="perhaps")
+    assert run(["trust", "check"]) == 2
+    assert "imageRules" in capsys.readouterr().err
 
 
 def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:
     """Exit code 1: the file is right, but no object will ever pass."""
-    run(["trust", "add", "alice.pub", "--not-after", PAST])
+    run(["trust", "add", "alice.pub"])
+    change(keys=[policy()["keys"][0] | {"notAfter": PAST}])
     run(["trust", "add", "bob.pub"])
     change(threshold=2, platforms=[])
     capsys.readouterr()
@@ -143,7 +160,8 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     run(["trust", "add", "alice.pub", "--name", "k", "--not-after", soon])
     run(["trust", "add", "bob.pub", "--name", "k"])
     change(
-        programTypes=["xpd"],
+        programTypes=["xpd", "tc"],
+        earliest=FUTURE,
         attachPoints=["?xdp", "xdp"],
         platforms=["linux/vax"],
         deniedHelpers=[4000],
@@ -156,6 +174,8 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
         f"'k' expires within 30 days, at {soon}",
         "several keys have the name 'k'",
         "'xpd' is no program type",
+        "'tc' is no program type of libbpf (did you mean sched_cls?)",
+        f"earliest {FUTURE} is in the future",
         "'?xdp' matches no section",
         "'linux/vax' is unknown",
         "no helper 4000",
@@ -181,7 +201,8 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     [
         (["add", "none.pub"], "none.pub: cannot read: no such file or directory"),
         (["add", "policy.json"], "policy.json: not a PEM public key"),
-        (["add", "alice.pub"], "duplicate key"),
+        (["add", "alice.pub"], f"policy.json: key {alice().key_id} is already trusted, as 'alice'"),
+        (["add", "bob.pub", "--not-after", PAST], f"would never be valid: --not-after {PAST} has passed"),
         (["add", "bob.pub", "--not-after", "soon"], "'soon' is not a time"),
         (["add", "bob.pub", "--not-after", PAST, "--not-before", FUTURE], "would never be valid"),
         (["remove", "12345678"], "policy.json: no key begins with 12345678"),
@@ -209,10 +230,13 @@ def test_bad_input_changes_nothing(capsys: Capture, arguments: list[str], messag
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not JSON at byte 0"),
+        ("", "not valid JSON: line 1 column 1"),
         ('{"policyVersion":1}', "threshold is missing"),
         ('{"a":1,"a":2}', "duplicate member"),
-        ('{"policyVersion":1,"threshold":1,"keys":[],"future":1}', "keys is wrong"),
+        (
+            '{"policyVersion":1,"threshold":1,"keys":[],"future":1}',
+            "policy: keys must be an array of 1 to 64 keys",
+        ),
     ],
 )
 def test_a_broken_policy_is_not_mended(capsys: Capture, text: str, message: str) -> None:
@@ -241,9 +265,58 @@ def test_state(capsys: Capture) -> None:
     assert run(arguments) == 0
     Path("state/versions.json").write_text('{"projects":{"demo":{"x.bpf.o":4}},"stateVersion":1}')
     assert run(arguments) == 3
-    assert "rolled-back: version 3 is older than 4" in capsys.readouterr().out
+    assert "rolled-back: version 3 of x.bpf.o is older than 4, accepted before" in capsys.readouterr().out
     Path("state/versions.json").write_text("{")
     assert run(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("buildtool: error: state/versions.json: not JSON")
+    assert captured.err.startswith("buildtool: error: state/versions.json: not valid JSON: line 1 column 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "text", "hint"),
+    [
+        ("type-denied", {"programTypes": ["sk_msg", "lsm"]}, "not allowed, only lsm, sk_msg", "programTypes"),
+        ("no-types-but-code", {"programTypes": []}, "is not allowed, only none at all", "programTypes"),
+        ("no-types-but-code", {"attachPoints": ["tp/*"]}, "is not allowed, only tp/*", "attachPoints"),
+        ("code-helper-denied", {"deniedHelpers": list(range(200))}, ", which is denied", "deniedHelpers"),
+        ("", {"platforms": ["linux/arm64"]}, "'linux/amd64' is not allowed, only linux/arm64", "platforms"),
+        ("", {"project": "other"}, "signed for project demo, not other", "project of the policy"),
+        ("", {"objects": {"x.bpf.o": {"minimumVersion": 9}}}, "of x.bpf.o is older than 9", "minimumVersion"),
+        ("", {"maxObjectBytes": 100}, "larger than 100 bytes", "maxObjectBytes"),
+        ("", {"threshold": 2}, f"1 of 2 trusted keys signed: {alice().key_id}", "buildtool sign --add"),
+    ],
+)
+def test_a_refusal_has_the_facts(
+    capsys: Capture, name: str, rules: dict[str, Any], text: str, hint: str
+) -> None:
+    """It names the value and the bound, of which program; the hint names the member of the policy."""
+    if name:
+        Path("x.bpf.o").write_bytes(vector(name))
+    run(["trust", "add", "alice.pub"])
+    run(["trust", "add", "bob.pub"])
+    change(**rules)
+    capsys.readouterr()
+    assert run(["verify", "x.bpf.o", "--trust", "policy.json"]) == 3
+    output = capsys.readouterr()
+    assert text in output.out
+    assert hint in output.err
+    if name == "type-denied":
+        assert re.search(r"denied-by-policy: program '\w+' of type '\w+' is", output.out)
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"revoked": True}, "revoked: signed with key {}, which is revoked"),
+        ({"notAfter": PAST}, f"expired: signed with key {{}}, which expired at {PAST}"),
+        ({"notBefore": FUTURE}, f"not-yet-valid: signed with key {{}}, which is not valid before {FUTURE}"),
+    ],
+)
+def test_a_refused_key_is_named(capsys: Capture, members: dict[str, Any], text: str) -> None:
+    """With the time that it is about."""
+    run(["trust", "add", "alice.pub"])
+    change(keys=[policy()["keys"][0] | members])
+    capsys.readouterr()
+    assert run(["verify", "x.bpf.o", "--trust", "policy.json"]) == 3
+    assert text.format(alice().key_id) in capsys.readouterr().out

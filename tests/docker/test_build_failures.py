@@ -72,6 +72,27 @@ def test_maps_that_differ_between_architectures_fail_the_build(project: Project)
     assert project.run(*both).code == 0
 
 
+def test_an_image_that_could_not_start_is_not_made(project: Project) -> None:
+    """The builder checks the signed objects as the image has them: attach settings, rules, policy."""
+    config, source = project.root / "buildtool.toml", project.root / "bpf/two.bpf.c"
+    build = ("build", "--arch", "amd64", "--tag", TAG)
+    text, code = config.read_text(), source.read_text()
+    config.write_text(text.replace("[image]\n", '[image]\nattach = ["count_packets=eth0"]\n'))
+    done = project.run(*build)
+    assert "image.attach: count_packets=eth0: no object has a program count_packets" in done.stderr
+    config.write_text(f'{text}[trust]\nattach-points = ["xdp"]\n')
+    refused = project.run(*build)
+    assert "amd64/number.bpf.o: denied-by-policy: attach point 'socket' is not allowed" in refused.stderr
+    config.write_text(text)
+    source.write_text(code.replace('SEC("socket")', 'SEC("sokcet")'))
+    broken = project.run(*build)
+    assert "amd64/two.bpf.o: program two: section 'sokcet' means no type of program" in broken.stderr
+    for failed in (done, refused, broken):
+        assert failed.code == 1
+        assert_one_error(failed.stderr, "build failed")
+    assert not has_image(TAG)
+
+
 @pytest.mark.parametrize("place", ["engine", "registry"])
 def test_base_image_of_the_wrong_architecture_is_an_error(project: Project, place: str) -> None:
     """BuildKit would only warn, or not even that; the same base is right for its own architecture."""
@@ -87,6 +108,8 @@ def test_base_image_of_the_wrong_architecture_is_an_error(project: Project, plac
         environment = {
             "BUILDTOOL_BUILDER_IMAGE": "buildtool.local/builder:trixie",
             "BUILDTOOL_BASE_IMAGE": base,
+            # The probe of the base must not get a platform from the environment.
+            "DOCKER_DEFAULT_PLATFORM": "linux/amd64",
         }
         try:
             done = project.run("build", "--arch", "amd64", "--tag", TAG, **environment)

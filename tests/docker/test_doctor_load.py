@@ -37,6 +37,7 @@ def test_the_loader_is_made_once_from_its_source(
     monkeypatch.setenv("BUILDTOOL_CLANG", "/bin/false")  # no compiler here that could link it
     config = load_config(tmp_path / "none.toml", environ={"BUILDTOOL_CLANG": "/bin/false"})
     # Without the loader that this checkout may carry.
+    (tmp_path / "none").mkdir()
     environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "BUILDTOOL_LOADERS": str(tmp_path / "none")}
     loader = choose_program("loader", config, environ=environ, runner=Runner())
     done = subprocess.run([str(loader), "--help"], check=True, capture_output=True, text=True)

@@ -17,6 +17,7 @@ from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
 
+ENTRYPOINT = '["/usr/bin/verify-and-load", "--image-attach", "count=eth0"]'
 OBJECTS = "usr/lib/buildtool/objects"
 ImportImage = Callable[[str, dict[str, bytes]], str]
 
@@ -35,6 +36,7 @@ def import_image(engine: Any) -> Iterator[ImportImage]:
                 tar.addfile(entry, io.BytesIO(data))
         name = f"buildtool-test/inspect-{len(made)}:1"
         label = ["--change", 'LABEL org.example.note="a b"']
+        label += ["--change", f"ENTRYPOINT {ENTRYPOINT}"]
         command = ["docker", "import", "--platform", platform, *label, "-", name]
         subprocess.run(command, input=archive.getvalue(), check=True, capture_output=True)
         made.append(name)
@@ -60,11 +62,14 @@ def test_image_is_read_and_nothing_is_left(
     assert run(["inspect", name, "--json", "--trust", str(tmp_path / "alice.pub")]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["platform"].startswith(platform)
+    assert value["attach"] == ["count=eth0"]
     assert value["labels"] == {"org.example.note": "a b"}
     assert [item["name"] for item in value["objects"]] == ["x.bpf.o", "y.bpf.o"]
     assert [item["verification"]["decision"] for item in value["objects"]] == ["accepted", "refused"]
     assert run(["inspect", name]) == 0
-    assert "signatures  not checked" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("signatures  not checked") for line in lines)
+    assert "attach      count to eth0" in lines
     assert subprocess.run(["docker", "ps", "-aq"], check=True, capture_output=True).stdout == before
 
 
@@ -78,4 +83,4 @@ def test_image_without_objects(import_image: ImportImage, capsys: pytest.Capture
 def test_no_such_image(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """It may have been meant for a file."""
     assert run(["inspect", "buildtool-test/none:1"]) == 1
-    assert "buildtool-test/none:1: neither a file nor an image of the engine" in capsys.readouterr().err
+    assert "buildtool-test/none:1: no such file, and no image of the Docker engine" in capsys.readouterr().err

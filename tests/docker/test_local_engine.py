@@ -30,6 +30,22 @@ from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import StoredImage
 from buildtool.oci.tree import Tree
 
+FACTS = """\
+#include <stdbool.h>
+#include <stdint.h>
+#include <linux/bpf.h>
+#include <linux/ip.h>
+#include <asm/bitsperlong.h>
+#include <asm/ptrace.h>
+#include <asm/unistd.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
+const volatile struct iphdr header = { .version = 4, .ihl = __BITS_PER_LONG / 8 };
+const volatile uint32_t facts[] = { __NR_bpf, __BITS_PER_LONG };
+SEC("kprobe/f") int BPF_KPROBE(probe, long first) { return first + header.ihl + facts[0]; }
+char LICENSE[] SEC("license") = "GPL";
+"""
 ARCHITECTURES = ("amd64", "arm64")
 ARCH_OPTIONS = ("--arch", "amd64", "--arch", "arm64")
 # 2023, when the base was not made yet; and 2026, when all of it was.
@@ -121,6 +137,17 @@ def test_image_is_that_of_buildkit(
         assert "usr/bin/ebpf-pins" not in tree
         # Who is not root gets what the programs need from the loader's file.
         assert set(tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
+
+
+def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_path: Path) -> None:
+    """Sizes, byte order, registers, and the text of lines of libbpf: this machine has other headers."""
+    shutil.copytree(project.root, tmp_path / "copy")
+    (tmp_path / "copy/bpf/facts.bpf.c").write_text(FACTS)
+    copy = Project(root=tmp_path / "copy", environment=project.environment)
+    for tree in compare_engines(copy, tmp_path, ARCHITECTURES).values():
+        facts = tree["usr/lib/buildtool/objects/facts.bpf.o"].data
+        assert b"/usr/include/bpf/usdt.bpf.h" in facts
+        assert b"spec = bpf_map_lookup_elem(&__bpf_usdt_specs, &spec_id);" in facts
 
 
 def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) -> None:

@@ -266,6 +266,45 @@ def test_command_line_comes_before_the_file(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "file", "command", "targets"),
+    [
+        (["{x}={l}"], "", [], ["{l}"]),
+        (["{x}={l}"], "", ["{x}={r}"], ["{r}"]),
+        (["{x}={l}", "{x}=lo:generic"], "", ["{x}={r}"], ["{r}"]),
+        (["{x}={l}"], "", ["xdp.bpf.o:{x}={r}"], ["{r}"]),
+        (["xdp.bpf.o:{x}={l}"], "", ["{x}={r}"], ["{r}"]),
+        (["{x}={l}"], "", ["{x}+={r}"], ["{l}", "{r}"]),
+        (["{x}={l}"], "", ["{x}=none"], []),
+        (["{x}={l}"], "{x}={r}", [], ["{r}"]),
+        (["{x}={l}"], "{x}+={r}", [], ["{l}", "{r}"]),
+        (["{x}=lo:generic"], "{x}={l}", ["{x}+={r}"], ["{l}", "{r}"]),
+        (["{x}=lo:generic"], "{x}=lo:generic", ["{x}={l}", "{x}={r}"], ["{l}", "{r}"]),
+        (["no={l}"], "", ["no=none", "{x}={r}"], None),
+        (["other.bpf.o:{x}={l}"], "", ["xdp.bpf.o:{x}={r}"], None),
+    ],
+)
+def test_later_sources_replace_the_targets_of_earlier_ones(
+    lab: Lab, tmp_path: Path, image: list[str], file: str, command: list[str], targets: list[str] | None
+) -> None:
+    """Image, file, command line: a target replaces those before it for its program; += adds to them."""
+    lab.put(tmp_path, "xdp")
+    with veth() as (left, right):
+
+        def fill(texts: list[str]) -> list[str]:
+            return [text.format(x=XDP, l=left, r=right) for text in texts]
+
+        options = [f"--image-attach={text}" for text in fill(image)]
+        options += [f"--attach={text}" for text in fill(command)]
+        options += [write_file(tmp_path, fill([file])[0])] if file else []
+        if targets is None:  # what remains names a program that no object has
+            assert "no object has this program" in lab.run(tmp_path, *options).message
+            return
+        with lab.started(tmp_path, *options) as (_, stop):
+            attached = [line["target"] for line in stop().events("attach")]
+            assert sorted(attached) == sorted(fill(targets))
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("x=y\nnonsense\n", ["line 2", "not PROGRAM=TARGET"]),

@@ -13,10 +13,11 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labs import TOP
-from labs.check import NEVER, NEVER_HEAD, SOURCE, read_junit, run_check
+from labs.check import NEVER, NEVER_HEAD, PRINT, PRIVILEGED, SOURCE, read_junit, run_check
 from labs.compile import compile_object
 from labs.kernel import program_ids
 from labs.sig import RELEASE
@@ -85,6 +86,48 @@ def test_no_kernel_loads_what_the_rules_refuse(
     assert [key for key, outcomes in loaded.items() if (outcomes == {"loads"}) != (key[0] == "mended")] == []
 
 
+def outcomes(report: dict[str, Any]) -> dict[str, str]:
+    """Return what became of each program."""
+    return {run["program"]: run["verdict"]["outcome"] for run in report["runs"]}
+
+
+def test_programs_get_the_capabilities_of_the_image(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path
+) -> None:
+    """BT104: what loads as root and not with the image's label is an error that names what is missing."""
+    path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", ""))
+    host = (path, "--kernel", "host", "--json")
+    report = json.loads(run_check(probes, *host).stdout)
+    assert outcomes(report) == {"plain": "loads", "options": "refused"}
+    assert {tuple(run["capabilities"]) for run in report["runs"]} == {("BPF", "NET_ADMIN")}
+    (finding,) = report["findings"]
+    assert (finding["rule"], finding["program"]) == ("BT104", "options")
+    assert "requires PERFMON beside BPF NET_ADMIN: " in finding["message"]
+    assert "image.capabilities" in finding["hint"]
+    assert report["runs"][1]["verdict"]["missing"] == ["PERFMON"]
+    # What the image's label then has; and the same by buildtool.toml.
+    more = [word for name in ("bpf", "CAP_NET_ADMIN", "PERFMON") for word in ("--capability", name)]
+    assert outcomes(json.loads(run_check(probes, *host, *more, code=0).stdout))["options"] == "loads"
+    config = tmp_path / "buildtool.toml"
+    config.write_text('[image]\ncapabilities = ["BPF", "NET_ADMIN", "PERFMON"]\n')
+    assert run_check(probes, *host, "--config", config, code=0)
+    config.write_text('[image]\ncapabilities = ["BPF"]\n')
+    report = json.loads(run_check(probes, *host, "--config", config).stdout)
+    missing = {run["program"]: run["verdict"]["missing"] for run in report["runs"]}
+    assert missing == {"plain": ["NET_ADMIN"], "options": ["NET_ADMIN", "PERFMON"]}
+
+
+def test_helpers_bring_their_capabilities(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """bpf_printk takes PERFMON, which the label has for it; then the other programs have it as well."""
+    path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", PRINT))
+    report = json.loads(run_check(probes, path, "--kernel", "host", "--json", code=0).stdout)
+    assert outcomes(report) == {"plain": "loads", "options": "loads", "print": "loads"}
+    assert report["runs"][0]["capabilities"] == ["BPF", "NET_ADMIN", "PERFMON"]
+    few = ["--capability", "BPF", "--capability", "NET_ADMIN"]
+    report = json.loads(run_check(probes, path, "--kernel", "host", "--json", *few).stdout)
+    assert {f["program"]: f["rule"] for f in report["findings"]} == {"options": "BT104", "print": "BT104"}
+
+
 def test_the_table_for_people(probes: Path, sample: Path) -> None:
     """A row for each program, then each objection with its line of C; the summary goes to stderr."""
     done = run_check(probes, sample, "--kernel", "host")
@@ -123,7 +166,9 @@ def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_
         { volatile int sum = 0; for (int i = 0; i < 60000; i++) sum += i; return XDP_PASS; }
         char LICENSE[] SEC("license") = "GPL";"""
     path = compile_object(tmp_path, clang, sysroot, source)
-    report = json.loads(run_check(probes, path, "--kernel", "host", "--json", code=0).stdout)
+    # Without PERFMON the kernel verifier also looks at what a processor may run ahead of a branch.
+    more = [word for name in ("BPF", "NET_ADMIN", "PERFMON") for word in ("--capability", name)]
+    report = json.loads(run_check(probes, path, "--kernel", "host", "--json", *more, code=0).stdout)
     assert [(f["rule"], f["level"], f["program"]) for f in report["findings"]] == [
         ("BT103", "warning", "heavy")
     ]

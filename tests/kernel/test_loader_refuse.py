@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -237,11 +238,12 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--attach", "x"], "not PROGRAM=TARGET"),
         (["--attach", "=lo"], "not PROGRAM=TARGET"),
         (["--attach", "x="], "not PROGRAM=TARGET"),
-        (["--verify-only", "--attach", "x=lo"], "--verify-only cannot be combined with --attach"),
-        (["--verify-only", "--", "true"], "--attach-file or a workload"),
+        (["--attach", "x+="], "not PROGRAM=TARGET"),
+        (["--attach", "+=lo"], "not PROGRAM=TARGET"),
+        (["--image-attach", "x"], "not PROGRAM=TARGET"),
+        (["--verify-only", "--", "true"], "--verify-only cannot be combined with a workload"),
         (["--platform", "linux/arm64"], "require --verify-only"),
         (["--verify-only", "--time", "yesterday"], "--time: bad value"),
-        (["--verify-only", "--reload"], "with --pin-root, --share or --reload"),
         (["--wait-interface=99999"], "--wait-interface: bad value 99999"),
         (["--health-wait", "soon"], "--health-wait: bad value soon"),
         (["--health-command=true"], "not an absolute path"),
@@ -256,7 +258,8 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
         (["--json"], "--json: not an option of run"),
-        (["list"], "unknown option list"),
+        (["show"], "unknown option show"),
+        (["list", "list"], "unknown option list"),
         (["--"], "no workload after --"),
     ],
 )
@@ -268,11 +271,23 @@ def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> No
 
 
 @pytest.mark.parametrize("word", ["list", "detach", "rollback"])
-def test_commands_of_the_other_program(lab: Lab, word: str) -> None:
-    """The loader of an image changes no pins, and says which program does."""
-    done = subprocess.run([lab.loader, word, "--pin-root=/"], capture_output=True, text=True, check=False)
+def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> None:
+    """The loader of an image changes no pins: ebpf-pins beside it does, if the image has that."""
+    alone = Path(shutil.copy2(lab.loader, tmp_path))
+    done = subprocess.run([alone, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word}: not a command of verify-and-load; use ebpf-pins {word}" in done.stderr
+    assert f"{word}: a command of ebpf-pins, which image.tools adds to an image" in done.stderr
+    # As `docker run IMAGE list` does it: after the options of the entrypoint, whose places count.
+    script = tmp_path / "ebpf-pins"
+    script.write_text('#!/bin/sh\necho "$@"\n')
+    script.chmod(0o755)
+    image = [str(alone), "--image-attach", "a=eth0", "--pin-root", "/run/pins", "--reload"]
+    for more, shown in (
+        ([], f"{word} --pin-root /run/pins\n"),
+        (["--share", "/x"], f"{word} --share /x --share /x\n"),
+    ):
+        done = subprocess.run([*image, word, *more], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["--pin-root=/"], ["--objects", "/"]])
@@ -281,6 +296,29 @@ def test_ebpf_pins_loads_nothing(lab: Lab, arguments: list[str]) -> None:
     done = subprocess.run([lab.pins, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "say list, status, detach or rollback" in done.stderr
+
+
+def test_an_images_options_mean_nothing_where_it_is_only_verified(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only ignores what an image's options say of attaching, pinning and sharing."""
+    lab.put(tmp_path, "xdp")
+    options = ["--image-attach=no=eth9", "--attach=other=eth9", "--attach-file=/not/there", "--reload"]
+    places = ["--pin-root=/not/there", "--share=/not/there", "--health-command=/not/there"]
+    result = lab.run(tmp_path, *options, *places, "--verify-only")
+    assert result.code == 0, result.lines
+    assert [line["event"] for line in result.lines] == ["verify"]
+
+
+@pytest.mark.parametrize("log", [["--log", "human"], ["--log=human"]])
+def test_a_bad_command_line_is_told_as_the_others_are(lab: Lab, tmp_path: Path, log: list[str]) -> None:
+    """--log human holds for the error of what stands before it, and for ebpf-pins."""
+    for argv in (lab.argv(tmp_path, "--no-such", *log), [str(lab.pins), "list", "--no-such", *log]):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"{Path(argv[0]).name}: error: unknown option --no-such"), done.stderr
+    json_form = subprocess.run(
+        [lab.loader, "--no-such", "--", "--log", "human"], capture_output=True, check=False
+    )
+    assert json_form.stderr.startswith(b"{")
 
 
 def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labs.handsig import Key
-from labs.loader import Lab
+from labs.loader import PREFIX, Lab, Result, parse
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -140,6 +144,102 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     host.unlink()
     host.write_text("")
     assert verify()[0] == 2
+
+
+Verify = Callable[..., Result]
+
+
+@pytest.fixture
+def over_image(lab: Lab, tmp_path: Path, as_root: None) -> Verify:
+    """Give a function that verifies with a policy of the image, and one that a host mounts over it."""
+
+    def policy(**rules: Any) -> str:
+        key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()} | rules.pop("key", {})
+        return json.dumps({"policyVersion": 1, "threshold": 1, "keys": [key], **rules})
+
+    def verify(image: Any, host: Any, *options: str) -> Result:
+        for name, rules in (("trust", image), ("trust.host", host)):
+            directory = tmp_path / "etc" / name
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            if rules is None:
+                (directory / "dev.pub").write_bytes(lab.key.pem)
+            else:
+                (directory / "policy.json").write_text(rules if isinstance(rules, str) else policy(**rules))
+        script = f'mkdir -p /etc/buildtool && mount --bind "{tmp_path}/etc" /etc/buildtool && exec "$@"'
+        argv = [str(lab.loader), "--objects", str(tmp_path / "objects"), *(options or ("--verify-only",))]
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", *argv], capture_output=True, text=True, check=False
+        )
+        return Result(done.returncode, parse(done.stderr), done.stdout)
+
+    return verify
+
+
+MINIMUM = {"objects": {"raw_tp.bpf.o": {"minimumVersion": 2}}}
+STRICT: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an older version": (MINIMUM, "rolled-back", "the image's policy: "),
+    "another project": ({"project": "other"}, "denied-by-policy", "the image's policy: "),
+    "another platform": ({"platforms": ["linux/mips"]}, "denied-by-policy", "the image's policy: "),
+    "another type": ({"programTypes": ["xdp"]}, "denied-by-policy", "the image's policy: "),
+    "another section": ({"attachPoints": ["xdp"]}, "denied-by-policy", "the image's policy: "),
+    "a denied helper": ({"deniedHelpers": [1]}, "denied-by-policy", "the image's policy: "),
+    "a large object": ({"maxObjectBytes": 64}, "too-large", "the image's policy: "),
+    "a revoked key": ({"key": {"revoked": True}}, "revoked", "the image's policy: "),
+}
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_rules_of_the_image_hold_beside_the_hosts(
+    lab: Lab, tmp_path: Path, over_image: Verify, name: str
+) -> None:
+    """Keys or a policy of the host lift no rule of the image; `imageRules` of the host's policy does."""
+    lab.put(tmp_path, "raw_tp", version=1)
+    rules, reason, words = STRICT[name]
+    for host in (None, {}, {"imageRules": "combine"}):
+        result = over_image(rules, host)
+        assert (result.code, result.reasons) == (3, [reason])
+        (line,) = result.events("verify")
+        assert line["message"].startswith(words)
+        assert (
+            line["imagePolicy"]
+            == hashlib.sha256((tmp_path / "etc/trust/policy.json").read_bytes()).hexdigest()
+        )
+        assert line["policy"] != line["imagePolicy"]
+    result = over_image(rules, {"imageRules": "ignore"})
+    assert result.code == 0, result.lines
+    assert "imagePolicy" not in result.events("verify")[0]
+    # The image's policy cannot lift the host's rules, and without a host's store it stands alone.
+    refused = over_image({"imageRules": "ignore"}, rules)
+    assert (refused.code, refused.reasons) == (3, [reason])
+    assert "image" not in refused.events("verify")[0]["message"]
+
+
+def test_keys_and_clock_are_the_hosts_alone(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
+    """A key that only the image has opens nothing; a threshold or notAfter of the image's closes nothing."""
+    lab.put(tmp_path, "raw_tp", version=2)
+    other = base64.b64encode(Key().der).decode()
+    assert over_image({}, {"key": {"publicKey": other}}).reasons == ["unknown-key"]
+    assert (
+        over_image({"key": {"publicKey": other, "notAfter": "2020-01-01T00:00:00Z"}} | MINIMUM, {}).code == 0
+    )
+    assert over_image({"threshold": 2}, {}).code == 0
+    assert over_image("{", {}).code == 2
+    assert over_image("{", {"imageRules": "ignore"}).code == 0
+    assert "imageRules: neither" in over_image({}, {"imageRules": "maybe"}).message
+    assert over_image(None, {}).code == 0
+
+
+def test_targets_must_suit_both(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
+    """A target that the image's attachPoints deny is refused, though the host's allow it."""
+    lab.put(tmp_path, "nowhere")
+    option = f"--attach={PREFIX}_tp=sched/sched_switch"
+    result = over_image({"attachPoints": ["tracepoint"]}, {"attachPoints": ["tracepoint*"]}, option)
+    assert (result.code, result.events("refuse")[0]["message"].split(": ")[-2]) == (3, "denied-by-policy")
+    named = tmp_path / "etc/trust.host"
+    result = over_image(MINIMUM, {}, "--verify-only", "--trust", "/etc/buildtool/trust.host")
+    assert named.is_dir()
+    assert result.code == 0, result.lines
 
 
 def test_store_of_too_many_files(lab: Lab, tmp_path: Path) -> None:

@@ -14,9 +14,6 @@ import pytest
 from labs import TOP
 from labs.kernel import bpf_file_system
 
-# The first test makes the loaders of seven architectures.
-pytestmark = pytest.mark.timeout(900)
-
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
 # The machine's headers and libraries for programs disappear behind empty directories, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
@@ -44,7 +41,7 @@ def compile_bare(project: Path, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run([*argv, *arguments], cwd=project, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.usefixtures("as_root", "carried_parts")
+@pytest.mark.usefixtures("as_root", "carried_headers")
 def test_objects_made_with_nothing_else_load(project: Path, pins: Path) -> None:
     """The product's programs compile for both byte orders, and this kernel's verifier takes them."""
     done = compile_bare(project, "--arch", "amd64", "--arch", "s390x")
@@ -61,7 +58,7 @@ def test_objects_made_with_nothing_else_load(project: Path, pins: Path) -> None:
         assert loaded.returncode == 0, loaded.stderr
 
 
-@pytest.mark.usefixtures("as_root", "carried_parts")
+@pytest.mark.usefixtures("as_root", "carried_headers")
 def test_objects_do_not_tell_where_the_packages_are(project: Path, tmp_path: Path) -> None:
     """With the machine's headers there or not, in this directory or another, the bytes are the same."""
     environment = {**os.environ, "BUILDTOOL_CLANG": "ziglang"}

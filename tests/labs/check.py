@@ -146,7 +146,11 @@ char LICENSE[] SEC("license") = "GPL";
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Never:
-    """A *source* that no kernel loads: *rule* has a finding with *says*. *mended* is a copy that loads."""
+    """
+    A *source* that no kernel loads, with a finding of *rule* about *says*.
+
+    *mended* is a copy that loads.
+    """
 
     rule: str
     says: str
@@ -276,6 +280,44 @@ def loadable() -> bytes:
     names = Part(name=b".names", data=b"\0program\0", type=SHT_STRTAB)
     table = Part(name=b".symtab", data=symbols, type=2, fields={"link": 3, "entsize": 24, "info": 1})
     return build(Recipe(parts=(CODE, LICENSE, names, table), sig=None))
+
+
+# Loads with PERFMON alone: a packet pointer that a variable moved, and a helper that shows kernel memory.
+PRIVILEGED = """\
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("xdp") int plain(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+SEC("xdp") int options(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct udphdr *udp;
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	udp = (void *)ip + ip->ihl * 4;
+	if ((void *)(udp + 1) > end)
+		return XDP_PASS;
+	return udp->dest ? XDP_PASS : XDP_DROP;
+}
+PRINT
+char LICENSE[] SEC("license") = "GPL";
+"""
+PRINT = """
+SEC("xdp") int print(struct xdp_md *ctx)
+{
+	bpf_printk("seen");
+	return XDP_PASS;
+}
+"""
 
 
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:

@@ -8,13 +8,29 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from socket import MSG_PEEK
 from threading import Thread
 from typing import Any, ClassVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import (
+    CertificateBuilder,
+    IPAddress,
+    Name,
+    NameAttribute,
+    SubjectAlternativeName,
+    random_serial_number,
+)
+from cryptography.x509.oid import NameOID
 
 from buildtool.oci.write import ImageSet, layer_bytes
 from labs.image import make_base
@@ -125,6 +141,45 @@ def pushed(reference: str) -> tuple[str, Any]:
     """Return digest and content of the manifest pushed as tag *reference*."""
     _, data = SmallRegistry.manifests[reference]
     return "sha256:" + hashlib.sha256(data).hexdigest(), json.loads(data)
+
+
+def write_certificate(path: Path, address: str, days: tuple[int, int]) -> Path:
+    """Write key and certificate of *address*, valid for the *days* from and to; return the authority's."""
+    now, key = datetime.now(UTC), generate_private_key(SECP256R1())
+    name = Name([NameAttribute(NameOID.COMMON_NAME, "lab")])
+    begin, end = (now + timedelta(days=number) for number in days)
+    builder = CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(random_serial_number()).not_valid_before(begin).not_valid_after(end)
+    names = SubjectAlternativeName([IPAddress(ip_address(address))])
+    certificate = builder.add_extension(names, critical=False).sign(key, SHA256())
+    text = certificate.public_bytes(Encoding.PEM)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + text)
+    authority = path.with_name("authority.pem")
+    authority.write_bytes(text)
+    return authority
+
+
+@contextmanager
+def run_tls(certificate: Path) -> Iterator[int]:
+    """Run a server that speaks TLS with *certificate* and then closes; give its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def serve(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                context.wrap_socket(connection, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 LOGIN = ("robot", "secret:with:colons")

@@ -33,6 +33,7 @@ MARKS_OF_FIXTURES = {
     "agent": ("tools",),
     "as_root": ("root",),
     "c_verifier": ("tools",),
+    "carried_headers": ("tools", "network"),
     "carried_parts": ("tools", "network"),
     "clang": ("tools",),
     "engine": ("docker", "network"),

@@ -94,6 +94,7 @@ def python_store(path: Path, *, is_key: bool) -> str:
     words = [store.digest, str(store.threshold), str(store.max_object_bytes), store.project or "*"]
     words += [str(store.earliest), "required" if store.needs_clock else "unset-ok"]
     words += ["rollback"] if store.allow_rollback else []
+    words += ["ignores-image"] if store.ignores_image else []
     for key_id, key in store.keys.items():
         word = key_id.hex()
         word += "" if key.not_before is None else f",from={key.not_before}"

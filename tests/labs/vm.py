@@ -18,6 +18,7 @@ from typing import Any
 
 from buildtool.check.vm.kernels import Kernel, find_kernel
 from buildtool.check.vm.machine import VmRequest, VmResult, run_vm
+from buildtool.compile.headers import carried_headers, read_headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.platforms import PLATFORMS, Platform
@@ -133,7 +134,7 @@ class Lab:
             find_toolchain(str(self.clang)),
             [str(path.relative_to(TOP)) for path in sources],
             [(platform, output)],
-            CompileOptions(root=TOP),
+            CompileOptions(root=TOP, headers=read_headers(carried_headers())),
         )
         return {item.path.name: item.path.read_bytes() for item in result.objects}
 

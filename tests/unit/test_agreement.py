@@ -72,9 +72,7 @@ def test_member_at_another_place_is_named(tmp_path: Path) -> None:
     ) in error.detail
     assert "x.bpf.o:events (map): value.cpu is missing on amd64 and at byte 8" in error.detail
     assert "size of the value is 40 on amd64 and 48 on arm64" in error.message
-    assert (
-        error.hint == 'if that is meant: allow-differences = ["x.bpf.o:events"] in [build] of buildtool.toml'
-    )
+    assert error.hint == 'to allow this: allow-differences = ["x.bpf.o:events"] in [build] of buildtool.toml'
 
 
 @pytest.mark.tools

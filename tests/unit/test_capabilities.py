@@ -18,6 +18,7 @@ from buildtool.objects.capabilities import (
     check_capability,
     file_attribute,
     find_capabilities,
+    program_capabilities,
     run_options,
 )
 from buildtool.objects.describe import ObjectContents, ProgramInfo
@@ -158,3 +159,11 @@ def test_a_file_system_without_attributes_is_one_line(
         copy_program(tmp_path / "loader", tmp_path / "out", ("BPF",))
     assert "file-capabilities = false" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()
+
+
+def test_ebpf_pins_gets_only_the_capabilities_that_it_requires() -> None:
+    """The loader gets all capabilities of the image, ebpf-pins none that is for a workload."""
+    given = ("SYS_ADMIN", "PERFMON", "NET_RAW", "BPF")
+    assert program_capabilities("ebpf-pins", given) == ("BPF", "PERFMON")
+    assert program_capabilities("verify-and-load", given) == tuple(sorted(given))
+    assert program_capabilities("ebpf-pins", ()) == ()

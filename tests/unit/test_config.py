@@ -12,8 +12,9 @@ from buildtool.config.file import (
     Config,
     environment_variables,
     load_config,
+    named_variable,
 )
-from buildtool.core.errors import ConfigError, FileAccessError
+from buildtool.core.errors import ConfigError, SigningKeyError
 
 
 def _load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Config:
@@ -43,8 +44,9 @@ def test_no_file_gives_defaults_named_after_the_directory(tmp_path: Path) -> Non
 
 def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
     """A typing error in --config must not build with defaults."""
-    with pytest.raises(FileAccessError, match="no such file"):
+    with pytest.raises(ConfigError, match="no such file") as caught:
         load_config(tmp_path / "other.toml", required=True)
+    assert "buildtool init" in str(caught.value.hint)
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
@@ -83,6 +85,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         health-command = "/usr/bin/agent ping"
         health-wait = 3
         reload = true
+        seccomp = false
+        workload-user = "1000:2000"
         [images]
         builder = "local/builder:1"
         base = "local/base"
@@ -105,6 +109,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.images.base == "local/base"
     assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)
     assert (config.loader.reload, config.loader.map_fds) == (True, True)
+    assert (config.loader.seccomp, config.loader.workload_user) == (False, "1000:2000")
 
 
 def test_environment_goes_over_the_file(tmp_path: Path) -> None:
@@ -149,8 +154,12 @@ def test_environment_variables_are_distinct_and_documented() -> None:
         ("# x\n[zzz.y]\n", "buildtool.toml:2: unknown key zzz"),
         ("\nproject.nme = 'x'", "buildtool.toml:2: unknown key project.nme (did you mean name?)"),
         ('image = { user = "root",\t"a\\nb" = 1 }', "buildtool.toml:1: unknown key image.a\\nb"),
-        ("x", "buildtool.toml:1: expected '=' after a key in a key/value pair"),
-        ("[image]\nuser = 'a'\nuser = 'b'", "buildtool.toml:3: cannot overwrite a value"),
+        ("x", "buildtool.toml:1: not valid TOML: a key without ="),
+        ("a = x", "buildtool.toml:1: not valid TOML: column 5: not a value, text needs quotes"),
+        ("\na = 'x", "buildtool.toml:2: not valid TOML: a string without its closing quote"),
+        ('a = "x\n"', "buildtool.toml:1: not valid TOML: column 7: a string without its closing quote"),
+        ("a = [1", "buildtool.toml:1: not valid TOML: an array without its ]"),
+        ("[image]\nuser = 'a'\nuser = 'b'", "buildtool.toml:3: not valid TOML: duplicate key"),
         ("[image]\n[build]\n\n[image]\n", "buildtool.toml:4: duplicate table [image]"),
         ("[image.labels]\n[image.'labels']\n", "buildtool.toml:2: duplicate table [image.labels]"),
         ("[project]\nversion = -1", "buildtool.toml:2: project.version: must be an integer from 0 to"),
@@ -172,11 +181,11 @@ def test_environment_variables_are_distinct_and_documented() -> None:
             '[image]\nworkload = [\n"a",\n# ]\n"b$(x)"]\n',
             "buildtool.toml:2: image.workload: 'b$(x)' must not contain $",
         ),
-        ("[sign]\nnot-after = 2027-01-31", "buildtool.toml:2: sign.not-after: must be a time like"),
+        ("[sign]\nnot-after = 2027-01-31", "buildtool.toml:2: sign.not-after: must be a time with its zone"),
         ("[build]\nsign-on = 'moon'", "buildtool.toml:2: build.sign-on: 'moon' is neither builder nor host"),
         (
             "[trust]\nkeys = ['a.pub']\nthreshold = 2",
-            "buildtool.toml:3: trust.threshold: 2 of 1 keys",
+            "buildtool.toml:3: trust.threshold: 2 signatures of 1 keys",
         ),
     ],
 )
@@ -217,4 +226,51 @@ def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
 
 def test_deep_nesting_is_an_error_of_the_file(tmp_path: Path) -> None:
     """A parser that runs out of stack is not a traceback."""
-    assert _error(tmp_path, "a = " + "[" * 20000).startswith("buildtool.toml:1: ")
+    assert _error(tmp_path, "a = " + "[" * 20000) == "buildtool.toml: not valid TOML: nested too deep"
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """Editors on Windows write one, and end lines with two characters."""
+    (tmp_path / "buildtool.toml").write_bytes(b"\xef\xbb\xbf[project]\r\nversion = 7\r\n")
+    assert load_config(tmp_path / "buildtool.toml").project.version == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[trust]\nprogram-types = ['tc']", "buildtool inspect OBJECT shows the types"),
+        ("[image]\nattach = ['p=']", "p=none"),
+        ("[image]\nattach = ['p']", "PROGRAM=none"),
+        ("[build]\narch = ['vax']", "choose from amd64, "),
+        ("[project]\nname = 7", 'text stands in quotes: "text"'),
+        ("[compile]\nsources = 'a'", "a list stands in brackets"),
+        ("[sign]\nkey = 'gpg:x'", "name a file, env:NAME, "),
+        ("[image]\nusr = 'x'", "[image] has the keys user, labels, "),
+        ("imge = 1", "the file has the tables project, compile, "),
+        ("x", 'for example: key = "text"'),
+    ],
+)
+def test_the_hint_of_a_value_is_not_lost(tmp_path: Path, text: str, hint: str) -> None:
+    """What a check of a single value advises arrives with the file and the line."""
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, text)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("tc", "sched_cls"), ("tcx", "sched_cls"), ("fentry", "tracing"), ("xpd", "xdp")]
+)
+def test_a_section_is_taken_for_the_type_of_its_programs(tmp_path: Path, name: str, meant: str) -> None:
+    """People know the sections; policies have the names of types."""
+    message = _error(tmp_path, f"[trust]\nprogram-types = ['{name}']")
+    assert message.endswith(f"'{name}' is not a program type (did you mean {meant}?)")
+
+
+def test_a_variable_is_named_where_its_value_is_used(tmp_path: Path) -> None:
+    """A path of the environment is found wrong late; the error does not blame the file, or nothing."""
+    environ = {"BUILDTOOL_KEY": "none.pem"}
+    config = _load(tmp_path, "[trust]\nkeys = ['none.pub']", environ)
+    for key, message in (("sign.key", "BUILDTOOL_KEY: x"), ("trust.keys", "x")):
+        with pytest.raises(SigningKeyError) as caught, named_variable(config, key):
+            raise SigningKeyError("x")
+        assert caught.value.message == message

@@ -118,7 +118,7 @@ def test_capabilities_are_in_the_label_and_granted() -> None:
     text = render(capabilities=("BPF", "NET_ADMIN"))
     assert 'LABEL buildtool.capabilities="BPF,NET_ADMIN"' in text
     line = next(line for line in instructions(text) if '"grant"' in line)
-    assert '"--capability", "BPF", "--capability", "NET_ADMIN", "--exactly", "--output"' in line
+    assert '"--capability", "BPF", "--capability", "NET_ADMIN", "--exactly", "--trust", "/trust"' in line
     root = render(image__user="root", image__capabilities=("BPF",))
     line = next(line for line in instructions(root) if '"grant"' in line)
     assert "--exactly" not in line
@@ -190,7 +190,7 @@ def test_runtime_stage_says_what_was_configured() -> None:
     runtime = text.partition(" AS runtime\n")[2]
     entry = (
         '["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load",'
-        ' "--attach", "count=eth0", "--", "/app", "--port", "1"]'
+        ' "--image-attach", "count=eth0", "--", "/app", "--port", "1"]'
     )
     assert f"\nENTRYPOINT {entry}\n" in runtime
     assert "\nUSER 0:0\n" in runtime

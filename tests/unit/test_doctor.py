@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs.headers import write_headers
 from labs.image import make_parts
 
+from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.process import Completed, Runner
 from buildtool.doctor import Check, Host, Use, examine, is_ready
 from buildtool.runtime.carried import LOADERS_VARIABLE, part_path
@@ -47,7 +49,7 @@ class _Docker(Runner):
 
 def _examine(root: Path, *, engine: str = "28.5.2", buildx: str = "buildx 0.29") -> dict[str, Check]:
     runner = _Docker(engine=engine, buildx=buildx)
-    environ = {LOADERS_VARIABLE: str(root / "parts")}
+    environ = {LOADERS_VARIABLE: str(root / "parts"), HEADERS_VARIABLE: str(root / "headers")}
     machine = Host(root=root, environ=environ, clang="", runner=runner, architectures=("amd64",))
     checks = examine(machine)
     assert len({check.name for check in checks}) == len(checks)
@@ -111,10 +113,25 @@ def test_the_local_engine_needs_all_that_it_carries(root: Path) -> None:
     parts = make_parts(root / "parts", ["amd64"], base=True)
     check = _examine(root)["carried loaders"]
     assert (check.ok, check.found, check.needed_for) == (True, "amd64", Use.LOCAL)
+    make_parts(root / "parts", ["amd64", "arm64", "s390x"], base=True)
+    check = _examine(root)["carried loaders"]
+    assert (check.ok, check.found) == (True, "amd64, arm64, s390x")
+    part_path(parts, "tini", "s390x").write_bytes(b"damaged")
+    assert _examine(root)["carried loaders"].found == "amd64, arm64"
     part_path(parts, "tini", "amd64").write_bytes(b"damaged")
     check = _examine(root)["carried loaders"]
     assert (check.ok, "not the file that loaders.json lists" in check.found) == (False, True)
     assert "apt-get install clang-19 lld-19" in check.advice
+
+
+def test_headers_of_programs_are_named_with_their_versions(root: Path) -> None:
+    """Without them the first compilation needs Debian's mirror."""
+    check = _examine(root)["headers"]
+    assert (check.ok, check.needed_for) == (False, Use.OPTIONAL)
+    assert "a release's wheel carries them" in check.advice
+    write_headers(root / "headers")
+    check = _examine(root)["headers"]
+    assert (check.ok, check.found) == (True, "linux-libc-dev 1")
 
 
 @pytest.mark.parametrize(("version", "ok"), [("20.10.24", False), ("23.0.0", True), ("28.5.2+dfsg4", True)])

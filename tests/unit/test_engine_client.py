@@ -46,7 +46,6 @@ def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("tcp://:99999", "Port out of range 0-65535"),
         ("tcp://[::1", "Invalid IPv6 URL"),
         ("tcp://127.0.0.1:abc", "Port could not be cast to integer value as 'abc'"),
-        ("ssh://nobody@127.0.0.1:1", "Install paramiko package to enable ssh:// support"),
     ):
         monkeypatch.setenv("DOCKER_HOST", host)
         with pytest.raises(
@@ -54,6 +53,24 @@ def test_no_engine_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ) as caught:
             find_engine_image("x")
         assert caught.value.hint
+
+
+@pytest.mark.parametrize("by", ["host", "context"])
+def test_engine_over_ssh_names_what_is_missing(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The library asks for a module that it does not require: the hint is the line that installs it."""
+    host, where = "ssh://nobody@127.0.0.1:1", ""
+    if by == "host":
+        monkeypatch.setenv("DOCKER_HOST", host)
+        where = f": {host}"
+    else:
+        (settings / "config.json").write_text('{"currentContext": "far"}')
+        write_context(settings, "far", host)
+    message = f"^engine over SSH{where}: Python module paramiko: not found$"
+    with pytest.raises(EngineError, match=message) as caught:
+        connect()
+    assert caught.value.hint == "pip install 'docker[ssh]' brings what an engine over SSH needs"
 
 
 def test_host_goes_before_a_context(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from labs.sig import test_key as alice
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.image.inspect import inspect_object, is_file_name, signature_record, subject_file
+from buildtool.image.metadata import attach_settings
 
 
 def test_signed_object() -> None:
@@ -39,7 +40,7 @@ def test_unsigned_object() -> None:
         ("record-magic", "wrong magic", False),
         ("record-padding", "padding", False),
         ("section-twice", "2 sections", False),
-        ("statement-bom", "statement: not JSON", True),
+        ("statement-bom", "statement: begins with a byte order mark", True),
     ],
 )
 def test_malformed_signature_still_shows_the_object(name: str, problem: str, *, signed: bool) -> None:
@@ -69,3 +70,22 @@ def test_envelope_of_a_malformed_record_is_an_error() -> None:
 def test_what_names_a_file(target: str, *, expected: bool) -> None:
     """Images are named by references, files by paths."""
     assert is_file_name(target) is expected
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "settings"),
+    [
+        (["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load"], ()),
+        (
+            ["/usr/bin/verify-and-load", "--image-attach", "a=eth0", "--reload", "--image-attach", "b=none"],
+            ("a=eth0", "b=none"),
+        ),
+        (["/usr/bin/verify-and-load", "--attach", "a=eth0"], ("a=eth0",)),  # of an older release
+        (["/sbin/tini", "--", "/usr/bin/verify-and-load", "--", "/app", "--image-attach", "c=eth0"], ()),
+        (["/app", "--image-attach", "c=eth0"], ()),
+        ([], ()),
+    ],
+)
+def test_what_an_image_attaches_to(entrypoint: list[str], settings: tuple[str, ...]) -> None:
+    """The settings of the loader's part of the entrypoint, and of no workload."""
+    assert attach_settings(entrypoint) == settings

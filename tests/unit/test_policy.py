@@ -132,8 +132,10 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path, signer: Sig
         ('minimum-versions = { "x.bpf.o" = 4 }', "a minimum version is 4, project.version is 3"),
         ('keys = ["old.pub"]\nclock = "unset-ok"', "the policy lacks the signing key"),
         ('keys = ["old.pub"]', "the policy lacks the signing key"),
-        ('revoked = ["a.pub"]', "duplicate key"),
-        ('keys = ["a.pub", "a.pub"]\nproject = "demo"', "duplicate key"),
+        ('revoked = ["a.pub"]', "is revoked: the image would refuse its own objects"),
+        ('keys = ["a.pub", "old.pub"]\nrevoked = ["old.pub"]', "is in trust.keys as well"),
+        ('keys = ["a.pub", "a.pub"]\nproject = "demo"', "is listed twice, as 'a'"),
+        ("earliest = 9000-01-01T00:00:00Z", "trust.earliest 9000-01-01T00:00:00Z is in the future"),
         (
             'keys = ["a.pub", "old.pub"]\nthreshold = 2',
             "trust.threshold is 2, but a build signs with one key",

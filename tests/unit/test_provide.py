@@ -13,7 +13,8 @@ import pytest
 from labs.image import make_parts
 
 from buildtool.config.file import Config, ProjectConfig
-from buildtool.core.errors import FileAccessError, ToolMissingError
+from buildtool.core.cache import open_cache
+from buildtool.core.errors import ConfigError, FileAccessError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.load import choose_program
@@ -45,8 +46,14 @@ def test_a_named_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     """BUILDTOOL_LOADERS names what was made elsewhere; nothing is linked in its place."""
     environ = {"BUILDTOOL_LOADERS": str(tmp_path / "none"), "BUILDTOOL_CACHE": str(tmp_path / "cache")}
     said: list[str] = []
+    with pytest.raises(ConfigError, match=r"BUILDTOOL_LOADERS: .*none: no such directory"):
+        _provide(environ, said)
+    (tmp_path / "none").mkdir()
     assert _provide(environ, said) == find_parts(environ) == tmp_path / "none"
     assert not said
+    with pytest.raises(FileAccessError, match=r"no loaders/loaders\.json in it") as caught:
+        carried.find_loader(PLATFORMS["amd64"], tmp_path / "none")
+    assert "BUILDTOOL_LOADERS" in str(caught.value.hint)
 
 
 def test_what_was_linked_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +103,14 @@ def test_without_a_cache_there_is_no_place(tmp_path: Path) -> None:
         with pytest.raises(FileAccessError, match="no place to keep it") as caught:
             _provide(environ, [])
         assert "BUILDTOOL_CACHE" in str(caught.value.hint)
+        assert caught.value.message.endswith("cannot be used" if environ else "has no cache directory")
+
+
+def test_a_cache_that_is_no_path_is_named(tmp_path: Path) -> None:
+    """A relative name would be another directory in each project; it is not taken for no cache."""
+    with pytest.raises(ConfigError, match=r"^BUILDTOOL_CACHE: 'rel' is not an absolute path$") as caught:
+        open_cache({"BUILDTOOL_CACHE": "rel", "HOME": str(tmp_path)})
+    assert caught.value.hint
 
 
 def test_two_first_builds_keep_the_parts_of_each_other(

@@ -16,15 +16,20 @@ from typing import Any
 
 import pytest
 from labs.dockerfile import PEM, instructions, request
+from labs.headers import write_headers
 
+from buildtool.compile.headers import carried_headers, read_headers
+from buildtool.config.file import Config, ProjectConfig
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.platforms import PLATFORMS
+from buildtool.core.resources import package_directory
 from buildtool.image import archive as archives
 from buildtool.image import folder as folders
 from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive, pack_own_sources, pack_project
 from buildtool.image.dockerfile import Dockerfile, Form, render_dockerfile
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.image.folder import check_folder, write_folder
+from buildtool.image.sentheaders import choose_headers
 
 PREPARED = "buildtool.local/builder:trixie"
 
@@ -142,6 +147,32 @@ def test_archive_holds_the_sources_and_nothing_else() -> None:
         assert member.isfile()
         facts = (member.mtime, member.mode, member.uid, member.gid, member.uname, member.gname)
         assert facts == (ARCHIVE_EPOCH, 0o644, 0, 0, "", "")
+
+
+@pytest.mark.parametrize("form", Form)
+def test_headers_are_where_the_modules_look_for_them(form: Form, tmp_path: Path, project: Path) -> None:
+    """In the text or the archive; without them the compiler gets those of the builder, and is told so."""
+    config = Config(root=project, project=ProjectConfig(name="demo"))
+    stand_ins = read_headers(write_headers(tmp_path / "headers"))
+    (project / "bpf/x.bpf.c").write_text("#include <linux/bpf.h>\n")
+    chosen = choose_headers(config, ["bpf/x.bpf.c"], [PLATFORMS["arm64"]], stand_ins)
+    made = render_dockerfile(replace(request(form=form, headers=chosen), config=config))
+    assert not compiles_with_system_headers(made.text)
+    place = carried_headers().relative_to(package_directory().parent).as_posix()
+    wanted = {"common/linux/bpf.h", "common/linux/types.h", "arm64/asm/types.h", "headers.json"}
+    if made.archive is None:
+        assert f"COPY <<'types.h' /sources/{place}/arm64/asm/\n/* arm64 */\ntypes.h\n" in made.text
+    else:
+        assert {f"{place}/{name}" for name in wanted} <= set(members(made.archive))
+    without = render_dockerfile(replace(request(form=form), config=config))
+    assert compiles_with_system_headers(without.text)
+    assert place not in without.text
+
+
+def compiles_with_system_headers(text: str) -> bool:
+    """Say whether the one command that compiles has the option."""
+    (line,) = (line for line in instructions(text) if '"compile"' in line)
+    return '"--system-headers"' in line
 
 
 def test_archive_is_unpacked_by_tar(tmp_path: Path, project: Path) -> None:

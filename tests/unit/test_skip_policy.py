@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from buildtool.compile.headers import HEADERS_VARIABLE
+
 CONFTEST = Path(__file__).resolve().parent.parent / "conftest.py"
 PASSING = "def test_a(): pass\n"
 
@@ -24,7 +26,9 @@ def run_tests(directory: Path, body: str, *, ci: bool, tiers: tuple[str, ...] = 
     (tests / "unit" / "test_more.py").write_text(body)
     shutil.copy(CONFTEST, tests / "conftest.py")
     (directory / "pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
-    environment = {**os.environ, "CI": "true" if ci else "", "PYTHONPATH": str(CONFTEST.parent)}
+    paths = f"{CONFTEST.parent}{os.pathsep}{CONFTEST.parent.parent}"
+    environment = {**os.environ, "CI": "true" if ci else "", "PYTHONPATH": paths}
+    environment["TEST_HEADERS"] = environment[HEADERS_VARIABLE]
     # Plugins that the rules do not need would take most of the time of these runs.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -56,5 +56,5 @@ def test_members_are_in_order() -> None:
 def test_release_is_limited_in_bytes() -> None:
     """128 bytes of UTF-8, not characters."""
     data = statement.to_bytes(replace(FULL, release="\u00e4" * 65))
-    with pytest.raises(ObjectFormatError, match="release is wrong"):
+    with pytest.raises(ObjectFormatError, match="release must be a string of at most 128 bytes"):
         statement.from_bytes(data)

@@ -97,16 +97,14 @@ def test_header_fields_are_numbers(order: str, field: str) -> None:
 def test_whatever_pyelftools_raises_is_one_error(
     monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
 ) -> None:
-    """A caller sees ObjectFormatError, which names the table and the kind of failure."""
+    """A caller sees ObjectFormatError, which names the table, and no class of Python."""
 
     def fail(*_: object) -> None:
         raise error
 
     read, size = READERS[what]
     monkeypatch.setattr(tables, "struct_parse", fail)
-    with pytest.raises(
-        ObjectFormatError, match=f"^{what}: cannot be read: {type(error).__name__}$"
-    ) as caught:
+    with pytest.raises(ObjectFormatError, match=f"^{what}: damaged$") as caught:
         read(bytes(size), little_endian=True)
     assert caught.value.__cause__ is error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from buildtool.compile.headers import Headers
 from buildtool.compile.toolchain import (
     Toolchain,
     clean_environment,
@@ -16,6 +17,8 @@ from buildtool.compile.toolchain import (
 )
 from buildtool.core.errors import ToolFailedError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
+
+HEADERS = Headers(directory=Path("/h"), packages={}, lock="", files={})
 
 
 def _fake(directory: Path, name: str, says: str) -> Path:
@@ -91,11 +94,11 @@ def test_the_package_ziglang_uses_no_header_of_the_machine(tmp_path: Path) -> No
     """Its clang searches the packages only, and names none of their places in the object."""
     zig = Toolchain(clang="/p/zig", major=22, version="", strip="", words=("clang",), carries=True)
     command = compile_command(
-        zig, PLATFORMS["s390x"], source="x.bpf.c", output=tmp_path / "x.o", root=tmp_path
+        zig, PLATFORMS["s390x"], source="x.bpf.c", output=tmp_path / "x.o", root=tmp_path, headers=HEADERS
     )
     assert command[:2] == ["/p/zig", "clang"]
     assert "-nostdinc" in command
-    assert "/p/lib/libc/include/s390x-linux-any" in command
+    assert "/h/s390x" in command
     assert "-ffile-prefix-map=/p=/ziglang" in command
 
 
@@ -107,6 +110,7 @@ def test_the_command_keeps_machine_and_project_apart(tmp_path: Path) -> None:
         source="bpf/x.bpf.c",
         output=tmp_path / "x.bpf.o",
         root=tmp_path,
+        headers=HEADERS,
         include=("include",),
         flags=("-O3",),
     )
@@ -114,6 +118,7 @@ def test_the_command_keeps_machine_and_project_apart(tmp_path: Path) -> None:
     assert command.index("-O2") < command.index("-O3")
     assert f"-ffile-prefix-map={tmp_path}=." in command
     assert "-D__TARGET_ARCH_s390" in command
+    assert "-D__s390x__" in command
     assert command[-5:] == [str(tmp_path / "x.bpf.d"), "-c", "bpf/x.bpf.c", "-o", str(tmp_path / "x.bpf.o")]
 
 

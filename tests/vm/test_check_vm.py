@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from labs import TOP
-from labs.check import NEWER, SOURCE, build_probes, read_junit, run_check
+from labs.check import NEWER, PRIVILEGED, SOURCE, build_probes, read_junit, run_check
 from labs.compile import compile_object
 
 from buildtool.check.vm.kernels import find_kernel
@@ -101,6 +101,17 @@ def test_a_program_that_loads_here_and_not_there(
     suites = [suite.attrib["name"] for suite in read_junit(junit)]
     assert [name.partition(" (")[0] for name in suites] == ["rules", "host amd64", "6.1 amd64"]
     assert suites[2].startswith("6.1 amd64 (6.1.")
+
+
+def test_machines_give_the_capabilities_of_the_image(
+    probes: Path, clang: Path, sysroot: Path, cache: Path, tmp_path: Path
+) -> None:
+    """BT104 in a virtual machine, where everything runs as root."""
+    path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", ""))
+    report = json.loads(run(probes, cache, path, "--kernel", "6.1", "--arch", "amd64", "--json").stdout)
+    missing = {r["program"]: r["verdict"]["missing"] for r in report["runs"]}
+    assert missing == {"plain": [], "options": ["PERFMON"]}
+    assert [(f["rule"], f["program"]) for f in report["findings"]] == [("BT104", "options")]
 
 
 def test_another_byte_order(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from labs import TOP
 
+from buildtool.compile.headers import read_headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.core.errors import CompileError
@@ -35,17 +35,15 @@ REGISTERS = {
 
 
 @pytest.fixture(scope="module")
-def objects(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Objects:
+def objects(clang: Path, carried_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Objects:
     """Compile the programs that ship and those of these tests for all architectures."""
     output = tmp_path_factory.mktemp("objects")
     sources = [*sorted(TOP.glob("tests/vm/bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
-    # libbpf 1.1 of Debian 12 does not know loong64's registers yet.
-    include = (os.path.relpath(sysroot / "usr/include", TOP),)
     result = compile_sources(
         find_toolchain(str(clang)),
         [str(path.relative_to(TOP)) for path in sources],
         [(platform, output / arch) for arch, platform in PLATFORMS.items()],
-        CompileOptions(root=TOP, include=include),
+        CompileOptions(root=TOP, headers=read_headers(carried_headers)),
     )
     assert result.warnings == ""
     return {

@@ -130,7 +130,10 @@ def find_modules(tree: Path | None, names: Sequence[str]) -> list[Path]:
         if path is None:
             # Without a tree, assume that the module is built in. Otherwise the kernel reports an error.
             if tree is not None and name not in built_in:
-                raise VmError(f"kernel {tree.name} has no module {name}")
+                raise VmError(
+                    f"kernel {tree.name} has no module {name}",
+                    hint=f"leave --module {name} out: what the kernel has built in needs none",
+                )
             return
         for needed in _needed_modules(path):
             add(needed)

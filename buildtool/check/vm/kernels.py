@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from buildtool.core.cache import DIRECTORY_VARIABLE
 from buildtool.core.errors import (
     ConfigError,
     FileAccessError,
@@ -52,6 +53,7 @@ _MAGICS = (
     ("s390x", 0, b"\x00\x08\x00\x00\x80"),
 )
 
+_IMAGE_HINT = f"--kernel takes host, {', '.join(SUITES)}, or the file of a kernel image (bzImage, Image)"
 Progress = Callable[[str], None]
 
 
@@ -73,7 +75,9 @@ class Kernel:
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the default directory of kernels."""
+    """Return the directory of kernels, below BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME."""
+    if (own := environ.get(DIRECTORY_VARIABLE, "")).startswith("/"):
+        return Path(own) / "vm"
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"
 
@@ -126,7 +130,7 @@ def image_arch(path: Path) -> str:
     """
     head = read_bounded(path, MIN_IMAGE_BYTES)
     if len(head) < MIN_IMAGE_BYTES:
-        raise FileAccessError(f"{path}: not a kernel image")
+        raise FileAccessError(f"{path}: not a kernel image", hint=_IMAGE_HINT)
     if head.startswith(_ELF):
         machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
         return next((p.arch for p in PLATFORMS.values() if p.elf_machine == machine), "")
@@ -136,7 +140,7 @@ def image_arch(path: Path) -> str:
 def _check_image(path: Path, arch: str) -> Path:
     found = image_arch(path)
     if found not in ("", arch):
-        raise UsageError(f"{path}: a kernel for {found}, not for {arch}")
+        raise UsageError(f"{path}: a kernel for {found}, not for {arch}", hint=f"add --arch {found}")
     return path
 
 
@@ -338,4 +342,6 @@ def _read_record(place: Path) -> dict[str, str]:
         record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
         return {key: str(record[key]) for key in ("release", "image", "modules")}
     except (OSError, ValueError, KeyError) as error:
-        raise FileAccessError(f"{place}: damaged", hint="remove it; it is fetched again") from error
+        raise FileAccessError(
+            f"{place}: damaged", hint=f"rm -r {place}; the next run fetches it again"
+        ) from error

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.core.errors import EngineError, FileAccessError, UsageError, system_reason
-from buildtool.core.files import FORCE_REPLACES, check_target, hidden_prefix
+from buildtool.core.files import (
+    FORCE_REPLACES,
+    cannot_write,
+    check_makeable,
+    check_target,
+    check_writable,
+    hidden_prefix,
+)
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.builder import checks_bases, find_builder
@@ -82,7 +89,7 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
         digest=str(metadata.get("containerimage.digest", "")) if is_image else "",
         platforms=tuple(platform.oci for platform in request.platforms),
         key_id=KeyId(""),
-        file="" if is_image else fields.get("dest", ""),
+        file=fields.get("dest", ""),
     )
 
 
@@ -147,6 +154,25 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
     )
 
 
+def check_output(output: str, *, force: bool) -> None:
+    """
+    Check, before anything is built, that *output* can be written; *force* replaces a file there.
+
+    Raises: UsageError, FileAccessError.
+    """
+    fields = parse_output(output)
+    destination = Path(fields.get("dest", ""))
+    if fields.get("type") == "local":
+        _check_directory(destination, force=force)
+        check_makeable(destination)
+    elif fields.get("type") in _FILES and "dest" in fields:
+        if fields.get("tar") == "false":
+            check_layout(destination, replace=force)
+        else:
+            check_target(destination, replace=force, hint=FORCE_REPLACES)
+        check_writable(destination)
+
+
 @contextmanager
 def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
     """Yield buildx's --output. A file or layout is written beside its destination, and renamed at the end."""
@@ -155,17 +181,12 @@ def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
         push = builder.push_option if builder else "push=true"
         yield f"type=image,{push},store=false,{_REPRODUCIBLE}"
         return
+    check_output(request.output, force=request.force)
     fields = parse_output(request.output)
-    if fields.get("type") == "local":
-        _check_directory(Path(fields["dest"]), force=request.force)
     if fields.get("type") not in _FILES or "dest" not in fields:
         yield request.output or "type=docker"
         return
     destination, is_layout = Path(fields["dest"]), fields.get("tar") == "false"
-    if is_layout:
-        check_layout(destination, replace=request.force)
-    else:
-        check_target(destination, replace=request.force, hint=FORCE_REPLACES)
     if fields["type"] in _ARCHIVES:
         fields.setdefault("rewrite-timestamp", "true")
     try:
@@ -173,7 +194,7 @@ def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
             prefix=hidden_prefix(destination), dir=destination.absolute().parent
         )
     except OSError as error:
-        raise FileAccessError(f"{destination}: cannot write: {system_reason(error)}") from error
+        raise cannot_write(destination, error) from error
     with work as directory:
         fields["dest"] = str(Path(directory, "output"))
         yield ",".join(f"{key}={value}" for key, value in fields.items())
@@ -220,5 +241,5 @@ def parse_output(spec: str) -> dict[str, str]:
     if "type" not in fields or not all(fields.values()):
         raise UsageError(f"{spec!a} is not an output", hint="for example --output type=oci,dest=image.tar")
     if fields["type"] in _NEED_PLACE and "dest" not in fields:
-        raise UsageError(f"--output {spec}: dest is missing", hint=f"--output {spec},dest=PLACE")
+        raise UsageError(f"--output {spec}: dest is missing", hint=f"write --output {spec},dest=PLACE")
     return fields

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,14 @@ from buildtool.oci.read import open_layout, read_images
 
 # The stage of the template with the archive. A build context of this name replaces it.
 ARCHIVE_STAGE = "archive"
-INSTALL_HINT = "install Docker with buildx; buildtool doctor says what is missing"
+INSTALL_HINT = (
+    "install docker-buildx (Debian) or docker-buildx-plugin; buildtool doctor says what is missing;"
+    " --engine local needs no Docker"
+)
+# Where docker looks for plugins, beside its settings.
+_PLUGINS = tuple(
+    f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,21 @@ class BuildxRequest:
     arguments: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def check_buildx(environ: Mapping[str, str], runner: Runner) -> None:
+    """
+    Check that docker has buildx: without it, docker answers a build with two screens of its own usage.
+
+    Raises: ToolMissingError; EngineError.
+    """
+    if shutil.which("docker", path=environ.get("PATH")) is None:
+        raise ToolMissingError("docker: not found", hint=INSTALL_HINT)
+    settings = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "/"), ".docker"))
+    if any(Path(place, "docker-buildx").exists() for place in (f"{settings}/cli-plugins", *_PLUGINS)):
+        return  # docker itself takes a tenth of a second to say so
+    if _fails(["docker", "buildx", "version"], runner):
+        raise EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
 
 
 def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
@@ -124,7 +147,10 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
         return EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
     if builder and _fails(["docker", "buildx", "inspect", builder], runner):
-        return EngineError(f"buildx has no builder {builder!a}", hint="docker buildx ls lists the builders")
+        return EngineError(
+            f"buildx has no builder {builder!a}",
+            hint="docker buildx ls lists builders; --builder, BUILDTOOL_BUILDER or BUILDX_BUILDER names one",
+        )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     if version is not None and version.returncode != 0 and not request.builder:
         return unreachable_engine(version.stderr.decode(errors="replace"))

@@ -30,7 +30,8 @@ ENGINE_HINT = "start the engine, or name one by DOCKER_HOST or a docker context"
 # A longer name in a message would fill the terminal.
 _MAX_SHOWN_HOST = 200
 _SETTINGS_HINT = "repair the file, or name another directory by DOCKER_CONFIG"
-_SSH_HINT = "an engine over SSH: pip install 'docker[ssh]'"
+_SSH_HINT = "pip install 'docker[ssh]' brings what an engine over SSH needs"
+_TLS_HINT = "DOCKER_CERT_PATH names the directory of ca.pem, cert.pem and key.pem"
 
 
 def _library() -> Any:
@@ -64,7 +65,11 @@ def engine_errors(problem: str, *, hint: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         if "no space left on device" in str(error):
-            raise EngineError(f"{problem}: the engine's disk is full", detail=str(error)) from error
+            raise EngineError(
+                f"{problem}: the engine's disk is full",
+                hint="docker system prune makes room",
+                detail=str(error),
+            ) from error
         raise EngineError(f"{problem}: {_cause(error)}", hint=hint) from error
 
 
@@ -82,13 +87,35 @@ def connect() -> Any:
     where = f": {host[:_MAX_SHOWN_HOST]}" if host else ""
     with engine_errors(f"no Docker engine answers{where}", hint=ENGINE_HINT):
         try:
-            return _library().from_env(use_context=use_context, use_ssh_client=True)
+            options = {"use_context": use_context, "environment": _environment(settings)}
+            with closing(_open(_library().constants.DEFAULT_DOCKER_API_VERSION, options)) as client:
+                version = client.version(api_version=False)["ApiVersion"]
+            return _open(version, options)
+        except _library().errors.TLSParameterError as error:
+            raise EngineError(f"engine over TLS{where}: {error.msg}", hint=_TLS_HINT) from error
         except _library().errors.DockerException as error:
             if "paramiko" in str(error):
                 raise EngineError(
-                    f"no Docker engine answers{where}: {first_line(error)}", hint=_SSH_HINT
+                    f"engine over SSH{where}: Python module paramiko: not found", hint=_SSH_HINT
                 ) from error
             raise
+
+
+def _open(version: str, options: Mapping[str, Any]) -> Any:
+    """Return a client that speaks *version* of the engine's API; nothing is sent yet."""
+    client = _library().from_env(version=version, use_ssh_client=True, **options)
+    if client.api.cert or client.api.verify is not True:
+        # requests would prefer REQUESTS_CA_BUNDLE, which is for web servers, to the engine's authority.
+        client.api.trust_env = False
+    return client
+
+
+def _environment(settings: Path | None) -> dict[str, str]:
+    """Return the environment where the library finds certificates as docker does: beside *settings*."""
+    environ = dict(os.environ)
+    if environ.get("DOCKER_TLS_VERIFY") and not environ.get("DOCKER_CERT_PATH") and settings is not None:
+        environ["DOCKER_CERT_PATH"] = str(settings.parent)
+    return environ
 
 
 def find_engine_image(reference: str) -> dict[str, Any] | None:
@@ -173,7 +200,9 @@ def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
                 hint=f"docker context use {name} writes that file" if settings else "set HOME",
             )
         return False
-    with engine_errors(f"docker context {name!a}: cannot be read", hint="docker context ls"):
+    with engine_errors(
+        f"docker context {name!a}: cannot be read", hint="docker context ls shows the contexts"
+    ):
         found = _library().ContextAPI.get_context(name or None)
     if found is None:
         what = f"docker context {name!a}" if name else f"the current docker context of {settings}"

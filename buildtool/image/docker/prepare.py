@@ -227,4 +227,7 @@ def _work_directory() -> Iterator[Path]:
             Path(name).chmod(0o755)
             yield Path(name)
     except OSError as error:
-        raise FileAccessError(f"{parent}: cannot make temporary files: {system_reason(error)}") from error
+        raise FileAccessError(
+            f"{parent}: cannot make temporary files: {system_reason(error)}",
+            hint="let TMPDIR name a directory with 3 GB of room",
+        ) from error

@@ -17,7 +17,7 @@ from buildtool.core.errors import EngineError, ObjectFormatError
 from buildtool.core.platforms import Platform
 from buildtool.image.metadata import LOADER_PATH, TINI_PATH
 from buildtool.oci.read import BlobSource, Descriptor, check_layer_type, find_image, read_blob, read_images
-from buildtool.oci.tarreader import TAR_ERRORS, digest_unpacked
+from buildtool.oci.tarreader import TAR_ERRORS, describe_tar_error, digest_unpacked
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.tree import Tree, read_tree, resolve_path
 from buildtool.oci.write import MEDIA_LAYER, Layer, layer_bytes
@@ -54,7 +54,10 @@ def load_base(source: BlobSource, reference: str, platform: Platform, cache: Cac
     """
     image = find_image(read_images(source), platform, source.name)
     if (image.config.get("config") or {}).get("OnBuild"):
-        raise EngineError(f"base image {source.name} has ONBUILD instructions, which only Docker follows")
+        raise EngineError(
+            f"base image {source.name} has ONBUILD instructions, which only Docker follows",
+            hint="build with --engine docker, or name another images.base",
+        )
     pairs = zip(image.layers, image.diff_ids, strict=True)
     layers = tuple(_take_layer(source, layer, diff_id) for layer, diff_id in pairs)
     return _make_base(reference, image.config, layers, _cached_facts(source.name, layers, cache))
@@ -87,7 +90,7 @@ def _read_facts(layers: tuple[Layer, ...]) -> dict[str, Any]:
         try:
             found = digest_unpacked(io.BytesIO(layer_bytes(layer)))
         except TAR_ERRORS as error:
-            raise ObjectFormatError(f"a layer cannot be read: {error}") from error
+            raise ObjectFormatError(f"a layer cannot be read: {describe_tar_error(error)}") from error
         if found != layer.diff_id:
             raise ObjectFormatError("a layer does not match its diff_id")
     tree = read_tree(io.BytesIO(layer_bytes(layer)) for layer in layers)
@@ -111,7 +114,8 @@ def _cached_facts(name: str, layers: tuple[Layer, ...], cache: Cache) -> Mapping
         try:
             kept = json.dumps(_read_facts(layers)).encode()
         except ObjectFormatError as error:
-            raise ObjectFormatError(f"base image {name}: {error.message}", hint=error.hint) from error
+            hint = error.hint or "get the image again, or name another one as images.base"
+            raise ObjectFormatError(f"base image {name}: {error.message}", hint=hint) from error
         cache.write(_FACTS, key, kept)
     facts: dict[str, Any] = json.loads(kept)
     return facts

@@ -8,40 +8,49 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from platform import machine
+from types import ModuleType
 
+from buildtool.check.model import Finding
+from buildtool.check.opened import open_objects, opening_findings
+from buildtool.check.static import check_object
+from buildtool.compile.headers import Headers
 from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
-from buildtool.config.file import DEFAULT_BASE, Config
+from buildtool.config.file import DEFAULT_BASE, Config, named_variable
 from buildtool.config.project import find_sources, name_objects
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ConfigError, UsageError
-from buildtool.core.files import FORCE_REPLACES, check_target
-from buildtool.core.platforms import Platform
+from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, UsageError
+from buildtool.core.files import FORCE_REPLACES, check_target, check_writable
+from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.context import find_unsent, sent_directories
+from buildtool.image.docker.client import connect
 from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
+from buildtool.image.finished import ImageRules, check_finished
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
 from buildtool.oci.read import BlobSource, open_layout
-from buildtool.oci.registry import open_image, push_images
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
-from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_probe, find_tini
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
 from buildtool.signing.statement import Statement
 from buildtool.trust.generate import trust_files
+from buildtool.trust.store import POLICY_NAME
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
+OPEN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +60,7 @@ class LocalRequest:
 
     The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
     --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
-    installation's. *report* receives warnings.
+    installation's. *report* receives warnings. *headers* are those for sources, or None for this machine's.
     """
 
     config: Config
@@ -60,6 +69,7 @@ class LocalRequest:
     key: Signer
     tag: str
     cache: Cache
+    headers: Headers | None
     push: bool = False
     output: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
@@ -114,6 +124,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     for statements in signed.values():
         contents = [statement.contents for _, statement in statements.values()]
         check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
+    _check_finished(request, signed, trust)
     parts = [
         PlatformParts(
             platform=platform,
@@ -129,10 +140,61 @@ def make_images(request: LocalRequest) -> ImageSet:
     return assemble_images(config, parts, image, cache=request.cache)
 
 
+def _check_finished(
+    request: LocalRequest,
+    signed: Mapping[str, Mapping[str, tuple[bytes, Statement]]],
+    trust: Mapping[str, str],
+) -> None:
+    """Check the objects as they will start, with the loader that runs on this machine if there is one."""
+    config = request.config
+    rules = ImageRules(
+        policy=trust[POLICY_NAME],
+        key_id=request.key.public.key_id,
+        epoch=request.epoch,
+        attach=config.image.attach,
+        allow_findings=config.build.allow_findings,
+    )
+    own, loader, probe = host_platform(machine()), None, None
+    if own is not None:
+        # An installation for other machines has none of these for this one.
+        try:
+            loader = find_loader(own, request.data).data
+            probe = find_probe(own, request.data).path
+        except FileAccessError as error:
+            log.debug("not for this machine: %s", error.message)
+    for platform in request.platforms:
+        objects = {name: data for name, (data, _) in signed[platform.arch].items()}
+        # libbpf opens objects of its own byte order only.
+        can_open = own is not None and own.little_endian == platform.little_endian
+        opened = _open(objects, platform, probe) if probe and can_open else ()
+        for warning in check_finished(objects, platform, rules, loader=loader, opened=opened):
+            request.report(warning)
+
+
+def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list[Finding]:
+    """Return what the loader's libbpf finds when *probe* lets it open *objects*."""
+    try:
+        opened = open_objects(probe, [*objects.values()], Runner(), OPEN_SECONDS)
+    except ToolFailedError as error:
+        log.debug("%s", error.message)
+        return []
+    findings: list[Finding] = []
+    for (name, data), found in zip(objects.items(), opened, strict=True):
+        if facts := check_object(f"{platform.arch}/{name}", name, data, now=0).facts:
+            findings += opening_findings(facts, platform.arch, found)
+    return findings
+
+
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
-    options = CompileOptions(root=request.config.root, include=settings.include, flags=settings.flags)
-    toolchain = find_toolchain(settings.clang, runner=Runner())
+    options = CompileOptions(
+        root=request.config.root,
+        headers=request.headers,
+        include=settings.include,
+        flags=settings.flags,
+    )
+    with named_variable(request.config, "compile.clang"):
+        toolchain = find_toolchain(settings.clang, runner=Runner())
     found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
@@ -196,7 +258,18 @@ def _open_base(request: LocalRequest, reference: str) -> AbstractContextManager[
     if reference.startswith(LAYOUT_SCHEME):
         path, digest = split_layout(reference)
         return open_layout(request.config.root / path, Digest(digest) if digest else None)
-    return nullcontext(open_image(reference, request.cache, request.report))
+    return nullcontext(_registry().open_image(reference, request.cache, request.report))
+
+
+def _registry() -> ModuleType:
+    """
+    Return the module that speaks to registries, imported here alone.
+
+    Its HTTP library takes as long to import as all the rest, and most builds neither pull nor push.
+    """
+    from buildtool.oci import registry
+
+    return registry
 
 
 def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
@@ -210,20 +283,27 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
     Raises: UsageError, FileAccessError.
     """
     if request.push:
-        return lambda images: push_images(images, request.tag)
+        _registry().check_registry(request.tag)
+        return lambda images: _registry().push_images(images, request.tag)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
+        connect().close()  # report an engine that does not answer before the work
         return lambda images: load_images(images, request.tag)
     if kind != "oci" or not fields.get("dest"):
         raise UsageError(
             f"--output type={kind}: not supported by the local engine",
-            hint="type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
+            hint="use type=oci,dest=image.tar, type=oci,tar=false,dest=DIRECTORY, type=docker, or --push",
         )
     if unknown := sorted(fields.keys() - {"type", "dest", "tar", "name"}):
-        raise UsageError(f"--output: key {unknown[0]} is not supported by the local engine")
+        raise UsageError(
+            f"--output: key {unknown[0]} is not supported by the local engine",
+            hint="use type, dest, tar and name, or --engine docker",
+        )
     destination, name = Path(fields["dest"]), fields.get("name", request.tag)
     if fields.get("tar") == "false":
         check_layout(destination, replace=request.force)
+        check_writable(destination)
         return lambda images: write_directory(destination, images, name, replace=request.force)
     check_target(destination, replace=request.force, hint=FORCE_REPLACES)
+    check_writable(destination)
     return lambda images: write_archive(destination, images, name, replace=request.force)

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from buildtool.core.errors import SigningKeyError
 from buildtool.core.secrecy import keep_out_of_core_dumps
-from buildtool.signing.keys import SigningKey, is_encrypted, load_signing_key_pem, read_key_file
+from buildtool.signing.keys import (
+    SigningKey,
+    is_encrypted,
+    load_signing_key_pem,
+    read_key_file,
+    refuse_foreign,
+)
 from buildtool.signing.signers.signer import SignerContext
 
 _DAY_SECONDS = 24 * 60 * 60
@@ -69,5 +75,10 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     keep_out_of_core_dumps()
     text = environ.get(name, "")
     if not text.strip():
-        raise SigningKeyError(f"signing key env:{name}: the variable is not set, or empty")
-    return text.encode("utf-8", "surrogateescape")
+        raise SigningKeyError(
+            f"signing key env:{name}: the variable is not set, or empty",
+            hint=f'{name}="$(cat release.pem)" for example: the text of the key file',
+        )
+    data = text.encode("utf-8", "surrogateescape")
+    refuse_foreign(data, f"env:{name}")
+    return data

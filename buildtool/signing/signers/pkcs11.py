@@ -7,6 +7,7 @@ No other module imports `pkcs11` (python-pkcs11, the extra `pkcs11`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,16 @@ MAX_PIN_BYTES = 256
 _PATH = frozenset(("token", "serial", "object", "id", "type"))
 _QUERY = frozenset(("module-path", "pin-source"))
 _EDWARDS25519_BYTES = 32
+_PROBLEMS = {
+    "PinIncorrect": "wrong PIN",
+    "PinLenRange": "wrong PIN",
+    "PinInvalid": "wrong PIN",
+    "PinLocked": "the PIN is locked",
+    "TokenNotPresent": "no token in the slot",
+    "MechanismInvalid": "the token cannot sign with Ed25519",
+    "RuntimeError": "the module refuses",
+    "PKCS11Error": "the module refuses",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +70,10 @@ class TokenSigner:
         try:
             return bytes(self._key.sign(message, mechanism=Mechanism.EDDSA))
         except PKCS11Error as error:
-            raise SigningKeyError(f"{self.public.name}: the token did not sign: {_name(error)}") from error
+            raise SigningKeyError(
+                f"{self.public.name}: the token did not sign: {_name(error)}",
+                hint="pkcs11-tool -M lists what the token can do: it needs EDDSA",
+            ) from error
 
 
 def parse_uri(text: str) -> KeyUri:
@@ -72,13 +86,15 @@ def parse_uri(text: str) -> KeyUri:
     path = _attributes(path_text, ";", _PATH)
     query = _attributes(query_text, "&", _QUERY)
     if not path.keys() & {"object", "id"}:
-        raise UsageError("pkcs11: the URI names no key", hint="pkcs11:token=NAME;object=NAME, or ;id=%01")
+        raise UsageError("pkcs11: the URI names no key", hint="for example pkcs11:token=lab;object=release")
     if path.get("type", b"private") != b"private":
-        raise UsageError("pkcs11: type must be private")
+        raise UsageError("pkcs11: type must be private", hint="leave type out of the URI")
     try:
         return KeyUri(path=path, query={name: value.decode() for name, value in query.items()})
     except UnicodeDecodeError as error:
-        raise UsageError("pkcs11: an attribute is not UTF-8") from error
+        raise UsageError(
+            "pkcs11: an attribute is not UTF-8", hint="percent-encode the bytes of UTF-8"
+        ) from error
 
 
 def open_signer(uri: str, context: SignerContext) -> TokenSigner:
@@ -92,7 +108,10 @@ def open_signer(uri: str, context: SignerContext) -> TokenSigner:
     parsed = parse_uri(uri)
     module = parsed.query.get("module-path") or context.environ.get(MODULE_VARIABLE, "")
     if not module:
-        raise UsageError("pkcs11: no module named", hint=f"?module-path=/usr/lib/...so, or {MODULE_VARIABLE}")
+        raise UsageError(
+            "pkcs11: no module named",
+            hint=f"add ?module-path=/usr/lib/softhsm/libsofthsm2.so for example, or set {MODULE_VARIABLE}",
+        )
     try:
         import pkcs11
         from pkcs11.exceptions import PKCS11Error
@@ -117,12 +136,14 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
         if name == "pin-value":
             # A list of processes would show the PIN to other users. The message does not show it either.
             raise UsageError(
-                "pkcs11: no pin-value in a URI", hint="?pin-source=file:/PATH or BUILDTOOL_KEY_PASSPHRASE"
+                "pkcs11: no pin-value in a URI", hint="use ?pin-source=file:/PATH or BUILDTOOL_KEY_PASSPHRASE"
             )
         if name not in known or not equals:
-            raise UsageError(f"pkcs11: unknown attribute {name!a}", hint="known: " + " ".join(sorted(known)))
+            raise UsageError(
+                f"pkcs11: unknown attribute {name!a}", hint="choose from " + ", ".join(sorted(known))
+            )
         if name in found:
-            raise UsageError(f"pkcs11: duplicate attribute {name}")
+            raise UsageError(f"pkcs11: duplicate attribute {name}", hint="name each attribute once")
         found[name] = unquote_to_bytes(value)
     return found
 
@@ -169,14 +190,18 @@ def _find_pin(uri: KeyUri, name: str, context: SignerContext) -> str:
         pin = context.passphrase(name)
         if pin is None:
             raise SigningKeyError(
-                f"{name}: no PIN", hint="BUILDTOOL_KEY_PASSPHRASE, ?pin-source=file:/PATH, or a terminal"
+                f"{name}: no PIN",
+                hint="set BUILDTOOL_KEY_PASSPHRASE, add ?pin-source=file:/PATH, or run on a terminal",
             )
     else:
         path = Path(source.removeprefix("file://").removeprefix("file:"))
         try:
             pin = read_bounded(path, MAX_PIN_BYTES).partition(b"\n")[0].rstrip(b"\r")
         except FileAccessError as error:
-            raise SigningKeyError(f"pin-source {error.message}") from error
+            raise SigningKeyError(
+                f"pin-source {error.message}",
+                hint="pin-source=file:/PATH names a file whose first line is the PIN",
+            ) from error
     return pin.decode("utf-8", "replace")
 
 
@@ -187,8 +212,13 @@ def _only(found: list[Any], what: str, name: str) -> Any:
 
 
 def _name(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return in words what *error* of the library says by its class: PinIncorrect is a wrong PIN."""
+    name = type(error).__name__
+    if "loading" in str(error) or "load module" in str(error):
+        return "the module cannot be loaded"
+    if name in _PROBLEMS:
+        return _PROBLEMS[name]
+    return " ".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", name)).lower().replace("pin", "PIN")
 
 
 def _show(value: bytes) -> str:

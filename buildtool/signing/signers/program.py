@@ -12,6 +12,7 @@ from buildtool.core.process import Runner
 from buildtool.signing.keys import KeyId, PublicKey, load_public_key, parse_public_key
 from buildtool.signing.signers.signer import SignerContext
 
+_HINT = "write exec:PROGRAM or 'exec:PROGRAM ARG...', quoted as for a shell"
 PROTOCOL = {"BUILDTOOL_SIGNER_PROTOCOL": "1"}
 
 
@@ -66,7 +67,8 @@ def _split(command: str) -> tuple[str, ...]:
     try:
         argv = tuple(shlex.split(command))
     except ValueError as error:
-        raise UsageError(f"exec:{command}: {str(error).lower()}") from error
+        problem = "a backslash at its end" if "escape" in str(error) else "a quote without its end"
+        raise UsageError(f"exec:{command}: {problem}", hint=_HINT) from error
     if not argv or not argv[0]:
-        raise UsageError("exec: no program named", hint="exec:PROGRAM or 'exec:PROGRAM ARG...'")
+        raise UsageError("exec: no program named", hint=_HINT)
     return argv

@@ -32,7 +32,10 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
     if scheme == "env":
         return _expect_public(open_variable(rest, context), context)
     if scheme not in _MODULES:
-        raise UsageError(f"no signer of kind {scheme!a}")
+        raise UsageError(
+            f"no signer of kind {scheme!a}",
+            hint="choose from env, " + ", ".join(_MODULES) + ", or name a file",
+        )
     module: Any = importlib.import_module(f"buildtool.signing.signers.{_MODULES[scheme]}")
     opener: Callable[[str, SignerContext], Signer] = module.open_signer
     return _expect_public(opener(rest, context), context)
@@ -41,5 +44,8 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
 def _expect_public(signer: Signer, context: SignerContext) -> Signer:
     """Return *signer* if the public key in *context*, if any, is its own. Raises: SigningKeyError."""
     if context.public is not None and load_public_key(context.public).raw != signer.public.raw:
-        raise SigningKeyError(f"{context.public} is not the key of the signer: {signer.key_id}")
+        raise SigningKeyError(
+            f"{context.public} is not the key of the signer: {signer.key_id}",
+            hint="name the signer's public key by --public, or leave --public out",
+        )
     return signer

@@ -60,8 +60,12 @@ def take_signature(signer: Signer, message: bytes) -> bytes:
     signature = signer.sign(message)
     if len(signature) != SIGNATURE_BYTES:
         raise SigningKeyError(
-            f"signer {signer.public.name}: a signature of {len(signature)} bytes, not {SIGNATURE_BYTES}"
+            f"signer {signer.public.name}: a signature of {len(signature)} bytes, not {SIGNATURE_BYTES}",
+            hint="the signer must write the raw Ed25519 signature: no base64, no DER",
         )
     if not signer.public.verifies(signature, message):
-        raise SigningKeyError(f"signer {signer.public.name}: its signature is not by key {signer.key_id}")
+        raise SigningKeyError(
+            f"signer {signer.public.name}: its signature is not by key {signer.key_id}",
+            hint="compare --public with the signer's key: it must sign the bytes, not a digest of them",
+        )
     return signature

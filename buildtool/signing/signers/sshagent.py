@@ -26,6 +26,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 _REQUEST_IDENTITIES, _IDENTITIES_ANSWER = 11, 12
 _SIGN_REQUEST, _SIGN_RESPONSE = 13, 14
 _KEY_ID_PREFIX = re.compile(r"[0-9a-fA-F]{16,64}")
+_AGENT_HINT = "SSH_AUTH_SOCK must name the socket of an ssh-agent: ssh-add -l shows whether it answers"
 _HINT = "ssh-add -l lists what the agent holds; ssh-keygen -t ed25519 makes a key, ssh-add adds it"
 
 
@@ -49,10 +50,13 @@ class Agent:
                 connection.sendall(struct.pack(">IB", len(body) + 1, kind) + body)
                 size = int.from_bytes(_receive(connection, 4), "big")
                 if not 1 <= size <= MAX_ANSWER_BYTES:
-                    raise SigningKeyError(f"ssh-agent: an answer of {size} bytes")
+                    raise SigningKeyError(f"ssh-agent: an answer of {size} bytes", hint=_AGENT_HINT)
                 answer = _receive(connection, size)
         except TimeoutError as error:
-            raise SigningKeyError(f"ssh-agent: no answer in {self.timeout_seconds:g} seconds") from error
+            raise SigningKeyError(
+                f"ssh-agent: no answer in {self.timeout_seconds:g} seconds",
+                hint="confirm the signature where the agent asks, or raise --signer-timeout",
+            ) from error
         except OSError as error:
             reason = system_reason(error)
             raise SigningKeyError(
@@ -89,7 +93,7 @@ class AgentSigner:
         (signature,) = _strings(answer, 1)
         kind, raw = _strings(signature, 2)
         if kind != KEY_TYPE:
-            raise SigningKeyError(f"ssh-agent: a signature of kind {kind!a}")
+            raise SigningKeyError(f"ssh-agent: a signature of kind {kind!a}", hint=_AGENT_HINT)
         return raw
 
 
@@ -118,7 +122,7 @@ def _identities(agent: Agent) -> list[PublicKey]:
     answer = agent.request(_REQUEST_IDENTITIES, b"", _IDENTITIES_ANSWER)
     count = int.from_bytes(answer[:4], "big")
     if count > MAX_ANSWER_BYTES // 8:
-        raise SigningKeyError("ssh-agent: a damaged answer")
+        raise SigningKeyError("ssh-agent: a damaged answer", hint=_AGENT_HINT)
     strings = _strings(answer[4:], 2 * count)
     keys = []
     for blob, comment in zip(strings[::2], strings[1::2], strict=True):
@@ -149,11 +153,11 @@ def _strings(data: bytes, count: int) -> list[bytes]:
     for _ in range(count):
         size = int.from_bytes(data[:4], "big")
         if len(data) < 4 + size:
-            raise SigningKeyError("ssh-agent: a damaged answer")
+            raise SigningKeyError("ssh-agent: a damaged answer", hint=_AGENT_HINT)
         found.append(data[4 : 4 + size])
         data = data[4 + size :]
     if data:
-        raise SigningKeyError("ssh-agent: a damaged answer")
+        raise SigningKeyError("ssh-agent: a damaged answer", hint=_AGENT_HINT)
     return found
 
 
@@ -162,6 +166,6 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         chunk = connection.recv(size - len(data))
         if not chunk:
-            raise SigningKeyError("ssh-agent: it closed the connection")
+            raise SigningKeyError("ssh-agent: it closed the connection", hint=_AGENT_HINT)
         data += chunk
     return data

@@ -149,3 +149,6 @@ def clock_cases() -> Iterator[Case]:
         "earliest-is-behind", "not-yet-valid", "earliest", created="2026-07-02T00:00:01Z", notAfter=limit
     )
     yield case("later-than-earliest", "accepted", "earliest-before-now")
+    # What a loader does with the rules of an image is no matter of one object's verification.
+    yield case("image-rules-combined", "accepted", "image-rules-combined")
+    yield case("image-rules-ignored", "accepted", "image-rules-ignored")

@@ -107,6 +107,8 @@ TRUST: dict[str, dict[str, str]] = {
     "key-from-2106": policy(policy_key(ALICE, notBefore="2106-02-07T06:28:17Z")),
     "earliest-2038": policy(A, earliest="2038-01-19T03:14:08Z"),
     "earliest-2106": policy(A, earliest="2106-02-07T06:28:17Z"),
+    "image-rules-combined": policy(A, imageRules="combine"),
+    "image-rules-ignored": policy(A, imageRules="ignore"),
     "earliest-before-now": policy(policy_key(ALICE, notBefore=NOW), earliest="2026-05-01T00:00:00Z"),
 }
 
@@ -192,6 +194,8 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-clock-boolean": policy(A, clock=True),
     "policy-rollback-integer": policy(A, allowRollback=1),
     "policy-rollback-null": policy(A, allowRollback=None),
+    "policy-image-rules-unknown": policy(A, imageRules="replace"),
+    "policy-image-rules-boolean": policy(A, imageRules=True),
     "policy-earliest-date": policy(A, earliest="2026-01-01"),
     "policy-revoked-string": policy(policy_key(ALICE, revoked="no")),
     **{f"key-{name}": {"bad.pub": pub(raw)} for name, raw in bad_keys()},
