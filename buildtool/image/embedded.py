@@ -52,14 +52,15 @@ def python_sources() -> tuple[EmbeddedFile, ...]:
     """
     package = package_directory()
     found: dict[Path, str] = {}
-    waiting = list(ROOTS)
+    known, waiting = set(ROOTS), list(ROOTS)
     while waiting:
         path = _module_path(package, waiting.pop())
         if path is None or path in found:
             continue
         found[path] = _read_text(path)
-        waiting += _imported(found[path])
-        waiting += _packages(package, path)
+        new = {*_imported(found[path]), *_packages(package, path)} - known
+        known |= new
+        waiting += new
     return tuple(
         EmbeddedFile(directory=path.parent.relative_to(package.parent).as_posix(), name=path.name, text=text)
         for path, text in sorted(found.items())

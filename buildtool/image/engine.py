@@ -6,10 +6,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from buildtool.core.errors import EngineError, ToolMissingError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME
-from buildtool.image.docker.builder import find_builder
+from buildtool.image.docker.builder import find_engine_version
+from buildtool.image.docker.buildx import check_buildx
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +46,11 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
 
 
 def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Return whether docker can build: a builder is named, or the one in use answers."""
+    """Return whether docker can build: a builder is named, or there is buildx, and an engine answers."""
     if environ.get("BUILDX_BUILDER"):
         return True
-    builder = find_builder("", runner)
-    return builder is not None and builder.answers
+    try:
+        check_buildx(environ, runner)
+    except (ToolMissingError, EngineError):
+        return False
+    return bool(find_engine_version(runner))

@@ -84,7 +84,6 @@ def test_builder_of_the_engine_pushes_once(text: str, option: str) -> None:
     """The option `push=` is used only for the engine's own builder with images in containerd."""
     builder = find_builder("", Client(text=text))
     assert builder is not None
-    assert builder.answers
     assert builder.push_option == option
 
 
@@ -109,8 +108,9 @@ def test_oldest_node_decides_what_is_checked(text: str, server: str, checks: boo
 
 
 def test_builder_that_cannot_build() -> None:
-    """A builder without an engine does not answer. A failed `buildx inspect` is no builder."""
+    """Without an engine nothing is assumed of a builder. A failed `buildx inspect` is no builder."""
     builder = find_builder("", Client(text=NO_ENGINE))
     assert builder is not None
-    assert not builder.answers
+    assert builder.push_option == "push=true"
+    assert not checks_bases(builder, Client(text=NO_ENGINE, code=1))
     assert find_builder("none", Client(text="", code=1)) is None

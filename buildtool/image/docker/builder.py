@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the properties of a buildx builder from `docker buildx inspect`."""
+"""Read the properties of a buildx builder, and the version of the engine, from the docker command."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _ENGINE_DRIVER, _CONTAINERD_LABEL = "docker", "org.mobyproject.buildkit.worker.c
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
     """
-    A builder: its *driver*, whether it *answers*, and the BuildKit *versions* of its nodes.
+    A builder: its *driver*, and the BuildKit *versions* of its nodes.
 
     *has_containerd* is true if its images are stored in containerd.
     """
 
     driver: str
-    answers: bool
     versions: tuple[tuple[int, int], ...]
     has_containerd: bool
 
@@ -52,7 +51,6 @@ def find_builder(name: str, runner: Runner) -> Builder | None:
     found = re.findall(r"^(?:BuildKit version|Buildkit):\s+v?(\d+)\.(\d+)", text, re.MULTILINE)
     return Builder(
         driver=fields.get("Driver", ""),
-        answers="Error" not in fields,
         versions=tuple((int(major), int(minor)) for major, minor in found),
         has_containerd=_CONTAINERD_LABEL in fields,
     )
@@ -64,9 +62,14 @@ def checks_bases(builder: Builder, runner: Runner) -> bool:
     if known or builder.driver != _ENGINE_DRIVER:
         return bool(known) and min(known) >= _BUILDKIT_WITH_CHECKS
     # Debian's engines report no version of their BuildKit.
-    done = _ask(["docker", "version", "--format", "{{.Server.Version}}"], runner)
-    found = re.match(rb"\d+", done.stdout) if done else None
+    found = re.match(r"\d+", find_engine_version(runner))
     return found is not None and int(found[0]) >= _DOCKER_WITH_CHECKS
+
+
+def find_engine_version(runner: Runner) -> str:
+    """Return the version of the engine that the docker command uses, or empty text if none answers."""
+    done = _ask(["docker", "version", "--format", "{{.Server.Version}}"], runner)
+    return done.stdout.decode(errors="replace").strip() if done and done.returncode == 0 else ""
 
 
 def _ask(argv: list[str], runner: Runner) -> Completed | None:
