@@ -44,7 +44,8 @@ int confine__plan(struct confinement *c, const struct options *o, pid_t loader, 
 	if (!landlock__hides_directories())
 		return fault__set(
 			fault, -EPERM,
-			"cannot-hide-pins: no Landlock: Linux is older than 5.19, or the kernel or the container "
+			"cannot-hide-pins: no Landlock: Linux is older than 5.19, or the kernel or the "
+			"container "
 			"engine forbids it: a workload of the loader's user could remove the pins: use "
 			"--workload-user");
 	return 0;
