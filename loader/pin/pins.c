@@ -57,6 +57,9 @@ static int check_generation(const struct generation *g, const struct pins *p, co
 	char shown[BPFFS_PATH_SIZE];
 
 	bpffs__show(shown, p->path, name);
+	/* Directories can be renamed. */
+	if (strcmp(record__text(g, "object"), p->object))
+		return fault__set(fault, -EEXIST, "%.300s: its record is of another object", shown);
 	return record__check_ids(g, shown, fault);
 }
 

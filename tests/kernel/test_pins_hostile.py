@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labs.handsig import sign
 from labs.kernel import (
     attach_tracing,
     bpf_file_system,
@@ -299,6 +300,23 @@ def test_variant_of_a_record_counts(shared: Releases) -> None:
     forge(entry / "record", record_of(entry / "record") | {"variant": "0" * 64})
     result = join(shared)
     assert (result.code, "its record is of another object" in result.message) == (1, True), result.lines
+
+
+def test_pins_under_another_objects_name(place: tuple[Releases, str, str]) -> None:
+    """The directory of one object under the name of another: the record names its object."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    renamed = releases.root / "other,bpf,o"
+    releases.home.rename(renamed)
+    signed = sign(releases.build(1), [releases.lab.key], name="other.bpf.o")
+    (releases.directory / f"objects/{NAME}").write_bytes(signed)
+    for word in ("start", "list", "status", "rollback"):
+        result = run(releases, left, word)
+        assert (result.code, "its record is of another object" in result.message) == (1, True), result.lines
+    renamed.rename(releases.home)
+    releases.put(1)
+    assert start(releases, left).code == 0
 
 
 def _change_program(record: dict[str, Any]) -> None:

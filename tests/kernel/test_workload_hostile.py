@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, Result, is_clean
-from labs.pins import NAME, RAW, Releases
+from labs.pins import RAW, Releases
 from labs.run import wait_until
 
 pytestmark = [
@@ -360,17 +360,24 @@ def test_what_stays_open_in_the_directories_above(lab: Lab, tmp_path: Path) -> N
 
 
 def test_hidden_directory_by_another_name(lab: Lab, tmp_path: Path) -> None:
-    """A directory above the pins that is mounted a second time shows nothing below it either."""
+    """
+    A directory above the pins, and one below, mounted a second time: neither shows the pins.
+
+    A rule for the one would be a rule above the pins; the other is found in the list of mounts.
+    """
     with scene(lab, tmp_path, "pin-root") as at:
         at.prepare(AS_ROOT)
-        (tmp_path / "copy").mkdir()
-        # The directory that the mount is in, once more: a rule for it would be one above the pins.
-        subprocess.run(["mount", "--rbind", at.root.parent.parent, tmp_path / "copy"], check=True)
+        above, below = tmp_path / "above", tmp_path / "below"
+        for directory in (above, below):
+            directory.mkdir()
+        subprocess.run(["mount", "--bind", at.root / at.entry(), below], check=True)
+        subprocess.run(["mount", "--rbind", at.root.parent.parent, above], check=True)
         try:
-            copy = tmp_path / "copy" / at.root.relative_to(at.root.parent.parent)
-            links = copy / NAME.replace(".", ",") / "links"
-            script = f"exec 2>/dev/null; ! ls {copy} && ! ls {at.root} && ! rmdir {links}"
-            result = lab.run(tmp_path, *at.options(), "--", "sh", "-ec", script, before=AS_ROOT)
-            assert result.code == 0, result.lines
+            copy = above / at.root.relative_to(at.root.parent.parent)
+            tries = (f"ls {copy}", f"ls {at.root}", f"rmdir {copy}/{at.entry()}/links", f"ls {below}")
+            script = "; ".join(["exec 2>/dev/null", *(f"! {attempt}" for attempt in tries)])
+            result = lab.run(tmp_path, *at.options(), "--", "sh", "-ec", f"{script}; ! rm {below}/links/*")
+            assert (result.code, result.stdout) == (0, ""), result.lines
         finally:
-            subprocess.run(["umount", "-R", tmp_path / "copy"], check=True)
+            for directory in (above, below):
+                subprocess.run(["umount", "-R", directory], check=True)
