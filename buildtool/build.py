@@ -63,8 +63,7 @@ from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
 from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
-from buildtool.trust.generate import check_still_valid, trust_files
-from buildtool.trust.store import POLICY_NAME
+from buildtool.trust.generate import trust_files
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -257,7 +256,6 @@ def _describe(
     sources = find_sources(config)
     objects = name_objects(sources).values()
     trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
-    check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
     request = RenderRequest(
         config=config,
         platforms=platforms,

@@ -208,7 +208,10 @@ def this_platform() -> Platform:
     """
     found = host_platform(platform.machine())
     if found is None:
-        raise UsageError(f"{platform.machine()}: this machine's architecture is not in the table")
+        raise UsageError(
+            f"{platform.machine()}: this machine's architecture is not supported",
+            hint="choose another one by --arch: " + ", ".join(PLATFORMS),
+        )
     return found
 
 

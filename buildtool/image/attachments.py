@@ -118,7 +118,8 @@ def _find(
             found += [(item, None) for name in item.struct_ops if name == setting.program]
     if not found:
         where = f"{setting.owner} has no" if setting.owner else "no object has a"
-        raise setting.wrong(f"{where} program {setting.program}", _list_programs(objects))
+        hint = f"programs of the objects: {_list_programs(objects)}"
+        raise setting.wrong(f"{where} program {setting.program}", hint)
     if len(found) > 1:
         owners = ", ".join(item.name for item, _ in found)
         raise setting.wrong(
@@ -130,9 +131,9 @@ def _find(
 def _list_programs(objects: Iterable[AttachableObject]) -> str:
     names = [f"{program.name} ({item.name})" for item in objects for program in item.programs]
     if not names:
-        return "the objects have no program: remove image.attach"
+        return "none; remove image.attach"
     more = f" and {len(names) - _SHOWN_PROGRAMS} more" if len(names) > _SHOWN_PROGRAMS else ""
-    return f"the programs are {', '.join(names[:_SHOWN_PROGRAMS])}{more}"
+    return f"{', '.join(names[:_SHOWN_PROGRAMS])}{more}"
 
 
 def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInfo, trust: TrustStore) -> None:

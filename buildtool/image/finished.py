@@ -159,7 +159,7 @@ def _ask_loader(
     for line in done.stderr.decode("utf-8", "replace").splitlines():
         if (event := _read_event(line)).get("decision") == "refused":
             name, reason = str(event.get("object")), str(event.get("reason"))
-            raise _refuses_own(platform, name, reason, f"{event.get('message')}, says {LOADER_NAME}")
+            raise _refuses_own(platform, name, reason, str(event.get("message")))
     raise ToolFailedError(
         f"{LOADER_NAME} failed with exit code {done.returncode}",
         detail=done.stderr.decode("utf-8", "replace").strip() or None,

@@ -6,8 +6,8 @@ Debian's linux-libc-dev is one package for all architectures, libbpf's headers a
 of a release carries the headers. An installation from a checkout does not, so the first compilation fetches
 the two packages and keeps the headers in the cache of this user.
 
-The locked packages come from Debian's archive, or from its snapshots, which keep every version: the lock has
-their digests, so neither apt nor Debian is needed. A site that has only a mirror of its own names it to apt.
+The locked packages come from the pool of this machine's Debian mirror, by their digests in the lock. A mirror
+that has other versions by now is asked by apt, which checks its signatures.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import json
 import re
 import shutil
 import tarfile
 import tempfile
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,8 +63,6 @@ _LIBBPF = (
     "bpf_endian.h",
     "usdt.bpf.h",
 )
-POOL_URI = "https://deb.debian.org/debian/pool"
-SNAPSHOT_URI = "https://snapshot.debian.org"
 _POOLS = {"linux-libc-dev": "main/l/linux", "libbpf-dev": "main/libb/libbpf"}
 _SECONDS = 20  # without an answer
 # <linux/if.h>, and <linux/icmp.h> with it, need the C library's socket address. The C library's own header
@@ -210,19 +207,16 @@ def _take_packages(request: HeadersRequest, debs: Path, runner: Runner) -> None:
         for each in locked:
             shutil.copy(digests[each.sha256], debs)
         return
-    cause = "they are not locked"
-    if request.mirror is None and len(locked) == len(PACKAGES):
-        request.report(f"download {', '.join(f'{each.name} {each.version}' for each in locked)}")
-        try:
-            for each in locked:
-                write_atomic(debs / f"{each.name}.deb", _download(each))
-            return
-        except ToolFailedError as error:
-            cause = error.message
     try:
         mirror = request.mirror or find_system_mirror()
     except ConfigError as error:
-        raise ToolFailedError(f"no packages {', '.join(PACKAGES)}: {cause}") from error
+        raise ToolFailedError(f"no packages {', '.join(PACKAGES)}: {error.message}") from error
+    if len(locked) == len(PACKAGES):
+        request.report(f"download {', '.join(f'{each.name} {each.version}' for each in locked)}")
+        with suppress(ToolFailedError):
+            for each in locked:
+                write_atomic(debs / f"{each.name}.deb", _download(each, mirror))
+            return
     source = PackageSource(
         archive=Archive(suite=_SUITE, mirror=mirror, keyring=request.keyring),
         architecture=_ARCHITECTURE,
@@ -236,25 +230,16 @@ def _take_packages(request: HeadersRequest, debs: Path, runner: Runner) -> None:
     source.download(PACKAGES, debs)
 
 
-def _download(package: LockedPackage) -> bytes:
+def _download(package: LockedPackage, mirror: str) -> bytes:
     """
-    Return the bytes of *package*, which have its digest.
+    Return the bytes of *package*, which have its digest, from the pool of *mirror*.
 
-    Raises: ToolFailedError, with the first cause.
+    Raises: ToolFailedError, if the mirror has another version by now.
     """
     version = package.version.partition(":")[2] or package.version
     architecture = {"linux-libc-dev": "all"}.get(package.name, package.architecture)
     file = f"{package.name}_{version}_{architecture}.deb"
-    name = urllib.parse.quote(f"{package.name}/{package.version}")
-    try:
-        return _check(package, _read_uri(f"{POOL_URI}/{_POOLS[package.name]}/{file}"))
-    except ToolFailedError as first:
-        try:
-            files = json.loads(_read_uri(f"{SNAPSHOT_URI}/mr/binary/{name}/binfiles?fileinfo=1"))
-            (digest,) = {each["hash"] for each in files["result"] if each["architecture"] == architecture}
-            return _check(package, _read_uri(f"{SNAPSHOT_URI}/file/{urllib.parse.quote(digest)}"))
-        except (ToolFailedError, ValueError, KeyError, TypeError):
-            raise first from None
+    return _check(package, _read_uri(f"{mirror.rstrip('/')}/pool/{_POOLS[package.name]}/{file}"))
 
 
 def _check(package: LockedPackage, data: bytes) -> bytes:
@@ -265,7 +250,7 @@ def _check(package: LockedPackage, data: bytes) -> bytes:
 
 def _read_uri(uri: str) -> bytes:
     try:
-        with urllib.request.urlopen(uri, timeout=_SECONDS) as answer:  # noqa: S310 - the two URIs above
+        with urllib.request.urlopen(uri, timeout=_SECONDS) as answer:  # noqa: S310 - a Debian mirror's
             data: bytes = answer.read(_MAX_DEB_BYTES)
             return data
     except (OSError, http.client.HTTPException) as error:

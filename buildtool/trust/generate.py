@@ -49,24 +49,6 @@ def trust_files(
     return {POLICY_NAME: data.decode("ascii")}
 
 
-def check_still_valid(config: Config, signer: PublicKey, policy: str, now: int) -> None:
-    """
-    Check that at the time *now* the image's *policy* would accept what *signer* signs.
-
-    Raises: ConfigError.
-    """
-    not_after = config.sign.not_after
-    if not_after is not None and now > not_after:
-        raise _refuses_own(f"sign.not-after is past: {format_time(not_after)}", "set a later sign.not-after")
-    trust = read_policy(policy.encode())
-    key = trust.keys[bytes.fromhex(signer.key_id)]
-    if key.not_after is not None and max(now, trust.earliest) > key.not_after:
-        raise _refuses_own(
-            f"the signing key {signer.key_id} is past its notAfter: {format_time(key.not_after)}",
-            "sign with another key, or change its notAfter in the policy",
-        )
-
-
 def _bind(config: Config, objects: Iterable[str]) -> TrustConfig:
     """
     Return the trust configuration with project and minimum versions, which prevent replay.

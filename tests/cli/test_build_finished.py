@@ -201,7 +201,7 @@ def test_keys_and_objects_that_have_expired(
     write(config="")
     text = Path("buildtool.toml").read_text()
     Path("buildtool.toml").write_text(text.replace("[sign]\n", "[sign]\nnot-after = 2024-01-01T00:00:00Z\n"))
-    fails(capsys, "sign.not-after is past: 2024-01-01T00:00:00Z: the image would refuse its own objects")
+    fails(capsys, "not-after 2024-01-01T00:00:00Z has passed: verifiers would refuse the objects as expired")
 
 
 def test_a_signing_key_that_has_expired_in_the_policy(
@@ -209,15 +209,16 @@ def test_a_signing_key_that_has_expired_in_the_policy(
 ) -> None:
     """Old times of sources build with a key of their time, but no image that starts nowhere today."""
     write(config='[trust]\npolicy = "policy.json"\n')
-    add = ["trust", "add", "keys/dev.pub", "--not-after"]
     Path("keys/dev.pub").write_bytes(load_signing_key(Path("keys/dev.pem"), None).public.pem)
-    assert run([*add, "2024-01-01T00:00:00Z"]) == 0
+    assert run(["trust", "add", "keys/dev.pub", "--not-after", "2999-01-01T00:00:00Z"]) == 0
     capsys.readouterr()
-    Path("policy.json").rename("include/policy.json")
+    policy = Path("policy.json").read_text()
+    Path("include/policy.json").write_text(policy.replace("2999-01-01", "2024-01-01"))
+    Path("policy.json").unlink()
     write(config="")
     text = Path("buildtool.toml").read_text()
     Path("buildtool.toml").write_text(text.replace('"policy.json"', '"include/policy.json"'))
-    fails(capsys, "is past its notAfter: 2024-01-01T00:00:00Z: the image would refuse its own objects")
+    fails(capsys, "expired at 2024-01-01T00:00:00Z: the image would refuse its own objects")
 
 
 def test_the_loader_has_the_last_word(
@@ -244,9 +245,7 @@ def test_the_loader_has_the_last_word(
     listed = json.loads(list_path(data).read_text())
     listed["platforms"][own.arch]["loader"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     list_path(data).write_text(json.dumps(listed))
-    fails(
-        capsys, "amd64/answer.bpf.o: revoked: no, says verify-and-load: the image would refuse its own object"
-    )
+    fails(capsys, "amd64/answer.bpf.o: revoked: no: the image would refuse its own object")
     Path(f"{said}.ok").touch()
     assert run(["build", "--engine", "local", "--arch", "amd64", "--arch", "arm64"]) == 0
     asked = said.read_text().splitlines()

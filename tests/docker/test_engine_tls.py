@@ -92,7 +92,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-def certificates(engine: str, tmp_path: Path) -> Iterator[Path]:
+def certificates(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Let DOCKER_HOST name the engine over TLS; give the directory of the certificates."""
     assert engine
     directory = tmp_path / "certificates"
@@ -101,10 +101,11 @@ def certificates(engine: str, tmp_path: Path) -> Iterator[Path]:
     proxy = Proxy(os.environ["DOCKER_HOST"].removeprefix("unix://"), directory)
     proxy.start()
     proxy.ready.wait()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", proxy.address)
-        patch.setenv("DOCKER_TLS_VERIFY", "1")
-        yield directory
+    monkeypatch.setenv("DOCKER_HOST", proxy.address)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    yield directory
+    # Fixtures that end after this one need the engine itself.
+    monkeypatch.undo()
     proxy.stop()
 
 

@@ -23,6 +23,8 @@ _BY_KEY_ID = {signer.key_id: signer for signer in SIGNERS}
 _RECORD_HEAD = struct.Struct("<8sIIII8s")
 _ENTRY_BYTES = 96
 _ROOM_SIGNATURES = 4
+_BTF_HEAD = b"\x9f\xeb\x01"
+_BTF_BYTES = 512  # of a vector's types
 
 Mutate = Callable[[bytes, int], bytes]
 
@@ -168,12 +170,25 @@ def mutate_object(data: bytes, rng: random.Random, mutate: Mutate, room: int) ->
         # Outside the record, length kept, so that the record is still found where it was.
         changed = bytearray(data)
         for _ in range(rng.choice((1, 1, 2, 4))):
+            types = data.find(_BTF_HEAD)
+            if types >= 0 and rng.random() < 0.5:
+                _change_word(changed, types, rng)
+                continue
             at = rng.randrange(len(data))
             changed[at] = rng.choice((0, 1, 2, 4, 64, 127, 128, 255, changed[at] ^ 1 << rng.randrange(8)))
         data = bytes(changed)
         if (again := _find_record(data)) is not None:
             offset, size, text, _ = again
     return _put_record(data, offset, size, text, signers, rng)
+
+
+def _change_word(data: bytearray, start: int, rng: random.Random) -> None:
+    """Change one of the first words of a section of types: its header, a type, or what follows one."""
+    at = start + 4 * rng.randrange(min(len(data) - start, _BTF_BYTES) // 4)
+    value = struct.unpack_from("<I", data, at)[0]
+    near = (value + 1, value - 12, value ^ 1 << rng.randrange(32), rng.randrange(64))
+    kind = rng.randrange(21) << 24 | rng.randrange(3)
+    struct.pack_into("<I", data, at, rng.choice((0, 1, 26, kind, *near)) % 2**32)
 
 
 def _edit(value: Any, rng: random.Random) -> Any:

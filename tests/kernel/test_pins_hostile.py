@@ -206,6 +206,29 @@ def test_deep_directory_is_not_walked_for_ever(place: tuple[Releases, str, str])
     subprocess.run(["rm", "-r", releases.home / "next"], check=True)
 
 
+@pytest.mark.parametrize("what", [".", "current", "links"])
+@pytest.mark.parametrize("no_call", [False, True], ids=["openat2", "openat"])
+def test_another_file_system_below_the_root(
+    place: tuple[Releases, str, str], what: str, *, no_call: bool
+) -> None:
+    """A mount is no directory of the loader's either, also before Linux 5.6, which has no openat2(2)."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    before = ["strace", "-o", "/dev/null", "-e", "inject=openat2:error=ENOSYS"] if no_call else []
+    entry = releases.home / what
+    subprocess.run(["mount", "-t", "bpf", "bpf", entry], check=True)
+    try:
+        argv = (*releases.options(f"xdp={left}"), *TRUE)
+        result = releases.lab.run(releases.directory, *argv, before=before)
+        assert (result.code, "another file system is mounted there" in result.message) == (1, True), (
+            result.lines
+        )
+    finally:
+        subprocess.run(["umount", entry], check=True)
+    assert releases.lab.run(releases.directory, *argv, before=before).code == 0
+
+
 # Records
 
 

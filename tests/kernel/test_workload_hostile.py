@@ -295,6 +295,23 @@ READ_ONLY = RAW.replace(
     "struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
     ' __type(value, __u64); __uint(map_flags, BPF_F_RDONLY); } @_ro SEC(".maps"); SEC("raw',
 ).replace("count(RELEASE);", "__u32 k = 0; bpf_map_lookup_elem(&@_ro, &k); count(RELEASE);")
+
+
+def test_map_that_becomes_read_only(lab: Lab, tmp_path: Path) -> None:
+    """An update that makes it so begins with a new map; the next update keeps that map, which stays so."""
+    with scene(lab, tmp_path, "pin-root") as at:
+        at.releases = Releases(lab, tmp_path, at.root, READ_ONLY.replace("BPF_F_RDONLY", "0"))
+        at.releases.put(1)
+        at.prepare(AS_ROOT)
+        at.releases = Releases(lab, tmp_path, at.root, READ_ONLY)
+        for version in (2, 3):
+            at.releases.put(version, release=version - 1)
+            result, found = at.attack(before=AS_ROOT)
+            changed = [line["target"] for line in result.events("map")]
+            assert changed == ([f"{PREFIX}_ro"] if version == 2 else [])
+            assert found[f"update BUILDTOOL_FD_{PREFIX}_ro"] == "EPERM"
+
+
 # No program uses it: this kernel keeps a table that one did.
 TABLE = RAW.replace(
     'SEC("raw',

@@ -85,6 +85,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         health-command = "/usr/bin/agent ping"
         health-wait = 3
         reload = true
+        seccomp = false
+        workload-user = "1000:2000"
         [images]
         builder = "local/builder:1"
         base = "local/base"
@@ -107,6 +109,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.images.base == "local/base"
     assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)
     assert (config.loader.reload, config.loader.map_fds) == (True, True)
+    assert (config.loader.seccomp, config.loader.workload_user) == (False, "1000:2000")
 
 
 def test_environment_goes_over_the_file(tmp_path: Path) -> None:

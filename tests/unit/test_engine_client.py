@@ -70,7 +70,7 @@ def test_engine_over_ssh_names_what_is_missing(
     message = f"^engine over SSH{where}: Python module paramiko: not found$"
     with pytest.raises(EngineError, match=message) as caught:
         connect()
-    assert caught.value.hint == "pip install 'docker[ssh]'"
+    assert caught.value.hint == "pip install 'docker[ssh]' brings what an engine over SSH needs"
 
 
 def test_host_goes_before_a_context(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from labs.mirror import Deb, Keys, Mirror, forget_keys, make_keys, serve
 
 from buildtool.compile.headers import LIST_NAME, Headers, read_headers
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
-from buildtool.core.errors import FileAccessError, ToolFailedError
+from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
@@ -190,41 +190,39 @@ def keep(mirror: Mirror, deb: Deb, path: str) -> None:
 
 
 @pytest.mark.tools
-def test_locked_packages_need_neither_apt_nor_debian(
+def test_locked_packages_come_from_the_pool_without_apt(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool has the present versions, the snapshots all; other bytes than the locked ones are refused."""
+    """The lock has their digests. Other bytes are never used: apt is asked, and is not there."""
     linux = mirror.add("linux-libc-dev", "6.12.1-1", "all", LINUX)
     libbpf = mirror.add("libbpf-dev", "1:1.5.0-3", "amd64", LIBBPF)
     lock = make_lock(mirror.locked(deb, "amd64") for deb in (linux, libbpf))
     request = HeadersRequest(directory=tmp_path / "made", cache=tmp_path / "cache", lock=lock)
-    monkeypatch.setattr("buildtool.runtime.headers.POOL_URI", f"{mirror.uri}/debian/pool")
-    monkeypatch.setattr("buildtool.runtime.headers.SNAPSHOT_URI", f"{mirror.uri}/snapshot")
-    monkeypatch.setattr("buildtool.runtime.headers.find_system_mirror", lambda: find_no_mirror(tmp_path))
+    monkeypatch.setattr("buildtool.runtime.headers.find_system_mirror", lambda: mirror.uri)
     monkeypatch.setenv("PATH", "/nonexistent")
-    pool = "debian/pool/main/l/linux/linux-libc-dev_6.12.1-1_all.deb"
+    pool = "pool/main/l/linux/linux-libc-dev_6.12.1-1_all.deb"
     keep(mirror, linux, pool)
-    with pytest.raises(ToolFailedError, match=r"libbpf-dev_1\.5\.0-3_amd64\.deb: file not found"):
+    with pytest.raises(ToolMissingError, match="apt"):
         make_headers(request)
-    listed = mirror.root / "snapshot/mr/binary/libbpf-dev/1:1.5.0-3/binfiles"
-    listed.parent.mkdir(parents=True)
-    hashes = {"amd64": "5ba1", "arm64": "5ba2"}
-    result = [{"architecture": arch, "hash": digest} for arch, digest in hashes.items()]
-    listed.write_text(json.dumps({"result": result}))
-    keep(mirror, libbpf, "snapshot/file/5ba1")
+    keep(mirror, libbpf, "pool/main/libb/libbpf/libbpf-dev_1.5.0-3_amd64.deb")
     made = make_headers(request)
     assert made.packages == {"linux-libc-dev": "6.12.1-1", "libbpf-dev": "1:1.5.0-3"}
     assert made.read("s390x/asm/types.h") == b"s390x"
 
     keep(mirror, libbpf, pool)
-    with pytest.raises(ToolFailedError, match="linux-libc-dev: the bytes are not those in"):
+    with pytest.raises(ToolMissingError, match="apt"):
         make_headers(replace(request, directory=tmp_path / "other"))
     assert not (tmp_path / "other").exists()
 
 
-def find_no_mirror(root: Path) -> str:
-    """Look for a mirror where there is no Debian."""
-    return find_system_mirror(root, root / "os-release")
+def test_another_system_names_a_mirror_or_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Debian mirror the error says why there are no packages."""
+    monkeypatch.setattr(
+        "buildtool.runtime.headers.find_system_mirror",
+        lambda: find_system_mirror(tmp_path, tmp_path / "os-release"),
+    )
+    with pytest.raises(ToolFailedError, match="no packages linux-libc-dev, libbpf-dev: this is not a Debian"):
+        make_headers(HeadersRequest(directory=tmp_path / "made", cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "files": {"x": 1}}'])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,9 @@ def test_render_warns_of_a_header_that_is_not_sent(
     platforms = (PLATFORMS["amd64"],)
     with caplog.at_level(logging.WARNING):
         if inline:
-            pipeline.make_dockerfile(config, platforms, key, inline=True)
+            pipeline.make_dockerfile(config, platforms, key, inline=True, environ=os.environ, runner=Runner())
         else:
             folder = tmp_path / "out"
-            pipeline.render_folder(config, platforms, key, folder, environ={}, runner=Runner())
+            pipeline.render_folder(config, platforms, key, folder, environ=os.environ, runner=Runner())
     hint = 'add "common" to compile.include in buildtool.toml'
     assert f"common/c.h: included, but not sent to the builder: {hint}" in caplog.messages

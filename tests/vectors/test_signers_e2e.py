@@ -167,7 +167,7 @@ def test_section_that_is_full(verify: Verify, capsys: Capture) -> None:
         (["--add", "--key", "new.pem", "plain.o"], 1, "plain.o: not signed yet"),
         (["--add", "--key", "new.pem", "stale.o"], 1, "stale.o: the file has changed since it was signed"),
         (["--add", "--key", "new.pem", "none.o"], 1, "none.o: cannot read"),
-        (["--add", "--key", "new.pem", "x.bpf.o"], 2, "x.bpf.o: two objects for"),
+        (["--add", "--key", "new.pem", "x.bpf.o"], 2, "x.bpf.o and x.bpf.o: both would be written to"),
         (["--remove", "xyz"], 2, "'xyz' is not a key id"),
         (["--remove", "ab" * 32], 1, "x.bpf.o: no signatures of key abab"),
     ],

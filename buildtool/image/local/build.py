@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, fi
 from buildtool.signing.sign import ReleaseInfo, sign_compiled
 from buildtool.signing.signers.signer import Signer
 from buildtool.signing.statement import Statement
-from buildtool.trust.generate import check_still_valid, trust_files
+from buildtool.trust.generate import trust_files
 from buildtool.trust.store import POLICY_NAME
 
 log = logging.getLogger(__name__)
@@ -109,7 +108,6 @@ def make_images(request: LocalRequest) -> ImageSet:
     trust = trust_files(
         config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
     )
-    check_still_valid(config, public, trust[POLICY_NAME], int(time.time()))
     # Find these parts before compiling, so that a missing part is reported at once.
     runtime = {
         platform.arch: (find_loader(platform, request.data).data, find_tini(platform, request.data).data)
