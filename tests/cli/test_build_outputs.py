@@ -147,7 +147,7 @@ def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert (shown["reference"], shown["digest"], shown["file"]) == ("", "", "files")
     assert run([*BUILD, "--output", "type=oci,dest=y.tar"]) == 0
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert words == ["image", "digest", "key", "load", "run"]
+    assert words == ["image", "digest", "key", "attach", "load", "run"]
     assert "digest=sha256:12\n" in Path("outputs").read_text()
 
 

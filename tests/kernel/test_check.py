@@ -299,7 +299,7 @@ def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     fake.chmod(0o755)
     done = run_check(tmp_path, sample, "--kernel", "host", "--timeout", "1")
-    assert done.stderr.splitlines()[-1] == "buildtool: error: bpf-probe: no answer in 1 seconds"
+    assert "buildtool: error: bpf-probe: no answer in 1 seconds" in done.stderr.splitlines()
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
