@@ -235,17 +235,14 @@ def test_system_headers_are_never_those_of_another_architecture(
 def test_without_headers_one_line_says_how_to_get_them(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """An installation that carries none, on a machine without a network that is not Debian's."""
-    for name in ("POOL_URI", "SNAPSHOT_URI"):
-        monkeypatch.setattr(f"buildtool.runtime.headers.{name}", "http://127.0.0.1:9/x")
+    """An installation from a checkout, on a machine that is not Debian's."""
     monkeypatch.setattr("buildtool.runtime.headers.carried_headers", lambda: tmp_path / "none")
     monkeypatch.setattr("buildtool.runtime.headers.find_system_mirror", lambda: find_no_mirror(tmp_path))
     monkeypatch.delenv(HEADERS_VARIABLE)
     monkeypatch.setenv("BUILDTOOL_CACHE", str(tmp_path / "cache"))
     said = refuse(capsys, "--arch=amd64")
     assert "error: headers for programs: cannot fetch them: no packages linux-libc-dev, libbpf-dev:" in said
-    assert "linux-libc-dev_" in said
-    assert "connection refused" in said
+    assert "this is not a Debian system" in said
     assert "hint: install a release, whose wheel carries them" in said
     assert not (project / "build").exists()
 
