@@ -218,6 +218,8 @@ def with_capabilities(*names: str) -> list[str]:
         ("padded", PROGRAM, "read from stack", []),
         ("printing", PROGRAM, "bpf_trace_printk#6", [6]),
     ],
+    # The names of programs differ between processes, and each process must know the tests by the same ids.
+    ids=["options", "leaking", "padded", "printing"],
 )
 def test_missing_capability_is_named(
     lab: Lab, tmp_path: Path, kind: str, name: str, words: str, helpers: list[int]

@@ -13,6 +13,7 @@ import pytest
 from labs.kernel import TRACEFS, bpf_file_system, cgroup2
 from labs.loader import Lab
 from labs.pins import CGROUP, RAW, Releases
+from labs.run import let_others_read
 
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, PINS_NAME, file_attribute, program_capabilities
 
@@ -80,8 +81,7 @@ def test_rollback_needs_no_more(updated: tuple[Releases, tuple[str, ...]]) -> No
 
 def test_file_gives_them_to_a_user(lab: Lab, tmp_path: Path) -> None:
     """The image's user has no capability but those of the file, which are only permitted at first."""
-    for path in [tmp_path, *tmp_path.parents][:4]:
-        path.chmod(path.stat().st_mode | 0o055)
+    let_others_read(tmp_path)
     program = tmp_path / PINS_NAME
     shutil.copy(lab.pins, program)
     with bpf_file_system(tmp_path) as mount:
