@@ -39,7 +39,7 @@ struct options {
 	bool has_user; /* of the workload: */
 	uid_t uid;
 	gid_t gid;
-	char **workload; /* NULL or argv, ending in NULL */
+	char **workload;  /* NULL or argv, ending in NULL */
 	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 
