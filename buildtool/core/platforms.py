@@ -22,7 +22,8 @@ _MACROS = {
     "x86": ("__x86_64__",),
     "riscv": ("__riscv_xlen=64",),
     "s390": ("__s390x__",),
-    "powerpc": ("__powerpc64__",),
+    # Without the second macro, Linux defines __u64 of powerpc as unsigned long.
+    "powerpc": ("__powerpc64__", "__SANE_USERSPACE_TYPES__"),
 }
 
 
