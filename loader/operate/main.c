@@ -11,6 +11,7 @@
 #include "run/options.h"
 
 #include <stdio.h>
+#include <sys/prctl.h>
 
 static const char help[] =
 	"usage: ebpf-pins list|status|detach|rollback --pin-root DIR [OPTION]...\n"
@@ -35,6 +36,7 @@ int main(int argc, char **argv)
 	struct options options;
 
 	(void)argc;
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* no other process of this user takes its descriptors */
 	file__open_standard_streams();
 	file__keep_inherited();
 	signals__block(false);

@@ -24,6 +24,10 @@ int confine__plan(struct confinement *c, const struct options *o, pid_t loader, 
 	*c = (struct confinement){ .seccomp = !o->no_seccomp, .loader = loader };
 	if (o->has_user && o->uid == geteuid())
 		return fault__usage(fault, "--workload-user %u: the loader's own user", o->uid);
+	if (o->has_user && !o->uid && (o->pin_root || o->share))
+		return fault__usage(
+			fault,
+			"--workload-user 0 with --pin-root or --share: root owns the directories above");
 	if (o->has_user) {
 		/* The directory's mode, 0700, keeps another user out. */
 		c->has_user = true;
@@ -69,7 +73,7 @@ static int change_user(const struct confinement *c, struct fault *fault)
 int confine__enter(const struct confinement *c, struct fault *fault)
 {
 	const struct landlock landlock = { .hidden = c->hidden[0] ? c->hidden : NULL,
-					   .scope_signals = c->loader };
+					   .scope_signals = c->loader || c->hidden[0] };
 	int err = c->has_user ? change_user(c, fault) : 0;
 
 	if (!err)
@@ -80,6 +84,6 @@ int confine__enter(const struct confinement *c, struct fault *fault)
 	if (!err)
 		err = landlock__restrict(&landlock, fault);
 	if (!err && c->seccomp)
-		err = seccomp__restrict(c->loader, fault);
+		err = seccomp__restrict(c->loader, c->hidden[0], fault);
 	return err;
 }

@@ -122,6 +122,7 @@ int health__check(const char *command, int seconds, const struct confinement *co
 	setpgid(child, child);
 	status = wait_for(child, started + (int64_t)seconds * 1000000);
 	if (status < 0) {
+		kill(child, SIGKILL); /* the command may have left its group */
 		kill(-child, SIGKILL);
 		waitpid(child, NULL, 0);
 	}

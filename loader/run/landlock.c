@@ -121,6 +121,8 @@ static int read_mounts(struct walk *w)
 		return -errno;
 	while (!err && getline(&line, &room, file) > 0)
 		err = read_mount(w, line);
+	if (!err && ferror(file)) /* a line that was not read could be a BPF file system */
+		err = -EIO;
 	free(line);
 	fclose(file);
 	return err;

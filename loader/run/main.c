@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define MAX_ARGUMENTS 32
@@ -64,6 +65,9 @@ int main(int argc, char **argv)
 	struct options options;
 
 	(void)argc;
+	/* Another process of this user must not take the descriptors of a loader that stays without a
+	 * workload. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	file__open_standard_streams();
 	file__keep_inherited();
 	signals__block(false);

@@ -9,15 +9,22 @@
 #include <linux/audit.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define X32_CALLS  0x40000000u
 #define FILTER_MAX 160
+#ifdef __s390x__
+#define CLONE_FLAGS 1 /* s390 has the stack first */
+#else
+#define CLONE_FLAGS 0
+#endif
 
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define LOW_HALF 4
@@ -131,6 +138,49 @@ static void deny_argument(struct filter *f, uint32_t call, unsigned argument, co
 	finish_call(f, begin);
 }
 
+/* Deny a call unless its argument is the value. */
+static void allow_argument(struct filter *f, uint32_t call, unsigned argument, uint32_t value)
+{
+	unsigned short begin = begin_call(f, call);
+
+	load_argument(f, argument);
+	end_if_equal(f, value, SECCOMP_RET_ALLOW);
+	end(f, SECCOMP_RET_ERRNO | EPERM);
+	finish_call(f, begin);
+}
+
+/* Deny a call whose argument has the bit. */
+static void deny_bit(struct filter *f, uint32_t call, unsigned argument, uint32_t bit)
+{
+	unsigned short begin = begin_call(f, call);
+
+	load_argument(f, argument);
+	add(f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bit, 0, 1));
+	end(f, SECCOMP_RET_ERRNO | EPERM);
+	end(f, SECCOMP_RET_ALLOW);
+	finish_call(f, begin);
+}
+
+/*
+ * In a user namespace of its own, a process may install a netfilter rule that opens a pinned socket filter by
+ * its path (xt_bpf). Landlock does not see this look-up.
+ */
+static void deny_user_namespaces(struct filter *f)
+{
+	deny_bit(f, SYS_unshare, 0, CLONE_NEWUSER);
+	deny_bit(f, SYS_clone, CLONE_FLAGS, CLONE_NEWUSER);
+	/* A filter cannot read the flags of clone3; libraries use clone then. */
+	deny_call(f, SYS_clone3, ENOSYS);
+}
+
+/* Before Linux 6.2, a process can type into its terminal, which a shell of another user may read next. */
+static void deny_typing(struct filter *f)
+{
+	const uint32_t commands[] = { TIOCSTI, TIOCLINUX, 0 };
+
+	deny_argument(f, SYS_ioctl, 1, commands);
+}
+
 /*
  * A process can end another of its user by a signal, directly or as the answer to input (F_SETSIG), or by a
  * limit of its time. A signal may be for the loader's process, for its group, or for all (-1). Before
@@ -150,7 +200,6 @@ static void deny_ending(struct filter *f, pid_t loader, pid_t group)
 	deny_argument(f, SYS_rt_tgsigqueueinfo, 1, by_thread);
 	/* Which process a descriptor is for, a filter can't see: libraries take the others then. */
 	deny_call(f, SYS_pidfd_send_signal, ENOSYS);
-	deny_argument(f, SYS_prlimit64, 0, by_thread);
 	deny_argument(f, SYS_setpgid, 1, its_group);
 	deny_argument(f, SYS_fcntl, 1, set_signal);
 #ifdef SYS_fcntl64
@@ -158,13 +207,19 @@ static void deny_ending(struct filter *f, pid_t loader, pid_t group)
 #endif
 }
 
-int seccomp__restrict(pid_t loader, struct fault *fault)
+int seccomp__restrict(pid_t loader, bool hides_pins, struct fault *fault)
 {
 	struct filter f = { .size = 0 };
 	struct sock_fprog program = { .filter = f.code };
 
 	check_architecture(&f);
 	deny_bpf_but_elements(&f);
+	deny_typing(&f);
+	/* Without descriptors or time, a health command, ebpf-pins or another loader of this user fails
+	 * halfway. */
+	allow_argument(&f, SYS_prlimit64, 0, 0);
+	if (hides_pins)
+		deny_user_namespaces(&f);
 	if (loader)
 		deny_ending(&f, loader, getpgid(loader));
 	end(&f, SECCOMP_RET_ALLOW);

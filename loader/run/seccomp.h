@@ -4,14 +4,15 @@
 
 #include "base/fault.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 /*
- * A filter for this process and all that it starts: no call of bpf(2) but those on elements of maps; and with
- * a
- * @loader, or 0, no call that ends that process: no signal and no limit.
- * Returns 0 or a negative errno with the text set.
+ * Filter the calls of this process and of all that it starts. Denied are bpf(2) except on elements of maps,
+ * typing into the terminal (TIOCSTI), and limits of other processes. With @loader, not 0, signals to that
+ * process are denied, too; with @hides_pins, user namespaces. Returns 0 or a negative errno with the text
+ * set.
  */
-int seccomp__restrict(pid_t loader, struct fault *fault);
+int seccomp__restrict(pid_t loader, bool hides_pins, struct fault *fault);
 
 #endif

@@ -18,6 +18,7 @@ import resource
 import signal
 import struct
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ BPF, TGKILL, TKILL, SIGQUEUE, TGSIGQUEUE, PIDFD_OPEN, PIDFD_SIGNAL = 321, 234, 2
 MAP_LOOKUP, MAP_UPDATE, OBJ_PIN, OBJ_GET, LAST_COMMAND = 1, 2, 6, 7, 48
 # Elements of maps, one by one and in batches, and what a descriptor is.
 ALLOWED = {1, 2, 3, 4, 15, 21, 24, 25, 26, 27}
+UNSHARE, CLONE, CLONE_NEWUSER = 272, 56, 0x10000000
 RENAME_EXCHANGE, F_SETSIG, PTRACE_ATTACH, PR_SET_PDEATHSIG = 2, 10, 16, 1
 libc = ctypes.CDLL(None, use_errno=True)
 found: dict[str, str] = {}
@@ -113,6 +115,16 @@ def attack_commands() -> None:
     attempt("command with a high half", lambda: bpf(OBJ_GET | 1 << 40))
 
 
+def attack_others(*, with_pins: bool) -> None:
+    """Type into the terminal, limit another process, enter a user namespace."""
+    attempt("type", lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"))
+    attempt("limit of another", lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU))
+    if with_pins:
+        attempt("unshare", lambda: call(UNSHARE, CLONE_NEWUSER))
+        attempt("clone", lambda: call(CLONE, CLONE_NEWUSER | signal.SIGCHLD, 0, 0, 0, 0) or os._exit(0))
+        found["plain fork"] = str(os.waitstatus_to_exitcode(os.system("true")))  # noqa: S605
+
+
 def attack_loader() -> None:
     """End the parent, by all that one process can do to another of its user."""
     parent = os.getppid()
@@ -161,6 +173,7 @@ def main() -> None:
     attack_commands()
     for top in sys.argv[1:]:
         attack_directory(Path(top))
+    attack_others(with_pins=len(sys.argv) > 1)
     if os.environ.get("SUPERVISED"):
         attack_loader()
     for name, number in os.environ.items():

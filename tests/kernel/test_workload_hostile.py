@@ -20,7 +20,7 @@ import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, Result, is_clean
 from labs.pins import RAW, Releases
-from labs.run import wait_until
+from labs.run import let_others_read, wait_until
 
 pytestmark = [
     pytest.mark.usefixtures("as_root", "nothing_left"),
@@ -95,8 +95,7 @@ class Scene:
 @contextmanager
 def scene(lab: Lab, directory: Path, option: str) -> Iterator[Scene]:
     """Give a place whose parents other users pass through."""
-    for path in [directory, *directory.parents][:4]:
-        path.chmod(path.stat().st_mode | 0o055)
+    let_others_read(directory)
     with bpf_file_system() as mount, bpf_file_system() as place:
         again = place.parent / f"{place.name}-again"
         again.mkdir()
@@ -113,7 +112,18 @@ def scene(lab: Lab, directory: Path, option: str) -> Iterator[Scene]:
 
 def check_denied(found: dict[str, str], *but: str) -> None:
     """Check that every attempt was denied, except those whose name begins with one of *but*."""
-    own = ("descriptor", "entries of", "maps", "identity", "look up", "update", "make in", "up from")
+    assert found.get("plain fork", "0") == "0"
+    own = (
+        "plain fork",
+        "descriptor",
+        "entries of",
+        "maps",
+        "identity",
+        "look up",
+        "update",
+        "make in",
+        "up from",
+    )
     came_through = {
         name: answer
         for name, answer in found.items()
@@ -193,6 +203,65 @@ def test_loader_cannot_be_ended(lab: Lab, tmp_path: Path, before: list[str]) -> 
     assert len(result.events("detach")) == 1
 
 
+STEAL = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pidfd = libc.syscall(434, int(sys.argv[1]), 0)
+assert pidfd >= 0
+print([number for number in range(64) if libc.syscall(438, pidfd, number, 0) >= 0])
+"""
+
+
+@pytest.mark.parametrize("user", [0, USER])
+def test_descriptors_of_a_loader_without_workload_stay_its_own(lab: Lab, tmp_path: Path, user: int) -> None:
+    """A process of the loader's user and without capabilities takes none, by pidfd_getfd(2)."""
+    let_others_read(tmp_path)
+    lab.put(tmp_path, "raw_tp")
+    with lab.started(tmp_path, before=AS_USER if user else AS_ROOT) as (process, stop):
+        drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+        argv = [*drop, "--bounding-set=-all", sys.executable, "-c", STEAL, str(process.pid)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+        assert stop().code == 0
+
+
+def test_root_is_no_other_user(lab: Lab, tmp_path: Path) -> None:
+    """Root owns the directories above the pins, whatever the user of the loader is."""
+    let_others_read(tmp_path)
+    lab.put(tmp_path, "raw_tp")
+    options = ("--pin-root=/sys/fs/bpf/x", "--workload-user=0", "--", "true")
+    result = lab.run(tmp_path, *options, before=AS_USER)
+    assert (result.code, "root owns the directories above" in result.message) == (2, True)
+
+
+LEAVES_ITS_GROUP = """#!/usr/bin/python3
+import os, time
+os.closerange(0, 3)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+os.setpgid(child, child)
+os.setpgid(0, child)
+time.sleep(60)
+"""
+
+
+def test_a_health_command_that_leaves_its_group_is_ended(lab: Lab, tmp_path: Path) -> None:
+    """The loader waited for it for ever, and each later start of the pin root with it."""
+    command = tmp_path / "health.py"
+    command.write_text(LEAVES_ITS_GROUP)
+    command.chmod(0o755)
+    with bpf_file_system() as mount:
+        releases = Releases(lab, tmp_path, mount / "pins", RAW)
+        releases.put(1)
+        result = lab.run(
+            tmp_path, *releases.options(), f"--health-command={command}", "--health-wait=1", "--", "/bin/true"
+        )
+        assert (result.code, "still running after 1 s" in result.message) == (1, True)
+    subprocess.run(["pkill", "-f", str(command)], check=False)
+
+
 def test_landlock_alone_stops_signals(lab: Lab, tmp_path: Path) -> None:
     """--no-seccomp: since Linux 6.12 the signals still do not come through; limits do, as the page says."""
     lab.put(tmp_path, "raw_tp")
@@ -257,7 +326,7 @@ def test_workload_of_another_user(lab: Lab, tmp_path: Path, reload: list[str]) -
         for wrapper in ([], NO_LANDLOCK):
             _, found = at.attack("--workload-user=1000:2000", *reload, before=[*wrapper, *before])
             assert found["identity"] == "1000:2000 []"
-            check_denied(found, *OF_THE_LOADER)
+            check_denied(found, "unshare", "clone", *OF_THE_LOADER)
             if reload:
                 check_loader_lives(found)
 
