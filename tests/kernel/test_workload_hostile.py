@@ -439,14 +439,12 @@ def test_hidden_directory_by_another_name(lab: Lab, tmp_path: Path) -> None:
         above, below = tmp_path / "above", tmp_path / "below"
         for directory in (above, below):
             directory.mkdir()
-        subprocess.run(["mount", "--bind", at.root / at.entry(), below], check=True)
-        subprocess.run(["mount", "--rbind", at.root.parent.parent, above], check=True)
-        try:
-            copy = above / at.root.relative_to(at.root.parent.parent)
-            tries = (f"ls {copy}", f"ls {at.root}", f"rmdir {copy}/{at.entry()}/links", f"ls {below}")
-            script = "; ".join(["exec 2>/dev/null", *(f"! {attempt}" for attempt in tries)])
-            result = lab.run(tmp_path, *at.options(), "--", "sh", "-ec", f"{script}; ! rm {below}/links/*")
-            assert (result.code, result.stdout) == (0, ""), result.lines
-        finally:
-            for directory in (above, below):
-                subprocess.run(["umount", "-R", directory], check=True)
+        # In a mount namespace: a mount of /tmp that stayed here would be emptied with the test's directory.
+        mount = f"mount --bind {at.root / at.entry()} {below}; mount --rbind {at.root.parent.parent} {above}"
+        before = ["unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"', "sh"]
+        copy = above / at.root.relative_to(at.root.parent.parent)
+        tries = (f"ls {copy}", f"ls {at.root}", f"rmdir {copy}/{at.entry()}/links", f"ls {below}")
+        script = "; ".join(["exec 2>/dev/null", *(f"! {attempt}" for attempt in tries)])
+        words = ("--", "sh", "-ec", f"{script}; ! rm {below}/links/*")
+        result = lab.run(tmp_path, *at.options(), *words, before=before)
+        assert (result.code, result.stdout) == (0, ""), result.lines
