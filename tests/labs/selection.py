@@ -78,6 +78,8 @@ def find_group(item: pytest.Item) -> str:
     return str(item.path.relative_to(TOP)) if item.path.is_relative_to(TOP) else item.path.name
 
 
+# First, because xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark all tests, and order their groups for a run in parallel."""
     for item in items:

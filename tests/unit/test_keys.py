@@ -119,6 +119,7 @@ def _ec_key() -> bytes:
         (TEST_KEY.read_bytes()[:60], "not a PKCS#8 PEM private key"),
         (b"x" * 5000, "too large"),
     ],
+    ids=["empty", "bytes", "another-algorithm", "public", "cut", "large"],
 )
 def test_other_files_are_no_signing_keys(tmp_path: Path, data: bytes, message: str) -> None:
     """One line, and never a word of the key's text."""
