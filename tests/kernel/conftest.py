@@ -12,6 +12,7 @@ from labs.kernel import bpf_file_system
 from labs.loader import Lab, in_kernel, is_clean
 from labs.net import veth
 from labs.pins import XDP, Releases
+from labs.run import let_others_read
 
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.runtime.link import MadeParts
@@ -22,6 +23,12 @@ def lab(clang: Path, sysroot: Path, loader_binary: Path, tmp_path_factory: pytes
     """Give the lab of the loader's tests."""
     directory = tmp_path_factory.mktemp("lab")
     return Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
+
+
+@pytest.fixture(autouse=True)
+def _readable(tmp_path: Path) -> None:
+    """Let loaders and workloads of other users read the test's directory."""
+    let_others_read(tmp_path)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
-from labs.run import let_others_read
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -27,12 +26,6 @@ AS_USER = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]
 AMBIENT = [f"--inh-caps=-all,{GIVEN}", f"--ambient-caps=-all,{GIVEN}", f"--bounding-set=-all,{GIVEN}"]
 RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
 NONE = {"Inh": 0, "Prm": 0, "Eff": 0, "Amb": 0}
-
-
-@pytest.fixture(autouse=True)
-def _readable(tmp_path: Path) -> None:
-    """Let other users read what is here."""
-    let_others_read(tmp_path)
 
 
 def probe(result: Result) -> dict[str, Any]:

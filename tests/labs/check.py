@@ -327,7 +327,7 @@ def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return directory
     output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_suffix(".new")
+    aside = output.with_suffix(f".{os.getpid()}")  # another process of the run may link it, too
     argv = [clang, *options, f"--sysroot={sysroot}", "probe/probe.c", "base/static_gaps.c", "@flags.txt"]
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)

@@ -92,7 +92,7 @@ def test_fixtures_and_tiers_mark_tests(tmp_path: Path) -> None:
 
 
 def test_tests_of_one_file_run_in_one_process(tmp_path: Path) -> None:
-    """The groups are known before xdist reads them. Tests with the engine would remove each other's images."""
+    """The groups are known before xdist reads them. Tests with the engine remove images."""
     body = "import os\n" + "".join(f"def test_{n}(): print(f'process {{os.getpid()}}')\n" for n in range(8))
     done = run_tests(tmp_path, body, "-p", "xdist", "-n", "2", "--dist", "loadgroup", "-rP")
     found = [line for line in done.stdout.splitlines() if line.startswith("process ")]
