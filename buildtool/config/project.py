@@ -51,12 +51,13 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
     """
     Return the platforms of *names*, or of the configuration, or of this machine.
 
-    The result is in the order of the platform table, without duplicates.
+    A name may be several, with commas. The result is in the order of the platform table, without duplicates.
 
     Raises: UsageError.
     """
     local = host_platform(platform.machine())
-    chosen = names or config.build.arch or ((local.arch,) if local else ())
+    named = tuple(word for name in names for word in (name.split(",") if "," in name else (name,)))
+    chosen = named or config.build.arch or ((local.arch,) if local else ())
     if not chosen:
         raise UsageError(
             f"{platform.machine()}: this machine's architecture is not supported",

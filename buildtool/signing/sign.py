@@ -203,6 +203,11 @@ def _sign_file(
             if not force:
                 raise AlreadySignedError("already signed", hint="--force replaces the signature")
             obj = remove_signature_section(obj)
+        if origin is None and platform is None and compiled is not None:
+            raise UsageError(
+                "not the object that buildtool compile made",
+                hint="compile it again; with --arch, the statement does not say how it was made",
+            )
         return sign_object(obj, name, key, release, _choose_origin(origin, platform))
     except (ObjectFormatError, AlreadySignedError, UsageError) as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint) from error

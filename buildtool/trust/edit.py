@@ -91,7 +91,7 @@ def _check_new(file: Path, key: PublicKey) -> None:
     state = "revoked" if known.revoked else "already trusted"
     raise UsageError(
         f"{file}: key {key.key_id} is {state}, as {known.public.name!a}",
-        hint=f"buildtool trust list --policy {file} shows it; trust remove takes it out",
+        hint=f"buildtool trust list --policy {file} shows it",
     )
 
 

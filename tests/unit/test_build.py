@@ -291,6 +291,10 @@ def test_unknown_architecture_is_a_usage_error(tmp_path: Path) -> None:
     """The message has the name."""
     with pytest.raises(UsageError, match="vax"):
         choose_platforms(("vax",), project(tmp_path))
+    with pytest.raises(UsageError, match="unknown architecture ''"):
+        choose_platforms(("amd64,",), project(tmp_path))
+    both = choose_platforms(("s390x,amd64", "arm64"), project(tmp_path))
+    assert [platform.arch for platform in both] == ["amd64", "arm64", "s390x"]
 
 
 def test_without_a_name_the_architecture_is_this_machines(

@@ -102,7 +102,7 @@ def test_stale_compile_record_is_not_believed(tmp_path: Path) -> None:
     (path,) = write_objects(tmp_path, "x.bpf.o")
     entry = replace(record_of(path), sha256=Digest("1" * 64))
     write_compile_record(tmp_path, [entry])
-    with pytest.raises(UsageError, match="no architecture for the statement"):
+    with pytest.raises(UsageError, match="not the object that buildtool compile made"):
         sign_files([path], alice(), RELEASE)
     (signed,) = sign_files([path], alice(), RELEASE, platform=AMD64)
     assert signed.statement.toolchain is None
