@@ -146,12 +146,15 @@ def test_links_that_arrive(project: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("name", ["bpf", "include"])
 @pytest.mark.parametrize("target", ["other", "../{name}/other", "/{parent}/outside"])
 def test_directory_that_is_a_link_is_refused(
-    project: Path, capsys: pytest.CaptureFixture[str], name: str, target: str
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    target: str,
 ) -> None:
     """A link would send another directory than the named one, of this project or of this machine."""
-    outside = project.parent / f"{project.name}-outside"
+    outside = tmp_path_factory.mktemp("outside")
     text = target.format(name=project.name, parent=project.parent).replace("/outside", f"/{outside.name}")
-    outside.mkdir()
     for place in (outside, project / "other"):
         (place / "x.bpf.c").write_text("int x;\n")
     (project / name).rename(project / "moved")
