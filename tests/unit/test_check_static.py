@@ -177,7 +177,9 @@ def test_a_good_object_breaks_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"not an object", unsigned()[:-1], unsigned()[:100], Path("/bin/true").read_bytes()]
+    "data",
+    [b"", b"not an object", unsigned()[:-1], unsigned()[:100], Path("/bin/true").read_bytes()],
+    ids=["empty", "text", "cut", "head", "program"],
 )
 def test_what_is_no_object_is_a_finding(data: bytes) -> None:
     """BT001 with the first rule of the profile that it breaks, and no facts."""
