@@ -56,9 +56,14 @@ int generation__open_record(struct generation *g, int directory, const char *nam
 /* What user space may not do with a map holds for those who find it, too. */
 static int limit_maps(const struct generation *g, int home, const char *shown, struct fault *fault)
 {
-	int maps = bpffs__enter(home, "maps"), err = 0;
+	int maps, err = 0;
 
-	for (size_t i = 0; !err && maps >= 0 && i < g->maps.count; i++) {
+	if (!g->maps.count)
+		return 0;
+	maps = bpffs__enter(home, "maps");
+	if (maps < 0)
+		return fault__set(fault, maps, "%.200s/maps: %s", shown, bpffs__reason(maps));
+	for (size_t i = 0; !err && i < g->maps.count; i++) {
 		struct pin *pin = &g->maps.items[i];
 		uint32_t flags = record__access(g, pin->name);
 
@@ -67,8 +72,7 @@ static int limit_maps(const struct generation *g, int home, const char *shown, s
 			fault__set(fault, err, "%.200s/maps/%.100s: %s", shown, pin->name,
 				   bpffs__reason(err));
 	}
-	if (maps >= 0)
-		close(maps);
+	close(maps);
 	return err;
 }
 
