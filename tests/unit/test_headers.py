@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from labs.headers import STAND_INS, write_headers
-from labs.mirror import Deb, Keys, Mirror, forget_keys, make_keys, serve
+from labs.mirror import Deb, Mirror
 
 from buildtool.compile.headers import LIST_NAME, Headers, read_headers
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
@@ -42,24 +41,6 @@ LINUX = {
     "usr/share/doc/linux-libc-dev/copyright": b"terms",
 }
 LIBBPF = {"usr/include/bpf/bpf_helpers.h": b"helpers", "usr/include/bpf/libbpf.h": b"for user space"}
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
-    """Give the key that signs the lists of the mirrors."""
-    for tool in ("apt-get", "dpkg-deb", "gpg"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs-tool: {tool}")
-    keys = make_keys(tmp_path_factory.mktemp("keys"))
-    yield keys
-    forget_keys(keys)
-
-
-@pytest.fixture
-def mirror(keys: Keys, tmp_path: Path) -> Iterator[Mirror]:
-    """Give an empty mirror."""
-    with serve(tmp_path / "mirror", keys) as mirror:
-        yield mirror
 
 
 @pytest.fixture

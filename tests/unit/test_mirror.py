@@ -6,9 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,24 +23,6 @@ from buildtool.runtime.carried import LINKED_FROM, list_path, loader_digest, par
 from buildtool.runtime.debian import Archive, check_codename
 from buildtool.runtime.link import PartsRequest, make_parts
 from buildtool.runtime.packagelock import LockedPackage, make_lock, read_lock, write_lock
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
-    """Give the key that signs the lists of the mirrors."""
-    for tool in ("apt-get", "dpkg-deb", "gpg"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs-tool: {tool}")
-    keys = make_keys(tmp_path_factory.mktemp("keys"))
-    yield keys
-    forget_keys(keys)
-
-
-@pytest.fixture
-def mirror(keys: Keys, tmp_path: Path) -> Iterator[Mirror]:
-    """Give an empty mirror."""
-    with serve(tmp_path / "mirror", keys) as mirror:
-        yield mirror
 
 
 @pytest.fixture
