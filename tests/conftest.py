@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from labs.verifiers import CVerifier
+    from labs.verifiers import Verifier
 
 from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import PackageUnavailableError
@@ -48,11 +48,12 @@ class Skip(StrEnum):
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
     NEEDS_PACKAGE = "needs-package"
+    NEEDS_TOOLCHAIN = "needs-toolchain"
 
 
 # CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
-# lack a package of one architecture for days.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE)
+# lack a package of one architecture for days. Only bindings/ and their tests need Go and Rust.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_TOOLCHAIN)
 # Whose packages must be there, on every machine: without them nothing is proved.
 PRIMARY_ARCHITECTURES = ("amd64", "arm64")
 # What a skip for a package says after its type: Debian's architecture, and the packages.
@@ -60,6 +61,7 @@ _PACKAGE_REASON = re.compile(r"needs-package: (?P<architecture>[a-z0-9]+) (?P<pa
 
 _skipped: list[tuple[str, str]] = []
 _left_out: dict[tuple[str, str], int] = {}
+_no_toolchain: dict[str, int] = {}
 _ran: set[str] = set()
 
 
@@ -120,6 +122,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         elif found := _PACKAGE_REASON.search(reason):
             key = (found["architecture"], found["packages"])
             _left_out[key] = _left_out.get(key, 0) + 1
+        elif (kind := reason.removeprefix("Skipped: ").split(": ", 1))[0] == Skip.NEEDS_TOOLCHAIN:
+            _no_toolchain[kind[1]] = _no_toolchain.get(kind[1], 0) + 1
     elif report.when == "call":
         _ran.add(_find_tier(report.nodeid))
 
@@ -164,6 +168,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"LEFT OUT, for Debian packages that the mirror lacks: {'; '.join(parts)}", yellow=True
         )
+
+    for name, count in sorted(_no_toolchain.items()):
+        terminalreporter.write_line(f"LEFT OUT, without {name}: {count} test{'s' * (count > 1)}", yellow=True)
 
 
 @pytest.fixture(autouse=True)
@@ -296,11 +303,28 @@ def clang() -> Path:
 
 
 @pytest.fixture(scope="session")
-def c_verifier(clang: Path) -> Iterator[CVerifier]:
+def c_verifier(clang: Path) -> Iterator[Verifier]:
     """Give the C verifier, under sanitizers: one process that answers all questions of the session."""
-    from labs.verifiers import CVerifier, build_c_verifier
+    from labs.verifiers import Verifier, build_c_verifier
 
-    with CVerifier(build_c_verifier(clang)) as running:
+    with Verifier(build_c_verifier(clang)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["c", "go"])
+def verifier_program(request: pytest.FixtureRequest, clang: Path) -> Path:
+    """Give a program that answers questions, for each verifier in another language than Python."""
+    from labs.bindings import build_verifier
+
+    return build_verifier(request.param, clang)
+
+
+@pytest.fixture(scope="session")
+def verifier(verifier_program: Path) -> Iterator[Verifier]:
+    """Give each verifier in another language than Python, running."""
+    from labs.verifiers import Verifier
+
+    with Verifier(verifier_program) as running:
         yield running
 
 
