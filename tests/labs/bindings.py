@@ -20,6 +20,7 @@ from labs.run import alone
 from labs.verifiers import build_c_verifier
 
 GO = TOP / "bindings/go"
+RUST = TOP / "bindings/rust"
 BUILT = TOP / ".cache/bindings"
 
 
@@ -64,15 +65,61 @@ def build_go_verifier() -> Path:
     return program
 
 
+def find_cargo() -> Path:
+    """Return the cargo command, or skip the test."""
+    found = shutil.which("cargo")
+    if found is None:
+        pytest.skip("needs-toolchain: cargo")
+    return Path(found)
+
+
+def cargo(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run cargo in *directory*. All crates of the checkout share what was built."""
+    argv = [find_cargo(), *arguments]
+    environment = os.environ | {"CARGO_TARGET_DIR": str(BUILT / "rust")}
+    return subprocess.run(argv, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+@functools.cache
+def has_crates(directory: Path) -> bool:
+    """Return whether the crates that *directory* needs are on this machine, or could be fetched."""
+    return cargo("fetch", directory=directory).returncode == 0
+
+
+def run_cargo(*arguments: str, directory: Path = RUST) -> str:
+    """
+    Run cargo in *directory* and return its output. A failure fails the test.
+
+    Skips the test where no registry has the crates.
+    """
+    with alone():
+        if not has_crates(directory):
+            pytest.skip(f"needs-toolchain: the crates of {directory.relative_to(TOP)}")
+        done = cargo(*arguments, "--offline", directory=directory)
+    assert done.returncode == 0, f"cargo {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@functools.cache
+def build_rust_verifier() -> Path:
+    """Build the Rust verifier that answers questions."""
+    run_cargo("build", "--release", "--example", "check")
+    return BUILT / "rust/release/examples/check"
+
+
 def build_verifier(name: str, clang: Path) -> Path:
     """
     Return the program of verifier *name*, or skip the test if its toolchain is not installed.
 
     loader/fuzz/check.c lists the questions that each program answers.
     """
-    return {"c": lambda: build_c_verifier(clang), "go": build_go_verifier}[name]()
+    builders = {"c": lambda: build_c_verifier(clang), "go": build_go_verifier, "rust": build_rust_verifier}
+    return builders[name]()
 
 
 def build_installed() -> list[Path]:
     """Build the verifiers of bindings/ whose toolchains are installed, and return their programs."""
-    return [build_go_verifier()] if shutil.which("go") else []
+    found = [build_go_verifier()] if shutil.which("go") else []
+    if shutil.which("cargo") and has_crates(RUST):
+        found.append(build_rust_verifier())
+    return found
