@@ -155,6 +155,7 @@ def test_commands_of_the_page_add_the_module(tmp_path: Path) -> None:
 
 @pytest.mark.network
 @pytest.mark.root
+@pytest.mark.timeout(900)  # compiles aya
 def test_aya_loads_the_bytes_that_the_crate_verified(as_root: None, tmp_path: Path) -> None:
     """
     The example of the crate hands an accepted object to aya, and no refused one.
