@@ -133,8 +133,8 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
     for key, is_set in of_workloads.items():
         if is_set and not has_workload:
             raise ConfigError(f"loader.{key} requires a workload", hint="set image.workload")
-    if loader.hand_over and (key := _key_of_loading(loader)):
-        raise _loads_itself(f"loader.{key}")
+    if loader.hand_over and (useless := _key_of_loading(loader)):
+        raise _loads_itself(f"loader.{useless}")
     if not loader.seccomp and not loader.workload_user and (loader.pin_root or loader.share):
         key = "pin-root" if loader.pin_root else "share"
         raise ConfigError(

@@ -66,7 +66,7 @@ static int export_object(const struct set_item *item, char **list, struct fault 
 		return fault__set(fault, -ENOMEM, "out of memory");
 	free(*list);
 	*list = longer;
-	log__write(&(struct log_line){ .event = "hand-over", .object = item->name });
+	log__write(&(struct log_line){ .event = "handover", .object = item->name });
 	return 0;
 }
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,4 +91,4 @@ def report() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(report()))
+    sys.stdout.write(json.dumps(report()))

@@ -78,7 +78,7 @@ def test_workload_loads_the_verified_bytes(lab: Lab, tmp_path: Path, before: lis
     check_capabilities(found, "BPF", "PERFMON")
     assert found["status"]["Uid"] == uid
     assert set(found["variables"]) == {"BUILDTOOL_OBJECTS", "BUILDTOOL_OBJECT_FD_raw_tp"}
-    assert [line["event"] for line in result.lines] == ["verify", "hand-over", "ready", "exec"]
+    assert [line["event"] for line in result.lines] == ["verify", "handover", "ready", "exec"]
 
 
 def test_workload_of_another_user(lab: Lab, tmp_path: Path) -> None:
@@ -108,7 +108,8 @@ def test_capabilities_that_the_workload_is_said_to_need(lab: Lab, tmp_path: Path
     """--capabilities adds to those of the objects; all others of root are gone."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     options = ["--hand-over", "--capabilities=NET_RAW,NET_ADMIN"]
-    check_capabilities(handed(lab.run(tmp_path, *options, *WORKLOAD)), "BPF", "PERFMON", "NET_RAW", "NET_ADMIN")
+    found = handed(lab.run(tmp_path, *options, *WORKLOAD))
+    check_capabilities(found, "BPF", "PERFMON", "NET_RAW", "NET_ADMIN")
 
 
 def test_several_objects(lab: Lab, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_one_refused_object_hands_over_nothing(lab: Lab, tmp_path: Path) -> None
     (objects / "x.bpf.o").write_bytes(lab.object("xdp"))
     result = lab.run(tmp_path, "--hand-over", *WORKLOAD)
     assert (result.code, result.stdout, result.reasons) == (3, "", ["unsigned"])
-    assert "hand-over" not in [line["event"] for line in result.lines]
+    assert "handover" not in [line["event"] for line in result.lines]
 
 
 def test_versions_are_remembered(lab: Lab, tmp_path: Path) -> None:
