@@ -137,7 +137,7 @@ def test_nobody_loads_with_what_the_label_says(project: Project, workload: Path,
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
+def test_each_capability_is_necessary(project: Project, missing: str) -> None:
     """One fewer and nothing runs: exit code 1, and the line names the capability."""
     options = run_options(name for name in NEEDED if name != missing)
     code, lines, _ = start(*options)

@@ -187,7 +187,7 @@ def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize("python", [False, True])
-def test_what_others_put_there_is_not_written_to(sanitized: Path, place: Path, *, python: bool) -> None:
+def test_existing_temporary_file_is_not_written(sanitized: Path, place: Path, *, python: bool) -> None:
     """A FIFO would block, and another name of a file would lead to that."""
     new, victim = place / "state/.versions.json.new", place / "victim"
     victim.write_text("precious")
