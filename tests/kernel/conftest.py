@@ -11,7 +11,7 @@ from labs.emulation import provide_emulators
 from labs.kernel import bpf_file_system
 from labs.loader import Lab, in_kernel, is_clean
 from labs.net import veth
-from labs.pins import XDP, Releases
+from labs.pins import RAW, XDP, Releases
 from labs.run import let_others_read
 
 from buildtool.core.platforms import PLATFORMS, Platform
@@ -43,6 +43,13 @@ def place(lab: Lab, tmp_path: Path) -> Iterator[tuple[Releases, str, str]]:
     """Yield releases of an XDP object, and the two ends of a veth pair that carries frames."""
     with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "pins", XDP), left, right
+
+
+@pytest.fixture
+def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
+    """Yield releases of an object whose section names its hook, in the parent of a shared directory."""
+    with bpf_file_system(tmp_path) as mount:
+        yield Releases(lab, tmp_path, mount / "share", RAW)
 
 
 @pytest.fixture(scope="session")

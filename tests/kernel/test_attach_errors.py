@@ -17,6 +17,7 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel
 from labs.loader import PREFIX, SOURCES, Lab, Result, parse
+from labs.privileges import AS_USER, root_with
 from labs.run import run
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
@@ -204,12 +205,6 @@ def test_kernel_without_kprobes(lab: Lab, tmp_path: Path) -> None:
     )
 
 
-def with_capabilities(*names: str) -> list[str]:
-    """Return a command prefix that runs as root with only these capabilities."""
-    bounds = ",".join(["-all", *(f"+{name}" for name in names)])
-    return ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={bounds}"]
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "words", "helpers"),
     [
@@ -227,11 +222,11 @@ def test_missing_capability_is_named(
     """The line names CAP_PERFMON and the option that adds it; with the capability the program loads."""
     lab.put(tmp_path, kind, helpers=helpers)
     options = (f"--attach={name}=none", "--capabilities=NET_ADMIN,PERFMON", "--", "true")
-    result = lab.run(tmp_path, *options, before=with_capabilities("bpf", "net_admin"))
+    result = lab.run(tmp_path, *options, before=root_with("bpf", "net_admin"))
     check(result, f"{kind}.bpf.o: cannot load: program {name}: ", words)
     wanted = "; missing CAP_PERFMON: the container lacks it; start it with --cap-add PERFMON"
     assert result.message.endswith(wanted), result.message
-    done = lab.run(tmp_path, *options, before=with_capabilities("bpf", "net_admin", "perfmon"))
+    done = lab.run(tmp_path, *options, before=root_with("bpf", "net_admin", "perfmon"))
     assert done.code == 0, done.lines
 
 
@@ -240,7 +235,7 @@ def test_other_objections_name_no_capability(lab: Lab, tmp_path: Path, kind: str
     """The line names no capability when no capability would make the program valid."""
     lab.put(tmp_path, kind)
     for held in (["bpf", "perfmon"], ["bpf", "perfmon", "sys_admin"]):
-        result = lab.run(tmp_path, before=with_capabilities(*held))
+        result = lab.run(tmp_path, before=root_with(*held))
         check(result, f"{kind}.bpf.o: cannot load: program {PROGRAM}: ")
         assert "CAP_" not in result.message
 
@@ -249,7 +244,7 @@ def test_bpf_without_capability(lab: Lab, tmp_path: Path) -> None:
     """The line for EPERM of bpf(2) names CAP_BPF and the other needed capabilities in one command."""
     lab.put(tmp_path, "xdp", programs=[{"name": XDP, "section": "xdp", "type": "xdp"}])
     options = (f"--attach={XDP}=none", "--", "true")
-    result = lab.run(tmp_path, *options, before=with_capabilities())
+    result = lab.run(tmp_path, *options, before=root_with())
     check(result, "Operation not permitted", "missing CAP_NET_ADMIN CAP_BPF: ")
     assert result.message.endswith("start it with --cap-add NET_ADMIN --cap-add BPF")
 
@@ -263,7 +258,7 @@ def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path) -> None:
     )
 
 
-NOBODY = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all"]
+NOBODY = [*AS_USER, "--inh-caps=-all"]
 
 
 @pytest.mark.parametrize(
@@ -284,8 +279,6 @@ def test_remedy_names_who_can_give_it(
     lab: Lab, tmp_path: Path, capabilities: str | None, before: list[str], remedy: str | None
 ) -> None:
     """The hint names the one that lacks the capability: the container, the loader's file or the user."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(path.stat().st_mode | 0o055)
     program = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
     lab.put(tmp_path, "raw_tp", programs=[program])
     loader = tmp_path / "verify-and-load"

@@ -16,6 +16,7 @@ import pytest
 from labs import kernel, net
 from labs.loader import PREFIX, Lab, in_kernel
 from labs.net import veth
+from labs.privileges import root_with
 from labs.run import run
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
@@ -207,10 +208,10 @@ def test_hook_holder_is_hidden_without_sys_admin(lab: Lab, tmp_path: Path) -> No
     """Without CAP_SYS_ADMIN the message has only the program's id: the kernel hides name and process."""
     lab.put(tmp_path, "xdp")
     lab.put(other_directory(tmp_path), "xdp")
-    before = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all,+bpf,+net_admin"]
     with veth() as (left, _):
         option = f"--attach={XDP}={left}"
         with lab.started(tmp_path, option) as (_, stop):
+            before = root_with("bpf", "net_admin")
             result = lab.run(tmp_path / "other", option, "--replace", before=before)
             assert result.code == 1
             assert "(id " in result.message

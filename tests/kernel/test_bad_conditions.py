@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 from labs.handsig import policy
 from labs.loader import Lab
-from labs.run import let_others_read
+from labs.privileges import AS_USER
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
-NOBODY = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
 RUN = ("--", "echo", "started")
 
 
 @pytest.fixture
 def place(lab: Lab, tmp_path: Path) -> Path:
     """Return a directory that every user may enter, with one good object and the trust store."""
-    let_others_read(tmp_path)
     lab.put(tmp_path, "raw_tp")
     return tmp_path
 
@@ -106,13 +104,13 @@ def test_directory_that_cannot_be_read(lab: Lab, place: Path) -> None:
     """An unreadable directory, or an unreadable file in it, is an error that names it."""
     objects = place / "objects"
     objects.chmod(0o700)
-    result = lab.run(place, *RUN, before=NOBODY)
+    result = lab.run(place, *RUN, before=AS_USER)
     assert result.code == 1
     assert "Permission denied" in result.message
     assert str(objects) in result.message
     objects.chmod(0o755)
     (objects / "raw_tp.bpf.o").chmod(0o600)
-    result = lab.run(place, *RUN, before=NOBODY)
+    result = lab.run(place, *RUN, before=AS_USER)
     assert result.code == 1
     assert "Permission denied" in result.message
     assert result.events("error")[0]["object"] == "raw_tp.bpf.o"
@@ -147,7 +145,7 @@ def test_policy_that_cannot_be_read(lab: Lab, place: Path) -> None:
     path.chmod(0o600)
     for locked in (path, place / "trust"):
         locked.chmod(0o600)
-        result = lab.run(place, *RUN, before=NOBODY)
+        result = lab.run(place, *RUN, before=AS_USER)
         assert result.code == 2
         assert "Permission denied" in result.message
         assert str(place / "trust") in result.message

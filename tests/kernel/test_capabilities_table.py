@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from labs.handsig import sign
 from labs.loader import PREFIX, Lab
+from labs.privileges import root_with
 
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
@@ -66,11 +67,9 @@ SEC("{section}") int {name}(void *c) {{ {body} return {value}; }}
 
 def loads(lab: Lab, directory: Path, capabilities: tuple[str, ...]) -> bool:
     """Return whether the loader loads the object of *directory* with only *capabilities*."""
-    bounds = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
-    before = ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
     # The statements of these objects list no programs, so the loader computes only CAP_BPF from them.
     options = ["--capabilities", ",".join(("BPF", *capabilities)), f"--attach={PREFIX}_f=none"]
-    result = lab.run(directory, *options, "--", "true", before=before)
+    result = lab.run(directory, *options, "--", "true", before=root_with(*capabilities))
     assert result.code in (0, 1), result.lines
     return result.code == 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from labs.cores import CRASH, piped_cores
+from labs.privileges import root_with
 from labs.run import wait_until
 from labs.sig import copy_test_key
 
@@ -106,7 +107,7 @@ def test_a_process_without_protection_gives_its_key_away(cores: Path, tmp_path: 
     assert key.read_bytes().splitlines()[1] in core
 
 
-BARE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+BARE = root_with()
 READ = """
 import sys
 pid = int(sys.argv[1])

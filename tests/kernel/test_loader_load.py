@@ -13,17 +13,12 @@ from pathlib import Path
 import pytest
 from labs.loader import PREFIX, Lab, Result, counted, in_kernel
 from labs.net import veth
+from labs.privileges import root_with
 from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
-CONTAINER_CAPABILITIES = [
-    "setpriv",
-    "--inh-caps=-all",
-    "--ambient-caps=-all",
-    "--bounding-set=-all,+bpf,+net_admin,+perfmon",
-]
 
 
 def send(interface: str, count: int) -> None:
@@ -181,7 +176,8 @@ def test_container_capabilities_are_enough(lab: Lab, tmp_path: Path) -> None:
     with veth() as (left, _):
         option = f"--attach={PREFIX}_xdp={left}"
         more = (option, "--capabilities=NET_ADMIN,PERFMON")
-        result = lab.run(tmp_path, *more, "--", "cat", "/proc/self/status", before=CONTAINER_CAPABILITIES)
+        before = root_with("bpf", "net_admin", "perfmon")
+        result = lab.run(tmp_path, *more, "--", "cat", "/proc/self/status", before=before)
     assert result.code == 0, result.lines
     assert "CapEff:\t0000000000000000" in result.stdout
 
@@ -298,8 +294,7 @@ def test_attached_programs_go_when_a_later_one_fails(lab: Lab, tmp_path: Path) -
 def test_without_capabilities_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
     """Without CAP_BPF a start is exit code 1 with the kernel's reason."""
     lab.put(tmp_path, "raw_tp")
-    before = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
-    check_not_attached(lab.run(tmp_path, before=before), 1, "Operation not permitted")
+    check_not_attached(lab.run(tmp_path, before=root_with()), 1, "Operation not permitted")
 
 
 def test_a_struct_ops_map_without_its_section_is_an_error(lab: Lab, tmp_path: Path) -> None:

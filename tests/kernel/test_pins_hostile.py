@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from labs.kernel import (
 from labs.loader import PREFIX, Lab, Result, is_clean
 from labs.net import veth
 from labs.pins import NAME, RAW, XDP, Releases
+from labs.privileges import user_with
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -41,13 +42,6 @@ COMMANDS = ("start", "list", "status", "rollback", "detach")
 def start(releases: Releases, left: str, *more: str) -> Result:
     """Start with pins, attached to *left*."""
     return releases.lab.run(releases.directory, *releases.options(f"xdp={left}"), *more, *TRUE)
-
-
-@pytest.fixture
-def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
-    """Yield releases of an object whose section names its hook, in the parent of a shared directory."""
-    with bpf_file_system(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "share", RAW)
 
 
 def join(releases: Releases) -> Result:
@@ -371,23 +365,16 @@ def test_ids_of_a_record_are_compared(
 # Foreign pins with a forged record that has their ids
 
 
-def foreign_program(releases: Releases, source: str, pin: Path, *, user: int = 0) -> int:
-    """Load the first program of *source* as *user*, pin it at *pin*, and return its id."""
+def foreign_program(releases: Releases, source: str, pin: Path, *, as_user: bool = False) -> int:
+    """Load the first program of *source* as root or as USER, pin it at *pin*, and return its id."""
     data = Releases(releases.lab, releases.directory, releases.root, source).build(2)
     path = releases.directory / "foreign.o"
     path.write_bytes(data)
     if pin.exists():
         pin.unlink()
     before = []
-    if user:
-        caps = "-all,+bpf,+net_admin,+perfmon"
-        before = [
-            "setpriv",
-            f"--reuid={user}",
-            "--clear-groups",
-            f"--inh-caps={caps}",
-            f"--ambient-caps={caps}",
-        ]
+    if as_user:
+        before = user_with("bpf", "net_admin", "perfmon")
         pin.parent.chmod(0o777)
         for directory in (*path.parents, pin.parent, *pin.parents):
             if directory != Path("/") and directory != Path("/tmp"):
@@ -398,17 +385,17 @@ def foreign_program(releases: Releases, source: str, pin: Path, *, user: int = 0
 
 
 @pytest.mark.parametrize(
-    ("source", "user"),
+    ("source", "as_user"),
     [
-        (XDP.replace('SEC("xdp")', 'SEC("tc")').replace("xdp_md", "__sk_buff"), 0),
-        (XDP.replace("@_xdp", "@_oth"), 0),
-        (XDP, 65532),
+        (XDP.replace('SEC("xdp")', 'SEC("tc")').replace("xdp_md", "__sk_buff"), False),
+        (XDP.replace("@_xdp", "@_oth"), False),
+        (XDP, True),
     ],
     ids=["type", "name", "maker"],
 )
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
 def test_program_that_the_object_does_not_have(
-    place: tuple[Releases, str, str], source: str, user: int, option: str
+    place: tuple[Releases, str, str], source: str, option: str, *, as_user: bool
 ) -> None:
     """A program of another type, name or user is an error, even if the record has its id."""
     releases, left, _ = place
@@ -417,7 +404,7 @@ def test_program_that_the_object_does_not_have(
     assert releases.lab.run(releases.directory, *argv).code == 0
     (entry,) = releases.root.iterdir()
     home = entry / "current" if option == "--pin-root" else entry
-    number = foreign_program(releases, source, home / f"programs/{PREFIX}_xdp", user=user)
+    number = foreign_program(releases, source, home / f"programs/{PREFIX}_xdp", as_user=as_user)
     releases.root.chmod(0o700)
     record = record_of(home / "record")
     forge(home / "record", record | {"programs": {f"{PREFIX}_xdp": number}})

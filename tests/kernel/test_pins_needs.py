@@ -13,15 +13,13 @@ import pytest
 from labs.kernel import TRACEFS, bpf_file_system, cgroup2
 from labs.loader import Lab
 from labs.pins import CGROUP, RAW, Releases
-from labs.run import let_others_read
+from labs.privileges import AS_USER, USER, root_with, user_with
 
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, PINS_NAME, file_attribute, program_capabilities
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
-USER = 65532
-AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 TRACEPOINT = 'SEC("tracepoint/syscalls/sys_enter_getpgid") int @_tp(void *c) { count(RELEASE); return 0; }'
 # Source of the program, the cgroup of each of two releases, and what a rollback needs beside BPF.
 KINDS = {
@@ -34,8 +32,7 @@ KINDS = {
 
 def bounded(*capabilities: str) -> list[str]:
     """Return a command prefix that runs as root with only *capabilities*, with tracefs mounted."""
-    names = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
-    return [*TRACEFS, "setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={names}"]
+    return [*TRACEFS, *root_with(*capabilities)]
 
 
 @pytest.fixture
@@ -81,7 +78,6 @@ def test_rollback_needs_no_more(updated: tuple[Releases, tuple[str, ...]]) -> No
 
 def test_file_capabilities_are_enough_for_a_user(lab: Lab, tmp_path: Path) -> None:
     """ebpf-pins works for a user with the capabilities of its file, which start as permitted only."""
-    let_others_read(tmp_path)
     program = tmp_path / PINS_NAME
     shutil.copy(lab.pins, program)
     with bpf_file_system(tmp_path) as mount:
@@ -90,10 +86,7 @@ def test_file_capabilities_are_enough_for_a_user(lab: Lab, tmp_path: Path) -> No
         os.chown(releases.root, USER, USER)
         for version in (1, 2):
             releases.put(version, release=version)
-            start = [*AS_USER, "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all,+bpf,+perfmon"]
-            result = lab.run(
-                tmp_path, *releases.options(), *TRUE, before=[*start, "--ambient-caps=-all,+bpf,+perfmon"]
-            )
+            result = lab.run(tmp_path, *releases.options(), *TRUE, before=user_with("bpf", "perfmon"))
             assert result.code == 0, result.lines
         argv = [*AS_USER, "--inh-caps=-all", "--ambient-caps=-all", program]
 

@@ -14,28 +14,14 @@ from labs.handsig import policy
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, is_clean
 from labs.pins import RAW, Releases
+from labs.privileges import USER, root_with, user_with
 from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
-USER = 65532
-CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
-AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]
-AS_USER = [
-    "setpriv",
-    f"--reuid={USER}",
-    f"--regid={USER}",
-    "--clear-groups",
-    f"--bounding-set={CAPABILITIES}",
-]
-AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
-
-
-def open_to_everybody(directory: Path) -> None:
-    """Let other users read the test's directory: pytest makes its directories for root alone."""
-    for path in [directory, *directory.parents][:4]:
-        path.chmod(path.stat().st_mode | 0o055)
+CAPABILITIES = ("bpf", "net_admin", "perfmon")
+AS_ROOT, AS_USER = root_with(*CAPABILITIES), user_with(*CAPABILITIES)
 
 
 @pytest.mark.parametrize(("before", "user"), [(AS_ROOT, 0), (AS_USER, USER)], ids=["root", "user"])
@@ -44,7 +30,6 @@ def test_capabilities_of_a_container_are_enough(
 ) -> None:
     """CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are enough to pin, update, roll back, show and detach."""
     releases, left, _ = place
-    open_to_everybody(releases.directory)
     releases.root.mkdir(mode=0o700)
     os.chown(releases.root, user, user)
 
@@ -63,7 +48,6 @@ def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
     """Loaders of another user share a program; root's loader refuses that user's directory."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
-        open_to_everybody(tmp_path)
         releases.root.mkdir(mode=0o700)
         os.chown(releases.root, USER, USER)
         releases.put(1)
@@ -210,7 +194,6 @@ def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
         try:
             releases = Releases(lab, tmp_path, inside, RAW)
             releases.put(1)
-            open_to_everybody(tmp_path)
             result = lab.run(tmp_path, *releases.options(), *TRUE, before=AS_USER)
             assert result.code == 0, result.lines
             argv = [*AS_USER, lab.pins, "detach", f"--pin-root={inside}"]

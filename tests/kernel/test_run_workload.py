@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
+from labs.privileges import AS_USER, user_with
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -21,9 +22,7 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 PROBE = ("--", "/usr/bin/python3", str(Path(__file__).with_name("probe_workload.py")))
 MAP = f"{PREFIX}_map"
 GIVEN = "+bpf,+perfmon"
-# As a container's user with capabilities: ambient ones, a bounding set of the same, no SETPCAP.
-AS_USER = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]
-AMBIENT = [f"--inh-caps=-all,{GIVEN}", f"--ambient-caps=-all,{GIVEN}", f"--bounding-set=-all,{GIVEN}"]
+CONTAINER_USER = user_with("bpf", "perfmon")
 RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
 NONE = {"Inh": 0, "Prm": 0, "Eff": 0, "Amb": 0}
 
@@ -51,7 +50,7 @@ def check_reads_its_map(found: dict[str, Any]) -> None:
 def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, options: list[str]) -> None:
     """User 65532 without capabilities reads its maps through inherited descriptors."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
-    found = probe(lab.run(tmp_path, *options, *PROBE, before=[*AS_USER, *AMBIENT]))
+    found = probe(lab.run(tmp_path, *options, *PROBE, before=CONTAINER_USER))
     check_reads_its_map(found)
     assert found["uid"] == 65532
     if "--reload" in options:
@@ -242,7 +241,7 @@ def test_maps_of_one_name_are_told_apart(lab: Lab, tmp_path: Path) -> None:
 def test_ready_says_what_was_needed_and_what_was_not(lab: Lab, tmp_path: Path) -> None:
     """The line `ready` names the capabilities that the statements need, and the unneeded ones."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
-    (ready,) = lab.run(tmp_path, "--", "true", before=[*AS_USER, *AMBIENT]).events("ready")
+    (ready,) = lab.run(tmp_path, "--", "true", before=CONTAINER_USER).events("ready")
     assert ready["capabilities"] == ["PERFMON", "BPF"]
     assert "unneeded" not in ready
     before = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw,+setpcap"]

@@ -10,14 +10,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, parse, program_ids
 from labs.net import veth
-from labs.pins import RAW, TCX, Releases
+from labs.pins import TCX, Releases
 from labs.step import count_boundaries, kill_at, kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
@@ -32,13 +31,6 @@ TRUE = ("--", "/bin/true")
 # fixed.
 WITHOUT_LANDLOCK = ("--workload-user=65532", *TRUE)
 ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
-
-
-@pytest.fixture
-def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
-    """Yield releases of an object whose section names its hook, in the parent of a shared directory."""
-    with bpf_file_system(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "share", RAW)
 
 
 def entries(releases: Releases) -> list[str]:

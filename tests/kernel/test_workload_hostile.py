@@ -20,7 +20,8 @@ import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, Result, is_clean
 from labs.pins import RAW, Releases
-from labs.run import let_others_read, wait_until
+from labs.privileges import USER, root_with, user_with
+from labs.run import wait_until
 
 pytestmark = [
     pytest.mark.usefixtures("as_root", "nothing_left"),
@@ -28,17 +29,7 @@ pytestmark = [
 ]
 
 HOSTILE = ("/usr/bin/python3", str(Path(__file__).with_name("hostile_workload.py")))
-USER = 65532
-CAPABILITIES = "-all,+bpf,+perfmon"
-AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]
-AS_USER = [
-    "setpriv",
-    f"--reuid={USER}",
-    f"--regid={USER}",
-    "--clear-groups",
-    f"--bounding-set={CAPABILITIES}",
-]
-AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
+AS_ROOT, AS_USER = root_with("bpf", "perfmon"), user_with("bpf", "perfmon")
 # The answers of Landlock, of a file system, and of a denied system call.
 DENIED = {"EACCES", "EPERM", "EXDEV"}
 NO_LANDLOCK = ["strace", "-f", "-o", "/dev/null", "-e", "inject=landlock_create_ruleset:error=ENOSYS"]
@@ -95,7 +86,6 @@ class Scene:
 @contextmanager
 def scene(lab: Lab, directory: Path, option: str) -> Iterator[Scene]:
     """Yield a scene whose parent directories other users can enter."""
-    let_others_read(directory)
     with bpf_file_system() as mount, bpf_file_system() as place:
         again = place.parent / f"{place.name}-again"
         again.mkdir()
@@ -215,7 +205,6 @@ print([number for number in range(64) if libc.syscall(438, pidfd, number, 0) >= 
 @pytest.mark.parametrize("user", [0, USER])
 def test_descriptors_of_a_loader_without_workload_stay_its_own(lab: Lab, tmp_path: Path, user: int) -> None:
     """A process of the loader's user without capabilities gets no descriptor by pidfd_getfd(2)."""
-    let_others_read(tmp_path)
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path, before=AS_USER if user else AS_ROOT) as (process, stop):
         drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
@@ -227,7 +216,6 @@ def test_descriptors_of_a_loader_without_workload_stay_its_own(lab: Lab, tmp_pat
 
 def test_workload_user_root_is_refused(lab: Lab, tmp_path: Path) -> None:
     """--workload-user=0 is refused for every loader: root owns the directories above the pins."""
-    let_others_read(tmp_path)
     lab.put(tmp_path, "raw_tp")
     options = ("--pin-root=/sys/fs/bpf/x", "--workload-user=0", "--", "true")
     result = lab.run(tmp_path, *options, before=AS_USER)
@@ -321,8 +309,7 @@ def test_workload_of_another_user(lab: Lab, tmp_path: Path, reload: list[str]) -
     """--workload-user: mode and user id protect the pins, with and without Landlock."""
     with scene(lab, tmp_path, "pin-root") as at:
         at.prepare(AS_ROOT)
-        given = f"-all,+bpf,+perfmon,+setuid,+setgid{',+kill' if reload else ''}"
-        before = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={given}"]
+        before = root_with("bpf", "perfmon", "setuid", "setgid", *(["kill"] if reload else []))
         for wrapper in ([], NO_LANDLOCK):
             _, found = at.attack("--workload-user=1000:2000", *reload, before=[*wrapper, *before])
             assert found["identity"] == "1000:2000 []"
