@@ -87,7 +87,7 @@ def test_secret_path_cannot_set_other_fields() -> None:
     assert option == 'id=signing-key,"src=/k,src=/etc/shadow"""'
 
 
-def test_docker_without_buildx_is_said(tmp_path: Path) -> None:
+def test_docker_without_buildx_is_an_error(tmp_path: Path) -> None:
     """An engine's client without BuildKit gives one clear error."""
     with pytest.raises(EngineError, match="buildx is missing") as caught:
         run_build(buildx_request(), runner=FailingRunner(working=("x",)))
