@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -28,6 +29,14 @@ static bool is_bpffs(int fd)
 	struct statfs fs;
 
 	return !fstatfs(fd, &fs) && (unsigned long)fs.f_type == BPF_FS_MAGIC;
+}
+
+/* The kernel opens a pinned program or link only for writing, so even a listing fails there. */
+static bool is_read_only(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && fs.f_flags & ST_RDONLY;
 }
 
 static bool is_safe(const struct stat *st)
@@ -98,6 +107,9 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 	if (!is_bpffs(fd))
 		return fault__set(fault, -EMEDIUMTYPE,
 				  "%.200s: not in a BPF file system; mount -t bpf bpf /sys/fs/bpf", path);
+	if (is_read_only(fd))
+		return fault__set(fault, -EROFS,
+				  "%.200s: mounted read-only; mount it for writing, without :ro", path);
 	if (fstat(fd, &st))
 		return fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
 	if (st.st_uid != geteuid())

@@ -37,12 +37,12 @@ static int get_sets(struct sets *sets)
 }
 
 /* Set the permitted and the effective set; the inheritable set is always empty. */
-static int set_sets(uint64_t mask)
+static int set_sets(uint64_t permitted, uint64_t effective)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = {
-		{ .effective = (uint32_t)mask, .permitted = (uint32_t)mask },
-		{ .effective = (uint32_t)(mask >> 32), .permitted = (uint32_t)(mask >> 32) },
+		{ .effective = (uint32_t)effective, .permitted = (uint32_t)permitted },
+		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
 	};
 
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
@@ -102,9 +102,17 @@ uint64_t privileges__raise(void)
 
 	if (get_sets(&sets))
 		return 0;
-	if (sets.effective != sets.permitted && set_sets(sets.permitted))
+	if (sets.effective != sets.permitted && set_sets(sets.permitted, sets.permitted))
 		return sets.effective;
 	return sets.permitted;
+}
+
+void privileges__lower(uint64_t keep)
+{
+	struct sets sets;
+
+	if (!get_sets(&sets))
+		set_sets(sets.permitted, sets.permitted & keep);
 }
 
 int privileges__keep(uint64_t keep, struct fault *fault)
@@ -117,7 +125,7 @@ int privileges__keep(uint64_t keep, struct fault *fault)
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (!err)
-		err = set_sets(sets.permitted & keep);
+		err = set_sets(sets.permitted & keep, sets.permitted & keep);
 	/* The kernel removed the ambient capabilities too, because they must be inheritable. */
 	if (!err)
 		err = get_sets(&left);
