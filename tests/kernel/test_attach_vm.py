@@ -134,7 +134,7 @@ NEW = {
         kind="kprobe_bare",
         options=attach("no_such_function"),
         code=1,
-        words=("this kernel has no such function",),
+        words=("cannot attach to no_such_function: no such symbol in this kernel, or one",),
     ),
     "no such symbol": Case(
         kind="uprobe_bare",
