@@ -16,6 +16,7 @@ import pytest
 from labs.engine import REPOSITORY, docker, inspect, remove_images
 from labs.kernel import bpf_file_system
 from labs.project import Project, make_project
+from labs.run import wait_until
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 
@@ -239,27 +240,102 @@ def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None
     assert 'image.capabilities = ["BPF", "NET_ADMIN", "PERFMON"]' in done.stderr
 
 
-def test_pins_tool_needs_less(project: Project, workload: Path, tmp_path: Path) -> None:
-    """ebpf-pins rolls back as the image's user, in a container with only CAP_BPF."""
+PINS = "--pin-root=/bpf/pins"
+# The ways of docs/how-to/update-without-a-gap.md to run a command, and one with no more than it needs.
+WAYS = {
+    "exec": ("exec", "CONTAINER", "ebpf-pins"),
+    "privileged exec": ("exec", "--privileged", "CONTAINER", "ebpf-pins"),
+    "exec of the loader": ("exec", "CONTAINER", "verify-and-load"),
+    "run": ("run", "MOUNT", *run_options(NEEDED), f"{TAG}-tools2"),
+    "run of the tool": (
+        *("run", "MOUNT", "--cap-drop=ALL", "--cap-add=BPF"),
+        *("--entrypoint=/usr/bin/ebpf-pins", f"{TAG}-tools2"),
+    ),
+}
+# Pins belong to a network namespace: that of this machine for all of them.
+RUN = ("--rm", "--read-only", "--network=host")
+
+
+@pytest.fixture(scope="module")
+def tools(project: Project) -> None:
+    """Build two releases of the project, with ebpf-pins."""
     path, source = project.root / "buildtool.toml", project.root / "bpf/caps.bpf.c"
     text = path.read_text()
+    for version in (1, 2):
+        try:
+            path.write_text(text.replace("version = 1", f"version = {version}") + "[image]\ntools = true\n")
+            source.write_text(SOURCE.replace("return 0", f"return {version - 1}"))
+            project.build("--arch", "amd64", "--tag", f"{TAG}-tools{version}")
+        finally:
+            path.write_text(text)
+            source.write_text(SOURCE)
+
+
+@pytest.fixture
+def updated(tools: None, workload: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Give the id of a container of the second release, which updated the first one's pins, and its mount."""
+    assert tools is None
     with bpf_file_system(tmp_path) as mount:
         (mount / "pins").mkdir(mode=0o700)
         os.chown(mount / "pins", 65532, 65532)
-        # Pins belong to a network namespace: all containers use this machine's.
-        run = ["run", "--rm", "--read-only", "--network", "host", f"--volume={mount}:/bpf"]
-        for version in (1, 2):
-            tag = f"{TAG}-tools{version}"
-            try:
-                new = text.replace("version = 1", f"version = {version}")
-                path.write_text(new + "[image]\ntools = true\n")
-                source.write_text(SOURCE.replace("return 0", f"return {version - 1}"))
-                project.build("--arch", "amd64", "--tag", tag)
-            finally:
-                path.write_text(text)
-                source.write_text(SOURCE)
-            options = (*run_options(NEEDED), f"--volume={workload}:/look:ro", tag)
-            docker(*run, *options, "--attach=caps_xdp=none", "--pin-root=/bpf/pins", "--", "/look", code=7)
-        tool = ("--cap-drop=ALL", "--cap-add=BPF", "--entrypoint=/usr/bin/ebpf-pins", f"{TAG}-tools2")
-        for word in ("rollback", "status", "detach"):
-            docker(*run, *tool, word, "--pin-root=/bpf/pins")
+        start = (*run_options(NEEDED), f"--volume={mount}:/bpf")
+        options = ("--attach=caps_xdp=none", PINS)
+        docker(
+            "run",
+            *RUN,
+            *start,
+            f"--volume={workload}:/look:ro",
+            f"{TAG}-tools1",
+            *options,
+            "--",
+            "/look",
+            code=7,
+        )
+        container = docker("run", "--detach", *RUN, *start, f"{TAG}-tools2", *options).decode().strip()
+        try:
+            assert wait_until(lambda: '"event":"ready"' in logs(container)), logs(container)
+            yield container, f"--volume={mount}:/bpf"
+        finally:
+            docker("rm", "--force", container)
+
+
+def logs(container: str) -> str:
+    """Return the lines of a container."""
+    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_commands_of_pins_work_for_the_images_user(updated: tuple[str, str], way: str) -> None:
+    """The default user lists, checks, goes back and forth, and detaches with the file's capabilities."""
+    container, mount = updated
+    argv = [word for words in WAYS[way] for word in ((mount, *RUN) if words == "MOUNT" else (words,))]
+    argv = [container if word == "CONTAINER" else word for word in argv]
+    for word, version in (("list", 2), ("rollback", 1), ("status", 1), ("rollback", 2)):
+        docker(*argv, word, PINS)
+        (found,) = json.loads(docker("exec", container, "verify-and-load", "status", PINS, "--json"))
+        assert found["version"] == version
+    if "ebpf-pins" not in " ".join(argv):
+        docker(*argv, "--verify-only")
+    docker(*argv, "detach", PINS)
+    assert not list(Path(mount.removeprefix("--volume=").partition(":")[0]).rglob("*"))
+
+
+@pytest.mark.parametrize("word", ["list", "status", "rollback", "detach"])
+def test_command_without_a_capability_names_it(updated: tuple[str, str], word: str) -> None:
+    """The engine's seccomp profile denies bpf(2) without CAP_BPF: the line has the option to add."""
+    argv = ["docker", "run", updated[1], *RUN, "--cap-drop=ALL", f"{TAG}-tools2", word, PINS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    message = json.loads(done.stderr)["message"]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message.endswith("missing CAP_BPF: the container lacks it; start it with --cap-add BPF")
+
+
+@pytest.mark.parametrize("options", [(), ("--cap-add=DAC_OVERRIDE",)])
+def test_command_of_another_user_names_the_owner(updated: tuple[str, str], options: tuple[str, ...]) -> None:
+    """Root does not touch another user's pins; the line has the option that does, and no capability."""
+    argv = ["docker", "run", updated[1], *RUN, "--user=0", "--cap-drop=ALL", *options, f"{TAG}-tools2"]
+    done = subprocess.run([*argv, "list", PINS], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    expected = "/bpf/pins: belongs to user 65532, and this is user 0; run as its owner (docker: --user 65532)"
+    assert json.loads(done.stderr)["message"] == expected

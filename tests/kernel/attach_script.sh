@@ -6,6 +6,7 @@
 export PATH=/bin:/vmtest
 mkdir -p /out
 ip link set lo up
+mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 mkdir /cgroup
 mount -t cgroup2 none /cgroup
 if ip link add kit0 type netkit; then

@@ -245,8 +245,27 @@ def test_bpf_without_capability(lab: Lab, tmp_path: Path) -> None:
     lab.put(tmp_path, "xdp", programs=[{"name": XDP, "section": "xdp", "type": "xdp"}])
     options = (f"--attach={XDP}=none", "--", "true")
     result = lab.run(tmp_path, *options, before=root_with())
-    check(result, "Operation not permitted", "missing CAP_NET_ADMIN CAP_BPF: ")
+    check(result, "xdp.bpf.o: cannot load: Operation not permitted; missing CAP_NET_ADMIN CAP_BPF: ")
     assert result.message.endswith("start it with --cap-add NET_ADMIN --cap-add BPF")
+
+
+WITHOUT_BTF = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "words"),
+    [
+        ("tp_btf", WITHOUT_BTF, "cannot load: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe"),
+        ("fentry_lost", [], "cannot load: this kernel has no such function or hook; bpftool btf dump file"),
+    ],
+)
+def test_advice_comes_before_the_words_of_libbpf(
+    lab: Lab, tmp_path: Path, kind: str, before: list[str], words: str
+) -> None:
+    """Libbpf names an error by its number, -3: the line begins with the cause and has a command or a type."""
+    lab.put(tmp_path, kind)
+    result = lab.run(tmp_path, before=before)
+    check(result, f"{kind}.bpf.o: {words}", "(libbpf: ")
 
 
 def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def attach(target: str, program: str = PROGRAM) -> str:
     return f"--attach={program}={target}"
 
 
+# The kernel lets one program attach once to each of these, and two containers share the program.
+SHARED = {
+    f"{kind} beside another loader that shares it": Case(
+        kind=kind, options="--share /sys/fs/bpf/share", prepare="beside", left=1
+    )
+    for kind in ("raw_tp", "fentry", "tracepoint")
+}
 OLD = {
     "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
     "tcx": Case(kind="tcx", options=attach("lo", f"{PREFIX}_tcx")),
@@ -95,6 +102,7 @@ OLD = {
     "sk_msg": Case(kind="sk_msg"),
     "kprobe": Case(kind="kprobe"),
     "fentry": Case(kind="fentry"),
+    **SHARED,
 }
 NEW = {
     "fentry": Case(kind="fentry"),
@@ -126,7 +134,7 @@ NEW = {
         kind="kprobe_bare",
         options=attach("no_such_function"),
         code=1,
-        words=("this kernel has no such function",),
+        words=("cannot attach to no_such_function: no such symbol in this kernel, or one",),
     ),
     "no such symbol": Case(
         kind="uprobe_bare",
@@ -152,6 +160,10 @@ NEW = {
         words=("this kernel has no BTF",),
     ),
     "no BTF needed": Case(kind="kprobe", prepare="btf"),
+    **SHARED,
+    "lsm beside another loader that shares it": Case(
+        kind="lsm", options="--share /sys/fs/bpf/share", prepare="beside", left=1
+    ),
 }
 
 

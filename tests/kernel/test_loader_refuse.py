@@ -109,7 +109,10 @@ def test_good_object_beside_a_bad_one(lab: Lab, tmp_path: Path) -> None:
     result = lab.run(tmp_path, "--", "echo", "started")
     assert result.code == 3
     assert [line["decision"] for line in result.events("verify")] == ["refused", "accepted"]
-    assert result.events("refuse")[0]["message"] == "1 of 2 objects refused, none loaded"
+    assert result.events("refuse")[0]["message"] == (
+        "1 of 2 objects refused, none loaded: bad.bpf.o: unsigned: no section .sig;"
+        " buildtool sign OBJECT signs it"
+    )
     assert result.events("load") == []
     assert result.stdout == ""
 
@@ -258,7 +261,9 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
         (["--json"], "--json: not an option of run"),
-        (["show"], "unknown option show"),
+        (["show"], "unknown command show; -- show starts it as the workload"),
+        (["--reload", "sh", "-c", "id"], "docker run --entrypoint sh in place of verify-and-load"),
+        (["run", "sh"], "unknown command sh"),
         (["list", "list"], "unknown option list"),
         (["--"], "no workload after --"),
     ],
@@ -276,9 +281,11 @@ def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> N
     alone = Path(shutil.copy2(lab.loader, tmp_path))
     done = subprocess.run([alone, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word}: a command of ebpf-pins, which image.tools adds to an image" in done.stderr
-    # The command line of `docker run IMAGE list`: the entrypoint's options come first, and their directories
-    # are passed on.
+    message = (
+        f"{word}: there is no ebpf-pins beside verify-and-load; set image.tools = true and build the image"
+    )
+    assert f"{message} again, or run buildtool load {word} on the host" in done.stderr
+    # As `docker run IMAGE list` does it: after the options of the entrypoint, whose places count.
     script = tmp_path / "ebpf-pins"
     script.write_text('#!/bin/sh\necho "$@"\n')
     script.chmod(0o755)
@@ -296,7 +303,14 @@ def test_ebpf_pins_loads_nothing(lab: Lab, arguments: list[str]) -> None:
     """ebpf-pins without one of its commands is exit code 2."""
     done = subprocess.run([lab.pins, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "say list, status, detach or rollback" in done.stderr
+    assert "no command; use list, status, detach or rollback" in done.stderr
+
+
+def test_unknown_command_of_ebpf_pins(lab: Lab) -> None:
+    """The line has the commands, and nothing about workloads."""
+    done = subprocess.run([lab.pins, "--share=/x", "show"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown command show; use list, status, detach or rollback" in done.stderr
 
 
 def test_verify_only_ignores_an_images_options(lab: Lab, tmp_path: Path) -> None:
@@ -397,8 +411,11 @@ def test_tools_that_run_after_signing(
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"programTypes": ["xdp"]}, "section .struct_ops.link of type struct_ops is not allowed"),
-        ({"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]}, "attach point struct_ops/sched_ext_ops"),
+        ({"programTypes": ["xdp"]}, "section '.struct_ops.link' of type struct_ops is not allowed, only xdp"),
+        (
+            {"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]},
+            "attach point 'struct_ops/sched_ext_ops'",
+        ),
         ({"attachPoints": ["xdp", "struct_ops/sched_ext_ops"], "programTypes": ["struct_ops", "xdp"]}, ""),
     ],
     ids=["type", "point", "allowed"],

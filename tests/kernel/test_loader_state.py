@@ -42,14 +42,28 @@ def test_what_did_not_load_is_not_remembered(lab: Lab, tmp_path: Path) -> None:
     assert remembered(state) is None
 
 
-def test_nothing_runs_when_it_cannot_be_remembered(lab: Lab, tmp_path: Path) -> None:
-    """A failed write of the state unloads everything, and no workload starts."""
+def test_nothing_is_loaded_when_it_cannot_be_remembered(lab: Lab, tmp_path: Path) -> None:
+    """The file of the next state is made first, so an error comes before everything else."""
     state = tmp_path / "state"
     (state / ".versions.json.new").mkdir(parents=True)
     lab.put(tmp_path, "raw_tp", version=7)
     result = lab.run(tmp_path, "--state", str(state), "--", "/bin/true")
     assert result.code == 1
+    assert result.message.startswith(f"state {state}/versions.json: cannot write: ")
+    assert len(result.lines) == 1
+
+
+def test_all_is_taken_back_when_it_can_no_longer_be_remembered(lab: Lab, tmp_path: Path) -> None:
+    """The health command removes the file of the next state, after everything is attached."""
+    state, command = tmp_path / "state", tmp_path / "command"
+    state.mkdir()
+    command.write_text(f"#!/bin/sh\nexec rm {state}/.versions.json.new\n")
+    command.chmod(0o755)
+    lab.put(tmp_path, "raw_tp", version=7)
+    result = lab.run(tmp_path, "--state", str(state), f"--health-command={command}", "--", "/bin/true")
+    assert result.code == 1
     assert result.message.startswith("state: cannot write versions.json: ")
+    assert result.events("attach")
     assert not result.events("ready")
     assert is_clean()
 

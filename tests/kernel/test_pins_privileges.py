@@ -83,45 +83,62 @@ def test_unhealthy_version_is_not_remembered(place: tuple[Releases, str, str]) -
         assert result.code == code, result.lines
 
 
+def spoil(directory: Path) -> str:
+    """Return the option of a health command that removes the file of the next state, once `spoil` exists."""
+    command = directory / "spoil.sh"
+    command.write_text(
+        f"#!/bin/sh\n[ ! -e {directory}/spoil ] || exec rm {directory}/state/.versions.json.new\n"
+    )
+    command.chmod(0o755)
+    return f"--health-command={command}"
+
+
 def test_update_that_cannot_be_remembered_is_taken_back(place: tuple[Releases, str, str]) -> None:
-    """A failed write of the state rolls back the update and its record."""
+    """A state that is spoilt after the attachment: the old program is back, and so is its record."""
     releases, left, _ = place
-    state = releases.directory / "state"
+    state, trigger = releases.directory / "state", releases.directory / "spoil"
     state.mkdir()
-    options = [*releases.options(f"xdp={left}"), f"--state={state}"]
+    options = [*releases.options(f"xdp={left}"), f"--state={state}", spoil(releases.directory)]
     releases.put(1)
     assert releases.lab.run(releases.directory, *options, *TRUE).code == 0
     first = releases.link(f"{PREFIX}_xdp@{left}")["prog_id"]
-    (state / ".versions.json.new").mkdir()
+    trigger.touch()
     releases.put(2, release=2)
     result = releases.lab.run(releases.directory, *options, *TRUE)
-    assert [line["event"] for line in result.lines] == ["verify", "load", "update", "rollback", "error"]
+    expected = ["verify", "load", "update", "health", "rollback", "error"]
+    assert [line["event"] for line in result.lines] == expected
     assert (result.code, "cannot write versions.json" in result.message) == (1, True)
     assert releases.link(f"{PREFIX}_xdp@{left}")["prog_id"] == first
+    trigger.unlink()
     releases.put(1)
     result = releases.lab.run(releases.directory, *options, *TRUE)
-    assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "ready", "exec"]
+    assert [line["event"] for line in result.lines] == ["verify", "reuse", "keep", "health", "ready", "exec"]
 
 
-def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path) -> None:
-    """A failed write of the state keeps the running release; the next reload works after the repair."""
-    state = tmp_path / "state"
+@pytest.mark.parametrize("early", [True, False])
+def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path, *, early: bool) -> None:
+    """The running release goes on, and the line says why; once there is room the next reload is good."""
+    state, trigger = tmp_path / "state", tmp_path / "spoil"
     state.mkdir()
     releases = Releases(lab, tmp_path, tmp_path, RAW)
     releases.put(1)
-    with lab.started(tmp_path, "--reload", f"--state={state}") as (process, stop):
+    # Without room for the file nothing is loaded; without the file that was made, all is taken back.
+    obstacle = state / ".versions.json.new" if early else trigger
+    with lab.started(tmp_path, "--reload", f"--state={state}", spoil(tmp_path)) as (process, stop):
         releases.put(2, release=2)
-        (state / ".versions.json.new").mkdir()
+        obstacle.mkdir()
         (log,) = tmp_path.glob("stderr*")
         for count in (1, 2):
             process.send_signal(signal.SIGHUP)
             assert wait_until(lambda: log.read_text().count('"event":"reload"') == count)  # noqa: B023
             if count == 1:
                 assert "2" not in (state / "versions.json").read_text()
-                (state / ".versions.json.new").rmdir()
+                obstacle.rmdir()
         result = stop()
     assert [line["outcome"] for line in result.events("reload")] == ["kept", "updated"]
-    assert "cannot write versions.json" in result.events("reload")[0]["message"]
+    message = result.events("reload")[0]["message"]
+    assert ("cannot write: " if early else "cannot write versions.json: ") in message
+    assert len(result.events("load")) == (2 if early else 3)
 
 
 def test_health_command_at_a_reload_has_no_map(lab: Lab, tmp_path: Path) -> None:
