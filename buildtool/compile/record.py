@@ -9,6 +9,7 @@ binds each entry to the object's bytes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,9 @@ class CompiledObject:
     An object of the compile stage: its *path*, and the facts for its statement.
 
     *headers* are the packages of the carried headers with their versions. This machine's have none.
+    *inputs* are the files of the project that were compiled, relative to *root*, the directory of the
+    compilation (None if unknown). *is_configured* is true if no option replaced a flag, an include directory
+    or the headers of the configuration.
     """
 
     path: Path
@@ -53,6 +57,9 @@ class CompiledObject:
     toolchain: ToolchainInfo
     source: SourceInfo
     headers: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    root: Path | None = None
+    is_configured: bool = False
 
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
@@ -61,7 +68,7 @@ def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> 
 
     Raises: FileAccessError.
     """
-    entries = {entry.path.name: _to_json(entry) for entry in objects}
+    entries = {entry.path.name: _to_json(directory, entry) for entry in objects}
     text = json.dumps({"version": _VERSION, "objects": entries}, indent=1, sort_keys=True)
     write_atomic(directory / RECORD_NAME, text.encode() + b"\n")
 
@@ -91,7 +98,9 @@ def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
         ) from error
 
 
-def _to_json(entry: CompiledObject) -> dict[str, Any]:
+def _to_json(directory: Path, entry: CompiledObject) -> dict[str, Any]:
+    # Relative, so that the record stays true in a project that is moved.
+    root = os.path.relpath(entry.root.resolve(), directory.resolve()) if entry.root else None
     return {
         "platform": entry.platform,
         "sha256": entry.sha256,
@@ -101,6 +110,9 @@ def _to_json(entry: CompiledObject) -> dict[str, Any]:
         },
         "source": {"path": entry.source.path, "sha256": entry.source.sha256},
         "headers": dict(entry.headers),
+        "inputs": list(entry.inputs),
+        "root": root,
+        "configured": entry.is_configured,
     }
 
 
@@ -116,4 +128,11 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
         ),
         source=SourceInfo(path=str(source["path"]), sha256=Digest(str(source["sha256"]))),
         headers={str(name): str(version) for name, version in entry.get("headers", {}).items()},
+        inputs=tuple(str(name) for name in entry.get("inputs", ())),
+        root=_read_root(path.parent, entry.get("root")),
+        is_configured=entry.get("configured") is True,
     )
+
+
+def _read_root(directory: Path, root: Any) -> Path | None:
+    return Path(os.path.normpath(directory.resolve() / str(root))) if root else None

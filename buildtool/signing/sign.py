@@ -44,6 +44,7 @@ from buildtool.signing.record import SignatureEntry, SignatureRecord, section_si
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
+from buildtool.signing.stale import StaleFinder
 from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.signing.statement import to_bytes as encode_statement
@@ -129,14 +130,16 @@ def sign_files(
     platform: Platform | None = None,
     output: Path | None = None,
     force: bool = False,
+    stale: StaleFinder | None = None,
 ) -> list[SignedFile]:
     """
     Sign all *paths* with *key*, in place or into directory *output*. Either all are written or none.
 
     *platform* is required for objects without an entry in the compile record beside them. With
-    *force*, an existing signature is replaced.
+    *force*, an existing signature is replaced. *stale* refuses objects that are older than their sources.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError; errors of *key*.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, StaleObjectError; errors of
+    *key*.
     """
     targets = choose_targets(paths, output)
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
@@ -149,7 +152,10 @@ def sign_files(
         def sign(item: tuple[Path, Path]) -> Statement:
             path, target = item
             compiled = records[path.parent].get(path.name)
-            data, statement = _sign_file(path, key, release, compiled, platform, force=force)
+            data = read_object_file(path)
+            if stale:
+                stale.check(path, data)
+            data, statement = _sign_file(path, data, key, release, compiled, platform, force=force)
             stage.write(target, data)
             return statement
 
@@ -186,6 +192,7 @@ def _sign_all(sign: Callable[[Item], Result], items: Sequence[Item], key: Signer
 
 def _sign_file(
     path: Path,
+    data: bytes,
     key: Signer,
     release: ReleaseInfo,
     compiled: CompiledObject | None,
@@ -193,8 +200,7 @@ def _sign_file(
     *,
     force: bool,
 ) -> tuple[bytes, Statement]:
-    """Return the signed bytes of file *path*, and their statement. Each error names the file."""
-    data = read_object_file(path)
+    """Return the signed bytes of file *path* with *data*, and their statement. Each error names the file."""
     try:
         name = check_object_name(path.name)
         obj = parse_object(data)

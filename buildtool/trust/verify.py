@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.compile.record import SourceInfo
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
@@ -65,6 +66,7 @@ class Accepted:
     version: int
     digest: Digest
     key_ids: tuple[KeyId, ...]
+    source: SourceInfo | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def verify_files(
             version=statement.version,
             digest=verified.digest,
             key_ids=verified.key_ids,
+            source=statement.source,
         )
 
     given = list(paths)
