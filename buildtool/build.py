@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from buildtool.compile.headers import Headers
+from buildtool.compile.sources import CANNOT_COMPILE
 from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
-from buildtool.core.errors import EngineError, SigningKeyError, UsageError
+from buildtool.core.errors import BuildStepError, EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
@@ -389,23 +390,36 @@ def _build_with_docker(
         else:
             built = build_image(request, runner=runner)
     except EngineError as error:
-        if error.hint is None:
-            explain_base(request, images().base, runner=runner)
-            # Another builder has no access to the engine's prepared images.
-            own = not (options.builder or environ.get("BUILDX_BUILDER"))
-            error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
+        # Another builder has no access to the engine's prepared images.
+        own = not (options.builder or environ.get("BUILDX_BUILDER"))
+        _explain_failure(error, config, request, images(), pulls=own, runner=runner)
         raise
     report_base(images().base, prepared_images().base)
     is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
     return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
 
 
-def _find_hint(config: Config, *, pulls: bool) -> str | None:
-    """Return a hint for a build that failed in the builder, or None. *pulls*: the builder image is pulled."""
-    unsent = _find_unsent(config)
-    if unsent is not None:
-        return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
-    return "where images cannot be pulled, `buildtool images prepare` makes them" if pulls else None
+def _explain_failure(
+    error: EngineError,
+    config: Config,
+    request: ImageRequest,
+    images: ImagesConfig,
+    *,
+    pulls: bool,
+    runner: Runner,
+) -> None:
+    """
+    Give *error*, of a build of *request*, the hint that helps. *pulls*: the engine may pull *images*.
+
+    Raises: EngineError, if the base image lacks a platform.
+    """
+    if isinstance(error, BuildStepError):
+        if error.message.startswith(CANNOT_COMPILE) and (unsent := _find_unsent(config)) is not None:
+            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
+    elif error.hint is None:
+        explain_base(request, images.base, runner=runner)
+        if pulls and images.builder == DEFAULT_BUILDER:
+            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
 
 
 def _build_locally(

@@ -29,17 +29,19 @@ from buildtool.core.errors import (
     BuildtoolError,
     CompileError,
     FileAccessError,
+    ObjectFormatError,
     ToolFailedError,
     system_reason,
 )
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
-from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object, unsigned_digest
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
+CANNOT_COMPILE = "cannot compile"  # begins the message for sources that clang refused
 _KERNEL_TYPES = "vmlinux.h"
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
@@ -213,7 +215,7 @@ def _run_clang(
     if failed:
         names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
+        message = f"{CANNOT_COMPILE} " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
         raise CompileError(
             message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
@@ -301,10 +303,18 @@ def _describe(
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
         source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root)),
         headers=dict(headers.packages) if headers else {},
+        unsigned_sha256=_unsigned_digest(data),
         inputs=tuple(_hashed_names(job.source, own, options.root)),
         root=options.root,
         is_configured=options.is_configured,
     )
+
+
+def _unsigned_digest(data: bytes) -> str:
+    try:
+        return unsigned_digest(parse_object(data))
+    except ObjectFormatError:
+        return ""  # not signable, as `sign` says
 
 
 def recorded_flags(platform: Platform, include: Sequence[str], flags: Sequence[str]) -> tuple[str, ...]:

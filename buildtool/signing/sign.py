@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, read_compile_record
+from buildtool.compile.record import (
+    CompiledObject,
+    SourceInfo,
+    ToolchainInfo,
+    is_recorded,
+    read_compile_record,
+)
 from buildtool.config.file import Config
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
@@ -281,7 +287,7 @@ def _encode(statement: Statement) -> bytes:
 
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
     """Return the origin from the compile record of these bytes or a statement signed by *key*, or None."""
-    if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
+    if compiled is not None and is_recorded(compiled, obj.data):
         return Origin.from_claims(compiled)
     if not has_signature_section(obj):
         return None

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildtool.compile.record import CompiledObject, SourceInfo, read_compile_record
+from buildtool.compile.record import CompiledObject, SourceInfo, is_recorded, read_compile_record
 from buildtool.compile.sources import MAX_SOURCE_BYTES, hash_sources, recorded_flags
 from buildtool.config.file import Config
+from buildtool.config.project import has_project
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError
 from buildtool.core.files import read_bounded
@@ -51,9 +52,9 @@ class StaleFinder:
         entry = self._find_entry(path)
         if entry is None:
             return ""
-        if hashlib.sha256(data).hexdigest() == entry.sha256:
+        if is_recorded(entry, data):
             return self._explain(entry, entry.source)
-        return self.explain_source(path, _signed_source(data))  # signing changes the bytes
+        return self.explain_source(path, _signed_source(data))
 
     def explain_source(self, path: Path, source: SourceInfo | None) -> str:
         """
@@ -85,7 +86,8 @@ class StaleFinder:
 
     def _explain(self, entry: CompiledObject, source: SourceInfo) -> str:
         assert entry.root is not None
-        is_own = self.config is not None and entry.root.resolve() == self.config.root.resolve()
+        config = self.config
+        is_own = config is not None and entry.root.resolve() == config.root.resolve() and has_project(config)
         if not (entry.root / source.path).exists():
             return f"{source.path} no longer exists" if is_own else ""
         missing = next((name for name in entry.inputs if not (entry.root / name).exists()), None)
@@ -94,7 +96,7 @@ class StaleFinder:
         if self._hash(entry) != source.sha256:
             also = " or a file that it includes" if len(entry.inputs) > 1 else ""
             return f"{source.path}{also} has changed"
-        return _explain_settings(entry, self.config) if is_own and self.config else ""
+        return _explain_settings(entry, config) if is_own and config else ""
 
     def _hash(self, entry: CompiledObject) -> Digest:
         assert entry.root is not None

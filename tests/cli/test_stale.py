@@ -181,6 +181,18 @@ def test_objects_without_their_project_are_accepted(project: Path, capsys: Captu
     assert "older" not in capsys.readouterr().err
 
 
+def test_a_directory_without_a_project_has_no_sources_to_miss(
+    project: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's builder signs in an empty directory that had the sources when the objects were compiled."""
+    builder = tmp_path.with_name(f"{tmp_path.name}-builder")
+    shutil.copytree(project / "build", builder / "build")
+    monkeypatch.chdir(builder)
+    assert run(["sign", OBJECT, "--key", str(project / "keys/dev.pem")]) == 0
+    assert run(["check"]) == 0
+    capsys.readouterr()
+
+
 def test_a_moved_project_is_compared_in_its_new_place(
     project: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    BuildStepError,
     EngineError,
     FileAccessError,
     ObjectFormatError,
@@ -37,6 +42,11 @@ INSTALL_HINT = (
     "install docker-buildx (Debian) or docker-buildx-plugin; buildtool doctor says what is missing;"
     " --engine local needs no Docker"
 )
+# A line of buildtool in BuildKit's output: behind the number of its step, or in the summary of the failure.
+_STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*?)[ \t]*$", re.MULTILINE)
+_STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_EXIT_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED)
 # Where docker looks for plugins, beside its settings.
 _PLUGINS = tuple(
     f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")
@@ -114,8 +124,27 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
         argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
         done = _run(argv, request, runner, archive)
         if done.returncode != 0:
-            raise explain_failure(request, done.returncode, runner=runner)
+            raise find_step_error(done.stderr) or explain_failure(request, done.returncode, runner=runner)
         return _read_metadata(metadata)
+
+
+def find_step_error(said: bytes) -> BuildStepError | None:
+    """
+    Return the error of the step that failed, if buildtool itself ran in it and BuildKit shows its message.
+
+    *said* is BuildKit's output. Its last lines repeat what the failed step wrote, each with the time in
+    seconds, and then its exit code.
+    """
+    text = _ESCAPES.sub("", said.decode(errors="replace")).replace("\r", "\n")
+    codes = _STEP_CODE.findall(text)
+    lines = _STEP_LINE.findall(text)
+    last = max((at for at, (kind, _) in enumerate(lines) if kind == "error"), default=None)
+    if not codes or last is None:
+        return None
+    message = lines[last][1]
+    hint = lines[last + 1][1] if lines[last + 1 :] and lines[last + 1][0] == "hint" else None
+    code = int(codes[-1])
+    return BuildStepError(message, hint=hint, exit_code=code if code in _EXIT_CODES else EXIT_FAILED)
 
 
 def build_argv(request: BuildxRequest) -> list[str]:
