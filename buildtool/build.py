@@ -52,12 +52,12 @@ from buildtool.image.sentheaders import choose_headers
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
-    NO_KEY_HINT,
     PublicKey,
     SigningKey,
     is_encrypted,
     load_public_key,
     load_signing_key_pem,
+    missing_key,
     read_key_file,
 )
 from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
@@ -163,7 +163,7 @@ def find_key(
     if chosen := option or in_environment:
         return _open_key(chosen, environ, ask)
     if config.sign.key is None:
-        raise UsageError("no signing key", hint=NO_KEY_HINT)
+        raise missing_key(config)
     with named_variable(config, "sign.key"):
         return _open_key(config.sign.key, environ, ask)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import Config, LoaderConfig, named_variable
+from buildtool.config.file import CONFIG_NAME, Config, LoaderConfig, named_variable
 from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, has_project
 from buildtool.core.errors import (
     BuildtoolError,
@@ -147,6 +147,8 @@ def choose_trust(given: Path | None, config: Config) -> Path:
         key = "trust.keys" if keys else "sign.key"
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
+    if not keys and not config.has_file:
+        raise UsageError(f"{config.root / CONFIG_NAME}: no such file, and no trust source", hint=_TRUST_HINT)
     if len(keys) != 1:
         hint = "--trust takes a .pub file, a directory of them or a policy"
         raise UsageError(

@@ -159,10 +159,8 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == "buildtool: the base is an OCI layout: building with the local engine\n"
     named = {"BUILDTOOL_BASE_IMAGE": "127.0.0.1:9/base:1"}
-    for arch, why in (
-        ("amd64", "no Docker engine with BuildKit answers"),
-        ("loong64", "no libraries for loong64"),
-    ):
+    none = "docker: not found" if shutil.which("docker") is None else "no Docker engine answers"
+    for arch, why in (("amd64", none), ("loong64", "no libraries for loong64")):
         done = build_auto("--arch", arch, **named)
         assert done.returncode == 1
         assert f"{why}: building with the local engine\n" in done.stderr

@@ -38,10 +38,8 @@ from buildtool.oci.read import open_layout, read_images
 
 # The stage of the template with the archive. A build context of this name replaces it.
 ARCHIVE_STAGE = "archive"
-INSTALL_HINT = (
-    "install docker-buildx (Debian) or docker-buildx-plugin; buildtool doctor says what is missing;"
-    " --engine local needs no Docker"
-)
+INSTALL_BUILDX = "install docker-buildx (Debian) or docker-buildx-plugin"
+INSTALL_HINT = f"{INSTALL_BUILDX}; buildtool doctor says what is missing; --engine local needs no Docker"
 # A line of buildtool in BuildKit's output: behind the number of its step, or in the summary of the failure.
 _STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*?)[ \t]*$", re.MULTILINE)
 _STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
@@ -105,8 +103,14 @@ def check_buildx(environ: Mapping[str, str], runner: Runner) -> None:
     if shutil.which("docker", path=environ.get("PATH")) is None:
         raise ToolMissingError("docker: not found", hint=INSTALL_HINT)
     settings = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "/"), ".docker"))
-    if any(Path(place, "docker-buildx").exists() for place in (f"{settings}/cli-plugins", *_PLUGINS)):
-        return  # docker itself takes a tenth of a second to say so
+    places = (Path(place, "docker-buildx") for place in (f"{settings}/cli-plugins", *_PLUGINS))
+    # docker itself takes a tenth of a second to answer.
+    if not any(place.is_file() and os.access(place, os.X_OK) for place in places):
+        _ask_for_buildx(runner)
+
+
+def _ask_for_buildx(runner: Runner) -> None:
+    """Ask docker itself for buildx, which may come from another directory. Raises: EngineError."""
     if _fails(["docker", "buildx", "version"], runner):
         raise EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
 
@@ -171,9 +175,12 @@ def build_argv(request: BuildxRequest) -> list[str]:
 
 
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
-    """Return the error of a failed build: buildx, builder or engine is missing, or the build failed."""
-    if _fails(["docker", "buildx", "version"], runner):
-        return EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
+    """
+    Return the error of a failed build: builder or engine is missing, or the build failed.
+
+    Raises: EngineError, if buildx is missing.
+    """
+    _ask_for_buildx(runner)  # docker may not start a plugin that is there
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
     if builder and _fails(["docker", "buildx", "inspect", builder], runner):
         return EngineError(
