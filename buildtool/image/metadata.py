@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
@@ -63,16 +63,33 @@ def image_entrypoint(config: Config) -> list[str]:
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
-    workload = [validate.check_word(word) for word in config.image.workload]
-    return [*argv, "--", *workload] if workload else argv
+    for word in config.image.workload:
+        # Not after `--`: what docker run adds are options of the loader, or `--` and another workload.
+        argv += ["--image-workload", validate.check_word(word)]
+    return argv
 
 
-def attach_settings(entrypoint: Sequence[str]) -> tuple[str, ...]:
-    """Return the PROGRAM=TARGET settings of an image's *entrypoint*: what its loader attaches unasked."""
-    # Before its workload; images of older releases say --attach.
-    argv = list(entrypoint[entrypoint.index(LOADER_PATH) + 1 :]) if LOADER_PATH in entrypoint else []
-    argv = argv[: argv.index("--")] if "--" in argv else argv
-    return tuple(value for name, value in pairwise(argv) if name in ("--image-attach", "--attach"))
+@dataclass(frozen=True)
+class Entrypoint:
+    """What an image's loader attaches and starts without further options."""
+
+    attach: tuple[str, ...] = ()  # PROGRAM=TARGET
+    workload: tuple[str, ...] = ()  # program and arguments
+
+
+def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
+    """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
+    argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
+    attach, workload = [], []
+    while argv:
+        name = argv.pop(0)
+        if name == "--":  # images of older releases
+            workload, argv = argv, []
+        elif name in ("--image-attach", "--attach") and argv:
+            attach.append(argv.pop(0))
+        elif name == "--image-workload" and argv:
+            workload.append(argv.pop(0))
+    return Entrypoint(tuple(attach), tuple(workload))
 
 
 def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:

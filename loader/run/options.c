@@ -32,6 +32,7 @@ const char options__help[] =
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
 	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
+	"  --image-workload WORD    a word of the image's own workload, which -- WORKLOAD replaces\n"
 	"  --wait-interface SECONDS wait for missing interfaces\n"
 	"  --replace                detach another program that holds the hook\n"
 	"  --pin-root DIR           pin programs, maps and links below DIR; update existing pins\n"
@@ -67,6 +68,7 @@ enum kind {
 	KIND_LOG,
 	KIND_ATTACH,
 	KIND_IMAGE_ATTACH,
+	KIND_IMAGE_WORKLOAD,
 	KIND_CAPABILITIES,
 	KIND_USER
 };
@@ -89,6 +91,7 @@ static const struct option {
 	{ "state", FIELD(state), KIND_TEXT, RUN },
 	{ "attach", 0, KIND_ATTACH, RUN },
 	{ "image-attach", 0, KIND_IMAGE_ATTACH, RUN },
+	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
 	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
@@ -165,8 +168,10 @@ void options__settle_attach(struct options *o)
 bool options__ask_human(char **argv)
 {
 	for (argv++; argv[0] && strcmp(argv[0], "--"); argv++) {
-		if (!strcmp(argv[0], "--log=human") ||
-		    (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
+		if (!strcmp(argv[0], "--image-workload") && argv[1])
+			argv++; /* a word of another program */
+		else if (!strcmp(argv[0], "--log=human") ||
+			 (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
 			return true;
 	}
 	return false;
@@ -213,7 +218,10 @@ static int set_value(struct options *o, const struct option *option, char *value
 	if (option->kind == KIND_ATTACH || option->kind == KIND_IMAGE_ATTACH)
 		return options__add_attach(
 			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
-	if (option->kind == KIND_TEXT)
+	/* The arguments up to here are parsed already: their places hold the image's workload. */
+	if (option->kind == KIND_IMAGE_WORKLOAD)
+		o->image_workload[o->image_words++] = value;
+	else if (option->kind == KIND_TEXT)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)
 		ok = parse_seconds(value, field);
@@ -276,7 +284,7 @@ static int check_together(const struct options *o, struct fault *fault)
 		return fault__usage(fault, "--verify-only cannot be combined with a workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
 		return fault__usage(fault, "--platform and --time require --verify-only");
-	if (!o->workload && (o->no_seccomp || o->no_map_fds || o->has_user))
+	if (!o->workload && !o->image_words && (o->no_seccomp || o->no_map_fds || o->has_user))
 		return fault__usage(fault,
 				    "--no-seccomp, --no-map-fds and --workload-user require a workload");
 	if (o->health_command && o->health_command[0] != '/')
@@ -318,7 +326,10 @@ int options__parse(struct options *o, char **argv, struct fault *fault)
 {
 	int err = 0;
 
-	*o = (struct options){ .objects = DEFAULT_OBJECTS, .now = -1, .health_wait = HEALTH_WAIT_SECONDS };
+	*o = (struct options){ .objects = DEFAULT_OBJECTS,
+			       .now = -1,
+			       .health_wait = HEALTH_WAIT_SECONDS,
+			       .image_workload = argv + 1 };
 	for (argv++; !err && *argv; argv++) {
 		if (take_command(o, argv))
 			continue;
@@ -329,6 +340,10 @@ int options__parse(struct options *o, char **argv, struct fault *fault)
 			break;
 		}
 		err = parse_option(o, &argv, fault);
+	}
+	if (!err && o->command == COMMAND_RUN && o->image_words && !o->workload && !o->verify_only) {
+		o->image_workload[o->image_words] = NULL;
+		o->workload = o->image_workload;
 	}
 	return err ? err : check_together(o, fault);
 }

@@ -39,7 +39,9 @@ struct options {
 	bool has_user; /* of the workload: */
 	uid_t uid;
 	gid_t gid;
-	char **workload;  /* NULL or argv, ending in NULL */
+	char **workload;       /* NULL or argv, ending in NULL */
+	char **image_workload; /* the words of the image's workload, in places of the parsed command line */
+	size_t image_words;
 	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 

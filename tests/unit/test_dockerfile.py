@@ -75,7 +75,7 @@ def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
 
 
 def test_loader_options_are_in_the_entrypoint() -> None:
-    """[loader] becomes options before the workload; what needs one is an error without."""
+    """[loader] becomes options before the workload. Options for a workload are an error without one."""
     wanted = request(
         loader__share="/share",
         loader__replace=True,
@@ -86,8 +86,8 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     line = next(
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
-    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp", "--", "/agent"]'
-    assert line.endswith(end)
+    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
+    assert line.endswith(f'{end}, "--image-workload", "/agent"]')
     for key, value in (("seccomp", False), ("map-fds", False), ("workload-user", "1000")):
         with pytest.raises(ConfigError, match=rf"loader\.{key} requires a workload"):
             render(**{f"loader__{key.replace('-', '_')}": value})
@@ -190,7 +190,8 @@ def test_runtime_stage_says_what_was_configured() -> None:
     runtime = text.partition(" AS runtime\n")[2]
     entry = (
         '["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load",'
-        ' "--image-attach", "count=eth0", "--", "/app", "--port", "1"]'
+        ' "--image-attach", "count=eth0",'
+        ' "--image-workload", "/app", "--image-workload", "--port", "--image-workload", "1"]'
     )
     assert f"\nENTRYPOINT {entry}\n" in runtime
     assert "\nUSER 0:0\n" in runtime
