@@ -278,12 +278,15 @@ def render_folder(
     key: KeySource,
     directory: Path,
     *,
+    epoch: int,
     force: bool = False,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> tuple[Path, ...]:
     """
     Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
+
+    A Dockerfile beside a copy of the sources names their time *epoch*, in seconds.
 
     Return both files. In the project's directory, the Dockerfile reads the sources there. Otherwise the
     archive contains them.
@@ -295,8 +298,6 @@ def render_folder(
     if directory.resolve() == config.root.resolve():
         request = _describe(config, platforms, key, headers, form=Form.PROJECT)
     else:
-        # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
-        epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, headers, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     _warn_unsent(config)
@@ -433,16 +434,17 @@ def _build_locally(
 ) -> BuiltImage:
     # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
     from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
+    from buildtool.oci.read import find_archive
 
     if options.builder:
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
         )
-    output, force = parse_output(options.output), options.force
+    output, force, earlier = parse_output(options.output), options.force, None
     if not output and not options.push:
-        # buildtool chose this name, so the existing file is an earlier build and may be replaced.
-        name = f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
-        output, force = {"type": "oci", "dest": str(config.root / name)}, True
+        place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
+        earlier = None if force else find_archive(place)
+        output, force = {"type": "oci", "dest": str(place)}, force or earlier is not None
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
@@ -460,7 +462,10 @@ def _build_locally(
     objects = name_objects(find_sources(config)).values()
     trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
     data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
-    return build_local(replace(request, data=data))
+    built = build_local(replace(request, data=data))
+    if earlier and earlier != built.digest:
+        log.warning("%s: replaced the archive of an earlier build, %s", built.file, earlier[:19])
+    return built
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:

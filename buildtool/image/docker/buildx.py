@@ -64,7 +64,7 @@ class Secret:
         """The value of buildx's --secret."""
         # The value is CSV, so a path with a comma could set other fields unless it is quoted.
         source = f"src={self.path.absolute()}" if self.path else f"env={self.variable}"
-        return ",".join(_csv(field) for field in (f"id={self.name}", source))
+        return ",".join(csv_field(field) for field in (f"id={self.name}", source))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +287,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _csv(text: str) -> str:
+def csv_field(text: str) -> str:
+    """Return *text* as a field of CSV, the form of buildx's options."""
     return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\n') else text
 
 
