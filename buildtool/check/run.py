@@ -116,7 +116,7 @@ def check_objects(
     if is_stale and request.kernels:
         on_progress("no kernel is asked: an object is older than its source")
     plan = [
-        (kernel, target_platform, _choose(readable, target_platform))
+        (kernel, target_platform, _choose(readable, target_platform, kernel))
         for kernel, target_platform in _plan(request, on_progress)
         if readable and not is_stale
     ]
@@ -215,11 +215,17 @@ def _is_for(kernel: str, arch: str) -> bool:
     return not path.is_file() or image_arch(path) in ("", arch)
 
 
-def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:
-    """Return the targets for platform *wanted*. Raises: UsageError if there are none, which is no success."""
+def _choose(targets: Sequence[CheckTarget], wanted: Platform, kernel: str) -> list[CheckTarget]:
+    """
+    Return the targets for platform *wanted*, which *kernel* is to load.
+
+    Raises: UsageError if there are none, which is no success.
+    """
     chosen = [target for target in targets if _fits(target, wanted)]
     if not chosen:
         hint = f"buildtool compile --arch {wanted.arch} makes some"
+        if kernel == HOST:
+            hint += "; --kernel 6.12 boots a kernel of the objects' own architecture"
         raise UsageError(f"no object is compiled for {wanted.arch}", hint=hint)
     return chosen
 

@@ -51,7 +51,7 @@ from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
 from buildtool.signing.stale import StaleFinder
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement, has_passed
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.signing.statement import to_bytes as encode_statement
 
@@ -93,7 +93,7 @@ def check_times(not_after: int | None, *, created: int, now: int) -> None:
     """
     if not_after is None:
         return
-    if not_after < now:
+    if has_passed(not_after, now):
         raise UsageError(
             f"not-after {format_time(not_after)} has passed: verifiers would refuse the objects as expired",
             hint="give a later time by --not-after, sign.not-after or BUILDTOOL_NOT_AFTER",

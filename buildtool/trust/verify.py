@@ -36,7 +36,7 @@ from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement, has_passed
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state
@@ -222,7 +222,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         key_id = key.public.key_id
         if key.revoked:
             excuses[Reason.REVOKED] = f"signed with key {key_id}, which is revoked"
-        elif key.not_after is not None and now > key.not_after:
+        elif has_passed(key.not_after, now):
             end = format_time(key.not_after)
             excuses[Reason.EXPIRED] = f"signed with key {key_id}, which expired at {end}"
         elif key.not_before is not None and now < key.not_before:
@@ -262,7 +262,7 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
 
 def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
     """Do step 11: an unset clock cannot prove that a limit has not passed, so it refuses limited objects."""
-    if statement.not_after is not None and now > statement.not_after:
+    if has_passed(statement.not_after, now):
         end = format_time(statement.not_after)
         raise RefusedError(
             Reason.EXPIRED,

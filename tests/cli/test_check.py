@@ -125,6 +125,10 @@ def test_only_another_architecture_is_compiled(
     told = "build/amd64: no objects: amd64 is not checked; buildtool compile --arch amd64 makes them"
     assert caplog.messages == [told]
     assert fail("--arch", "amd64").message == "build/amd64: no such directory"
+    error = fail("--kernel", "host")
+    assert error.message == "no object is compiled for amd64"
+    assert error.hint is not None
+    assert error.hint.endswith("--kernel 6.12 boots a kernel of the objects' own architecture")
 
 
 def test_a_kernel_that_is_none(project: Path) -> None:
