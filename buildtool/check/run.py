@@ -128,23 +128,27 @@ def check_objects(
         on_progress=on_progress,
         memory_mib=_guest_memory(largest),
     )
+    errors = [finding for check in checks for finding in check.findings if finding.level is Level.ERROR]
+    if plan and errors:
+        # The rest takes minutes, which nobody needs to wait for before correcting this.
+        number = f"{len(errors)} error{'' if len(errors) == 1 else 's'}"
+        on_progress(f"{number} by the rules, first {errors[0].rule} {errors[0].object}: {errors[0].message}")
     # Download everything first, so that a missing kernel is reported before minutes of booting the others.
     asks = []
-    broken = any(finding.level is Level.ERROR for check in checks for finding in check.findings)
     for kernel, wanted, chosen in plan:
         needed = {name for target in chosen for name in facts[id(target)].capabilities}
         given = tuple(sorted(set(request.capabilities) or needed))
         try:
             asks.append(asker.prepare(kernel, wanted, chosen, given))
         except (FileAccessError, ToolFailedError, ToolMissingError, VmError) as error:
-            if not broken:
+            if not errors:
                 raise
             # The errors that the rules found are of more use than the reason why no kernel can be asked.
             asker.silent.append((f"{kernel} {wanted.arch}", error))
     # After the probe was built for a dry run, which this needs too.
     opened = list(_check_opening(request, checks, finder))
     asker.ask_all(asks)
-    if asker.silent and not asker.runs and not broken:
+    if asker.silent and not asker.runs and not errors:
         raise asker.silent[0][1]
     findings = [*(finding for check in checks for finding in check.findings), *opened]
     findings += [_as_finding(run) for run in asker.runs if not run.loads]

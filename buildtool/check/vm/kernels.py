@@ -134,6 +134,8 @@ def image_arch(path: Path) -> str:
 
     Raises: FileAccessError, also for a file that is no kernel image.
     """
+    if path.is_dir():
+        raise FileAccessError(f"{path}: a directory, not a file", hint=_IMAGE_HINT)
     head = read_bounded(path, MIN_IMAGE_BYTES)
     if head.startswith(_BTF_MAGICS):
         raise FileAccessError(f"{path}: BTF, not a kernel image: a dry run boots a kernel", hint=_IMAGE_HINT)
