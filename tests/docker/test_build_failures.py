@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from labs.compile import DIFFERS
 from labs.engine import REPOSITORY, docker, has_image
-from labs.project import Project
+from labs.project import SETTINGS, Project, Ran
 from labs.registry import run_registry
 
 from buildtool.cli.main import run
@@ -31,14 +31,55 @@ def assert_one_error(stderr: str, text: str) -> None:
     assert "Traceback" not in stderr
 
 
-def test_compiler_errors_are_shown(project: Project) -> None:
-    """A compiler error is shown with file and line, and no image appears."""
+def last_lines(stderr: str) -> str:
+    """Return the last two lines, an error of ours and its hint."""
+    error, hint = stderr.splitlines()[-2:]
+    assert error.startswith("buildtool: error: ")
+    assert hint.startswith("buildtool: hint: ")
+    return f"{error}\n{hint}"
+
+
+def assert_same_end(project: Project, done: Ran, *build: str) -> None:
+    """Check that the local engine ends the same *build* with the same exit code and the same last lines."""
+    local = project.run(*build, "--engine", "local")
+    assert (local.code, last_lines(local.stderr)) == (done.code, last_lines(done.stderr))
+
+
+def test_a_terminal_shows_the_same_end(project: Project) -> None:
+    """On a terminal, BuildKit draws its progress, and the last lines are the step's error and hint."""
+    config = project.root / "buildtool.toml"
+    config.write_text(config.read_text().replace("[image]\n", '[image]\nattach = ["count_packets=eth0"]\n'))
+    main, side = os.openpty()
+    argv = project.command("build", "--arch", "amd64", "--tag", TAG)
+    environment = {**os.environ, **SETTINGS, **project.environment}
+    child = subprocess.Popen(argv, cwd=project.root, env=environment, stdin=subprocess.DEVNULL, stderr=side)
+    os.close(side)
+    said = bytearray()
+    while chunk := read_terminal(main):
+        said += chunk
+    os.close(main)
+    assert child.wait() == 2
+    text = said.decode().replace("\r\n", "\n")
+    assert "\x1b[" in text
+    assert "image.attach: count_packets=eth0: no object has a program count_packets" in last_lines(text)
+
+
+def read_terminal(main: int) -> bytes:
+    """Return the next bytes from the main end of a terminal, or none after the last program closed it."""
+    try:
+        return os.read(main, 65536)
+    except OSError:
+        return b""
+
+
+def test_source_that_does_not_compile_shows_clangs_words(project: Project) -> None:
+    """The diagnostics name file and line; no image appears."""
     (project.root / "bpf/two.bpf.c").write_text("int broken(void) { return missing; }\n")
     done = project.run("build", "--arch", "amd64", "--tag", TAG)
     assert done.code == 1
     assert "bpf/two.bpf.c:1:" in done.stderr
     assert "missing" in done.stderr
-    assert_one_error(done.stderr, "build failed")
+    assert_one_error(done.stderr, "cannot compile bpf/two.bpf.c (amd64)")
     assert not has_image(TAG)
 
 
@@ -50,7 +91,7 @@ def test_header_that_is_not_sent_has_a_hint(project: Project) -> None:
     (project.root / "common/more.h").write_text("#define MORE 1\n")
     done = project.run("build", "--arch", "amd64", "--tag", TAG)
     assert done.code == 1
-    assert_one_error(done.stderr, "build failed")
+    assert_one_error(done.stderr, "cannot compile bpf/two.bpf.c (amd64)")
     hint = 'common/more.h is included, but not sent to the builder: add "common" to compile.include'
     assert f"buildtool: hint: {hint} in buildtool.toml\n" in done.stderr
     config = project.root / "buildtool.toml"
@@ -65,7 +106,7 @@ def test_maps_that_differ_between_architectures_fail_the_build(project: Project)
     done = project.run(*both)
     assert done.code == 1
     assert "differs.bpf.o:events (map): value.size is at byte 4 (integer of 4 bytes) on amd64" in done.stderr
-    assert_one_error(done.stderr, "build failed")
+    assert "differs.bpf.o" in last_lines(done.stderr)
     assert not (project.root / "out.tar").exists()
     config = project.root / "buildtool.toml"
     config.write_text(config.read_text() + '[build]\nallow-differences = ["differs.bpf.o:events"]\n')
@@ -79,17 +120,22 @@ def test_an_image_that_could_not_start_is_not_made(project: Project) -> None:
     text, code = config.read_text(), source.read_text()
     config.write_text(text.replace("[image]\n", '[image]\nattach = ["count_packets=eth0"]\n'))
     done = project.run(*build)
-    assert "image.attach: count_packets=eth0: no object has a program count_packets" in done.stderr
+    message = "image.attach: count_packets=eth0: no object has a program count_packets"
+    assert message in last_lines(done.stderr)
+    assert done.code == 2
+    assert_same_end(project, done, *build)
     config.write_text(f'{text}[trust]\nattach-points = ["xdp"]\n')
     refused = project.run(*build)
-    assert "amd64/number.bpf.o: denied-by-policy: attach point 'socket' is not allowed" in refused.stderr
+    message = "amd64/number.bpf.o: denied-by-policy: attach point 'socket' is not allowed"
+    assert message in last_lines(refused.stderr)
+    assert_same_end(project, refused, *build)
     config.write_text(text)
     source.write_text(code.replace('SEC("socket")', 'SEC("sokcet")'))
     broken = project.run(*build)
-    assert "amd64/two.bpf.o: program two: section 'sokcet' means no type of program" in broken.stderr
-    for failed in (done, refused, broken):
-        assert failed.code == 1
-        assert_one_error(failed.stderr, "build failed")
+    message = "amd64/two.bpf.o: program two: section 'sokcet' means no type of program"
+    assert message in last_lines(broken.stderr)
+    assert broken.code == 1
+    assert_same_end(project, broken, *build)
     assert not has_image(TAG)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -113,6 +114,29 @@ def test_plain_buildx_builds_the_same_image(
     found = manifests(tmp_path / "image.tar")
     assert len(found) == len(arches) // 2
     assert found == images[arches]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_printed_command_builds_the_same_image(
+    project: Project, images: dict[Sequence[str], dict[str, str]], tmp_path: Path, form: str
+) -> None:
+    """The line "next:" of `render`, with an archive as output, in an environment without the time."""
+    options = {
+        "folder": ["-o", tmp_path / "out"],
+        "project": ["-o", "."],
+        "inline": ["--inline", "-o", "one"],
+    }
+    shutil.copytree(project.root, tmp_path / "copy")
+    copy = Project(root=tmp_path / "copy")
+    done = copy.run("render", "--prepared", *ONE, *options[form])
+    assert done.code == 0, done.stderr
+    printed = shlex.split(done.stderr.splitlines()[-1].removeprefix("buildtool: next: "))
+    assert printed[:3] == ["docker", "buildx", "build"]
+    archive = tmp_path / "image.tar"
+    argv = [*printed[:3], "--output", f"type=oci,dest={archive},rewrite-timestamp=true", *printed[3:]]
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    subprocess.run(argv, cwd=copy.root, env=environment, capture_output=True, check=True)
+    assert manifests(archive) == images[ONE]
 
 
 @pytest.mark.parametrize("form", ["folder", "project"])
