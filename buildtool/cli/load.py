@@ -34,7 +34,7 @@ class _LoadCommand(click.Command):
         workload = tuple(args[at + 1 :])
         rest = super().parse_args(ctx, args[:at])
         if surplus := ctx.params.get("workload"):
-            raise click.UsageError(f"unexpected argument {surplus[0]!a}: a workload goes after --", ctx)
+            raise click.UsageError(f"unexpected argument {surplus[0]!r}: a workload goes after --", ctx)
         ctx.params["workload"] = workload
         return rest
 
