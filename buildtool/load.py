@@ -72,7 +72,7 @@ def load_on_host(
 
 
 def manage_pins(
-    config: Config, arguments: Sequence[str], *, environ: Mapping[str, str], runner: Runner
+    config: Config, arguments: Sequence[str], *, human: bool, environ: Mapping[str, str], runner: Runner
 ) -> NoReturn:
     """
     Replace this process by ebpf-pins with *arguments*, the first of which is one of PINS_COMMANDS.
@@ -80,7 +80,25 @@ def manage_pins(
     Raises: any BuildtoolError, if ebpf-pins is missing and cannot be built.
     """
     program = choose_program("pins", config, environ=environ, runner=runner)
-    _become([str(program), *arguments], environ)
+    _become(pins_argv(program, arguments, config.loader, human=human), environ)
+
+
+def pins_argv(program: Path, arguments: Sequence[str], options: LoaderConfig, *, human: bool) -> list[str]:
+    """
+    Return the command that starts ebpf-pins, which is *program*, with *arguments*.
+
+    Without a place in *arguments*, the command is for the places that *options* configure.
+    """
+    named = {argument.partition("=")[0] for argument in arguments}
+    argv = [str(program), *arguments]
+    if not named & {"--pin-root", "--share", "--help", "--version"}:
+        if options.pin_root:
+            argv += ["--pin-root", options.pin_root]
+        if options.share and arguments[0] != "rollback":  # a shared object has no link of its own
+            argv += ["--share", options.share]
+    if human and "--log" not in named:
+        argv += ["--log", "human"]
+    return argv
 
 
 def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:

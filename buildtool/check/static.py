@@ -197,9 +197,9 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         return RULES[rule].finding(read.name, message, program=program.name, level=level)
 
     if program.type == UNKNOWN_PROGRAM:
-        yield finding("BT005", f"section {program.section!a} means no type of program to libbpf")
+        yield finding("BT005", f"section {program.section!r} means no type of program to libbpf")
     if program.type == "ext":
-        message = f"section {program.section!a} replaces a function of another program"
+        message = f"section {program.section!r} replaces a function of another program"
         yield finding("BT014", message, Level.WARNING if program.is_optional else None)
     if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
         yield finding("BT015", "no struct_ops map names it")
@@ -254,8 +254,8 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
-    found += [("", f"section {m.section!a}", map_section_since(m.section)) for m in contents.maps]
-    found += [(p.name, f"section {p.section!a}", program_since(p.type, p.section)) for p in contents.programs]
+    found += [("", f"section {m.section!r}", map_section_since(m.section)) for m in contents.maps]
+    found += [(p.name, f"section {p.section!r}", program_since(p.type, p.section)) for p in contents.programs]
     for program, what, since in found:
         if since is not None and since > release:
             message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"

@@ -14,6 +14,7 @@ from buildtool.cli.options import checked, json_option
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, FileAccessError, RefusedError
 from buildtool.core.platforms import Platform, find_platform
+from buildtool.signing.keys import shorten_key_id
 from buildtool.signing.stale import STALE_HINT, StaleFinder
 from buildtool.trust.store import load_trust
 from buildtool.trust.verify import Verdict, verify_and_remember
@@ -69,7 +70,7 @@ def _warn_stale(verdicts: Iterable[Verdict]) -> None:
 
 def _line(verdict: Verdict) -> str:
     if verdict.accepted:
-        keys = " ".join(key_id[:16] for key_id in verdict.accepted.key_ids)
+        keys = " ".join(map(shorten_key_id, verdict.accepted.key_ids))
         return f"accepted  key {keys}  version {verdict.accepted.version}"
     if isinstance(verdict.error, RefusedError):
         return f"refused: {verdict.error.reason}: {verdict.error.message}"

@@ -337,5 +337,6 @@ def test_command_of_another_user_names_the_owner(updated: tuple[str, str], optio
     argv = ["docker", "run", updated[1], *RUN, "--user=0", "--cap-drop=ALL", *options, f"{TAG}-tools2"]
     done = subprocess.run([*argv, "list", PINS], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    expected = "/bpf/pins: belongs to user 65532, and this is user 0; run as its owner (docker: --user 65532)"
+    owner = "run as its owner (docker: --user 65532)"
+    expected = f"/bpf/pins: belongs to user 65532, and this process is user 0; {owner}"
     assert json.loads(done.stderr)["message"] == expected

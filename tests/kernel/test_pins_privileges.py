@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -42,6 +43,66 @@ def test_capabilities_of_a_container_are_enough(
     for word in ("rollback", "status", "detach"):
         assert releases.command(word, before=before).code == 0
     assert is_clean()
+
+
+def test_root_of_the_host_manages_the_pins_of_a_container(place: tuple[Releases, str, str]) -> None:
+    """
+    Root lists, checks and detaches the pins of a container's user; the directory stays for its next start.
+
+    A rollback attaches what the directory holds, so it is for the directory's owner.
+    """
+    releases, left, _ = place
+    open_to_everybody(releases.directory)
+    releases.root.mkdir(mode=0o700)
+    os.chown(releases.root, USER, USER)
+    for version in (1, 2):
+        releases.put(version, release=version)
+        options = releases.options(f"xdp={left}")
+        assert releases.lab.run(releases.directory, *options, *TRUE, before=AS_USER).code == 0
+    releases.root.parent.chmod(0o700)  # as systemd mounts the file system: only root passes
+
+    listed = releases.command("list", "--json")
+    assert (listed.code, json.loads(listed.stdout)[0]["version"]) == (0, 2)
+    assert releases.command("status").code == 0
+    refused = releases.command("rollback")
+    assert refused.code == 1
+    assert f"belongs to user {USER}, and this process is user 0; run as its owner (docker: --user {USER})" in (
+        refused.message
+    )
+    assert releases.command("detach").code == 0
+    assert is_clean()
+    status = releases.root.stat()
+    assert (status.st_uid, list(releases.root.iterdir())) == (USER, [])
+
+
+def test_root_of_the_host_manages_what_containers_share(lab: Lab, tmp_path: Path) -> None:
+    """Root lists the entries of another user's shared directory, and removes those without users."""
+    with bpf_file_system(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", RAW)
+        open_to_everybody(tmp_path)
+        releases.root.mkdir(mode=0o700)
+        os.chown(releases.root, USER, USER)
+        releases.put(1)
+        assert lab.run(tmp_path, f"--share={releases.root}", *TRUE, before=AS_USER).code == 0
+        argv = [str(lab.pins), "list", "--json", f"--share={releases.root}"]
+        listed = subprocess.run(argv, check=True, capture_output=True, text=True)
+        assert [item["used"] for item in json.loads(listed.stdout)] == [False]
+        subprocess.run([lab.pins, "detach", f"--share={releases.root}"], check=True, capture_output=True)
+        assert list(releases.root.iterdir()) == []
+
+
+def test_no_other_user_manages_the_pins_of_a_container(place: tuple[Releases, str, str]) -> None:
+    """Only root passes: another user could be given a directory of pins that its owner made for it."""
+    releases, _, _ = place
+    open_to_everybody(releases.directory)
+    releases.root.mkdir(mode=0o700)
+    more = f"{CAPABILITIES},+dac_override"
+    other = [word.replace(str(USER), "1000").replace(CAPABILITIES, more) for word in AS_USER]
+    os.chown(releases.root, USER, USER)
+    for word in ("list", "status", "detach"):
+        result = releases.command(word, before=other)
+        assert result.code == 1
+        assert f"belongs to user {USER}, and this process is user 1000" in result.message
 
 
 def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_full_section(verify: Verify, capsys: Capture) -> None:
         (["--add", "--key", "new.pem", "none.o"], 1, "none.o: cannot read"),
         (["--add", "--key", "new.pem", "x.bpf.o"], 2, "x.bpf.o and x.bpf.o: both would be written to"),
         (["--remove", "xyz"], 2, "'xyz' is not a key id"),
-        (["--remove", "ab" * 32], 1, "x.bpf.o: no signatures of key abab"),
+        (["--remove", "ab" * 32], 1, "x.bpf.o: no signature by key abab"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(

@@ -239,7 +239,7 @@ def parse_output(spec: str) -> dict[str, str]:
     if not spec:
         return {}
     if any(letter in spec for letter in '"\n') or spec == "-" or "dest=-" in spec.split(","):
-        raise UsageError(f"{spec!a}: cannot write there", hint="for example type=oci,dest=image.tar")
+        raise UsageError(f"{spec!r}: cannot write there", hint="for example type=oci,dest=image.tar")
     if "=" not in spec:
         if spec.endswith(_COMPRESSED):
             raise UsageError(
@@ -248,7 +248,7 @@ def parse_output(spec: str) -> dict[str, str]:
         return {"type": "oci" if spec.endswith(".tar") else "local", "dest": spec}
     fields = dict(part.partition("=")[::2] for part in spec.split(","))
     if "type" not in fields or not all(fields.values()):
-        raise UsageError(f"{spec!a} is not an output", hint="for example --output type=oci,dest=image.tar")
+        raise UsageError(f"{spec!r} is not an output", hint="for example --output type=oci,dest=image.tar")
     if fields["type"] in _NEED_PLACE and "dest" not in fields:
         raise UsageError(f"--output {spec}: dest is missing", hint=f"write --output {spec},dest=PLACE")
     return fields

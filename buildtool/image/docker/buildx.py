@@ -184,7 +184,7 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
     if builder and _fails(["docker", "buildx", "inspect", builder], runner):
         return EngineError(
-            f"buildx has no builder {builder!a}",
+            f"buildx has no builder {builder!r}",
             hint="docker buildx ls lists builders; --builder, BUILDTOOL_BUILDER or BUILDX_BUILDER names one",
         )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
