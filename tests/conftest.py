@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from labs.verifiers import CVerifier
+    from labs.verifiers import Verifier
 
 from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import PackageUnavailableError
@@ -48,20 +48,20 @@ class Skip(StrEnum):
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
     NEEDS_PACKAGE = "needs-package"
-    NEEDS_PEER = "needs-peer"
+    NEEDS_TOOLCHAIN = "needs-toolchain"
 
 
-# CI has root, every tool and an engine. Features that its kernel lacks are tested on another kernel. A mirror
-# may lack a package of one architecture for days. Peers are Go and Rust with their registries: the product
-# needs neither.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_PEER)
-# Architectures whose packages are required on every machine.
+# CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
+# lack a package of one architecture for days. Only bindings/ and their tests need Go and Rust.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_TOOLCHAIN)
+# Whose packages must be there, on every machine: without them nothing is proved.
 PRIMARY_ARCHITECTURES = ("amd64", "arm64")
 # The reason for a missing package: Debian's architecture, the packages, and the cause.
 _PACKAGE_REASON = re.compile(r"needs-package: (?P<architecture>[a-z0-9]+) (?P<packages>[^:]+): .+", re.DOTALL)
 
 _skipped: list[tuple[str, str]] = []
 _left_out: dict[tuple[str, str], int] = {}
+_no_toolchain: dict[str, int] = {}
 _ran: set[str] = set()
 
 
@@ -122,6 +122,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         elif found := _PACKAGE_REASON.search(reason):
             key = (found["architecture"], found["packages"])
             _left_out[key] = _left_out.get(key, 0) + 1
+        elif (kind := reason.removeprefix("Skipped: ").split(": ", 1))[0] == Skip.NEEDS_TOOLCHAIN:
+            _no_toolchain[kind[1]] = _no_toolchain.get(kind[1], 0) + 1
     elif report.when == "call":
         _ran.add(_find_tier(report.nodeid))
 
@@ -166,6 +168,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"LEFT OUT, for Debian packages that the mirror lacks: {'; '.join(parts)}", yellow=True
         )
+
+    for name, count in sorted(_no_toolchain.items()):
+        terminalreporter.write_line(f"LEFT OUT, without {name}: {count} test{'s' * (count > 1)}", yellow=True)
 
 
 @pytest.fixture(autouse=True)
@@ -298,11 +303,28 @@ def clang() -> Path:
 
 
 @pytest.fixture(scope="session")
-def c_verifier(clang: Path) -> Iterator[CVerifier]:
-    """Yield the C verifier under sanitizers: one process that answers all questions of the session."""
-    from labs.verifiers import CVerifier, build_c_verifier
+def c_verifier(clang: Path) -> Iterator[Verifier]:
+    """Give the C verifier, under sanitizers: one process that answers all questions of the session."""
+    from labs.verifiers import Verifier, build_c_verifier
 
-    with CVerifier(build_c_verifier(clang)) as running:
+    with Verifier(build_c_verifier(clang)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["c", "go"])
+def verifier_program(request: pytest.FixtureRequest, clang: Path) -> Path:
+    """Give a program that answers questions, for each verifier in another language than Python."""
+    from labs.bindings import build_verifier
+
+    return build_verifier(request.param, clang)
+
+
+@pytest.fixture(scope="session")
+def verifier(verifier_program: Path) -> Iterator[Verifier]:
+    """Give each verifier in another language than Python, running."""
+    from labs.verifiers import Verifier
+
+    with Verifier(verifier_program) as running:
         yield running
 
 

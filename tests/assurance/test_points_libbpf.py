@@ -16,7 +16,7 @@ import pytest
 from labs.compile import compile_object
 from labs.sig import NOW, RELEASE
 from labs.sig import test_key as alice
-from labs.verifiers import CVerifier, python_verdict
+from labs.verifiers import Verifier, python_verdict
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import PLATFORMS, host_platform
@@ -130,10 +130,8 @@ def test_every_form_is_seen(probe: Path, compiled: bytes, tmp_path: Path) -> Non
     assert (maps["shared"].pinned, maps["own"].pinned, maps["counts"].pinned) == (True, False, False)
 
 
-def test_both_verifiers_read_what_the_signer_says(
-    compiled: bytes, c_verifier: CVerifier, tmp_path: Path
-) -> None:
-    """The statement names section, type and pin of such maps, and both verifiers apply the policy."""
+def test_all_verifiers_read_what_the_signer_says(compiled: bytes, verifier: Verifier, tmp_path: Path) -> None:
+    """A signed statement names section, kernel type and pin of such maps, and both verifiers accept it."""
     origin = Origin(platform=PLATFORMS["amd64"])
     data, statement = sign_object(parse_object(compiled), "x.bpf.o", alice(), RELEASE, origin)
     assert {item.name: (item.section, item.struct, item.pinned) for item in statement.maps if item.point} == {
@@ -155,12 +153,12 @@ def test_both_verifiers_read_what_the_signer_says(
         keys = [policy_entry(alice().public, name="alice")]
         path = tmp_path / "policy.json"
         path.write_text(json.dumps({"policyVersion": 1, "threshold": 1, "keys": keys, **rules}))
-        assert c_verifier.ask("T", bytes(path)) == "trust"
-        c_verifier.setting("P", b"")
-        c_verifier.setting("N", str(NOW).encode())
+        assert verifier.ask("T", bytes(path)) == "trust"
+        verifier.setting("P", b"")
+        verifier.setting("N", str(NOW).encode())
         ours = python_verdict(data, load_trust([path]), None, NOW)
         assert ours.partition(" ")[0] == expect
-        assert c_verifier.ask("O", data) == ours
+        assert verifier.ask("O", data) == ours
 
 
 def mutate(data: bytes, obj: ElfObject, rng: random.Random) -> bytes:

@@ -24,6 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from labs.bindings import build_installed  # noqa: E402
 from labs.compile import find_clang  # noqa: E402 - scripts find the package beside their folder
 from labs.vectors.index import INDEX, write_stores  # noqa: E402
 from labs.verifiers import BUILT, build_c_verifier  # noqa: E402
@@ -80,7 +81,8 @@ def run_target(target: str, seconds: int, clang: Path, work: Path) -> Outcome:
         directory.mkdir(parents=True, exist_ok=True)
     argv: list[str | Path] = [build_c_verifier(clang, f"fuzz-{kind}")]
     if language == "both":
-        argv = [sys.executable, HERE / "differential.py", kind, build_c_verifier(clang), work / "stores"]
+        checks = ":".join(map(str, (build_c_verifier(clang), *build_installed())))
+        argv = [sys.executable, HERE / "differential.py", kind, checks, work / "stores"]
     argv += [f"-max_total_time={seconds}", "-print_final_stats=1", "-timeout=20", "-rss_limit_mb=4096"]
     argv += [f"-max_len={MAX_INPUT_BYTES[kind]}", f"-artifact_prefix={findings}/{target}-"]
     if language == "c":
@@ -111,6 +113,7 @@ def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]
     write_seeds(work / "seeds", work / "stores")
     for program in ("check", "fuzz-object", "fuzz-policy", "fuzz-run"):
         build_c_verifier(clang, program)
+    build_installed()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))
 

@@ -22,11 +22,11 @@ from campaign import write_seeds  # noqa: E402
 from differential import ANY_PLATFORM, NOW, PLATFORM  # noqa: E402
 from labs.compile import find_clang  # noqa: E402
 from labs.vectors.index import INDEX, write_store  # noqa: E402
-from labs.verifiers import BUILT, CVerifier, build_c_verifier  # noqa: E402 - this folder is not a package
+from labs.verifiers import BUILT, Verifier, build_c_verifier  # noqa: E402 - this folder is not a package
 
 
-def replay_vectors(c: CVerifier, stores: Path) -> int:
-    """Ask about every vector and return their number."""
+def replay_vectors(c: Verifier, stores: Path) -> int:
+    """Ask about every vector and return how many there are."""
     for vector in INDEX["vectors"]:
         c.ask("T", bytes(stores / vector["trust"]))
         c.setting("P", vector["platform"].encode())
@@ -40,8 +40,8 @@ def replay_vectors(c: CVerifier, stores: Path) -> int:
     return sum(len(INDEX[name]) for name in ("vectors", "signatures", "trust", "badTrust"))
 
 
-def replay_corpus(c: CVerifier, stores: Path) -> int:
-    """Ask about every input that the fuzzers kept, and return their number."""
+def replay_corpus(c: Verifier, stores: Path) -> int:
+    """Ask about every input that fuzzing has kept and return how many there are."""
     count, paths = 0, sorted(stores.iterdir())
     for path in sorted((BUILT / "corpus").glob("*/*")):
         data, count = path.read_bytes(), count + 1
@@ -66,7 +66,7 @@ def main() -> int:
         raw, merged, stores = Path(work) / "raw", Path(work) / "merged", Path(work) / "stores"
         os.environ["LLVM_PROFILE_FILE"] = str(raw)
         write_seeds(Path(work) / "seeds", stores)
-        with CVerifier(program) as c:
+        with Verifier(program) as c:
             c.setting("N", str(NOW).encode())
             asked = replay_vectors(c, stores), replay_corpus(c, stores)
         subprocess.run([f"llvm-profdata{suffix}", "merge", "-o", merged, raw], check=True)

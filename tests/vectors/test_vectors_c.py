@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from labs.vectors.index import INDEX, write_store
-from labs.verifiers import CVerifier, decision, loader_lines, run_loader
+from labs.verifiers import Verifier, ask_loader, decision, run_loader
 
 from buildtool.core.errors import RefusedError
 from buildtool.core.strictjson import parse_time
@@ -46,7 +46,7 @@ def answer(request: pytest.FixtureRequest, stores: Path) -> Answer:
     if request.param == "release":
         found: dict[str, str] = request.getfixturevalue("answers")
         return found.__getitem__
-    c_verifier: CVerifier = request.getfixturevalue("c_verifier")
+    c_verifier: Verifier = request.getfixturevalue("c_verifier")
 
     def ask(name: str) -> str:
         vector = vectors[name]
@@ -113,7 +113,7 @@ def test_bad_trust_store_is_a_configuration_error(
     """A bad trust store is exit code 2, and nothing is verified."""
     store = write_store(tmp_path / "store", INDEX["badTrust"][name])
     if build == "sanitized":
-        c_verifier: CVerifier = request.getfixturevalue("c_verifier")
+        c_verifier: Verifier = request.getfixturevalue("c_verifier")
         assert c_verifier.ask("T", bytes(store)) == "bad-trust"
         return
     loader: Path = request.getfixturevalue("loader_binary")
