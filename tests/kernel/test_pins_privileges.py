@@ -95,8 +95,7 @@ def test_no_other_user_manages_the_pins_of_a_container(place: tuple[Releases, st
     releases, _, _ = place
     let_others_read(releases.directory)
     releases.root.mkdir(mode=0o700)
-    more = f"{CAPABILITIES},+dac_override"
-    other = [word.replace(str(USER), "1000").replace(CAPABILITIES, more) for word in AS_USER]
+    other = [word.replace(str(USER), "1000") for word in user_with(*CAPABILITIES, "dac_override")]
     os.chown(releases.root, USER, USER)
     for word in ("list", "status", "detach"):
         result = releases.command(word, before=other)
