@@ -34,7 +34,7 @@ from buildtool.objects.capabilities import run_options
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Refuse an empty --output, which comes from an unset variable."""
     if value == "":
-        hint = "for example --output type=oci,dest=image.tar"
+        hint = "for example --output image.tar"
         raise bad_value(UsageError("the name is empty", hint=hint), parameter)
     return value or ""
 
@@ -47,7 +47,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--output",
     "-o",
     callback=_not_empty,
-    help="Output as for buildx: type=oci,dest=image.tar or a directory.",
+    help="OCI archive (NAME.tar), directory for the files, or as for buildx: type=oci,dest=image.tar.",
 )
 @click.option(
     "--force", is_flag=True, help="Replace an output file; write into a directory that is not empty."

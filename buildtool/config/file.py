@@ -350,7 +350,7 @@ class _Source:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 guess = f" (did you mean {close[0]}?)" if close else ""
-                name = ascii(".".join((*where, key)))[1:-1]
+                name = repr(".".join((*where, key)))[1:-1]
                 table_name = f"[{'.'.join(where)}]" if where else "the file"
                 raise self.error(
                     (*where, key),

@@ -32,7 +32,7 @@ def source_date(environ: Mapping[str, str], directory: Path, runner: Runner | No
             format_time(int(text))
         except ValueError as error:
             raise ConfigError(
-                f"{VARIABLE}: {text[:40]!a} is not a number of seconds since 1970",
+                f"{VARIABLE}: {text[:40]!r} is not a number of seconds since 1970",
                 hint=f"{VARIABLE}=$(git log -1 --format=%ct) for example; unset it for that time",
             ) from error
         return int(text)

@@ -195,4 +195,4 @@ def _hex(value: bytes | None) -> str:
 
 
 def _shorten(value: Any) -> str:
-    return "nothing" if value in (None, [], "") else ascii(value)[:300]
+    return "nothing" if value in (None, [], "") else repr(value)[:300]

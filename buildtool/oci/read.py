@@ -155,6 +155,24 @@ class LayoutArchive:
             raise FileAccessError(f"{self.name}: cannot read: {system_reason(error)}") from error
 
 
+def find_archive(path: Path) -> str | None:
+    """
+    Return the digest of the image or index in archive *path*, with sha256:, or None if there is no file.
+
+    Raises: FileAccessError, if another kind of file has this name.
+    """
+    if not path.exists():
+        return None
+    try:
+        with open_layout(path) as source:
+            return f"sha256:{source.top().digest}"
+    except (ObjectFormatError, EngineError) as error:
+        raise FileAccessError(
+            f"{path}: already exists, and is no archive of an image",
+            hint="--force replaces it; --output NAME.tar writes another file",
+        ) from error
+
+
 @contextmanager
 def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Iterator[BlobSource]:
     """
@@ -214,7 +232,7 @@ def check_layer_type(name: str, descriptor: Descriptor) -> None:
     """
     if not descriptor.media_type.endswith((".tar", "tar+gzip", "tar.gzip")):
         raise ObjectFormatError(
-            f"{name}: a layer of type {descriptor.media_type[:80]!a}",
+            f"{name}: a layer of type {descriptor.media_type[:80]!r}",
             hint="only plain and gzip layers can be read",
         )
 
@@ -271,7 +289,7 @@ def _check_settings(config: Any) -> None:
         if not isinstance(value, kind)
     ]
     if wrong:
-        raise _DocumentError(f"a configuration with {ascii(wrong[0])[:80]} in it")
+        raise _DocumentError(f"a configuration with {repr(wrong[0])[:80]} in it")
 
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
@@ -328,7 +346,7 @@ def _describe(error: BaseException) -> str:
         case UnicodeDecodeError():
             return "not UTF-8"
         case KeyError(args=[str(member), *_]):
-            return f"no member {member!a}"
+            return f"no member {member!r}"
         case RecursionError():
             return "nested too deep"
     return "a member of another type than the specification's"

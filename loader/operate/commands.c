@@ -33,7 +33,7 @@ static int detach_pins(int root, const char *shown, const char *object, struct f
 /* Take away all pins below a root, or the shared entries that nobody uses. */
 static int detach_root(const char *root, bool shared, struct fault *fault)
 {
-	int lock = bpffs__open(root, false, fault), err;
+	int lock = bpffs__open_as_operator(root, fault), err;
 	struct file_list names;
 
 	if (lock < 0)

@@ -50,10 +50,10 @@ static bool is_safe(const struct stat *st)
  */
 static int belongs_to(const char *path, uid_t owner, struct fault *fault)
 {
-	return fault__set(
-		fault, -EACCES,
-		"%.200s: belongs to user %u, and this is user %u; run as its owner (docker: --user %u)", path,
-		owner, geteuid(), owner);
+	return fault__set(fault, -EACCES,
+			  "%.200s: belongs to user %u, and this process is user %u; run as its owner "
+			  "(docker: --user %u)",
+			  path, owner, geteuid(), owner);
 }
 
 static int others_may(const char *path, size_t prefix, struct fault *fault)
@@ -112,7 +112,7 @@ static int open_parent(const char *path, struct fault *fault)
 	return others_may(path, slash == path ? 1 : (size_t)(slash - path), fault);
 }
 
-static int check_directory(int fd, const char *path, struct fault *fault)
+static int check_directory(int fd, const char *path, bool by_operator, struct fault *fault)
 {
 	struct stat st;
 	int err;
@@ -125,7 +125,7 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 				  "%.200s: mounted read-only; mount it for writing, without :ro", path);
 	if (fstat(fd, &st))
 		return fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
-	if (st.st_uid != geteuid())
+	if (st.st_uid != geteuid() && !(by_operator && !geteuid()))
 		return belongs_to(path, st.st_uid, fault);
 	if (st.st_mode & 077)
 		return fault__set(fault, -EACCES,
@@ -174,7 +174,7 @@ static int open_root(int parent, const char *path, bool create, struct fault *fa
 	return fd < 0 ? explain(path, parent, name, strlen(path), -errno, fault) : fd;
 }
 
-int bpffs__open(const char *path, bool create, struct fault *fault)
+static int open_directory(const char *path, bool create, bool by_operator, struct fault *fault)
 {
 	int parent, fd, err;
 
@@ -187,12 +187,22 @@ int bpffs__open(const char *path, bool create, struct fault *fault)
 	close(parent);
 	if (fd < 0)
 		return fd;
-	err = check_directory(fd, path, fault);
+	err = check_directory(fd, path, by_operator, fault);
 	if (err) {
 		close(fd);
 		return err;
 	}
 	return fd;
+}
+
+int bpffs__open(const char *path, bool create, struct fault *fault)
+{
+	return open_directory(path, create, false, fault);
+}
+
+int bpffs__open_as_operator(const char *path, struct fault *fault)
+{
+	return open_directory(path, false, true, fault);
 }
 
 void bpffs__remove_root(const char *path, int root)
@@ -204,9 +214,12 @@ void bpffs__remove_root(const char *path, int root)
 
 	if (parent < 0)
 		return;
-	/* It fails when it is the root of the file system, or not empty, and may. */
+	/*
+	 * A directory of another user was made for a container, which needs it at its next start. The call
+	 * fails for the root of the file system and for a directory that is not empty.
+	 */
 	if (!fstatat(parent, name, &named, AT_SYMLINK_NOFOLLOW) && !fstat(root, &held) &&
-	    named.st_dev == held.st_dev && named.st_ino == held.st_ino)
+	    named.st_dev == held.st_dev && named.st_ino == held.st_ino && held.st_uid == geteuid())
 		unlinkat(parent, name, AT_REMOVEDIR);
 	close(parent);
 }

@@ -104,7 +104,7 @@ static int list_shared(struct listing *l, int directory, const char *shown, cons
 /* Note the objects below a root. */
 static int list_root(struct listing *l, const char *root, bool shared, struct fault *fault)
 {
-	int lock = bpffs__open(root, false, fault), err;
+	int lock = bpffs__open_as_operator(root, fault), err;
 	struct file_list names;
 
 	if (lock < 0)

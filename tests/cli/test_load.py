@@ -151,6 +151,26 @@ def test_pins_are_for_the_other_program(project: Path, word: str) -> None:
     assert done.stdout.split() == [word, "--pin-root", "/sys/fs/bpf/x", "--json", "--help"]
 
 
+@pytest.mark.parametrize("config", [["--config", "other.toml"], ["--config=other.toml"]])
+def test_the_places_of_pins_are_those_of_the_configuration(project: Path, config: list[str]) -> None:
+    """Places of the command line replace configured ones. A rollback has no use for a shared directory."""
+    pins = project / "ebpf-pins"
+    pins.write_text(LOADER.replace("exit 3", "exit 0"), encoding="utf-8")
+    pins.chmod(0o755)
+    (project / "other.toml").write_text('[loader]\npin-root = "/run/pins"\nshare = "/run/share"\n')
+    for words, expected in (
+        (["list"], ["--pin-root", "/run/pins", "--share", "/run/share"]),
+        (["rollback"], ["--pin-root", "/run/pins"]),
+        (["status", "--pin-root=/x"], []),
+        (["detach", "--share", "/x"], []),
+        (["list", "--help"], []),
+    ):
+        done = _load(*config, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == [*words, *expected]
+    assert _load("list").stdout.split() == ["list"]  # of a project without these keys
+
+
 def test_ebpf_pins_that_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The line names where ebpf-pins was looked for."""
     assert run(["load", "list"]) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the C verifier as a process that answers questions, and the Python verifier with the same answers."""
+"""Run verifiers in other languages as processes that answer questions, and the Python verifier alike."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def question(kind: str, data: bytes) -> bytes:
     return kind.encode() + struct.pack("<I", len(data)) + data
 
 
-class CVerifier:
-    """A running C verifier, which answers one question at a time."""
+class Verifier:
+    """A running verifier in another language than Python, which answers one question at a time."""
 
     def __init__(self, program: Path) -> None:
         self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -50,7 +50,7 @@ class CVerifier:
     def __exit__(self, *_: object) -> None:
         # communicate() closes both ends and waits. The sanitizers report leaks when the process ends.
         self._process.communicate()
-        assert self._process.returncode == 0, "the C verifier ended badly: see what it wrote to stderr"
+        assert self._process.returncode == 0, "the verifier ended badly: see what it wrote to stderr"
 
     def setting(self, kind: str, data: bytes) -> None:
         """Send a setting, which has no answer."""
@@ -64,7 +64,7 @@ class CVerifier:
         self._process.stdin.write(question(kind, data))
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line.endswith(b"\n"), "the C verifier ended: see what it wrote to stderr"
+        assert line.endswith(b"\n"), "the verifier ended: see what it wrote to stderr"
         return line.decode("utf-8", "surrogateescape")[:-1]
 
 

@@ -106,7 +106,7 @@ def make_initrd(
         entries[f"{MODULE_DIRECTORY}/{number:03}-{name}.ko"] = CpioFile(data=_read_module(module))
     for place, source in files.items():
         if not place.startswith("/") or ".." in Path(place).parts or not place.isprintable():
-            raise VmError(f"{place!a}: not an absolute path in the virtual machine")
+            raise VmError(f"{place!r}: not an absolute path in the virtual machine")
         entries |= _add(place, source)
     return make_cpio(entries)
 

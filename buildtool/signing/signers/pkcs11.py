@@ -140,7 +140,7 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
             )
         if name not in known or not equals:
             raise UsageError(
-                f"pkcs11: unknown attribute {name!a}", hint="choose from " + ", ".join(sorted(known))
+                f"pkcs11: unknown attribute {name!r}", hint="choose from " + ", ".join(sorted(known))
             )
         if name in found:
             raise UsageError(f"pkcs11: duplicate attribute {name}", hint="name each attribute once")
