@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every small change of a small object, refused by both verifiers for the same reason."""
+"""Every small change of a small object is refused by both verifiers for the same reason."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from labs.verifiers import ask_all, build_c_verifier, python_verdict, question
 from buildtool.core.strictjson import parse_time
 from buildtool.trust.store import load_trust
 
-# Both byte orders, one signer and two that are both needed: a signature more than the policy asks for may be
-# damaged or go, as one of an unknown key may.
+# Both byte orders, and one signer or two that are both required. A signature beyond the threshold may be
+# damaged or missing, like one of an unknown key.
 SMALL_OBJECTS = ("plain", "two-of-three", "big-endian")
 
 
@@ -29,12 +29,12 @@ def flip_bits(data: bytes) -> Iterator[bytes]:
 
 
 def truncate(data: bytes) -> Iterator[bytes]:
-    """Yield every beginning of *data*."""
+    """Yield every prefix of *data*."""
     return (data[:size] for size in range(len(data)))
 
 
 def extend(data: bytes) -> Iterator[bytes]:
-    """Yield *data* with one byte more, every byte at its end and a zero at every place."""
+    """Yield *data* with one byte more: every byte at its end, and a zero at every offset."""
     for byte in range(256):
         yield data + bytes((byte,))
     for at in range(len(data)):
@@ -51,7 +51,7 @@ CHANGES = {"bits": flip_bits, "truncations": truncate, "extensions": extend, "re
 
 @pytest.fixture(scope="module")
 def program(clang: Path) -> Path:
-    """Give the C verifier that answers questions, under sanitizers."""
+    """Return the C verifier that answers questions, under sanitizers."""
     return build_c_verifier(clang)
 
 
@@ -60,7 +60,7 @@ def program(clang: Path) -> Path:
 def test_every_change_is_refused_alike(
     name: str, change: str, program: Path, tmp_path: Path, record_property: Any
 ) -> None:
-    """No bit, length or byte of a signed object can change unnoticed, and both say the same word."""
+    """A changed bit, length or byte of a signed object is refused, with the same reason by both verifiers."""
     (vector,) = [item for item in INDEX["vectors"] if item["name"] == name]
     write_store(tmp_path, INDEX["trust"][vector["trust"]])
     data, platform, now = b64decode(vector["file"]), vector["platform"], parse_time(INDEX["now"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects at their largest and one over, too large to be vectors, by both verifiers."""
+"""Objects at each limit and one above it, in both verifiers. They are too large for vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from buildtool.trust.store import load_trust
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"
 ROOM = 1024 * (-(-(MAX_STATEMENT_BYTES + 1024) // 1024))
-# What Recipe() with one section more has beside that section's contents.
+# Size of a Recipe() with one more section, without that section's contents.
 EMPTY = Part(name=b".rodata", data=b"")
 
 
@@ -43,7 +43,7 @@ def sections_of(count: int) -> Recipe:
 
 
 def with_table_of(count: int) -> Recipe:
-    """Recipe: a file that says it has *count* sections."""
+    """Recipe: a file whose header states *count* sections."""
     return replace(sections_of(count), shape=lambda data: struct.pack_into("<H", data, 60, count))
 
 
@@ -61,7 +61,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_limit(name: str, c_verifier: CVerifier, tmp_path: Path) -> None:
-    """What the specification allows at most is accepted, and one more is refused."""
+    """The largest allowed object is accepted, and one unit more is refused."""
     make, expected = CASES[name]
     data = build(make())
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)

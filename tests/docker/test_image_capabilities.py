@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's default user is nobody, and loads with the capabilities of its label, no more and no less."""
+"""An image's default user is nobody, and loads with exactly the capabilities of its label."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ version = 1
 [sign]
 key = "keys/dev.pem"
 """
-# Prints what it may, and tries to make a map.
+# Prints its status, and tries to make a map.
 WORKLOAD = """\
 #include <stdio.h>
 #include <errno.h>
@@ -60,7 +60,7 @@ int main(void)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Build a project of an XDP and a tracing program with the defaults."""
+    """Build a project with an XDP and a tracing program and the defaults."""
     assert prepared_images
     project = make_project(tmp_path_factory.mktemp("lab"))
     for path in (project.root / "bpf").iterdir():
@@ -74,7 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 
 @pytest.fixture(scope="module")
 def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Link a static program: the image has no shell to look around with."""
+    """Link a static program, because the image has no shell."""
     directory = tmp_path_factory.mktemp("workload")
     directory.chmod(0o755)
     (directory / "look.c").write_text(WORKLOAD)
@@ -86,7 +86,7 @@ def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactor
 def start(
     *options: str, command: tuple[str, ...] = (), image: str = TAG
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the image read-only, its programs loaded but attached nowhere but by name; code, lines, stdout."""
+    """Run the image read-only without attaching XDP; return exit code, lines and stdout."""
     argv = ["docker", "run", "--rm", "--network", "none", "--read-only", *options, image]
     done = subprocess.run(
         [*argv, "--attach", "caps_xdp=none", *command], capture_output=True, text=True, check=False
@@ -98,8 +98,8 @@ def start(
     )
 
 
-def test_the_label_and_the_file_say_what_is_needed(project: Project) -> None:
-    """The layer carries the attribute as docker, containerd and podman unpack it."""
+def test_label_and_file_capabilities_match(project: Project) -> None:
+    """Label and file capabilities match; the layer has them as docker, containerd and podman unpack them."""
     config = inspect(TAG)["Config"]
     assert config["User"] == "65532:65532"
     assert config["Labels"]["buildtool.capabilities"] == ",".join(NEEDED)
@@ -119,8 +119,8 @@ def test_the_label_and_the_file_say_what_is_needed(project: Project) -> None:
     assert others == ["usr/bin/verify-and-load"]
 
 
-def test_nobody_loads_with_what_the_label_says(project: Project, workload: Path, tmp_path: Path) -> None:
-    """User 65532, read-only root, the host's trust store read-only; the workload has nothing left."""
+def test_capabilities_of_the_label_are_enough(project: Project, workload: Path, tmp_path: Path) -> None:
+    """User 65532 loads on a read-only root with the host's trust store; the workload has no capability."""
     tmp_path.chmod(0o755)
     (tmp_path / "host.pub").write_bytes((project.root / "keys/dev.pub").read_bytes())
     mounts = (f"--volume={tmp_path}:/etc/buildtool/trust.host:ro", f"--volume={workload}:/look:ro")
@@ -137,8 +137,8 @@ def test_nobody_loads_with_what_the_label_says(project: Project, workload: Path,
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
-    """One fewer and nothing runs: exit code 1, and the line names the capability."""
+def test_each_capability_is_necessary(project: Project, missing: str) -> None:
+    """With one capability fewer the start is exit code 1, and the line names the capability."""
     options = run_options(name for name in NEEDED if name != missing)
     code, lines, _ = start(*options)
     assert code == 1, lines
@@ -147,8 +147,8 @@ def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
 
 
 @pytest.mark.parametrize("more", [("--cap-add", "SYS_ADMIN"), ("--privileged",)], ids=["one", "all"])
-def test_more_than_the_label_says(project: Project, workload: Path, more: tuple[str, ...]) -> None:
-    """A container that was given more starts no workload, and loads nothing, unless it is told of it."""
+def test_more_capabilities_than_the_label(project: Project, workload: Path, more: tuple[str, ...]) -> None:
+    """A container with more capabilities loads nothing, unless --capabilities allows them."""
     options = (*run_options(NEEDED), *more, f"--volume={workload}:/look:ro")
     code, lines, stdout = start(*options, command=("--", "/look"))
     assert (code, stdout) == (1, ""), lines
@@ -160,8 +160,8 @@ def test_more_than_the_label_says(project: Project, workload: Path, more: tuple[
     assert "CapEff:\t0000000000000000" in stdout
 
 
-def test_without_any_it_still_verifies() -> None:
-    """A file with effective capabilities would not even start there."""
+def test_verify_only_without_capabilities() -> None:
+    """--verify-only works without any capability; the file's capabilities are permitted and not effective."""
     code, lines, _ = start("--cap-drop", "ALL")
     assert code == 1
     assert "BPF" in lines[-1]["message"]
@@ -170,7 +170,7 @@ def test_without_any_it_still_verifies() -> None:
 
 
 def test_no_new_privileges_voids_the_file(project: Project) -> None:
-    """The message says why and what to do; root under the same option loads."""
+    """no-new-privileges disables the file's capabilities: the error says so, and root can still load."""
     options = (*run_options(NEEDED), "--security-opt", "no-new-privileges")
     code, lines, _ = start(*options)
     assert code == 1
@@ -179,8 +179,8 @@ def test_no_new_privileges_voids_the_file(project: Project) -> None:
     assert "/none" in lines[-1]["message"]
 
 
-def test_more_by_the_configuration(project: Project, workload: Path) -> None:
-    """What image.capabilities adds is in label, file and entrypoint; `inspect` says it is no program's."""
+def test_capabilities_added_by_the_configuration(project: Project, workload: Path) -> None:
+    """image.capabilities adds to label, file and entrypoint; `inspect` names the added ones."""
     path = project.root / "buildtool.toml"
     text, tag = path.read_text(), f"{TAG}-more"
     try:
@@ -202,8 +202,31 @@ def test_more_by_the_configuration(project: Project, workload: Path) -> None:
     assert "unneeded" not in ready
 
 
+def test_hand_over_to_the_agent_of_the_image(project: Project, workload: Path) -> None:
+    """The image's user is not root: its agent gets the file's capabilities, and the objects' descriptors."""
+    path, tag = project.root / "buildtool.toml", f"{TAG}-hand"
+    text = path.read_text()
+    try:
+        path.write_text(text + '[image]\nworkload = ["/look"]\n[loader]\nhand-over = true\n')
+        project.build("--arch", "amd64", "--tag", tag)
+    finally:
+        path.write_text(text)
+    options = [*run_options(NEEDED), "--network", "none", "--read-only", f"--volume={workload}:/look:ro"]
+    argv = ["docker", "run", "--rm", *options, tag]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["verify", "handover", "ready", "exec"]
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+    needed = sum(1 << CAPABILITY_NUMBERS[name] for name in NEEDED)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == needed, name
+    assert (status["Uid"].split(), status["NoNewPrivs"]) == (["65532"] * 4, "1")
+    assert status["Map"] == "made"
+
+
 def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None:
-    """A configuration that gives too little is an error of the build, with the line to write."""
+    """Too few image.capabilities fail the build, and the error has the right line."""
     path = project.root / "buildtool.toml"
     text = path.read_text()
     try:
@@ -216,14 +239,14 @@ def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None
     assert 'image.capabilities = ["BPF", "NET_ADMIN", "PERFMON"]' in done.stderr
 
 
-def test_pins_tool_goes_back_with_less(project: Project, workload: Path, tmp_path: Path) -> None:
-    """ebpf-pins works as the image's user, in a container that has nothing but BPF."""
+def test_pins_tool_needs_less(project: Project, workload: Path, tmp_path: Path) -> None:
+    """ebpf-pins rolls back as the image's user, in a container with only CAP_BPF."""
     path, source = project.root / "buildtool.toml", project.root / "bpf/caps.bpf.c"
     text = path.read_text()
     with bpf_file_system(tmp_path) as mount:
         (mount / "pins").mkdir(mode=0o700)
         os.chown(mount / "pins", 65532, 65532)
-        # Pins belong to a network namespace: that of this machine for all of them.
+        # Pins belong to a network namespace: all containers use this machine's.
         run = ["run", "--rm", "--read-only", "--network", "host", f"--volume={mount}:/bpf"]
         for version in (1, 2):
             tag = f"{TAG}-tools{version}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Says which lines of the C verifier the vectors and the fuzzers' inputs reach.
+Prints which lines of the C verifier the vectors and the fuzzers' inputs reach.
 
-    python tests/fuzz/cover.py [--show]      --show lists the lines that nothing reached
+    python tests/fuzz/cover.py [--show]      --show lists the lines that were not reached
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labs.verifiers import BUILT, CVerifier, build_c_verifier  # noqa: E402 - th
 
 
 def replay_vectors(c: CVerifier, stores: Path) -> int:
-    """Ask about every vector and return how many there are."""
+    """Ask about every vector and return their number."""
     for vector in INDEX["vectors"]:
         c.ask("T", bytes(stores / vector["trust"]))
         c.setting("P", vector["platform"].encode())
@@ -41,7 +41,7 @@ def replay_vectors(c: CVerifier, stores: Path) -> int:
 
 
 def replay_corpus(c: CVerifier, stores: Path) -> int:
-    """Ask about every input that fuzzing has kept and return how many there are."""
+    """Ask about every input that the fuzzers kept, and return their number."""
     count, paths = 0, sorted(stores.iterdir())
     for path in sorted((BUILT / "corpus").glob("*/*")):
         data, count = path.read_bytes(), count + 1
@@ -57,10 +57,10 @@ def replay_corpus(c: CVerifier, stores: Path) -> int:
 
 
 def main() -> int:
-    """Replay everything and print what llvm-cov says."""
+    """Replay everything and print the report of llvm-cov."""
     clang = find_clang()
     program = build_c_verifier(clang, "check-cover")
-    # llvm-profdata-19 belongs to clang-19.
+    # clang-19 needs llvm-profdata-19.
     suffix = clang.name.removeprefix("clang")
     with tempfile.TemporaryDirectory() as work:
         raw, merged, stores = Path(work) / "raw", Path(work) / "merged", Path(work) / "stores"

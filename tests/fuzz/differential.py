@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Atheris: feed both verifiers the same input and stop on any disagreement, crash or foreign exception.
+Feeds both verifiers the same input with Atheris, and stops on any disagreement, crash or foreign exception.
 
     python tests/fuzz/differential.py object|policy CHECK STORES [libFuzzer options]
 
-CHECK is the C verifier of loader/fuzz (under ASan and UBSan), STORES the
-directory of the vectors' trust stores. Inputs look like those of the C targets:
-a byte that selects, then the file.
+CHECK is the C verifier of loader/fuzz (under ASan and UBSan), STORES the directory of the vectors' trust
+stores. An input has the form of the C targets: one byte that selects, then the file.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def policy_target(c: CVerifier, work: Path) -> Callable[[bytes], None]:
 
 
 def mutator(kind: str) -> Callable[[bytes, int, int], bytes]:
-    """Return what changes inputs; half of the policies and most objects are changed as what they are."""
+    """Return a function that changes inputs, mostly by the structure of policies and objects."""
 
     def change(data: bytes, room: int, seed: int) -> bytes:
         rng = random.Random(seed)  # noqa: S311 - repeatable, not secret

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pinned maps of another definition: the update starts with an empty one and says what differs."""
+"""Pinned maps whose definition changed: an update starts with a new map and names the difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUE = ("--", "/bin/true")
 
 
 def test_map_of_another_definition_starts_empty_and_says_why(place: tuple[Releases, str, str]) -> None:
-    """A value that grew: the update goes on with a new map, and a line names what differs."""
+    """A larger value gives a new map, and a line names the old and the new size."""
     releases, left, right = place
     releases.put(1)
     options = releases.options(f"xdp={left}")
@@ -31,7 +31,7 @@ def test_map_of_another_definition_starts_empty_and_says_why(place: tuple[Releas
 
 
 def test_map_with_other_fields_starts_empty(place: tuple[Releases, str, str]) -> None:
-    """Fields of the same size with other names are another layout, in the same bytes."""
+    """Fields of the same size with other names give a new map."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     for version, field in enumerate(("packets", "bytes"), 1):
@@ -43,7 +43,7 @@ def test_map_with_other_fields_starts_empty(place: tuple[Releases, str, str]) ->
 
 
 def nested(levels: int, tag: str, second: str = "b") -> str:
-    """Return an empty type that has another one twice on each level: a walk along all doubles with each."""
+    """Return an empty struct with two members of each inner level: each level doubles the paths."""
     inner = f"struct {tag} {{}}"
     for level in range(levels):
         name = inner.split(" {", maxsplit=1)[0]
@@ -52,10 +52,10 @@ def nested(levels: int, tag: str, second: str = "b") -> str:
 
 
 @pytest.mark.parametrize(("second", "carried"), [("b", True), ("c", False)])
-def test_map_of_more_fields_than_are_looked_at(
+def test_map_with_too_many_fields_to_compare(
     place: tuple[Releases, str, str], second: str, *, carried: bool
 ) -> None:
-    """Types can have any number of fields in a few bytes: the start goes on, and any other is another."""
+    """Types with too many paths to compare are carried over if equal, else they give a new map."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     for version, name in enumerate(("b", second), 1):
@@ -66,17 +66,17 @@ def test_map_of_more_fields_than_are_looked_at(
     assert (result.events("map") == []) == carried
 
 
-def test_types_that_lead_round_and_round(place: tuple[Releases, str, str]) -> None:
-    """A typedef of itself, which no compiler makes: the start comes to an end, whatever the kernel says."""
+def test_typedef_of_itself_ends(place: tuple[Releases, str, str]) -> None:
+    """A typedef of itself, which no compiler makes, does not keep the start from ending."""
     releases, left, _ = place
     built = bytearray(releases.build(1, "struct { __u64 packets; __be64 other; }"))
-    # The header of .BTF; that of .BTF.ext is longer.
+    # The header of .BTF has 24 bytes; that of .BTF.ext is longer.
     header = built.index(struct.pack("<HBBI", 0xEB9F, 1, 0, 24))
     types, length, strings = struct.unpack_from("<III", built, header + 8)
     types, strings = header + 24 + types, header + 24 + strings
 
     def target(name: bytes) -> int:
-        """Return where the typedef *name* says what it is of."""
+        """Return the offset of the type id that the typedef *name* refers to."""
         offset = built.index(b"\0%s\0" % name, strings) + 1 - strings
         return built.index(struct.pack("<II", offset, 8 << 24), types, types + length) + 8
 

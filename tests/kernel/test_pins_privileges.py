@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins with no more than a container gets, for root and for other users; and what policies and states say."""
+"""Pins with only a container's capabilities, as root and as another user; pins with policies and state."""
 
 from __future__ import annotations
 
@@ -14,37 +14,22 @@ from labs.handsig import policy
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, is_clean
 from labs.pins import RAW, Releases
+from labs.privileges import USER, root_with, user_with
 from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
-USER = 65532
-CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
-AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]
-AS_USER = [
-    "setpriv",
-    f"--reuid={USER}",
-    f"--regid={USER}",
-    "--clear-groups",
-    f"--bounding-set={CAPABILITIES}",
-]
-AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
-
-
-def open_to_everybody(directory: Path) -> None:
-    """Let another user through to the objects: pytest's directories are root's alone."""
-    for path in [directory, *directory.parents][:4]:
-        path.chmod(path.stat().st_mode | 0o055)
+CAPABILITIES = ("bpf", "net_admin", "perfmon")
+AS_ROOT, AS_USER = root_with(*CAPABILITIES), user_with(*CAPABILITIES)
 
 
 @pytest.mark.parametrize(("before", "user"), [(AS_ROOT, 0), (AS_USER, USER)], ids=["root", "user"])
 def test_capabilities_of_a_container_are_enough(
     place: tuple[Releases, str, str], before: list[str], user: int
 ) -> None:
-    """Pin, update, go back, look and detach with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON."""
+    """CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are enough to pin, update, roll back, show and detach."""
     releases, left, _ = place
-    open_to_everybody(releases.directory)
     releases.root.mkdir(mode=0o700)
     os.chown(releases.root, user, user)
 
@@ -60,10 +45,9 @@ def test_capabilities_of_a_container_are_enough(
 
 
 def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
-    """Starters that are not root share, too; root's starters do not join them."""
+    """Loaders of another user share a program; root's loader refuses that user's directory."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
-        open_to_everybody(tmp_path)
         releases.root.mkdir(mode=0o700)
         os.chown(releases.root, USER, USER)
         releases.put(1)
@@ -74,8 +58,8 @@ def test_share_of_another_user(lab: Lab, tmp_path: Path) -> None:
         assert (result.code, f"belongs to user {USER}" in result.message) == (1, True)
 
 
-def test_policy_may_allow_going_back(place: tuple[Releases, str, str]) -> None:
-    """With allowRollback a lower version may follow what is pinned."""
+def test_policy_may_allow_rollback(place: tuple[Releases, str, str]) -> None:
+    """A lower version replaces the pinned one if the policy has allowRollback."""
     releases, left, _ = place
     rules = policy(releases.lab.key, allowRollback=True)
     options = releases.options(f"xdp={left}")
@@ -88,7 +72,7 @@ def test_policy_may_allow_going_back(place: tuple[Releases, str, str]) -> None:
 
 
 def test_unhealthy_version_is_not_remembered(place: tuple[Releases, str, str]) -> None:
-    """A state directory learns of a release only once it was found good."""
+    """The state directory records a version only after its health check."""
     releases, left, _ = place
     state = releases.directory / "state"
     state.mkdir()
@@ -100,7 +84,7 @@ def test_unhealthy_version_is_not_remembered(place: tuple[Releases, str, str]) -
 
 
 def test_update_that_cannot_be_remembered_is_taken_back(place: tuple[Releases, str, str]) -> None:
-    """A state directory that takes no file: the old program is back, and so is its record."""
+    """A failed write of the state rolls back the update and its record."""
     releases, left, _ = place
     state = releases.directory / "state"
     state.mkdir()
@@ -120,7 +104,7 @@ def test_update_that_cannot_be_remembered_is_taken_back(place: tuple[Releases, s
 
 
 def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path) -> None:
-    """The running release goes on, and the line says why; once there is room the next reload is good."""
+    """A failed write of the state keeps the running release; the next reload works after the repair."""
     state = tmp_path / "state"
     state.mkdir()
     releases = Releases(lab, tmp_path, tmp_path, RAW)
@@ -141,7 +125,7 @@ def test_reload_that_cannot_be_remembered_is_taken_back(lab: Lab, tmp_path: Path
 
 
 def test_health_command_at_a_reload_has_no_map(lab: Lab, tmp_path: Path) -> None:
-    """What is open for the workload, which may write to it, is not for a program that only looks."""
+    """A health command inherits no map: only the workload may write to it."""
     releases = Releases(lab, tmp_path, tmp_path, RAW)
     releases.put(1)
     script, seen = tmp_path / "health", tmp_path / "seen"
@@ -163,7 +147,7 @@ def test_health_command_at_a_reload_has_no_map(lab: Lab, tmp_path: Path) -> None
 
 
 def _open_files(pid: int) -> str:
-    """Return what the descriptors of a process's children lead to; those that close meanwhile are gone."""
+    """Return the targets of all descriptors of a process's children, without those closed meanwhile."""
     found: list[str] = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with suppress(FileNotFoundError):
@@ -172,7 +156,7 @@ def _open_files(pid: int) -> str:
 
 
 def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
-    """A running loader moves on to the entry of the new release, and leaves the old one."""
+    """A reload moves to the shared entry of the new release, and removes the old one."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
@@ -187,7 +171,7 @@ def test_reload_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_workload_has_the_pinned_maps(place: tuple[Releases, str, str]) -> None:
-    """BUILDTOOL_FD_<MAP> is there whether the programs were loaded or found."""
+    """BUILDTOOL_FD_<MAP> is set for loaded and for reused programs."""
     releases, left, _ = place
     releases.put(1)
     script = f"exec readlink /proc/self/fd/$BUILDTOOL_FD_{PREFIX}_map"
@@ -199,7 +183,7 @@ def test_workload_has_the_pinned_maps(place: tuple[Releases, str, str]) -> None:
 
 
 def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
-    """A container needs not see the whole file system: its directory of it is enough, under any path."""
+    """A bind mount of the container's own directory is enough, under any path."""
     inside = tmp_path / "inside"
     inside.mkdir()
     with bpf_file_system(tmp_path) as mount:
@@ -210,7 +194,6 @@ def test_directory_mounted_alone(lab: Lab, tmp_path: Path) -> None:
         try:
             releases = Releases(lab, tmp_path, inside, RAW)
             releases.put(1)
-            open_to_everybody(tmp_path)
             result = lab.run(tmp_path, *releases.options(), *TRUE, before=AS_USER)
             assert result.code == 0, result.lines
             argv = [*AS_USER, lab.pins, "detach", f"--pin-root={inside}"]
