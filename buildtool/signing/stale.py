@@ -24,7 +24,7 @@ from buildtool.core.platforms import oci_platform
 from buildtool.objects.elf import has_signature_section, parse_object
 from buildtool.signing.statement import read_statement
 
-STALE_HINT = "buildtool compile makes it again; sign the new object"
+STALE_HINT = "buildtool compile makes it again, then sign it; remove an object whose source is gone"
 
 
 class StaleObjectError(BuildtoolError):
