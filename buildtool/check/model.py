@@ -221,7 +221,7 @@ _TABLE = (
         "BT060",
         _E,
         "older than its source",
-        "buildtool compile makes it again; remove an object whose source is gone",
+        "buildtool compile --arch ARCH makes it again; remove an object whose source is gone",
     ),
     ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
