@@ -152,7 +152,7 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
     if len(keys) != 1:
-        hint = "--trust takes a .pub file, a directory of them or a policy"
+        hint = "name one by --trust: a .pub file, a directory of .pub files, or a policy"
         raise UsageError(
             "several trust sources are configured" if keys else "no trust source is configured", hint=hint
         )

@@ -43,7 +43,7 @@ def image_labels(
         if key.startswith(LABEL_PREFIX):
             raise ConfigError(
                 f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
-                hint="call it otherwise, for example org.example.NAME",
+                hint="use another prefix, for example org.example.NAME",
             )
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
