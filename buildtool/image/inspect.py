@@ -74,15 +74,23 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
-    *attach* holds the attach settings of its entrypoint.
+    *attach* holds the attach settings of its *entrypoint*. *user* is UID:GID. *in_engine*: the engine can
+    run it by its reference.
     """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
-    attach: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
+
+    @property
+    def attach(self) -> tuple[str, ...]:
+        """The PROGRAM=TARGET settings of the entrypoint."""
+        return attach_settings(self.entrypoint)
 
 
 def is_file_name(target: str) -> bool:
@@ -203,12 +211,14 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             for path, entry in sorted(tree.items())
             if _is_object(path) and entry.is_file and entry.size <= MAX_OBJECT_BYTES
         )
-        labels = (image.config.get("config") or {}).get("Labels") or {}
+        config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
             digest=f"sha256:{image.digest}",
             platform=image.platform,
-            labels=dict(labels),
+            labels=dict(config.get("Labels") or {}),
+            entrypoint=tuple(config.get("Entrypoint") or ()),
+            user=str(config.get("User") or ""),
             objects=objects,
         )
 
@@ -229,7 +239,9 @@ def inspect_image(reference: str) -> ImageReport:
         raise EngineError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
     with (
         closing(client),
-        engine_errors(f"{reference}: cannot inspect the image", hint="buildtool doctor checks it"),
+        engine_errors(
+            f"{reference}: cannot inspect the image", hint="buildtool doctor checks the Docker engine"
+        ),
     ):
         try:
             image = client.images.get(reference)
@@ -247,7 +259,9 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
-            attach=attach_settings(config.get("Entrypoint") or []),
+            entrypoint=tuple(config.get("Entrypoint") or ()),
+            user=str(config.get("User") or ""),
+            in_engine=True,
             objects=objects,
         )
 
@@ -262,7 +276,7 @@ def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:
 def _signed_object(data: bytes) -> tuple[ElfObject, Section]:
     obj = parse_object(data)
     if not has_signature_section(obj):
-        raise ObjectFormatError("not signed", hint="buildtool sign signs it")
+        raise ObjectFormatError("not signed", hint="buildtool sign OBJECT signs it")
     return obj, find_signature_section(obj)
 
 
