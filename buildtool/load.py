@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from buildtool.config.file import Config, LoaderConfig, named_variable
-from buildtool.config.project import NO_PROJECT_HINT, has_project
+from buildtool.config.file import CONFIG_NAME, Config, LoaderConfig, named_variable
+from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, has_project
 from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
@@ -31,10 +31,12 @@ from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
 from buildtool.objects.capabilities import PINS_NAME
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.runtime import carried as loaders
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts, provide_parts
 from buildtool.signing.keys import KeyId
+from buildtool.signing.stale import StaleFinder
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """Return the command that starts *loader*."""
     options = request.options
     if not request.workload:  # these keys of the configuration require the image's workload
-        options = replace(options, seccomp=True, map_fds=True, workload_user="")
+        options = replace(options, seccomp=True, map_fds=True, workload_user="", hand_over=False)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]
@@ -139,6 +141,18 @@ def choose_objects(given: Path | None, config: Config) -> Path:
     return path
 
 
+def check_fresh(objects: Path, config: Config) -> None:
+    """
+    Check that no object of *objects*, a file or a directory, is older than its sources.
+
+    Raises: StaleObjectError; FileAccessError.
+    """
+    finder = StaleFinder(config=config)
+    for path in sorted(objects.glob(f"*{OBJECT_SUFFIX}")) if objects.is_dir() else [objects]:
+        if path.is_file():  # the loader has the words for anything else
+            finder.check(path, read_bounded(path, MAX_OBJECT_BYTES))
+
+
 def choose_trust(given: Path | None, config: Config) -> Path:
     """
     Return the trust store *given*, or the configured policy or key, or the .pub file of the signing key.
@@ -151,6 +165,8 @@ def choose_trust(given: Path | None, config: Config) -> Path:
         key = "trust.keys" if keys else "sign.key"
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
+    if not keys and not config.has_file:
+        raise UsageError(f"{config.root / CONFIG_NAME}: no such file, and no trust source", hint=_TRUST_HINT)
     if len(keys) != 1:
         hint = "name one by --trust: a .pub file, a directory of .pub files, or a policy"
         raise UsageError(

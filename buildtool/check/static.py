@@ -36,7 +36,7 @@ from buildtool.objects.helpers import helper_name
 from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
 from buildtool.objects.tables import SHT_REL
 from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.statement import Statement, read_statement
+from buildtool.signing.statement import Statement, has_passed, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
@@ -235,7 +235,7 @@ def _check_times(read: _Read, now: int) -> Iterator[Finding]:
     not_after = read.statement.not_after if read.statement else None
     if not_after is None:
         return
-    if now > not_after:
+    if has_passed(not_after, now):
         yield RULES["BT040"].finding(read.name, f"not accepted after {format_time(not_after)}")
     elif now + SOON_SECONDS > not_after:
         yield RULES["BT041"].finding(read.name, f"not accepted after {format_time(not_after)}")

@@ -28,7 +28,7 @@ from buildtool.core.validate import parse_signer
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.docker.build import parse_output
-from buildtool.image.metadata import image_entrypoint
+from buildtool.image.metadata import image_entrypoint, parse_entrypoint
 from buildtool.image.result import BuiltImage
 from buildtool.image.runline import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.scan import choose_capabilities, scan_programs
@@ -37,7 +37,7 @@ from buildtool.image.scan import choose_capabilities, scan_programs
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Refuse an empty --output, which comes from an unset variable."""
     if value == "":
-        hint = "for example --output type=oci,dest=image.tar"
+        hint = "for example --output image.tar"
         raise bad_value(UsageError("the name is empty", hint=hint), parameter)
     return value or ""
 
@@ -50,7 +50,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--output",
     "-o",
     callback=_not_empty,
-    help="Output as for buildx: type=oci,dest=image.tar or a directory.",
+    help="OCI archive (NAME.tar), directory for the files, or as for buildx: type=oci,dest=image.tar.",
 )
 @click.option(
     "--force", is_flag=True, help="Replace an output file; write into a directory that is not empty."
@@ -97,7 +97,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     capabilities = choose_capabilities(config, sources)
     plan = plan_run(
         name=host_name(image.reference),
-        entrypoint=image_entrypoint(config),
+        entrypoint=parse_entrypoint(image_entrypoint(config)),
         programs=(
             LoadedProgram(name=name, section=section) for name, section in scan_programs(config, sources)
         ),

@@ -23,6 +23,7 @@ from buildtool.image import inspect as inspection
 from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
+from buildtool.image.metadata import Entrypoint
 from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
@@ -70,7 +71,8 @@ class View:
             "id": image.digest,
             "platform": image.platform,
             "labels": image.labels,
-            "attach": image.attach,
+            "attach": image.entrypoint.attach,
+            "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
 
@@ -82,7 +84,9 @@ class View:
         """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
-        rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
+        rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
+        if image.entrypoint.workload:
+            rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
         if image.in_engine:
             with suppress(ObjectFormatError):  # shown below
@@ -186,6 +190,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
             digest="",
             platform="",
             labels={},
+            entrypoint=Entrypoint(),
             user=ImageConfig().user,
             objects=((target, data),),
         )

@@ -12,7 +12,15 @@ import click
 from buildtool.cli.options import checked, config_option, read_config
 from buildtool.core.process import Runner
 from buildtool.core.validate import check_attach
-from buildtool.load import PINS_COMMANDS, LoadRequest, choose_objects, choose_trust, load_on_host, manage_pins
+from buildtool.load import (
+    PINS_COMMANDS,
+    LoadRequest,
+    check_fresh,
+    choose_objects,
+    choose_trust,
+    load_on_host,
+    manage_pins,
+)
 
 
 class _LoadCommand(click.Command):
@@ -77,8 +85,10 @@ def command(
         human = sys.stderr.isatty()
         manage_pins(read_config(config_path), pins, human=human, environ=os.environ, runner=Runner())
     config = read_config(config_path)
+    chosen = choose_objects(objects, config)
+    check_fresh(chosen, config)
     request = LoadRequest(
-        objects=choose_objects(objects, config),
+        objects=chosen,
         trust=choose_trust(trust, config),
         attach=attach or (() if verify_only else config.image.attach),
         verify_only=verify_only,

@@ -24,6 +24,7 @@ from buildtool.core.validate import check_project_name, check_release, check_tim
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
 from buildtool.signing.keys import shorten_key_id
 from buildtool.signing.sign import ReleaseInfo, SignedFile, check_times, sign_files
+from buildtool.signing.stale import StaleFinder
 
 _PATH = click.Path(path_type=Path)
 
@@ -79,7 +80,15 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
     elif given["add"]:
         signed = add_signatures(objects, key, output=output)
     else:
-        signed = sign_files(objects, key, release, platform=arch, output=output, force=given["force"])
+        signed = sign_files(
+            objects,
+            key,
+            release,
+            platform=arch,
+            output=output,
+            force=given["force"],
+            stale=StaleFinder(config=config),
+        )
     if given["as_json"]:
         print_json([_to_json(file) | {"keyId": _key_of(file, key_id)} for file in signed])
         return

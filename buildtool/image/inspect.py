@@ -18,7 +18,7 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
+from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -74,23 +74,18 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
-    *attach* holds the attach settings of its *entrypoint*. *user* is UID:GID. *in_engine*: the engine can
-    run it by its reference.
+    *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
+    can run it by its reference.
     """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
-    entrypoint: tuple[str, ...] = ()
+    entrypoint: Entrypoint
     user: str = ""
     in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
-
-    @property
-    def attach(self) -> tuple[str, ...]:
-        """The PROGRAM=TARGET settings of the entrypoint."""
-        return attach_settings(self.entrypoint)
 
 
 def is_file_name(target: str) -> bool:
@@ -217,7 +212,7 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             digest=f"sha256:{image.digest}",
             platform=image.platform,
             labels=dict(config.get("Labels") or {}),
-            entrypoint=tuple(config.get("Entrypoint") or ()),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             user=str(config.get("User") or ""),
             objects=objects,
         )
@@ -259,7 +254,7 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
-            entrypoint=tuple(config.get("Entrypoint") or ()),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             user=str(config.get("User") or ""),
             in_engine=True,
             objects=objects,

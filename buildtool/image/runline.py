@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import PurePosixPath
 
-from buildtool.image.metadata import LOADER_PATH
+from buildtool.image.metadata import Entrypoint
 from buildtool.objects.capabilities import run_options
 from buildtool.objects.types import program_type
 
@@ -88,7 +87,7 @@ class RunPlan:
 def plan_run(
     *,
     name: str,
-    entrypoint: Sequence[str],
+    entrypoint: Entrypoint,
     programs: Iterable[LoadedProgram],
     capabilities: Iterable[str],
     user: str,
@@ -96,27 +95,15 @@ def plan_run(
     """
     Return what an image needs that starts with *entrypoint* as *user* (UID:GID) and loads *programs*.
 
-    *name* is for directories of the host.
+    *name* is for directories of the host. A workload that loads the programs itself needs no target.
     """
     loaded, given = list(programs), tuple(capabilities)
     plan = RunPlan(options=list(run_options(given)))
-    settings = _read_settings(entrypoint)
     owner = _plan_tracefs(plan, loaded, given, user or "0:0")
-    _plan_mounts(plan, settings, loaded, name, owner)
-    if "--attach-file" not in settings:
-        _plan_targets(plan, loaded, settings.get("--image-attach", []) + settings.get("--attach", []))
+    _plan_mounts(plan, entrypoint.places, loaded, name, owner)
+    if not entrypoint.hands_over and "--attach-file" not in entrypoint.places:
+        _plan_targets(plan, loaded, entrypoint.attach)
     return plan
-
-
-def _read_settings(entrypoint: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of the loader's options in *entrypoint*."""
-    argv = list(entrypoint[entrypoint.index(LOADER_PATH) + 1 :]) if LOADER_PATH in entrypoint else []
-    argv = argv[: argv.index("--")] if "--" in argv else argv
-    found: dict[str, list[str]] = {}
-    for option, value in pairwise(argv):
-        if option.startswith("--"):
-            found.setdefault(option, []).append(value)
-    return found
 
 
 def _plan_tracefs(
@@ -139,25 +126,24 @@ def _plan_tracefs(
 
 
 def _plan_mounts(
-    plan: RunPlan, settings: dict[str, list[str]], programs: Iterable[LoadedProgram], name: str, user: str
+    plan: RunPlan, places: Mapping[str, str], programs: Iterable[LoadedProgram], name: str, user: str
 ) -> None:
     """Add the directories of the loader's options to *plan*, and the files that uprobes name."""
     uid, _, gid = user.partition(":")
     install = f"install -d -m 0700 -o {uid} -g {gid or uid}"
-    for option in ("--pin-root", "--share"):
-        for place in settings.get(option, []):
-            plan.before.append(f"mountpoint -q {_BPFFS} || mount -t bpf bpf {_BPFFS}")
-            plan.before.append(f"{install} {_BPFFS}/{name}")
-            plan.options += ["-v", f"{_BPFFS}/{name}:{place}"]
-    for place in settings.get("--state", []):
+    if pins := places.get("--pin-root") or places.get("--share"):
+        plan.before.append(f"mountpoint -q {_BPFFS} || mount -t bpf bpf {_BPFFS}")
+        plan.before.append(f"{install} {_BPFFS}/{name}")
+        plan.options += ["-v", f"{_BPFFS}/{name}:{pins}"]
+    if state := places.get("--state"):
         plan.before.append(f"{install} /var/lib/{name}")
-        plan.options += ["-v", f"/var/lib/{name}:{place}"]
-    for place in settings.get("--metrics-file", []):
+        plan.options += ["-v", f"/var/lib/{name}:{state}"]
+    if metrics := places.get("--metrics-file"):
         plan.before.append(f"install -d -o {uid} -g {gid or uid} {_METRICS}")
-        plan.options += ["-v", f"{_METRICS}:{PurePosixPath(place).parent}"]
-    for place in settings.get("--attach-file", []):
+        plan.options += ["-v", f"{_METRICS}:{PurePosixPath(metrics).parent}"]
+    if targets := places.get("--attach-file"):
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/attach")
-        plan.options += ["-v", f"/etc/{name}/attach:{place}:ro"]
+        plan.options += ["-v", f"/etc/{name}/attach:{targets}:ro"]
         plan.notes.append(f"write PROGRAM=TARGET into /etc/{name}/attach, a line for each program")
     files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
     for path in sorted({found[1] or found[2] for found in files if found}):

@@ -155,6 +155,24 @@ class LayoutArchive:
             raise FileAccessError(f"{self.name}: cannot read: {system_reason(error)}") from error
 
 
+def find_archive(path: Path) -> str | None:
+    """
+    Return the digest of the image or index in archive *path*, with sha256:, or None if there is no file.
+
+    Raises: FileAccessError, if another kind of file has this name.
+    """
+    if not path.exists():
+        return None
+    try:
+        with open_layout(path) as source:
+            return f"sha256:{source.top().digest}"
+    except (ObjectFormatError, EngineError) as error:
+        raise FileAccessError(
+            f"{path}: already exists, and is no archive of an image",
+            hint="--force replaces it; --output NAME.tar writes another file",
+        ) from error
+
+
 @contextmanager
 def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Iterator[BlobSource]:
     """

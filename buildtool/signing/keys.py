@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from buildtool.config.file import CONFIG_NAME, Config
 from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, UsageError, system_reason
 from buildtool.core.files import make_directory, read_bounded, staged_files
 from buildtool.core.secrecy import keep_out_of_core_dumps
@@ -50,6 +51,7 @@ NO_KEY_HINT = (
     "buildtool keygen NAME makes a key; name it by --key, sign.key or BUILDTOOL_KEY,"
     " or put its text into BUILDTOOL_SIGNING_KEY"
 )
+_NO_FILE_HINT = "buildtool init makes the file; or name a key by --key: buildtool keygen NAME makes one"
 DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 _KEY_DIGITS = re.compile(rf"[0-9a-f]{{{MIN_KEY_DIGITS},64}}")
 _PEM = re.compile(
@@ -162,6 +164,13 @@ def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | No
         stage.write(private, key.to_pem(passphrase), mode=0o600)
         stage.write(public, key.public.pem)
     return private, public
+
+
+def missing_key(config: Config) -> UsageError:
+    """Return the error for a command without a key. A missing file of the configuration is named first."""
+    if config.has_file:
+        return UsageError("no signing key", hint=NO_KEY_HINT)
+    return UsageError(f"{config.root / CONFIG_NAME}: no such file, and no signing key", hint=_NO_FILE_HINT)
 
 
 def read_key_file(path: Path) -> bytes:

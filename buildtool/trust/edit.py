@@ -19,6 +19,7 @@ from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import write_all_atomic
 from buildtool.core.strictjson import format_time, parse_json_object
 from buildtool.signing.keys import KeyId, PublicKey, parse_key_digits
+from buildtool.signing.statement import has_passed
 from buildtool.trust.store import POLICY_HINT, POLICY_NAME, load_policy, read_policy, read_policy_file
 
 
@@ -66,7 +67,7 @@ def add_key(
             "the key would never be valid: --not-before is later than --not-after",
             hint="exchange the two times",
         )
-    if not_after is not None and not_after < time.time():
+    if has_passed(not_after, int(time.time())):
         raise UsageError(
             f"the key would never be valid: --not-after {format_time(not_after)} has passed",
             hint="give a later time; buildtool trust revoke refuses a key by its id",

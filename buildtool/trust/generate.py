@@ -16,7 +16,7 @@ from buildtool.config.file import Config, TrustConfig, named_variable
 from buildtool.core.errors import ConfigError
 from buildtool.core.strictjson import format_time
 from buildtool.signing.keys import PublicKey, load_public_key, shorten_key_id
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, has_passed
 from buildtool.trust.edit import format_policy, policy_entry
 from buildtool.trust.store import (
     POLICY_NAME,
@@ -168,7 +168,7 @@ def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platfor
 def _check_times(trust: TrustStore, key: TrustedKey, now: int) -> None:
     """Refuse times under which the image refuses its objects from the start, or sooner than was meant."""
     key_id = key.public.key_id
-    if key.not_after is not None and key.not_after < max(now, trust.earliest):
+    if has_passed(key.not_after, max(now, trust.earliest)):
         raise _refuses_own(
             f"the signing key {key_id} expired at {format_time(key.not_after)}",
             "give it a later notAfter in the policy, or sign with another key",

@@ -31,6 +31,7 @@ from buildtool.core.strictjson import (
 )
 from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.signing.keys import PublicKey, decode_base64, is_private, load_public_key, public_key_from_der
+from buildtool.signing.statement import has_passed
 
 POLICY_NAME = "policy.json"
 MAX_POLICY_BYTES = 1024 * 1024
@@ -111,7 +112,7 @@ class TrustedKey:
         """Return the reason why signatures of the key do not count at time *now*, or None if they count."""
         if self.revoked:
             return Reason.REVOKED
-        if self.not_after is not None and now > self.not_after:
+        if has_passed(self.not_after, now):
             return Reason.EXPIRED
         if self.not_before is not None and now < self.not_before:
             return Reason.NOT_YET_VALID

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.compile.record import SourceInfo
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
@@ -35,7 +36,7 @@ from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement, has_passed
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state
@@ -65,6 +66,7 @@ class Accepted:
     version: int
     digest: Digest
     key_ids: tuple[KeyId, ...]
+    source: SourceInfo | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def verify_files(
             version=statement.version,
             digest=verified.digest,
             key_ids=verified.key_ids,
+            source=statement.source,
         )
 
     given = list(paths)
@@ -219,7 +222,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         key_id = key.public.key_id
         if key.revoked:
             excuses[Reason.REVOKED] = f"signed with key {key_id}, which is revoked"
-        elif key.not_after is not None and now > key.not_after:
+        elif has_passed(key.not_after, now):
             end = format_time(key.not_after)
             excuses[Reason.EXPIRED] = f"signed with key {key_id}, which expired at {end}"
         elif key.not_before is not None and now < key.not_before:
@@ -259,7 +262,7 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
 
 def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
     """Do step 11: an unset clock cannot prove that a limit has not passed, so it refuses limited objects."""
-    if statement.not_after is not None and now > statement.not_after:
+    if has_passed(statement.not_after, now):
         end = format_time(statement.not_after)
         raise RefusedError(
             Reason.EXPIRED,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.config.file import load_config
+from buildtool.image.metadata import Entrypoint, parse_entrypoint
 from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run, wanted_target
 from buildtool.image.scan import scan_programs
 
@@ -22,7 +23,7 @@ def plan(
     programs = [LoadedProgram(name=f"p{at}", section=text) for at, text in enumerate(sections)]
     return plan_run(
         name="agent",
-        entrypoint=(*ENTRYPOINT, *options),
+        entrypoint=parse_entrypoint([*ENTRYPOINT, *options]),
         programs=programs,
         capabilities=capabilities.split(),
         user=user,
@@ -76,11 +77,13 @@ def test_programs_without_a_target_get_a_placeholder() -> None:
     ]
     assert plan("xdp", options=("--", "agent", "--image-attach", "p0=eth0")).arguments != []
     twice = [LoadedProgram(name="p", section="xdp", owner=owner) for owner in ("a.bpf.o", "b.bpf.o")]
-    two = plan_run(name="a", entrypoint=(*ENTRYPOINT, "--image-attach", "a.bpf.o:p=eth0"), programs=twice,
+    two = plan_run(name="a", entrypoint=Entrypoint(attach=("a.bpf.o:p=eth0",)), programs=twice,
         capabilities=(), user=USER)  # fmt: skip
     assert two.arguments == ["--attach", "b.bpf.o:p=INTERFACE"]
     signed = [LoadedProgram(name="p", section="xdp", has_target=True)]
-    assert not plan_run(name="a", entrypoint=(), programs=signed, capabilities=(), user=USER).arguments
+    assert not plan_run(
+        name="a", entrypoint=Entrypoint(), programs=signed, capabilities=(), user=USER
+    ).arguments
 
 
 def test_tracepoints_need_tracefs() -> None:
