@@ -54,6 +54,9 @@ struct attachment {
 	struct attachment *old; /* of the load that is updated */
 	int old_link;		/* of a pin, to be closed here; or of @old; -1: none */
 	int old_program;	/* the program of the old link */
+	bool renamed;		/* the old link is pinned under another name */
+	bool is_named;		/* the old link has the new name, too */
+	bool aside;		/* this load pinned the link beside the one of its name */
 };
 
 struct load {

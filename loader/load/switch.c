@@ -4,6 +4,7 @@
 #include "attach/attach.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "load/predecessor.h"
 #include "load/unit.h"
 #include "pin/bpffs.h"
 #include "pin/kernel.h"
@@ -15,7 +16,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_pinned(const struct unit *unit)
@@ -35,21 +35,6 @@ static void say(const struct attachment *a, const char *event, const char *messa
 	});
 }
 
-static uint64_t inode(const char *path)
-{
-	struct stat st;
-
-	return path && !stat(path, &st) ? (uint64_t)st.st_ino : 0;
-}
-
-/* On 32-bit machines an inode number is the lower half of the cgroup's id. */
-static bool is_group(uint64_t id, const char *path)
-{
-	uint64_t number = inode(path);
-
-	return id == number || (uint32_t)id == number;
-}
-
 /* Return the map of a sockmap program or of an iterator, loaded or reused; else -1. */
 static int map_of(const struct attachment *a)
 {
@@ -60,79 +45,6 @@ static int map_of(const struct attachment *a)
 	return has_map ? unit__map(a->unit, point->target) : -1;
 }
 
-static uint32_t map_id(int fd)
-{
-	struct bpf_map_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	return bpf_map_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
-}
-
-/*
- * Return whether the old link is still at the place of its name. An interface of that name can be another one
- * by now, recreated or in another network namespace, and a map may not have been reused.
- */
-static bool is_at(const struct attachment *a, int link)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	if (bpf_link_get_info_by_fd(link, &info, &size))
-		return false;
-	switch (info.type) {
-	case BPF_LINK_TYPE_XDP:
-	case BPF_LINK_TYPE_TCX:
-	case BPF_LINK_TYPE_NETKIT:
-		if ((int)info.xdp.ifindex != a->point.ifindex)
-			return false;
-		return !is_pinned(a->unit) || record__number(&a->unit->pins.current, "namespace") ==
-						      record__number(&a->unit->next, "namespace");
-	case BPF_LINK_TYPE_CGROUP:
-		return is_group(info.cgroup.cgroup_id, a->point.target);
-	case BPF_LINK_TYPE_NETNS:
-		return info.netns.netns_ino == inode(a->point.target);
-	case BPF_LINK_TYPE_SOCKMAP:
-		return info.sockmap.map_id == map_id(a->point.map_fd);
-	case BPF_LINK_TYPE_ITER:
-		return a->point.map_fd < 0 || info.iter.map.map_id == map_id(a->point.map_fd);
-	default:
-		return true;
-	}
-}
-
-static int find_pinned(struct attachment *a, struct fault *fault)
-{
-	const struct pins *pins = &a->unit->pins;
-	int fd = pins__get_link(pins, a->link);
-
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fault__set(fault, fd, "links/%.100s: %s", a->link,
-				  fd == -EBADF	? "something else is there" :
-				  fd == -EEXIST ? "not the link that was pinned, or with another program" :
-						  bpffs__reason(fd));
-	a->old_link = fd;
-	a->old_program = bpffs__find(&pins->current.programs, a->name);
-	return 0;
-}
-
-static void find_old(struct load *load, struct attachment *a)
-{
-	for (size_t i = 0; load->old && i < load->old->attachment_count; i++) {
-		struct attachment *old = &load->old->attachments[i];
-
-		if (!old->handle.fd || strcmp(old->unit->object, a->unit->object) ||
-		    strcmp(old->link, a->link))
-			continue;
-		a->old = old;
-		if (!old->handle.is_link)
-			return;
-		a->old_link = old->handle.fd;
-		a->old_program = unit__program(old->unit, old->name);
-	}
-}
-
 /*
  * Update the old link. Returns 1 if it now has the new program, 0 if a new link is required, or a negative
  * errno.
@@ -141,11 +53,19 @@ static int update(struct attachment *a, int program)
 {
 	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = a->old_program);
 	int64_t started = log__clock();
+	int err;
 
 	if (a->old_link < 0 || program < 0)
 		return 0;
-	if (!is_at(a, a->old_link))
+	if (!predecessor__is_at(a, a->old_link))
 		return 0;
+	if (a->renamed) {
+		/* Until the commit, the link has both names. */
+		err = paths__put_link(a->unit->pins.home, a->link, a->old_link, &a->aside);
+		if (err)
+			return err;
+		a->is_named = true;
+	}
 	if (kernel__link_program(a->old_link) == kernel__program_id(program)) {
 		a->state = ATTACHMENT_KEPT;
 		say(a, "keep", NULL, 0);
@@ -164,8 +84,8 @@ static int update(struct attachment *a, int program)
 
 static int pin(struct attachment *a, struct fault *fault)
 {
-	int err =
-		a->handle.is_link ? paths__put_link(a->unit->pins.home, a->link, a->handle.fd) : -EOPNOTSUPP;
+	int err = a->handle.is_link ? paths__put_link(a->unit->pins.home, a->link, a->handle.fd, &a->aside) :
+				      -EOPNOTSUPP;
 
 	if (!err)
 		return 0;
@@ -180,15 +100,12 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 	int program = a->point.place == PLACE_STRUCT_OPS ? -1 : unit__program(a->unit, a->name);
 	int64_t started = log__clock();
 	bool replaces;
-	int err = 0;
+	int err;
 
-	if (is_pinned(a->unit))
-		err = find_pinned(a, fault);
-	else
-		find_old(load, a);
+	a->point.map_fd = map_of(a);
+	err = predecessor__find(load, a, fault);
 	if (err)
 		return err;
-	a->point.map_fd = map_of(a);
 	err = update(a, program);
 	if (err)
 		return err > 0 ? 0 : fault__set(fault, err, "cannot update its link: %s", strerror(-err));
@@ -244,7 +161,7 @@ static void undo(struct attachment *a)
 		if (is_pinned(a->unit) && a->handle.is_link)
 			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
-			paths__remove_link(a->unit->pins.home, a->link, a->state == ATTACHMENT_REPLACED);
+			paths__remove_link(a->unit->pins.home, a->link, a->aside);
 		/* A sockmap without links has room for one program, so the new one replaced the old one. */
 		if (a->old && a->point.place == PLACE_SOCKMAP && !a->handle.is_link)
 			bpf_prog_attach(a->old->handle.program_fd, a->old->handle.fd, a->point.attach_type,
@@ -255,6 +172,8 @@ static void undo(struct attachment *a)
 	default:
 		break;
 	}
+	if (a->is_named)
+		paths__remove_link(a->unit->pins.home, a->link, a->aside);
 	a->state = ATTACHMENT_PLANNED;
 }
 
@@ -268,7 +187,7 @@ void switch__undo(struct load *load)
 
 static void settle_pinned(struct attachment *a)
 {
-	int err = a->state == ATTACHMENT_REPLACED ? paths__settle_link(a->unit->pins.home, a->link) : 0;
+	int err = a->aside ? paths__settle_link(a->unit->pins.home, a->link) : 0;
 
 	if (err)
 		say(a, "error", strerror(-err), 0);
