@@ -49,7 +49,7 @@ static int map_of(const struct attachment *a)
  * Update the old link. Returns 1 if it now has the new program, 0 if a new link is required, or a negative
  * errno.
  */
-static int update(struct attachment *a, int program)
+static int update(const struct load *load, struct attachment *a, int program)
 {
 	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = a->old_program);
 	int64_t started = log__clock();
@@ -68,14 +68,15 @@ static int update(struct attachment *a, int program)
 	}
 	if (kernel__link_program(a->old_link) == kernel__program_id(program)) {
 		a->state = ATTACHMENT_KEPT;
-		say(a, "keep", NULL, 0);
+		if (!load->refreshes)
+			say(a, "keep", NULL, 0);
 		return 1;
 	}
 	if (!attach__can_update(&a->point) || a->old_program < 0)
 		return 0;
 	if (!bpf_link_update(a->old_link, program, &opts)) {
 		a->state = ATTACHMENT_UPDATED;
-		say(a, a->unit->input ? "update" : "rollback", NULL, started);
+		say(a, a->unit->bpf ? "update" : "rollback", NULL, started);
 		return 1;
 	}
 	/* The interface or the cgroup was deleted, and the link with it. */
@@ -102,14 +103,21 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 	bool replaces;
 	int err;
 
+	if (a->state != ATTACHMENT_PLANNED) {
+		/* A refresh records the id of each link again, also if its target is missing. */
+		if (is_pinned(a->unit))
+			a->old_link = pins__get_link(&a->unit->pins, a->link);
+		return 0;
+	}
+
 	a->point.map_fd = map_of(a);
 	err = predecessor__find(load, a, fault);
 	if (err)
 		return err;
-	err = update(a, program);
+	err = update(load, a, program);
 	if (err)
 		return err > 0 ? 0 : fault__set(fault, err, "cannot update its link: %s", strerror(-err));
-	replaces = a->old_link >= 0 || a->old;
+	replaces = a->old_link >= 0 ? !kernel__link_is_severed(a->old_link) : a->old != NULL;
 	err = attach__program(a->program, program, &a->point, &load->options->rules, &a->handle, fault);
 	if (a->old && !attach__can_update(&a->point) && (err == -EBUSY || err == -EEXIST))
 		return fault__set(
@@ -121,10 +129,20 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 		err = pin(a, fault);
 	if (err)
 		return err;
-	a->state = replaces ? ATTACHMENT_REPLACED : ATTACHMENT_NEW;
+	a->state = a->old_link >= 0 || a->old ? ATTACHMENT_REPLACED : ATTACHMENT_NEW;
+	a->refused = 0;
 	say(a, "attach", replaces ? "both run for a moment: the old program is detached next" : NULL,
 	    started);
 	return 0;
+}
+
+/* Other targets do not wait for this one. A later refresh tries again. */
+static void refuse(struct attachment *a, int err, const struct fault *fault)
+{
+	if (a->refused != err)
+		say(a, "error", fault->text, 0);
+	a->refused = err;
+	a->state = ATTACHMENT_LOST;
 }
 
 int switch__all(struct load *load, struct fault *fault)
@@ -134,7 +152,9 @@ int switch__all(struct load *load, struct fault *fault)
 		struct fault inner = { 0 };
 		int err = switch_one(load, a, &inner);
 
-		if (err) {
+		if (err && load->refreshes) {
+			refuse(a, err, &inner);
+		} else if (err) {
 			fault__set(fault, err, "%.128s: %s %.64s: %s", a->unit->file,
 				   a->point.place == PLACE_STRUCT_OPS ? "map" : "program", a->name,
 				   inner.text);
@@ -202,7 +222,7 @@ static void settle_held(struct attachment *a)
 {
 	if (a->state == ATTACHMENT_REPLACED) {
 		attach__detach(&a->old->handle);
-	} else if (a->old && a->state != ATTACHMENT_NEW) {
+	} else if (a->old && a->state != ATTACHMENT_NEW && a->state != ATTACHMENT_LOST) {
 		a->handle = a->old->handle;
 		a->handle.point = a->point;
 		a->old->handle = (struct attachment_handle){ 0 };
