@@ -95,7 +95,7 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """Return the command that starts *loader*."""
     options = request.options
     if not request.workload:  # these keys of the configuration require the image's workload
-        options = replace(options, seccomp=True, map_fds=True, workload_user="")
+        options = replace(options, seccomp=True, map_fds=True, workload_user="", hand_over=False)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]

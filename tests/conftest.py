@@ -48,11 +48,13 @@ class Skip(StrEnum):
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
     NEEDS_PACKAGE = "needs-package"
+    NEEDS_PEER = "needs-peer"
 
 
 # CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
-# lack a package of one architecture for days.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE)
+# lack a package of one architecture for days. Peers are Go and Rust with their registries: the product needs
+# neither.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_PEER)
 # Whose packages must be there, on every machine: without them nothing is proved.
 PRIMARY_ARCHITECTURES = ("amd64", "arm64")
 # What a skip for a package says after its type: Debian's architecture, and the packages.

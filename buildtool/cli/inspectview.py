@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ class View:
             "id": image.digest,
             "platform": image.platform,
             "labels": image.labels,
-            "attach": image.attach,
+            "attach": image.entrypoint.attach,
+            "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
 
@@ -76,7 +78,9 @@ class View:
         """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
-        rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
+        rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
+        if image.entrypoint.workload:
+            rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
         for name, data in image.objects:
             try:

@@ -200,6 +200,7 @@ class LoaderConfig:
     map_fds: bool = declare(as_switch, default=True)
     seccomp: bool = declare(as_switch, default=True)
     workload_user: str = declare(as_text(validate.check_user), "")
+    hand_over: bool = declare(as_switch, default=False)
     metrics_file: str = declare(as_text(validate.check_container_path), "")
 
 

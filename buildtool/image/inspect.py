@@ -18,7 +18,7 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
+from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -74,14 +74,14 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
-    *attach* holds the attach settings of its entrypoint.
+    *entrypoint* holds what its loader attaches and starts unasked.
     """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
-    attach: tuple[str, ...] = ()
+    entrypoint: Entrypoint
     objects: tuple[tuple[str, bytes], ...]
 
 
@@ -203,12 +203,13 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             for path, entry in sorted(tree.items())
             if _is_object(path) and entry.is_file and entry.size <= MAX_OBJECT_BYTES
         )
-        labels = (image.config.get("config") or {}).get("Labels") or {}
+        config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
             digest=f"sha256:{image.digest}",
             platform=image.platform,
-            labels=dict(labels),
+            labels=dict(config.get("Labels") or {}),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             objects=objects,
         )
 
@@ -247,7 +248,7 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
-            attach=attach_settings(config.get("Entrypoint") or []),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             objects=objects,
         )
 

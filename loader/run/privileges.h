@@ -30,6 +30,13 @@ int privileges__check_bounds(uint64_t asked, struct fault *fault);
 int privileges__keep(uint64_t keep, struct fault *fault);
 
 /*
+ * Keep exactly the capabilities of @keep, and give them to the program that this process executes next
+ * (capabilities(7): inheritable and ambient sets). The bounding set loses all others, as far as CAP_SETPCAP
+ * allows. no_new_privs keeps execve(2) from returning one. Returns 0 only after a check of the sets.
+ */
+int privileges__hand_over(uint64_t keep, struct fault *fault);
+
+/*
  * Drop every capability for good: the ambient, inheritable, permitted and effective set, and the bounding set
  * as far as CAP_SETPCAP allows. no_new_privs keeps execve(2) from returning one. Returns 0 only after a check
  * that the sets are empty.

@@ -131,10 +131,14 @@ def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
     assert "license     \\x1b[2" in output
 
 
+LOADER = ("/sbin/tini", "-g", "--", "/usr/bin/verify-and-load", "--image-attach", "count=eth0")
+ENTRYPOINT = (*LOADER, "--image-workload", "/app", "--image-workload", "two words")
+
+
 def write_images(objects: dict[str, bytes], architectures: tuple[str, ...] = ("amd64", "arm64")) -> None:
     """Write image.tar and directory image, of an image with *objects*."""
     files = [TarEntry(path=f"usr/lib/buildtool/objects/{name}", data=data) for name, data in objects.items()]
-    images = make_base([*BASE, *files], architectures)
+    images = make_base([*BASE, *files], architectures, ENTRYPOINT)
     write_archive(Path("image.tar"), images, "agent:1")
     write_directory(Path("image"), images, "agent:1")
 
@@ -153,6 +157,8 @@ def test_an_image_in_a_file(capsys: Capture, target: str) -> None:
     assert [image["platform"] for image in value] == ["linux/amd64", "linux/arm64"]
     assert value[0]["objects"][1]["signers"] == [alice().key_id]
     assert value[0]["labels"] == {"org.example.base": "yes"}
+    assert (value[0]["attach"], value[0]["workload"]) == (["count=eth0"], ["/app", "two words"])
+    assert lines.count("attach      count to eth0") == lines.count("workload    /app 'two words'") == 2
 
 
 def test_an_image_of_one_platform_is_one_value(capsys: Capture) -> None:

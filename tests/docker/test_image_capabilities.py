@@ -202,6 +202,29 @@ def test_more_by_the_configuration(project: Project, workload: Path) -> None:
     assert "unneeded" not in ready
 
 
+def test_hand_over_to_the_agent_of_the_image(project: Project, workload: Path) -> None:
+    """The image's user is not root: its agent gets the file's capabilities, and the objects' descriptors."""
+    path, tag = project.root / "buildtool.toml", f"{TAG}-hand"
+    text = path.read_text()
+    try:
+        path.write_text(text + '[image]\nworkload = ["/look"]\n[loader]\nhand-over = true\n')
+        project.build("--arch", "amd64", "--tag", tag)
+    finally:
+        path.write_text(text)
+    options = [*run_options(NEEDED), "--network", "none", "--read-only", f"--volume={workload}:/look:ro"]
+    argv = ["docker", "run", "--rm", *options, tag]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["verify", "handover", "ready", "exec"]
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+    needed = sum(1 << CAPABILITY_NUMBERS[name] for name in NEEDED)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == needed, name
+    assert (status["Uid"].split(), status["NoNewPrivs"]) == (["65532"] * 4, "1")
+    assert status["Map"] == "made"
+
+
 def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None:
     """A configuration that gives too little is an error of the build, with the line to write."""
     path = project.root / "buildtool.toml"

@@ -109,6 +109,48 @@ def running(
         docker("rm", "--force", container.name)
 
 
+@pytest.fixture(scope="module")
+def image_with_workload(_image: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build the image with /workload as its workload, and with ebpf-pins."""
+    project = make_project(tmp_path_factory.mktemp("other"))
+    for path in (project.root / "bpf").iterdir():
+        path.unlink()
+    (project.root / "bpf/seen.bpf.c").write_text(SOURCE)
+    words = 'workload = ["/workload", "exit", "42"]\ntools = true\n'
+    (project.root / "buildtool.toml").write_text(CONFIG.split("healthcheck")[0] + words)
+    tag = f"{TAG}-workload"
+    project.build("--arch", "amd64", "--tag", tag)
+    return tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 42, '"event":"ready"'),
+        (("--log", "human"), 42, "ready"),
+        (("--attach", "seen=none"), 42, '"event":"ready"'),
+        (("--attach", "nothing=eth0"), 2, "nothing"),
+        (("--reload",), 42, '"event":"detach"'),
+        (("--verify-only", "--log", "human"), 0, "accept"),
+        (("list", "--pin-root", "/none"), 1, "/none"),
+        (("status", "--pin-root", "/none"), 1, "/none"),
+        (("--", "/workload", "exit", "7"), 7, '"event":"ready"'),
+        (("--reload", "--", "/workload", "exit", "7"), 7, '"event":"detach"'),
+        (("--version",), 0, "libbpf"),
+    ],
+)
+def test_arguments_of_an_image_with_a_workload(
+    arguments: tuple[str, ...], code: int, words: str, workload: Path, image_with_workload: str
+) -> None:
+    """Arguments of docker run belong to the loader, as in an image without a workload."""
+    mount = f"--volume={workload}:/workload:ro"
+    options = ["--rm", "--read-only", "--network=none", *CAPABILITIES, mount]
+    argv = ["docker", "run", *options, image_with_workload, *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert words in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 @pytest.mark.parametrize("option", [(), ("--reload",)])
 def test_signal_detaches_and_ends_with_0(name: str, option: tuple[str, ...]) -> None:

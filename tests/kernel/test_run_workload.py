@@ -268,3 +268,52 @@ def test_read_only_root(lab: Lab, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Read-only file system" in done.stderr
+
+
+def image_words(*words: str) -> list[str]:
+    """Return the options with which an image's entrypoint names its workload."""
+    return [option for word in words for option in ("--image-workload", word)]
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (image_words("/bin/echo", "one", "two"), "one two\n"),
+        (["--image-workload=/bin/echo", "--image-workload=one"], "one\n"),
+        # Words that look like a command, an option, its value or the end of options.
+        (image_words("/bin/echo", "list", "--attach", "--", "--log=human"), "list --attach -- --log=human\n"),
+        # What docker run adds: options of the loader.
+        ([*image_words("/bin/echo", "one"), "--no-map-fds"], "one\n"),
+        ([*image_words("/bin/echo", "one"), "run", "--no-seccomp"], "one\n"),
+        (["--no-seccomp", *image_words("/bin/echo", "one")], "one\n"),
+        # Another workload replaces that of the image.
+        ([*image_words("/bin/echo", "one"), "--", "/bin/echo", "other"], "other\n"),
+        ([*image_words("/bin/echo", "one", "two"), "--reload", "--", "/bin/echo"], "\n"),
+    ],
+)
+def test_workload_of_the_image(lab: Lab, tmp_path: Path, options: list[str], shown: str) -> None:
+    """The image's workload starts with its own words, whatever options follow. One after -- replaces it."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    result = lab.run(tmp_path, *options)
+    assert (result.code, result.stdout) == (0, shown), result.lines
+
+
+def test_workload_of_the_image_is_not_verified(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only and commands ignore the image's workload and the options that require it."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    words = [*image_words("/bin/echo", "one"), "--no-seccomp", "--workload-user=1"]
+    result = lab.run(tmp_path, *words, "--verify-only")
+    assert (result.code, result.stdout, len(result.lines)) == (0, "", 1), result.lines
+    result = lab.run(tmp_path, *words, "status", "--pin-root=/none")
+    assert (result.code, result.stdout) == (1, ""), result.lines
+    assert result.message.startswith("/none: ")
+
+
+def test_log_form_of_a_command_line_with_a_workload(lab: Lab, tmp_path: Path) -> None:
+    """A word of the workload does not choose the form of the loader's lines."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    argv = lab.argv(tmp_path, *image_words("/bin/echo", "--log=human"), "--no-such")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[0]) == (2, "{")
+    done = subprocess.run([*argv, "--log=human"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[0]) == (2, "v")

@@ -86,6 +86,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         health-wait = 3
         reload = true
         seccomp = false
+        hand-over = true
         workload-user = "1000:2000"
         [images]
         builder = "local/builder:1"
@@ -109,6 +110,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.images.base == "local/base"
     assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)
     assert (config.loader.reload, config.loader.map_fds) == (True, True)
+    assert config.loader.hand_over
     assert (config.loader.seccomp, config.loader.workload_user) == (False, "1000:2000")
 
 
