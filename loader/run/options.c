@@ -33,6 +33,8 @@ const char options__help[] =
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
 	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
 	"  --image-workload WORD    a word of the image's own workload, which -- WORKLOAD replaces\n"
+	"  --hand-over              load nothing: pass the verified objects, and the capabilities that\n"
+	"                           loading them requires, to the workload\n"
 	"  --wait-interface SECONDS wait for missing interfaces\n"
 	"  --replace                detach another program that holds the hook\n"
 	"  --pin-root DIR           pin programs, maps and links below DIR; update existing pins\n"
@@ -75,6 +77,7 @@ enum kind {
 
 /* The commands that accept an option; --log, --help and --version belong to all of them. */
 #define RUN	  (1 << COMMAND_RUN)
+#define LOADING	  (1 << 7 | RUN) /* what --hand-over leaves to the workload */
 #define SHOW	  (1 << COMMAND_LIST | 1 << COMMAND_STATUS)
 #define ROLLBACK  (1 << COMMAND_ROLLBACK)
 #define PINS	  (SHOW | 1 << COMMAND_DETACH | ROLLBACK)
@@ -89,19 +92,20 @@ static const struct option {
 	{ "objects", FIELD(objects), KIND_TEXT, RUN },
 	{ "trust", FIELD(trust), KIND_TEXT, RUN },
 	{ "state", FIELD(state), KIND_TEXT, RUN },
-	{ "attach", 0, KIND_ATTACH, RUN },
-	{ "image-attach", 0, KIND_IMAGE_ATTACH, RUN },
+	{ "attach", 0, KIND_ATTACH, LOADING },
+	{ "image-attach", 0, KIND_IMAGE_ATTACH, LOADING },
 	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
-	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
-	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
-	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
-	{ "pin-root", FIELD(pin_root), KIND_TEXT, RUN | PINS },
-	{ "share", FIELD(share), KIND_TEXT, RUN | PINS },
-	{ "health-command", FIELD(health_command), KIND_TEXT, RUN },
-	{ "health-wait", FIELD(health_wait), KIND_SECONDS, RUN },
-	{ "reload", FIELD(reload), KIND_SWITCH, RUN },
-	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, RUN },
-	{ "no-seccomp", FIELD(no_seccomp), KIND_SWITCH, RUN },
+	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
+	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
+	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
+	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },
+	{ "pin-root", FIELD(pin_root), KIND_TEXT, LOADING | PINS },
+	{ "share", FIELD(share), KIND_TEXT, LOADING | PINS },
+	{ "health-command", FIELD(health_command), KIND_TEXT, LOADING },
+	{ "health-wait", FIELD(health_wait), KIND_SECONDS, LOADING },
+	{ "reload", FIELD(reload), KIND_SWITCH, LOADING },
+	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, LOADING },
+	{ "no-seccomp", FIELD(no_seccomp), KIND_SWITCH, LOADING },
 	{ "workload-user", 0, KIND_USER, RUN },
 	{ "capabilities", FIELD(capabilities), KIND_CAPABILITIES, RUN },
 	{ "metrics-file", FIELD(metrics_file), KIND_TEXT, RUN },
@@ -255,11 +259,19 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	char *value = (**argv)[n] ? **argv + n + 1 : NULL;
 	const struct option *option = find_option(**argv, n);
 
+	if (!option && (**argv)[0] != '-' && o->command == COMMAND_RUN)
+		return fault__usage(
+			fault,
+			"unknown command %.64s; -- %.64s starts it as the workload, and docker run "
+			"--entrypoint %.64s in place of verify-and-load",
+			**argv, **argv, **argv);
 	if (!option || (value && option->kind == KIND_SWITCH))
 		return fault__usage(fault, "unknown option %.128s; see --help", **argv);
 	if (!(option->commands & 1 << o->command))
 		return fault__usage(fault, "--%s: not an option of %s; see --help", option->name,
 				    commands[o->command]);
+	if (option->commands & ~RUN & LOADING)
+		o->for_loading = option->name;
 	if (option->kind == KIND_SWITCH) {
 		*((bool *)o + option->field) = true;
 		return 0;
@@ -287,6 +299,12 @@ static int check_together(const struct options *o, struct fault *fault)
 	if (!o->workload && !o->image_words && (o->no_seccomp || o->no_map_fds || o->has_user))
 		return fault__usage(fault,
 				    "--no-seccomp, --no-map-fds and --workload-user require a workload");
+	if (o->hand_over && !o->verify_only && !o->workload)
+		return fault__usage(fault, "--hand-over requires a workload");
+	if (o->hand_over && !o->verify_only && o->for_loading)
+		return fault__usage(
+			fault, "--hand-over cannot be combined with --%s: the workload loads the objects",
+			o->for_loading);
 	if (o->health_command && o->health_command[0] != '/')
 		return fault__usage(fault, "--health-command %.128s: not an absolute path",
 				    o->health_command);

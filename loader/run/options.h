@@ -35,6 +35,8 @@ struct options {
 	int wait_interface;    /* seconds; 0: don't wait */
 	int health_wait;       /* seconds */
 	bool verify_only, help, version, human, json;
+	bool hand_over;		 /* the workload loads the objects itself */
+	const char *for_loading; /* an option that --hand-over forbids, or NULL */
 	bool replace, reload, no_map_fds, no_seccomp;
 	bool has_user; /* of the workload: */
 	uid_t uid;

@@ -32,12 +32,12 @@ def flip_bits(data: bytes) -> Iterator[bytes]:
 
 
 def truncate(data: bytes) -> Iterator[bytes]:
-    """Yield every beginning of *data*."""
+    """Yield every prefix of *data*."""
     return (data[:size] for size in range(len(data)))
 
 
 def extend(data: bytes) -> Iterator[bytes]:
-    """Yield *data* with one byte more, every byte at its end and a zero at every place."""
+    """Yield *data* with one byte more: every byte at its end, and a zero at every offset."""
     for byte in range(256):
         yield data + bytes((byte,))
     for at in range(len(data)):

@@ -19,7 +19,7 @@ from buildtool.trust.store import load_trust
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"
 ROOM = 1024 * (-(-(MAX_STATEMENT_BYTES + 1024) // 1024))
-# What Recipe() with one section more has beside that section's contents.
+# Size of a Recipe() with one more section, without that section's contents.
 EMPTY = Part(name=b".rodata", data=b"")
 
 
@@ -43,7 +43,7 @@ def sections_of(count: int) -> Recipe:
 
 
 def with_table_of(count: int) -> Recipe:
-    """Recipe: a file that says it has *count* sections."""
+    """Recipe: a file whose header states *count* sections."""
     return replace(sections_of(count), shape=lambda data: struct.pack_into("<H", data, 60, count))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Says which lines of the C verifier the vectors and the fuzzers' inputs reach.
+Prints which lines of the C verifier the vectors and the fuzzers' inputs reach.
 
-    python tests/fuzz/cover.py [--show]      --show lists the lines that nothing reached
+    python tests/fuzz/cover.py [--show]      --show lists the lines that were not reached
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def replay_corpus(c: Verifier, stores: Path) -> int:
 
 
 def main() -> int:
-    """Replay everything and print what llvm-cov says."""
+    """Replay everything and print the report of llvm-cov."""
     clang = find_clang()
     program = build_c_verifier(clang, "check-cover")
-    # llvm-profdata-19 belongs to clang-19.
+    # clang-19 needs llvm-profdata-19.
     suffix = clang.name.removeprefix("clang")
     with tempfile.TemporaryDirectory() as work:
         raw, merged, stores = Path(work) / "raw", Path(work) / "merged", Path(work) / "stores"

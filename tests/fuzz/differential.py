@@ -82,7 +82,7 @@ def policy_target(others: Others, work: Path) -> Callable[[bytes], None]:
 
 
 def mutator(kind: str) -> Callable[[bytes, int, int], bytes]:
-    """Return what changes inputs; half of the policies and most objects are changed as what they are."""
+    """Return a function that changes inputs, mostly by the structure of policies and objects."""
 
     def change(data: bytes, room: int, seed: int) -> bytes:
         rng = random.Random(seed)  # noqa: S311 - repeatable, not secret

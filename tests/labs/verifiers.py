@@ -127,15 +127,23 @@ def decision(line: dict[str, Any]) -> str:
 
 
 def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None = None) -> dict[str, str]:
+    """Return the loader's decision about each vector, by name; for the rest see `loader_lines`."""
+    lines = loader_lines(loader, stores, work, emulator=emulator)
+    return {name: decision(line) for name, line in lines.items()}
+
+
+def loader_lines(
+    loader: Path, stores: Path, work: Path, *, emulator: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """
-    Return the loader's decision about each vector, by name. Each store and platform has its own runs.
+    Return the loader's line about each vector, by name. Each store and platform has its own runs.
 
     *stores* is the directory of the good trust stores, *work* an empty directory for objects.
     """
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for vector in INDEX["vectors"]:
         groups.setdefault((vector["trust"], vector["platform"]), []).append(vector)
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, Any]] = {}
     for number, ((store, platform), vectors) in enumerate(groups.items()):
         options = ["--trust", stores / store, "--platform", platform, "--time", INDEX["now"]]
         for first in range(0, len(vectors), MAX_OBJECTS):
@@ -147,12 +155,8 @@ def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None 
                 path.write_bytes(b64decode(vector["file"]))
                 paths[path.name] = vector["name"]
             code, lines = run_loader(loader, "--objects", directory, *options, emulator=emulator)
-            said = {
-                paths[Path(line["object"]).name]: decision(line)
-                for line in lines
-                if line["event"] == "verify"
-            }
+            said = {paths[Path(line["object"]).name]: line for line in lines if line["event"] == "verify"}
             assert len(said) == len(paths)
-            assert code == (0 if set(said.values()) == {"accepted"} else 3)
+            assert code == (0 if set(map(decision, said.values())) == {"accepted"} else 3)
             found.update(said)
     return found

