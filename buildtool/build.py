@@ -322,7 +322,8 @@ def build(
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
         raise SigningKeyError(
-            f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
+            f"{key.path}: a public key cannot sign",
+            hint="name the .pem file; render accepts a .pub file as well",
         )
     epoch = source_date(environ, config.root, runner)
     check_times(config.sign.not_after, created=epoch, now=int(time.time()))

@@ -87,9 +87,7 @@ def is_ready(checks: list[Check]) -> bool:
 
 
 def _check_toolchain(machine: Host) -> list[Check]:
-    advice = (
-        "apt install clang lld, or pip install 'ebpf-buildtool[clang]'; `build` with Docker brings its own"
-    )
+    advice = "apt install clang lld, or pip install ziglang; `build` with Docker brings its own"
     tools: Toolchain | None = None
     try:
         tools = find_toolchain(machine.clang, runner=machine.runner)

@@ -168,7 +168,7 @@ def choose_trust(given: Path | None, config: Config) -> Path:
     if not keys and not config.has_file:
         raise UsageError(f"{config.root / CONFIG_NAME}: no such file, and no trust source", hint=_TRUST_HINT)
     if len(keys) != 1:
-        hint = "--trust takes a .pub file, a directory of them or a policy"
+        hint = "name one by --trust: a .pub file, a directory of .pub files, or a policy"
         raise UsageError(
             "several trust sources are configured" if keys else "no trust source is configured", hint=hint
         )

@@ -125,7 +125,7 @@ def compile_sources(
         if not (options.root / check_operand(include)).is_dir():
             raise FileAccessError(
                 f"{include}: not a directory",
-                hint="--include and compile.include name directories of headers",
+                hint="name a directory of headers; compile.include starts at the directory of buildtool.toml",
             )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]

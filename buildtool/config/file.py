@@ -411,7 +411,7 @@ def _read(path: Path, *, required: bool) -> str | None:
         raise ConfigError(error.message, hint=error.hint or _INIT_HINT) from error
     if len(data) > MAX_CONFIG_BYTES:
         raise ConfigError(
-            f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint=f"--config takes a {CONFIG_NAME}"
+            f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint=f"name a {CONFIG_NAME} by --config"
         )
     try:
         return data.decode("utf-8-sig")  # editors on Windows write a byte order mark

@@ -193,7 +193,7 @@ def check_rule_number(value: str) -> str:
         value,
         "the number of a rule",
         5,
-        "for example BT010; docs/reference/check.md lists them",
+        "for example BT010; docs/reference/check-rules.md lists them",
     )
 
 

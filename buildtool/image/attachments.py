@@ -176,7 +176,7 @@ def _check_direction(setting: Setting, section: str) -> None:
     name, colon, given = setting.target.partition(":")
     named = section.rpartition("/")[2] if "/" in section else ""
     if colon and given not in ("ingress", "egress"):
-        raise setting.wrong(f"{given!r} is not a direction", "the directions are :ingress and :egress")
+        raise setting.wrong(f"{given!r} is not a direction", "write INTERFACE:ingress or INTERFACE:egress")
     if not (given or named):
         raise setting.wrong(
             f"section {section} names no direction",
@@ -184,7 +184,7 @@ def _check_direction(setting: Setting, section: str) -> None:
         )
     if given and named and given != named:
         raise setting.wrong(
-            f"section {section} attaches the other way",
+            f"section {section} has the other direction",
             f"write {setting.program}={name}, or change the section",
         )
 

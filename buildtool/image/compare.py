@@ -77,7 +77,7 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
     if not any(image.objects for image in found):
         raise EngineError(
             f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
-            hint="rebuild compares images that buildtool build made",
+            hint="name an image that buildtool build made",
         )
     return found
 

@@ -233,7 +233,7 @@ def check_layer_type(name: str, descriptor: Descriptor) -> None:
     if not descriptor.media_type.endswith((".tar", "tar+gzip", "tar.gzip")):
         raise ObjectFormatError(
             f"{name}: a layer of type {descriptor.media_type[:80]!r}",
-            hint="only plain and gzip layers can be read",
+            hint="copy the image with gzip layers: skopeo copy --dest-compress-format gzip",
         )
 
 
@@ -319,8 +319,9 @@ def _choose_top(index: bytes, name: str, digest: Digest | None) -> Descriptor:
         ) from error
     chosen = [entry for entry in entries if digest in (None, entry.digest)]
     if not chosen and digest:
-        have = " ".join(f"sha256:{entry.digest}" for entry in entries[:MAX_SHOWN]) or "no image"
-        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it", hint=f"it has {have}")
+        have = " ".join(f"sha256:{entry.digest}" for entry in entries[:MAX_SHOWN])
+        hint = f"choose from {have}" if have else "build or copy the image again: the index is empty"
+        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it", hint=hint)
     if len({entry.digest for entry in chosen}) != 1:
         digests = " ".join(f"sha256:{entry.digest}" for entry in chosen[:MAX_SHOWN])
         hint = f"choose one by {LAYOUT_SCHEME}PATH@sha256:DIGEST: {digests}" if chosen else ARCHIVE_HINT

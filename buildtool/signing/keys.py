@@ -206,7 +206,7 @@ def refuse_foreign(data: bytes, origin: str) -> None:
     """
     if b"-----BEGIN PUBLIC KEY-----" in data:
         raise SigningKeyError(
-            f"signing key {origin}: this is a public key", hint="signing takes the private one, the .pem file"
+            f"signing key {origin}: this is a public key", hint="name the private key, the .pem file"
         )
     if b"BEGIN OPENSSH PRIVATE KEY-----" in data:
         raise SigningKeyError(
@@ -258,7 +258,7 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
         if encrypted:
             raise SigningKeyError(
                 f"signing key {origin}: wrong passphrase, or damaged",
-                hint="BUILDTOOL_KEY_PASSPHRASE, --passphrase-file, --passphrase-fd or the terminal gives it",
+                hint="use BUILDTOOL_KEY_PASSPHRASE, --passphrase-file, --passphrase-fd or a terminal",
             ) from error
         raise SigningKeyError(f"signing key {origin}: not a PKCS#8 PEM private key", hint=_NEW_KEY) from error
     if not isinstance(private, Ed25519PrivateKey):

@@ -150,7 +150,7 @@ def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platfor
     if trust.threshold > 1:
         raise ConfigError(
             f"trust.threshold is {trust.threshold}, but a build signs with one key",
-            hint="set trust.threshold = 1; more signatures: compile, sign, sign --add, a policy of the host",
+            hint="set trust.threshold = 1; a policy on the host can require more: sign --add adds signatures",
         )
     if trust.project not in (None, project.name):
         raise _refuses_own(

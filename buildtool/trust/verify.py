@@ -244,7 +244,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
     raise RefusedError(
         Reason.UNKNOWN_KEY,
         f"no trusted key signed, only {signers}",
-        hint="--trust names the public keys; buildtool inspect OBJECT shows the signers",
+        hint="trust the public key of a signer; buildtool inspect OBJECT shows the signers",
     )
 
 
@@ -401,7 +401,7 @@ def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> 
         raise RefusedError(
             Reason.ROLLED_BACK,
             f"version {statement.version} of {statement.name} is older than {minimum}",
-            hint="minimumVersion of the policy sets the bound; project.version is this number",
+            hint="raise project.version and sign again; minimumVersion of the policy sets the bound",
         )
     if statement.version < remembered and not trust.allow_rollback:
         text = f"version {statement.version} of {statement.name} is older than {remembered}, accepted before"

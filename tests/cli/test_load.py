@@ -125,7 +125,7 @@ def test_keys_must_be_named_one_way_or_another(project: Path, capsys: pytest.Cap
     for text in ("", '[trust]\nkeys = ["a.pub", "b.pub"]\n'):
         (project / "buildtool.toml").write_text(text, encoding="utf-8")
         assert run(["load", "x.bpf.o"]) == 2
-        assert "--trust takes a .pub file" in capsys.readouterr().err
+        assert "name one by --trust: a .pub file" in capsys.readouterr().err
 
 
 def test_a_loader_that_is_none(

@@ -52,7 +52,6 @@ def test_root_of_the_host_manages_the_pins_of_a_container(place: tuple[Releases,
     A rollback attaches what the directory holds, so it is for the directory's owner.
     """
     releases, left, _ = place
-    open_to_everybody(releases.directory)
     releases.root.mkdir(mode=0o700)
     os.chown(releases.root, USER, USER)
     for version in (1, 2):
@@ -66,8 +65,9 @@ def test_root_of_the_host_manages_the_pins_of_a_container(place: tuple[Releases,
     assert releases.command("status").code == 0
     refused = releases.command("rollback")
     assert refused.code == 1
-    assert f"belongs to user {USER}, and this process is user 0; run as its owner (docker: --user {USER})" in (
-        refused.message
+    assert (
+        f"belongs to user {USER}, and this process is user 0; run as its owner (docker: --user {USER})"
+        in (refused.message)
     )
     assert releases.command("detach").code == 0
     assert is_clean()
@@ -79,7 +79,6 @@ def test_root_of_the_host_manages_what_containers_share(lab: Lab, tmp_path: Path
     """Root lists the entries of another user's shared directory, and removes those without users."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
-        open_to_everybody(tmp_path)
         releases.root.mkdir(mode=0o700)
         os.chown(releases.root, USER, USER)
         releases.put(1)
@@ -94,10 +93,8 @@ def test_root_of_the_host_manages_what_containers_share(lab: Lab, tmp_path: Path
 def test_no_other_user_manages_the_pins_of_a_container(place: tuple[Releases, str, str]) -> None:
     """Only root passes: another user could be given a directory of pins that its owner made for it."""
     releases, _, _ = place
-    open_to_everybody(releases.directory)
     releases.root.mkdir(mode=0o700)
-    more = f"{CAPABILITIES},+dac_override"
-    other = [word.replace(str(USER), "1000").replace(CAPABILITIES, more) for word in AS_USER]
+    other = [word.replace(str(USER), "1000") for word in user_with(*CAPABILITIES, "dac_override")]
     os.chown(releases.root, USER, USER)
     for word in ("list", "status", "detach"):
         result = releases.command(word, before=other)

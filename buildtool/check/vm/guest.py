@@ -132,7 +132,7 @@ def find_modules(tree: Path | None, names: Sequence[str]) -> list[Path]:
             if tree is not None and name not in built_in:
                 raise VmError(
                     f"kernel {tree.name} has no module {name}",
-                    hint=f"leave --module {name} out: what the kernel has built in needs none",
+                    hint=f"leave --module {name} out: a part that is built into the kernel needs no module",
                 )
             return
         for needed in _needed_modules(path):

@@ -117,7 +117,7 @@ def open_signer(uri: str, context: SignerContext) -> TokenSigner:
         from pkcs11.exceptions import PKCS11Error
     except ImportError as error:
         raise ToolMissingError(
-            "pkcs11: python-pkcs11 is missing", hint="pip install 'ebpf-buildtool[pkcs11]'"
+            "pkcs11: python-pkcs11 is missing", hint="pip install python-pkcs11"
         ) from error
     name = "pkcs11:" + ";".join(f"{key}={_show(value)}" for key, value in parsed.path.items())
     try:
