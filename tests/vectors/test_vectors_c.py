@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from labs.vectors.index import INDEX, write_store
-from labs.verifiers import Verifier, decision, run_loader
+from labs.verifiers import Verifier, decision, loader_lines, run_loader
 
 from buildtool.core.errors import RefusedError
 from buildtool.core.strictjson import parse_time
