@@ -15,7 +15,7 @@ from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, FileAccessError, RefusedError
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.signing.keys import shorten_key_id
-from buildtool.signing.stale import STALE_HINT, StaleFinder
+from buildtool.signing.stale import StaleFinder
 from buildtool.trust.store import load_trust
 from buildtool.trust.verify import Verdict, verify_and_remember
 
@@ -65,7 +65,11 @@ def _warn_stale(verdicts: Iterable[Verdict]) -> None:
         except FileAccessError:
             continue  # the record of another tool, or a source of another user
         if why:
-            say(clean_line(f"{verdict.path}: older than its source: {why}; {STALE_HINT}"))
+            say(
+                clean_line(
+                    f"{verdict.path}: older than its source: {why}; {finder.find_remedy(verdict.path)}"
+                )
+            )
 
 
 def _line(verdict: Verdict) -> str:

@@ -29,12 +29,14 @@ class Relay:
         """Open the pipe or terminal. Raises: OSError."""
         self.kept = bytearray()
         self._is_terminal = os.isatty(_STDERR)
+        try:
+            self._reading, self.writing = os.openpty() if self._is_terminal else os.pipe()
+        except OSError:  # a container without /dev/pts has plain progress
+            self._is_terminal = False
+            self._reading, self.writing = os.pipe()
         if self._is_terminal:
-            self._reading, self.writing = os.openpty()
             tty.setraw(self.writing)  # the real terminal converts line feeds
             self._copy_size()
-        else:
-            self._reading, self.writing = os.pipe()
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
 
     def start(self) -> None:

@@ -24,8 +24,6 @@ from buildtool.core.platforms import oci_platform
 from buildtool.objects.elf import has_signature_section, parse_object
 from buildtool.signing.statement import read_statement
 
-STALE_HINT = "buildtool compile makes it again; sign the new object"
-
 
 class StaleObjectError(BuildtoolError):
     """An object is older than its sources."""
@@ -74,7 +72,14 @@ class StaleFinder:
         Raises: StaleObjectError; FileAccessError.
         """
         if why := self.explain(path, data):
-            raise StaleObjectError(f"{path}: older than its source: {why}", hint=STALE_HINT)
+            raise StaleObjectError(f"{path}: older than its source: {why}", hint=self.find_remedy(path))
+
+    def find_remedy(self, path: Path) -> str:
+        """Return what to do about stale object *path*, with the command for its architecture."""
+        entry = self._find_entry(path)
+        platform = oci_platform(entry.platform) if entry else None
+        arch = f" --arch {platform.arch}" if platform else ""
+        return f"buildtool compile{arch} makes it again, then sign it; remove an object whose source is gone"
 
     def _find_entry(self, path: Path) -> CompiledObject | None:
         """Return the entry of the record for *path*, if it names the directory of its sources."""

@@ -30,12 +30,15 @@ static const char *show_key(const uint8_t *key_id, char text[KEY_TEXT_SIZE])
 	return sodium_bin2hex(text, KEY_TEXT_SIZE, key_id, SIG_KEY_ID_SIZE);
 }
 
-/* Give a parser's error its reason; the parser has set the text. */
+/* Give a parser's error its reason and a hint; the parser has set the text. */
 static int malformed(struct verdict *v, int err)
 {
+	char *text = v->fault.text;
+
 	if (err == -ENOMEM)
 		return err;
 	v->reason = REASON_MALFORMED;
+	strncat(text, GET_AGAIN, sizeof(v->fault.text) - strlen(text) - 1);
 	return -EKEYREJECTED;
 }
 

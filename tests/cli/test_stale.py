@@ -26,7 +26,8 @@ __attribute__((section("socket"), used)) int program(void *context) { return ANS
 """
 CONFIG = '[compile]\ninclude = ["include"]\n[sign]\nkey = "keys/dev.pem"\n'
 CHANGED = "bpf/x.bpf.c or a file that it includes has changed"
-HINT = "buildtool: hint: buildtool compile makes it again; sign the new object"
+REMEDY = "remove an object whose source is gone"
+HINT = f"buildtool: hint: buildtool compile --arch {ARCH} makes it again, then sign it; {REMEDY}"
 
 Capture = pytest.CaptureFixture[str]
 
@@ -78,7 +79,7 @@ def test_a_changed_header_makes_the_object_stale(project: Path, capsys: Capture,
     output = capsys.readouterr()
     message = f"error BT060 {ARCH}/x.bpf.o: {CHANGED}"
     assert message in output.out.splitlines()
-    assert "    hint: buildtool compile makes it again" in output.out.splitlines()
+    assert f"    hint: buildtool compile --arch ARCH makes it again; {REMEDY}" in output.out.splitlines()
     assert run(["compile"]) == 0
     assert run(["check"]) == 0
 

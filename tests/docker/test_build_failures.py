@@ -72,8 +72,8 @@ def read_terminal(main: int) -> bytes:
         return b""
 
 
-def test_source_that_does_not_compile_shows_clangs_words(project: Project) -> None:
-    """The diagnostics name file and line; no image appears."""
+def test_compiler_errors_are_shown(project: Project) -> None:
+    """A compiler error is shown with file and line, and no image appears."""
     (project.root / "bpf/two.bpf.c").write_text("int broken(void) { return missing; }\n")
     done = project.run("build", "--arch", "amd64", "--tag", TAG)
     assert done.code == 1

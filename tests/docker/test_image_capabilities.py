@@ -318,7 +318,8 @@ def test_commands_of_pins_work_for_the_images_user(updated: tuple[str, str], way
     if "ebpf-pins" not in " ".join(argv):
         docker(*argv, "--verify-only")
     docker(*argv, "detach", PINS)
-    assert not list(Path(mount.removeprefix("--volume=").partition(":")[0]).rglob("*"))
+    pins = Path(mount.removeprefix("--volume=").partition(":")[0], "pins")
+    assert not list(pins.rglob("*"))
 
 
 @pytest.mark.parametrize("word", ["list", "status", "rollback", "detach"])

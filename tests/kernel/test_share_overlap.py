@@ -64,6 +64,54 @@ def test_tcx_of_two_containers_at_one_interface(shared: tuple[Releases, str, str
     assert list(releases.root.iterdir()) == []
 
 
+# Constants, variables, a map that user space may only read, and a table of tail calls.
+MANY_MAPS = """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_RDONLY);
+    __type(key, __u32); __type(value, __u64); } @_ro SEC(".maps");
+const volatile __u64 step = 3;
+__u64 total;
+SEC("tcx/ingress") int @_tail(struct __sk_buff *c)
+{
+    __u32 zero = 0;
+    __u64 *value = bpf_map_lookup_elem(&@_ro, &zero);
+    if (value)
+        *value += 1;
+    total += step;
+    count(0);
+    return TCX_NEXT;
+}
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __uint(key_size, 4);
+    __array(values, int (void *)); } @_table SEC(".maps") = { .values = { [0] = (void *)&@_tail } };
+SEC("tcx/ingress") int @_tcx(struct __sk_buff *c) { bpf_tail_call(c, &@_table, 0); return TCX_NEXT; }
+"""
+
+
+def test_copy_of_a_program_with_all_kinds_of_maps(lab: Lab, tmp_path: Path) -> None:
+    """The copy has the shared constants, variables and tables, and counts on after the first one ended."""
+    with veth() as (left, right), bpf_file_system(tmp_path) as mount:
+        releases = Releases(lab, tmp_path, mount / "share", MANY_MAPS)
+        programs = [{"name": f"{PREFIX}_tcx", "section": "tcx/ingress", "type": "sched_cls"}]
+        releases.put(1, programs=programs)
+        options = (
+            f"--share={releases.root}",
+            f"--attach={PREFIX}_tcx={left}",
+            f"--attach={PREFIX}_tail=none",
+        )
+        with (
+            lab.started(tmp_path, *options) as (_, stop_first),
+            lab.started(tmp_path, *options) as (_, stop_second),
+        ):
+            assert len(attached()) == 2
+            with flood(right) as sent:
+                pass
+            assert wait_until(lambda: releases.counts()[0] == 2 * sent[0])
+            assert stop_first().code == 0
+            with flood(right) as more:
+                pass
+            assert wait_until(lambda: releases.counts()[0] == 2 * sent[0] + more[0])
+            assert stop_second().code == 0
+
+
 def test_program_that_is_free_again_is_shared_again(shared: tuple[Releases, str, str]) -> None:
     """A third container uses the shared program after the first one detached it."""
     releases, left, _ = shared

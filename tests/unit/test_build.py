@@ -127,7 +127,7 @@ def test_other_failures_of_the_builder_stay_buildkits(text: str) -> None:
     assert find_step_error(text.encode()) is None
 
 
-def test_docker_without_buildx_is_said(tmp_path: Path) -> None:
+def test_docker_without_buildx_is_an_error(tmp_path: Path) -> None:
     """An engine's client without BuildKit gives one clear error."""
     with pytest.raises(EngineError, match="buildx is missing") as caught:
         run_build(buildx_request(), runner=FailingRunner(working=("x",)))

@@ -87,6 +87,21 @@ def test_a_terminal_is_passed_on_as_a_terminal() -> None:
     assert done.stdout.split() == [b"77", b"33"]
 
 
+def test_a_terminal_without_a_second_one(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container without /dev/pts, the program gets a pipe."""
+
+    def openpty() -> tuple[int, int]:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "openpty", openpty)
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 2)
+    done = Runner().run(["sh", "-c", "echo said >&2"], show_stderr=True)
+    assert done.stderr == b"said\n"
+    assert capfd.readouterr().err == "said\n"
+
+
 def test_a_program_that_cannot_start_leaves_no_descriptor() -> None:
     """The pipe for a missing program's stderr is closed."""
     before = len(list(Path("/proc/self/fd").iterdir()))
