@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,9 @@ from labs.verifiers import build_c_verifier
 GO = TOP / "bindings/go"
 RUST = TOP / "bindings/rust"
 BUILT = TOP / ".cache/bindings"
+# As go.mod and Cargo.toml say. Debian 12 has older ones.
+OLDEST_GO = (1, 21)
+OLDEST_CARGO = (1, 74)
 
 
 def go_environment(**more: str) -> dict[str, str]:
@@ -29,12 +33,32 @@ def go_environment(**more: str) -> dict[str, str]:
     return os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""} | more
 
 
+@functools.cache
+def read_version(program: str) -> tuple[int, ...]:
+    """Return major and minor version of *program*, go or cargo; () if it is not on PATH."""
+    if shutil.which(program) is None:
+        return ()
+    argument = {"go": "version", "cargo": "--version"}[program]
+    done = subprocess.run([program, argument], capture_output=True, text=True, check=False)
+    found = re.search(r"\b(?:go)?(\d+)\.(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def has_go() -> bool:
+    """Return whether this machine has a go that the module can be built with."""
+    return read_version("go") >= OLDEST_GO
+
+
+def has_cargo() -> bool:
+    """Return whether this machine has a cargo that the crate can be built with."""
+    return read_version("cargo") >= OLDEST_CARGO
+
+
 def find_go() -> Path:
     """Return the go command, or skip the test."""
-    found = shutil.which("go")
-    if found is None:
-        pytest.skip("needs-toolchain: go")
-    return Path(found)
+    if not has_go():
+        pytest.skip(f"needs-toolchain: go {'.'.join(map(str, OLDEST_GO))}")
+    return Path(shutil.which("go") or "")
 
 
 def run_go(*arguments: str | Path, directory: Path = GO, **more: str) -> str:
@@ -67,10 +91,9 @@ def build_go_verifier() -> Path:
 
 def find_cargo() -> Path:
     """Return the cargo command, or skip the test."""
-    found = shutil.which("cargo")
-    if found is None:
-        pytest.skip("needs-toolchain: cargo")
-    return Path(found)
+    if not has_cargo():
+        pytest.skip(f"needs-toolchain: cargo {'.'.join(map(str, OLDEST_CARGO))}")
+    return Path(shutil.which("cargo") or "")
 
 
 def cargo(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -119,7 +142,7 @@ def build_verifier(name: str, clang: Path) -> Path:
 
 def build_installed() -> list[Path]:
     """Build the verifiers of bindings/ whose toolchains are installed, and return their programs."""
-    found = [build_go_verifier()] if shutil.which("go") else []
-    if shutil.which("cargo") and has_crates(RUST):
+    found = [build_go_verifier()] if has_go() else []
+    if has_cargo() and has_crates(RUST):
         found.append(build_rust_verifier())
     return found

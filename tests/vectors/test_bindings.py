@@ -16,6 +16,8 @@ from labs import TOP
 from labs.bindings import (
     BUILT,
     GO,
+    OLDEST_CARGO,
+    OLDEST_GO,
     RUST,
     build_verifier,
     download_modules,
@@ -188,6 +190,14 @@ def test_the_crate_passes_its_own_tests() -> None:
         run("rustfmt", "--check", *sorted(RUST.glob("*/*.rs")), RUST / "example/src/main.rs")
     done = run_cargo("test", "--release", "--lib", "--tests")
     assert re.findall(r"test result: (\w+)\. (\d+) passed", done) == [("ok", "2"), ("ok", "9")]
+
+
+def test_the_oldest_toolchains_are_those_of_the_manifests() -> None:
+    """A machine with an older toolchain skips the tests, and users read the same versions."""
+    assert f"\ngo {'.'.join(map(str, OLDEST_GO))}\n" in (GO / "go.mod").read_text()
+    version = ".".join(map(str, OLDEST_CARGO))
+    assert f'rust-version = "{version}"\n' in (RUST / "Cargo.toml").read_text()
+    assert f"Rust {version} or newer" in (RUST / "README.md").read_text()
 
 
 def test_every_binding_has_the_limit_of_the_specification() -> None:
