@@ -18,7 +18,7 @@ from buildtool.cli.inspectview import run_rows
 from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
-from buildtool.config.file import Config
+from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.errors import UsageError
@@ -105,6 +105,12 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         user=config.image.user,
     )
     plan.notes += note_platforms(image.platforms, this_platform().oci)
+    if config.image.workload and config.images.base == DEFAULT_BASE:
+        program = config.image.workload[0]
+        plan.notes.append(
+            f"the default base image has no {program}: add -v FILE:{program}:ro before the image's name,"
+            " or let images.base name an image that has it"
+        )
     is_image = bool(image.reference)
     if as_json:
         names = {"key_id": "keyId"}

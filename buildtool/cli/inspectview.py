@@ -182,7 +182,6 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
         image = inspection.inspect_images(target)[0]
-        note = "after the image's name"
     else:
         data = read_object_file(Path(target))
         image = ImageReport(
@@ -190,11 +189,11 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
             digest="",
             platform="",
             labels={},
-            entrypoint=Entrypoint(),
+            # Targets are of an image, so an object has none to miss.
+            entrypoint=Entrypoint(hands_over=True),
             user=ImageConfig().user,
             objects=((target, data),),
         )
-        note = "for the loader"
     objects = {name: _contents(name, data) for name, data in image.objects}
     programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
     # The label also has configured capabilities that no program requires. It is not signed.
@@ -209,7 +208,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     for line in (*plan.notes, *(f"on the host, once: {line}" for line in plan.before)):
         say(line)
     if plan.arguments:
-        say(f"{note}: {shlex.join(plan.arguments)}")
+        say(f"after the image's name: {shlex.join(plan.arguments)}")
     if beyond:
         say(f"{' '.join(beyond)}: by the image's label, and needed by none of these programs' types")
     for row in programs:
