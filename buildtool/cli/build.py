@@ -94,7 +94,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
-        print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
+        settings = {"attach": config.image.attach, "load": config.image.load}
+        print_json(value | {"capabilities": capabilities} | settings)
         return
     is_image = bool(image.reference)
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -105,6 +106,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         return
     for line in describe_settings(config.image.attach):
         click.echo(f"attach  {line}")
+    for name in config.image.load:
+        click.echo(f"with    {name}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     options = " ".join(run_options(capabilities))

@@ -23,6 +23,7 @@ from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
+from buildtool.objects.optional import EVERYTHING, Selection
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import verify_object
@@ -66,6 +67,7 @@ class View:
             "platform": image.platform,
             "labels": image.labels,
             "attach": image.entrypoint.attach,
+            "load": image.entrypoint.load,
             "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
@@ -79,6 +81,7 @@ class View:
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
         rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
+        rows += [("load", clean_line(name)) for name in image.entrypoint.load]
         if image.entrypoint.workload:
             rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
@@ -171,15 +174,21 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     Raises: any BuildtoolError.
     """
     labels: dict[str, str] = {}
+    # Nobody knows which programs of an object will be loaded.
+    selection = EVERYTHING
     if not inspection.holds_image(target):
         objects = {target: _contents(target, read_object_file(Path(target)))}
     else:
         # Architectures of one project agree, or build says where they do not.
         image = inspection.inspect_images(target)[0]
         objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
-    programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
+        start = image.entrypoint
+        selection = Selection(load=start.load, attach=start.attach, everything=start.hands_over)
+    programs = [
+        row for name, contents in objects.items() for row in _rows(Path(name).name, contents, selection)
+    ]
     # The label also has configured capabilities that no program requires. It is not signed.
-    needed = needed_capabilities(objects.values())
+    needed = needed_capabilities(objects.items(), selection)
     given = label_capabilities(labels) or needed
     beyond = sorted(set(given) - set(needed))
     options = run_options(given)
@@ -202,7 +211,7 @@ def _contents(name: str, data: bytes) -> ObjectContents:
         raise ObjectFormatError(f"{name}: {error.message}", hint=error.hint) from error
 
 
-def _rows(name: str, contents: ObjectContents) -> list[dict[str, Any]]:
+def _rows(name: str, contents: ObjectContents, selection: Selection) -> list[dict[str, Any]]:
     return [
         {
             "object": name,
@@ -211,4 +220,5 @@ def _rows(name: str, contents: ObjectContents) -> list[dict[str, Any]]:
             "capabilities": find_capabilities([program.section]),
         }
         for program in contents.programs
+        if selection.loads(program.name, program.section, name)
     ]

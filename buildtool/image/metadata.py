@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
 from buildtool.core.errors import ConfigError
+from buildtool.objects.optional import Selection
 from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
@@ -57,11 +58,14 @@ def image_entrypoint(config: Config) -> list[str]:
     """
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
-    if config.loader.hand_over and config.image.attach:
-        raise _loads_itself("image.attach")
+    for key in ("attach", "load"):
+        if config.loader.hand_over and getattr(config.image, key):
+            raise _loads_itself(f"image.{key}")
     for attach in config.image.attach:
         # Not --attach: what docker run adds replaces these.
         argv += ["--image-attach", validate.check_attach(attach)]
+    for program in config.image.load:
+        argv += ["--image-load", validate.check_load(program)]
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
@@ -77,21 +81,32 @@ class Entrypoint:
 
     attach: tuple[str, ...] = ()  # PROGRAM=TARGET
     workload: tuple[str, ...] = ()  # program and arguments
+    load: tuple[str, ...] = ()  # optional programs: [OBJECT:]PROGRAM
+    hands_over: bool = False
 
 
 def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
     """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
     argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
-    attach, workload = [], []
+    attach, workload, load, hands_over = [], [], [], False
     while argv:
         name = argv.pop(0)
         if name == "--":  # images of older releases
             workload, argv = argv, []
         elif name in ("--image-attach", "--attach") and argv:
             attach.append(argv.pop(0))
+        elif name in ("--image-load", "--load") and argv:
+            load.append(argv.pop(0))
         elif name == "--image-workload" and argv:
             workload.append(argv.pop(0))
-    return Entrypoint(tuple(attach), tuple(workload))
+        hands_over |= name == "--hand-over"
+    return Entrypoint(tuple(attach), tuple(workload), tuple(load), hands_over)
+
+
+def image_selection(config: Config) -> Selection:
+    """Return which programs the loader of the image of *config* loads."""
+    image = config.image
+    return Selection(load=image.load, attach=image.attach, everything=config.loader.hand_over)
 
 
 def _key_of_loading(loader: LoaderConfig) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from buildtool.config.file import Config
 from buildtool.core.files import read_bounded
+from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 
@@ -23,6 +24,9 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
+# A function after the rest of its attributes, perhaps by a macro of libbpf: BPF_PROG(name, …).
+_PROGRAM = re.compile(r"(?:[^;{}()=]*\)+)?[^;{}()=]*?(\w+)\s*[(=;]")
+_PROGRAM_MACRO = re.compile(r"(?:[^;{}()=]*\)+)?[^;{}()=]*?\bBPF_[A-Z_0-9]+\s*\(\s*(\w+)")
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
 # A header of all kernel types, of any name, lists every map type and uses none.
 _KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
@@ -57,11 +61,20 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     """
     text = "\n".join(text for _, text in _read_all(config, sources))
     called = {_MACROS.get(name, name) for name in _CALLS.findall(text)}
+    selection = image_selection(config)
     return find_capabilities(
-        ("".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)),
+        (section for section, name in _find_programs(text) if selection.loads(name, section)),
         helpers=(HELPER_NUMBERS[name] for name in called if name in HELPER_NUMBERS),
         maps=(name.lower() for name in _MAPS.findall(text)),
     )
+
+
+def _find_programs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each section in the source *text*, and the name of the function or variable that follows."""
+    for found in _SECTIONS.finditer(text):
+        section = "".join(re.findall(r'"([^"]*)"', found[1]))
+        macro, name = (_PROGRAM_MACRO.match(text, found.end()), _PROGRAM.match(text, found.end()))
+        yield section, macro[1] if macro else name[1] if name else ""
 
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
