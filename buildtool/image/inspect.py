@@ -74,7 +74,8 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
-    *entrypoint* holds what its loader attaches and starts unasked.
+    *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
+    can run it by its reference.
     """
 
     reference: str
@@ -82,6 +83,8 @@ class ImageReport:
     platform: str
     labels: dict[str, str]
     entrypoint: Entrypoint
+    user: str = ""
+    in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
 
 
@@ -210,6 +213,7 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             platform=image.platform,
             labels=dict(config.get("Labels") or {}),
             entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
+            user=str(config.get("User") or ""),
             objects=objects,
         )
 
@@ -230,7 +234,9 @@ def inspect_image(reference: str) -> ImageReport:
         raise EngineError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
     with (
         closing(client),
-        engine_errors(f"{reference}: cannot inspect the image", hint="buildtool doctor checks it"),
+        engine_errors(
+            f"{reference}: cannot inspect the image", hint="buildtool doctor checks the Docker engine"
+        ),
     ):
         try:
             image = client.images.get(reference)
@@ -249,6 +255,8 @@ def inspect_image(reference: str) -> ImageReport:
             platform=platform,
             labels=dict(config.get("Labels") or {}),
             entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
+            user=str(config.get("User") or ""),
+            in_engine=True,
             objects=objects,
         )
 
@@ -263,7 +271,7 @@ def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:
 def _signed_object(data: bytes) -> tuple[ElfObject, Section]:
     obj = parse_object(data)
     if not has_signature_section(obj):
-        raise ObjectFormatError("not signed", hint="buildtool sign signs it")
+        raise ObjectFormatError("not signed", hint="buildtool sign OBJECT signs it")
     return obj, find_signature_section(obj)
 
 

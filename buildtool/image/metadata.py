@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
@@ -18,6 +18,7 @@ LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
+_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file")
 
 
 def image_labels(
@@ -44,7 +45,7 @@ def image_labels(
         if key.startswith(LABEL_PREFIX):
             raise ConfigError(
                 f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
-                hint="call it otherwise, for example org.example.NAME",
+                hint="use another prefix, for example org.example.NAME",
             )
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
@@ -77,18 +78,24 @@ def image_entrypoint(config: Config) -> list[str]:
 
 @dataclass(frozen=True)
 class Entrypoint:
-    """What an image's loader attaches and starts without further options."""
+    """What an image's loader attaches and starts without further options, and the *places* of its options."""
 
     attach: tuple[str, ...] = ()  # PROGRAM=TARGET
     workload: tuple[str, ...] = ()  # program and arguments
+    places: Mapping[str, str] = field(default_factory=dict)  # such as --pin-root, with its path
+    hands_over: bool = False  # the workload loads and attaches the programs
     load: tuple[str, ...] = ()  # optional programs: [OBJECT:]PROGRAM
-    hands_over: bool = False
+
+    @property
+    def selection(self) -> Selection:
+        """Which programs the loader loads."""
+        return Selection(load=self.load, attach=self.attach, everything=self.hands_over)
 
 
 def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
     """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
     argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
-    attach, workload, load, hands_over = [], [], [], False
+    attach, workload, load, places, hands_over = [], [], [], {}, False
     while argv:
         name = argv.pop(0)
         if name == "--":  # images of older releases
@@ -99,8 +106,10 @@ def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
             load.append(argv.pop(0))
         elif name == "--image-workload" and argv:
             workload.append(argv.pop(0))
-        hands_over |= name == "--hand-over"
-    return Entrypoint(tuple(attach), tuple(workload), tuple(load), hands_over)
+        elif name in _PLACES and argv:
+            places[name] = argv.pop(0)
+        hands_over = hands_over or name == "--hand-over"
+    return Entrypoint(tuple(attach), tuple(workload), places, hands_over, tuple(load))
 
 
 def image_selection(config: Config) -> Selection:

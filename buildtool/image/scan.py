@@ -18,15 +18,19 @@ from buildtool.core.files import read_bounded
 from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
 # As in the compiler. The rest of a larger file isn't scanned, because `grant` reads the objects anyway.
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
-# A function after the rest of its attributes, perhaps by a macro of libbpf: BPF_PROG(name, …).
-_PROGRAM = re.compile(r"(?:[^;{}()=]*\)+)?[^;{}()=]*?(\w+)\s*[(=;]")
-_PROGRAM_MACRO = re.compile(r"(?:[^;{}()=]*\)+)?[^;{}()=]*?\bBPF_[A-Z_0-9]+\s*\(\s*(\w+)")
+# A section before a function: SEC("xdp") int f(…), or a macro of libbpf: SEC("lsm/x") int BPF_PROG(f, …).
+_PROGRAMS = re.compile(
+    r'\b(?:SEC|section)\s*\(\s*(?P<strings>(?:"[^"\n]*"\s*)+)\)[^;={(]*?'
+    r"\b(?P<word>\w+)\s*\(\s*(?P<argument>\w*)"
+)
+_ATTRIBUTES = re.compile(r"__attribute__\s*\(\(\s*\w+\s*\)\)")
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
 # A header of all kernel types, of any name, lists every map type and uses none.
 _KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
@@ -62,19 +66,36 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     text = "\n".join(text for _, text in _read_all(config, sources))
     called = {_MACROS.get(name, name) for name in _CALLS.findall(text)}
     selection = image_selection(config)
+    sections = ["".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)]
+    optional = [section for name, section in _find_programs(text) if selection.loads(name, section)]
     return find_capabilities(
-        (section for section, name in _find_programs(text) if selection.loads(name, section)),
+        [*(section for section in sections if not section.startswith("?")), *optional],
         helpers=(HELPER_NUMBERS[name] for name in called if name in HELPER_NUMBERS),
         maps=(name.lower() for name in _MAPS.findall(text)),
     )
 
 
 def _find_programs(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each section in the source *text*, and the name of the function or variable that follows."""
-    for found in _SECTIONS.finditer(text):
-        section = "".join(re.findall(r'"([^"]*)"', found[1]))
-        macro, name = (_PROGRAM_MACRO.match(text, found.end()), _PROGRAM.match(text, found.end()))
-        yield section, macro[1] if macro else name[1] if name else ""
+    """Yield name and section of each function with a section in the source *text*."""
+    for found in _PROGRAMS.finditer(_ATTRIBUTES.sub(" ", text)):
+        section = "".join(re.findall(r'"([^"]*)"', found["strings"]))
+        name = found["argument"] if found["word"].startswith("BPF_") else found["word"]
+        if name:
+            yield name, section
+
+
+def scan_programs(config: Config, sources: Iterable[str]) -> list[tuple[str, str]]:
+    """
+    Return name and section of each program that *sources* appear to define.
+
+    Raises: FileAccessError.
+    """
+    return [
+        (name, section)
+        for _, text in _read_all(config, sources)
+        for name, section in _find_programs(text)
+        if program_type(section) != UNKNOWN_PROGRAM
+    ]
 
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:

@@ -302,6 +302,12 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	char *value = (**argv)[n] ? **argv + n + 1 : NULL;
 	const struct option *option = find_option(**argv, n);
 
+	if (!option && (**argv)[0] != '-' && o->command == COMMAND_RUN)
+		return fault__usage(
+			fault,
+			"unknown command %.64s; -- %.64s starts it as the workload, and docker run "
+			"--entrypoint %.64s in place of verify-and-load",
+			**argv, **argv, **argv);
 	if (!option || (value && option->kind == KIND_SWITCH))
 		return fault__usage(fault, "unknown option %.128s; see --help", **argv);
 	if (!(option->commands & 1 << o->command))

@@ -36,17 +36,17 @@ static int get_sets(struct sets *sets)
 	return 0;
 }
 
-/* Set the permitted and effective sets to @mask. */
-static int set_sets(uint64_t mask, uint64_t inheritable)
+/* Set all three sets of this process. */
+static int set_sets(struct sets sets)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = {
-		{ .effective = (uint32_t)mask,
-		  .permitted = (uint32_t)mask,
-		  .inheritable = (uint32_t)inheritable },
-		{ .effective = (uint32_t)(mask >> 32),
-		  .permitted = (uint32_t)(mask >> 32),
-		  .inheritable = (uint32_t)(inheritable >> 32) },
+		{ .effective = (uint32_t)sets.effective,
+		  .permitted = (uint32_t)sets.permitted,
+		  .inheritable = (uint32_t)sets.inheritable },
+		{ .effective = (uint32_t)(sets.effective >> 32),
+		  .permitted = (uint32_t)(sets.permitted >> 32),
+		  .inheritable = (uint32_t)(sets.inheritable >> 32) },
 	};
 
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
@@ -108,9 +108,17 @@ uint64_t privileges__raise(void)
 
 	if (get_sets(&sets))
 		return 0;
-	if (sets.effective != sets.permitted && set_sets(sets.permitted, 0))
+	if (sets.effective != sets.permitted && set_sets((struct sets){ sets.permitted, sets.permitted, 0 }))
 		return sets.effective;
 	return sets.permitted;
+}
+
+void privileges__lower(uint64_t keep)
+{
+	struct sets sets;
+
+	if (!get_sets(&sets))
+		set_sets((struct sets){ sets.permitted & keep, sets.permitted, sets.inheritable });
 }
 
 int privileges__keep(uint64_t keep, struct fault *fault)
@@ -123,7 +131,7 @@ int privileges__keep(uint64_t keep, struct fault *fault)
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (!err)
-		err = set_sets(sets.permitted & keep, 0);
+		err = set_sets((struct sets){ sets.permitted & keep, sets.permitted & keep, 0 });
 	/* The kernel removed the ambient capabilities too, because they must be inheritable. */
 	if (!err)
 		err = get_sets(&left);
@@ -156,7 +164,7 @@ int privileges__hand_over(uint64_t keep, struct fault *fault)
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (!err)
-		err = set_sets(keep, keep);
+		err = set_sets((struct sets){ keep, keep, keep });
 	if (!err)
 		err = raise_ambient(keep);
 	if (!err)

@@ -14,6 +14,12 @@
  */
 uint64_t privileges__raise(void);
 
+/*
+ * Make no capability but @keep effective until privileges__raise(): files that will be written without the
+ * others must be tried without them. A failure changes nothing.
+ */
+void privileges__lower(uint64_t keep);
+
 /* Add to the fault which of the @needed capabilities are missing, and the remedy. */
 void privileges__explain(uint64_t needed, struct fault *fault);
 

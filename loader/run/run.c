@@ -400,6 +400,19 @@ static int verify_and_run(struct session *s, const char *workload)
 	return code;
 }
 
+/*
+ * Write the first metrics with the capabilities that the next ones are written with. Root's would write to
+ * another user's directory now, and fail after everything is attached.
+ */
+static int begin_metrics(const struct options *o, struct fault *fault)
+{
+	int err = metrics__begin(o->metrics_file, fault);
+
+	if (!err && o->metrics_file && !o->verify_only)
+		privileges__lower(o->reload ? o->capabilities : 0);
+	return err ? err : metrics__write(fault);
+}
+
 int run__all(struct options *o)
 {
 	struct session session = { .options = o };
@@ -414,10 +427,13 @@ int run__all(struct options *o)
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 		return log__fail(&fault);
 	}
-	metrics__begin(o->metrics_file);
+	if (begin_metrics(o, &fault)) {
+		free(workload);
+		return log__fail(&fault);
+	}
 	if (!o->verify_only)
 		session.held = privileges__raise();
-	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
+	code = verify_and_run(&session, workload);
 	/* The first failure decides the exit code. */
 	if (metrics__write(&fault) && !code)
 		code = log__fail(&fault);

@@ -54,7 +54,9 @@ def test_trust_gives_a_verdict(capsys: Capture) -> None:
 def test_capabilities(capsys: Capture) -> None:
     """A line for each program, then what goes to docker run; --json has the same."""
     assert run(["inspect", "unsigned.bpf.o", "--capabilities"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert said.err == ""  # only an image has targets that could be missing
     assert lines[-1].startswith("--cap-drop ALL --cap-add BPF")
     assert run(["inspect", "unsigned.bpf.o", "--capabilities", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
@@ -264,3 +266,27 @@ def test_maps_that_act_beyond_the_object(capsys: Capture) -> None:
     assert (counts["section"], counts["struct"], counts["pinned"]) == ("", "", True)
     run(["check", "ops.bpf.o"])
     assert "  attach points of maps: pin/counts struct_ops/sched_ext_ops\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--capabilities", "--trust"],
+        ["--capabilities", "--envelope"],
+        ["--capabilities", "--subject-file"],
+        ["--envelope", "--trust"],
+        ["--subject-file", "--trust"],
+        ["--subject-file", "--json"],
+    ],
+)
+def test_options_without_effect_are_refused(capsys: Capture, options: list[str]) -> None:
+    """An option that another one would leave without effect ends the command, and nothing is written."""
+    Path("x.bpf.o").write_bytes(sign())
+    values = {"--trust": "--trust=alice.pub", "--subject-file": "--subject-file=subject"}
+    assert run(["inspect", "x.bpf.o", *(values.get(option, option) for option in options)]) == 2
+    first, second = options
+    assert capsys.readouterr().err.splitlines() == [
+        f"buildtool: error: {first} cannot be combined with {second}",
+        f"buildtool: hint: run inspect once with {first}, and once with {second}",
+    ]
+    assert not Path("subject").exists()

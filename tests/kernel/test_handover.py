@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
+from labs.privileges import AS_USER, user_with
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 WORKLOAD = ("--", "/usr/bin/python3", str(Path(__file__).with_name("handed_workload.py")))
-GIVEN = "+bpf,+perfmon"
-AS_USER = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]
-AMBIENT = [f"--inh-caps=-all,{GIVEN}", f"--ambient-caps=-all,{GIVEN}", f"--bounding-set=-all,{GIVEN}"]
+GIVEN = ("bpf", "perfmon")
 RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
 XDP = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp"}
 SEALED = {
@@ -66,7 +65,7 @@ def check_capabilities(found: dict[str, Any], *names: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "uid"),
-    [([], "0"), ([*AS_USER, *AMBIENT], "65532")],
+    [([], "0"), (user_with(*GIVEN), "65532")],
     ids=["root", "user with ambient capabilities"],
 )
 def test_workload_loads_the_verified_bytes(lab: Lab, tmp_path: Path, before: list[str], uid: str) -> None:
@@ -96,7 +95,7 @@ def test_capabilities_of_the_loaders_file(lab: Lab, tmp_path: Path) -> None:
     loader = Path(shutil.copy(lab.loader, tmp_path / "verify-and-load"))
     subprocess.run(["setcap", "cap_bpf,cap_perfmon=p", loader], check=True)
     argv = [str(loader), *lab.argv(tmp_path, "--hand-over", *WORKLOAD)[1:]]
-    before = [*AS_USER, f"--bounding-set=-all,{GIVEN}"]
+    before = [*AS_USER, "--bounding-set=-all,+bpf,+perfmon"]
     done = subprocess.run([*before, *argv], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -160,7 +159,7 @@ def test_missing_capability_is_named_before_the_workload_starts(lab: Lab, tmp_pa
     """A container that lacks a capability gets the line that a load would get."""
     lab.put(tmp_path, "xdp", programs=[XDP])
     options = ["--hand-over", "--capabilities=PERFMON"]
-    result = lab.run(tmp_path, *options, *WORKLOAD, before=[*AS_USER, *AMBIENT])
+    result = lab.run(tmp_path, *options, *WORKLOAD, before=user_with(*GIVEN))
     assert (result.code, result.stdout) == (1, "")
     assert result.message.startswith("the workload cannot load the objects; missing CAP_NET_ADMIN")
 

@@ -18,7 +18,7 @@ _NO_REGISTRY = ("dial tcp", "no such host", "Could not resolve", "failed to down
 def find_peer(name: str) -> str:
     """Return the path of toolchain *name*, or skip."""
     if (found := shutil.which(name)) is None:
-        pytest.skip(f"needs-peer: {name}: not installed")
+        pytest.skip(f"needs-toolchain: {name}: not installed")
     return found
 
 
@@ -34,6 +34,7 @@ def run_peer(argv: Sequence[str], directory: Path, environment: Mapping[str, str
         timeout=600,
     )
     if done.returncode and any(text in done.stderr for text in _NO_REGISTRY):
-        pytest.skip(f"needs-peer: {Path(argv[0]).name}: no registry: {done.stderr.splitlines()[-1][:200]}")
+        reason = done.stderr.splitlines()[-1][:200]
+        pytest.skip(f"needs-toolchain: {Path(argv[0]).name}: no registry: {reason}")
     assert done.returncode == 0, done.stderr
     return done.stdout
