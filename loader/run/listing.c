@@ -157,9 +157,22 @@ static void print_row(const json_t *object, const char *program, const char *tar
 	puts(state);
 }
 
+static bool has_link(const json_t *object, const char *program)
+{
+	const char *name, *linked;
+	json_t *item;
+
+	json_object_foreach(json_object_get(object, "links"), name, item) {
+		linked = json_string_value(json_object_get(item, "program"));
+		if (linked && !strcmp(linked, program))
+			return true;
+	}
+	return false;
+}
+
 static void print_object(const json_t *object)
 {
-	const json_t *used = json_object_get(object, "used");
+	const json_t *used = json_object_get(object, "used"), *programs = json_object_get(object, "programs");
 	const char *name;
 	json_t *item;
 
@@ -167,8 +180,12 @@ static void print_object(const json_t *object)
 		print_row(object, json_string_value(json_object_get(item, "program")),
 			  json_string_value(json_object_get(item, "target")),
 			  json_is_true(json_object_get(item, "attached")) ? "attached" : "MISSING");
-	json_object_foreach(used ? json_object_get(object, "programs") : NULL, name, item)
-		print_row(object, name, "-", json_is_true(used) ? "used" : "unused");
+	json_object_foreach((json_t *)programs, name, item) {
+		if (used)
+			print_row(object, name, "-", json_is_true(used) ? "used" : "unused");
+		else if (!has_link(object, name))
+			print_row(object, name, "-", "loaded");
+	}
 }
 
 static int print(const json_t *objects, bool as_json)

@@ -133,6 +133,18 @@ def test_list_escapes_control_characters(traced: Releases) -> None:
     assert json.loads(said)[0]["file"] == "\u009b31m.o"
 
 
+def test_list_shows_what_is_pinned_and_not_attached(traced: Releases) -> None:
+    """A program with the target none has a row too, and nothing is missing."""
+    traced.put(1)
+    assert start(traced, *traced.options("raw=none"), *TRUE).code == 0
+    for word in ("list", "status"):
+        result = traced.command(word)
+        (row,) = result.stdout.splitlines()[1:]
+        assert result.code == 0
+        assert (row.split()[0], row.split()[-3:]) == (NAME, [f"{PREFIX}_raw", "-", "loaded"])
+    assert traced.command("detach").code == 0
+
+
 def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
     """The hook is free as soon as `detach` ends."""
     releases, left, _ = place
