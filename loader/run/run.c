@@ -423,10 +423,8 @@ int run__all(struct options *o)
 	if (!o->verify_only && attach_file__read(o, &fault))
 		return log__fail(&fault);
 	options__settle_attach(o);
-	if (o->workload && !(workload = workload__find(o->workload[0]))) {
-		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
+	if (o->workload && !(workload = workload__find(o->workload[0], &fault)))
 		return log__fail(&fault);
-	}
 	if (begin_metrics(o, &fault)) {
 		free(workload);
 		return log__fail(&fault);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/workload.h"
 
+#include "base/arch.h"
 #include "base/fault.h"
 #include "base/signals.h"
 #include "run/confine.h"
+#include "run/interpreter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +25,30 @@ static bool is_program(const char *path)
 	return !stat(path, &st) && S_ISREG(st.st_mode) && !faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
 }
 
-char *workload__find(const char *name)
+/* Set the text for a workload that is_program() does not accept. */
+static void explain_missing(const char *name, struct fault *fault)
+{
+	struct stat st;
+
+	if (!strchr(name, '/') || stat(name, &st))
+		fault__set(
+			fault, -ENOENT,
+			"workload %.200s: no such program; mount its file, or let images.base name an image "
+			"that has it",
+			name);
+	else if (S_ISDIR(st.st_mode))
+		fault__set(fault, -ENOENT,
+			   "workload %.200s: is a directory; docker run -v makes one if the host has no such "
+			   "file",
+			   name);
+	else
+		fault__set(
+			fault, -ENOENT,
+			"workload %.200s: not executable; check chmod +x, and the option noexec of its mount",
+			name);
+}
+
+char *workload__find(const char *name, struct fault *fault)
 {
 	const char *dirs = strchr(name, '/') ? "" : getenv("PATH");
 	char *path = NULL;
@@ -31,12 +56,19 @@ char *workload__find(const char *name)
 	for (const char *p = dirs; p; p = strchr(p, ':') ? strchr(p, ':') + 1 : NULL) {
 		int n = (int)strcspn(p, ":");
 
-		if (asprintf(&path, "%.*s%s%s", n, p, n ? "/" : "", name) < 0)
+		if (asprintf(&path, "%.*s%s%s", n, p, n ? "/" : "", name) < 0) {
+			fault__set(fault, -ENOMEM, "workload %.200s: %s", name, strerror(ENOMEM));
 			return NULL;
-		if (is_program(path))
-			return path;
+		}
+		if (is_program(path)) {
+			if (!interpreter__check(path, fault))
+				return path;
+			free(path);
+			return NULL;
+		}
 		free(path);
 	}
+	explain_missing(name, fault);
 	return NULL;
 }
 
@@ -49,7 +81,8 @@ int workload__become(const struct workload *w, struct fault *fault)
 	signals__restore();
 	execv(w->path, w->argv);
 	err = -errno;
-	return fault__set(fault, err, "workload %.200s: %s", w->path, strerror(-err));
+	return fault__set(fault, err, "workload %.200s: %s%s", w->path, strerror(-err),
+			  err == -ENOEXEC ? "; build it for " PLATFORM ", or begin a script with #!" : "");
 }
 
 /* Make the workload's group the foreground of the terminal, so that Ctrl-C reaches the workload. */

@@ -7,8 +7,11 @@
 
 #include <sys/types.h>
 
-/* Find the program like execvp(3), but never pass it to a shell. Returns NULL, or a path to be freed. */
-char *workload__find(const char *name);
+/*
+ * Find the program like execvp(3), but never pass it to a shell. Returns a path to be freed, or NULL with the
+ * text set, also if the program's interpreter does not exist.
+ */
+char *workload__find(const char *name, struct fault *fault);
 
 struct workload {
 	const char *path;

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from labs.loader import PREFIX, Lab, Result
 from labs.privileges import AS_USER, user_with
 
@@ -71,6 +74,67 @@ def test_loader_with_file_capabilities(lab: Lab, tmp_path: Path, options: list[s
     argv = [*AS_USER, bounds, str(loader), *lab.argv(tmp_path, *options, *PROBE)[1:]]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     check_reads_its_map(json.loads(done.stdout))
+
+
+def without_interpreter(path: Path) -> None:
+    """Write a program whose dynamic linker does not exist, as in a base image without libraries."""
+    data = Path("/bin/true").read_bytes()
+    segments = ELFFile(io.BytesIO(data)).iter_segments("PT_INTERP")
+    (linker,) = (segment.get_interp_name().encode() for segment in segments)
+    path.write_bytes(data.replace(linker, b"/nowhere/ld.so".ljust(len(linker), b"\0")))
+    path.chmod(0o755)
+
+
+def script(first_line: str) -> Callable[[Path], None]:
+    """Return a function that writes an executable script."""
+
+    def write(path: Path) -> None:
+        path.write_text(f"{first_line}\nexit 0\n")
+        path.chmod(0o755)
+
+    return write
+
+
+UNUSABLE = {
+    "missing": (lambda path: None, "no such program; mount its file, or let images.base name an image"),
+    "directory": (Path.mkdir, "is a directory; docker run -v makes one if the host has no such file"),
+    "mode": (lambda path: path.write_text("#!/bin/sh\n"), "not executable; check chmod +x"),
+    "dynamic linker": (without_interpreter, "its interpreter /nowhere/ld.so does not exist; "),
+    "script": (script("#! /nowhere/sh -e"), "its interpreter /nowhere/sh does not exist; "),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"], ["--hand-over"]], ids=["", "reload", "hand-over"])
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_unusable_workload_is_found_before_the_load(
+    lab: Lab, tmp_path: Path, kind: str, options: list[str]
+) -> None:
+    """The message says which file is missing, and nothing is attached."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    write, words = UNUSABLE[kind]
+    write(tmp_path / "agent")
+    result = lab.run(tmp_path, *options, "--", str(tmp_path / "agent"))
+    assert (result.code, result.stdout) == (1, "")
+    assert result.message.startswith(f"workload {tmp_path / 'agent'}: {words}")
+    assert [line["event"] for line in result.lines] == ["error"]
+
+
+@pytest.mark.parametrize("first_line", ["#!/bin/sh", "#!\t/bin/sh -e"])
+def test_script_as_a_workload(lab: Lab, tmp_path: Path, first_line: str) -> None:
+    """A script runs if its interpreter exists."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    script(first_line)(tmp_path / "agent")
+    result = lab.run(tmp_path, "--", str(tmp_path / "agent"))
+    assert (result.code, result.lines[-1]["event"]) == (0, "exec")
+
+
+def test_text_without_an_interpreter(lab: Lab, tmp_path: Path) -> None:
+    """No shell runs a file that the kernel does not; the message says how a script begins."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    script("exit 0")(tmp_path / "agent")
+    result = lab.run(tmp_path, "--", str(tmp_path / "agent"))
+    assert result.code == 1
+    assert "Exec format error; build it for linux/" in result.message
 
 
 @pytest.mark.parametrize("user", [[], AS_USER], ids=["root", "user"])
