@@ -176,8 +176,8 @@ def test_interface_that_is_made_anew_at_once(lab: Lab, tmp_path: Path, kind: str
 def test_reload_looks_without_news(lab: Lab, tmp_path: Path) -> None:
     """SIGHUP finds what no news tell: a link that another process detached is there again."""
     lab.put(tmp_path, "sock_create", programs=describe("prog", "cgroup/sock_create"))
-    # Interfaces of other tests would be news in this namespace.
-    alone = ("unshare", "--net")
+    # Interfaces and mounts of other tests would be news in these namespaces.
+    alone = ("unshare", "--net", "--mount")
     with (
         cgroup2() as group,
         running(lab, tmp_path, "--reload", f"--attach={PREFIX}_prog={group}", before=alone) as loader,
