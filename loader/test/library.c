@@ -72,6 +72,8 @@ int main(int argc, char **argv)
 	free(trust);
 	if (!store)
 		return printf("bad-trust: %s\n", message) < 0;
+	if (*message)
+		abort();
 	question.platform = *argv[3] ? argv[3] : NULL;
 	question.now = strtoll(argv[4], NULL, 10);
 	question.version_seen = strcmp(argv[5], "-") ? version_seen : NULL;
