@@ -33,3 +33,14 @@ def test_wrong_lengths_are_no_points() -> None:
     """32 bytes, no more and no fewer."""
     assert not ed25519.is_strict_point(b"")
     assert not ed25519.is_strict_point(generate_key().public.raw + b"\0")
+
+
+def test_encodings_that_are_no_points() -> None:
+    """A y that is P or larger, one without an x, and the negative of x = 0 have no point."""
+    for y in (ed25519.P, ed25519.P + 1, 2**255 - 1):
+        assert ed25519.decode_point(y.to_bytes(32, "little")) is None
+        assert ed25519.decode_point((y - ed25519.P).to_bytes(32, "little")) is not None or y == 2**255 - 1
+    assert ed25519.decode_point((2).to_bytes(32, "little")) is None
+    for y in (1, ed25519.P - 1):
+        assert ed25519.decode_point(y.to_bytes(32, "little")) is not None
+        assert ed25519.decode_point((y | 1 << 255).to_bytes(32, "little")) is None

@@ -71,6 +71,12 @@ RICH = statement(
 BIG = Recipe(order=">", statement=statement(platform="linux/s390x"))
 
 
+def _move_license(data: bytearray) -> None:
+    """Move the license behind the table of sections, to the end of the file."""
+    table(2, 24, "<Q", len(data))(data)
+    data.extend(LICENSE.data)
+
+
 def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "plain", Recipe()
     yield "all-members", Recipe(statement=RICH, sig_size=2048)
@@ -81,6 +87,7 @@ def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "others-overlap", Recipe(shape=table(2, 24, "<Q", 64))
     yield "nobits-anywhere", Recipe(parts=(CODE, Part(name=b".bss", data=b"", type=SHT_NOBITS, fields=_FAR)))
     yield "null-section-anywhere", Recipe(parts=(CODE, Part(name=b"old", data=b"", type=0, fields=_FAR)))
+    yield "section-behind-the-table", Recipe(shape=_move_license)
     yield "odd-alignment-field", Recipe(shape=table(3, 48, "<Q", 3))
     yield (
         "members-in-other-order",

@@ -80,6 +80,7 @@ def helper_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "unlisted-among-listed", denied, "no-denied-helpers", makes(code(call(2)), helpers=[1, 3])
     yield "listed", accepted, "no-denied-helpers", makes(code(call(2)), helpers=[1, 2, 3])
     yield "unlisted-without-rule", accepted, "alice", makes(code(call(1)))
+    yield "unlisted-with-another-rule", accepted, "no-denied-kfuncs", makes(code(call(1)))
     yield "largest-number", denied, "no-denied-helpers", makes(code(call(2**32 - 1)), helpers=[2**31])
     yield (
         "largest-number-listed",
@@ -158,6 +159,9 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     )
     yield "null-symbol", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 0),)), **ab)
     yield "symbol-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 4),)), **ab)
+    # What follows the table would be a defined symbol, of which a relocation is no call.
+    cut = relocated(KFUNC, entries=((0, 3),), symtab={"size": 72})
+    yield "symbol-behind-the-table", denied, "no-denied-kfuncs", makes(*cut, **ab)
     yield "offset-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((16, 3),)), **ab)
     yield (
         "offset-wraps",
