@@ -58,7 +58,7 @@ static void check_absent(const struct sigverify_verdict *v)
 int main(int argc, char **argv)
 {
 	struct sigverify_question question = { 0 };
-	char message[SIGVERIFY_MESSAGE_SIZE];
+	char message[SIGVERIFY_MESSAGE_SIZE] = "not written";
 	struct sigverify_verdict *v;
 	struct sigverify_store *store;
 	uint8_t *trust, *object;

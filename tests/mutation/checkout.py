@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,5 +103,7 @@ def run_limited(
 def run_pytest(directory: Path, seconds: float, *arguments: str, **environment: str) -> Done:
     """Run tests of the copy in *directory*, until the first that fails."""
     argv = [TOP / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    settings = {"PYTHONPATH": str(directory), **environment}
-    return run_limited([*argv, *arguments], directory, seconds, environment=settings, limit_memory=False)
+    # Other runs of pytest close the directory of temporary files that all of them share.
+    with tempfile.TemporaryDirectory(prefix="mutants-") as root:
+        settings = {"PYTHONPATH": str(directory), "PYTEST_DEBUG_TEMPROOT": root, **environment}
+        return run_limited([*argv, *arguments], directory, seconds, environment=settings, limit_memory=False)

@@ -19,7 +19,10 @@ FOLDERS = ("buildtool/signing", "buildtool/trust")
 # Tests of keys, signers, signing, verification and policies, without those of whole builds.
 TESTS = (
     *(f"tests/unit/test_{name}.py" for name in ("calls", "dsse", "ed25519", "keys", "policy", "record")),
-    *(f"tests/unit/test_{name}.py" for name in ("sign", "statement", "trust_store", "versions")),
+    *(
+        f"tests/unit/test_{name}.py"
+        for name in ("sign", "statement", "trust_lint", "trust_store", "versions")
+    ),
     *(
         f"tests/cli/test_{name}.py"
         for name in ("sign", "signers", "signers_devices", "trust", "verify", "keygen")

@@ -303,6 +303,7 @@ def _signatures() -> Iterator[Case]:
     def repeated(text: bytes) -> list[tuple[bytes, bytes]]:
         return sign(text, (ALICE,)) * 2
 
+    yield refused("no-entries", "malformed", entries=lambda _: [])
     yield refused("descending-key-ids", "malformed", "alice-and-bob", entries=descending)
     yield refused("same-key-twice", "malformed", "two-of-three", entries=repeated)
 
