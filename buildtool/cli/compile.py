@@ -57,6 +57,7 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         flags=options["flag"] or config.compile.flags,
         jobs=options["jobs"] or 0,
         color=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+        is_configured=not (options["include"] or options["flag"] or options["system_headers"]),
     )
     wanted = sources or find_sources(config)
     outputs = [(p, output or config.root / "build" / p.arch) for p in platforms]

@@ -29,17 +29,19 @@ from buildtool.core.errors import (
     BuildtoolError,
     CompileError,
     FileAccessError,
+    ObjectFormatError,
     ToolFailedError,
     system_reason,
 )
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
-from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object, unsigned_digest
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
+CANNOT_COMPILE = "cannot compile"  # begins the message for sources that clang refused
 _KERNEL_TYPES = "vmlinux.h"
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
@@ -59,7 +61,8 @@ class CompileOptions:
     Options of all objects of a run: *root* of the project, *include* directories and extra *flags*.
 
     *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
-    compilers, or 0 for one on each processor.
+    compilers, or 0 for one on each processor. *is_configured* is true if include directories, flags and
+    headers are the configuration's.
     """
 
     root: Path
@@ -68,6 +71,7 @@ class CompileOptions:
     flags: tuple[str, ...] = ()
     jobs: int = 0
     color: bool = False
+    is_configured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ def compile_sources(
         if not (options.root / check_operand(include)).is_dir():
             raise FileAccessError(
                 f"{include}: not a directory",
-                hint="--include and compile.include name directories of headers",
+                hint="name a directory of headers; compile.include starts at the directory of buildtool.toml",
             )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
@@ -211,7 +215,7 @@ def _run_clang(
     if failed:
         names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
+        message = f"{CANNOT_COMPILE} " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
         raise CompileError(
             message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
@@ -288,9 +292,7 @@ def _describe(
             f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
             hint="divide its programs among several sources",
         )
-    # Only flags without paths of this machine, so that each machine writes the same statement.
-    include = [word for directory in options.include for word in ("-I", directory)]
-    flags = (*tools.forced_flags(job.platform), *include, *options.flags)
+    flags = recorded_flags(job.platform, options.include, options.flags)
     # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
     headers = options.headers
     own = [name for name in inputs if headers is None or headers.find(name) is None]
@@ -301,7 +303,24 @@ def _describe(
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
         source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root)),
         headers=dict(headers.packages) if headers else {},
+        unsigned_sha256=_unsigned_digest(data),
+        inputs=tuple(_hashed_names(job.source, own, options.root)),
+        root=options.root,
+        is_configured=options.is_configured,
     )
+
+
+def _unsigned_digest(data: bytes) -> str:
+    try:
+        return unsigned_digest(parse_object(data))
+    except ObjectFormatError:
+        return ""  # not signable, as `sign` says
+
+
+def recorded_flags(platform: Platform, include: Sequence[str], flags: Sequence[str]) -> tuple[str, ...]:
+    """Return the flags of a statement, without paths of this machine: each machine writes the same."""
+    named = [word for directory in include for word in ("-I", directory)]
+    return (*tools.forced_flags(platform), *named, *flags)
 
 
 def _read_inputs(job: _Job) -> tuple[str, ...]:
@@ -309,15 +328,31 @@ def _read_inputs(job: _Job) -> tuple[str, ...]:
     return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
 
 
-def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
+def hash_sources(
+    source: str, inputs: Sequence[str], root: Path, *, read_digest: Callable[[Path], str] | None = None
+) -> Digest:
     """
     Return the digest over *source* and those of *inputs* that are in the project at *root*.
 
     The digest is the SHA-256 of the output of `sha256sum FILES`, with files sorted by name. The
-    system's headers, which have absolute names, are left out.
+    system's headers, which have absolute names, are left out. *read_digest* returns the digest of a file, by
+    default after reading it.
 
     Raises: FileAccessError.
     """
+    read = read_digest or _read_digest
+    digest = hashlib.sha256()
+    for name in _hashed_names(source, inputs, root):
+        digest.update(f"{read(root / name)}  {name}\n".encode(errors="surrogateescape"))
+    return Digest(digest.hexdigest())
+
+
+def _read_digest(path: Path) -> str:
+    return hashlib.sha256(read_bounded(path, MAX_SOURCE_BYTES)).hexdigest()
+
+
+def _hashed_names(source: str, inputs: Sequence[str], root: Path) -> list[str]:
+    """Return the names of *source* and of *inputs* in the project at *root*, sorted."""
     # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
     names = {source}
@@ -326,11 +361,7 @@ def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
             names.add(name)
         elif name.startswith(top):
             names.add(name.removeprefix(top))
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        contents = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()
-        digest.update(f"{contents}  {name}\n".encode(errors="surrogateescape"))
-    return Digest(digest.hexdigest())
+    return sorted(names)
 
 
 def parse_depfile(text: str) -> list[str]:

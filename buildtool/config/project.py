@@ -36,7 +36,8 @@ def find_sources(config: Config) -> tuple[str, ...]:
                 hint=NO_PROJECT_HINT,
             )
         raise UsageError(
-            f"no sources: nothing matches {patterns}", hint="compile.sources names the sources' patterns"
+            f"no sources: nothing matches {patterns}",
+            hint="write the pattern of your sources into compile.sources, for example src/*.bpf.c",
         )
     name_objects(tuple(sorted(found)))
     return tuple(sorted(found))

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define NAMES_SIZE 256
+#define HASH_BEGIN 2166136261u
 
 /* Add a program's name to a list for a message; a list without room ends in dots. */
 static void add_name(char names[NAMES_SIZE], size_t *used, const char *name)
@@ -75,7 +76,7 @@ static char *name_link(const struct load *load, const struct attachment *a)
 	return link;
 }
 
-/* FNV-1a: it distinguishes names and protects nothing. */
+/* FNV-1a */
 static uint32_t hash(uint32_t value, const char *text)
 {
 	do
@@ -84,11 +85,16 @@ static uint32_t hash(uint32_t value, const char *text)
 	return value;
 }
 
+uint32_t attachments__hash(const char *text)
+{
+	return hash(HASH_BEGIN, text);
+}
+
 static uint32_t identify(const struct attachment *a)
 {
 	const char *project = a->unit->input->statement->project;
 
-	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
+	return hash(hash(hash(HASH_BEGIN, project), a->unit->object), a->name);
 }
 
 /* Return whether the kernel has room for only one of the two attachments. */
@@ -129,7 +135,7 @@ static int check_hook(const struct load *load, const struct attachment *a, struc
 }
 
 /* Copy the target: the point outlives the text that the target was read from. */
-static int add_attachment(struct load *load, const struct attachment *planned, struct fault *fault)
+int attachments__add(struct load *load, const struct attachment *planned, struct fault *fault)
 {
 	struct attachment *a = &load->attachments[load->attachment_count];
 	int err = check_hook(load, planned, fault);
@@ -140,7 +146,8 @@ static int add_attachment(struct load *load, const struct attachment *planned, s
 	a->old_link = a->old_program = -1;
 	a->target = planned->point.target ? strdup(planned->point.target) : NULL;
 	a->point.target = a->target;
-	a->point.identity = identify(a);
+	if (a->unit->input)
+		a->point.identity = identify(a);
 	a->link = name_link(load, a);
 	load->attachment_count++;
 	if (!a->link || (planned->point.target && !a->target))
@@ -167,7 +174,7 @@ static int plan_target(struct load *load, struct unit *unit, struct bpf_program 
 						 .program = program,
 						 .name = bpf_program__name(program),
 						 .point = points[i] };
-		int err = add_attachment(load, &next, fault);
+		int err = attachments__add(load, &next, fault);
 
 		if (err)
 			return err;
@@ -226,7 +233,7 @@ static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
 		return n;
 	}
 	next.name = bpf_map__name(map);
-	return n ? add_attachment(load, &next, fault) : 0;
+	return n ? attachments__add(load, &next, fault) : 0;
 }
 
 int attachments__plan(struct load *load, struct fault *fault)

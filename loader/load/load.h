@@ -51,6 +51,21 @@ int load__update(struct load **load, const struct verified_object *inputs, size_
 		 const struct load_options *options, struct fault *fault);
 
 /*
+ * Compare the attachments of *@load with the kernel: an interface, a cgroup or a network namespace can be
+ * deleted and made anew, and new interfaces can match a pattern. Write a line for each attachment that is
+ * lost. With @attach, attach the loaded programs again where their targets are now, and detach them where
+ * these no longer are; with @thorough, look at the pins, too. Sets @changed if something was lost,
+ * attached or detached. Returns 0; or a negative errno with the text set, if a target is missing or refused.
+ * The others are attached then.
+ */
+int load__refresh(struct load **load, const struct load_options *options, bool attach, bool thorough,
+		  bool *changed, struct fault *fault);
+
+/* Call @visit for the path of each attached cgroup and network namespace. */
+void load__visit_paths(const struct load *load, void (*visit)(void *context, const char *path),
+		       void *context);
+
+/*
  * Restore the previous generation of all objects below a pin root, or of none. The present generation becomes
  * the previous one, so that a second rollback returns to it.
  */
@@ -69,6 +84,7 @@ bool load__next_map(const struct load *load, size_t *iterator, struct load_map *
 
 struct load_counts {
 	size_t objects, programs, maps, attachments;
+	size_t lost; /* targets where a program is to be attached, and is not */
 };
 
 struct load_counts load__count(const struct load *load);

@@ -2,6 +2,7 @@
 #include "run/run.h"
 
 #include "attach/attach.h"
+#include "attach/changes.h"
 #include "base/arch.h"
 #include "base/capabilities.h"
 #include "base/fault.h"
@@ -12,6 +13,7 @@
 #include "run/candidate.h"
 #include "run/confine.h"
 #include "run/environment.h"
+#include "run/handover.h"
 #include "run/health.h"
 #include "run/metrics.h"
 #include "run/privileges.h"
@@ -25,12 +27,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MASK(cap) (UINT64_C(1) << (cap))
+
 /* The loaded set, and the means of a reload. */
 struct session {
 	const struct options *options;
 	struct load *load;
 	uint8_t fingerprint[FINGERPRINT_SIZE];
 	struct confinement confinement; /* of the workload */
+	struct changes changes;		/* news about targets, for a loader that stays */
 	uint64_t held; /* capabilities: all of the container's at first, then those that are kept */
 };
 
@@ -68,34 +73,43 @@ static void explain_capabilities(const struct candidate *c, struct fault *fault)
 	privileges__explain(asked && asked != FAULT_ANY_CAPABILITY ? asked : candidate__needs(c), fault);
 }
 
-/* Load the candidate, in place of the old set, and remember its versions. */
-static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
+static bool stays(const struct options *o)
 {
-	const struct options *o = s->options;
-	struct acceptance acceptance = { .session = s, .candidate = c };
-	const struct load_options options = {
+	return o->reload || !o->workload;
+}
+
+/* Return the options for loading that do not depend on the candidate. */
+static struct load_options describe_load(const struct options *o)
+{
+	return (struct load_options){
 		.attach = o->attach,
 		.attach_count = o->attach_count,
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.may_update = o->reload,
-		.allow_rollback = c->trust.allow_rollback,
-		.accept = accept,
-		.context = &acceptance,
-		.rules = {
-			.trust = &c->trust,
-			.image = candidate__image(c),
-			.replace = o->replace,
-			.stays = o->reload || !o->workload,
-			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
-		},
+		.rules = { .replace = o->replace, .stays = stays(o) },
 	};
+}
+
+/* Load the candidate, in place of the old set, and remember its versions. */
+static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
+{
+	const struct options *o = s->options;
+	struct acceptance acceptance = { .session = s, .candidate = c };
+	struct load_options options = describe_load(o);
 	const struct verified_object *inputs = candidate__inputs(c);
 	size_t count = c->set.count;
 	int err = o->health_command ? health__parse(o->health_command, fault) : 0;
 
 	if (err)
 		return err;
+	options.allow_rollback = c->trust.allow_rollback;
+	options.accept = accept;
+	options.context = &acceptance;
+	options.rules.trust = &c->trust;
+	options.rules.image = candidate__image(c);
+	if (o->wait_interface)
+		options.rules.deadline = log__clock() + o->wait_interface * INT64_C(1000000);
 	if (!inputs)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
@@ -108,6 +122,18 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 	return err;
 }
 
+/* The objects are the same. Their targets may have gone and come since. */
+static const char *reload_unchanged(struct session *s, struct fault *fault)
+{
+	const struct load_options options = describe_load(s->options);
+	bool changed;
+	int err = load__refresh(&s->load, &options, true, true, &changed, fault);
+
+	if (err)
+		return "kept";
+	return changed ? "updated" : "unchanged";
+}
+
 static const char *try_reload(struct session *s, struct candidate *c, struct fault *fault)
 {
 	uint8_t fingerprint[FINGERPRINT_SIZE];
@@ -117,7 +143,7 @@ static const char *try_reload(struct session *s, struct candidate *c, struct fau
 		return "kept";
 	candidate__fingerprint(c, fingerprint);
 	if (!memcmp(fingerprint, s->fingerprint, sizeof(fingerprint)))
-		return "unchanged";
+		return reload_unchanged(s, fault);
 	missing = capabilities__missing(candidate__needs(c), s->held);
 	if (missing) {
 		char names[CAPABILITIES_TEXT_SIZE];
@@ -158,13 +184,50 @@ static void reload(void *context)
 		log__fail(&fault);
 }
 
+/* An interface, a cgroup or a namespace may have gone or come. With --reload, attach again. */
+static void look(void *context)
+{
+	struct session *s = context;
+	struct load_options options = describe_load(s->options);
+	struct fault fault = { 0 };
+	bool changed;
+
+	/* First the news, then the look: a change after it is news again. */
+	changes__take(&s->changes);
+	load__visit_paths(s->load, changes__watch, &s->changes);
+	/* Two loaders that replace each other's programs would never end. */
+	options.rules.replace = false;
+	load__refresh(&s->load, &options, s->options->reload, false, &changed, &fault);
+	if (!changed)
+		return;
+	malloc_trim(0);
+	metrics__set_load(s->load);
+	if (metrics__write(&fault))
+		log__fail(&fault);
+}
+
+/* Wait for the end of the workload (0: for a signal). */
+static int supervise(struct session *s, pid_t workload)
+{
+	const struct supervise_events events = {
+		.reload = reload,
+		.look = look,
+		.fds = s->changes.fds,
+		.count = CHANGES_COUNT,
+		.context = s,
+	};
+
+	look(s);
+	return supervise__wait(workload, &events);
+}
+
 /* Return the capabilities that loading needs, and those of --capabilities. */
 static uint64_t find_asked(const struct session *s, uint64_t needs)
 {
 	uint64_t asked = needs | s->options->capabilities | confine__needs(&s->confinement);
 
 	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
-		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it includes missing ones */
+		asked |= MASK(CAP_SYS_ADMIN); /* it includes missing ones */
 	return asked;
 }
 
@@ -207,7 +270,7 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 	if (o->reload) {
 		signals__block(true);
 		if (!workload__start(&workload, &child, fault))
-			return supervise__wait(child, reload, s);
+			return supervise(s, child);
 	} else if (!load__keep_over_exec(s->load, fault)) {
 		workload__become(&workload, fault);
 	}
@@ -222,7 +285,7 @@ static int go_on(struct session *s, const char *workload, struct fault *fault)
 	if (signals__stop_is_pending())
 		code = EXIT_DONE;
 	else
-		code = workload ? run_workload(s, workload, fault) : supervise__wait(0, reload, s);
+		code = workload ? run_workload(s, workload, fault) : supervise(s, 0);
 	log__bound(false);
 	return code;
 }
@@ -251,6 +314,11 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 
 	if (workload || s->options->health_command)
 		err = plan_confinement(s, candidate__needs(c), &fault);
+	/* Before the look at the targets, so that no later change is missed. */
+	if (!err && stays(s->options) && changes__open(&s->changes, &fault)) {
+		log__fail(&fault);
+		fault.text[0] = 0;
+	}
 	if (!err)
 		err = put_in_place(s, c, &fault);
 	if (!err)
@@ -271,6 +339,47 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 	return fault.text[0] ? log__fail(&fault) : code;
 }
 
+/* Pass the verified objects to the workload, with the capabilities that loading them requires. */
+static int hand_over(struct session *s, struct candidate *c, const char *path, struct fault *fault)
+{
+	const struct options *o = s->options;
+	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
+	uint64_t needs = candidate__needs(c), asked;
+	struct workload workload = { .path = path, .argv = o->workload };
+	int64_t started = log__clock();
+	int err = plan_confinement(s, needs, fault);
+
+	if (!err && capabilities__missing(needs, s->held)) {
+		err = fault__set(fault, -EPERM, "the workload cannot load the objects");
+		privileges__explain(needs, fault);
+	}
+	if (!err)
+		err = handover__export(&c->set, fault);
+	if (!err)
+		err = candidate__remember(c, fault);
+	if (err)
+		return fault__code(fault);
+	asked = find_asked(s, needs);
+	workload.confinement = s->confinement;
+	workload.confinement.keep = s->held & (needs | o->capabilities | (asked & MASK(CAP_SYS_ADMIN)));
+	capabilities__format(needs, "", names);
+	capabilities__format(s->held & ~asked, "", surplus);
+	log__write(&(struct log_line){ .event = "ready",
+				       .platform = PLATFORM,
+				       .capabilities = names,
+				       .unneeded = surplus[0] ? surplus : NULL,
+				       .started = started });
+	if (metrics__write(fault))
+		return fault__code(fault);
+	/* SIGHUP from before would end the workload, which has no handler yet. */
+	signals__take_hangup();
+	if (signals__stop_is_pending())
+		return EXIT_DONE;
+	log__write(&(struct log_line){ .event = "exec", .target = path });
+	workload__become(&workload, fault);
+	return fault__code(fault);
+}
+
 static int verify_and_run(struct session *s, const char *workload)
 {
 	const struct options *o = s->options;
@@ -282,12 +391,27 @@ static int verify_and_run(struct session *s, const char *workload)
 		refuse(&fault);
 	else if (code && fault.text[0])
 		log__fail(&fault);
+	else if (!code && o->hand_over && !o->verify_only)
+		code = hand_over(s, &c, workload, &fault) ? log__fail(&fault) : EXIT_DONE;
 	else if (!code && !o->verify_only)
 		return load_and_run(s, &c, workload);
 	else if (!code && candidate__remember(&c, &fault))
 		code = log__fail(&fault);
 	candidate__free(&c);
 	return code;
+}
+
+/*
+ * Write the first metrics with the capabilities that the next ones are written with. Root's would write to
+ * another user's directory now, and fail after everything is attached.
+ */
+static int begin_metrics(const struct options *o, struct fault *fault)
+{
+	int err = metrics__begin(o->metrics_file, fault);
+
+	if (!err && o->metrics_file && !o->verify_only)
+		privileges__lower(o->reload ? o->capabilities : 0);
+	return err ? err : metrics__write(fault);
 }
 
 int run__all(struct options *o)
@@ -304,10 +428,13 @@ int run__all(struct options *o)
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 		return log__fail(&fault);
 	}
-	metrics__begin(o->metrics_file);
+	if (begin_metrics(o, &fault)) {
+		free(workload);
+		return log__fail(&fault);
+	}
 	if (!o->verify_only)
 		session.held = privileges__raise();
-	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
+	code = verify_and_run(&session, workload);
 	/* The first failure decides the exit code. */
 	if (metrics__write(&fault) && !code)
 		code = log__fail(&fault);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects at their largest and one over, too large to be vectors, by both verifiers."""
+"""Objects at their largest and one over, too large to be vectors, by every verifier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from labs.sig import test_key
 from labs.vectors.builder import ALICE, CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
 from labs.vectors.trust import policy, policy_key
-from labs.verifiers import CVerifier, python_store, python_verdict
+from labs.verifiers import Verifier, python_store, python_verdict
 
 from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
 from buildtool.signing.keys import MAX_KEY_FILE_BYTES
@@ -21,7 +21,7 @@ from buildtool.trust.store import MAX_POLICY_BYTES, load_trust
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"
 ROOM = 1024 * (-(-(MAX_STATEMENT_BYTES + 1024) // 1024))
-# What Recipe() with one section more has beside that section's contents.
+# Size of a Recipe() with one more section, without that section's contents.
 EMPTY = Part(name=b".rodata", data=b"")
 
 
@@ -45,7 +45,7 @@ def sections_of(count: int) -> Recipe:
 
 
 def with_table_of(count: int) -> Recipe:
-    """Recipe: a file that says it has *count* sections."""
+    """Recipe: a file whose header states *count* sections."""
     return replace(sections_of(count), shape=lambda data: struct.pack_into("<H", data, 60, count))
 
 
@@ -72,25 +72,25 @@ def store_of(kind: str, extra: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_limit(name: str, c_verifier: CVerifier, tmp_path: Path) -> None:
+def test_limit(name: str, verifier: Verifier, tmp_path: Path) -> None:
     """What the specification allows at most is accepted, and one more is refused."""
     make, expected = CASES[name]
     data = build(make())
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
-    assert c_verifier.ask("T", bytes(tmp_path)) == "trust"
-    c_verifier.setting("P", PLATFORM.encode())
-    c_verifier.setting("N", str(NOW).encode())
+    assert verifier.ask("T", bytes(tmp_path)) == "trust"
+    verifier.setting("P", PLATFORM.encode())
+    verifier.setting("N", str(NOW).encode())
     ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
-    assert c_verifier.ask("O", data) == ours
+    assert verifier.ask("O", data) == ours
     assert ours.split()[0] == expected
 
 
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("kind", STORES)
-def test_limit_of_a_store(kind: str, extra: int, c_verifier: CVerifier, tmp_path: Path) -> None:
+def test_limit_of_a_store(kind: str, extra: int, verifier: Verifier, tmp_path: Path) -> None:
     """A policy of 1 MiB and a key file of 4096 bytes are read; one more byte, and neither is."""
     data, path = store_of(kind, extra), tmp_path / ("policy.json" if kind == "Y" else "alice.pub")
     path.write_bytes(data)
     ours = python_store(path, is_key=kind == "K")
-    assert c_verifier.ask(kind, data) == ours
+    assert verifier.ask(kind, data) == ours
     assert (ours == "bad-trust") == bool(extra)

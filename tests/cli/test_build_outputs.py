@@ -12,19 +12,25 @@ from pathlib import Path
 import pytest
 from labs.cli import check_error
 
+from buildtool.cli.build import show_image
 from buildtool.cli.main import run
+from buildtool.config.file import load_config
+from buildtool.image.result import BuiltImage
+from buildtool.signing.keys import KeyId
 
 Capture = pytest.CaptureFixture[str]
 BUILD = ["build", "--engine", "docker", "--arch", "amd64", "--key", "keys/release.pem"]
 # Stands where docker looks for buildx, and writes what the exporters would.
 BUILDX = """#!{python}
-import json, pathlib, sys
+import csv, json, pathlib, sys
 words = sys.argv[1:]
 if words == ["buildx", "version"]:
     sys.exit()
 sys.stdin.buffer.read()
 spec = words[words.index("--output") + 1]
-fields = dict(part.split("=") for part in spec.split(",")) if "=" in spec else dict(type="local", dest=spec)
+fields = dict(type="local", dest=spec)
+if "=" in spec:
+    fields = dict(part.split("=") for part in next(csv.reader([spec])))
 metadata = {{}} if fields["type"] in ("local", "tar") else {{"containerimage.digest": "sha256:12"}}
 if "dest" in fields:
     place = pathlib.Path(fields["dest"])
@@ -112,6 +118,23 @@ def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, ou
 
 
 @pytest.mark.tools
+def test_a_name_of_an_archive_is_one(project: Path, capsys: Capture) -> None:
+    """-o NAME.tar writes an OCI archive as type=oci,dest=NAME.tar does, also with a comma in the name."""
+    for name in ("x.tar", "a b,c.oci.tar"):
+        assert run([*BUILD, "-o", name]) == 0
+        assert capsys.readouterr().out.startswith(f"image   {name}\ndigest  sha256:12\n")
+        assert (project / name).read_text() == "built"
+        assert run([*BUILD, "-o", name]) == 1
+        check_error(capsys, f"{name}: already exists")
+    (project / "y.tar").mkdir()
+    for engine in ("docker", "local"):
+        assert run([*BUILD, "--engine", engine, "-o", "y.tar"]) == 1
+        check_error(capsys, "y.tar: not a regular file but a directory")
+        assert run([*BUILD, "--engine", engine, "-o", "x.tar.gz"]) == 2
+        check_error(capsys, "--output x.tar.gz: archives are not compressed")
+
+
+@pytest.mark.tools
 def test_a_directory_that_is_in_use_stays(project: Path, capsys: Capture) -> None:
     """Only --force writes into a directory with files. An empty directory needs no --force."""
     for output in ("files", "type=local,dest=other"):
@@ -177,3 +200,26 @@ def test_names_that_no_file_has_are_one_line(capsys: Capture, engine: str) -> No
         for kind in ("type=oci", "type=oci,tar=false"):
             assert run([*BUILD, "--engine", engine, "--output", f"{kind},dest={place}"]) == 1
             check_error(capsys, f"{place}: cannot write: ")
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_workload_needs_a_base_that_has_it(
+    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, *, is_default: bool
+) -> None:
+    """The default base has no program, so a note says where the workload's file comes from."""
+    if is_default:
+        monkeypatch.delenv("BUILDTOOL_BASE_IMAGE")
+    text = (project / "buildtool.toml").read_text()
+    (project / "buildtool.toml").write_text(text.replace("[image]", '[image]\nworkload = ["/agent", "-x"]'))
+    config = load_config(environ=os.environ)
+    image = BuiltImage(reference="agent:1", digest="", platforms=("linux/amd64",), key_id=KeyId("0" * 64))
+    show_image(image, config, output="", as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("note    the default base image has no /agent: ")]
+    assert len(notes) == is_default
+    assert lines[-1].startswith("run     docker run --read-only ")
+    show_image(image, config, output="", as_json=True)
+    value = json.loads(capsys.readouterr().out)["run"]
+    assert (f"run     {value['command']}", value["before"]) == (lines[-1], [])
+    found = [f"note    {note}" for note in value["notes"] if note.startswith("the default base")]
+    assert found == notes
