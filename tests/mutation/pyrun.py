@@ -21,7 +21,7 @@ TESTS = (
     *(f"tests/unit/test_{name}.py" for name in ("calls", "dsse", "ed25519", "keys", "policy", "record")),
     *(
         f"tests/unit/test_{name}.py"
-        for name in ("sign", "statement", "trust_lint", "trust_store", "versions")
+        for name in ("sign", "statement", "trust_edit", "trust_lint", "trust_store", "versions")
     ),
     *(
         f"tests/cli/test_{name}.py"

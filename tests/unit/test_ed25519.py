@@ -44,3 +44,21 @@ def test_encodings_that_are_no_points() -> None:
     for y in (1, ed25519.P - 1):
         assert ed25519.decode_point(y.to_bytes(32, "little")) is not None
         assert ed25519.decode_point((y | 1 << 255).to_bytes(32, "little")) is None
+
+
+def test_both_signs_of_x() -> None:
+    """The highest bit of an encoding is the lowest of x, and chooses between a point and its negative."""
+    base = ed25519.decode_point(bytes([0x58]) + bytes([0x66]) * 31)
+    assert base is not None
+    parities = set()
+    for scalar in range(1, 9):
+        encoding = ed25519.encode_point(ed25519.multiply(scalar, base))
+        other = encoding[:31] + bytes((encoding[31] ^ 0x80,))
+        points = [ed25519.decode_point(each) for each in (encoding, other)]
+        for each, point in zip((encoding, other), points, strict=True):
+            assert point is not None
+            assert (point[0] & 1) == each[31] >> 7
+            assert 0 < point[0] < ed25519.P
+            assert ed25519.encode_point(point) == each
+        parities.add(encoding[31] >> 7)
+    assert parities == {0, 1}

@@ -139,7 +139,7 @@ def test_libsodium_version_at_run_time(
         program,
     ]
     subprocess.run(argv, check=True, capture_output=True)
-    assert ask(program, *version) == (0, f"{word}\n", "")
+    assert ask(program, *version) == (0, f"{word} accepted\n", "")
 
 
 @pytest.mark.parametrize("text", [b"no key", b"{}", b"-----BEGIN PUBLIC KEY-----\n"])

@@ -77,6 +77,13 @@ def _move_license(data: bytearray) -> None:
     data.extend(LICENSE.data)
 
 
+def _names_first(data: bytearray) -> None:
+    """Exchange the entries of the names (4) and of the code (1)."""
+    at = struct.unpack_from("<Q", data, 40)[0] + 64
+    data[at : at + 64], data[at + 192 : at + 256] = data[at + 192 : at + 256], data[at : at + 64]
+    put(62, "<H", 1)(data)
+
+
 def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "plain", Recipe()
     yield "all-members", Recipe(statement=RICH, sig_size=2048)
@@ -87,6 +94,7 @@ def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "others-overlap", Recipe(shape=table(2, 24, "<Q", 64))
     yield "nobits-anywhere", Recipe(parts=(CODE, Part(name=b".bss", data=b"", type=SHT_NOBITS, fields=_FAR)))
     yield "null-section-anywhere", Recipe(parts=(CODE, Part(name=b"old", data=b"", type=0, fields=_FAR)))
+    yield "names-in-section-1", Recipe(shape=_names_first)
     yield "section-behind-the-table", Recipe(shape=_move_license)
     yield "odd-alignment-field", Recipe(shape=table(3, 48, "<Q", 3))
     yield (
