@@ -9,6 +9,7 @@ unchanged library does is then tested by the tests that remain.
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -72,8 +73,16 @@ class CMutants:
         rounds = _write_rounds(WORK / "questions")
         # The sanitizers take long: they see the vectors alone.
         self._rounds = [*(("plain", path) for path in rounds), *(("checked", path) for path in rounds[:2])]
-        linked = all(self._link(build) for build in _BUILDS)
-        self._answers = [self._answer(build, path) for build, path in self._rounds]
+        linked, self._limits = (
+            all(self._link(build) for build in _BUILDS),
+            dict.fromkeys(self._rounds, _SECONDS),
+        )
+        self._answers = []
+        for build, path in self._rounds:
+            begun = time.monotonic()
+            self._answers.append(self._answer(build, path))
+            # A mutant without an end shall not take long.
+            self._limits[build, path] = 5 + 10 * (time.monotonic() - begun)
         if not linked or not all(self._answers):
             raise RuntimeError("the unchanged verifier does not answer")
         outcome, test = self._test(_TEST)
@@ -156,7 +165,8 @@ class CMutants:
     def _answer(self, build: str, path: Path) -> bytes:
         """Return the answers to the questions of file *path*, or nothing if the program failed."""
         program = self._copy / ".cache" / build / "check"
-        done = run_limited([program], self._copy, _SECONDS, stdin=path, limit_memory=build == "plain")
+        seconds = self._limits[build, path]
+        done = run_limited([program], self._copy, seconds, stdin=path, limit_memory=build == "plain")
         return b"" if done.failed else done.output
 
     def _test(self, wanted: str) -> tuple[str, str]:

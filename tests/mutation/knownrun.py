@@ -50,6 +50,11 @@ class KnownMutants:
         path = self._copy / mutant.file
         path.write_text(mutant.text)
         try:
-            return run_pytest(self._copy, _SECONDS, *tests).outcome()
+            done = run_pytest(self._copy, _SECONDS, *tests)
+            outcome, by = done.outcome()
+            # A fixture that builds the loader fails for a mutant that does not compile.
+            return (
+                ("survived", f"the tests do not run: {by}") if b"\nERROR " in done.output else (outcome, by)
+            )
         finally:
             path.write_text(mutant.source)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from labs.vectors.builder import (
+    ALICE,
+    BOB,
     Recipe,
 )
 from labs.vectors.case import Case
@@ -134,6 +136,10 @@ def clock_cases() -> Iterator[Case]:
     yield case("unset", "not-yet-valid", created=past, notAfter=limit)
     yield case("unset-limited-key", "not-yet-valid", "limited-key", created=past)
     yield case("unset-limited-key-of-nobody", "accepted", "limited-other-key", created=past)
+    both = replace(predicate(created=past), signers=(ALICE, BOB))
+    yield Case(
+        name="clock-unset-limited-second-key", expect="not-yet-valid", trust="limited-second-key", recipe=both
+    )
     yield case("unset-is-ok", "accepted", "clock-unset-ok", created=past, notAfter=limit)
     yield case("unset-but-expired", "expired", created=past, notAfter="2026-05-31T23:59:59Z")
     yield case(

@@ -93,6 +93,8 @@ TRUST: dict[str, dict[str, str]] = {
         earliest="2026-01-01T00:00:00Z",
     ),
     "limited-key": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z")),
+    # The key ids of both count, and that of bob is the first.
+    "limited-second-key": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z"), B),
     "limited-other-key": policy(A, policy_key(BOB, notAfter="2030-01-01T00:00:00Z")),
     "clock-unset-ok": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z"), clock="unset-ok"),
     "earliest": policy(
