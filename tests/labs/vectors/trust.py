@@ -65,6 +65,9 @@ TRUST: dict[str, dict[str, str]] = {
     "scheduler-and-pins": policy(
         A, programTypes=["struct_ops", "xdp"], attachPoints=["xdp", "pin/counts", "struct_ops/sched_*"]
     ),
+    "smallest": policy(A, maxObjectBytes=1),
+    "threshold-16": policy(A, *map(policy_key, CROWD[:15]), threshold=16),
+    "256-points": policy(A, attachPoints=["xdp"] * 256),
     "small": policy(A, maxObjectBytes=1024),
     "amd64-only": policy(A, platforms=["linux/amd64"]),
     "arm64-only": policy(A, platforms=["linux/arm64"]),
