@@ -340,6 +340,15 @@ static int refuse_section(const struct attach_point *point, const char *name, st
 		point->section, name);
 }
 
+bool plan__needs_target(const struct bpf_program *program)
+{
+	const struct kind kind = kind_of(program);
+	const struct attach_point point = { .place = kind.place,
+					    .section = bpf_program__section_name(program) };
+
+	return kind.place != PLACE_NOWHERE && (!kind.wants || wants_target(&point));
+}
+
 int plan__program(struct bpf_object *object, struct bpf_program *program, const char *target,
 		  const struct attach_options *options, struct attach_point *points, size_t room,
 		  struct fault *fault)

@@ -18,10 +18,25 @@ struct attach_option {
 	bool adds;	      /* PROGRAM+=TARGET: replaces nothing */
 };
 
-/* The options for loading and attaching a set. */
-struct load_options {
+/* --load, --no-load or --image-load [OBJECT:]PROGRAM */
+struct select_option {
+	char *object; /* NULL: the only object that has the program */
+	char *program;
+	unsigned char source; /* as of an attach_option */
+	bool loads;
+};
+
+/* The options that select programs and their targets. */
+struct selection_options {
 	const struct attach_option *attach;
 	size_t attach_count;
+	const struct select_option *select;
+	size_t select_count;
+};
+
+/* The options for loading and attaching a set. */
+struct load_options {
+	struct selection_options selection;
 	const char *pin_root; /* NULL: nothing outlives the loader */
 	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */

@@ -168,10 +168,13 @@ int switch__all(struct load *load, struct fault *fault)
 		int err = switch_one(load, a, &inner);
 
 		if (is_taken(a, err)) {
-			err = unit__load_copy(a->unit, fault);
-			if (err)
+			err = unit__load_copy(a->unit, &inner);
+			if (err && !load->refreshes) {
+				*fault = inner;
 				return err;
-			err = switch_one(load, a, &inner);
+			}
+			if (!err)
+				err = switch_one(load, a, &inner);
 		}
 		if (err && load->refreshes) {
 			refuse(a, err, &inner);

@@ -82,8 +82,7 @@ static bool stays(const struct options *o)
 static struct load_options describe_load(const struct options *o)
 {
 	return (struct load_options){
-		.attach = o->attach,
-		.attach_count = o->attach_count,
+		.selection = options__selection(o),
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.may_update = o->reload,

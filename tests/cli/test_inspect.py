@@ -133,7 +133,16 @@ def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
     assert "license     \\x1b[2" in output
 
 
-LOADER = ("/sbin/tini", "-g", "--", "/usr/bin/verify-and-load", "--image-attach", "count=eth0")
+LOADER = (
+    "/sbin/tini",
+    "-g",
+    "--",
+    "/usr/bin/verify-and-load",
+    "--image-attach",
+    "count=eth0",
+    "--image-load",
+    "probe",
+)
 ENTRYPOINT = (*LOADER, "--image-workload", "/app", "--image-workload", "two words")
 
 
@@ -160,6 +169,7 @@ def test_an_image_in_a_file(capsys: Capture, target: str) -> None:
     assert value[0]["objects"][1]["signers"] == [alice().key_id]
     assert value[0]["labels"] == {"org.example.base": "yes"}
     assert (value[0]["attach"], value[0]["workload"]) == (["count=eth0"], ["/app", "two words"])
+    assert (value[0]["load"], lines.count("load        probe")) == (["probe"], 2)
     assert lines.count("attach      count to eth0") == lines.count("workload    /app 'two words'") == 2
 
 
