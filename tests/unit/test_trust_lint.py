@@ -42,16 +42,16 @@ def remarks(trust: TrustStore) -> list[str]:
         (
             None,
             -1,
-            ["! nothing can be accepted: the threshold is 1, but only 0 of 1", "expired at"],
+            ["! no object can be accepted: the threshold is 1", "expired at"],
             "expired",
         ),
         (0, None, [], "valid"),
-        (1, None, ["! nothing can be accepted", "is not valid before"], "not-yet-valid"),
-        (40 * DAY, 40 * DAY, ["! nothing can be accepted", "is not valid before"], "not-yet-valid"),
+        (1, None, ["! no object can be accepted", "is not valid before"], "not-yet-valid"),
+        (40 * DAY, 40 * DAY, ["! no object can be accepted", "is not valid before"], "not-yet-valid"),
         (
             40 * DAY + 1,
             40 * DAY,
-            ["! nothing can be accepted", "is not valid before", "is never valid: notBefore is later"],
+            ["! no object can be accepted", "is never valid: notBefore is later"],
             "not-yet-valid",
         ),
     ],
@@ -69,7 +69,7 @@ def test_threshold_that_the_usable_keys_reach() -> None:
     """A key that does not count now is missing."""
     assert remarks(store((None, None), (None, None), threshold=2)) == []
     first, second = remarks(store((None, None), (None, -1), threshold=2))
-    assert first == ("! nothing can be accepted: the threshold is 2, but only 1 of 2 keys count now")
+    assert first == ("! no object can be accepted: the threshold is 2, and only 1 of 2 keys is valid now")
     assert " 'bob' expired at 2026-05-31T23:59:59Z" in second
 
 
@@ -77,30 +77,30 @@ def test_names_of_keys() -> None:
     """Two keys with one name are one remark."""
     keys = [policy_key(signer) | {"name": "same"} for signer in (ALICE, BOB)]
     trust = read_policy(policy(*keys)["policy.json"].encode())
-    assert remarks(trust) == ["several keys have the name 'same'"]
+    assert remarks(trust) == ["2 keys have the name 'same'"]
 
 
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
         ({"earliest": format_time(NOW + DAY)}, []),
-        ({"earliest": format_time(NOW + DAY + 1)}, ["is in the future, so objects expire too soon"]),
-        ({"platforms": []}, ["! nothing can be accepted: platforms is empty"]),
+        ({"earliest": format_time(NOW + DAY + 1)}, ["in the future: objects expire too soon"]),
+        ({"platforms": []}, ["! no object can be accepted: platforms is an empty list"]),
         ({"platforms": ["linux/amd64"]}, []),
         ({"platforms": ["linux/vax"]}, ["platforms: 'linux/vax' is unknown"]),
-        ({"programTypes": []}, ["programTypes is empty: only objects without programs"]),
+        ({"programTypes": []}, ["programTypes is an empty list"]),
         ({"programTypes": ["xdp", "unspec"]}, []),
         ({"programTypes": ["tc"]}, ["'tc' is no program type of libbpf (did you mean sched_cls?)"]),
         ({"programTypes": ["vax"]}, ["programTypes: 'vax' is no program type of libbpf"]),
-        ({"attachPoints": []}, ["attachPoints is empty: only objects that attach and pin nothing"]),
+        ({"attachPoints": []}, ["attachPoints is an empty list"]),
         ({"attachPoints": ["xdp", "a?b", "x.text"]}, []),
         ({"attachPoints": ["?xdp"]}, ["attachPoints: '?xdp' matches no section"]),
         ({"attachPoints": [".text"]}, ["attachPoints: '.text' matches no section"]),
-        ({"attachPoints": [".struct_ops.link"]}, ["no section; struct_ops/TYPE is the point of a map"]),
-        ({"attachPoints": ["?.struct_ops"]}, ["no section; struct_ops/TYPE is the point of a map"]),
+        ({"attachPoints": [".struct_ops.link"]}, ["'.struct_ops.link' matches no section"]),
+        ({"attachPoints": ["?.struct_ops"]}, ["'?.struct_ops' matches no section"]),
         ({"deniedHelpers": [1]}, []),
-        ({"deniedHelpers": [0]}, ["deniedHelpers: there is no helper 0"]),
-        ({"allowRollback": True}, ["allowRollback: older releases start again"]),
+        ({"deniedHelpers": [0]}, ["deniedHelpers: no helper has the number 0"]),
+        ({"allowRollback": True}, ["allowRollback is true: older releases are accepted"]),
         ({"allowRollback": False}, []),
         ({"imageRules": "ignore"}, ["imageRules is ignore"]),
         ({"imageRules": "combine"}, []),
@@ -117,5 +117,5 @@ def test_rules(rules: dict[str, Any], expected: list[str]) -> None:
 def test_a_clock_that_need_not_be_set() -> None:
     """The remark is for keys that end."""
     (found,) = remarks(store((None, 90 * DAY), clock="unset-ok"))
-    assert found == "clock is unset-ok: a machine without a clock accepts keys past their notAfter"
+    assert found == "clock is unset-ok: a machine without a clock accepts keys after their notAfter"
     assert remarks(store((None, 90 * DAY), clock="required")) == []
