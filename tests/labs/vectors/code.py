@@ -139,6 +139,7 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         ("bpf_a____", accepted),
         ("bpf_a___\xe9", denied),
         ("bpf_a__x", accepted),
+        ("bpf_a__xy", accepted),
     ):
         flavoured = relocated(KFUNC, names=b"\0" + name.encode() + b"\0")
         yield f"flavour-{name!a}", expect, "denied-kfuncs", makes(*flavoured, kfuncs=[name])
@@ -198,6 +199,8 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "symbol-half-entry", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"size": 95}), **ab)
     yield "names-no-section", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 99}), **ab)
     yield "names-no-strings", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 1}), **ab)
+    no_strings = (one[0], replace(one[1], type=SHT_PROGBITS), *one[2:])
+    yield "names-in-data", denied, "no-denied-kfuncs", makes(*no_strings, **ab)
     yield "names-without-end", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=NAMES + b"x"), **ab)
     yield "names-empty", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b""), **ab)
     yield "name-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b"\0"), **ab)

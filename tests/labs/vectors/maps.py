@@ -13,6 +13,7 @@ from labs.vectors.code import code, makes
 
 INT, PTR, ARRAY, STRUCT, UNION, TYPEDEF = 1, 2, 3, 4, 5, 8
 VOLATILE, CONST, RESTRICT, VAR, DATASEC, DECL_TAG, TYPE_TAG, ENUM64 = 9, 10, 11, 14, 15, 17, 18, 19
+FORWARD = 7
 LINK = b".struct_ops.link"
 SCHEDULER = b"sched_ext_ops"
 
@@ -267,6 +268,7 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "variable-is-the-group", denied, "all-points", group(LINK, 1)
     yield "no-variables", accepted, "points", group(LINK)
     for name, make in (
+        ("forward", lambda btf: btf.type(FORWARD, 0, btf.struct(SCHEDULER))),
         ("union", lambda btf: btf.type(UNION, SCHEDULER, 8)),
         ("pointer", lambda btf: btf.type(PTR, 0, btf.struct(SCHEDULER))),
         ("array", lambda btf: btf.type(ARRAY, 0, 0, btf.struct(SCHEDULER), 0, 1)),

@@ -41,6 +41,9 @@ def policy_cases() -> Iterator[Case]:
     yield Case(name="rollback-not-allowed", expect="accepted", recipe=Recipe(), trust="no-rollback")
     yield Case(name="too-large", expect="too-large", recipe=Recipe(), trust="small")
     yield Case(name="too-large-before-malformed", expect="too-large", data=bytes(1025), trust="small")
+    listed = [{"name": kind, "section": kind, "type": kind} for kind in ("xdp", "kprobe")]
+    second = predicate(programs=listed)
+    yield Case(name="type-of-second-program", expect="denied-by-policy", recipe=second, trust="xdp-only")
     yield Case(name="smallest-limit", expect="too-large", data=b"\x7fE", trust="smallest")
     yield Case(name="one-byte-at-its-limit", expect="malformed", data=b"\x7f", trust="smallest")
     yield Case(name="one-of-16-signers", expect="below-threshold", recipe=Recipe(), trust="threshold-16")

@@ -185,6 +185,7 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-project-space": policy(A, project="a b"),
     "policy-platforms-string": policy(A, platforms="linux/amd64"),
     "policy-points-empty": policy(A, attachPoints=[""]),
+    "policy-points-second-empty": policy(A, attachPoints=["xdp", ""]),
     "policy-points-inner-star": policy(A, attachPoints=["x*p"]),
     "policy-points-two-stars": policy(A, attachPoints=["xdp**"]),
     "policy-points-too-many": policy(A, attachPoints=["xdp"] * 257),
