@@ -97,7 +97,7 @@ def test_agent_that_does_not_sign(agent: Path, capsys: Capture) -> None:
         (b"\0\0\0\0", "an answer of 0 bytes"),
         (b"\x7f\0\0\0\5", "an answer of 2130706432 bytes"),
         (b"\0\4\0\1\5", "an answer of 262145 bytes"),
-        (b"\0\4\0\0" + bytes(262_144), "ssh-agent: refused"),
+        pytest.param(b"\0\4\0\0" + bytes(262_144), "ssh-agent: refused", id="largest"),
         (b"\0\0\0\x05\x0c\xff\xff\xff\xff", "a damaged answer"),
         (b"\0\0\0\x09\x0c\0\0\0\1\0\0\0\x09", "a damaged answer"),
         (b"\0\0\0\x06\x0c\0\0\0\0!", "a damaged answer"),
