@@ -33,7 +33,7 @@ from buildtool.objects.elf import read_object_file
 
 KIND = "objects"
 # Increase this number when the same input gives another object.
-VERSION = 2
+VERSION = 3
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 CLOCK_STEP_NS = 10_000_000  # the kernel stamps files with the time of its last tick
 

@@ -23,6 +23,7 @@ from buildtool.compile.record import (
 )
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
+from buildtool.compile.typeorder import order_types
 from buildtool.config.project import name_objects
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
@@ -142,6 +143,8 @@ def compile_sources(
         ]
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
+        for job in jobs:
+            _order_types(job.built)
         inputs = [_read_inputs(job) for job in jobs]
         if options.headers is not None:
             options.headers.check(name for files in inputs for name in files)
@@ -277,6 +280,13 @@ def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOption
     for end in run_parallel(commands, jobs=jobs, env=tools.clean_environment()):
         if end.returncode != 0:
             raise ToolFailedError("llvm-strip: failed", detail=end.stderr.decode(errors="replace").strip())
+
+
+def _order_types(path: Path) -> None:
+    """Bring the types in the BTF of object *path* into one order. A larger object is refused later."""
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) <= MAX_OBJECT_BYTES and (ordered := order_types(data)) != data:
+        write_atomic(path, ordered)
 
 
 def _describe(
