@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from buildtool.check.run import CheckTarget
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import Config
-from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, choose_platforms, has_project
+from buildtool.config.project import NO_PROJECT_HINT, choose_platforms, flat_name, has_project
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
@@ -48,7 +49,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
 def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
     """Return *arch*, else the architectures of the project that are compiled; report those that are not."""
     names = [platform.arch for platform in choose_platforms(arch, config)]
-    built = [name for name in names if any((config.root / "build" / name).glob(f"*{OBJECT_SUFFIX}"))]
+    built = [name for name in names if any((config.root / "build" / name).rglob(f"*{OBJECT_SUFFIX}"))]
     if arch or not built:
         return names
     for name in names:
@@ -96,7 +97,7 @@ def _read(path: Path, wanted: set[str]) -> Iterator[CheckTarget]:
     if not path.is_dir():
         yield _read_file(path, _arch_of(path.parent))
         return
-    divided = [name for name in PLATFORMS if any((path / name).glob(f"*{OBJECT_SUFFIX}"))]
+    divided = [name for name in PLATFORMS if any((path / name).rglob(f"*{OBJECT_SUFFIX}"))]
     if not divided:
         yield from _read_directory(path, _arch_of(path))
         return
@@ -113,7 +114,7 @@ def _arch_of(directory: Path) -> str:
 
 def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     try:
-        found = sorted(path for path in directory.iterdir() if path.name.endswith(OBJECT_SUFFIX))
+        found = _list_objects(directory)
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
@@ -121,13 +122,24 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
             f"{directory}: no objects", hint=f"buildtool compile makes objects, which end in {OBJECT_SUFFIX}"
         )
     for path in found:
-        yield _read_file(path, arch)
+        yield _read_file(path, arch, flat_name(path.relative_to(directory).as_posix()))
 
 
-def _read_file(path: Path, arch: str) -> CheckTarget:
+def _list_objects(directory: Path) -> list[Path]:
+    """Return the objects in *directory* and its folders, sorted by name. Hidden files are no objects."""
+    found = []
+    for path in directory.iterdir():
+        if path.name.endswith(OBJECT_SUFFIX) and not path.name.startswith("."):
+            found.append(path)
+        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            found += _list_objects(path)
+    return sorted(found)
+
+
+def _read_file(path: Path, arch: str, name: str = "") -> CheckTarget:
     # The result may be one byte too long. Rule BT002 reports that.
     data = read_bounded(path, MAX_OBJECT_BYTES)
-    return CheckTarget(path=path, name=path.name, data=data, arch=_signed_arch(data) or arch)
+    return CheckTarget(path=path, name=name or path.name, data=data, arch=_signed_arch(data) or arch)
 
 
 def _signed_arch(data: bytes) -> str:

@@ -48,7 +48,7 @@ def command(
     **given: Any,
 ) -> None:
     """Check the eBPF programs as the image has them; copy its static programs with file capabilities."""
-    paths = sorted(objects.glob("*.bpf.o"))
+    paths = sorted(objects.glob("*.o"))
     check_capabilities(read_contents(paths), capability, exactly=exactly)
     rules = ImageRules(
         policy=read_policy_file(given["trust"] / POLICY_NAME).decode(),

@@ -42,12 +42,13 @@ class SourceInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledObject:
     """
-    An object of the compile stage: its *path*, and the facts for its statement.
+    An object of the compile stage: its *path*, its *name* in statements, and the facts for its statement.
 
     *headers* are the packages of the carried headers with their versions. This machine's have none.
     """
 
     path: Path
+    name: str
     platform: str
     sha256: Digest
     toolchain: ToolchainInfo
@@ -93,6 +94,7 @@ def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
 
 def _to_json(entry: CompiledObject) -> dict[str, Any]:
     return {
+        "name": entry.name,
         "platform": entry.platform,
         "sha256": entry.sha256,
         "toolchain": {
@@ -108,6 +110,7 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
     toolchain, source = entry["toolchain"], entry["source"]
     return CompiledObject(
         path=path,
+        name=str(entry.get("name", path.name)),
         platform=str(entry["platform"]),
         sha256=Digest(str(entry["sha256"])),
         toolchain=ToolchainInfo(

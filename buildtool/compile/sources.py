@@ -7,13 +7,14 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile.headers import Headers
+from buildtool.compile.outside import Outside, place_include
 from buildtool.compile.record import (
     CompiledObject,
     SourceInfo,
@@ -24,7 +25,7 @@ from buildtool.compile.record import (
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
 from buildtool.compile.typeorder import order_types
-from buildtool.config.project import name_objects
+from buildtool.config.project import Unit, check_units
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildtoolError,
@@ -54,21 +55,24 @@ _TOOL_IS_FULL = re.compile(
 )
 
 
+Output = tuple[Platform, Path, Sequence[Unit]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
     """
-    Options of all objects of a run: *root* of the project, *include* directories and extra *flags*.
+    Options of all objects of a run: *root* of the project. The settings of an object are in its unit.
 
     *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
-    compilers, or 0 for one on each processor.
+    compilers, or 0 for one on each processor. *outside* has the places of include directories outside the
+    project that are not where their names say, as in a builder.
     """
 
     root: Path
     headers: Headers | None
-    include: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
     jobs: int = 0
     color: bool = False
+    outside: Outside = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +91,10 @@ class CompileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One object: *source* as clang's argument, *built* in the scratch directory, *final* path."""
+    """One object: *source* as clang's argument, its *unit*, *built* in the scratch directory, *final*."""
 
     source: str
+    unit: Unit
     platform: Platform
     built: Path
     final: Path
@@ -101,14 +106,13 @@ class _Job:
 
 def compile_sources(
     toolchain: Toolchain,
-    sources: Sequence[str],
-    outputs: Sequence[tuple[Platform, Path]],
+    outputs: Sequence[Output],
     options: CompileOptions,
     *,
     on_step: Callable[[], None] = lambda: None,
 ) -> CompileResult:
     """
-    Compile *sources* (relative to the root) for each platform of *outputs*, into its directory.
+    Compile the units of *outputs*, each of which has a platform and a directory of objects.
 
     If one source fails, no object appears and no compile record changes. *on_step* is called
     after each object.
@@ -116,10 +120,12 @@ def compile_sources(
     Raises: CompileError, with clang's diagnostics; FileAccessError; UsageError; ToolMissingError;
     ToolFailedError.
     """
-    relative = tuple(_check_source(source, options.root) for source in sources)
-    names = name_objects(relative)
-    for include in options.include:
-        if not (options.root / check_operand(include)).is_dir():
+    for _, _, units in outputs:
+        check_units(units)
+    planned = [(*output[:2], unit) for output in outputs for unit in output[2]]
+    relative = {unit.source: _check_source(unit.source, options.root) for _, _, unit in planned}
+    for include in dict.fromkeys(name for _, _, unit in planned for name in unit.include):
+        if not Path(place_include(check_operand(include), options.root, options.outside)).is_dir():
             raise FileAccessError(
                 f"{include}: not a directory",
                 hint="--include and compile.include name directories of headers",
@@ -127,19 +133,19 @@ def compile_sources(
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
     with (
-        made_directories([directory for _, directory in outputs]),
+        made_directories([(directory / unit.path).parent for _, directory, unit in planned]),
         _scratch(beside) as scratch,
         _full_told(beside, scratch),
     ):
         jobs = [
             _Job(
-                source=source,
+                source=relative[unit.source],
+                unit=unit,
                 platform=platform,
-                built=Path(scratch, platform.arch, names[source]),
-                final=directory.absolute() / names[source],
+                built=Path(scratch, platform.arch, unit.path),
+                final=directory.absolute() / unit.path,
             )
-            for platform, directory in outputs
-            for source in relative
+            for platform, directory, unit in planned
         ]
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
@@ -198,8 +204,8 @@ def _run_clang(
             output=job.built,
             root=options.root,
             headers=options.headers,
-            include=options.include,
-            flags=(*options.flags, *color),
+            include=_places(job, options),
+            flags=(*job.unit.flags, *color),
         )
         for job in jobs
     ]
@@ -229,10 +235,10 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
         return None
     name = found[1]
     if directory := _find_directory(options.root, name):
-        others = "".join(f'"{each}", ' for each in options.include)
+        others = "".join(f'"{each}", ' for each in jobs[0].unit.include)
         return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
     if name == _KERNEL_TYPES:
-        place = next((Path(job.source).parent for job in jobs), Path()) / name
+        place = Path(jobs[0].source).parent / name
         return f"bpftool btf dump file /sys/kernel/btf/vmlinux format c > {place} makes it"
     if options.headers is None:
         return f"install the package that has {name}, or copy {name} into the project"
@@ -299,17 +305,19 @@ def _describe(
             hint="divide its programs among several sources",
         )
     # Only flags without paths of this machine, so that each machine writes the same statement.
-    include = [word for directory in options.include for word in ("-I", directory)]
-    flags = (*tools.forced_flags(job.platform), *include, *options.flags)
+    include = [word for directory in job.unit.include for word in ("-I", directory)]
+    flags = (*tools.forced_flags(job.platform), *include, *job.unit.flags)
     # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
     headers = options.headers
     own = [name for name in inputs if headers is None or headers.find(name) is None]
+    outside = {place: name for name, place in _places(job, options) if place != name}
     return CompiledObject(
         path=job.final,
+        name=job.unit.name,
         platform=job.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
-        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root)),
+        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root, outside)),
         headers=dict(headers.packages) if headers else {},
     )
 
@@ -319,26 +327,37 @@ def _read_inputs(job: _Job) -> tuple[str, ...]:
     return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
 
 
-def hash_sources(source: str, inputs: Sequence[str], root: Path) -> Digest:
+def _places(job: _Job, options: CompileOptions) -> list[tuple[str, str]]:
+    """Return name and place of each include directory of *job*."""
+    return [(name, place_include(name, options.root, options.outside)) for name in job.unit.include]
+
+
+def hash_sources(
+    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None = None
+) -> Digest:
     """
-    Return the digest over *source* and those of *inputs* that are in the project at *root*.
+    Return the digest over *source* and those of *inputs* that are in the project at *root*, or *outside*.
 
     The digest is the SHA-256 of the output of `sha256sum FILES`, with files sorted by name. The
-    system's headers, which have absolute names, are left out.
+    system's headers, which have absolute names, are left out. *outside* has the names of include directories
+    outside the project by their places.
 
     Raises: FileAccessError.
     """
     # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
-    names = {source}
+    names = {source: source}
     for name in inputs:
-        if not name.startswith("/"):
-            names.add(name)
+        place = next((each for each in outside or {} if name.startswith(f"{each}/")), None)
+        if place is not None:
+            names[(outside or {})[place] + name.removeprefix(place)] = name
+        elif not name.startswith("/"):
+            names[name] = name
         elif name.startswith(top):
-            names.add(name.removeprefix(top))
+            names[name.removeprefix(top)] = name.removeprefix(top)
     digest = hashlib.sha256()
-    for name in sorted(names):
-        contents = hashlib.sha256(read_bounded(root / name, MAX_SOURCE_BYTES)).hexdigest()
+    for name, file in sorted(names.items()):
+        contents = hashlib.sha256(read_bounded(root / file, MAX_SOURCE_BYTES)).hexdigest()
         digest.update(f"{contents}  {name}\n".encode(errors="surrogateescape"))
     return Digest(digest.hexdigest())
 

@@ -2,9 +2,9 @@
 """
 Sort the types of BTF that clang writes in an accidental order.
 
-LLVM's BTFDebug::endModule keeps structs that are only pointed to in a std::map whose keys are pointers. It writes
-them last, as forward declarations in the order of their addresses in the compiler's memory. The length of a
-directory's name moves these addresses. Sorting by name changes the size of nothing, so no other byte moves.
+LLVM's BTFDebug::endModule keeps structs that are only pointed to in a std::map whose keys are pointers.
+It writes them last, as forward declarations in the order of their addresses in the compiler's memory. The
+length of a directory's name moves these addresses. Sorting by name moves no other byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from buildtool.objects.elf import parse_object
 from buildtool.objects.tables import Section
 
 _HEAD_BYTES = 12
-# The blocks of .BTF.ext in the order of its header, with the words of a record that refer to types and to names.
+# The blocks of .BTF.ext in the header's order, with the words of a record that refer to types and to names.
 _EXT_WORDS = (((1,), ()), ((), (1, 2)), ((1,), (2,)))
 _HINT = "compile the source with another version of clang"
 
@@ -61,8 +61,8 @@ def _order(data: bytes, order: str, section: Section, ext_section: Section | Non
     heads = {number: words.slice(section.offset + btf.place(number), _HEAD_BYTES) for number in tail}
     texts = {number: btf.name(words.number(heads[number])) for number in tail}
     ordered = sorted(tail, key=lambda number: (texts[number], heads[number][4:8], rank.get(number, 0)))
-    # Strings that no other type and no line uses are at the end of the table, in the order of the declarations.
-    start = max(words.read(names)) + 1
+    # Strings that nothing else uses are at the end of the table, in the order of the declarations.
+    start = max(words.read(names), default=0) + 1
     own = [words.number(heads[number]) for number in ordered]
     moved = {
         offset: text for offset, text in zip(own, (texts[n] for n in ordered), strict=True) if offset >= start
@@ -107,7 +107,9 @@ class _Words:
 
 def _place_strings(words: _Words, at: int, size: int, moved: dict[int, bytes]) -> dict[int, int]:
     """
-    Write the strings *moved*, by old offset and in their new order, to the end of the table. Return new offsets.
+    Write the strings *moved*, by old offset and in their new order, to the end of the table.
+
+    Return the new offsets.
 
     A table that has other strings there, which LLVM does not write, stays as it is.
     """

@@ -12,6 +12,7 @@ from labs.readelf import read_with_llvm
 
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.project import make_units
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.runtime.headers import provide_headers
@@ -69,9 +70,10 @@ def test_objects_do_not_depend_on_lengths_of_paths(tmp_path: Path, kernel_types:
         (root / "bpf").mkdir(parents=True)
         (root / "bpf/vmlinux.h").symlink_to(kernel_types)
         (root / "bpf/v.bpf.c").write_text(SOURCE)
-        outputs = [(platform, root / "build" / platform.arch) for platform in arches]
+        units = make_units(["bpf/v.bpf.c"])
+        outputs = [(platform, root / "build" / platform.arch, units) for platform in arches]
         options = CompileOptions(root=root, headers=headers)
-        done = compile_sources(toolchain, ["bpf/v.bpf.c"], outputs, options)
+        done = compile_sources(toolchain, outputs, options)
         for entry in done.objects:
             objects[entry.path.parent.name].add(entry.path.read_bytes())
     assert {arch: len(found) for arch, found in objects.items()} == {platform.arch: 1 for platform in arches}
@@ -104,9 +106,10 @@ def test_all_architectures_in_directories_of_every_length(tmp_path: Path) -> Non
         root = tmp_path / ("d" * length)
         (root / "bpf").mkdir(parents=True)
         (root / "bpf/x.bpf.c").write_text(source)
-        outputs = [(platform, root / "build" / platform.arch) for platform in PLATFORMS.values()]
+        units = make_units(["bpf/x.bpf.c"])
+        outputs = [(platform, root / "build" / platform.arch, units) for platform in PLATFORMS.values()]
         options = CompileOptions(root=root, headers=headers)
-        done = compile_sources(toolchain, ["bpf/x.bpf.c"], outputs, options)
+        done = compile_sources(toolchain, outputs, options)
         for entry in done.objects:
             objects[entry.path.parent.name].add(entry.path.read_bytes())
     assert {arch: len(found) for arch, found in objects.items()} == dict.fromkeys(PLATFORMS, 1)

@@ -164,8 +164,20 @@ def test_only_source_directories_are_mounted() -> None:
     text = render_dockerfile(wanted).text
     assert "source=bpf,target=/project/bpf " in text
     assert "source=.," not in text
-    with pytest.raises(ConfigError, match="directory of the project"):
-        render(sources=("x.bpf.c",))
+
+
+def test_sources_beside_the_configuration_are_mounted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project's directory, with its keys, is never sent: only a source there, and headers."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.bpf.c", "other.c", "x.h", "secret.pem"):
+        (tmp_path / name).touch()
+    wanted = request(sources=("x.bpf.c", "bpf/a.bpf.c"), compile__include=(".", "../out"))
+    assert source_directories(wanted) == ["bpf", "x.bpf.c", "x.h"]
+    text = render_dockerfile(wanted).text
+    assert "source=x.bpf.c,target=/project/x.bpf.c " in text
+    assert "secret.pem" not in text
 
 
 def test_default_builder_is_completed_by_apt_and_others_are_taken_as_prepared() -> None:
