@@ -14,6 +14,7 @@ from pathlib import Path
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile.headers import Headers
+from buildtool.compile.kerneltypes import HEADER_NAME, check_types
 from buildtool.compile.outside import Outside, place_include
 from buildtool.compile.record import (
     CompiledObject,
@@ -42,7 +43,6 @@ from buildtool.objects.elf import MAX_OBJECT_BYTES
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
-_KERNEL_TYPES = "vmlinux.h"
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
@@ -126,9 +126,12 @@ def compile_sources(
     relative = {unit.source: _check_source(unit.source, options.root) for _, _, unit in planned}
     for include in dict.fromkeys(name for _, _, unit in planned for name in unit.include):
         if not Path(place_include(check_operand(include), options.root, options.outside)).is_dir():
+            is_types = Path(include).parent.name == "vmlinux"
             raise FileAccessError(
                 f"{include}: not a directory",
-                hint="--include and compile.include name directories of headers",
+                hint=f"buildtool vmlinux --arch {Path(include).name} makes it"
+                if is_types
+                else "--include and compile.include name directories of headers",
             )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
@@ -154,6 +157,14 @@ def compile_sources(
         inputs = [_read_inputs(job) for job in jobs]
         if options.headers is not None:
             options.headers.check(name for files in inputs for name in files)
+        for platform, _, _ in outputs:
+            read = {
+                name
+                for job, files in zip(jobs, inputs, strict=True)
+                if job.platform == platform
+                for name in files
+            }
+            check_types(options.root, read, platform)
         objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
         _publish(jobs, objects)
     return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
@@ -237,9 +248,12 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
     if directory := _find_directory(options.root, name):
         others = "".join(f'"{each}", ' for each in jobs[0].unit.include)
         return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
-    if name == _KERNEL_TYPES:
-        place = Path(jobs[0].source).parent / name
-        return f"bpftool btf dump file /sys/kernel/btf/vmlinux format c > {place} makes it"
+    if name == HEADER_NAME:
+        arch = jobs[0].platform.arch
+        return (
+            f"buildtool vmlinux --arch {arch} makes it;"
+            f' include = ["vmlinux/{arch}"] in [compile.{arch}] finds it'
+        )
     if options.headers is None:
         return f"install the package that has {name}, or copy {name} into the project"
     return (
