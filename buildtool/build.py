@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 
 from buildtool.compile.headers import Headers
 from buildtool.compile.plan import outside_names
+from buildtool.compile.sources import CANNOT_COMPILE
 from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
 from buildtool.config.project import find_sources, name_objects, plan_units
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
-from buildtool.core.errors import EngineError, SigningKeyError, UsageError
+from buildtool.core.errors import BuildStepError, EngineError, SigningKeyError, UsageError
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
@@ -53,12 +54,12 @@ from buildtool.image.sentheaders import choose_headers
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
-    NO_KEY_HINT,
     PublicKey,
     SigningKey,
     is_encrypted,
     load_public_key,
     load_signing_key_pem,
+    missing_key,
     read_key_file,
 )
 from buildtool.signing.sign import ReleaseInfo, check_times, sign_files
@@ -164,7 +165,7 @@ def find_key(
     if chosen := option or in_environment:
         return _open_key(chosen, environ, ask)
     if config.sign.key is None:
-        raise UsageError("no signing key", hint=NO_KEY_HINT)
+        raise missing_key(config)
     with named_variable(config, "sign.key"):
         return _open_key(config.sign.key, environ, ask)
 
@@ -283,12 +284,15 @@ def render_folder(
     key: KeySource,
     directory: Path,
     *,
+    epoch: int,
     force: bool = False,
     environ: Mapping[str, str],
     runner: Runner,
 ) -> tuple[Path, ...]:
     """
     Write the Dockerfile and its archive into *directory*, from which plain buildx builds the same image.
+
+    A Dockerfile beside a copy of the sources names their time *epoch*, in seconds.
 
     Return both files. In the project's directory, the Dockerfile reads the sources there. Otherwise the
     archive contains them.
@@ -300,8 +304,6 @@ def render_folder(
     if directory.resolve() == config.root.resolve():
         request = _describe(config, platforms, key, headers, form=Form.PROJECT)
     else:
-        # The folder is a fixed copy of the sources, so its Dockerfile can name their time.
-        epoch = source_date(environ, config.root, runner)
         request = _describe(config, platforms, key, headers, form=Form.FOLDER, epoch=epoch)
     check_outside(config.root, source_directories(request), directory)
     _warn_unsent(config)
@@ -326,7 +328,8 @@ def build(
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
         raise SigningKeyError(
-            f"{key.path}: a public key cannot sign", hint="build takes the .pem file; render takes either"
+            f"{key.path}: a public key cannot sign",
+            hint="name the .pem file; render accepts a .pub file as well",
         )
     epoch = source_date(environ, config.root, runner)
     check_times(config.sign.not_after, created=epoch, now=int(time.time()))
@@ -395,23 +398,36 @@ def _build_with_docker(
         else:
             built = build_image(request, runner=runner)
     except EngineError as error:
-        if error.hint is None:
-            explain_base(request, images().base, runner=runner)
-            # Another builder has no access to the engine's prepared images.
-            own = not (options.builder or environ.get("BUILDX_BUILDER"))
-            error.hint = _find_hint(config, pulls=own and images().builder == DEFAULT_BUILDER)
+        # Another builder has no access to the engine's prepared images.
+        own = not (options.builder or environ.get("BUILDX_BUILDER"))
+        _explain_failure(error, config, request, images(), pulls=own, runner=runner)
         raise
     report_base(images().base, prepared_images().base)
     is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
     return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
 
 
-def _find_hint(config: Config, *, pulls: bool) -> str | None:
-    """Return a hint for a build that failed in the builder, or None. *pulls*: the builder image is pulled."""
-    unsent = _find_unsent(config)
-    if unsent is not None:
-        return f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
-    return "where images cannot be pulled, `buildtool images prepare` makes them" if pulls else None
+def _explain_failure(
+    error: EngineError,
+    config: Config,
+    request: ImageRequest,
+    images: ImagesConfig,
+    *,
+    pulls: bool,
+    runner: Runner,
+) -> None:
+    """
+    Give *error*, of a build of *request*, the hint that helps. *pulls*: the engine may pull *images*.
+
+    Raises: EngineError, if the base image lacks a platform.
+    """
+    if isinstance(error, BuildStepError):
+        if error.message.startswith(CANNOT_COMPILE) and (unsent := _find_unsent(config)) is not None:
+            error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
+    elif error.hint is None:
+        explain_base(request, images.base, runner=runner)
+        if pulls and images.builder == DEFAULT_BUILDER:
+            error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
 
 
 def _build_locally(
@@ -425,16 +441,17 @@ def _build_locally(
 ) -> BuiltImage:
     # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
     from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
+    from buildtool.oci.read import find_archive
 
     if options.builder:
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
         )
-    output, force = parse_output(options.output), options.force
+    output, force, earlier = parse_output(options.output), options.force, None
     if not output and not options.push:
-        # buildtool chose this name, so the existing file is an earlier build and may be replaced.
-        name = f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
-        output, force = {"type": "oci", "dest": str(config.root / name)}, True
+        place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
+        earlier = None if force else find_archive(place)
+        output, force = {"type": "oci", "dest": str(place)}, force or earlier is not None
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
@@ -452,7 +469,10 @@ def _build_locally(
     objects = name_objects(config)
     trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
     data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
-    return build_local(replace(request, data=data))
+    built = build_local(replace(request, data=data))
+    if earlier and earlier != built.digest:
+        log.warning("%s: replaced the archive of an earlier build, %s", built.file, earlier[:19])
+    return built
 
 
 def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, runner: Runner) -> BuiltImage:

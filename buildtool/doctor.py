@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,10 +16,10 @@ from buildtool.core.errors import BuildtoolError, ConfigError
 from buildtool.core.platforms import PLATFORMS, host_platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.prepare import find_prepared
-from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_tini, named_directory
 from buildtool.runtime.headers import find_headers
-from buildtool.runtime.link import INSTALL_COMPILER
-from buildtool.runtime.provide import find_parts
+from buildtool.runtime.link import INSTALL_COMPILER, find_linker
+from buildtool.runtime.provide import check_linkable, find_parts
 
 MIN_ENGINE = 23  # the first Docker with BuildKit by default and RUN --network
 MIN_KERNEL = (5, 10)  # for -mcpu=v3 and CAP_BPF
@@ -88,17 +87,14 @@ def is_ready(checks: list[Check]) -> bool:
 
 
 def _check_toolchain(machine: Host) -> list[Check]:
-    advice = (
-        "apt install clang lld, or pip install 'ebpf-buildtool[clang]'; `build` with Docker brings its own"
-    )
+    advice = "apt install clang lld, or pip install ziglang; `build` with Docker brings its own"
     tools: Toolchain | None = None
     try:
         tools = find_toolchain(machine.clang, runner=machine.runner)
         found = f"{tools.version} ({tools.clang})"
     except BuildtoolError as error:
         found = error.message
-    beside = str(Path(tools.clang).resolve().parent / "ld.lld") if tools else "ld.lld"
-    lld = shutil.which(beside) or shutil.which("ld.lld")
+    lld = find_linker(tools)
     return [
         _check("clang", Use.COMPILE, tools is not None, found, advice),
         _check("lld", Use.OPTIONAL, bool(lld), lld or "not found", "links the loader for `load`; " + advice),
@@ -162,7 +158,17 @@ def _check_carried(machine: Host) -> Check:
             errors[arch] = error.message
     lacking = next((errors[arch] for arch in wanted if arch in errors), "")
     ok = bool(wanted) and not lacking
-    return _check("carried loaders", Use.LOCAL, ok, lacking or ", ".join(whole) or "none", advice)
+    found = lacking or ", ".join(whole) or "none"
+    # No build writes into a directory that a variable names.
+    if lacking and named_directory(machine.environ) is None:
+        have = ", ".join(whole) or "none"
+        try:
+            compiler = check_linkable(machine.environ, machine.runner)
+            found, ok = f"{have}; the first build links them, with {compiler} and packages of Debian", True
+        except BuildtoolError as error:
+            found = f"{have}, and this machine cannot link them: {error.message}"
+            advice = error.hint or advice
+    return _check("carried loaders", Use.LOCAL, ok, found, advice)
 
 
 def _check_image_store(runner: Runner) -> Check:

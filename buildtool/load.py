@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from buildtool.config.compiling import OBJECT_SUFFIX
-from buildtool.config.file import Config, LoaderConfig, named_variable
+from buildtool.config.file import CONFIG_NAME, Config, LoaderConfig, named_variable
 from buildtool.config.project import NO_PROJECT_HINT, flat_name, has_project
 from buildtool.core.errors import (
     BuildtoolError,
@@ -32,10 +32,12 @@ from buildtool.image.docker.prepare import choose_images
 from buildtool.image.dockerfile import RenderRequest, render_dockerfile
 from buildtool.image.metadata import loader_options
 from buildtool.objects.capabilities import PINS_NAME
+from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.runtime import carried as loaders
 from buildtool.runtime.link import INSTALL_COMPILER
 from buildtool.runtime.provide import find_parts, provide_parts
 from buildtool.signing.keys import KeyId
+from buildtool.signing.stale import StaleFinder
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def load_on_host(
 
 
 def manage_pins(
-    config: Config, arguments: Sequence[str], *, environ: Mapping[str, str], runner: Runner
+    config: Config, arguments: Sequence[str], *, human: bool, environ: Mapping[str, str], runner: Runner
 ) -> NoReturn:
     """
     Replace this process by ebpf-pins with *arguments*, the first of which is one of PINS_COMMANDS.
@@ -79,7 +81,25 @@ def manage_pins(
     Raises: any BuildtoolError, if ebpf-pins is missing and cannot be built.
     """
     program = choose_program("pins", config, environ=environ, runner=runner)
-    _become([str(program), *arguments], environ)
+    _become(pins_argv(program, arguments, config.loader, human=human), environ)
+
+
+def pins_argv(program: Path, arguments: Sequence[str], options: LoaderConfig, *, human: bool) -> list[str]:
+    """
+    Return the command that starts ebpf-pins, which is *program*, with *arguments*.
+
+    Without a place in *arguments*, the command is for the places that *options* configure.
+    """
+    named = {argument.partition("=")[0] for argument in arguments}
+    argv = [str(program), *arguments]
+    if not named & {"--pin-root", "--share", "--help", "--version"}:
+        if options.pin_root:
+            argv += ["--pin-root", options.pin_root]
+        if options.share and arguments[0] != "rollback":  # a shared object has no link of its own
+            argv += ["--share", options.share]
+    if human and "--log" not in named:
+        argv += ["--log", "human"]
+    return argv
 
 
 def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
@@ -96,7 +116,7 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """Return the command that starts *loader*."""
     options = request.options
     if not request.workload:  # these keys of the configuration require the image's workload
-        options = replace(options, seccomp=True, map_fds=True, workload_user="")
+        options = replace(options, seccomp=True, map_fds=True, workload_user="", hand_over=False)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]
@@ -142,6 +162,20 @@ def _link_flat(path: Path, objects: Sequence[Path]) -> Path:
     return flat
 
 
+def check_fresh(objects: Path, config: Config) -> None:
+    """
+    Check that no object of *objects*, a file or a directory, is older than its sources.
+
+    Raises: StaleObjectError; FileAccessError.
+    """
+    finder = StaleFinder(config=config)
+    for path in sorted(objects.rglob(f"*{OBJECT_SUFFIX}")) if objects.is_dir() else [objects]:
+        if path.is_file():  # the loader has the words for anything else
+            # The record is beside the object, which may be behind a link of `choose_objects`.
+            place = Path(os.path.relpath(os.path.realpath(path))) if path.is_symlink() else path
+            finder.check(place, read_bounded(path, MAX_OBJECT_BYTES))
+
+
 def choose_trust(given: Path | None, config: Config) -> Path:
     """
     Return the trust store *given*, or the configured policy or key, or the .pub file of the signing key.
@@ -154,8 +188,10 @@ def choose_trust(given: Path | None, config: Config) -> Path:
         key = "trust.keys" if keys else "sign.key"
     if not keys and isinstance(config.sign.key, Path):
         keys = (config.sign.key.with_suffix(".pub"),)
+    if not keys and not config.has_file:
+        raise UsageError(f"{config.root / CONFIG_NAME}: no such file, and no trust source", hint=_TRUST_HINT)
     if len(keys) != 1:
-        hint = "--trust takes a .pub file, a directory of them or a policy"
+        hint = "name one by --trust: a .pub file, a directory of .pub files, or a policy"
         raise UsageError(
             "several trust sources are configured" if keys else "no trust source is configured", hint=hint
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Shared fixtures, and the rule that CI skips nothing without a typed reason.
+Shared fixtures, and the rule that CI skips no test without a typed reason.
 
-Tiers are directories; labs/selection.py marks their tests with what they need.
+Each directory is a tier. labs/selection.py marks the tests with their requirements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from labs.verifiers import CVerifier
+    from labs.verifiers import Verifier
 
 from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import PackageUnavailableError
@@ -36,35 +36,37 @@ TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm"
 OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"
-# Names headers for a run inside a test, which makes none of its own.
+# The headers for a run inside a test, which makes none of its own.
 NAMED_HEADERS = os.environ.get("TEST_HEADERS")
 
 
 class Skip(StrEnum):
-    """Why a test may be skipped: its reason begins with one of these and a colon."""
+    """Allowed types of reasons to skip a test: a reason begins with one of them and a colon."""
 
     NEEDS_ROOT = "needs-root"
     NEEDS_TOOL = "needs-tool"
     NEEDS_ENGINE = "needs-engine"
     NEEDS_KERNEL_FEATURE = "needs-kernel-feature"
     NEEDS_PACKAGE = "needs-package"
+    NEEDS_TOOLCHAIN = "needs-toolchain"
 
 
 # CI has root, every tool and an engine; what its kernel cannot do is tested on another kernel. A mirror may
-# lack a package of one architecture for days.
-SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE)
+# lack a package of one architecture for days. Only bindings/ and their tests need Go and Rust.
+SKIPS_OF_CI = (Skip.NEEDS_KERNEL_FEATURE, Skip.NEEDS_PACKAGE, Skip.NEEDS_TOOLCHAIN)
 # Whose packages must be there, on every machine: without them nothing is proved.
 PRIMARY_ARCHITECTURES = ("amd64", "arm64")
-# What a skip for a package says after its type: Debian's architecture, and the packages.
+# The reason for a missing package: Debian's architecture, the packages, and the cause.
 _PACKAGE_REASON = re.compile(r"needs-package: (?P<architecture>[a-z0-9]+) (?P<packages>[^:]+): .+", re.DOTALL)
 
 _skipped: list[tuple[str, str]] = []
 _left_out: dict[tuple[str, str], int] = {}
+_no_toolchain: dict[str, int] = {}
 _ran: set[str] = set()
 
 
 def pytest_configure() -> None:
-    """Give interrupts their meaning back: a shell starts jobs in the background deaf to them."""
+    """Restore the default handlers of SIGINT and SIGQUIT, which a shell ignores in background jobs."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
@@ -86,7 +88,7 @@ def _allows_skip(reason: str) -> bool:
 
 
 def _skip_for_packages(error: PackageUnavailableError) -> None:
-    """Skip the test that needs packages which no mirror has, unless its architecture is a primary one."""
+    """Skip a test whose packages no mirror has; raise for a primary architecture."""
     if error.architecture in PRIMARY_ARCHITECTURES:
         raise error
     packages = ", ".join(error.packages) or "package lists"
@@ -112,7 +114,7 @@ def pytest_runtest_call() -> Iterator[None]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what ran, and every skip whose reason is not allowed here."""
+    """Record the tiers that ran, and every skip without an allowed reason."""
     if report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not _allows_skip(reason):
@@ -120,12 +122,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         elif found := _PACKAGE_REASON.search(reason):
             key = (found["architecture"], found["packages"])
             _left_out[key] = _left_out.get(key, 0) + 1
+        elif (kind := reason.removeprefix("Skipped: ").split(": ", 1))[0] == Skip.NEEDS_TOOLCHAIN:
+            _no_toolchain[kind[1]] = _no_toolchain.get(kind[1], 0) + 1
     elif report.when == "call":
         _ran.add(_find_tier(report.nodeid))
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Count a module that skips itself, too."""
+    """Record a skipped module without an allowed reason."""
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not _allows_skip(reason):
@@ -133,7 +137,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def _idle_tiers(config: pytest.Config) -> list[str]:
-    """Name the tiers of which a whole run in CI ran no test at all."""
+    """Return the tiers without any test in a whole run in CI."""
     option = config.option
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (
         option.keyword or option.markexpr
@@ -151,7 +155,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say why a run without failing tests fails."""
+    """Print why a run without failed tests fails."""
     for nodeid, reason in _skipped:
         terminalreporter.write_line(f"SKIP NOT ALLOWED {nodeid}: {reason}", red=True)
     for tier in _idle_tiers(config):
@@ -165,10 +169,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             f"LEFT OUT, for Debian packages that the mirror lacks: {'; '.join(parts)}", yellow=True
         )
 
+    for name, count in sorted(_no_toolchain.items()):
+        terminalreporter.write_line(f"LEFT OUT, without {name}: {count} test{'s' * (count > 1)}", yellow=True)
+
 
 @pytest.fixture(autouse=True)
 def _isolate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a developer's environment out of the tests, and any engine out of the offline tiers."""
+    """Remove a developer's settings from the environment, and any engine from the offline tiers."""
     for name in list(os.environ):
         if name.startswith(("BUILDTOOL_", "GITHUB_")) or name == "SOURCE_DATE_EPOCH":
             monkeypatch.delenv(name)
@@ -176,7 +183,7 @@ def _isolate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
     from labs.selection import NEEDS
 
-    # Only a test that starts compilers reads what is in the headers; others must need no network.
+    # Only tests that start compilers read the headers. Other tests must not need a network.
     compiles = any(request.node.get_closest_marker(name) for name in NEEDS)
     headers = request.getfixturevalue("carried_headers" if compiles else "any_headers")
     monkeypatch.setenv(HEADERS_VARIABLE, str(headers))
@@ -190,7 +197,7 @@ def _run_engine_tool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
-    """Give a running Docker engine with BuildKit, named by DOCKER_HOST in os.environ; its version."""
+    """Start a Docker engine with BuildKit, set DOCKER_HOST to it, and yield its version."""
     was_running = _run_engine_tool("status").returncode == 0
     script = f'settings=$("{TOP}/tools/engine" use) && eval "$settings" && env -0'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
@@ -210,7 +217,7 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def prepared_images(engine: str) -> object:
-    """Give the PreparedImages of the engine, for amd64 and arm64."""
+    """Return the PreparedImages of the engine, for amd64 and arm64."""
     assert engine
     from buildtool.image.docker.prepare import prepare_images
 
@@ -219,12 +226,12 @@ def prepared_images(engine: str) -> object:
 
 @pytest.fixture(scope="session")
 def carried_headers() -> Path:
-    """Give the directory of the headers that wheels carry, of Debian's packages in the lock."""
+    """Return the directory of the headers that wheels carry, from the locked Debian packages."""
     from buildtool.compile.headers import carried_headers
 
     if NAMED_HEADERS:
         return Path(NAMED_HEADERS)
-    # A process of its own: a test that only starts compilers must not connect, but finds what others fetched.
+    # A separate process may connect: a test that only starts compilers must not, but can use its result.
     argv = [sys.executable, TOP / "tools/loaders", "--headers"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -233,7 +240,7 @@ def carried_headers() -> Path:
 
 @pytest.fixture(scope="session")
 def any_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the directory of the carried headers if they were made, else stand-ins."""
+    """Return the directory of the carried headers, or stand-ins if they were not made."""
     from labs.headers import write_headers
 
     from buildtool.compile.headers import LIST_NAME, carried_headers
@@ -244,7 +251,7 @@ def any_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_parts() -> MadeParts:
-    """Give what became of the parts that wheels carry for images, made of this checkout's sources."""
+    """Make the parts of wheels from this checkout's sources, and return the result."""
     from buildtool.core.platforms import PLATFORMS
     from buildtool.runtime.carried import data_directory
     from buildtool.runtime.link import PartsRequest, make_parts
@@ -257,7 +264,7 @@ def made_parts() -> MadeParts:
 
 @pytest.fixture(scope="session")
 def carried_parts(made_parts: MadeParts) -> Path:
-    """Give the directory of what wheels carry; only a secondary architecture without packages may lack."""
+    """Return the directory of the parts; only a secondary architecture may lack its parts."""
     from buildtool.runtime.carried import data_directory
 
     for error in made_parts.failed.values():
@@ -268,7 +275,7 @@ def carried_parts(made_parts: MadeParts) -> Path:
 
 @pytest.fixture(scope="session")
 def sysroot_of() -> Callable[[Platform], Path]:
-    """Give a function that unpacks what links the loader for a platform, and returns where it is."""
+    """Return a function that unpacks the packages that link the loader of a platform."""
     from buildtool.runtime.apt import PackageSource, linking_packages, provide_tree
     from buildtool.runtime.debian import Archive, find_system_mirror
     from buildtool.runtime.packagelock import read_lock
@@ -289,18 +296,35 @@ def sysroot_of() -> Callable[[Platform], Path]:
 
 @pytest.fixture(scope="session")
 def clang() -> Path:
-    """Find the newest clang of this machine."""
+    """Return the newest clang of this machine."""
     from labs.compile import find_clang
 
     return find_clang()
 
 
 @pytest.fixture(scope="session")
-def c_verifier(clang: Path) -> Iterator[CVerifier]:
+def c_verifier(clang: Path) -> Iterator[Verifier]:
     """Give the C verifier, under sanitizers: one process that answers all questions of the session."""
-    from labs.verifiers import CVerifier, build_c_verifier
+    from labs.verifiers import Verifier, build_c_verifier
 
-    with CVerifier(build_c_verifier(clang)) as running:
+    with Verifier(build_c_verifier(clang)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["c", "go"])
+def verifier_program(request: pytest.FixtureRequest, clang: Path) -> Path:
+    """Give a program that answers questions, for each verifier in another language than Python."""
+    from labs.bindings import build_verifier
+
+    return build_verifier(request.param, clang)
+
+
+@pytest.fixture(scope="session")
+def verifier(verifier_program: Path) -> Iterator[Verifier]:
+    """Give each verifier in another language than Python, running."""
+    from labs.verifiers import Verifier
+
+    with Verifier(verifier_program) as running:
         yield running
 
 
@@ -313,7 +337,7 @@ def as_root() -> None:
 
 @pytest.fixture(scope="session")
 def sysroot(sysroot_of: Callable[[Platform], Path]) -> Path:
-    """Give Debian packages unpacked for this machine: what links the loader, and libbpf's headers."""
+    """Return the directory of this machine's packages to link the loader, with libbpf's headers."""
     from buildtool.core.platforms import host_platform
 
     own = host_platform(os.uname().machine)
@@ -323,7 +347,7 @@ def sysroot(sysroot_of: Callable[[Platform], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def probes(clang: Path, sysroot: Path) -> Path:
-    """Give the directory with bpf-probe for this machine."""
+    """Return the directory with bpf-probe for this machine."""
     from labs.check import build_probes
 
     from buildtool.core.platforms import host_platform
@@ -336,9 +360,9 @@ def probes(clang: Path, sysroot: Path) -> Path:
 @pytest.fixture(scope="session")
 def loader_binary(sysroot: Path, clang: Path) -> Path:
     """
-    Build the loader for this machine as the image has it, and ebpf-pins beside it: static, stripped.
+    Build the loader for this machine as for images, static and stripped, with ebpf-pins beside it.
 
-    With LOADER_BUILD=sanitized-whole it is that target of loader/Makefile.
+    LOADER_BUILD=sanitized-whole selects that target of loader/Makefile.
     """
     target = os.environ.get("LOADER_BUILD", "")
     output = TOP / ".cache/loader" / target / "verify-and-load"

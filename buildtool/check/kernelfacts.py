@@ -198,5 +198,5 @@ def check_kernel_release(text: str) -> Release:
     """
     release = parse_release(text)
     if release is None:
-        raise UsageError(f"{text!a}: not a Linux release", hint="for example 5.15")
+        raise UsageError(f"{text!r}: not a Linux release", hint="for example 5.15")
     return release

@@ -217,6 +217,12 @@ _TABLE = (
     ("BT041", _W, "expires soon", "sign it again with a later --not-after"),
     ("BT042", _E, "malformed signature", "sign it again: every verifier refuses it"),
     ("BT050", _E, "newer than the kernel", "ask for a newer kernel, or leave it out there with an #ifdef"),
+    (
+        "BT060",
+        _E,
+        "older than its source",
+        "buildtool compile --arch ARCH makes it again; remove an object whose source is gone",
+    ),
     ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
     ("BT102", _E, "kernel did not answer", "give it more time with --timeout, or leave it out"),

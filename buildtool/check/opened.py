@@ -100,7 +100,7 @@ def opening_findings(facts: ObjectFacts, arch: str, opened: Opened, *, path: str
         # What is unknown to both is BT005.
         if program_type(section) == UNKNOWN_PROGRAM:
             continue
-        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!a}"
+        message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!r}"
         level = None if is_certain and program not in optional else Level.WARNING
         yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
 

@@ -22,6 +22,7 @@ from buildtool.check.model import (
     RULES,
     CheckReport,
     Finding,
+    Level,
     LoadVerdict,
     ProgramRun,
 )
@@ -32,6 +33,7 @@ from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, 
 from buildtool.check.vm.machine import VmRequest, run_vm
 from buildtool.core.errors import (
     BuildtoolError,
+    FileAccessError,
     ObjectFormatError,
     ToolFailedError,
     ToolMissingError,
@@ -55,12 +57,17 @@ _GUEST_STEP_MIB = 256  # QEMU's ppc64le requires a multiple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckTarget:
-    """An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all)."""
+    """
+    An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all).
+
+    *stale* says why it is older than its sources, and is empty if it is not.
+    """
 
     path: Path
     name: str
     data: bytes
     arch: str = ""
+    stale: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +109,16 @@ def check_objects(
     runner = runner or Runner()
     finder = ProbeFinder(cache=request.cache, environ=environ, runner=runner, on_progress=on_progress)
     checks = [_check_statically(request, target) for target in request.targets]
-    opened = list(_check_opening(request, checks, finder))
     # Do not boot a kernel for files that are no objects.
     facts = {id(t): check.facts for t, check in zip(request.targets, checks, strict=True) if check.facts}
     readable = [target for target in request.targets if id(target) in facts]
+    is_stale = any(target.stale for target in request.targets)
+    if is_stale and request.kernels:
+        on_progress("no kernel is asked: an object is older than its source")
     plan = [
-        (kernel, target_platform, _choose(readable, target_platform))
+        (kernel, target_platform, _choose(readable, target_platform, kernel))
         for kernel, target_platform in _plan(request, on_progress)
-        if readable
+        if readable and not is_stale
     ]
     largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
     asker = _Asker(
@@ -119,14 +128,27 @@ def check_objects(
         on_progress=on_progress,
         memory_mib=_guest_memory(largest),
     )
+    errors = [finding for check in checks for finding in check.findings if finding.level is Level.ERROR]
+    if plan and errors:
+        # The rest takes minutes, which nobody needs to wait for before correcting this.
+        number = f"{len(errors)} error{'' if len(errors) == 1 else 's'}"
+        on_progress(f"{number} by the rules, first {errors[0].rule} {errors[0].object}: {errors[0].message}")
     # Download everything first, so that a missing kernel is reported before minutes of booting the others.
     asks = []
     for kernel, wanted, chosen in plan:
         needed = {name for target in chosen for name in facts[id(target)].capabilities}
         given = tuple(sorted(set(request.capabilities) or needed))
-        asks.append(asker.prepare(kernel, wanted, chosen, given))
+        try:
+            asks.append(asker.prepare(kernel, wanted, chosen, given))
+        except (FileAccessError, ToolFailedError, ToolMissingError, VmError) as error:
+            if not errors:
+                raise
+            # The errors that the rules found are of more use than the reason why no kernel can be asked.
+            asker.silent.append((f"{kernel} {wanted.arch}", error))
+    # After the probe was built for a dry run, which this needs too.
+    opened = list(_check_opening(request, checks, finder))
     asker.ask_all(asks)
-    if asker.silent and not asker.runs:
+    if asker.silent and not asker.runs and not errors:
         raise asker.silent[0][1]
     findings = [*(finding for check in checks for finding in check.findings), *opened]
     findings += [_as_finding(run) for run in asker.runs if not run.loads]
@@ -147,7 +169,9 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     name = target.name if is_whole else f"{target.arch}/{target.name}"
     path = str(target.path)
     found = check_object(name, path, target.data, now=request.now, oldest=request.oldest)
-    return replace(found, findings=tuple(replace(finding, path=path) for finding in found.findings))
+    stale = (RULES["BT060"].finding(name, target.stale),) if target.stale else ()
+    findings = (*stale, *found.findings)
+    return replace(found, findings=tuple(replace(finding, path=path) for finding in findings))
 
 
 def _check_opening(
@@ -195,11 +219,17 @@ def _is_for(kernel: str, arch: str) -> bool:
     return not path.is_file() or image_arch(path) in ("", arch)
 
 
-def _choose(targets: Sequence[CheckTarget], wanted: Platform) -> list[CheckTarget]:
-    """Return the targets for platform *wanted*. Raises: UsageError if there are none, which is no success."""
+def _choose(targets: Sequence[CheckTarget], wanted: Platform, kernel: str) -> list[CheckTarget]:
+    """
+    Return the targets for platform *wanted*, which *kernel* is to load.
+
+    Raises: UsageError if there are none, which is no success.
+    """
     chosen = [target for target in targets if _fits(target, wanted)]
     if not chosen:
         hint = f"buildtool compile --arch {wanted.arch} makes some"
+        if kernel == HOST:
+            hint += "; --kernel 6.12 boots a kernel of the objects' own architecture"
         raise UsageError(f"no object is compiled for {wanted.arch}", hint=hint)
     return chosen
 

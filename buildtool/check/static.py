@@ -36,7 +36,7 @@ from buildtool.objects.helpers import helper_name
 from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
 from buildtool.objects.tables import SHT_REL
 from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.statement import Statement, read_statement
+from buildtool.signing.statement import Statement, has_passed, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
@@ -197,9 +197,9 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         return RULES[rule].finding(read.name, message, program=program.name, level=level)
 
     if program.type == UNKNOWN_PROGRAM:
-        yield finding("BT005", f"section {program.section!a} means no type of program to libbpf")
+        yield finding("BT005", f"section {program.section!r} means no type of program to libbpf")
     if program.type == "ext":
-        message = f"section {program.section!a} replaces a function of another program"
+        message = f"section {program.section!r} replaces a function of another program"
         yield finding("BT014", message, Level.WARNING if program.is_optional else None)
     if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
         yield finding("BT015", "no struct_ops map names it")
@@ -235,7 +235,7 @@ def _check_times(read: _Read, now: int) -> Iterator[Finding]:
     not_after = read.statement.not_after if read.statement else None
     if not_after is None:
         return
-    if now > not_after:
+    if has_passed(not_after, now):
         yield RULES["BT040"].finding(read.name, f"not accepted after {format_time(not_after)}")
     elif now + SOON_SECONDS > not_after:
         yield RULES["BT041"].finding(read.name, f"not accepted after {format_time(not_after)}")
@@ -254,8 +254,8 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
-    found += [("", f"section {m.section!a}", map_section_since(m.section)) for m in contents.maps]
-    found += [(p.name, f"section {p.section!a}", program_since(p.type, p.section)) for p in contents.programs]
+    found += [("", f"section {m.section!r}", map_section_since(m.section)) for m in contents.maps]
+    found += [(p.name, f"section {p.section!r}", program_since(p.type, p.section)) for p in contents.programs]
     for program, what, since in found:
         if since is not None and since > release:
             message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"

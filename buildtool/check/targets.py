@@ -13,11 +13,18 @@ from pathlib import Path
 from buildtool.check.run import CheckTarget
 from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import Config
-from buildtool.config.project import NO_PROJECT_HINT, choose_platforms, flat_name, has_project
+from buildtool.config.project import (
+    NO_PROJECT_HINT,
+    choose_platforms,
+    flat_name,
+    has_project,
+    name_objects,
+)
 from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
+from buildtool.signing.stale import StaleFinder
 from buildtool.signing.statement import read_statement
 
 log = logging.getLogger(__name__)
@@ -37,6 +44,9 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
         targets = [target for path in paths for target in _read(path, wanted)]
     else:
         targets = [target for name in _choose_built(arch, config) for target in _read_built(config, name)]
+        _report_missing(targets, config)
+    finder = StaleFinder(config=config)
+    targets = [replace(target, stale=finder.explain(target.path, target.data)) for target in targets]
     targets = _tell_apart(targets)
     if wanted and (other := next((t for t in targets if t.arch and t.arch not in wanted), None)):
         raise UsageError(
@@ -47,16 +57,40 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
 
 
 def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
-    """Return *arch*, else the architectures of the project that are compiled; report those that are not."""
+    """
+    Return *arch*, else the compiled architectures among the project's, else all that are compiled.
+
+    Report each architecture of the project that is left out.
+    """
     names = [platform.arch for platform in choose_platforms(arch, config)]
-    built = [name for name in names if any((config.root / "build" / name).rglob(f"*{OBJECT_SUFFIX}"))]
-    if arch or not built:
+    if arch:
         return names
-    for name in names:
-        if name not in built:
+    built = [name for name in PLATFORMS if any((config.root / "build" / name).rglob(f"*{OBJECT_SUFFIX}"))]
+    chosen = [name for name in names if name in built] or built
+    for name in names if chosen else ():
+        if name not in chosen:
             where = os.path.relpath(config.root / "build" / name)
-            log.warning("%s: no objects: %s is not checked; buildtool compile makes them", where, name)
-    return built
+            log.warning(
+                "%s: no objects: %s is not checked; buildtool compile --arch %s makes them", where, name, name
+            )
+    return chosen or names
+
+
+def _report_missing(targets: Sequence[CheckTarget], config: Config) -> None:
+    """Report each source of the project that has no object among *targets*, the project's objects."""
+    try:
+        names = name_objects(config)
+    except UsageError:
+        return  # objects without sources are checked alone
+    found = {(target.arch, target.name) for target in targets}
+    for arch in dict.fromkeys(target.arch for target in targets):
+        for name, source in names.items():
+            if (arch, name) not in found:
+                log.warning(
+                    "%s: not compiled for %s, so it is not checked; buildtool compile makes its object",
+                    source,
+                    arch,
+                )
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from buildtool import build as pipeline
+from buildtool.cli.inspectview import run_rows
 from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
@@ -21,20 +22,22 @@ from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.errors import UsageError
+from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.docker.build import parse_output
+from buildtool.image.metadata import image_entrypoint, parse_entrypoint
 from buildtool.image.result import BuiltImage
-from buildtool.image.scan import choose_capabilities
-from buildtool.objects.capabilities import run_options
+from buildtool.image.runline import LoadedProgram, host_name, note_platforms, plan_run
+from buildtool.image.scan import choose_capabilities, scan_programs
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """Refuse an empty --output, which comes from an unset variable."""
     if value == "":
-        hint = "for example --output type=oci,dest=image.tar"
+        hint = "for example --output image.tar"
         raise bad_value(UsageError("the name is empty", hint=hint), parameter)
     return value or ""
 
@@ -47,7 +50,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--output",
     "-o",
     callback=_not_empty,
-    help="Output as for buildx: type=oci,dest=image.tar or a directory.",
+    help="OCI archive (NAME.tar), directory for the files, or as for buildx: type=oci,dest=image.tar.",
 )
 @click.option(
     "--force", is_flag=True, help="Replace an output file; write into a directory that is not empty."
@@ -90,13 +93,26 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
 
     Raises: FileAccessError, UsageError.
     """
-    capabilities = choose_capabilities(config, find_sources(config))
+    sources = find_sources(config)
+    capabilities = choose_capabilities(config, sources)
+    plan = plan_run(
+        name=host_name(image.reference),
+        entrypoint=parse_entrypoint(image_entrypoint(config)),
+        programs=(
+            LoadedProgram(name=name, section=section) for name, section in scan_programs(config, sources)
+        ),
+        capabilities=capabilities,
+        user=config.image.user,
+    )
+    plan.notes += note_platforms(image.platforms, this_platform().oci)
+    is_image = bool(image.reference)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
+        run = {"before": plan.before, "command": plan.command(image.reference), "notes": plan.notes}
+        value |= {"run": run if is_image else None}
         print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
         return
-    is_image = bool(image.reference)
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
     if image.digest:
         click.echo(f"digest  {image.digest}")
@@ -107,8 +123,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         click.echo(f"attach  {line}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
-    options = " ".join(run_options(capabilities))
-    click.echo(f"run     docker run --read-only {options} {image.reference}")
+    click.echo("\n".join(run_rows(plan, image.reference)))
 
 
 def _load_command(place: str, output: Mapping[str, str]) -> str:

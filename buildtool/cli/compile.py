@@ -65,6 +65,7 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         jobs=options["jobs"] or 0,
         color=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
         outside=outside,
+        is_configured=not (options["include"] or options["flag"] or options["system_headers"]),
     )
     outputs = [
         (

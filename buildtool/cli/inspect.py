@@ -21,7 +21,7 @@ from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
 _PATH = click.Path(path_type=Path)
-_KINDS_HINT = "inspect takes an object (.bpf.o), an image archive, an OCI layout or an image of the engine"
+_KINDS_HINT = "inspect requires an object (.bpf.o), an image archive, an OCI layout or an image of the engine"
 
 
 @click.command("inspect")
@@ -43,9 +43,10 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
 
     IMAGE is one of the engine, an archive or a layout that build wrote.
     """
+    envelope, subject_file, trust = given["envelope"], given["subject_file"], given["trust"]
+    _check_together(capabilities=capabilities, as_json=as_json, **given)
     if capabilities:
         return show_capabilities(target, as_json=as_json)
-    envelope, subject_file, trust = given["envelope"], given["subject_file"], given["trust"]
     view = inspectview.View(trust=load_trust(trust) if trust else None, now=int(time.time()))
     is_image = inspection.holds_image(target)
     if is_image and (envelope or subject_file is not None):
@@ -70,6 +71,30 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
     if as_json:
         return print_json(value)
     return click.echo("\n".join(lines))
+
+
+def _check_together(
+    *, capabilities: bool, envelope: bool, subject_file: Path | None, trust: tuple[Path, ...], as_json: bool
+) -> None:
+    """Check that no given option would be without effect beside another one. Raises: UsageError."""
+    asked = {
+        "--capabilities": capabilities,
+        "--envelope": envelope,
+        "--subject-file": subject_file is not None,
+    }
+    chosen = [option for option, is_given in asked.items() if is_given]
+    if capabilities and chosen[1:]:
+        pair = chosen
+    elif chosen and trust:
+        pair = [chosen[0], "--trust"]
+    elif chosen == ["--subject-file"] and as_json:
+        pair = ["--subject-file", "--json"]
+    else:
+        return
+    raise UsageError(
+        f"{pair[0]} cannot be combined with {pair[1]}",
+        hint=f"run inspect once with {pair[0]}, and once with {pair[1]}",
+    )
 
 
 def _export(data: bytes, subject_file: Path | None, *, envelope: bool) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ from typing import Any
 import click
 
 from buildtool.cli.output import clean_line, print_json, say
+from buildtool.config.file import ImageConfig
 from buildtool.core.errors import ObjectFormatError, RefusedError
+from buildtool.core.platforms import this_platform
 from buildtool.core.strictjson import format_time
+from buildtool.core.text import escape
 from buildtool.image import inspect as inspection
 from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
-from buildtool.objects.capabilities import find_capabilities, label_capabilities, run_options
+from buildtool.image.metadata import Entrypoint
+from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
+from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
@@ -64,7 +71,8 @@ class View:
             "id": image.digest,
             "platform": image.platform,
             "labels": image.labels,
-            "attach": image.attach,
+            "attach": image.entrypoint.attach,
+            "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
 
@@ -76,8 +84,13 @@ class View:
         """Return the report on an image as lines of text."""
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
-        rows += [("attach", clean_line(line)) for line in describe_settings(image.attach)]
+        rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
+        if image.entrypoint.workload:
+            rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
+        if image.in_engine:
+            with suppress(ObjectFormatError):  # shown below
+                lines += image_run_rows(image)
         for name, data in image.objects:
             try:
                 lines += ["", *self.object_lines(inspect_object(name, data), data)]
@@ -166,29 +179,82 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
 
     Raises: any BuildtoolError.
     """
-    labels: dict[str, str] = {}
-    if not inspection.holds_image(target):
-        objects = {target: _contents(target, read_object_file(Path(target)))}
-    else:
+    if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
         image = inspection.inspect_images(target)[0]
-        objects, labels = {name: _contents(name, data) for name, data in image.objects}, image.labels
+        note = "after the image's name"
+    else:
+        data = read_object_file(Path(target))
+        image = ImageReport(
+            reference="",
+            digest="",
+            platform="",
+            labels={},
+            entrypoint=Entrypoint(),
+            user=ImageConfig().user,
+            objects=((target, data),),
+        )
+        note = "for the loader"
+    objects = {name: _contents(name, data) for name, data in image.objects}
     programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
     # The label also has configured capabilities that no program requires. It is not signed.
     needed = needed_capabilities(objects.values())
-    given = label_capabilities(labels) or needed
+    given = label_capabilities(image.labels) or needed
     beyond = sorted(set(given) - set(needed))
-    options = run_options(given)
+    plan = plan_image(image)
     if as_json:
-        found = {"capabilities": given, "beyondPrograms": beyond, "runOptions": options}
+        found = {"capabilities": given, "beyondPrograms": beyond, "runOptions": plan.options}
+        found |= {"arguments": plan.arguments, "before": plan.before, "notes": plan.notes}
         return print_json(found | {"programs": programs})
+    for line in (*plan.notes, *(f"on the host, once: {line}" for line in plan.before)):
+        say(line)
+    if plan.arguments:
+        say(f"{note}: {shlex.join(plan.arguments)}")
     if beyond:
         say(f"{' '.join(beyond)}: by the image's label, and needed by none of these programs' types")
     for row in programs:
         # The names are untrusted, because the file was not verified.
-        names = (ascii(row[key])[1:-1] for key in ("program", "section"))
+        names = (escape(row[key]) for key in ("program", "section"))
         click.echo("  ".join([*names, " ".join(row["capabilities"])]))
-    return click.echo(" ".join(options))
+    return click.echo(shlex.join(plan.options))
+
+
+def plan_image(image: ImageReport) -> RunPlan:
+    """Return how a container of *image* is started."""
+    programs = []
+    for name, data in image.objects:
+        contents, statement = _contents(name, data), inspect_object(name, data).statement
+        targeted = {program.name for program in statement.programs if program.attach} if statement else set()
+        programs += [
+            LoadedProgram(
+                name=program.name,
+                section=program.section,
+                owner=Path(name).name,
+                has_target=program.name in targeted,
+            )
+            for program in contents.programs
+        ]
+    needed = needed_capabilities(_contents(name, data) for name, data in image.objects)
+    return plan_run(
+        name=host_name(image.reference),
+        entrypoint=image.entrypoint,
+        programs=programs,
+        capabilities=label_capabilities(image.labels) or needed,
+        user=image.user,
+    )
+
+
+def image_run_rows(image: ImageReport) -> list[str]:
+    """Return the lines about starting *image* of the engine. Raises: ObjectFormatError."""
+    plan = plan_image(image)
+    plan.notes += note_platforms([image.platform], this_platform().oci)
+    return list(run_rows(plan, image.reference, width=12))
+
+
+def run_rows(plan: RunPlan, reference: str, *, width: int = 8) -> Iterator[str]:
+    """Yield the lines about starting image *reference*; the command is the last one."""
+    for name, lines in (("note", plan.notes), ("first", plan.before), ("run", [plan.command(reference)])):
+        yield from (f"{name:<{width}}{clean_line(line)}" for line in lines)
 
 
 def _contents(name: str, data: bytes) -> ObjectContents:

@@ -12,7 +12,15 @@ import click
 from buildtool.cli.options import checked, config_option, read_config
 from buildtool.core.process import Runner
 from buildtool.core.validate import check_attach
-from buildtool.load import PINS_COMMANDS, LoadRequest, choose_objects, choose_trust, load_on_host, manage_pins
+from buildtool.load import (
+    PINS_COMMANDS,
+    LoadRequest,
+    check_fresh,
+    choose_objects,
+    choose_trust,
+    load_on_host,
+    manage_pins,
+)
 
 
 class _LoadCommand(click.Command):
@@ -22,18 +30,19 @@ class _LoadCommand(click.Command):
         """
         Split *args* at the first --, which click would drop, reading the workload's first word as OBJECT.
 
-        All words after a command of ebpf-pins are its arguments.
+        All words after a command of ebpf-pins are its arguments. Only --config may stand before the command.
         """
-        if args and args[0] in PINS_COMMANDS:
-            rest = super().parse_args(ctx, [])
-            ctx.params["pins"] = tuple(args)
+        before = 2 if args[:1] == ["--config"] else 1 if args and args[0].startswith("--config=") else 0
+        if args[before : before + 1] and args[before] in PINS_COMMANDS:
+            rest = super().parse_args(ctx, args[:before])
+            ctx.params["pins"] = tuple(args[before:])
             return rest
         ctx.params["pins"] = ()
         at = args.index("--") if "--" in args else len(args)
         workload = tuple(args[at + 1 :])
         rest = super().parse_args(ctx, args[:at])
         if surplus := ctx.params.get("workload"):
-            raise click.UsageError(f"unexpected argument {surplus[0]!a}: a workload goes after --", ctx)
+            raise click.UsageError(f"unexpected argument {surplus[0]!r}: a workload goes after --", ctx)
         ctx.params["workload"] = workload
         return rest
 
@@ -62,18 +71,24 @@ def command(
     """
     Verify, load and attach signed objects on this host with the real loader.
 
-    Without OBJECT or DIR: build/ARCH of this machine. The loader starts WORKLOAD, everything after
-    --, once the programs are attached. The loader replaces this process, writes its decisions to
-    stderr, and sets the exit code. [loader] in buildtool.toml sets its other options.
+    Without OBJECT or DIR: build/ARCH of this machine. Without --attach: image.attach of
+    buildtool.toml. The loader starts WORKLOAD, everything after --, once the programs are attached.
+    The loader replaces this process, writes its decisions to stderr, and sets the exit code.
+    [loader] in buildtool.toml sets its other options.
 
     "load list", "load status", "load detach" and "load rollback" run ebpf-pins, which shows and
-    changes what is pinned: "buildtool load list --help" prints its options.
+    changes what is pinned. Without --pin-root and --share: loader.pin-root and loader.share of
+    buildtool.toml. "buildtool load list --help" prints the options. Root can list, check and detach
+    the pins of a container, which belong to the container's user.
     """
     if pins:
-        manage_pins(read_config(config_path), pins, environ=os.environ, runner=Runner())
+        human = sys.stderr.isatty()
+        manage_pins(read_config(config_path), pins, human=human, environ=os.environ, runner=Runner())
     config = read_config(config_path)
+    chosen = choose_objects(objects, config)
+    check_fresh(chosen, config)
     request = LoadRequest(
-        objects=choose_objects(objects, config),
+        objects=chosen,
         trust=choose_trust(trust, config),
         attach=attach or (() if verify_only else config.image.attach),
         verify_only=verify_only,

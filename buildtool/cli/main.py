@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         if args and args[0] not in (*COMMANDS, *STEPS) and not args[0].startswith("-"):
             from buildtool.cli.usage import guess
 
-            raise click.UsageError(f"unknown command {args[0]!a}{guess(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(f"unknown command {args[0]!r}{guess(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -144,6 +144,8 @@ def _guard_streams() -> _Output:
     for name, raw in (("stdout", output), ("stderr", _Output(2, "w", closefd=False))):
         before = getattr(sys, name)
         encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+        # A name may have characters that the encoding of the output lacks.
+        errors = "backslashreplace" if errors == "strict" else errors
         stream = io.TextIOWrapper(
             io.BufferedWriter(raw), encoding, errors, line_buffering=name == "stderr" or raw.isatty()
         )

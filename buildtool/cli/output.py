@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from buildtool.core.text import escape
+
 
 def print_json(value: Any) -> None:
     """Print *value* as one JSON document on stdout."""
@@ -23,7 +25,7 @@ def clean(text: str) -> str:
 
     File names, objects and images are untrusted, and could send commands to the terminal.
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return escape(text, keep="\n\t")
 
 
 def clean_line(text: str) -> str:

@@ -17,6 +17,7 @@ from buildtool.cli.output import say
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
+from buildtool.config.sourcedate import source_date
 from buildtool.core.files import FORCE_REPLACES, check_target, check_writable, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
@@ -69,11 +70,12 @@ def command(
     platforms = choose_platforms(arch, config)
     find_sources(config)  # a directory without a project lacks a key, too
     source = pipeline.find_key(key, config, os.environ, ask_passphrase)
+    epoch = source_date(os.environ, config.root) if output else 0
     if output is not None and not inline:
         written = pipeline.render_folder(
-            config, platforms, source, output, force=force, environ=os.environ, runner=Runner()
+            config, platforms, source, output, epoch=epoch, force=force, environ=os.environ, runner=Runner()
         )
-        return show_files(written, _build_command(config, platforms, source, str(output)))
+        return show_files(written, _build_command(config, platforms, source, epoch, str(output)))
     if output is not None:
         check_target(output, replace=force, hint=FORCE_REPLACES)
         check_writable(output)
@@ -84,7 +86,7 @@ def command(
     if output is None:
         return click.echo(text, nl=False)
     write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)
-    argv = _build_command(config, platforms, source, "--file", str(output), str(config.root))
+    argv = _build_command(config, platforms, source, epoch, "--file", str(output), str(config.root))
     return show_files([output], argv)
 
 
@@ -96,13 +98,18 @@ def show_files(files: Iterable[Path], command: Sequence[str]) -> None:
 
 
 def _build_command(
-    config: Config, platforms: Sequence[Platform], key: pipeline.KeySource, *operands: str
+    config: Config, platforms: Sequence[Platform], key: pipeline.KeySource, epoch: int, *operands: str
 ) -> list[str]:
-    """Return the command of plain buildx, with the private key's file where *key* is the public half."""
+    """
+    Return the command of plain buildx that builds the image of `build` at time *epoch*.
+
+    It names the private key's file if *key* is the public half.
+    """
     secrets = [secret.option for secret in key.secrets]
     if not secrets:
         secrets = [f"id=signing-key,src={key.path.with_suffix('.pem') if key.path else 'KEY.pem'}"]
     options = ["--platform", ",".join(platform.oci for platform in platforms), "--provenance=false"]
+    options += ["--build-arg", f"SOURCE_DATE_EPOCH={epoch}"]
     options += [word for secret in secrets for word in ("--secret", secret)]
     options += ["--tag", config.build.tag] if config.build.tag else []
     return ["docker", "buildx", "build", *options, *operands]

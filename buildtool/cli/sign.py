@@ -22,7 +22,9 @@ from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.core.validate import check_project_name, check_release, check_time
 from buildtool.signing.cosigners import ChangedFile, add_signatures, remove_signatures
+from buildtool.signing.keys import shorten_key_id
 from buildtool.signing.sign import ReleaseInfo, SignedFile, check_times, sign_files
+from buildtool.signing.stale import StaleFinder
 
 _PATH = click.Path(path_type=Path)
 
@@ -78,13 +80,27 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
     elif given["add"]:
         signed = add_signatures(objects, key, output=output)
     else:
-        signed = sign_files(objects, key, release, platform=arch, output=output, force=given["force"])
+        signed = sign_files(
+            objects,
+            key,
+            release,
+            platform=arch,
+            output=output,
+            force=given["force"],
+            stale=StaleFinder(config=config),
+        )
     if given["as_json"]:
-        print_json([_to_json(file) | {"keyId": key_id} for file in signed])
+        print_json([_to_json(file) | {"keyId": _key_of(file, key_id)} for file in signed])
         return
     done = "removed" if removed else "signed"
-    lines = (f"{clean_line(str(file.path))}: {done}  {file.statement.platform}" for file in signed)
-    click.echo("\n".join(f"{line}  key {key_id[:16]}" for line in lines))
+    for file in signed:
+        line = f"{clean_line(str(file.path))}: {done}  {file.statement.platform}"
+        click.echo(f"{line}  key {shorten_key_id(_key_of(file, key_id))}")
+
+
+def _key_of(file: SignedFile | ChangedFile, signer: str) -> str:
+    """Return the key that *file* is about: *signer*, or the key that --remove found by its first digits."""
+    return file.changed if isinstance(file, ChangedFile) else signer
 
 
 def _to_json(file: SignedFile | ChangedFile) -> dict[str, str]:

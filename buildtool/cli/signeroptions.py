@@ -14,12 +14,12 @@ import click
 
 from buildtool.cli.options import checked
 from buildtool.config.file import Config, named_variable
-from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, UsageError, system_reason
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, system_reason
 from buildtool.core.files import read_bounded
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from buildtool.core.secrecy import keep_out_of_core_dumps
 from buildtool.core.validate import parse_signer
-from buildtool.signing.keys import NO_KEY_HINT
+from buildtool.signing.keys import missing_key
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import DEFAULT_TIMEOUT_SECONDS, Signer, SignerContext
 
@@ -89,7 +89,7 @@ def open_given_signer(given: dict[str, Any], config: Config) -> Signer:
     in_environment = f"env:{KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else None
     reference = given["key"] or in_environment or config.sign.key
     if reference is None:
-        raise UsageError("no signing key", hint=NO_KEY_HINT)
+        raise missing_key(config)
     context = SignerContext(
         environ=os.environ,
         passphrase=Passphrase(file=given["passphrase_file"], fd=given["passphrase_fd"]),

@@ -13,6 +13,7 @@ from buildtool.cli.options import OutputPath, checked, json_option
 from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.core.strictjson import format_time
+from buildtool.core.text import escape
 from buildtool.core.validate import check_time
 from buildtool.signing.keys import load_public_key
 from buildtool.trust.edit import add_key, policy_file, remove_key, revoke_key
@@ -39,7 +40,11 @@ def command() -> None:
 @click.argument("key", type=_PATH, metavar="KEY.pub")
 @policy_option
 @click.option("--name", default="", help="Name of the key for readers; default: the file's name.")
-@click.option("--not-before", callback=checked(check_time), help="Time from which the key is valid.")
+@click.option(
+    "--not-before",
+    callback=checked(check_time),
+    help="Time from which the key is valid.",
+)
 @click.option("--not-after", callback=checked(check_time), help="Time until which the key is valid.")
 def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after: int | None) -> None:
     """Add a public key; create the policy if it does not exist."""
@@ -48,7 +53,7 @@ def add(*, key: Path, policy: Path, name: str, not_before: int | None, not_after
     is_new = not (file.exists() or file.is_symlink())
     click.echo(f"{add_key(policy, public, name=name, not_before=not_before, not_after=not_after)}  added")
     if is_new:
-        say(f"{file} is new: where it is used, this key alone counts from now on")
+        say(f"{file} is a new policy: it trusts this key alone")
 
 
 @command.command("remove")
@@ -78,7 +83,8 @@ def show(*, policy: Path, as_json: bool) -> None:
         print_json({"policy": trust.digest, "threshold": trust.threshold, "keys": keys})
         return
     members = ("keyId", "name", "state", "notBefore", "notAfter")
-    print_table([[ascii_text(key.get(name, "-")) for name in members] for key in keys], _HEADER)
+    # A tab in a name would divide its field.
+    print_table([[escape(key.get(name, "-")) for name in members] for key in keys], _HEADER)
 
 
 @command.command("check")
@@ -89,27 +95,25 @@ def check(*, policy: Path, as_json: bool) -> int:
     trust = load_trust([policy])
     findings = check_trust(trust, int(time.time()))
     if as_json:
-        items = [{"message": finding.message, "fatal": finding.fatal} for finding in findings]
+        items = [{"message": item.message, "hint": item.hint, "fatal": item.fatal} for item in findings]
         rules = RULES_IGNORE if trust.ignores_image else RULES_COMBINE
         print_json({"policy": trust.digest, "imageRules": rules, "findings": items})
     else:
         for finding in findings:
             click.echo(f"{'error' if finding.fatal else 'warning'}: {clean_line(finding.message)}")
+            click.echo(f"  hint: {clean_line(finding.hint)}")
         click.echo(_summary(trust))
     return EXIT_FAILED if any(finding.fatal for finding in findings) else EXIT_DONE
 
 
-def ascii_text(text: str) -> str:
-    """Return untrusted *text* with escaped control characters, which could send commands to the terminal."""
-    return ascii(text)[1:-1]
-
-
 def _summary(trust: TrustStore) -> str:
-    rollback = ", older versions are allowed" if trust.allow_rollback else ""
-    image = "do not hold" if trust.ignores_image else "hold as well (imageRules: combine)"
+    keys = "its key" if len(trust.keys) == 1 else f"{trust.threshold} of its {len(trust.keys)} keys"
+    rules = "replaces" if trust.ignores_image else "is combined with"
+    word = "ignore" if trust.ignores_image else "combine"
     return (
-        f"policy {trust.digest}: {trust.threshold} of {len(trust.keys)} keys must sign{rollback}\n"
-        f"mounted over an image: these keys alone count, the image's other rules {image}"
+        f"policy {trust.digest}: an object requires a signature by {keys}\n"
+        f"mounted over an image: these keys replace the image's keys; the policy {rules} the image's rules"
+        f" (imageRules: {word})"
     )
 
 

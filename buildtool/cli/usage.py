@@ -33,7 +33,7 @@ def _describe(error: click.ClickException, context: click.Context | None) -> str
             return f"{_origin(parameter, context)}: {_problem(error, parameter)}"
         case click.NoSuchOption(option_name=name):
             known = [word for parameter in command.params for word in parameter.opts] if command else []
-            return f"unknown option {name!a}{guess(name, known)}"
+            return f"unknown option {name!r}{guess(name, known)}"
         case click.BadOptionUsage(option_name=name):
             return f"option {name} {'requires a' if 'requires' in error.message else 'accepts no'} value"
     return _describe_words(" ".join(error.format_message().split()).rstrip("."), context)
@@ -42,10 +42,10 @@ def _describe(error: click.ClickException, context: click.Context | None) -> str
 def _describe_words(text: str, context: click.Context | None) -> str:
     """Return *text*, what click says of words that no option or argument takes, in words of ours."""
     if found := re.match(r"Got unexpected extra arguments? \((.*)\)", text):
-        return f"unexpected argument {found[1]!a}"
+        return f"unexpected argument {found[1]!r}"
     found = re.match(r"No such command '?([^']*)", text)
     if found and context and isinstance(context.command, click.Group):
-        return f"unknown command {found[1]!a}{guess(found[1], context.command.list_commands(context))}"
+        return f"unknown command {found[1]!r}{guess(found[1], context.command.list_commands(context))}"
     return text[:1].lower() + text[1:]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import click
 
 from buildtool.cli.options import checked, json_option
 from buildtool.cli.output import clean_line, print_json, say
-from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, RefusedError
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, FileAccessError, RefusedError
 from buildtool.core.platforms import Platform, find_platform
+from buildtool.signing.keys import shorten_key_id
+from buildtool.signing.stale import StaleFinder
 from buildtool.trust.store import load_trust
 from buildtool.trust.verify import Verdict, verify_and_remember
 
@@ -47,14 +50,31 @@ def command(
     hints = dict.fromkeys(error.hint for error in errors if error.hint and not as_json)
     for hint in hints:
         say(f"hint: {clean_line(hint)}")
+    _warn_stale(verdicts)
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED
     return EXIT_FAILED if errors else EXIT_DONE
 
 
+def _warn_stale(verdicts: Iterable[Verdict]) -> None:
+    """Name accepted objects that are older than their sources. Their signatures are valid all the same."""
+    finder = StaleFinder()
+    for verdict in verdicts:
+        try:
+            why = verdict.accepted and finder.explain_source(verdict.path, verdict.accepted.source)
+        except FileAccessError:
+            continue  # the record of another tool, or a source of another user
+        if why:
+            say(
+                clean_line(
+                    f"{verdict.path}: older than its source: {why}; {finder.find_remedy(verdict.path)}"
+                )
+            )
+
+
 def _line(verdict: Verdict) -> str:
     if verdict.accepted:
-        keys = " ".join(key_id[:16] for key_id in verdict.accepted.key_ids)
+        keys = " ".join(map(shorten_key_id, verdict.accepted.key_ids))
         return f"accepted  key {keys}  version {verdict.accepted.version}"
     if isinstance(verdict.error, RefusedError):
         return f"refused: {verdict.error.reason}: {verdict.error.message}"

@@ -31,7 +31,7 @@ LIST_VERSION = 1
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 # Where Debian installs these headers; their names stand in BTF, and must not be those of a directory of ours.
 _SHOWN = "/usr/include"
-_DAMAGED = "run `make loaders`, or install again"
+_DAMAGED = "install buildtool again; in a checkout, run `make loaders`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

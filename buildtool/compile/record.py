@@ -8,15 +8,18 @@ binds each entry to the object's bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from buildtool.core.digests import Digest
-from buildtool.core.errors import FileAccessError
+from buildtool.core.errors import FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded, write_atomic
+from buildtool.objects.elf import parse_object, unsigned_digest
 
 RECORD_NAME = ".compile.json"  # hidden, because the loader reads all other files of a directory as objects
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -45,6 +48,10 @@ class CompiledObject:
     An object of the compile stage: its *path*, its *name* in statements, and the facts for its statement.
 
     *headers* are the packages of the carried headers with their versions. This machine's have none.
+    *unsigned_sha256* is the digest of the object without a signature (`unsigned_digest`), or empty.
+    *inputs* are the files of the project that were compiled, relative to *root*, the directory of the
+    compilation (None if unknown). *is_configured* is true if no option replaced a flag, an include directory
+    or the headers of the configuration.
     """
 
     path: Path
@@ -54,6 +61,10 @@ class CompiledObject:
     toolchain: ToolchainInfo
     source: SourceInfo
     headers: Mapping[str, str] = field(default_factory=dict)
+    unsigned_sha256: str = ""
+    inputs: tuple[str, ...] = ()
+    root: Path | None = None
+    is_configured: bool = False
 
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
@@ -62,7 +73,7 @@ def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> 
 
     Raises: FileAccessError.
     """
-    entries = {entry.path.name: _to_json(entry) for entry in objects}
+    entries = {entry.path.name: _to_json(directory, entry) for entry in objects}
     text = json.dumps({"version": _VERSION, "objects": entries}, indent=1, sort_keys=True)
     write_atomic(directory / RECORD_NAME, text.encode() + b"\n")
 
@@ -71,8 +82,8 @@ def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
     """
     Return the entries of the record in *directory* by file name, or none without a record.
 
-    The caller must compare *sha256* with the file before it uses an entry, because the object may
-    have been replaced.
+    The caller must compare an entry with the file (`is_recorded`) before it uses the entry, because the
+    object may have been replaced.
 
     Raises: FileAccessError, if the record is unreadable or damaged.
     """
@@ -92,7 +103,21 @@ def read_compile_record(directory: Path) -> dict[str, CompiledObject]:
         ) from error
 
 
-def _to_json(entry: CompiledObject) -> dict[str, Any]:
+def is_recorded(entry: CompiledObject, data: bytes) -> bool:
+    """Return whether *data*, signed or not, is the object of *entry*."""
+    if hashlib.sha256(data).hexdigest() == entry.sha256:
+        return True
+    if not entry.unsigned_sha256:
+        return False
+    try:
+        return unsigned_digest(parse_object(data)) == entry.unsigned_sha256
+    except ObjectFormatError:
+        return False
+
+
+def _to_json(directory: Path, entry: CompiledObject) -> dict[str, Any]:
+    # Relative, so that the record stays true in a project that is moved.
+    root = os.path.relpath(entry.root.resolve(), directory.resolve()) if entry.root else None
     return {
         "name": entry.name,
         "platform": entry.platform,
@@ -103,6 +128,10 @@ def _to_json(entry: CompiledObject) -> dict[str, Any]:
         },
         "source": {"path": entry.source.path, "sha256": entry.source.sha256},
         "headers": dict(entry.headers),
+        "unsigned": entry.unsigned_sha256,
+        "inputs": list(entry.inputs),
+        "root": root,
+        "configured": entry.is_configured,
     }
 
 
@@ -119,4 +148,12 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
         ),
         source=SourceInfo(path=str(source["path"]), sha256=Digest(str(source["sha256"]))),
         headers={str(name): str(version) for name, version in entry.get("headers", {}).items()},
+        unsigned_sha256=str(entry.get("unsigned", "")),
+        inputs=tuple(str(name) for name in entry.get("inputs", ())),
+        root=_read_root(path.parent, entry.get("root")),
+        is_configured=entry.get("configured") is True,
     )
+
+
+def _read_root(directory: Path, root: Any) -> Path | None:
+    return Path(os.path.normpath(directory.resolve() / str(root))) if root else None

@@ -32,17 +32,19 @@ from buildtool.core.errors import (
     BuildtoolError,
     CompileError,
     FileAccessError,
+    ObjectFormatError,
     ToolFailedError,
     system_reason,
 )
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Completed, check_operand, run_parallel
-from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object, unsigned_digest
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
+CANNOT_COMPILE = "cannot compile"  # begins the message for sources that clang refused
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
@@ -64,8 +66,9 @@ class CompileOptions:
     Options of all objects of a run: *root* of the project. The settings of an object are in its unit.
 
     *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
-    compilers, or 0 for one on each processor. *outside* has the places of include directories outside the
-    project that are not where their names say, as in a builder.
+    compilers, or 0 for one on each processor. *is_configured* is true if the units and headers are the
+    configuration's. *outside* has the places of include directories outside the project that are not where
+    their names say, as in a builder.
     """
 
     root: Path
@@ -73,6 +76,7 @@ class CompileOptions:
     jobs: int = 0
     color: bool = False
     outside: Outside = field(default_factory=dict)
+    is_configured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ def compile_sources(
                 f"{include}: not a directory",
                 hint=f"buildtool vmlinux --arch {Path(include).name} makes it"
                 if is_types
-                else "--include and compile.include name directories of headers",
+                else "name a directory of headers; compile.include starts at the directory of buildtool.toml",
             )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
@@ -231,7 +235,7 @@ def _run_clang(
     if failed:
         names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        message = "cannot compile " + ", ".join(names[:MAX_NAMED]) + more
+        message = f"{CANNOT_COMPILE} " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
         raise CompileError(
             message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
@@ -318,9 +322,7 @@ def _describe(
             f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
             hint="divide its programs among several sources",
         )
-    # Only flags without paths of this machine, so that each machine writes the same statement.
-    include = [word for directory in job.unit.include for word in ("-I", directory)]
-    flags = (*tools.forced_flags(job.platform), *include, *job.unit.flags)
+    flags = recorded_flags(job.platform, job.unit)
     # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
     headers = options.headers
     own = [name for name in inputs if headers is None or headers.find(name) is None]
@@ -333,7 +335,24 @@ def _describe(
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
         source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root, outside)),
         headers=dict(headers.packages) if headers else {},
+        unsigned_sha256=_unsigned_digest(data),
+        inputs=tuple(sorted(_hashed_names(job.source, own, options.root, outside))),
+        root=options.root,
+        is_configured=options.is_configured,
     )
+
+
+def _unsigned_digest(data: bytes) -> str:
+    try:
+        return unsigned_digest(parse_object(data))
+    except ObjectFormatError:
+        return ""  # not signable, as `sign` says
+
+
+def recorded_flags(platform: Platform, unit: Unit) -> tuple[str, ...]:
+    """Return the flags of *unit*'s statement, without paths of this machine: each machine writes the same."""
+    named = [word for directory in unit.include for word in ("-I", directory)]
+    return (*tools.forced_flags(platform), *named, *unit.flags)
 
 
 def _read_inputs(job: _Job) -> tuple[str, ...]:
@@ -358,6 +377,34 @@ def hash_sources(
 
     Raises: FileAccessError.
     """
+    return hash_files(
+        {name: root / file for name, file in _hashed_names(source, inputs, root, outside).items()}
+    )
+
+
+def hash_files(files: Mapping[str, Path], *, read_digest: Callable[[Path], str] | None = None) -> Digest:
+    """
+    Return the digest of `hash_sources` over *files*, by name.
+
+    *read_digest* returns the digest of a file, by default after reading it.
+
+    Raises: FileAccessError.
+    """
+    read = read_digest or _read_digest
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{read(path)}  {name}\n".encode(errors="surrogateescape"))
+    return Digest(digest.hexdigest())
+
+
+def _read_digest(path: Path) -> str:
+    return hashlib.sha256(read_bounded(path, MAX_SOURCE_BYTES)).hexdigest()
+
+
+def _hashed_names(
+    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Return the files of *source* and of *inputs* in the project at *root* or *outside*, by their names."""
     # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
     names = {source: source}
@@ -369,11 +416,7 @@ def hash_sources(
             names[name] = name
         elif name.startswith(top):
             names[name.removeprefix(top)] = name.removeprefix(top)
-    digest = hashlib.sha256()
-    for name, file in sorted(names.items()):
-        contents = hashlib.sha256(read_bounded(root / file, MAX_SOURCE_BYTES)).hexdigest()
-        digest.update(f"{contents}  {name}\n".encode(errors="surrogateescape"))
-    return Digest(digest.hexdigest())
+    return names
 
 
 def parse_depfile(text: str) -> list[str]:

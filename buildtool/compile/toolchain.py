@@ -21,7 +21,7 @@ MIN_CLANG = 14
 _CONFIG_FLAG_SINCE = 16
 _SYSTEM_HEADERS = "/usr/include"
 _NO_SYSTEM = "remove compile.system-headers (--system-headers)"
-_INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install 'ebpf-buildtool[clang]')"
+_INSTALL_HINT = "install clang (Debian: apt install clang; anywhere: pip install ziglang)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def find_toolchain(clang: str = "", *, runner: Runner | None = None) -> Toolchai
     if clang == ziglang.NAME:
         zig = ziglang.find_zig()
         if zig is None:
-            raise ToolMissingError("ziglang: not installed", hint="pip install 'ebpf-buildtool[clang]'")
+            raise ToolMissingError("ziglang: not installed", hint="pip install ziglang")
         return _inspect_zig(zig, runner)
     if clang:
         program = shutil.which(clang)

@@ -219,6 +219,7 @@ class LoaderConfig:
     map_fds: bool = declare(as_switch, default=True)
     seccomp: bool = declare(as_switch, default=True)
     workload_user: str = declare(as_text(validate.check_user), "")
+    hand_over: bool = declare(as_switch, default=False)
     metrics_file: str = declare(as_text(validate.check_container_path), "")
 
 
@@ -368,7 +369,7 @@ class _Source:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 guess = f" (did you mean {close[0]}?)" if close else ""
-                name = ascii(".".join((*where, key)))[1:-1]
+                name = repr(".".join((*where, key)))[1:-1]
                 table_name = f"[{'.'.join(where)}]" if where else "the file"
                 raise self.error(
                     (*where, key),
@@ -429,7 +430,7 @@ def _read(path: Path, *, required: bool) -> str | None:
         raise ConfigError(error.message, hint=error.hint or _INIT_HINT) from error
     if len(data) > MAX_CONFIG_BYTES:
         raise ConfigError(
-            f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint=f"--config takes a {CONFIG_NAME}"
+            f"{path}: larger than {MAX_CONFIG_BYTES} bytes", hint=f"name a {CONFIG_NAME} by --config"
         )
     try:
         return data.decode("utf-8-sig")  # editors on Windows write a byte order mark

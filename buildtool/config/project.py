@@ -161,7 +161,7 @@ def _no_sources(config: Config) -> UsageError:
     excluded = " without those of compile.exclude" if config.compile.exclude else ""
     return UsageError(
         f"no sources: nothing matches {patterns}{excluded}",
-        hint="compile.sources names the sources' patterns",
+        hint="write the pattern of your sources into compile.sources, for example src/*.bpf.c",
     )
 
 

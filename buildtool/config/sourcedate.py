@@ -32,8 +32,8 @@ def source_date(environ: Mapping[str, str], directory: Path, runner: Runner | No
             format_time(int(text))
         except ValueError as error:
             raise ConfigError(
-                f"{VARIABLE}: {text[:40]!a} is not a number of seconds since 1970",
-                hint=f"{VARIABLE}=$(git log -1 --format=%ct) for example; unset it for that time",
+                f"{VARIABLE}: {text[:40]!r} is not a number of seconds since 1970",
+                hint=f"for example {VARIABLE}=$(git log -1 --format=%ct), which is also the time without it",
             ) from error
         return int(text)
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from buildtool.core.strictjson import MAX_INTEGER, format_time
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import SECTION_TYPES, nearest_type
 
-_TIME_HINT = "for example 2027-01-31T00:00:00Z"
+_TIME_HINT = "for example 2027-01-31T18:30:00Z, or 2027-01-31"
 ENGINES = ("auto", "docker", "local")
 
 
@@ -71,7 +71,7 @@ def as_path(value: Any, root: Path) -> Path:
     """Parse a path, relative to the configuration's directory."""
     text: str = expect(value, str, "a string")
     if not text or not text.isprintable():
-        raise UsageError(f"{text!a} is not a path", hint="leave the key out for its default")
+        raise UsageError(f"{text!r} is not a path", hint="leave the key out for its default")
     return root / expand_home(Path(text))
 
 
@@ -88,16 +88,20 @@ def as_paths(value: Any, root: Path) -> tuple[Path, ...]:
 
 
 def as_time(value: Any, _: Path) -> int:
-    """Parse a time, a TOML date-time or a string, to seconds since the epoch."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
+    """Parse a time, a TOML date, date-time with zone, or string, to seconds since the epoch."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise UsageError(f"{value.isoformat()} has no zone", hint=f"for UTC write {value.isoformat()}Z")
         # TOML allows fractions of seconds. With an offset, the year in UTC may be 0 or 10000.
         if value.microsecond:
-            raise UsageError(f"{value} has a fraction of a second", hint=_TIME_HINT)
+            raise UsageError(f"{value} has a fraction of a second", hint="leave the fraction out")
         try:
             value = format_time(int(value.timestamp()))
         except (ValueError, OverflowError) as error:
-            raise UsageError(f"{value} is not a time from 1970 on", hint=_TIME_HINT) from error
-    return validate.check_time(expect(value, str, "a time with its zone", hint=_TIME_HINT))
+            raise validate.not_a_time(str(value)) from error
+    elif isinstance(value, date):
+        value = value.isoformat()
+    return validate.check_time(expect(value, str, "a time", hint=_TIME_HINT))
 
 
 def as_labels(value: Any, _: Path) -> dict[str, str]:
@@ -112,21 +116,21 @@ def as_labels(value: Any, _: Path) -> dict[str, str]:
 def check_place(value: str) -> str:
     """Return *value* if it is builder or host, a place of signing. Raises: UsageError."""
     if value not in ("builder", "host"):
-        raise UsageError(f"{value!a} is neither builder nor host")
+        raise UsageError(f"{value!r} is neither builder nor host")
     return value
 
 
 def check_engine(value: str) -> str:
     """Return *value* if it is one of ENGINES. Raises: UsageError."""
     if value not in ENGINES:
-        raise UsageError(f"{value!a} is none of {', '.join(ENGINES)}")
+        raise UsageError(f"{value!r} is none of {', '.join(ENGINES)}")
     return value
 
 
 def check_program(value: str) -> str:
     """Return *value* if it can be the name or path of a program to run. Raises: UsageError."""
     if not value or value.startswith(("-", "@")) or not value.isprintable():
-        raise UsageError(f"{value!a} is not a program", hint="for example clang-19, or the path of one")
+        raise UsageError(f"{value!r} is not a program", hint="for example clang-19, or the path of one")
     return value
 
 
@@ -172,7 +176,7 @@ _HELPER_HINT = "for example bpf_probe_write_user; buildtool inspect OBJECT shows
 def check_clock(value: str) -> str:
     """Return *value* if it is one of CLOCKS, the rules for an unset clock. Raises: UsageError."""
     if value not in CLOCKS:
-        raise UsageError(f"{value!a} is neither {' nor '.join(CLOCKS)}")
+        raise UsageError(f"{value!r} is neither {' nor '.join(CLOCKS)}")
     return value
 
 
@@ -186,7 +190,7 @@ def check_attach_point(value: str) -> str:
     """Return *value* if it is a section name, or the first part of one before a *. Raises: UsageError."""
     if not value or not value.isprintable() or "*" in value[:-1] or value.startswith("?"):
         raise UsageError(
-            f"{value!a} is not a section name, which may end in a *",
+            f"{value!r} is not a section name, which may end in a *",
             hint="for example cgroup/*; buildtool inspect OBJECT shows the sections",
         )
     return value
@@ -221,4 +225,4 @@ def _one_of(value: str, known: set[str], what: str, hint: str, near: str = "") -
         return value
     close = [near] if near else difflib.get_close_matches(value, known, n=1)
     guess = f" (did you mean {close[0]}?)" if close else ""
-    raise UsageError(f"{value[:80]!a} is not {what}{guess}", hint=hint)
+    raise UsageError(f"{value[:80]!r} is not {what}{guess}", hint=hint)

@@ -85,7 +85,7 @@ def open_cache(environ: Mapping[str, str], *, reads: bool = True) -> Cache:
     place = environ.get(DIRECTORY_VARIABLE, "")
     if place and not Path(place).is_absolute():
         raise ConfigError(
-            f"{DIRECTORY_VARIABLE}: {place!a} is not an absolute path",
+            f"{DIRECTORY_VARIABLE}: {place!r} is not an absolute path",
             hint=f'{DIRECTORY_VARIABLE}="$PWD/{place}" for example; unset it for ~/.cache/buildtool',
         )
     origin = f"{DIRECTORY_VARIABLE}: " if place else ""

@@ -132,6 +132,14 @@ class EngineError(BuildtoolError):
     """The container engine is missing, too old or failed."""
 
 
+class BuildStepError(EngineError):
+    """A step of buildtool's Dockerfile failed in the builder, with its own message, hint and *exit_code*."""
+
+    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
 class VmError(BuildtoolError):
     """A virtual machine did not start, did not reach its command, or did not end in time."""
 

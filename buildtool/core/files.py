@@ -60,7 +60,9 @@ def read_bounded(path: Path, limit: int, *, directory: int | None = None) -> byt
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise FileAccessError(f"{path}: not a regular file", hint="copy what it gives into a file")
+                raise FileAccessError(
+                    f"{path}: not a regular file", hint="copy its contents into a file, and name that file"
+                )
             # Python allocates a buffer of the requested size, so request the file's size first.
             # Files in /proc have size 0, hence the second read.
             data = file.read(min(status.st_size, limit) + 1)

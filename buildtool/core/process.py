@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError, system_reason
+from buildtool.core.relay import Relay
 
 log = logging.getLogger(__name__)
 
@@ -63,33 +64,41 @@ class Runner:
         Run *argv* to its end and return its output.
 
         The program's environment is this process's environment without secrets, plus *env*.
-        With *show_stderr* the program writes to this process's stderr, and Completed.stderr is
-        empty. If *stdin* is a function, it is called while the program starts. If that function
-        raises, the program is killed.
+        With *show_stderr* the program's stderr is also passed on to this process's stderr, by a terminal if
+        that is one. Completed.stderr then has its last bytes only. If *stdin* is a function, it is called
+        while the program starts. If that function raises, the program is killed.
 
         Raises: ToolMissingError; ToolFailedError, if *check* is true and the exit code is not 0,
         or if the program runs longer than *timeout_seconds*.
         """
         child: subprocess.Popen[bytes] | None = None
+        relay: Relay | None = None
         try:
             with _deferred_interrupts():
+                relay = Relay() if show_stderr else None
                 child = _start(
                     argv,
                     cwd=cwd,
                     env={**public_environment(os.environ), **(env or {})},
                     stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=None if show_stderr else subprocess.PIPE,
+                    stderr=relay.writing if relay else subprocess.PIPE,
                     start_new_session=not show_stderr,
                     process_group=0 if show_stderr else None,
                 )
+                if relay:
+                    relay.start()
             data = _make_input(child, stdin) if callable(stdin) else stdin
             stdout, stderr = child.communicate(data, timeout_seconds)
+            if relay:
+                stderr = relay.finish()
         except BaseException as error:
             if child is not None and child.returncode is None:
                 _stop_group(child)
                 for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
                     pipe.close()
+            if relay is not None:
+                relay.abandon() if child is None else relay.finish()
             if isinstance(error, subprocess.TimeoutExpired):
                 name = Path(argv[0]).name
                 raise ToolFailedError(

@@ -83,7 +83,7 @@ def check_members(value: Any, where: str, required: Mapping[str, Check], **optio
     if len(value) != len(required):
         for name in value.keys() - required.keys():
             if name not in optional:
-                raise ValueError(f"{where}: unknown member {name!a}")
+                raise ValueError(f"{where}: unknown member {name!r}")
             if not optional[name](value[name]):
                 raise ValueError(f"{where}: {name} must be {_EXPECTED.get(optional[name], 'another value')}")
     return value

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from buildtool.core.errors import UsageError
 from buildtool.core.strictjson import parse_time
+from buildtool.core.text import quote
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
@@ -33,6 +34,9 @@ SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
 _SIGNER_HINT = "name a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM"
 _ATTACH_HINT = "for example count_packets=eth0; PROGRAM=none loads the program and attaches it nowhere"
 _PATH_HINT = "name it from the directory of buildtool.toml, for example bpf"
+_TIME_FORMS = "for example 2027-01-31T18:30:00Z, or 2027-01-31 for the first second of that day"
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_BEFORE_1970 = re.compile(r"(0[0-9]|1[0-8]|19[0-6])[0-9]+-[0-9]{2}-[0-9]{2}([T ].*)?$")
 _IMAGE_HINT = "for example registry.example/plant/agent:7, the name in lower case"
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):")
 # A PEM header contains the first text. Each Ed25519 key in PKCS#8 begins with the second in base64.
@@ -184,7 +188,7 @@ def check_rule_number(value: str) -> str:
         value,
         "the number of a rule",
         5,
-        "for example BT010; docs/reference/check.md lists them",
+        "for example BT010; docs/reference/check-rules.md lists them",
     )
 
 
@@ -345,17 +349,23 @@ def check_path_pattern(value: str) -> str:
 
 def check_time(value: str) -> int:
     """
-    Return the seconds since the epoch of *value*, a time of statements (YYYY-MM-DDTHH:MM:SSZ).
+    Return the seconds since the epoch of *value*: YYYY-MM-DDTHH:MM:SSZ, or the date YYYY-MM-DD.
+
+    A date is its first second in UTC.
 
     Raises: UsageError.
     """
     try:
-        return parse_time(value)
+        return parse_time(f"{value}T00:00:00Z" if _DATE.fullmatch(value) else value)
     except ValueError as error:
-        raise UsageError(
-            f"{_show(value)} is not a time from 1970 on",
-            hint="for example 2027-01-31T00:00:00Z; date -u -d '+1 year' +%FT%TZ prints one",
-        ) from error
+        raise not_a_time(value) from error
+
+
+def not_a_time(value: str) -> UsageError:
+    """Return the error for *value*, which is no time that statements and policies can have."""
+    if _BEFORE_1970.match(value):
+        return UsageError(f"{_show(value)} is before 1970", hint=f"write a later time, {_TIME_FORMS}")
+    return UsageError(f"{_show(value)} is not a time in UTC", hint=f"write {_TIME_FORMS}")
 
 
 def _match(pattern: re.Pattern[str], value: str, what: str, limit: int, hint: str) -> str:
@@ -371,5 +381,5 @@ def _inside(value: str) -> str:
 
 
 def _show(value: str) -> str:
-    """Return *value* quoted on one line, cut to 80 characters, with control characters escaped."""
-    return ascii(value if len(value) <= 80 else value[:77] + "...")
+    """Return *value* for a message: quoted on one line, cut to 80 characters."""
+    return quote(value)

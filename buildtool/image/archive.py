@@ -163,7 +163,7 @@ def _read_link(root: Path, path: PurePosixPath) -> TarEntry:
         raise FileAccessError(f"{root / path}: cannot read: {system_reason(error)}") from error
     if not _is_utf8(target):
         raise ConfigError(
-            f"{str(root / path)!a}: the target of the link is not UTF-8: {target!a}",
+            f"{str(root / path)!r}: the target of the link is not UTF-8: {target!r}",
             hint=f"rename the target, or name the link in {IGNORE_FILE}",
         )
     return TarEntry(path=_checked(path), kind=tarfile.SYMTYPE, mode=0o777, mtime=ARCHIVE_EPOCH, target=target)
@@ -172,7 +172,7 @@ def _read_link(root: Path, path: PurePosixPath) -> TarEntry:
 def _checked(path: PurePosixPath) -> str:
     text = str(path)
     if not _is_utf8(text):
-        raise ConfigError(f"{text!a}: the name is not UTF-8", hint=f"rename it, or name it in {IGNORE_FILE}")
+        raise ConfigError(f"{text!r}: the name is not UTF-8", hint=f"rename it, or name it in {IGNORE_FILE}")
     return text
 
 

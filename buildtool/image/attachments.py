@@ -143,7 +143,7 @@ def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInf
         _check_interface(setting)
         if (mode := setting.target.partition(":")[2]) not in ("", "driver", "generic"):
             raise setting.wrong(
-                f"{mode!a} is not a mode of XDP", f"{hint}INTERFACE:driver or INTERFACE:generic"
+                f"{mode!r} is not a mode of XDP", f"{hint}INTERFACE:driver or INTERFACE:generic"
             )
     elif program.type == "sched_cls":
         _check_interface(setting)
@@ -169,14 +169,14 @@ def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInf
 def _check_interface(setting: Setting) -> None:
     name = setting.target.partition(":")[0]
     if not name or "/" in name or (len(name) > MAX_INTERFACE_BYTES and "*" not in name):
-        raise setting.wrong(f"{name!a} is not the name of an interface", f"write {setting.program}=eth0")
+        raise setting.wrong(f"{name!r} is not the name of an interface", f"write {setting.program}=eth0")
 
 
 def _check_direction(setting: Setting, section: str) -> None:
     name, colon, given = setting.target.partition(":")
     named = section.rpartition("/")[2] if "/" in section else ""
     if colon and given not in ("ingress", "egress"):
-        raise setting.wrong(f"{given!a} is not a direction", "the directions are :ingress and :egress")
+        raise setting.wrong(f"{given!r} is not a direction", "write INTERFACE:ingress or INTERFACE:egress")
     if not (given or named):
         raise setting.wrong(
             f"section {section} names no direction",
@@ -184,7 +184,7 @@ def _check_direction(setting: Setting, section: str) -> None:
         )
     if given and named and given != named:
         raise setting.wrong(
-            f"section {section} attaches the other way",
+            f"section {section} has the other direction",
             f"write {setting.program}={name}, or change the section",
         )
 

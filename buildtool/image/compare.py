@@ -78,7 +78,7 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
     if not any(image.objects for image in found):
         raise EngineError(
             f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
-            hint="rebuild compares images that buildtool build made",
+            hint="name an image that buildtool build made",
         )
     return found
 
@@ -196,4 +196,4 @@ def _hex(value: bytes | None) -> str:
 
 
 def _shorten(value: Any) -> str:
-    return "nothing" if value in (None, [], "") else ascii(value)[:300]
+    return "nothing" if value in (None, [], "") else repr(value)[:300]

@@ -144,7 +144,7 @@ def is_prepared(builder: str) -> bool:
 def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str, Any]:
     config = request.config
     if not _KEY_ID.fullmatch(request.key_id):
-        raise UsageError(f"{request.key_id!a} is not a key id")
+        raise UsageError(f"{request.key_id!r} is not a key id")
     return {
         "builder": validate.check_image(config.images.builder),
         "base": validate.check_image(config.images.base),
@@ -271,7 +271,7 @@ def _check_files(files: Iterable[EmbeddedFile]) -> list[EmbeddedFile]:
     checked = list(files)
     for file in checked:
         if not _FILE_NAME.fullmatch(file.name):
-            raise UsageError(f"{file.name!a}: not a file name that can stand in a Dockerfile")
+            raise UsageError(f"{file.name!r}: not a file name that can stand in a Dockerfile")
     return checked
 
 
@@ -282,14 +282,14 @@ def _text(value: object) -> _Checked:
     """Return one word for use outside quotes, without spaces and characters special to BuildKit's parser."""
     word = validate.check_word(str(value))
     if word.startswith("#") or any(letter.isspace() for letter in word):
-        raise UsageError(f"{word!a}: not a single word")
+        raise UsageError(f"{word!r}: not a single word")
     return _Checked(word)
 
 
 def _mount(path: str) -> _Checked:
     """Return a directory as a value of --mount, where a comma would begin another option."""
     if "," in path:
-        raise UsageError(f"{path!a}: a comma in the name of a source directory", hint="rename the directory")
+        raise UsageError(f"{path!r}: a comma in the name of a source directory", hint="rename the directory")
     return _text(path)
 
 
@@ -321,7 +321,7 @@ def _heredoc(file: EmbeddedFile) -> _Checked:
 def _finalize(value: object) -> _Checked:
     """Refuse a value that passed no filter, so that the template cannot omit one."""
     if not isinstance(value, _Checked):
-        raise UnfilteredError(f"template prints {value!a} without a filter")
+        raise UnfilteredError(f"template prints {value!r} without a filter")
     return value
 
 

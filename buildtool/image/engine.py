@@ -11,7 +11,7 @@ from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import LAYOUT_SCHEME
 from buildtool.image.docker.builder import find_engine_version
-from buildtool.image.docker.buildx import check_buildx
+from buildtool.image.docker.buildx import INSTALL_BUILDX, check_buildx
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,13 @@ def choose_engine(
     """
     if wanted != "auto":
         return wanted
-    if needs_docker or not (only_local or not find_docker(environ, runner)):
+    if needs_docker:
         return DOCKER
-    why = only_local or "no Docker engine with BuildKit answers"
-    log.warning("%s: building with the local engine", why)
+    why = only_local or explain_docker(environ, runner)
+    if not why:
+        return DOCKER
+    before, _, advice = why.partition("; ")
+    log.warning("%s: building with the local engine%s", before, f"; {advice}" if advice else "")
     return LOCAL
 
 
@@ -45,12 +48,14 @@ def why_local(base: str, platforms: Sequence[Platform]) -> str:
     return f"the builder image has no libraries for {late[0]}" if late else ""
 
 
-def find_docker(environ: Mapping[str, str], runner: Runner) -> bool:
-    """Return whether docker can build: a builder is named, or there is buildx, and an engine answers."""
+def explain_docker(environ: Mapping[str, str], runner: Runner) -> str:
+    """Return why docker cannot build, perhaps with advice after a semicolon, or empty text if it can."""
     if environ.get("BUILDX_BUILDER"):
-        return True
+        return ""
     try:
         check_buildx(environ, runner)
-    except (ToolMissingError, EngineError):
-        return False
-    return bool(find_engine_version(runner))
+    except ToolMissingError as error:
+        return error.message
+    except EngineError as error:
+        return f"{error.message}; {INSTALL_BUILDX}"
+    return "" if find_engine_version(runner) else "no Docker engine answers"

@@ -73,7 +73,10 @@ def read_ignore_file(root: Path) -> IgnoreRules:
         return IgnoreRules()
     data = read_bounded(path, _MAX_BYTES)
     if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_BYTES} bytes", hint="write patterns, not all files")
+        raise ConfigError(
+            f"{path}: larger than {_MAX_BYTES} bytes",
+            hint="write patterns such as build/** instead of names of files",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, attach_settings
+from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -74,14 +74,17 @@ class ImageReport:
     An image: its *reference*, *digest*, *platform*, *labels* and the *objects* in it.
 
     The digest is the engine's image id, or that of the manifest in an archive.
-    *attach* holds the attach settings of its entrypoint.
+    *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
+    can run it by its reference.
     """
 
     reference: str
     digest: str
     platform: str
     labels: dict[str, str]
-    attach: tuple[str, ...] = ()
+    entrypoint: Entrypoint
+    user: str = ""
+    in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
 
 
@@ -203,12 +206,14 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             for path, entry in sorted(tree.items())
             if _is_object(path) and entry.is_file and entry.size <= MAX_OBJECT_BYTES
         )
-        labels = (image.config.get("config") or {}).get("Labels") or {}
+        config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
             digest=f"sha256:{image.digest}",
             platform=image.platform,
-            labels=dict(labels),
+            labels=dict(config.get("Labels") or {}),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
+            user=str(config.get("User") or ""),
             objects=objects,
         )
 
@@ -229,7 +234,9 @@ def inspect_image(reference: str) -> ImageReport:
         raise EngineError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
     with (
         closing(client),
-        engine_errors(f"{reference}: cannot inspect the image", hint="buildtool doctor checks it"),
+        engine_errors(
+            f"{reference}: cannot inspect the image", hint="buildtool doctor checks the Docker engine"
+        ),
     ):
         try:
             image = client.images.get(reference)
@@ -247,7 +254,9 @@ def inspect_image(reference: str) -> ImageReport:
             digest=str(image.id),
             platform=platform,
             labels=dict(config.get("Labels") or {}),
-            attach=attach_settings(config.get("Entrypoint") or []),
+            entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
+            user=str(config.get("User") or ""),
+            in_engine=True,
             objects=objects,
         )
 
@@ -262,7 +271,7 @@ def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:
 def _signed_object(data: bytes) -> tuple[ElfObject, Section]:
     obj = parse_object(data)
     if not has_signature_section(obj):
-        raise ObjectFormatError("not signed", hint="buildtool sign signs it")
+        raise ObjectFormatError("not signed", hint="buildtool sign OBJECT signs it")
     return obj, find_signature_section(obj)
 
 

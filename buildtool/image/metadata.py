@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
@@ -17,6 +17,7 @@ LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
+_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file")
 
 
 def image_labels(
@@ -43,7 +44,7 @@ def image_labels(
         if key.startswith(LABEL_PREFIX):
             raise ConfigError(
                 f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
-                hint="call it otherwise, for example org.example.NAME",
+                hint="use another prefix, for example org.example.NAME",
             )
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
@@ -57,38 +58,89 @@ def image_entrypoint(config: Config) -> list[str]:
     """
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
+    if config.loader.hand_over and config.image.attach:
+        raise _loads_itself("image.attach")
     for attach in config.image.attach:
         # Not --attach: what docker run adds replaces these.
         argv += ["--image-attach", validate.check_attach(attach)]
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
-    workload = [validate.check_word(word) for word in config.image.workload]
-    return [*argv, "--", *workload] if workload else argv
+    for word in config.image.workload:
+        # Not after `--`: what docker run adds are options of the loader, or `--` and another workload.
+        argv += ["--image-workload", validate.check_word(word)]
+    return argv
 
 
-def attach_settings(entrypoint: Sequence[str]) -> tuple[str, ...]:
-    """Return the PROGRAM=TARGET settings of an image's *entrypoint*: what its loader attaches unasked."""
-    # Before its workload; images of older releases say --attach.
-    argv = list(entrypoint[entrypoint.index(LOADER_PATH) + 1 :]) if LOADER_PATH in entrypoint else []
-    argv = argv[: argv.index("--")] if "--" in argv else argv
-    return tuple(value for name, value in pairwise(argv) if name in ("--image-attach", "--attach"))
+@dataclass(frozen=True)
+class Entrypoint:
+    """What an image's loader attaches and starts without further options, and the *places* of its options."""
+
+    attach: tuple[str, ...] = ()  # PROGRAM=TARGET
+    workload: tuple[str, ...] = ()  # program and arguments
+    places: Mapping[str, str] = field(default_factory=dict)  # such as --pin-root, with its path
+    hands_over: bool = False  # the workload loads and attaches the programs
+
+
+def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
+    """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
+    argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
+    attach, workload, places, hands_over = [], [], {}, False
+    while argv:
+        name = argv.pop(0)
+        if name == "--":  # images of older releases
+            workload, argv = argv, []
+        elif name in ("--image-attach", "--attach") and argv:
+            attach.append(argv.pop(0))
+        elif name == "--image-workload" and argv:
+            workload.append(argv.pop(0))
+        elif name in _PLACES and argv:
+            places[name] = argv.pop(0)
+        hands_over = hands_over or name == "--hand-over"
+    return Entrypoint(tuple(attach), tuple(workload), places, hands_over)
+
+
+def _key_of_loading(loader: LoaderConfig) -> str | None:
+    """Return a key that is set and has an effect only if the loader loads the programs, or None."""
+    keys = {
+        "pin-root": loader.pin_root,
+        "share": loader.share,
+        "attach-file": loader.attach_file,
+        "wait-interface": loader.wait_interface is not None,
+        "replace": loader.replace,
+        "health-command": loader.health_command,
+        "health-wait": loader.health_wait is not None,
+        "reload": loader.reload,
+        "map-fds": not loader.map_fds,
+        "seccomp": not loader.seccomp,
+    }
+    return next((key for key, is_set in keys.items() if is_set), None)
+
+
+def _loads_itself(key: str) -> ConfigError:
+    return ConfigError(
+        f"{key} has no effect with loader.hand-over: the workload loads and attaches the programs itself",
+        hint=f"remove {key}, or loader.hand-over",
+    )
 
 
 def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
     """
     Return the loader's options for configuration *loader*. An unset key adds no option.
 
-    Raises: ConfigError, if a key requires a workload.
+    Raises: ConfigError, if a key requires a workload, or has no effect.
     """
     of_workloads = {
         "seccomp": not loader.seccomp,
         "map-fds": not loader.map_fds,
         "workload-user": bool(loader.workload_user),
+        "hand-over": loader.hand_over,
     }
     for key, is_set in of_workloads.items():
         if is_set and not has_workload:
             raise ConfigError(f"loader.{key} requires a workload", hint="set image.workload")
+    if loader.hand_over and (useless := _key_of_loading(loader)):
+        raise _loads_itself(f"loader.{useless}")
     if not loader.seccomp and not loader.workload_user and (loader.pin_root or loader.share):
         key = "pin-root" if loader.pin_root else "share"
         raise ConfigError(
@@ -107,6 +159,7 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
         "--workload-user": loader.workload_user,
     }
     switches = {
+        "--hand-over": loader.hand_over,
         "--replace": loader.replace,
         "--reload": loader.reload,
         "--no-map-fds": not loader.map_fds,

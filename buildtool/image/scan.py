@@ -17,12 +17,19 @@ from buildtool.config.file import Config
 from buildtool.core.files import read_bounded
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
 # As in the compiler. The rest of a larger file isn't scanned, because `grant` reads the objects anyway.
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 _COMMENTS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
 _INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _SECTIONS = re.compile(r'\b(?:SEC|section)\s*\(\s*((?:"[^"\n]*"\s*)+)\)')
+# A section before a function: SEC("xdp") int f(…), or a macro of libbpf: SEC("lsm/x") int BPF_PROG(f, …).
+_PROGRAMS = re.compile(
+    r'\b(?:SEC|section)\s*\(\s*(?P<strings>(?:"[^"\n]*"\s*)+)\)[^;={(]*?'
+    r"\b(?P<word>\w+)\s*\(\s*(?P<argument>\w*)"
+)
+_ATTRIBUTES = re.compile(r"__attribute__\s*\(\(\s*\w+\s*\)\)")
 _CALLS = re.compile(r"\b(bpf_\w+|BPF_\w+)\s*\(")
 # A header of all kernel types, of any name, lists every map type and uses none.
 _KERNEL_TYPES = re.compile(r"\benum\s+bpf_map_type\s*\{")
@@ -62,6 +69,22 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
         helpers=(HELPER_NUMBERS[name] for name in called if name in HELPER_NUMBERS),
         maps=(name.lower() for name in _MAPS.findall(text)),
     )
+
+
+def scan_programs(config: Config, sources: Iterable[str]) -> list[tuple[str, str]]:
+    """
+    Return name and section of each program that *sources* appear to define.
+
+    Raises: FileAccessError.
+    """
+    programs = []
+    for _, text in _read_all(config, sources):
+        for found in _PROGRAMS.finditer(_ATTRIBUTES.sub(" ", text)):
+            section = "".join(re.findall(r'"([^"]*)"', found["strings"]))
+            name = found["argument"] if found["word"].startswith("BPF_") else found["word"]
+            if program_type(section) != UNKNOWN_PROGRAM and name:
+                programs.append((name, section))
+    return programs
 
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:

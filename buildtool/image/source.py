@@ -12,11 +12,24 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError
 from buildtool.core.validate import LAYOUT_SCHEME, check_image, names_registry, split_layout
+from buildtool.image.docker.client import connect
 from buildtool.image.docker.store import save_image
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import open_image
 
+_ENGINE_HINT = (
+    "start the engine, or name one by DOCKER_HOST; without one, name the archive that build --engine local"
+    " wrote (NAME-RELEASE.oci.tar), or one of docker save"
+)
 _HINT = "name an archive that build wrote, an image of the engine, or REGISTRY/NAME:TAG"
+
+
+def _check_engine(reference: str) -> None:
+    """Check that an engine answers, which alone can have image *reference*. Raises: EngineError."""
+    try:
+        connect().close()
+    except EngineError as error:
+        raise EngineError(f"{reference}: no such file, and {error.message}", hint=_ENGINE_HINT) from error
 
 
 @contextmanager
@@ -45,7 +58,9 @@ def find_image_source(target: str, cache: Cache) -> Iterator[BlobSource]:
                 yield source
             return
     if not names_registry(reference):
+        _check_engine(reference)
         raise EngineError(
-            f"{reference}: no such file, no image of a Docker engine, and no registry in the name", hint=_HINT
+            f"{reference}: no such file, no image of the Docker engine, and no registry in the name",
+            hint=_HINT,
         )
     yield open_image(reference, cache, lambda _: None)

@@ -90,7 +90,7 @@ def check_capability(text: str) -> str:
     """
     name = text.upper().removeprefix("CAP_")
     if name not in CAPABILITY_NUMBERS:
-        raise UsageError(f"{text!a} is not a capability", hint="for example BPF or NET_ADMIN")
+        raise UsageError(f"{text!r} is not a capability", hint="for example BPF or NET_ADMIN")
     return name
 
 

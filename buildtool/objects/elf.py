@@ -298,6 +298,19 @@ def remove_signature_section(obj: ElfObject) -> ElfObject:
     return replace(obj, sections=sections)
 
 
+def unsigned_digest(obj: ElfObject) -> Digest:
+    """
+    Return a digest of *obj* without its signature, the same before and after signing.
+
+    It is the SHA-256 of the file with a `.sig` of no bytes: the writer moves tables, so that the unsigned
+    file cannot be restored from the signed one.
+
+    Raises: ObjectFormatError, if another tool wrote or moved the section.
+    """
+    bare = remove_signature_section(obj) if has_signature_section(obj) else obj
+    return Digest(hashlib.sha256(append_signature_section(bare, 0)[0]).hexdigest())
+
+
 def read_link_tables(obj: ElfObject) -> LinkTables:
     """
     Return the symbols of *obj*, and the relocations of its code sections.

@@ -72,7 +72,7 @@ def read_points(obj: ElfObject) -> tuple[StructOpsMap | PinnedMap, ...]:
     """
     sections = struct_ops_sections(obj)
     if unknown := sections - _STRUCT_OPS_SECTIONS:
-        raise ObjectFormatError(f"section {min(unknown)!a}: unknown kind of struct_ops")
+        raise ObjectFormatError(f"section {min(unknown)!r}: unknown kind of struct_ops")
     if not sections and all(section.name != _MAPS for section in obj.sections):
         return ()
     found = [section for section in obj.sections if section.name == b".BTF"]
@@ -81,7 +81,7 @@ def read_points(obj: ElfObject) -> tuple[StructOpsMap | PinnedMap, ...]:
     btf = Btf(obj.contents(found[0]), obj.order)
     groups = [group for group in btf.groups() if group[0] == _MAPS or group[0] in _STRUCT_OPS_SECTIONS]
     if missing := sections - {name for name, _, _ in groups}:
-        raise ObjectFormatError(f"section {min(missing)!a}: no type in BTF")
+        raise ObjectFormatError(f"section {min(missing)!r}: no type in BTF")
     return tuple(_read_groups(btf, groups))
 
 

@@ -155,6 +155,24 @@ class LayoutArchive:
             raise FileAccessError(f"{self.name}: cannot read: {system_reason(error)}") from error
 
 
+def find_archive(path: Path) -> str | None:
+    """
+    Return the digest of the image or index in archive *path*, with sha256:, or None if there is no file.
+
+    Raises: FileAccessError, if another kind of file has this name.
+    """
+    if not path.exists():
+        return None
+    try:
+        with open_layout(path) as source:
+            return f"sha256:{source.top().digest}"
+    except (ObjectFormatError, EngineError) as error:
+        raise FileAccessError(
+            f"{path}: already exists, and is no archive of an image",
+            hint="--force replaces it; --output NAME.tar writes another file",
+        ) from error
+
+
 @contextmanager
 def open_layout(path: Path, digest: Digest | None = None, name: str = "") -> Iterator[BlobSource]:
     """
@@ -214,8 +232,8 @@ def check_layer_type(name: str, descriptor: Descriptor) -> None:
     """
     if not descriptor.media_type.endswith((".tar", "tar+gzip", "tar.gzip")):
         raise ObjectFormatError(
-            f"{name}: a layer of type {descriptor.media_type[:80]!a}",
-            hint="only plain and gzip layers can be read",
+            f"{name}: a layer of type {descriptor.media_type[:80]!r}",
+            hint="copy the image with gzip layers: skopeo copy --dest-compress-format gzip",
         )
 
 
@@ -271,7 +289,7 @@ def _check_settings(config: Any) -> None:
         if not isinstance(value, kind)
     ]
     if wrong:
-        raise _DocumentError(f"a configuration with {ascii(wrong[0])[:80]} in it")
+        raise _DocumentError(f"a configuration with {repr(wrong[0])[:80]} in it")
 
 
 def find_image(images: list[StoredImage], platform: Platform, name: str) -> StoredImage:
@@ -301,8 +319,9 @@ def _choose_top(index: bytes, name: str, digest: Digest | None) -> Descriptor:
         ) from error
     chosen = [entry for entry in entries if digest in (None, entry.digest)]
     if not chosen and digest:
-        have = " ".join(f"sha256:{entry.digest}" for entry in entries[:MAX_SHOWN]) or "no image"
-        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it", hint=f"it has {have}")
+        have = " ".join(f"sha256:{entry.digest}" for entry in entries[:MAX_SHOWN])
+        hint = f"choose from {have}" if have else "build or copy the image again: the index is empty"
+        raise ObjectFormatError(f"{name}: no image sha256:{digest} in it", hint=hint)
     if len({entry.digest for entry in chosen}) != 1:
         digests = " ".join(f"sha256:{entry.digest}" for entry in chosen[:MAX_SHOWN])
         hint = f"choose one by {LAYOUT_SCHEME}PATH@sha256:DIGEST: {digests}" if chosen else ARCHIVE_HINT
@@ -328,7 +347,7 @@ def _describe(error: BaseException) -> str:
         case UnicodeDecodeError():
             return "not UTF-8"
         case KeyError(args=[str(member), *_]):
-            return f"no member {member!a}"
+            return f"no member {member!r}"
         case RecursionError():
             return "nested too deep"
     return "a member of another type than the specification's"

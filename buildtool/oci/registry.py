@@ -79,7 +79,7 @@ class RegistrySession(requests.Session):
         found = urlsplit(request.url or "")
         if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
             raise RegistryError(
-                f"registry {self._host}: redirect to {str(found.hostname)!a} without encryption",
+                f"registry {self._host}: redirect to {str(found.hostname)!r} without encryption",
                 hint="let the proxy in front of the registry set X-Forwarded-Proto",
             )
         try:

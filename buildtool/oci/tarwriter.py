@@ -81,7 +81,7 @@ def entry_header(entry: TarEntry, size: int) -> bytes:
     """
     path = entry.path + "/" if entry.is_directory else entry.path
     if not entry.path or entry.path.startswith("/") or ".." in entry.path.split("/") or "\0" in path:
-        raise UsageError(f"{entry.path!a}: not a path inside an image")
+        raise UsageError(f"{entry.path!r}: not a path inside an image")
     if size > _MAX_SIZE:
         raise UsageError(f"{entry.path}: too large for a layer")
     records = {f"{_XATTR}{name}": value for name, value in entry.xattrs.items()}

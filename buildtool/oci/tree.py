@@ -68,13 +68,13 @@ def _read_entry(
     tree: Tree, path: str, member: tarfile.TarInfo, archive: tarfile.TarFile, keep: Callable[[str], bool]
 ) -> TarEntry:
     if member.type not in _KINDS:
-        kind = "device" if member.isdev() else f"member of kind {member.type!a}"
+        kind = "device" if member.isdev() else f"member of kind {member.type!r}"
         raise ObjectFormatError(f"/{path}: unsupported file type: {kind}")
     if member.type == tarfile.LNKTYPE:
         linked = tree.get(_check_path(member.linkname))
         if linked is None or linked.is_directory:
             raise ObjectFormatError(
-                f"/{path}: a hard link to {member.linkname!a}, which is no file before it"
+                f"/{path}: a hard link to {member.linkname!r}, which is no file before it"
             )
         return replace(linked, path=path)
     if path in tree and tree[path].is_directory and member.type != tarfile.DIRTYPE:
@@ -109,7 +109,7 @@ def _check_path(name: str) -> str:
     Raises: ObjectFormatError, if *name* leaves the root.
     """
     if name.startswith("/") or "\0" in name or ".." in name.split("/"):
-        raise ObjectFormatError(f"{name!a}: the path leads out of the image")
+        raise ObjectFormatError(f"{name!r}: the path leads out of the image")
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 

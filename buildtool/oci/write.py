@@ -311,7 +311,10 @@ def _layer_chunks(layer: Layer) -> Iterator[bytes]:
     except OSError as error:
         raise FileAccessError(f"{layer.path}: cannot read: {system_reason(error)}") from error
     if digest.hexdigest() != layer.digest:
-        raise FileAccessError(f"{layer.path}: changed while the image was made", hint="make it again")
+        raise FileAccessError(
+            f"{layer.path}: changed while the image was made",
+            hint="run the command again when nothing else writes to the file",
+        )
 
 
 def layer_bytes(layer: Layer) -> bytes:

@@ -361,7 +361,7 @@ class PackageSource:
         if _DISK_FULL.search(said):
             return ToolFailedError(
                 f"no space left below {self.state}",
-                hint="free some there, or let XDG_CACHE_HOME name another place",
+                hint="free space there, or let XDG_CACHE_HOME name another place",
             )
         if found := re.search(r"Unable to locate package (\S+)|No packages found", said):
             return self._unavailable(f"Debian {where} has no package {found[1] or 'of that name'}")

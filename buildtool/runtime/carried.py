@@ -149,7 +149,8 @@ def find_base(platform: Platform, data: Path | None = None) -> Part:
     part = _find(platform, "base", data)
     if not isinstance(part.record.get("diff_id"), str):
         raise FileAccessError(
-            f"{part.path}: loaders.json lists no diff_id", hint="run `make loaders`, or install again"
+            f"{part.path}: loaders.json lists no diff_id",
+            hint="install buildtool again; in a checkout, run `make loaders`",
         )
     return part
 
@@ -167,7 +168,8 @@ def _find_made(platform: Platform, kind: str, data: Path | None) -> Part:
     part = _find(platform, kind, data)
     if part.record.get("source") != loader_digest():
         raise FileAccessError(
-            f"{part.path}: made of other sources than loader/", hint="run `make loaders`, or install again"
+            f"{part.path}: made of other sources than loader/",
+            hint="install buildtool again; in a checkout, run `make loaders`",
         )
     return part
 
@@ -237,6 +239,7 @@ def _find(platform: Platform, kind: str, data: Path | None) -> Part:
     digest = Digest(hashlib.sha256(content).hexdigest())
     if digest != record.get("sha256"):
         raise FileAccessError(
-            f"{path}: not the file that loaders.json lists", hint="run `make loaders`, or install again"
+            f"{path}: not the file that loaders.json lists",
+            hint="install buildtool again; in a checkout, run `make loaders`",
         )
     return Part(path=path, data=content, sha256=digest, record=record)

@@ -149,6 +149,28 @@ def _list_present(source: PackageSource) -> list[LockedPackage]:
     return [versions[0] for versions in listed.values()]
 
 
+def check_tools(runner: Runner) -> str:
+    """
+    Return the compiler that would link the parts, after checking that this machine has all programs for it.
+
+    The packages of Debian are not fetched, so a build may still find that no mirror answers.
+
+    Raises: ToolMissingError, ToolFailedError; ConfigError, if this machine's mirror is unknown.
+    """
+    compiler = _find_compiler(runner)
+    for name in ("apt-get", "dpkg-deb"):
+        if shutil.which(name) is None:
+            raise ToolMissingError(f"{name}: not found", hint="link the loader on a Debian machine")
+    debian.find_system_mirror()
+    return compiler.name
+
+
+def find_linker(toolchain: Toolchain | None) -> str:
+    """Return the path of lld, beside *toolchain* or in PATH, or empty text."""
+    beside = str(Path(toolchain.clang).resolve().parent / "ld.lld") if toolchain else "ld.lld"
+    return shutil.which(beside) or shutil.which("ld.lld") or ""
+
+
 def _find_compiler(runner: Runner) -> Toolchain:
     try:
         found = find_toolchain(f"clang-{CLANG_MAJOR}", runner=runner)
@@ -159,6 +181,8 @@ def _find_compiler(runner: Runner) -> Toolchain:
             f"clang {CLANG_MAJOR} is needed, another makes other bytes than the builder image",
             hint=INSTALL_COMPILER,
         )
+    if not find_linker(found):
+        raise ToolMissingError("lld: not found", hint=INSTALL_COMPILER)
     return found
 
 

@@ -32,7 +32,7 @@ from buildtool.runtime.carried import (
     loader_digest,
     named_directory,
 )
-from buildtool.runtime.link import PartsRequest, Report, make_parts
+from buildtool.runtime.link import PartsRequest, Report, check_tools, make_parts
 from buildtool.runtime.packagelock import read_lock
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,7 @@ def provide_parts(
         return named or data_directory()
     data = _linked_directory(environ)
     if data is None:
-        raise FileAccessError(
-            f"loader for images: no place to keep it: {_missing_cache(environ)}",
-            hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
-        )
+        raise _no_place(environ)
     if not _has_parts(data, platforms):
         # Without the lock, two first builds would each write a list that lacks the parts of the other.
         with hold_lock(data.parent / LOCK_NAME):
@@ -69,6 +66,17 @@ def provide_parts(
                 _link_parts(platforms, data, report, runner)
     _remove_unused(data)
     return data
+
+
+def check_linkable(environ: Mapping[str, str], runner: Runner) -> str:
+    """
+    Return the compiler that `provide_parts` would use, after checking this machine. Nothing is fetched.
+
+    Raises: FileAccessError, ToolMissingError, ToolFailedError, ConfigError.
+    """
+    if _linked_directory(environ) is None:
+        raise _no_place(environ)
+    return check_tools(runner)
 
 
 def find_parts(environ: Mapping[str, str]) -> Path:
@@ -84,10 +92,13 @@ def find_parts(environ: Mapping[str, str]) -> Path:
     return linked if linked is not None and list_path(linked).exists() else data_directory()
 
 
-def _missing_cache(environ: Mapping[str, str]) -> str:
-    if place := environ.get(DIRECTORY_VARIABLE):
-        return f"{DIRECTORY_VARIABLE}: {place} cannot be used"
-    return "this user has no cache directory"
+def _no_place(environ: Mapping[str, str]) -> FileAccessError:
+    place = environ.get(DIRECTORY_VARIABLE)
+    why = f"{DIRECTORY_VARIABLE}: {place} cannot be used" if place else "this user has no cache directory"
+    return FileAccessError(
+        f"loader for images: no place to keep it: {why}",
+        hint="set BUILDTOOL_CACHE to a directory that only this user may write to",
+    )
 
 
 def _linked_directory(environ: Mapping[str, str]) -> Path | None:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from buildtool.core.errors import AlreadySignedError, ObjectFormatError, SigningKeyError, UsageError
+from buildtool.core.errors import AlreadySignedError, ObjectFormatError, SigningKeyError
 from buildtool.core.files import choose_targets, made_directories, write_all_atomic
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import (
@@ -21,7 +20,7 @@ from buildtool.objects.elf import (
 )
 from buildtool.objects.tables import Section
 from buildtool.signing.dsse import signing_input
-from buildtool.signing.keys import KeyId
+from buildtool.signing.keys import KeyId, parse_key_digits
 from buildtool.signing.record import MAX_SIGNATURES, SignatureEntry, SignatureRecord, room_for
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
@@ -30,16 +29,20 @@ from buildtool.signing.statement import Statement
 from buildtool.signing.statement import from_bytes as parse_statement
 
 _ANEW = "compile it again, or get it again; buildtool sign without --add makes a new statement"
-_KEY_ID = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedFile:
-    """A file with changed signatures: its *path*, its *statement*, and the *key_ids* of its signatures."""
+    """
+    A file with changed signatures: its *path*, its *statement*, and the *key_ids* of its signatures.
+
+    *changed* is the key whose signature was added or removed.
+    """
 
     path: Path
     statement: Statement
     key_ids: tuple[KeyId, ...]
+    changed: KeyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,25 +101,24 @@ def remove_signatures(paths: Sequence[Path], key_id: str, *, output: Path | None
 
     Raises: UsageError, FileAccessError, ObjectFormatError, SigningKeyError.
     """
-    wanted = key_id.lower()
-    if not _KEY_ID.fullmatch(wanted):
-        raise UsageError(
-            f"{key_id!a} is not a key id",
-            hint="give 16 to 64 of its hexadecimal digits; buildtool inspect OBJECT shows the signers",
-        )
+    wanted = parse_key_digits(key_id, shown_by="buildtool inspect OBJECT")
 
     def remove(signed: _SignedObject) -> list[SignatureEntry]:
         entries = signed.record.signatures
         found = [entry for entry in entries if entry.key_id.hex().startswith(wanted)]
         if len(found) != 1:
             raise SigningKeyError(
-                f"{len(found) or 'no'} signatures of key {wanted}",
-                hint="buildtool inspect OBJECT shows the signers; give as many digits as one of them needs",
+                f"{len(found)} signatures by keys whose ids begin with {wanted}"
+                if found
+                else f"no signature by key {wanted}",
+                hint="buildtool inspect OBJECT shows the signers; add digits until one of them is left"
+                if found
+                else "buildtool inspect OBJECT shows the signers",
             )
         if len(entries) == 1:
             raise SigningKeyError(
                 "cannot remove the only signature",
-                hint="llvm-objcopy --remove-section .sig makes it unsigned",
+                hint="add another signature first with sign --add, or replace it with sign --force",
             )
         return [entry for entry in entries if entry is not found[0]]
 
@@ -134,7 +136,9 @@ def _change_files(paths: Sequence[Path], change: _Change, output: Path | None) -
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
         key_ids = tuple(KeyId(entry.key_id.hex()) for entry in record.signatures)
         where = target if output else path
-        changed.append(ChangedFile(path=where, statement=signed.statement, key_ids=key_ids))
+        before = {KeyId(entry.key_id.hex()) for entry in signed.record.signatures}
+        (one,) = before.symmetric_difference(key_ids)
+        changed.append(ChangedFile(path=where, statement=signed.statement, key_ids=key_ids, changed=one))
     with made_directories([output] if output else []):
         write_all_atomic(written, replace=output is None)
     return changed

@@ -23,14 +23,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, system_reason
+from buildtool.config.file import CONFIG_NAME, Config
+from buildtool.core.errors import ConfigError, FileAccessError, SigningKeyError, UsageError, system_reason
 from buildtool.core.files import make_directory, read_bounded, staged_files
 from buildtool.core.secrecy import keep_out_of_core_dumps
+from buildtool.core.text import quote
 from buildtool.signing.ed25519 import IDENTITY_ENCODING, is_strict_point
 
 KeyId = NewType("KeyId", str)
 """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits (spec, "Key id")."""
 
+SHOWN_KEY_DIGITS = 16  # of a key id, in lines for people
+MIN_KEY_DIGITS = 8  # that a command accepts instead of a whole key id
 MAX_KEY_FILE_BYTES = 4096
 _NEW_KEY = "buildtool keygen NAME makes an Ed25519 key"
 _PUBLIC_HINT = "buildtool keygen NAME writes NAME.pub, a public key in PEM"
@@ -47,10 +51,34 @@ NO_KEY_HINT = (
     "buildtool keygen NAME makes a key; name it by --key, sign.key or BUILDTOOL_KEY,"
     " or put its text into BUILDTOOL_SIGNING_KEY"
 )
+_NO_FILE_HINT = "buildtool init makes the file; or name a key by --key: buildtool keygen NAME makes one"
 DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
+_KEY_DIGITS = re.compile(rf"[0-9a-f]{{{MIN_KEY_DIGITS},64}}")
 _PEM = re.compile(
     rb"[ \t\r\n]*-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END PUBLIC KEY-----[ \t\r\n]*"
 )
+
+
+def shorten_key_id(key_id: str) -> str:
+    """Return the first digits of *key_id*, for lines for people. `parse_key_digits` accepts them."""
+    return key_id[:SHOWN_KEY_DIGITS]
+
+
+def parse_key_digits(text: str, *, shown_by: str) -> str:
+    """
+    Return *text*, a key id or the first digits of one, in lower case.
+
+    *shown_by* is the command that shows key ids, for the hint.
+
+    Raises: UsageError.
+    """
+    digits = text.lower()
+    if not _KEY_DIGITS.fullmatch(digits):
+        raise UsageError(
+            f"{quote(text)} is not a key id",
+            hint=f"write at least {MIN_KEY_DIGITS} of its 64 hexadecimal digits; {shown_by} shows them",
+        )
+    return digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +166,13 @@ def save_key(key: SigningKey, name: str, directory: Path, passphrase: bytes | No
     return private, public
 
 
+def missing_key(config: Config) -> UsageError:
+    """Return the error for a command without a key. A missing file of the configuration is named first."""
+    if config.has_file:
+        return UsageError("no signing key", hint=NO_KEY_HINT)
+    return UsageError(f"{config.root / CONFIG_NAME}: no such file, and no signing key", hint=_NO_FILE_HINT)
+
+
 def read_key_file(path: Path) -> bytes:
     """
     Return the bytes of signing key file *path*.
@@ -171,7 +206,7 @@ def refuse_foreign(data: bytes, origin: str) -> None:
     """
     if b"-----BEGIN PUBLIC KEY-----" in data:
         raise SigningKeyError(
-            f"signing key {origin}: this is a public key", hint="signing takes the private one, the .pem file"
+            f"signing key {origin}: this is a public key", hint="name the private key, the .pem file"
         )
     if b"BEGIN OPENSSH PRIVATE KEY-----" in data:
         raise SigningKeyError(
@@ -223,7 +258,7 @@ def load_signing_key_pem(data: bytes, origin: str, passphrase: bytes | None) -> 
         if encrypted:
             raise SigningKeyError(
                 f"signing key {origin}: wrong passphrase, or damaged",
-                hint="BUILDTOOL_KEY_PASSPHRASE, --passphrase-file, --passphrase-fd or the terminal gives it",
+                hint="use BUILDTOOL_KEY_PASSPHRASE, --passphrase-file, --passphrase-fd or a terminal",
             ) from error
         raise SigningKeyError(f"signing key {origin}: not a PKCS#8 PEM private key", hint=_NEW_KEY) from error
     if not isinstance(private, Ed25519PrivateKey):

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo, read_compile_record
+from buildtool.compile.record import (
+    CompiledObject,
+    SourceInfo,
+    ToolchainInfo,
+    is_recorded,
+    read_compile_record,
+)
 from buildtool.config.file import Config
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
@@ -44,7 +50,8 @@ from buildtool.signing.record import SignatureEntry, SignatureRecord, section_si
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.record import to_bytes as encode_record
 from buildtool.signing.signers.signer import Signer, take_signature
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
+from buildtool.signing.stale import StaleFinder
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement, has_passed
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.signing.statement import to_bytes as encode_statement
 
@@ -86,7 +93,7 @@ def check_times(not_after: int | None, *, created: int, now: int) -> None:
     """
     if not_after is None:
         return
-    if not_after < now:
+    if has_passed(not_after, now):
         raise UsageError(
             f"not-after {format_time(not_after)} has passed: verifiers would refuse the objects as expired",
             hint="give a later time by --not-after, sign.not-after or BUILDTOOL_NOT_AFTER",
@@ -129,14 +136,16 @@ def sign_files(
     platform: Platform | None = None,
     output: Path | None = None,
     force: bool = False,
+    stale: StaleFinder | None = None,
 ) -> list[SignedFile]:
     """
     Sign all *paths* with *key*, in place or into directory *output*. Either all are written or none.
 
     *platform* is required for objects without an entry in the compile record beside them. With
-    *force*, an existing signature is replaced.
+    *force*, an existing signature is replaced. *stale* refuses objects that are older than their sources.
 
-    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError; errors of *key*.
+    Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, StaleObjectError; errors of
+    *key*.
     """
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
     known = [records[path.parent].get(path.name) for path in paths]
@@ -154,7 +163,10 @@ def sign_files(
         def sign(item: tuple[Path, Path]) -> Statement:
             path, target = item
             compiled = records[path.parent].get(path.name)
-            data, statement = _sign_file(path, key, release, compiled, platform, force=force)
+            data = read_object_file(path)
+            if stale:
+                stale.check(path, data)
+            data, statement = _sign_file(path, data, key, release, compiled, platform, force=force)
             stage.write(target, data)
             return statement
 
@@ -191,6 +203,7 @@ def _sign_all(sign: Callable[[Item], Result], items: Sequence[Item], key: Signer
 
 def _sign_file(
     path: Path,
+    data: bytes,
     key: Signer,
     release: ReleaseInfo,
     compiled: CompiledObject | None,
@@ -198,8 +211,7 @@ def _sign_file(
     *,
     force: bool,
 ) -> tuple[bytes, Statement]:
-    """Return the signed bytes of file *path*, and their statement. Each error names the file."""
-    data = read_object_file(path)
+    """Return the signed bytes of file *path* with *data*, and their statement. Each error names the file."""
     try:
         obj = parse_object(data)
         origin = _known_origin(obj, compiled, key)
@@ -280,7 +292,7 @@ def _encode(statement: Statement) -> bytes:
 
 def _known_origin(obj: ElfObject, compiled: CompiledObject | None, key: Signer) -> Origin | None:
     """Return the origin from the compile record of these bytes or a statement signed by *key*, or None."""
-    if compiled is not None and compiled.sha256 == hashlib.sha256(obj.data).hexdigest():
+    if compiled is not None and is_recorded(compiled, obj.data):
         return Origin.from_claims(compiled)
     if not has_signature_section(obj):
         return None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from buildtool.compile.record import SourceInfo, ToolchainInfo
 from buildtool.core.digests import Digest
@@ -73,6 +73,15 @@ _MAP = {
 _MAP_OPTIONAL = {"section": is_string, "struct": is_string, "pinned": is_boolean}
 _TOOLCHAIN = {"compiler": is_string, "flags": is_strings}
 _SOURCE = {"path": is_string, "sha256": is_sha256}
+
+
+def has_passed(not_after: int | None, now: int) -> TypeGuard[int]:
+    """
+    Return whether limit *not_after* of a statement or a key, the last valid second, has passed at time *now*.
+
+    None is no limit. Source: spec/sig-section.md, section 7, steps 7 and 11.
+    """
+    return not_after is not None and now > not_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,9 @@ from typing import Any
 from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import write_all_atomic
 from buildtool.core.strictjson import format_time, parse_json_object
-from buildtool.signing.keys import KeyId, PublicKey
+from buildtool.signing.keys import KeyId, PublicKey, parse_key_digits
+from buildtool.signing.statement import has_passed
 from buildtool.trust.store import POLICY_HINT, POLICY_NAME, load_policy, read_policy, read_policy_file
-
-MIN_PREFIX = 8
 
 
 def policy_entry(
@@ -68,7 +67,7 @@ def add_key(
             "the key would never be valid: --not-before is later than --not-after",
             hint="exchange the two times",
         )
-    if not_after is not None and not_after < time.time():
+    if has_passed(not_after, int(time.time())):
         raise UsageError(
             f"the key would never be valid: --not-after {format_time(not_after)} has passed",
             hint="give a later time; buildtool trust revoke refuses a key by its id",
@@ -90,7 +89,7 @@ def _check_new(file: Path, key: PublicKey) -> None:
         return
     state = "revoked" if known.revoked else "already trusted"
     raise UsageError(
-        f"{file}: key {key.key_id} is {state}, as {known.public.name!a}",
+        f"{file}: key {key.key_id} is {state}, as {known.public.name!r}",
         hint=f"buildtool trust list --policy {file} shows it",
     )
 
@@ -126,18 +125,15 @@ def policy_file(path: Path) -> Path:
 
 def _find(file: Path, key_id: str) -> tuple[int, KeyId]:
     """Return index and id of the only key in the policy whose id begins with *key_id*. Raises: UsageError."""
-    prefix = key_id.lower()
-    if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef"):
-        raise UsageError(
-            f"{key_id!a} is not a key id",
-            hint=f"give {MIN_PREFIX} digits or more; buildtool trust list --policy {file} shows them",
-        )
+    prefix = parse_key_digits(key_id, shown_by=f"buildtool trust list --policy {file}")
     keys = [key.public.key_id for key in load_policy(file).keys.values()]
     found = [(index, known) for index, known in enumerate(keys) if known.startswith(prefix)]
     if len(found) != 1:
-        what = "several keys begin" if found else "no key begins"
+        what = f"the ids of {len(found)} keys begin" if found else "no key id begins"
+        more = "; add digits until one of them is left" if found else ""
         raise UsageError(
-            f"{file}: {what} with {prefix}", hint=f"buildtool trust list --policy {file} shows the key ids"
+            f"{file}: {what} with {prefix}",
+            hint=f"buildtool trust list --policy {file} shows the key ids{more}",
         )
     return found[0]
 

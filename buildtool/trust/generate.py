@@ -15,8 +15,8 @@ from typing import Any
 from buildtool.config.file import Config, TrustConfig, named_variable
 from buildtool.core.errors import ConfigError
 from buildtool.core.strictjson import format_time
-from buildtool.signing.keys import PublicKey, load_public_key
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS
+from buildtool.signing.keys import PublicKey, load_public_key, shorten_key_id
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, has_passed
 from buildtool.trust.edit import format_policy, policy_entry
 from buildtool.trust.store import (
     POLICY_NAME,
@@ -111,7 +111,9 @@ def _in_order(values: Iterable[Any] | None) -> list[Any] | None:
 
 def _load_keys(trust: TrustConfig, signer: PublicKey) -> list[PublicKey]:
     """Return the configured keys, or *signer*, named by its id: its file's name may differ by machine."""
-    keys = [load_public_key(path) for path in trust.keys] or [replace(signer, name=signer.key_id[:16])]
+    keys = [load_public_key(path) for path in trust.keys] or [
+        replace(signer, name=shorten_key_id(signer.key_id))
+    ]
     return sorted(keys, key=lambda key: key.key_id)
 
 
@@ -148,7 +150,7 @@ def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platfor
     if trust.threshold > 1:
         raise ConfigError(
             f"trust.threshold is {trust.threshold}, but a build signs with one key",
-            hint="set trust.threshold = 1; more signatures: compile, sign, sign --add, a policy of the host",
+            hint="set trust.threshold = 1; a policy on the host can require more: sign --add adds signatures",
         )
     if trust.project not in (None, project.name):
         raise _refuses_own(
@@ -166,7 +168,7 @@ def _check_accepts(config: Config, trust: TrustStore, signer: PublicKey, platfor
 def _check_times(trust: TrustStore, key: TrustedKey, now: int) -> None:
     """Refuse times under which the image refuses its objects from the start, or sooner than was meant."""
     key_id = key.public.key_id
-    if key.not_after is not None and key.not_after < max(now, trust.earliest):
+    if has_passed(key.not_after, max(now, trust.earliest)):
         raise _refuses_own(
             f"the signing key {key_id} expired at {format_time(key.not_after)}",
             "give it a later notAfter in the policy, or sign with another key",

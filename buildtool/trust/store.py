@@ -31,11 +31,17 @@ from buildtool.core.strictjson import (
 )
 from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.signing.keys import PublicKey, decode_base64, is_private, load_public_key, public_key_from_der
+from buildtool.signing.statement import has_passed
 
 POLICY_NAME = "policy.json"
 MAX_POLICY_BYTES = 1024 * 1024
-POLICY_HINT = "buildtool trust check --policy FILE checks a policy; its rules are in spec/trust-policy.md"
-_POLICY_HINT = "buildtool trust add KEY.pub makes a policy; --policy, --trust or trust.policy names its file"
+POLICY_HINT = (
+    "spec/trust-policy.md lists the members; buildtool trust add KEY.pub --policy NEW.json writes a policy"
+)
+_POLICY_HINT = (
+    "name a policy, a .pub file, or a directory of .pub files;"
+    " buildtool trust add KEY.pub --policy FILE writes a policy"
+)
 MAX_KEYS = 64
 MAX_ENTRIES = 1024  # of a directory of keys
 MAX_THRESHOLD = 16
@@ -106,7 +112,7 @@ class TrustedKey:
         """Return the reason why signatures of the key do not count at time *now*, or None if they count."""
         if self.revoked:
             return Reason.REVOKED
-        if self.not_after is not None and now > self.not_after:
+        if has_passed(self.not_after, now):
             return Reason.EXPIRED
         if self.not_before is not None and now < self.not_before:
             return Reason.NOT_YET_VALID
@@ -162,7 +168,7 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
     if paths and not files:
         raise ConfigError(
             f"{', '.join(map(str, paths))}: trust store without a key",
-            hint=f"name NAME.pub files, a directory of them or a {POLICY_NAME}; buildtool keygen makes keys",
+            hint=f"put .pub files or a {POLICY_NAME} there; buildtool keygen NAME writes keys/NAME.pub",
         )
     return trust_keys(map(load_public_key, files))
 
@@ -189,7 +195,7 @@ def load_policy(path: Path) -> TrustStore:
     if data.startswith(b"-----BEGIN PUBLIC KEY-----"):
         raise ConfigError(
             f"{path}: not a policy but a public key",
-            hint="rename it to NAME.pub for --trust or trust.keys; buildtool trust add puts it into a policy",
+            hint="rename it to NAME.pub; buildtool trust add puts the key into a policy",
         )
     try:
         return read_policy(data)
@@ -251,9 +257,9 @@ def _read_key(value: Any, place: str) -> TrustedKey:
     try:
         der = decode_base64(value["publicKey"].encode("ascii"))
     except ValueError as error:
-        raise ValueError(f"key {name!a}: publicKey is not base64") from error
+        raise ValueError(f"key {name!r}: publicKey is not base64") from error
     return TrustedKey(
-        public=public_key_from_der(der, f"key {name!a}", name=name),
+        public=public_key_from_der(der, f"key {name!r}", name=name),
         not_before=parse_time(value["notBefore"]) if "notBefore" in value else None,
         not_after=parse_time(value["notAfter"]) if "notAfter" in value else None,
         revoked=value.get("revoked", False),
@@ -262,7 +268,7 @@ def _read_key(value: Any, place: str) -> TrustedKey:
 
 def _read_minimum(name: str, value: Any) -> tuple[str, int]:
     if not is_object_name(name):
-        raise ValueError(f"objects: {name!a} is not an object name")
+        raise ValueError(f"objects: {name!r} is not an object name")
     return name, check_members(value, f"objects: {name}", _OBJECT)["minimumVersion"]
 
 
@@ -271,16 +277,18 @@ def _key_table(keys: Iterable[TrustedKey]) -> dict[bytes, TrustedKey]:
     for key in keys:
         key_id = bytes.fromhex(key.public.key_id)
         if key_id in table:
-            names = " and ".join(dict.fromkeys(f"{each.public.name!a}" for each in (table[key_id], key)))
+            names = " and ".join(dict.fromkeys(f"{each.public.name!r}" for each in (table[key_id], key)))
             raise ConfigError(
-                f"key {key.public.key_id} is listed twice, as {names}", hint="remove one of the two"
+                f"key {key.public.key_id} is listed twice, as {names}",
+                hint="remove one of the two files, or one of the two entries of the policy",
             )
         table[key_id] = key
     if not table:
-        raise ConfigError("trust store without a key", hint="name .pub files, a directory or a policy")
+        raise ConfigError("trust store without a key", hint="name a .pub file, or a directory of them")
     if len(table) > MAX_KEYS:
         raise ConfigError(
-            f"trust store of more than {MAX_KEYS} keys", hint="buildtool trust remove KEYID takes one out"
+            f"trust store of more than {MAX_KEYS} keys",
+            hint="keep the keys that still sign: remove .pub files, or run buildtool trust remove KEYID",
         )
     return table
 

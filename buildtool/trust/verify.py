@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.compile.record import SourceInfo
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
@@ -35,7 +36,7 @@ from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement
+from buildtool.signing.statement import CLOCK_TOLERANCE_SECONDS, Statement, has_passed
 from buildtool.signing.statement import from_bytes as parse_statement
 from buildtool.trust.store import TrustStore
 from buildtool.trust.versions import open_state
@@ -65,6 +66,7 @@ class Accepted:
     version: int
     digest: Digest
     key_ids: tuple[KeyId, ...]
+    source: SourceInfo | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def verify_files(
             version=statement.version,
             digest=verified.digest,
             key_ids=verified.key_ids,
+            source=statement.source,
         )
 
     given = list(paths)
@@ -219,7 +222,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         key_id = key.public.key_id
         if key.revoked:
             excuses[Reason.REVOKED] = f"signed with key {key_id}, which is revoked"
-        elif key.not_after is not None and now > key.not_after:
+        elif has_passed(key.not_after, now):
             end = format_time(key.not_after)
             excuses[Reason.EXPIRED] = f"signed with key {key_id}, which expired at {end}"
         elif key.not_before is not None and now < key.not_before:
@@ -241,7 +244,7 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
     raise RefusedError(
         Reason.UNKNOWN_KEY,
         f"no trusted key signed, only {signers}",
-        hint="--trust names the public keys; buildtool inspect OBJECT shows the signers",
+        hint="trust the public key of a signer; buildtool inspect OBJECT shows the signers",
     )
 
 
@@ -250,16 +253,16 @@ def _check_platform(statement: Statement, obj: ElfObject, platform: str | None) 
     if platform is not None and statement.platform != platform:
         raise RefusedError(
             Reason.WRONG_PLATFORM,
-            f"signed for {statement.platform!a}, not {platform}",
+            f"signed for {statement.platform!r}, not {platform}",
             hint="verify the object of this platform, or name another --platform",
         )
     if obj.is_little_endian == (statement.platform in _BIG_ENDIAN):
-        raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!a}")
+        raise RefusedError(Reason.WRONG_PLATFORM, f"the byte order is not that of {statement.platform!r}")
 
 
 def _check_validity(statement: Statement, trust: TrustStore, key_ids: tuple[KeyId, ...], now: int) -> None:
     """Do step 11: an unset clock cannot prove that a limit has not passed, so it refuses limited objects."""
-    if statement.not_after is not None and now > statement.not_after:
+    if has_passed(statement.not_after, now):
         end = format_time(statement.not_after)
         raise RefusedError(
             Reason.EXPIRED,
@@ -284,19 +287,19 @@ def _check_policy(statement: Statement, trust: TrustStore) -> None:
         raise _denied(f"signed for project {statement.project}, not {trust.project}", "project")
     if trust.platforms is not None and statement.platform not in trust.platforms:
         raise _denied(
-            f"platform {statement.platform!a} is not allowed, only {_list(trust.platforms)}", "platforms"
+            f"platform {statement.platform!r} is not allowed, only {_list(trust.platforms)}", "platforms"
         )
     for program in statement.programs:
         if trust.program_types is not None and program.type not in trust.program_types:
             raise _denied(
-                f"program {program.name!a} of type {program.type!a} is not allowed,"
+                f"program {program.name!r} of type {program.type!r} is not allowed,"
                 f" only {_list(trust.program_types)}",
                 "programTypes",
             )
     for item in statement.maps:
         if item.type == STRUCT_OPS and not _allows_struct_ops(trust):
             raise _denied(
-                f"map {item.name!a} of type {STRUCT_OPS} is not allowed,"
+                f"map {item.name!r} of type {STRUCT_OPS} is not allowed,"
                 f" only {_list(trust.program_types or ())}",
                 "programTypes",
             )
@@ -313,12 +316,12 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
         kind, point = program_type(name), name.removeprefix("?")
         if trust.program_types is not None and kind not in trust.program_types:
             raise _denied(
-                f"section {name!a} of type {kind} is not allowed, only {_list(trust.program_types)}",
+                f"section {name!r} of type {kind} is not allowed, only {_list(trust.program_types)}",
                 "programTypes",
             )
         if not allows_point(trust, point):
             raise _denied(
-                f"attach point {point!a} is not allowed, only {_list(trust.attach_points or ())}",
+                f"attach point {point!r} is not allowed, only {_list(trust.attach_points or ())}",
                 "attachPoints",
             )
     _check_maps(obj, trust)
@@ -352,7 +355,7 @@ def _check_maps(obj: ElfObject, trust: TrustStore) -> None:
         name = point.point.decode("utf-8", "surrogateescape")
         if trust.attach_points is not None and not any(_matches(p, name) for p in trust.attach_points):
             raise _denied(
-                f"map {_show_name(point.name)}: attach point {name!a} is not allowed,"
+                f"map {_show_name(point.name)}: attach point {name!r} is not allowed,"
                 f" only {_list(trust.attach_points)}",
                 "attachPoints",
             )
@@ -376,7 +379,7 @@ def _check_calls(
 
 
 def _show_name(name: bytes) -> str:
-    return ascii(name.decode("utf-8", "replace"))
+    return repr(name.decode("utf-8", "replace"))
 
 
 def allows_point(trust: TrustStore, name: str) -> bool:
@@ -398,7 +401,7 @@ def _check_version(statement: Statement, trust: TrustStore, remembered: int) -> 
         raise RefusedError(
             Reason.ROLLED_BACK,
             f"version {statement.version} of {statement.name} is older than {minimum}",
-            hint="minimumVersion of the policy sets the bound; project.version is this number",
+            hint="raise project.version and sign again; minimumVersion of the policy sets the bound",
         )
     if statement.version < remembered and not trust.allow_rollback:
         text = f"version {statement.version} of {statement.name} is older than {remembered}, accepted before"
@@ -416,6 +419,6 @@ def _denied(message: str, rule: str) -> RefusedError:
 
 def _list(allowed: Iterable[str]) -> str:
     """Return the names that a rule allows, in a form for messages."""
-    names = sorted(ascii(name)[1:-1] for name in allowed)
+    names = sorted(repr(name)[1:-1] for name in allowed)
     more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
     return ", ".join(names[:MAX_SHOWN]) + more or "none at all"

@@ -147,7 +147,7 @@ def _read(directory: Path, descriptor: int) -> dict[str, dict[str, int]]:
 
 def _read_project(project: str, objects: Any) -> dict[str, int]:
     if not is_project(project) or not isinstance(objects, dict):
-        raise ValueError(f"{project[:80]!a} is not a project with its objects")
+        raise ValueError(f"{project[:80]!r} is not a project with its objects")
     if not all(is_object_name(name) and is_integer(version) for name, version in objects.items()):
         raise ValueError(f"project {project}: not names of objects and versions")
     return objects

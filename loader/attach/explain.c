@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 /* Programs get this number of the kernel, but their headers and strerror() do not have it. */
+#define NO_SYMBOL	"no such symbol in this kernel, or one that cannot be probed; /proc/kallsyms lists symbols"
 #define KERNEL_ENOTSUPP 524
 
 #define MASK(cap) (UINT64_C(1) << (cap))
@@ -77,12 +78,9 @@ static const struct explanation {
 	{ PLACE_PERF, EINVAL,
 	  "no such event, or Linux is older than 5.15; use cpu-clock:99, which every machine has" },
 	{ PLACE_PERF, EACCES, "perf events are denied; see /proc/sys/kernel/perf_event_paranoid" },
-	{ PLACE_KPROBE, ENOENT,
-	  "this kernel has no such function, or it cannot be probed; /proc/kallsyms lists functions" },
-	{ PLACE_KPROBE, ESRCH,
-	  "this kernel has no such function, or it cannot be probed; /proc/kallsyms lists functions" },
-	{ PLACE_KPROBE, EADDRNOTAVAIL,
-	  "this kernel has no such function, or it cannot be probed; /proc/kallsyms lists functions" },
+	{ PLACE_KPROBE, ENOENT, NO_SYMBOL },
+	{ PLACE_KPROBE, ESRCH, NO_SYMBOL },
+	{ PLACE_KPROBE, EADDRNOTAVAIL, NO_SYMBOL },
 	{ PLACE_KPROBE, EILSEQ, "the offset is inside an instruction; choose the offset of an instruction" },
 	{ PLACE_KPROBE, EINVAL,
 	  "this kernel has no probe at the entry of a function that ftrace uses; use fentry, or an offset" },
@@ -171,6 +169,9 @@ int explain__error(int err, const struct attach_point *point, const char *shown,
 		cause = "this kernel has no kprobes, or sysfs is not mounted; use fentry, or mount /sys";
 	if (!cause)
 		cause = text[0] ? text : find(err, point);
+	/* "No such file or directory" would not be about the symbol. */
+	if (cause && point->place == PLACE_KPROBE && !strcmp(cause, NO_SYMBOL))
+		return fault__set(fault, err, "cannot attach to %.100s: %s", shown, cause);
 	return fault__set(fault, err, "cannot attach to %.100s%s%.32s%s: %s%s%s", shown,
 			  by_pattern ? " (" : "", by_pattern ? point->target : "", by_pattern ? ")" : "",
 			  err == -KERNEL_ENOTSUPP ? "Operation not supported" : strerror(-err),

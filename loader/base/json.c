@@ -122,6 +122,24 @@ bool json__time(const char *text, int64_t *seconds)
 	return true;
 }
 
+/* RFC 3339 in UTC. strftime() and gmtime() would link locales and time zones into the program. */
+const char *json__format_time(int64_t seconds, char text[JSON_TIME_SIZE])
+{
+	int64_t days = seconds / 86400, second = seconds % 86400;
+	/* Days since 1 March of year 0 in eras of 400 years; a year that ends in February. */
+	int64_t shifted = days + 719468, era = shifted / 146097, day = shifted % 146097;
+	int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+	int64_t of_year = day - (365 * year + year / 4 - year / 100);
+	int64_t month = (5 * of_year + 2) / 153;
+	int64_t of_month = of_year - (153 * month + 2) / 5 + 1;
+
+	month = month < 10 ? month + 3 : month - 9;
+	year += era * 400 + (month <= 2);
+	snprintf(text, JSON_TIME_SIZE, "%04d-%02d-%02dT%02d:%02d:%02dZ", (int)year, (int)month, (int)of_month,
+		 (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60));
+	return text;
+}
+
 static bool is_strings(const json_t *value)
 {
 	for (size_t i = 0; i < json_array_size(value); i++) {

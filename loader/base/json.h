@@ -53,6 +53,11 @@ int json__check_items(const json_t *array, const struct json_member *members, si
 /* Parse YYYY-MM-DDTHH:MM:SSZ to seconds since the epoch. Returns false for any other text. */
 bool json__time(const char *text, int64_t *seconds);
 
+#define JSON_TIME_SIZE 32
+
+/* Write seconds since the epoch as YYYY-MM-DDTHH:MM:SSZ. Returns @text. */
+const char *json__format_time(int64_t seconds, char text[JSON_TIME_SIZE]);
+
 bool json__is_object_name(const char *text);
 bool json__is_project(const char *text);
 bool json__is_integer(const json_t *value);

@@ -2,6 +2,7 @@
 #include "base/log.h"
 
 #include "base/fault.h"
+#include "base/json.h"
 
 #include <poll.h>
 #include <stdarg.h>
@@ -177,29 +178,12 @@ static void add_words(struct buffer *b, const char *name, const char *words)
 	put_all(b, *words ? "\"]" : "]");
 }
 
-/* RFC 3339 in UTC. strftime() and gmtime() would link locales and time zones into the program. */
-void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE])
-{
-	int64_t days = seconds / 86400, second = seconds % 86400;
-	/* Days since 1 March of year 0 in eras of 400 years; a year that ends in February. */
-	int64_t shifted = days + 719468, era = shifted / 146097, day = shifted % 146097;
-	int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
-	int64_t of_year = day - (365 * year + year / 4 - year / 100);
-	int64_t month = (5 * of_year + 2) / 153;
-	int64_t of_month = of_year - (153 * month + 2) / 5 + 1;
-
-	month = month < 10 ? month + 3 : month - 9;
-	year += era * 400 + (month <= 2);
-	snprintf(text, LOG_DATE_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, (int)month, (int)of_month,
-		 (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60));
-}
-
 static void add_time(struct buffer *b, int64_t seconds, int milliseconds)
 {
-	char date[LOG_DATE_SIZE];
+	char date[JSON_TIME_SIZE];
 
-	log__format_date(seconds, date);
-	add(b, "{\"v\":1,\"time\":\"%s.%03dZ\"", date, milliseconds);
+	json__format_time(seconds, date);
+	add(b, "{\"v\":1,\"time\":\"%.19s.%03dZ\"", date, milliseconds);
 }
 
 static void format_json(struct buffer *b, const struct log_line *line, int64_t duration)

@@ -48,11 +48,6 @@ void log__write(const struct log_line *line);
 /* Write a fault as a line of the event error; returns its exit code. */
 int log__fail(const struct fault *fault);
 
-#define LOG_DATE_SIZE 32
-
-/* Write YYYY-MM-DDTHH:MM:SS in UTC. */
-void log__format_date(int64_t seconds, char text[LOG_DATE_SIZE]);
-
 /* Return monotonic microseconds, never 0. */
 int64_t log__clock(void);
 

@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define SIGVERIFY_API __attribute__((visibility("default")))
 
 #define SIGVERIFY_MESSAGE_SIZE 512
@@ -28,6 +32,15 @@ struct sigverify_verdict; /* the decision about one object */
 SIGVERIFY_API struct sigverify_store *sigverify__open(const void *data, size_t size,
 						      char message[SIGVERIFY_MESSAGE_SIZE]);
 SIGVERIFY_API void sigverify__close(struct sigverify_store *store);
+
+/* Return the size of the largest object that the store accepts, to bound the read of a file; 0 for NULL. */
+SIGVERIFY_API size_t sigverify__max_object_bytes(const struct sigverify_store *store);
+
+/*
+ * Return whether the policy allows an attach point; false for NULL. Ask for SECTION/TARGET before a program
+ * is attached to a target that its section does not name (spec/trust-policy.md, Targets).
+ */
+SIGVERIFY_API bool sigverify__allows_point(const struct sigverify_store *store, const char *point);
 
 struct sigverify_question {
 	const char *platform; /* "linux/arm64"; NULL: any */
@@ -65,5 +78,9 @@ SIGVERIFY_API const char *sigverify__project(const struct sigverify_verdict *ver
 SIGVERIFY_API int64_t sigverify__version(const struct sigverify_verdict *verdict);
 SIGVERIFY_API const uint8_t *sigverify__digest(const struct sigverify_verdict *verdict);
 SIGVERIFY_API const uint8_t *sigverify__key_id(const struct sigverify_verdict *verdict, size_t index);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

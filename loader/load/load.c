@@ -53,10 +53,12 @@ static int check_pinned(const struct load *load, const struct unit *unit, struct
 				  "%.200s: pinned by another project, %.128s; use another --pin-root",
 				  unit->pins.path, record__text(current, "project"));
 	if (st->version < record__number(current, "version") && !load->options->allow_rollback)
-		return fault__set(fault, -EKEYREJECTED,
-				  "%.128s: rolled-back: version %lld is older than the pinned one, %lld",
-				  unit->file, (long long)st->version,
-				  (long long)record__number(current, "version"));
+		return fault__set(
+			fault, -EKEYREJECTED,
+			"%.128s: rolled-back: version %lld of %.128s is older than %lld, which is pinned; "
+			"allowRollback of the policy lets older releases start again",
+			unit->file, (long long)st->version, st->name,
+			(long long)record__number(current, "version"));
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEPTH_MAX 32
 /* No real map has as many fields, but a hostile type that is used twice on each of 32 levels has more. */
@@ -172,26 +173,78 @@ static int differs(struct fault *fault, const char *what, uint64_t was, uint64_t
 			  (unsigned long long)was, (unsigned long long)is);
 }
 
-static int compare(const struct bpf_map *map, const struct bpf_map_info *was, struct fault *fault)
+static struct bpf_map_info describe(const struct bpf_map *map)
+{
+	return (struct bpf_map_info){
+		.type = bpf_map__type(map),
+		.key_size = bpf_map__key_size(map),
+		.value_size = bpf_map__value_size(map),
+		.max_entries = bpf_map__max_entries(map),
+		.map_flags = bpf_map__map_flags(map),
+		.map_extra = bpf_map__map_extra(map),
+	};
+}
+
+/*
+ * Replace the definition by what the kernel makes of it. The kernel may enlarge a map: htab_map_alloc()
+ * rounds the entries of an LRU hash without a common list up to a multiple of the processors. Only this
+ * kernel knows its rules, so make such a map. The map is not larger than the old one: otherwise two large
+ * maps would need memory in addition to the old one.
+ */
+static void ask_kernel(const struct bpf_map *map, const struct bpf_map_info *was, struct bpf_map_info *is)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = is->map_flags, .map_extra = is->map_extra,
+		    .numa_node = bpf_map__numa_node(map));
+	struct bpf_map_info made = { 0 };
+	__u32 size = sizeof(made);
+	int fd;
+
+	if (is->type != was->type || is->key_size > was->key_size || is->value_size > was->value_size ||
+	    is->max_entries > was->max_entries)
+		return;
+	fd = bpf_map_create((enum bpf_map_type)is->type, NULL, is->key_size, is->value_size, is->max_entries,
+			    &opts);
+	if (fd < 0)
+		return;
+	if (!bpf_map_get_info_by_fd(fd, &made, &size))
+		*is = made;
+	close(fd);
+}
+
+static int compare(const struct bpf_map_info *was, const struct bpf_map_info *is, struct fault *fault)
 {
 	/* libbpf fills in the number of processors when it makes the map. */
-	bool per_cpu = bpf_map__type(map) == BPF_MAP_TYPE_PERF_EVENT_ARRAY && !bpf_map__max_entries(map);
-	/* libbpf drops BPF_F_MMAPABLE on an old kernel, and the kernel itself adds BPF_F_RDONLY_PROG. */
+	bool per_cpu = is->type == BPF_MAP_TYPE_PERF_EVENT_ARRAY && !is->max_entries;
+	/*
+	 * libbpf drops BPF_F_MMAPABLE on an old kernel, and the kernel adds BPF_F_RDONLY_PROG. A descriptor
+	 * has BPF_F_RDONLY and BPF_F_WRONLY, not the map: the layout compares them.
+	 */
 	const uint32_t ignored = BPF_F_MMAPABLE | BPF_F_RDONLY_PROG | BPF_F_RDONLY | BPF_F_WRONLY;
 
-	if (was->type != bpf_map__type(map))
-		return differs(fault, "type", was->type, bpf_map__type(map));
-	if (was->key_size != bpf_map__key_size(map))
-		return differs(fault, "key size", was->key_size, bpf_map__key_size(map));
-	if (was->value_size != bpf_map__value_size(map))
-		return differs(fault, "value size", was->value_size, bpf_map__value_size(map));
-	if (!per_cpu && was->max_entries != bpf_map__max_entries(map))
-		return differs(fault, "number of entries", was->max_entries, bpf_map__max_entries(map));
-	if ((was->map_flags ^ bpf_map__map_flags(map)) & ~ignored)
-		return differs(fault, "flags", was->map_flags, bpf_map__map_flags(map));
-	if (was->map_extra != bpf_map__map_extra(map))
-		return differs(fault, "extra", was->map_extra, bpf_map__map_extra(map));
+	if (was->type != is->type)
+		return differs(fault, "type", was->type, is->type);
+	if (was->key_size != is->key_size)
+		return differs(fault, "key size", was->key_size, is->key_size);
+	if (was->value_size != is->value_size)
+		return differs(fault, "value size", was->value_size, is->value_size);
+	if (!per_cpu && was->max_entries != is->max_entries)
+		return differs(fault, "number of entries", was->max_entries, is->max_entries);
+	if ((was->map_flags ^ is->map_flags) & ~ignored)
+		return differs(fault, "flags", was->map_flags, is->map_flags);
+	if (was->map_extra != is->map_extra)
+		return differs(fault, "extra", was->map_extra, is->map_extra);
 	return 0;
+}
+
+/* Compare with the definition first: most maps are equal to it, and need no trial. */
+static int compare_with(const struct bpf_map *map, const struct bpf_map_info *was, struct fault *fault)
+{
+	struct bpf_map_info is = describe(map);
+
+	if (!compare(was, &is, fault))
+		return 0;
+	ask_kernel(map, was, &is);
+	return compare(was, &is, fault);
 }
 
 int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const char *layout,
@@ -206,7 +259,7 @@ int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const
 		return 0;
 	if (bpf_map_get_info_by_fd(fd, &was, &size))
 		return fault__set(fault, -errno, "%s", strerror(errno));
-	err = compare(map, &was, fault);
+	err = compare_with(map, &was, fault);
 	if (err)
 		return err;
 	map_reuse__layout(object, map, wanted);

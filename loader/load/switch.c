@@ -210,6 +210,21 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 	return 0;
 }
 
+/*
+ * Return whether the kernel refused a shared program because another container attached the same program
+ * there. Sources: bpf_mprog_attach(), bpf_prog_array_copy(), tracepoint_probe_register() (raw tracepoints
+ * before Linux 6.10), bpf_trampoline_link_prog(), and bpf_tracing_prog_attach() before Linux 5.13 (ENOENT).
+ */
+static bool is_taken(const struct attachment *a, int err)
+{
+	if (!a->unit->share.name || a->unit->loaded)
+		return false;
+	if (a->point.place == PLACE_TRACE)
+		return err == -EBUSY || err == -ENOENT;
+	/* Of XDP the error is about another mode, and a hook of it has room for one program. */
+	return err == -EEXIST && a->point.place != PLACE_XDP;
+}
+
 int switch__all(struct load *load, struct fault *fault)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
@@ -217,6 +232,12 @@ int switch__all(struct load *load, struct fault *fault)
 		struct fault inner = { 0 };
 		int err = switch_one(load, a, &inner);
 
+		if (is_taken(a, err)) {
+			err = unit__load_copy(a->unit, fault);
+			if (err)
+				return err;
+			err = switch_one(load, a, &inner);
+		}
 		if (err) {
 			fault__set(fault, err, "%.128s: %s %.64s: %s", a->unit->file,
 				   a->point.place == PLACE_STRUCT_OPS ? "map" : "program", a->name,

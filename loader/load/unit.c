@@ -158,13 +158,11 @@ static int carry_maps(const struct load *load, struct unit *unit, struct fault *
 	return 0;
 }
 
-int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__load_copy(struct unit *unit, struct fault *fault)
 {
 	int64_t started = log__clock();
-	int err = carry_maps(load, unit, fault);
+	int err;
 
-	if (err)
-		return err;
 	verifier_log__begin();
 	err = bpf_object__load(unit->bpf);
 	if (err)
@@ -172,6 +170,13 @@ int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
 	unit->loaded = true;
 	log__write(&(struct log_line){ .event = "load", .object = unit->file, .started = started });
 	return 0;
+}
+
+int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
+{
+	int err = carry_maps(load, unit, fault);
+
+	return err ? err : unit__load_copy(unit, fault);
 }
 
 /* A pinned program must be one of the object's: by the kernel's word its type, its name and its maker. */

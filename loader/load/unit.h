@@ -21,6 +21,10 @@ int unit__load(const struct load *load, struct unit *unit, struct fault *fault);
 /* Use the pinned programs and maps, which are of the same code, instead of loading. */
 int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault);
 
+/* Load the object with the maps that it has: after unit__take_pins(), a copy of the programs on the same
+ * maps. */
+int unit__load_copy(struct unit *unit, struct fault *fault);
+
 /* Load the object, or use the pins below the pin root if they are of the same code. */
 int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault);
 

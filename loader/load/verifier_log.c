@@ -16,6 +16,7 @@
 #define PREFIX	     "libbpf: "
 #define DIGITS	     "0123456789"
 #define NAME_BEGIN   "prog '"
+#define NO_BTF	     "this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe or raw_tp"
 
 /* The kernel provides the pages only when a program is refused. */
 static char kernel_log[LOG_SIZE];
@@ -193,6 +194,42 @@ static uint64_t find_capabilities(const char *objection)
 	return 0;
 }
 
+/* Return an advice about a warning of libbpf, whose own words name numbers and other causes; or NULL. */
+static const char *find_advice(void)
+{
+	static const struct {
+		const char *words, *advice;
+	} known[] = {
+		{ "kernel BTF type ID",
+		  "this kernel has no such function or hook; bpftool btf dump file /sys/kernel/btf/vmlinux "
+		  "lists all" },
+		{ "kernel BTF is missing", NO_BTF },
+		{ "valid kernel BTF", NO_BTF },
+		{ "loading vmlinux BTF", NO_BTF },
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (strstr(warning, known[i].words))
+			return known[i].advice;
+	}
+	return NULL;
+}
+
+/* Explain a failure that the kernel verifier has not explained. */
+static int explain_warning(const char *object, int err, struct fault *fault)
+{
+	const char *advice = find_advice();
+
+	if (advice)
+		return fault__set(fault, err, "%.128s: cannot load: %s (libbpf: %.160s)", object, advice,
+				  verifier_log__warning(err));
+	/* The warning of a first program that is denied suggests RLIMIT_MEMLOCK, which is not the cause. */
+	if (strstr(warning, "RLIMIT_MEMLOCK"))
+		return fault__set(fault, err, "%.128s: cannot load: %s", object, strerror(-err));
+	return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", object, strerror(-err),
+			  verifier_log__warning(err));
+}
+
 int verifier_log__explain(const char *object, int err, struct fault *fault)
 {
 	struct findings found = read_log();
@@ -210,8 +247,7 @@ int verifier_log__explain(const char *object, int err, struct fault *fault)
 			"cut off; buildtool check shows it",
 			object, LOG_SIZE);
 	if (!found.objection)
-		return fault__set(fault, err, "%.128s: cannot load: %s: %.200s", object, strerror(-err),
-				  verifier_log__warning(err));
+		return explain_warning(object, err, fault);
 	show(&found, object);
 	name = find_program(&size);
 	format_source(found.source, source, sizeof(source));

@@ -33,7 +33,7 @@ static int detach_pins(int root, const char *shown, const char *object, struct f
 /* Take away all pins below a root, or the shared entries that nobody uses. */
 static int detach_root(const char *root, bool shared, struct fault *fault)
 {
-	int lock = bpffs__open(root, false, fault), err;
+	int lock = bpffs__open_as_operator(root, fault), err;
 	struct file_list names;
 
 	if (lock < 0)
@@ -66,7 +66,7 @@ int commands__run(const struct options *o)
 	struct fault fault = { 0 };
 	int err;
 
-	/* The file's capabilities are only permitted at first: without them an image's user has none. */
+	/* The capabilities of an image's file are only permitted at first. */
 	privileges__raise();
 	if (!o->pin_root && !o->share)
 		err = fault__usage(&fault, LISTING_NEEDS_ROOT);
@@ -79,7 +79,7 @@ int commands__run(const struct options *o)
 		err = detach(o, &fault);
 	else
 		err = listing__show(o, &fault);
-	if (err == -EPERM && o->command == COMMAND_ROLLBACK)
+	if (err == -EPERM && (o->command == COMMAND_ROLLBACK || o->command == COMMAND_DETACH))
 		privileges__explain(UINT64_C(1) << CAP_BPF, &fault);
 	return err ? log__fail(&fault) : EXIT_DONE;
 }

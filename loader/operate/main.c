@@ -11,7 +11,10 @@
 #include "run/options.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
+
+#define USE_COMMAND "use list, status, detach or rollback"
 
 static const char help[] =
 	"usage: ebpf-pins list|status|detach|rollback --pin-root DIR [OPTION]...\n"
@@ -42,8 +45,14 @@ int main(int argc, char **argv)
 	signals__block(false);
 	log__set_program("ebpf-pins");
 	log__set_human(options__ask_human(argv));
-	if (options__parse(&options, argv, &fault))
+	if (options__parse(&options, argv, &fault)) {
+		char *hint = strstr(fault.text, "; -- ");
+
+		/* The loader's hint is about workloads. */
+		if (hint)
+			strcpy(hint, "; " USE_COMMAND);
 		return log__fail(&fault);
+	}
 	log__set_human(options.human);
 	if (options.help)
 		return fputs(help, stdout) < 0 || fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
@@ -52,6 +61,6 @@ int main(int argc, char **argv)
 			      load__library_version()) < 0;
 	if (options.command != COMMAND_RUN)
 		return commands__run(&options);
-	fault__usage(&fault, "say list, status, detach or rollback");
+	fault__usage(&fault, "no command; " USE_COMMAND);
 	return log__fail(&fault);
 }

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -30,6 +31,14 @@ static bool is_bpffs(int fd)
 	return !fstatfs(fd, &fs) && (unsigned long)fs.f_type == BPF_FS_MAGIC;
 }
 
+/* The kernel opens a pinned program or link only for writing, so even a listing fails there. */
+static bool is_read_only(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && fs.f_flags & ST_RDONLY;
+}
+
 static bool is_safe(const struct stat *st)
 {
 	bool closed = !(st->st_mode & 022) || st->st_mode & S_ISVTX || S_ISLNK(st->st_mode);
@@ -37,9 +46,19 @@ static bool is_safe(const struct stat *st)
 	return closed && (!st->st_uid || st->st_uid == geteuid());
 }
 
+/* These errors are not EPERM: for EPERM the loader names a missing capability, and no capability helps here.
+ */
+static int belongs_to(const char *path, uid_t owner, struct fault *fault)
+{
+	return fault__set(fault, -EACCES,
+			  "%.200s: belongs to user %u, and this process is user %u; run as its owner "
+			  "(docker: --user %u)",
+			  path, owner, geteuid(), owner);
+}
+
 static int others_may(const char *path, size_t prefix, struct fault *fault)
 {
-	return fault__set(fault, -EPERM, "%.200s: others may exchange it, as %.*s lets them", path,
+	return fault__set(fault, -EACCES, "%.200s: others may exchange it, as %.*s lets them", path,
 			  prefix > 100 ? 100 : (int)prefix, path);
 }
 
@@ -48,16 +67,19 @@ static int explain(const char *path, int at, const char *name, size_t prefix, in
 {
 	struct stat st;
 	char *real;
+	bool found = !fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW);
 
-	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(st.st_mode))
+	if (found && err == -EACCES && st.st_uid != geteuid())
+		return belongs_to(path, st.st_uid, fault);
+	if (!found || !S_ISLNK(st.st_mode))
 		return fault__set(fault, err, "%.200s: %s", path, strerror(-err));
 	if (!is_safe(&st))
 		return others_may(path, prefix, fault);
 	real = realpath(path, NULL);
-	fault__set(fault, -EPERM, "%.150s: the path contains a symbolic link%s%.150s", path,
+	fault__set(fault, -EACCES, "%.150s: the path contains a symbolic link%s%.150s", path,
 		   real ? ": use " : "", real ? real : "");
 	free(real);
-	return -EPERM;
+	return -EACCES;
 }
 
 /*
@@ -90,7 +112,7 @@ static int open_parent(const char *path, struct fault *fault)
 	return others_may(path, slash == path ? 1 : (size_t)(slash - path), fault);
 }
 
-static int check_directory(int fd, const char *path, struct fault *fault)
+static int check_directory(int fd, const char *path, bool by_operator, struct fault *fault)
 {
 	struct stat st;
 	int err;
@@ -98,12 +120,15 @@ static int check_directory(int fd, const char *path, struct fault *fault)
 	if (!is_bpffs(fd))
 		return fault__set(fault, -EMEDIUMTYPE,
 				  "%.200s: not in a BPF file system; mount -t bpf bpf /sys/fs/bpf", path);
+	if (is_read_only(fd))
+		return fault__set(fault, -EROFS,
+				  "%.200s: mounted read-only; mount it for writing, without :ro", path);
 	if (fstat(fd, &st))
 		return fault__set(fault, -errno, "%.200s: %s", path, strerror(errno));
-	if (st.st_uid != geteuid())
-		return fault__set(fault, -EPERM, "%.200s: belongs to user %u, not to us", path, st.st_uid);
+	if (st.st_uid != geteuid() && !(by_operator && !geteuid()))
+		return belongs_to(path, st.st_uid, fault);
 	if (st.st_mode & 077)
-		return fault__set(fault, -EPERM,
+		return fault__set(fault, -EACCES,
 				  "%.200s: mode %04o lets others in; chmod 0700, or name a "
 				  "directory that isn't there yet",
 				  path, st.st_mode & 07777);
@@ -149,7 +174,7 @@ static int open_root(int parent, const char *path, bool create, struct fault *fa
 	return fd < 0 ? explain(path, parent, name, strlen(path), -errno, fault) : fd;
 }
 
-int bpffs__open(const char *path, bool create, struct fault *fault)
+static int open_directory(const char *path, bool create, bool by_operator, struct fault *fault)
 {
 	int parent, fd, err;
 
@@ -162,12 +187,22 @@ int bpffs__open(const char *path, bool create, struct fault *fault)
 	close(parent);
 	if (fd < 0)
 		return fd;
-	err = check_directory(fd, path, fault);
+	err = check_directory(fd, path, by_operator, fault);
 	if (err) {
 		close(fd);
 		return err;
 	}
 	return fd;
+}
+
+int bpffs__open(const char *path, bool create, struct fault *fault)
+{
+	return open_directory(path, create, false, fault);
+}
+
+int bpffs__open_as_operator(const char *path, struct fault *fault)
+{
+	return open_directory(path, false, true, fault);
 }
 
 void bpffs__remove_root(const char *path, int root)
@@ -179,9 +214,12 @@ void bpffs__remove_root(const char *path, int root)
 
 	if (parent < 0)
 		return;
-	/* It fails when it is the root of the file system, or not empty, and may. */
+	/*
+	 * A directory of another user was made for a container, which needs it at its next start. The call
+	 * fails for the root of the file system and for a directory that is not empty.
+	 */
 	if (!fstatat(parent, name, &named, AT_SYMLINK_NOFOLLOW) && !fstat(root, &held) &&
-	    named.st_dev == held.st_dev && named.st_ino == held.st_ino)
+	    named.st_dev == held.st_dev && named.st_ino == held.st_ino && held.st_uid == geteuid())
 		unlinkat(parent, name, AT_REMOVEDIR);
 	close(parent);
 }

@@ -26,7 +26,13 @@
  */
 int bpffs__open(const char *path, bool create, struct fault *fault);
 
-/* Remove the directory that bpffs__open() opened, if it is empty and still at its path. */
+/*
+ * Open and lock a directory for list, status or detach, which attach nothing new. Root may also open the
+ * directory of another user: on a host, the pins of a container belong to the container's user.
+ */
+int bpffs__open_as_operator(const char *path, struct fault *fault);
+
+/* Remove a directory of our user that was opened here, if it is empty and still at its path. */
 void bpffs__remove_root(const char *path, int root);
 
 /* Open the same directory once more, for a lock of its own. Returns a descriptor or a negative errno. */

@@ -4,7 +4,6 @@
 #include "attach/attach.h"
 #include "base/fault.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "pin/bpffs.h"
 #include "pin/kernel.h"
 #include "verify/verify.h"
@@ -57,11 +56,10 @@ int64_t record__own_namespace(void)
 json_t *record__make(const struct verified_object *object)
 {
 	json_t *record = json_object(), *keys = json_array();
-	char since[LOG_DATE_SIZE];
+	char since[JSON_TIME_SIZE];
 	int bad = 0;
 
-	log__format_date((int64_t)time(NULL), since);
-	strcat(since, "Z");
+	json__format_time((int64_t)time(NULL), since);
 	for (size_t i = 0; i < object->key_id_count; i++)
 		bad |= json_array_append_new(keys, hex_string(object->key_ids[i]));
 	bad |= json_object_set_new(record, "v", json_integer(RECORD_VERSION));

@@ -126,6 +126,8 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 		.now = o->now >= 0 ? o->now : (int64_t)time(NULL),
 	};
 
+	const struct set_item *first;
+
 	*c = (struct candidate){ 0 };
 	if (open_stores(c, o, fault))
 		return fault__code(fault);
@@ -133,8 +135,11 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 		return fault__code(fault);
 	if (!c->set.refused)
 		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
-	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s", c->set.refused, c->set.count,
-		   o->verify_only ? "" : ", none loaded");
+	for (first = c->set.items; !first->verdict.reason;)
+		first++;
+	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s: %.64s: %s: %.350s", c->set.refused,
+		   c->set.count, o->verify_only ? "" : ", none loaded", first->name,
+		   verdict__word(first->verdict.reason), first->verdict.fault.text);
 	return EXIT_REFUSED;
 }
 

@@ -21,7 +21,7 @@ int confine__plan(struct confinement *c, const struct options *o, pid_t loader, 
 {
 	size_t count = 0;
 
-	*c = (struct confinement){ .seccomp = !o->no_seccomp, .loader = loader };
+	*c = (struct confinement){ .seccomp = !o->no_seccomp && !o->hand_over, .loader = loader };
 	if (o->has_user && o->uid == geteuid())
 		return fault__usage(fault, "--workload-user %u: the loader's own user", o->uid);
 	if (o->has_user && !o->uid && (o->pin_root || o->share))
@@ -64,6 +64,9 @@ uint64_t confine__needs(const struct confinement *c)
 
 static int change_user(const struct confinement *c, struct fault *fault)
 {
+	/* Without this, a change from root to another user drops all capabilities. execve(2) resets it. */
+	if (c->keep && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+		return fault__set(fault, -errno, "--workload-user: %s", strerror(errno));
 	if (setgroups(0, NULL) || setresgid(c->gid, c->gid, c->gid) || setresuid(c->uid, c->uid, c->uid))
 		return fault__set(fault, -errno, "--workload-user %u:%u: %s", c->uid, c->gid,
 				  strerror(errno));
@@ -77,7 +80,7 @@ int confine__enter(const struct confinement *c, struct fault *fault)
 	int err = c->has_user ? change_user(c, fault) : 0;
 
 	if (!err)
-		err = privileges__drop(fault);
+		err = c->keep ? privileges__hand_over(c->keep, fault) : privileges__drop(fault);
 	/* After the change of the user, which takes the wish away. */
 	if (!err && c->loader && (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != c->loader))
 		err = fault__set(fault, -ESRCH, "the loader is gone");

@@ -16,7 +16,8 @@ struct confinement {
 	bool has_user; /* another user than ours */
 	uid_t uid;
 	gid_t gid;
-	pid_t loader; /* which watches over it, so that it must outlive it; or 0 */
+	uint64_t keep; /* capabilities of a workload that loads programs itself */
+	pid_t loader;  /* which watches over it, so that it must outlive it; or 0 */
 };
 
 /*

@@ -11,9 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FD_PREFIX "BUILDTOOL_FD_"
-#define NAME_SIZE 160
-#define NAMEABLE  "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#define FD_PREFIX	 "BUILDTOOL_FD_"
+#define OBJECT_FD_PREFIX "BUILDTOOL_OBJECT_FD_"
+#define NAME_SIZE	 160
+#define NAMEABLE	 "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 /*
  * Add a part of a variable's name: a shell accepts letters, digits and underscores. The object's suffix is
@@ -71,13 +72,27 @@ static int export_map(const struct load *load, const struct load_map *map, struc
 	return 0;
 }
 
-/* Remove the variables of an earlier start, or of an attacker: they name wrong descriptors. */
-void environment__forget_maps(void)
+int environment__export_object(const char *object_name, int fd, struct fault *fault)
+{
+	char name[NAME_SIZE] = OBJECT_FD_PREFIX, number[16];
+
+	add_name(name, object_name);
+	if (getenv(name))
+		return fault__usage(fault, "%s: two objects have this variable; rename one", name);
+	snprintf(number, sizeof(number), "%d", fd);
+	if (setenv(name, number, 1) || fcntl(fd, F_SETFD, 0))
+		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
+	return 0;
+}
+
+void environment__forget_descriptors(void)
 {
 	char **kept = environ;
 
 	for (char **p = environ; *p; p++) {
-		if (strncmp(*p, FD_PREFIX, strlen(FD_PREFIX)))
+		if (strncmp(*p, FD_PREFIX, strlen(FD_PREFIX)) &&
+		    strncmp(*p, OBJECT_FD_PREFIX, strlen(OBJECT_FD_PREFIX)) &&
+		    strncmp(*p, ENVIRONMENT_OBJECTS "=", strlen(ENVIRONMENT_OBJECTS "=")))
 			*kept++ = *p;
 	}
 	*kept = NULL;
@@ -89,7 +104,7 @@ int environment__export_maps(const struct load *load, struct fault *fault)
 	size_t iterator = 0;
 	int err = 0;
 
-	environment__forget_maps();
+	environment__forget_descriptors();
 	while (!err && load && next_map(load, &iterator, &map))
 		err = export_map(load, &map, fault);
 	return err;

@@ -11,7 +11,18 @@
  */
 int environment__export_maps(const struct load *load, struct fault *fault);
 
-/* Remove the variables that name maps. */
-void environment__forget_maps(void);
+#define ENVIRONMENT_OBJECTS "BUILDTOOL_OBJECTS"
+
+/*
+ * Name descriptor @fd of the object that is signed as @name: BUILDTOOL_OBJECT_FD_NAME. Returns 0, or a
+ * negative errno with the text set, also if another object has the variable.
+ */
+int environment__export_object(const char *name, int fd, struct fault *fault);
+
+/*
+ * Remove the variables that name descriptors of maps and of objects. Those of an earlier start, or of an
+ * attacker, name wrong descriptors.
+ */
+void environment__forget_descriptors(void);
 
 #endif

@@ -73,7 +73,7 @@ static void run_child(const char *command, const struct confinement *confinement
 		_exit(127);
 	setpgid(0, 0);
 	/* During a reload, the maps for the workload are open. Only the workload may inherit them. */
-	environment__forget_maps();
+	environment__forget_descriptors();
 	close_files();
 	if (confine__enter(confinement, &fault)) {
 		dprintf(STDOUT_FILENO, "--health-command: %s\n", fault.text);

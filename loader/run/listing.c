@@ -7,8 +7,10 @@
 #include "pin/kernel.h"
 #include "pin/pins.h"
 #include "pin/record.h"
+#include "run/privileges.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +104,7 @@ static int list_shared(struct listing *l, int directory, const char *shown, cons
 /* Note the objects below a root. */
 static int list_root(struct listing *l, const char *root, bool shared, struct fault *fault)
 {
-	int lock = bpffs__open(root, false, fault), err;
+	int lock = bpffs__open_as_operator(root, fault), err;
 	struct file_list names;
 
 	if (lock < 0)
@@ -197,6 +199,8 @@ int listing__show(const struct options *o, struct fault *fault)
 
 	if (!o->pin_root && !o->share)
 		return fault__usage(fault, LISTING_NEEDS_ROOT);
+	/* The capabilities of an image's file are only permitted at first. */
+	privileges__raise();
 	l.objects = json_array();
 	err = o->pin_root ? list_root(&l, o->pin_root, false, fault) : 0;
 
@@ -208,6 +212,10 @@ int listing__show(const struct options *o, struct fault *fault)
 			fault__set(fault, err, "standard output: %s", strerror(-err));
 	}
 	json_decref(l.objects);
+	/* Docker's seccomp profile denies bpf(2) without the capability; the kernel does before Linux 5.19.
+	 */
+	if (err == -EPERM)
+		privileges__explain(UINT64_C(1) << CAP_BPF, fault);
 	if (!err && l.bad && o->command == COMMAND_STATUS)
 		err = fault__set(fault, -ENOLINK,
 				 "%.200s: not everything is attached; list shows what is MISSING",

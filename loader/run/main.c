@@ -42,8 +42,10 @@ static int become_pins(const struct options *o)
 		memcpy(slash + 1, PINS_NAME, sizeof(PINS_NAME));
 		execv(path, (char *const *)argv);
 	}
-	fault__usage(&fault, "%s: a command of " PINS_NAME ", which image.tools adds to an image",
-		     options__command(o));
+	fault__usage(&fault,
+		     "%s: there is no " PINS_NAME " beside verify-and-load; set image.tools = true and build "
+		     "the image again, or run buildtool load %s on the host",
+		     options__command(o), options__command(o));
 	return log__fail(&fault);
 }
 

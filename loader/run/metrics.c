@@ -29,7 +29,9 @@ static const char *const outcomes[] = { "updated", "unchanged", "kept" };
 #define OUTCOMES (sizeof(outcomes) / sizeof(outcomes[0]))
 
 static struct {
-	const char *path;
+	const char *path, *name; /* as given, and without the directory */
+	char *temporary;
+	int directory;
 	time_t began;
 	int64_t began_clock, ready_after, verify_time, load_time, attach_time;
 	size_t verifications[REASONS], reloads[OUTCOMES], errors;
@@ -96,13 +98,39 @@ static void format_metrics(void)
 	add_value("errors_total", "counter", "Lines of the event error.", m.errors);
 }
 
-void metrics__begin(const char *path)
+static int fail(int err, struct fault *fault)
 {
+	bool denied = err == -EACCES || err == -EPERM;
+
+	fault__set(fault, err, "metrics %.200s: %s", m.path, strerror(-err));
+	if (denied)
+		fault__set(fault, err, "metrics %.200s: %s; run chown %u on its directory", m.path,
+			   strerror(-err), geteuid());
+	return err;
+}
+
+int metrics__begin(const char *path, struct fault *fault)
+{
+	const char *slash = path ? strrchr(path, '/') : NULL;
+	char *parent;
+
 	m.path = path;
 	m.began = time(NULL);
 	m.began_clock = log__clock();
-	if (path)
-		log__set_observer(metrics__observe);
+	if (!path)
+		return 0;
+	log__set_observer(metrics__observe);
+	m.name = slash ? slash + 1 : path;
+	/* Collectors read *.prom and skip hidden files, so they never see an unfinished one. */
+	parent =
+		slash == path ? strdup("/") : strndup(slash ? path : ".", slash ? (size_t)(slash - path) : 1);
+	if (!parent || asprintf(&m.temporary, ".%s.%d", m.name, (int)getpid()) < 0) {
+		free(parent);
+		return fault__set(fault, -ENOMEM, "out of memory");
+	}
+	m.directory = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	free(parent);
+	return m.directory < 0 ? fail(-errno, fault) : 0;
 }
 
 static void count_decision(const struct log_line *line, int64_t duration)
@@ -137,7 +165,7 @@ void metrics__set_load(const struct load *load)
 	m.ready = load;
 }
 
-static int replace_file(int fd, const char *temporary)
+static int replace_file(int fd)
 {
 	int err = 0;
 
@@ -145,30 +173,22 @@ static int replace_file(int fd, const char *temporary)
 	if (fchmod(fd, 0644) || write(fd, text, text_size) != (ssize_t)text_size)
 		err = errno ? -errno : -ENOSPC;
 	close(fd);
-	if (!err && rename(temporary, m.path))
+	if (!err && renameat(m.directory, m.temporary, m.directory, m.name))
 		err = -errno;
 	if (err)
-		unlink(temporary);
+		unlinkat(m.directory, m.temporary, 0);
 	return err;
 }
 
 int metrics__write(struct fault *fault)
 {
-	const char *slash, *name;
-	char *temporary;
 	int fd, err;
 
 	if (!m.path)
 		return 0;
-	slash = strrchr(m.path, '/');
-	name = slash ? slash + 1 : m.path;
-	/* Collectors read *.prom and skip hidden files, so they never see an unfinished one. */
-	if (asprintf(&temporary, "%.*s.%s.%d", (int)(name - m.path), m.path, name, (int)getpid()) < 0)
-		return fault__set(fault, -ENOMEM, "out of memory");
 	format_metrics();
 	errno = 0;
-	fd = file__create(AT_FDCWD, temporary, 0600);
-	err = fd < 0 ? fd : replace_file(fd, temporary);
-	free(temporary);
-	return err ? fault__set(fault, err, "metrics %.200s: %s", m.path, strerror(-err)) : 0;
+	fd = file__create(m.directory, m.temporary, 0600);
+	err = fd < 0 ? fd : replace_file(fd);
+	return err ? fail(err, fault) : 0;
 }

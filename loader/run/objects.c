@@ -39,9 +39,9 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);
 
 	if (err == -EFBIG)
-		return verdict__refuse(v, REASON_TOO_LARGE, "larger than the limit");
+		return verdict__refuse(v, REASON_TOO_LARGE, VERIFY_TOO_LARGE, c->trust->max_object_bytes);
 	if (err == -ENODEV)
-		return verdict__refuse(v, REASON_MALFORMED, "not a regular file");
+		return verdict__refuse(v, REASON_MALFORMED, "not a regular file; remove it from --objects");
 	if (err)
 		return fault__set(&v->fault, err, "cannot read: %s",
 				  err == -EAGAIN ? "the file changes; write beside it and rename" :

@@ -32,6 +32,9 @@ const char options__help[] =
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
 	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
+	"  --image-workload WORD    a word of the image's own workload, which -- WORKLOAD replaces\n"
+	"  --hand-over              load nothing: pass the verified objects, and the capabilities that\n"
+	"                           loading them requires, to the workload\n"
 	"  --wait-interface SECONDS wait for missing interfaces\n"
 	"  --replace                detach another program that holds the hook\n"
 	"  --pin-root DIR           pin programs, maps and links below DIR; update existing pins\n"
@@ -67,12 +70,14 @@ enum kind {
 	KIND_LOG,
 	KIND_ATTACH,
 	KIND_IMAGE_ATTACH,
+	KIND_IMAGE_WORKLOAD,
 	KIND_CAPABILITIES,
 	KIND_USER
 };
 
 /* The commands that accept an option; --log, --help and --version belong to all of them. */
 #define RUN	  (1 << COMMAND_RUN)
+#define LOADING	  (1 << 7 | RUN) /* what --hand-over leaves to the workload */
 #define SHOW	  (1 << COMMAND_LIST | 1 << COMMAND_STATUS)
 #define ROLLBACK  (1 << COMMAND_ROLLBACK)
 #define PINS	  (SHOW | 1 << COMMAND_DETACH | ROLLBACK)
@@ -87,18 +92,20 @@ static const struct option {
 	{ "objects", FIELD(objects), KIND_TEXT, RUN },
 	{ "trust", FIELD(trust), KIND_TEXT, RUN },
 	{ "state", FIELD(state), KIND_TEXT, RUN },
-	{ "attach", 0, KIND_ATTACH, RUN },
-	{ "image-attach", 0, KIND_IMAGE_ATTACH, RUN },
-	{ "attach-file", FIELD(attach_file), KIND_TEXT, RUN },
-	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, RUN },
-	{ "replace", FIELD(replace), KIND_SWITCH, RUN },
-	{ "pin-root", FIELD(pin_root), KIND_TEXT, RUN | PINS },
-	{ "share", FIELD(share), KIND_TEXT, RUN | PINS },
-	{ "health-command", FIELD(health_command), KIND_TEXT, RUN },
-	{ "health-wait", FIELD(health_wait), KIND_SECONDS, RUN },
-	{ "reload", FIELD(reload), KIND_SWITCH, RUN },
-	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, RUN },
-	{ "no-seccomp", FIELD(no_seccomp), KIND_SWITCH, RUN },
+	{ "attach", 0, KIND_ATTACH, LOADING },
+	{ "image-attach", 0, KIND_IMAGE_ATTACH, LOADING },
+	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
+	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
+	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
+	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
+	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },
+	{ "pin-root", FIELD(pin_root), KIND_TEXT, LOADING | PINS },
+	{ "share", FIELD(share), KIND_TEXT, LOADING | PINS },
+	{ "health-command", FIELD(health_command), KIND_TEXT, LOADING },
+	{ "health-wait", FIELD(health_wait), KIND_SECONDS, LOADING },
+	{ "reload", FIELD(reload), KIND_SWITCH, LOADING },
+	{ "no-map-fds", FIELD(no_map_fds), KIND_SWITCH, LOADING },
+	{ "no-seccomp", FIELD(no_seccomp), KIND_SWITCH, LOADING },
 	{ "workload-user", 0, KIND_USER, RUN },
 	{ "capabilities", FIELD(capabilities), KIND_CAPABILITIES, RUN },
 	{ "metrics-file", FIELD(metrics_file), KIND_TEXT, RUN },
@@ -165,8 +172,10 @@ void options__settle_attach(struct options *o)
 bool options__ask_human(char **argv)
 {
 	for (argv++; argv[0] && strcmp(argv[0], "--"); argv++) {
-		if (!strcmp(argv[0], "--log=human") ||
-		    (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
+		if (!strcmp(argv[0], "--image-workload") && argv[1])
+			argv++; /* a word of another program */
+		else if (!strcmp(argv[0], "--log=human") ||
+			 (!strcmp(argv[0], "--log") && argv[1] && !strcmp(argv[1], "human")))
 			return true;
 	}
 	return false;
@@ -213,7 +222,10 @@ static int set_value(struct options *o, const struct option *option, char *value
 	if (option->kind == KIND_ATTACH || option->kind == KIND_IMAGE_ATTACH)
 		return options__add_attach(
 			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
-	if (option->kind == KIND_TEXT)
+	/* The arguments up to here are parsed already: their places hold the image's workload. */
+	if (option->kind == KIND_IMAGE_WORKLOAD)
+		o->image_workload[o->image_words++] = value;
+	else if (option->kind == KIND_TEXT)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)
 		ok = parse_seconds(value, field);
@@ -247,11 +259,19 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	char *value = (**argv)[n] ? **argv + n + 1 : NULL;
 	const struct option *option = find_option(**argv, n);
 
+	if (!option && (**argv)[0] != '-' && o->command == COMMAND_RUN)
+		return fault__usage(
+			fault,
+			"unknown command %.64s; -- %.64s starts it as the workload, and docker run "
+			"--entrypoint %.64s in place of verify-and-load",
+			**argv, **argv, **argv);
 	if (!option || (value && option->kind == KIND_SWITCH))
 		return fault__usage(fault, "unknown option %.128s; see --help", **argv);
 	if (!(option->commands & 1 << o->command))
 		return fault__usage(fault, "--%s: not an option of %s; see --help", option->name,
 				    commands[o->command]);
+	if (option->commands & ~RUN & LOADING)
+		o->for_loading = option->name;
 	if (option->kind == KIND_SWITCH) {
 		*((bool *)o + option->field) = true;
 		return 0;
@@ -276,9 +296,15 @@ static int check_together(const struct options *o, struct fault *fault)
 		return fault__usage(fault, "--verify-only cannot be combined with a workload");
 	if (!o->verify_only && (o->platform || o->now >= 0))
 		return fault__usage(fault, "--platform and --time require --verify-only");
-	if (!o->workload && (o->no_seccomp || o->no_map_fds || o->has_user))
+	if (!o->workload && !o->image_words && (o->no_seccomp || o->no_map_fds || o->has_user))
 		return fault__usage(fault,
 				    "--no-seccomp, --no-map-fds and --workload-user require a workload");
+	if (o->hand_over && !o->verify_only && !o->workload)
+		return fault__usage(fault, "--hand-over requires a workload");
+	if (o->hand_over && !o->verify_only && o->for_loading)
+		return fault__usage(
+			fault, "--hand-over cannot be combined with --%s: the workload loads the objects",
+			o->for_loading);
 	if (o->health_command && o->health_command[0] != '/')
 		return fault__usage(fault, "--health-command %.128s: not an absolute path",
 				    o->health_command);
@@ -318,7 +344,10 @@ int options__parse(struct options *o, char **argv, struct fault *fault)
 {
 	int err = 0;
 
-	*o = (struct options){ .objects = DEFAULT_OBJECTS, .now = -1, .health_wait = HEALTH_WAIT_SECONDS };
+	*o = (struct options){ .objects = DEFAULT_OBJECTS,
+			       .now = -1,
+			       .health_wait = HEALTH_WAIT_SECONDS,
+			       .image_workload = argv + 1 };
 	for (argv++; !err && *argv; argv++) {
 		if (take_command(o, argv))
 			continue;
@@ -329,6 +358,10 @@ int options__parse(struct options *o, char **argv, struct fault *fault)
 			break;
 		}
 		err = parse_option(o, &argv, fault);
+	}
+	if (!err && o->command == COMMAND_RUN && o->image_words && !o->workload && !o->verify_only) {
+		o->image_workload[o->image_words] = NULL;
+		o->workload = o->image_workload;
 	}
 	return err ? err : check_together(o, fault);
 }

@@ -35,11 +35,15 @@ struct options {
 	int wait_interface;    /* seconds; 0: don't wait */
 	int health_wait;       /* seconds */
 	bool verify_only, help, version, human, json;
+	bool hand_over;		 /* the workload loads the objects itself */
+	const char *for_loading; /* an option that --hand-over forbids, or NULL */
 	bool replace, reload, no_map_fds, no_seccomp;
 	bool has_user; /* of the workload: */
 	uid_t uid;
 	gid_t gid;
-	char **workload;  /* NULL or argv, ending in NULL */
+	char **workload;       /* NULL or argv, ending in NULL */
+	char **image_workload; /* the words of the image's workload, in places of the parsed command line */
+	size_t image_words;
 	char **arguments; /* those from the command's word on, ending in NULL; NULL without one */
 };
 

@@ -36,13 +36,17 @@ static int get_sets(struct sets *sets)
 	return 0;
 }
 
-/* Set the permitted and the effective set; the inheritable set is always empty. */
-static int set_sets(uint64_t mask)
+/* Set all three sets of this process. */
+static int set_sets(struct sets sets)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = {
-		{ .effective = (uint32_t)mask, .permitted = (uint32_t)mask },
-		{ .effective = (uint32_t)(mask >> 32), .permitted = (uint32_t)(mask >> 32) },
+		{ .effective = (uint32_t)sets.effective,
+		  .permitted = (uint32_t)sets.permitted,
+		  .inheritable = (uint32_t)sets.inheritable },
+		{ .effective = (uint32_t)(sets.effective >> 32),
+		  .permitted = (uint32_t)(sets.permitted >> 32),
+		  .inheritable = (uint32_t)(sets.inheritable >> 32) },
 	};
 
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
@@ -64,12 +68,14 @@ static uint64_t get_bounds(void)
 	return bounds;
 }
 
-static int clear_bounds(void)
+static int limit_bounds(uint64_t keep)
 {
 	/* prctl(2) fails for the first capability that the kernel does not know. */
-	for (unsigned cap = 0; cap < CAP_MAX && !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
-		;
-	return get_bounds() ? -EPERM : 0;
+	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+			break;
+	}
+	return get_bounds() & ~keep ? -EPERM : 0;
 }
 
 /*
@@ -102,9 +108,17 @@ uint64_t privileges__raise(void)
 
 	if (get_sets(&sets))
 		return 0;
-	if (sets.effective != sets.permitted && set_sets(sets.permitted))
+	if (sets.effective != sets.permitted && set_sets((struct sets){ sets.permitted, sets.permitted, 0 }))
 		return sets.effective;
 	return sets.permitted;
+}
+
+void privileges__lower(uint64_t keep)
+{
+	struct sets sets;
+
+	if (!get_sets(&sets))
+		set_sets((struct sets){ sets.permitted & keep, sets.permitted, sets.inheritable });
 }
 
 int privileges__keep(uint64_t keep, struct fault *fault)
@@ -113,17 +127,51 @@ int privileges__keep(uint64_t keep, struct fault *fault)
 	int err = get_sets(&sets);
 
 	if (!err && may_clear_bounds(&sets))
-		err = clear_bounds();
+		err = limit_bounds(0);
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (!err)
-		err = set_sets(sets.permitted & keep);
+		err = set_sets((struct sets){ sets.permitted & keep, sets.permitted & keep, 0 });
 	/* The kernel removed the ambient capabilities too, because they must be inheritable. */
 	if (!err)
 		err = get_sets(&left);
 	if (err)
 		return fault__set(fault, err, "cannot drop capabilities: %s", strerror(-err));
 	if (((left.effective | left.permitted | left.inheritable) & ~(sets.permitted & keep)) ||
+	    prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		return fault__set(fault, -EPERM, "cannot drop capabilities: some are left");
+	return 0;
+}
+
+static int raise_ambient(uint64_t mask)
+{
+	for (unsigned cap = 0; cap < CAP_MAX; cap++) {
+		if (mask >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))
+			return -errno;
+	}
+	return 0;
+}
+
+int privileges__hand_over(uint64_t keep, struct fault *fault)
+{
+	struct sets sets, left;
+	int err;
+
+	privileges__raise(); /* a change of the user emptied the effective set */
+	err = get_sets(&sets);
+	if (!err && may_clear_bounds(&sets))
+		err = limit_bounds(keep);
+	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		err = -errno;
+	if (!err)
+		err = set_sets((struct sets){ keep, keep, keep });
+	if (!err)
+		err = raise_ambient(keep);
+	if (!err)
+		err = get_sets(&left);
+	if (err)
+		return fault__set(fault, err, "cannot keep the workload's capabilities: %s", strerror(-err));
+	if (left.effective != keep || left.permitted != keep || left.inheritable != keep ||
 	    prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
 		return fault__set(fault, -EPERM, "cannot drop capabilities: some are left");
 	return 0;

@@ -14,6 +14,12 @@
  */
 uint64_t privileges__raise(void);
 
+/*
+ * Make no capability but @keep effective until privileges__raise(): files that will be written without the
+ * others must be tried without them. A failure changes nothing.
+ */
+void privileges__lower(uint64_t keep);
+
 /* Add to the fault which of the @needed capabilities are missing, and the remedy. */
 void privileges__explain(uint64_t needed, struct fault *fault);
 
@@ -28,6 +34,13 @@ int privileges__check_bounds(uint64_t asked, struct fault *fault);
  * privileges__drop().
  */
 int privileges__keep(uint64_t keep, struct fault *fault);
+
+/*
+ * Keep exactly the capabilities of @keep, and give them to the program that this process executes next
+ * (capabilities(7): inheritable and ambient sets). The bounding set loses all others, as far as CAP_SETPCAP
+ * allows. no_new_privs keeps execve(2) from returning one. Returns 0 only after a check of the sets.
+ */
+int privileges__hand_over(uint64_t keep, struct fault *fault);
 
 /*
  * Drop every capability for good: the ambient, inheritable, permitted and effective set, and the bounding set

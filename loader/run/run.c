@@ -12,6 +12,7 @@
 #include "run/candidate.h"
 #include "run/confine.h"
 #include "run/environment.h"
+#include "run/handover.h"
 #include "run/health.h"
 #include "run/metrics.h"
 #include "run/privileges.h"
@@ -24,6 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define MASK(cap) (UINT64_C(1) << (cap))
 
 /* The loaded set, and the means of a reload. */
 struct session {
@@ -164,7 +167,7 @@ static uint64_t find_asked(const struct session *s, uint64_t needs)
 	uint64_t asked = needs | s->options->capabilities | confine__needs(&s->confinement);
 
 	if (capabilities__missing(needs, s->held) != (needs & ~s->held))
-		asked |= UINT64_C(1) << CAP_SYS_ADMIN; /* it includes missing ones */
+		asked |= MASK(CAP_SYS_ADMIN); /* it includes missing ones */
 	return asked;
 }
 
@@ -271,6 +274,47 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 	return fault.text[0] ? log__fail(&fault) : code;
 }
 
+/* Pass the verified objects to the workload, with the capabilities that loading them requires. */
+static int hand_over(struct session *s, struct candidate *c, const char *path, struct fault *fault)
+{
+	const struct options *o = s->options;
+	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
+	uint64_t needs = candidate__needs(c), asked;
+	struct workload workload = { .path = path, .argv = o->workload };
+	int64_t started = log__clock();
+	int err = plan_confinement(s, needs, fault);
+
+	if (!err && capabilities__missing(needs, s->held)) {
+		err = fault__set(fault, -EPERM, "the workload cannot load the objects");
+		privileges__explain(needs, fault);
+	}
+	if (!err)
+		err = handover__export(&c->set, fault);
+	if (!err)
+		err = candidate__remember(c, fault);
+	if (err)
+		return fault__code(fault);
+	asked = find_asked(s, needs);
+	workload.confinement = s->confinement;
+	workload.confinement.keep = s->held & (needs | o->capabilities | (asked & MASK(CAP_SYS_ADMIN)));
+	capabilities__format(needs, "", names);
+	capabilities__format(s->held & ~asked, "", surplus);
+	log__write(&(struct log_line){ .event = "ready",
+				       .platform = PLATFORM,
+				       .capabilities = names,
+				       .unneeded = surplus[0] ? surplus : NULL,
+				       .started = started });
+	if (metrics__write(fault))
+		return fault__code(fault);
+	/* SIGHUP from before would end the workload, which has no handler yet. */
+	signals__take_hangup();
+	if (signals__stop_is_pending())
+		return EXIT_DONE;
+	log__write(&(struct log_line){ .event = "exec", .target = path });
+	workload__become(&workload, fault);
+	return fault__code(fault);
+}
+
 static int verify_and_run(struct session *s, const char *workload)
 {
 	const struct options *o = s->options;
@@ -282,12 +326,27 @@ static int verify_and_run(struct session *s, const char *workload)
 		refuse(&fault);
 	else if (code && fault.text[0])
 		log__fail(&fault);
+	else if (!code && o->hand_over && !o->verify_only)
+		code = hand_over(s, &c, workload, &fault) ? log__fail(&fault) : EXIT_DONE;
 	else if (!code && !o->verify_only)
 		return load_and_run(s, &c, workload);
 	else if (!code && candidate__remember(&c, &fault))
 		code = log__fail(&fault);
 	candidate__free(&c);
 	return code;
+}
+
+/*
+ * Write the first metrics with the capabilities that the next ones are written with. Root's would write to
+ * another user's directory now, and fail after everything is attached.
+ */
+static int begin_metrics(const struct options *o, struct fault *fault)
+{
+	int err = metrics__begin(o->metrics_file, fault);
+
+	if (!err && o->metrics_file && !o->verify_only)
+		privileges__lower(o->reload ? o->capabilities : 0);
+	return err ? err : metrics__write(fault);
 }
 
 int run__all(struct options *o)
@@ -304,10 +363,13 @@ int run__all(struct options *o)
 		fault__set(&fault, -ENOENT, "workload %.200s: no such program", o->workload[0]);
 		return log__fail(&fault);
 	}
-	metrics__begin(o->metrics_file);
+	if (begin_metrics(o, &fault)) {
+		free(workload);
+		return log__fail(&fault);
+	}
 	if (!o->verify_only)
 		session.held = privileges__raise();
-	code = metrics__write(&fault) ? log__fail(&fault) : verify_and_run(&session, workload);
+	code = verify_and_run(&session, workload);
 	/* The first failure decides the exit code. */
 	if (metrics__write(&fault) && !code)
 		code = log__fail(&fault);

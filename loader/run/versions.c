@@ -64,7 +64,7 @@ static int make_empty(struct versions *s)
 
 int versions__begin(struct versions *s)
 {
-	*s = (struct versions){ .dir = -1 };
+	*s = (struct versions){ .dir = -1, .file = -1 };
 	return make_empty(s);
 }
 
@@ -88,12 +88,23 @@ static int read_state(struct versions *s, struct fault *fault)
 	return err;
 }
 
+static int make_next(struct versions *s, struct fault *fault)
+{
+	s->file = file__create(s->dir, STATE_NEW, 0644);
+	if (s->file >= 0)
+		return 0;
+	if (s->file != -EACCES && s->file != -EPERM)
+		return fault__set(fault, s->file, "cannot write: %s", strerror(-s->file));
+	return fault__set(fault, s->file, "cannot write: %s; run chown %u on the directory",
+			  strerror(-s->file), geteuid());
+}
+
 int versions__open(struct versions *s, const char *path, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	int err;
 
-	*s = (struct versions){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+	*s = (struct versions){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .file = -1 };
 	if (s->dir < 0)
 		return fault__set(fault, -errno, "state %.200s: %s", path, strerror(errno));
 	err = file__lock(s->dir);
@@ -103,6 +114,8 @@ int versions__open(struct versions *s, const char *path, struct fault *fault)
 					   strerror(-err));
 	else
 		err = read_state(s, &inner);
+	if (!err)
+		err = make_next(s, &inner);
 	if (err) {
 		fault__set(fault, err, "state %.200s/" STATE_NAME ": %s", path,
 			   inner.text[0] ? inner.text : strerror(-err));
@@ -153,22 +166,18 @@ static int write_file(int fd, const char *text, size_t size)
 	return fsync(fd) ? -errno : 0;
 }
 
-static int replace_file(const struct versions *s, const char *text)
+/* After a failure, versions__close() removes the file. */
+static int replace_file(struct versions *s, const char *text)
 {
-	int fd = file__create(s->dir, STATE_NEW, 0644), err;
+	int err = write_file(s->file, text, strlen(text));
 
-	if (fd < 0)
-		return fd;
-	err = write_file(fd, text, strlen(text));
-	if (close(fd) && !err)
-		err = -errno;
 	if (!err && renameat(s->dir, STATE_NEW, s->dir, STATE_NAME))
 		err = -errno;
 	if (err)
-		unlinkat(s->dir, STATE_NEW, 0);
-	else if (fsync(s->dir))
-		err = -errno;
-	return err;
+		return err;
+	close(s->file);
+	s->file = -1;
+	return fsync(s->dir) ? -errno : 0;
 }
 
 int versions__save(struct versions *s, struct fault *fault)
@@ -190,7 +199,11 @@ int versions__save(struct versions *s, struct fault *fault)
 void versions__close(struct versions *s)
 {
 	json_decref(s->root);
+	if (s->file >= 0) {
+		unlinkat(s->dir, STATE_NEW, 0);
+		close(s->file);
+	}
 	if (s->dir >= 0)
 		close(s->dir);
-	*s = (struct versions){ .dir = -1 };
+	*s = (struct versions){ .dir = -1, .file = -1 };
 }

@@ -11,13 +11,14 @@ struct json_t; /* jansson stays inside */
 /* The state of spec/trust-policy.md: the highest version of each object. An open state is locked. */
 struct versions {
 	int dir;
+	int file; /* the next file, made before anything is loaded, or -1 */
 	struct json_t *root;
 	bool grew;
 };
 
 /*
- * Open and lock the state; another loader's lock is waited for. Returns 0, or a negative errno with the text
- * set.
+ * Open and lock the state, and make the file for the next one: a start must fail before it loads anything,
+ * not after. Another loader's lock is waited for. Returns 0, or a negative errno with the text set.
  */
 int versions__open(struct versions *state, const char *path, struct fault *fault);
 

@@ -17,6 +17,8 @@
 #define OPCODE_CALL	0x85
 #define SOURCE_HELPER	0
 #define SOURCE_LOCAL	1
+#define HELPERS_RULE	"; deniedHelpers of the policy sets this rule"
+#define KFUNCS_RULE	"; deniedKfuncs of the policy sets this rule"
 
 struct reader {
 	const struct object *object;
@@ -55,19 +57,28 @@ static bool is_read_again(const struct reader *r, uint64_t *sum, const struct se
 /* Rules 5 and 6 */
 static int check_section(const struct reader *r, const struct section *s)
 {
-	const char *name = object__section_name(r->object, s), *type;
+	const char *name = object__section_name(r->object, s), *type, *shown;
+	char allowed[TRUST_LIST_SIZE];
 
 	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
 		return unreadable(r, "a section with too long a name");
 	if (!strcmp(name, ".text"))
 		return 0;
+	shown = name;
 	name += *name == '?'; /* libbpf loads such a program only on request */
 	type = section_types__find(name);
 	if (!trust__allows_type(r->trust, type))
-		return fault__set(r->fault, -EKEYREJECTED, "section %.64s of type %s is not allowed", name,
-				  type);
+		return fault__set(
+			r->fault, -EKEYREJECTED,
+			"section '%.64s' of type %s is not allowed, only %s; programTypes of the policy sets "
+			"this rule",
+			shown, type, trust__list(r->trust, "programTypes", allowed));
 	if (!trust__allows_point(r->trust, name))
-		return fault__set(r->fault, -EKEYREJECTED, "attach point %.64s is not allowed", name);
+		return fault__set(
+			r->fault, -EKEYREJECTED,
+			"attach point '%.64s' is not allowed, only %s; attachPoints of the policy sets "
+			"this rule",
+			name, trust__list(r->trust, "attachPoints", allowed));
 	return 0;
 }
 
@@ -77,9 +88,11 @@ static int check_helper(const struct reader *r, uint32_t number)
 		return 0;
 	if (!statement__lists_helper(r->statement, number))
 		return fault__set(r->fault, -EKEYREJECTED,
-				  "the code calls helper %u, which its statement does not list", number);
+				  "the code calls helper %u, which its statement does not list" HELPERS_RULE,
+				  number);
 	if (trust__denies_helper(r->trust, number))
-		return fault__set(r->fault, -EKEYREJECTED, "the code calls helper %u", number);
+		return fault__set(r->fault, -EKEYREJECTED,
+				  "the code calls helper %u, which is denied" HELPERS_RULE, number);
 	return 0;
 }
 
@@ -89,10 +102,11 @@ static int check_kfunc(const struct reader *r, const char *name)
 		return 0;
 	if (!statement__lists_kfunc(r->statement, name))
 		return fault__set(r->fault, -EKEYREJECTED,
-				  "the code calls kernel function %.64s, which its statement does not list",
+				  "the code calls '%.64s', which its statement does not list" KFUNCS_RULE,
 				  name);
 	if (trust__denies_kfunc(r->trust, name))
-		return fault__set(r->fault, -EKEYREJECTED, "the code calls kernel function %.64s", name);
+		return fault__set(r->fault, -EKEYREJECTED,
+				  "the code calls '%.64s', which is denied" KFUNCS_RULE, name);
 	return 0;
 }
 

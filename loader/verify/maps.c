@@ -55,14 +55,18 @@ static unsigned find_bit(const char *name)
 static int check_section(struct reader *r, const char *name)
 {
 	unsigned bit = find_bit(name);
+	char allowed[TRUST_LIST_SIZE];
 
 	if (strncmp(name + (*name == '?'), ".struct_ops", strlen(".struct_ops")))
 		return 0;
 	if (!bit)
 		return unreadable(r, "an unknown kind of struct_ops");
 	if (!trust__allows_type(r->trust, STRUCT_OPS))
-		return fault__set(r->fault, -EKEYREJECTED, "section %s of type struct_ops is not allowed",
-				  name);
+		return fault__set(
+			r->fault, -EKEYREJECTED,
+			"section '%s' of type struct_ops is not allowed, only %s; programTypes of the "
+			"policy sets this rule",
+			name, trust__list(r->trust, "programTypes", allowed));
 	r->sections |= bit;
 	return 0;
 }
@@ -89,13 +93,16 @@ static int find_sections(struct reader *r, const struct object *o)
 static int check_point(const struct reader *r, const char *kind, const char *text, size_t size,
 		       const char *map)
 {
-	char point[POINT_SIZE];
+	char point[POINT_SIZE], allowed[TRUST_LIST_SIZE];
 
 	snprintf(point, sizeof(point), "%s/%.*s", kind, (int)size, text);
 	if (trust__allows_point(r->trust, point))
 		return 0;
-	return fault__set(r->fault, -EKEYREJECTED, "map %.64s: attach point %.128s is not allowed", map,
-			  point);
+	return fault__set(
+		r->fault, -EKEYREJECTED,
+		"map '%.64s': attach point '%.128s' is not allowed, only %s; attachPoints of the policy "
+		"sets this rule",
+		map, point, trust__list(r->trust, "attachPoints", allowed));
 }
 
 static bool count_entries(struct reader *r, uint32_t count)

@@ -51,6 +51,16 @@ void sigverify__close(struct sigverify_store *store)
 	free(store);
 }
 
+size_t sigverify__max_object_bytes(const struct sigverify_store *store)
+{
+	return store ? store->trust.max_object_bytes : 0;
+}
+
+bool sigverify__allows_point(const struct sigverify_store *store, const char *point)
+{
+	return store && point && trust__allows_point(&store->trust, point);
+}
+
 struct sigverify_verdict *sigverify__verify(const struct sigverify_store *store,
 					    const struct sigverify_question *question, const void *data,
 					    size_t size)

@@ -159,9 +159,19 @@ const char *statement__program_type(const struct statement *st, size_t index)
 	return get_string(json_array_get(st->programs, index), "type");
 }
 
+const char *statement__program_name(const struct statement *st, size_t index)
+{
+	return get_string(json_array_get(st->programs, index), "name");
+}
+
 const char *statement__map_type(const struct statement *st, size_t index)
 {
 	return get_string(json_array_get(st->maps, index), "type");
+}
+
+const char *statement__map_name(const struct statement *st, size_t index)
+{
+	return get_string(json_array_get(st->maps, index), "name");
 }
 
 const char *statement__attach(const struct statement *st, const char *name, size_t index)

@@ -28,9 +28,11 @@ void statement__free(struct statement *st);
 
 size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
+const char *statement__program_name(const struct statement *st, size_t index);
 
 /* Return NULL after the last map. */
 const char *statement__map_type(const struct statement *st, size_t index);
+const char *statement__map_name(const struct statement *st, size_t index);
 
 /* Return whether the statement lists a call of the code. */
 bool statement__lists_helper(const struct statement *st, uint32_t number);

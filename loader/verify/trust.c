@@ -3,7 +3,10 @@
 
 #include "base/json.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#define NAMES_SHOWN 8
 
 const struct trust_key *trust__find(const struct trust *t, const uint8_t *key_id)
 {
@@ -60,6 +63,40 @@ bool trust__allows_point(const struct trust *t, const char *name)
 bool trust__has_rule(const struct trust *t, const char *rule)
 {
 	return json_object_get(t->policy, rule);
+}
+
+/* Return the first name after @previous, or NULL; the order of the policy's list does not matter. */
+static const char *next_name(const json_t *list, const char *previous)
+{
+	const char *next = NULL;
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const char *name = json_string_value(json_array_get(list, i));
+
+		if (strcmp(name, previous) > 0 && (!next || strcmp(name, next) < 0))
+			next = name;
+	}
+	return next;
+}
+
+const char *trust__list(const struct trust *t, const char *rule, char text[TRUST_LIST_SIZE])
+{
+	const json_t *list = json_object_get(t->policy, rule);
+	size_t used = 0, shown = 0;
+	const char *name = "";
+
+	text[0] = 0;
+	while (shown < NAMES_SHOWN && (name = next_name(list, name)) &&
+	       used + strlen(name) + sizeof(", and 100000 more") < TRUST_LIST_SIZE) {
+		used += (size_t)snprintf(text + used, TRUST_LIST_SIZE - used, "%s%s", shown ? ", " : "",
+					 name);
+		shown++;
+	}
+	if (shown < json_array_size(list))
+		snprintf(text + used, TRUST_LIST_SIZE - used, " and %zu more", json_array_size(list) - shown);
+	else if (!shown)
+		snprintf(text, TRUST_LIST_SIZE, "none at all");
+	return text;
 }
 
 bool trust__denies_helper(const struct trust *t, uint32_t number)

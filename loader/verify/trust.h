@@ -42,6 +42,10 @@ bool trust__allows_type(const struct trust *trust, const char *type);
 bool trust__allows_point(const struct trust *trust, const char *section_name);
 /* Return whether the policy has the member, even with an empty list. */
 bool trust__has_rule(const struct trust *trust, const char *rule);
+#define TRUST_LIST_SIZE 200
+
+/* Write the first names that a rule allows, sorted, for a message. */
+const char *trust__list(const struct trust *trust, const char *rule, char text[TRUST_LIST_SIZE]);
 bool trust__denies_helper(const struct trust *trust, uint32_t number);
 bool trust__denies_kfunc(const struct trust *trust, const char *name);
 /* libbpf looks for name___flavour under name, cut at the last place that looks so: this is its length. */

@@ -5,6 +5,8 @@
 #include "verify/statement.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 const char *verdict__word(enum reason reason)
 {
@@ -28,10 +30,15 @@ const char *verdict__word(enum reason reason)
 	return words[reason];
 }
 
-int verdict__refuse(struct verdict *v, enum reason reason, const char *text)
+int verdict__refuse(struct verdict *v, enum reason reason, const char *format, ...)
 {
+	va_list args;
+
 	v->reason = reason;
-	return fault__set(&v->fault, -EKEYREJECTED, "%s", text);
+	va_start(args, format);
+	vsnprintf(v->fault.text, sizeof(v->fault.text), format, args);
+	va_end(args);
+	return -EKEYREJECTED;
 }
 
 void verdict__free(struct verdict *v)

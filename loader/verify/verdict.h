@@ -39,7 +39,8 @@ struct verdict {
 };
 
 /* Fill a verdict of refusal; returns -EKEYREJECTED. */
-int verdict__refuse(struct verdict *verdict, enum reason reason, const char *text);
+int verdict__refuse(struct verdict *verdict, enum reason reason, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 void verdict__free(struct verdict *verdict);
 
 #endif

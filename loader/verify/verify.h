@@ -5,6 +5,9 @@
 #include "verify/trust.h"
 #include "verify/verdict.h"
 
+/* For the limit in bytes, a size_t. */
+#define VERIFY_TOO_LARGE "larger than %zu bytes; maxObjectBytes of the policy sets the bound"
+
 struct verify_context {
 	const struct trust *trust;
 	/*

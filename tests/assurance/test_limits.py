@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects at their largest and one over, too large to be vectors, by both verifiers."""
+"""Objects at their largest and one over, too large to be vectors, by every verifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from labs.sig import test_key
 from labs.vectors.builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
-from labs.verifiers import CVerifier, python_verdict
+from labs.verifiers import Verifier, python_verdict
 
 from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
 from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
@@ -19,7 +19,7 @@ from buildtool.trust.store import load_trust
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"
 ROOM = 1024 * (-(-(MAX_STATEMENT_BYTES + 1024) // 1024))
-# What Recipe() with one section more has beside that section's contents.
+# Size of a Recipe() with one more section, without that section's contents.
 EMPTY = Part(name=b".rodata", data=b"")
 
 
@@ -43,7 +43,7 @@ def sections_of(count: int) -> Recipe:
 
 
 def with_table_of(count: int) -> Recipe:
-    """Recipe: a file that says it has *count* sections."""
+    """Recipe: a file whose header states *count* sections."""
     return replace(sections_of(count), shape=lambda data: struct.pack_into("<H", data, 60, count))
 
 
@@ -60,14 +60,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_limit(name: str, c_verifier: CVerifier, tmp_path: Path) -> None:
+def test_limit(name: str, verifier: Verifier, tmp_path: Path) -> None:
     """What the specification allows at most is accepted, and one more is refused."""
     make, expected = CASES[name]
     data = build(make())
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
-    assert c_verifier.ask("T", bytes(tmp_path)) == "trust"
-    c_verifier.setting("P", PLATFORM.encode())
-    c_verifier.setting("N", str(NOW).encode())
+    assert verifier.ask("T", bytes(tmp_path)) == "trust"
+    verifier.setting("P", PLATFORM.encode())
+    verifier.setting("N", str(NOW).encode())
     ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
-    assert c_verifier.ask("O", data) == ours
+    assert verifier.ask("O", data) == ours
     assert ours.split()[0] == expected

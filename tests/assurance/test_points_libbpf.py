@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps that act beyond an object, by our reader and by the carried libbpf: we see no less than libbpf."""
+"""Maps that act beyond an object: our reader finds all those that the carried libbpf finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from labs.compile import compile_object
 from labs.sig import NOW, RELEASE
 from labs.sig import test_key as alice
-from labs.verifiers import CVerifier, python_verdict
+from labs.verifiers import Verifier, python_verdict
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import PLATFORMS, host_platform
@@ -27,7 +27,7 @@ from buildtool.signing.sign import Origin, sign_object
 from buildtool.trust.edit import policy_entry
 from buildtool.trust.store import load_trust
 
-# Every section that libbpf makes struct_ops maps of, more than one map in some, and pins.
+# All sections in which libbpf makes struct_ops maps, some with several maps, and pinned maps.
 SOURCE = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -65,7 +65,7 @@ BATCH = 100
 
 @pytest.fixture(scope="module")
 def probe(probes: Path) -> Path:
-    """Give the program that opens objects with the carried libbpf."""
+    """Return the program that opens objects with the carried libbpf."""
     own = host_platform(os.uname().machine)
     assert own is not None
     return probes / own.arch / "bpf-probe"
@@ -73,12 +73,12 @@ def probe(probes: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Give the object of SOURCE."""
+    """Return the object of SOURCE."""
     return compile_object(tmp_path_factory.mktemp("points"), clang, sysroot, SOURCE).read_bytes()
 
 
 def our_points(data: bytes) -> dict[bytes, bytes] | None:
-    """Return the point of each map by its name; None for an object that is not readable."""
+    """Return the point of each map by name, or None for an unreadable object."""
     try:
         return {point.name: point.point for point in read_points(parse_object(data))}
     except ObjectFormatError:
@@ -86,7 +86,7 @@ def our_points(data: bytes) -> dict[bytes, bytes] | None:
 
 
 def libbpf_points(probe: Path, objects: Sequence[bytes], work: Path) -> Iterator[dict[bytes, bytes] | None]:
-    """Yield the same of each object by libbpf; None for one that it does not open."""
+    """Yield libbpf's points of each object, or None for an object that libbpf does not open."""
     paths = [work / f"{number}.bpf.o" for number in range(len(objects))]
     for path, data in zip(paths, objects, strict=True):
         path.write_bytes(data)
@@ -102,7 +102,7 @@ def libbpf_points(probe: Path, objects: Sequence[bytes], work: Path) -> Iterator
                 found[event["object"]] = (found[event["object"]] or {}) | _point(event)
         if events and events[-1]["event"] == "end":
             break
-        # libbpf 1.5 itself crashes on some bytes: what it crashed on is not loaded.
+        # libbpf 1.5 crashes on some objects; these count as not opened.
         last = next((event["object"] for event in reversed(events) if "object" in event), "")
         at = waiting.index(last) + 1 if last else 0
         if at < len(waiting):
@@ -119,7 +119,7 @@ def _point(event: dict[str, str]) -> dict[bytes, bytes]:
 
 
 def test_every_form_is_seen(probe: Path, compiled: bytes, tmp_path: Path) -> None:
-    """Both find all maps of the source that act beyond the object, and no other; the statement has them."""
+    """Both readers find the same maps in the source, and the statement lists them."""
     assert our_points(compiled) == POINTS
     assert list(libbpf_points(probe, [compiled], tmp_path)) == [POINTS]
     maps = {item.name: item for item in describe_object(parse_object(compiled)).maps}
@@ -130,9 +130,7 @@ def test_every_form_is_seen(probe: Path, compiled: bytes, tmp_path: Path) -> Non
     assert (maps["shared"].pinned, maps["own"].pinned, maps["counts"].pinned) == (True, False, False)
 
 
-def test_both_verifiers_read_what_the_signer_says(
-    compiled: bytes, c_verifier: CVerifier, tmp_path: Path
-) -> None:
+def test_all_verifiers_read_what_the_signer_says(compiled: bytes, verifier: Verifier, tmp_path: Path) -> None:
     """A signed statement names section, kernel type and pin of such maps, and both verifiers accept it."""
     origin = Origin(platform=PLATFORMS["amd64"])
     data, statement = sign_object(parse_object(compiled), "x.bpf.o", alice(), RELEASE, origin)
@@ -155,16 +153,16 @@ def test_both_verifiers_read_what_the_signer_says(
         keys = [policy_entry(alice().public, name="alice")]
         path = tmp_path / "policy.json"
         path.write_text(json.dumps({"policyVersion": 1, "threshold": 1, "keys": keys, **rules}))
-        assert c_verifier.ask("T", bytes(path)) == "trust"
-        c_verifier.setting("P", b"")
-        c_verifier.setting("N", str(NOW).encode())
+        assert verifier.ask("T", bytes(path)) == "trust"
+        verifier.setting("P", b"")
+        verifier.setting("N", str(NOW).encode())
         ours = python_verdict(data, load_trust([path]), None, NOW)
         assert ours.partition(" ")[0] == expect
-        assert c_verifier.ask("O", data) == ours
+        assert verifier.ask("O", data) == ours
 
 
 def mutate(data: bytes, obj: ElfObject, rng: random.Random) -> bytes:
-    """Change a few words of the types, their names or the table of sections."""
+    """Change a few words of the types, their names or the section table."""
     changed = bytearray(data)
     types = next(section for section in obj.sections if section.name == b".BTF")
     table = obj.table_offset
@@ -181,8 +179,8 @@ def mutate(data: bytes, obj: ElfObject, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def test_libbpf_sees_no_more_than_we_do(probe: Path, compiled: bytes, tmp_path: Path) -> None:
-    """Of thousands of damaged objects: what libbpf makes of each, we see too, or find unreadable."""
+def test_reader_finds_all_that_libbpf_finds(probe: Path, compiled: bytes, tmp_path: Path) -> None:
+    """In thousands of damaged objects our reader finds each map that libbpf finds, or refuses the object."""
     rng, obj = random.Random(20261130), parse_object(compiled)  # noqa: S311 - the same bytes in every run
     outcomes: Counter[str] = Counter()
     for number in range(MUTANTS // BATCH):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools that know nothing of us verify what `inspect` exports, and refuse it when it was tampered with."""
+"""Verifiers of other projects accept the envelopes that `inspect` exports, and refuse tampered ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COSIGN_SUITE = "trixie"
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    """Give a directory with envelope.json, x.subject and alice.pub, made by the commands a user has."""
+    """Return a directory with envelope.json, x.subject and alice.pub, made by the documented commands."""
     (tmp_path / "x.bpf.o").write_bytes(sign())
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
     (tmp_path / "other.pub").write_bytes(other_key().public.pem)
@@ -37,7 +37,7 @@ def pair(tmp_path: Path) -> Path:
 
 
 def edit_envelope(pair: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change the envelope."""
+    """Change the envelope by *edit*."""
     path = pair / "envelope.json"
     envelope = json.loads(path.read_text())
     edit(envelope)
@@ -56,7 +56,7 @@ def change_statement(pair: Path) -> None:
 
 
 def change_signature(pair: Path) -> None:
-    """Change a bit of the signature."""
+    """Flip a bit of the signature."""
 
     def edit(envelope: dict[str, Any]) -> None:
         raw = bytearray(base64.b64decode(envelope["signatures"][0]["sig"]))
@@ -67,19 +67,19 @@ def change_signature(pair: Path) -> None:
 
 
 def change_type(pair: Path) -> None:
-    """Claim that the payload is something else."""
+    """Change the payload type."""
     edit_envelope(pair, lambda envelope: envelope.update(payloadType="application/vnd.in-toto.bundle+json"))
 
 
 def change_subject(pair: Path) -> None:
-    """Change a bit of the file."""
+    """Flip a bit of the subject."""
     data = bytearray((pair / "x.subject").read_bytes())
     data[70] ^= 1
     (pair / "x.subject").write_bytes(data)
 
 
 def change_key(pair: Path) -> None:
-    """Trust somebody else."""
+    """Replace the trusted key."""
     shutil.copyfile(pair / "other.pub", pair / "alice.pub")
 
 
@@ -87,7 +87,7 @@ ENVELOPE_CHANGES = (change_statement, change_signature, change_type, change_key)
 
 
 def trusted_key(pair: Path) -> Any:
-    """Return alice.pub as securesystemslib has keys; the envelope names it by our key id."""
+    """Return alice.pub in securesystemslib's form, with our key id."""
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import SSlibKey
 
@@ -96,7 +96,7 @@ def trusted_key(pair: Path) -> Any:
 
 
 def securesystemslib_accepts(pair: Path) -> bool:
-    """Ask the library of TUF and in-toto."""
+    """Return the verdict of securesystemslib, the library of TUF and in-toto."""
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
 
@@ -108,7 +108,7 @@ def securesystemslib_accepts(pair: Path) -> bool:
 
 
 def in_toto_accepts(pair: Path) -> bool:
-    """Ask in-toto's own reader of envelopes."""
+    """Return the verdict of in-toto's own reader of envelopes."""
     from in_toto.exceptions import SignatureVerificationError
     from in_toto.models.metadata import Envelope
 
@@ -122,7 +122,7 @@ def in_toto_accepts(pair: Path) -> bool:
 
 
 def openssl_accepts(pair: Path) -> bool:
-    """Ask openssl about the raw signature."""
+    """Return openssl's verdict on the raw signature."""
     if shutil.which("openssl") is None:
         pytest.skip("needs-tool: openssl")
     envelope = json.loads((pair / "envelope.json").read_text())
@@ -137,7 +137,7 @@ def openssl_accepts(pair: Path) -> bool:
 
 @pytest.mark.parametrize("accepts", [securesystemslib_accepts, in_toto_accepts, openssl_accepts])
 def test_envelope_is_accepted_and_tampering_refused(accepts: Callable[[Path], bool], pair: Path) -> None:
-    """The envelope as exported verifies; changed in any part, or for another key, it does not."""
+    """The exported envelope is accepted; one with a changed part, or another key, is refused."""
     original = (pair / "envelope.json").read_text()
     trusted = (pair / "alice.pub").read_bytes()
     assert accepts(pair)
@@ -151,7 +151,7 @@ def test_envelope_is_accepted_and_tampering_refused(accepts: Callable[[Path], bo
 
 @pytest.fixture(scope="module")
 def cosign() -> Path:
-    """Unpack Debian's cosign, which is not installed, below .cache."""
+    """Unpack Debian's cosign below .cache and return its path."""
     arch = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
     directory = TOP / ".cache/cosign" / (arch.stdout.strip() or "unknown")
     if arch.returncode != 0:
@@ -163,7 +163,7 @@ def cosign() -> Path:
 
 
 def cosign_accepts(cosign: Path, pair: Path, kind: str = PREDICATE_TYPE) -> bool:
-    """Ask cosign about envelope and subject, without any network."""
+    """Return cosign's verdict on envelope and subject, without a network."""
     argv = ["unshare", "--net", "--map-root-user"] if shutil.which("unshare") else []
     argv += [str(cosign), "verify-blob-attestation", "--key", "alice.pub", "--signature", "envelope.json"]
     argv += ["--type", kind, "--insecure-ignore-tlog", "x.subject"]
@@ -174,7 +174,7 @@ def cosign_accepts(cosign: Path, pair: Path, kind: str = PREDICATE_TYPE) -> bool
 
 
 def test_cosign_verifies_the_pair_offline(cosign: Path, pair: Path) -> None:
-    """Debian's cosign takes envelope and subject; a change of either, of key or of type is refused."""
+    """Debian's cosign accepts envelope and subject, and refuses a change of either, of key or type."""
     files = {name: (pair / name).read_bytes() for name in ("envelope.json", "x.subject", "alice.pub")}
     assert cosign_accepts(cosign, pair)
     assert not cosign_accepts(cosign, pair, kind="urn:buildtool:ebpf-object:v2")
@@ -187,7 +187,7 @@ def test_cosign_verifies_the_pair_offline(cosign: Path, pair: Path) -> None:
 
 
 def test_cosign_refuses_another_object_with_this_envelope(cosign: Path, pair: Path) -> None:
-    """An envelope is good for its own object only."""
+    """An envelope is refused for another object."""
     (pair / "y.bpf.o").write_bytes(vector("larger-section"))
     (pair / "x.subject").unlink()
     argv = [str(pair / "y.bpf.o"), "--subject-file", str(pair / "x.subject")]

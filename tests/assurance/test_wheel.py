@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel, not the tree: pip alone gives a tool that builds images for seven architectures."""
+"""The installed wheel: with pip alone it builds images for seven architectures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from buildtool.runtime.link import MadeParts
 # The first test makes the loaders of seven architectures.
 pytestmark = pytest.mark.timeout(900)
 
-# Headers and compilers of the machine disappear behind empty directories, for this process alone.
+# Empty directories hide the machine's headers and compilers, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
 
 
@@ -43,7 +43,7 @@ def wheel(carried_parts: Path, carried_headers: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel and its extra `clang` into an environment of their own; return its Python."""
+    """Install the wheel with its extra `clang` into an environment of its own; return its Python."""
     directory = tmp_path_factory.mktemp("venv")
     venv.create(directory, with_pip=True)
     argv = [directory / "bin/python", "-m", "pip", "install", "--quiet", f"{wheel}[clang]"]
@@ -54,7 +54,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("arch", PLATFORMS)
 def test_the_wheel_has_the_parts_of(arch: str, wheel: Path, made_parts: MadeParts) -> None:
-    """Loader, tini and base of each architecture are in it."""
+    """The wheel has loader, tini and base of each architecture."""
     if error := made_parts.failed.get(PLATFORMS[arch]):
         raise error
     with zipfile.ZipFile(wheel) as archive:
@@ -65,7 +65,7 @@ def test_the_wheel_has_the_parts_of(arch: str, wheel: Path, made_parts: MadePart
 
 
 def test_the_wheel_has_what_all_parts_need(wheel: Path, carried_headers: Path) -> None:
-    """The list of parts, the headers with their terms, the loader's sources and the lock of packages."""
+    """The wheel has the list of parts, the headers with licences, the loader's sources and the lock."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     wanted = {Path("buildtool/data/loaders/loaders.json"), Path("buildtool/_data/loader/run/main.c")}
@@ -76,10 +76,8 @@ def test_the_wheel_has_what_all_parts_need(wheel: Path, carried_headers: Path) -
 
 
 @pytest.mark.usefixtures("as_root")
-def test_pip_is_all_that_the_first_example_needs(
-    installed: Path, made_parts: MadeParts, tmp_path: Path
-) -> None:
-    """Without Docker, a compiler, headers or any program: the README's commands, for every platform."""
+def test_first_example_needs_pip_only(installed: Path, made_parts: MadeParts, tmp_path: Path) -> None:
+    """The README's commands work for every platform without Docker, compiler, headers or other programs."""
     platforms = [platform for platform in PLATFORMS.values() if platform not in made_parts.failed]
     script = f'''{HIDE}; export PATH=/nonexistent; buildtool() {{ "$0" -m buildtool "$@"; }}
         buildtool init demo && cd demo && buildtool keygen release &&
@@ -94,7 +92,7 @@ def test_pip_is_all_that_the_first_example_needs(
     trees = {name: tree for name, (_, tree) in images.items()}
     assert list(trees) == [platform.oci for platform in platforms]
     for name, data in files_below(trees["linux/arm64"], "usr/lib/buildtool/objects/").items():
-        assert b"clang 22." in data, name  # of package ziglang: the machine's is older
+        assert b"clang 22." in data, name  # clang of the package ziglang, which is newer than the machine's
     own = host_platform(host.machine())
     assert own is not None
     argv = [write_files(trees[own.oci], tmp_path / "root", "usr/bin/") / "verify-and-load", "--verify-only"]
@@ -106,14 +104,14 @@ def test_pip_is_all_that_the_first_example_needs(
 
 
 def files_below(tree: Tree, prefix: str) -> dict[str, bytes]:
-    """Return the files below directory *prefix*, of which there have to be some."""
+    """Return the files below directory *prefix*; an empty result is an error."""
     found = {path: entry.data for path, entry in tree.items() if path.startswith(prefix) and entry.is_file}
     assert found, prefix
     return found
 
 
 def write_files(tree: Tree, root: Path, prefix: str) -> Path:
-    """Write the files below directory *prefix* below *root*; return the directory."""
+    """Write the files below directory *prefix* into *root*; return the directory."""
     for name, data in files_below(tree, prefix).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

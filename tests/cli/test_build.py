@@ -125,15 +125,22 @@ def test_render_writes_a_folder(project: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_render_says_what_it_wrote(
-    project: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: list[str], operands: str
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    files: list[str],
+    operands: str,
 ) -> None:
     """Files on stdout, the command that builds them on stderr: with the private key of a public one."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     assert run([*RENDER, *options]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines() == [str(*Path().glob(name)) for name in files]
     key = project / "keys/dev.pem"
     assert output.err == (
         "buildtool: next: docker buildx build --platform linux/arm64 --provenance=false"
+        " --build-arg SOURCE_DATE_EPOCH=1700000000"
         f" --secret id=signing-key,src={key.relative_to(project)} {operands}\n"
     )
     assert run(["render", "--arch", "arm64", "--key", "env:K", *options]) == 1

@@ -59,6 +59,31 @@ def test_second_build_compiles_nothing_and_is_the_same(
     assert ARCHIVE.read_bytes() == first
 
 
+def test_the_archive_of_an_earlier_build_is_replaced(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another image under the same name is a line on stderr, and the same image is none."""
+    assert run([*BUILD]) == 0
+    assert run([*BUILD]) == 0
+    assert caplog.messages == []
+    before = ARCHIVE.read_bytes()
+    (project / "include/answer.h").write_text("#define ANSWER 43\n")
+    assert run([*BUILD]) == 0
+    assert ARCHIVE.read_bytes() != before
+    (message,) = caplog.messages
+    assert message.startswith(f"{ARCHIVE}: replaced the archive of an earlier build, sha256:")
+
+
+def test_a_file_of_the_users_is_not_replaced(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of the archive is buildtool's choice, so a file that is no archive of an image stays."""
+    (project / ARCHIVE).write_text("mine")
+    assert run([*BUILD]) == 1
+    error = capsys.readouterr().err
+    assert f"buildtool: error: {ARCHIVE}: already exists, and is no archive of an image\n" in error
+    assert (project / ARCHIVE).read_text() == "mine"
+    assert run([*BUILD, "--force"]) == 0
+    assert run([*BUILD, "-o", "x.tar"]) == 0
+    assert read_image(Path("x.tar")).keys() == read_image(ARCHIVE).keys()
+
+
 def test_compiler_is_asked_at_each_build(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,10 +184,8 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == "buildtool: the base is an OCI layout: building with the local engine\n"
     named = {"BUILDTOOL_BASE_IMAGE": "127.0.0.1:9/base:1"}
-    for arch, why in (
-        ("amd64", "no Docker engine with BuildKit answers"),
-        ("loong64", "no libraries for loong64"),
-    ):
+    none = "docker: not found" if shutil.which("docker") is None else "no Docker engine answers"
+    for arch, why in (("amd64", none), ("loong64", "no libraries for loong64")):
         done = build_auto("--arch", arch, **named)
         assert done.returncode == 1
         assert f"{why}: building with the local engine\n" in done.stderr

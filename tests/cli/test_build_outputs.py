@@ -18,13 +18,15 @@ Capture = pytest.CaptureFixture[str]
 BUILD = ["build", "--engine", "docker", "--arch", "amd64", "--key", "keys/release.pem"]
 # Stands where docker looks for buildx, and writes what the exporters would.
 BUILDX = """#!{python}
-import json, pathlib, sys
+import csv, json, pathlib, sys
 words = sys.argv[1:]
 if words == ["buildx", "version"]:
     sys.exit()
 sys.stdin.buffer.read()
 spec = words[words.index("--output") + 1]
-fields = dict(part.split("=") for part in spec.split(",")) if "=" in spec else dict(type="local", dest=spec)
+fields = dict(type="local", dest=spec)
+if "=" in spec:
+    fields = dict(part.split("=") for part in next(csv.reader([spec])))
 metadata = {{}} if fields["type"] in ("local", "tar") else {{"containerimage.digest": "sha256:12"}}
 if "dest" in fields:
     place = pathlib.Path(fields["dest"])
@@ -109,6 +111,23 @@ def test_a_file_without_a_name_is_a_usage_error(capsys: Capture, engine: str, ou
     """The same with both engines."""
     assert run([*BUILD, "--engine", engine, "--output", output]) == 2
     check_error(capsys, f"--output {output}: dest is missing")
+
+
+@pytest.mark.tools
+def test_a_name_of_an_archive_is_one(project: Path, capsys: Capture) -> None:
+    """-o NAME.tar writes an OCI archive as type=oci,dest=NAME.tar does, also with a comma in the name."""
+    for name in ("x.tar", "a b,c.oci.tar"):
+        assert run([*BUILD, "-o", name]) == 0
+        assert capsys.readouterr().out.startswith(f"image   {name}\ndigest  sha256:12\n")
+        assert (project / name).read_text() == "built"
+        assert run([*BUILD, "-o", name]) == 1
+        check_error(capsys, f"{name}: already exists")
+    (project / "y.tar").mkdir()
+    for engine in ("docker", "local"):
+        assert run([*BUILD, "--engine", engine, "-o", "y.tar"]) == 1
+        check_error(capsys, "y.tar: not a regular file but a directory")
+        assert run([*BUILD, "--engine", engine, "-o", "x.tar.gz"]) == 2
+        check_error(capsys, "--output x.tar.gz: archives are not compressed")
 
 
 @pytest.mark.tools

@@ -108,9 +108,58 @@ def test_what_is_compiled_is_checked(project: Path, caplog: pytest.LogCaptureFix
     done = check("--json")
     assert {fact["name"] for fact in json.loads(done.stdout)["objects"]} == {"amd64/x.bpf.o"}
     for name in ("arm64", "s390x"):
-        told = f"build/{name}: no objects: {name} is not checked; buildtool compile makes them"
+        told = f"build/{name}: no objects: {name} is not checked; buildtool compile --arch {name} makes them"
         assert told in caplog.messages
     assert fail("--arch", "amd64", "--arch", "s390x").message == "build/s390x: no such directory"
+
+
+def test_only_another_architecture_is_compiled(
+    project: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objects of arm64 are checked by rules on an amd64 machine, and a line names what is not checked."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    (project / "build/amd64").rename(project / "build/arm64")
+    done = check("--json")
+    assert [fact["name"] for fact in json.loads(done.stdout)["objects"]] == ["arm64/x.bpf.o"]
+    assert done.return_value == 0
+    told = "build/amd64: no objects: amd64 is not checked; buildtool compile --arch amd64 makes them"
+    assert caplog.messages == [told]
+    assert fail("--arch", "amd64").message == "build/amd64: no such directory"
+    error = fail("--kernel", "host")
+    assert error.message == "no object is compiled for amd64"
+    assert error.hint is not None
+    assert error.hint.endswith("--kernel 6.12 boots a kernel of the objects' own architecture")
+
+
+def test_a_kernel_that_is_none(project: Path) -> None:
+    """A file that is no kernel is an error before a machine boots."""
+    (project / "README.md").write_text("# text\n" * 1000)
+    error = fail("--arch", "amd64", "--kernel", "README.md")
+    assert isinstance(error, FileAccessError)
+    assert error.message == "README.md: not a kernel image"
+    assert error.hint is not None
+    assert "host, 6.1, 6.12, newest" in error.hint
+
+
+def test_what_the_rules_found_survives_a_missing_kernel(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the rules is printed although no probe can be had for the dry run."""
+    (project / "build/amd64/x.bpf.o").write_bytes(loadable().replace(b"GPL\0", b"MIT\0"))
+    (project / "probes").mkdir()
+    monkeypatch.setattr("buildtool.check.probe.find_probe", _no_probe)
+    monkeypatch.setattr("buildtool.check.probe.make_parts", _no_probe)
+    monkeypatch.setattr("buildtool.check.run._may_load", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    done = check("--arch", "amd64", "--kernel", "host", "--oldest", "4.1", "--json")
+    rules = [finding["rule"] for finding in json.loads(done.stdout)["findings"]]
+    assert "BT050" in rules
+    assert "BT102" in rules
+    assert done.return_value == 1
+
+
+def _no_probe(*_: object, **__: object) -> None:
+    raise FileAccessError("no compiler")
 
 
 def test_names_cannot_drive_a_terminal(project: Path) -> None:

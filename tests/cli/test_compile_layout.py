@@ -113,6 +113,25 @@ def test_images_have_one_folder_of_objects(layout: Path, tmp_path: Path) -> None
     assert run(["rebuild", "--check", "--objects-only", str(archive)]) == 1
 
 
+def test_objects_are_stale_after_a_change_outside_or_of_a_rule(
+    layout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A header outside the project and the settings of a single object are compared before signing."""
+    assert run(["compile", "--arch", "amd64"]) == 0
+    header = layout.parent / "outside/include/deep/inner.h"
+    before = header.read_bytes()
+    header.write_text("#define INNER 8\n")
+    capsys.readouterr()
+    assert run(["sign", "build/amd64/six.o", "--output", "signed"]) == 1
+    assert "src/six.c or a file that it includes has changed" in capsys.readouterr().err
+    header.write_bytes(before)
+    config = layout / "buildtool.toml"
+    config.write_text(config.read_text().replace("-DVALUE=44", "-DVALUE=45"))
+    assert run(["sign", "build/amd64/six.o", "build/amd64/four.o", "--output", "signed"]) == 0
+    assert run(["sign", "build/amd64/four-debug.o", "--output", "signed"]) == 1
+    assert "compile.include or compile.flags has changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [

@@ -142,7 +142,7 @@ def test_messages_of_the_loader_are_its_own() -> None:
     """Messages quoted on the page for failed starts are in the sources of the loader or the C library."""
     rows = re.findall(r"^\| (`.+?`) \| [123]", read("docs/how-to/when-it-does-not-start.md"), re.MULTILINE)
     assert rows
-    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*/*.c"))
+    sources = "".join(path.read_text() for path in (TOP / "loader").glob("*/*.[ch]"))
     sources = re.sub(r'"\s*\n\s*"', "", sources).replace("%s", "").replace("%zu", "256")
     words = {os.strerror(number) for number in errno.errorcode}
     for quoted in (text for row in rows for text in re.findall(r"`(.+?)`", row)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,31 @@ def test_the_local_engine_is_enough(
     assert not checks["docker engine"]["ok"]
     assert checks["carried loaders"]["ok"]
     assert checks["carried loaders"]["needed_for"] == "build --engine local"
+
+
+def test_loaders_that_the_first_build_links(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A checkout carries no loader. Doctor says that the first build links it, and exits with 0."""
+    if shutil.which("clang-19") is None or not Path("/etc/debian_version").exists():
+        pytest.skip("needs-tool: clang")
+    monkeypatch.setattr("buildtool.runtime.provide.data_directory", lambda: tmp_path)
+    monkeypatch.delenv("BUILDTOOL_LOADERS", raising=False)
+    monkeypatch.setenv("BUILDTOOL_CACHE", str(tmp_path / "cache"))
+    assert run(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not checks["docker engine"]["ok"]
+    assert checks["carried loaders"]["ok"]
+    assert checks["carried loaders"]["found"].startswith("none; the first build links them, with clang 19")
+    (tmp_path / "bin").mkdir()
+    clang = shutil.which("clang-19")
+    assert clang
+    (tmp_path / "bin/clang-19").symlink_to(Path(clang).resolve())
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert run(["doctor", "--json"]) == 1
+    check = next(each for each in json.loads(capsys.readouterr().out) if each["name"] == "carried loaders")
+    assert check["found"] == "none, and this machine cannot link them: apt-get: not found"
+    assert check["advice"] == "link the loader on a Debian machine"
 
 
 def test_an_empty_path_is_no_traceback(

@@ -131,10 +131,14 @@ def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
     assert "license     \\x1b[2" in output
 
 
+LOADER = ("/sbin/tini", "-g", "--", "/usr/bin/verify-and-load", "--image-attach", "count=eth0")
+ENTRYPOINT = (*LOADER, "--image-workload", "/app", "--image-workload", "two words")
+
+
 def write_images(objects: dict[str, bytes], architectures: tuple[str, ...] = ("amd64", "arm64")) -> None:
     """Write image.tar and directory image, of an image with *objects*."""
     files = [TarEntry(path=f"usr/lib/buildtool/objects/{name}", data=data) for name, data in objects.items()]
-    images = make_base([*BASE, *files], architectures)
+    images = make_base([*BASE, *files], architectures, ENTRYPOINT)
     write_archive(Path("image.tar"), images, "agent:1")
     write_directory(Path("image"), images, "agent:1")
 
@@ -153,6 +157,8 @@ def test_an_image_in_a_file(capsys: Capture, target: str) -> None:
     assert [image["platform"] for image in value] == ["linux/amd64", "linux/arm64"]
     assert value[0]["objects"][1]["signers"] == [alice().key_id]
     assert value[0]["labels"] == {"org.example.base": "yes"}
+    assert (value[0]["attach"], value[0]["workload"]) == (["count=eth0"], ["/app", "two words"])
+    assert lines.count("attach      count to eth0") == lines.count("workload    /app 'two words'") == 2
 
 
 def test_an_image_of_one_platform_is_one_value(capsys: Capture) -> None:
@@ -248,3 +254,27 @@ def test_maps_that_act_beyond_the_object(capsys: Capture) -> None:
     assert (counts["section"], counts["struct"], counts["pinned"]) == ("", "", True)
     run(["check", "ops.bpf.o"])
     assert "  attach points of maps: pin/counts struct_ops/sched_ext_ops\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--capabilities", "--trust"],
+        ["--capabilities", "--envelope"],
+        ["--capabilities", "--subject-file"],
+        ["--envelope", "--trust"],
+        ["--subject-file", "--trust"],
+        ["--subject-file", "--json"],
+    ],
+)
+def test_options_without_effect_are_refused(capsys: Capture, options: list[str]) -> None:
+    """An option that another one would leave without effect ends the command, and nothing is written."""
+    Path("x.bpf.o").write_bytes(sign())
+    values = {"--trust": "--trust=alice.pub", "--subject-file": "--subject-file=subject"}
+    assert run(["inspect", "x.bpf.o", *(values.get(option, option) for option in options)]) == 2
+    first, second = options
+    assert capsys.readouterr().err.splitlines() == [
+        f"buildtool: error: {first} cannot be combined with {second}",
+        f"buildtool: hint: run inspect once with {first}, and once with {second}",
+    ]
+    assert not Path("subject").exists()

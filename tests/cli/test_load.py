@@ -125,7 +125,7 @@ def test_keys_must_be_named_one_way_or_another(project: Path, capsys: pytest.Cap
     for text in ("", '[trust]\nkeys = ["a.pub", "b.pub"]\n'):
         (project / "buildtool.toml").write_text(text, encoding="utf-8")
         assert run(["load", "x.bpf.o"]) == 2
-        assert "--trust takes a .pub file" in capsys.readouterr().err
+        assert "name one by --trust: a .pub file" in capsys.readouterr().err
 
 
 def test_a_loader_that_is_none(
@@ -149,6 +149,26 @@ def test_pins_are_for_the_other_program(project: Path, word: str) -> None:
     done = _load(word, "--pin-root", "/sys/fs/bpf/x", "--json", "--help")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.split() == [word, "--pin-root", "/sys/fs/bpf/x", "--json", "--help"]
+
+
+@pytest.mark.parametrize("config", [["--config", "other.toml"], ["--config=other.toml"]])
+def test_the_places_of_pins_are_those_of_the_configuration(project: Path, config: list[str]) -> None:
+    """Places of the command line replace configured ones. A rollback has no use for a shared directory."""
+    pins = project / "ebpf-pins"
+    pins.write_text(LOADER.replace("exit 3", "exit 0"), encoding="utf-8")
+    pins.chmod(0o755)
+    (project / "other.toml").write_text('[loader]\npin-root = "/run/pins"\nshare = "/run/share"\n')
+    for words, expected in (
+        (["list"], ["--pin-root", "/run/pins", "--share", "/run/share"]),
+        (["rollback"], ["--pin-root", "/run/pins"]),
+        (["status", "--pin-root=/x"], []),
+        (["detach", "--share", "/x"], []),
+        (["list", "--help"], []),
+    ):
+        done = _load(*config, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == [*words, *expected]
+    assert _load("list").stdout.split() == ["list"]  # of a project without these keys
 
 
 def test_ebpf_pins_that_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

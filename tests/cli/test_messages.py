@@ -11,6 +11,8 @@ from labs.sig import sign, unsigned
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
+from buildtool.core.process import Runner
+from buildtool.image.engine import choose_engine
 
 Capture = pytest.CaptureFixture[str]
 PAST = "2020-01-01T00:00:00Z"
@@ -55,6 +57,26 @@ def test_a_directory_without_a_project(capsys: Capture, arguments: list[str], co
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["build"],
+        ["build", "--engine", "local"],
+        ["render"],
+        ["render", "-o", "image"],
+        ["sign", "x.bpf.o"],
+    ],
+)
+def test_sources_without_a_configuration(capsys: Capture, arguments: list[str]) -> None:
+    """The missing file is named before the missing key. The hint begins with the command that makes it."""
+    Path("bpf").mkdir()
+    Path("bpf/x.bpf.c").touch()
+    Path("x.bpf.o").write_bytes(unsigned())
+    error, hint = said(capsys, arguments, 2)
+    assert error == "buildtool.toml: no such file, and no signing key"
+    assert hint.startswith("buildtool init makes the file")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ["compile"],
         ["build"],
         ["render"],
@@ -83,7 +105,7 @@ def test_a_configuration_that_is_missing(
         (["compile", "--arch", "vax"], "unknown architecture 'vax'", "choose from amd64, "),
         (["sign", "x", "--arch", "vax"], "--arch: unknown architecture 'vax'", "choose from amd64, "),
         (["sign", "x", "--key", "gpg:me"], "--key: no signer of kind gpg:", "ssh-agent:NAME or exec:PROGRAM"),
-        (["sign", "x", "--not-after", "soon"], "--not-after: 'soon' is not a time", "2027-01-31T00:00:00Z"),
+        (["sign", "x", "--not-after", "soon"], "--not-after: 'soon' is not a time", "or 2027-01-31 for"),
         (["compile", "--flag=-march=x"], "--flag: '-march=x' is not a flag", "compile.include"),
         (["load", "--attach", "p"], "--attach: 'p' is not PROGRAM=TARGET", "PROGRAM=none"),
         (["load", "--attach", "p="], "--attach: 'p=': the target is missing", "p=none attaches it nowhere"),
@@ -370,3 +392,24 @@ def test_docker_without_buildx(
     assert lines[0] == "buildtool: error: docker: buildx is missing, which BuildKit requires"
     assert lines[1].startswith("buildtool: hint: ")
     assert len(lines) == 2
+
+
+def test_auto_names_the_missing_plugin(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine answers and buildx is missing: the line before the local build says what to install."""
+    Path("bin").mkdir()
+    Path("bin/docker").write_text(NO_BUILDX)
+    Path("bin/docker").chmod(0o755)
+    monkeypatch.setenv("PATH", "bin", prepend=os.pathsep)
+    monkeypatch.setenv("DOCKER_CONFIG", "bin")
+    monkeypatch.setattr("buildtool.image.docker.buildx._PLUGINS", ())
+    Path("bin/cli-plugins").mkdir()
+    Path("bin/cli-plugins/docker-buildx").write_text("not executable")
+    engine = choose_engine("auto", os.environ, needs_docker=False, only_local="", runner=Runner())
+    assert engine == "local"
+    assert caplog.text.endswith(
+        "docker: buildx is missing, which BuildKit requires: building with the local engine;"
+        " install docker-buildx (Debian) or docker-buildx-plugin\n"
+    )
+    assert capfd.readouterr().out == ""

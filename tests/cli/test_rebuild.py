@@ -280,7 +280,7 @@ def test_objects_that_say_too_little_or_lie(
         (
             ["--check", "agent:9"],
             1,
-            "agent:9: no such file, no image of a Docker engine, and no registry in the name",
+            "agent:9: no such file, and no Docker engine answers: unix:///",
         ),
     ],
 )
@@ -293,3 +293,5 @@ def test_bad_targets_are_one_line(
     error = capsys.readouterr().err
     assert error.count("buildtool: error:") == 1
     assert text in error
+    if "no Docker engine" in text:
+        assert "without one, name the archive that build --engine local wrote (NAME-RELEASE.oci.tar)" in error

@@ -42,7 +42,7 @@ def test_base_by_digest_is_pulled_once(project: Path, monkeypatch: pytest.Monkey
     assert Path("agent-1.2.0.oci.tar").read_bytes() == first
 
 
-def test_base_by_tag_is_warned_of(
+def test_base_by_tag_gives_a_warning(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The warning names the digest to write down."""

@@ -130,5 +130,5 @@ def test_pipe_that_does_not_wait() -> None:
         with os.fdopen(read) as stream:
             said = stream.read()
         assert process.stderr is not None
-        assert process.stderr.read().startswith(b"buildtool: hint: --trust names the public keys")
+        assert process.stderr.read().startswith(b"buildtool: hint: trust the public key of a signer")
     assert [line.partition(":")[0] for line in said.splitlines()] == names

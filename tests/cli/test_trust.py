@@ -14,7 +14,7 @@ from labs.sig import other_key, sign, vector
 from labs.sig import test_key as alice
 
 from buildtool.cli.main import run
-from buildtool.signing.keys import SigningKey, generate_key
+from buildtool.signing.keys import SigningKey, generate_key, load_public_key
 
 Capture = pytest.CaptureFixture[str]
 PAST, FUTURE = "2020-01-01T00:00:00Z", "9000-01-01T00:00:00Z"
@@ -54,7 +54,7 @@ def test_a_key_lives_and_dies(capsys: Capture, bob: SigningKey) -> None:
     assert run(["trust", "add", "alice.pub"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{alice().key_id}  added\n"
-    assert "policy.json is new: where it is used, this key alone counts from now on" in said.err
+    assert "policy.json is a new policy: it trusts this key alone" in said.err
     assert verify(capsys) == "accepted"
     assert run(["trust", "add", "bob.pub", "--name", "Bob (line 3)", "--not-after", FUTURE]) == 0
     assert "alone" not in capsys.readouterr().err
@@ -82,6 +82,42 @@ def test_other_members_are_kept_and_the_form_is_stable(tmp_path: Path) -> None:
     assert Path("policy.json").read_bytes() == before
     assert policy()["deniedHelpers"] == [4, 36]
     assert not list(tmp_path.glob(".policy*"))
+
+
+def test_first_digits_of_a_key_id(capsys: Capture, bob: SigningKey) -> None:
+    """All commands accept 8 digits or more, so also those that they show; `sign --remove` as `trust` does."""
+    run(["trust", "add", "alice.pub"])
+    run(["trust", "add", "bob.pub"])
+    assert run(["keygen", "carol"]) == 0
+    assert run(["sign", "--add", "--key", "keys/carol.pem", "x.bpf.o"]) == 0
+    carol = load_public_key(Path("keys/carol.pub"))
+    for digits in (bob.key_id[:7], f"{bob.key_id[:8]}x", f"{bob.key_id}0"):
+        for argv in (
+            ["trust", "revoke", digits],
+            ["trust", "remove", digits],
+            ["sign", "--remove", digits, "x.bpf.o"],
+        ):
+            capsys.readouterr()
+            assert run(argv) == 2
+            error, hint = capsys.readouterr().err.splitlines()
+            assert error == f"buildtool: error: '{digits}' is not a key id"
+            assert hint.startswith(
+                "buildtool: hint: write at least 8 of its 64 hexadecimal digits; buildtool "
+            )
+    assert run(["sign", "--remove", carol.key_id[:8].upper(), "x.bpf.o"]) == 0
+    assert capsys.readouterr().out.endswith(f"key {carol.key_id[:16]}\n")
+    assert run(["sign", "--remove", carol.key_id[:8], "x.bpf.o"]) == 1
+    assert f"x.bpf.o: no signature by key {carol.key_id[:8]}" in capsys.readouterr().err
+    assert run(["trust", "remove", bob.key_id[:16]]) == 0
+
+
+def test_hints_of_a_missing_policy_suit_the_command(capsys: Capture) -> None:
+    """A hint names no option that the command lacks."""
+    for argv in (["trust", "list"], ["trust", "check"], ["verify", "x.bpf.o", "--trust", "policy.json"]):
+        assert run(argv) == 2
+        hint = capsys.readouterr().err.splitlines()[-1]
+        assert hint.startswith("buildtool: hint: name a policy, a .pub file, or a directory of .pub files;")
+        assert "--trust" not in hint
 
 
 def test_a_directory_means_its_policy() -> None:
@@ -124,13 +160,14 @@ def test_check_of_a_good_policy(capsys: Capture) -> None:
     capsys.readouterr()
     assert run(["trust", "check"]) == 0
     line, over_image = capsys.readouterr().out.splitlines()
-    assert line.endswith(": 1 of 1 keys must sign")
-    assert over_image.endswith("the image's other rules hold as well (imageRules: combine)")
+    assert line.endswith(": an object requires a signature by its key")
+    assert over_image.endswith("the policy is combined with the image's rules (imageRules: combine)")
     change(imageRules="ignore")
     assert run(["trust", "check"]) == 0
-    warning, _, over_image = capsys.readouterr().out.splitlines()
+    warning, hint, _, over_image = capsys.readouterr().out.splitlines()
     assert warning.startswith("warning: imageRules is ignore: a host accepts objects that the image")
-    assert over_image.endswith("the image's other rules do not hold")
+    assert hint == "  hint: set it to combine, unless this policy has all rules of the image"
+    assert over_image.endswith("the policy replaces the image's rules (imageRules: ignore)")
     assert run(["trust", "check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["imageRules"] == "ignore"
     change(imageRules="perhaps")
@@ -138,7 +175,7 @@ def test_check_of_a_good_policy(capsys: Capture) -> None:
     assert "imageRules" in capsys.readouterr().err
 
 
-def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:
+def test_check_of_a_policy_that_accepts_nothing(capsys: Capture, bob: SigningKey) -> None:
     """Exit code 1: the file is right, but no object will ever pass."""
     run(["trust", "add", "alice.pub"])
     change(keys=[policy()["keys"][0] | {"notAfter": PAST}])
@@ -147,9 +184,21 @@ def test_check_of_a_policy_that_accepts_nothing(capsys: Capture) -> None:
     capsys.readouterr()
     assert run(["trust", "check"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    text = "the threshold is 2, but only 1 of 2 keys count now"
-    assert f"error: nothing can be accepted: {text}" in lines
-    assert "error: nothing can be accepted: platforms is empty" in lines
+    text = "the threshold is 2, and only 1 of 2 keys is valid now"
+    assert f"error: no object can be accepted: {text}" in lines
+    assert "error: no object can be accepted: platforms is an empty list" in lines
+    assert lines[-2].endswith(": an object requires a signature by 2 of its 2 keys")
+    assert all(hint.startswith("  hint: ") for hint in lines[1:-2:2])
+    change(threshold=1)
+    run(["trust", "remove", bob.key_id[:8]])
+    change(platforms=["linux/amd64"])
+    capsys.readouterr()
+    assert run(["trust", "check"]) == 1
+    text = "the threshold is 1, and no key is valid now"
+    assert f"error: no object can be accepted: {text}" in capsys.readouterr().out
+    run(["trust", "add", "bob.pub"])
+    change(threshold=2, platforms=[])
+    capsys.readouterr()
     assert run(["trust", "check", "--json"]) == 1
     assert sum(item["fatal"] for item in json.loads(capsys.readouterr().out)["findings"]) == 2
 
@@ -172,13 +221,13 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     lines = capsys.readouterr().out
     for part in (
         f"'k' expires within 30 days, at {soon}",
-        "several keys have the name 'k'",
+        "2 keys have the name 'k'",
         "'xpd' is no program type",
         "'tc' is no program type of libbpf (did you mean sched_cls?)",
-        f"earliest {FUTURE} is in the future",
+        f"earliest is {FUTURE}, in the future",
         "'?xdp' matches no section",
         "'linux/vax' is unknown",
-        "no helper 4000",
+        "no helper has the number 4000",
         "clock is unset-ok",
     ):
         assert part in lines
@@ -192,8 +241,10 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
     change(attachPoints=[], programTypes=[])
     assert run(["trust", "check"]) == 0
     out = capsys.readouterr().out
-    assert "programTypes is empty: only objects without programs and struct_ops maps are accepted" in out
-    assert "attachPoints is empty: only objects that attach and pin nothing are accepted" in out
+    assert (
+        "programTypes is an empty list: only objects without programs and struct_ops maps are accepted" in out
+    )
+    assert "attachPoints is an empty list: only objects that attach and pin nothing are accepted" in out
 
 
 @pytest.mark.parametrize(
@@ -204,8 +255,12 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
         (["add", "alice.pub"], f"policy.json: key {alice().key_id} is already trusted, as 'alice'"),
         (["add", "bob.pub", "--not-after", PAST], f"would never be valid: --not-after {PAST} has passed"),
         (["add", "bob.pub", "--not-after", "soon"], "'soon' is not a time"),
+        (
+            ["add", "bob.pub", "--not-after", PAST[:10]],
+            f"would never be valid: --not-after {PAST} has passed",
+        ),
         (["add", "bob.pub", "--not-after", PAST, "--not-before", FUTURE], "would never be valid"),
-        (["remove", "12345678"], "policy.json: no key begins with 12345678"),
+        (["remove", "12345678"], "policy.json: no key id begins with 12345678"),
         (["remove", "1234"], "'1234' is not a key id"),
         (["revoke", "../../etc"], "'../../etc' is not a key id"),
         (["revoke", "12345678", "--policy", "none.json"], "none.json: cannot read"),

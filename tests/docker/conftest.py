@@ -13,7 +13,7 @@ from labs.project import Project, make_project
 
 @pytest.fixture
 def project(request: pytest.FixtureRequest, tmp_path: Path, prepared_images: object) -> Iterator[Project]:
-    """Make a project of this test alone; afterwards remove the images that TAG of its module names."""
+    """Yield a project for this test; afterwards remove the images that the module's TAG names."""
     assert prepared_images
     yield make_project(tmp_path / "lab")
     remove_images(request.module.TAG.partition(":")[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The composite action: its scripts run as a runner would run them, on a real engine."""
+"""The composite action: its scripts run as a runner would run them, with a real engine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def scripts() -> list[str]:
 
 
 def test_no_script_has_an_expression() -> None:
-    """An input must not become a part of a script."""
+    """No script contains an expression, because an input would become part of the script."""
     assert len(scripts()) == 2
     assert not [text for text in scripts() if "${{" in text]
 
 
 @pytest.mark.parametrize("nasty", ["", "x; touch evil", "$(touch evil)"])
 def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path, nasty: str) -> None:
-    """Key from the environment, two architectures, outputs; an input with shell syntax is one argument."""
+    """The build script uses the environment's key, builds two architectures and sets outputs."""
     home = tmp_path / "buildtool/bin"
     home.mkdir(parents=True)
     (home / "buildtool").write_text(f'#!/bin/sh\nexec "{project.command()[0]}" -m buildtool "$@"\n')
@@ -45,7 +45,7 @@ def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path, 
         "PUSH": "false",
         "SIGN_ON": "builder",
     }
-    # As GitHub starts `shell: bash`.
+    # The command line that GitHub uses for `shell: bash`
     argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", scripts()[1]]
     done = subprocess.run(
         argv, cwd=project.root, env=environment, capture_output=True, text=True, check=False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool build` on a real engine: what is in the image, and that every way to it gives the same."""
+"""`buildtool build` on a real engine: the contents of the image, and the same image by every way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORBIDDEN = re.compile(r"/(ba|da|z|c)?sh$|/python[0-9.]*$|/(apt|apt-get|dpkg|bus
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Make a project to build; afterwards remove the images of these tests."""
+    """Yield a project to build; afterwards remove the images of these tests."""
     assert prepared_images
     yield make_project(tmp_path_factory.mktemp("lab"))
     remove_images(TAG.partition(":")[0])
@@ -38,7 +38,7 @@ def image(project: Project) -> dict[str, Any]:
 
 
 def test_result_names_reference_digest_and_key(project: Project, image: dict[str, Any]) -> None:
-    """The digest is the engine's, the key id the key's."""
+    """The result has the engine's digest and the key's id."""
     assert (image["reference"], image["engine"]) == (TAG, "docker")
     assert inspect(TAG)["Id"] == image["digest"]
     assert image["platforms"] == ["linux/amd64"]
@@ -47,7 +47,7 @@ def test_result_names_reference_digest_and_key(project: Project, image: dict[str
 
 
 def test_image_holds_loader_tini_objects_trust_and_nothing_to_run_else(image: dict[str, Any]) -> None:
-    """The layout is the documented one; there is no shell, interpreter or package manager."""
+    """The image has the documented files, and no shell, interpreter or package manager."""
     assert image
     files = read_files(TAG)
     loader, _ = files["/usr/bin/verify-and-load"]
@@ -71,7 +71,7 @@ def test_image_holds_loader_tini_objects_trust_and_nothing_to_run_else(image: di
 
 
 def test_image_configuration_is_what_the_project_says(image: dict[str, Any]) -> None:
-    """Entrypoint, numeric user, labels, health check and time."""
+    """The configuration has the documented entrypoint, user, labels, health check and time."""
     assert image
     config = inspect(TAG)["Config"]
     assert config["Entrypoint"] == ["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load"]
@@ -85,7 +85,7 @@ def test_image_configuration_is_what_the_project_says(image: dict[str, Any]) -> 
 def test_container_verifies_its_objects_and_refuses_a_changed_one(
     project: Project, image: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The image's own loader accepts the image's objects with no capability at all; one bit is too much."""
+    """The image's loader accepts its objects without any capability, and refuses one with a flipped bit."""
     assert image
     run = ["run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only"]
     docker(*run, TAG, "--verify-only")
@@ -98,7 +98,7 @@ def test_container_verifies_its_objects_and_refuses_a_changed_one(
 
 
 def test_objects_verify_with_the_tool_too(project: Project, image: dict[str, Any], tmp_path: Path) -> None:
-    """Python's verifier agrees, and the statement says what the configuration does."""
+    """The Python verifier accepts the objects, and the statements match the configuration."""
     assert image
     paths = []
     for name, data in read_objects(TAG).items():
@@ -115,7 +115,7 @@ def test_objects_verify_with_the_tool_too(project: Project, image: dict[str, Any
 def test_signing_on_the_host_gives_the_same_objects_and_no_secret(
     project: Project, image: dict[str, Any]
 ) -> None:
-    """The key stays here, the result is the same to the byte."""
+    """Signing on the host sends no key to the engine and gives the same bytes."""
     assert image
     tag = TAG + "-host"
     done = project.run("-v", "build", "--arch", "amd64", "--tag", tag, "--sign-on", "host")
@@ -127,11 +127,11 @@ def test_signing_on_the_host_gives_the_same_objects_and_no_secret(
 
 
 def test_both_architectures_give_one_index_with_native_loaders(project: Project, tmp_path: Path) -> None:
-    """Each platform has its own objects and a loader of its own machine."""
+    """Each platform of the index has its own objects and a loader for its own machine."""
     tag = TAG.replace("amd64", "both")
     built = project.build("--arch", "arm64", "--arch", "amd64", "--tag", tag)
     assert built["platforms"] == ["linux/amd64", "linux/arm64"]
-    # The engine of Debian 13 cannot inspect one platform of an image, but save all of them.
+    # Debian 13's engine can only save all platforms of an image, and cannot inspect a single one.
     docker("save", "--output", tmp_path / "both.tar", tag)
     images = read_image(tmp_path / "both.tar")
     for platform, machine in (("linux/amd64", 62), ("linux/arm64", 183)):
@@ -143,7 +143,7 @@ def test_both_architectures_give_one_index_with_native_loaders(project: Project,
 
 
 def test_archive_is_the_same_twice_without_any_cache(project: Project, tmp_path: Path) -> None:
-    """Two cold builds of two platforms give one archive, and the digest that was printed is in it."""
+    """Two builds without a cache give the same archive with the printed digest."""
     digests = []
     for name in ("a.tar", "b.tar"):
         output = f"type=oci,dest={tmp_path / name}"
@@ -160,7 +160,7 @@ def test_archive_is_the_same_twice_without_any_cache(project: Project, tmp_path:
 
 
 def test_push_gives_a_registry_the_digest_that_is_printed(project: Project) -> None:
-    """A real push over HTTP of two platforms; a second one is the same image, and the engine keeps none."""
+    """A push stores two platforms under the printed digest, twice the same; the engine keeps no image."""
     with run_registry() as registry:
         digests = set()
         for _ in range(2):
@@ -175,7 +175,7 @@ def test_push_gives_a_registry_the_digest_that_is_printed(project: Project) -> N
 
 
 def test_only_sources_are_sent_to_the_engine(project: Project, image: dict[str, Any]) -> None:
-    """A large file beside the sources, like a key, is not transferred."""
+    """A large file beside the sources, as a key would be, is not sent to the engine."""
     assert image
     large = project.root / "large.bin"
     large.write_bytes(os.urandom(3_000_000))
@@ -189,7 +189,7 @@ def test_only_sources_are_sent_to_the_engine(project: Project, image: dict[str, 
 
 
 def test_key_is_nowhere_but_in_its_file(project: Project, image: dict[str, Any]) -> None:
-    """Neither layers, configuration, history, cache records, Dockerfile nor output have the key's bytes."""
+    """Layers, configuration, history, cache records, Dockerfile and output do not contain the key's bytes."""
     pem = (project.root / "keys/dev.pem").read_bytes()
     secret = pem.split(b"\n")[1]
     seed = subprocess.run(
@@ -211,6 +211,6 @@ def test_key_is_nowhere_but_in_its_file(project: Project, image: dict[str, Any])
     for place, data in places.items():
         assert data, place
         for needle in (secret, seed, seed.hex().encode(), b"PRIVATE KEY"):
-            # The loader's and the tool's own sources speak of private keys; nobody's key is in them.
+            # The sources of the tool mention private keys, but no bytes of a key are in them.
             if needle != b"PRIVATE KEY" or place in ("history", "cache", "output"):
                 assert needle not in data, place

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys on a real engine: rotated, wrong, missing, encrypted, from the environment."""
+"""Keys on a real engine: rotated, wrong, missing, encrypted, and from the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAG = f"{REPOSITORY}/keys:1"
 
 
 def plain_build(project: Project, key: str, tag: str) -> subprocess.CompletedProcess[str]:
-    """Build the rendered Dockerfile by hand with secret *key*."""
+    """Build the rendered Dockerfile with plain buildx and secret *key*."""
     text = project.run("render", "--prepared", "--arch", "amd64").stdout
     argv = ["docker", "buildx", "build", "--tag", tag, "--platform", "linux/amd64", "--file", "-"]
     argv += ["--secret", f"id=signing-key,src={key}"] if key else []
@@ -33,7 +33,7 @@ def plain_build(project: Project, key: str, tag: str) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize("where", ["builder", "host"])
 def test_rotated_key_signs_anew(project: Project, tmp_path: Path, where: str) -> None:
-    """After a rotation nothing signed by the old key is reused, though no source, size or time changed."""
+    """After a rotation no cached signature is reused, though no source, size or time changed."""
     old = project.build("--arch", "amd64", "--tag", TAG, "--sign-on", where)
     assert project.run("keygen", "new").code == 0
     new = project.build("--arch", "amd64", "--tag", TAG, "--key", "keys/new.pem", "--sign-on", where)
@@ -47,7 +47,7 @@ def test_rotated_key_signs_anew(project: Project, tmp_path: Path, where: str) ->
 
 @pytest.mark.parametrize("key", ["keys/other.pem", ""])
 def test_wrong_or_missing_secret_builds_nothing(project: Project, key: str) -> None:
-    """The Dockerfile names one key id; another key fails, and so does none."""
+    """Another key than the one that the Dockerfile names, or none, fails the build."""
     assert project.run("keygen", "other").code == 0
     tag = TAG + "-wrong"
     done = plain_build(project, key, tag)
@@ -57,7 +57,7 @@ def test_wrong_or_missing_secret_builds_nothing(project: Project, key: str) -> N
 
 
 def test_key_of_the_environment_signs(project: Project) -> None:
-    """As in a CI pipeline: no key file at all, outputs and a summary."""
+    """A build signs with the key of the environment, as in CI, without a key file."""
     pem = (project.root / "keys/dev.pem").read_text()
     files = {name: str(project.root / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     (project.root / "keys/dev.pem").unlink()
@@ -68,7 +68,7 @@ def test_key_of_the_environment_signs(project: Project) -> None:
 
 
 def test_encrypted_key_signs_with_its_passphrase_only(project: Project) -> None:
-    """The passphrase reaches the signer as a secret; without it nothing is built."""
+    """The passphrase reaches the signer as a secret; without it the build fails."""
     passphrase = "correct horse"
     made = project.run("keygen", "locked", "--passphrase", BUILDTOOL_KEY_PASSPHRASE=passphrase)
     if made.code != 0:

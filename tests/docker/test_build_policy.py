@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy in an image, one of the host above it, and versions that a volume remembers."""
+"""A policy in an image, the host's policy beside it, and versions recorded in a volume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ denied-kfuncs = []
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Build a project with rules."""
+    """Build a project with rules in its policy."""
     assert prepared_images
     project = make_project(tmp_path_factory.mktemp("lab"))
     (project.root / "buildtool.toml").write_text(CONFIG + TRUST)
@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 
 
 def start(*options: str) -> tuple[int, list[dict[str, Any]]]:
-    """Run the image's loader, which only verifies; return its exit code and lines."""
+    """Run the image's loader with --verify-only; return its exit code and lines."""
     argv = ["docker", "run", "--rm", "--network", "none", "--cap-drop", "ALL", "--read-only"]
     mounts = [option for option in options if option.startswith("--volume")]
     rest = [option for option in options if option not in mounts]
@@ -50,7 +50,7 @@ def start(*options: str) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_the_image_keeps_its_own_rules(project: Project) -> None:
-    """The policy in the image is the one file of its store, and its digest is in each line."""
+    """The image's store holds only the policy, and each line has its digest."""
     files = read_files(TAG)
     (name,) = (name for name in files if name.startswith("/etc/buildtool/trust/"))
     assert name == "/etc/buildtool/trust/policy.json"
@@ -62,7 +62,7 @@ def test_the_image_keeps_its_own_rules(project: Project) -> None:
 
 
 def test_a_policy_of_the_host_decides(project: Project, tmp_path: Path) -> None:
-    """Mounted at trust.host it takes precedence: here it revokes the key."""
+    """A policy of the host at trust.host takes precedence: here it revokes the key."""
     tmp_path.chmod(0o755)
     policy = tmp_path / "policy.json"
     key_id = project.run("trust", "add", "keys/dev.pub", "--policy", policy).stdout.split()[0]
@@ -76,7 +76,7 @@ def test_a_policy_of_the_host_decides(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_volume_remembers_versions(project: Project, tmp_path: Path) -> None:
-    """What ran with version 3 is refused when the volume knows of 4."""
+    """Version 3 ran before, and is refused after the volume recorded version 4."""
     tmp_path.chmod(0o755)
     options = (f"--volume={tmp_path}:/var/lib/buildtool/state", "--state=/var/lib/buildtool/state")
     assert start(*options)[0] == 0
@@ -89,7 +89,7 @@ def test_a_volume_remembers_versions(project: Project, tmp_path: Path) -> None:
 
 
 def test_an_image_that_would_refuse_itself_is_not_built(project: Project) -> None:
-    """One line, exit code 2."""
+    """A policy that refuses the image's own objects is exit code 2."""
     path = project.root / "buildtool.toml"
     text = path.read_text()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A build signed by what is no file, on a real engine: the same objects, and no builder has seen a key."""
+"""Builds with an external signer on a real engine: the same objects, and no key in the builder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAG = f"{REPOSITORY}/signers:1"
 
 
 def write_signer(project: Project) -> str:
-    """Write the program of the specification and return how it is named."""
+    """Write an external signer as in spec/exec-signer.md; return its address."""
     page = (TOP / "spec/exec-signer.md").read_text()
     (script,) = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", page, re.DOTALL)
     (project.root / "signer").write_text(script)
@@ -24,7 +24,7 @@ def write_signer(project: Project) -> str:
 
 
 def test_a_program_signs_what_the_builder_compiled(project: Project) -> None:
-    """The loader in the image accepts it."""
+    """An external signer signs the builder's objects, and the image's loader accepts them."""
     signer = write_signer(project)
     by_file = project.build("--arch", "amd64", "--tag", TAG, "--sign-on", "host")
     wanted = read_objects(TAG)
@@ -35,15 +35,15 @@ def test_a_program_signs_what_the_builder_compiled(project: Project) -> None:
     docker("run", "--rm", "--network", "none", TAG, "--verify-only")
 
 
-def test_a_builder_cannot_use_it(project: Project) -> None:
-    """One line says what to do."""
+def test_external_signer_in_the_builder_is_an_error(project: Project) -> None:
+    """An external signer with signing in the builder is one error line with a hint."""
     done = project.run("build", "--arch", "amd64", "--key", write_signer(project))
     assert done.code == 2
     assert "cannot sign in a builder" in done.stderr
 
 
 def test_images_of_a_rotation_under_a_policy_of_the_host(project: Project) -> None:
-    """In the overlap old and new image run; when the old key is revoked, only the new one does."""
+    """During the overlap both images run; after the old key is revoked, only the new one runs."""
     old, new = TAG, TAG.replace(":1", ":2")
     assert project.run("keygen", "new").code == 0
     old_id = project.build("--arch", "amd64", "--tag", old)["keyId"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A docker context names the engine for what buildx builds and for what the library inspects and loads."""
+"""A docker context names the engine for buildx and for the Python library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def docker(*arguments: str | Path) -> str:
 def context(
     request: pytest.FixtureRequest, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Name the engine by a context, not by DOCKER_HOST, which is returned."""
+    """Name the engine by a context instead of DOCKER_HOST; yield the host's value."""
     host, old = os.environ["DOCKER_HOST"], Path(os.environ["DOCKER_CONFIG"])
     settings = tmp_path / "settings"
     settings.mkdir()
@@ -48,7 +48,7 @@ def context(
 def test_builds_and_the_library_use_the_context(
     context: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What one of them puts into the engine the other finds there, and so does who names the engine."""
+    """Buildx and the library use the same engine, which DOCKER_HOST names directly."""
     (tmp_path / "file").write_text("context")
     build = BuildxRequest(
         dockerfile=lambda: Dockerfile(text="FROM scratch\nCOPY file /\n"),
@@ -74,7 +74,7 @@ def test_builds_and_the_library_use_the_context(
 
 
 def test_a_file_that_is_no_image_is_one_error(engine: str, tmp_path: Path) -> None:
-    """The engine's own message, on one line."""
+    """A file that is no image gives the engine's own message on one line."""
     (tmp_path / "x.tar").write_bytes(b"no tar")
     with pytest.raises(EngineError, match=r"^the engine did not load the image: [^\n]+$"):
         load_archive(tmp_path / "x.tar")

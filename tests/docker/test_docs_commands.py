@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every command block of every page in docs/ runs as printed, in order, in a new project and its default image.
+Every command block of every page in docs/ runs as printed, in order, in a new project with its default image.
 
-A block that cannot run here has a marker with the reason; `<!-- setup: COMMAND -->` is what a page assumes.
+A block that cannot run here has a marker with the reason. `<!-- setup: COMMAND -->` prepares what a page
+assumes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from labs.net import veth
 from labs.pages import GENERATED, PAGES, fill, other_commands, read_blocks
 
 RUNNING = [page for page in PAGES if any(not block.not_run for block in read_blocks(page))]
-# Places that pages write to, outside the project: removed afterwards if they were not there before.
+# Places outside of the project that pages write to. They are removed afterwards if they are new.
 PLACES = (
     "/etc/fleet",
     "/var/lib/agent-state",
@@ -30,7 +31,7 @@ PLACES = (
     "/sys/fs/bpf/agent",
     "/sys/fs/bpf/shared",
 )
-# A container that stays is ready before the next line of the page; it is removed with the page.
+# A background container is ready before the next line of the page runs, and is removed after the page.
 DOCKER = """\
 #!{python}
 import json, os, subprocess, sys, tempfile
@@ -60,9 +61,9 @@ with subprocess.Popen(argv, stdout=nowhere, stderr=subprocess.PIPE, text=True) a
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """
-    Someone who types what a page prints, with *tools* on the path and what *names* stand for.
+    Runs the commands of pages with *tools* on the path, and *names* replaced.
 
-    Each page has its own copy of *project*; *containers* has their ids.
+    Each page has its own copy of *project*. *containers* has the ids of its containers.
     """
 
     project: Path
@@ -85,7 +86,7 @@ class Reader:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
     def forget(self) -> None:
-        """Remove the containers of a page."""
+        """Remove the containers of the page."""
         for place in self.containers.iterdir():
             subprocess.run(["docker", "rm", "--force", place.read_text()], capture_output=True, check=False)
             place.unlink()
@@ -93,7 +94,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Make a project as `buildtool init` does, and its default image with ebpf-pins."""
+    """Return a reader with a project of `buildtool init` and its default image with ebpf-pins."""
     assert prepared_images
     if os.geteuid() != 0:
         pytest.skip("needs-root: the pages mount and make directories for other users")
@@ -130,7 +131,7 @@ def reader(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def _places() -> Iterator[None]:
-    """Leave the machine's directories as they were."""
+    """Remove the files that the pages made outside of their project."""
     before = {place for place in PLACES if Path(place).exists()}
     yield
     for place in set(PLACES) - before:
@@ -142,8 +143,8 @@ def _places() -> Iterator[None]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def test_all_commands_are_in_blocks_that_run_or_say_why() -> None:
-    """A command in another block would be tried by readers and by no test; a marker has a reason."""
+def test_all_commands_are_in_command_blocks() -> None:
+    """Every command is in a block of commands, and every marker has a reason."""
     for page in PAGES:
         assert not [*other_commands(page)], f"{page.name}: mark the block as sh"
         for block in read_blocks(page):
@@ -156,7 +157,7 @@ def test_all_commands_are_in_blocks_that_run_or_say_why() -> None:
 @pytest.mark.usefixtures("_places")
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
 def test_commands_run_as_printed(page: Path, reader: Reader, tmp_path: Path) -> None:
-    """The page's blocks, one after the other, each command with exit code 0."""
+    """The blocks of a page run in order, and each command ends with exit code 0."""
     project = tmp_path / "agent"
     shutil.copytree(reader.project, project)
     try:

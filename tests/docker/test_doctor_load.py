@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""doctor and load where a real engine answers."""
+"""`doctor` and `load` with a real engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from buildtool.load import choose_program
 def test_doctor_finds_the_engine_and_the_prepared_images(
     prepared_images: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 0: `build` can work here."""
+    """`doctor` ends with 0 where `build` can work."""
     assert prepared_images
     assert run(["doctor", "--json"]) == 0
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
@@ -32,11 +32,11 @@ def test_doctor_finds_the_engine_and_the_prepared_images(
 def test_the_loader_is_made_once_from_its_source(
     prepared_images: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the builder image when this host cannot; then from the cache, unless others could change that."""
+    """The builder image links the loader once; a cached loader that others can write is not used."""
     assert prepared_images
-    monkeypatch.setenv("BUILDTOOL_CLANG", "/bin/false")  # no compiler here that could link it
+    monkeypatch.setenv("BUILDTOOL_CLANG", "/bin/false")  # no compiler on PATH to link it
     config = load_config(tmp_path / "none.toml", environ={"BUILDTOOL_CLANG": "/bin/false"})
-    # Without the loader that this checkout may carry.
+    # Ignore the loader of this checkout, if there is one.
     (tmp_path / "none").mkdir()
     environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "BUILDTOOL_LOADERS": str(tmp_path / "none")}
     loader = choose_program("loader", config, environ=environ, runner=Runner())
@@ -50,7 +50,7 @@ def test_the_loader_is_made_once_from_its_source(
 
 
 def test_load_is_the_loader(prepared_images: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """init, keygen, compile, sign and load on this host: accepted, then refused when one byte changed."""
+    """After init, keygen, compile and sign, `load` accepts the object, and refuses a changed one."""
     assert prepared_images
     assert run(["init", str(tmp_path / "p")]) == 0
     monkeypatch.chdir(tmp_path / "p")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine over TCP with TLS: the library and buildx reach it with the variables of the docker command."""
+"""An engine over TCP with TLS: the library and buildx reach it through docker's environment variables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAG = f"{REPOSITORY}/tls:1"
 
 
 def make_certificates(directory: Path) -> None:
-    """Make an authority, a server of 127.0.0.1 and a client, in files with the names that docker wants."""
+    """Make an authority, a server certificate of 127.0.0.1 and a client certificate for docker."""
     new = ["openssl", "req", "-newkey", "ed25519", "-nodes", "-subj"]
     subprocess.run(
         [*new, "/CN=authority", "-x509", "-keyout", directory / "ca.key", "-out", directory / "ca.pem"],
@@ -40,7 +40,7 @@ def make_certificates(directory: Path) -> None:
 
 
 class Proxy(Thread):
-    """Passes what comes over TLS from clients with a certificate on to the socket of the real engine."""
+    """Forwards TLS connections with a client certificate to the socket of the real engine."""
 
     def __init__(self, engine: str, certificates: Path) -> None:
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ class Proxy(Thread):
         self.ready.set()
         await self._end.wait()
         server.close()
-        # Connections that a client still has open end with the test.
+        # Clients may still have open connections; these end with the test.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -86,14 +86,14 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
             target.write(data)
             await target.drain()
     except OSError:
-        pass  # the other side has gone
+        pass  # the other side has closed the connection
     finally:
         target.close()
 
 
 @pytest.fixture
 def certificates(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let DOCKER_HOST name the engine over TLS; give the directory of the certificates."""
+    """Set DOCKER_HOST to the engine over TLS; yield the directory of the certificates."""
     assert engine
     directory = tmp_path / "certificates"
     directory.mkdir()
@@ -104,7 +104,7 @@ def certificates(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DOCKER_HOST", proxy.address)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     yield directory
-    # Fixtures that end after this one need the engine itself.
+    # Fixtures that end after this one need the engine's own address.
     monkeypatch.undo()
     proxy.stop()
 
@@ -112,7 +112,7 @@ def certificates(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_variables_of_docker_reach_the_engine(
     project: Project, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole build: the library finds prepared images, buildx builds, whatever web servers are trusted."""
+    """The library and buildx both reach the engine, even if REQUESTS_CA_BUNDLE names other authorities."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
     assert find_engine_image(BASE_IMAGE) is not None
@@ -126,7 +126,7 @@ def test_variables_of_docker_reach_the_engine(
 def test_certificates_are_found_beside_dockers_settings(
     certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the docker command finds them without DOCKER_CERT_PATH."""
+    """Without DOCKER_CERT_PATH the certificates in docker's configuration directory are used."""
     settings = tmp_path / "settings"
     shutil.copytree(certificates, settings)
     monkeypatch.setenv("DOCKER_CONFIG", str(settings))
@@ -135,10 +135,10 @@ def test_certificates_are_found_beside_dockers_settings(
     assert find_engine_image(BASE_IMAGE) is not None
 
 
-def test_certificate_of_the_server_is_not_asked_for(
+def test_any_server_certificate_without_tls_verify(
     certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without DOCKER_TLS_VERIFY docker takes any server; REQUESTS_CA_BUNDLE does not change that."""
+    """Without DOCKER_TLS_VERIFY any server certificate is accepted, as by docker itself."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "")
@@ -147,10 +147,10 @@ def test_certificate_of_the_server_is_not_asked_for(
         assert find_engine_image(BASE_IMAGE) is not None
 
 
-def test_what_is_wrong_with_tls_is_said(
+def test_tls_errors_name_the_reason(
     certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing certificate names the variable; a foreign authority is the reason that the library gives."""
+    """A missing certificate names the variable; a foreign authority gives the library's reason."""
     host = os.environ["DOCKER_HOST"]
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     with pytest.raises(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's default user is nobody, and loads with the capabilities of its label, no more and no less."""
+"""An image's default user is nobody, and loads with exactly the capabilities of its label."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from labs.engine import REPOSITORY, docker, inspect, remove_images
 from labs.kernel import bpf_file_system
 from labs.project import Project, make_project
+from labs.run import wait_until
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS, file_attribute, run_options
 
@@ -35,7 +36,7 @@ version = 1
 [sign]
 key = "keys/dev.pem"
 """
-# Prints what it may, and tries to make a map.
+# Prints its status, and tries to make a map.
 WORKLOAD = """\
 #include <stdio.h>
 #include <errno.h>
@@ -60,7 +61,7 @@ int main(void)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Build a project of an XDP and a tracing program with the defaults."""
+    """Build a project with an XDP and a tracing program and the defaults."""
     assert prepared_images
     project = make_project(tmp_path_factory.mktemp("lab"))
     for path in (project.root / "bpf").iterdir():
@@ -74,7 +75,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 
 @pytest.fixture(scope="module")
 def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Link a static program: the image has no shell to look around with."""
+    """Link a static program, because the image has no shell."""
     directory = tmp_path_factory.mktemp("workload")
     directory.chmod(0o755)
     (directory / "look.c").write_text(WORKLOAD)
@@ -86,7 +87,7 @@ def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactor
 def start(
     *options: str, command: tuple[str, ...] = (), image: str = TAG
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the image read-only, its programs loaded but attached nowhere but by name; code, lines, stdout."""
+    """Run the image read-only without attaching XDP; return exit code, lines and stdout."""
     argv = ["docker", "run", "--rm", "--network", "none", "--read-only", *options, image]
     done = subprocess.run(
         [*argv, "--attach", "caps_xdp=none", *command], capture_output=True, text=True, check=False
@@ -98,8 +99,8 @@ def start(
     )
 
 
-def test_the_label_and_the_file_say_what_is_needed(project: Project) -> None:
-    """The layer carries the attribute as docker, containerd and podman unpack it."""
+def test_label_and_file_capabilities_match(project: Project) -> None:
+    """Label and file capabilities match; the layer has them as docker, containerd and podman unpack them."""
     config = inspect(TAG)["Config"]
     assert config["User"] == "65532:65532"
     assert config["Labels"]["buildtool.capabilities"] == ",".join(NEEDED)
@@ -119,8 +120,8 @@ def test_the_label_and_the_file_say_what_is_needed(project: Project) -> None:
     assert others == ["usr/bin/verify-and-load"]
 
 
-def test_nobody_loads_with_what_the_label_says(project: Project, workload: Path, tmp_path: Path) -> None:
-    """User 65532, read-only root, the host's trust store read-only; the workload has nothing left."""
+def test_capabilities_of_the_label_are_enough(project: Project, workload: Path, tmp_path: Path) -> None:
+    """User 65532 loads on a read-only root with the host's trust store; the workload has no capability."""
     tmp_path.chmod(0o755)
     (tmp_path / "host.pub").write_bytes((project.root / "keys/dev.pub").read_bytes())
     mounts = (f"--volume={tmp_path}:/etc/buildtool/trust.host:ro", f"--volume={workload}:/look:ro")
@@ -137,8 +138,8 @@ def test_nobody_loads_with_what_the_label_says(project: Project, workload: Path,
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
-    """One fewer and nothing runs: exit code 1, and the line names the capability."""
+def test_each_capability_is_necessary(project: Project, missing: str) -> None:
+    """With one capability fewer the start is exit code 1, and the line names the capability."""
     options = run_options(name for name in NEEDED if name != missing)
     code, lines, _ = start(*options)
     assert code == 1, lines
@@ -147,8 +148,8 @@ def test_none_of_them_is_superfluous(project: Project, missing: str) -> None:
 
 
 @pytest.mark.parametrize("more", [("--cap-add", "SYS_ADMIN"), ("--privileged",)], ids=["one", "all"])
-def test_more_than_the_label_says(project: Project, workload: Path, more: tuple[str, ...]) -> None:
-    """A container that was given more starts no workload, and loads nothing, unless it is told of it."""
+def test_more_capabilities_than_the_label(project: Project, workload: Path, more: tuple[str, ...]) -> None:
+    """A container with more capabilities loads nothing, unless --capabilities allows them."""
     options = (*run_options(NEEDED), *more, f"--volume={workload}:/look:ro")
     code, lines, stdout = start(*options, command=("--", "/look"))
     assert (code, stdout) == (1, ""), lines
@@ -160,8 +161,8 @@ def test_more_than_the_label_says(project: Project, workload: Path, more: tuple[
     assert "CapEff:\t0000000000000000" in stdout
 
 
-def test_without_any_it_still_verifies() -> None:
-    """A file with effective capabilities would not even start there."""
+def test_verify_only_without_capabilities() -> None:
+    """--verify-only works without any capability; the file's capabilities are permitted and not effective."""
     code, lines, _ = start("--cap-drop", "ALL")
     assert code == 1
     assert "BPF" in lines[-1]["message"]
@@ -170,7 +171,7 @@ def test_without_any_it_still_verifies() -> None:
 
 
 def test_no_new_privileges_voids_the_file(project: Project) -> None:
-    """The message says why and what to do; root under the same option loads."""
+    """no-new-privileges disables the file's capabilities: the error says so, and root can still load."""
     options = (*run_options(NEEDED), "--security-opt", "no-new-privileges")
     code, lines, _ = start(*options)
     assert code == 1
@@ -179,8 +180,8 @@ def test_no_new_privileges_voids_the_file(project: Project) -> None:
     assert "/none" in lines[-1]["message"]
 
 
-def test_more_by_the_configuration(project: Project, workload: Path) -> None:
-    """What image.capabilities adds is in label, file and entrypoint; `inspect` says it is no program's."""
+def test_capabilities_added_by_the_configuration(project: Project, workload: Path) -> None:
+    """image.capabilities adds to label, file and entrypoint; `inspect` names the added ones."""
     path = project.root / "buildtool.toml"
     text, tag = path.read_text(), f"{TAG}-more"
     try:
@@ -202,8 +203,31 @@ def test_more_by_the_configuration(project: Project, workload: Path) -> None:
     assert "unneeded" not in ready
 
 
+def test_hand_over_to_the_agent_of_the_image(project: Project, workload: Path) -> None:
+    """The image's user is not root: its agent gets the file's capabilities, and the objects' descriptors."""
+    path, tag = project.root / "buildtool.toml", f"{TAG}-hand"
+    text = path.read_text()
+    try:
+        path.write_text(text + '[image]\nworkload = ["/look"]\n[loader]\nhand-over = true\n')
+        project.build("--arch", "amd64", "--tag", tag)
+    finally:
+        path.write_text(text)
+    options = [*run_options(NEEDED), "--network", "none", "--read-only", f"--volume={workload}:/look:ro"]
+    argv = ["docker", "run", "--rm", *options, tag]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["verify", "handover", "ready", "exec"]
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+    needed = sum(1 << CAPABILITY_NUMBERS[name] for name in NEEDED)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == needed, name
+    assert (status["Uid"].split(), status["NoNewPrivs"]) == (["65532"] * 4, "1")
+    assert status["Map"] == "made"
+
+
 def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None:
-    """A configuration that gives too little is an error of the build, with the line to write."""
+    """Too few image.capabilities fail the build, and the error has the right line."""
     path = project.root / "buildtool.toml"
     text = path.read_text()
     try:
@@ -216,27 +240,104 @@ def test_what_the_objects_need_is_checked_in_the_build(project: Project) -> None
     assert 'image.capabilities = ["BPF", "NET_ADMIN", "PERFMON"]' in done.stderr
 
 
-def test_pins_tool_goes_back_with_less(project: Project, workload: Path, tmp_path: Path) -> None:
-    """ebpf-pins works as the image's user, in a container that has nothing but BPF."""
+PINS = "--pin-root=/bpf/pins"
+# The ways of docs/how-to/update-without-a-gap.md to run a command, and one with no more than it needs.
+WAYS = {
+    "exec": ("exec", "CONTAINER", "ebpf-pins"),
+    "privileged exec": ("exec", "--privileged", "CONTAINER", "ebpf-pins"),
+    "exec of the loader": ("exec", "CONTAINER", "verify-and-load"),
+    "run": ("run", "MOUNT", *run_options(NEEDED), f"{TAG}-tools2"),
+    "run of the tool": (
+        *("run", "MOUNT", "--cap-drop=ALL", "--cap-add=BPF"),
+        *("--entrypoint=/usr/bin/ebpf-pins", f"{TAG}-tools2"),
+    ),
+}
+# Pins belong to a network namespace: that of this machine for all of them.
+RUN = ("--rm", "--read-only", "--network=host")
+
+
+@pytest.fixture(scope="module")
+def tools(project: Project) -> None:
+    """Build two releases of the project, with ebpf-pins."""
     path, source = project.root / "buildtool.toml", project.root / "bpf/caps.bpf.c"
     text = path.read_text()
+    for version in (1, 2):
+        try:
+            path.write_text(text.replace("version = 1", f"version = {version}") + "[image]\ntools = true\n")
+            source.write_text(SOURCE.replace("return 0", f"return {version - 1}"))
+            project.build("--arch", "amd64", "--tag", f"{TAG}-tools{version}")
+        finally:
+            path.write_text(text)
+            source.write_text(SOURCE)
+
+
+@pytest.fixture
+def updated(tools: None, workload: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Give the id of a container of the second release, which updated the first one's pins, and its mount."""
+    assert tools is None
     with bpf_file_system(tmp_path) as mount:
         (mount / "pins").mkdir(mode=0o700)
         os.chown(mount / "pins", 65532, 65532)
-        # Pins belong to a network namespace: that of this machine for all of them.
-        run = ["run", "--rm", "--read-only", "--network", "host", f"--volume={mount}:/bpf"]
-        for version in (1, 2):
-            tag = f"{TAG}-tools{version}"
-            try:
-                new = text.replace("version = 1", f"version = {version}")
-                path.write_text(new + "[image]\ntools = true\n")
-                source.write_text(SOURCE.replace("return 0", f"return {version - 1}"))
-                project.build("--arch", "amd64", "--tag", tag)
-            finally:
-                path.write_text(text)
-                source.write_text(SOURCE)
-            options = (*run_options(NEEDED), f"--volume={workload}:/look:ro", tag)
-            docker(*run, *options, "--attach=caps_xdp=none", "--pin-root=/bpf/pins", "--", "/look", code=7)
-        tool = ("--cap-drop=ALL", "--cap-add=BPF", "--entrypoint=/usr/bin/ebpf-pins", f"{TAG}-tools2")
-        for word in ("rollback", "status", "detach"):
-            docker(*run, *tool, word, "--pin-root=/bpf/pins")
+        start = (*run_options(NEEDED), f"--volume={mount}:/bpf")
+        options = ("--attach=caps_xdp=none", PINS)
+        docker(
+            "run",
+            *RUN,
+            *start,
+            f"--volume={workload}:/look:ro",
+            f"{TAG}-tools1",
+            *options,
+            "--",
+            "/look",
+            code=7,
+        )
+        container = docker("run", "--detach", *RUN, *start, f"{TAG}-tools2", *options).decode().strip()
+        try:
+            assert wait_until(lambda: '"event":"ready"' in logs(container)), logs(container)
+            yield container, f"--volume={mount}:/bpf"
+        finally:
+            docker("rm", "--force", container)
+
+
+def logs(container: str) -> str:
+    """Return the lines of a container."""
+    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_commands_of_pins_work_for_the_images_user(updated: tuple[str, str], way: str) -> None:
+    """The default user lists, checks, goes back and forth, and detaches with the file's capabilities."""
+    container, mount = updated
+    argv = [word for words in WAYS[way] for word in ((mount, *RUN) if words == "MOUNT" else (words,))]
+    argv = [container if word == "CONTAINER" else word for word in argv]
+    for word, version in (("list", 2), ("rollback", 1), ("status", 1), ("rollback", 2)):
+        docker(*argv, word, PINS)
+        (found,) = json.loads(docker("exec", container, "verify-and-load", "status", PINS, "--json"))
+        assert found["version"] == version
+    if "ebpf-pins" not in " ".join(argv):
+        docker(*argv, "--verify-only")
+    docker(*argv, "detach", PINS)
+    pins = Path(mount.removeprefix("--volume=").partition(":")[0], "pins")
+    assert not list(pins.rglob("*"))
+
+
+@pytest.mark.parametrize("word", ["list", "status", "rollback", "detach"])
+def test_command_without_a_capability_names_it(updated: tuple[str, str], word: str) -> None:
+    """The engine's seccomp profile denies bpf(2) without CAP_BPF: the line has the option to add."""
+    argv = ["docker", "run", updated[1], *RUN, "--cap-drop=ALL", f"{TAG}-tools2", word, PINS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    message = json.loads(done.stderr)["message"]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message.endswith("missing CAP_BPF: the container lacks it; start it with --cap-add BPF")
+
+
+@pytest.mark.parametrize("options", [(), ("--cap-add=DAC_OVERRIDE",)])
+def test_command_of_another_user_names_the_owner(updated: tuple[str, str], options: tuple[str, ...]) -> None:
+    """Root does not touch another user's pins; the line has the option that does, and no capability."""
+    argv = ["docker", "run", updated[1], *RUN, "--user=0", "--cap-drop=ALL", *options, f"{TAG}-tools2"]
+    done = subprocess.run([*argv, "list", PINS], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    owner = "run as its owner (docker: --user 65532)"
+    expected = f"/bpf/pins: belongs to user 65532, and this process is user 0; {owner}"
+    assert json.loads(done.stderr)["message"] == expected

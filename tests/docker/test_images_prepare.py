@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builder and base image in a real engine: what they hold, and that builds without a network use them."""
+"""Builder and base image in a real engine: their contents, and builds with them without a network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT_ENTRIES = {
     "var",
 }
 
-# Links what the loader links, for the platform that is asked for, with no network.
+# Links a static program for the requested platform without a network, as the loader's build does.
 DOCKERFILE = """\
 ARG BASE
 FROM --platform=$BUILDPLATFORM buildtool.local/builder:trixie AS link
@@ -88,7 +88,7 @@ def read_base_members(prepared: PreparedImages, tmp_path: Path) -> Iterator[tarf
 def test_an_unchanged_recipe_is_not_made_again(
     prepared_images: PreparedImages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second run finds the same digests and says so to a machine."""
+    """A second run finds the same digests, and --json says that nothing was made."""
     assert run(["images", "prepare", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["made"] is False
@@ -101,7 +101,7 @@ def test_an_unchanged_recipe_is_not_made_again(
 def test_a_changed_recipe_is_not_found(
     prepared_images: PreparedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images of an older buildtool are made anew, not used."""
+    """Images of another recipe or without an architecture are not found."""
     assert images.find_prepared(architectures=["arm64"]) is not None
     assert images.find_prepared(architectures=["riscv64"]) is None
     monkeypatch.setattr(images, "RECIPE_VERSION", prepared_images.recipe)
@@ -111,7 +111,7 @@ def test_a_changed_recipe_is_not_found(
 def test_a_builder_with_other_packages_is_not_found(
     prepared_images: PreparedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine may have a builder of an older buildtool, in which a library is missing."""
+    """A builder of an older buildtool, with another list of packages, is not found."""
     now = debian.BUILDER_PACKAGES
     before = tuple(name for name in now if name != "python3-pyelftools")
     assert len(before) == len(now) - 1
@@ -124,7 +124,7 @@ def test_a_builder_with_other_packages_is_not_found(
 
 
 def test_builds_use_both_images_without_a_network(built: Path) -> None:
-    """One base reference serves every platform, and the builder links for each."""
+    """One base reference serves every platform, and the builder links for each, without a network."""
     with tarfile.open(built) as archive:
         blobs = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
     index = json.loads(blobs["index.json"])["manifests"][0]
@@ -141,7 +141,7 @@ def test_builds_use_both_images_without_a_network(built: Path) -> None:
 
 
 def test_the_image_runs(prepared_images: PreparedImages) -> None:
-    """Tini of the builder starts the program in the base, as nobody in particular."""
+    """The builder's tini starts the program in the base."""
     arguments = ["--build-arg", f"BASE={prepared_images.base}", "--tag", "buildtool-test-images:run", "-"]
     docker("buildx", "build", *arguments, stdin=DOCKERFILE)
     try:
@@ -161,7 +161,7 @@ def test_the_image_runs(prepared_images: PreparedImages) -> None:
 
 
 def test_the_base_holds_data_only(prepared_images: PreparedImages, tmp_path: Path) -> None:
-    """No shell, no package manager, no interpreter: not one executable file, and nothing set-user-id."""
+    """The base has no executable file (no shell, package manager or interpreter), and nothing set-user-id."""
     members = list(read_base_members(prepared_images, tmp_path))
     assert [m.name for m in members if m.isfile() and m.mode & 0o111] == []
     assert [m.name for m in members if m.mode & 0o6000] == []
@@ -181,7 +181,7 @@ def test_the_base_holds_data_only(prepared_images: PreparedImages, tmp_path: Pat
 
 
 def test_the_base_is_small(prepared_images: PreparedImages) -> None:
-    """It leaves the runtime image room for loader, tini and objects below 3 MB."""
+    """The base leaves the runtime image room for loader, tini and objects below 3 MB."""
     size = int(docker("image", "inspect", "--format", "{{.Size}}", prepared_images.base))
     assert size < 700_000
 
@@ -189,7 +189,7 @@ def test_the_base_is_small(prepared_images: PreparedImages) -> None:
 def test_a_mirror_that_does_not_answer_leaves_nothing(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old images stay, the temporary files go, and the mirror is named."""
+    """A mirror that does not answer is named; the old images stay and the temporary files are removed."""
     assert engine
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = images.find_prepared()
@@ -199,8 +199,8 @@ def test_a_mirror_that_does_not_answer_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before any package is downloaded."""
+def test_missing_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that does not answer is an error before any package is downloaded."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
     with pytest.raises(EngineError, match=r"no Docker engine answers: .*: no such file or directory"):
         images.prepare_images(force=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inspect IMAGE`: objects and labels of an image of the engine, without starting it."""
+"""`inspect IMAGE` reads objects and labels of an image in the engine without starting it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ImportImage = Callable[[str, dict[str, bytes]], str]
 
 @pytest.fixture
 def import_image(engine: Any) -> Iterator[ImportImage]:
-    """Give a function that makes an image of a platform from files."""
+    """Return a function that makes an image of a platform from files."""
     made: list[str] = []
 
     def make(platform: str, files: dict[str, bytes]) -> str:
@@ -50,7 +50,7 @@ def import_image(engine: Any) -> Iterator[ImportImage]:
 def test_image_is_read_and_nothing_is_left(
     platform: str, import_image: ImportImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also an image of another architecture."""
+    """An image, also of another architecture, is read, and no container stays."""
     files = {
         f"{OBJECTS}/x.bpf.o": sign(),
         f"{OBJECTS}/y.bpf.o": unsigned(),
@@ -74,13 +74,13 @@ def test_image_is_read_and_nothing_is_left(
 
 
 def test_image_without_objects(import_image: ImportImage, capsys: pytest.CaptureFixture[str]) -> None:
-    """One clear line."""
+    """An image without objects is one clear line."""
     name = import_image("linux/amd64", {"etc/x": b""})
     assert run(["inspect", name]) == 1
     assert f"the image has no /{OBJECTS}: not built by buildtool" in capsys.readouterr().err
 
 
 def test_no_such_image(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """It may have been meant for a file."""
+    """An unknown image is an error with a hint, since a file may have been meant."""
     assert run(["inspect", "buildtool-test/none:1"]) == 1
     assert "buildtool-test/none:1: no such file, and no image of the Docker engine" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both engines ship the same programs, and BuildKit the same image from any copy of the project."""
+"""Both engines ship the same programs, and BuildKit makes the same image from any copy of the project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from buildtool.runtime.carried import find_loader, find_tini
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Give a project to build."""
+    """Return a project to build."""
     assert prepared_images
     yield make_project(tmp_path_factory.mktemp("loaders"))
     remove_images(f"{REPOSITORY}/loaders")
@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 @pytest.mark.architectures
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
 def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str, tmp_path: Path) -> None:
-    """The loader that BuildKit's stage links, and its tini, are those that wheels carry."""
+    """Loader and tini of BuildKit's stages have the bytes of the carried ones."""
     subprocess.run([sys.executable, TOP / "tools/loaders", "--arch", arch], check=True, capture_output=True)
     platform = PLATFORMS[arch]
     folder = render_folder(project, tmp_path / "rendered", "--arch", arch)
@@ -47,13 +47,13 @@ def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str
 
 @pytest.mark.timeout(600)
 def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Project, tmp_path: Path) -> None:
-    """With nothing named, both engines make the same image: the same base, too, out of the same packages."""
+    """Without a named base or builder, both engines make the same image."""
     arch = ("--arch", "amd64", "--arch", "arm64")
     subprocess.run([sys.executable, TOP / "tools/loaders", *arch], check=True, capture_output=True)
     made = {}
     for engine in ("docker", "local"):
         path = tmp_path / f"{engine}.tar"
-        # The builder's compiler: another one would make other objects.
+        # The builder's version of the compiler, because another one would make other objects.
         project.build("--engine", engine, *arch, "-o", f"type=oci,dest={path}", BUILDTOOL_CLANG="clang-19")
         made[engine] = read_image(path)
     for platform, (theirs, their_tree) in made["docker"].items():
@@ -64,7 +64,7 @@ def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Projec
 
 
 def test_a_copy_of_the_project_builds_the_same_archive(project: Project, tmp_path: Path) -> None:
-    """Another directory, umask, time zone and locale, other times of files, no cache: one digest."""
+    """Another directory, umask, time zone, locale and file times, without a cache, give one digest."""
     copy = Project(root=tmp_path / "elsewhere/lab")
     shutil.copytree(project.root, copy.root)
     for path in copy.root.rglob("*"):
@@ -89,7 +89,7 @@ def test_a_copy_of_the_project_builds_the_same_archive(project: Project, tmp_pat
 
 
 def test_objects_of_the_host_are_those_of_the_builder(project: Project, tmp_path: Path, clang: Path) -> None:
-    """Where the host has the builder's version of clang, `compile` and the builder make the same bytes."""
+    """`compile` on a host with the builder's version of clang gives the builder's bytes."""
     version = subprocess.run([clang, "--version"], capture_output=True, text=True, check=True).stdout
     if "clang version 19." not in version:
         pytest.skip("needs-tool: clang 19, which the builder image has")

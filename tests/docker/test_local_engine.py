@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build --engine local`: the image that BuildKit makes of the same project, file by file."""
+"""`build --engine local` makes the image that BuildKit makes of the same project, file by file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ char LICENSE[] SEC("license") = "GPL";
 """
 ARCHITECTURES = ("amd64", "arm64")
 ARCH_OPTIONS = ("--arch", "amd64", "--arch", "arm64")
-# 2023, when the base was not made yet; and 2026, when all of it was.
+# 2023 is before the base was made, 2026 is after everything was made.
 EPOCHS = ("1700000000", "1780000000")
 
 
@@ -64,7 +64,7 @@ def registry() -> Iterator[str]:
 def project(
     tmp_path_factory: pytest.TempPathFactory, prepared_images: object, registry: str
 ) -> Iterator[Project]:
-    """Make a project whose base is in the registry, by digest, and export loader and tini of its image."""
+    """Make a project whose base is in the registry, by digest, and export its image's loader and tini."""
     assert prepared_images
     made = make_project(tmp_path_factory.mktemp("local"))
     parts = export_parts(made, tmp_path_factory.mktemp("parts"), ARCHITECTURES)
@@ -84,7 +84,7 @@ def project(
 
 
 def build_archive(project: Project, path: Path, *options: str, **environment: str) -> dict[str, Any]:
-    """Build both architectures, if *options* name none, into an archive; return what --json says."""
+    """Build an archive, of both architectures unless *options* name some; return the output of --json."""
     platforms = () if "--arch" in options else ARCH_OPTIONS
     return project.build(*platforms, *options, "--output", f"type=oci,dest={path}", **environment)
 
@@ -100,7 +100,7 @@ def archive(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compare_engines(
     project: Project, work: Path, architectures: Sequence[str], **environment: str
 ) -> dict[str, Tree]:
-    """Build with both engines, compare everything that they made, and return the trees."""
+    """Build with both engines, compare all results, and return the trees."""
     images: dict[str, dict[str, tuple[StoredImage, Tree]]] = {}
     options = [word for arch in architectures for word in ("--arch", arch)]
     for engine in ("docker", "local"):
@@ -114,7 +114,7 @@ def compare_engines(
         assert flat(our_tree) == flat(their_tree)
         assert ours.diff_ids == theirs.diff_ids
         for key in ours.config.keys() | theirs.config.keys():
-            if key != "history":  # says which engine it was
+            if key != "history":  # names the engine
                 assert ours.config.get(key) == theirs.config.get(key), key
     return {platform: tree for platform, (_, tree) in images["local"].items()}
 
@@ -131,12 +131,12 @@ def compare_engines(
 def test_image_is_that_of_buildkit(
     project: Project, tmp_path: Path, epoch: str, user: str, architectures: Sequence[str]
 ) -> None:
-    """Every file's path, mode, owner, time, attributes and bytes, diff_ids of layers, and configuration."""
+    """Both engines give the same files, with modes, owners, times and attributes, and diff_ids."""
     environment = {"SOURCE_DATE_EPOCH": epoch, "BUILDTOOL_USER": user}
     for tree in compare_engines(project, tmp_path, architectures, **environment).values():
         assert {"usr/sbin/tini", "usr/lib/buildtool/objects/two.bpf.o"} < set(tree)
         assert "usr/bin/ebpf-pins" not in tree
-        # Who is not root gets what the programs need from the loader's file.
+        # A user other than root gets the capabilities from the loader's file.
         assert set(tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
 
 
@@ -153,7 +153,7 @@ def test_projects_of_another_layout_are_the_same_in_both_engines(project: Projec
 
 
 def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_path: Path) -> None:
-    """Sizes, byte order, registers, and the text of lines of libbpf: this machine has other headers."""
+    """Both engines compile with the carried headers, not with this machine's."""
     shutil.copytree(project.root, tmp_path / "copy")
     (tmp_path / "copy/bpf/facts.bpf.c").write_text(FACTS)
     copy = Project(root=tmp_path / "copy", environment=project.environment)
@@ -164,7 +164,7 @@ def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_pat
 
 
 def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) -> None:
-    """Both engines put ebpf-pins beside the loader, with those of its capabilities that ebpf-pins needs."""
+    """Both engines add ebpf-pins with the capabilities that it needs."""
     path = project.root / "buildtool.toml"
     text = path.read_text()
     more = 'capabilities = ["BPF", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]\n'
@@ -189,7 +189,7 @@ def test_image_with_tools_is_that_of_buildkit(project: Project, tmp_path: Path) 
 def test_image_on_an_odd_base_is_that_of_buildkit(
     project: Project, registry: str, tmp_path: Path, epoch: str
 ) -> None:
-    """Links on the way, odd modes and owners, files in our places, and settings that are replaced or kept."""
+    """Links, unusual modes and owners, and settings of the base have the same result in both engines."""
     tag = f"{registry}/odd:{epoch}"
     import_odd_base(tag)
     docker("push", tag)
@@ -202,8 +202,8 @@ def test_image_on_an_odd_base_is_that_of_buildkit(
 
 
 @pytest.mark.parametrize("engine_name", ["docker", "local"])
-def test_base_by_tag_is_warned_of(project: Project, tmp_path: Path, engine_name: str) -> None:
-    """By digest it is not; what `images prepare` made is known by its recipe."""
+def test_base_by_tag_gives_a_warning(project: Project, tmp_path: Path, engine_name: str) -> None:
+    """A base by tag gives a warning, a base by digest or of `images prepare` none."""
     named = project.environment["BUILDTOOL_BASE_IMAGE"]
     tag = named.partition("@")[0]
     warning = f"buildtool: base image {tag} has no digest, so it may be another one tomorrow: add @sha256:"
@@ -217,7 +217,7 @@ def test_base_by_tag_is_warned_of(project: Project, tmp_path: Path, engine_name:
 
 
 def test_engine_runs_what_was_made_without_it(project: Project) -> None:
-    """Loaded into Docker, the image verifies its objects; its digest is the one that was told."""
+    """Docker loads the image with the printed digest, and the image verifies its objects."""
     tag = f"{REPOSITORY}/local:run"
     built = project.build("--engine", "local", "--arch", "amd64", "--tag", tag, "--output", "type=docker")
     assert built["engine"] == "local"
@@ -226,8 +226,8 @@ def test_engine_runs_what_was_made_without_it(project: Project) -> None:
 
 
 @pytest.mark.parametrize("maker", ["docker", "local"])
-def test_image_that_loses_its_name_is_said(project: Project, maker: str) -> None:
-    """The same image again is no other one; the next release takes the name of the one before."""
+def test_replaced_image_is_named(project: Project, maker: str) -> None:
+    """A message names the image that loses its tag to a new release; the same image again gives none."""
     tag = f"{REPOSITORY}/local:name-{maker}"
     options = ("--engine", maker, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
     for release in ("1", "1", "2"):
@@ -243,7 +243,7 @@ def test_image_that_loses_its_name_is_said(project: Project, maker: str) -> None
 
 @pytest.mark.parametrize("maker", ["docker", "local"])
 def test_images_of_the_engine_are_what_the_sources_give(project: Project, maker: str) -> None:
-    """Out of Docker's store, whichever engine made it: objects, loader, tini and configuration are equal."""
+    """`rebuild` finds images of Docker's store equal, whichever engine made them."""
     tag = f"{REPOSITORY}/local:rebuild-{maker}"
     project.build("--engine", maker, "--arch", "amd64", "--tag", tag, "--output", "type=docker")
     done = project.run("rebuild", "--check", tag)
@@ -255,7 +255,7 @@ def test_images_of_the_engine_are_what_the_sources_give(project: Project, maker:
 
 
 def test_pushed_image_is_complete(project: Project, registry: str) -> None:
-    """Two platforms in a registry: Docker pulls and runs them, a second push is the same."""
+    """Docker pulls and runs both pushed platforms, and a second push is equal."""
     tag = f"{registry}/plant/local:7"
     for _ in range(2):
         built = project.build(*ARCH_OPTIONS, "--engine", "local", "--tag", tag, "--push")
@@ -268,7 +268,7 @@ def test_pushed_image_is_complete(project: Project, registry: str) -> None:
 
 
 def test_archive_is_the_same_elsewhere(project: Project, archive: Path, tmp_path: Path) -> None:
-    """Another directory, umask, time zone, locale and hash seed, no cache: the same bytes."""
+    """Another directory, umask, time zone, locale and hash seed, without a cache, give the same bytes."""
     other = tmp_path / "another place"
     shutil.copytree(project.root, other)
     moved = Project(root=other, environment=project.environment)
@@ -293,7 +293,7 @@ def test_archive_is_the_same_elsewhere(project: Project, archive: Path, tmp_path
 def test_layout_directory_holds_what_the_archive_does(
     project: Project, archive: Path, tmp_path: Path
 ) -> None:
-    """With tar=false the same images lie in a directory; another run replaces only with --force."""
+    """tar=false writes the same images into a directory, which only --force replaces."""
     output = f"type=oci,tar=false,dest={tmp_path / 'layout'}"
     options = ("--engine", "local", *ARCH_OPTIONS, "--output", output)
     built = project.build(*options)
@@ -309,7 +309,7 @@ def test_layout_directory_holds_what_the_archive_does(
 
 
 def test_another_key_gives_other_objects_despite_the_cache(project: Project, tmp_path: Path) -> None:
-    """A rotated key signs anew; what was compiled is kept."""
+    """A rotated key signs again, and the compiled objects are reused."""
     made = project.run("keygen", "next")
     assert made.code == 0, made.stderr
     first = build_archive(project, tmp_path / "a.tar", "--engine", "local")

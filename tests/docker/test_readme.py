@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's commands work as they are printed, in a fresh copy, with what `pip install .` installs."""
+"""The README's commands work as printed, in a new clone, with the packages of `pip install .`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def read_blocks() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readme:
-    """The commands of the README, run for a project *name* in *root*, with *env*."""
+    """The commands of the README for a project *name* in *root*, run with *env*."""
 
     name: str
     root: Path
     env: dict[str, str]
 
     def commands(self, marker: str) -> str:
-        """Return the block with a name for the project that is nobody else's."""
+        """Return the commands of block *name*, with a project name of this test alone."""
         return re.sub(r"\bdemo\b", self.name, read_blocks()[marker])
 
 
 @pytest.fixture(scope="module")
 def readme(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Readme]:
-    """Copy what would be committed, and make an empty virtual environment for it."""
+    """Copy the committed files, and make an empty virtual environment for them."""
     assert prepared_images
     root = tmp_path_factory.mktemp("readme")
     argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -73,12 +73,12 @@ def readme(prepared_images: object, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_the_markers_are_known() -> None:
-    """Each marked block has a test below."""
+    """Each marked block has a test."""
     assert set(read_blocks()) == MARKERS
 
 
 def test_sixty_seconds_give_a_signed_image(readme: Readme) -> None:
-    """The first block makes an image for this machine whose objects the new public key verifies."""
+    """The first block makes an image for this machine, and the new public key verifies its objects."""
     argv = ["docker", "image", "inspect", "--format", "{{.Architecture}}", f"{readme.name}:0.1.0"]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == HERE.arch
     shown = ["buildtool", "inspect", f"{readme.name}:0.1.0", "--json"]
@@ -88,14 +88,14 @@ def test_sixty_seconds_give_a_signed_image(readme: Readme) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_the_container_runs_as_printed(readme: Readme) -> None:
-    """The second block gets ready on the container's own interface, and stops with 0."""
+    """The second block's container is ready on its own interface, and stops with exit code 0."""
     argv = shlex.split(readme.commands("run"))
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as container:
         assert container.stderr
         lines = []
         for line in container.stderr:
             if not line.startswith("{"):
-                continue  # the engine's own warnings
+                continue  # without the engine's own warnings
             lines.append(json.loads(line))
             if lines[-1]["event"] in ("ready", "refuse", "error"):
                 break
@@ -107,7 +107,7 @@ def test_the_container_runs_as_printed(readme: Readme) -> None:
 
 
 def test_make_has_the_targets() -> None:
-    """The commands for a machine without Docker are targets of the Makefile."""
+    """The README's commands for a machine without Docker are targets of the Makefile."""
     makefile = (TOP / "Makefile").read_text("utf-8")
     lines = read_blocks()["make"].splitlines()
     for line in lines:

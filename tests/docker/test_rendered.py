@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `render` writes, built by plain `docker buildx build`: the image of `build`, or none."""
+"""Output of `render`, built by plain `docker buildx build`: the image of `build`, or a failure."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -18,13 +19,13 @@ from labs.project import EPOCH, Project, make_project, render_folder
 
 ONE = ("--arch", "amd64")
 BOTH = ("--arch", "amd64", "--arch", "arm64")
-# Where the Dockerfile is, and where plain buildx starts.
+# The place of the Dockerfile, in which plain buildx runs.
 FORMS = ("folder", "project", "inline")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -> Iterator[Project]:
-    """Make a project to build; afterwards remove the images of these tests."""
+    """Yield a project to build; afterwards remove the images of these tests."""
     assert prepared_images
     yield make_project(tmp_path_factory.mktemp("rendered") / "lab")
     remove_images("lab")
@@ -32,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) -
 
 @pytest.fixture(scope="module")
 def images(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[Sequence[str], dict[str, str]]:
-    """Build the project with buildtool for one platform and for two; give the manifests of each."""
+    """Build the project with buildtool for one platform and for two; return the manifests of each."""
     work = tmp_path_factory.mktemp("ours")
     found = {}
     for arches in (ONE, BOTH):
@@ -66,7 +67,7 @@ def manifests(path: Path) -> dict[str, str]:
 def plain_build(
     project: Project, place: Path, output: Path, arches: Sequence[str], *more: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """Build in *place* as a machine without buildtool would."""
+    """Build in *place* with docker alone, as on a machine without buildtool."""
     platforms = ",".join(f"linux/{arch}" for arch in arches[1::2])
     argv = ["docker", "buildx", "build", "--progress", "plain", "--provenance=false", "--platform", platforms]
     argv += ["--secret", f"id=signing-key,src={project.root / 'keys/dev.pem'}"]
@@ -76,7 +77,7 @@ def plain_build(
 
 
 def holds_image(path: Path) -> bool:
-    """Tell whether a build wrote to *path*: buildx makes the file empty before it builds."""
+    """Return whether a build wrote to *path*: buildx makes an empty file before it builds."""
     return path.exists() and path.stat().st_size > 0
 
 
@@ -90,10 +91,10 @@ def test_plain_buildx_builds_the_same_image(
     form: str,
     arches: Sequence[str],
 ) -> None:
-    """Alone in a folder, beside the sources, and as one file: the manifests are those of `build`."""
+    """Plain buildx gives the manifests of `build`: in a folder, beside the sources, and from one file."""
     place, more = tmp_path / "rendered", []
     if form == "folder":
-        # Nothing of the project is there, and for one platform nothing of a cache is used.
+        # The folder has no file of the project; the build of one platform uses no cache.
         render_folder(project, place, *arches)
         place = place.rename(tmp_path / "carried")
         assert len(list(place.iterdir())) == 2
@@ -115,9 +116,32 @@ def test_plain_buildx_builds_the_same_image(
     assert found == images[arches]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_printed_command_builds_the_same_image(
+    project: Project, images: dict[Sequence[str], dict[str, str]], tmp_path: Path, form: str
+) -> None:
+    """The line "next:" of `render`, with an archive as output, in an environment without the time."""
+    options = {
+        "folder": ["-o", tmp_path / "out"],
+        "project": ["-o", "."],
+        "inline": ["--inline", "-o", "one"],
+    }
+    shutil.copytree(project.root, tmp_path / "copy")
+    copy = Project(root=tmp_path / "copy")
+    done = copy.run("render", "--prepared", *ONE, *options[form])
+    assert done.code == 0, done.stderr
+    printed = shlex.split(done.stderr.splitlines()[-1].removeprefix("buildtool: next: "))
+    assert printed[:3] == ["docker", "buildx", "build"]
+    archive = tmp_path / "image.tar"
+    argv = [*printed[:3], "--output", f"type=oci,dest={archive},rewrite-timestamp=true", *printed[3:]]
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    subprocess.run(argv, cwd=copy.root, env=environment, capture_output=True, check=True)
+    assert manifests(archive) == images[ONE]
+
+
 @pytest.mark.parametrize("form", ["folder", "project"])
 def test_changed_archive_is_refused(project: Project, tmp_path: Path, form: str) -> None:
-    """One byte of the archive is another, in a comment: the build ends before the key is read."""
+    """One changed byte in the archive, in a comment, fails the build before the key is read."""
     place = tmp_path / "rendered"
     shutil.copytree(project.root, place, ignore=shutil.ignore_patterns("keys"))
     key = ("--key", str(project.root / "keys/dev.pub"))
@@ -140,7 +164,7 @@ def test_changed_archive_is_refused(project: Project, tmp_path: Path, form: str)
 
 
 def test_build_sends_the_archive_once_and_leaves_no_file(project: Project, tmp_path: Path) -> None:
-    """The archive is a build context of its own, so no .dockerignore of the project reaches it."""
+    """The archive is a build context of its own, so the project's .dockerignore does not apply to it."""
     (project.root / ".dockerignore").write_text("**/*.tar\n*.tar\n")
     before = sorted(project.root.rglob("*"))
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image's own entrypoint on a real engine: tini -g, the loader, a workload; signals, codes, orphans."""
+"""The image's entrypoint on a real engine: tini -g, the loader, a workload; signals, exit codes, orphans."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _image(tmp_path_factory: pytest.TempPathFactory, prepared_images: object) ->
 
 @pytest.fixture(scope="module")
 def workload(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Link the workload, static because the image has no library."""
+    """Link the workload statically, because the image has no library."""
     output = tmp_path_factory.mktemp("workload") / "workload"
     output.parent.chmod(0o755)
     source = Path(__file__).with_name("workload.c")
@@ -71,7 +71,7 @@ class Container:
         return lines
 
     def wait_for(self, event: str) -> Line:
-        """Wait for a line of *event*."""
+        """Wait for a line of *event* and return it."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             for line in self.lines():
@@ -98,7 +98,7 @@ class Container:
 def running(
     *arguments: str, workload: Path | None = None, options: tuple[str, ...] = ()
 ) -> Iterator[Container]:
-    """Run the image as a user would, read-only and with the capabilities that its programs need."""
+    """Run the image as documented: read-only, with the capabilities that its programs need."""
     mount = (f"--volume={workload}:/workload:ro",) if workload else ()
     argv = ("run", "--detach", "--network=none", "--read-only", *CAPABILITIES, *mount, *options, TAG)
     container = Container(docker(*argv, *arguments).decode().strip())
@@ -109,10 +109,52 @@ def running(
         docker("rm", "--force", container.name)
 
 
+@pytest.fixture(scope="module")
+def image_with_workload(_image: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build the image with /workload as its workload, and with ebpf-pins."""
+    project = make_project(tmp_path_factory.mktemp("other"))
+    for path in (project.root / "bpf").iterdir():
+        path.unlink()
+    (project.root / "bpf/seen.bpf.c").write_text(SOURCE)
+    words = 'workload = ["/workload", "exit", "42"]\ntools = true\n'
+    (project.root / "buildtool.toml").write_text(CONFIG.split("healthcheck")[0] + words)
+    tag = f"{TAG}-workload"
+    project.build("--arch", "amd64", "--tag", tag)
+    return tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 42, '"event":"ready"'),
+        (("--log", "human"), 42, "ready"),
+        (("--attach", "seen=none"), 42, '"event":"ready"'),
+        (("--attach", "nothing=eth0"), 2, "nothing"),
+        (("--reload",), 42, '"event":"detach"'),
+        (("--verify-only", "--log", "human"), 0, "accept"),
+        (("list", "--pin-root", "/none"), 1, "/none"),
+        (("status", "--pin-root", "/none"), 1, "/none"),
+        (("--", "/workload", "exit", "7"), 7, '"event":"ready"'),
+        (("--reload", "--", "/workload", "exit", "7"), 7, '"event":"detach"'),
+        (("--version",), 0, "libbpf"),
+    ],
+)
+def test_arguments_of_an_image_with_a_workload(
+    arguments: tuple[str, ...], code: int, words: str, workload: Path, image_with_workload: str
+) -> None:
+    """Arguments of docker run belong to the loader, as in an image without a workload."""
+    mount = f"--volume={workload}:/workload:ro"
+    options = ["--rm", "--read-only", "--network=none", *CAPABILITIES, mount]
+    argv = ["docker", "run", *options, image_with_workload, *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert words in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 @pytest.mark.parametrize("option", [(), ("--reload",)])
 def test_signal_detaches_and_ends_with_0(name: str, option: tuple[str, ...]) -> None:
-    """Through tini -g the signal reaches the loader, which detaches at once."""
+    """The signal goes through tini -g to the loader, which detaches and ends with 0."""
     with running(*option) as container:
         container.signal(name)
         assert container.end() == 0
@@ -121,17 +163,17 @@ def test_signal_detaches_and_ends_with_0(name: str, option: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("option", [(), ("--reload",)])
 def test_code_of_the_workload(option: tuple[str, ...], workload: Path) -> None:
-    """What the workload ends with is what the container ends with."""
+    """The container ends with the workload's exit code."""
     with running(*option, "--", "/workload", "exit", "42", workload=workload) as container:
         assert container.end() == 42
 
 
 @pytest.mark.parametrize("option", [(), ("--reload",)])
 def test_workload_ends_by_its_own_handler(option: tuple[str, ...], workload: Path) -> None:
-    """SIGTERM reaches the workload, which decides on the code; then the programs are detached."""
+    """The workload handles SIGTERM and chooses the exit code; then the programs are detached."""
     with running(*option, "--", "/workload", "wait", "7", workload=workload) as container:
         container.wait_for("exec")
-        time.sleep(0.2)  # the workload has no way to say that its handler is there
+        time.sleep(0.2)  # the workload cannot report that its handler is set
         container.signal("TERM")
         assert container.end() == 7
         assert bool([line for line in container.lines() if line["event"] == "detach"]) == bool(option)
@@ -139,7 +181,7 @@ def test_workload_ends_by_its_own_handler(option: tuple[str, ...], workload: Pat
 
 @pytest.mark.parametrize("init", [(), ("--entrypoint=/usr/bin/verify-and-load",)])
 def test_no_zombie(init: tuple[str, ...], workload: Path) -> None:
-    """What the workload leaves to be reaped is reaped, also when the loader is process 1 itself."""
+    """Orphans of the workload are reaped, also when the loader itself is process 1."""
     arguments = ("--reload", "--", "/workload", "orphans", "0")
     with running(*arguments, workload=workload, options=init) as container:
         container.wait_for("exec")
@@ -155,8 +197,8 @@ def test_no_zombie(init: tuple[str, ...], workload: Path) -> None:
         assert container.end() == 0
 
 
-def test_hang_up_reloads(workload: Path) -> None:
-    """SIGHUP to the container is answered by the loader and does not reach the workload."""
+def test_sighup_reloads(workload: Path) -> None:
+    """SIGHUP to the container reloads, and does not reach the workload."""
     with running("--reload", "--", "/workload", "wait", "0", workload=workload) as container:
         container.wait_for("exec")
         container.signal("HUP")
@@ -175,13 +217,13 @@ def _fifo(place: Path) -> None:
 
 def _locked(place: Path) -> None:
     (place / "ops.pub").write_text("nobody reads this")
-    # Not the user of the image, who has no CAP_DAC_OVERRIDE either.
+    # The image's user is another one, and has no CAP_DAC_OVERRIDE.
     os.chown(place, 1000, 1000)
     place.chmod(0o700)
 
 
 OBJECTS, TRUST = "/usr/lib/buildtool/objects", "/etc/buildtool/trust.host"
-# Name: what the host mounts and where, the loader's arguments, exit code, words.
+# Name of the case: what the host mounts and where, the loader's arguments, exit code, words.
 CONDITIONS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, str]] = {
     "no objects": (_nothing, OBJECTS, (), 1, "no object in it"),
     "FIFO": (_fifo, OBJECTS, (), 3, "1 of 1 objects refused"),
@@ -202,7 +244,7 @@ CONDITIONS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, s
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_bad_conditions(tmp_path: Path, name: str) -> None:
-    """What an operator gets wrong is one line with its code, through tini; nothing is left in the kernel."""
+    """A mistake of the operator is one line with its exit code, through tini; nothing stays in the kernel."""
     make, where, arguments, code, words = CONDITIONS[name]
     place = tmp_path / "place"
     place.mkdir()

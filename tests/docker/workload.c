@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A static workload: `exit N`, `wait N` (N on SIGTERM), `orphans N` (leaves zombies to whoever reaps, then
- * waits). */
+/*
+ * A static workload. `exit N` ends with N, `wait N` ends with N on SIGTERM, and `orphans N` leaves five
+ * orphans and then waits like `wait N`.
+ */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs every fuzz target for a while and says what they found.
+Runs every fuzz target for a limited time and prints the findings.
 
-    python tests/fuzz/campaign.py [SECONDS]        each target runs that long, one per processor at a time
+    python tests/fuzz/campaign.py [SECONDS]        time for each target; one per processor runs at once
 
-Seeds are the vectors; what is learnt stays in .cache/fuzz/corpus, findings
-in .cache/fuzz/findings. Exit code 1 when there is a finding.
+The vectors are the seeds. New inputs are kept in .cache/fuzz/corpus, findings in .cache/fuzz/findings. The
+exit code is 1 after a finding.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from labs.bindings import build_installed  # noqa: E402
 from labs.compile import find_clang  # noqa: E402 - scripts find the package beside their folder
 from labs.vectors.index import INDEX, write_stores  # noqa: E402
 from labs.verifiers import BUILT, build_c_verifier  # noqa: E402
 
 MAX_INPUT_BYTES = {"object": 8192, "policy": 4096, "run": 4096}
 TARGETS = ("c-object", "c-policy", "c-run", "both-object", "both-policy")
-# The first byte says what the rest is (loader/fuzz/fuzz_run.c).
+# The first byte selects the parser of the rest (loader/fuzz/fuzz_run.c).
 RUN_SEEDS = (
     b'\0{"projects":{"p":{"o":3}},"stateVersion":1}',
     b"\1# comment\nx=eth0\no:y=/a/b\n\n",
@@ -41,7 +42,7 @@ RUN_SEEDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one target: *executions*, *features* of coverage, *inputs* kept, *log* of a finding."""
+    """The result of one target: *executions*, *features* of coverage, *inputs* kept, *log* of a finding."""
 
     target: str
     executions: int
@@ -73,19 +74,20 @@ def write_seeds(seeds: Path, stores: Path) -> None:
 
 
 def run_target(target: str, seconds: int, clang: Path, work: Path) -> Outcome:
-    """Run one target for *seconds*; what it finds is described by its log."""
+    """Run one target for *seconds*; the result has the log of a finding."""
     language, _, kind = target.partition("-")
     corpus, findings = work / "corpus" / target, work / "findings"
     for directory in (corpus, findings):
         directory.mkdir(parents=True, exist_ok=True)
     argv: list[str | Path] = [build_c_verifier(clang, f"fuzz-{kind}")]
     if language == "both":
-        argv = [sys.executable, HERE / "differential.py", kind, build_c_verifier(clang), work / "stores"]
+        checks = ":".join(map(str, (build_c_verifier(clang), *build_installed())))
+        argv = [sys.executable, HERE / "differential.py", kind, checks, work / "stores"]
     argv += [f"-max_total_time={seconds}", "-print_final_stats=1", "-timeout=20", "-rss_limit_mb=4096"]
     argv += [f"-max_len={MAX_INPUT_BYTES[kind]}", f"-artifact_prefix={findings}/{target}-"]
     if language == "c":
         argv += [f"-dict={HERE.parents[1] / 'loader/fuzz/json.dict'}"]
-    # The first is written to; each language learns from what the other has kept.
+    # libFuzzer writes new inputs to the first directory, and reads those that the other language kept.
     others = [path for path in (work / "corpus").glob(f"*-{kind}") if path != corpus]
     argv += [corpus, work / "seeds" / kind, *others]
     env = os.environ | {"FUZZ_STORES": str(work / "stores")}
@@ -111,12 +113,13 @@ def run_campaign(seconds: int, clang: Path, work: Path = BUILT) -> list[Outcome]
     write_seeds(work / "seeds", work / "stores")
     for program in ("check", "fuzz-object", "fuzz-policy", "fuzz-run"):
         build_c_verifier(clang, program)
+    build_installed()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda target: run_target(target, seconds, clang, work), TARGETS))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run and print a table."""
+    """Run the campaign and print a table."""
     seconds = int(arguments[0]) if arguments else 600
     outcomes = run_campaign(seconds, find_clang())
     out = sys.stdout.write

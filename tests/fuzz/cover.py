@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Says which lines of the C verifier the vectors and the fuzzers' inputs reach.
+Prints which lines of the C verifier the vectors and the fuzzers' inputs reach.
 
-    python tests/fuzz/cover.py [--show]      --show lists the lines that nothing reached
+    python tests/fuzz/cover.py [--show]      --show lists the lines that were not reached
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from campaign import write_seeds  # noqa: E402
 from differential import ANY_PLATFORM, NOW, PLATFORM  # noqa: E402
 from labs.compile import find_clang  # noqa: E402
 from labs.vectors.index import INDEX, write_store  # noqa: E402
-from labs.verifiers import BUILT, CVerifier, build_c_verifier  # noqa: E402 - this folder is not a package
+from labs.verifiers import BUILT, Verifier, build_c_verifier  # noqa: E402 - this folder is not a package
 
 
-def replay_vectors(c: CVerifier, stores: Path) -> int:
+def replay_vectors(c: Verifier, stores: Path) -> int:
     """Ask about every vector and return how many there are."""
     for vector in INDEX["vectors"]:
         c.ask("T", bytes(stores / vector["trust"]))
@@ -40,7 +40,7 @@ def replay_vectors(c: CVerifier, stores: Path) -> int:
     return sum(len(INDEX[name]) for name in ("vectors", "signatures", "trust", "badTrust"))
 
 
-def replay_corpus(c: CVerifier, stores: Path) -> int:
+def replay_corpus(c: Verifier, stores: Path) -> int:
     """Ask about every input that fuzzing has kept and return how many there are."""
     count, paths = 0, sorted(stores.iterdir())
     for path in sorted((BUILT / "corpus").glob("*/*")):
@@ -57,16 +57,16 @@ def replay_corpus(c: CVerifier, stores: Path) -> int:
 
 
 def main() -> int:
-    """Replay everything and print what llvm-cov says."""
+    """Replay everything and print the report of llvm-cov."""
     clang = find_clang()
     program = build_c_verifier(clang, "check-cover")
-    # llvm-profdata-19 belongs to clang-19.
+    # clang-19 needs llvm-profdata-19.
     suffix = clang.name.removeprefix("clang")
     with tempfile.TemporaryDirectory() as work:
         raw, merged, stores = Path(work) / "raw", Path(work) / "merged", Path(work) / "stores"
         os.environ["LLVM_PROFILE_FILE"] = str(raw)
         write_seeds(Path(work) / "seeds", stores)
-        with CVerifier(program) as c:
+        with Verifier(program) as c:
             c.setting("N", str(NOW).encode())
             asked = replay_vectors(c, stores), replay_corpus(c, stores)
         subprocess.run([f"llvm-profdata{suffix}", "merge", "-o", merged, raw], check=True)

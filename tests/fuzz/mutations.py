@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Changes that keep an input worth looking at: JSON stays nearly JSON, and objects are signed again.
+Mutations that reach the code behind the parsers: JSON stays nearly JSON, and objects are signed again.
 
-Random bytes alone end at the first broken signature; the TEST KEYS of the
-vectors sign whatever comes out, so that everything behind the signature is reached.
+Random bytes alone end at the first bad signature. The TEST KEYS of the vectors therefore sign each changed
+object, so that the code behind the signature runs as well.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _RECORD_HEAD = struct.Struct("<8sIIII8s")
 _ENTRY_BYTES = 96
 _ROOM_SIGNATURES = 4
 _BTF_HEAD = b"\x9f\xeb\x01"
-_BTF_BYTES = 512  # of a vector's types
+_BTF_BYTES = 512  # of a vector's .BTF
 
 Mutate = Callable[[bytes, int], bytes]
 
 
 class Raw(str):
-    """JSON text that is written as it stands."""
+    """JSON text that is written unchanged."""
 
     __slots__ = ()
 
 
 class Members(list[tuple[Any, Any]]):
-    """The members of an object, which may be there twice."""
+    """The members of a JSON object, which may contain a name twice."""
 
     __slots__ = ()
 
@@ -45,7 +45,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# One JSON text a line.
+# One JSON text on each line.
 TOKENS = [
     Raw(text)
     for text in (
@@ -127,7 +127,7 @@ NAMES = _words("""
     notBefore revoked minimumVersion platforms attachPoints deniedHelpers deniedKfuncs clock earliest
     allowRollback struct pinned imageRules combine ignore""")
 _BITS = ("", "0", "*", "/", ".", "\n", "\u00e9", "=")
-# What some parsers take for white space, and what some readers drop.
+# Bytes that some parsers accept as white space, and bytes that some readers drop.
 _SPACES = (b" ", b"\n", b"\t", b"\r", b"\x0b", b"\x0c", b"\xc2\xa0", b"\xef\xbb\xbf", b"\0", b"//\n", b",")
 _BAD_UTF8 = (
     b"\xff",
@@ -141,7 +141,7 @@ _BAD_UTF8 = (
 
 
 def mutate_json(text: bytes, rng: random.Random, mutate: Mutate) -> bytes:
-    """Return another text: mostly a member, value or order changed, sometimes a byte."""
+    """Return a changed text: mostly another member, value or order, sometimes another byte."""
     try:
         value = json.loads(text, object_pairs_hook=Members, parse_int=Raw, parse_float=Raw)
     except (ValueError, RecursionError):
@@ -156,7 +156,7 @@ def mutate_json(text: bytes, rng: random.Random, mutate: Mutate) -> bytes:
 
 
 def mutate_object(data: bytes, rng: random.Random, mutate: Mutate, room: int) -> bytes:
-    """Return another file, mostly with good signatures over whatever it now says."""
+    """Return a changed file, mostly with valid signatures over its new contents."""
     found = _find_record(data)
     if found is None or rng.random() < 0.1:
         return mutate(data, room)
@@ -167,7 +167,7 @@ def mutate_object(data: bytes, rng: random.Random, mutate: Mutate, room: int) ->
     elif choice < 0.65:
         signers = rng.sample(SIGNERS, rng.randrange(1, 5))
     else:
-        # Outside the record, length kept, so that the record is still found where it was.
+        # Change bytes in place, so that the record keeps its offset.
         changed = bytearray(data)
         for _ in range(rng.choice((1, 1, 2, 4))):
             types = data.find(_BTF_HEAD)
@@ -183,7 +183,7 @@ def mutate_object(data: bytes, rng: random.Random, mutate: Mutate, room: int) ->
 
 
 def _change_word(data: bytearray, start: int, rng: random.Random) -> None:
-    """Change one of the first words of a section of types: its header, a type, or what follows one."""
+    """Change a word near the start of .BTF: in its header, in a type or after it."""
     at = start + 4 * rng.randrange(min(len(data) - start, _BTF_BYTES) // 4)
     value = struct.unpack_from("<I", data, at)[0]
     near = (value + 1, value - 12, value ^ 1 << rng.randrange(32), rng.randrange(64))
@@ -192,7 +192,7 @@ def _change_word(data: bytearray, start: int, rng: random.Random) -> None:
 
 
 def _edit(value: Any, rng: random.Random) -> Any:
-    """Change one place of the tree."""
+    """Change one node of the tree."""
     if isinstance(value, (Members, list)) and value and rng.random() < 0.8:
         at = rng.randrange(len(value))
         return _edit_members(value, at, rng) if isinstance(value, Members) else _edit_items(value, at, rng)
@@ -258,7 +258,7 @@ def _write(value: Any) -> str:
 
 
 def _find_record(data: bytes) -> tuple[int, int, bytes, list[Any]] | None:
-    """Return where the record is, how large its section is, the statement and the known signers."""
+    """Return the record's offset, the size of its section, the statement, and the known signers."""
     offset = data.find(b"\x7fBPFSIG\0")
     if offset < 0 or len(data) < offset + _RECORD_HEAD.size:
         return None
@@ -274,7 +274,7 @@ def _find_record(data: bytes) -> tuple[int, int, bytes, list[Any]] | None:
 def _put_record(
     data: bytes, offset: int, size: int, text: bytes, signers: list[Any], rng: random.Random
 ) -> bytes:
-    """Write a record into the file, with the file's digest (mostly) and good signatures (mostly)."""
+    """Write a record into the file, mostly with the file's digest and valid signatures."""
     text = text[: size - _RECORD_HEAD.size - _ENTRY_BYTES * max(_ROOM_SIGNATURES, len(signers))]
     if rng.random() < 0.9:
         digest = hashlib.sha256(data[:offset] + bytes(size) + data[offset + size :]).hexdigest().encode()

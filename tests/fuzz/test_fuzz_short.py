@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fuzz.campaign import TARGETS, Outcome, run_campaign
 
-# Two minutes in all: each processor runs one target after another.
+# Two minutes for all targets: each processor runs one target after another.
 SECONDS = 110 // -(-len(TARGETS) // (os.cpu_count() or 1))
-# Far fewer than a machine does that has nothing else to do.
+# A small part of what an idle machine reaches.
 FEWEST_EXECUTIONS = {
     "c-object": 20_000,
     "c-policy": 20_000,
@@ -32,7 +32,7 @@ def outcomes(clang: Path) -> dict[str, Outcome]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_target_finds_nothing(target: str, outcomes: dict[str, Outcome]) -> None:
-    """No crash, no sanitizer report, no foreign exception, no disagreement; and it did run."""
+    """A target runs without a crash, sanitizer report, foreign exception or disagreement."""
     outcome = outcomes[target]
     assert not outcome.is_finding, outcome.log
     assert outcome.executions >= FEWEST_EXECUTIONS[target]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the programs of the attachment tests watch, and what reads their counters:
+ * Triggers the programs of the attachment tests, and reads their counters:
  *
- *   attach_guest work       call victim_work(), unlink and open files, ask for a process group, send to lo
- * and away attach_guest count      print the sum of the counters of all maps whose names end in _map
- *   attach_guest programs   print how many programs the kernel holds
+ *   attach_guest work       call victim_work(), unlink and open files, ask for a process group, send packets
+ *   attach_guest count      print the sum of the counters of all maps whose names end in _map
+ *   attach_guest programs   print the number of programs in the kernel
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@ static int bpf(enum bpf_cmd command, union bpf_attr *attr)
 	return syscall(__NR_bpf, command, attr, sizeof(*attr));
 }
 
-/* Probed by name: it must exist, and not only inlined. */
+/* Probed by name, so the function must exist and not only be inlined. */
 __attribute__((noinline)) int victim_work(int number)
 {
 	__asm__ volatile("" : "+r"(number));
@@ -37,7 +37,7 @@ static int work(void)
 	int udp = socket(AF_INET, SOCK_DGRAM, 0), sum = 0;
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	away.sin_addr.s_addr = inet_addr("10.9.9.2"); /* behind netkit, where there is one */
+	away.sin_addr.s_addr = inet_addr("10.9.9.2"); /* behind netkit, if the kernel has it */
 	for (int i = 0; i < CALLS; i++) {
 		int fd = open("/proc/version", O_RDONLY);
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
-# One boot, all cases. A line of /vmtest/cases: NAME OBJECTS PREPARE OPTION...; what it said is in
-# /out/NAME.log, and in /out/NAME.sum its exit code, how often it counted work, and what was left.
+# Runs all cases in one boot. A line of /vmtest/cases is NAME OBJECTS PREPARE OPTION... The loader's lines
+# are in /out/NAME.log. /out/NAME.sum has its exit code, the counted calls and the number of programs left.
 export PATH=/bin:/vmtest
 mkdir -p /out
 ip link set lo up
+mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 mkdir /cgroup
 mount -t cgroup2 none /cgroup
 if ip link add kit0 type netkit; then
@@ -17,7 +18,7 @@ before=$(attach_guest programs)
 without_btf() { mount -t tmpfs none /sys/kernel/btf; }
 again_btf() { umount /sys/kernel/btf; }
 
-# Starts the loader as the case will, and waits until it is ready.
+# Start another loader with the case's objects, and wait until it is ready.
 start_first() {
 	# shellcheck disable=SC2086 # words
 	verify-and-load --objects "/vmtest/objects/$objects" --trust /vmtest/trust "$@" 2> /out/first &
@@ -27,7 +28,7 @@ start_first() {
 		usleep 50000
 	done
 }
-# What a loader leaves that is killed; the second time it had attached twice.
+# Kill that loader, so that the case finds its tc filters. killed_twice attaches two of them.
 without_killed() {
 	# shellcheck disable=SC2086 # words
 	start_first $options
@@ -41,7 +42,7 @@ without_killed_twice() {
 	options=${options#* }
 }
 again_killed_twice() { :; }
-# Another loader that lives on.
+# Keep that loader running beside the case.
 without_beside() {
 	# shellcheck disable=SC2086 # words
 	start_first $options

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A workload that wants others' pins and the end of its loader: tries all it knows, and says what came of each.
+A hostile workload: it attacks the pins of other containers and its own loader, and reports each answer.
 
-Arguments: the directories of pins that it sees, under any path. The answer is one JSON object: the name of
-each attempt, and that of the kernel's error, or "" for what succeeded.
+The arguments are directories of pins, under any path by which this process sees them. The output is one JSON
+object: the name of each attempt, and the name of the kernel's error, or "" for an attempt that succeeded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any
 
 BPF, TGKILL, TKILL, SIGQUEUE, TGSIGQUEUE, PIDFD_OPEN, PIDFD_SIGNAL = 321, 234, 200, 129, 297, 434, 424
 MAP_LOOKUP, MAP_UPDATE, OBJ_PIN, OBJ_GET, LAST_COMMAND = 1, 2, 6, 7, 48
-# Elements of maps, one by one and in batches, and what a descriptor is.
+# Commands that the filter allows: read and write map elements, single or in batches, and describe a
+# descriptor.
 ALLOWED = {1, 2, 3, 4, 15, 21, 24, 25, 26, 27}
 UNSHARE, CLONE, CLONE_NEWUSER = 272, 56, 0x10000000
 RENAME_EXCHANGE, F_SETSIG, PTRACE_ATTACH, PR_SET_PDEATHSIG = 2, 10, 16, 1
@@ -34,7 +35,7 @@ found: dict[str, str] = {}
 
 
 def attempt(name: str, action: Callable[[], Any]) -> None:
-    """Try it and note the kernel's answer."""
+    """Run *action* and record the kernel's answer."""
     try:
         action()
     except OSError as error:
@@ -53,25 +54,25 @@ def call(number: int, *arguments: Any) -> int:
 
 
 def bpf(command: int, attributes: bytes = b"") -> int:
-    """Make the call of eBPF."""
+    """Make the system call of eBPF."""
     return call(BPF, command, ctypes.create_string_buffer(attributes, 128), 128)
 
 
 def on_path(command: int, path: Path, descriptor: int = 0) -> int:
-    """Pin or open a pin."""
+    """Pin *descriptor* at a path, or open the pin there."""
     text = ctypes.create_string_buffer(str(path).encode() + b"\0")
     return bpf(command, struct.pack("=QII", ctypes.addressof(text), descriptor, 0))
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Exchange two names in one step."""
+    """Exchange two names in one system call."""
     if libc.renameat2(-100, str(one).encode(), -100, str(other).encode(), RENAME_EXCHANGE):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def attack_directory(top: Path) -> None:
-    """List, read, remove, rename and make what is in a directory of pins."""
+    """List, read, remove, rename and create entries of a directory of pins."""
     entry, pins = top / os.environ["ENTRY"], [Path(top, name) for name in os.environ["PINS"].split(":")]
     attempt(f"list {top}", lambda: list(top.iterdir()))
     attempt(f"list {entry}", lambda: list(entry.iterdir()))
@@ -92,7 +93,7 @@ def attack_directory(top: Path) -> None:
 
 
 def attack_descriptors() -> None:
-    """Use what was inherited: whatever it is, as a directory; and see what there is."""
+    """List the inherited descriptors, and use each of them as a directory."""
     for number in sorted(int(path.name) for path in Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
             kind = str(Path(f"/proc/self/fd/{number}").readlink())
@@ -108,7 +109,7 @@ def attack_descriptors() -> None:
 
 
 def attack_commands() -> None:
-    """Call each command of bpf(2) with nothing: the filter answers before the kernel does."""
+    """Call every other command of bpf(2) without attributes: the filter answers before the kernel does."""
     for command in range(LAST_COMMAND):
         if command not in ALLOWED:
             attempt(f"command {command}", lambda command=command: bpf(command))  # type: ignore[misc]
@@ -116,7 +117,7 @@ def attack_commands() -> None:
 
 
 def attack_others(*, with_pins: bool) -> None:
-    """Type into the terminal, limit another process, enter a user namespace."""
+    """Type into the terminal, limit another process, and enter a user namespace."""
     attempt("type", lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"))
     attempt("limit of another", lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU))
     if with_pins:
@@ -126,7 +127,7 @@ def attack_others(*, with_pins: bool) -> None:
 
 
 def attack_loader() -> None:
-    """End the parent, by all that one process can do to another of its user."""
+    """Try every way in which a process can end another process of the same user."""
     parent = os.getppid()
     group = os.getpgid(parent)
     info = ctypes.create_string_buffer(struct.pack("=iii", signal.SIGKILL, 0, -1), 128)
@@ -154,19 +155,19 @@ def attack_loader() -> None:
 
 
 def call_prctl() -> None:
-    """Not die with the parent."""
+    """Clear the signal that this process receives when its parent dies."""
     libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
 def trace(parent: int) -> None:
-    """Attach as a debugger does."""
+    """Attach to the parent as a debugger does."""
     if libc.ptrace(PTRACE_ATTACH, parent, None, None) < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def main() -> None:
-    """Try everything."""
+    """Run every attack."""
     found["maps"] = " ".join(sorted(name for name in os.environ if name.startswith("BUILDTOOL_FD_")))
     found["identity"] = f"{os.getuid()}:{os.getgid()} {os.getgroups()}"
     attack_descriptors()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A workload: says what it is, what it was given, and what bpf(2) lets it do, as one JSON object."""
+"""A workload that reports its identity, its descriptors, and the answers of bpf(2), as one JSON object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def element(command: int, descriptor: int, value: int = 0) -> tuple[str, int]:
 
 
 def describe(descriptor: int) -> str:
-    """Ask the kernel what a map is."""
+    """Return the kernel's answer to BPF_OBJ_GET_INFO_BY_FD for a map."""
     room = ctypes.create_string_buffer(128)
     return bpf(GET_INFO, struct.pack("=IIQ", descriptor, len(room), ctypes.addressof(room)))
 
@@ -53,7 +53,7 @@ def status(name: str) -> str:
 
 
 def read_parent() -> list[str]:
-    """Try to look into the memory and through a descriptor of whoever started us; return the errors."""
+    """Try to read the parent's memory and one of its descriptors; return the errors."""
     parent = Path(f"/proc/{os.getppid()}")
     tries = ((parent / "mem").open, (parent / "fd/0").readlink)
     found = []
@@ -68,7 +68,7 @@ def read_parent() -> list[str]:
 
 
 def open_descriptors() -> list[int]:
-    """Return what is open beyond the standard streams."""
+    """Return the open descriptors above the standard streams."""
     with os.scandir("/proc/self/fd") as listing:
         return sorted(fd for fd in (int(entry.name) for entry in listing) if fd > 2 and _is_open(fd))
 
@@ -77,11 +77,11 @@ def _is_open(descriptor: int) -> bool:
     try:
         return "/fd" not in str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except OSError:
-        return False  # that of the listing
+        return False  # the descriptor of the listing itself, closed by now
 
 
 def main() -> None:
-    """Try everything."""
+    """Collect the report and print it."""
     maps = {name.removeprefix(PREFIX): int(fd) for name, fd in os.environ.items() if name.startswith(PREFIX)}
     tries: dict[str, Callable[[], str]] = {
         "mapCreate": lambda: bpf(MAP_CREATE, struct.pack("=IIII", 2, 4, 8, 1)),

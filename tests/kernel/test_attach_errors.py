@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is said of an attachment that the kernel refuses: program, target, the kernel's reason, what to try.
+Error lines for an attachment that the kernel refuses: program, target, the kernel's reason, a hint.
 
-The same for a program that the kernel refuses because a capability is missing.
+The same lines explain a program that the kernel refuses because a capability is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel
 from labs.loader import PREFIX, SOURCES, Lab, Result, parse
+from labs.privileges import AS_USER, root_with
 from labs.run import run
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 XDP, PROGRAM = f"{PREFIX}_xdp", f"{PREFIX}_prog"
-# Without CAP_PERFMON the kernel allows no pointer whose bounds it would have to mask (check of speculation).
+# Without CAP_PERFMON the kernel refuses a pointer whose bounds it would have to mask against speculation.
 SOURCES["options"] = """
 SEC("xdp") int @_xdp(struct xdp_md *c)
 {
@@ -69,7 +70,7 @@ SOURCES["printing"] = (
 
 @contextmanager
 def pair(*options: str, mtu: int = 1500) -> Iterator[str]:
-    """Make a veth pair, whose peer has *options*; gives the name of one end."""
+    """Make a veth pair and yield the name of one end; the other end has *options*."""
     left, right = f"{PREFIX}ma", f"{PREFIX}mb"
     run("ip", "link", "add", left, "type", "veth", "peer", "name", right, *options)
     try:
@@ -81,7 +82,7 @@ def pair(*options: str, mtu: int = 1500) -> Iterator[str]:
 
 
 def check(result: Result, *words: str) -> None:
-    """Check that the run failed with one line of *words*, and left nothing attached."""
+    """Check that the run failed with one line that has all *words*, and attached nothing."""
     assert result.code == 1, result.lines
     assert all(word in result.message for word in words), result.message
     assert len(result.message) < 500, result.message
@@ -89,7 +90,7 @@ def check(result: Result, *words: str) -> None:
 
 
 def test_mtu_too_large_for_xdp(lab: Lab, tmp_path: Path) -> None:
-    """ERANGE of a driver: the line names program and interface, the MTU, and the mode that works."""
+    """The line for a driver's ERANGE names program, interface and MTU, and the mode that works."""
     lab.put(tmp_path, "xdp")
     with pair(mtu=9000) as left:
         for target in (left, f"{left}:driver"):
@@ -107,7 +108,7 @@ def test_mtu_too_large_for_xdp(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_interface_of_a_pattern_is_named(lab: Lab, tmp_path: Path) -> None:
-    """Of the interfaces that a pattern matches, the line names the one that refused."""
+    """The line names the interface that refused, not only the pattern that matched it."""
     lab.put(tmp_path, "xdp")
     with pair(mtu=9000) as left:
         result = lab.run(tmp_path, f"--attach={XDP}={PREFIX}m?")
@@ -115,7 +116,7 @@ def test_interface_of_a_pattern_is_named(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_too_few_queues_for_xdp(lab: Lab, tmp_path: Path) -> None:
-    """ENOSPC of a veth whose peer sends by more queues than it receives by."""
+    """The line for ENOSPC names the missing receive queues: the veth's peer has more send queues."""
     lab.put(tmp_path, "xdp")
     with pair("numtxqueues", "4") as left:
         run("ethtool", "-L", f"{PREFIX}mb", "tx", "4")
@@ -127,7 +128,7 @@ def test_too_few_queues_for_xdp(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_device_above_has_xdp(lab: Lab, tmp_path: Path) -> None:
-    """EEXIST without a program on the interface: a device above it has one."""
+    """EEXIST on an interface without a program: the line names the program on the bridge above."""
     lab.put(tmp_path, "xdp")
     bridge = f"{PREFIX}br"
     with pair() as left:
@@ -143,7 +144,7 @@ def test_device_above_has_xdp(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_cgroup_under_one_that_allows_no_other(lab: Lab, tmp_path: Path) -> None:
-    """EPERM with every capability: a program of a cgroup above allows no second one."""
+    """The line for EPERM names the program of the parent cgroup, and no missing capability."""
     lab.put(tmp_path, "sock_create")
     foreign = tmp_path / "foreign.o"
     foreign.write_bytes(lab.object("sock_create"))
@@ -182,7 +183,7 @@ def test_cgroup_under_one_that_allows_no_other(lab: Lab, tmp_path: Path) -> None
     ],
 )
 def test_reason_and_hint(lab: Lab, tmp_path: Path, kind: str, target: str, words: list[str] | None) -> None:
-    """Each line names program and target, and has the kernel's reason, its cause and a hint."""
+    """Each line names program and target, and gives the kernel's reason, the cause and a hint."""
     lab.put(tmp_path, kind)
     option = f"--attach={PROGRAM}={target}"
     if words is None:
@@ -196,18 +197,12 @@ def test_reason_and_hint(lab: Lab, tmp_path: Path, kind: str, target: str, words
 
 @pytest.mark.skipif(KPROBES.exists(), reason="needs-kernel-feature: a kernel without kprobes")
 def test_kernel_without_kprobes(lab: Lab, tmp_path: Path) -> None:
-    """A kernel that has no kprobes is the reason, whatever number its answer is."""
+    """The line names missing kprobes as the reason, whichever error number the kernel returns."""
     lab.put(tmp_path, "kprobe_bare")
     result = lab.run(tmp_path, f"--attach={PROGRAM}=vfs_read")
     check(
         result, f"program {PROGRAM}: cannot attach to vfs_read: ", "this kernel has no kprobes", "use fentry"
     )
-
-
-def with_capabilities(*names: str) -> list[str]:
-    """Return a command that runs another one as root with only these capabilities."""
-    bounds = ",".join(["-all", *(f"+{name}" for name in names)])
-    return ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={bounds}"]
 
 
 @pytest.mark.parametrize(
@@ -218,44 +213,63 @@ def with_capabilities(*names: str) -> list[str]:
         ("padded", PROGRAM, "read from stack", []),
         ("printing", PROGRAM, "bpf_trace_printk#6", [6]),
     ],
-    # The names of programs differ between processes, and each process must know the tests by the same ids.
+    # Names of programs contain the process id. Fixed ids let parallel test processes collect the same tests.
     ids=["options", "leaking", "padded", "printing"],
 )
 def test_missing_capability_is_named(
     lab: Lab, tmp_path: Path, kind: str, name: str, words: str, helpers: list[int]
 ) -> None:
-    """An objection that CAP_PERFMON would lift names it and the option; with it the program loads."""
+    """The line names CAP_PERFMON and the option that adds it; with the capability the program loads."""
     lab.put(tmp_path, kind, helpers=helpers)
     options = (f"--attach={name}=none", "--capabilities=NET_ADMIN,PERFMON", "--", "true")
-    result = lab.run(tmp_path, *options, before=with_capabilities("bpf", "net_admin"))
+    result = lab.run(tmp_path, *options, before=root_with("bpf", "net_admin"))
     check(result, f"{kind}.bpf.o: cannot load: program {name}: ", words)
     wanted = "; missing CAP_PERFMON: the container lacks it; start it with --cap-add PERFMON"
     assert result.message.endswith(wanted), result.message
-    done = lab.run(tmp_path, *options, before=with_capabilities("bpf", "net_admin", "perfmon"))
+    done = lab.run(tmp_path, *options, before=root_with("bpf", "net_admin", "perfmon"))
     assert done.code == 0, done.lines
 
 
 @pytest.mark.parametrize("kind", ["scalar", "helper"])
 def test_other_objections_name_no_capability(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """A program that no capability makes right is not explained by one, whatever is held."""
+    """The line names no capability when no capability would make the program valid."""
     lab.put(tmp_path, kind)
     for held in (["bpf", "perfmon"], ["bpf", "perfmon", "sys_admin"]):
-        result = lab.run(tmp_path, before=with_capabilities(*held))
+        result = lab.run(tmp_path, before=root_with(*held))
         check(result, f"{kind}.bpf.o: cannot load: program {PROGRAM}: ")
         assert "CAP_" not in result.message
 
 
 def test_bpf_without_capability(lab: Lab, tmp_path: Path) -> None:
-    """EPERM of bpf(2) names CAP_BPF, and what else the programs need, in one command."""
+    """The line for EPERM of bpf(2) names CAP_BPF and the other needed capabilities in one command."""
     lab.put(tmp_path, "xdp", programs=[{"name": XDP, "section": "xdp", "type": "xdp"}])
     options = (f"--attach={XDP}=none", "--", "true")
-    result = lab.run(tmp_path, *options, before=with_capabilities())
-    check(result, "Operation not permitted", "missing CAP_NET_ADMIN CAP_BPF: ")
+    result = lab.run(tmp_path, *options, before=root_with())
+    check(result, "xdp.bpf.o: cannot load: Operation not permitted; missing CAP_NET_ADMIN CAP_BPF: ")
     assert result.message.endswith("start it with --cap-add NET_ADMIN --cap-add BPF")
 
 
+WITHOUT_BTF = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "words"),
+    [
+        ("tp_btf", WITHOUT_BTF, "cannot load: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe"),
+        ("fentry_lost", [], "cannot load: this kernel has no such function or hook; bpftool btf dump file"),
+    ],
+)
+def test_advice_comes_before_the_words_of_libbpf(
+    lab: Lab, tmp_path: Path, kind: str, before: list[str], words: str
+) -> None:
+    """Libbpf names an error by its number, -3: the line begins with the cause and has a command or a type."""
+    lab.put(tmp_path, kind)
+    result = lab.run(tmp_path, before=before)
+    check(result, f"{kind}.bpf.o: {words}", "(libbpf: ")
+
+
 def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path) -> None:
-    """Root of a rootless container has every capability, and bpf(2) counts none: the line says why."""
+    """The line names the user namespace: bpf(2) ignores the capabilities of a rootless container."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, before=["unshare", "--user", "--map-root-user"])
     check(
@@ -263,7 +277,7 @@ def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path) -> None:
     )
 
 
-NOBODY = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all"]
+NOBODY = [*AS_USER, "--inh-caps=-all"]
 
 
 @pytest.mark.parametrize(
@@ -283,9 +297,7 @@ NOBODY = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-
 def test_remedy_names_who_can_give_it(
     lab: Lab, tmp_path: Path, capabilities: str | None, before: list[str], remedy: str | None
 ) -> None:
-    """The container, the loader's file or the user can lack a capability: the line names the one."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(path.stat().st_mode | 0o055)
+    """The hint names the one that lacks the capability: the container, the loader's file or the user."""
     program = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
     lab.put(tmp_path, "raw_tp", programs=[program])
     loader = tmp_path / "verify-and-load"

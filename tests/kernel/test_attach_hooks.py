@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hook that another program holds, targets from a file, and interfaces that come later."""
+"""Hooks that another program holds, targets from a file, and interfaces that appear later."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from labs import kernel, net
 from labs.loader import PREFIX, Lab, in_kernel
 from labs.net import veth
+from labs.privileges import root_with
 from labs.run import run
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
@@ -25,21 +26,21 @@ PROGRAM = f"{PREFIX}_prog"
 
 
 def other_directory(tmp_path: Path) -> Path:
-    """Make a place for a second loader's objects."""
+    """Make a directory for a second loader's objects."""
     made = tmp_path / "other"
     made.mkdir()
     return made
 
 
 def has_xdp(interface: str) -> bool:
-    """Return whether an XDP program is on the interface."""
+    """Return whether *interface* has an XDP program."""
     shown = subprocess.run(["ip", "link", "show", interface], capture_output=True, text=True, check=True)
     return "prog/xdp" in shown.stdout
 
 
 @contextmanager
 def foreign_xdp(lab: Lab, tmp_path: Path, interface: str) -> Iterator[Path]:
-    """Attach an XDP program without a link, as `ip` and older libraries do; gives the pins' directory."""
+    """Attach an XDP program without a link, as `ip` and older libraries do; yield its pins' directory."""
     path = tmp_path / "foreign.o"
     path.write_bytes(lab.object("foreign"))
     with kernel.loaded(path) as pins:
@@ -52,13 +53,13 @@ def foreign_xdp(lab: Lab, tmp_path: Path, interface: str) -> Iterator[Path]:
 
 
 def seen_as_bpffs(directory: Path) -> list[str]:
-    """Return a command that runs another one which sees *directory* as /sys/fs/bpf."""
+    """Return a command prefix that runs with *directory* mounted at /sys/fs/bpf."""
     script = f'mount --bind {directory} /sys/fs/bpf && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 
 def test_hook_of_another_process_is_kept(lab: Lab, tmp_path: Path) -> None:
-    """A link of another process stays; the message names program and process."""
+    """A link of another process stays attached; the message names its program and process."""
     lab.put(tmp_path, "xdp")
     lab.put(other_directory(tmp_path), "xdp")
     with veth() as (left, _):
@@ -73,8 +74,8 @@ def test_hook_of_another_process_is_kept(lab: Lab, tmp_path: Path) -> None:
             assert stop().code == 0
 
 
-def test_hook_of_another_process_is_taken_when_told(lab: Lab, tmp_path: Path) -> None:
-    """With --replace our program takes the place, and goes when we go."""
+def test_hook_of_another_process_is_taken_with_replace(lab: Lab, tmp_path: Path) -> None:
+    """--replace attaches our program instead, and our end detaches it."""
     lab.put(tmp_path, "xdp")
     lab.put(other_directory(tmp_path), "xdp")
     with veth() as (left, _):
@@ -88,7 +89,7 @@ def test_hook_of_another_process_is_taken_when_told(lab: Lab, tmp_path: Path) ->
 
 
 def test_replace_does_not_take_our_own(lab: Lab, tmp_path: Path) -> None:
-    """A priority that two programs of one start want is an error with --replace, too."""
+    """Two programs of one start with the same priority are an error, even with --replace."""
     lab.put(tmp_path, "netfilter")
     result = lab.run(tmp_path, *[f"--attach={PROGRAM}=ipv6:output:76"] * 2, "--replace")
     assert result.code == 1
@@ -107,7 +108,7 @@ def test_interface_that_is_named_twice(
     section: str,
     signed: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    """An interface by name and by pattern is exit code 2, with both targets, before anything is loaded."""
+    """An interface given by name and by pattern is exit code 2 before any load; the line has both targets."""
     with veth() as (left, _):
         targets = [left, f"{left[:-1]}*"]
         program = {"name": f"{PREFIX}_{name}", "section": section, "type": kind, "attach": targets}
@@ -121,7 +122,7 @@ def test_interface_that_is_named_twice(
 
 
 def test_tracepoint_that_is_named_twice(lab: Lab, tmp_path: Path) -> None:
-    """The kernel attaches a program to a tracepoint once: the second target is an error."""
+    """A second target with the same tracepoint is an error: the kernel attaches a program there once."""
     lab.put(tmp_path, "tracepoint_bare")
     result = lab.run(tmp_path, *[f"--attach={PROGRAM}=syscalls/sys_enter_getpgid"] * 2)
     assert (result.code, "attached twice" in result.message) == (2, True), result.lines
@@ -140,7 +141,7 @@ def test_two_programs_for_one_interface(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_program_without_a_link(lab: Lab, tmp_path: Path) -> None:
-    """A program that `ip` attached is kept, and named with its pin; with --replace it goes."""
+    """A program that `ip` attached stays, and the message names its pin; --replace detaches it."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, _), foreign_xdp(lab, tmp_path, left) as pins:
         option = f"--attach={XDP}={left}:generic"
@@ -155,7 +156,7 @@ def test_program_without_a_link(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
-    """The one flow dissector of a network namespace is kept, or taken when told."""
+    """The flow dissector of a network namespace stays; --replace detaches it."""
     lab.put(tmp_path, "dissector")
     lab.put(other_directory(tmp_path), "dissector")
     with net.namespace() as namespace:
@@ -170,7 +171,7 @@ def test_flow_dissector_of_another_process(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_priority_of_another_process(lab: Lab, tmp_path: Path) -> None:
-    """A priority of netfilter that is taken is kept, or taken when told; another one is free."""
+    """A netfilter priority in use is an error; --replace takes it, and another priority is free."""
     lab.put(tmp_path, "netfilter")
     lab.put(other_directory(tmp_path), "netfilter")
     with lab.started(tmp_path, f"--attach={PROGRAM}=ipv6:output:77") as (process, stop):
@@ -187,7 +188,7 @@ def test_priority_of_another_process(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
-    """A program that was attached to a cgroup for itself alone is kept and named; with --replace it goes."""
+    """A program that holds a cgroup exclusively stays and is named; --replace detaches it."""
     lab.put(tmp_path, "sock_create")
     foreign = tmp_path / "foreign.o"
     foreign.write_bytes(lab.object("sock_create"))
@@ -203,14 +204,14 @@ def test_cgroup_that_takes_no_second_program(lab: Lab, tmp_path: Path) -> None:
         assert PROGRAM not in run("bpftool", "cgroup", "show", group)
 
 
-def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
-    """Without CAP_SYS_ADMIN nobody says whose program it is: the message has what is known."""
+def test_hook_holder_is_hidden_without_sys_admin(lab: Lab, tmp_path: Path) -> None:
+    """Without CAP_SYS_ADMIN the message has only the program's id: the kernel hides name and process."""
     lab.put(tmp_path, "xdp")
     lab.put(other_directory(tmp_path), "xdp")
-    before = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all,+bpf,+net_admin"]
     with veth() as (left, _):
         option = f"--attach={XDP}={left}"
         with lab.started(tmp_path, option) as (_, stop):
+            before = root_with("bpf", "net_admin")
             result = lab.run(tmp_path / "other", option, "--replace", before=before)
             assert result.code == 1
             assert "(id " in result.message
@@ -220,7 +221,7 @@ def test_what_the_kernel_does_not_tell(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sk_msg", "map_iterator"])
 def test_programs_of_maps_are_not_shared(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """With --share a program that is attached to a map of its object is loaded by each for itself."""
+    """With --share each start loads its own program, if the program is attached to a map of its object."""
     objects = lab.put(tmp_path, kind)
     if kind == "map_iterator":
         kernel.need_program_type(objects / f"{kind}.bpf.o")
@@ -239,14 +240,14 @@ def test_programs_of_maps_are_not_shared(lab: Lab, tmp_path: Path, kind: str) ->
 
 
 def write_file(tmp_path: Path, text: str | bytes) -> str:
-    """Write a file of targets; return the option that names it."""
+    """Write a file of targets; return the option with its path."""
     path = tmp_path / "targets"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return f"--attach-file={path}"
 
 
 def test_targets_from_a_file(lab: Lab, tmp_path: Path) -> None:
-    """Lines of a file are targets; comments and empty lines are none; the statement's count no more."""
+    """Lines of a file replace the statement's targets; comments and empty lines are ignored."""
     program = {"name": XDP, "section": "xdp", "type": "xdp", "attach": ["lo"]}
     lab.put(tmp_path, "xdp", programs=[program])
     with veth() as (left, right):
@@ -257,7 +258,7 @@ def test_targets_from_a_file(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_command_line_comes_before_the_file(lab: Lab, tmp_path: Path) -> None:
-    """A program that --attach names has no targets from the file."""
+    """A program that --attach names gets no target from the file."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, right):
         option = write_file(tmp_path, f"{XDP}={left}\n")
@@ -286,7 +287,7 @@ def test_command_line_comes_before_the_file(lab: Lab, tmp_path: Path) -> None:
 def test_later_sources_replace_the_targets_of_earlier_ones(
     lab: Lab, tmp_path: Path, image: list[str], file: str, command: list[str], targets: list[str] | None
 ) -> None:
-    """Image, file, command line: a target replaces those before it for its program; += adds to them."""
+    """In the order image, file, command line, a target replaces earlier ones of its program; += adds."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, right):
 
@@ -296,7 +297,7 @@ def test_later_sources_replace_the_targets_of_earlier_ones(
         options = [f"--image-attach={text}" for text in fill(image)]
         options += [f"--attach={text}" for text in fill(command)]
         options += [write_file(tmp_path, fill([file])[0])] if file else []
-        if targets is None:  # what remains names a program that no object has
+        if targets is None:  # the remaining target names a program that no object has
             assert "no object has this program" in lab.run(tmp_path, *options).message
             return
         with lab.started(tmp_path, *options) as (_, stop):
@@ -319,7 +320,7 @@ def test_later_sources_replace_the_targets_of_earlier_ones(
     ],
 )
 def test_bad_files(lab: Lab, tmp_path: Path, text: str | bytes, words: list[str]) -> None:
-    """A file that is not as it must be is exit code 2, with the line; nothing is loaded."""
+    """A malformed file is exit code 2 with the line's number, and nothing is loaded."""
     lab.put(tmp_path, "xdp")
     result = lab.run(tmp_path, write_file(tmp_path, text))
     assert result.code == 2
@@ -328,8 +329,8 @@ def test_bad_files(lab: Lab, tmp_path: Path, text: str | bytes, words: list[str]
 
 
 @pytest.mark.parametrize("name", ["none", ".", "fifo"])
-def test_files_that_are_none(lab: Lab, tmp_path: Path, name: str) -> None:
-    """A file that is missing, a directory or a FIFO is exit code 2, at once."""
+def test_target_file_that_is_no_file(lab: Lab, tmp_path: Path, name: str) -> None:
+    """A missing file, a directory or a FIFO is exit code 2, without waiting."""
     lab.put(tmp_path, "xdp")
     subprocess.run(["mkfifo", tmp_path / "fifo"], check=True)
     result = lab.run(tmp_path, f"--attach-file={tmp_path / name}")
@@ -339,7 +340,7 @@ def test_files_that_are_none(lab: Lab, tmp_path: Path, name: str) -> None:
 
 @contextmanager
 def late_pair() -> Iterator[tuple[str, str]]:
-    """Make a veth pair a moment after the body began."""
+    """Make a veth pair a moment after the body has begun."""
     left, right = f"{PREFIX}la", f"{PREFIX}lb"
     argv = ["ip", "link", "add", left, "type", "veth", "peer", "name", right]
     timer = Timer(0.4, lambda: subprocess.run(argv, check=True))
@@ -353,7 +354,7 @@ def late_pair() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("form", ["{left}", "{p}l?:generic"])
 def test_interface_that_comes_later(lab: Lab, tmp_path: Path, form: str) -> None:
-    """With --wait-interface the loader waits for an interface, by name or by pattern."""
+    """With --wait-interface the loader waits until a name or a pattern matches an interface."""
     lab.put(tmp_path, "xdp")
     with late_pair() as (left, _):
         target = form.format(left=left, p=PREFIX)
@@ -364,7 +365,7 @@ def test_interface_that_comes_later(lab: Lab, tmp_path: Path, form: str) -> None
 
 
 def test_interface_that_never_comes(lab: Lab, tmp_path: Path) -> None:
-    """After the time that was given the missing interface is an error, and nothing was loaded."""
+    """An interface that is still missing after the given time is an error, and nothing was loaded."""
     lab.put(tmp_path, "xdp")
     began = time.monotonic()
     result = lab.run(tmp_path, f"--attach={XDP}={PREFIX}none", "--wait-interface=1")
@@ -375,7 +376,7 @@ def test_interface_that_never_comes(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_stop_while_waiting(lab: Lab, tmp_path: Path) -> None:
-    """SIGTERM ends the wait like any other: exit code 0, nothing loaded."""
+    """SIGTERM ends the wait with exit code 0, and nothing is loaded."""
     lab.put(tmp_path, "xdp")
     argv = lab.argv(tmp_path, f"--attach={XDP}={PREFIX}none", "--wait-interface=60")
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:

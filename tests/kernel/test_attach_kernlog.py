@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of a program that the kernel refuses: the objection, the line of C, the instruction."""
+"""Error lines for a program that the kernel verifier rejects: objection, line of C, instruction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = {
 
 @pytest.mark.parametrize("kind", CASES)
 def test_refused_program_is_explained(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """One line says what the kernel objects to, where in C, and at which instruction."""
+    """One line has the kernel's objection, the line of C and the instruction."""
     lab.put(tmp_path, kind)
     result = lab.run(tmp_path)
     assert result.code == 1
@@ -33,8 +33,8 @@ def test_refused_program_is_explained(lab: Lab, tmp_path: Path, kind: str) -> No
     assert result.events("load") == []
 
 
-def test_people_see_the_end_of_the_log(lab: Lab, tmp_path: Path) -> None:
-    """With --log human the last lines of the kernel's log come before the error."""
+def test_human_log_shows_the_end_of_the_kernel_log(lab: Lab, tmp_path: Path) -> None:
+    """--log human prints the last lines of the kernel's log before the error."""
     lab.put(tmp_path, "scalar")
     argv = lab.argv(tmp_path, "--log", "human")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -48,7 +48,7 @@ def test_people_see_the_end_of_the_log(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_trace_of_a_long_program_does_not_hide_the_reason(lab: Lab, tmp_path: Path) -> None:
-    """The verifier's walk through thousands of instructions leaves the objection in sight."""
+    """A log of thousands of instructions does not push out the objection."""
     lab.put(tmp_path, "long")
     result = lab.run(tmp_path)
     assert result.code == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of every type that this kernel takes: attached, run by what they watch, taken away."""
+"""Programs of every type that this kernel supports: attach, run on their event, detach."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def group() -> Iterator[Path]:
 
 
 def inside(group: Path, script: str) -> None:
-    """Run a shell script in the cgroup; what it tries may fail."""
+    """Run a shell script in the cgroup; a failure of the script is accepted."""
     argv = ["bash", "-c", f"echo $$ > {group}/cgroup.procs; {script}"]
     subprocess.run(argv, check=False, capture_output=True)
 
@@ -51,7 +51,7 @@ CGROUP_CASES = {
 
 @pytest.mark.parametrize("kind", CGROUP_CASES)
 def test_cgroup_types_see_their_group(lab: Lab, tmp_path: Path, group: Path, kind: str) -> None:
-    """Each kind of cgroup program runs for the processes of its cgroup alone."""
+    """Each type of cgroup program runs for processes of its cgroup, and not before."""
     lab.put(tmp_path, kind)
     with lab.started(tmp_path, f"--attach={PROGRAM}={group}") as (_, stop):
         assert counted() == 0
@@ -61,7 +61,7 @@ def test_cgroup_types_see_their_group(lab: Lab, tmp_path: Path, group: Path, kin
 
 
 def connect(port: int = 9) -> None:
-    """Connect to a port of the loopback that nobody listens on."""
+    """Connect to a loopback port without a listener."""
     with socket.socket() as client:
         client.connect_ex(("127.0.0.1", port))
 
@@ -84,8 +84,8 @@ TRIGGERED: dict[str, tuple[str | None, Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("kind", TRIGGERED)
-def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """A program is attached to what its section or its target names, and is run by it."""
+def test_event_runs_the_program(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """The event that the section or the target names runs the program."""
     target, trigger = TRIGGERED[kind]
     lab.put(tmp_path, kind)
     options = [f"--attach={PROGRAM}={target}"] if target else []
@@ -101,7 +101,7 @@ def test_types_run_for_what_they_watch(lab: Lab, tmp_path: Path, kind: str) -> N
 
 
 def map_id(name: str) -> int:
-    """Return the number of a map of ours."""
+    """Return the id of the map *name*."""
     maps = json.loads(run("bpftool", "-j", "map", "show"))
     [found] = [item["id"] for item in maps if item.get("name") == name]
     return int(found)
@@ -109,7 +109,7 @@ def map_id(name: str) -> int:
 
 @pytest.mark.parametrize("kind", ["sk_msg", "sk_skb"])
 def test_sockmap_programs_see_the_sockets_of_their_map(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """What goes through a socket that is put into the map runs the program, and arrives."""
+    """Data through a socket in the map runs the program and arrives."""
     lab.put(tmp_path, kind)
     with lab.started(tmp_path) as (_, stop), socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client, server.accept()[0] as peer:
@@ -123,7 +123,7 @@ def test_sockmap_programs_see_the_sockets_of_their_map(lab: Lab, tmp_path: Path,
 
 
 def test_flow_dissector_runs_for_its_namespace(lab: Lab, tmp_path: Path) -> None:
-    """Frames that are sent in the namespace are dissected by the program."""
+    """The program dissects frames that are sent in its network namespace."""
     lab.put(tmp_path, "dissector")
     frame = bytes(12) + b"\x08\x00" + bytes(50)
     with ExitStack() as stack:
@@ -138,7 +138,7 @@ def test_flow_dissector_runs_for_its_namespace(lab: Lab, tmp_path: Path) -> None
 
 
 def test_iterator_is_read_through_its_pin(lab: Lab, tmp_path: Path) -> None:
-    """The pinned link of an iterator is a file: reading it runs the program for each of its objects."""
+    """Reading the pinned link of an iterator runs the program for each of its elements."""
     lab.put(tmp_path, "iterator")
     with ExitStack() as stack:
         mount = stack.enter_context(kernel.bpf_file_system())
@@ -150,7 +150,7 @@ def test_iterator_is_read_through_its_pin(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_programs_for_maps_are_loaded_only(lab: Lab, tmp_path: Path) -> None:
-    """A program for the entries of a devmap has no place of its own: it needs no target."""
+    """A program for entries of a devmap is loaded without a target, and attached nowhere."""
     lab.put(tmp_path, "devmap")
     with lab.started(tmp_path) as (_, stop):
         assert PROGRAM in in_kernel()
@@ -169,11 +169,11 @@ def test_programs_for_maps_are_loaded_only(lab: Lab, tmp_path: Path) -> None:
     ],
 )
 def test_types_attach(lab: Lab, tmp_path: Path, kind: str, target: str | None, shown: str) -> None:
-    """Types whose run takes more than a test has: attached to what was meant, and taken away."""
+    """Types whose event needs more than a test has are attached to the right target and detached."""
     objects = lab.put(tmp_path, kind)
     if kind == "map_iterator":
         kernel.need_program_type(objects / f"{kind}.bpf.o")
-    # The names of maps have the process id, which the id of a test must not have: parallel runs compare ids.
+    # Names of maps contain the process id. Fixed ids let parallel test processes collect the same tests.
     names = {name: f"{PREFIX}_{name}" for name in ("map", "other", "socks")}
     target, shown = names.get(target or "", target), names.get(shown, shown)
     options = [f"--attach={PROGRAM}={target}"] if target else []
@@ -184,7 +184,7 @@ def test_types_attach(lab: Lab, tmp_path: Path, kind: str, target: str | None, s
 
 
 def test_perf_events_have_a_link_per_cpu(lab: Lab, tmp_path: Path) -> None:
-    """A program of perf events watches all CPUs, each by a link of its own."""
+    """A perf event program has one link for each CPU."""
     lab.put(tmp_path, "perf")
     with lab.started(tmp_path, f"--attach={PROGRAM}=1:0:1000000") as (_, stop):
         shown = [line["target"] for line in stop().events("attach")]
@@ -193,7 +193,7 @@ def test_perf_events_have_a_link_per_cpu(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_network_namespaces_by_path(lab: Lab, tmp_path: Path) -> None:
-    """sk_lookup attaches to the namespace that its target names, and to no other."""
+    """sk_lookup runs in the network namespace that its target names, and in no other."""
     lab.put(tmp_path, "sk_lookup")
     with net.namespace() as namespace:
         options = [f"--attach={PROGRAM}=/run/netns/{namespace.name}"]
@@ -207,12 +207,12 @@ def test_network_namespaces_by_path(lab: Lab, tmp_path: Path) -> None:
 
 
 def congestion_controls() -> list[str]:
-    """Return the names of the congestion controls that sockets can choose."""
+    """Return the names of the available TCP congestion controls."""
     return Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
 
 
 def test_struct_ops_are_attached_with_their_map(lab: Lab, tmp_path: Path) -> None:
-    """A struct_ops map is attached by itself, works, and goes with the loader; none leaves it out."""
+    """A struct_ops map is attached without a target and detached at the end; target none omits it."""
     lab.put(tmp_path, "struct_ops")
     with lab.started(tmp_path) as (_, stop):
         assert PREFIX in congestion_controls()
@@ -226,7 +226,7 @@ def test_struct_ops_are_attached_with_their_map(lab: Lab, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("options", [[], ["--reload"]], ids=["exec", "reload"])
 def test_struct_ops_are_not_passed_to_the_workload(lab: Lab, tmp_path: Path, options: list[str]) -> None:
-    """An update of such a map registers it again, and no filter tells that from data: only data is passed."""
+    """The workload gets data maps only: an update of a struct_ops map would register it again."""
     lab.put(tmp_path, "struct_ops")
     script = "env | grep -o 'BUILDTOOL_FD_[^=]*'; ls -l /proc/self/fd | grep -c bpf-map"
     result = lab.run(tmp_path, *options, "--", "sh", "-c", script)
@@ -247,7 +247,7 @@ def test_modes_of_xdp(lab: Lab, tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("signed", [True, False], ids=["statement", "option"])
 def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None:  # noqa: FBT001 - a parameter
-    """A pattern attaches to every interface that it matches, in the order of their names."""
+    """A pattern attaches to every matching interface, in the order of the names."""
     target = f"{PREFIX}*:generic"
     program = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp", "attach": [target]}
     lab.put(tmp_path, "xdp", **({"programs": [program]} if signed else {}))
@@ -315,7 +315,7 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
 def test_wrong_targets(
     lab: Lab, tmp_path: Path, kind: str, target: str | None, code: int, words: list[str]
 ) -> None:
-    """Each wrong target has its exit code and a line that says what is wrong; nothing stays attached."""
+    """Each wrong target has its exit code and its message, and nothing stays attached."""
     lab.put(tmp_path, kind)
     name = f"{PREFIX}_xdp" if kind == "xdp" else PROGRAM
     options = [f"--attach={name}={target.format(p=PREFIX)}"] if target else []
@@ -325,8 +325,8 @@ def test_wrong_targets(
     assert result.events("ready") == []
 
 
-def test_policy_holds_for_targets_that_come_later(lab: Lab, tmp_path: Path) -> None:
-    """The attachPoints of a policy decide about the function that --attach adds to a section, too."""
+def test_policy_decides_about_added_targets(lab: Lab, tmp_path: Path) -> None:
+    """A policy's attachPoints also decide about the function that --attach adds to a section."""
     lab.put(tmp_path, "raw_tp_bare")
     rules = policy(lab.key, attachPoints=["raw_tp", "raw_tp/sys_exit"])
     (tmp_path / "trust/policy.json").write_text(rules)

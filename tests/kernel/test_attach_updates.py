@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reload does to programs of each type: in place, beside the old one, or not at all."""
+"""Effect of a reload on programs of each type: update in place, attach beside, or keep the old one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NOT_AT_ALL = {
 def reload_once(
     lab: Lab, tmp_path: Path, kind: str, section: str, target: str | None
 ) -> list[dict[str, Any]]:
-    """Run the object, sign it as another release, reload, stop; return the lines after the start."""
+    """Start the object, sign it as another release, reload, stop; return the lines after `ready`."""
     programs = [{"name": PROGRAM, "section": section, "type": program_type(section)}]
     with ExitStack() as stack:
         if target == "cgroup":
@@ -76,7 +76,7 @@ def reload_once(
 
 
 def named(lines: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
-    """Return the lines of one event."""
+    """Return the lines with *event*."""
     return [line for line in lines if line["event"] == event]
 
 
@@ -91,7 +91,7 @@ def test_link_gets_its_new_program(lab: Lab, tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", BESIDE)
 def test_new_program_comes_before_the_old_one_goes(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """Where links take no other program, the new one is attached first, and the line says so."""
+    """For links without update, the new program is attached before the old one is detached."""
     lines = reload_once(lab, tmp_path, kind, *BESIDE[kind])
     assert [line["outcome"] for line in named(lines, "reload")] == ["updated"], lines
     attached = named(lines, "attach")
@@ -100,8 +100,8 @@ def test_new_program_comes_before_the_old_one_goes(lab: Lab, tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("kind", NOT_AT_ALL)
-def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """Where the kernel can do neither, the old program stays, and the line says why."""
+def test_old_program_stays_if_the_hook_allows_no_second(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """A hook that allows neither update nor a second program keeps the old one; the line has the reason."""
     section, target, words = NOT_AT_ALL[kind]
     lines = reload_once(lab, tmp_path, kind, section, target)
     (line,) = named(lines, "reload")
@@ -110,13 +110,13 @@ def test_old_program_stays_where_two_cannot_be(lab: Lab, tmp_path: Path, kind: s
 
 
 def attached_map(mount: Path) -> int:
-    """Return the number of the map that the one pinned link of a sockmap is attached to."""
+    """Return the id of the map that the one pinned sockmap link is attached to."""
     [link] = list(mount.rglob("*@*"))
     return kernel.pin_number(link, "map_id")
 
 
 def pinned_map(mount: Path, generation: str) -> int:
-    """Return the number of the sockmap of a generation."""
+    """Return the id of the sockmap of a generation."""
     return kernel.pin_number(mount / f"pins/sk_msg,bpf,o/{generation}/maps/{PREFIX}_socks", "map_id")
 
 
@@ -126,7 +126,7 @@ def shown_maps() -> list[dict[str, Any]]:
 
 
 def send_through(number: int) -> None:
-    """Put a socket into the sockmap and send something."""
+    """Put a socket into the sockmap and send data through it."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -138,8 +138,8 @@ def send_through(number: int) -> None:
         assert peer.recv(5) == b"hello"
 
 
-def test_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
-    """A sockmap of another size is another map: its program is attached to it, and a rollback goes back."""
+def test_sockmap_of_another_size(lab: Lab, tmp_path: Path) -> None:
+    """A sockmap of another size is a new map: the update attaches to it, a rollback to the old one."""
     SOURCES["sk_msg_larger"] = SOURCES["sk_msg"].replace("max_entries, 4", "max_entries, 8")
     lab.put(tmp_path, "sk_msg")
     with kernel.bpf_file_system() as mount:
@@ -162,8 +162,8 @@ def test_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
         assert wait_until(lambda: counted() > before)
 
 
-def test_reload_with_a_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> None:
-    """The same without pins: sockets that are put into the new map are seen by the new program."""
+def test_reload_with_a_sockmap_of_another_size(lab: Lab, tmp_path: Path) -> None:
+    """A reload without pins also attaches the new program to the new sockmap."""
     SOURCES["sk_msg_larger"] = SOURCES["sk_msg"].replace("max_entries, 4", "max_entries, 8")
     programs = [{"name": PROGRAM, "section": "sk_msg", "type": "sk_msg"}]
     lab.put(tmp_path, "sk_msg", programs=programs)
@@ -181,7 +181,7 @@ def test_reload_with_a_sockmap_that_does_not_go_on(lab: Lab, tmp_path: Path) -> 
     assert [line["outcome"] for line in result.events("reload")] == ["updated"], result.lines
 
 
-# A filter of seccomp: BPF_LINK_CREATE (28) gives EINVAL, as for sockmaps before Linux 6.10.
+# A seccomp filter that answers BPF_LINK_CREATE (28) with EINVAL, as Linux does for sockmaps before 6.10.
 WITHOUT_LINKS = """
 import ctypes, os, struct, sys
 rules = [(0x20, 0, 0, 0), (0x15, 0, 3, int(sys.argv[1])), (0x20, 0, 0, 16), (0x15, 0, 1, 28),
@@ -194,7 +194,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def test_reload_of_a_sockmap_without_links(lab: Lab, tmp_path: Path) -> None:
-    """Without links a sockmap's program is exchanged all the same; one that is not healthy is put back."""
+    """Without links a sockmap's program is replaced too, and an unhealthy one is replaced back."""
     SOURCES["sk_msg_next"] = SOURCES["sk_msg"].replace("count();", "count(); count();")
     programs = [{"name": PROGRAM, "section": "sk_msg", "type": "sk_msg"}]
     check = tmp_path / "check"
@@ -219,7 +219,7 @@ def test_reload_of_a_sockmap_without_links(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
-    """A map of operations can't be attached from its pins: a clear no, and what is attached stays."""
+    """A rollback of a struct_ops map is an error: pins cannot attach it again. The attached state stays."""
     lab.put(tmp_path, "struct_ops")
     with kernel.bpf_file_system() as mount:
         root = f"--pin-root={mount}/pins"
@@ -235,7 +235,7 @@ def test_rollback_that_needs_the_object(lab: Lab, tmp_path: Path) -> None:
         assert status.returncode == 0
 
 
-# Loaded anew even when nothing changed: their maps are part of where they are attached.
+# A restart loads these types again even if nothing changed: their target is a map of the object.
 KEPT = {"sk_msg": "update"}
 
 
@@ -251,7 +251,7 @@ KEPT = {"sk_msg": "update"}
 def test_pinned_links_of_each_type(
     lab: Lab, tmp_path: Path, kind: str, target: str | None, event: str
 ) -> None:
-    """Pins survive the loader; the same code keeps them, other code updates or replaces them."""
+    """Pinned links outlive the loader; the same code keeps them, other code updates or replaces them."""
     SOURCES[f"{kind}_next"] = SOURCES[kind].replace("count();", "count(); count();")
     lab.put(tmp_path, kind)
     with kernel.bpf_file_system() as mount:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Programs of the types that not every machine can attach, on Debian's kernels 6.1, 6.12 and the newest.
+Program types that not every machine can attach, on Debian's kernels 6.1, 6.12 and the newest.
 
-One boot for each kernel runs all cases; a test is one case of one kernel.
+One boot per kernel runs all cases. A test is one case on one kernel.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ pytestmark = pytest.mark.vm
 HERE = Path(__file__).resolve().parent
 PROGRAM = f"{PREFIX}_prog"
 GUEST = "/vmtest/attach_guest"
-CALLS = 20  # of attach_guest.c
-PACKETS = 2  # of a call: a datagram to a port that nobody has, and the answer that says so
+CALLS = 20  # as in attach_guest.c
+PACKETS = 2  # of each call: a datagram to a closed port, and the ICMP answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """
-    One run of the loader in the guest, and what was expected of it.
+    One run of the loader in the guest, and its expected result.
 
-    That is: the object's *kind*, its *options*, what to *prepare*, the exit *code*, *words* of an error,
-    how many *programs* see a packet, and how many are *left* of others.
+    The object is of *kind*; the loader gets *options* after the step *prepare*. Expected are the exit *code*,
+    *words* of an error, the number of *programs* that see a packet, and the number of other programs *left*.
     """
 
     kind: str
@@ -52,10 +52,17 @@ class Case:
 
 
 def attach(target: str, program: str = PROGRAM) -> str:
-    """Return the option that attaches the sample's program."""
+    """Return the option that attaches the object's program."""
     return f"--attach={program}={target}"
 
 
+# The kernel lets one program attach once to each of these, and two containers share the program.
+SHARED = {
+    f"{kind} beside another loader that shares it": Case(
+        kind=kind, options="--share /sys/fs/bpf/share", prepare="beside", left=1
+    )
+    for kind in ("raw_tp", "fentry", "tracepoint")
+}
 OLD = {
     "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
     "tcx": Case(kind="tcx", options=attach("lo", f"{PREFIX}_tcx")),
@@ -95,6 +102,7 @@ OLD = {
     "sk_msg": Case(kind="sk_msg"),
     "kprobe": Case(kind="kprobe"),
     "fentry": Case(kind="fentry"),
+    **SHARED,
 }
 NEW = {
     "fentry": Case(kind="fentry"),
@@ -126,7 +134,7 @@ NEW = {
         kind="kprobe_bare",
         options=attach("no_such_function"),
         code=1,
-        words=("this kernel has no such function",),
+        words=("cannot attach to no_such_function: no such symbol in this kernel, or one",),
     ),
     "no such symbol": Case(
         kind="uprobe_bare",
@@ -152,12 +160,16 @@ NEW = {
         words=("this kernel has no BTF",),
     ),
     "no BTF needed": Case(kind="kprobe", prepare="btf"),
+    **SHARED,
+    "lsm beside another loader that shares it": Case(
+        kind="lsm", options="--share /sys/fs/bpf/share", prepare="beside", left=1
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What a case gave: exit *code*, how often it *counted*, programs *left*, and its *lines*."""
+    """The result of a case: exit *code*, times *counted*, programs *left*, and *lines*."""
 
     code: int
     counted: int
@@ -175,7 +187,7 @@ Boot = Callable[[str, dict[str, Case]], dict[str, Ran]]
 
 @pytest.fixture(scope="module")
 def boot(clang: Path, sysroot: Path, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Boot:
-    """Give a function that runs cases on a kernel of Debian's."""
+    """Return a function that runs cases on one of Debian's kernels."""
     if shutil.which(MACHINES["amd64"].qemu[0]) is None:
         pytest.skip(f"needs-tool: {MACHINES['amd64'].qemu[0]}")
     scratch = tmp_path_factory.mktemp("guest")
@@ -217,7 +229,7 @@ def _read(files: Any, number: int) -> Ran:
 
 @pytest.fixture(scope="module")
 def on_old(boot: Boot) -> dict[str, Ran]:
-    """Run the cases of Linux 6.1, which has neither tcx nor links of sockmaps."""
+    """Run the cases of Linux 6.1, which lacks tcx and sockmap links."""
     return boot("6.1", OLD)
 
 
@@ -229,17 +241,17 @@ def on_new(boot: Boot) -> dict[str, Ran]:
 
 @pytest.fixture(scope="module")
 def on_newest(boot: Boot) -> dict[str, Ran]:
-    """Run the same cases on Debian's newest kernel."""
+    """Run the cases of Linux 6.12 on Debian's newest kernel."""
     return boot("newest", NEW)
 
 
 def check(case: Case, ran: Ran) -> None:
-    """Check what a case gave, and that nothing of it was left."""
+    """Check the result of a case, and that it left no program behind."""
     assert (ran.code, ran.left) == (case.code, case.left), ran.lines
     if case.words:
         assert all(word in ran.message for word in case.words), ran.message
         assert not any(line["event"] == "ready" for line in ran.lines)
-    elif case.kind in ("sk_msg", "map_iterator"):  # nobody runs these
+    elif case.kind in ("sk_msg", "map_iterator"):  # no event runs these
         assert [line["event"] for line in ran.lines][-1] == "detach"
     else:
         assert ran.counted >= CALLS, ran
@@ -249,17 +261,17 @@ def check(case: Case, ran: Ran) -> None:
 
 @pytest.mark.parametrize("name", OLD)
 def test_linux_6_1(on_old: dict[str, Ran], name: str) -> None:
-    """A case on a kernel without tcx: attached, counted, nothing left; or refused with the reason."""
+    """On a kernel without tcx the case attaches, counts and leaves nothing, or is refused with the reason."""
     check(OLD[name], on_old[name])
 
 
 @pytest.mark.parametrize("name", NEW)
 def test_linux_6_12(on_new: dict[str, Ran], name: str) -> None:
-    """A case on a kernel with probes, fentry and lsm: attached, counted, nothing left; or the reason."""
+    """On a kernel with probes and LSM the case attaches, counts and leaves nothing, or names the reason."""
     check(NEW[name], on_new[name])
 
 
 @pytest.mark.parametrize("name", NEW)
 def test_newest_linux(on_newest: dict[str, Ran], name: str) -> None:
-    """The same case on the newest kernel: what 6.12 did, it does."""
+    """The newest kernel gives the same result as 6.12."""
     check(NEW[name], on_newest[name])

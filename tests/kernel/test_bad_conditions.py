@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator gets wrong: one clear line, its exit code, nothing loaded, and never a wait."""
+"""Mistakes of an operator: each gives one clear line and its exit code, loads nothing and never blocks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 from labs.handsig import policy
 from labs.loader import Lab
-from labs.run import let_others_read
+from labs.privileges import AS_USER
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
-NOBODY = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
 RUN = ("--", "echo", "started")
 
 
 @pytest.fixture
 def place(lab: Lab, tmp_path: Path) -> Path:
-    """Give a directory that anybody may enter, with one good object and the trust store."""
-    let_others_read(tmp_path)
+    """Return a directory that every user may enter, with one good object and the trust store."""
     lab.put(tmp_path, "raw_tp")
     return tmp_path
 
@@ -39,29 +37,29 @@ def sparse(objects: Path) -> None:
 
 
 def terabytes(objects: Path) -> None:
-    """Make as large a file as the file system can have."""
+    """Make a sparse file of 8 TiB."""
     with (objects / "sparse.bpf.o").open("wb") as file:
         file.truncate(8 << 40)
 
 
 def device(kind: int, major: int, minor: int) -> Callable[[Path], None]:
-    """Return a function that makes a device; its node alone is enough, nothing need be behind it."""
+    """Return a function that makes a device node; no device behind it is necessary."""
     return lambda objects: os.mknod(objects / "device.bpf.o", kind | 0o666, os.makedev(major, minor))
 
 
 def loop(objects: Path) -> None:
-    """Make two links that lead to each other."""
+    """Make two symbolic links that point to each other."""
     (objects / "a.bpf.o").symlink_to("b.bpf.o")
     (objects / "b.bpf.o").symlink_to("a.bpf.o")
 
 
 def link_to(target: str) -> Callable[[Path], None]:
-    """Return a function that makes a link."""
+    """Return a function that makes a symbolic link to *target*."""
     return lambda objects: (objects / "link.bpf.o").symlink_to(target)
 
 
 def only(make: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return a function that takes the good object away first."""
+    """Return a function that removes the good object before it calls *make*."""
 
     def change(objects: Path) -> None:
         (objects / "raw_tp.bpf.o").unlink()
@@ -70,7 +68,7 @@ def only(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return change
 
 
-# Name: what is done to the directory of objects, exit code, word of the message or reason.
+# Name of the case: change of the objects' directory, exit code, word of the message or reason.
 OBJECTS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "empty": (only(lambda _: None), 1, "no object in it"),
     "only hidden files": (only(lambda objects: (objects / ".keep").touch()), 1, "no object in it"),
@@ -91,7 +89,7 @@ OBJECTS: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_directory_of_objects(lab: Lab, place: Path, name: str) -> None:
-    """One strange entry beside a good object, or none at all: nothing starts."""
+    """A bad entry beside a good object, or a directory without objects, stops the start before any load."""
     change, code, word = OBJECTS[name]
     change(place / "objects")
     result = lab.run(place, *RUN)
@@ -103,16 +101,16 @@ def test_directory_of_objects(lab: Lab, place: Path, name: str) -> None:
 
 
 def test_directory_that_cannot_be_read(lab: Lab, place: Path) -> None:
-    """For another user than root: the directory, and a file in it."""
+    """An unreadable directory, or an unreadable file in it, is an error that names it."""
     objects = place / "objects"
     objects.chmod(0o700)
-    result = lab.run(place, *RUN, before=NOBODY)
+    result = lab.run(place, *RUN, before=AS_USER)
     assert result.code == 1
     assert "Permission denied" in result.message
     assert str(objects) in result.message
     objects.chmod(0o755)
     (objects / "raw_tp.bpf.o").chmod(0o600)
-    result = lab.run(place, *RUN, before=NOBODY)
+    result = lab.run(place, *RUN, before=AS_USER)
     assert result.code == 1
     assert "Permission denied" in result.message
     assert result.events("error")[0]["object"] == "raw_tp.bpf.o"
@@ -130,8 +128,8 @@ STORES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_policy_that_is_none(lab: Lab, place: Path, name: str) -> None:
-    """The key beside it is not taken instead: exit code 2, and nothing is verified."""
+def test_unusable_policy(lab: Lab, place: Path, name: str) -> None:
+    """An unusable policy.json is exit code 2; the key beside it is not used instead."""
     STORES[name](place / "trust/policy.json")
     result = lab.run(place, *RUN)
     assert result.code == 2, result.lines
@@ -141,13 +139,13 @@ def test_policy_that_is_none(lab: Lab, place: Path, name: str) -> None:
 
 
 def test_policy_that_cannot_be_read(lab: Lab, place: Path) -> None:
-    """A file, or a store, that the user may not read is no reason to go by another."""
+    """An unreadable policy or trust store is exit code 2; the loader uses no other store."""
     path = place / "trust/policy.json"
     path.write_text(policy(lab.key))
     path.chmod(0o600)
     for locked in (path, place / "trust"):
         locked.chmod(0o600)
-        result = lab.run(place, *RUN, before=NOBODY)
+        result = lab.run(place, *RUN, before=AS_USER)
         assert result.code == 2
         assert "Permission denied" in result.message
         assert str(place / "trust") in result.message
@@ -156,7 +154,7 @@ def test_policy_that_cannot_be_read(lab: Lab, place: Path) -> None:
 
 @pytest.mark.parametrize("held", ["", "net_admin,+perfmon"])
 def test_capability_that_is_missing(lab: Lab, place: Path, held: str) -> None:
-    """The line names the capability; without it nothing is loaded."""
+    """The line names the missing capability, and nothing is loaded."""
     bounds = f"-all,+{held}" if held else "-all"
     before = ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
     result = lab.run(place, "--capabilities=NET_ADMIN,PERFMON", *RUN, before=before)

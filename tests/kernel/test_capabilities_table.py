@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel asks for the capabilities that buildtool.capabilities names for a section, and for no other."""
+"""The kernel requires exactly the capabilities that `buildtool.objects.capabilities` names for a section."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from labs.handsig import sign
 from labs.loader import PREFIX, Lab
+from labs.privileges import root_with
 
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-# Section: what a program that does nothing returns there. fentry and lsm need another kernel than CI's.
+# Section: the value that an empty program returns there. CI's kernel lacks fentry and lsm.
 SECTIONS = {
     "socket": 0,
     "sk_reuseport": 1,
@@ -49,7 +50,7 @@ SECTIONS = {
     "iter/task": 0,
     "kprobe/do_exit": 0,
 }
-# Loading does not take it: attaching does (test_programs_capabilities.py).
+# Only attaching needs this capability (test_programs_capabilities.py).
 ATTACH_ONLY = {("cgroup_skb/egress", "NET_ADMIN")}
 HELPERS = {
     "bpf_trace_printk": 'char t[] = "x"; bpf_trace_printk(t, 2);',
@@ -65,18 +66,16 @@ SEC("{section}") int {name}(void *c) {{ {body} return {value}; }}
 
 
 def loads(lab: Lab, directory: Path, capabilities: tuple[str, ...]) -> bool:
-    """Say whether the loader loads the object of *directory* with only *capabilities*."""
-    bounds = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
-    before = ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
-    # These objects' statements name no programs: what is computed from them is CAP_BPF.
+    """Return whether the loader loads the object of *directory* with only *capabilities*."""
+    # The statements of these objects list no programs, so the loader computes only CAP_BPF from them.
     options = ["--capabilities", ",".join(("BPF", *capabilities)), f"--attach={PREFIX}_f=none"]
-    result = lab.run(directory, *options, "--", "true", before=before)
+    result = lab.run(directory, *options, "--", "true", before=root_with(*capabilities))
     assert result.code in (0, 1), result.lines
     return result.code == 0
 
 
 def check(lab: Lab, tmp_path: Path, source: str, needed: tuple[str, ...], keep: set[str]) -> None:
-    """Check that *needed* are enough and each is needed, but those to *keep*."""
+    """Check that *needed* are enough, and that each one is necessary, except those in *keep*."""
     objects = lab.put(tmp_path)
     (objects / "f.bpf.o").write_bytes(sign(lab.compile(tmp_path, source), [lab.key], name="f.bpf.o"))
     assert loads(lab, tmp_path, needed)
@@ -86,15 +85,15 @@ def check(lab: Lab, tmp_path: Path, source: str, needed: tuple[str, ...], keep: 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_kernel_agrees(lab: Lab, tmp_path: Path, section: str) -> None:
-    """What the table names is enough, and less is refused."""
+    """The kernel loads with the capabilities of the table, and refuses with one fewer."""
     source = SOURCE.format(section=section, name=f"{PREFIX}_f", body="", value=SECTIONS[section])
     keep = {name for other, name in ATTACH_ONLY if other == section}
     check(lab, tmp_path, source, find_capabilities([section]), keep)
 
 
 @pytest.mark.parametrize("helper", HELPERS)
-def test_helpers_that_read_what_is_not_theirs(lab: Lab, tmp_path: Path, helper: str) -> None:
-    """A socket filter that calls one takes CAP_PERFMON."""
+def test_helpers_that_need_perfmon(lab: Lab, tmp_path: Path, helper: str) -> None:
+    """A socket filter that calls one of these helpers needs CAP_PERFMON."""
     needed = find_capabilities(["socket"], helpers=[HELPER_NUMBERS[helper]])
     assert needed == ("BPF", "PERFMON")
     body = HELPERS[helper]

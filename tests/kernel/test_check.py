@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool check` on this machine's kernel: dry runs, reports, and that nothing is left."""
+"""`buildtool check` on this machine's kernel: dry runs and reports; no program stays loaded."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.usefixtures("as_root")
 
 @pytest.fixture(scope="module")
 def sample(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the object with programs that this kernel takes and refuses."""
+    """Return an object with programs that this kernel loads and programs that it rejects."""
     return compile_object(tmp_path_factory.mktemp("check"), clang, sysroot, SOURCE)
 
 
 def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
-    """What loads, what the kernel verifier refuses, and what does not get that far; nothing is left."""
+    """Each program loads, is rejected by the kernel verifier, or fails before it; no program stays."""
     done = run_check(probes, sample, "--kernel", "host", "--json")
     report = json.loads(done.stdout)
     assert program_ids(*{r["program"] for r in report["runs"]}) == set()
@@ -70,7 +70,7 @@ def test_each_program_has_its_verdict(probes: Path, sample: Path) -> None:
 def test_no_kernel_loads_what_the_rules_refuse(
     probes: Path, clang: Path, sysroot: Path, tmp_path: Path
 ) -> None:
-    """Rules without a kernel are right about this one: it loads none of the sources, and all mended ones."""
+    """No source that a rule refuses loads on this kernel, and every corrected source does."""
     for name, never in NEVER.items():
         for directory, source in (("broken", never.source), ("mended", never.mended)):
             (tmp_path / directory).mkdir(exist_ok=True)
@@ -87,14 +87,14 @@ def test_no_kernel_loads_what_the_rules_refuse(
 
 
 def outcomes(report: dict[str, Any]) -> dict[str, str]:
-    """Return what became of each program."""
+    """Return the outcome of each program."""
     return {run["program"]: run["verdict"]["outcome"] for run in report["runs"]}
 
 
 def test_programs_get_the_capabilities_of_the_image(
     probes: Path, clang: Path, sysroot: Path, tmp_path: Path
 ) -> None:
-    """BT104: what loads as root and not with the image's label is an error that names what is missing."""
+    """BT104: a program that needs more than the image's label has is an error that names the capability."""
     path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", ""))
     host = (path, "--kernel", "host", "--json")
     report = json.loads(run_check(probes, *host).stdout)
@@ -105,7 +105,7 @@ def test_programs_get_the_capabilities_of_the_image(
     assert "requires PERFMON beside BPF NET_ADMIN: " in finding["message"]
     assert "image.capabilities" in finding["hint"]
     assert report["runs"][1]["verdict"]["missing"] == ["PERFMON"]
-    # What the image's label then has; and the same by buildtool.toml.
+    # The same capabilities by option, and then by buildtool.toml.
     more = [word for name in ("bpf", "CAP_NET_ADMIN", "PERFMON") for word in ("--capability", name)]
     assert outcomes(json.loads(run_check(probes, *host, *more, code=0).stdout))["options"] == "loads"
     config = tmp_path / "buildtool.toml"
@@ -118,7 +118,7 @@ def test_programs_get_the_capabilities_of_the_image(
 
 
 def test_helpers_bring_their_capabilities(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """bpf_printk takes PERFMON, which the label has for it; then the other programs have it as well."""
+    """bpf_printk adds PERFMON to the label, so the other programs of the object have it as well."""
     path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", PRINT))
     report = json.loads(run_check(probes, path, "--kernel", "host", "--json", code=0).stdout)
     assert outcomes(report) == {"plain": "loads", "options": "loads", "print": "loads"}
@@ -128,8 +128,8 @@ def test_helpers_bring_their_capabilities(probes: Path, clang: Path, sysroot: Pa
     assert {f["program"]: f["rule"] for f in report["findings"]} == {"options": "BT104", "print": "BT104"}
 
 
-def test_the_table_for_people(probes: Path, sample: Path) -> None:
-    """A row for each program, then each objection with its line of C; the summary goes to stderr."""
+def test_the_table_on_stdout(probes: Path, sample: Path) -> None:
+    """The table has a row per program, then each objection with its line of C; the summary is on stderr."""
     done = run_check(probes, sample, "--kernel", "host")
     lines = done.stdout.splitlines()
     own = host_platform(platform.machine())
@@ -144,7 +144,7 @@ def test_the_table_for_people(probes: Path, sample: Path) -> None:
 
 
 def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
-    """The shipped programs, signed, in a directory by architecture: all load, and the check passes."""
+    """All shipped programs load from a directory by architecture, signed, and the check passes."""
     own = host_platform(platform.machine())
     assert own
     build = tmp_path / "build" / own.arch
@@ -159,14 +159,14 @@ def test_signed_objects_and_directories(probes: Path, tmp_path: Path) -> None:
 
 
 def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """BT103: it loads, and the check passes with a warning."""
+    """BT103: a program near the instruction limit passes with a warning."""
     source = """#include <linux/bpf.h>
         #include <bpf/bpf_helpers.h>
         SEC("xdp") int heavy(struct xdp_md *ctx)
         { volatile int sum = 0; for (int i = 0; i < 60000; i++) sum += i; return XDP_PASS; }
         char LICENSE[] SEC("license") = "GPL";"""
     path = compile_object(tmp_path, clang, sysroot, source)
-    # Without PERFMON the kernel verifier also looks at what a processor may run ahead of a branch.
+    # Without PERFMON the kernel verifier also walks the paths of speculative execution.
     more = [word for name in ("BPF", "NET_ADMIN", "PERFMON") for word in ("--capability", name)]
     report = json.loads(run_check(probes, path, "--kernel", "host", "--json", *more, code=0).stdout)
     assert [(f["rule"], f["level"], f["program"]) for f in report["findings"]] == [
@@ -176,7 +176,7 @@ def test_a_program_near_the_limit(probes: Path, clang: Path, sysroot: Path, tmp_
 
 
 def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
-    """Another loader, all programs at once, the same numbers of instructions, for the shipped programs."""
+    """The numbers of verified instructions are those that bpftool reports for the shipped programs."""
     argv = [sys.executable, "-m", "buildtool", "compile", "--output", tmp_path / "out"]
     subprocess.run(argv, cwd=TOP, check=True, capture_output=True)
     report = json.loads(run_check(probes, tmp_path / "out", "--kernel", "host", "--json", code=0).stdout)
@@ -206,7 +206,7 @@ def test_bpftool_counts_the_same(probes: Path, tmp_path: Path) -> None:
 
 
 def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
-    """The frames that the kernel verifier measured, each rounded up, add up to what the rules say."""
+    """The reported stack is the sum of the kernel verifier's frames, each rounded up to 16 bytes."""
     source = """#include <linux/bpf.h>
         #include <bpf/bpf_helpers.h>
         static __attribute__((noinline)) long inner(long x)
@@ -230,7 +230,7 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
 
 
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
-    """Suites count their cases and failures; a failure has reason, line of C and log."""
+    """Each suite counts its cases and failures; a failure has reason, line of C and log."""
     run_check(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")
     top = read_junit(tmp_path / "check.xml")
     suites = {suite.attrib["name"].partition(" ")[0]: suite for suite in top}
@@ -248,7 +248,7 @@ def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path:
 
 
 def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp_path: Path) -> None:
-    """The schema's own model takes it; every result names a rule of the list, and the line of C is there."""
+    """The report fits the SARIF model; each result names a listed rule, and has the line of C if known."""
     run_check(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")
     text = (tmp_path / "check.sarif").read_text()
     assert Sarif.model_validate_json(text)
@@ -267,8 +267,8 @@ def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp
     assert physical["region"]["snippet"]["text"] == "return data[0];"
 
 
-def test_without_the_capability_it_says_so(probes: Path, sample: Path) -> None:
-    """One line and a hint, exit code 1; the rules alone need none."""
+def test_missing_capability_is_an_error(probes: Path, sample: Path) -> None:
+    """Without CAP_BPF a dry run is exit code 1 with a hint; the rules alone run without it."""
     setpriv = shutil.which("setpriv")
     assert setpriv
     bare = (setpriv, "--bounding-set", "-all", "--inh-caps", "-all")
@@ -278,8 +278,8 @@ def test_without_the_capability_it_says_so(probes: Path, sample: Path) -> None:
     run_check(probes, sample, code=0, prefix=bare)
 
 
-def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> None:
-    """A probe that dies halfway, or says nothing, ends the check."""
+def test_a_probe_that_ends_early_is_an_error(sample: Path, tmp_path: Path) -> None:
+    """A probe that ends before its last event fails the check."""
     own = host_platform(platform.machine())
     assert own
     (tmp_path / own.arch).mkdir()
@@ -291,7 +291,7 @@ def test_a_probe_that_is_cut_off_is_no_success(sample: Path, tmp_path: Path) -> 
 
 
 def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
-    """The time limit holds for this host, too: one line, and no process."""
+    """--timeout also ends a probe on this host: one line, and no process stays."""
     own = host_platform(platform.machine())
     assert own
     (tmp_path / own.arch).mkdir()
@@ -304,7 +304,7 @@ def test_a_probe_that_hangs_is_ended(sample: Path, tmp_path: Path) -> None:
 
 
 def load_without_license(kind: int, attach: int, helper: int) -> str:
-    """Ask this kernel to load a program of type *kind* that calls *helper* and is not GPL; what it says."""
+    """Load a program of type *kind* that calls *helper* and is not GPL; return the kernel's log."""
     slots = (0x85, helper), (0xB7, 0), (0x95, 0)  # call, r0 = 0, exit
     code = b"".join(struct.pack("=BBhi", opcode, 0, 0, number) for opcode, number in slots)
     log = ctypes.create_string_buffer(65536)
@@ -321,7 +321,7 @@ def load_without_license(kind: int, attach: int, helper: int) -> str:
 
 
 def test_the_table_of_gpl_helpers_is_that_of_the_kernel() -> None:
-    """Of each helper that a type of program may call, this kernel says what the table says."""
+    """For each helper that a program type may call, the table and this kernel agree."""
     # socket filter, kprobe, sched_cls, tracepoint, xdp, perf_event, cgroup_skb, sock_ops, sk_msg, raw_tp
     kinds = [(kind, 0) for kind in (1, 2, 3, 5, 6, 7, 8, 13, 16, 17)] + [(18, 8), (22, 0)]
     gpl, free = set(), set()

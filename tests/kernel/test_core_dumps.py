@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process with a signing key in its memory crashes: no file or pipe gets the key, and nobody reads it."""
+"""A signing process that crashes writes its key to no core file or pipe, and no process can read it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from labs.cores import CRASH, piped_cores
+from labs.privileges import root_with
 from labs.run import wait_until
 from labs.sig import copy_test_key
 
@@ -28,7 +29,7 @@ from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import SignerContext
 context = SignerContext(environ=os.environ)
 """
-# How a process comes to a secret. The word is in memory as long as the process is.
+# Code that brings a secret into the process, each with a name. The secret stays in memory until the end.
 HOLDERS = {
     "file": CONTEXT + "signer = find_signer(Path(key), context); crash(cores)",
     "env": CONTEXT + "signer = find_signer('env:LAB_KEY', context); crash(cores)",
@@ -38,15 +39,15 @@ HOLDERS = {
     "new": "from buildtool.signing.keys import generate_key\nsigner = generate_key(); crash(cores)",
     "passphrase": "from buildtool.cli.signeroptions import read_passphrase\n"
     "secret = read_passphrase(Path(key)); crash(cores)",
-    # A command that does not sign, started where the key is in the environment.
+    # A command that does not sign, but has the key in its environment.
     "command": "from buildtool.cli.main import run\nrun(['trust', 'list', '--policy', key]); crash(cores)",
-    # The workers are forks: each has the key.
+    # The workers are forks, so each one holds the key.
     "worker": CONTEXT + "from buildtool.core import parallel\n"
     "parallel.os.sched_getaffinity = lambda _: {0, 1}\n"
     "signer = find_signer(Path(key), context)\n"
     "try:\n    parallel.map_parallel(lambda _: (signer, crash(cores)), range(200))\n"
     "except Exception as error:\n    print(error)",
-    # A program that signs has what its parent cannot forbid: the limit is inherited.
+    # An external signer: its parent cannot change its memory, but it inherits the limit.
     "program": CONTEXT + "command = f'exec:{sys.executable} {key}.py {cores}'\n"
     "try:\n    find_signer(command, context)\nexcept Exception as error:\n    print(error)",
 }
@@ -55,7 +56,7 @@ PROGRAM = "import sys\ncores = sys.argv[1]\ndata = open(__file__.removesuffix('.
 
 @pytest.fixture
 def cores() -> Iterator[Path]:
-    """Give the directory that gets cores; skip where even an unprotected process leaves none."""
+    """Yield the directory that receives core dumps; skip if the kernel pipes no core dump here."""
     with piped_cores() as directory:
         process = subprocess.run(
             [sys.executable, "-c", HEAD + CRASH + "crash(cores)", directory, ""], check=False
@@ -70,13 +71,13 @@ def cores() -> Iterator[Path]:
 
 
 def start(body: str, cores: Path, key: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a process that gets a secret as *body* says, and crashes."""
+    """Run a process that gets a secret by *body* and crashes."""
     argv = [sys.executable, "-c", HEAD + CRASH + body, str(cores), str(key)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=os.environ | env)
 
 
 def found(cores: Path) -> list[bytes]:
-    """Return the cores that arrived, once that of a last process did, which comes after all others."""
+    """Return all core dumps, after the dump of one more process has arrived: it is the last one."""
     last = subprocess.Popen([sys.executable, "-c", HEAD + CRASH + "crash(cores)", cores, ""])
     assert last.wait() < 0
     own = cores / f"core.{last.pid}"
@@ -87,7 +88,7 @@ def found(cores: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_no_pipe_gets_a_key(cores: Path, tmp_path: Path, holder: str) -> None:
-    """Whatever brought the key into the process, its crash gives nothing to a core_pattern that is a pipe."""
+    """A crash sends nothing to a core_pattern with a pipe, whichever way the key came into the process."""
     key = copy_test_key(tmp_path)
     Path(f"{key}.py").write_text(PROGRAM + CRASH + "crash(cores)\n")
     secrets = {"LAB_KEY": key.read_text()} if holder == "env" else {}
@@ -98,7 +99,7 @@ def test_no_pipe_gets_a_key(cores: Path, tmp_path: Path, holder: str) -> None:
 
 
 def test_a_process_without_protection_gives_its_key_away(cores: Path, tmp_path: Path) -> None:
-    """What the other tests would find: a limit of 0 is nothing to a pipe."""
+    """A limit of 0 alone does not stop the pipe: its core dump has the key. The test above can fail."""
     key = copy_test_key(tmp_path)
     body = "resource.setrlimit(resource.RLIMIT_CORE, (0, hard)); data = Path(key).read_bytes(); crash(cores)"
     start(body, cores, key)
@@ -106,7 +107,7 @@ def test_a_process_without_protection_gives_its_key_away(cores: Path, tmp_path: 
     assert key.read_bytes().splitlines()[1] in core
 
 
-BARE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+BARE = root_with()
 READ = """
 import sys
 pid = int(sys.argv[1])
@@ -121,7 +122,7 @@ with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem
 
 @pytest.mark.parametrize(("protects", "code"), [(True, 1), (False, 0)])
 def test_no_process_of_the_same_user_reads_a_key(tmp_path: Path, *, protects: bool, code: int) -> None:
-    """A program of the same user and without capabilities cannot read the memory of one that signs."""
+    """A process of the same user without capabilities cannot read the memory of a signing process."""
     key = copy_test_key(tmp_path)
     call = "find_signer(Path(key), context)" if protects else "Path(key).read_bytes()"
     body = HEAD + CONTEXT + f"signer = {call}; print('ready', flush=True); sys.stdin.read()"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader's file: static, small, hardened, of the product's version."""
+"""The loader's file is static, small and hardened, and has the product's version."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from labs.readelf import read_elf
 
 import buildtool
 
-MAX_BYTES = 1_600_000
+MAX_BYTES = 1_650_000
 PLATFORMS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 
 @pytest.mark.parametrize("arch", PLATFORMS)
 def test_static_small_and_hardened(arch: str, clang: Path, tmp_path: Path) -> None:
-    """Each platform's programs need no library, have read-only relocations and are at most 1.6 MB."""
+    """Each platform's programs need no library, have read-only relocations and are at most 1.65 MB."""
     sysroot = TOP / ".cache/sysroot" / arch
     subprocess.run([TOP / "tools/sysroot", arch, sysroot], check=True)
     output = tmp_path / "verify-and-load"
@@ -36,18 +36,18 @@ def test_static_small_and_hardened(arch: str, clang: Path, tmp_path: Path) -> No
 
 
 def test_each_program_has_its_commands_alone(lab: Lab) -> None:
-    """Neither program carries the code of the other's work; their messages tell."""
+    """Neither program has the messages of the other one's commands."""
     loader, pins = lab.loader.read_bytes(), lab.pins.read_bytes()
     for text in (b"no previous release is pinned", b"rollback requires its object"):
         assert text in pins
         assert text not in loader
-    for text in (b"too few trusted keys signed", b"--health-command %.200s"):
+    for text in (b"trusted keys signed: %s", b"--health-command %.200s"):
         assert text in loader
         assert text not in pins
 
 
 def test_version_is_the_products(lab: Lab) -> None:
-    """--version names the version of the package."""
+    """--version prints the version of the package."""
     done = subprocess.run([lab.loader, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"verify-and-load {buildtool.__version__} (linux/")
     done = subprocess.run([lab.pins, "--version"], capture_output=True, text=True, check=True)
@@ -55,7 +55,7 @@ def test_version_is_the_products(lab: Lab) -> None:
 
 
 def test_help(lab: Lab) -> None:
-    """--help names every exit code."""
+    """--help lists every exit code."""
     done = subprocess.run([lab.loader, "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused." in done.stdout
     done = subprocess.run([lab.pins, "--help"], capture_output=True, text=True, check=True)

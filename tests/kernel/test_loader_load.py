@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader on this kernel: what it loads and attaches, runs, and takes away again."""
+"""The loader on this kernel: it loads, attaches, runs the workload and detaches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from pathlib import Path
 import pytest
 from labs.loader import PREFIX, Lab, Result, counted, in_kernel
 from labs.net import veth
+from labs.privileges import root_with
 from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
-CONTAINER_CAPABILITIES = [
-    "setpriv",
-    "--inh-caps=-all",
-    "--ambient-caps=-all",
-    "--bounding-set=-all,+bpf,+net_admin,+perfmon",
-]
 
 
 def send(interface: str, count: int) -> None:
@@ -59,7 +54,7 @@ def cgroup(tmp_path: Path) -> Iterator[Path]:
     ],
 )
 def test_interface_counts_packets(lab: Lab, tmp_path: Path, kind: str, target: str, shown: str) -> None:
-    """XDP and tcx programs see the packets of their interface until SIGTERM, then nothing is left."""
+    """XDP, tcx and tc programs count the packets of their interface until SIGTERM detaches them."""
     lab.put(tmp_path, kind)
     with veth() as (left, right):
         option = f"--attach={PREFIX}_{target.format(left=left)}"
@@ -75,7 +70,7 @@ def test_interface_counts_packets(lab: Lab, tmp_path: Path, kind: str, target: s
 
 
 def test_egress_program_sees_what_is_sent(lab: Lab, tmp_path: Path) -> None:
-    """A plain tc program attaches to the direction that its target names."""
+    """A tc program attaches to the direction that its target names."""
     lab.put(tmp_path, "tc")
     with veth() as (left, _), lab.started(tmp_path, f"--attach={PREFIX}_tc={left}:egress") as (_, stop):
         send(left, 3)
@@ -95,7 +90,7 @@ def test_cgroup_program_sees_its_group(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_detaches(lab: Lab, tmp_path: Path, number: int) -> None:
-    """A program that its section says where to attach needs no option; both signals end in exit code 0."""
+    """A program whose section names the hook needs no option; SIGTERM and SIGINT end with exit code 0."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path) as (process, stop):
         assert f"{PREFIX}_raw" in in_kernel()
@@ -108,14 +103,14 @@ def test_signal_detaches(lab: Lab, tmp_path: Path, number: int) -> None:
 
 
 def test_kill_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
-    """Not even SIGKILL leaves a program behind."""
+    """SIGKILL leaves no program behind."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path) as (_, stop):
         assert stop(signal.SIGKILL).code == -signal.SIGKILL
 
 
 def test_targets_of_the_statement_are_the_default(lab: Lab, tmp_path: Path) -> None:
-    """Without --attach the signed statement names the targets; with it they don't count."""
+    """Without --attach the signed statement names the targets; --attach replaces them."""
     with veth() as (left, right):
         program = {"name": f"{PREFIX}_xdp", "section": "xdp", "type": "xdp", "attach": [left]}
         lab.put(tmp_path, "xdp", programs=[program])
@@ -126,7 +121,7 @@ def test_targets_of_the_statement_are_the_default(lab: Lab, tmp_path: Path) -> N
 
 
 def test_program_on_several_interfaces(lab: Lab, tmp_path: Path) -> None:
-    """--attach given twice attaches one program twice."""
+    """Two --attach options attach one program twice."""
     lab.put(tmp_path, "tcx")
     with veth() as (left, right):
         options = [f"--attach={PREFIX}_tcx={name}" for name in (left, right)]
@@ -135,7 +130,7 @@ def test_program_on_several_interfaces(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_program_that_is_loaded_only(lab: Lab, tmp_path: Path) -> None:
-    """The target none loads a program and attaches it nowhere."""
+    """Target none loads a program and attaches it nowhere."""
     lab.put(tmp_path, "xdp")
     with lab.started(tmp_path, f"--attach={PREFIX}_xdp=none") as (_, stop):
         assert f"{PREFIX}_xdp" in in_kernel()
@@ -144,7 +139,7 @@ def test_program_that_is_loaded_only(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_optional_program_is_loaded_when_asked_for(lab: Lab, tmp_path: Path) -> None:
-    """SEC("?...") is left out unless --attach names its program."""
+    """SEC("?...") is loaded only if --attach names its program."""
     lab.put(tmp_path, "optional")
     with lab.started(tmp_path) as (_, stop):
         assert f"{PREFIX}_opt" not in in_kernel()
@@ -155,7 +150,7 @@ def test_optional_program_is_loaded_when_asked_for(lab: Lab, tmp_path: Path) -> 
 
 
 def test_same_program_in_two_objects(lab: Lab, tmp_path: Path) -> None:
-    """A name that two objects have is ambiguous; OBJECT:PROGRAM is not."""
+    """A program name in two objects is ambiguous; OBJECT:PROGRAM is not."""
     objects = lab.put(tmp_path, "xdp")
     (objects / "other.bpf.o").write_bytes(lab.signed("xdp"))
     ambiguous = lab.run(tmp_path, f"--attach={PREFIX}_xdp=none")
@@ -167,7 +162,7 @@ def test_same_program_in_two_objects(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_pins_are_not_made(lab: Lab, tmp_path: Path) -> None:
-    """A map that asks to be pinned is not: a pin would outlive the loader."""
+    """The loader ignores a map's request to be pinned: the pin would outlive the loader."""
     lab.put(tmp_path, "pinned")
     with lab.started(tmp_path) as (_, stop):
         assert f"{PREFIX}_pin" in in_kernel()
@@ -176,18 +171,19 @@ def test_pins_are_not_made(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_container_capabilities_are_enough(lab: Lab, tmp_path: Path) -> None:
-    """CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON do; nothing of them is left for the workload."""
+    """CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are enough, and the workload has none of them."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, _):
         option = f"--attach={PREFIX}_xdp={left}"
         more = (option, "--capabilities=NET_ADMIN,PERFMON")
-        result = lab.run(tmp_path, *more, "--", "cat", "/proc/self/status", before=CONTAINER_CAPABILITIES)
+        before = root_with("bpf", "net_admin", "perfmon")
+        result = lab.run(tmp_path, *more, "--", "cat", "/proc/self/status", before=before)
     assert result.code == 0, result.lines
     assert "CapEff:\t0000000000000000" in result.stdout
 
 
 def test_workload_has_no_capability(lab: Lab, tmp_path: Path) -> None:
-    """The workload runs with all five sets empty and can't get any back; it is found on PATH."""
+    """The workload is found on PATH and runs with five empty capability sets and no_new_privs."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, "--", "cat", "/proc/self/status")
     assert result.code == 0, result.lines
@@ -212,7 +208,7 @@ def test_workload_gives_the_exit_code_and_holds_the_links(lab: Lab, tmp_path: Pa
 
 @pytest.mark.parametrize("missing", ["/nonexistent/workload", "no-such-workload", "/tmp"])
 def test_missing_workload(lab: Lab, tmp_path: Path, missing: str) -> None:
-    """A workload that isn't there is reported before anything is loaded."""
+    """A missing workload is an error before anything is loaded."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, "--", missing)
     assert result.code == 1
@@ -221,7 +217,7 @@ def test_missing_workload(lab: Lab, tmp_path: Path, missing: str) -> None:
 
 
 def test_workload_that_cannot_run_is_no_shell_script(lab: Lab, tmp_path: Path) -> None:
-    """A file the kernel can't execute is not handed to a shell; everything is detached."""
+    """A file that the kernel cannot execute is not run by a shell, and everything is detached."""
     lab.put(tmp_path, "raw_tp")
     script = tmp_path / "script"
     script.write_text("echo no\n")
@@ -234,7 +230,7 @@ def test_workload_that_cannot_run_is_no_shell_script(lab: Lab, tmp_path: Path) -
 
 
 def check_not_attached(result: Result, code: int, *words: str) -> None:
-    """Check the exit code and the words of the message."""
+    """Check the exit code and the words of the message, and that no line says `ready`."""
     assert result.code == code, result.lines
     assert all(word in result.message for word in words), result.message
     assert result.events("ready") == []
@@ -269,20 +265,20 @@ def check_not_attached(result: Result, code: int, *words: str) -> None:
 def test_cannot_attach(
     lab: Lab, tmp_path: Path, kind: str, options: list[str], code: int, words: list[str]
 ) -> None:
-    """Each way of not attaching has its exit code and says which program and what to do."""
+    """Each failed attachment has its exit code and a message with the program and a remedy."""
     lab.put(tmp_path, kind)
     arguments = [f"--attach={option.format(p=PREFIX)}" for option in options]
     check_not_attached(lab.run(tmp_path, *arguments), code, *(word.format(p=PREFIX) for word in words))
 
 
 def test_good_object_beside_one_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
-    """When the kernel takes one object and refuses the next, the first is unloaded."""
+    """An object that the kernel refuses unloads the ones before it."""
     lab.put(tmp_path, "raw_tp", "refused")
     check_not_attached(lab.run(tmp_path), 1, "refused.bpf.o")
 
 
 def test_attached_programs_go_when_a_later_one_fails(lab: Lab, tmp_path: Path) -> None:
-    """When the second attachment fails, the first is taken away."""
+    """A failed second attachment detaches the first one."""
     lab.put(tmp_path, "xdp")
     with veth() as (left, _):
         options = [f"--attach={PREFIX}_xdp={target}" for target in (left, "lo:driver")]
@@ -296,14 +292,13 @@ def test_attached_programs_go_when_a_later_one_fails(lab: Lab, tmp_path: Path) -
 
 
 def test_without_capabilities_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
-    """Without CAP_BPF nothing loads, and that is exit code 1 with the reason."""
+    """Without CAP_BPF a start is exit code 1 with the kernel's reason."""
     lab.put(tmp_path, "raw_tp")
-    before = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
-    check_not_attached(lab.run(tmp_path, before=before), 1, "Operation not permitted")
+    check_not_attached(lab.run(tmp_path, before=root_with()), 1, "Operation not permitted")
 
 
 def test_a_struct_ops_map_without_its_section_is_an_error(lab: Lab, tmp_path: Path) -> None:
-    """On a map of this type in section .maps libbpf itself crashes."""
+    """A struct_ops map in section .maps is an error; libbpf itself would crash on it."""
     lab.put(tmp_path, "lost_ops")
     result = lab.run(tmp_path)
     assert result.code == 1

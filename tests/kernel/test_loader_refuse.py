@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loader refuses, with which reason and exit code, and that it loads nothing then."""
+"""Refusals of the loader: reason and exit code, and nothing is loaded."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_refused(lab: Lab, tmp_path: Path, name: str) -> None:
-    """Each bad object is refused with its reason, loading or only verifying, and nothing runs."""
+    """Each bad object is refused with its reason, and a workload does not start."""
     reason, make, store = CASES[name]
     objects = lab.put(tmp_path, "xdp")
     (objects / "raw_tp.bpf.o").write_bytes(make(lab))
@@ -103,19 +103,22 @@ def test_refused(lab: Lab, tmp_path: Path, name: str) -> None:
 
 
 def test_good_object_beside_a_bad_one(lab: Lab, tmp_path: Path) -> None:
-    """One bad object of two: both have a decision, none is loaded."""
+    """One bad object of two: each has a decision, and neither is loaded."""
     objects = lab.put(tmp_path, "raw_tp")
     (objects / "bad.bpf.o").write_bytes(lab.object("xdp"))
     result = lab.run(tmp_path, "--", "echo", "started")
     assert result.code == 3
     assert [line["decision"] for line in result.events("verify")] == ["refused", "accepted"]
-    assert result.events("refuse")[0]["message"] == "1 of 2 objects refused, none loaded"
+    assert result.events("refuse")[0]["message"] == (
+        "1 of 2 objects refused, none loaded: bad.bpf.o: unsigned: no section .sig;"
+        " buildtool sign OBJECT signs it"
+    )
     assert result.events("load") == []
     assert result.stdout == ""
 
 
 def test_accepted_line_says_what_and_who(lab: Lab, tmp_path: Path) -> None:
-    """An accepted object's line carries digest, key, policy and platform; the threshold counts keys."""
+    """The line of an accepted object has digest, keys, policy and platform."""
     second = Key()
     objects = lab.put(tmp_path)
     signed = sign(lab.object("raw_tp"), [lab.key, second, Key()])
@@ -133,12 +136,12 @@ def test_accepted_line_says_what_and_who(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_every_bit_of_the_record_and_every_hundredth_of_the_rest(lab: Lab, tmp_path: Path) -> None:
-    """Flipped bits are refused wherever they are."""
+    """A flipped bit is refused in the record's header and at every 97th byte of the file."""
     objects = lab.put(tmp_path, "raw_tp")
     path = objects / "raw_tp.bpf.o"
     good = path.read_bytes()
     start = good.index(b"\x7fBPFSIG")
-    # A byte of the record may be one of every hundredth, too, and has one file.
+    # A set: an offset in both ranges has one file.
     offsets = sorted({*range(start, start + 32), *range(0, len(good), 97)})
     path.unlink()
     for chunk in range(0, len(offsets), 200):
@@ -152,7 +155,7 @@ def test_every_bit_of_the_record_and_every_hundredth_of_the_rest(lab: Lab, tmp_p
 
 
 def test_non_canonical_s_is_refused(lab: Lab, tmp_path: Path) -> None:
-    """S + L satisfies the equation and is refused."""
+    """A signature with S + L satisfies the equation and is refused as not canonical."""
     objects = lab.put(tmp_path, "raw_tp")
     path = objects / "raw_tp.bpf.o"
     data = path.read_bytes()
@@ -163,7 +166,7 @@ def test_non_canonical_s_is_refused(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_one_key_and_one_object_as_files(lab: Lab, tmp_path: Path) -> None:
-    """--trust takes a .pub file or a policy of any name, --objects one object."""
+    """--trust accepts a .pub file or a policy of any name, --objects one object."""
     lab.put(tmp_path, "raw_tp")
     (tmp_path / "rules").write_text(policy(lab.key))
     for store in ("trust/dev.pub", "rules"):
@@ -174,7 +177,7 @@ def test_one_key_and_one_object_as_files(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_strange_entries_are_refused_at_once(lab: Lab, tmp_path: Path) -> None:
-    """A FIFO, a directory, a device, a link to one and a 4 GiB file: refused, none blocks."""
+    """A FIFO, a directory, a link to a device and a 4 GiB file are refused without waiting."""
     objects = lab.put(tmp_path, "raw_tp")
     os.mkfifo(objects / "fifo")
     (objects / "folder").mkdir()
@@ -194,7 +197,7 @@ def test_strange_entries_are_refused_at_once(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_symlinks_are_followed_and_hidden_files_are_not_objects(lab: Lab, tmp_path: Path) -> None:
-    """A directory as Kubernetes mounts it: links into a hidden directory."""
+    """A directory mounted by Kubernetes works: its links point into a hidden directory."""
     objects = lab.put(tmp_path, "raw_tp")
     (objects / "..data").mkdir()
     (objects / "raw_tp.bpf.o").rename(objects / "..data/raw_tp.bpf.o")
@@ -203,7 +206,7 @@ def test_symlinks_are_followed_and_hidden_files_are_not_objects(lab: Lab, tmp_pa
 
 
 def test_what_cannot_be_read(lab: Lab, tmp_path: Path) -> None:
-    """No directory, an empty one, a dangling link or a loop: exit code 1 and the reason."""
+    """A missing or empty directory or a loop of links is exit code 1 with the reason."""
     objects = lab.put(tmp_path)
     assert "no object in it" in lab.run(tmp_path).message
     assert lab.run(tmp_path).code == 1
@@ -217,7 +220,7 @@ def test_what_cannot_be_read(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
-    """More files than the limits: one line, before any is read."""
+    """More than 256 files are one error line, before any file is read."""
     objects = lab.put(tmp_path)
     for number in range(300):
         (objects / str(number)).touch()
@@ -258,13 +261,15 @@ def test_too_many_objects(lab: Lab, tmp_path: Path) -> None:
         (["--capabilities", "bpf"], "--capabilities: bad value bpf"),
         (["--reload=yes"], "unknown option --reload=yes"),
         (["--json"], "--json: not an option of run"),
-        (["show"], "unknown option show"),
+        (["show"], "unknown command show; -- show starts it as the workload"),
+        (["--reload", "sh", "-c", "id"], "docker run --entrypoint sh in place of verify-and-load"),
+        (["run", "sh"], "unknown command sh"),
         (["list", "list"], "unknown option list"),
         (["--"], "no workload after --"),
     ],
 )
 def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> None:
-    """Each wrong command line is one line and exit code 2."""
+    """Each wrong command line gives one line and exit code 2."""
     result = lab.run(tmp_path, *arguments)
     assert result.code == 2
     assert words in result.message
@@ -272,11 +277,14 @@ def test_usage(lab: Lab, tmp_path: Path, arguments: list[str], words: str) -> No
 
 @pytest.mark.parametrize("word", ["list", "detach", "rollback"])
 def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> None:
-    """The loader of an image changes no pins: ebpf-pins beside it does, if the image has that."""
+    """The loader runs commands about pins by ebpf-pins beside it, or says how an image gets that program."""
     alone = Path(shutil.copy2(lab.loader, tmp_path))
     done = subprocess.run([alone, word, "--pin-root=/"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word}: a command of ebpf-pins, which image.tools adds to an image" in done.stderr
+    message = (
+        f"{word}: there is no ebpf-pins beside verify-and-load; set image.tools = true and build the image"
+    )
+    assert f"{message} again, or run buildtool load {word} on the host" in done.stderr
     # As `docker run IMAGE list` does it: after the options of the entrypoint, whose places count.
     script = tmp_path / "ebpf-pins"
     script.write_text('#!/bin/sh\necho "$@"\n')
@@ -292,14 +300,21 @@ def test_commands_of_the_other_program(lab: Lab, tmp_path: Path, word: str) -> N
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["--pin-root=/"], ["--objects", "/"]])
 def test_ebpf_pins_loads_nothing(lab: Lab, arguments: list[str]) -> None:
-    """The other program needs one of its commands."""
+    """ebpf-pins without one of its commands is exit code 2."""
     done = subprocess.run([lab.pins, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "say list, status, detach or rollback" in done.stderr
+    assert "no command; use list, status, detach or rollback" in done.stderr
 
 
-def test_an_images_options_mean_nothing_where_it_is_only_verified(lab: Lab, tmp_path: Path) -> None:
-    """--verify-only ignores what an image's options say of attaching, pinning and sharing."""
+def test_unknown_command_of_ebpf_pins(lab: Lab) -> None:
+    """The line has the commands, and nothing about workloads."""
+    done = subprocess.run([lab.pins, "--share=/x", "show"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown command show; use list, status, detach or rollback" in done.stderr
+
+
+def test_verify_only_ignores_an_images_options(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only ignores an image's options for attaching, pinning and sharing."""
     lab.put(tmp_path, "xdp")
     options = ["--image-attach=no=eth9", "--attach=other=eth9", "--attach-file=/not/there", "--reload"]
     places = ["--pin-root=/not/there", "--share=/not/there", "--health-command=/not/there"]
@@ -309,8 +324,8 @@ def test_an_images_options_mean_nothing_where_it_is_only_verified(lab: Lab, tmp_
 
 
 @pytest.mark.parametrize("log", [["--log", "human"], ["--log=human"]])
-def test_a_bad_command_line_is_told_as_the_others_are(lab: Lab, tmp_path: Path, log: list[str]) -> None:
-    """--log human holds for the error of what stands before it, and for ebpf-pins."""
+def test_log_format_of_a_bad_command_line(lab: Lab, tmp_path: Path, log: list[str]) -> None:
+    """--log human applies to errors of options before it, in both programs."""
     for argv in (lab.argv(tmp_path, "--no-such", *log), [str(lab.pins), "list", "--no-such", *log]):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -322,7 +337,7 @@ def test_a_bad_command_line_is_told_as_the_others_are(lab: Lab, tmp_path: Path, 
 
 
 def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:
-    """--verify-only can ask how it would be elsewhere and at another time."""
+    """--verify-only accepts the platform and the time of another machine."""
     lab.put(tmp_path, "raw_tp", platform="linux/arm64", notAfter="2026-01-02T00:00:00Z")
     options = ["--verify-only", "--platform=linux/arm64"]
     assert lab.run(tmp_path, *options, "--time=2026-01-02T00:00:00Z").code == 0
@@ -330,8 +345,8 @@ def test_platform_and_time_of_another_machine(lab: Lab, tmp_path: Path) -> None:
     assert lab.run(tmp_path, *options, "--time=1970-01-01T00:00:00Z").reasons == ["not-yet-valid"]
 
 
-def test_lines_for_people(lab: Lab, tmp_path: Path) -> None:
-    """--log human writes a short line without JSON, and what can't be printed is a question mark."""
+def test_human_log_lines(lab: Lab, tmp_path: Path) -> None:
+    """--log human writes a short line without JSON; unprintable bytes become question marks."""
     objects = lab.put(tmp_path, "raw_tp")
     (objects / "raw_tp.bpf.o").rename(objects / "a\x1b[31mb\n.o")
     argv = lab.argv(tmp_path, "--verify-only", "--log=human")
@@ -342,7 +357,7 @@ def test_lines_for_people(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:
-    """A file of the other byte order is read in that order."""
+    """A big-endian file is read as big-endian."""
     objects = lab.put(tmp_path)
     fields = (b"\x7fELF", 2, 2, 1, 1, 247, 1, 0, 0, 64, 0, 64, 0, 0, 64, 2, 1)
     header = struct.pack(">4sBBB9xHHIQQQIHHHHHH", *fields)
@@ -353,7 +368,7 @@ def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
-    """A directory of large files that nobody signed takes the memory of one of them."""
+    """A directory of large unsigned files needs memory for one of them only."""
     objects = lab.put(tmp_path, "raw_tp")
     for number in range(24):
         with (objects / f"{number}.bpf.o").open("wb") as file:
@@ -375,7 +390,7 @@ def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
 def test_tools_that_run_after_signing(
     lab: Lab, clang: Path, tmp_path: Path, tool: tuple[str, ...], reason: str
 ) -> None:
-    """What strip and `bpftool gen object` make of a signed object has the reason of the reference."""
+    """The result of strip and `bpftool gen object` on a signed object has the documented reason."""
     objects = lab.put(tmp_path, "raw_tp")
     path, signed = objects / "raw_tp.bpf.o", tmp_path / "signed.o"
     path.rename(signed)
@@ -396,8 +411,11 @@ def test_tools_that_run_after_signing(
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"programTypes": ["xdp"]}, "section .struct_ops.link of type struct_ops is not allowed"),
-        ({"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]}, "attach point struct_ops/sched_ext_ops"),
+        ({"programTypes": ["xdp"]}, "section '.struct_ops.link' of type struct_ops is not allowed, only xdp"),
+        (
+            {"attachPoints": ["xdp", "struct_ops/tcp_congestion_ops"]},
+            "attach point 'struct_ops/sched_ext_ops'",
+        ),
         ({"attachPoints": ["xdp", "struct_ops/sched_ext_ops"], "programTypes": ["struct_ops", "xdp"]}, ""),
     ],
     ids=["type", "point", "allowed"],
@@ -405,7 +423,7 @@ def test_tools_that_run_after_signing(
 def test_an_empty_scheduler_is_refused(
     lab: Lab, tmp_path: Path, rules: dict[str, list[str]], said: str
 ) -> None:
-    """A struct_ops map without a program counts, though its statement says nothing of it."""
+    """A policy refuses a struct_ops map without programs, although the statement does not list it."""
     lab.put(tmp_path, "scheduler")
     (tmp_path / "trust/policy.json").write_text(policy(lab.key, **rules))
     result = lab.run(tmp_path, "--verify-only")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trust stores that the loader does not take: weak keys, broken files, a host's store that is empty."""
+"""Trust stores that the loader refuses (weak keys, broken files), and the host's store before the image's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _point(y: int, *, odd: bool) -> bytes:
     ],
 )
 def test_weak_key_is_a_configuration_error(lab: Lab, tmp_path: Path, raw: bytes) -> None:
-    """Keys that break the rule for A are refused when they are read."""
+    """A key of small order, not canonical or not on the curve is refused when it is read."""
     lab.put(tmp_path, "raw_tp")
     der = bytes.fromhex("302a300506032b6570032100") + raw
     text = base64.b64encode(der).decode()
@@ -48,7 +48,7 @@ def test_weak_key_is_a_configuration_error(lab: Lab, tmp_path: Path, raw: bytes)
 
 
 def test_key_of_mixed_order_is_refused(lab: Lab, tmp_path: Path) -> None:
-    """A good point plus the point of order 2: libsodium took it before its fix of 2025 (CVE-2025-69277)."""
+    """A point of mixed order is refused; libsodium accepted it before its fix of 2025 (CVE-2025-69277)."""
     lab.put(tmp_path, "raw_tp")
     good = int.from_bytes(lab.key.der[12:], "little")
     odd, y = good >> 255, good & (2**255 - 1)
@@ -76,7 +76,7 @@ BAD_STORES: dict[str, tuple[str | None, str]] = {
 
 @pytest.mark.parametrize("name", BAD_STORES)
 def test_bad_trust_store(lab: Lab, tmp_path: Path, name: str) -> None:
-    """A trust store that breaks a rule is a configuration error; nothing is verified with it."""
+    """A trust store that breaks a rule is a configuration error, and no object is verified."""
     text, words = BAD_STORES[name]
     lab.put(tmp_path, "raw_tp")
     (tmp_path / "trust/dev.pub").unlink()
@@ -90,7 +90,7 @@ def test_bad_trust_store(lab: Lab, tmp_path: Path, name: str) -> None:
 
 
 def test_key_twice_and_missing_store(lab: Lab, tmp_path: Path) -> None:
-    """The same key under two names, a private key's PEM and a store that isn't there are errors."""
+    """A key under two names, a private key's PEM and a missing store are errors."""
     lab.put(tmp_path, "raw_tp")
     (tmp_path / "trust/again.pub").write_bytes(lab.key.pem)
     assert "there twice" in lab.run(tmp_path, "--verify-only").message
@@ -103,7 +103,7 @@ def test_key_twice_and_missing_store(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
-    """Default stores: the image's, unless the host's holds something; a broken one is no way around it."""
+    """The image's store applies unless the host mounts one; a broken store of the host is an error."""
     lab.put(tmp_path, "raw_tp")
     image, host = tmp_path / "etc/trust", tmp_path / "etc/trust.host"
     image.mkdir(parents=True)
@@ -125,10 +125,10 @@ def test_trust_of_the_host_takes_precedence(lab: Lab, tmp_path: Path) -> None:
     assert verify()[0] == 0
     host.mkdir()
     assert verify()[0] == 0
-    # As `docker run --volume /not/there:/etc/buildtool/trust.host` makes it.
+    # The empty mount that `docker run --volume /not/there:/etc/buildtool/trust.host` makes.
     code, text = verify("&& mount -t tmpfs none /etc/buildtool/trust.host")
     assert (code, "trust.host: no public key in it" in text) == (2, True), text
-    # Nobody can tell whether it is mounted: as if it were.
+    # Without statx the loader cannot see whether the directory is mounted, and treats it as mounted.
     code, text = verify(before=["strace", "-qq", "-f", "-o", "/dev/null", "-e", "inject=statx:error=ENOSYS"])
     assert (code, "trust.host: no public key in it" in text) == (2, True), text
     (host / "ops.pub").write_bytes(Key().pem)
@@ -151,7 +151,7 @@ Verify = Callable[..., Result]
 
 @pytest.fixture
 def over_image(lab: Lab, tmp_path: Path, as_root: None) -> Verify:
-    """Give a function that verifies with a policy of the image, and one that a host mounts over it."""
+    """Return a function that verifies with a policy of the image and a store that the host mounts."""
 
     def policy(**rules: Any) -> str:
         key = {"name": "k", "publicKey": base64.b64encode(lab.key.der).decode()} | rules.pop("key", {})
@@ -193,7 +193,7 @@ STRICT: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_rules_of_the_image_hold_beside_the_hosts(
     lab: Lab, tmp_path: Path, over_image: Verify, name: str
 ) -> None:
-    """Keys or a policy of the host lift no rule of the image; `imageRules` of the host's policy does."""
+    """The image's rules apply beside the host's store, unless its policy sets `imageRules` to "ignore"."""
     lab.put(tmp_path, "raw_tp", version=1)
     rules, reason, words = STRICT[name]
     for host in (None, {}, {"imageRules": "combine"}):
@@ -216,7 +216,7 @@ def test_rules_of_the_image_hold_beside_the_hosts(
 
 
 def test_keys_and_clock_are_the_hosts_alone(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
-    """A key that only the image has opens nothing; a threshold or notAfter of the image's closes nothing."""
+    """The image's keys, threshold and key dates do not apply beside the host's store."""
     lab.put(tmp_path, "raw_tp", version=2)
     other = base64.b64encode(Key().der).decode()
     assert over_image({}, {"key": {"publicKey": other}}).reasons == ["unknown-key"]
@@ -230,8 +230,8 @@ def test_keys_and_clock_are_the_hosts_alone(lab: Lab, tmp_path: Path, over_image
     assert over_image(None, {}).code == 0
 
 
-def test_targets_must_suit_both(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
-    """A target that the image's attachPoints deny is refused, though the host's allow it."""
+def test_targets_must_fit_both_policies(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
+    """A target that the image's attachPoints deny is refused, although the host's allow it."""
     lab.put(tmp_path, "nowhere")
     option = f"--attach={PREFIX}_tp=sched/sched_switch"
     result = over_image({"attachPoints": ["tracepoint"]}, {"attachPoints": ["tracepoint*"]}, option)
@@ -243,7 +243,7 @@ def test_targets_must_suit_both(lab: Lab, tmp_path: Path, over_image: Verify) ->
 
 
 def test_store_of_too_many_files(lab: Lab, tmp_path: Path) -> None:
-    """A directory of keys has at most 1024 entries; those that begin with a dot do not count."""
+    """A directory of keys has at most 1024 entries; names that begin with a dot do not count."""
     lab.put(tmp_path, "raw_tp")
     for number in range(1023):
         (tmp_path / f"trust/{number}").touch()

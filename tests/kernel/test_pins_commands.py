@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins: what a restart finds again, what an operator sees of it, and how it goes away."""
+"""Pins: what a restart reuses, what the commands of ebpf-pins show, and how they remove it."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ TRUE = ("--", "/bin/true")
 
 @pytest.fixture
 def traced(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
-    """Give releases of an object whose links the kernel cannot update."""
+    """Yield releases of an object whose links the kernel cannot update."""
     with bpf_file_system(tmp_path) as mount:
         yield Releases(lab, tmp_path, mount / "pins", RAW)
 
 
 def start(releases: Releases, *arguments: str) -> Result:
-    """Run the loader to its end with what the releases' directory has."""
+    """Run the loader on the releases' directory until it ends."""
     return releases.lab.run(releases.directory, *arguments)
 
 
 def listed(releases: Releases, word: str = "list") -> dict[str, Any]:
-    """Return the one object that is listed."""
+    """Return the one object that the command *word* lists."""
     (found,) = json.loads(releases.command(word, "--json").stdout)
     return dict(found)
 
 
 def events(result: Result) -> list[str]:
-    """Return the words of all lines."""
+    """Return the event of each line."""
     return [line["event"] for line in result.lines]
 
 
 def pinned_programs(releases: Releases) -> int:
-    """Return the id of the program that the object's current pins have."""
+    """Return the id of the object's currently pinned program."""
     (pin,) = (releases.home / "current/programs").iterdir()
     argv = ["bpftool", "-j", "prog", "show", "pinned", pin]
     return int(json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["id"])
 
 
 def test_restart_finds_programs_maps_and_links(place: tuple[Releases, str, str]) -> None:
-    """The same object again: nothing is loaded, the program stays where it is, the counter goes on."""
+    """A restart with the same object loads nothing, keeps the link, and the map counts on."""
     releases, left, right = place
     releases.put(1)
     options = releases.options(f"xdp={left}")
@@ -68,7 +68,7 @@ def test_restart_finds_programs_maps_and_links(place: tuple[Releases, str, str])
 
 
 def test_stop_leaves_what_is_pinned(place: tuple[Releases, str, str]) -> None:
-    """After SIGTERM the program is still attached: that is what pins are for."""
+    """SIGTERM leaves a pinned program attached."""
     releases, left, _ = place
     releases.put(1)
     with releases.lab.started(releases.directory, *releases.options(f"xdp={left}")) as (_, stop):
@@ -77,7 +77,7 @@ def test_stop_leaves_what_is_pinned(place: tuple[Releases, str, str]) -> None:
 
 
 def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
-    """What is loaded, by which digest and key, since when, on what; and all of it goes away."""
+    """`list` shows digest, key, policy, time and target of an object; `detach` removes everything."""
     releases, left, _ = place
     releases.put(7)
     result = start(releases, *releases.options(f"xdp={left}"), *TRUE)
@@ -112,17 +112,17 @@ def test_list_and_status_and_detach(place: tuple[Releases, str, str]) -> None:
         ("list", ["--objects=/"], "--objects: not an option of list"),
     ],
 )
-def test_commands_take_what_they_use(
+def test_commands_refuse_options_that_they_ignore(
     place: tuple[Releases, str, str], word: str, arguments: list[str], words: str
 ) -> None:
-    """An option that would change nothing is a mistake, and is said."""
+    """An option that a command does not use is exit code 2."""
     releases, _, _ = place
     result = releases.command(word, *arguments)
     assert (result.code, words in result.message) == (2, True), result.message
 
 
-def test_no_name_drives_the_terminal(traced: Releases) -> None:
-    """A file's name has any bytes, such as a control character of UTF-8: a list is ASCII, in both forms."""
+def test_list_escapes_control_characters(traced: Releases) -> None:
+    """`list` prints ASCII only, even for a file name with a terminal control character."""
     traced.put(1)
     (traced.directory / "objects" / NAME).rename(traced.directory / "objects/\u009b31m.o")
     assert start(traced, *traced.options(), *TRUE).code == 0
@@ -134,7 +134,7 @@ def test_no_name_drives_the_terminal(traced: Releases) -> None:
 
 
 def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
-    """The hook is free when `detach` ends, not some time later."""
+    """The hook is free as soon as `detach` ends."""
     releases, left, _ = place
     releases.put(1)
     for _ in range(10):
@@ -144,7 +144,7 @@ def test_start_right_after_detach(place: tuple[Releases, str, str]) -> None:
 
 
 def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> None:
-    """An interface that went away took its program with it: exit code 1, and the row says so."""
+    """`status` is 1 after an interface with its program was removed, and the row says MISSING."""
     releases, left, _ = place
     releases.put(1)
     with veth() as (other, _):
@@ -159,7 +159,7 @@ def test_status_notices_what_is_missing(place: tuple[Releases, str, str]) -> Non
 
 
 def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
-    """A link of an interface that is gone is replaced, not taken for the one of its successor."""
+    """The link of a removed interface is replaced after an interface of the same name appears."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
         releases.put(1)
@@ -176,7 +176,7 @@ def test_interface_made_anew_gets_the_program(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
-    """A cgroup's link is kept and updated; a group of the same path that was made anew gets another."""
+    """A cgroup's link is kept and updated; a new cgroup with the same path gets a new link."""
     mount = tmp_path / "cgroup"
     mount.mkdir()
     with bpf_file_system(tmp_path) as pins:
@@ -203,7 +203,7 @@ def test_cgroup_that_was_made_anew(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_link_without_update_is_replaced(traced: Releases) -> None:
-    """Where the kernel cannot exchange programs, the new one is attached first, and the line says so."""
+    """For a link without update, the new program is attached before the old one is detached."""
     traced.put(1)
     assert start(traced, *traced.options(), *TRUE).code == 0
     traced.put(2, release=2)
@@ -215,7 +215,7 @@ def test_link_without_update_is_replaced(traced: Releases) -> None:
 
 
 def test_target_that_is_no_longer_wanted(place: tuple[Releases, str, str]) -> None:
-    """The next start attaches where it is told to, and nowhere else."""
+    """The next start attaches to its own targets and detaches from the earlier ones."""
     releases, left, right = place
     releases.put(1)
     assert start(releases, *releases.options(f"xdp={left}"), *TRUE).code == 0
@@ -225,7 +225,7 @@ def test_target_that_is_no_longer_wanted(place: tuple[Releases, str, str]) -> No
 
 
 def test_program_of_another_name_is_another_program(place: tuple[Releases, str, str]) -> None:
-    """Where there is room for one the old one stays, and is named; --replace takes its place."""
+    """A hook for one program keeps the old one, and the message names it; --replace detaches it."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, *releases.options(f"xdp={left}"), *TRUE).code == 0
@@ -243,7 +243,7 @@ def test_program_of_another_name_is_another_program(place: tuple[Releases, str, 
 
 
 def test_older_version_is_refused(place: tuple[Releases, str, str]) -> None:
-    """What is pinned remembers its version, without a state directory."""
+    """Pins record the version: a lower one is refused without a state directory."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     releases.put(5)
@@ -255,7 +255,7 @@ def test_older_version_is_refused(place: tuple[Releases, str, str]) -> None:
 
 
 def test_rollback_puts_the_previous_program_back(place: tuple[Releases, str, str]) -> None:
-    """The operator's own command: the former program, its version, and back again."""
+    """`rollback` attaches the previous program with its version; a second one reverts the first."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -278,7 +278,7 @@ def test_rollback_puts_the_previous_program_back(place: tuple[Releases, str, str
 
 
 def test_rollback_of_a_link_without_update(traced: Releases) -> None:
-    """A tracing program that was replaced is attached anew from its pin."""
+    """`rollback` attaches the previous tracing program from its pin."""
     for version in (1, 2):
         traced.put(version, release=version)
         assert start(traced, *traced.options(), *TRUE).code == 0
@@ -293,7 +293,7 @@ def test_rollback_of_a_link_without_update(traced: Releases) -> None:
 
 @pytest.mark.parametrize("healthy", ["/bin/true", "/usr/bin/env true"])
 def test_healthy_update_stays(place: tuple[Releases, str, str], healthy: str) -> None:
-    """A command that ends with 0 lets the new release stay."""
+    """A health command that exits with 0 confirms the new release."""
     releases, left, _ = place
     options = [*releases.options(f"xdp={left}"), f"--health-command={healthy}"]
     for version in (1, 2):
@@ -310,7 +310,7 @@ def test_healthy_update_stays(place: tuple[Releases, str, str], healthy: str) ->
 def test_update_that_fails_its_check_is_put_back(
     place: tuple[Releases, str, str], command_line: str, said: str
 ) -> None:
-    """The old program is back, no frame was missed meanwhile, and the version is not remembered."""
+    """A failed health check attaches the old program again, misses no frame, and records no version."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -329,7 +329,7 @@ def test_update_that_fails_its_check_is_put_back(
 
 
 def test_first_start_that_fails_its_check_leaves_nothing(place: tuple[Releases, str, str]) -> None:
-    """Without a previous release the old state is none at all."""
+    """A first start with a failed health check removes its pins."""
     releases, left, _ = place
     releases.put(1)
     result = start(releases, *releases.options(f"xdp={left}"), "--health-command=/bin/false", *TRUE)
@@ -338,7 +338,7 @@ def test_first_start_that_fails_its_check_leaves_nothing(place: tuple[Releases, 
 
 
 def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> None:
-    """It is somebody's program, not a part of the loader."""
+    """A health command runs without capabilities, with seccomp, and cannot list the pins."""
     releases, left, _ = place
     script = releases.directory / "health"
     ours = "echo not a decision line >&2"

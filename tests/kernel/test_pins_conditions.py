@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins under bad conditions: one clear reason each, and what was there before stays as it was."""
+"""Pins under bad conditions: one clear reason each, and the earlier state stays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def start(releases: Releases, left: str, *more: str) -> Result:
 def test_directory_that_is_no_place_for_pins(
     place: tuple[Releases, str, str], tmp_path: Path, option: str, path: str, code: int, said: str
 ) -> None:
-    """No BPF file system, one that everybody writes to, a file: nothing is loaded."""
+    """A directory outside a BPF file system, one open to everybody or a file is an error before any load."""
     releases, left, _ = place
     releases.put(1)
     tmp_path.chmod(0o700)
@@ -60,7 +60,7 @@ def test_directory_that_is_no_place_for_pins(
 
 
 def test_directory_of_somebody_else(place: tuple[Releases, str, str]) -> None:
-    """Whoever owns the directory could put other programs behind our names."""
+    """A directory of another user is an error: its owner could place other programs under our names."""
     releases, left, _ = place
     releases.put(1)
     releases.root.mkdir(mode=0o700)
@@ -71,8 +71,8 @@ def test_directory_of_somebody_else(place: tuple[Releases, str, str]) -> None:
 
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
 @pytest.mark.parametrize("way", ["of another user", "open to all", "a link of another user"])
-def test_way_that_others_may_change(place: tuple[Releases, str, str], option: str, way: str) -> None:
-    """Who may rename a directory above ours could exchange it while we look up names: nothing is loaded."""
+def test_path_that_others_may_change(place: tuple[Releases, str, str], option: str, way: str) -> None:
+    """A parent directory that another user may rename is an error before any load."""
     releases, left, _ = place
     releases.put(1)
     above, named = releases.root.parent / "above", releases.root.parent / "above"
@@ -100,8 +100,8 @@ def test_way_that_others_may_change(place: tuple[Releases, str, str], option: st
 
 
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
-def test_way_by_a_link(place: tuple[Releases, str, str], option: str) -> None:
-    """Others may exchange a directory that only the link's target lies in: no link is followed."""
+def test_symbolic_link_in_the_path(place: tuple[Releases, str, str], option: str) -> None:
+    """A symbolic link in the path is an error: the directory of its target may be open to others."""
     releases, left, _ = place
     releases.put(1)
     above, link = releases.root.parent / "above", releases.root.parent / "link"
@@ -143,7 +143,7 @@ def _nothing(releases: Releases, pin: Path) -> None:
 def test_pin_that_was_exchanged_is_an_error(
     place: tuple[Releases, str, str], swap: Callable[[Releases, Path], None], pin: str
 ) -> None:
-    """A start neither uses nor replaces what it did not pin; the program stays attached."""
+    """A start neither uses nor replaces a pin that it did not make; the program stays attached."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -158,7 +158,7 @@ def test_pin_that_was_exchanged_is_an_error(
 def test_link_that_was_exchanged_is_an_error(
     place: tuple[Releases, str, str], swap: Callable[[Releases, Path], None]
 ) -> None:
-    """Something else under the name of a link is kept, and named."""
+    """A foreign pin under the name of a link stays, and the message names it."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -168,7 +168,7 @@ def test_link_that_was_exchanged_is_an_error(
 
 
 def test_something_else_under_the_objects_name(place: tuple[Releases, str, str]) -> None:
-    """Pins of somebody else are not taken for a start that was killed."""
+    """A foreign directory under the object's name is not removed as the rest of a killed start."""
     releases, left, _ = place
     releases.put(1)
     (releases.home / "tables").mkdir(parents=True)
@@ -179,7 +179,7 @@ def test_something_else_under_the_objects_name(place: tuple[Releases, str, str])
 
 
 def test_another_project(place: tuple[Releases, str, str]) -> None:
-    """Two projects may have an object of one name; they don't update each other's."""
+    """An object of another project with the same name is an error."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -189,7 +189,7 @@ def test_another_project(place: tuple[Releases, str, str]) -> None:
 
 
 def test_two_objects_of_one_name(place: tuple[Releases, str, str]) -> None:
-    """The signed name is that of the pins: two files with it can't both have them."""
+    """Two files with one signed name cannot share the pins of that name: exit code 2."""
     releases, _, _ = place
     releases.put(1)
     shutil.copy(releases.directory / f"objects/{NAME}", releases.directory / "objects/other.bpf.o")
@@ -203,7 +203,7 @@ def test_two_objects_of_one_name(place: tuple[Releases, str, str]) -> None:
 
 
 def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, str]) -> None:
-    """The kernel refuses the new program: the old one is attached, its pins are whole."""
+    """A new program that the kernel rejects leaves the old one attached, and its pins complete."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -218,7 +218,7 @@ def test_update_that_cannot_load_leaves_the_old_one(place: tuple[Releases, str, 
 
 
 def test_second_attachment_that_fails_takes_the_first_back(place: tuple[Releases, str, str]) -> None:
-    """Either all of an update or nothing: what was updated before the failure is rolled back."""
+    """A failure in the middle of an update rolls back the links that were already updated."""
     releases, left, right = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -238,7 +238,7 @@ def test_second_attachment_that_fails_takes_the_first_back(place: tuple[Releases
 
 @contextmanager
 def memory_limit(limit: int) -> Iterator[Path]:
-    """Make a memory cgroup that allows *limit* bytes."""
+    """Make a memory cgroup that allows *limit* bytes; yield its file of processes."""
     for top, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         if (Path(top) / name).exists() or (
             name == "memory.max" and (Path(top) / "cgroup.controllers").exists()
@@ -260,7 +260,7 @@ def test_memory_limit_that_is_hit_while_loading(
     place: tuple[Releases, str, str],
     pinned: bool,  # noqa: FBT001
 ) -> None:
-    """A map larger than the group's memory: a reason with the map's name, nothing is left."""
+    """A map larger than the cgroup's memory is an error that names the map, and nothing stays."""
     releases, left, _ = place
     big = XDP.replace('SEC("xdp")', BIG_MAP + 'SEC("xdp")', 1)
     large = Releases(lab, tmp_path, releases.root, big)
@@ -280,14 +280,14 @@ BIG_MAP = """struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4 <<
 
 
 def waits_for_signals(pid: int) -> bool:
-    """Return whether a loader is so far that SIGTERM does not just end it."""
+    """Return whether a loader already blocks SIGTERM, so that the signal does not simply kill it."""
     status = Path(f"/proc/{pid}/status").read_text()
     (blocked,) = re.findall(r"SigBlk:\t(\w+)", status)
     return bool(int(blocked, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_stop_while_another_loader_has_the_pins(place: tuple[Releases, str, str]) -> None:
-    """SIGTERM ends the wait for a lock (exit code 1), and a check that is under way: nothing was done."""
+    """SIGTERM ends the wait for the lock with exit code 1, and ends a running health check."""
     releases, left, _ = place
     releases.put(1)
     first = releases.lab.argv(releases.directory, *releases.options(f"xdp={left}"))
@@ -310,7 +310,7 @@ def test_stop_while_another_loader_has_the_pins(place: tuple[Releases, str, str]
 
 
 def test_object_name_with_every_character(place: tuple[Releases, str, str]) -> None:
-    """Dots, which the file system does not allow, come back as they were."""
+    """A dot in the object's name is stored as a comma, and listed as a dot."""
     releases, left, _ = place
     releases.put(1)
     name = "a-b_c.1.bpf.o"

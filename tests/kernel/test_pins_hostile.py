@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Somebody of the loader's own user writes to its pins: nothing foreign is followed, trusted or removed.
+A process of the loader's own user writes to its pins: the loader follows, trusts and removes nothing foreign.
 
-A workload cannot do this any more (test_workload_hostile.py). Another process of that user with the directory
-mounted can, so each look-up and each comparison stands for itself.
+A workload cannot do this (test_workload_hostile.py). Another process of that user that has the directory
+mounted can, so every look-up and every comparison is tested alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from labs.kernel import (
 from labs.loader import PREFIX, Lab, Result, is_clean
 from labs.net import veth
 from labs.pins import NAME, RAW, XDP, Releases
+from labs.privileges import user_with
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -41,13 +42,6 @@ COMMANDS = ("start", "list", "status", "rollback", "detach")
 def start(releases: Releases, left: str, *more: str) -> Result:
     """Start with pins, attached to *left*."""
     return releases.lab.run(releases.directory, *releases.options(f"xdp={left}"), *more, *TRUE)
-
-
-@pytest.fixture
-def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
-    """Give releases of an object that attaches by its section's name, and a shared directory's parent."""
-    with bpf_file_system(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "share", RAW)
 
 
 def join(releases: Releases) -> Result:
@@ -66,13 +60,13 @@ def run(releases: Releases, left: str, word: str) -> Result:
     return start(releases, left) if word == "start" else releases.command(word)
 
 
-# Links below a root
+# Symbolic links below a root
 
 
 @pytest.mark.parametrize("what", [".", "current", "current/programs", "current/maps", "links"])
 @pytest.mark.parametrize("word", COMMANDS)
 def test_link_in_the_place_of_a_directory(lab: Lab, tmp_path: Path, what: str, word: str) -> None:
-    """Another container's directory behind a symbolic link: neither used nor changed, whatever is asked."""
+    """A symbolic link to another container's directory is an error, and that directory stays unchanged."""
     with veth() as (left, right), bpf_file_system(tmp_path) as mount, ExitStack() as stack:
         ours = Releases(lab, tmp_path, mount / "ours", XDP)
         others = Releases(lab, tmp_path, mount / "others", XDP)
@@ -100,7 +94,7 @@ def test_link_in_the_place_of_a_directory(lab: Lab, tmp_path: Path, what: str, w
     "pin", ["current/record", "current/attached", "current/programs/@_xdp", "current/maps/@_map"]
 )
 def test_link_in_the_place_of_a_pin(place: tuple[Releases, str, str], pin: str) -> None:
-    """BPF_OBJ_GET follows a link at the end of a path: the loader does not, not even to what it pinned."""
+    """A symbolic link in place of a pin is an error, though BPF_OBJ_GET would follow it to the right pin."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -117,7 +111,7 @@ def test_link_in_the_place_of_a_pin(place: tuple[Releases, str, str], pin: str) 
 
 @pytest.mark.parametrize("word", ["start", "detach"])
 def test_what_a_link_leads_to_is_not_removed(place: tuple[Releases, str, str], word: str) -> None:
-    """`next` full of links, and itself one: what is behind them stays, and so does the start's success."""
+    """Cleaning `next` removes symbolic links in it, never their targets."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -148,7 +142,7 @@ while True:
 
 
 def fill(directory: Path) -> None:
-    """Make 200 directories in it, or in none if it is a link at this moment."""
+    """Make 200 directories in *directory*, or none while it is a symbolic link."""
     with suppress(OSError):
         directory.mkdir()
     with suppress(OSError):
@@ -161,7 +155,7 @@ def fill(directory: Path) -> None:
 
 
 def test_directory_exchanged_while_it_is_removed(shared: Releases) -> None:
-    """A thousand exchanges in a second of `next` and a link to the state directory: no state is lost."""
+    """`next`, exchanged with a link to the state directory during `detach`, costs no state file."""
     shared.put(1)
     assert join(shared).code == 0
     state = shared.directory / "state"
@@ -191,7 +185,7 @@ def test_directory_exchanged_while_it_is_removed(shared: Releases) -> None:
 
 
 def test_deep_directory_is_not_walked_for_ever(place: tuple[Releases, str, str]) -> None:
-    """A loader makes three levels: a thousand are an error, not a full stack."""
+    """A directory nested a thousand deep is an error and no stack overflow; a loader makes three levels."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -212,7 +206,7 @@ def test_deep_directory_is_not_walked_for_ever(place: tuple[Releases, str, str])
 def test_another_file_system_below_the_root(
     place: tuple[Releases, str, str], what: str, *, no_call: bool
 ) -> None:
-    """A mount is no directory of the loader's either, also before Linux 5.6, which has no openat2(2)."""
+    """A mount below the root is an error, also without openat2(2), as before Linux 5.6."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -234,7 +228,7 @@ def test_another_file_system_below_the_root(
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """Return the record that is pinned there."""
+    """Return the record that is pinned at *path*."""
     descriptor = open_pin(path)
     try:
         return dict(json.loads(lookup_map(descriptor, 65536).rstrip(b"\0").split(b"\0")[0]))
@@ -245,7 +239,7 @@ def record_of(path: Path) -> dict[str, Any]:
 def forge(
     path: Path, record: dict[str, Any], *, name: str = "record", frozen: bool = True, entries: int = 1
 ) -> None:
-    """Pin another map with a record's text in the place of the record; the arguments say how it differs."""
+    """Replace the record at *path* by a map with the text of *record* and the given properties."""
     text = json.dumps(record, separators=(",", ":"), sort_keys=True).encode() + b"\0"
     descriptor = create_array(name, text, entries=entries)
     if frozen:
@@ -263,7 +257,7 @@ FORMS = [{"name": "another"}, {"frozen": False}, {"entries": 2}]
 def test_record_that_no_loader_made(
     place: tuple[Releases, str, str], form: dict[str, Any], word: str
 ) -> None:
-    """The text of a record in a map that no loader makes: of another name, writable, with two elements."""
+    """A record in a map with another name, with two elements, or still writable is an error."""
     releases, left, _ = place
     for version in (1, 2):
         releases.put(version, release=version)
@@ -278,7 +272,7 @@ def test_record_that_no_loader_made(
 
 
 def test_running_release_is_not_taken_for_another(shared: Releases) -> None:
-    """The entry of release 1 under the name of release 2: the digest in the record is not release 2's."""
+    """The entry of release 1 under the name of release 2 is an error: the record has another digest."""
     shared.put(2, release=2)
     assert join(shared).code == 0
     (second,) = shared.root.iterdir()
@@ -292,8 +286,8 @@ def test_running_release_is_not_taken_for_another(shared: Releases) -> None:
     assert (result.code, "its record is of another object" in result.message) == (1, True), result.lines
 
 
-def test_variant_of_a_record_counts(shared: Releases) -> None:
-    """The same bytes with other programs wanted are other programs."""
+def test_variant_of_a_record_is_compared(shared: Releases) -> None:
+    """A record of the same bytes with another choice of programs is an error."""
     shared.put(1)
     assert join(shared).code == 0
     (entry,) = shared.root.iterdir()
@@ -303,7 +297,7 @@ def test_variant_of_a_record_counts(shared: Releases) -> None:
 
 
 def test_pins_under_another_objects_name(place: tuple[Releases, str, str]) -> None:
-    """The directory of one object under the name of another: the record names its object."""
+    """Pins of one object under another object's name are an error: the record names its object."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -347,7 +341,7 @@ CHANGES = [_change_program, _change_map, _forget_map, _one_more_map, _forget_pro
 def test_ids_of_a_record_are_compared(
     place: tuple[Releases, str, str], change: Callable[[dict[str, Any]], None], option: str
 ) -> None:
-    """Each program and each map has the id that was recorded, none is missing, and there is no other."""
+    """An id that differs from the record, a missing one or an additional one is an error."""
     releases, left, _ = place
     releases.put(1)
     argv = (f"{option}={releases.root}", f"--attach={PREFIX}_xdp={left}", *TRUE)
@@ -368,26 +362,19 @@ def test_ids_of_a_record_are_compared(
     )
 
 
-# What is pinned, with a record that agrees
+# Foreign pins with a forged record that has their ids
 
 
-def foreign_program(releases: Releases, source: str, pin: Path, *, user: int = 0) -> int:
-    """Load the first program of *source* and pin it; return its id."""
+def foreign_program(releases: Releases, source: str, pin: Path, *, as_user: bool = False) -> int:
+    """Load the first program of *source* as root or as USER, pin it at *pin*, and return its id."""
     data = Releases(releases.lab, releases.directory, releases.root, source).build(2)
     path = releases.directory / "foreign.o"
     path.write_bytes(data)
     if pin.exists():
         pin.unlink()
     before = []
-    if user:
-        caps = "-all,+bpf,+net_admin,+perfmon"
-        before = [
-            "setpriv",
-            f"--reuid={user}",
-            "--clear-groups",
-            f"--inh-caps={caps}",
-            f"--ambient-caps={caps}",
-        ]
+    if as_user:
+        before = user_with("bpf", "net_admin", "perfmon")
         pin.parent.chmod(0o777)
         for directory in (*path.parents, pin.parent, *pin.parents):
             if directory != Path("/") and directory != Path("/tmp"):
@@ -398,26 +385,26 @@ def foreign_program(releases: Releases, source: str, pin: Path, *, user: int = 0
 
 
 @pytest.mark.parametrize(
-    ("source", "user"),
+    ("source", "as_user"),
     [
-        (XDP.replace('SEC("xdp")', 'SEC("tc")').replace("xdp_md", "__sk_buff"), 0),
-        (XDP.replace("@_xdp", "@_oth"), 0),
-        (XDP, 65532),
+        (XDP.replace('SEC("xdp")', 'SEC("tc")').replace("xdp_md", "__sk_buff"), False),
+        (XDP.replace("@_xdp", "@_oth"), False),
+        (XDP, True),
     ],
     ids=["type", "name", "maker"],
 )
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
 def test_program_that_the_object_does_not_have(
-    place: tuple[Releases, str, str], source: str, user: int, option: str
+    place: tuple[Releases, str, str], source: str, option: str, *, as_user: bool
 ) -> None:
-    """A program of another type, name or maker, with a record that has its id: it is not the object's."""
+    """A program of another type, name or user is an error, even if the record has its id."""
     releases, left, _ = place
     releases.put(1)
     argv = (f"{option}={releases.root}", f"--attach={PREFIX}_xdp={left}", *TRUE)
     assert releases.lab.run(releases.directory, *argv).code == 0
     (entry,) = releases.root.iterdir()
     home = entry / "current" if option == "--pin-root" else entry
-    number = foreign_program(releases, source, home / f"programs/{PREFIX}_xdp", user=user)
+    number = foreign_program(releases, source, home / f"programs/{PREFIX}_xdp", as_user=as_user)
     releases.root.chmod(0o700)
     record = record_of(home / "record")
     forge(home / "record", record | {"programs": {f"{PREFIX}_xdp": number}})
@@ -429,7 +416,7 @@ def test_program_that_the_object_does_not_have(
 
 
 def foreign_map(pin: Path, *arguments: str) -> int:
-    """Make a map with bpftool in the place of another; return its id."""
+    """Make a map with bpftool in place of the one at *pin*; return its id."""
     pin.unlink()
     subprocess.run(["bpftool", "map", "create", pin, *arguments, "name", "foreign"], check=True)
     shown = subprocess.run(["bpftool", "-j", "map", "show", "pinned", pin], check=True, capture_output=True)
@@ -449,10 +436,10 @@ OTHERS = {
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
 def test_foreign_map(place: tuple[Releases, str, str], kind: str, option: str, *, agrees: bool) -> None:
     """
-    A map under maps/NAME that the loader did not make is never handed on.
+    The loader never passes on a map under maps/NAME that it did not make.
 
-    With a record that has its id, type and sizes still are those of the object's map. A map that is alike in
-    all of this takes a forged record, which needs CAP_BPF.
+    If a forged record has the foreign map's id, type and sizes must still fit the object. A map that fits in
+    all of this is accepted: to forge the record, a process needs CAP_BPF.
     """
     releases, left, _ = place
     releases.put(1)
@@ -484,7 +471,7 @@ def test_foreign_map(place: tuple[Releases, str, str], kind: str, option: str, *
 
 
 def test_update_does_not_carry_a_foreign_map_over(place: tuple[Releases, str, str]) -> None:
-    """The new release would count into it: it is refused, and the old program stays."""
+    """An update with a foreign map in the pins is an error, and the old program stays attached."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -500,7 +487,7 @@ def test_update_does_not_carry_a_foreign_map_over(place: tuple[Releases, str, st
 
 
 def test_link_that_got_another_program(place: tuple[Releases, str, str]) -> None:
-    """The recorded link with another program: neither `keep` nor `attached`, and no update goes over it."""
+    """A pinned link that was updated to another program is an error, for a restart and for an update."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0
@@ -521,7 +508,7 @@ def test_link_that_got_another_program(place: tuple[Releases, str, str]) -> None
 
 
 def test_another_link_of_the_same_program(lab: Lab, tmp_path: Path) -> None:
-    """A second link of the recorded program in the place of the recorded one is told from it by its id."""
+    """Another link of the recorded program in place of the recorded one is an error: its id differs."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", RAW)
         releases.put(1)
@@ -537,11 +524,11 @@ def test_another_link_of_the_same_program(lab: Lab, tmp_path: Path) -> None:
         assert releases.command("detach").code == 0
 
 
-# What an earlier release of the loader left
+# Pins of an earlier release of the loader
 
 
 def test_pins_of_an_earlier_release(place: tuple[Releases, str, str]) -> None:
-    """Without ids of maps and links nothing can be compared: a start names the command that removes them."""
+    """A record without ids of maps is an error that names the command to remove the pins."""
     releases, left, _ = place
     releases.put(1)
     assert start(releases, left).code == 0

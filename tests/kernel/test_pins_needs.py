@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ebpf-pins needs of an image's capabilities: each for one kind of link, and no other."""
+"""The capabilities that ebpf-pins needs for each kind of link."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import pytest
 from labs.kernel import TRACEFS, bpf_file_system, cgroup2
 from labs.loader import Lab
 from labs.pins import CGROUP, RAW, Releases
-from labs.run import let_others_read
+from labs.privileges import AS_USER, USER, root_with, user_with
 
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, PINS_NAME, file_attribute, program_capabilities
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--capabilities=NET_ADMIN,PERFMON", "--", "/bin/true")
-USER = 65532
-AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 TRACEPOINT = 'SEC("tracepoint/syscalls/sys_enter_getpgid") int @_tp(void *c) { count(RELEASE); return 0; }'
-# The program, the target of each of two releases below a cgroup, and what a rollback needs beside BPF.
+# Source of the program, the cgroup of each of two releases, and what a rollback needs beside BPF.
 KINDS = {
     "raw_tp": (RAW, ("", ""), ()),
     "cgroup_skb, updated": (CGROUP, ("a", "a"), ()),
@@ -33,16 +31,15 @@ KINDS = {
 
 
 def bounded(*capabilities: str) -> list[str]:
-    """Return what starts a program as root with *capabilities* alone, where tracefs is mounted."""
-    names = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
-    return [*TRACEFS, "setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={names}"]
+    """Return a command prefix that runs as root with only *capabilities*, with tracefs mounted."""
+    return [*TRACEFS, *root_with(*capabilities)]
 
 
 @pytest.fixture
 def updated(
     request: pytest.FixtureRequest, lab: Lab, tmp_path: Path
 ) -> Iterator[tuple[Releases, tuple[str, ...]]]:
-    """Start two releases of a kind, one in place of the other; give them, and what a rollback needs."""
+    """Yield a start and an update of one kind, and the capabilities that a rollback needs."""
     source, places, needed = KINDS[request.param]
     with bpf_file_system(tmp_path) as mount, cgroup2() as groups:
         for name in ("a", "b"):
@@ -63,7 +60,7 @@ def updated(
 
 @pytest.mark.parametrize("updated", KINDS, indirect=True)
 def test_rollback_needs_no_more(updated: tuple[Releases, tuple[str, ...]]) -> None:
-    """One fewer is too few, and says which; those that the image's file has are enough."""
+    """A rollback fails with one capability fewer, and works with those of the image's file."""
     releases, needed = updated
     for missing in ("BPF", *needed):
         rest = {"BPF", *needed} - {missing}
@@ -79,9 +76,8 @@ def test_rollback_needs_no_more(updated: tuple[Releases, tuple[str, ...]]) -> No
         assert releases.command(word, before=bounded("BPF")).code == 0
 
 
-def test_file_gives_them_to_a_user(lab: Lab, tmp_path: Path) -> None:
-    """The image's user has no capability but those of the file, which are only permitted at first."""
-    let_others_read(tmp_path)
+def test_file_capabilities_are_enough_for_a_user(lab: Lab, tmp_path: Path) -> None:
+    """ebpf-pins works for a user with the capabilities of its file, which start as permitted only."""
     program = tmp_path / PINS_NAME
     shutil.copy(lab.pins, program)
     with bpf_file_system(tmp_path) as mount:
@@ -90,10 +86,7 @@ def test_file_gives_them_to_a_user(lab: Lab, tmp_path: Path) -> None:
         os.chown(releases.root, USER, USER)
         for version in (1, 2):
             releases.put(version, release=version)
-            start = [*AS_USER, "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all,+bpf,+perfmon"]
-            result = lab.run(
-                tmp_path, *releases.options(), *TRUE, before=[*start, "--ambient-caps=-all,+bpf,+perfmon"]
-            )
+            result = lab.run(tmp_path, *releases.options(), *TRUE, before=user_with("bpf", "perfmon"))
             assert result.code == 0, result.lines
         argv = [*AS_USER, "--inh-caps=-all", "--ambient-caps=-all", program]
 

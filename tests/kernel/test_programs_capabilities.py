@@ -60,7 +60,7 @@ def load_and_attach(name: str, path: Path, capabilities: set[str]) -> bool:
 
 
 def _xdp(attempt: Try, pins: Path) -> bool:
-    # The namespace goes with the test, and the attachment with it.
+    # The end of the test removes the namespace, and the attachment with it.
     return attempt("bpftool", "net", "attach", "xdpgeneric", "pinned", pins / "opcua_monitor", "dev", "lo")
 
 
@@ -82,11 +82,11 @@ def _tracing(attempt: Try, pins: Path) -> bool:
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_the_documented_capabilities_are_enough(objects: Path, name: str) -> None:
-    """Nothing but the documented capabilities is needed."""
+    """The documented capabilities are enough."""
     assert load_and_attach(name, objects / f"{name}.bpf.o", NEEDED[name])
 
 
 @pytest.mark.parametrize(("name", "missing"), FEWER)
-def test_none_of_them_is_superfluous(objects: Path, name: str, missing: str) -> None:
-    """Without any one of them the kernel refuses."""
+def test_each_capability_is_necessary(objects: Path, name: str, missing: str) -> None:
+    """With any one of them missing, the kernel refuses."""
     assert not load_and_attach(name, objects / f"{name}.bpf.o", NEEDED[name] - {missing})

@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """The sums of one cgroup: (packets, bytes)."""
+    """The traffic of one cgroup: (packets, bytes) in each direction."""
 
     ingress: tuple[int, int] = (0, 0)
     egress: tuple[int, int] = (0, 0)
@@ -37,24 +37,24 @@ class Meter:
     objects: kernel.Loaded
 
     def traffic(self) -> dict[int, Traffic]:
-        """Return what was counted, by cgroup id."""
+        """Return the traffic by cgroup id."""
         return {
             int.from_bytes(key, "little"): Traffic(ingress=(sums[0], sums[1]), egress=(sums[2], sums[3]))
             for key, sums in self.objects.sums("cgroup_traffic", words=4).items()
         }
 
     def missed(self) -> tuple[int, ...]:
-        """Return (packets, bytes) for which the map had no room."""
+        """Return (packets, bytes) that found no free element in the map."""
         return self.objects.sums("cgroup_missed", words=2)[bytes(4)]
 
     def child(self, name: str) -> Path:
-        """Make a cgroup below."""
+        """Make a cgroup below *cgroup*."""
         made = self.cgroup / name
         made.mkdir()
         return made
 
     def socket(self, cgroup: Path | None, kind: int) -> socket.socket:
-        """Return a bound socket that belongs to *cgroup*, or to none of the test's."""
+        """Return a bound socket that belongs to *cgroup*, or to a cgroup outside of the test."""
         with ExitStack() as stack:
             if cgroup:
                 stack.enter_context(kernel.inside_cgroup(cgroup))
@@ -84,14 +84,14 @@ def meter(meter_object: Path) -> Iterator[Meter]:
 
 
 def send_datagrams(sender: socket.socket, receiver: socket.socket, sizes: list[int]) -> None:
-    """Send datagrams and take them in."""
+    """Send datagrams and receive them."""
     for size in sizes:
         sender.sendto(bytes(size), receiver.getsockname())
         assert len(receiver.recv(65536)) == size
 
 
 def test_datagrams_are_counted_for_the_cgroup_of_their_socket(meter: Meter) -> None:
-    """The sender's cgroup has them as egress, the receiver's as ingress, to the byte."""
+    """The sender's cgroup counts them as egress, the receiver's as ingress, to the byte."""
     one, two = meter.child("one"), meter.child("two")
     sizes = [0, 1, 100, 1400, 9000]
     with meter.socket(one, socket.SOCK_DGRAM) as sender, meter.socket(two, socket.SOCK_DGRAM) as receiver:
@@ -105,7 +105,7 @@ def test_datagrams_are_counted_for_the_cgroup_of_their_socket(meter: Meter) -> N
 
 
 def test_a_cgroup_below_is_counted_by_itself(meter: Meter) -> None:
-    """Traffic of a nested cgroup is its own and not that of the cgroup with the program."""
+    """Traffic of a nested cgroup counts for that cgroup, not for the one with the program."""
     inner = meter.child("outer") / "inner"
     inner.mkdir()
     with (
@@ -121,7 +121,7 @@ def test_a_cgroup_below_is_counted_by_itself(meter: Meter) -> None:
 
 
 def test_other_cgroups_are_not_counted(meter: Meter) -> None:
-    """Sockets outside of the cgroup leave no trace, also when they talk to one inside."""
+    """Sockets outside of the cgroup are not counted, even when they talk to a socket inside."""
     with (
         meter.socket(None, socket.SOCK_DGRAM) as outside,
         meter.socket(None, socket.SOCK_DGRAM) as other,
@@ -133,7 +133,7 @@ def test_other_cgroups_are_not_counted(meter: Meter) -> None:
 
 
 def test_a_tcp_transfer_is_the_same_on_both_sides(meter: Meter) -> None:
-    """What leaves one cgroup comes in at the other, in segments as on the wire, and every byte arrives."""
+    """Egress of one cgroup equals ingress of the other, and every byte arrives."""
     one, two, size = meter.child("one"), meter.child("two"), 1_000_000
     with (
         meter.socket(one, socket.SOCK_STREAM) as client,
@@ -167,8 +167,8 @@ def _transfer(client: socket.socket, listener: socket.socket, size: int) -> None
             arrived -= size // 10
 
 
-def test_a_full_map_is_told(meter: Meter) -> None:
-    """Traffic of a cgroup that finds no room still passes and is counted as missed."""
+def test_a_full_map_is_counted(meter: Meter) -> None:
+    """Traffic of a cgroup without a free element still passes and is counted as missed."""
     keys = ((1 << 40 | number).to_bytes(8, "little") for number in range(MAX_CGROUPS))
     meter.objects.fill("cgroup_traffic", keys, COUNTERS_BYTES)
     with (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""opcua_monitor counts real packets exactly: sound ones, malformed ones and those of a TCP session."""
+"""opcua_monitor counts real packets exactly: valid ones, malformed ones and those of a TCP session."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Monitor:
     objects: kernel.Loaded
 
     def counts(self) -> Counts:
-        """Return what was counted: (how many, bytes)."""
+        """Return (messages, bytes) by kind."""
         sums = self.objects.sums("opcua_counts", words=2)
         return {Count(_key(key)): (n, size) for key, (n, size) in sums.items() if n or size}
 
     def sizes(self) -> dict[tuple[Count, int], int]:
-        """Return how many messages were counted per type and size class."""
+        """Return the number of messages by kind and size class."""
         sums = self.objects.sums("opcua_sizes")
         return {(Count(_key(key) // 32), _key(key) % 32): n for key, (n,) in sums.items() if n}
 
@@ -55,7 +55,7 @@ def monitor_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[net.Interface, net.Interface]]:
-    """Make one veth pair for all tests of this module; each test loads the program anew."""
+    """Make one veth pair for all tests of this module; each test loads the program again."""
     with net.veth_pair() as ends:
         yield ends
 
@@ -73,7 +73,7 @@ def monitoring(pair: tuple[net.Interface, net.Interface], path: Path, mode: str)
 
 @pytest.fixture
 def monitor(pair: tuple[net.Interface, net.Interface], monitor_object: Path) -> Iterator[Monitor]:
-    """Attach the program in the driver."""
+    """Attach the program in the driver's XDP mode."""
     with monitoring(pair, monitor_object, "xdpdrv") as attached:
         yield attached
 
@@ -90,14 +90,14 @@ def total(*parts: Counts) -> Counts:
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_frame_is_counted_for_what_it_is(monitor: Monitor, name: str) -> None:
-    """One frame raises exactly its own counts; a known frame after it proves that it was handled."""
+    """One frame raises exactly its own counts. The known frame after it shows that it was handled."""
     frame, expected = CASES[name]
     monitor.left.send(frame, udp4(UADP))
     monitor.expect(total(expected, {Count.UADP: (1, 41)}))
 
 
 def test_every_count_has_a_frame() -> None:
-    """No count of the header file is without a test."""
+    """A test frame exists for every count of the header file."""
     assert {what for _, counts in CASES.values() for what in counts} == set(Count)
 
 
@@ -105,7 +105,7 @@ def test_every_count_has_a_frame() -> None:
 def test_a_mix_of_all_frames_adds_up(
     pair: tuple[net.Interface, net.Interface], monitor_object: Path, mode: str
 ) -> None:
-    """Fifty rounds of all frames are all counted, in the driver and in the stack."""
+    """Fifty rounds of all frames are counted completely, in driver and generic mode."""
     rounds = 50
     with monitoring(pair, monitor_object, mode) as monitor:
         for _ in range(rounds):
@@ -128,7 +128,7 @@ def test_sizes_fall_into_their_classes(monitor: Monitor) -> None:
 
 
 def test_every_packet_passes(monitor: Monitor) -> None:
-    """What is sent arrives unchanged behind the program, sound and malformed frames alike."""
+    """Every frame, valid or malformed, arrives unchanged behind the program."""
     sent = [f.padded(frame) for frame, _ in CASES.values()]
     with monitor.right.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sink:
         sink.bind((monitor.right.name, ETH_P_ALL))
@@ -141,7 +141,7 @@ def test_every_packet_passes(monitor: Monitor) -> None:
 
 
 def _receive(sink: socket.socket) -> bytes:
-    """Return the next frame that a test made, not one of the hosts' own."""
+    """Return the next frame of the test, and skip frames of the host itself."""
     while True:
         frame = sink.recv(2048)
         if frame.startswith(f.TEST_ADDRESSES):
@@ -149,13 +149,13 @@ def _receive(sink: socket.socket) -> bytes:
 
 
 def _without_tag(frame: bytes) -> bytes:
-    """Return *frame* without its outer VLAN tag, which the kernel moves beside the packet after XDP."""
+    """Return *frame* without its outer VLAN tag, which the kernel strips after XDP."""
     tagged = int.from_bytes(frame[12:14], "big") in (f.ETH_8021Q, f.ETH_8021AD)
     return frame[:12] + frame[16:] if tagged else frame
 
 
 def test_a_tcp_session_is_counted_on_both_sides(monitor: Monitor) -> None:
-    """A real session: each side's interface sees what the other sends, split where TCP splits it."""
+    """Each side's interface counts what the other one sends, split at TCP's segments."""
     program = monitor.objects.program("opcua_monitor")
     with (
         kernel.xdp_attached(monitor.left, program),

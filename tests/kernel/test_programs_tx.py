@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-tx_latency measures packets that really wait.
+tx_latency measures how long packets wait in queues.
 
-It sees the whole machine: tests look at their own devices only, and compare totals from below.
+The program sees the whole machine. A test therefore reads the histogram of its own devices only, and compares
+totals as lower bounds.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from labs.run import wait_until
 
 MAX_SLOTS = 128 * 64  # TX_MAX_DEVICES * TX_SLOTS of bpf/tx_latency.h
 UDP = 17
-# 1000 bytes on the wire, to a port that nobody listens on
+# 1000 bytes on the wire, to a port without a listener
 FRAME = f.ethernet(f.ipv4(f.udp(bytes(958), destination=9), UDP), f.ETH_IPV4)
 
 
 class Total(IntEnum):
-    """Keys of the map tx_totals: bpf/tx_latency.h."""
+    """Keys of the map tx_totals, as in bpf/tx_latency.h."""
 
     QUEUED = 0
     SENT = 1
@@ -53,7 +54,7 @@ def left() -> Iterator[net.Interface]:
 
 @contextmanager
 def attached(objects: kernel.Loaded) -> Iterator[None]:
-    """Attach the programs, the end of a wait first: else waits begin that nobody ends."""
+    """Attach the programs, those for the end of a wait first: otherwise some waits would never end."""
     with kernel.tracing_attached(*map(objects.program, ("tx_start", "tx_drop", "tx_queue"))):
         yield
 
@@ -67,32 +68,32 @@ def measuring(path: Path) -> Iterator[kernel.Loaded]:
 
 @pytest.fixture
 def latency(left: net.Interface, tx_object: Path) -> Iterator[kernel.Loaded]:
-    """Attach the programs to the machine's tracepoints, once the pair is up."""
+    """Attach the programs to the tracepoints after the pair is up."""
     with measuring(tx_object) as objects:
         yield objects
 
 
 def histogram(objects: kernel.Loaded, interface: net.Interface, index: int | None = None) -> dict[int, int]:
-    """Return slot to packets for *interface*, or another device of its namespace."""
+    """Return packets by slot for *interface*, or for another device of its namespace."""
     device = (interface.namespace.inode, index or interface.index)
     slots = {struct.unpack("<III", key): n for key, (n,) in objects.sums("tx_histogram").items()}
     return {slot: n for (netns, ifindex, slot), n in slots.items() if (netns, ifindex) == device}
 
 
 def totals(objects: kernel.Loaded) -> dict[Total, int]:
-    """Return the totals of the machine."""
+    """Return the totals of the whole machine."""
     return {Total(int.from_bytes(key, "little")): n for key, (n,) in objects.sums("tx_totals").items()}
 
 
 def shape(interface: net.Interface, *options: str) -> None:
-    """Make packets wait at *interface*: a token bucket of one frame."""
+    """Make packets wait at *interface* in a token bucket of one frame."""
     interface.namespace.run(
         "tc", "qdisc", "replace", "dev", interface.name, "root", "tbf", "burst", "1500b", *options
     )
 
 
 def test_every_packet_of_a_device_is_counted_once(left: net.Interface, latency: kernel.Loaded) -> None:
-    """A hundred packets make a histogram of a hundred, quick ones where no queue is in the way."""
+    """A hundred packets make a histogram of a hundred."""
     before = totals(latency)
     left.send(*[FRAME] * 100)
     slots = histogram(latency, left)
@@ -117,8 +118,8 @@ def test_packets_that_wait_are_in_the_slots_of_their_wait(
 
 
 def test_dropped_packets_are_counted_and_not_measured(left: net.Interface, latency: kernel.Loaded) -> None:
-    """A full queue drops: those packets are in no slot and do not stay in flight."""
-    # The second packet gets its turn after four seconds, long after the test has looked.
+    """Packets that a full queue drops are in no slot and do not stay in flight."""
+    # The queue sends the second packet after four seconds, long after the test has ended.
     shape(left, "rate", "1kbit", "limit", "2000b")
     before = totals(latency)
     dropped = _send_and_count_drops(left, 20)
@@ -146,7 +147,7 @@ def _send_and_count_drops(interface: net.Interface, number: int) -> int:
 
 
 def test_stacked_devices_are_measured_each(left: net.Interface, latency: kernel.Loaded) -> None:
-    """A packet to a bridge is measured there and again at its port, although it is the same buffer."""
+    """A packet to a bridge is measured at the bridge and again at its port, with the same buffer."""
     run = left.namespace.run
     run("ip", "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0")
     run("ip", "link", "set", left.name, "master", "bridge0")
@@ -160,12 +161,12 @@ def test_stacked_devices_are_measured_each(left: net.Interface, latency: kernel.
         bridge = socket.if_nametoindex("bridge0")
     assert sum(histogram(latency, left, bridge).values()) == 30
     assert sum(histogram(latency, left).values()) == 30
-    # A start that stayed would be found, and counted as lost, when the buffer reaches the port.
+    # A start time left from the bridge would count as lost when the buffer reaches the port.
     assert totals(latency)[Total.LOST] - before[Total.LOST] < 30
 
 
 def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
-    """Both ends of a pair have the same interface index; each is measured for itself."""
+    """Both ends of a pair have the same interface index, and each has its own histogram."""
     with net.veth_pair() as (left, right), measuring(tx_object) as latency:
         assert left.index == right.index
         left.send(*[FRAME] * 3)
@@ -174,10 +175,10 @@ def test_equal_indexes_of_two_namespaces_are_apart(tx_object: Path) -> None:
         assert sum(histogram(latency, right).values()) == 5
 
 
-def test_a_full_histogram_is_told(left: net.Interface, tx_object: Path) -> None:
-    """Packets that find no slot still go out and are counted."""
+def test_a_full_histogram_is_counted(left: net.Interface, tx_object: Path) -> None:
+    """Packets without a free slot still go out and are counted."""
     with kernel.loaded(tx_object) as objects:
-        # Before the programs run: the machine's own packets would take slots meanwhile.
+        # Fill before the programs run: packets of the machine would take slots meanwhile.
         objects.fill("tx_histogram", (struct.pack("<III", 1, number, 0) for number in range(MAX_SLOTS)), 8)
         with attached(objects):
             left.send(*[FRAME] * 10)

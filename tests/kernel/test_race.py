@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are swapped between check and use: what is loaded are the old bytes, or nothing."""
+"""Files swapped between check and use: the loader loads the bytes that it verified, or nothing."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ char LICENSE[] SEC("license") = "GPL";
 SEC("raw_tp/sys_enter") int {name}(void *c) {{ return 0; }}
 """
 RETURN_0, RETURN_1 = (bytes((0xB7, 0, 0, 0, value, 0, 0, 0, 0x95)) for value in (0, 1))
-# The workload inherits the link, whose fdinfo tells the tag of the program that the kernel runs.
+# The workload inherits the link. Its fdinfo has the tag of the program that the kernel runs.
 TELL = ("--no-map-fds", "--", "/bin/sh", "-c", "cat /proc/$$/fdinfo/* 2>/dev/null; exit 0")
-# Takes turns as fast as it can until it is ended; argument: the directory.
+# Swaps good and bad bytes in a loop until it is killed. Argument: the directory.
 SWAPPER = """
 import itertools, os, pathlib, sys
 os.nice(5)
@@ -58,7 +58,7 @@ for number in itertools.count():
 
 @pytest.fixture
 def place(lab: Lab, tmp_path: Path) -> Path:
-    """Give a directory with a good object, and one that differs from it in one byte of its code."""
+    """Return a directory with a good object, and one whose code differs in one byte."""
     good = sign(lab.compile(tmp_path, SOURCE.format(name=f"{PREFIX}_race")), [lab.key], name="race.bpf.o")
     assert good.count(RETURN_0) == 1
     (tmp_path / "good").write_bytes(good)
@@ -74,8 +74,8 @@ def tag_of(stdout: str) -> str:
     return str(tag)
 
 
-def test_the_proof_can_tell_them_apart(lab: Lab, place: Path) -> None:
-    """Signed itself, the other code has another tag: a swap that worked would show."""
+def test_other_code_has_another_tag(lab: Lab, place: Path) -> None:
+    """The other code, when signed, has another tag, so a successful swap would be visible."""
     good = tag_of(lab.run(place, *TELL).stdout)
     other = lab.compile(place, SOURCE.format(name=f"{PREFIX}_race").replace("return 0", "return 1"))
     (place / "objects/race.bpf.o").write_bytes(sign(other, [lab.key], name="race.bpf.o"))
@@ -83,7 +83,7 @@ def test_the_proof_can_tell_them_apart(lab: Lab, place: Path) -> None:
 
 
 def test_a_thousand_starts_against_a_swapper(lab: Lab, place: Path) -> None:
-    """Renames, symbolic links, writes in place and truncation race with 1,000 starts that load, or refuse."""
+    """1,000 starts race with renames, links, writes and truncation: each loads the good code or refuses."""
     good = lab.run(place, *TELL)
     tag, digest = tag_of(good.stdout), good.events("verify")[0]["digest"]
     accepted = 0
@@ -100,7 +100,7 @@ def test_a_thousand_starts_against_a_swapper(lab: Lab, place: Path) -> None:
                     assert tag_of(result.stdout) == tag
                 else:
                     assert result.stdout == ""
-                # Cut while it was read: an error, and nothing was decided.
+                # A file cut during the read is an error without a decision.
                 assert result.code in (0, 3) or result.message.startswith("cannot read: the file changes"), (
                     result.lines
                 )
@@ -108,18 +108,18 @@ def test_a_thousand_starts_against_a_swapper(lab: Lab, place: Path) -> None:
         finally:
             assert swapper.poll() is None
             swapper.kill()
-    # Both must have happened often, or nothing raced.
+    # Both outcomes must be frequent, or there was no race.
     assert STARTS // 20 < accepted < STARTS - STARTS // 20
 
 
 def swap_by_rename(place: Path, name: str) -> None:
-    """Put another file in the object's place."""
+    """Rename another file to the object's name."""
     (place / "new").write_bytes((place / name).read_bytes())
     (place / "new").rename(place / "objects/race.bpf.o")
 
 
 def swap_in_place(place: Path, name: str) -> None:
-    """Write over the object that may be open."""
+    """Overwrite the object in place, while the loader may have it open."""
     with (place / "objects/race.bpf.o").open("r+b") as file:
         file.write((place / name).read_bytes())
 
@@ -129,7 +129,7 @@ def swap_in_place(place: Path, name: str) -> None:
 def test_swapped_at_every_step(
     lab: Lab, place: Path, swap: Callable[[Path, str], None], before: str, after: str
 ) -> None:
-    """Stopped at each boundary of a system call in turn: the program of the good bytes runs, or none."""
+    """A swap at any system call boundary runs the program of the good bytes, or none."""
     tag = tag_of(lab.run(place, *TELL).stdout)
     log, codes = place / "stderr", []
     argv = lab.argv(place, *TELL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--metrics-file, read by the parser of Prometheus's own client."""
+"""--metrics-file, read by the parser of Prometheus's client library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def read(path: Path) -> Samples:
-    """Return all samples by name and values of labels."""
+    """Return all samples by metric name and label values."""
     found: Samples = {}
     for family in text_string_to_metric_families(path.read_text()):
         assert family.documentation
@@ -35,8 +35,8 @@ def read(path: Path) -> Samples:
     return found
 
 
-def test_while_it_runs_and_afterwards(lab: Lab, tmp_path: Path) -> None:
-    """The file says what is loaded while it is, what it took, and that nothing is left at the end."""
+def test_metrics_during_and_after_a_run(lab: Lab, tmp_path: Path) -> None:
+    """The file has the loaded objects and times of a run, and zero loaded objects after its end."""
     lab.put(tmp_path, "raw_tp")
     path = tmp_path / "loader.prom"
     with lab.started(tmp_path, "--metrics-file", str(path)) as (_, stop):
@@ -59,7 +59,7 @@ def test_while_it_runs_and_afterwards(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_every_metric_is_documented(lab: Lab, tmp_path: Path) -> None:
-    """The reference lists what the file has, and its labels."""
+    """The reference lists exactly the metrics and labels of the file."""
     lab.put(tmp_path, "raw_tp")
     path = tmp_path / "loader.prom"
     assert lab.run(tmp_path, "--metrics-file", str(path), "--verify-only").code == 0
@@ -74,7 +74,7 @@ def test_every_metric_is_documented(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_workload_inherits_the_file(lab: Lab, tmp_path: Path) -> None:
-    """Without --reload nobody is left to rewrite it: it says what was attached when the workload began."""
+    """Without --reload the file keeps the state at the workload's start."""
     lab.put(tmp_path, "raw_tp")
     path = tmp_path / "loader.prom"
     assert lab.run(tmp_path, "--metrics-file", str(path), "--", "true").code == 0
@@ -82,7 +82,7 @@ def test_a_workload_inherits_the_file(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_refused(lab: Lab, tmp_path: Path) -> None:
-    """Refusals are counted by reason, and the file is there although nothing was loaded."""
+    """Refusals are counted by reason, and the file is written although nothing was loaded."""
     objects = lab.put(tmp_path, "raw_tp")
     (objects / "unsigned.bpf.o").write_bytes(lab.object("raw_tp"))
     path = tmp_path / "loader.prom"
@@ -96,7 +96,7 @@ def test_refused(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_errors_are_counted(lab: Lab, tmp_path: Path) -> None:
-    """A start that fails leaves its count of errors."""
+    """A failed start counts one error."""
     lab.put(tmp_path, "refused")
     path = tmp_path / "loader.prom"
     assert lab.run(tmp_path, "--metrics-file", str(path)).code == 1
@@ -104,7 +104,7 @@ def test_errors_are_counted(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_reloads_are_counted(lab: Lab, tmp_path: Path) -> None:
-    """Each reload is counted by its outcome; a reader never sees half a file."""
+    """Each reload is counted by its outcome, and a reader never sees a partial file."""
     objects = lab.put(tmp_path, "raw_tp")
     path = tmp_path / "loader.prom"
     with lab.started(tmp_path, "--reload", "--metrics-file", str(path)) as (process, stop):
@@ -125,8 +125,8 @@ PLANT = {
 
 
 @pytest.mark.parametrize("plant", [pytest.param(text, id=name) for name, text in PLANT.items()])
-def test_what_others_put_there_is_not_written_to(lab: Lab, tmp_path: Path, plant: str) -> None:
-    """A collector's directory is many containers', where all have the same process number."""
+def test_existing_temporary_file_is_not_written(lab: Lab, tmp_path: Path, plant: str) -> None:
+    """An existing temporary file is never written: other containers have the same process number."""
     lab.put(tmp_path, "raw_tp")
     victim, path = tmp_path / "victim", tmp_path / "loader.prom"
     victim.write_text("precious")
@@ -139,7 +139,7 @@ def test_what_others_put_there_is_not_written_to(lab: Lab, tmp_path: Path, plant
 
 @pytest.mark.parametrize("name", ["nowhere/loader.prom", "directory", "loop"])
 def test_a_file_that_cannot_be_written(lab: Lab, tmp_path: Path, name: str) -> None:
-    """It is said before anything is verified or loaded, and nothing is left behind."""
+    """An unwritable file is an error before any verification, and nothing is left behind."""
     lab.put(tmp_path, "raw_tp")
     (tmp_path / "directory").mkdir()
     (tmp_path / "loop").symlink_to("directory/")
@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_written(lab: Lab, tmp_path: Path, name: str) -> N
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a file system with room for one file of metrics, and no more."""
+    """Yield a file system with room for one file of metrics."""
     directory = tmp_path / "disk"
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", directory], check=True)
@@ -162,7 +162,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> Path:
-    """Take all the room that is left."""
+    """Fill the rest of the file system; return the file."""
     path = directory / "fill"
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
@@ -171,7 +171,7 @@ def fill(directory: Path) -> Path:
 
 
 def test_a_full_disk(lab: Lab, tmp_path: Path, small_disk: Path) -> None:
-    """Full at the start: nothing begins. Full later: a line, what runs goes on, the old file stays whole."""
+    """A full disk at the start is an error; later it is one line, and the old file stays complete."""
     lab.put(tmp_path, "raw_tp")
     path = small_disk / "loader.prom"
     full = fill(small_disk)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The capabilities that the loader says an object needs are those that the tool computes."""
+"""The loader and the tool compute the same capabilities for an object."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ MAPS = [
 
 
 def said(lab: Lab, tmp_path: Path, **statement: Any) -> set[str]:
-    """Return what the loader says an object with *statement* needs."""
+    """Return the capabilities that the loader reports for an object with *statement*."""
     lab.put(tmp_path, "raw_tp", **statement)
     (line,) = lab.run(tmp_path, "--verify-only").lines
     assert line["decision"] == "accepted"
@@ -79,20 +79,20 @@ def said(lab: Lab, tmp_path: Path, **statement: Any) -> set[str]:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_by_program_type(lab: Lab, tmp_path: Path, section: str) -> None:
-    """Each type of program."""
+    """Both agree for each program type."""
     program = {"name": "x", "section": section, "type": program_type(section)}
     assert said(lab, tmp_path, programs=[program]) == set(find_capabilities([section]))
 
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_by_map_type(lab: Lab, tmp_path: Path, kind: str) -> None:
-    """Types of maps that take more, and some that don't."""
+    """Both agree for map types that need more capabilities, and for some that do not."""
     maps = [{"name": "x", "type": kind, "keySize": 4, "valueSize": 4, "maxEntries": 1}]
     assert said(lab, tmp_path, maps=maps) == set(find_capabilities([], maps=[kind]))
 
 
 def test_by_helper(lab: Lab, tmp_path: Path) -> None:
-    """Every helper by itself, in one directory: an object for each."""
+    """Both agree for every helper: the directory has one object for each."""
     objects = lab.put(tmp_path)
     numbers = sorted(HELPER_NUMBERS.values())
     expected = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--reload: the loader stays as the workload's parent, passes signals on, reaps, and reloads."""
+"""--reload: the loader stays the workload's parent, forwards signals, reaps orphans, and reloads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSED_ON = ["TERM", "INT", "QUIT", "USR1", "USR2", "WINCH"]
 
 
 def reload(process: subprocess.Popen[str], log: Path, count: int) -> None:
-    """Send SIGHUP and wait until *count* reloads are said to be done."""
+    """Send SIGHUP and wait until the log has *count* reloads."""
     process.send_signal(signal.SIGHUP)
     assert wait_until(lambda: log.read_text().count('"event":"reload"') == count), log.read_text()
 
@@ -51,14 +51,14 @@ def children(pid: int) -> dict[int, str]:
 
 
 def status(pid: int, name: str) -> str:
-    """Return a member of a process's status."""
+    """Return a field of a process's status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split(":")[1].strip() for line in lines if line.startswith(f"{name}:"))
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 42", 42), ("kill -KILL $$", 137)])
 def test_exit_code_is_passed_through(lab: Lab, tmp_path: Path, script: str, code: int) -> None:
-    """The loader ends as its workload does, with the programs detached."""
+    """The loader ends with its workload's exit code, after it detached the programs."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, "--reload", "--", "sh", "-c", script)
     assert result.code == code
@@ -67,7 +67,7 @@ def test_exit_code_is_passed_through(lab: Lab, tmp_path: Path, script: str, code
 
 @pytest.mark.parametrize("name", PASSED_ON)
 def test_signals_are_passed_on(lab: Lab, tmp_path: Path, name: str) -> None:
-    """The workload's group gets the signal; its code ends the loader."""
+    """The workload's process group gets the signal, and its exit code is the loader's."""
     lab.put(tmp_path, "raw_tp")
     marker = tmp_path / "ready"
     script = f"exec 2>/dev/null; trap 'exit 7' {name}; touch {marker}; {FOREVER}"
@@ -77,7 +77,7 @@ def test_signals_are_passed_on(lab: Lab, tmp_path: Path, name: str) -> None:
 
 
 def test_signals_reach_the_whole_group(lab: Lab, tmp_path: Path) -> None:
-    """A shell that waits for a child does not hold up the end: the child gets the signal, too."""
+    """A child of the workload's shell gets the signal too, so the shell does not wait for it."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path, "--reload", "--", "sh", "-c", "sleep 1000; exit 9") as (process, stop):
         assert wait_until(lambda: children(process.pid))
@@ -87,7 +87,7 @@ def test_signals_reach_the_whole_group(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_keys_of_a_terminal_are_the_workloads(lab: Lab, tmp_path: Path) -> None:
-    """The workload can read from the terminal, and Ctrl-C goes to it."""
+    """The workload reads from the terminal and gets Ctrl-C."""
     lab.put(tmp_path, "raw_tp")
     script = "trap 'exit 5' INT; read line; echo got $line; while :; do sleep 0.02; done"
     argv = lab.argv(tmp_path, "--reload", "--log=human", "--", "bash", "-c", script)
@@ -104,7 +104,7 @@ def test_keys_of_a_terminal_are_the_workloads(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_privileges_of_loader_and_workload(lab: Lab, tmp_path: Path) -> None:
-    """The loader keeps what loading needs, the workload has none; neither can gain any."""
+    """The loader keeps the capabilities for loading, the workload has none, and neither gains any."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
         assert wait_until(lambda: children(process.pid))
@@ -119,7 +119,7 @@ def test_privileges_of_loader_and_workload(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_orphans_are_reaped_and_none_is_left(lab: Lab, tmp_path: Path) -> None:
-    """What the workload leaves behind becomes the loader's to reap; at the end its group is gone."""
+    """The loader reaps orphans of the workload, and ends its process group at the end."""
     lab.put(tmp_path, "raw_tp")
     script = "(sleep 0.05 & sleep 0.05 &); (sleep 1000 &); sleep 1000"
     with lab.started(tmp_path, "--reload", "--", "sh", "-c", script) as (process, stop):
@@ -131,7 +131,7 @@ def test_orphans_are_reaped_and_none_is_left(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_workload_does_not_outlive_a_killed_loader(lab: Lab, tmp_path: Path) -> None:
-    """Without its programs the workload must not go on: SIGKILL takes both."""
+    """SIGKILL to the loader ends the workload as well: it must not run without its programs."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
         assert wait_until(lambda: children(process.pid))
@@ -141,7 +141,7 @@ def test_workload_does_not_outlive_a_killed_loader(lab: Lab, tmp_path: Path) -> 
 
 
 def test_workload_that_cannot_run(lab: Lab, tmp_path: Path) -> None:
-    """A file the kernel can't execute is exit code 1, and everything is detached."""
+    """A file that the kernel cannot execute is exit code 1, and everything is detached."""
     lab.put(tmp_path, "raw_tp")
     script = tmp_path / "script"
     script.write_text("echo no\n")
@@ -154,7 +154,7 @@ def test_workload_that_cannot_run(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workload", [[], ["--", "sleep", "1000"]])
 def test_reload_of_what_has_not_changed(lab: Lab, tmp_path: Path, workload: list[str]) -> None:
-    """SIGHUP verifies again; the same bytes are not loaded again."""
+    """SIGHUP verifies the objects again, and does not load the same bytes again."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path, "--reload", *workload) as (process, stop):
         reload(process, log_of(tmp_path), 1)
@@ -183,7 +183,7 @@ while True:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs-kernel-feature: the call's number")
 def test_reload_updates_under_the_workload(lab: Lab, tmp_path: Path) -> None:
-    """A newer signed object takes the old one's place and map: the workload's descriptor stays good."""
+    """A newer object takes over the map, so the workload's descriptor stays valid."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     path = tmp_path / "loader.prom"
     script = READER.format(name=f"{PREFIX}_map", call=321)
@@ -209,7 +209,7 @@ def test_reload_updates_under_the_workload(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_reloads_leak_nothing(lab: Lab, tmp_path: Path) -> None:
-    """After many updates and refusals the loader holds the descriptors and the memory of the first few."""
+    """Many updates and refusals leave the loader with the descriptors and memory of the first few."""
     objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     with lab.started(tmp_path, "--reload", "--", "sleep", "1000") as (process, stop):
         log = log_of(tmp_path)
@@ -226,13 +226,13 @@ def test_reloads_leak_nothing(lab: Lab, tmp_path: Path) -> None:
         result = stop()
     assert [line["outcome"] for line in result.events("reload")] == ["updated", "updated", "kept"] * 60
     assert {descriptors for descriptors, _ in held} == {held[0][0]}
-    # What the allocator keeps for the next time comes and goes (160 KB); what leaks is in the smallest, too.
+    # The allocator's reserve varies by 160 KB. A leak also raises the smallest value.
     sizes = [size for _, size in held]
     assert min(sizes[-20:]) <= min(sizes[:20]) + 200
 
 
 def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path: Path) -> None:
-    """Refused, unreadable, no trust store: a line says so, and what runs goes on."""
+    """A refused or missing object, or a bad trust store, keeps the running set; the line has the reason."""
     objects = lab.put(tmp_path, "raw_tp")
     good = (objects / "raw_tp.bpf.o").read_bytes()
     with lab.started(tmp_path, "--reload") as (process, stop):
@@ -258,7 +258,7 @@ def test_reload_keeps_the_old_set_when_the_new_one_is_refused(lab: Lab, tmp_path
 
 
 def test_reload_of_what_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
-    """A new program that does not load leaves the old one attached, and the next reload may be good."""
+    """A new program that does not load keeps the old one attached, and a later reload can succeed."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     with lab.started(tmp_path, "--reload") as (process, stop):
         log = log_of(tmp_path)
@@ -274,7 +274,7 @@ def test_reload_of_what_the_kernel_refuses(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_reload_that_needs_a_capability_that_was_given_up(lab: Lab, tmp_path: Path) -> None:
-    """A new kind of program may need more than was kept: it is not tried."""
+    """A reload that needs a dropped capability is not tried, and the line names the capability."""
     objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     with lab.started(tmp_path, "--reload") as (process, stop):
         lab.put(tmp_path, "xdp", programs=[XDP])
@@ -287,8 +287,8 @@ def test_reload_that_needs_a_capability_that_was_given_up(lab: Lab, tmp_path: Pa
     )
 
 
-def test_hang_up_without_reload(lab: Lab, tmp_path: Path) -> None:
-    """A loader without --reload says that it can't, and goes on."""
+def test_sighup_without_reload(lab: Lab, tmp_path: Path) -> None:
+    """SIGHUP without --reload writes one line and changes nothing."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path) as (process, stop):
         reload(process, log_of(tmp_path), 1)
@@ -300,8 +300,8 @@ def test_hang_up_without_reload(lab: Lab, tmp_path: Path) -> None:
     assert "without --reload" in line["message"]
 
 
-def test_hang_up_before_the_workload(lab: Lab, tmp_path: Path) -> None:
-    """SIGHUP that came while loading is answered with a line; the workload does not die of it."""
+def test_sighup_before_the_workload(lab: Lab, tmp_path: Path) -> None:
+    """SIGHUP during the load writes one line and does not end the workload."""
     lab.put(tmp_path, "xdp")
     name = f"{PREFIX}late"
     options = [f"--attach={PREFIX}_xdp={name}", "--wait-interface=60", "--", "/bin/sh", "-c", "exit 5"]
@@ -320,8 +320,8 @@ def test_hang_up_before_the_workload(lab: Lab, tmp_path: Path) -> None:
     assert process.returncode == 5
 
 
-def test_storm_of_hang_ups_does_not_fill_the_log(lab: Lab, tmp_path: Path) -> None:
-    """Repeated lines are bounded, how many were left out is said, and the end is logged in full."""
+def test_many_sighups_do_not_fill_the_log(lab: Lab, tmp_path: Path) -> None:
+    """Repeated lines are limited, their number is reported, and the end is logged in full."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path) as (process, stop):
         log = log_of(tmp_path)
@@ -338,7 +338,7 @@ def test_storm_of_hang_ups_does_not_fill_the_log(lab: Lab, tmp_path: Path) -> No
 
 
 def fill_pipe(descriptor: int) -> None:
-    """Fill the pipe through a description of its own: the loader's stays one that waits."""
+    """Fill the pipe through an open file description of its own, so that the loader's stays blocking."""
     other = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while os.write(other, b" " * 4096):
@@ -347,8 +347,8 @@ def fill_pipe(descriptor: int) -> None:
 
 
 @pytest.mark.parametrize("workload", [[], ["--", "sleep", "1000"]])
-def test_reader_that_has_stalled(lab: Lab, tmp_path: Path, workload: list[str]) -> None:
-    """A pipe that nobody empties holds up neither reload nor end; what was left out is counted."""
+def test_stalled_reader_blocks_nothing(lab: Lab, tmp_path: Path, workload: list[str]) -> None:
+    """A pipe that nobody reads blocks neither reload nor end, and the dropped lines are counted."""
     objects = lab.put(tmp_path, "raw_tp")
     metrics = tmp_path / "loader.prom"
     reader, writer = os.pipe()
@@ -375,14 +375,14 @@ def test_reader_that_has_stalled(lab: Lab, tmp_path: Path, workload: list[str]) 
             process.kill()
     os.close(writer)
     lines = [json.loads(line) for line in said.decode().strip().splitlines()]
-    # Of two reloads: verify and reload, each.
+    # Two reloads wrote `verify` and `reload` each.
     assert [line.get("count", line["event"]) for line in lines] == [4, "verify", "reload"]
     os.close(reader)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_place_for_files(lab: Lab, tmp_path: Path, closed: str) -> None:
-    """Where a standard stream is closed, no file of ours takes its number, and the workload sees none."""
+def test_closed_standard_streams_stay_closed(lab: Lab, tmp_path: Path, closed: str) -> None:
+    """No file of the loader gets the number of a closed standard stream, so the workload sees none."""
     lab.put(tmp_path, "raw_tp")
     found = tmp_path / "found"
     argv = lab.argv(tmp_path, "--reload", "--", "sh", "-c", f"readlink /proc/$$/fd/[012] >{found}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the workload is given, and what is kept from it."""
+"""What a workload receives from the loader, and what the loader keeps from it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
+from labs.privileges import AS_USER, user_with
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -21,21 +22,19 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 PROBE = ("--", "/usr/bin/python3", str(Path(__file__).with_name("probe_workload.py")))
 MAP = f"{PREFIX}_map"
 GIVEN = "+bpf,+perfmon"
-# As a container's user with capabilities: ambient ones, nothing else in the bounding set, no SETPCAP.
-AS_USER = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]
-AMBIENT = [f"--inh-caps=-all,{GIVEN}", f"--ambient-caps=-all,{GIVEN}", f"--bounding-set=-all,{GIVEN}"]
+CONTAINER_USER = user_with("bpf", "perfmon")
 RAW_TP = {"name": f"{PREFIX}_raw", "section": "raw_tp/sys_enter", "type": "raw_tracepoint"}
 NONE = {"Inh": 0, "Prm": 0, "Eff": 0, "Amb": 0}
 
 
 def probe(result: Result) -> dict[str, Any]:
-    """Return what the workload found."""
+    """Return the workload's report."""
     assert result.code == 0, (result.lines, result.stdout)
     return dict(json.loads(result.stdout))
 
 
 def check_reads_its_map(found: dict[str, Any]) -> None:
-    """Check that the workload reads and writes its map, and can make and load nothing."""
+    """Check that the workload reads and writes its map, and can neither make a map nor load a program."""
     assert list(found["lookups"]) == [MAP]
     error, value = found["lookups"][MAP]
     assert (error, value > 0) == ("", True)
@@ -49,13 +48,13 @@ def check_reads_its_map(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--reload"], ["--no-seccomp"], ["--reload", "--no-seccomp"]])
 def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, options: list[str]) -> None:
-    """A workload of uid 65532 with no capability reads its maps through the descriptors it was given."""
+    """User 65532 without capabilities reads its maps through inherited descriptors."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
-    found = probe(lab.run(tmp_path, *options, *PROBE, before=[*AS_USER, *AMBIENT]))
+    found = probe(lab.run(tmp_path, *options, *PROBE, before=CONTAINER_USER))
     check_reads_its_map(found)
     assert found["uid"] == 65532
     if "--reload" in options:
-        # The loader holds capabilities and is of the same user: its memory and descriptors are out of reach.
+        # The loader has capabilities and the same user: the workload cannot reach its memory and descriptors.
         assert found["parent"] == ["EACCES"] * 2
         assert found["open"] == found["maps"]
     assert found["seccomp"] == ("0" if "--no-seccomp" in options else "2")
@@ -63,7 +62,7 @@ def test_workload_without_capabilities_reads_its_maps(lab: Lab, tmp_path: Path, 
 
 @pytest.mark.parametrize("options", [[], ["--reload"]])
 def test_loader_with_file_capabilities(lab: Lab, tmp_path: Path, options: list[str]) -> None:
-    """Capabilities of the loader's file are enough for a user without any; the workload gets none."""
+    """File capabilities of the loader are enough for a user without any, and the workload gets none."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     loader = tmp_path / "verify-and-load"
     shutil.copy(lab.loader, loader)
@@ -76,8 +75,8 @@ def test_loader_with_file_capabilities(lab: Lab, tmp_path: Path, options: list[s
 
 @pytest.mark.parametrize("user", [[], AS_USER], ids=["root", "user"])
 @pytest.mark.parametrize("options", [[], ["--reload"]])
-def test_more_than_asked(lab: Lab, tmp_path: Path, options: list[str], user: list[str]) -> None:
-    """What can't be taken out of the bounding set and no program needs is named, and nothing is loaded."""
+def test_unneeded_capability(lab: Lab, tmp_path: Path, options: list[str], user: list[str]) -> None:
+    """An unneeded capability that cannot leave the bounding set is an error before any load."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     given = f"-all,{GIVEN},+net_raw,+sys_admin"
     before = [
@@ -99,7 +98,7 @@ def test_more_than_asked(lab: Lab, tmp_path: Path, options: list[str], user: lis
 
 
 def test_root_gets_nothing_back_from_a_full_bounding_set(lab: Lab, tmp_path: Path) -> None:
-    """What was allowed stays in the bounding set; root's execve is given nothing of it all the same."""
+    """A workload of root has no capability, even if the bounding set stays full."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     allowed = f"--capabilities={','.join(CAPABILITY_NUMBERS)}"
     found = probe(lab.run(tmp_path, allowed, *PROBE, before=["setpriv", "--bounding-set=-setpcap"]))
@@ -109,15 +108,15 @@ def test_root_gets_nothing_back_from_a_full_bounding_set(lab: Lab, tmp_path: Pat
 
 
 def test_bounding_set_is_emptied(lab: Lab, tmp_path: Path) -> None:
-    """With CAP_SETPCAP, as root has it outside of containers, nothing is left in any set."""
+    """With CAP_SETPCAP, as for root outside of containers, every capability set is empty."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     found = probe(lab.run(tmp_path, *PROBE))
     check_reads_its_map(found)
     assert found["capabilities"] == NONE | {"Bnd": 0}
 
 
-# Runs a command whose kernel pretends: a call does nothing, and is a success.
-# Arguments: the call's number, its first argument (-1: any), the command.
+# Runs a command under a filter that answers one system call with success without running it. Arguments: the
+# call's number, its first argument (-1: any), the command.
 PRETEND = """
 import ctypes, os, struct, sys
 call, first = int(sys.argv[1]), int(sys.argv[2])
@@ -140,10 +139,10 @@ CAPSET, PRCTL, NO_NEW_PRIVS, BOUNDS_DROP = 126, 157, 38, 24
     ids=["set", "new", "bounds"],
 )
 @pytest.mark.parametrize("options", [[], ["--reload"]])
-def test_loader_looks_what_is_left(
+def test_loader_checks_that_privileges_are_gone(
     lab: Lab, tmp_path: Path, options: list[str], call: int, first: int
 ) -> None:
-    """A kernel that only says that it took privileges away: the workload does not start."""
+    """The loader checks that its privileges are gone: if the kernel only claims it, no workload starts."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
     before = ["/usr/bin/python3", "-c", PRETEND, str(call), str(first)]
     result = lab.run(tmp_path, *options, *PROBE, before=before)
@@ -152,7 +151,7 @@ def test_loader_looks_what_is_left(
 
 
 def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
-    """no_new_privs: a program with capabilities in its file has none when the workload starts it."""
+    """no_new_privs: a program with file capabilities has none when the workload starts it."""
     lab.put(tmp_path, "raw_tp")
     cat = tmp_path / "cat"
     shutil.copy("/usr/bin/cat", cat)
@@ -165,8 +164,8 @@ def test_setuid_program_gets_nothing_back(lab: Lab, tmp_path: Path) -> None:
     assert "CapEff:\t0000000000000000" in result.stdout
 
 
-def test_seccomp_denies_what_root_could_still_ask(lab: Lab, tmp_path: Path) -> None:
-    """Without a word the kernel does not even look at other commands of bpf(2)."""
+def test_seccomp_denies_other_commands(lab: Lab, tmp_path: Path) -> None:
+    """The filter denies other commands of bpf(2) before the kernel looks at them."""
     lab.put(tmp_path, "raw_tp")
     assert probe(lab.run(tmp_path, "--no-seccomp", *PROBE))["tries"]["noCommand"] == "EINVAL"
     found = probe(lab.run(tmp_path, *PROBE))
@@ -189,8 +188,8 @@ print(ctypes.get_errno())
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs-kernel-feature: a second architecture")
-def test_seccomp_closes_the_other_doors(lab: Lab, tmp_path: Path) -> None:
-    """The calls of i386 end the process, those of x32 do not exist: neither is a way around the filter."""
+def test_seccomp_covers_other_system_call_tables(lab: Lab, tmp_path: Path) -> None:
+    """A system call of i386 kills the process, one of x32 does not exist: neither avoids the filter."""
     lab.put(tmp_path, "raw_tp")
     python = ["--", "/usr/bin/python3", "-c"]
     assert lab.run(tmp_path, *python, OTHER_ARCHITECTURE).code == -signal.SIGSYS
@@ -198,7 +197,7 @@ def test_seccomp_closes_the_other_doors(lab: Lab, tmp_path: Path) -> None:
 
 
 def environment(lab: Lab, tmp_path: Path, *options: str) -> dict[str, str]:
-    """Return the environment of the workload, of a loader with a small one."""
+    """Return the workload's environment, of a loader started with a small one."""
     before = ["env", "-i", "PATH=/usr/bin:/bin", "BUILDTOOL_FD_old=7", "OTHER=x"]
     result = lab.run(tmp_path, *options, "--", "env", before=before)
     assert result.code == 0, result.lines
@@ -206,7 +205,7 @@ def environment(lab: Lab, tmp_path: Path, *options: str) -> dict[str, str]:
 
 
 def test_environment_is_otherwise_unchanged(lab: Lab, tmp_path: Path) -> None:
-    """Only the map's descriptor is added; stale names of descriptors are removed."""
+    """The loader adds the map's descriptor and removes stale names of descriptors, nothing else."""
     lab.put(tmp_path, "raw_tp")
     found = environment(lab, tmp_path)
     assert found.pop(f"BUILDTOOL_FD_{MAP}").isdigit()
@@ -224,7 +223,7 @@ def test_no_map_descriptors_on_request(lab: Lab, tmp_path: Path, options: list[s
 
 
 def test_descriptors_of_a_supervised_workload(lab: Lab, tmp_path: Path) -> None:
-    """With --reload the links stay with the loader; only maps are passed."""
+    """With --reload the links stay in the loader, and the workload gets maps only."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, "--reload", "--", "sh", "-c", "ls -l /proc/self/fd")
     kinds = [line.split("anon_inode:")[1] for line in result.stdout.splitlines() if "anon_inode" in line]
@@ -232,7 +231,7 @@ def test_descriptors_of_a_supervised_workload(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_maps_of_one_name_are_told_apart(lab: Lab, tmp_path: Path) -> None:
-    """Where several objects have a map of one name, the object's name is part of the variable's."""
+    """The variable has the object's name if several objects have a map of the same name."""
     lab.put(tmp_path, "raw_tp", "xdp")
     found = environment(lab, tmp_path, f"--attach={PREFIX}_xdp=none")
     names = sorted(name for name in found if name.startswith("BUILDTOOL_FD_"))
@@ -240,9 +239,9 @@ def test_maps_of_one_name_are_told_apart(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_ready_says_what_was_needed_and_what_was_not(lab: Lab, tmp_path: Path) -> None:
-    """The line names the capabilities needed by the signed statement, and those given beyond them."""
+    """The line `ready` names the capabilities that the statements need, and the unneeded ones."""
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
-    (ready,) = lab.run(tmp_path, "--", "true", before=[*AS_USER, *AMBIENT]).events("ready")
+    (ready,) = lab.run(tmp_path, "--", "true", before=CONTAINER_USER).events("ready")
     assert ready["capabilities"] == ["PERFMON", "BPF"]
     assert "unneeded" not in ready
     before = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw,+setpcap"]
@@ -253,7 +252,7 @@ def test_ready_says_what_was_needed_and_what_was_not(lab: Lab, tmp_path: Path) -
 
 
 def test_read_only_root(lab: Lab, tmp_path: Path) -> None:
-    """A read-only root file system with a trust store that the host mounts read-only is enough."""
+    """A read-only root file system with a trust store mounted read-only is enough."""
     lab.put(tmp_path, "raw_tp")
     Path("/etc/buildtool").mkdir(exist_ok=True)
     script = (
@@ -268,3 +267,52 @@ def test_read_only_root(lab: Lab, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Read-only file system" in done.stderr
+
+
+def image_words(*words: str) -> list[str]:
+    """Return the options with which an image's entrypoint names its workload."""
+    return [option for word in words for option in ("--image-workload", word)]
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (image_words("/bin/echo", "one", "two"), "one two\n"),
+        (["--image-workload=/bin/echo", "--image-workload=one"], "one\n"),
+        # Words that look like a command, an option, its value or the end of options.
+        (image_words("/bin/echo", "list", "--attach", "--", "--log=human"), "list --attach -- --log=human\n"),
+        # What docker run adds: options of the loader.
+        ([*image_words("/bin/echo", "one"), "--no-map-fds"], "one\n"),
+        ([*image_words("/bin/echo", "one"), "run", "--no-seccomp"], "one\n"),
+        (["--no-seccomp", *image_words("/bin/echo", "one")], "one\n"),
+        # Another workload replaces that of the image.
+        ([*image_words("/bin/echo", "one"), "--", "/bin/echo", "other"], "other\n"),
+        ([*image_words("/bin/echo", "one", "two"), "--reload", "--", "/bin/echo"], "\n"),
+    ],
+)
+def test_workload_of_the_image(lab: Lab, tmp_path: Path, options: list[str], shown: str) -> None:
+    """The image's workload starts with its own words, whatever options follow. One after -- replaces it."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    result = lab.run(tmp_path, *options)
+    assert (result.code, result.stdout) == (0, shown), result.lines
+
+
+def test_workload_of_the_image_is_not_verified(lab: Lab, tmp_path: Path) -> None:
+    """--verify-only and commands ignore the image's workload and the options that require it."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    words = [*image_words("/bin/echo", "one"), "--no-seccomp", "--workload-user=1"]
+    result = lab.run(tmp_path, *words, "--verify-only")
+    assert (result.code, result.stdout, len(result.lines)) == (0, "", 1), result.lines
+    result = lab.run(tmp_path, *words, "status", "--pin-root=/none")
+    assert (result.code, result.stdout) == (1, ""), result.lines
+    assert result.message.startswith("/none: ")
+
+
+def test_log_form_of_a_command_line_with_a_workload(lab: Lab, tmp_path: Path) -> None:
+    """A word of the workload does not choose the form of the loader's lines."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    argv = lab.argv(tmp_path, *image_words("/bin/echo", "--log=human"), "--no-such")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[0]) == (2, "{")
+    done = subprocess.run([*argv, "--log=human"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[0]) == (2, "v")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many starts with the same objects: the kernel loads each object once, and everybody verifies."""
+"""Many starts with the same objects: the kernel loads each object once, and every loader verifies it."""
 
 from __future__ import annotations
 
@@ -10,44 +10,37 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, parse, program_ids
 from labs.net import veth
-from labs.pins import RAW, TCX, Releases
+from labs.pins import TCX, Releases
 from labs.step import count_boundaries, kill_at, kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 STARTS = 100
-# A start that makes an entry makes 28 calls of bpf(2) here, and these of the file system.
+# Points of SIGKILL: a start that makes an entry makes 28 calls of bpf(2), and these calls on the file system.
 POINTS = [*(("bpf", n) for n in range(1, 27, 2)), *(("mkdirat", n) for n in range(1, 5))]
 POINTS += [("unlinkat", 1), ("flock", 1), ("flock", 2), ("renameat", 1)]
 RANDOM_KILLS, CROWD = 20, 3
 TRUE = ("--", "/bin/true")
-# What Landlock allows depends on how full the directories above are, and so does the number of calls.
+# Landlock rules need one call for each entry of the parent directories. Without it the number of calls is
+# fixed.
 WITHOUT_LANDLOCK = ("--workload-user=65532", *TRUE)
 ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}")
 
 
-@pytest.fixture
-def shared(lab: Lab, tmp_path: Path) -> Iterator[Releases]:
-    """Give releases of an object that attaches by its section's name, and a shared directory's parent."""
-    with bpf_file_system(tmp_path) as mount:
-        yield Releases(lab, tmp_path, mount / "share", RAW)
-
-
 def entries(releases: Releases) -> list[str]:
-    """Return the names in the shared directory."""
+    """Return the names in the shared directory, sorted."""
     return sorted(entry.name for entry in releases.root.iterdir())
 
 
 @pytest.mark.parametrize("loads", [1, STARTS])
 def test_a_hundred_starts_load_once(shared: Releases, tmp_path: Path, loads: int) -> None:
-    """All at once: with --share one loads and 99 reuse, and all have verified; without, each loads."""
+    """With --share one of 100 starts loads and 99 reuse; without, each loads. All of them verify."""
     shared.put(1)
     options = [f"--share={shared.root}"] if loads == 1 else []
     argv = shared.lab.argv(shared.directory, *options, "--", "/bin/sleep", "60")
@@ -72,7 +65,7 @@ def test_a_hundred_starts_load_once(shared: Releases, tmp_path: Path, loads: int
 
 
 def test_everybody_verifies(shared: Releases) -> None:
-    """What is pinned helps nobody whose own bytes are not signed."""
+    """A shared entry does not help a start whose own bytes are not the signed ones."""
     shared.put(1)
     assert shared.lab.run(shared.directory, f"--share={shared.root}", *TRUE).code == 0
     path = shared.directory / "objects/count.bpf.o"
@@ -82,7 +75,7 @@ def test_everybody_verifies(shared: Releases) -> None:
 
 
 def test_entry_lives_as_long_as_somebody_uses_it(shared: Releases) -> None:
-    """The workload holds it after the loader is gone; nobody takes it away meanwhile."""
+    """An entry stays while a loader or workload uses it, and is removed with the last one."""
     shared.put(1)
     option = f"--share={shared.root}"
     with shared.lab.started(shared.directory, option) as (_, stop):
@@ -99,7 +92,7 @@ def test_entry_lives_as_long_as_somebody_uses_it(shared: Releases) -> None:
 
 
 def test_old_release_goes_when_a_new_one_comes(shared: Releases) -> None:
-    """Workloads that were killed leave an entry; the next release's first start takes it away."""
+    """The first start of the next release removes an entry that killed workloads left."""
     option = f"--share={shared.root}"
     shared.put(1)
     assert shared.lab.run(shared.directory, option, *TRUE).code == 0
@@ -114,7 +107,7 @@ def test_old_release_goes_when_a_new_one_comes(shared: Releases) -> None:
 
 
 def test_direction_is_part_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
-    """One object for two hooks gives two different programs."""
+    """One object for two hooks gives two entries with different programs."""
     source = TCX.replace("tcx/ingress", "tc")
     with veth() as (left, _), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", source)
@@ -133,7 +126,7 @@ def test_direction_is_part_of_what_is_shared(lab: Lab, tmp_path: Path) -> None:
     POINTS,
 )
 def test_killed_starter_blocks_nobody(shared: Releases, call: str, number: int) -> None:
-    """SIGKILL at twenty points: no half-made entry is used, and the next start works."""
+    """After SIGKILL at any of these points no partial entry is used, and the next start works."""
     shared.put(1)
     option = f"--share={shared.root}"
     assert kill_at(shared.lab.argv(shared.directory, option, *TRUE), call, number)
@@ -144,7 +137,7 @@ def test_killed_starter_blocks_nobody(shared: Releases, call: str, number: int) 
 
 
 def test_killed_at_random_points_in_a_crowd(shared: Releases, tmp_path: Path) -> None:
-    """SIGKILL at twenty random points of a start while others wait for it: they start, as does the next."""
+    """After SIGKILL at a random point the starts that waited for it work, and so does the next."""
     seed = int(os.environ.get("STORM_SEED") or random.randrange(2**32))  # noqa: S311
     points = random.Random(seed)  # noqa: S311
     shared.put(1)
@@ -160,7 +153,7 @@ def test_killed_at_random_points_in_a_crowd(shared: Releases, tmp_path: Path) ->
 
         def gather(crowd: list[subprocess.Popen[bytes]] = crowd) -> None:
             crowd += [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(CROWD)]
-            time.sleep(0.02)  # some of them now wait where the first one stands
+            time.sleep(0.02)  # some of them now wait for the stopped one
 
         assert kill_at_boundary(argv, point, log, gather)
         said = [process.communicate(timeout=30)[1] for process in crowd]
@@ -171,7 +164,7 @@ def test_killed_at_random_points_in_a_crowd(shared: Releases, tmp_path: Path) ->
 
 
 def test_something_else_in_the_directory_stays(shared: Releases) -> None:
-    """What is not an entry is not touched; what has an entry's name and is none is an error."""
+    """A foreign name is not touched; a foreign directory with an entry's name is an error."""
     shared.put(1)
     option = f"--share={shared.root}"
     assert shared.lab.run(shared.directory, option, *TRUE).code == 0
@@ -187,7 +180,7 @@ def test_something_else_in_the_directory_stays(shared: Releases) -> None:
 
 
 def test_share_and_pin_root_exclude_each_other(shared: Releases) -> None:
-    """Maps are either everybody's or go on from release to release: exit code 2."""
+    """--share with --pin-root is exit code 2."""
     shared.put(1)
     result = shared.lab.run(shared.directory, f"--share={shared.root}", *shared.options())
     assert (result.code, "exclude each other" in result.message) == (2, True)
@@ -206,7 +199,7 @@ time.sleep(60)
 
 
 def test_workload_that_locks_an_entry_keeps_nobody_waiting(shared: Releases) -> None:
-    """The descriptor that it inherits can be locked for itself alone: others are told, and end."""
+    """A workload that locks its entry exclusively is an error for other starts, which do not wait."""
     shared.put(1)
     option = f"--share={shared.root}"
     argv = shared.lab.argv(shared.directory, option, "--", sys.executable, "-c", LOCKER)

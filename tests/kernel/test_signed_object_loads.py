@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signed object is still an object: LLVM, libbpf and the kernel take it as they take the unsigned one."""
+"""LLVM, libbpf and the kernel accept a signed object as they accept the unsigned one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from buildtool.objects import elf as elfobj
 from buildtool.signing.sign import sign_files
 from buildtool.trust.verify import verify_object
 
-# Nothing that this or that kernel lacks: a map, a helper, a subprogram.
+# Features of every supported kernel: a map, a helper, a subprogram.
 SOURCE = """
 #define SEC(name) __attribute__((section(name), used))
 struct { int (*type)[2]; int (*max_entries)[4]; unsigned int *key;
@@ -49,7 +49,7 @@ def sign_in_place(path: Path, arch: str) -> bytes:
 
 @pytest.fixture
 def bpffs(tmp_path: Path) -> Iterator[Path]:
-    """Mount a BPF file system of our own."""
+    """Mount a BPF file system for the test."""
     if os.geteuid() != 0:
         pytest.skip("needs-root: mount, bpf(2)")
     with bpf_file_system(tmp_path) as mount:
@@ -58,7 +58,7 @@ def bpffs(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "with-dwarf"])
 def test_bpftool_loads_the_signed_object(tmp_path: Path, bpffs: Path, *, strip: bool) -> None:
-    """Both programs, and their map, get into this kernel."""
+    """The kernel loads both programs and their map, with bpftool."""
     bpftool = find_tool("bpftool")
     path = compile_sample(tmp_path, source=SOURCE, strip=strip)
     sign_in_place(path, "amd64")
@@ -68,7 +68,7 @@ def test_bpftool_loads_the_signed_object(tmp_path: Path, bpffs: Path, *, strip: 
 
 @pytest.mark.parametrize("target", ["bpfel", "bpfeb"])
 def test_llvm_reads_the_signed_object(tmp_path: Path, target: str) -> None:
-    """The readelf of LLVM has no warning, and objcopy extracts the record byte by byte."""
+    """llvm-readelf gives no warning, objcopy extracts the same record, and the disassembly is unchanged."""
     readelf = find_tool("llvm-readelf", "llvm-readelf-19", "llvm-readelf-22")
     objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
     path = compile_sample(tmp_path, target=target)
@@ -97,7 +97,7 @@ def test_llvm_reads_the_signed_object(tmp_path: Path, target: str) -> None:
 
 
 def test_libbpf_opens_the_signed_object(tmp_path: Path) -> None:
-    """From memory, as the loader does; it sees the same programs and maps."""
+    """The object opens from memory in libbpf, with the same programs."""
     try:
         library = ctypes.CDLL("libbpf.so.1")
     except OSError:
@@ -120,8 +120,8 @@ def test_libbpf_opens_the_signed_object(tmp_path: Path) -> None:
     assert names == ["pass", "second", "trace"]
 
 
-def test_what_rewrites_the_file_spoils_the_signature(tmp_path: Path) -> None:
-    """Strip and objcopy after signing: the object is refused, never accepted as something else."""
+def test_rewritten_file_is_refused(tmp_path: Path) -> None:
+    """An object that strip or objcopy changed after signing is refused."""
     objcopy = find_tool("llvm-objcopy", "llvm-objcopy-19", "llvm-objcopy-22")
     strip = find_tool("llvm-strip", "llvm-strip-19", "llvm-strip-22")
     path = compile_sample(tmp_path, strip=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An update of what is attached: no packet is missed, none is seen by no program."""
+"""An update of attached programs misses no packet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UPDATES = 100
 def test_no_packet_is_missed_by_a_hundred_updates(
     lab: Lab, tmp_path: Path, program: str, name: str, mode: str
 ) -> None:
-    """While frames come in without a pause, two releases take turns; each frame is counted once."""
+    """A hundred updates under continuous traffic count every frame exactly once."""
     with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", program)
         options = releases.options(f"{name}={left}{mode}")
@@ -48,7 +48,7 @@ def test_no_packet_is_missed_by_a_hundred_updates(
         assert wait_until(lambda: releases.counts()[0] == sent[0]), (releases.counts(), sent)
         both, first, second = releases.counts()
         assert both == first + second
-        # The sender's count, the programs' and the kernel's: no queue was full, no program was missing.
+        # The interface received what the programs counted: no queue was full, no program was missing.
         assert both == statistic(left, "rx_packets") - received
         assert min(first, second) > 0
         after = releases.link(f"{PREFIX}_{name}@{left}{mode}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loader that is killed while it updates: a program is attached all the time, the next start completes."""
+"""A loader killed during an update: a program stays attached, and the next start completes the update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from labs.step import kill_at
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
-# An update makes 47 calls of bpf(2) here, these from the object's first program on; and those of the pins.
+# Points of SIGKILL: an update makes 47 calls of bpf(2), from 14 on after the object's first program, and
+# these calls for pins.
 POINTS = [*(("bpf", n) for n in range(14, 47, 3)), *(("mkdirat", n) for n in (1, 2, 3))]
 POINTS += [("renameat", 1), ("renameat2", 1), ("unlinkat", 1), ("unlinkat", 2), ("flock", 1), ("capset", 1)]
 
@@ -31,7 +32,7 @@ def status(releases: Releases) -> int:
 
 @pytest.mark.parametrize(("call", "number"), POINTS)
 def test_killed_update_misses_no_packet(place: tuple[Releases, str, str], call: str, number: int) -> None:
-    """Between the two releases there is no third state for a frame, whenever SIGKILL comes."""
+    """Every frame is counted by the old or the new program, whichever call SIGKILL interrupts."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -51,7 +52,7 @@ def test_killed_update_misses_no_packet(place: tuple[Releases, str, str], call: 
     ("call", "number"), [*(("bpf", n) for n in range(8, 31, 4)), ("mkdirat", 3), ("renameat", 1)]
 )
 def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call: str, number: int) -> None:
-    """Half a first start is taken away by the next one."""
+    """The next start removes the rest of a killed first start."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -64,7 +65,7 @@ def test_killed_first_start_blocks_nobody(place: tuple[Releases, str, str], call
 
 @pytest.mark.parametrize(("call", "number"), [("bpf", 30), ("mkdirat", 3), ("mkdirat", 5), ("renameat", 1)])
 def test_detach_after_a_killed_start(place: tuple[Releases, str, str], call: str, number: int) -> None:
-    """What nobody will start again can be taken away all the same; until then it is not well."""
+    """`status` is 1 after a killed first start, and `detach` removes its rest."""
     releases, left, _ = place
     releases.put(1)
     assert kill_at(
@@ -78,7 +79,7 @@ def test_detach_after_a_killed_start(place: tuple[Releases, str, str], call: str
 
 
 def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases, str, str]) -> None:
-    """An update that nobody found good was none: the next start of the old release has its program back."""
+    """An update killed during its health check is rolled back by the next start of the old release."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -105,7 +106,7 @@ def test_killed_during_its_check_the_update_is_taken_back(place: tuple[Releases,
 def test_killed_update_of_links_without_update(
     lab: Lab, tmp_path: Path, word: str, call: str, number: int
 ) -> None:
-    """The same where the new program is attached beside the old one, which is to go next."""
+    """A kill while old and new program are both attached leaves one link after the next start."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", RAW)
         for version in (1, 2, 3):
@@ -124,7 +125,7 @@ def test_killed_update_of_links_without_update(
 
 @pytest.mark.parametrize("number", range(1, 9))
 def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: int) -> None:
-    """Whatever `detach` had left, the next start starts, and so does the next `detach`."""
+    """After a killed `detach` the next start works, and so does the next `detach`."""
     releases, left, _ = place
     options = releases.options(f"xdp={left}")
     argv = [str(releases.lab.pins), "detach", f"--pin-root={releases.root}"]
@@ -142,7 +143,7 @@ def test_killed_detach_blocks_nobody(place: tuple[Releases, str, str], number: i
 
 @pytest.mark.parametrize("number", range(1, 7))
 def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int) -> None:
-    """An entry that was being taken away keeps nobody from sharing that object again."""
+    """A killed `detach` of a shared entry blocks neither the next start nor the next `detach`."""
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "share", RAW)
         releases.put(1)
@@ -154,7 +155,7 @@ def test_killed_cleaning_of_what_is_shared(lab: Lab, tmp_path: Path, number: int
 
 
 def test_interface_gone_after_a_killed_update(lab: Lab, tmp_path: Path) -> None:
-    """What the update had attached went with the interface: the next start attaches to its successor."""
+    """After a killed update and a removed interface, the next start attaches to a new one of that name."""
     name = f"{PREFIX}gone"
     with bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
@@ -177,7 +178,7 @@ def test_interface_gone_after_a_killed_update(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attempt", range(5))
 def test_hook_of_a_killed_update_is_free(place: tuple[Releases, str, str], attempt: int) -> None:
-    """What the update attached in addition is taken away by the next start before it attaches there again."""
+    """The next start detaches what a killed update attached in addition, before it attaches there."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)
@@ -195,7 +196,7 @@ NO_EXCHANGE = ["-e", "inject=renameat2:error=EINVAL"]
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_kernel_that_exchanges_no_names(place: tuple[Releases, str, str], number: int) -> None:
-    """Before Linux 5.17 two renames do what one does now; SIGKILL between them is no harm either."""
+    """Before Linux 5.17 two renames replace the exchange; SIGKILL between them is harmless."""
     releases, left, right = place
     options = releases.options(f"xdp={left}")
     releases.put(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGHUP: the running loader verifies the objects again and updates what it holds, without pins."""
+"""SIGHUP: the running loader verifies the objects again and updates its programs, without pins."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 
 def reloads(directory: Path) -> int:
-    """Return how many reloads the loader of this directory has written about."""
+    """Return the number of reloads in the loader's log."""
     (log,) = directory.glob("stderr*")
     return log.read_text().count('"event":"reload"')
 
 
 @pytest.mark.parametrize(("program", "name"), [(XDP, "xdp"), (TCX, "tcx")], ids=["xdp", "tcx"])
 def test_no_packet_is_missed_by_reloads(lab: Lab, tmp_path: Path, program: str, name: str) -> None:
-    """Again and again another release while frames come in: each is counted once, by the map of the start."""
+    """Reloads between two releases under traffic count each frame once, in the map of the start."""
     releases = Releases(lab, tmp_path, tmp_path / "none", program)
     releases.put(1)
     with veth() as (left, right):
@@ -45,7 +45,7 @@ def test_no_packet_is_missed_by_reloads(lab: Lab, tmp_path: Path, program: str, 
 
 
 def test_update_that_fails_its_check_leaves_the_old_one(lab: Lab, tmp_path: Path) -> None:
-    """The running release has its program back, and frames were counted all the time."""
+    """A failed health check attaches the old program again, and every frame is counted."""
     releases = Releases(lab, tmp_path, tmp_path / "none", XDP)
     releases.put(1)
     check = tmp_path / "check"
@@ -70,7 +70,7 @@ def test_update_that_fails_its_check_leaves_the_old_one(lab: Lab, tmp_path: Path
 
 
 def test_reload_of_a_link_without_update(lab: Lab, tmp_path: Path) -> None:
-    """The new program is attached before the old one goes."""
+    """The new program is attached before the old one is detached."""
     releases = Releases(lab, tmp_path, tmp_path / "none", RAW)
     releases.put(1)
     with lab.started(tmp_path, "--reload") as (process, stop):
@@ -84,7 +84,7 @@ def test_reload_of_a_link_without_update(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_reload_with_pins(lab: Lab, tmp_path: Path) -> None:
-    """Both together: the running loader updates what is pinned, and leaves it there."""
+    """A reload with --pin-root updates the pinned link, and the end leaves it pinned."""
     with veth() as (left, right), bpf_file_system(tmp_path) as mount:
         releases = Releases(lab, tmp_path, mount / "pins", XDP)
         releases.put(1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-SIGKILL at points all along an update, a rollback and a detach: what comes next finds nothing that blocks it.
+SIGKILL along an update, a rollback and a detach: nothing that stays blocks the next command.
 
-The points are boundaries of system calls, at steps; SWEEP_STEP=1 goes through every one of them.
+The points are boundaries of system calls, one in every 43; SWEEP_STEP=1 tries each of them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from labs.step import kill_at_boundary
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
-# Of another user: what Landlock allows takes calls for each entry of the directories above.
+# A workload of another user: Landlock rules would need one call for each entry of the parent directories.
 TRUE = ("--workload-user=65532", "--", "/bin/true")
 STEP = int(os.environ.get("SWEEP_STEP", "43"))
-FIRST = 200  # before it, files are read and verified
+FIRST = 200  # the loader reads and verifies files before this boundary
 FIRST_OF_A_COMMAND = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What changes from the first release to the second: the targets on a pair, and the map's *value*."""
+    """The changes from the first release to the second: the targets on a pair, and the map's *value*."""
 
     programs: str = XDP
     first: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ CASES = {
 
 
 class Sweep:
-    """Two releases, and the commands on their pins."""
+    """Two releases, and the commands for their pins."""
 
     def __init__(self, releases: Releases, case: Case, pair: tuple[str, str]) -> None:
         self.releases, self._case = releases, case
@@ -60,13 +60,13 @@ class Sweep:
         }
 
     def argv(self, release: int) -> list[str]:
-        """Put a release there and return the command line of its start."""
+        """Write the object of a release and return the command line of its start."""
         self.releases.put(release, release=release, value=self._case.value if release == 2 else "__u64")
         options = self.releases.options(*self.targets[release])
         return self.releases.lab.argv(self.releases.directory, *options, *TRUE)
 
     def start(self, release: int) -> None:
-        """Start a release: nothing stands in its way, and everything is attached then."""
+        """Start a release, and check that it works and attaches everything."""
         done = subprocess.run(self.argv(release), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert self.run("status") == 0
@@ -74,7 +74,7 @@ class Sweep:
         assert len(links) == max(1, len(self.targets[release]))
 
     def command(self, word: str) -> list[str]:
-        """Return the command line of a command."""
+        """Return the command line of a command of ebpf-pins."""
         return [str(self.releases.lab.pins), word, f"--pin-root={self.releases.root}"]
 
     def run(self, word: str) -> int:
@@ -82,7 +82,7 @@ class Sweep:
         return subprocess.run(self.command(word), capture_output=True, check=False).returncode
 
     def clear(self) -> None:
-        """Take all away: nothing stays."""
+        """Detach, and check that nothing stays."""
         if self.releases.root.exists():
             assert self.run("detach") == 0
         assert not self.releases.root.exists()
@@ -91,14 +91,14 @@ class Sweep:
 
 @pytest.fixture(params=CASES)
 def sweep(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Sweep]:
-    """Give two releases and a place for them."""
+    """Yield two releases and a directory for their pins."""
     case = CASES[request.param]
     with veth() as pair, bpf_file_system(tmp_path) as mount:
         yield Sweep(Releases(lab, tmp_path, mount / "pins", case.programs), case, pair)
 
 
 def test_killed_anywhere_in_an_update(sweep: Sweep, tmp_path: Path) -> None:
-    """The next start of the new release works; so does a `detach` at once."""
+    """After a killed update the next start works, and so does `detach` at once."""
     boundary, came = FIRST, True
     while came:
         sweep.start(1)
@@ -117,7 +117,7 @@ def test_killed_anywhere_in_an_update(sweep: Sweep, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["rollback", "detach"])
 def test_killed_anywhere_in_a_command(sweep: Sweep, tmp_path: Path, word: str) -> None:
-    """The next start works, and another `rollback` or `detach`."""
+    """After a killed `rollback` or `detach` the next start works, and so does the same command again."""
     boundary, came = FIRST_OF_A_COMMAND, True
     while came:
         sweep.start(1)

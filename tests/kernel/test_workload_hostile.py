@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a workload can do to pins, shared programs and its loader: nothing, by the loader's default options.
+By default a workload can change no pins, no shared program and not its loader.
 
-hostile_workload.py tries, as the loader's own user and without a capability. SECURITY.md has the rows.
+hostile_workload.py attacks as the loader's own user, without capabilities. SECURITY.md lists the attacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pytest
 from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, Result, is_clean
 from labs.pins import RAW, Releases
-from labs.run import let_others_read, wait_until
+from labs.privileges import USER, root_with, user_with
+from labs.run import wait_until
 
 pytestmark = [
     pytest.mark.usefixtures("as_root", "nothing_left"),
@@ -28,24 +29,14 @@ pytestmark = [
 ]
 
 HOSTILE = ("/usr/bin/python3", str(Path(__file__).with_name("hostile_workload.py")))
-USER = 65532
-CAPABILITIES = "-all,+bpf,+perfmon"
-AS_ROOT = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={CAPABILITIES}"]
-AS_USER = [
-    "setpriv",
-    f"--reuid={USER}",
-    f"--regid={USER}",
-    "--clear-groups",
-    f"--bounding-set={CAPABILITIES}",
-]
-AS_USER += [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
-# Landlock's answer; and that of a file system or of a call that is denied.
+AS_ROOT, AS_USER = root_with("bpf", "perfmon"), user_with("bpf", "perfmon")
+# The answers of Landlock, of a file system, and of a denied system call.
 DENIED = {"EACCES", "EPERM", "EXDEV"}
 NO_LANDLOCK = ["strace", "-f", "-o", "/dev/null", "-e", "inject=landlock_create_ruleset:error=ENOSYS"]
 
 
 class Scene:
-    """A BPF file system, the loader's objects in a place that every user reads, and a second mount of it."""
+    """A BPF file system, a second mount of it, and the loader's objects where every user can read them."""
 
     def __init__(self, lab: Lab, directory: Path, mount: Path, again: Path, option: str) -> None:
         self.releases = Releases(lab, directory, mount / "pins", RAW)
@@ -53,11 +44,11 @@ class Scene:
         self.releases.put(1)
 
     def options(self) -> tuple[str, ...]:
-        """Return the option that names the directory of pins."""
+        """Return the option with the directory of pins."""
         return (f"--{self._option}={self.root}",)
 
     def prepare(self, before: list[str]) -> None:
-        """Make the directory, for the user of *before*, and pins in it."""
+        """Make the directory for the user of *before*, and pins in it."""
         self.root.mkdir(mode=0o700)
         os.chown(self.root, *((USER, USER) if before is AS_USER else (0, 0)))
         done = self.releases.lab.run(
@@ -70,11 +61,11 @@ class Scene:
         return next(path.name for path in self.root.iterdir())
 
     def pins(self) -> list[str]:
-        """Return the paths of all pins, below the directory."""
+        """Return the paths of all pins, relative to the directory."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
 
     def attack(self, *options: str, before: list[str]) -> tuple[Result, dict[str, str]]:
-        """Start the hostile workload; return what it found."""
+        """Start the hostile workload; return its result and its report."""
         tops = [str(self.root), f"/proc/self/root{self.root}", str(self._again / "pins")]
         environ = [f"ENTRY={self.entry()}", f"PINS={':'.join(self.pins())}"]
         environ += ["SUPERVISED=1"] if "--reload" in options else []
@@ -94,8 +85,7 @@ class Scene:
 
 @contextmanager
 def scene(lab: Lab, directory: Path, option: str) -> Iterator[Scene]:
-    """Give a place whose parents other users pass through."""
-    let_others_read(directory)
+    """Yield a scene whose parent directories other users can enter."""
     with bpf_file_system() as mount, bpf_file_system() as place:
         again = place.parent / f"{place.name}-again"
         again.mkdir()
@@ -136,11 +126,11 @@ OF_THE_LOADER = ("forget", "own ", "pidfd", "trace", "memory", "when memory")
 
 
 def check_loader_lives(found: dict[str, str]) -> None:
-    """Check what was tried on the loader; what is the workload's own matter works."""
+    """Check the attacks on the loader, and that the workload's own settings still work."""
     assert found["own limit"] == found["own flags"] == found["forget to die with the loader"] == ""
     assert {found["pidfd"], found["pidfd of proc"]} <= {"EPERM", "ENOSYS"}
     assert {found["trace"], found["memory"]} <= {"EPERM", "EACCES"}
-    # Root owns these files.
+    # Root owns these files and may write to them.
     assert found["when memory ends"] in ({"", "EACCES"} if found["identity"].startswith("0:") else {"EACCES"})
 
 
@@ -150,14 +140,14 @@ def check_loader_lives(found: dict[str, str]) -> None:
 def test_pins_are_out_of_reach(
     lab: Lab, tmp_path: Path, before: list[str], option: str, *, reload: bool
 ) -> None:
-    """Nothing is listed, read, opened, made, renamed, linked or removed, under any path of the directory."""
+    """The workload can list, read, open, make, rename or remove nothing under any path of the pins."""
     with scene(lab, tmp_path, option) as at:
         at.prepare(before)
         pins = at.pins()
         assert pins
         result, found = at.attack(*(["--reload"] if reload else []), before=before)
         check_denied(found, *(OF_THE_LOADER if reload else ()))
-        # The last user of a shared entry takes it away.
+        # The last user of a shared entry removes it.
         assert at.pins() == ([] if reload and option == "share" else pins)
         assert found["maps"] == f"BUILDTOOL_FD_{PREFIX}_map"
         assert found[f"look up {found['maps']}"] == found[f"update {found['maps']}"] == ""
@@ -172,10 +162,10 @@ def test_pins_are_out_of_reach(
 
 def check_descriptors(found: dict[str, str], option: str, *, reload: bool) -> None:
     """
-    Check what the workload has open: its map.
+    Check that the workload has no open descriptor but its map.
 
-    In the loader's own process there is also what must last as long: the link that no pin holds, and the
-    lock of a shared entry, which is an empty directory.
+    Without --reload the workload runs in the loader's own process. It then also has the link, if no pin holds
+    it, and the lock of the shared entry, which is an empty directory.
     """
     kinds = sorted(kind for name, kind in found.items() if name.startswith("descriptor"))
     if reload or option == "pin-root":
@@ -192,7 +182,7 @@ def check_descriptors(found: dict[str, str], option: str, *, reload: bool) -> No
 
 @pytest.mark.parametrize("before", [[], NO_LANDLOCK], ids=["landlock", "seccomp-alone"])
 def test_loader_cannot_be_ended(lab: Lab, tmp_path: Path, before: list[str]) -> None:
-    """Neither a signal nor a limit reaches it; before Linux 6.12 the filter alone does that."""
+    """No signal and no limit reaches the loader; before Linux 6.12 seccomp alone stops them."""
     lab.put(tmp_path, "raw_tp")
     argv = ["env", "SUPERVISED=1", "ENTRY=x", "PINS=x", *before]
     result = lab.run(tmp_path, "--reload", "--", *HOSTILE, before=argv)
@@ -214,8 +204,7 @@ print([number for number in range(64) if libc.syscall(438, pidfd, number, 0) >= 
 
 @pytest.mark.parametrize("user", [0, USER])
 def test_descriptors_of_a_loader_without_workload_stay_its_own(lab: Lab, tmp_path: Path, user: int) -> None:
-    """A process of the loader's user and without capabilities takes none, by pidfd_getfd(2)."""
-    let_others_read(tmp_path)
+    """A process of the loader's user without capabilities gets no descriptor by pidfd_getfd(2)."""
     lab.put(tmp_path, "raw_tp")
     with lab.started(tmp_path, before=AS_USER if user else AS_ROOT) as (process, stop):
         drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
@@ -225,9 +214,8 @@ def test_descriptors_of_a_loader_without_workload_stay_its_own(lab: Lab, tmp_pat
         assert stop().code == 0
 
 
-def test_root_is_no_other_user(lab: Lab, tmp_path: Path) -> None:
-    """Root owns the directories above the pins, whatever the user of the loader is."""
-    let_others_read(tmp_path)
+def test_workload_user_root_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """--workload-user=0 is refused for every loader: root owns the directories above the pins."""
     lab.put(tmp_path, "raw_tp")
     options = ("--pin-root=/sys/fs/bpf/x", "--workload-user=0", "--", "true")
     result = lab.run(tmp_path, *options, before=AS_USER)
@@ -248,7 +236,7 @@ time.sleep(60)
 
 
 def test_a_health_command_that_leaves_its_group_is_ended(lab: Lab, tmp_path: Path) -> None:
-    """The loader waited for it for ever, and each later start of the pin root with it."""
+    """A health command that leaves its process group is ended at the time limit, and the start returns."""
     command = tmp_path / "health.py"
     command.write_text(LEAVES_ITS_GROUP)
     command.chmod(0o755)
@@ -263,7 +251,7 @@ def test_a_health_command_that_leaves_its_group_is_ended(lab: Lab, tmp_path: Pat
 
 
 def test_landlock_alone_stops_signals(lab: Lab, tmp_path: Path) -> None:
-    """--no-seccomp: since Linux 6.12 the signals still do not come through; limits do, as the page says."""
+    """With --no-seccomp Landlock still stops signals to the loader, since Linux 6.12."""
     lab.put(tmp_path, "raw_tp")
     script = "kill -KILL $PPID || kill -0 $PPID; echo $?; sleep 9 & kill $!; wait $!; echo $?"
     script = f"exec 2>/dev/null; {script}"
@@ -285,7 +273,7 @@ while not os.path.exists(os.environ["MARK"]) or not open(os.environ["MARK"]).rea
 
 
 def test_nothing_of_the_workload_outlives_its_programs(lab: Lab, tmp_path: Path) -> None:
-    """A process in a session of its own, two forks away: when the workload ends it ends, too."""
+    """A daemon of the workload in another session ends when the workload ends."""
     lab.put(tmp_path, "raw_tp")
     mark = tmp_path / "mark"
     argv = ("--reload", "--", sys.executable, "-c", DAEMON)
@@ -294,7 +282,7 @@ def test_nothing_of_the_workload_outlives_its_programs(lab: Lab, tmp_path: Path)
 
 
 def test_inherited_descriptors_end_with_the_loader(lab: Lab, tmp_path: Path) -> None:
-    """A directory of pins that whoever started the loader had open is not the workload's."""
+    """The workload does not inherit a directory that the loader inherited."""
     lab.put(tmp_path, "raw_tp")
     with bpf_file_system() as mount:
         descriptor = os.open(mount, os.O_RDONLY)
@@ -305,7 +293,7 @@ def test_inherited_descriptors_end_with_the_loader(lab: Lab, tmp_path: Path) -> 
 
 
 def test_sockets_that_systemd_passes_are_kept(lab: Lab, tmp_path: Path) -> None:
-    """LISTEN_FDS of the loader's own process: the workload, which it becomes, finds them."""
+    """The workload inherits the sockets of LISTEN_FDS if it runs in the loader's own process."""
     lab.put(tmp_path, "raw_tp")
     script = (
         'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec 3</dev/null 4</dev/zero; exec "$@"'
@@ -318,11 +306,10 @@ def test_sockets_that_systemd_passes_are_kept(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reload", [[], ["--reload"]], ids=["exec", "reload"])
 def test_workload_of_another_user(lab: Lab, tmp_path: Path, reload: list[str]) -> None:
-    """--workload-user: the directory's mode keeps it out, with and without Landlock, and so do the ids."""
+    """--workload-user: mode and user id protect the pins, with and without Landlock."""
     with scene(lab, tmp_path, "pin-root") as at:
         at.prepare(AS_ROOT)
-        given = f"-all,+bpf,+perfmon,+setuid,+setgid{',+kill' if reload else ''}"
-        before = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set={given}"]
+        before = root_with("bpf", "perfmon", "setuid", "setgid", *(["kill"] if reload else []))
         for wrapper in ([], NO_LANDLOCK):
             _, found = at.attack("--workload-user=1000:2000", *reload, before=[*wrapper, *before])
             assert found["identity"] == "1000:2000 []"
@@ -332,7 +319,7 @@ def test_workload_of_another_user(lab: Lab, tmp_path: Path, reload: list[str]) -
 
 
 def test_workload_user_needs_capabilities(lab: Lab, tmp_path: Path) -> None:
-    """Nothing is loaded when the user could not be changed, or is the loader's own."""
+    """--workload-user needs CAP_SETUID and CAP_SETGID, and another user than the loader's."""
     lab.put(tmp_path, "raw_tp")
     result = lab.run(tmp_path, "--workload-user=1000", "--", "true", before=AS_ROOT)
     assert (result.code, result.events("load")) == (1, [])
@@ -343,7 +330,7 @@ def test_workload_user_needs_capabilities(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["pin-root", "share"])
 def test_no_start_where_pins_cannot_be_hidden(lab: Lab, tmp_path: Path, option: str) -> None:
-    """Without Landlock, or without the filter, nothing is loaded, unless the workload is of another user."""
+    """Without Landlock or seccomp nothing is loaded, unless --workload-user names another user."""
     with scene(lab, tmp_path, option) as at:
         at.prepare(AS_ROOT)
         options, true = at.options(), ("--", "/bin/true")
@@ -367,7 +354,7 @@ READ_ONLY = RAW.replace(
 
 
 def test_map_that_becomes_read_only(lab: Lab, tmp_path: Path) -> None:
-    """An update that makes it so begins with a new map; the next update keeps that map, which stays so."""
+    """An update to BPF_F_RDONLY starts with a new map, and the next update keeps this map read-only."""
     with scene(lab, tmp_path, "pin-root") as at:
         at.releases = Releases(lab, tmp_path, at.root, READ_ONLY.replace("BPF_F_RDONLY", "0"))
         at.releases.put(1)
@@ -381,7 +368,7 @@ def test_map_that_becomes_read_only(lab: Lab, tmp_path: Path) -> None:
             assert found[f"update BUILDTOOL_FD_{PREFIX}_ro"] == "EPERM"
 
 
-# No program uses it: this kernel keeps a table that one did.
+# No program uses this table, because this kernel keeps a used table after the test.
 TABLE = RAW.replace(
     'SEC("raw',
     "struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
@@ -391,7 +378,7 @@ TABLE = RAW.replace(
 
 @pytest.mark.parametrize("option", ["pin-root", "share"])
 def test_map_that_user_space_may_only_read(lab: Lab, tmp_path: Path, option: str) -> None:
-    """BPF_F_RDONLY holds for the descriptor of the first start, and for those that come from a pin."""
+    """BPF_F_RDONLY applies to the descriptor of the first start and to descriptors from a pin."""
     with scene(lab, tmp_path, option) as at:
         at.releases = Releases(lab, tmp_path, at.root, READ_ONLY)
         at.releases.put(1)
@@ -404,7 +391,7 @@ def test_map_that_user_space_may_only_read(lab: Lab, tmp_path: Path, option: str
 
 
 def test_tables_of_tail_calls_are_not_passed(lab: Lab, tmp_path: Path) -> None:
-    """Who empties one takes programs away: it is code, not data."""
+    """The workload gets no table of tail calls: emptying it would remove programs."""
     releases = Releases(lab, tmp_path, tmp_path, TABLE)
     releases.put(1)
     script = "env | grep -c BUILDTOOL_FD; ls -l /proc/self/fd | grep -c bpf-map"
@@ -412,8 +399,8 @@ def test_tables_of_tail_calls_are_not_passed(lab: Lab, tmp_path: Path) -> None:
     assert result.stdout.split() == ["1", "1"], result.stdout
 
 
-def test_what_stays_open_in_the_directories_above(lab: Lab, tmp_path: Path) -> None:
-    """Beside the pins a workload reads and writes as before, in all directories that were there."""
+def test_other_directories_stay_accessible(lab: Lab, tmp_path: Path) -> None:
+    """Beside the pins a workload reads and writes as before, in all directories that existed at its start."""
     with scene(lab, tmp_path, "pin-root") as at:
         at.prepare(AS_ROOT)
         beside = at.root.parent.parent / f"{PREFIX}beside"
@@ -430,16 +417,17 @@ def test_what_stays_open_in_the_directories_above(lab: Lab, tmp_path: Path) -> N
 
 def test_hidden_directory_by_another_name(lab: Lab, tmp_path: Path) -> None:
     """
-    A directory above the pins, and one below, mounted a second time: neither shows the pins.
+    A second mount of a directory above the pins, or of one below, does not show the pins.
 
-    A rule for the one would be a rule above the pins; the other is found in the list of mounts.
+    Landlock allows no directory above the pins, under any name. The loader finds mounts of directories below
+    in the list of mounts.
     """
     with scene(lab, tmp_path, "pin-root") as at:
         at.prepare(AS_ROOT)
         above, below = tmp_path / "above", tmp_path / "below"
         for directory in (above, below):
             directory.mkdir()
-        # In a mount namespace: a mount of /tmp that stayed here would be emptied with the test's directory.
+        # A mount namespace of its own: pytest would empty a mount of /tmp together with the test's directory.
         mount = f"mount --bind {at.root / at.entry()} {below}; mount --rbind {at.root.parent.parent} {above}"
         before = ["unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"', "sh"]
         copy = above / at.root.relative_to(at.root.parent.parent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With `pip install 'ebpf-buildtool[clang]'`, no compiler and no headers: objects that this kernel loads."""
+"""With the extra `clang`, and without compiler and headers, objects compile that this kernel loads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from labs import TOP
 from labs.kernel import bpf_file_system
 
 CONFIG = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
-# The machine's headers and libraries for programs disappear behind empty directories, for this process alone.
+# Empty directories hide the machine's headers and compiler libraries, for this process alone.
 HIDE = "for d in /usr/include /usr/lib/linux /usr/lib/llvm-*; do [ ! -d $d ] || mount -t tmpfs none $d; done"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Give a project with the product's own programs."""
+    """Return a project with the shipped programs."""
     shutil.copytree(TOP / "bpf", tmp_path / "bpf")
     (tmp_path / "buildtool.toml").write_text(CONFIG)
     return tmp_path
@@ -29,13 +29,13 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pins() -> Iterator[Path]:
-    """Give a BPF file system of the test's own."""
+    """Yield a BPF file system for the test."""
     with bpf_file_system() as mount:
         yield mount
 
 
 def compile_bare(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `buildtool compile` where PATH names no program and no header is left."""
+    """Run `buildtool compile` with an empty PATH and without the machine's headers."""
     command = f'{HIDE}; export PATH=/nonexistent; exec "$0" "$@"'
     argv = ["unshare", "--mount", "sh", "-c", command, sys.executable, "-m", "buildtool", "compile"]
     return subprocess.run([*argv, *arguments], cwd=project, capture_output=True, text=True, check=False)
@@ -43,7 +43,7 @@ def compile_bare(project: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.usefixtures("as_root", "carried_headers")
 def test_objects_made_with_nothing_else_load(project: Path, pins: Path) -> None:
-    """The product's programs compile for both byte orders, and this kernel's verifier takes them."""
+    """The shipped programs compile for both byte orders, and this kernel loads them."""
     done = compile_bare(project, "--arch", "amd64", "--arch", "s390x")
     assert done.returncode == 0, done.stderr
     objects = sorted((project / "build/amd64").glob("*.bpf.o"))
@@ -60,7 +60,7 @@ def test_objects_made_with_nothing_else_load(project: Path, pins: Path) -> None:
 
 @pytest.mark.usefixtures("as_root", "carried_headers")
 def test_objects_do_not_tell_where_the_packages_are(project: Path, tmp_path: Path) -> None:
-    """With the machine's headers there or not, in this directory or another, the bytes are the same."""
+    """The bytes are the same with and without the machine's headers, in either directory."""
     environment = {**os.environ, "BUILDTOOL_CLANG": "ziglang"}
     argv = [sys.executable, "-m", "buildtool", "compile", "--arch", "arm64"]
     subprocess.run(argv, cwd=project, env=environment, check=True, capture_output=True)

@@ -61,6 +61,7 @@ SOURCES |= {
     "tp_btf_bare": _one("tp_btf"),
     "fentry": _one("fentry/security_file_open"),
     "fentry_bare": _one("fentry"),
+    "fentry_lost": _one("fentry/no_such_function"),
     "fexit": _one("fexit/security_file_open"),
     "lsm": _one("lsm/file_open"),
     "kprobe": _one("kprobe/security_file_open"),

@@ -35,17 +35,24 @@ BASE = (
 
 
 def make_base(
-    entries: Sequence[TarEntry] = BASE, architectures: Sequence[str] = ("amd64", "arm64")
+    entries: Sequence[TarEntry] = BASE,
+    architectures: Sequence[str] = ("amd64", "arm64"),
+    entrypoint: Sequence[str] = (),
 ) -> ImageSet:
     """Return an image of one layer with *entries*."""
-    return base_of_layers([gzip_layer(pack_tar(entries))], architectures)
+    return base_of_layers([gzip_layer(pack_tar(entries))], architectures, entrypoint)
 
 
-def base_of_layers(layers: Sequence[Layer], architectures: Sequence[str] = ("amd64", "arm64")) -> ImageSet:
+def base_of_layers(
+    layers: Sequence[Layer],
+    architectures: Sequence[str] = ("amd64", "arm64"),
+    entrypoint: Sequence[str] = (),
+) -> ImageSet:
     """Return an image of *layers*."""
+    config = {"Env": ["PATH=/usr/bin"], "Cmd": ["/bin/sh"], "Labels": {"org.example.base": "yes"}}
     settings = {
         "created": "2020-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/usr/bin"], "Cmd": ["/bin/sh"], "Labels": {"org.example.base": "yes"}},
+        "config": config | ({"Entrypoint": list(entrypoint)} if entrypoint else {}),
         "history": [{"comment": "base"} for _ in layers],
     }
     return make_image_set([(PLATFORMS[arch], settings, layers) for arch in architectures])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command blocks of the pages in docs/: which run, what a page sets up before, and what names stand for."""
+"""Command blocks of the pages in docs/: those that run, their setup, and the values of placeholders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labs import TOP
 
-# Made of the help and the messages, by tools/gen-cli-docs and tools/gen-messages.
+# Generated from the help and the messages by tools/gen-cli-docs and tools/gen-messages.
 GENERATED = ("cli.md", "messages.md")
 PAGES = tuple(page for page in sorted((TOP / "docs").rglob("*.md")) if page.name not in GENERATED)
 _BLOCK = re.compile(
@@ -27,7 +27,7 @@ COMMAND = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A block of commands: its *text*, commands that *setup* what it assumes, and why it is *not_run*."""
+    """A block of commands: its *text*, the *setup* commands before it, and the reason why it is *not_run*."""
 
     text: str
     setup: tuple[str, ...]
@@ -52,7 +52,7 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 def other_commands(page: Path) -> Iterator[str]:
-    """Yield the commands of *page* that stand in no block of commands."""
+    """Yield the commands of *page* outside of command blocks."""
     text = page.read_text("utf-8")
     for _, language, body in _BLOCK.findall(text):
         if language == "":
@@ -63,5 +63,5 @@ def other_commands(page: Path) -> Iterator[str]:
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:
-    """Put what they stand for in the place of *names*, which are words of capital letters."""
+    """Replace the placeholders *names*, which are words of capital letters, by their values."""
     return re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], text)

@@ -42,6 +42,7 @@ MARKS_OF_FIXTURES = {
     "probes": ("tools", "network"),
     "sysroot": ("tools", "network"),
     "token": ("tools",),
+    "verifier_program": ("tools",),
 }
 NEEDS = ("root", "network", "vm", "docker", "tools")
 # Long tests come first, so that short ones fill the remaining time of the other processors.

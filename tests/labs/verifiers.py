@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the C verifier as a process that answers questions, and the Python verifier with the same answers."""
+"""Run verifiers in other languages as processes that answer questions, and the Python verifier alike."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def question(kind: str, data: bytes) -> bytes:
     return kind.encode() + struct.pack("<I", len(data)) + data
 
 
-class CVerifier:
-    """A running C verifier, which answers one question at a time."""
+class Verifier:
+    """A running verifier in another language than Python, which answers one question at a time."""
 
     def __init__(self, program: Path) -> None:
         self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -50,7 +50,7 @@ class CVerifier:
     def __exit__(self, *_: object) -> None:
         # communicate() closes both ends and waits. The sanitizers report leaks when the process ends.
         self._process.communicate()
-        assert self._process.returncode == 0, "the C verifier ended badly: see what it wrote to stderr"
+        assert self._process.returncode == 0, "the verifier ended badly: see what it wrote to stderr"
 
     def setting(self, kind: str, data: bytes) -> None:
         """Send a setting, which has no answer."""
@@ -64,7 +64,7 @@ class CVerifier:
         self._process.stdin.write(question(kind, data))
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line.endswith(b"\n"), "the C verifier ended: see what it wrote to stderr"
+        assert line.endswith(b"\n"), "the verifier ended: see what it wrote to stderr"
         return line.decode("utf-8", "surrogateescape")[:-1]
 
 
@@ -127,15 +127,23 @@ def decision(line: dict[str, Any]) -> str:
 
 
 def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None = None) -> dict[str, str]:
+    """Return the loader's decision about each vector, by name; for the rest see `loader_lines`."""
+    lines = loader_lines(loader, stores, work, emulator=emulator)
+    return {name: decision(line) for name, line in lines.items()}
+
+
+def loader_lines(
+    loader: Path, stores: Path, work: Path, *, emulator: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """
-    Return the loader's decision about each vector, by name. Each store and platform has its own runs.
+    Return the loader's line about each vector, by name. Each store and platform has its own runs.
 
     *stores* is the directory of the good trust stores, *work* an empty directory for objects.
     """
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for vector in INDEX["vectors"]:
         groups.setdefault((vector["trust"], vector["platform"]), []).append(vector)
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, Any]] = {}
     for number, ((store, platform), vectors) in enumerate(groups.items()):
         options = ["--trust", stores / store, "--platform", platform, "--time", INDEX["now"]]
         for first in range(0, len(vectors), MAX_OBJECTS):
@@ -147,12 +155,8 @@ def ask_loader(loader: Path, stores: Path, work: Path, *, emulator: Path | None 
                 path.write_bytes(b64decode(vector["file"]))
                 paths[path.name] = vector["name"]
             code, lines = run_loader(loader, "--objects", directory, *options, emulator=emulator)
-            said = {
-                paths[Path(line["object"]).name]: decision(line)
-                for line in lines
-                if line["event"] == "verify"
-            }
+            said = {paths[Path(line["object"]).name]: line for line in lines if line["event"] == "verify"}
             assert len(said) == len(paths)
-            assert code == (0 if set(said.values()) == {"accepted"} else 3)
+            assert code == (0 if set(map(decision, said.values())) == {"accepted"} else 3)
             found.update(said)
     return found

@@ -28,7 +28,7 @@ from buildtool.core.process import Completed, Runner, public_environment
 from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive
 from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
 from buildtool.image.docker.build import ImageRequest, build_image, parse_output
-from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, run_build
+from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, find_step_error, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
 from buildtool.signing.keys import KeyId, generate_key
@@ -87,7 +87,47 @@ def test_secret_path_cannot_set_other_fields() -> None:
     assert option == 'id=signing-key,"src=/k,src=/etc/shadow"""'
 
 
-def test_docker_without_buildx_is_said(tmp_path: Path) -> None:
+PLAIN = """\
+#12 [signer-amd64 1/1] RUN ["python3", "-m", "buildtool", "sign"]
+#12 0.412 buildtool: error: old words
+#12 0.500 buildtool: error: {message}
+#12 0.500 buildtool: hint: do that
+#12 ERROR: process "python3 -m buildtool sign" did not complete successfully: exit code: {code}
+------
+ > [signer-amd64 1/1] RUN ["python3", "-m", "buildtool", "sign"]:
+0.500 buildtool: error: {message}
+0.500 buildtool: hint: do that
+------
+ERROR: failed to solve: process "python3 -m buildtool sign" did not complete successfully: exit code: {code}
+"""
+
+
+@pytest.mark.parametrize(("code", "ours"), [(1, 1), (2, 2), (3, 3), (137, 1), (0, 1)])
+def test_error_of_a_step_is_the_builds_error(code: int, ours: int) -> None:
+    """The last error and hint of buildtool in the output, and the exit code, if it is one of buildtool's."""
+    text = PLAIN.format(message="image.attach: p=eth0: no object has a program p", code=code)
+    for said in (text, text.replace("\n", "\r\n"), f"\x1b[1A\x1b[0m{text}".replace("0.500", "\x1b[31m0.500")):
+        error = find_step_error(said.encode())
+        assert error is not None
+        assert error.message == "image.attach: p=eth0: no object has a program p"
+        assert (error.hint, error.exit_code) == ("do that", ours)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ERROR: failed to solve: 127.0.0.1:9/none: connection refused\n",
+        "#9 1.0 E: apt\nERROR: did not complete successfully: exit code: 100\n",
+        "#9 1.0 buildtool: error: x\n#9 CANCELED\nERROR: failed to solve: Unavailable\n",
+    ],
+)
+def test_other_failures_of_the_builder_stay_buildkits(text: str) -> None:
+    """Without an error of a buildtool step that ended, BuildKit's own words count."""
+    assert find_step_error(text.encode()) is None
+
+
+def test_docker_without_buildx_is_an_error(tmp_path: Path) -> None:
     """An engine's client without BuildKit gives one clear error."""
     with pytest.raises(EngineError, match="buildx is missing") as caught:
         run_build(buildx_request(), runner=FailingRunner(working=("x",)))

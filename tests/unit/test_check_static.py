@@ -363,7 +363,10 @@ def test_every_rule_is_documented_and_tried() -> None:
     page = (TOP / "docs/reference/check-rules.md").read_text("utf-8")
     rows = re.findall(r"^\| (BT\d+) \| (\w+) \| ([^|]+) \|", page, re.MULTILINE)
     assert rows == [(rule.number, rule.level.value, rule.title) for rule in RULES.values()]
-    names = "kernel/test_check.py", "vm/test_check_vm.py", "cli/test_check_opening.py", "labs/check.py"
+    names = (
+        *("kernel/test_check.py", "vm/test_check_vm.py", "cli/test_check_opening.py", "cli/test_stale.py"),
+        "labs/check.py",
+    )
     tests = [Path(__file__), *(TOP / "tests" / name for name in names)]
     tried = {rule for path in tests for rule in re.findall(r"BT\d+", path.read_text("utf-8"))}
     assert set(RULES) <= tried

@@ -86,6 +86,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         health-wait = 3
         reload = true
         seccomp = false
+        hand-over = true
         workload-user = "1000:2000"
         [images]
         builder = "local/builder:1"
@@ -109,6 +110,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.images.base == "local/base"
     assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)
     assert (config.loader.reload, config.loader.map_fds) == (True, True)
+    assert config.loader.hand_over
     assert (config.loader.seccomp, config.loader.workload_user) == (False, "1000:2000")
 
 
@@ -181,7 +183,8 @@ def test_environment_variables_are_distinct_and_documented() -> None:
             '[image]\nworkload = [\n"a",\n# ]\n"b$(x)"]\n',
             "buildtool.toml:2: image.workload: 'b$(x)' must not contain $",
         ),
-        ("[sign]\nnot-after = 2027-01-31", "buildtool.toml:2: sign.not-after: must be a time with its zone"),
+        ("[sign]\nnot-after = 7", "buildtool.toml:2: sign.not-after: must be a time"),
+        ("[sign]\nnot-after = 1969-12-31", "buildtool.toml:2: sign.not-after: '1969-12-31' is before 1970"),
         ("[build]\nsign-on = 'moon'", "buildtool.toml:2: build.sign-on: 'moon' is neither builder nor host"),
         (
             "[trust]\nkeys = ['a.pub']\nthreshold = 2",

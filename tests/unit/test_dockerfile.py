@@ -75,7 +75,7 @@ def test_every_instruction_is_known_and_no_run_needs_a_shell() -> None:
 
 
 def test_loader_options_are_in_the_entrypoint() -> None:
-    """[loader] becomes options before the workload; what needs one is an error without."""
+    """[loader] becomes options before the workload. Options for a workload are an error without one."""
     wanted = request(
         loader__share="/share",
         loader__replace=True,
@@ -86,12 +86,36 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     line = next(
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
-    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp", "--", "/agent"]'
-    assert line.endswith(end)
+    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
+    assert line.endswith(f'{end}, "--image-workload", "/agent"]')
     for key, value in (("seccomp", False), ("map-fds", False), ("workload-user", "1000")):
         with pytest.raises(ConfigError, match=rf"loader\.{key} requires a workload"):
             render(**{f"loader__{key.replace('-', '_')}": value})
     assert "seccomp" not in render(image__workload=("/agent",))
+
+
+def test_hand_over_to_a_workload_with_its_own_loader() -> None:
+    """The option precedes the workload. Keys that only the loader's own loading would use are errors."""
+    wanted = {"loader__hand_over": True, "image__workload": ("/agent",), "loader__state": "/state"}
+    assert '"--state", "/state", "--hand-over", "--image-workload", "/agent"]' in render(**wanted)
+    with pytest.raises(ConfigError, match=r"loader\.hand-over requires a workload"):
+        render(loader__hand_over=True)
+    for key, value in (
+        ("image.attach", ("count=eth0",)),
+        ("loader.pin-root", "/pins"),
+        ("loader.share", "/share"),
+        ("loader.attach-file", "/file"),
+        ("loader.wait-interface", 0),
+        ("loader.replace", True),
+        ("loader.health-command", "/app"),
+        ("loader.health-wait", 1),
+        ("loader.reload", True),
+        ("loader.map-fds", False),
+        ("loader.seccomp", False),
+    ):
+        name = key.replace(".", "__").replace("-", "_")
+        with pytest.raises(ConfigError, match=f"^{key} has no effect with loader.hand-over"):
+            render(**wanted, **{name: value})
 
 
 @pytest.mark.parametrize("key", ["share", "pin_root"])
@@ -202,7 +226,8 @@ def test_runtime_stage_says_what_was_configured() -> None:
     runtime = text.partition(" AS runtime\n")[2]
     entry = (
         '["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load",'
-        ' "--image-attach", "count=eth0", "--", "/app", "--port", "1"]'
+        ' "--image-attach", "count=eth0",'
+        ' "--image-workload", "/app", "--image-workload", "--port", "--image-workload", "1"]'
     )
     assert f"\nENTRYPOINT {entry}\n" in runtime
     assert "\nUSER 0:0\n" in runtime

@@ -11,7 +11,7 @@ from labs.sig import test_key as alice
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.image.inspect import inspect_object, is_file_name, signature_record, subject_file
-from buildtool.image.metadata import attach_settings
+from buildtool.image.metadata import Entrypoint, parse_entrypoint
 
 
 def test_signed_object() -> None:
@@ -72,20 +72,29 @@ def test_what_names_a_file(target: str, *, expected: bool) -> None:
     assert is_file_name(target) is expected
 
 
+LOADER = "/usr/bin/verify-and-load"
+ATTACH = ("--image-attach",)
+WORD = ("--image-workload",)
+
+
 @pytest.mark.parametrize(
-    ("entrypoint", "settings"),
+    ("words", "attach", "workload"),
     [
-        (["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load"], ()),
-        (
-            ["/usr/bin/verify-and-load", "--image-attach", "a=eth0", "--reload", "--image-attach", "b=none"],
-            ("a=eth0", "b=none"),
-        ),
-        (["/usr/bin/verify-and-load", "--attach", "a=eth0"], ("a=eth0",)),  # of an older release
-        (["/sbin/tini", "--", "/usr/bin/verify-and-load", "--", "/app", "--image-attach", "c=eth0"], ()),
-        (["/app", "--image-attach", "c=eth0"], ()),
-        ([], ()),
+        (["/sbin/tini", "-g", "--", LOADER], (), ()),
+        ([LOADER, *ATTACH, "a=eth0", "--reload", *ATTACH, "b=none"], ("a=eth0", "b=none"), ()),
+        ([LOADER, *ATTACH, "a=eth0", *WORD, "/app"], ("a=eth0",), ("/app",)),
+        # Words of the workload that look like options of the loader.
+        ([LOADER, *WORD, "/app", *WORD, *ATTACH, *WORD, "c=d"], (), ("/app", *ATTACH, "c=d")),
+        # Entrypoints of older releases.
+        ([LOADER, "--attach", "a=eth0"], ("a=eth0",), ()),
+        (["/sbin/tini", "--", LOADER, "--", "/app", *ATTACH, "c=eth0"], (), ("/app", *ATTACH, "c=eth0")),
+        (["/app", *ATTACH, "c=eth0"], (), ()),
+        ([LOADER, *ATTACH], (), ()),
+        ([], (), ()),
     ],
 )
-def test_what_an_image_attaches_to(entrypoint: list[str], settings: tuple[str, ...]) -> None:
-    """The settings of the loader's part of the entrypoint, and of no workload."""
-    assert attach_settings(entrypoint) == settings
+def test_what_an_image_attaches_and_starts(
+    words: list[str], attach: tuple[str, ...], workload: tuple[str, ...]
+) -> None:
+    """The options of the loader count, the words of its workload do not."""
+    assert parse_entrypoint(words) == Entrypoint(attach=attach, workload=workload)

@@ -235,7 +235,7 @@ def test_unknown_name_lists_the_known(tmp_path: Path, name: str) -> None:
     """A name is one of three, or a file."""
     with pytest.raises(UsageError, match=f"unknown kernel '{name}'") as caught:
         find_kernel(name, "amd64", tmp_path)
-    assert "6.1, 6.12, newest" in (caught.value.hint or "")
+    assert "host, 6.1, 6.12, newest" in (caught.value.hint or "")
 
 
 def test_kernel_that_debian_does_not_have(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_kernel_that_debian_does_not_have(tmp_path: Path) -> None:
 def test_file_is_taken_as_it_is(tmp_path: Path) -> None:
     """A kernel image of one's own, with a busybox for its architecture from Debian."""
     image = tmp_path / "bzImage"
-    image.write_bytes(bytes(4096))
+    image.write_bytes(bytes(0x38) + b"ARMd" + bytes(4096))
     modules = tmp_path / "6.15.0-mine"
     modules.mkdir()
     apt = FakeApt()
@@ -265,10 +265,21 @@ def test_file_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "cannot read: no such file"), (b"", "not a kernel image")]
+    ("content", "message"),
+    [
+        (None, "cannot read: no such file"),
+        (b"", "not a kernel image"),
+        (b"# README\n" * 1000, "not a kernel image"),
+        (bytes(4096), "not a kernel image"),
+        (b"\x9f\xeb\x01\0" + bytes(4096), "BTF, not a kernel image"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\1\0\xf7\0" + bytes(4096), "not a kernel image"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\1\0\x3e\0" + bytes(4096), "not a kernel image"),
+        (b"\x7fELF", "not a kernel image"),
+    ],
+    ids=["missing", "empty", "text", "zeros", "btf", "object", "module", "cut"],
 )
 def test_file_that_is_no_kernel(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """A file that is missing or far too small is told before anything is fetched."""
+    """A file that is missing or no kernel is an error before anything is fetched."""
     path = tmp_path / "bzImage"
     if content is not None:
         path.write_bytes(content)

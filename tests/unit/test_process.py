@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -12,6 +17,7 @@ import pytest
 
 from buildtool.core.errors import ToolFailedError, ToolMissingError, UsageError
 from buildtool.core.process import Runner, _deferred_interrupts, check_operand, run_console, run_parallel
+from buildtool.core.relay import KEPT_BYTES
 
 
 def _running(directory: Path) -> list[int]:
@@ -52,6 +58,56 @@ def test_failures_carry_what_the_program_said() -> None:
         Runner().run(["sh", "-c", "echo oops >&2; exit 7"])
     assert caught.value.detail == "oops"
     assert Runner().run(["sh", "-c", "exit 7"], check=False).returncode == 7
+
+
+def test_what_a_program_says_is_passed_on_and_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    """The program's stderr is that of this process, and its end is in the result."""
+    argv = ["sh", "-c", "cat; echo first >&2; head -c 300000 /dev/zero >&2; echo last >&2; exit 3"]
+    done = Runner().run(argv, stdin=b"in", show_stderr=True, check=False)
+    said = capfd.readouterr().err
+    assert (done.returncode, done.stdout) == (3, b"in")
+    assert said.startswith("first\n")
+    assert len(said) == 300_000 + len("first\nlast\n")
+    assert done.stderr.endswith(b"\0last\n")
+    assert len(done.stderr) == KEPT_BYTES
+
+
+def test_a_terminal_is_passed_on_as_a_terminal() -> None:
+    """A program sees a terminal of the same size if this process's stderr is one."""
+    main, side = os.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+    program = "import os; assert os.isatty(2); print(*os.get_terminal_size(2))"
+    script = (
+        "import sys; from buildtool.core.process import Runner;"
+        f"print(Runner().run([sys.executable, '-c', {program!r}], show_stderr=True).stdout.decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=side, check=True)
+    os.close(side)
+    os.close(main)
+    assert done.stdout.split() == [b"77", b"33"]
+
+
+def test_a_terminal_without_a_second_one(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container without /dev/pts, the program gets a pipe."""
+
+    def openpty() -> tuple[int, int]:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "openpty", openpty)
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 2)
+    done = Runner().run(["sh", "-c", "echo said >&2"], show_stderr=True)
+    assert done.stderr == b"said\n"
+    assert capfd.readouterr().err == "said\n"
+
+
+def test_a_program_that_cannot_start_leaves_no_descriptor() -> None:
+    """The pipe for a missing program's stderr is closed."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ToolMissingError):
+        Runner().run(["no-such-tool"], show_stderr=True)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_programs_that_cannot_start(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_render_warns_of_a_header_that_is_not_sent(
             pipeline.make_dockerfile(config, platforms, key, inline=True, environ=os.environ, runner=Runner())
         else:
             folder = tmp_path / "out"
-            pipeline.render_folder(config, platforms, key, folder, environ=os.environ, runner=Runner())
+            pipeline.render_folder(
+                config, platforms, key, folder, epoch=0, environ=os.environ, runner=Runner()
+            )
     hint = 'add "common" to compile.include in buildtool.toml'
     assert f"common/c.h: included, but not sent to the builder: {hint}" in caplog.messages

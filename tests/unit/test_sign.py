@@ -21,7 +21,8 @@ from buildtool.core.errors import (
     UsageError,
 )
 from buildtool.core.platforms import PLATFORMS
-from buildtool.objects.elf import parse_object
+from buildtool.objects.elf import parse_object, unsigned_digest
+from buildtool.objects.tables import SHF_EXECINSTR
 from buildtool.signing import sign as signing
 from buildtool.signing.sign import sign_files
 from buildtool.trust.verify import verify_object
@@ -45,6 +46,7 @@ def record_of(path: Path) -> CompiledObject:
         sha256=Digest(hashlib.sha256(path.read_bytes()).hexdigest()),
         toolchain=ToolchainInfo(compiler="clang 19", flags=("-O2",)),
         source=SourceInfo(path="bpf/x.bpf.c", sha256=Digest("0" * 64)),
+        unsigned_sha256=unsigned_digest(parse_object(path.read_bytes())),
     )
 
 
@@ -90,6 +92,34 @@ def test_platform_toolchain_and_source_come_from_the_compile_record(tmp_path: Pa
     assert path.read_bytes() == first
 
 
+def test_facts_survive_another_keys_signature(tmp_path: Path) -> None:
+    """The compile record knows the object without its signature, so a new key keeps compiler and source."""
+    (path,) = write_objects(tmp_path, "x.bpf.o")
+    write_compile_record(tmp_path, [record_of(path)])
+    (first,) = sign_files([path], alice(), RELEASE)
+    mine = path.read_bytes()
+    for key in (other_key(), alice()):
+        (signed,) = sign_files([path], key, RELEASE, force=True)
+        assert signed.statement.toolchain == first.statement.toolchain
+        assert signed.statement.source == first.statement.source
+        assert signed.statement.platform == "linux/arm64"
+    assert path.read_bytes() == mine
+
+
+def test_facts_of_a_changed_object_are_not_signed_again(tmp_path: Path) -> None:
+    """One other byte of the code under another key's signature, and the record is not about the object."""
+    (path,) = write_objects(tmp_path, "x.bpf.o")
+    write_compile_record(tmp_path, [record_of(path)])
+    sign_files([path], other_key(), RELEASE)
+    obj = parse_object(path.read_bytes())
+    code = next(section for section in obj.sections if section.flags & SHF_EXECINSTR and section.size)
+    data = bytearray(obj.data)
+    data[code.offset + 4] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="not the object that buildtool compile made"):
+        sign_files([path], alice(), RELEASE, force=True)
+
+
 def test_claims_of_somebody_else_are_not_signed_again(tmp_path: Path) -> None:
     """With --force, the claims of a statement signed by another key are not used."""
     (path,) = write_objects(tmp_path, "x.bpf.o")
@@ -101,7 +131,7 @@ def test_claims_of_somebody_else_are_not_signed_again(tmp_path: Path) -> None:
 def test_stale_compile_record_is_not_believed(tmp_path: Path) -> None:
     """An object that was replaced since is not the recorded one."""
     (path,) = write_objects(tmp_path, "x.bpf.o")
-    entry = replace(record_of(path), sha256=Digest("1" * 64))
+    entry = replace(record_of(path), sha256=Digest("1" * 64), unsigned_sha256="1" * 64)
     write_compile_record(tmp_path, [entry])
     with pytest.raises(UsageError, match="not the object that buildtool compile made"):
         sign_files([path], alice(), RELEASE)

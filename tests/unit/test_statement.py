@@ -6,13 +6,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from labs.sig import test_key as alice
 
 from buildtool.compile.record import SourceInfo, ToolchainInfo
 from buildtool.core.digests import Digest
-from buildtool.core.errors import ObjectFormatError
+from buildtool.core.errors import ObjectFormatError, Reason
 from buildtool.objects.describe import MapInfo, ProgramInfo
 from buildtool.signing import statement
-from buildtool.signing.statement import Statement
+from buildtool.signing.statement import Statement, has_passed
+from buildtool.trust.store import TrustedKey
 
 FULL = Statement(
     name="x.bpf.o",
@@ -58,3 +60,14 @@ def test_release_is_limited_in_bytes() -> None:
     data = statement.to_bytes(replace(FULL, release="\u00e4" * 65))
     with pytest.raises(ObjectFormatError, match="release must be a string of at most 128 bytes"):
         statement.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("not_after", "now", "passed"),
+    [(None, 2**40, False), (1000, 999, False), (1000, 1000, False), (1000, 1001, True), (0, 1, True)],
+)
+def test_the_last_second_is_valid(not_after: int | None, now: int, passed: bool) -> None:  # noqa: FBT001
+    """The time in notAfter is still valid. Statements and keys use the same function."""
+    assert has_passed(not_after, now) is passed
+    key = TrustedKey(public=alice().public, not_after=not_after)
+    assert (key.refusal(now) is Reason.EXPIRED) is passed

@@ -11,5 +11,5 @@ from labs.vectors.index import write_stores
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory with all good trust stores."""
+    """Return a directory with all good trust stores."""
     return write_stores(tmp_path_factory.mktemp("stores"))

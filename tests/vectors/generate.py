@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Writes vectors.json; with --check compares it with what would be written.
+Writes vectors.json, or with --check compares the file with the output.
 
     python tests/vectors/generate.py [--check]
 
-Both verifiers run every vector: `file` (base64) with the files of trust store
-`trust`, for `platform`, at the time `now`; `expect` is `accepted` or the
-reason. The stores of `badTrust` are configuration errors (exit code 2). `signatures`
-are Ed25519 alone: `key`, `message` and `signature` in hex; `expect` is `good`,
-`bad-signature`, or `weak-key` when the key is an error whatever it signed.
+Both verifiers run every vector: `file` (base64) with the files of trust store `trust`, for `platform`, at the
+time `now`; `expect` is `accepted` or the reason. The stores of `badTrust` are configuration errors (exit code
+2). `signatures` are Ed25519 signatures without an object: `key`, `message` and `signature` in hex; `expect`
+is `good`, `bad-signature`, or `weak-key` for a key that is an error with every signature.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _signature_row(item: Signature) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write or compare."""
+    """Write vectors.json, or compare it."""
     files = {VECTORS: make_vectors(), TEST_KEY: ALICE.pem}
     if "--check" in sys.argv[1:]:
         stale = [path.name for path, text in files.items() if not path.exists() or path.read_text() != text]

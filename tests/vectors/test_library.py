@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libsigverify: its one header, its example, and the same answers on the vectors as the loader's."""
+"""libsigverify: its header, its example, and the same answers to the vectors as the loader's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def one_file_stores(listed: dict[str, dict[str, str]]) -> dict[str, bytes]:
-    """Return the stores of one file. The library reads bytes; names and further files are the loader's."""
+    """Return the stores of one file. The library reads bytes, so it knows no names and no directories."""
     stores = {}
     for name, files in listed.items():
         if len(files) == 1 and re.fullmatch(r"policy\.json|[^.].*\.pub", *files):
@@ -45,7 +45,7 @@ def build_library(clang: Path, path: Path, *options: str) -> Path:
 
 
 def link(clang: Path, source: Path, library: Path, *options: str) -> Path:
-    """Link a program with the library, by its public header alone."""
+    """Link a program with the library, using its public header only."""
     program = library.with_name(source.stem)
     warnings = ("-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror", "-std=gnu11")
     argv = [clang, *warnings, *options, f"-I{LOADER / 'include'}", source, library, "-o", program]
@@ -55,19 +55,19 @@ def link(clang: Path, source: Path, library: Path, *options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def library(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the library as others get it."""
+    """Return the library as its users build it."""
     return build_library(clang, tmp_path_factory.mktemp("library") / "libsigverify.a")
 
 
 @pytest.fixture(scope="module")
 def example(clang: Path, library: Path) -> Path:
-    """Give the example of the library's README."""
+    """Return the example of the library's README."""
     return link(clang, LOADER / "verify/example.c", library)
 
 
 @pytest.fixture(scope="module")
 def checked(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a program that prints all answers, linked with the library under ASan and UBSan."""
+    """Return a program that prints all answers, linked with the library under ASan and UBSan."""
     path = tmp_path_factory.mktemp("checked") / "libsigverify.a"
     build_library(clang, path, f"CFLAGS=-O1 {' '.join(SANITIZE)}")
     return link(clang, LOADER / "test/library.c", path, *SANITIZE)
@@ -80,7 +80,7 @@ def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
 
 
 def test_the_example_accepts_and_refuses(example: Path, tmp_path: Path) -> None:
-    """A signed object is accepted; a tampered one and others are refused, each with its word."""
+    """The example accepts a signed object, and refuses a tampered one and others with the right reason."""
     trust, path = tmp_path / "alice.pub", tmp_path / "x.bpf.o"
     trust.write_bytes(test_key().public.pem)
     signed = sign()
@@ -104,10 +104,10 @@ def test_the_example_accepts_and_refuses(example: Path, tmp_path: Path) -> None:
     ("version", "word"),
     [(("10", "3"), "accepted"), (("10", "4"), "refused"), (("26", "1"), "refused"), (("26", "3"), "refused")],
 )
-def test_running_libsodium_decides_whether_r_is_checked(
+def test_libsodium_version_at_run_time(
     clang: Path, tmp_path: Path, version: tuple[str, str], word: str
 ) -> None:
-    """A static library is linked with a libsodium that may be newer than the headers it was compiled with."""
+    """The version at run time decides: libsodium may be newer than the headers."""
     program = tmp_path / "sodium"
     sources = [LOADER / name for name in ("test/sodium.c", "verify/sig.c", "base/fault.c")]
     argv = [
@@ -128,7 +128,7 @@ def test_running_libsodium_decides_whether_r_is_checked(
 
 @pytest.mark.parametrize("text", [b"no key", b"{}", b"-----BEGIN PUBLIC KEY-----\n"])
 def test_the_example_needs_a_trust_store(example: Path, tmp_path: Path, text: bytes) -> None:
-    """A store that breaks a rule is an error with a line, and nothing is verified."""
+    """A bad trust store is exit code 2 with one line."""
     (tmp_path / "trust").write_bytes(text)
     (tmp_path / "x.bpf.o").write_bytes(sign())
     code, output, errors = ask(example, tmp_path / "trust", tmp_path / "x.bpf.o")
@@ -137,14 +137,14 @@ def test_the_example_needs_a_trust_store(example: Path, tmp_path: Path, text: by
 
 
 def test_there_are_vectors() -> None:
-    """Few need more than one file."""
+    """Most vectors and stores need one file only, so the library can run them."""
     assert len(VECTORS) >= len(INDEX["vectors"]) - 10
     assert len(BAD_STORES) >= len(INDEX["badTrust"]) - 5
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["name"]))
 def test_vector(checked: Path, vector: dict[str, str], tmp_path: Path) -> None:
-    """The library says what each vector expects."""
+    """The library gives the answer that the vector expects."""
     (tmp_path / "trust").write_bytes(STORES[vector["trust"]])
     (tmp_path / "x").write_bytes(b64decode(vector["file"]))
     now = str(int(datetime.fromisoformat(INDEX["now"]).timestamp()))
@@ -153,7 +153,7 @@ def test_vector(checked: Path, vector: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_an_acceptance_names_what_was_signed(checked: Path, tmp_path: Path) -> None:
-    """Name, project, version, digest and keys are those of the Python verifier."""
+    """Name, project, version, digest and keys equal those of the Python verifier."""
     (tmp_path / "trust").write_bytes(test_key().public.pem)
     (tmp_path / "x").write_bytes(sign())
     known = verify_object(sign(), store(), platform="linux/amd64", now=NOW)
@@ -163,7 +163,7 @@ def test_an_acceptance_names_what_was_signed(checked: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("seen", "word"), [("0", "accepted"), ("3", "accepted"), ("4", "rolled-back")])
 def test_versions_are_the_callers(checked: Path, tmp_path: Path, seen: str, word: str) -> None:
-    """The library asks for the version of this project's object, and refuses an older one."""
+    """The library asks the caller for the version of this object, and refuses a lower one."""
     (tmp_path / "trust").write_bytes(test_key().public.pem)
     (tmp_path / "x").write_bytes(sign())
     _, output, errors = ask(checked, tmp_path / "trust", tmp_path / "x", "", str(NOW), seen)
@@ -172,7 +172,7 @@ def test_versions_are_the_callers(checked: Path, tmp_path: Path, seen: str, word
 
 @pytest.mark.parametrize("name", BAD_STORES)
 def test_bad_trust_store(checked: Path, name: str, tmp_path: Path) -> None:
-    """A file that breaks a rule opens no store."""
+    """A bad file is refused as a trust store."""
     (tmp_path / "trust").write_bytes(BAD_STORES[name])
     (tmp_path / "x").write_bytes(sign())
     _, output, _ = ask(checked, tmp_path / "trust", tmp_path / "x", "", str(NOW), "-")
@@ -180,7 +180,7 @@ def test_bad_trust_store(checked: Path, name: str, tmp_path: Path) -> None:
 
 
 def test_the_header_is_all_that_is_visible(library: Path) -> None:
-    """Every public name is declared in the header, and no other symbol can collide with the caller's."""
+    """The library exports exactly the functions of its header, so no other symbol can collide."""
     listed = subprocess.run(
         ["nm", "-g", "--defined-only", library], capture_output=True, text=True, check=True
     )
@@ -190,7 +190,7 @@ def test_the_header_is_all_that_is_visible(library: Path) -> None:
 
 
 def test_what_the_library_needs(library: Path) -> None:
-    """It calls libsodium, jansson, a SHA-256 and the C library; it opens no file and knows no libbpf."""
+    """The library calls libsodium, jansson, a SHA-256 and the C library, and opens no file."""
     listed = subprocess.run(["nm", "-u", library], capture_output=True, text=True, check=True)
     wanted = {line.split()[-1] for line in listed.stdout.splitlines() if line.startswith(" ")}
     ours = {name for name in wanted if re.match(r"(crypto_|sodium_|json_|SHA256_)", name)}

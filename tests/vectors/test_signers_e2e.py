@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several signers, threshold, rotation, revocation and expiry: what both verifiers say of the same files."""
+"""Several signers, threshold, rotation, revocation and expiry: both verifiers agree on the same files."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, SigningKe
 @pytest.fixture
 def verify(keys: dict[str, SigningKey], loader_binary: Path) -> Verify:
     """
-    Give a function that verifies x.bpf.o with a policy of keys and returns "accepted" or the reason.
+    Return a function that verifies x.bpf.o with a policy of keys and returns "accepted" or the reason.
 
-    Both verifiers must say the same, with the same key ids.
+    The function checks that both verifiers agree, with the same key ids.
     """
 
     def verify(threshold: int = 1, **rules: dict[str, Any]) -> str:
@@ -76,19 +76,19 @@ def verify(keys: dict[str, SigningKey], loader_binary: Path) -> Verify:
 
 
 def add(name: str) -> int:
-    """Let key *name* sign too."""
+    """Add the signature of key *name*."""
     return run(["sign", "--add", "x.bpf.o", "--key", f"{name}.pem"])
 
 
 def digest_and_statement() -> tuple[str, bytes]:
-    """Return what an added signature must not change."""
+    """Return the digest and the statement, which an added signature must not change."""
     obj = parse_object(Path("x.bpf.o").read_bytes())
     section = find_signature_section(obj)
     return subject_digest(obj, section), from_bytes(obj.contents(section)).statement
 
 
 def test_rotation_with_an_overlap(keys: dict[str, SigningKey], verify: Verify) -> None:
-    """Old hosts, hosts that know both, and hosts that revoked the old key."""
+    """During a rotation, hosts with the old key, both keys, or the old key revoked accept the object."""
     assert verify(old={}) == "accepted"
     assert verify(new={}) == "unknown-key"
     before = digest_and_statement()
@@ -105,13 +105,13 @@ def test_rotation_with_an_overlap(keys: dict[str, SigningKey], verify: Verify) -
 
 
 def test_revoked_key(verify: Verify) -> None:
-    """Alone it is refused, also where the new key is known but did not sign."""
+    """A signature of a revoked key alone is refused, also if a new key is trusted."""
     assert verify(old={"revoked": True}) == "revoked"
     assert verify(old={"revoked": True}, new={}) == "revoked"
 
 
 def test_expiry_and_start_of_a_key(verify: Verify) -> None:
-    """Both ends are included."""
+    """The times of notBefore and notAfter are inclusive."""
     assert verify(old={"notAfter": NOW}) == "accepted"
     assert verify(old={"notAfter": BEFORE}) == "expired"
     assert verify(old={"notBefore": NOW}) == "accepted"
@@ -121,7 +121,7 @@ def test_expiry_and_start_of_a_key(verify: Verify) -> None:
 
 
 def test_threshold(verify: Verify) -> None:
-    """Two of three: one is too few, a revoked one does not count, three are fine."""
+    """Two of three: one signature is too few, a revoked one does not count, three are enough."""
     three: dict[str, dict[str, Any]] = {"old": {}, "new": {}, "third": {}}
     assert verify(2, **three) == "below-threshold"
     assert add("third") == 0
@@ -141,8 +141,8 @@ def test_order_of_signers_does_not_matter(keys: dict[str, SigningKey]) -> None:
     assert Path("x.bpf.o").read_bytes() == first
 
 
-def test_section_that_is_full(verify: Verify, capsys: Capture) -> None:
-    """There is room for four at least; one more than fits is an error and changes nothing."""
+def test_full_section(verify: Verify, capsys: Capture) -> None:
+    """The section has room for at least four signatures; one too many is an error and changes nothing."""
     names = ["old"]
     for number in range(16):
         save_key(generate_key(), f"k{number}", Path(), None)
@@ -169,13 +169,13 @@ def test_section_that_is_full(verify: Verify, capsys: Capture) -> None:
         (["--add", "--key", "new.pem", "none.o"], 1, "none.o: cannot read"),
         (["--add", "--key", "new.pem", "x.bpf.o"], 2, "x.bpf.o and x.bpf.o: both would be written to"),
         (["--remove", "xyz"], 2, "'xyz' is not a key id"),
-        (["--remove", "ab" * 32], 1, "x.bpf.o: no signatures of key abab"),
+        (["--remove", "ab" * 32], 1, "x.bpf.o: no signature by key abab"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(
     keys: dict[str, SigningKey], capsys: Capture, arguments: list[str], code: int, message: str
 ) -> None:
-    """All objects or none."""
+    """An error in one object changes none of them."""
     Path("plain.o").write_bytes(unsigned())
     stale = bytearray(Path("x.bpf.o").read_bytes())
     stale[70] ^= 1
@@ -190,13 +190,13 @@ def test_bad_input_is_one_line_and_changes_nothing(
 
 
 def test_last_signature_stays(keys: dict[str, SigningKey], capsys: Capture) -> None:
-    """A record without signatures is not one."""
+    """The only signature cannot be removed."""
     assert run(["sign", "x.bpf.o", "--remove", keys["old"].key_id]) == 1
     assert "cannot remove the only signature" in capsys.readouterr().err
 
 
-def test_false_claims_get_no_further_signature(keys: dict[str, SigningKey], capsys: Capture) -> None:
-    """Whoever adds a signature vouches for the statement: it must fit the object."""
+def test_add_refuses_a_false_statement(keys: dict[str, SigningKey], capsys: Capture) -> None:
+    """--add refuses a statement that does not fit the object."""
     data = Path("x.bpf.o").read_bytes()
     obj = parse_object(data)
     section = find_signature_section(obj)
@@ -212,7 +212,7 @@ def test_false_claims_get_no_further_signature(keys: dict[str, SigningKey], caps
 
 
 def test_json_and_output_directory(keys: dict[str, SigningKey], capsys: Capture) -> None:
-    """The source stays as it was."""
+    """--output leaves the source unchanged, and --json has the new file and key."""
     before = Path("x.bpf.o").read_bytes()
     capsys.readouterr()
     assert run(["sign", "--add", "x.bpf.o", "--key", "new.pem", "--output", "out", "--json"]) == 0

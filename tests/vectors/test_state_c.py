@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state directory of the loader: the same file, rules and lock as the Python verifier's."""
+"""The state directory of the loader: same file, rules and lock as the Python verifier's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOW = "2026-06-01T00:00:00Z"
 
 @pytest.fixture(scope="module")
 def sanitized(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the loader that only verifies, with ASan and UBSan."""
+    """Build the loader for verification only, with ASan and UBSan."""
     output = tmp_path_factory.mktemp("loader") / "sanitized"
     argv = ["make", "-C", LOADER, "sanitized", f"CLANG={clang}", f"OUT={output}"]
     subprocess.run(argv, check=True, capture_output=True)
@@ -40,7 +40,7 @@ def sanitized(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Give a directory with objects of versions 2 to 4, a trust store and an empty state."""
+    """Return a directory with objects of versions 2 to 4, a trust store and an empty state."""
     copy_test_key(tmp_path)
     (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
     (tmp_path / "state").mkdir()
@@ -57,7 +57,7 @@ def write_object(path: Path, version: int, *, project: str = "demo", name: str =
 
 
 def arguments(loader: Path, place: Path, objects: str, trust: str = "alice.pub") -> list[str | Path]:
-    """Return the command that only verifies *objects*, with the state."""
+    """Return the command that verifies *objects* with the state."""
     options = ["--time", NOW, "--platform", "linux/amd64"]
     paths = ["--objects", place / objects, "--trust", place / trust, "--state", place / "state"]
     return [loader, "--verify-only", *options, *paths]
@@ -74,7 +74,7 @@ def run(
 
 
 def python_decides(place: Path, name: str, store: str = "alice.pub") -> str:
-    """Return what Python says with the same state."""
+    """Return the Python verifier's decision with the same state."""
     trust = load_trust([place / store])
     (verdict,) = verify_and_remember([place / name], trust, place / "state", platform=None, now=1_780_000_000)
     if verdict.accepted:
@@ -84,7 +84,7 @@ def python_decides(place: Path, name: str, store: str = "alice.pub") -> str:
 
 
 def test_a_lower_version_is_rolled_back(sanitized: Path, loader_binary: Path, place: Path) -> None:
-    """What one verifier accepted binds the other, whatever the file is called."""
+    """A version that one verifier accepted binds the other, whatever the name of the file."""
     assert run(sanitized, place, "v3.bpf.o")[0] == 0
     assert run(sanitized, place, "v3.bpf.o")[0] == 0
     code, lines = run(loader_binary, place, "v2.bpf.o")
@@ -98,7 +98,7 @@ def test_a_lower_version_is_rolled_back(sanitized: Path, loader_binary: Path, pl
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_policy_allows_older_versions(sanitized: Path, place: Path, *, allowed: bool) -> None:
-    """Below what is remembered, never below its own minimum; and nothing is forgotten."""
+    """A policy with allowRollback accepts versions down to minimumVersion; the recorded one stays."""
     key = {"name": "alice", "publicKey": b64encode(test_key().public.der).decode()}
     policy = {"policyVersion": 1, "threshold": 1, "keys": [key], "allowRollback": allowed}
     policy["objects"] = {"x.bpf.o": {"minimumVersion": 3}}
@@ -114,7 +114,7 @@ def test_a_policy_allows_older_versions(sanitized: Path, place: Path, *, allowed
 
 
 def test_both_write_the_same_bytes(sanitized: Path, place: Path) -> None:
-    """The order in the file is that of the names."""
+    """Both verifiers write the same file, in the order of names."""
     objects = place / "objects"
     objects.mkdir()
     write_object(objects / "b.bpf.o", 7, project="z/1", name="b.bpf.o")
@@ -130,7 +130,7 @@ def test_both_write_the_same_bytes(sanitized: Path, place: Path) -> None:
 
 
 def test_a_refused_set_is_not_remembered(sanitized: Path, place: Path) -> None:
-    """One bad object, and none of the set has been accepted."""
+    """One bad object of a set keeps every version of the set out of the state."""
     objects = place / "objects"
     objects.mkdir()
     write_object(objects / "a.bpf.o", 9)
@@ -141,7 +141,7 @@ def test_a_refused_set_is_not_remembered(sanitized: Path, place: Path) -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_state_is_an_error(name: str, sanitized: Path, place: Path) -> None:
-    """One line, exit code 1, nothing accepted, the file as it was."""
+    """A damaged state is one line and exit code 1, and the file stays unchanged."""
     (place / "state/versions.json").write_text(DAMAGED[name])
     code, lines = run(sanitized, place, "v3.bpf.o")
     assert code == 1
@@ -151,7 +151,7 @@ def test_damaged_state_is_an_error(name: str, sanitized: Path, place: Path) -> N
 
 
 def test_missing_state_is_an_error(sanitized: Path, place: Path) -> None:
-    """A directory that is gone, a file in its place, a link to nowhere in it."""
+    """A missing directory, a file in its place and a dangling link are errors."""
     (place / "state/versions.json").symlink_to("gone")
     assert run(sanitized, place, "v3.bpf.o")[0] == 1
     (place / "state/versions.json").unlink()
@@ -162,8 +162,8 @@ def test_missing_state_is_an_error(sanitized: Path, place: Path) -> None:
     assert (code, len(lines)) == (1, 1)
 
 
-def test_it_waits_for_who_has_the_state(sanitized: Path, place: Path) -> None:
-    """Of two that start at once the second sees what the first accepted."""
+def test_it_waits_for_the_lock(sanitized: Path, place: Path) -> None:
+    """A second verifier waits for the lock, and sees the version that the first one recorded."""
     with open_state(place / "state") as state:
         process = subprocess.Popen(arguments(sanitized, place, "v3.bpf.o"), stderr=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -175,7 +175,7 @@ def test_it_waits_for_who_has_the_state(sanitized: Path, place: Path) -> None:
 
 
 def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
-    """Whoever can open the directory can hold its lock, and a health command may take long."""
+    """SIGTERM ends the wait for the lock: anybody who can open the directory could hold it."""
     with open_state(place / "state"):
         process = subprocess.Popen(arguments(sanitized, place, "v3.bpf.o"), stderr=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -187,8 +187,8 @@ def test_a_signal_ends_the_wait(sanitized: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize("python", [False, True])
-def test_what_others_put_there_is_not_written_to(sanitized: Path, place: Path, *, python: bool) -> None:
-    """A FIFO would block, and another name of a file would lead to that."""
+def test_existing_temporary_file_is_not_written(sanitized: Path, place: Path, *, python: bool) -> None:
+    """A FIFO or a hard link under the temporary name is replaced, not written to."""
     new, victim = place / "state/.versions.json.new", place / "victim"
     victim.write_text("precious")
     for version, plant in enumerate((os.mkfifo, lambda path: path.hardlink_to(victim)), start=2):
@@ -203,7 +203,7 @@ def test_what_others_put_there_is_not_written_to(sanitized: Path, place: Path, *
 
 
 def test_killed_at_any_moment_the_file_is_whole(loader_binary: Path, place: Path) -> None:
-    """There is no file, or one that can be read."""
+    """After SIGKILL at any moment the state is missing or readable."""
     for round_number in range(40):
         objects = place / "rising.bpf.o"
         write_object(objects, 10 + round_number)
@@ -216,7 +216,7 @@ def test_killed_at_any_moment_the_file_is_whole(loader_binary: Path, place: Path
 
 
 def test_state_that_cannot_be_written_is_an_error(sanitized: Path, place: Path) -> None:
-    """What cannot be remembered is not accepted."""
+    """An object whose version cannot be recorded is not accepted."""
     (place / "state/.versions.json.new").mkdir()
     code, lines = run(sanitized, place, "v3.bpf.o")
     assert code == 1

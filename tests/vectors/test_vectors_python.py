@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python verifier on every vector."""
+"""The Python verifier gives the expected answer to every vector."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HERE = Path(__file__).resolve().parent
 
 
 def test_there_are_vectors() -> None:
-    """An empty list would prove nothing."""
+    """The lists are not empty."""
     assert len(INDEX["vectors"]) > 150
     assert len(INDEX["badTrust"]) > 30
 
 
 @pytest.mark.parametrize("vector", INDEX["vectors"], ids=lambda vector: str(vector["name"]))
 def test_vector(vector: dict[str, str], stores: Path) -> None:
-    """The verifier says what the vector expects."""
+    """The verifier gives the answer that the vector expects."""
     trust = load_trust([stores / vector["trust"]])
     now = parse_time(INDEX["now"])
     try:
@@ -40,7 +40,7 @@ def test_vector(vector: dict[str, str], stores: Path) -> None:
 
 @pytest.mark.parametrize("name", INDEX["badTrust"])
 def test_bad_trust_store_is_a_configuration_error(name: str, tmp_path: Path) -> None:
-    """Nothing is verified with a store that breaks a rule."""
+    """A bad trust store is a configuration error."""
     with pytest.raises(ConfigError) as caught:
         load_trust([write_store(tmp_path / "store", INDEX["badTrust"][name])])
     assert "\n" not in caught.value.message

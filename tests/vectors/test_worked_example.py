@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worked example of the specification is what its commands print."""
+"""The commands of the specification's worked example print its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPEC = HERE.parent.parent / "spec" / "sig-section.md"
 
 @pytest.mark.tools
 def test_worked_example(tmp_path: Path) -> None:
-    """The block of commands gives the block of output, with openssl and coreutils alone."""
+    """The commands give the printed output, with openssl and coreutils alone."""
     if shutil.which("openssl") is None:
         pytest.skip("needs-tool: openssl")
     index = json.loads((HERE / "vectors.json").read_text())

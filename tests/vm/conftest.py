@@ -23,7 +23,7 @@ def _need_qemu(arch: str) -> None:
 
 @pytest.fixture(scope="session")
 def vm_kernel() -> Callable[[str, str], Kernel]:
-    """Give a function that returns a kernel by name and architecture, from the cache of the tests."""
+    """Return a function that returns a kernel by name and architecture, from the cache of the tests."""
 
     def find(name: str, arch: str) -> Kernel:
         _need_qemu(arch)
@@ -36,10 +36,10 @@ def vm_kernel() -> Callable[[str, str], Kernel]:
 def guests(
     clang: Path, sysroot_of: Callable[[Platform], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Guest]:
-    """Give a function that boots a kernel and runs all cases on it, once."""
+    """Return a function that boots a kernel once and runs all cases on it."""
     lab = Lab(directory=tmp_path_factory.mktemp("vm"), clang=clang, sysroot_of=sysroot_of)
 
-    # A machine that fails fails once: its tests say the same without booting it again.
+    # A failed boot is not repeated: every test of that machine gets its error.
     @cache
     def boot(name: str, arch: str) -> Guest | Exception:
         try:
@@ -59,5 +59,5 @@ def guests(
 
 @pytest.fixture
 def guest(request: pytest.FixtureRequest, guests: Callable[[str, str], Guest]) -> Guest:
-    """Give the guest of the parameter (kernel, architecture)."""
+    """Return the guest of the parameter (kernel, architecture)."""
     return guests(*request.param)

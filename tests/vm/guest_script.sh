@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
-# One boot, all cases: load and count, refuse, answer every vector. What each case said is in a file of its
-# own below /out; the tests read them. Runs under busybox.
+# Runs all cases in one boot: load and count, refuse, answer every vector. Each case writes files of its own
+# below /out, which the tests read. Runs under busybox.
 export PATH=/bin:/vmtest
 mkdir -p /out
 
 started=
-# start NAME OPTION...: run the loader until it is ready or gone; its lines are in /out/NAME.log.
+# start NAME OPTION...: run the loader until it is ready or has ended; its lines are in /out/NAME.log.
 start() {
 	log=/out/$1.log
 	shift
@@ -21,7 +21,8 @@ start() {
 	echo "not ready in a minute" >> "$log"
 }
 
-# stop NAME: end the loader as an engine does; its exit code is in /out/NAME.code, what is left in NAME.left.
+# stop NAME: end the loader as an engine does. Its exit code is in /out/NAME.code, the programs left are in
+# /out/NAME.left.
 stop() {
 	kill -TERM $started 2> /dev/null
 	wait $started
@@ -35,7 +36,7 @@ stop() {
 
 guest_tool programs > /out/before
 
-# Each object alone, so that one that this kernel cannot run hides no other.
+# Load each object alone, because this kernel may lack a feature of one of them.
 for object in /vmtest/objects/*.o; do
 	name=$(basename "$object" .bpf.o)
 	start "$name" --objects "$object" --trust /vmtest/trust
@@ -45,7 +46,7 @@ for object in /vmtest/objects/*.o; do
 	stop "$name"
 done
 
-# Two of the programs that ship, together, with real packets.
+# Run two shipped programs together, with real packets.
 mkdir -p /sys/fs/cgroup/vm
 start packets --objects /vmtest/packets --trust /vmtest/trust --attach opcua_monitor=lo \
 	--attach cgroup_ingress=/sys/fs/cgroup/vm --attach cgroup_egress=/sys/fs/cgroup/vm
@@ -55,7 +56,7 @@ sh -c 'echo $$ > /sys/fs/cgroup/vm/cgroup.procs; exec guest_tool talk 5 100' 2>>
 guest_tool maps > /out/packets.maps
 stop packets
 
-# A workload, become and watched over: what it is given, and what the filter leaves it of bpf(2).
+# Run a workload by exec and with --reload: it reports its maps and the answers of bpf(2).
 for options in "" "--no-seccomp" "--reload"; do
 	name=workload$(echo "$options" | tr -d ' -')
 	# shellcheck disable=SC2086 # several options, or none
@@ -64,7 +65,7 @@ for options in "" "--no-seccomp" "--reload"; do
 	echo $? > "/out/$name.code"
 done
 
-# Refusals as they happen at a start: nothing but the object's own fault, and no --verify-only.
+# Refuse at a start, without --verify-only: each object has one fault.
 for case in /vmtest/refused/*; do
 	name=$(basename "$case")
 	mkdir -p /tmp/state
@@ -72,7 +73,7 @@ for case in /vmtest/refused/*; do
 	stop "refused-$name"
 done
 
-# Every vector, with the verifier of this byte order and word size; all of one store and platform at once.
+# Verify every vector on this byte order and word size, in one run for each store and platform.
 while read -r group trust platform; do
 	verify-and-load --verify-only --objects "/vmtest/vectors/$group" --trust "/vmtest/stores/$trust" \
 		--platform "$platform" --time "$(cat /vmtest/now)" 2>> /out/vectors

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the tests need inside a virtual machine, in one static program without libraries:
+ * The helper of the tests inside a virtual machine, a static program without libraries:
  *
- *   guest_tool work BYTES WRITES FORKS   be watched: tell every map *_target who we are, write and fork
+ *   guest_tool work BYTES WRITES FORKS   write this process into every map *_target, then write and fork
  *   guest_tool send IFACE FILE           send frames; each has its length before it, 2 bytes, big-endian
  *   guest_tool talk COUNT SIZE           send datagrams to ourselves over the loopback interface
  *   guest_tool maps                      print each map's contents, a JSON line a map, bytes as hexadecimal
  *   guest_tool programs                  print the name of each loaded program
- *   guest_tool workload                  be the loader's: print what bpf(2) says to it as JSON, end with 42
+ *   guest_tool workload                  as a workload, print the answers of bpf(2) as JSON, end with 42
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,7 @@ static int next_map(uint32_t *id, struct bpf_map_info *info)
 	return fd;
 }
 
-/* "0-3" or "0": the file ends in the highest number. */
+/* The file has "0-3" or "0", and ends with the highest number. */
 static unsigned int possible_cpus(void)
 {
 	char text[64] = "";
@@ -120,7 +120,7 @@ static void print_hex(const uint8_t *bytes, size_t size)
 static void print_entries(int fd, const struct bpf_map_info *info)
 {
 	unsigned int copies = is_per_cpu(info->type) ? possible_cpus() : 1;
-	/* The kernel rounds the copies of a value up. */
+	/* The kernel rounds the size of each copy up to 8 bytes. */
 	size_t stride =
 		copies > 1 || is_per_cpu(info->type) ? (info->value_size + 7) & ~7UL : info->value_size;
 	static uint8_t key[MAX_KEY], value[MAX_VALUE];
@@ -270,7 +270,7 @@ static int error_of(enum bpf_cmd command, union bpf_attr *attr)
 	return bpf(command, attr) < 0 ? errno : 0;
 }
 
-/* Errors by number, 0 for none; of the maps, that of the last one. */
+/* Reports error numbers, 0 for none; of several maps, the error of the last one. */
 static int be_workload(void)
 {
 	union bpf_attr create = { .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 8 };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`buildtool check` on kernels of virtual machines: the table, and what can go wrong with a machine."""
+"""`buildtool check` on kernels of virtual machines: the report, and faults of the machine."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from buildtool.check.vm.kernels import find_kernel
 from buildtool.core.platforms import PLATFORMS, Platform
 
 OFFLINE = ("unshare", "--net")
-# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+# The first use of a kernel downloads it. Machines are emulated and may share processors.
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def probes(clang: Path, sysroot: Path) -> Path:
-    """Give the directory with bpf-probe for amd64."""
+    """Return the directory with bpf-probe for amd64."""
     amd64 = PLATFORMS["amd64"]
     options = [f"--target={amd64.triple}", amd64.static_option]
     return build_probes(TOP / ".cache/loader", clang, sysroot, amd64.arch, options)
@@ -38,7 +38,7 @@ def probes(clang: Path, sysroot: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def objects(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Give two objects: what kernels take and refuse, and what newer ones take."""
+    """Return two objects: one that every kernel can check, one with programs for newer kernels."""
     directory = tmp_path_factory.mktemp("check")
     return [
         compile_object(directory, clang, sysroot, source, name)
@@ -48,7 +48,7 @@ def objects(clang: Path, sysroot: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a user's cache directory that has the kernels of the tests."""
+    """Return a user's cache directory with the kernels of the tests."""
     directory = tmp_path_factory.mktemp("cache")
     (directory / "buildtool").mkdir()
     (TOP / ".cache/vm").mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the file of a kernel's image, one that no other test boots."""
+    """Return a kernel image that no other test boots."""
     found = find_kernel("6.1", "amd64", TOP / ".cache/vm").image
     return Path(shutil.copy(found, tmp_path_factory.mktemp("image")))
 
@@ -66,15 +66,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     probes: Path, cache: Path, *arguments: str | Path, code: int = 1, prefix: tuple[str, ...] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `buildtool check` with *cache* as the user's and expect *code*."""
+    """Run `buildtool check` with *cache* as the user's cache, and check the exit *code*."""
     return run_check(probes, *arguments, code=code, prefix=prefix, XDG_CACHE_HOME=str(cache), **env)
 
 
 @pytest.mark.usefixtures("as_root")
-def test_a_program_that_loads_here_and_not_there(
-    probes: Path, objects: list[Path], cache: Path, tmp_path: Path
-) -> None:
-    """Kernel 6.1 beside the one that runs: what one takes the other refuses, and one boot serves all."""
+def test_a_program_for_newer_kernels(probes: Path, objects: list[Path], cache: Path, tmp_path: Path) -> None:
+    """One boot of kernel 6.1 serves two objects; programs for newer kernels load only on this host."""
     junit = tmp_path / "check.xml"
     arguments = "--kernel", "host,6.1", "--arch", "amd64", "--module", "veth", "--json", "--junit", junit
     done = run(probes, cache, *objects, *arguments)
@@ -88,14 +86,14 @@ def test_a_program_that_loads_here_and_not_there(
     assert outcomes["kernel_function", "host"] == "loads"
     assert outcomes["kernel_function", "6.1"] == "refused"
     assert "bpf_dynptr_from_xdp" in verdicts["kernel_function", "6.1"]["reason"]
-    # The kernel gives the BTF of a module to CAP_SYS_ADMIN alone; with it the function is there.
+    # Only CAP_SYS_ADMIN may read a module's BTF, so the function is found with it alone.
     assert verdicts["in_a_module", "6.1"]["missing"] == ["SYS_ADMIN"]
-    # The table of helpers by release, at its edge: 6.1 knows the number, or it does not.
+    # The first helper of 6.2 is unknown to 6.1, and the last one of 6.1 is known.
     assert "invalid func" not in verdicts["last_helper", "6.1"]["reason"]
     said = verdicts["next_helper", "6.1"]
     assert said["reason"] == "invalid func bpf_cgrp_storage_get#210 (since Linux 6.2)"
     assert "invalid func" not in verdicts["next_helper", "host"]["reason"]
-    # 6.1 says the text of the line only; the object's BTF says where it stands.
+    # 6.1 logs only the text of the line; file and number come from the object's BTF.
     assert (said["source"]["file"], said["source"]["text"]) == ("bpf/newer.bpf.c", "return of_6_2();")
     assert said["source"]["line"] == NEWER[: NEWER.index("return of_6_2")].count("\n") + 1
     assert {r["release"][:4] for r in report["runs"] if r["kernel"] == "6.1"} == {"6.1."}
@@ -107,7 +105,7 @@ def test_a_program_that_loads_here_and_not_there(
 def test_machines_give_the_capabilities_of_the_image(
     probes: Path, clang: Path, sysroot: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """BT104 in a virtual machine, where everything runs as root."""
+    """BT104 is found in a virtual machine too, although everything there runs as root."""
     path = compile_object(tmp_path, clang, sysroot, PRIVILEGED.replace("PRINT", ""))
     report = json.loads(run(probes, cache, path, "--kernel", "6.1", "--arch", "amd64", "--json").stdout)
     missing = {r["program"]: r["verdict"]["missing"] for r in report["runs"]}
@@ -118,10 +116,10 @@ def test_machines_give_the_capabilities_of_the_image(
 def test_another_byte_order(
     clang: Path, sysroot_of: Callable[[Platform], Path], cache: Path, tmp_path: Path
 ) -> None:
-    """On s390x the same verdicts, and the lines of C that they are about."""
+    """s390x gives the same verdicts with their lines of C."""
     target, own = PLATFORMS["s390x"], PLATFORMS["amd64"]
     foreign, sysroot = sysroot_of(target), sysroot_of(own)
-    # Fetched here, so that a mirror without it is seen as such.
+    # Fetch the kernel here, so that a mirror without the package skips the test.
     find_kernel("6.12", target.arch, TOP / ".cache/vm")
     options = [f"--target={target.triple}", target.static_option]
     probes = build_probes(TOP / ".cache/loader", clang, foreign, target.arch, options)
@@ -137,7 +135,7 @@ def test_another_byte_order(
 
 @pytest.fixture
 def sleeper(probes: Path, tmp_path: Path) -> Path:
-    """Give a directory with a probe for amd64 that opens objects, and never ends a dry run."""
+    """Return a directory with a probe for amd64 that opens objects and never ends a dry run."""
     (tmp_path / "probes/amd64").mkdir(parents=True)
     fake = tmp_path / "probes/amd64/bpf-probe"
     real = probes / "amd64/bpf-probe"
@@ -147,7 +145,7 @@ def sleeper(probes: Path, tmp_path: Path) -> Path:
 
 
 def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: Path, sleeper: Path) -> None:
-    """The time limit ends it with one line; no process stays. The kernel is a file that the user names."""
+    """The time limit ends the machine with one line, and no process stays. The kernel is a given file."""
     arguments = "--arch", "arm64,amd64", "--timeout", "3"
     done = run(sleeper, cache, objects[1], "--kernel", image, *arguments)
     assert f"leave out {image} arm64: the image is for another" in done.stderr
@@ -160,10 +158,10 @@ def test_a_machine_that_hangs_is_ended(objects: list[Path], cache: Path, image: 
 def test_an_interrupt_ends_all_machines(
     objects: list[Path], cache: Path, image: Path, sleeper: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """While several guests run: one line, exit code 1, no process and no temporary file."""
+    """An interrupt of several running guests is one line and exit code 1; no process and no file stays."""
     scratch = tmp_path / "tmp"
     scratch.mkdir()
-    # Three kernels: with two processors one of them has not begun yet.
+    # Three kernels: on two processors one of them still waits for its boot.
     images = [image, *(Path(shutil.copy(image, image.with_name(name))) for name in ("second", "third"))]
     argv = [sys.executable, "-m", "buildtool", "check", objects[1], "--arch", "amd64"]
     argv += ["--kernel", ",".join(map(str, images))]
@@ -182,13 +180,13 @@ def test_an_interrupt_ends_all_machines(
 
 
 def machines(image: Path) -> list[bytes]:
-    """List the command lines of virtual machines with the kernel *image*, or one in that directory."""
+    """Return the command lines of virtual machines that boot *image*, or an image in that directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes()
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process has ended
         if b"qemu-system" in line and str(image).encode() in line:
             found.append(line)
     return found
@@ -205,10 +203,10 @@ def machines(image: Path) -> list[bytes]:
     ],
     ids=["unknown", "no-file", "image", "arch", "not-there"],
 )
-def test_a_kernel_that_cannot_be(
+def test_a_wrong_kernel_is_an_error(
     probes: Path, objects: list[Path], cache: Path, image: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    """One line that says what there is; exit code 2 for a name, 1 for a file that cannot be read."""
+    """A wrong name is exit code 2 with the known names, an unreadable file exit code 1."""
     words = [str(image) if word == "IMAGE" else word for word in arguments]
     done = run(probes, cache, objects[1], *words, code=code)
     assert message in done.stderr
@@ -218,7 +216,7 @@ def test_a_kernel_that_cannot_be(
 def test_without_qemu_it_says_what_to_install(
     probes: Path, objects: list[Path], cache: Path, image: Path, tmp_path: Path
 ) -> None:
-    """The package of the architecture is named."""
+    """Without QEMU the hint names the package of the architecture."""
     done = run(probes, cache, objects[1], "--kernel", image, "--arch", "amd64", PATH=str(tmp_path))
     assert "qemu-system-x86_64: not found" in done.stderr
     assert "apt-get install --no-install-recommends qemu-system-x86" in done.stderr
@@ -226,7 +224,7 @@ def test_without_qemu_it_says_what_to_install(
 
 @pytest.mark.usefixtures("as_root")
 def test_a_machine_without_a_network(probes: Path, objects: list[Path], tmp_path: Path) -> None:
-    """A kernel that is not there yet is one line, with the two ways out; nothing stays of it."""
+    """A kernel that is neither cached nor reachable is one line with two remedies, and no file stays."""
     done = run(probes, tmp_path, objects[1], "--kernel", "6.12", "--arch", "amd64", prefix=OFFLINE)
     errors = [line for line in done.stderr.splitlines() if line.startswith("buildtool: error: ")]
     assert len(errors) == 1
@@ -240,11 +238,11 @@ def test_a_kernel_that_does_not_boot_costs_only_its_column(
     probes: Path, objects: list[Path], cache: Path, image: Path, tmp_path: Path
 ) -> None:
     """
-    The other kernel's verdicts are there, the check fails; when none answers, that is the error.
+    A kernel that does not boot fails the check, and the report has the other kernels.
 
-    What was fetched once needs no network.
+    If no kernel boots, the check ends with the machine's error. A cached kernel needs no network.
     """
-    assert image  # with it 6.1 is in the cache
+    assert image  # the fixture has put 6.1 into the cache
     junk = tmp_path / "junk"
     junk.write_bytes(b"\0" * 4096)
     arguments = objects[0], "--arch", "amd64", "--timeout", "60"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine whose clock says 1970, for real: what is limited waits for a clock, the rest starts."""
+"""A machine with a clock at 1970: an object with a date is refused, others start."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from buildtool.check.vm.kernels import Kernel
 from buildtool.check.vm.machine import VmRequest, run_vm
 
 LIMIT = "2030-01-01T00:00:00Z"
-# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+# The first use of a kernel downloads it. Machines are emulated and may share processors.
 pytestmark = pytest.mark.timeout(900)
-# Each start says its exit code; the loader's own lines stand before it. The clock can't be set to a time that
-# is less than the kernel runs already, and busybox's date says so but ends with 0.
+# The script prints the loader's lines and then the exit code of each start. The clock cannot be set below the
+# uptime: busybox's date then prints an error, and still ends with 0.
 SCRIPT = """\
 date -u -s @70000 >/dev/null
 [ "$(date +%s)" -lt 80000 ] || exit 99
@@ -39,7 +39,7 @@ def output(
     loader_binary: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    """Boot once with the clock at 1970 and start the loader with each object."""
+    """Boot once with the clock at 1970, start the loader with each object, and return the output."""
     lab = loader.Lab(
         clang=clang, sysroot=sysroot, loader=loader_binary, directory=tmp_path_factory.mktemp("lab")
     )
@@ -59,7 +59,7 @@ def output(
 
 
 def case_of(output: str, name: str) -> tuple[int, str]:
-    """Return the exit code of a case and what the loader said."""
+    """Return the exit code and the lines of a case."""
     before, mark, rest = output.partition(f"@ {name} ")
     assert mark, output
     return int(rest.split()[0]), before.rpartition("@ ")[2]
@@ -75,7 +75,7 @@ def case_of(output: str, name: str) -> tuple[int, str]:
     ],
 )
 def test_the_clock_is_not_set(output: str, name: str, code: int, word: str) -> None:
-    """Only what would have to be compared with the clock is refused; `earliest` stands in for it."""
+    """Only an object with a date is refused; a policy with `earliest` uses that time instead."""
     found, said = case_of(output, name)
     assert found == code, said
     assert word in said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins on other kernels than this machine's: an update, a crash, a rollback, a shared start."""
+"""Pins on other kernels than this machine's: an update, a kill, a rollback, a shared start."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ try unshare /lab/ebpf-pins detach --share /sys/fs/bpf/share
 try empty ls /sys/fs/bpf
 """
 KERNELS = ["6.1", "newest"]
-# The first use of a kernel downloads it; a machine is emulated, and perhaps shares its processors.
+# The first use of a kernel downloads it. Machines are emulated and may share processors.
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -63,7 +63,7 @@ def output(
     loader_binary: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    """Boot once and go through all cases."""
+    """Boot once, run all cases and return the output."""
     directory = tmp_path_factory.mktemp("pins")
     lab = loader.Lab(clang=clang, sysroot=sysroot, loader=loader_binary, directory=directory)
     releases = Releases(lab, directory, directory, XDP)
@@ -82,7 +82,7 @@ def output(
 
 
 def case_of(output: str, name: str) -> tuple[int, list[str]]:
-    """Return the exit code of a case and the words of its lines."""
+    """Return the exit code of a case and the events of its lines."""
     lines = output.splitlines()
     begin = lines.index(f"@ {name}")
     end = next(i for i, line in enumerate(lines) if i > begin and line.startswith(f"@ {name} "))
@@ -112,12 +112,12 @@ def case_of(output: str, name: str) -> tuple[int, list[str]]:
     ],
 )
 def test_pins_on_another_kernel(output: str, name: str, code: int, events: list[str]) -> None:
-    """What happens is what happens here."""
+    """The cases have the same events as on this machine's kernel."""
     assert case_of(output, name) == (code, events), output
 
 
 def test_hostile_workload_reaches_nothing(output: str) -> None:
-    """No pin is listed, read, made, moved or removed, and no signal reaches the loader: on both kernels."""
+    """The hostile workload changes no pin, and sends the loader no signal, on either kernel."""
     said = output[output.index("@ hostile") : output.index("@ unhurt")].splitlines()
     words = {"LISTED", "REMOVED", "MOVED", "MADE", "READ", "ENDED", "REACHED", "ALL"}
     assert words.isdisjoint(said), output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a virtual machine that goes wrong: a clear line, and no process left."""
+"""Faults of a virtual machine: a clear line, and no process stays."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from buildtool.check.vm.machine import VmRequest, run_vm
 from buildtool.core.errors import FileAccessError, ToolMissingError, VmError
 
 NOBODY = 65534
-# A machine is emulated, and perhaps shares its processors.
+# Machines are emulated and may share processors.
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
 def kernel(vm_kernel: Callable[[str, str], Kernel]) -> Kernel:
-    """Give the kernel that these tests boot."""
+    """Return the kernel that these tests boot."""
     return vm_kernel("6.12", "amd64")
 
 
 def emulators(parent: int) -> list[int]:
-    """Return the emulators that process *parent* started and that still are there."""
+    """Return the running emulators that process *parent* started."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -55,7 +55,7 @@ def _no_process_left() -> Iterator[None]:
 
 
 def test_bytes_and_codes_pass_unchanged(kernel: Kernel, tmp_path: Path) -> None:
-    """Files go in and out byte for byte, output keeps its ends of lines, the exit code is the command's."""
+    """Files and output pass byte for byte, and the exit code is the command's."""
     data = os.urandom(70000)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/tool").write_text("#!/bin/sh\ncat /in/data\nprintf 'a\\r\\n\\tb'; exit 7\n")
@@ -75,7 +75,7 @@ def test_bytes_and_codes_pass_unchanged(kernel: Kernel, tmp_path: Path) -> None:
 
 
 def test_kernel_of_a_file(kernel: Kernel) -> None:
-    """A kernel image that the user names boots, with modules and without."""
+    """A given kernel image boots, with modules and without."""
     for modules in (kernel.modules, None):
         own = find_kernel(str(kernel.image), "amd64", CACHE, modules=modules)
         result = run_vm(VmRequest(kernel=own, argv="uname -r", modules=["veth"] if modules else []))
@@ -83,15 +83,15 @@ def test_kernel_of_a_file(kernel: Kernel) -> None:
 
 
 def test_file_that_is_no_kernel_is_named(tmp_path: Path) -> None:
-    """QEMU's own words say what is wrong with the image."""
+    """An image that is no kernel is an error with QEMU's reason."""
     (tmp_path / "bzImage").write_bytes(bytes(100_000))
     own = find_kernel(str(tmp_path / "bzImage"), "amd64", CACHE)
     with pytest.raises(VmError, match=r"bzImage\): .*"):
         run_vm(VmRequest(kernel=own, argv="true", timeout_seconds=30))
 
 
-def test_output_is_taken_for_no_report(kernel: Kernel) -> None:
-    """A command that prints what reports look like fools nobody; the token is nowhere to be found."""
+def test_output_is_not_taken_for_a_report(kernel: Kernel) -> None:
+    """Output of the command that looks like a report is not used as one: it lacks the secret token."""
     script = """
         echo "@@vm-0 end 0"; echo "@@vm-0 done"
         cat /proc/cmdline /proc/1/environ /init /vm/* | grep -oE '@@vm-[0-9a-f]{32}'
@@ -102,8 +102,8 @@ def test_output_is_taken_for_no_report(kernel: Kernel) -> None:
 
 
 def test_hang_is_ended_at_the_time_limit(kernel: Kernel) -> None:
-    """A command that does not end is stopped; the error says so, and what it wrote last."""
-    # How long it takes to get there depends on who else uses this machine.
+    """A command that does not end is stopped; the error has the limit and the last output."""
+    # The time until the command starts depends on the load of this machine.
     for seconds in (15, 60, 300):
         with pytest.raises(
             VmError, match=rf"6\.12.*still running after {seconds} seconds, stopped"
@@ -115,46 +115,46 @@ def test_hang_is_ended_at_the_time_limit(kernel: Kernel) -> None:
     assert caught.value.detail == "last words"
 
 
-def test_kernel_that_never_gets_there_says_why(kernel: Kernel) -> None:
-    """A kernel that does not reach the command is told from a command that fails."""
+def test_kernel_that_does_not_reach_the_command(kernel: Kernel) -> None:
+    """A kernel that does not reach the command is another error than a command that fails."""
     request = VmRequest(kernel=kernel, argv="true", append="rdinit=/missing")
     with pytest.raises(VmError, match=r"the kernel panicked before its command ran: .*root fs"):
         run_vm(request)
 
 
 def test_panic_is_named(kernel: Kernel) -> None:
-    """A kernel that dies says of what."""
+    """A kernel panic is an error with its reason."""
     with pytest.raises(VmError, match=r"the kernel panicked while its command ran: sysrq triggered crash"):
         run_vm(VmRequest(kernel=kernel, argv="echo c > /proc/sysrq-trigger"))
 
 
 def test_power_off_by_the_command_is_an_error(kernel: Kernel) -> None:
-    """A machine that ends without a report has no exit code to invent."""
+    """A machine that ends without a report is an error, since its exit code is unknown."""
     with pytest.raises(VmError, match=r"it ended while its command ran"):
         run_vm(VmRequest(kernel=kernel, argv="poweroff -f"))
 
 
 def test_flood_of_output_is_ended(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output is bounded."""
+    """Output above the limit ends the machine."""
     monkeypatch.setattr(vm, "MAX_OUTPUT_BYTES", 100_000)
     with pytest.raises(VmError, match=r"more than 100000 bytes of output while its command ran"):
         run_vm(VmRequest(kernel=kernel, argv="yes"))
 
 
 def test_unknown_module_is_named(kernel: Kernel) -> None:
-    """A module that the kernel has not is found before anything starts."""
+    """A module that the kernel lacks is an error before the boot."""
     with pytest.raises(VmError, match=r"kernel 6\.12\S* has no module no_such"):
         run_vm(VmRequest(kernel=kernel, argv="true", modules=["no-such"]))
 
 
 def test_too_little_memory_says_so(kernel: Kernel) -> None:
-    """A machine that cannot even boot gives an error, not a hang."""
+    """A machine with too little memory to boot is an error and does not hang."""
     with pytest.raises(VmError, match=r"before its command ran"):
         run_vm(VmRequest(kernel=kernel, argv="true", memory_mib=48, timeout_seconds=60))
 
 
 def test_missing_emulator_names_the_package(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without QEMU the hint says what to install."""
+    """Without QEMU the hint names the package to install."""
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ToolMissingError, match=r"qemu-system-x86_64: not found") as caught:
         run_vm(VmRequest(kernel=kernel, argv="true"))
@@ -162,7 +162,7 @@ def test_missing_emulator_names_the_package(kernel: Kernel, monkeypatch: pytest.
 
 
 def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No room for the RAM disk: the place is named, nothing is booted."""
+    """A temporary directory that cannot hold the initramfs is named in an error before the boot."""
     monkeypatch.setattr(vm.tempfile, "tempdir", "/nonexistent")
     with pytest.raises(FileAccessError, match=r"/nonexistent: cannot write"):
         run_vm(VmRequest(kernel=kernel, argv="true"))
@@ -170,17 +170,17 @@ def test_full_disk_is_named(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def nobodys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a directory of a user without any right, where temporary files go as well."""
-    # Not below tmp_path: pytest shuts its own directories to other users, again at each start.
+    """Yield a directory of an unprivileged user, used for temporary files as well."""
+    # Not below tmp_path: pytest closes its directories to other users again at each start.
     with TemporaryDirectory() as place:
         os.chown(place, NOBODY, NOBODY)
         monkeypatch.setattr(vm.tempfile, "tempdir", place)
         yield Path(place)
 
 
-def test_all_of_it_without_root(as_root: None, nobodys: Path) -> None:
-    """A user without any right fetches a kernel and runs a command on it."""
-    # This process's own modules: the tests' Python may be where no other user can read it.
+def test_virtual_machine_without_root(as_root: None, nobodys: Path) -> None:
+    """An unprivileged user fetches a kernel and runs a command on it."""
+    # A fork keeps this process's modules: other users may be unable to read the tests' Python.
     child = os.fork()
     if child == 0:
         code = 1
@@ -198,8 +198,8 @@ def test_all_of_it_without_root(as_root: None, nobodys: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
 
 
-def test_emulator_dies_with_us(kernel: Kernel, tmp_path: Path) -> None:
-    """A run that is killed with SIGKILL leaves no emulator behind, and no file."""
+def test_emulator_ends_with_a_killed_run(kernel: Kernel, tmp_path: Path) -> None:
+    """SIGKILL of the run ends the emulator as well, and leaves no file."""
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}

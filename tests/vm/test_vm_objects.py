@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources that depend on the architecture give other objects for each; the others one per byte order."""
+"""Sources that read registers give another object for each architecture; others give one per byte order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from buildtool.objects.agreement import check_agreement
 
 DEPENDENT = ("vm_core.bpf.o", "vm_regs.bpf.o", "vm_result.bpf.o")
 Objects = dict[str, dict[str, bytes]]
-# Of each architecture: the struct, and its members here as the kernel's header calls them, where otherwise.
+# For each architecture: the struct, and the members with another name in the kernel's header.
 REGISTERS = {
     "x86": (
         "struct pt_regs",
@@ -37,7 +37,7 @@ REGISTERS = {
 
 @pytest.fixture(scope="module")
 def objects(clang: Path, carried_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    """Compile the programs that ship and those of these tests for all architectures."""
+    """Compile the shipped programs and those of these tests for all architectures."""
     output = tmp_path_factory.mktemp("objects")
     sources = [*sorted(TOP.glob("tests/vm/bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
     units = make_units(str(path.relative_to(TOP)) for path in sources)
@@ -57,7 +57,7 @@ def objects(clang: Path, carried_headers: Path, tmp_path_factory: pytest.TempPat
 def test_registers_are_where_the_kernels_header_has_them(
     clang: Path, sysroot: Path, tmp_path: Path, platform: Platform
 ) -> None:
-    """Each member of bpf/registers.h that libbpf's macros read, against <asm/ptrace.h> of Debian's kernel."""
+    """Each register of bpf/registers.h has the offset of <asm/ptrace.h> in Debian's kernel."""
     struct, members = REGISTERS[platform.target_arch]
     theirs = struct.removeprefix("struct ")
     lines = [
@@ -80,15 +80,15 @@ def test_registers_are_where_the_kernels_header_has_them(
 
 
 @pytest.mark.parametrize("name", DEPENDENT)
-def test_registers_make_every_object_another(objects: Objects, name: str) -> None:
-    """Seven architectures have seven places for an argument: no two objects are the same."""
+def test_objects_that_read_registers_differ(objects: Objects, name: str) -> None:
+    """Arguments have seven places on seven architectures, so no two objects are equal."""
     assert len(objects) == 7
     same = [pair for pair in combinations(objects, 2) if objects[pair[0]][name] == objects[pair[1]][name]]
     assert not same
 
 
 def test_what_reads_no_register_is_the_same_for_a_byte_order(objects: Objects) -> None:
-    """The shipped programs need no object for each architecture; their statements name the platform."""
+    """Shipped programs are equal on all architectures of a byte order; their statements name the platform."""
     for name in objects["amd64"].keys() - DEPENDENT:
         for big_endian in (False, True):
             own = [
@@ -97,8 +97,8 @@ def test_what_reads_no_register_is_the_same_for_a_byte_order(objects: Objects) -
             assert len(set(own)) == 1, name
 
 
-def test_all_agree_but_where_a_probe_is_put(objects: Objects) -> None:
-    """The one difference between architectures is found, and nothing else is."""
+def test_the_one_difference_is_found(objects: Objects) -> None:
+    """The comparison of architectures finds the one different section, and nothing else."""
     with pytest.raises(CompileError, match=r"core_write .*kprobe/vfs_write\+8 on riscv64"):
         check_agreement(objects)
     check_agreement(objects, ["vm_core.bpf.o:core_write", "vm_regs.bpf.o:regs_enter"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed objects load, attach and count on real kernels of each architecture, and every refusal refuses."""
+"""Signed objects load, attach and count on real kernels of each architecture, and bad ones are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labs.vm import FORKS, INDEX, WRITES, Guest, vector_groups
 
 from buildtool.core.errors import Reason
 
-# A machine is emulated, and perhaps shares its processors.
+# Machines are emulated and may share processors.
 pytestmark = pytest.mark.timeout(900)
 
 OBJECTS = ("vm_regs", "vm_result", "vm_core", "vm_trace", "vm_fentry", "vm_lsm")
@@ -26,26 +26,26 @@ EXPECTED = {
     "vm_fentry": {0: WRITES, 1: WRITES},
     "vm_lsm": {0: WRITES},
 }
-# Five datagrams of 100 bytes to oneself, with their headers. No ICMP: QEMU 7.2 computes its checksum wrongly
-# on s390x.
+# Five datagrams of 100 bytes over loopback, with their headers. No ICMP: QEMU 7.2 computes its checksum
+# wrongly on s390x.
 DATAGRAMS, DATAGRAM_BYTES = 5, 128
 
 
-# One virtual machine after the other, each with all of its tests.
+# Each virtual machine runs all of its tests before the next one boots.
 on_each = pytest.mark.parametrize(
     "guest", matrix.KERNELS, ids=["-".join(item) for item in matrix.KERNELS], indirect=True, scope="session"
 )
 
 
 def cannot(guest: Guest, case: str) -> str | None:
-    """Return what the loader says of *case* where this kernel cannot do it."""
+    """Return the loader's expected words for *case* where this kernel lacks the feature."""
     return matrix.CANNOT.get((guest.kernel, guest.platform.arch), {}).get(case)
 
 
 @pytest.mark.parametrize("case", OBJECTS)
 @on_each
 def test_object_counts_exactly(guest: Guest, case: str) -> None:
-    """A signed object is verified, loaded and attached; it counts what happened, and nothing stays."""
+    """A signed object is verified, loaded and attached, counts exactly, and nothing stays."""
     assert guest.files[f"{case}.left"] == ""
     said = cannot(guest, case)
     if said is not None:
@@ -60,7 +60,7 @@ def test_object_counts_exactly(guest: Guest, case: str) -> None:
 
 @on_each
 def test_shipped_tx_latency_sees_every_packet(guest: Guest) -> None:
-    """tp_btf programs with CO-RE: each packet that was queued was sent."""
+    """tx_latency counts as many sent packets as queued ones."""
     if said := cannot(guest, "tx_latency"):
         assert said in guest.lines("tx_latency")[-1]["message"]
         return
@@ -72,7 +72,7 @@ def test_shipped_tx_latency_sees_every_packet(guest: Guest) -> None:
 
 @on_each
 def test_shipped_programs_count_real_packets(guest: Guest) -> None:
-    """Shipped programs run together; each OPC UA frame and a cgroup's packets are counted exactly."""
+    """Shipped programs run together and count each OPC UA frame and a cgroup's packets exactly."""
     assert guest.code("packets") == 0, guest.files["packets.log"]
     assert guest.files["packets.errors"] == ""
     expected: dict[int, tuple[int, int]] = {}
@@ -89,7 +89,7 @@ def test_shipped_programs_count_real_packets(guest: Guest) -> None:
 @pytest.mark.parametrize("options", ["", "noseccomp", "reload"])
 @on_each
 def test_workload_reads_its_maps_and_no_more(guest: Guest, options: str) -> None:
-    """The workload finds its maps; the filter knows this architecture's calls and byte order."""
+    """The workload reads its maps, and the filter denies the rest on this architecture too."""
     case = f"workload{options}"
     assert guest.code(case) == 42, guest.files[f"{case}.log"]
     said = json.loads(guest.files[f"{case}.said"])
@@ -102,7 +102,7 @@ def test_workload_reads_its_maps_and_no_more(guest: Guest, options: str) -> None
 @pytest.mark.parametrize("reason", list(Reason))
 @on_each
 def test_each_refusal_refuses(guest: Guest, reason: Reason) -> None:
-    """An object with one fault is refused for that reason, and the kernel gets nothing."""
+    """An object with one fault is refused for that reason, and nothing is loaded."""
     case = f"refused-{reason}"
     assert guest.code(case) == 3, guest.files[f"{case}.log"]
     assert [line["reason"] for line in guest.lines(case) if line["event"] == "verify"] == [reason]
@@ -111,7 +111,7 @@ def test_each_refusal_refuses(guest: Guest, reason: Reason) -> None:
 
 @on_each
 def test_every_vector_has_its_answer(guest: Guest) -> None:
-    """The verifier says on this byte order and word size what it says everywhere."""
+    """The verifier gives the expected answers with this byte order and word size."""
     lines = map(json.loads, guest.files["vectors"].splitlines())
     answers = {int(line["object"]): line for line in lines if line["event"] == "verify"}
     assert len(answers) == len(INDEX["vectors"]) > 150
@@ -130,6 +130,6 @@ def test_every_vector_has_its_answer(guest: Guest) -> None:
 
 @on_each
 def test_kernel_is_the_one_asked_for(guest: Guest) -> None:
-    """What ran is the kernel that the name promises, and it held no program before."""
+    """The booted kernel has the requested release, and held no program before."""
     assert guest.kernel == "newest" or guest.release.startswith(guest.kernel + ".")
     assert guest.files["before"] == ""

@@ -106,7 +106,7 @@ def make_initrd(
         entries[f"{MODULE_DIRECTORY}/{number:03}-{name}.ko"] = CpioFile(data=_read_module(module))
     for place, source in files.items():
         if not place.startswith("/") or ".." in Path(place).parts or not place.isprintable():
-            raise VmError(f"{place!a}: not an absolute path in the virtual machine")
+            raise VmError(f"{place!r}: not an absolute path in the virtual machine")
         entries |= _add(place, source)
     return make_cpio(entries)
 
@@ -132,7 +132,7 @@ def find_modules(tree: Path | None, names: Sequence[str]) -> list[Path]:
             if tree is not None and name not in built_in:
                 raise VmError(
                     f"kernel {tree.name} has no module {name}",
-                    hint=f"leave --module {name} out: what the kernel has built in needs none",
+                    hint=f"leave --module {name} out: a part that is built into the kernel needs no module",
                 )
             return
         for needed in _needed_modules(path):

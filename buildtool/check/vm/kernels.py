@@ -51,7 +51,13 @@ _MAGICS = (
     ("riscv64", 0x38, b"RSC\x05"),
     ("arm", 0x24, b"\x18\x28\x6f\x01"),
     ("s390x", 0, b"\x00\x08\x00\x00\x80"),
+    # EFI images, compressed ones and those of U-Boot do not name their architecture.
+    ("", 0, b"MZ"),
+    ("", 0, b"\x1f\x8b\x08"),
+    ("", 0, b"\x27\x05\x19\x56"),
 )
+_ET_REL = 1  # objects of compilers, and kernel modules
+_BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
 
 _IMAGE_HINT = f"--kernel takes host, {', '.join(SUITES)}, or the file of a kernel image (bzImage, Image)"
 Progress = Callable[[str], None]
@@ -107,10 +113,10 @@ def find_kernel(
                 f"Debian has no kernel {name} for {arch}", hint="choose from " + ", ".join(names)
             )
         return store.debian_kernel(name, arch)
-    if "/" not in name and not Path(name).is_file():
+    if "/" not in name and not (name and Path(name).exists()):
         raise UsageError(
             f"unknown kernel {name!r}",
-            hint=f"choose from {', '.join(SUITES)}, or name the file of a kernel image",
+            hint=f"choose from host, {', '.join(SUITES)}, or name the file of a kernel image",
         )
     return Kernel(
         name=name,
@@ -126,15 +132,28 @@ def image_arch(path: Path) -> str:
     """
     Return the architecture of kernel image *path*, or empty text if unknown.
 
-    Raises: FileAccessError, also for a file that is too small.
+    Raises: FileAccessError, also for a file that is no kernel image.
     """
+    if path.is_dir():
+        raise FileAccessError(f"{path}: a directory, not a file", hint=_IMAGE_HINT)
     head = read_bounded(path, MIN_IMAGE_BYTES)
-    if len(head) < MIN_IMAGE_BYTES:
-        raise FileAccessError(f"{path}: not a kernel image", hint=_IMAGE_HINT)
+    if head.startswith(_BTF_MAGICS):
+        raise FileAccessError(f"{path}: BTF, not a kernel image: a dry run boots a kernel", hint=_IMAGE_HINT)
+    found: str | None = None
     if head.startswith(_ELF):
-        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
-        return next((p.arch for p in PLATFORMS.values() if p.elf_machine == machine), "")
-    return next((arch for arch, at, magic in _MAGICS if head.startswith(magic, at)), "")
+        kind, machine = (_read_number(head, at) for at in (16, 18))
+        if kind != _ET_REL:
+            found = next((p.arch for p in PLATFORMS.values() if p.elf_machine == machine), None)
+    elif len(head) >= MIN_IMAGE_BYTES:
+        found = next((arch for arch, at, magic in _MAGICS if head.startswith(magic, at)), None)
+    if found is None:
+        raise FileAccessError(f"{path}: not a kernel image", hint=_IMAGE_HINT)
+    return found
+
+
+def _read_number(head: bytes, at: int) -> int:
+    """Return the 16-bit number at offset *at* of an ELF header."""
+    return int.from_bytes(head[at : at + 2], "little" if head[5:6] == b"\x01" else "big")
 
 
 def _check_image(path: Path, arch: str) -> Path:

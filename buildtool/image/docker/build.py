@@ -22,7 +22,7 @@ from buildtool.core.files import (
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.image.docker.builder import checks_bases, find_builder
-from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, run_build
+from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, csv_field, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
 from buildtool.oci.write import check_layout, put_layout
@@ -39,6 +39,8 @@ _NO_IMAGE = ("local", "tar", "cacheonly")
 _STORED = ("docker", "image")
 # Exporters that require dest. Without dest, docker loads the image into the engine.
 _NEED_PLACE = ("oci", "tar", "local")
+# Names of compressed archives, which no exporter of an image writes.
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 # Sets the times of files to SOURCE_DATE_EPOCH, so that the same input gives the same bytes.
 _REPRODUCIBLE = "rewrite-timestamp=true"
 
@@ -197,7 +199,7 @@ def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
         raise cannot_write(destination, error) from error
     with work as directory:
         fields["dest"] = str(Path(directory, "output"))
-        yield ",".join(f"{key}={value}" for key, value in fields.items())
+        yield ",".join(csv_field(f"{key}={value}") for key, value in fields.items())
         new = Path(fields["dest"])
         if not new.exists():
             raise EngineError(f"buildx wrote no {destination}")
@@ -227,19 +229,26 @@ def _check_directory(path: Path, *, force: bool) -> None:
 
 def parse_output(spec: str) -> dict[str, str]:
     """
-    Return the fields of buildx's --output *spec*: type=oci,dest=image.tar or a directory.
+    Return the fields of --output *spec*: those of buildx, or a name.
+
+    A name that ends in .tar is that of an OCI archive, for both engines. Another name is that of a directory
+    for the image's files.
 
     Raises: UsageError.
     """
     if not spec:
         return {}
     if any(letter in spec for letter in '"\n') or spec == "-" or "dest=-" in spec.split(","):
-        raise UsageError(f"{spec!a}: cannot write there", hint="for example type=oci,dest=image.tar")
+        raise UsageError(f"{spec!r}: cannot write there", hint="for example type=oci,dest=image.tar")
     if "=" not in spec:
-        return {"type": "local", "dest": spec}
+        if spec.endswith(_COMPRESSED):
+            raise UsageError(
+                f"--output {spec}: archives are not compressed", hint="choose a name that ends in .tar"
+            )
+        return {"type": "oci" if spec.endswith(".tar") else "local", "dest": spec}
     fields = dict(part.partition("=")[::2] for part in spec.split(","))
     if "type" not in fields or not all(fields.values()):
-        raise UsageError(f"{spec!a} is not an output", hint="for example --output type=oci,dest=image.tar")
+        raise UsageError(f"{spec!r} is not an output", hint="for example --output type=oci,dest=image.tar")
     if fields["type"] in _NEED_PLACE and "dest" not in fields:
         raise UsageError(f"--output {spec}: dest is missing", hint=f"write --output {spec},dest=PLACE")
     return fields

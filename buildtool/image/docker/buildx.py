@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.core.errors import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    BuildStepError,
     EngineError,
     FileAccessError,
     ObjectFormatError,
@@ -33,10 +38,13 @@ from buildtool.oci.read import open_layout, read_images
 
 # The stage of the template with the archive. A build context of this name replaces it.
 ARCHIVE_STAGE = "archive"
-INSTALL_HINT = (
-    "install docker-buildx (Debian) or docker-buildx-plugin; buildtool doctor says what is missing;"
-    " --engine local needs no Docker"
-)
+INSTALL_BUILDX = "install docker-buildx (Debian) or docker-buildx-plugin"
+INSTALL_HINT = f"{INSTALL_BUILDX}; buildtool doctor says what is missing; --engine local needs no Docker"
+# A line of buildtool in BuildKit's output: behind the number of its step, or in the summary of the failure.
+_STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*?)[ \t]*$", re.MULTILINE)
+_STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_EXIT_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED)
 # Where docker looks for plugins, beside its settings.
 _PLUGINS = tuple(
     f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")
@@ -56,7 +64,7 @@ class Secret:
         """The value of buildx's --secret."""
         # The value is CSV, so a path with a comma could set other fields unless it is quoted.
         source = f"src={self.path.absolute()}" if self.path else f"env={self.variable}"
-        return ",".join(_csv(field) for field in (f"id={self.name}", source))
+        return ",".join(csv_field(field) for field in (f"id={self.name}", source))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +103,14 @@ def check_buildx(environ: Mapping[str, str], runner: Runner) -> None:
     if shutil.which("docker", path=environ.get("PATH")) is None:
         raise ToolMissingError("docker: not found", hint=INSTALL_HINT)
     settings = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "/"), ".docker"))
-    if any(Path(place, "docker-buildx").exists() for place in (f"{settings}/cli-plugins", *_PLUGINS)):
-        return  # docker itself takes a tenth of a second to say so
+    places = (Path(place, "docker-buildx") for place in (f"{settings}/cli-plugins", *_PLUGINS))
+    # docker itself takes a tenth of a second to answer.
+    if not any(place.is_file() and os.access(place, os.X_OK) for place in places):
+        _ask_for_buildx(runner)
+
+
+def _ask_for_buildx(runner: Runner) -> None:
+    """Ask docker itself for buildx, which may come from another directory. Raises: EngineError."""
     if _fails(["docker", "buildx", "version"], runner):
         raise EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
 
@@ -114,8 +128,27 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
         argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
         done = _run(argv, request, runner, archive)
         if done.returncode != 0:
-            raise explain_failure(request, done.returncode, runner=runner)
+            raise find_step_error(done.stderr) or explain_failure(request, done.returncode, runner=runner)
         return _read_metadata(metadata)
+
+
+def find_step_error(said: bytes) -> BuildStepError | None:
+    """
+    Return the error of the step that failed, if buildtool itself ran in it and BuildKit shows its message.
+
+    *said* is BuildKit's output. Its last lines repeat what the failed step wrote, each with the time in
+    seconds, and then its exit code.
+    """
+    text = _ESCAPES.sub("", said.decode(errors="replace")).replace("\r", "\n")
+    codes = _STEP_CODE.findall(text)
+    lines = _STEP_LINE.findall(text)
+    last = max((at for at, (kind, _) in enumerate(lines) if kind == "error"), default=None)
+    if not codes or last is None:
+        return None
+    message = lines[last][1]
+    hint = lines[last + 1][1] if lines[last + 1 :] and lines[last + 1][0] == "hint" else None
+    code = int(codes[-1])
+    return BuildStepError(message, hint=hint, exit_code=code if code in _EXIT_CODES else EXIT_FAILED)
 
 
 def build_argv(request: BuildxRequest) -> list[str]:
@@ -142,13 +175,16 @@ def build_argv(request: BuildxRequest) -> list[str]:
 
 
 def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> EngineError:
-    """Return the error of a failed build: buildx, builder or engine is missing, or the build failed."""
-    if _fails(["docker", "buildx", "version"], runner):
-        return EngineError("docker: buildx is missing, which BuildKit requires", hint=INSTALL_HINT)
+    """
+    Return the error of a failed build: builder or engine is missing, or the build failed.
+
+    Raises: EngineError, if buildx is missing.
+    """
+    _ask_for_buildx(runner)  # docker may not start a plugin that is there
     builder = request.builder or os.environ.get("BUILDX_BUILDER", "")
     if builder and _fails(["docker", "buildx", "inspect", builder], runner):
         return EngineError(
-            f"buildx has no builder {builder!a}",
+            f"buildx has no builder {builder!r}",
             hint="docker buildx ls lists builders; --builder, BUILDTOOL_BUILDER or BUILDX_BUILDER names one",
         )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
@@ -251,7 +287,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _csv(text: str) -> str:
+def csv_field(text: str) -> str:
+    """Return *text* as a field of CSV, the form of buildx's options."""
     return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\n') else text
 
 

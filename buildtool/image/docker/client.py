@@ -196,15 +196,15 @@ def _uses_context(environ: Mapping[str, str], settings: Path | None) -> bool:
         # Without settings, the library would search contexts in another home or in the working directory.
         if name not in ("", "default"):
             raise EngineError(
-                f"docker context {name!a}: cannot be read without {settings or 'a home directory'}",
+                f"docker context {name!r}: cannot be read without {settings or 'a home directory'}",
                 hint=f"docker context use {name} writes that file" if settings else "set HOME",
             )
         return False
     with engine_errors(
-        f"docker context {name!a}: cannot be read", hint="docker context ls shows the contexts"
+        f"docker context {name!r}: cannot be read", hint="docker context ls shows the contexts"
     ):
         found = _library().ContextAPI.get_context(name or None)
     if found is None:
-        what = f"docker context {name!a}" if name else f"the current docker context of {settings}"
+        what = f"docker context {name!r}" if name else f"the current docker context of {settings}"
         raise EngineError(f"{what}: not found", hint="docker context ls shows the contexts")
     return True

@@ -117,7 +117,7 @@ def open_signer(uri: str, context: SignerContext) -> TokenSigner:
         from pkcs11.exceptions import PKCS11Error
     except ImportError as error:
         raise ToolMissingError(
-            "pkcs11: python-pkcs11 is missing", hint="pip install 'ebpf-buildtool[pkcs11]'"
+            "pkcs11: python-pkcs11 is missing", hint="pip install python-pkcs11"
         ) from error
     name = "pkcs11:" + ";".join(f"{key}={_show(value)}" for key, value in parsed.path.items())
     try:
@@ -140,7 +140,7 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, b
             )
         if name not in known or not equals:
             raise UsageError(
-                f"pkcs11: unknown attribute {name!a}", hint="choose from " + ", ".join(sorted(known))
+                f"pkcs11: unknown attribute {name!r}", hint="choose from " + ", ".join(sorted(known))
             )
         if name in found:
             raise UsageError(f"pkcs11: duplicate attribute {name}", hint="name each attribute once")

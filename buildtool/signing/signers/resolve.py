@@ -33,7 +33,7 @@ def find_signer(reference: Path | str, context: SignerContext) -> Signer:
         return _expect_public(open_variable(rest, context), context)
     if scheme not in _MODULES:
         raise UsageError(
-            f"no signer of kind {scheme!a}",
+            f"no signer of kind {scheme!r}",
             hint="choose from env, " + ", ".join(_MODULES) + ", or name a file",
         )
     module: Any = importlib.import_module(f"buildtool.signing.signers.{_MODULES[scheme]}")

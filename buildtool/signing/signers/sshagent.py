@@ -93,7 +93,7 @@ class AgentSigner:
         (signature,) = _strings(answer, 1)
         kind, raw = _strings(signature, 2)
         if kind != KEY_TYPE:
-            raise SigningKeyError(f"ssh-agent: a signature of kind {kind!a}", hint=_AGENT_HINT)
+            raise SigningKeyError(f"ssh-agent: a signature of kind {kind!r}", hint=_AGENT_HINT)
         return raw
 
 
@@ -110,7 +110,7 @@ def open_signer(name: str, context: SignerContext) -> AgentSigner:
     found = [identity for identity in _identities(agent) if not name or _is_named(identity, name)]
     if len(found) != 1:
         count = "no" if not found else f"{len(found)}"
-        what = f"identities called {name!a}" if name else "ssh-ed25519 identities"
+        what = f"identities called {name!r}" if name else "ssh-ed25519 identities"
         raise SigningKeyError(f"ssh-agent: it holds {count} {what}", hint=_HINT)
     public = found[0]
     named = public_key_from_der(public.der, f"ssh-agent:{name}", name=f"ssh-agent:{public.name}")

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Follows pointers from a register into the kernel's structures, wherever their members are on this kernel.
- */
+/* Follows pointers from a register into kernel structures; CO-RE adjusts the offsets of their members. */
 #include "../../../bpf/registers.h"
 #include "vm_maps.h"
 #include "vm_types.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Arguments and result of a kernel function through a trampoline, which each architecture has of its own. */
+/* Reads arguments and result of a kernel function through the architecture's trampoline. */
 #include "vm_maps.h"
 #include "vm_types.h"
 

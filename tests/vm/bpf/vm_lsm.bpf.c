@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Asked by the kernel whether a write is allowed: always. */
+/* An LSM hook for file access: allows and counts each write. */
 #include "vm_maps.h"
 
 VM_MAPS(lsm);
@@ -9,7 +9,7 @@ int lsm_write(__u64 *ctx)
 {
 	const struct vm_target *wanted = target();
 
-	/* ctx[1] is the mask: 2 means to write. */
+	/* ctx[1] is the mask; 2 is MAY_WRITE. */
 	if (wanted && current_tgid() == wanted->tgid && ctx[1] & 2)
 		count(0);
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the programs of this directory share: whom they watch, and what they counted. */
+/* Shared by the programs of this directory: the watched process, and the counters. */
 #ifndef VM_MAPS_H
 #define VM_MAPS_H
 
@@ -7,7 +7,7 @@
 
 #include <bpf/bpf_helpers.h>
 
-/* Written by `guest_tool work`: its process, how much it writes at once, and the inode it writes to. */
+/* Written by `guest_tool work`: its process id, the bytes of each write, and the inode of the file. */
 struct vm_target {
 	__u32 tgid;
 	__u32 bytes;
@@ -50,8 +50,8 @@ struct vm_target {
 #endif
 
 /*
- * Where a probe at the entry of a function is put. Debian's kernel for riscv64 (6.12) takes none where ftrace
- * has its own instructions, the first 8 bytes; the arguments are still in their registers after these.
+ * The section of a probe at the entry of a function. Debian's kernel 6.12 for riscv64 refuses a probe in the
+ * first 8 bytes, which belong to ftrace. The arguments are still in their registers after these bytes.
  */
 #if defined(__TARGET_ARCH_riscv)
 #define ENTRY(function) SEC("kprobe/" function "+8")

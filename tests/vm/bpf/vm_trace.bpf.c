@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One tracepoint three ways: with the kernel's BTF, raw, and by its format in tracefs. */
+/* Attaches to one tracepoint in three ways: with the kernel's BTF, raw, and by its format in tracefs. */
 #include "vm_maps.h"
 #include "vm_types.h"
 

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The `docker run` command of an image: the options, mounts and targets without which its loader would end.
+
+loader/attach/plan.c decides at the start which programs need a target, and loader/attach/probes.c what it
+reads of tracefs.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from buildtool.image.metadata import Entrypoint
+from buildtool.objects.capabilities import run_options
+from buildtool.objects.types import program_type
+
+_BPFFS, _TRACEFS = "/sys/fs/bpf", "/sys/kernel/tracing"
+_METRICS = "/var/lib/node_exporter/textfile"
+# By type, the form of the target that the section never names.
+_CGROUP = "/PATH/OF/CGROUP"
+_WANTED = {
+    "xdp": "INTERFACE",
+    "sched_cls": "INTERFACE",
+    "perf_event": "cpu-clock:FREQUENCY",
+    "netfilter": "ipv4:HOOK:PRIORITY",
+    "cgroup_skb": _CGROUP,
+    "cgroup_sock": _CGROUP,
+    "cgroup_sock_addr": _CGROUP,
+    "cgroup_sockopt": _CGROUP,
+    "cgroup_device": _CGROUP,
+    "cgroup_sysctl": _CGROUP,
+    "sock_ops": _CGROUP,
+    # The workload attaches these.
+    "socket_filter": "none",
+    "sk_reuseport": "none",
+    "sched_act": "none",
+    "lwt_in": "none",
+    "lwt_out": "none",
+    "lwt_xmit": "none",
+    "lwt_seg6local": "none",
+}
+# The same for types whose sections may name the target after a slash.
+_WANTED_BARE = {
+    "tracing": "FUNCTION",
+    "lsm": "HOOK",
+    "raw_tracepoint": "NAME",
+    "raw_tracepoint_writable": "NAME",
+    "tracepoint": "CATEGORY/NAME",
+    "kprobe": "FUNCTION",
+}
+_IN_MAPS = ("/devmap", "/cpumap")  # XDP programs that the workload puts into maps
+_FILE_OF_PROBE = re.compile(r"uprobe[\w.]*/(/[^:]+):|uretprobe[\w.]*/(/[^:]+):")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedProgram:
+    """A program of *section* in object *owner*. *has_target*: the signed statement names its target."""
+
+    name: str
+    section: str
+    owner: str = ""
+    has_target: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class RunPlan:
+    """
+    A command for a container: *options* of `docker run`, and *arguments* after the image's name.
+
+    *before* holds the shell commands that root of the host runs once; *notes* hold sentences for people.
+    """
+
+    options: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def command(self, reference: str) -> str:
+        """Return the shell command that starts image *reference*."""
+        return shlex.join(["docker", "run", "--read-only", *self.options, reference, *self.arguments])
+
+
+def plan_run(
+    *,
+    name: str,
+    entrypoint: Entrypoint,
+    programs: Iterable[LoadedProgram],
+    capabilities: Iterable[str],
+    user: str,
+) -> RunPlan:
+    """
+    Return what an image needs that starts with *entrypoint* as *user* (UID:GID) and loads *programs*.
+
+    *name* is for directories of the host. A workload that loads the programs itself needs no target.
+    """
+    loaded, given = list(programs), tuple(capabilities)
+    plan = RunPlan(options=list(run_options(given)))
+    owner = _plan_tracefs(plan, loaded, given, user or "0:0")
+    _plan_mounts(plan, entrypoint.places, loaded, name, owner)
+    if not entrypoint.hands_over and "--attach-file" not in entrypoint.places:
+        _plan_targets(plan, loaded, entrypoint.attach)
+    return plan
+
+
+def _plan_tracefs(
+    plan: RunPlan, programs: Sequence[LoadedProgram], capabilities: Sequence[str], user: str
+) -> str:
+    """Add what tracepoints need to *plan*, and return the user of the container."""
+    found = [item.name for item in programs if program_type(item.section) == "tracepoint"]
+    if not found:
+        return user
+    plan.before.append(f"mountpoint -q {_TRACEFS} || mount -t tracefs tracefs {_TRACEFS}")
+    plan.options += ["-v", f"{_TRACEFS}:{_TRACEFS}:ro"]
+    if user.partition(":")[0] == "0" or "DAC_READ_SEARCH" in capabilities:
+        return user
+    plan.options += ["--user", "0:0"]
+    plan.notes.append(
+        f"tracepoint program {found[0]} reads tracefs, which belongs to root, hence --user 0:0;"
+        " sections raw_tp and tp_btf need neither"
+    )
+    return "0:0"
+
+
+def _plan_mounts(
+    plan: RunPlan, places: Mapping[str, str], programs: Iterable[LoadedProgram], name: str, user: str
+) -> None:
+    """Add the directories of the loader's options to *plan*, and the files that uprobes name."""
+    uid, _, gid = user.partition(":")
+    install = f"install -d -m 0700 -o {uid} -g {gid or uid}"
+    if pins := places.get("--pin-root") or places.get("--share"):
+        plan.before.append(f"mountpoint -q {_BPFFS} || mount -t bpf bpf {_BPFFS}")
+        plan.before.append(f"{install} {_BPFFS}/{name}")
+        plan.options += ["-v", f"{_BPFFS}/{name}:{pins}"]
+    if state := places.get("--state"):
+        plan.before.append(f"{install} /var/lib/{name}")
+        plan.options += ["-v", f"/var/lib/{name}:{state}"]
+    if metrics := places.get("--metrics-file"):
+        plan.before.append(f"install -d -o {uid} -g {gid or uid} {_METRICS}")
+        plan.options += ["-v", f"{_METRICS}:{PurePosixPath(metrics).parent}"]
+    if targets := places.get("--attach-file"):
+        plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/attach")
+        plan.options += ["-v", f"/etc/{name}/attach:{targets}:ro"]
+        plan.notes.append(f"write PROGRAM=TARGET into /etc/{name}/attach, a line for each program")
+    files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
+    for path in sorted({found[1] or found[2] for found in files if found}):
+        plan.options += ["-v", f"{path}:{path}:ro"]
+
+
+def _plan_targets(plan: RunPlan, programs: Sequence[LoadedProgram], settings: Sequence[str]) -> None:
+    """Add --attach for the programs that have no target."""
+    names = [item.name for item in programs]
+    missing = [item for item in programs if not (item.has_target or _has_setting(item, settings))]
+    forms = set()
+    for item in missing:
+        form = wanted_target(item.section)
+        if form is None:
+            continue
+        owner = f"{item.owner}:" if names.count(item.name) > 1 else ""
+        plan.arguments += ["--attach", f"{owner}{item.name}={form}"]
+        if form != "none":
+            forms.add(form)
+    if forms:
+        words = " and ".join(sorted(forms))
+        plan.notes.append(
+            f"replace {words} by a target, or by none to load only;"
+            " image.attach in buildtool.toml sets the default"
+        )
+
+
+def _has_setting(program: LoadedProgram, settings: Iterable[str]) -> bool:
+    for text in settings:
+        owner, _, name = text.partition("=")[0].removesuffix("+").rpartition(":")
+        if name == program.name and owner in ("", program.owner):
+            return True
+    return False
+
+
+def wanted_target(section: str) -> str | None:
+    """Return the form of the target that a program in *section* requires, or None if it requires none."""
+    kind = program_type(section)
+    # An optional program is loaded only if a target names it.
+    if section.startswith(("?", "usdt")) or (kind == "xdp" and section.endswith(_IN_MAPS)):
+        return None
+    if section in ("tc", "classifier"):
+        return "INTERFACE:ingress"
+    if section.startswith("lsm_cgroup"):
+        return _CGROUP
+    if section.startswith(("uprobe", "uretprobe")):
+        return None if "/" in section else "/PATH:SYMBOL"
+    return _WANTED.get(kind) or (None if "/" in section else _WANTED_BARE.get(kind))
+
+
+def note_platforms(platforms: Iterable[str], machine: str) -> Iterator[str]:
+    """Yield a note if none of an image's *platforms* is that of *machine*, both as linux/arm64."""
+    found = list(platforms)
+    if found and machine not in found:
+        yield f"the image is for {', '.join(found)}: run it there, because this machine is {machine}"
+
+
+def host_name(reference: str) -> str:
+    """Return a name for directories of the host, from image *reference*: agent for registry/plant/agent:7."""
+    last = reference.partition("@")[0].rpartition("/")[2]
+    return last.partition(":")[0] or "agent"
