@@ -173,7 +173,10 @@ def _list_objects(directory: Path) -> list[Path]:
 def _read_file(path: Path, arch: str, name: str = "") -> CheckTarget:
     # The result may be one byte too long. Rule BT002 reports that.
     data = read_bounded(path, MAX_OBJECT_BYTES)
-    return CheckTarget(path=path, name=name or path.name, data=data, arch=_signed_arch(data) or arch)
+    size = path.stat().st_size if len(data) > MAX_OBJECT_BYTES else 0
+    return CheckTarget(
+        path=path, name=name or path.name, data=data, arch=_signed_arch(data) or arch, size=size
+    )
 
 
 def _signed_arch(data: bytes) -> str:

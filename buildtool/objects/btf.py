@@ -169,6 +169,18 @@ class Btf:
                 raise ObjectFormatError("BTF: not a variable")
             yield self.name(name), target
 
+    def group_names(self, section: bytes) -> frozenset[str]:
+        """
+        Return the names of all variables and functions of the groups of ELF section *section*.
+
+        Raises: ObjectFormatError.
+        """
+        found = set()
+        for name, number, vlen in self.groups():
+            if name == section:
+                found |= {self._name(self._head(entry[0])[0]) for entry in self._entries(number, vlen)}
+        return frozenset(found)
+
     def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
         """
         Return name and type number of each variable in ELF *section*.
