@@ -17,7 +17,7 @@ from buildtool.core.flags import check_flag
 from buildtool.core.platforms import PLATFORMS, find_platform
 
 OBJECT_SUFFIX = ".o"
-Table = TypeVar("Table", bound="CompileSettings")
+Table = TypeVar("Table", bound="CompileSettings | CompileGenerate")
 
 
 def check_object_file(value: str) -> str:
@@ -29,6 +29,15 @@ def check_object_file(value: str) -> str:
     validate.check_object_name(value)
     if not value.endswith(OBJECT_SUFFIX) or value == OBJECT_SUFFIX:
         raise UsageError(f"{value!a} does not end in {OBJECT_SUFFIX}", hint="for example monitor-debug.bpf.o")
+    return value
+
+
+def _check_argument(value: str) -> str:
+    """Return *value* if it can be an argument of a command: text without control characters."""
+    if not value or not value.isprintable():
+        raise UsageError(
+            f"{value!a} is not an argument of a command", hint="a list of the program and its words"
+        )
     return value
 
 
@@ -58,6 +67,14 @@ class CompileObject(CompileSettings):
 
     name: str = declare(as_text(check_object_file), "")
     source: str = declare(as_text(validate.check_relative_path), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileGenerate:
+    """[[compile.generate]]: the *output* file in the project, and the *command* that prints its contents."""
+
+    output: str = declare(as_text(validate.check_relative_path), "")
+    command: tuple[str, ...] = declare(as_texts(_check_argument), ())
 
 
 def as_tables(kind: type[Table], required: tuple[str, ...]) -> Callable[[Any, Path], tuple[Table, ...]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.config.compiling import (
+    CompileGenerate,
     CompileObject,
     CompileRule,
     CompileSettings,
@@ -104,8 +105,8 @@ class CompileConfig:
     """
     [compile]: *sources* and *exclude* (patterns), *include* (directories), *flags*, *clang* (empty: newest).
 
-    *system_headers* allows the headers of the machine that compiles. *rule* and *object* are arrays of
-    tables, and *arch* has the table of each architecture that has one.
+    *system_headers* allows the headers of the machine that compiles. *rule*, *object* and *generate* are
+    arrays of tables, and *arch* has the table of each architecture that has one.
     """
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
@@ -116,6 +117,7 @@ class CompileConfig:
     system_headers: bool = declare(as_switch, default=False)
     rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
     object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
+    generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
     arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
 
     @property

@@ -53,8 +53,11 @@ def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
     """
     Return the objects of *config* for *target*, with their own settings, sorted by name.
 
-    Raises: UsageError, as `find_sources`.
+    Raises: UsageError, as `find_sources`, and if a generated file is missing.
     """
+    for entry in config.compile.generate:
+        if not (config.root / entry.output).exists():
+            raise UsageError(f"{entry.output}: not generated yet", hint="buildtool generate makes it")
     return tuple(
         _make_unit(config.compile, source, path, target.arch)
         for source, path in sorted(_find_objects(config), key=lambda item: flat_name(item[1]))

@@ -192,7 +192,12 @@ def _regular_files(directory: Path) -> Iterator[Path]:
 
 def _holds_private_key(path: Path) -> bool:
     try:
-        data = read_bounded(path, MAX_SEARCHED_BYTES)
+        return has_private_key(read_bounded(path, MAX_SEARCHED_BYTES))
     except FileAccessError:
         return False  # BuildKit's client cannot read it either
+
+
+def has_private_key(data: bytes) -> bool:
+    """Return whether the beginning of *data*, a file's contents, has a private key in PEM."""
+    data = data[:MAX_SEARCHED_BYTES]
     return b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data) is not None

@@ -19,6 +19,7 @@ from buildtool.config.file import Config
 from buildtool.core.errors import ConfigError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import Platform
+from buildtool.image.context import has_private_key
 from buildtool.image.embedded import EmbeddedFile
 
 # Where the modules in the builder look for them.
@@ -54,6 +55,11 @@ def choose_headers(
             if path.is_relative_to(top):
                 name = f"buildtool/{OUTSIDE_PLACE}/{number}/{path.relative_to(top)}"
                 files[name] = read_bounded(config.root / path, _MAX_SOURCE_BYTES)
+                if has_private_key(files[name]):
+                    raise ConfigError(
+                        f"{path}: a private key in a header, which is sent to the builder",
+                        hint="move the key to keys/, and name no directory with keys in compile.include",
+                    )
     return tuple(_embed(PurePosixPath(name), data) for name, data in sorted(files.items()))
 
 

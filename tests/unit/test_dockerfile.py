@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import json
 import os
 import shutil
 import subprocess
@@ -278,6 +279,17 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
         changes = {"trust": {nasty: PEM}}
     with pytest.raises((UsageError, ConfigError)):
         render(**changes)
+
+
+def test_macros_with_syntax_stay_in_their_heredoc() -> None:
+    """A macro may hold any printable text. It changes no instruction, and the plan has it unchanged."""
+    flags = ("-DA=\"$HOME ${B} `id` <<EOF 'x' \\\\ # RUN evil\"", "-DB=arm64.json", "-DC=\\")
+    plain = instructions(render(compile__flags=("-DA=1",)))
+    text = render(compile__flags=flags)
+    assert instructions(text) == plain
+    plan = text.partition("<<'arm64.json' /\n")[2].partition("\narm64.json\n")[0]
+    (group,) = json.loads(plan)["groups"]
+    assert group["flags"] == list(flags)
 
 
 @pytest.mark.parametrize("form", list(Form))
