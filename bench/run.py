@@ -19,7 +19,7 @@ from pathlib import Path
 
 from building import bench_compile, bench_sizes, bench_version, bench_warm_build
 from common import BUILDTOOL, TOP, run, write_source
-from loading import bench_bpftool, bench_large_object, bench_small_object, bench_verify_cost
+from loading import bench_bpftool, bench_hand_over, bench_large_object, bench_small_object, bench_verify_cost
 from localengine import bench_local_engine, bench_local_many
 from measure import BenchError, Row, print_table
 from signing import bench_signing
@@ -37,6 +37,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "load-small": bench_small_object,
     "load-large": bench_large_object,
     "bpftool": bench_bpftool,
+    "hand-over": bench_hand_over,
     "verify": bench_verify_cost,
     "sizes": bench_sizes,
     "start": bench_container_start,

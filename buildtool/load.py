@@ -54,6 +54,8 @@ class LoadRequest:
     objects: Path
     trust: Path
     attach: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+    no_load: tuple[str, ...] = ()
     verify_only: bool = False
     human: bool = False
     workload: tuple[str, ...] = ()
@@ -120,6 +122,8 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]
     for attach in request.attach:
         argv += ["--attach", attach]
+    argv += [word for program in request.load for word in ("--load", program)]
+    argv += [word for program in request.no_load for word in ("--no-load", program)]
     if request.verify_only:
         argv.append("--verify-only")
     else:

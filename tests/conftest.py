@@ -311,7 +311,7 @@ def c_verifier(clang: Path) -> Iterator[Verifier]:
         yield running
 
 
-@pytest.fixture(scope="session", params=["c", "go"])
+@pytest.fixture(scope="session", params=["c", "go", pytest.param("rust", marks=pytest.mark.network)])
 def verifier_program(request: pytest.FixtureRequest, clang: Path) -> Path:
     """Give a program that answers questions, for each verifier in another language than Python."""
     from labs.bindings import build_verifier

@@ -27,7 +27,8 @@ def junit_report(report: CheckReport) -> bytes:
     for kernel, arch, release in dict.fromkeys((r.kernel, r.arch, r.release) for r in report.runs):
         runs = [run for run in report.runs if (run.kernel, run.arch) == (kernel, arch)]
         suite = _suite(top, f"{kernel} {arch} ({release})", runs=len(runs))
-        suite.set("failures", str(sum(not run.loads for run in runs)))
+        suite.set("skipped", str(sum(run.is_spare and not run.loads for run in runs)))
+        suite.set("failures", str(sum(not (run.loads or run.is_spare) for run in runs)))
         for run in runs:
             _run_case(suite, run)
     indent(top)
@@ -62,6 +63,10 @@ def _run_case(suite: Element, run: ProgramRun) -> None:
     )
     if run.loads:
         SubElement(case, "system-out").text = f"{run.verdict.instructions} instructions processed"
+        return
+    if run.is_spare:
+        message = _xml(f"optional, and not loaded by the image: {run.verdict.reason}")
+        SubElement(case, "skipped", message=message)
         return
     failure = SubElement(case, "failure", message=_xml(run.verdict.reason), type=run.verdict.rule)
     source = run.verdict.source

@@ -43,7 +43,9 @@ from buildtool.core.errors import (
 from buildtool.core.files import write_atomic
 from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
+from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import parse_object
+from buildtool.objects.optional import EVERYTHING, Selection
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
@@ -82,7 +84,8 @@ class CheckRequest:
     *timeout_seconds* bounds the time of each kernel.
 
     Dry runs have *capabilities* and no other. Without any, they have what all targets for that
-    architecture need together, which is the label of an image of them.
+    architecture need together, which is the label of an image of them. Kernels may refuse optional
+    programs that are not of *selection*.
     """
 
     targets: Sequence[CheckTarget]
@@ -92,6 +95,7 @@ class CheckRequest:
     oldest: Release | None = None
     modules: Sequence[str] = ()
     capabilities: Sequence[str] = ()
+    selection: Selection = EVERYTHING
     timeout_seconds: float = 300
     cache: Path | None = None  # by default this user's cache
 
@@ -256,6 +260,7 @@ class _Ask:
     targets: Sequence[CheckTarget]
     kernel: Kernel | None
     capabilities: tuple[str, ...]
+    selection: Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +295,7 @@ class _Asker:
             targets=targets,
             kernel=found,
             capabilities=capabilities,
+            selection=self.request.selection,
         )
 
     def ask_all(self, asks: Sequence[_Ask]) -> None:
@@ -376,6 +382,7 @@ def _may_load() -> bool:
 
 def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
     lines = [_read_lines(target.data) for target in ask.targets]
+    spare = [_find_spare(target, ask.selection) for target in ask.targets]
     for program in output.programs:
         number = int(Path(program.path).name.partition(".")[0])
         yield ProgramRun(
@@ -389,7 +396,17 @@ def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
             duration_us=program.duration_us,
             verdict=_locate(program, lines[number]),
             capabilities=ask.capabilities,
+            is_spare=program.program in spare[number],
         )
+
+
+def _find_spare(target: CheckTarget, selection: Selection) -> set[str]:
+    """Return the programs of *target* that *selection* leaves out. libbpf does not name optional ones."""
+    try:
+        programs = describe_object(parse_object(target.data)).programs
+    except ObjectFormatError:
+        return set()
+    return {item.name for item in programs if not selection.loads(item.name, item.section, target.name)}
 
 
 def _read_lines(data: bytes) -> LineInfo:
@@ -412,7 +429,12 @@ def _as_finding(run: ProgramRun) -> Finding:
         reason = f"requires {' '.join(missing)} beside {' '.join(run.capabilities)}: {reason}"
     message = f"{run.kernel} {run.arch} ({run.release}): {reason}"
     return RULES[run.verdict.rule].finding(
-        run.object, message, program=run.program, path=run.path, source=run.verdict.source
+        run.object,
+        message,
+        program=run.program,
+        path=run.path,
+        source=run.verdict.source,
+        level=Level.WARNING if run.is_spare else None,
     )
 
 

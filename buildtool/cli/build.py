@@ -18,7 +18,7 @@ from buildtool.cli.inspectview import run_rows
 from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
-from buildtool.config.file import Config
+from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES
 from buildtool.core.errors import UsageError
@@ -28,7 +28,7 @@ from buildtool.core.validate import parse_signer
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.docker.build import parse_output
-from buildtool.image.metadata import image_entrypoint, parse_entrypoint
+from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
 from buildtool.image.result import BuiltImage
 from buildtool.image.runline import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.scan import choose_capabilities, scan_programs
@@ -99,19 +99,28 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         name=host_name(image.reference),
         entrypoint=parse_entrypoint(image_entrypoint(config)),
         programs=(
-            LoadedProgram(name=name, section=section) for name, section in scan_programs(config, sources)
+            LoadedProgram(name=name, section=section)
+            for name, section in scan_programs(config, sources)
+            if image_selection(config).loads(name, section)
         ),
         capabilities=capabilities,
         user=config.image.user,
     )
     plan.notes += note_platforms(image.platforms, this_platform().oci)
+    if config.image.workload and config.images.base == DEFAULT_BASE:
+        program = config.image.workload[0]
+        plan.notes.append(
+            f"the default base image has no {program}: add -v FILE:{program}:ro before the image's name,"
+            " or let images.base name an image that has it"
+        )
     is_image = bool(image.reference)
     if as_json:
         names = {"key_id": "keyId"}
         value = {names.get(name, name): value for name, value in asdict(image).items()}
         run = {"before": plan.before, "command": plan.command(image.reference), "notes": plan.notes}
         value |= {"run": run if is_image else None}
-        print_json(value | {"capabilities": capabilities, "attach": config.image.attach})
+        settings = {"attach": config.image.attach, "load": config.image.load}
+        print_json(value | {"capabilities": capabilities} | settings)
         return
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
     if image.digest:
@@ -121,6 +130,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         return
     for line in describe_settings(config.image.attach):
         click.echo(f"attach  {line}")
+    for name in config.image.load:
+        click.echo(f"with    {name}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))

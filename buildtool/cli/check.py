@@ -21,6 +21,7 @@ from buildtool.cli.options import OutputPath, arch_option, checked, config_optio
 from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
+from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import check_capability
 
 _PATH = click.Path(path_type=Path)
@@ -71,6 +72,7 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         oldest=options["oldest"],
         modules=options["module"],
         capabilities=options["capability"] or config.image.capabilities,
+        selection=image_selection(config),
         timeout_seconds=options["timeout"],
     )
     report = check_objects(request, on_progress=say)

@@ -14,11 +14,12 @@ from buildtool.cli.output import say
 from buildtool.config.sourcedate import source_date
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
-from buildtool.core.validate import check_attach
+from buildtool.core.validate import check_attach, check_load
 from buildtool.image.filecaps import MAX_PROGRAM_BYTES, check_capabilities, copy_program, read_contents
 from buildtool.image.finished import ImageRules, check_finished
 from buildtool.objects.capabilities import check_capability, program_capabilities
 from buildtool.objects.elf import read_object_file
+from buildtool.objects.optional import Selection
 from buildtool.signing.keys import KeyId
 from buildtool.trust.store import POLICY_NAME, read_policy_file
 
@@ -36,6 +37,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--arch", required=True, callback=checked(find_platform), help="Architecture of the objects.")
 @click.option("--key-id", required=True, help="Key that signed them.")
 @click.option("--attach", multiple=True, callback=checked(check_attach), help="One of the image's.")
+@click.option("--load", multiple=True, callback=checked(check_load), help="One of the image's.")
+@click.option("--hand-over", is_flag=True, help="The workload loads the programs.")
 @click.option("--allow-finding", multiple=True, help="Rule of check whose findings do not end the build.")
 def command(
     *,
@@ -49,12 +52,12 @@ def command(
 ) -> None:
     """Check the eBPF programs as the image has them; copy its static programs with file capabilities."""
     paths = sorted(objects.glob("*.o"))
-    check_capabilities(read_contents(paths), capability, exactly=exactly)
     rules = ImageRules(
         policy=read_policy_file(given["trust"] / POLICY_NAME).decode(),
         key_id=KeyId(given["key_id"]),
         epoch=source_date(os.environ, Path()),
         attach=given["attach"],
+        load=given["load"],
         allow_findings=given["allow_finding"],
     )
     # One of another architecture does not start here, unless the builder emulates that.
@@ -62,6 +65,8 @@ def command(
     found = {path.name: read_object_file(path) for path in paths}
     for warning in check_finished(found, given["arch"], rules, loader=loader):
         say(warning)
+    selection = Selection(load=given["load"], attach=given["attach"], everything=given["hand_over"])
+    check_capabilities(read_contents(paths), capability, exactly=exactly, selection=selection)
     for program in programs:
         granted = () if no_attribute else program_capabilities(program.name, capability)
         copy_program(program, output / program.name, granted)

@@ -29,6 +29,7 @@ from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
+from buildtool.objects.optional import Selection
 from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import verify_object
@@ -72,6 +73,7 @@ class View:
             "platform": image.platform,
             "labels": image.labels,
             "attach": image.entrypoint.attach,
+            "load": image.entrypoint.load,
             "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
@@ -85,6 +87,7 @@ class View:
         rows = [("image", image.reference), ("id", image.digest), ("platform", image.platform)]
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
         rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
+        rows += [("load", clean_line(name)) for name in image.entrypoint.load]
         if image.entrypoint.workload:
             rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
@@ -182,7 +185,6 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
         image = inspection.inspect_images(target)[0]
-        note = "after the image's name"
     else:
         data = read_object_file(Path(target))
         image = ImageReport(
@@ -190,15 +192,18 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
             digest="",
             platform="",
             labels={},
-            entrypoint=Entrypoint(),
+            # Targets are of an image, so an object has none to miss.
+            entrypoint=Entrypoint(hands_over=True),
             user=ImageConfig().user,
             objects=((target, data),),
         )
-        note = "for the loader"
     objects = {name: _contents(name, data) for name, data in image.objects}
-    programs = [row for name, contents in objects.items() for row in _rows(Path(name).name, contents)]
+    selection = image.entrypoint.selection
+    programs = [
+        row for name, contents in objects.items() for row in _rows(Path(name).name, contents, selection)
+    ]
     # The label also has configured capabilities that no program requires. It is not signed.
-    needed = needed_capabilities(objects.values())
+    needed = needed_capabilities(objects.items(), selection)
     given = label_capabilities(image.labels) or needed
     beyond = sorted(set(given) - set(needed))
     plan = plan_image(image)
@@ -209,7 +214,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     for line in (*plan.notes, *(f"on the host, once: {line}" for line in plan.before)):
         say(line)
     if plan.arguments:
-        say(f"{note}: {shlex.join(plan.arguments)}")
+        say(f"after the image's name: {shlex.join(plan.arguments)}")
     if beyond:
         say(f"{' '.join(beyond)}: by the image's label, and needed by none of these programs' types")
     for row in programs:
@@ -233,8 +238,10 @@ def plan_image(image: ImageReport) -> RunPlan:
                 has_target=program.name in targeted,
             )
             for program in contents.programs
+            if image.entrypoint.selection.loads(program.name, program.section, name)
         ]
-    needed = needed_capabilities(_contents(name, data) for name, data in image.objects)
+    described = ((name, _contents(name, data)) for name, data in image.objects)
+    needed = needed_capabilities(described, image.entrypoint.selection)
     return plan_run(
         name=host_name(image.reference),
         entrypoint=image.entrypoint,
@@ -264,7 +271,7 @@ def _contents(name: str, data: bytes) -> ObjectContents:
         raise ObjectFormatError(f"{name}: {error.message}", hint=error.hint) from error
 
 
-def _rows(name: str, contents: ObjectContents) -> list[dict[str, Any]]:
+def _rows(name: str, contents: ObjectContents, selection: Selection) -> list[dict[str, Any]]:
     return [
         {
             "object": name,
@@ -273,4 +280,5 @@ def _rows(name: str, contents: ObjectContents) -> list[dict[str, Any]]:
             "capabilities": find_capabilities([program.section]),
         }
         for program in contents.programs
+        if selection.loads(program.name, program.section, name)
     ]

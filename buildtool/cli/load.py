@@ -11,7 +11,7 @@ import click
 
 from buildtool.cli.options import checked, config_option, read_config
 from buildtool.core.process import Runner
-from buildtool.core.validate import check_attach
+from buildtool.core.validate import check_attach, check_load
 from buildtool.load import (
     PINS_COMMANDS,
     LoadRequest,
@@ -56,6 +56,20 @@ class _LoadCommand(click.Command):
 @click.option(
     "--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET, may be repeated."
 )
+@click.option(
+    "--load",
+    multiple=True,
+    callback=checked(check_load),
+    metavar="PROGRAM",
+    help="Load this optional program; may be repeated.",
+)
+@click.option(
+    "--no-load",
+    multiple=True,
+    callback=checked(check_load),
+    metavar="PROGRAM",
+    help="Do not load this program; may be repeated.",
+)
 @click.option("--verify-only", is_flag=True, help="Verify only; load nothing.")
 @config_option
 def command(
@@ -64,9 +78,9 @@ def command(
     objects: Path | None,
     workload: tuple[str, ...],
     trust: Path | None,
-    attach: tuple[str, ...],
     verify_only: bool,
     config_path: Path | None,
+    **given: tuple[str, ...],
 ) -> None:
     """
     Verify, load and attach signed objects on this host with the real loader.
@@ -90,7 +104,9 @@ def command(
     request = LoadRequest(
         objects=chosen,
         trust=choose_trust(trust, config),
-        attach=attach or (() if verify_only else config.image.attach),
+        attach=given["attach"] or (() if verify_only else config.image.attach),
+        load=tuple(name for name in given["load"] or config.image.load if name not in given["no_load"]),
+        no_load=given["no_load"],
         verify_only=verify_only,
         human=sys.stderr.isatty(),
         workload=workload,

@@ -87,7 +87,7 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
             platform=arch,
             output=output,
             force=given["force"],
-            stale=StaleFinder(config=config),
+            stale=StaleFinder(config=config, needs_sources=False),
         )
     if given["as_json"]:
         print_json([_to_json(file) | {"keyId": _key_of(file, key_id)} for file in signed])

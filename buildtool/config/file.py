@@ -183,7 +183,7 @@ class BuildConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """
-    [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *workload*, *healthcheck*.
+    [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *load* (programs), *workload*, *healthcheck*.
 
     *capabilities* (empty: those that the programs require) go to the image's label. With
     *file_capabilities* and a user other than root, they also go to the loader's file. *tools* adds
@@ -193,6 +193,7 @@ class ImageConfig:
     user: str = declare(as_text(validate.check_user), "65532:65532", "BUILDTOOL_USER")
     labels: Mapping[str, str] = declare(as_labels, {})
     attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
+    load: tuple[str, ...] = declare(as_texts(validate.check_load), ())
     workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())

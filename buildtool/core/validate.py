@@ -214,6 +214,23 @@ def check_attach(value: str) -> str:
     return value
 
 
+def check_load(value: str) -> str:
+    """
+    Return *value* if it names a program to load: PROGRAM or OBJECT:PROGRAM.
+
+    Raises: UsageError.
+    """
+    owner, named, program = value.rpartition(":")
+    if "=" in value:
+        raise UsageError(
+            f"{_show(value)} is not PROGRAM or OBJECT:PROGRAM", hint="image.attach says where it is attached"
+        )
+    check_program_name(program)
+    if named:
+        check_object_name(owner)
+    return value
+
+
 def check_container_path(value: str) -> str:
     """
     Return *value* if it is an absolute path in a container without "..".

@@ -43,16 +43,17 @@ class AttachableObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A setting as it was written: *text*; *owner* is an object's name or empty; *program*, *target*."""
+    """A setting of *key* as written: *text*; *owner* is an object's name or empty; *program*, *target*."""
 
     text: str
     owner: str
     program: str
-    target: str
+    target: str = ""
+    key: str = "image.attach"
 
     def wrong(self, problem: str, hint: str) -> ConfigError:
         """Make the error that this setting has *problem*."""
-        return ConfigError(f"image.attach: {self.text}: {problem}", hint=hint)
+        return ConfigError(f"{self.key}: {self.text}: {problem}", hint=hint)
 
 
 def read_attachable(objects: Mapping[str, bytes]) -> list[AttachableObject]:
@@ -101,6 +102,20 @@ def check_attach_settings(
         _check_target(setting, owner, program, trust)
 
 
+def check_load_settings(settings: Sequence[str], objects: Sequence[AttachableObject]) -> None:
+    """
+    Check that each of *settings* ([OBJECT:]PROGRAM) means one optional program or map of *objects*.
+
+    Raises: ConfigError.
+    """
+    for text in settings:
+        owner, colon, name = text.rpartition(":")
+        setting = Setting(text=text, owner=owner if colon else "", program=name, key="image.load")
+        _, program = _find(setting, objects)
+        if program is not None and not program.is_optional:
+            raise setting.wrong("the program is not optional, so it is always loaded", "remove this setting")
+
+
 def _parse(text: str) -> Setting:
     left, _, target = text.partition("=")
     owner, colon, program = left.rpartition(":")
@@ -131,7 +146,7 @@ def _find(
 def _list_programs(objects: Iterable[AttachableObject]) -> str:
     names = [f"{program.name} ({item.name})" for item in objects for program in item.programs]
     if not names:
-        return "none; remove image.attach"
+        return "none; remove the setting"
     more = f" and {len(names) - _SHOWN_PROGRAMS} more" if len(names) > _SHOWN_PROGRAMS else ""
     return f"{', '.join(names[:_SHOWN_PROGRAMS])}{more}"
 

@@ -247,6 +247,8 @@ def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv += [] if image.grants_capabilities else ["--no-attribute"]
     argv += ["--trust", "/trust", "--arch", platform.arch, "--key-id", request.key_id]
     argv += [word for text in image.attach for word in ("--attach", validate.check_attach(text))]
+    argv += [word for text in image.load for word in ("--load", validate.check_load(text))]
+    argv += ["--hand-over"] if request.config.loader.hand_over else []
     numbers = map(validate.check_rule_number, build.allow_findings)
     argv += [word for number in numbers for word in ("--allow-finding", number)]
     return [*argv, "--output", "/"]

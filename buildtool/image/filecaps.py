@@ -12,29 +12,46 @@ from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_capabilities
 from buildtool.objects.describe import ObjectContents, describe_object
 from buildtool.objects.elf import parse_object, read_object_file
+from buildtool.objects.optional import EVERYTHING, Selection
 
 MAX_PROGRAM_BYTES = 64 * 1024 * 1024
 
 
-def needed_capabilities(objects: Iterable[ObjectContents]) -> tuple[str, ...]:
-    """Return the sorted capabilities that the programs of *objects* require together, at least BPF."""
-    contents = list(objects)
+def needed_capabilities(
+    objects: Iterable[tuple[str, ObjectContents]], selection: Selection = EVERYTHING
+) -> tuple[str, ...]:
+    """
+    Return the sorted capabilities that *objects* (name and contents) require together, at least BPF.
+
+    The types of programs count that *selection* loads; of each object, all helpers and maps.
+    """
+    pairs = list(objects)
+    contents = [item for _, item in pairs]
     return find_capabilities(
-        (program.section for item in contents for program in item.programs),
+        (
+            program.section
+            for name, item in pairs
+            for program in item.programs
+            if selection.loads(program.name, program.section, name)
+        ),
         helpers=(number for item in contents for number in item.helpers),
         maps=(found.type for item in contents for found in item.maps),
     )
 
 
 def check_capabilities(
-    objects: Iterable[ObjectContents], capabilities: Iterable[str], *, exactly: bool
+    objects: Iterable[tuple[str, ObjectContents]],
+    capabilities: Iterable[str],
+    *,
+    exactly: bool,
+    selection: Selection = EVERYTHING,
 ) -> None:
     """
-    Check that *objects* require no more than *capabilities*, and with *exactly* no less.
+    Check that the programs of *selection* require no more than *capabilities*, and with *exactly* no less.
 
     Raises: ConfigError.
     """
-    needed, given = set(needed_capabilities(objects)), set(capabilities)
+    needed, given = set(needed_capabilities(objects, selection)), set(capabilities)
     listed = ", ".join(f'"{name}"' for name in sorted(needed))
     hint = f"in buildtool.toml: image.capabilities = [{listed}]"
     if needed - given:
@@ -45,16 +62,16 @@ def check_capabilities(
         raise ConfigError(f"the sources appear to require {names}, but no compiled object does", hint=hint)
 
 
-def read_contents(paths: Iterable[Path]) -> list[ObjectContents]:
+def read_contents(paths: Iterable[Path]) -> list[tuple[str, ObjectContents]]:
     """
-    Return the contents of the objects in files *paths*.
+    Return the names and the contents of the objects in files *paths*.
 
     Raises: FileAccessError, ObjectFormatError.
     """
     contents = []
     for path in paths:
         try:
-            contents.append(describe_object(parse_object(read_object_file(path))))
+            contents.append((path.name, describe_object(parse_object(read_object_file(path)))))
         except ObjectFormatError as error:
             raise ObjectFormatError(f"{path}: {error.message}", hint=error.hint) from error
     return contents

@@ -22,7 +22,7 @@ from buildtool.core.files import write_all_atomic, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.strictjson import format_time
-from buildtool.image.attachments import check_attach_settings, read_attachable
+from buildtool.image.attachments import check_attach_settings, check_load_settings, read_attachable
 from buildtool.runtime.carried import LOADER_NAME
 from buildtool.signing.keys import KeyId
 from buildtool.trust.store import POLICY_NAME, TrustStore, read_policy
@@ -37,7 +37,7 @@ _OF_SIGNATURES = frozenset(("BT040", "BT041", "BT042"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRules:
     """
-    What an image says of its objects: the text of its *policy*, its *attach* settings.
+    What an image says of its objects: the text of its *policy*, its *attach* and *load* settings.
 
     Key *key_id* signs at *epoch*. *allow_findings* are numbers of rules whose findings do not end the build.
     """
@@ -46,6 +46,7 @@ class ImageRules:
     key_id: KeyId
     epoch: int
     attach: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
     allow_findings: tuple[str, ...] = ()
 
 
@@ -62,7 +63,7 @@ def check_finished(
 
     *loader* is a verify-and-load that this machine may be able to run; *opened* is what libbpf found.
 
-    Raises: CheckFailedError, when an object breaks a rule of `check`; ConfigError, when an attach setting
+    Raises: CheckFailedError, when an object breaks a rule of `check`; ConfigError, when a setting
     means no program, or the image would refuse its own objects.
     """
     if unknown := sorted(set(rules.allow_findings) - set(RULES)):
@@ -73,7 +74,9 @@ def check_finished(
     trust = read_policy(rules.policy.encode())
     start = _first_start(trust, rules)
     warnings = _check_rules(objects, platform, rules, start, opened)
-    check_attach_settings(rules.attach, read_attachable(objects), trust)
+    attachable = read_attachable(objects)
+    check_attach_settings(rules.attach, attachable, trust)
+    check_load_settings(rules.load, attachable)
     for name, data in objects.items():
         try:
             verify_object(data, trust, platform=platform.oci, now=start)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
 from buildtool.core.errors import ConfigError
+from buildtool.objects.optional import Selection
 from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
@@ -58,11 +59,14 @@ def image_entrypoint(config: Config) -> list[str]:
     """
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
-    if config.loader.hand_over and config.image.attach:
-        raise _loads_itself("image.attach")
+    for key in ("attach", "load"):
+        if config.loader.hand_over and getattr(config.image, key):
+            raise _loads_itself(f"image.{key}")
     for attach in config.image.attach:
         # Not --attach: what docker run adds replaces these.
         argv += ["--image-attach", validate.check_attach(attach)]
+    for program in config.image.load:
+        argv += ["--image-load", validate.check_load(program)]
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
@@ -80,24 +84,38 @@ class Entrypoint:
     workload: tuple[str, ...] = ()  # program and arguments
     places: Mapping[str, str] = field(default_factory=dict)  # such as --pin-root, with its path
     hands_over: bool = False  # the workload loads and attaches the programs
+    load: tuple[str, ...] = ()  # optional programs: [OBJECT:]PROGRAM
+
+    @property
+    def selection(self) -> Selection:
+        """Which programs the loader loads."""
+        return Selection(load=self.load, attach=self.attach, everything=self.hands_over)
 
 
 def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
     """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
     argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
-    attach, workload, places, hands_over = [], [], {}, False
+    attach, workload, load, places, hands_over = [], [], [], {}, False
     while argv:
         name = argv.pop(0)
         if name == "--":  # images of older releases
             workload, argv = argv, []
         elif name in ("--image-attach", "--attach") and argv:
             attach.append(argv.pop(0))
+        elif name in ("--image-load", "--load") and argv:
+            load.append(argv.pop(0))
         elif name == "--image-workload" and argv:
             workload.append(argv.pop(0))
         elif name in _PLACES and argv:
             places[name] = argv.pop(0)
         hands_over = hands_over or name == "--hand-over"
-    return Entrypoint(tuple(attach), tuple(workload), places, hands_over)
+    return Entrypoint(tuple(attach), tuple(workload), places, hands_over, tuple(load))
+
+
+def image_selection(config: Config) -> Selection:
+    """Return which programs the loader of the image of *config* loads."""
+    image = config.image
+    return Selection(load=image.load, attach=image.attach, everything=config.loader.hand_over)
 
 
 def _key_of_loading(loader: LoaderConfig) -> str | None:

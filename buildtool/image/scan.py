@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from buildtool.config.file import Config
 from buildtool.core.files import read_bounded
+from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
 from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
@@ -64,11 +65,23 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     """
     text = "\n".join(text for _, text in _read_all(config, sources))
     called = {_MACROS.get(name, name) for name in _CALLS.findall(text)}
+    selection = image_selection(config)
+    sections = ["".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)]
+    optional = [section for name, section in _find_programs(text) if selection.loads(name, section)]
     return find_capabilities(
-        ("".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)),
+        [*(section for section in sections if not section.startswith("?")), *optional],
         helpers=(HELPER_NUMBERS[name] for name in called if name in HELPER_NUMBERS),
         maps=(name.lower() for name in _MAPS.findall(text)),
     )
+
+
+def _find_programs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield name and section of each function with a section in the source *text*."""
+    for found in _PROGRAMS.finditer(_ATTRIBUTES.sub(" ", text)):
+        section = "".join(re.findall(r'"([^"]*)"', found["strings"]))
+        name = found["argument"] if found["word"].startswith("BPF_") else found["word"]
+        if name:
+            yield name, section
 
 
 def scan_programs(config: Config, sources: Iterable[str]) -> list[tuple[str, str]]:
@@ -77,14 +90,12 @@ def scan_programs(config: Config, sources: Iterable[str]) -> list[tuple[str, str
 
     Raises: FileAccessError.
     """
-    programs = []
-    for _, text in _read_all(config, sources):
-        for found in _PROGRAMS.finditer(_ATTRIBUTES.sub(" ", text)):
-            section = "".join(re.findall(r'"([^"]*)"', found["strings"]))
-            name = found["argument"] if found["word"].startswith("BPF_") else found["word"]
-            if program_type(section) != UNKNOWN_PROGRAM and name:
-                programs.append((name, section))
-    return programs
+    return [
+        (name, section)
+        for _, text in _read_all(config, sources)
+        for name, section in _find_programs(text)
+        if program_type(section) != UNKNOWN_PROGRAM
+    ]
 
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:

@@ -34,10 +34,13 @@ class StaleFinder:
     """
     Finds stale objects in any directories. Each record and each source is read once.
 
-    *config* is the configuration to compare with, for objects of its own project.
+    *config* is the configuration to compare with, for objects of its own project. With *needs_sources*, an
+    object of that project is also stale if a source or an included file of it is gone. A signing machine may
+    lack generated files.
     """
 
     config: Config | None = None
+    needs_sources: bool = True
     _records: dict[Path, Mapping[str, CompiledObject]] = field(default_factory=dict, init=False)
     _digests: dict[Path, str] = field(default_factory=dict, init=False)
     _units: dict[str, Mapping[str, Unit]] = field(default_factory=dict, init=False)
@@ -94,11 +97,11 @@ class StaleFinder:
         assert entry.root is not None
         config = self.config
         is_own = config is not None and entry.root.resolve() == config.root.resolve() and has_project(config)
-        if not (entry.root / source.path).exists():
-            return f"{source.path} no longer exists" if is_own else ""
-        missing = next((name for name in entry.inputs if not (entry.root / name).exists()), None)
+        names = (source.path, *entry.inputs)
+        missing = next((name for name in names if not (entry.root / name).exists()), None)
         if missing is not None:
-            return f"{missing}, which {source.path} included, no longer exists"
+            what = missing if missing == source.path else f"{missing}, which {source.path} included,"
+            return f"{what} no longer exists" if is_own and self.needs_sources else ""
         if self._hash(entry) != source.sha256:
             also = " or a file that it includes" if len(entry.inputs) > 1 else ""
             return f"{source.path}{also} has changed"

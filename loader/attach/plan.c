@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_INTERFACES 64
@@ -149,8 +150,9 @@ static int plan_tcx(struct bpf_program *program, const struct attach_options *op
 	return count > 0 && tc_filter__is_needed(points) ? plan_clsact(options, points, count, fault) : count;
 }
 
-static int plan_cgroup(const struct attach_point *point, struct fault *fault)
+static int plan_cgroup(struct attach_point *point, struct fault *fault)
 {
+	struct stat st;
 	int fd;
 
 	if (point->target[0] != '/')
@@ -158,12 +160,15 @@ static int plan_cgroup(const struct attach_point *point, struct fault *fault)
 	fd = targets__open_cgroup(point->target, fault);
 	if (fd < 0)
 		return fd;
+	point->inode = fstat(fd, &st) ? 0 : st.st_ino;
 	close(fd);
 	return 1;
 }
 
 static int plan_netns(struct attach_point *point, struct fault *fault)
 {
+	struct stat st;
+
 	if (!point->target)
 		point->target = OWN_NETNS;
 	if (point->target[0] != '/')
@@ -172,6 +177,7 @@ static int plan_netns(struct attach_point *point, struct fault *fault)
 	if (access(point->target, R_OK))
 		return fault__set(fault, -errno, "network namespace %.200s: %s; ip netns lists the names",
 				  point->target, strerror(errno));
+	point->inode = stat(point->target, &st) ? 0 : st.st_ino;
 	return 1;
 }
 
@@ -334,6 +340,15 @@ static int refuse_section(const struct attach_point *point, const char *name, st
 		point->section, name);
 }
 
+bool plan__needs_target(const struct bpf_program *program)
+{
+	const struct kind kind = kind_of(program);
+	const struct attach_point point = { .place = kind.place,
+					    .section = bpf_program__section_name(program) };
+
+	return kind.place != PLACE_NOWHERE && (!kind.wants || wants_target(&point));
+}
+
 int plan__program(struct bpf_object *object, struct bpf_program *program, const char *target,
 		  const struct attach_options *options, struct attach_point *points, size_t room,
 		  struct fault *fault)
@@ -374,6 +389,43 @@ int plan__program(struct bpf_object *object, struct bpf_program *program, const 
 		return plan_netfilter(points, fault);
 	default:
 		return plan_by_section(object, program, options, points, fault);
+	}
+}
+
+/* `ip netns add` makes a plain file, and mounts the namespace over it a moment later. */
+static int plan_netns_again(struct attach_point *point, struct fault *fault)
+{
+	struct stat there, own;
+	int err = plan_netns(point, fault);
+
+	if (err < 0)
+		return err;
+	if (stat(point->target, &there) || stat(OWN_NETNS, &own) || there.st_dev != own.st_dev)
+		return fault__set(fault, -ENOENT, "network namespace %.200s: not mounted", point->target);
+	return 1;
+}
+
+int plan__again(const struct attach_point *known, struct attach_point *points, size_t room,
+		struct fault *fault)
+{
+	const struct attach_options now = { 0 };
+
+	if (!room)
+		return fault__usage(fault, "too many attachments");
+	points[0] = *known;
+	points[0].shown[0] = 0;
+	switch (known->place) {
+	case PLACE_XDP:
+	case PLACE_TCX:
+	case PLACE_CLSACT:
+		return plan_interfaces(&now, points, room, fault);
+	case PLACE_CGROUP:
+		return plan_cgroup(points, fault);
+	case PLACE_NETNS:
+		return plan_netns_again(points, fault);
+	default:
+		points[0] = *known;
+		return 1;
 	}
 }
 

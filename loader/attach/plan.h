@@ -15,6 +15,17 @@ int plan__program(struct bpf_object *object, struct bpf_program *program, const 
 		  const struct attach_options *options, struct attach_point *points, size_t room,
 		  struct fault *fault);
 
+/* Return whether the program cannot be attached without a target, which its section does not have. */
+bool plan__needs_target(const struct bpf_program *program);
+
+/*
+ * Find the points that the target of a known point means now: an interface, a cgroup or a network namespace
+ * can be another one, or match a pattern, since then. Does not wait, and changes no program. Returns the
+ * number of points, or a negative errno for a missing target.
+ */
+int plan__again(const struct attach_point *known, struct attach_point *points, size_t room,
+		struct fault *fault);
+
 /* Find the point of a struct_ops map in the same way; other maps have no point. */
 int plan__map(struct bpf_map *map, const char *target, struct attach_point *point, struct fault *fault);
 

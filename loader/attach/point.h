@@ -68,6 +68,7 @@ struct attach_point {
 	const struct bpf_map *map;     /* sockmap, of an iterator, or struct_ops */
 	int map_fd;		       /* of sockmap and iterator, set before attaching; else -1 */
 	int ifindex;
+	uint64_t inode;	   /* of the cgroup or network namespace */
 	uint32_t identity; /* of clsact: project, object and program, as a hash */
 	uint32_t flags;	   /* of XDP: the mode */
 	int priority;	   /* of netfilter */

@@ -7,31 +7,50 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #define POLL_NANOSECONDS 20000000 /* between two looks for a missing interface */
 
-/* if_nametoindex() would link a netlink client into the program. */
-static int get_interface_index(const char *name)
+/* Ask for the index or the name of an interface. if_nametoindex() would link a netlink client. */
+static int ask(unsigned long question, struct ifreq *request)
 {
-	struct ifreq request = { 0 };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
 
 	if (fd < 0 && errno == EAFNOSUPPORT)
 		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	memcpy(request.ifr_name, name, strlen(name));
-	if (ioctl(fd, SIOCGIFINDEX, &request))
+	if (ioctl(fd, question, request))
 		err = -errno;
 	close(fd);
+	return err;
+}
+
+static int get_interface_index(const char *name)
+{
+	struct ifreq request = { 0 };
+	int err;
+
+	memcpy(request.ifr_name, name, strlen(name));
+	err = ask(SIOCGIFINDEX, &request);
 	return err ? err : request.ifr_ifindex;
+}
+
+bool targets__has_index(int index)
+{
+	struct ifreq request = { .ifr_ifindex = index };
+
+	return ask(SIOCGIFNAME, &request) != -ENODEV;
 }
 
 /* fnmatch() would link locales into the program. */
@@ -138,4 +157,22 @@ int targets__open_cgroup(const char *path, struct fault *fault)
 				  "cgroup %.200s: %s; findmnt -t cgroup2 shows where cgroups are", path,
 				  strerror(errno));
 	return fd;
+}
+
+bool targets__is_deleted_cgroup(const char *path)
+{
+	char above[PATH_MAX];
+	struct statfs fs;
+	struct stat st;
+	char *slash;
+
+	if (!stat(path, &st) || errno != ENOENT)
+		return false;
+	snprintf(above, sizeof(above), "%s", path);
+	while ((slash = strrchr(above, '/')) && slash != above) {
+		*slash = 0;
+		if (!statfs(above, &fs))
+			return fs.f_type == CGROUP2_SUPER_MAGIC;
+	}
+	return false;
 }

@@ -179,15 +179,20 @@ size_t tc_filter__count(void)
 	return filters;
 }
 
-void tc_filter__detach(const struct attachment_handle *handle)
+bool tc_filter__is_there(const struct attachment_handle *handle)
 {
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle->handle, .priority = handle->priority);
 	struct bpf_tc_hook hook = hook_of(&handle->point);
 
+	return !bpf_tc_query(&hook, &opts) && opts.prog_id == handle->program_id;
+}
+
+void tc_filter__detach(const struct attachment_handle *handle)
+{
+	struct bpf_tc_hook hook = hook_of(&handle->point);
+
 	filters--;
 	/* Another process may have replaced the filter. */
-	if (bpf_tc_query(&hook, &opts) || opts.prog_id != handle->program_id)
-		return;
-	opts.prog_fd = opts.prog_id = opts.flags = 0;
-	bpf_tc_detach(&hook, &opts);
+	if (tc_filter__is_there(handle))
+		remove_filter(&hook, handle->handle, handle->priority);
 }

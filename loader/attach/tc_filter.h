@@ -17,6 +17,9 @@ int tc_filter__attach(int program_fd, struct attachment_handle *handle);
 /* Return the number of this loader's filters. */
 size_t tc_filter__count(void);
 
+/* Return whether the filter still runs this loader's program. */
+bool tc_filter__is_there(const struct attachment_handle *handle);
+
 /* Remove the filter, if it still runs this loader's program. */
 void tc_filter__detach(const struct attachment_handle *handle);
 

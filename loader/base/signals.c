@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
+#include <sys/signalfd.h>
 #include <time.h>
 
 static sigset_t initial, waited;
@@ -32,7 +34,7 @@ void signals__restore(void)
 	sigprocmask(SIG_SETMASK, &initial, NULL);
 }
 
-int signals__wait(void)
+static int wait_for_signal(void)
 {
 	int number;
 
@@ -40,6 +42,31 @@ int signals__wait(void)
 		number = sigwaitinfo(&waited, NULL);
 	while (number < 0 && errno == EINTR);
 	return number;
+}
+
+int signals__wait_or(const struct pollfd *others, size_t count)
+{
+	struct pollfd fds[1 + SIGNALS_MAX_FDS];
+	static int pending = -1;
+	int number;
+
+	if (pending < 0)
+		pending = signalfd(-1, &waited, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (pending < 0 || count > SIGNALS_MAX_FDS)
+		return wait_for_signal();
+	fds[0] = (struct pollfd){ .fd = pending, .events = POLLIN };
+	memcpy(fds + 1, others, count * sizeof(*others));
+	for (;;) {
+		number = sigtimedwait(&waited, NULL, &(struct timespec){ 0 });
+		if (number > 0)
+			return number;
+		if (poll(fds, 1 + count, -1) <= 0)
+			continue;
+		for (size_t i = 1; i <= count; i++) {
+			if (fds[i].revents)
+				return 0;
+		}
+	}
 }
 
 bool signals__take_hangup(void)

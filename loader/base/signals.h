@@ -2,8 +2,12 @@
 #ifndef LOADER_BASE_SIGNALS_H
 #define LOADER_BASE_SIGNALS_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
+
+#define SIGNALS_MAX_FDS 4
 
 /*
  * Block signals, so that none is lost while objects are loaded; signals__wait() then takes them. Without
@@ -14,8 +18,11 @@ void signals__block(bool supervise);
 /* Restore the signal mask of the loader's start, before a process executes another program. */
 void signals__restore(void);
 
-/* Wait for one of the blocked signals and take it. */
-int signals__wait(void);
+/*
+ * Wait for one of the blocked signals and take it, or until one of at most SIGNALS_MAX_FDS descriptors has an
+ * event. Returns the number of the signal, or 0 for a descriptor.
+ */
+int signals__wait_or(const struct pollfd *fds, size_t count);
 
 /* Take a pending SIGHUP; returns false without one, and does not wait. */
 bool signals__take_hangup(void);

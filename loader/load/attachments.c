@@ -4,6 +4,7 @@
 #include "attach/attach.h"
 #include "attach/plan.h"
 #include "base/fault.h"
+#include "load/select.h"
 #include "verify/statement.h"
 #include "verify/verify.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #define NAMES_SIZE 256
+#define HASH_BEGIN 2166136261u
 
 /* Add a program's name to a list for a message; a list without room ends in dots. */
 static void add_name(char names[NAMES_SIZE], size_t *used, const char *name)
@@ -29,8 +31,9 @@ static bool option_matches(const struct attach_option *option, const struct unit
 	return !strcmp(option->program, name) && (!option->object || !strcmp(option->object, unit->file));
 }
 
-/* Check that an --attach names exactly one program or struct_ops map. */
-static int check_option(const struct load *load, const struct attach_option *option, struct fault *fault)
+/* Check that an option names exactly one program or struct_ops map. */
+static int check_option(const struct load *load, const struct attach_option *option, const char *word,
+			struct fault *fault)
 {
 	struct bpf_program *program;
 	struct bpf_map *map;
@@ -48,13 +51,28 @@ static int check_option(const struct load *load, const struct attach_option *opt
 		}
 	}
 	if (!found)
-		return fault__usage(fault, "--attach %.128s: no object has this program; use one of: %s",
+		return fault__usage(fault, "--%s %.128s: no object has this program; use one of: %s", word,
 				    option->program, names);
 	if (found > 1)
-		return fault__usage(fault,
-				    "--attach %.128s: several objects have it; use OBJECT:%.128s=TARGET",
-				    option->program, option->program);
+		return fault__usage(fault, "--%s %.128s: several objects have it; use OBJECT:%.128s%s", word,
+				    option->program, option->program, option->target ? "=TARGET" : "");
 	return 0;
+}
+
+static int check_options(const struct load *load, struct fault *fault)
+{
+	const struct selection_options *o = &load->options->selection;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < o->attach_count; i++)
+		err = check_option(load, &o->attach[i], "attach", fault);
+	for (size_t i = 0; !err && i < o->select_count; i++) {
+		const struct attach_option named = { .object = o->select[i].object,
+						     .program = o->select[i].program };
+
+		err = check_option(load, &named, o->select[i].loads ? "load" : "no-load", fault);
+	}
+	return err;
 }
 
 /* Name the link. A program that is attached twice at one place has two links, so number the second one. */
@@ -75,7 +93,7 @@ static char *name_link(const struct load *load, const struct attachment *a)
 	return link;
 }
 
-/* FNV-1a: it distinguishes names and protects nothing. */
+/* FNV-1a */
 static uint32_t hash(uint32_t value, const char *text)
 {
 	do
@@ -84,11 +102,16 @@ static uint32_t hash(uint32_t value, const char *text)
 	return value;
 }
 
+uint32_t attachments__hash(const char *text)
+{
+	return hash(HASH_BEGIN, text);
+}
+
 static uint32_t identify(const struct attachment *a)
 {
 	const char *project = a->unit->input->statement->project;
 
-	return hash(hash(hash(2166136261, project), a->unit->object), a->name);
+	return hash(hash(hash(HASH_BEGIN, project), a->unit->object), a->name);
 }
 
 /* Return whether the kernel has room for only one of the two attachments. */
@@ -129,7 +152,7 @@ static int check_hook(const struct load *load, const struct attachment *a, struc
 }
 
 /* Copy the target: the point outlives the text that the target was read from. */
-static int add_attachment(struct load *load, const struct attachment *planned, struct fault *fault)
+int attachments__add(struct load *load, const struct attachment *planned, struct fault *fault)
 {
 	struct attachment *a = &load->attachments[load->attachment_count];
 	int err = check_hook(load, planned, fault);
@@ -140,7 +163,8 @@ static int add_attachment(struct load *load, const struct attachment *planned, s
 	a->old_link = a->old_program = -1;
 	a->target = planned->point.target ? strdup(planned->point.target) : NULL;
 	a->point.target = a->target;
-	a->point.identity = identify(a);
+	if (a->unit->input)
+		a->point.identity = identify(a);
 	a->link = name_link(load, a);
 	load->attachment_count++;
 	if (!a->link || (planned->point.target && !a->target))
@@ -167,7 +191,7 @@ static int plan_target(struct load *load, struct unit *unit, struct bpf_program 
 						 .program = program,
 						 .name = bpf_program__name(program),
 						 .point = points[i] };
-		int err = add_attachment(load, &next, fault);
+		int err = attachments__add(load, &next, fault);
 
 		if (err)
 			return err;
@@ -175,48 +199,86 @@ static int plan_target(struct load *load, struct unit *unit, struct bpf_program 
 	return 0;
 }
 
+static int conflict(const struct unit *unit, const char *name, struct fault *fault)
+{
+	return fault__usage(fault,
+			    "%.128s: program %.64s: --no-load and a target exclude each other; remove one",
+			    unit->file, name);
+}
+
+/* Select whether the program is loaded. Returns 1 if it is, 0 if not, or a negative errno. */
+static int select_program(const struct unit *unit, struct bpf_program *program, enum selection selection,
+			  struct fault *fault)
+{
+	const char *name = bpf_program__name(program);
+
+	if (selection == SELECT_CONFLICT)
+		return conflict(unit, name, fault);
+	if (selection == SELECT_OFF && bpf_program__type(program) == BPF_PROG_TYPE_STRUCT_OPS)
+		return fault__usage(fault,
+				    "%.128s: program %.64s: its struct_ops map calls it; use --no-load with "
+				    "the name of the map",
+				    unit->file, name);
+	if (selection != SELECT_DEFAULT)
+		bpf_program__set_autoload(program, selection == SELECT_ON);
+	return bpf_program__autoload(program);
+}
+
 /* Use the targets of the command line, else those of the signed statement, else none. */
 static int plan_program(struct load *load, struct unit *unit, struct bpf_program *program,
-			const struct attach_option *options, size_t option_count, struct fault *fault)
+			struct fault *fault)
 {
+	const struct selection_options *o = &load->options->selection;
 	const char *name = bpf_program__name(program), *target;
+	enum selection selection = select__find(o, unit->file, name);
 	size_t planned = 0;
-	int err = 0;
+	int err = select_program(unit, program, selection, fault);
 
-	for (size_t i = 0; !err && i < option_count; i++) {
-		if (!option_matches(&options[i], unit, name))
+	if (err <= 0)
+		return err;
+	err = 0;
+	for (size_t i = 0; !err && i < o->attach_count; i++) {
+		if (!option_matches(&o->attach[i], unit, name))
 			continue;
 		planned++;
-		err = plan_target(load, unit, program, options[i].target, fault);
+		err = plan_target(load, unit, program, o->attach[i].target, fault);
 	}
-	/* An optional program (SEC("?...")) is loaded only if an option names it. */
-	if (planned)
-		bpf_program__set_autoload(program, true);
-	else if (!bpf_program__autoload(program))
-		return 0;
 	if (!planned) {
 		while (!err && (target = statement__attach(unit->input->statement, name, planned))) {
 			planned++;
 			err = plan_target(load, unit, program, target, fault);
 		}
 	}
+	/* --load says that a program is loaded, and not where: the leaf of a table is attached nowhere. */
+	if (!err && !planned && selection == SELECT_ON && plan__needs_target(program))
+		return 0;
 	if (!err && !planned)
 		err = plan_target(load, unit, program, NULL, fault);
 	return err;
 }
 
-static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
-		    const struct attach_option *options, size_t option_count, struct fault *fault)
+static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map, struct fault *fault)
 {
+	const struct selection_options *o = &load->options->selection;
+	enum selection selection = select__find(o, unit->file, bpf_map__name(map));
 	struct attachment next = { .unit = unit };
 	const char *target = NULL;
 	struct fault inner = { 0 };
 	int n;
 
-	for (size_t i = 0; i < option_count; i++) {
-		if (option_matches(&options[i], unit, bpf_map__name(map)))
-			target = options[i].target;
+	if (bpf_map__type(map) != BPF_MAP_TYPE_STRUCT_OPS)
+		return 0;
+	if (selection == SELECT_CONFLICT)
+		return conflict(unit, bpf_map__name(map), fault);
+	for (size_t i = 0; i < o->attach_count; i++) {
+		if (option_matches(&o->attach[i], unit, bpf_map__name(map)))
+			target = o->attach[i].target;
 	}
+	/* A target says where; a map of struct_ops has none but "none". */
+	if (selection == SELECT_OFF || (selection == SELECT_ON && !target))
+		bpf_map__set_autocreate(map, selection == SELECT_ON);
+	if (selection == SELECT_OFF)
+		return 0;
 	n = plan__map(map, target, &next.point, &inner);
 	if (n > 0 && load->attachment_count == LOAD_MAX_LINKS)
 		n = fault__usage(&inner, "too many attachments");
@@ -226,33 +288,26 @@ static int plan_map(struct load *load, struct unit *unit, struct bpf_map *map,
 		return n;
 	}
 	next.name = bpf_map__name(map);
-	return n ? add_attachment(load, &next, fault) : 0;
+	return n ? attachments__add(load, &next, fault) : 0;
 }
 
 int attachments__plan(struct load *load, struct fault *fault)
 {
-	const struct attach_option *options = load->options->attach;
-	size_t option_count = load->options->attach_count;
 	struct bpf_program *program;
 	struct bpf_map *map;
-	int err;
+	int err = check_options(load, fault);
 
-	for (size_t i = 0; i < option_count; i++) {
-		err = check_option(load, &options[i], fault);
-		if (err)
-			return err;
-	}
-	for (size_t i = 0; i < load->count; i++) {
+	for (size_t i = 0; !err && i < load->count; i++) {
 		bpf_object__for_each_program(program, load->units[i].bpf) {
-			err = plan_program(load, &load->units[i], program, options, option_count, fault);
+			err = plan_program(load, &load->units[i], program, fault);
 			if (err)
 				return err;
 		}
 		bpf_object__for_each_map(map, load->units[i].bpf) {
-			err = plan_map(load, &load->units[i], map, options, option_count, fault);
+			err = plan_map(load, &load->units[i], map, fault);
 			if (err)
 				return err;
 		}
 	}
-	return 0;
+	return err;
 }

@@ -30,6 +30,7 @@ struct unit {
 	bool loaded; /* this load loaded the programs; otherwise @next.programs has them */
 	bool rotate; /* the pinned generation becomes the previous one */
 	bool staged, committed;
+	int64_t pinned;	    /* the number of the generation that this load pinned, or 0 */
 	struct share share; /* the entry of a shared directory that it uses */
 };
 
@@ -39,6 +40,7 @@ enum attachment_state {
 	ATTACHMENT_KEPT,     /* the link already had the program */
 	ATTACHMENT_UPDATED,  /* the link got another program */
 	ATTACHMENT_REPLACED, /* a new link; the old one is detached at the end */
+	ATTACHMENT_LOST,     /* nothing is attached: the target is missing, or the kernel refused */
 };
 
 /* One program, or one map of struct_ops, at one place. */
@@ -54,12 +56,18 @@ struct attachment {
 	struct attachment *old; /* of the load that is updated */
 	int old_link;		/* of a pin, to be closed here; or of @old; -1: none */
 	int old_program;	/* the program of the old link */
+	bool renamed;		/* the old link is pinned under another name */
+	bool is_named;		/* the old link has the new name, too */
+	bool aside;		/* this load pinned the link beside the one of its name */
+	int refused;		/* the errno of the last attempt to attach it again, or 0 */
 };
 
 struct load {
 	const struct load_options *options; /* while loading */
 	struct load *old;		    /* the load that is updated, while loading */
 	int lock;			    /* of the pin root or the shared directory, or -1 */
+	bool refreshes;			    /* a refused attachment is lost, and the others stay */
+	uint32_t reported;		    /* a hash of the last problem that a refresh reported */
 	size_t count, attachment_count;
 	/* Room for the largest set; the kernel provides only the pages in use. */
 	struct unit units[LOAD_MAX_OBJECTS];

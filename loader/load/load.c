@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "load/attachments.h"
 #include "load/internal.h"
+#include "load/refresh.h"
 #include "load/rollback.h"
 #include "load/share.h"
 #include "load/switch.h"
@@ -40,6 +41,23 @@ static int prepare(struct load *load, const struct verified_object *inputs, size
 	return err ? err : attachments__plan(load, fault);
 }
 
+/* Check that the pins are those of this load still: not removed, and not of another start. */
+static int check_own_pins(const struct load *load, const struct unit *unit, struct fault *fault)
+{
+	struct pins pins;
+	int err = pins__open_existing(&pins, load->lock, load->options->pin_root, unit->object, fault);
+
+	if (err)
+		return err;
+	if (!record__is_same_code(&pins.current, &unit->next) ||
+	    record__number(&pins.current, "generation") != unit->pinned)
+		err = fault__set(fault, -ESTALE,
+				 "%.200s: changed by another start or by ebpf-pins; start the loader again",
+				 pins.path);
+	pins__close(&pins);
+	return err;
+}
+
 /* Check that the pinned release is of the same project, and not newer. */
 static int check_pinned(const struct load *load, const struct unit *unit, struct fault *fault)
 {
@@ -68,7 +86,7 @@ static int open_pins(struct load *load, struct fault *fault)
 
 	if (!load->options->pin_root)
 		return 0;
-	load->lock = bpffs__open(load->options->pin_root, true, fault);
+	load->lock = bpffs__open(load->options->pin_root, !load->refreshes, fault);
 	if (load->lock < 0)
 		return load->lock;
 	for (size_t i = 0; !err && i < load->count; i++) {
@@ -82,8 +100,11 @@ static int open_pins(struct load *load, struct fault *fault)
 						    "omit --pin-root",
 						    load->units[k].file, unit->file);
 		}
-		err = pins__open(&unit->pins, load->lock, load->options->pin_root, unit->object, fault);
+		err = load->refreshes ? check_own_pins(load, unit, fault) : 0;
 		if (!err)
+			err = pins__open(&unit->pins, load->lock, load->options->pin_root, unit->object,
+					 fault);
+		if (!err && !load->refreshes)
 			err = check_pinned(load, unit, fault);
 	}
 	return err;
@@ -109,11 +130,13 @@ static int stage_unit(struct load *load, struct unit *unit, struct fault *fault)
 	if (err)
 		return err;
 	err = record__note_ids(&unit->next);
+	/* The record of a rollback has the links already. */
+	if (unit->bpf)
+		json_object_clear(json_object_get(unit->next.record, "links"));
 	for (size_t i = 0; !err && i < load->attachment_count; i++) {
 		const struct attachment *a = &load->attachments[i];
 
-		/* The record of a rollback has the links already. */
-		if (a->unit == unit && unit->input)
+		if (a->unit == unit && unit->bpf)
 			err = record__note_link(&unit->next, a->link, a->name, &a->point);
 	}
 	if (err)
@@ -172,6 +195,7 @@ static void settle(struct load *load)
 
 		if (pins__retire_links(&unit->pins, &unit->next, &fault))
 			log__write(&(struct log_line){ .event = "error", .message = fault.text });
+		unit->pinned = record__number(&unit->next, "generation");
 		pins__close(&unit->pins);
 	}
 }
@@ -268,6 +292,97 @@ int load__update(struct load **load, const struct verified_object *inputs, size_
 	return err;
 }
 
+/* Count what a refresh attached or detached. */
+static bool has_changed(const struct load *load)
+{
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		enum attachment_state state = load->attachments[i].state;
+
+		if (state == ATTACHMENT_NEW || state == ATTACHMENT_REPLACED || state == ATTACHMENT_UPDATED)
+			return true;
+	}
+	return false;
+}
+
+/* Free a refresh that is not in force. The objects are those of the old load. */
+static void drop(struct load *load)
+{
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		struct attachment *a = &load->attachments[i];
+
+		if (a->unit->pins.path[0] && a->old_link >= 0)
+			close(a->old_link);
+	}
+	for (size_t i = 0; i < load->count; i++)
+		pins__close(&load->units[i].pins);
+	load->old->reported = load->reported;
+	load->count = 0;
+	end(load);
+	load__stop(load);
+}
+
+/* Put the plan of a refresh in force. Its objects are loaded, so nothing but attachments can fail. */
+static int put_plan_in_force(struct load **load, struct load *next, bool *changed, struct fault *fault)
+{
+	struct load *old = *load;
+	int err = open_pins(next, fault);
+
+	if (!err)
+		err = put_in_force(next, fault);
+	if (err) {
+		refresh__report(next, fault);
+		drop(next);
+		return err;
+	}
+	*changed |= has_changed(next);
+	end(next);
+	*load = next;
+	old->count = 0;
+	for (size_t i = 0; i < old->attachment_count; i++)
+		*changed |= old->attachments[i].handle.fd != 0;
+	load__stop(old);
+	return 0;
+}
+
+int load__refresh(struct load **load, const struct load_options *options, bool attach, bool thorough,
+		  bool *changed, struct fault *fault)
+{
+	struct fault missing = { 0 };
+	struct load *next;
+	int err = 0;
+	size_t lost;
+	bool work;
+
+	*changed = refresh__find_lost(*load, attach);
+	if (!attach)
+		return 0;
+	next = begin(options, *load);
+	if (!next)
+		return fault__set(fault, -ENOMEM, "out of memory");
+	next->refreshes = true;
+	lost = refresh__count_lost(*load);
+	work = refresh__plan(next, &missing) || (thorough && options->pin_root);
+	if (work)
+		err = put_plan_in_force(load, next, changed, fault);
+	else
+		drop(next);
+	*changed |= refresh__count_lost(*load) != lost;
+	if (!err && refresh__count_lost(*load))
+		err = fault__set(fault, -ENODEV, "%s",
+				 missing.text[0] ? missing.text : "a program is not attached; see above");
+	return err;
+}
+
+void load__visit_paths(const struct load *load, void (*visit)(void *context, const char *path), void *context)
+{
+	for (size_t i = 0; i < load->attachment_count; i++) {
+		const struct attach_point *point = &load->attachments[i].point;
+
+		if (point->place == PLACE_CGROUP || point->place == PLACE_NETNS)
+			visit(context, point->target);
+	}
+}
+
 static int prepare_rollbacks(struct load *load, struct fault *fault)
 {
 	struct file_list names;
@@ -331,12 +446,14 @@ bool load__next_map(const struct load *load, size_t *iterator, struct load_map *
 
 struct load_counts load__count(const struct load *load)
 {
-	struct load_counts counts = { .objects = load->count, .attachments = load->attachment_count };
+	struct load_counts counts = { .objects = load->count, .lost = refresh__count_lost(load) };
 	struct bpf_program *program;
 	struct load_map map;
 
 	while (load__next_map(load, &counts.maps, &map))
 		;
+	for (size_t i = 0; i < load->attachment_count; i++)
+		counts.attachments += load->attachments[i].state != ATTACHMENT_LOST;
 	for (size_t i = 0; i < load->count; i++) {
 		bpf_object__for_each_program(program, load->units[i].bpf)
 			counts.programs += unit__program(&load->units[i], bpf_program__name(program)) >= 0;

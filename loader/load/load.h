@@ -18,10 +18,25 @@ struct attach_option {
 	bool adds;	      /* PROGRAM+=TARGET: replaces nothing */
 };
 
-/* The options for loading and attaching a set. */
-struct load_options {
+/* --load, --no-load or --image-load [OBJECT:]PROGRAM */
+struct select_option {
+	char *object; /* NULL: the only object that has the program */
+	char *program;
+	unsigned char source; /* as of an attach_option */
+	bool loads;
+};
+
+/* The options that select programs and their targets. */
+struct selection_options {
 	const struct attach_option *attach;
 	size_t attach_count;
+	const struct select_option *select;
+	size_t select_count;
+};
+
+/* The options for loading and attaching a set. */
+struct load_options {
+	struct selection_options selection;
 	const char *pin_root; /* NULL: nothing outlives the loader */
 	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */
@@ -51,6 +66,21 @@ int load__update(struct load **load, const struct verified_object *inputs, size_
 		 const struct load_options *options, struct fault *fault);
 
 /*
+ * Compare the attachments of *@load with the kernel: an interface, a cgroup or a network namespace can be
+ * deleted and made anew, and new interfaces can match a pattern. Write a line for each attachment that is
+ * lost. With @attach, attach the loaded programs again where their targets are now, and detach them where
+ * these no longer are; with @thorough, look at the pins, too. Sets @changed if something was lost,
+ * attached or detached. Returns 0; or a negative errno with the text set, if a target is missing or refused.
+ * The others are attached then.
+ */
+int load__refresh(struct load **load, const struct load_options *options, bool attach, bool thorough,
+		  bool *changed, struct fault *fault);
+
+/* Call @visit for the path of each attached cgroup and network namespace. */
+void load__visit_paths(const struct load *load, void (*visit)(void *context, const char *path),
+		       void *context);
+
+/*
  * Restore the previous generation of all objects below a pin root, or of none. The present generation becomes
  * the previous one, so that a second rollback returns to it.
  */
@@ -69,6 +99,7 @@ bool load__next_map(const struct load *load, size_t *iterator, struct load_map *
 
 struct load_counts {
 	size_t objects, programs, maps, attachments;
+	size_t lost; /* targets where a program is to be attached, and is not */
 };
 
 struct load_counts load__count(const struct load *load);

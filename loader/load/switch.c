@@ -4,6 +4,7 @@
 #include "attach/attach.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "load/predecessor.h"
 #include "load/unit.h"
 #include "pin/bpffs.h"
 #include "pin/kernel.h"
@@ -15,7 +16,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_pinned(const struct unit *unit)
@@ -35,21 +35,6 @@ static void say(const struct attachment *a, const char *event, const char *messa
 	});
 }
 
-static uint64_t inode(const char *path)
-{
-	struct stat st;
-
-	return path && !stat(path, &st) ? (uint64_t)st.st_ino : 0;
-}
-
-/* On 32-bit machines an inode number is the lower half of the cgroup's id. */
-static bool is_group(uint64_t id, const char *path)
-{
-	uint64_t number = inode(path);
-
-	return id == number || (uint32_t)id == number;
-}
-
 /* Return the map of a sockmap program or of an iterator, loaded or reused; else -1. */
 static int map_of(const struct attachment *a)
 {
@@ -60,102 +45,38 @@ static int map_of(const struct attachment *a)
 	return has_map ? unit__map(a->unit, point->target) : -1;
 }
 
-static uint32_t map_id(int fd)
-{
-	struct bpf_map_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	return bpf_map_get_info_by_fd(fd, &info, &size) ? 0 : info.id;
-}
-
-/*
- * Return whether the old link is still at the place of its name. An interface of that name can be another one
- * by now, recreated or in another network namespace, and a map may not have been reused.
- */
-static bool is_at(const struct attachment *a, int link)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	if (bpf_link_get_info_by_fd(link, &info, &size))
-		return false;
-	switch (info.type) {
-	case BPF_LINK_TYPE_XDP:
-	case BPF_LINK_TYPE_TCX:
-	case BPF_LINK_TYPE_NETKIT:
-		if ((int)info.xdp.ifindex != a->point.ifindex)
-			return false;
-		return !is_pinned(a->unit) || record__number(&a->unit->pins.current, "namespace") ==
-						      record__number(&a->unit->next, "namespace");
-	case BPF_LINK_TYPE_CGROUP:
-		return is_group(info.cgroup.cgroup_id, a->point.target);
-	case BPF_LINK_TYPE_NETNS:
-		return info.netns.netns_ino == inode(a->point.target);
-	case BPF_LINK_TYPE_SOCKMAP:
-		return info.sockmap.map_id == map_id(a->point.map_fd);
-	case BPF_LINK_TYPE_ITER:
-		return a->point.map_fd < 0 || info.iter.map.map_id == map_id(a->point.map_fd);
-	default:
-		return true;
-	}
-}
-
-static int find_pinned(struct attachment *a, struct fault *fault)
-{
-	const struct pins *pins = &a->unit->pins;
-	int fd = pins__get_link(pins, a->link);
-
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fault__set(fault, fd, "links/%.100s: %s", a->link,
-				  fd == -EBADF	? "something else is there" :
-				  fd == -EEXIST ? "not the link that was pinned, or with another program" :
-						  bpffs__reason(fd));
-	a->old_link = fd;
-	a->old_program = bpffs__find(&pins->current.programs, a->name);
-	return 0;
-}
-
-static void find_old(struct load *load, struct attachment *a)
-{
-	for (size_t i = 0; load->old && i < load->old->attachment_count; i++) {
-		struct attachment *old = &load->old->attachments[i];
-
-		if (!old->handle.fd || strcmp(old->unit->object, a->unit->object) ||
-		    strcmp(old->link, a->link))
-			continue;
-		a->old = old;
-		if (!old->handle.is_link)
-			return;
-		a->old_link = old->handle.fd;
-		a->old_program = unit__program(old->unit, old->name);
-	}
-}
-
 /*
  * Update the old link. Returns 1 if it now has the new program, 0 if a new link is required, or a negative
  * errno.
  */
-static int update(struct attachment *a, int program)
+static int update(const struct load *load, struct attachment *a, int program)
 {
 	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE, .old_prog_fd = a->old_program);
 	int64_t started = log__clock();
+	int err;
 
 	if (a->old_link < 0 || program < 0)
 		return 0;
-	if (!is_at(a, a->old_link))
+	if (!predecessor__is_at(a, a->old_link))
 		return 0;
+	if (a->renamed) {
+		/* Until the commit, the link has both names. */
+		err = paths__put_link(a->unit->pins.home, a->link, a->old_link, &a->aside);
+		if (err)
+			return err;
+		a->is_named = true;
+	}
 	if (kernel__link_program(a->old_link) == kernel__program_id(program)) {
 		a->state = ATTACHMENT_KEPT;
-		say(a, "keep", NULL, 0);
+		if (!load->refreshes)
+			say(a, "keep", NULL, 0);
 		return 1;
 	}
 	if (!attach__can_update(&a->point) || a->old_program < 0)
 		return 0;
 	if (!bpf_link_update(a->old_link, program, &opts)) {
 		a->state = ATTACHMENT_UPDATED;
-		say(a, a->unit->input ? "update" : "rollback", NULL, started);
+		say(a, a->unit->bpf ? "update" : "rollback", NULL, started);
 		return 1;
 	}
 	/* The interface or the cgroup was deleted, and the link with it. */
@@ -164,8 +85,8 @@ static int update(struct attachment *a, int program)
 
 static int pin(struct attachment *a, struct fault *fault)
 {
-	int err =
-		a->handle.is_link ? paths__put_link(a->unit->pins.home, a->link, a->handle.fd) : -EOPNOTSUPP;
+	int err = a->handle.is_link ? paths__put_link(a->unit->pins.home, a->link, a->handle.fd, &a->aside) :
+				      -EOPNOTSUPP;
 
 	if (!err)
 		return 0;
@@ -180,19 +101,23 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 	int program = a->point.place == PLACE_STRUCT_OPS ? -1 : unit__program(a->unit, a->name);
 	int64_t started = log__clock();
 	bool replaces;
-	int err = 0;
+	int err;
 
-	if (is_pinned(a->unit))
-		err = find_pinned(a, fault);
-	else
-		find_old(load, a);
+	if (a->state != ATTACHMENT_PLANNED) {
+		/* A refresh records the id of each link again, also if its target is missing. */
+		if (is_pinned(a->unit))
+			a->old_link = pins__get_link(&a->unit->pins, a->link);
+		return 0;
+	}
+
+	a->point.map_fd = map_of(a);
+	err = predecessor__find(load, a, fault);
 	if (err)
 		return err;
-	a->point.map_fd = map_of(a);
-	err = update(a, program);
+	err = update(load, a, program);
 	if (err)
 		return err > 0 ? 0 : fault__set(fault, err, "cannot update its link: %s", strerror(-err));
-	replaces = a->old_link >= 0 || a->old;
+	replaces = a->old_link >= 0 ? !kernel__link_is_severed(a->old_link) : a->old != NULL;
 	err = attach__program(a->program, program, &a->point, &load->options->rules, &a->handle, fault);
 	if (a->old && !attach__can_update(&a->point) && (err == -EBUSY || err == -EEXIST))
 		return fault__set(
@@ -204,7 +129,8 @@ static int switch_one(struct load *load, struct attachment *a, struct fault *fau
 		err = pin(a, fault);
 	if (err)
 		return err;
-	a->state = replaces ? ATTACHMENT_REPLACED : ATTACHMENT_NEW;
+	a->state = a->old_link >= 0 || a->old ? ATTACHMENT_REPLACED : ATTACHMENT_NEW;
+	a->refused = 0;
 	say(a, "attach", replaces ? "both run for a moment: the old program is detached next" : NULL,
 	    started);
 	return 0;
@@ -225,6 +151,15 @@ static bool is_taken(const struct attachment *a, int err)
 	return err == -EEXIST && a->point.place != PLACE_XDP;
 }
 
+/* Other targets do not wait for this one. A later refresh tries again. */
+static void refuse(struct attachment *a, int err, const struct fault *fault)
+{
+	if (a->refused != err)
+		say(a, "error", fault->text, 0);
+	a->refused = err;
+	a->state = ATTACHMENT_LOST;
+}
+
 int switch__all(struct load *load, struct fault *fault)
 {
 	for (size_t i = 0; i < load->attachment_count; i++) {
@@ -233,12 +168,17 @@ int switch__all(struct load *load, struct fault *fault)
 		int err = switch_one(load, a, &inner);
 
 		if (is_taken(a, err)) {
-			err = unit__load_copy(a->unit, fault);
-			if (err)
+			err = unit__load_copy(a->unit, &inner);
+			if (err && !load->refreshes) {
+				*fault = inner;
 				return err;
-			err = switch_one(load, a, &inner);
+			}
+			if (!err)
+				err = switch_one(load, a, &inner);
 		}
-		if (err) {
+		if (err && load->refreshes) {
+			refuse(a, err, &inner);
+		} else if (err) {
 			fault__set(fault, err, "%.128s: %s %.64s: %s", a->unit->file,
 				   a->point.place == PLACE_STRUCT_OPS ? "map" : "program", a->name,
 				   inner.text);
@@ -265,7 +205,7 @@ static void undo(struct attachment *a)
 		if (is_pinned(a->unit) && a->handle.is_link)
 			bpf_link_detach(a->handle.fd);
 		if (is_pinned(a->unit))
-			paths__remove_link(a->unit->pins.home, a->link, a->state == ATTACHMENT_REPLACED);
+			paths__remove_link(a->unit->pins.home, a->link, a->aside);
 		/* A sockmap without links has room for one program, so the new one replaced the old one. */
 		if (a->old && a->point.place == PLACE_SOCKMAP && !a->handle.is_link)
 			bpf_prog_attach(a->old->handle.program_fd, a->old->handle.fd, a->point.attach_type,
@@ -276,6 +216,8 @@ static void undo(struct attachment *a)
 	default:
 		break;
 	}
+	if (a->is_named)
+		paths__remove_link(a->unit->pins.home, a->link, a->aside);
 	a->state = ATTACHMENT_PLANNED;
 }
 
@@ -289,7 +231,7 @@ void switch__undo(struct load *load)
 
 static void settle_pinned(struct attachment *a)
 {
-	int err = a->state == ATTACHMENT_REPLACED ? paths__settle_link(a->unit->pins.home, a->link) : 0;
+	int err = a->aside ? paths__settle_link(a->unit->pins.home, a->link) : 0;
 
 	if (err)
 		say(a, "error", strerror(-err), 0);
@@ -304,7 +246,7 @@ static void settle_held(struct attachment *a)
 {
 	if (a->state == ATTACHMENT_REPLACED) {
 		attach__detach(&a->old->handle);
-	} else if (a->old && a->state != ATTACHMENT_NEW) {
+	} else if (a->old && a->state != ATTACHMENT_NEW && a->state != ATTACHMENT_LOST) {
 		a->handle = a->old->handle;
 		a->handle.point = a->point;
 		a->old->handle = (struct attachment_handle){ 0 };

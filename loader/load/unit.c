@@ -367,7 +367,8 @@ int unit__collect(struct unit *unit, struct fault *fault)
 	struct bpf_map *map;
 	int err;
 
-	if (!unit->loaded)
+	/* A refresh pins what an earlier load collected. */
+	if (!unit->loaded || unit->next.programs.items)
 		return 0;
 	err = make_room(&unit->next.programs, count_programs(unit->bpf));
 	if (!err)

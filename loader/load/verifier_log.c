@@ -16,6 +16,7 @@
 #define PREFIX	     "libbpf: "
 #define DIGITS	     "0123456789"
 #define NAME_BEGIN   "prog '"
+#define LEAF_BEGIN   "to prog '"
 #define NO_BTF	     "this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe or raw_tp"
 
 /* The kernel provides the pages only when a program is refused. */
@@ -194,6 +195,20 @@ static uint64_t find_capabilities(const char *objection)
 	return 0;
 }
 
+/* Return the program that libbpf could not put into a table of tail calls because it was not loaded, or NULL.
+ */
+static const char *find_missing_leaf(int *size)
+{
+	const char *slot = strstr(warning, "failed to initialize slot [");
+	const char *name = slot ? strstr(slot, LEAF_BEGIN) : NULL;
+
+	if (!name || !strstr(name, "' fd=-"))
+		return NULL;
+	name += strlen(LEAF_BEGIN);
+	*size = (int)strcspn(name, "'");
+	return name;
+}
+
 /* Return an advice about a warning of libbpf, whose own words name numbers and other causes; or NULL. */
 static const char *find_advice(void)
 {
@@ -246,6 +261,12 @@ int verifier_log__explain(const char *object, int err, struct fault *fault)
 			"%.128s: cannot load: the kernel's log has more than %d bytes, so the reason is "
 			"cut off; buildtool check shows it",
 			object, LOG_SIZE);
+	name = find_missing_leaf(&size);
+	if (!found.objection && name)
+		return fault__set(fault, err,
+				  "%.128s: cannot load: a table of tail calls holds program %.*s, which is "
+				  "not loaded; use --load %.*s",
+				  object, size, name, size, name);
 	if (!found.objection)
 		return explain_warning(object, err, fault);
 	show(&found, object);

@@ -33,16 +33,17 @@ int paths__get_link(int home, const char *link)
 	return fd;
 }
 
-int paths__put_link(int home, const char *link, int fd)
+int paths__put_link(int home, const char *link, int fd, bool *aside)
 {
 	int links = bpffs__enter(home, LINKS), err = 0;
-	char aside[BPFFS_NAME_SIZE];
+	char name[BPFFS_NAME_SIZE];
 
 	if (links < 0)
 		return links;
-	if (bpffs__exists(links, link)) {
-		err = name_aside(aside, link);
-		link = aside;
+	*aside = bpffs__exists(links, link);
+	if (*aside) {
+		err = name_aside(name, link);
+		link = name;
 	}
 	if (!err)
 		err = bpffs__pin(links, link, fd);

@@ -16,9 +16,8 @@ int paths__list_links(int home, struct pin_list *links, const char *shown, struc
 /* The link of this name: a descriptor or a negative errno. */
 int paths__get_link(int home, const char *link);
 
-/* Pin a link. When there is one of this name, aside until paths__settle_link(). Returns 0 or a negative
- * errno. */
-int paths__put_link(int home, const char *link, int fd);
+/* Pin a link. If the name exists, pin it @aside until paths__settle_link(). Returns 0 or a negative errno. */
+int paths__put_link(int home, const char *link, int fd, bool *aside);
 
 /* Take a name away, or the one that waits aside for it. What isn't there is no error. */
 int paths__remove_link(int home, const char *link, bool aside);

@@ -211,12 +211,19 @@ int pins__get_link(const struct pins *p, const char *link)
 	return -EEXIST;
 }
 
-static int retire_link(const struct pins *p, const char *link)
+static int retire_link(const struct pins *p, const struct generation *g, const struct pin *pin)
 {
+	const char *link = pin->name;
 	const json_t *item = json_object_get(json_object_get(p->current.record, "links"), link);
 	char program[BPFFS_NAME_SIZE];
-	int err = paths__remove_link(p->home, link, false);
+	int err;
 
+	/* The link has another name now, under which it stays. */
+	if (g && record__has_link_id(g, kernel__link_id(pin->fd)))
+		return paths__remove_link(p->home, link, false);
+	/* At once: without its name it would go some time later. */
+	bpf_link_detach(pin->fd);
+	err = paths__remove_link(p->home, link, false);
 	snprintf(program, sizeof(program), "%.*s", (int)strcspn(link, "@"), link);
 	if (!err)
 		log__write(&(struct log_line){
@@ -239,9 +246,7 @@ int pins__retire_links(const struct pins *p, const struct generation *g, struct 
 	for (size_t i = 0; !err && i < links.count; i++) {
 		if (g && record__has_link(g, links.items[i].name))
 			continue;
-		/* At once: without its name it would go some time later. */
-		bpf_link_detach(links.items[i].fd);
-		err = retire_link(p, links.items[i].name);
+		err = retire_link(p, g, &links.items[i]);
 		if (err)
 			fault__set(fault, err, "%.200s/links: cannot remove %.100s: %s", p->path,
 				   links.items[i].name, bpffs__reason(err));

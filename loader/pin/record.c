@@ -250,6 +250,18 @@ uint32_t record__link_id(const struct generation *g, const char *link)
 	return (uint32_t)json_integer_value(json_object_get(g->attached, link));
 }
 
+bool record__has_link_id(const struct generation *g, uint32_t id)
+{
+	const char *link;
+	json_t *value;
+
+	json_object_foreach(g->attached, link, value) {
+		if (id && json_integer_value(value) == id)
+			return true;
+	}
+	return false;
+}
+
 /* Somebody else's map with a record's text is none: what a loader makes is of this form, and frozen. */
 static int check_map(int fd, const char *name, uint32_t *value_size, struct fault *fault)
 {

@@ -70,5 +70,6 @@ bool record__has_link(const struct generation *g, const char *link);
 /* The kernel's ids of what is attached: noted at the end of a start, or 0. */
 int record__note_link_id(struct generation *g, const char *link, uint32_t id);
 uint32_t record__link_id(const struct generation *g, const char *link);
+bool record__has_link_id(const struct generation *g, uint32_t id);
 
 #endif

@@ -33,10 +33,14 @@ static bool cut_aside(char *link)
 	return true;
 }
 
-/* Without its name a link goes, too, but some time later: until then its hook would be taken. */
-static int remove_link(int home, const struct pin *pin)
+/*
+ * Without its name a link goes, too, but some time later: until then its hook would be taken. A link that was
+ * about to get another name has two.
+ */
+static int remove_link(int home, const struct generation *current, const struct pin *pin)
 {
-	bpf_link_detach(pin->fd);
+	if (!record__has_link_id(current, kernel__link_id(pin->fd)))
+		bpf_link_detach(pin->fd);
 	return paths__remove_link(home, pin->name, false);
 }
 
@@ -54,11 +58,11 @@ static int restore_link(int home, const struct generation *current, const struct
 		/* After the commit it only waited for its name. */
 		if (id && id == record__link_id(current, link))
 			return paths__settle_link(home, link);
-		return remove_link(home, pin);
+		return remove_link(home, current, pin);
 	}
 	program = link_program_name(current, link);
 	if (!program)
-		return remove_link(home, pin);
+		return remove_link(home, current, pin);
 	/* After the commit what can be updated was, and what was replaced waits aside for this name. */
 	if (record__number(next, "generation") <= record__number(current, "generation"))
 		return 0;

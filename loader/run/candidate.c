@@ -128,10 +128,10 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 
 	const struct set_item *first;
 
-	*c = (struct candidate){ 0 };
+	*c = (struct candidate){ .options = o };
 	if (open_stores(c, o, fault))
 		return fault__code(fault);
-	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, candidate__image(c), fault))
+	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, candidate__image(c), o, fault))
 		return fault__code(fault);
 	if (!c->set.refused)
 		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
@@ -174,7 +174,8 @@ uint64_t candidate__needs(const struct candidate *c)
 	uint64_t needs = 0;
 
 	for (size_t i = 0; i < c->set.count; i++)
-		needs |= needs__capabilities(&c->set.items[i].verdict.statement);
+		needs |= needs__capabilities(&c->set.items[i].verdict.statement, c->set.items[i].name,
+					     c->options);
 	return needs;
 }
 

@@ -17,6 +17,7 @@ struct candidate {
 	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
 	struct object_set set;
+	const struct options *options;
 	struct verified_object *inputs; /* NULL before candidate__inputs() */
 };
 

@@ -92,6 +92,7 @@ static void format_metrics(void)
 	add_value("programs_loaded", "gauge", "Programs in the kernel.", m.loaded.programs);
 	add_value("maps_loaded", "gauge", "Maps in the kernel.", m.loaded.maps);
 	add_value("attachments", "gauge", "Attached programs, each place counted.", m.loaded.attachments);
+	add_value("attachments_lost", "gauge", "Targets where nothing is attached.", m.loaded.lost);
 	add_head("reloads_total", "counter", "Reloads after SIGHUP, by outcome.");
 	for (size_t i = 0; i < OUTCOMES; i++)
 		add("buildtool_reloads_total{outcome=\"%s\"} %zu\n", outcomes[i], m.reloads[i]);
@@ -162,7 +163,7 @@ void metrics__observe(const struct log_line *line, int64_t duration)
 void metrics__set_load(const struct load *load)
 {
 	m.loaded = load && m.path ? load__count(load) : (struct load_counts){ 0 };
-	m.ready = load;
+	m.ready = load && !m.loaded.lost;
 }
 
 static int replace_file(int fd)

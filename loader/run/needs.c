@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run/needs.h"
 
+#include "base/json.h"
+#include "load/select.h"
 #include "verify/statement.h"
 
 #include <linux/bpf.h>
@@ -40,12 +42,34 @@ static bool has_word(const char *words, const char *word)
 	return strstr(words, spaced);
 }
 
-uint64_t needs__capabilities(const struct statement *st)
+static const char *get_string(const json_t *item, const char *member)
+{
+	const char *text = json_string_value(json_object_get(item, member));
+
+	return text ? text : "";
+}
+
+/* With --hand-over the workload decides, so each program counts. */
+static bool is_loaded(const json_t *program, const char *file, const struct options *o)
+{
+	const struct selection_options options = options__selection(o);
+	enum selection selection = select__find(&options, file, get_string(program, "name"));
+
+	if (o->hand_over)
+		return true;
+	if (selection == SELECT_DEFAULT)
+		return get_string(program, "section")[0] != '?';
+	return selection == SELECT_ON;
+}
+
+uint64_t needs__capabilities(const struct statement *st, const char *file, const struct options *o)
 {
 	uint64_t needed = BPF;
 	const char *type;
 
 	for (size_t i = 0; i < statement__program_count(st); i++) {
+		if (!is_loaded(json_array_get(st->programs, i), file, o))
+			continue;
 		type = statement__program_type(st, i);
 		needed |= has_word(net_admin_types, type) ? NET_ADMIN : 0;
 		needed |= has_word(perfmon_types, type) ? PERFMON : 0;

@@ -55,14 +55,14 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 }
 
 static void write_decision(const struct set_item *item, int err, int64_t started,
-			   const struct verify_context *c, const struct trust *image)
+			   const struct verify_context *c, const struct trust *image, const struct options *o)
 {
 	const struct verdict *v = &item->verdict;
 	bool decided = !err || err == -EKEYREJECTED;
 	char needs[CAPABILITIES_TEXT_SIZE];
 
 	if (!err)
-		capabilities__format(needs__capabilities(&v->statement), "", needs);
+		capabilities__format(needs__capabilities(&v->statement, item->name, o), "", needs);
 	log__write(&(struct log_line){
 		.event = decided ? "verify" : "error",
 		.object = item->name,
@@ -92,7 +92,7 @@ static void forget_bytes(struct set_item *item)
 }
 
 static int add_item(struct object_set *set, int dir, const char *name, const char *path,
-		    const struct verify_context *c, const struct trust *image)
+		    const struct verify_context *c, const struct trust *image, const struct options *o)
 {
 	struct set_item *item = &set->items[set->count];
 	int64_t started = log__clock();
@@ -105,7 +105,7 @@ static int add_item(struct object_set *set, int dir, const char *name, const cha
 	err = verify_item(item, dir, path, c, image);
 	set->refused += err == -EKEYREJECTED;
 	set->failed += err && err != -EKEYREJECTED;
-	write_decision(item, err, started, c, image);
+	write_decision(item, err, started, c, image, o);
 	if (err)
 		forget_bytes(item);
 	return 0;
@@ -118,7 +118,7 @@ static int make_room(struct object_set *set, size_t count)
 }
 
 static int add_directory(struct object_set *set, int dir, size_t limit, const struct verify_context *c,
-			 const struct trust *image, struct fault *fault)
+			 const struct trust *image, const struct options *o, struct fault *fault)
 {
 	struct file_list list;
 	int err = file__list(dir, &list);
@@ -132,13 +132,13 @@ static int add_directory(struct object_set *set, int dir, size_t limit, const st
 	if (!err)
 		err = make_room(set, list.count);
 	for (size_t i = 0; !err && i < list.count; i++)
-		err = add_item(set, dir, list.names[i], list.names[i], c, image);
+		err = add_item(set, dir, list.names[i], list.names[i], c, image, o);
 	file__list_free(&list);
 	return err;
 }
 
 int objects__verify(struct object_set *set, const char *path, size_t limit, const struct verify_context *c,
-		    const struct trust *image, struct fault *fault)
+		    const struct trust *image, const struct options *o, struct fault *fault)
 {
 	struct fault inner = { 0 };
 	const char *slash = strrchr(path, '/');
@@ -147,12 +147,12 @@ int objects__verify(struct object_set *set, const char *path, size_t limit, cons
 	*set = (struct object_set){ 0 };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
-		err = add_directory(set, dir, limit, c, image, &inner);
+		err = add_directory(set, dir, limit, c, image, o, &inner);
 		close(dir);
 	} else if (errno == ENOTDIR) {
 		err = make_room(set, 1);
 		if (!err)
-			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c, image);
+			err = add_item(set, AT_FDCWD, slash ? slash + 1 : path, path, c, image, o);
 	} else {
 		err = fault__set(&inner, -errno, "%s", strerror(errno));
 	}

@@ -30,8 +30,12 @@ const char options__help[] =
 	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
 	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
+	"  --load PROGRAM           load this optional program (SEC(\"?...\")), without a target of its\n"
+	"                           own: attach it where the image or its section says, or nowhere\n"
+	"  --no-load PROGRAM        do not load this program\n"
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
 	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
+	"  --image-load PROGRAM     --load of the image itself, unless --no-load names the program\n"
 	"  --image-workload WORD    a word of the image's own workload, which -- WORKLOAD replaces\n"
 	"  --hand-over              load nothing: pass the verified objects, and the capabilities that\n"
 	"                           loading them requires, to the workload\n"
@@ -70,6 +74,9 @@ enum kind {
 	KIND_LOG,
 	KIND_ATTACH,
 	KIND_IMAGE_ATTACH,
+	KIND_LOAD,
+	KIND_NO_LOAD,
+	KIND_IMAGE_LOAD,
 	KIND_IMAGE_WORKLOAD,
 	KIND_CAPABILITIES,
 	KIND_USER
@@ -94,6 +101,9 @@ static const struct option {
 	{ "state", FIELD(state), KIND_TEXT, RUN },
 	{ "attach", 0, KIND_ATTACH, LOADING },
 	{ "image-attach", 0, KIND_IMAGE_ATTACH, LOADING },
+	{ "load", 0, KIND_LOAD, LOADING },
+	{ "no-load", 0, KIND_NO_LOAD, LOADING },
+	{ "image-load", 0, KIND_IMAGE_LOAD, LOADING },
 	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
 	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
@@ -141,6 +151,37 @@ int options__add_attach(struct options *o, char *value, enum attach_source sourc
 		a->program = colon + 1;
 	}
 	return 0;
+}
+
+/* Add the [OBJECT:]PROGRAM of --load, --no-load or --image-load. */
+static int add_select(struct options *o, const struct option *option, char *value, struct fault *fault)
+{
+	char *colon = strchr(value, ':');
+	struct select_option *s;
+
+	if (o->select_count == LOAD_MAX_OPTIONS)
+		return fault__usage(fault, "--%s: more than %d times", option->name, LOAD_MAX_OPTIONS);
+	if (strchr(value, '=') || colon == value || (colon && !colon[1]))
+		return fault__usage(fault, "--%s %.128s: not PROGRAM or OBJECT:PROGRAM; --attach says where",
+				    option->name, value);
+	s = &o->select[o->select_count++];
+	*s = (struct select_option){
+		.program = colon ? colon + 1 : value,
+		.object = colon ? value : NULL,
+		.source = option->kind == KIND_IMAGE_LOAD ? ATTACH_BY_IMAGE : ATTACH_BY_COMMAND,
+		.loads = option->kind != KIND_NO_LOAD,
+	};
+	if (colon)
+		*colon = 0;
+	return 0;
+}
+
+struct selection_options options__selection(const struct options *o)
+{
+	return (struct selection_options){ .attach = o->attach,
+					   .attach_count = o->attach_count,
+					   .select = o->select,
+					   .select_count = o->select_count };
 }
 
 static bool is_replaced(const struct options *o, const struct attach_option *a)
@@ -222,6 +263,8 @@ static int set_value(struct options *o, const struct option *option, char *value
 	if (option->kind == KIND_ATTACH || option->kind == KIND_IMAGE_ATTACH)
 		return options__add_attach(
 			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
+	if (option->kind == KIND_LOAD || option->kind == KIND_NO_LOAD || option->kind == KIND_IMAGE_LOAD)
+		return add_select(o, option, value, fault);
 	/* The arguments up to here are parsed already: their places hold the image's workload. */
 	if (option->kind == KIND_IMAGE_WORKLOAD)
 		o->image_workload[o->image_words++] = value;

@@ -24,6 +24,8 @@ struct options {
 	const char *state; /* NULL: the default, if it exists */
 	struct attach_option attach[LOAD_MAX_OPTIONS];
 	size_t attach_count;
+	struct select_option select[LOAD_MAX_OPTIONS];
+	size_t select_count;
 	const char *attach_file;
 	const char *pin_root;
 	const char *share;
@@ -52,6 +54,9 @@ int options__parse(struct options *options, char **argv, struct fault *fault);
 
 /* Add a PROGRAM=TARGET. The string is cut in place, and must outlive the options. */
 int options__add_attach(struct options *options, char *value, enum attach_source source, struct fault *fault);
+
+/* Return the options that select programs and targets. */
+struct selection_options options__selection(const struct options *options);
 
 /* Remove the targets that a later source replaces. */
 void options__settle_attach(struct options *options);

@@ -2,6 +2,7 @@
 #include "run/run.h"
 
 #include "attach/attach.h"
+#include "attach/changes.h"
 #include "base/arch.h"
 #include "base/capabilities.h"
 #include "base/fault.h"
@@ -34,6 +35,7 @@ struct session {
 	struct load *load;
 	uint8_t fingerprint[FINGERPRINT_SIZE];
 	struct confinement confinement; /* of the workload */
+	struct changes changes;		/* news about targets, for a loader that stays */
 	uint64_t held; /* capabilities: all of the container's at first, then those that are kept */
 };
 
@@ -71,34 +73,42 @@ static void explain_capabilities(const struct candidate *c, struct fault *fault)
 	privileges__explain(asked && asked != FAULT_ANY_CAPABILITY ? asked : candidate__needs(c), fault);
 }
 
+static bool stays(const struct options *o)
+{
+	return o->reload || !o->workload;
+}
+
+/* Return the options for loading that do not depend on the candidate. */
+static struct load_options describe_load(const struct options *o)
+{
+	return (struct load_options){
+		.selection = options__selection(o),
+		.pin_root = o->pin_root,
+		.share = o->share,
+		.may_update = o->reload,
+		.rules = { .replace = o->replace, .stays = stays(o) },
+	};
+}
+
 /* Load the candidate, in place of the old set, and remember its versions. */
 static int put_in_place(struct session *s, struct candidate *c, struct fault *fault)
 {
 	const struct options *o = s->options;
 	struct acceptance acceptance = { .session = s, .candidate = c };
-	const struct load_options options = {
-		.attach = o->attach,
-		.attach_count = o->attach_count,
-		.pin_root = o->pin_root,
-		.share = o->share,
-		.may_update = o->reload,
-		.allow_rollback = c->trust.allow_rollback,
-		.accept = accept,
-		.context = &acceptance,
-		.rules = {
-			.trust = &c->trust,
-			.image = candidate__image(c),
-			.replace = o->replace,
-			.stays = o->reload || !o->workload,
-			.deadline = o->wait_interface ? log__clock() + o->wait_interface * INT64_C(1000000) : 0,
-		},
-	};
+	struct load_options options = describe_load(o);
 	const struct verified_object *inputs = candidate__inputs(c);
 	size_t count = c->set.count;
 	int err = o->health_command ? health__parse(o->health_command, fault) : 0;
 
 	if (err)
 		return err;
+	options.allow_rollback = c->trust.allow_rollback;
+	options.accept = accept;
+	options.context = &acceptance;
+	options.rules.trust = &c->trust;
+	options.rules.image = candidate__image(c);
+	if (o->wait_interface)
+		options.rules.deadline = log__clock() + o->wait_interface * INT64_C(1000000);
 	if (!inputs)
 		return fault__set(fault, -ENOMEM, "out of memory");
 	err = s->load ? load__update(&s->load, inputs, count, &options, fault) :
@@ -111,6 +121,18 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 	return err;
 }
 
+/* The objects are the same. Their targets may have gone and come since. */
+static const char *reload_unchanged(struct session *s, struct fault *fault)
+{
+	const struct load_options options = describe_load(s->options);
+	bool changed;
+	int err = load__refresh(&s->load, &options, true, true, &changed, fault);
+
+	if (err)
+		return "kept";
+	return changed ? "updated" : "unchanged";
+}
+
 static const char *try_reload(struct session *s, struct candidate *c, struct fault *fault)
 {
 	uint8_t fingerprint[FINGERPRINT_SIZE];
@@ -120,7 +142,7 @@ static const char *try_reload(struct session *s, struct candidate *c, struct fau
 		return "kept";
 	candidate__fingerprint(c, fingerprint);
 	if (!memcmp(fingerprint, s->fingerprint, sizeof(fingerprint)))
-		return "unchanged";
+		return reload_unchanged(s, fault);
 	missing = capabilities__missing(candidate__needs(c), s->held);
 	if (missing) {
 		char names[CAPABILITIES_TEXT_SIZE];
@@ -159,6 +181,43 @@ static void reload(void *context)
 	metrics__set_load(s->load);
 	if (metrics__write(&fault))
 		log__fail(&fault);
+}
+
+/* An interface, a cgroup or a namespace may have gone or come. With --reload, attach again. */
+static void look(void *context)
+{
+	struct session *s = context;
+	struct load_options options = describe_load(s->options);
+	struct fault fault = { 0 };
+	bool changed;
+
+	/* First the news, then the look: a change after it is news again. */
+	changes__take(&s->changes);
+	load__visit_paths(s->load, changes__watch, &s->changes);
+	/* Two loaders that replace each other's programs would never end. */
+	options.rules.replace = false;
+	load__refresh(&s->load, &options, s->options->reload, false, &changed, &fault);
+	if (!changed)
+		return;
+	malloc_trim(0);
+	metrics__set_load(s->load);
+	if (metrics__write(&fault))
+		log__fail(&fault);
+}
+
+/* Wait for the end of the workload (0: for a signal). */
+static int supervise(struct session *s, pid_t workload)
+{
+	const struct supervise_events events = {
+		.reload = reload,
+		.look = look,
+		.fds = s->changes.fds,
+		.count = CHANGES_COUNT,
+		.context = s,
+	};
+
+	look(s);
+	return supervise__wait(workload, &events);
 }
 
 /* Return the capabilities that loading needs, and those of --capabilities. */
@@ -210,7 +269,7 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 	if (o->reload) {
 		signals__block(true);
 		if (!workload__start(&workload, &child, fault))
-			return supervise__wait(child, reload, s);
+			return supervise(s, child);
 	} else if (!load__keep_over_exec(s->load, fault)) {
 		workload__become(&workload, fault);
 	}
@@ -225,7 +284,7 @@ static int go_on(struct session *s, const char *workload, struct fault *fault)
 	if (signals__stop_is_pending())
 		code = EXIT_DONE;
 	else
-		code = workload ? run_workload(s, workload, fault) : supervise__wait(0, reload, s);
+		code = workload ? run_workload(s, workload, fault) : supervise(s, 0);
 	log__bound(false);
 	return code;
 }
@@ -254,6 +313,11 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 
 	if (workload || s->options->health_command)
 		err = plan_confinement(s, candidate__needs(c), &fault);
+	/* Before the look at the targets, so that no later change is missed. */
+	if (!err && stays(s->options) && changes__open(&s->changes, &fault)) {
+		log__fail(&fault);
+		fault.text[0] = 0;
+	}
 	if (!err)
 		err = put_in_place(s, c, &fault);
 	if (!err)

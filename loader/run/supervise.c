@@ -57,16 +57,29 @@ static void end_all(void)
 	}
 }
 
-static int watch(pid_t workload, void (*reload)(void *context), void *context)
+/* Return the next signal that is not for the loader itself. */
+static int wait_for_signal(const struct supervise_events *events)
+{
+	for (;;) {
+		int number = signals__wait_or(events->fds, events->count);
+
+		if (number == SIGHUP)
+			events->reload(events->context);
+		else if (!number)
+			events->look(events->context);
+		else if (number > 0)
+			return number;
+	}
+}
+
+static int watch(pid_t workload, const struct supervise_events *events)
 {
 	int code = 0;
 
 	while (!reap(workload, &code)) {
-		int number = signals__wait();
+		int number = wait_for_signal(events);
 
-		if (number == SIGHUP)
-			reload(context);
-		else if (number > 0 && number != SIGCHLD)
+		if (number != SIGCHLD)
 			kill(-workload, number);
 	}
 	/* Kill the rest of the group, which nobody would supervise. */
@@ -75,16 +88,10 @@ static int watch(pid_t workload, void (*reload)(void *context), void *context)
 	return code;
 }
 
-int supervise__wait(pid_t workload, void (*reload)(void *context), void *context)
+int supervise__wait(pid_t workload, const struct supervise_events *events)
 {
 	if (workload)
-		return watch(workload, reload, context);
-	for (;;) {
-		int number = signals__wait();
-
-		if (number == SIGHUP)
-			reload(context);
-		else if (number > 0)
-			return 0;
-	}
+		return watch(workload, events);
+	wait_for_signal(events);
+	return 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Replacements of loading, for a build with sanitizers and without libbpf that only verifies. */
 #include "attach/attach.h"
+#include "attach/changes.h"
 #include "load/load.h"
 #include "pin/pins.h"
 #include "run/listing.h"
@@ -21,6 +22,39 @@ int load__update(struct load **load, const struct verified_object *inputs, size_
 		 const struct load_options *options, struct fault *fault)
 {
 	return load__start(load, inputs, count, options, fault);
+}
+
+int load__refresh(struct load **load, const struct load_options *options, bool attach, bool thorough,
+		  bool *changed, struct fault *fault)
+{
+	(void)attach;
+	(void)thorough;
+	*changed = false;
+	return load__start(load, NULL, 0, options, fault);
+}
+
+void load__visit_paths(const struct load *load, void (*visit)(void *context, const char *path), void *context)
+{
+	(void)load;
+	(void)visit;
+	(void)context;
+}
+
+int changes__open(struct changes *changes, struct fault *fault)
+{
+	(void)changes;
+	return fault__set(fault, -EOPNOTSUPP, "this build only verifies");
+}
+
+void changes__watch(void *changes, const char *path)
+{
+	(void)changes;
+	(void)path;
+}
+
+void changes__take(struct changes *changes)
+{
+	(void)changes;
 }
 
 bool load__next_map(const struct load *load, size_t *iterator, struct load_map *map)

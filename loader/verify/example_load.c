@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* example_load PLATFORM TRUST OBJECT: open OBJECT with libbpf, if the policy or public key TRUST accepts it.
- */
+/* example_load PLATFORM TRUST OBJECT: open OBJECT with libbpf, if the policy or key in TRUST accepts it. */
 #include <bpf/libbpf.h>
 #include <sigverify.h>
 #include <stdio.h>
@@ -23,7 +22,7 @@ static size_t read_file(const char *path, size_t limit, char **data)
 	return size;
 }
 
-/* Open the object of a buffer that was accepted, with the pins that its policy does not name removed. */
+/* Open the object of a buffer that was accepted, without the pins that its policy does not allow. */
 static struct bpf_object *open_object(const struct sigverify_store *store, const char *data, size_t size)
 {
 	struct bpf_object *object = bpf_object__open_mem(data, size, NULL);

@@ -120,6 +120,39 @@ def test_attach_settings_that_are_fine(
     assert f"attach  {program} {shown}\n" in capsys.readouterr().out
 
 
+def load(*settings: str) -> str:
+    """Return the table [image] with programs to load."""
+    return f"[image]\nload = {json.dumps(settings)}\n"
+
+
+def test_optional_program_that_is_loaded(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image's capabilities are those of the programs that it loads, and the last lines say which."""
+    write(section="?fentry/do_unlinkat")
+    assert run([*BUILD]) == 0, capsys.readouterr().err
+    assert "PERFMON" not in capsys.readouterr().out
+    Path("buildtool.toml").write_text(Path("buildtool.toml").read_text() + load("answer.bpf.o:watch"))
+    assert run([*BUILD]) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "with    answer.bpf.o:watch\n" in shown
+    assert "--cap-add PERFMON" in shown
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("none", "no object has a program none"),
+        ("other.bpf.o:watch", "other.bpf.o has no program watch"),
+        ("pass", "the program is not optional, so it is always loaded"),
+    ],
+)
+def test_load_settings_that_no_start_could_follow(
+    project: Path, capsys: pytest.CaptureFixture[str], setting: str, problem: str
+) -> None:
+    """A setting names an optional program of the objects."""
+    write(section="?fentry/do_unlinkat", config=load(setting))
+    assert problem in fails(capsys, f"image.load: {setting}: ")
+
+
 def test_several_objects_with_the_program(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A name that two objects have means neither; with the object's name it does."""
     write(config=attach("pass=eth0"))

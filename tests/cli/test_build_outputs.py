@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from labs.cli import check_error
 
+from buildtool.cli.build import show_image
 from buildtool.cli.main import run
+from buildtool.config.file import load_config
+from buildtool.image.result import BuiltImage
+from buildtool.signing.keys import KeyId
 
 Capture = pytest.CaptureFixture[str]
 BUILD = ["build", "--engine", "docker", "--arch", "amd64", "--key", "keys/release.pem"]
@@ -196,3 +200,26 @@ def test_names_that_no_file_has_are_one_line(capsys: Capture, engine: str) -> No
         for kind in ("type=oci", "type=oci,tar=false"):
             assert run([*BUILD, "--engine", engine, "--output", f"{kind},dest={place}"]) == 1
             check_error(capsys, f"{place}: cannot write: ")
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_workload_needs_a_base_that_has_it(
+    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, *, is_default: bool
+) -> None:
+    """The default base has no program, so a note says where the workload's file comes from."""
+    if is_default:
+        monkeypatch.delenv("BUILDTOOL_BASE_IMAGE")
+    text = (project / "buildtool.toml").read_text()
+    (project / "buildtool.toml").write_text(text.replace("[image]", '[image]\nworkload = ["/agent", "-x"]'))
+    config = load_config(environ=os.environ)
+    image = BuiltImage(reference="agent:1", digest="", platforms=("linux/amd64",), key_id=KeyId("0" * 64))
+    show_image(image, config, output="", as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("note    the default base image has no /agent: ")]
+    assert len(notes) == is_default
+    assert lines[-1].startswith("run     docker run --read-only ")
+    show_image(image, config, output="", as_json=True)
+    value = json.loads(capsys.readouterr().out)["run"]
+    assert (f"run     {value['command']}", value["before"]) == (lines[-1], [])
+    found = [f"note    {note}" for note in value["notes"] if note.startswith("the default base")]
+    assert found == notes

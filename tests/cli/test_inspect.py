@@ -54,7 +54,9 @@ def test_trust_gives_a_verdict(capsys: Capture) -> None:
 def test_capabilities(capsys: Capture) -> None:
     """A line for each program, then what goes to docker run; --json has the same."""
     assert run(["inspect", "unsigned.bpf.o", "--capabilities"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert said.err == ""  # only an image has targets that could be missing
     assert lines[-1].startswith("--cap-drop ALL --cap-add BPF")
     assert run(["inspect", "unsigned.bpf.o", "--capabilities", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
@@ -131,7 +133,16 @@ def test_control_characters_do_not_reach_the_terminal(capsys: Capture) -> None:
     assert "license     \\x1b[2" in output
 
 
-LOADER = ("/sbin/tini", "-g", "--", "/usr/bin/verify-and-load", "--image-attach", "count=eth0")
+LOADER = (
+    "/sbin/tini",
+    "-g",
+    "--",
+    "/usr/bin/verify-and-load",
+    "--image-attach",
+    "count=eth0",
+    "--image-load",
+    "probe",
+)
 ENTRYPOINT = (*LOADER, "--image-workload", "/app", "--image-workload", "two words")
 
 
@@ -158,6 +169,7 @@ def test_an_image_in_a_file(capsys: Capture, target: str) -> None:
     assert value[0]["objects"][1]["signers"] == [alice().key_id]
     assert value[0]["labels"] == {"org.example.base": "yes"}
     assert (value[0]["attach"], value[0]["workload"]) == (["count=eth0"], ["/app", "two words"])
+    assert (value[0]["load"], lines.count("load        probe")) == (["probe"], 2)
     assert lines.count("attach      count to eth0") == lines.count("workload    /app 'two words'") == 2
 
 

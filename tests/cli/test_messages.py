@@ -112,7 +112,7 @@ def test_a_configuration_that_is_missing(
         (["check", "--oldest", "old"], "--oldest: 'old': not a Linux release", "for example 5.15"),
         (["keygen", "a b"], "NAME: 'a b' is not a name of a key", "for example release"),
         (["render", "-o", ""], "--output: the name is empty", "name a file"),
-        (["build", "-o", ""], "--output: the name is empty", "type=oci,dest=image.tar"),
+        (["build", "-o", ""], "--output: the name is empty", "--output image.tar"),
         (["compile", "-j", "0"], "--jobs: 0 is not an integer from 1 to 1024", "--help shows"),
         (["compile", "-j", "x"], "--jobs: 'x' is not an integer from 1 to 1024", "--help shows"),
         (["sign", "x", "--max-key-age", "x"], "--max-key-age: 'x' is not an integer of at least 0", "--help"),

@@ -107,7 +107,7 @@ def main() -> None:
     kind, programs, stores = sys.argv[1:4]
     # In memory: each input is a file for Python to read.
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as work:
-        others = {Path(program).name: Verifier(Path(program)) for program in programs.split(":")}
+        others = {program: Verifier(Path(program)) for program in programs.split(":")}
         target = (
             object_target(others, Path(stores)) if kind == "object" else policy_target(others, Path(work))
         )

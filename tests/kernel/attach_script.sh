@@ -52,6 +52,22 @@ again_beside() {
 	wait "$first_loader"
 }
 
+# An interface that is deleted and made anew while the loader runs; the filter of clsact is gone with it.
+without_anew() { ip link add lab0 type dummy; }
+wait_for() {
+	for _ in $(seq 300); do
+		[ "$(grep -c "\"event\":\"$1\"" "/out/$name.log")" = "$2" ] && break
+		usleep 50000
+	done
+}
+while_anew() {
+	ip link del lab0
+	wait_for lost 1
+	ip link add lab0 type dummy
+	wait_for attach 2
+}
+again_anew() { ip link del lab0; }
+
 while read -r name objects prepare options; do
 	[ "$prepare" = - ] || "without_$prepare"
 	# shellcheck disable=SC2086 # words
@@ -62,6 +78,7 @@ while read -r name objects prepare options; do
 		kill -0 $loader 2> /dev/null || break
 		usleep 50000
 	done
+	[ "$prepare" = anew ] && while_anew
 	first=$(attach_guest count)
 	attach_guest work
 	second=$(attach_guest count)

@@ -56,6 +56,14 @@ def attach(target: str, program: str = PROGRAM) -> str:
     return f"--attach={program}={target}"
 
 
+TWO_WAYS = {
+    "fentry of two": Case(kind="two_ways", options=f"--load={PREFIX}_fentry"),
+    "kprobe of two": Case(kind="two_ways", options=f"--load={PREFIX}_kprobe"),
+    "kprobe instead of the image's fentry": Case(
+        kind="two_ways",
+        options=f"--image-load={PREFIX}_fentry --no-load={PREFIX}_fentry --load={PREFIX}_kprobe",
+    ),
+}
 # The kernel lets one program attach once to each of these, and two containers share the program.
 SHARED = {
     f"{kind} beside another loader that shares it": Case(
@@ -64,6 +72,10 @@ SHARED = {
     for kind in ("raw_tp", "fentry", "tracepoint")
 }
 OLD = {
+    "tc made anew": Case(
+        kind="tc_anew", options=f"--reload {attach('lab0:ingress', f'{PREFIX}_tc')}", prepare="anew"
+    ),
+    **TWO_WAYS,
     "tc": Case(kind="tc", options=attach("lo:ingress", f"{PREFIX}_tc")),
     "tcx": Case(kind="tcx", options=attach("lo", f"{PREFIX}_tcx")),
     "tc egress": Case(kind="tc", options=attach("lo:egress", f"{PREFIX}_tc")),
@@ -105,6 +117,7 @@ OLD = {
     **SHARED,
 }
 NEW = {
+    **TWO_WAYS,
     "fentry": Case(kind="fentry"),
     "fentry by target": Case(kind="fentry_bare", options=attach("security_file_open")),
     "fexit": Case(kind="fexit"),
@@ -211,7 +224,7 @@ def boot(clang: Path, sysroot: Path, lab: Lab, tmp_path_factory: pytest.TempPath
             kernel=find_kernel(kernel, "amd64", TOP / ".cache/vm"),
             argv="sh /vmtest/script",
             files=files,
-            modules=("sch_ingress", "cls_bpf"),
+            modules=("sch_ingress", "cls_bpf", "dummy"),
             collect=["/out"],
         )
         result = run_vm(request)
@@ -251,12 +264,31 @@ def check(case: Case, ran: Ran) -> None:
     if case.words:
         assert all(word in ran.message for word in case.words), ran.message
         assert not any(line["event"] == "ready" for line in ran.lines)
-    elif case.kind in ("sk_msg", "map_iterator"):  # no event runs these
+    elif case.kind in ("sk_msg", "map_iterator", "tc_anew"):  # no event runs these
         assert [line["event"] for line in ran.lines][-1] == "detach"
     else:
         assert ran.counted >= CALLS, ran
     if case.programs:
         assert ran.counted == case.programs * CALLS * PACKETS, ran
+
+
+def events(ran: Ran) -> list[str]:
+    """Return the events about attachments."""
+    return [line["event"] for line in ran.lines if line["event"] in ("attach", "lost", "error", "detach")]
+
+
+def test_filter_of_an_interface_that_is_made_anew(on_old: dict[str, Ran]) -> None:
+    """Without tcx, the loader sees that its filter is gone, and makes another one."""
+    assert events(on_old["tc made anew"]) == ["attach", "lost", "attach", "detach"], on_old["tc made anew"]
+
+
+@pytest.mark.parametrize("name", TWO_WAYS)
+@pytest.mark.parametrize("kernel", ["on_old", "on_new", "on_newest"])
+def test_one_of_two_ways(request: pytest.FixtureRequest, kernel: str, name: str) -> None:
+    """The program that the options choose is attached where its section says, and the other one is not."""
+    ran = request.getfixturevalue(kernel)[name]
+    chosen = f"{PREFIX}_{name.partition(' ')[0]}"
+    assert [line["program"] for line in ran.lines if line["event"] == "attach"] == [chosen]
 
 
 @pytest.mark.parametrize("name", OLD)

@@ -247,6 +247,37 @@ def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path:
     assert "processed" in failure.text
 
 
+SPARE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int always(struct xdp_md *c) { return XDP_PASS; }
+SEC("?raw_tp/sys_enter") int spare(__u64 *c) { return *(__u64 *)(long)c[0]; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_a_kernel_may_refuse_an_optional_program(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that the image does not load is a warning; one that image.load names is an error."""
+    path, junit = compile_object(tmp_path, clang, sysroot, SPARE), tmp_path / "check.xml"
+    monkeypatch.chdir(tmp_path)
+    project = '[project]\nname = "lab"\nversion = 1\nrelease = "1"\n'
+    for image, code, level in (("", 0, "warning"), ('[image]\nload = ["spare"]\n', 1, "error")):
+        (tmp_path / "buildtool.toml").write_text(project + image)
+        arguments = (path, "--kernel", "host", "--json", "--junit", junit)
+        report = json.loads(run_check(probes, *arguments, code=code).stdout)
+        [finding] = report["findings"]
+        assert (finding["rule"], finding["program"], finding["level"]) == ("BT100", "spare", level)
+        assert {run["program"]: run["is_spare"] for run in report["runs"]} == {
+            "always": False,
+            "spare": not code,
+        }
+        [suite] = [suite for suite in read_junit(junit) if suite.attrib["name"].startswith("host")]
+        assert (suite.attrib["failures"], suite.attrib["skipped"]) == (str(code), str(1 - code))
+        junit.unlink()
+
+
 def test_sarif_is_valid_and_points_at_the_source(probes: Path, sample: Path, tmp_path: Path) -> None:
     """The report fits the SARIF model; each result names a listed rule, and has the line of C if known."""
     run_check(probes, sample, "--kernel", "host", "--sarif", tmp_path / "check.sarif")

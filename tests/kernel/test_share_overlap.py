@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from labs.kernel import TRACEFS, bpf_file_system, list_bpf
+from labs.kernel import TRACEFS, bpf_file_system, list_bpf, program_ids
 from labs.loader import PREFIX, Lab
 from labs.net import flood, veth
 from labs.pins import TCX, XDP, Releases
-from labs.run import wait_until
+from labs.run import run, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -157,6 +159,36 @@ def test_reload_to_a_release_that_another_container_runs(shared: tuple[Releases,
     (line,) = result.events("reload")
     assert (result.code, line["outcome"]) == (0, "updated"), line
     assert len(result.events("update")) == 1
+
+
+def test_interface_that_appears_for_two_containers(lab: Lab, tmp_path: Path) -> None:
+    """Both wait for interfaces of one pattern: one attaches the shared program to a new one, one its copy."""
+    stem = f"ls{os.getpid() % 100000}"
+
+    def add(name: str) -> None:
+        run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+
+    def links() -> int:
+        ours = program_ids(f"{PREFIX}_tcx")
+        return sum(link["prog_id"] in ours for link in list_bpf("link"))
+
+    try:
+        add(f"{stem}n0")
+        with bpf_file_system(tmp_path) as mount:
+            releases = Releases(lab, tmp_path, mount / "share", TCX)
+            releases.put(1)
+            options = ("--reload", f"--share={releases.root}", f"--attach={PREFIX}_tcx={stem}n?")
+            with (
+                lab.started(tmp_path, *options) as (_, stop),
+                lab.started(tmp_path, *options) as (_, stop_other),
+            ):
+                assert links() == 2
+                add(f"{stem}n1")
+                assert wait_until(lambda: links() == 4)
+                assert (stop().code, stop_other().code) == (0, 0)
+    finally:
+        for number in range(2):
+            subprocess.run(["ip", "link", "del", f"{stem}n{number}"], capture_output=True, check=False)
 
 
 def test_hook_with_room_for_one_program_names_its_holder(lab: Lab, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ for descriptor in range(3, 64):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         continue
-    print("locked", flush=True)
+print("locked", flush=True)
 time.sleep(60)
 """
 

@@ -44,6 +44,7 @@ CASES = {
     "a target less": Case(first=("xdp={0}", "xdp={1}"), second=("xdp={0}",)),
     "elsewhere": Case(first=("xdp={0}",), second=("xdp={1}",)),
     "another map": Case(first=("xdp={0}",), second=("xdp={0}",), value="unsigned __int128"),
+    "another text": Case(first=("xdp={0}",), second=("xdp={0}:driver",)),
     "tcx": Case(programs=TCX, first=("tcx={0}",), second=("tcx={0}", "tcx={1}")),
     "no update in place": Case(programs=RAW),
 }

@@ -91,6 +91,13 @@ SOURCES |= {
     "action": _one("action", 0),
 }
 
+SOURCES |= {
+    "tc_anew": SOURCES["tc"],
+    # Two ways to see one event, of which an option chooses one.
+    "two_ways": 'SEC("?fentry/security_file_open") int @_fentry(void *c) { count(); return 0; }'
+    ' SEC("?kprobe/security_file_open") int @_kprobe(void *c) { count(); return 0; }',
+}
+
 # Programs that the kernel verifier refuses, each for another reason. The refused code is a line of its own.
 SOURCES |= {
     "scalar": 'SEC("raw_tp/sys_enter") int @_prog(__u64 *c)\n{\nreturn *(__u64 *)(long)c[0];\n}',

@@ -31,6 +31,7 @@ JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"time", "classname"},
         {"skipped", "error", "failure", "system-out", "system-err"},
     ),
+    "skipped": (set(), {"type", "message"}, set()),
     "failure": (set(), {"type", "message"}, set()),
     "system-out": (set(), set(), set()),
 }

@@ -11,7 +11,7 @@ import pytest
 
 from buildtool.config.file import Config, load_config
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
-from buildtool.image.filecaps import check_capabilities, copy_program, read_contents
+from buildtool.image.filecaps import check_capabilities, copy_program, needed_capabilities, read_contents
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import (
     CAPABILITY_NUMBERS,
@@ -24,6 +24,7 @@ from buildtool.objects.capabilities import (
 from buildtool.objects.describe import ObjectContents, ProgramInfo
 from buildtool.objects.elf import MAX_OBJECT_BYTES
 from buildtool.objects.helpers import HELPER_NUMBERS
+from buildtool.objects.optional import Selection
 
 
 @pytest.mark.parametrize(
@@ -115,10 +116,10 @@ def test_the_configuration_says_it_instead(tmp_path: Path) -> None:
         project(tmp_path, "", '[image]\ncapabilities = ["ALL"]\n')
 
 
-def contents(*sections: str) -> ObjectContents:
-    """Make the contents of an object with programs in *sections*."""
+def contents(*sections: str) -> tuple[str, ObjectContents]:
+    """Make the name and the contents of an object with programs in *sections*."""
     programs = tuple(ProgramInfo(name="f", section=name, type="") for name in sections)
-    return ObjectContents(programs=programs, maps=(), helpers=(), kfuncs=(), license="GPL")
+    return "x.bpf.o", ObjectContents(programs=programs, maps=(), helpers=(), kfuncs=(), license="GPL")
 
 
 def test_objects_decide() -> None:
@@ -132,6 +133,17 @@ def test_objects_decide() -> None:
         with pytest.raises(ConfigError, match=words) as caught:
             check_capabilities([contents("xdp")], given, exactly=exactly)
         assert caught.value.hint == 'in buildtool.toml: image.capabilities = ["BPF", "NET_ADMIN"]'
+
+
+def test_optional_programs_count_if_they_are_loaded() -> None:
+    """A program that the image does not load requires nothing; one that a setting names does."""
+    objects = [contents("xdp", "?kprobe/x")]
+    assert needed_capabilities(objects) == ("BPF", "NET_ADMIN", "PERFMON")
+    assert needed_capabilities(objects, Selection()) == ("BPF", "NET_ADMIN")
+    for selection in (Selection(load=("f",)), Selection(load=("x.bpf.o:f",)), Selection(attach=("f=none",))):
+        assert needed_capabilities(objects, selection) == ("BPF", "NET_ADMIN", "PERFMON")
+    assert needed_capabilities(objects, Selection(load=("y.bpf.o:f",))) == ("BPF", "NET_ADMIN")
+    check_capabilities(objects, ["BPF", "NET_ADMIN"], exactly=True, selection=Selection())
 
 
 def test_a_too_large_object_is_named(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         [image]
         user = "root"
         attach = ["count=eth0", "x.bpf.o:count=/sys/fs/cgroup"]
+        load = ["watch", "x.bpf.o:probe"]
         workload = ["/usr/bin/agent", "--quiet"]
         healthcheck = ["/usr/bin/agent", "ping"]
         [image.labels]
@@ -106,6 +107,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.build.arch == ("arm64", "arm")
     assert config.build.sign_on == "host"
     assert config.image.user == "0:0"
+    assert config.image.load == ("watch", "x.bpf.o:probe")
     assert config.image.labels == {"org.example.line": "3 (north)"}
     assert config.images.base == "local/base"
     assert (config.loader.pin_root, config.loader.health_wait) == ("/sys/fs/bpf/agent", 3)

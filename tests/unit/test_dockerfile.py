@@ -220,6 +220,7 @@ def test_runtime_stage_says_what_was_configured() -> None:
     text = render(
         image__user="0:0",
         image__attach=("count=eth0",),
+        image__load=("x.bpf.o:watch",),
         image__workload=("/app", "--port", "1"),
         image__labels={"org.example.team": "Plant 7, hall B"},
         image__healthcheck=("/app", "ok"),
@@ -227,7 +228,7 @@ def test_runtime_stage_says_what_was_configured() -> None:
     runtime = text.partition(" AS runtime\n")[2]
     entry = (
         '["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load",'
-        ' "--image-attach", "count=eth0",'
+        ' "--image-attach", "count=eth0", "--image-load", "x.bpf.o:watch",'
         ' "--image-workload", "/app", "--image-workload", "--port", "--image-workload", "1"]'
     )
     assert f"\nENTRYPOINT {entry}\n" in runtime

@@ -77,6 +77,13 @@ ATTACH = ("--image-attach",)
 WORD = ("--image-workload",)
 
 
+def test_what_an_image_loads() -> None:
+    """Optional programs that an entrypoint loads, and whether the workload loads all of them itself."""
+    words = [LOADER, "--image-load", "x.bpf.o:a", *WORD, "/app", "--image-load", "b", *WORD, "--image-load"]
+    assert parse_entrypoint(words) == Entrypoint(workload=("/app", "--image-load"), load=("x.bpf.o:a", "b"))
+    assert parse_entrypoint([LOADER, "--hand-over", *WORD, "/app"]).hands_over
+
+
 @pytest.mark.parametrize(
     ("words", "attach", "workload"),
     [

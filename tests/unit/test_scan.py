@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildtool import build as pipeline
-from buildtool.config.file import CompileConfig, Config, ProjectConfig
+from buildtool.config.file import CompileConfig, Config, ImageConfig, ProjectConfig
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.context import find_unsent
@@ -45,6 +46,31 @@ def test_header_of_kernel_types_is_of_any_size_and_name(tmp_path: Path, name: st
     (tmp_path / "bpf" / name).write_text(KERNEL_TYPES + "struct filler { long a; };\n" * 110_000)
     assert (tmp_path / "bpf" / name).stat().st_size > 2_800_000
     assert scan_capabilities(config, ["bpf/x.bpf.c"]) == ("BPF",)
+
+
+PROGRAMS = [
+    'SEC("?kprobe/do_exit") int watch(void *c) { return 0; }',
+    'SEC("?kprobe/do_exit")\nint BPF_KPROBE(watch, long code) { return 0; }',
+    'SEC("?fentry/do_exit") static __noinline int BPF_PROG( watch , long code)\n{ return 0; }',
+    '__attribute__((section("?kprobe/do_exit"), used)) int watch(void *c) { return 0; }',
+]
+
+
+@pytest.mark.parametrize("source", PROGRAMS)
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (ImageConfig(), ("BPF",)),
+        (ImageConfig(load=("other",)), ("BPF",)),
+        (ImageConfig(load=("watch",)), ("BPF", "PERFMON")),
+        (ImageConfig(load=("x.bpf.o:watch",)), ("BPF", "PERFMON")),
+        (ImageConfig(attach=("watch=none",)), ("BPF", "PERFMON")),
+    ],
+)
+def test_optional_program(tmp_path: Path, source: str, image: ImageConfig, found: tuple[str, ...]) -> None:
+    """A program of an optional section counts only if the image loads it."""
+    config = replace(project(tmp_path, source + "\n"), image=image)
+    assert scan_capabilities(config, ["bpf/x.bpf.c"]) == found
 
 
 @pytest.mark.parametrize("name", ["bpf/large.h", "bpf/x.bpf.c"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from base64 import b64decode
@@ -12,7 +13,19 @@ from pathlib import Path
 
 import pytest
 from labs import TOP
-from labs.bindings import GO, build_verifier, download_modules, find_go, go_environment, run_go
+from labs.bindings import (
+    BUILT,
+    GO,
+    OLDEST_CARGO,
+    OLDEST_GO,
+    RUST,
+    build_verifier,
+    download_modules,
+    find_go,
+    go_environment,
+    run_cargo,
+    run_go,
+)
 from labs.compile import compile_sample
 from labs.pages import read_blocks
 from labs.run import run
@@ -34,6 +47,15 @@ program second XDP
 program trace TracePoint
 """
 
+# aya knows no section that begins with a question mark.
+SOURCE = """
+#define SEC(name) __attribute__((section(name), used))
+struct { int (*type)[2]; int (*max_entries)[1]; int *key; long *value; } counts SEC(".maps");
+static void *(*lookup)(void *map, const void *key) = (void *)1;
+SEC("xdp") int pass(void *ctx) { int key = 0; return lookup(&counts, &key) ? 2 : 1; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
 
 def host_arch() -> str:
     """Return this machine's architecture, for which the examples require objects."""
@@ -48,7 +70,7 @@ def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture(scope="module", params=["go"])
+@pytest.fixture(scope="module", params=["go", pytest.param("rust", marks=pytest.mark.network)])
 def binding(request: pytest.FixtureRequest, clang: Path) -> Iterator[Verifier]:
     """Give the verifier of each language, running."""
     with Verifier(build_verifier(request.param, clang)) as running:
@@ -133,9 +155,56 @@ def test_commands_of_the_page_add_the_module(tmp_path: Path) -> None:
         assert ask(tmp_path / "agent", tmp_path / "alice.pub", tmp_path / "x.bpf.o") == (0, said + "\n", "")
 
 
+@pytest.mark.network
+@pytest.mark.root
+@pytest.mark.timeout(900)  # compiles aya
+def test_aya_loads_the_bytes_that_the_crate_verified(as_root: None, tmp_path: Path) -> None:
+    """
+    The example of the crate hands an accepted object to aya, and no refused one.
+
+    aya takes a minute to compile, so that only FULL=1 runs the example. Other runs check its types.
+    """
+    if os.environ.get("FULL") != "1":
+        run_cargo("check", directory=RUST / "example")
+        return
+    run_cargo("build", directory=RUST / "example")
+    program, trust = BUILT / "rust/debug/sigverify-example", tmp_path / "alice.pub"
+    trust.write_bytes(test_key().public.pem)
+    signed = tmp_path / "x.bpf.o"
+    obj = parse_object(compile_sample(tmp_path, source=SOURCE).read_bytes())
+    signed.write_bytes(sign(obj, arch=host_arch()))
+    assert ask(program, trust, signed) == (
+        0,
+        "accepted x.bpf.o of demo, version 3\nprogram pass\n",
+        "",
+    )
+    signed.write_bytes(signed.read_bytes().replace(b"GPL", b"GPM", 1))
+    reason = "digest-mismatch: the file is not the one that was signed"
+    assert ask(program, trust, signed) == (3, "", f"refused: {reason}\n")
+
+
+@pytest.mark.network
+def test_the_crate_passes_its_own_tests() -> None:
+    """`cargo test` alone runs the vectors; rustfmt and the compiler find nothing."""
+    if shutil.which("rustfmt"):
+        run("rustfmt", "--check", *sorted(RUST.glob("*/*.rs")), RUST / "example/src/main.rs")
+    done = run_cargo("test", "--release", "--lib", "--tests")
+    assert re.findall(r"test result: (\w+)\. (\d+) passed", done) == [("ok", "2"), ("ok", "9")]
+
+
+def test_the_oldest_toolchains_are_those_of_the_manifests() -> None:
+    """A machine with an older toolchain skips the tests, and users read the same versions."""
+    assert f"\ngo {'.'.join(map(str, OLDEST_GO))}\n" in (GO / "go.mod").read_text()
+    version = ".".join(map(str, OLDEST_CARGO))
+    assert f'rust-version = "{version}"\n' in (RUST / "Cargo.toml").read_text()
+    assert f"Rust {version} or newer" in (RUST / "README.md").read_text()
+
+
 def test_every_binding_has_the_limit_of_the_specification() -> None:
     """The largest size of an object is one constant in each language."""
-    assert f"MaxObjectBytes = {MAX_OBJECT_BYTES >> 20} << 20\n" in (GO / "sigverify.go").read_text()
+    size = MAX_OBJECT_BYTES >> 20
+    assert f"MaxObjectBytes = {size} << 20\n" in (GO / "sigverify.go").read_text()
+    assert f"MAX_OBJECT_BYTES: usize = {size} << 20;\n" in (RUST / "src/lib.rs").read_text()
 
 
 @pytest.mark.network

@@ -199,7 +199,7 @@ def test_what_the_library_needs(library: Path) -> None:
         "__stack_chk_fail",
         "_GLOBAL_OFFSET_TABLE_",
         *("bcmp", "memchr", "memcmp", "memcpy", "memset", "strlen", "strnlen"),
-        *("strchr", "strcmp", "strcspn", "strncmp", "strspn", "strstr"),
+        *("strchr", "strcmp", "strcspn", "strncat", "strncmp", "strspn", "strstr"),
         *("calloc", "free", "malloc", "qsort"),
         *("getrandom", "snprintf", "vsnprintf"),
     }

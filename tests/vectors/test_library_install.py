@@ -128,13 +128,15 @@ def test_example_with_the_installed_library(kind: str, clang: Path, prefix: Path
     assert ("NEEDED" in needed) == (kind == "shared")
     trust, path = tmp_path / "alice.pub", tmp_path / "x.bpf.o"
     trust.write_bytes(test_key().public.pem)
-    for data, code, said in (
-        (sign(), 0, "accepted x.bpf.o of demo, version 3\n"),
-        (unsigned(), 3, "refused: unsigned: no section .sig\n"),
-        (bytes(MAX_OBJECT_BYTES + 1), 3, "refused: too-large: larger than the limit\n"),
+    for data, wanted, said in (
+        (sign(), 0, r"accepted x\.bpf\.o of demo, version 3\n"),
+        (unsigned(), 3, r"refused: unsigned: .+\n"),
+        (bytes(MAX_OBJECT_BYTES + 1), 3, r"refused: too-large: .+\n"),
     ):
         path.write_bytes(data)
-        assert ask(program, trust, path, libraries=prefix / "lib") == (code, said, "")
+        code, output, errors = ask(program, trust, path, libraries=prefix / "lib")
+        assert (code, errors) == (wanted, "")
+        assert re.fullmatch(said, output)
 
 
 def test_libbpf_opens_the_accepted_bytes(clang: Path, prefix: Path, tmp_path: Path) -> None:
@@ -154,8 +156,9 @@ def test_libbpf_opens_the_accepted_bytes(clang: Path, prefix: Path, tmp_path: Pa
         "program trace, section tracepoint/net/net_dev_queue",
     ]
     path.write_bytes(signed.replace(b"Dual BSD/GPL", b"Dual BSD/GPM", 1))
-    found = ask(program, "linux/amd64", trust, path, libraries=prefix / "lib")
-    assert found == (3, "", "refused: digest-mismatch: the file is not the one that was signed\n")
+    code, output, errors = ask(program, "linux/amd64", trust, path, libraries=prefix / "lib")
+    assert (code, output) == (3, "")
+    assert re.fullmatch(r"refused: digest-mismatch: .+\n", errors)
     for arguments, code in (
         ((path, path), 2),
         ((tmp_path / "gone", path), 2),

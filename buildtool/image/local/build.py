@@ -35,6 +35,7 @@ from buildtool.image.filecaps import check_capabilities
 from buildtool.image.finished import ImageRules, check_finished
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
+from buildtool.image.metadata import image_selection
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
@@ -121,10 +122,15 @@ def make_images(request: LocalRequest) -> ImageSet:
     compiled = _compile(request, sources)
     signed = _sign_objects(request, compiled)
     capabilities = choose_capabilities(config, sources)
-    for statements in signed.values():
-        contents = [statement.contents for _, statement in statements.values()]
-        check_capabilities(contents, capabilities, exactly=not config.image.capabilities)
     _check_finished(request, signed, trust)
+    for statements in signed.values():
+        contents = [(name, statement.contents) for name, (_, statement) in statements.items()]
+        check_capabilities(
+            contents,
+            capabilities,
+            exactly=not config.image.capabilities,
+            selection=image_selection(config),
+        )
     parts = [
         PlatformParts(
             platform=platform,
@@ -152,6 +158,7 @@ def _check_finished(
         key_id=request.key.public.key_id,
         epoch=request.epoch,
         attach=config.image.attach,
+        load=config.image.load,
         allow_findings=config.build.allow_findings,
     )
     own, loader, probe = host_platform(machine()), None, None
