@@ -137,7 +137,7 @@ def test_public_key_is_told_before_its_mode(tmp_path: Path) -> None:
     assert public.stat().st_mode & 0o777 == 0o644
     with pytest.raises(SigningKeyError, match="this is a public key") as caught:
         keys.load_signing_key(public, None)
-    assert "the private one" in str(caught.value.hint)
+    assert "name the private key" in str(caught.value.hint)
 
 
 def test_missing_files(tmp_path: Path) -> None:
