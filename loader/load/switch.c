@@ -155,7 +155,7 @@ static bool is_taken(const struct attachment *a, int err)
 /* Other targets do not wait for this one. A later refresh tries again. */
 static void refuse(struct attachment *a, int err, const struct fault *fault)
 {
-	/* The next news tell of an interface that goes at this moment. */
+	/* If the interface goes at this moment, the next event says so. */
 	bool is_gone = a->point.ifindex && !targets__has_index(a->point.ifindex);
 
 	if (a->refused != err && !is_gone)
