@@ -441,7 +441,7 @@ def _build_locally(
 ) -> BuiltImage:
     # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
     from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
-    from buildtool.oci.read import find_archive
+    from buildtool.oci.read import find_archive_digest
 
     if options.builder:
         raise UsageError(
@@ -450,7 +450,7 @@ def _build_locally(
     output, force, earlier = parse_output(options.output), options.force, None
     if not output and not options.push:
         place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
-        earlier = None if force else find_archive(place)
+        earlier = None if force else find_archive_digest(place)
         output, force = {"type": "oci", "dest": str(place)}, force or earlier is not None
     request = LocalRequest(
         config=config,
