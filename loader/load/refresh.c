@@ -118,7 +118,8 @@ bool refresh__find_lost(struct load *load, bool attaches_again)
 		end = find_end(a);
 		if (!end && is_attached(a))
 			continue;
-		lose(a, end ? end : "another process detached it", attaches_again);
+		/* The kernel detaches XDP, with news of it, before the interface is gone. */
+		lose(a, end ? end : "its link was detached", attaches_again);
 		found = true;
 	}
 	return found;
