@@ -136,12 +136,12 @@ class View:
         yield from self._statement_rows(report)
         if report.record is None:
             yield "signatures", "none" if report.problem is None else "none that can be read"
-            return
-        for entry in report.record.signatures:
+        for entry in report.record.signatures if report.record else ():
             yield "signer", entry.key_id.hex()
         verification = self._verify(data)
         if verification is None:
-            yield "signatures", _NOT_CHECKED
+            if report.record:
+                yield "signatures", _NOT_CHECKED
         elif "reason" in verification:
             yield "refused", f"{verification['reason']}: {verification['message']}"
         else:

@@ -49,6 +49,12 @@ def test_trust_gives_a_verdict(capsys: Capture) -> None:
     assert f"accepted    by key {alice().key_id}" in capsys.readouterr().out
     assert run(["inspect", "x.bpf.o", "--trust", "other.pub"]) == 0
     assert "refused     unknown-key: " in capsys.readouterr().out
+    for name, words in {
+        "unsigned.bpf.o": "none\nrefused     unsigned: ",
+        "bad.bpf.o": "none that can be read\nrefused     malformed: ",
+    }.items():
+        assert run(["inspect", name, "--trust", "alice.pub"]) == 0
+        assert f"signatures  {words}" in capsys.readouterr().out
 
 
 def test_capabilities(capsys: Capture) -> None:
