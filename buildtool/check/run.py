@@ -175,7 +175,9 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     name = target.name if is_whole else f"{target.arch}/{target.name}"
     path = str(target.path)
     found = check_object(name, path, target.data, now=request.now, oldest=request.oldest, size=target.size)
-    stale = (RULES["BT060"].finding(name, target.stale),) if target.stale else ()
+    stale = [RULES["BT060"].finding(name, target.stale)] if target.stale else []
+    if target.arch:  # so that the hint is a command to copy
+        stale = [replace(finding, hint=finding.hint.replace("ARCH", target.arch)) for finding in stale]
     findings = (*stale, *found.findings)
     return replace(found, findings=tuple(replace(finding, path=path) for finding in findings))
 

@@ -79,7 +79,7 @@ def test_a_changed_header_makes_the_object_stale(project: Path, capsys: Capture,
     output = capsys.readouterr()
     message = f"error BT060 {ARCH}/x.bpf.o: {CHANGED}"
     assert message in output.out.splitlines()
-    assert f"    hint: buildtool compile --arch ARCH makes it again; {REMEDY}" in output.out.splitlines()
+    assert f"    hint: buildtool compile --arch {ARCH} makes it again; {REMEDY}" in output.out.splitlines()
     assert run(["compile"]) == 0
     assert run(["check"]) == 0
 
