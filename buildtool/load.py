@@ -115,8 +115,17 @@ def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
 
 
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
-    """Return the command that starts *loader*."""
+    """
+    Return the command that starts *loader*.
+
+    Raises: UsageError, ConfigError.
+    """
     options = request.options
+    if options.hand_over and not request.workload and not request.verify_only:
+        raise UsageError(
+            "loader.hand-over: the workload loads the objects, and none is named",
+            hint="buildtool load -- PROGRAM starts one; or remove loader.hand-over",
+        )
     if not request.workload:  # these keys of the configuration require the image's workload
         options = replace(options, seccomp=True, map_fds=True, workload_user="", hand_over=False)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]

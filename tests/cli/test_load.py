@@ -89,6 +89,18 @@ def test_the_options_of_the_configuration_are_passed(project: Path) -> None:
     assert "--share" not in _load("x.bpf.o", "--verify-only").stdout
 
 
+def test_hand_over_requires_a_workload(project: Path) -> None:
+    """Without a workload, the loader must not load the objects itself. Verification needs none."""
+    with (project / "buildtool.toml").open("a") as file:
+        file.write("[loader]\nhand-over = true\n")
+    done = _load("x.bpf.o")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "loader.hand-over: the workload loads the objects, and none is named" in done.stderr
+    assert "buildtool load -- PROGRAM" in done.stderr
+    assert _load("x.bpf.o", "--", "agent").stdout.split()[4:] == ["--hand-over", "--", "agent"]
+    assert "--hand-over" not in _load("x.bpf.o", "--verify-only").stdout
+
+
 def test_verifying_attaches_nothing(project: Path) -> None:
     """The configuration's attachments are not for it."""
     assert project.is_dir()
