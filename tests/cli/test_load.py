@@ -97,7 +97,7 @@ def test_hand_over_requires_a_workload(project: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "loader.hand-over: the workload loads the objects, and none is named" in done.stderr
     assert "buildtool load -- PROGRAM" in done.stderr
-    assert _load("x.bpf.o", "--", "agent").stdout.split()[4:] == ["--hand-over", "--", "agent"]
+    assert _load("x.bpf.o", "--", "agent").stdout.split()[-3:] == ["--hand-over", "--", "agent"]
     assert "--hand-over" not in _load("x.bpf.o", "--verify-only").stdout
 
 
