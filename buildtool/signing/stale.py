@@ -97,7 +97,7 @@ class StaleFinder:
         config = self.config
         is_own = config is not None and entry.root.resolve() == config.root.resolve() and has_project(config)
         names = (source.path, *entry.inputs)
-        missing = next((name for name in names if not (entry.root / name).exists()), None)
+        missing = next((name for name in names if not _is_there(entry.root / name)), None)
         if missing is not None:
             what = missing if missing == source.path else f"{missing}, which {source.path} included,"
             return f"{what} no longer exists" if is_own and self.needs_sources else ""
@@ -114,6 +114,14 @@ class StaleFinder:
         if path not in self._digests:
             self._digests[path] = hashlib.sha256(read_bounded(path, MAX_SOURCE_BYTES)).hexdigest()
         return self._digests[path]
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether *path* exists. One that this user cannot reach, or that no file can have, does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _explain_settings(entry: CompiledObject, config: Config) -> str:
