@@ -7,6 +7,8 @@ NEWEST := ENGINE_NEWEST=1
 SOURCES := buildtool tests bench
 TESTS ?=
 FUZZ_SECONDS ?= 600
+SAMPLE ?= 300
+SEED ?= 0
 # Tests that start the loader. Two tests that measure memory are left out, because ASan keeps freed memory for a
 # while. Leak detection is off, because it requires ptrace, which the loader gives up.
 SANITIZED := $(wildcard $(patsubst %,tests/kernel/test_%*.py,attach_hooks attach_types attach_updates bad_conditions \
@@ -15,7 +17,7 @@ SANITIZED := $(wildcard $(patsubst %,tests/kernel/test_%*.py,attach_hooks attach
 	--deselect tests/kernel/test_loader_refuse.py::test_refused_files_are_not_kept
 
 .DEFAULT_GOAL := help
-.PHONY: matrix help demo quick test test-sanitized test-vm bench fuzz lint loaders setup clean
+.PHONY: matrix help demo quick test test-sanitized test-vm bench fuzz mutants lint loaders setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -52,6 +54,10 @@ bench: ## measure and print ratios
 fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of five targets
 	@tools/setup --for test --no-engine
 	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
+
+mutants: ## change the verifiers and signing in SAMPLE places each, and count the changes that no test notices
+	@tools/setup --for test --no-engine
+	@$(PYTHON) tests/mutation/mutate.py --sample $(SAMPLE) --seed $(SEED)
 
 loaders: ## the static programs that images hold, for every architecture (wheels carry them)
 	@tools/setup --for loaders

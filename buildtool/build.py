@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from buildtool.compile.headers import Headers
+from buildtool.compile.plan import outside_names
 from buildtool.compile.sources import CANNOT_COMPILE
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
-from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
+from buildtool.config.project import find_sources, name_objects, plan_units
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import BuildStepError, EngineError, SigningKeyError, UsageError
@@ -225,8 +227,11 @@ def _find_headers(config: Config, environ: Mapping[str, str], runner: Runner) ->
 def _find_unsent(config: Config) -> UnsentFile | None:
     """Return a header that the sources appear to include and that the builder is not sent, or None."""
     sources = find_sources(config)
-    directories = sent_directories(sources, config.compile.include)
-    return find_unsent(config.root, directories, scan_files(config, sources))
+    directories = sent_directories(config.root, sources, config.compile.every_include)
+    outside = [PurePosixPath(os.path.normpath(name)) for name in outside_names(config.compile.every_include)]
+    names = [PurePosixPath(os.path.normpath(name)) for name in scan_files(config, sources)]
+    inside = [str(name) for name in names if not any(name.is_relative_to(each) for each in outside)]
+    return find_unsent(config.root, directories, inside)
 
 
 def _warn_unsent(config: Config) -> None:
@@ -255,7 +260,7 @@ def _describe(
         )
     public = key.load_public()
     sources = find_sources(config)
-    objects = name_objects(sources).values()
+    objects = name_objects(config)
     trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
     request = RenderRequest(
         config=config,
@@ -264,7 +269,8 @@ def _describe(
         key_id=public.key_id,
         trust=trust,
         capabilities=choose_capabilities(config, sources),
-        headers=None if headers is None else choose_headers(config, sources, platforms, headers),
+        headers=choose_headers(config, sources, platforms, headers),
+        plan={platform.arch: plan_units(config, platform) for platform in platforms},
         form=form,
         epoch=epoch,
     )
@@ -435,7 +441,7 @@ def _build_locally(
 ) -> BuiltImage:
     # Imported here because compiler, layers and registries are half of all imports, and Docker needs none.
     from buildtool.image.local.build import LocalRequest, build_local, choose_delivery
-    from buildtool.oci.read import find_archive
+    from buildtool.oci.read import find_archive_digest
 
     if options.builder:
         raise UsageError(
@@ -444,7 +450,7 @@ def _build_locally(
     output, force, earlier = parse_output(options.output), options.force, None
     if not output and not options.push:
         place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
-        earlier = None if force else find_archive(place)
+        earlier = None if force else find_archive_digest(place)
         output, force = {"type": "oci", "dest": str(place)}, force or earlier is not None
     request = LocalRequest(
         config=config,
@@ -460,7 +466,7 @@ def _build_locally(
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)
-    objects = name_objects(find_sources(config)).values()
+    objects = name_objects(config)
     trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
     data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
     built = build_local(replace(request, data=data))
@@ -477,7 +483,7 @@ def _build_signed_on_host(config: Config, request: ImageRequest, key: Signer, ru
         unsigned = export_stage(request, "objects-unsigned", Path(work, "unsigned"), runner=runner)
         contexts = {}
         for platform in request.platforms:
-            objects = sorted(unsigned[platform.arch].glob("*" + OBJECT_SUFFIX))
+            objects = sorted(unsigned[platform.arch].rglob("*" + OBJECT_SUFFIX))
             signed = Path(work, "signed", platform.arch)
             for file in sign_files(objects, key, release, platform=platform, output=signed):
                 _set_time(file.path, request.epoch)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import CONFIG_NAME, Config, LoaderConfig, named_variable
-from buildtool.config.project import NO_PROJECT_HINT, OBJECT_SUFFIX, has_project
+from buildtool.config.project import NO_PROJECT_HINT, flat_name, has_project
 from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
@@ -136,13 +137,33 @@ def choose_objects(given: Path | None, config: Config) -> Path:
     """
     Return the object or directory *given*, or the directory of this machine's objects in build/.
 
+    The loader reads no folders. If the directory has some with objects, the result is a directory of links
+    beside it, whose names are those of the objects in an image.
+
     Raises: FileAccessError, UsageError.
     """
     path = given or config.root / "build" / this_platform().arch
     if not path.exists():
         hint = "buildtool compile and buildtool sign make objects" if has_project(config) else NO_PROJECT_HINT
         raise FileAccessError(f"{path}: no such file or directory", hint=None if given else hint)
-    return path
+    inside = sorted(path.rglob(f"*{OBJECT_SUFFIX}")) if path.is_dir() else []
+    return _link_flat(path, inside) if any(each.parent != path for each in inside) else path
+
+
+def _link_flat(path: Path, objects: Sequence[Path]) -> Path:
+    """Return a directory beside *path* with links to its *objects*, by their flat names."""
+    flat = path.parent / f".{path.name}-flat"
+    make_directory(flat)
+    try:
+        for old in flat.iterdir():
+            if old.is_symlink():
+                old.unlink()
+        for each in objects:
+            inside = each.relative_to(path).as_posix()
+            (flat / flat_name(inside)).symlink_to(os.path.join("..", path.name, inside))  # noqa: PTH118
+    except OSError as error:
+        raise FileAccessError(f"{flat}: cannot write: {system_reason(error)}") from error
+    return flat
 
 
 def check_fresh(objects: Path, config: Config) -> None:
@@ -152,9 +173,11 @@ def check_fresh(objects: Path, config: Config) -> None:
     Raises: StaleObjectError; FileAccessError.
     """
     finder = StaleFinder(config=config)
-    for path in sorted(objects.glob(f"*{OBJECT_SUFFIX}")) if objects.is_dir() else [objects]:
+    for path in sorted(objects.rglob(f"*{OBJECT_SUFFIX}")) if objects.is_dir() else [objects]:
         if path.is_file():  # the loader has the words for anything else
-            finder.check(path, read_bounded(path, MAX_OBJECT_BYTES))
+            # The record is beside the object, which may be behind a link of `choose_objects`.
+            place = Path(os.path.relpath(os.path.realpath(path))) if path.is_symlink() else path
+            finder.check(place, read_bounded(path, MAX_OBJECT_BYTES))
 
 
 def choose_trust(given: Path | None, config: Config) -> Path:

@@ -62,7 +62,8 @@ class CheckTarget:
     """
     An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all).
 
-    *stale* says why it is older than its sources, and is empty if it is not.
+    *stale* says why it is older than its sources, and is empty if it is not. *size* is that of a file
+    which is larger than *data*.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class CheckTarget:
     data: bytes
     arch: str = ""
     stale: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,7 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     is_whole = "/" in target.name or not target.arch
     name = target.name if is_whole else f"{target.arch}/{target.name}"
     path = str(target.path)
-    found = check_object(name, path, target.data, now=request.now, oldest=request.oldest)
+    found = check_object(name, path, target.data, now=request.now, oldest=request.oldest, size=target.size)
     stale = (RULES["BT060"].finding(name, target.stale),) if target.stale else ()
     findings = (*stale, *found.findings)
     return replace(found, findings=tuple(replace(finding, path=path) for finding in findings))

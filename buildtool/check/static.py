@@ -23,6 +23,7 @@ from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFac
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time
+from buildtool.objects.btf import Btf
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_object
 from buildtool.objects.elf import (
@@ -64,26 +65,28 @@ class _Read:
     contents: ObjectContents
     usage: dict[str, Usage]
     memory: MapMemory
+    kfuncs: tuple[str, ...]
     statement: Statement | None
     has_relocations: bool
 
 
 def check_object(
-    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None
+    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None, size: int = 0
 ) -> StaticCheck:
     """
     Return the facts and findings of *data*, the object called *name*, at time *now*.
 
     *oldest* is the oldest Linux release that must load the object. A file that is no object results
-    in a finding instead of an error.
+    in a finding instead of an error. *size* is that of the file, if *data* is the beginning of a larger one.
     """
     if len(data) > MAX_OBJECT_BYTES:
-        message = f"{len(data)} bytes, more than {MAX_OBJECT_BYTES}"
+        message = f"{max(size, len(data))} bytes, more than {MAX_OBJECT_BYTES}"
         return StaticCheck(facts=None, findings=(RULES["BT002"].finding(name, message),))
     try:
         obj = parse_object(data)
         contents, lines = describe_object(obj), read_line_info(obj)
         usage = _measure(obj, contents.programs)
+        kfuncs = _kernel_functions(obj, contents)
     except ObjectFormatError as error:
         return StaticCheck(facts=None, findings=(RULES["BT001"].finding(name, error.message),))
     statement, malformed = _read_statement(name, obj)
@@ -93,6 +96,7 @@ def check_object(
         contents=contents,
         usage=usage,
         memory=estimate_maps(obj, contents.maps),
+        kfuncs=kfuncs,
         statement=statement,
         has_relocations=lines.has_relocations,
     )
@@ -104,6 +108,20 @@ def check_object(
         *(_check_release(read, oldest) if oldest else ()),
     ]
     return StaticCheck(facts=_facts(read, path, len(data)), findings=tuple(findings))
+
+
+def _kernel_functions(obj: ElfObject, contents: ObjectContents) -> tuple[str, ...]:
+    """
+    Return the functions of *contents* that its BTF declares in .ksyms. Without BTF, all of them count.
+
+    A statement lists each called function that the object lacks (spec/trust-policy.md), so that none is
+    hidden from a policy. libbpf looks for those of .ksyms in the kernel, and refuses other calls.
+    """
+    section = next((each for each in obj.sections if each.name == b".BTF"), None)
+    if not contents.kfuncs or section is None:
+        return contents.kfuncs
+    declared = Btf(obj.contents(section), obj.order).group_names(b".ksyms")
+    return tuple(name for name in contents.kfuncs if name in declared)
 
 
 def _measure(obj: ElfObject, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
@@ -144,7 +162,7 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
         programs=programs,
         points=tuple(sorted({item.point for item in contents.maps if item.point})),
         helpers=tuple(map(helper_name, contents.helpers)),
-        kfuncs=contents.kfuncs,
+        kfuncs=read.kfuncs,
         map_bytes=read.memory.fixed,
         map_bytes_per_cpu=read.memory.per_cpu,
         license=contents.license,
@@ -170,16 +188,26 @@ def _check_contents(read: _Read) -> Iterator[Finding]:
         yield RULES["BT030"].finding(name, "has no BTF: no maps by libbpf's macros, no lines of C in logs")
     if contents.license not in GPL_LICENSES:
         yield from _check_license(read)
-    for number in contents.helpers:
+    yield from _check_calls(read)
+
+
+def _check_calls(read: _Read) -> Iterator[Finding]:
+    """Yield a finding for each called function and helper that is unknown."""
+    for function in sorted(set(read.contents.kfuncs) - set(read.kfuncs)):
+        message = f"calls {function}, which is neither in the object nor a kernel function (__ksym)"
+        yield RULES["BT016"].finding(read.name, message)
+    for number in read.contents.helpers:
         if helper_since(number) is None:
-            yield RULES["BT012"].finding(name, f"calls helper number {number}, which is in no table here")
+            yield RULES["BT012"].finding(
+                read.name, f"calls helper number {number}, which is in no table here"
+            )
 
 
 def _check_license(read: _Read) -> Iterator[Finding]:
     """Yield a finding for each helper, kernel function and program type that requires a GPL license."""
     contents = read.contents
     license_text = contents.license or "none"
-    wanted = [*(helper_name(n) for n in contents.helpers if n in GPL_HELPERS), *contents.kfuncs]
+    wanted = [*(helper_name(n) for n in contents.helpers if n in GPL_HELPERS), *read.kfuncs]
     for what in wanted:
         yield RULES["BT010"].finding(
             read.name, f"calls {what}, for GPL programs only; license: {license_text}"

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from buildtool.check.run import CheckTarget
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import Config
 from buildtool.config.project import (
     NO_PROJECT_HINT,
-    OBJECT_SUFFIX,
     choose_platforms,
-    find_sources,
+    flat_name,
     has_project,
     name_objects,
 )
@@ -65,7 +65,7 @@ def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
     names = [platform.arch for platform in choose_platforms(arch, config)]
     if arch:
         return names
-    built = [name for name in PLATFORMS if any((config.root / "build" / name).glob(f"*{OBJECT_SUFFIX}"))]
+    built = [name for name in PLATFORMS if any((config.root / "build" / name).rglob(f"*{OBJECT_SUFFIX}"))]
     chosen = [name for name in names if name in built] or built
     for name in names if chosen else ():
         if name not in chosen:
@@ -79,12 +79,12 @@ def _choose_built(arch: Sequence[str], config: Config) -> list[str]:
 def _report_missing(targets: Sequence[CheckTarget], config: Config) -> None:
     """Report each source of the project that has no object among *targets*, the project's objects."""
     try:
-        names = name_objects(find_sources(config))
+        names = name_objects(config)
     except UsageError:
         return  # objects without sources are checked alone
     found = {(target.arch, target.name) for target in targets}
     for arch in dict.fromkeys(target.arch for target in targets):
-        for source, name in names.items():
+        for name, source in names.items():
             if (arch, name) not in found:
                 log.warning(
                     "%s: not compiled for %s, so it is not checked; buildtool compile makes its object",
@@ -131,7 +131,7 @@ def _read(path: Path, wanted: set[str]) -> Iterator[CheckTarget]:
     if not path.is_dir():
         yield _read_file(path, _arch_of(path.parent))
         return
-    divided = [name for name in PLATFORMS if any((path / name).glob(f"*{OBJECT_SUFFIX}"))]
+    divided = [name for name in PLATFORMS if any((path / name).rglob(f"*{OBJECT_SUFFIX}"))]
     if not divided:
         yield from _read_directory(path, _arch_of(path))
         return
@@ -148,7 +148,7 @@ def _arch_of(directory: Path) -> str:
 
 def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
     try:
-        found = sorted(path for path in directory.iterdir() if path.name.endswith(OBJECT_SUFFIX))
+        found = _list_objects(directory)
     except OSError as error:
         raise FileAccessError(f"{directory}: cannot read: {system_reason(error)}") from error
     if not found:
@@ -156,13 +156,27 @@ def _read_directory(directory: Path, arch: str) -> Iterator[CheckTarget]:
             f"{directory}: no objects", hint=f"buildtool compile makes objects, which end in {OBJECT_SUFFIX}"
         )
     for path in found:
-        yield _read_file(path, arch)
+        yield _read_file(path, arch, flat_name(path.relative_to(directory).as_posix()))
 
 
-def _read_file(path: Path, arch: str) -> CheckTarget:
+def _list_objects(directory: Path) -> list[Path]:
+    """Return the objects in *directory* and its folders, sorted by name. Hidden files are no objects."""
+    found = []
+    for path in directory.iterdir():
+        if path.name.endswith(OBJECT_SUFFIX) and not path.name.startswith("."):
+            found.append(path)
+        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            found += _list_objects(path)
+    return sorted(found)
+
+
+def _read_file(path: Path, arch: str, name: str = "") -> CheckTarget:
     # The result may be one byte too long. Rule BT002 reports that.
     data = read_bounded(path, MAX_OBJECT_BYTES)
-    return CheckTarget(path=path, name=path.name, data=data, arch=_signed_arch(data) or arch)
+    size = path.stat().st_size if len(data) > MAX_OBJECT_BYTES else 0
+    return CheckTarget(
+        path=path, name=name or path.name, data=data, arch=_signed_arch(data) or arch, size=size
+    )
 
 
 def _signed_arch(data: bytes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from buildtool.cli.options import checked
+from buildtool.config.project import flat_name
 from buildtool.core.validate import check_difference
 from buildtool.objects.agreement import check_agreement
 from buildtool.objects.elf import read_object_file
@@ -19,7 +20,10 @@ from buildtool.objects.elf import read_object_file
 def command(*, directory: Path, allow: tuple[str, ...]) -> None:
     """Check that the objects of DIRECTORY/ARCH agree between architectures."""
     objects = {
-        place.name: {path.name: read_object_file(path) for path in sorted(place.glob("*.bpf.o"))}
+        place.name: {
+            flat_name(path.relative_to(place).as_posix()): read_object_file(path)
+            for path in sorted(place.rglob("*.o"))
+        }
         for place in sorted(directory.iterdir())
     }
     check_agreement(objects, allow)

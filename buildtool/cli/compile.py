@@ -13,13 +13,14 @@ import click
 
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import print_json, progress, say
+from buildtool.compile.plan import read_plan
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import named_variable
-from buildtool.config.project import choose_platforms, find_sources
+from buildtool.config.project import choose_platforms, choose_units
 from buildtool.core.errors import UsageError
+from buildtool.core.flags import check_flag
 from buildtool.core.process import Runner
-from buildtool.core.validate import check_flag
 from buildtool.runtime.headers import provide_headers
 
 
@@ -30,7 +31,12 @@ from buildtool.runtime.headers import provide_headers
     "--output", type=OutputPath(path_type=Path), help="Directory of the objects; default build/ARCH."
 )
 @click.option("--include", multiple=True, help="Directory of headers, may be repeated.")
-@click.option("--flag", multiple=True, callback=checked(check_flag), help="Extra flag: -D, -U, -W or -O.")
+@click.option(
+    "--flag", multiple=True, callback=checked(check_flag), help="Extra compiler flag, may be repeated."
+)
+@click.option(
+    "--plan", type=click.Path(path_type=Path), hidden=True, help="What a Dockerfile's objects are made of."
+)
 @click.option("--system-headers", is_flag=True, help="Search this machine's headers, not the carried ones.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 1024), help="How many compilers run at once.")
 @config_option
@@ -38,6 +44,8 @@ from buildtool.runtime.headers import provide_headers
 def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | None, **options: Any) -> None:
     """
     Compile eBPF sources to objects: bpf/x.bpf.c becomes build/ARCH/x.bpf.o.
+
+    A SOURCE of the configuration has the settings and the name that it gives.
 
     Without SOURCE: those of the configuration. Objects are stripped of debug
     information and hold BTF; the same sources give the same bytes anywhere.
@@ -49,22 +57,28 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
             "--output requires exactly one --arch",
             hint="leave --output out: each architecture has its build/ARCH",
         )
+    plan, outside = read_plan(options["plan"]) if options["plan"] else (None, {})
     system = options["system_headers"] or config.compile.system_headers
     run = CompileOptions(
-        root=Path() if sources else config.root,
+        root=Path() if sources or plan else config.root,
         headers=None if system else provide_headers(os.environ, report=say, runner=Runner()),
-        include=options["include"] or config.compile.include,
-        flags=options["flag"] or config.compile.flags,
         jobs=options["jobs"] or 0,
         color=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+        outside=outside,
         is_configured=not (options["include"] or options["flag"] or options["system_headers"]),
     )
-    wanted = sources or find_sources(config)
-    outputs = [(p, output or config.root / "build" / p.arch) for p in platforms]
-    with progress("compile", len(wanted) * len(outputs)) as step:
+    outputs = [
+        (
+            target,
+            output or config.root / "build" / target.arch,
+            plan or choose_units(config, target, sources, options["include"], options["flag"]),
+        )
+        for target in platforms
+    ]
+    with progress("compile", sum(len(units) for _, _, units in outputs)) as step:
         with named_variable(config, "compile.clang"):
             toolchain = find_toolchain(config.compile.clang)
-        result = compile_sources(toolchain, wanted, outputs, run, on_step=step)
+        result = compile_sources(toolchain, outputs, run, on_step=step)
     if result.warnings:
         click.echo(result.warnings, err=True)
     if options["as_json"]:

@@ -51,7 +51,7 @@ def command(
     **given: Any,
 ) -> None:
     """Check the eBPF programs as the image has them; copy its static programs with file capabilities."""
-    paths = sorted(objects.glob("*.bpf.o"))
+    paths = sorted(objects.glob("*.o"))
     rules = ImageRules(
         policy=read_policy_file(given["trust"] / POLICY_NAME).decode(),
         key_id=KeyId(given["key_id"]),

@@ -22,6 +22,8 @@ COMMANDS = {
     "init": ("init", "Make a new project."),
     "keygen": ("keygen", "Make an Ed25519 signing key."),
     "compile": ("compile", "Compile eBPF sources to objects."),
+    "generate": ("generate", "Make headers by the project's commands."),
+    "vmlinux": ("vmlinux", "Make vmlinux.h, the types of a kernel."),
     "sign": ("sign", "Embed a signature in objects."),
     "verify": ("verify", "Verify signed objects."),
     "inspect": ("inspect", "Show what an object or image carries."),

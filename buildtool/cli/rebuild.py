@@ -50,7 +50,7 @@ def command(
         find = nearest_toolchain(clang or config.compile.clang)
     system = config.compile.system_headers
     headers = None if system else provide_headers(os.environ, report=say, runner=Runner())
-    objects = compare_objects(all_objects(found), config.root, find, headers)
+    objects = compare_objects(all_objects(found), config, find, headers)
     # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:

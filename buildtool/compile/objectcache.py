@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.compile import toolchain as tools
+from buildtool.compile.outside import place_include
 from buildtool.compile.record import CompiledObject, SourceInfo, ToolchainInfo
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
+from buildtool.config.project import Unit
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError
@@ -33,7 +35,7 @@ from buildtool.objects.elf import read_object_file
 
 KIND = "objects"
 # Increase this number when the same input gives another object.
-VERSION = 2
+VERSION = 3
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 CLOCK_STEP_NS = 10_000_000  # the kernel stamps files with the time of its last tick
 
@@ -43,7 +45,7 @@ Compiled = tuple[CompiledObject, bytes]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSet:
     """
-    The *objects* of a run by source and architecture, and clang's *warnings* of this run.
+    The *objects* of a run by path and architecture, and clang's *warnings* of this run.
 
     *inputs* are the files that the compiler read, as clang names them from the root.
     """
@@ -86,24 +88,23 @@ class _Inputs:
 
 def compile_cached(
     toolchain: Toolchain,
-    sources: Sequence[str],
-    platforms: Sequence[Platform],
+    plans: Sequence[tuple[Platform, Sequence[Unit]]],
     options: CompileOptions,
     *,
     cache: Cache,
     on_step: Callable[[], None] = lambda: None,
 ) -> ObjectSet:
     """
-    Return the objects of *sources* for *platforms*, from *cache* or compiled now.
+    Return the objects of *plans*, the units of each platform, from *cache* or compiled now.
 
     Raises: the errors of `compile_sources`.
     """
     inputs = _Inputs(root=options.root)
-    common = _common_key(toolchain, sources, options)
+    common = _common_key(toolchain, [unit for _, units in plans for unit in units], options)
     keys = {
-        (source, platform.arch): _key(common, toolchain, source, platform, options)
-        for platform in platforms
-        for source in sources
+        (unit.path, platform.arch): _key(common, toolchain, unit, platform, options)
+        for platform, units in plans
+        for unit in units
     }
     found: dict[tuple[str, str], Compiled] = {}
     read: set[str] = set()
@@ -115,18 +116,23 @@ def compile_cached(
     missing = keys.keys() - found.keys()
     if not missing:
         return ObjectSet(objects=found, inputs=frozenset(read))
-    late_sources = [source for source in sources if any(source == job[0] for job in missing)]
-    late_platforms = [platform for platform in platforms if any(platform.arch == job[1] for job in missing)]
     started = time.time_ns()
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        outputs = [(platform, Path(work, platform.arch)) for platform in late_platforms]
-        done = compile_sources(toolchain, late_sources, outputs, options, on_step=on_step)
-        archs = {platform.oci: platform.arch for platform in late_platforms}
+        late = [
+            (
+                platform,
+                Path(work, platform.arch),
+                [unit for unit in units if (unit.path, platform.arch) in missing],
+            )
+            for platform, units in plans
+        ]
+        outputs = [output for output in late if output[2]]
+        done = compile_sources(toolchain, outputs, options, on_step=on_step)
+        jobs = [(unit.path, platform.arch) for platform, _, units in outputs for unit in units]
         # Digests from before the compilation are useless: a file may have changed before clang read it.
         inputs = _Inputs(root=options.root)
-        for compiled, files in zip(done.objects, done.inputs, strict=True):
+        for job, compiled, files in zip(jobs, done.objects, done.inputs, strict=True):
             data = read_object_file(compiled.path)
-            job = (compiled.source.path, archs[compiled.platform])
             found[job] = (compiled, data)
             read.update(files)
             # Warnings must appear in each run, so objects with warnings are never cached.
@@ -139,30 +145,30 @@ def compile_cached(
     return ObjectSet(objects=found, warnings=done.warnings, inputs=frozenset(read))
 
 
-def _common_key(toolchain: Toolchain, sources: Sequence[str], options: CompileOptions) -> str:
+def _common_key(toolchain: Toolchain, units: Sequence[Unit], options: CompileOptions) -> str:
     """Return the digest of the input that all keys of a run share, such as the names of all headers."""
     value = {
         "version": VERSION,
         "toolchain": repr(toolchain),
         "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
-        "headers": _list_headers(sources, options),
+        "headers": _list_headers(units, options),
     }
     return _hash_json(value)
 
 
-def _key(common: str, toolchain: Toolchain, source: str, platform: Platform, options: CompileOptions) -> str:
+def _key(common: str, toolchain: Toolchain, unit: Unit, platform: Platform, options: CompileOptions) -> str:
     argv = tools.compile_command(
         toolchain,
         platform,
-        source=source,
+        source=unit.source,
         output=Path("object.o"),
         root=options.root,
         headers=options.headers,
-        include=options.include,
-        flags=options.flags,
+        include=[(name, place_include(name, options.root, options.outside)) for name in unit.include],
+        flags=unit.flags,
     )
     root = os.path.realpath(options.root)
-    return _hash_json([common, platform.oci, [word.replace(root, ".") for word in argv]])
+    return _hash_json([common, platform.oci, unit.path, [word.replace(root, ".") for word in argv]])
 
 
 def _hash_json(value: Any) -> str:
@@ -180,10 +186,11 @@ def _identify(program: str) -> list[Any]:
     return [program, found.st_size, found.st_mtime_ns]
 
 
-def _list_headers(sources: Sequence[str], options: CompileOptions) -> list[str]:
+def _list_headers(units: Sequence[Unit], options: CompileOptions) -> list[str]:
     """Return the names of all files beside the sources and in the include directories."""
-    directories = {os.path.normpath(path) for path in options.include}
-    directories |= {os.path.normpath(Path(source).parent) for source in sources}
+    include = {name for unit in units for name in unit.include}
+    directories = {os.path.normpath(place_include(name, options.root, options.outside)) for name in include}
+    directories |= {os.path.normpath(Path(unit.source).parent) for unit in units}
     names = []
     for directory in sorted(directories):
         for parent, below, files in os.walk(options.root / directory):
@@ -194,7 +201,7 @@ def _list_headers(sources: Sequence[str], options: CompileOptions) -> list[str]:
 
 def _encode(compiled: CompiledObject, data: bytes, files: Sequence[str], inputs: _Inputs) -> bytes:
     head = {
-        "name": compiled.path.name,
+        "name": compiled.name,
         "platform": compiled.platform,
         "compiler": compiled.toolchain.compiler,
         "flags": compiled.toolchain.flags,
@@ -214,6 +221,7 @@ def _decode(entry: bytes, inputs: _Inputs) -> tuple[Compiled, list[str]] | None:
     path, sha256 = head["source"]
     compiled = CompiledObject(
         path=Path(head["name"]),
+        name=head["name"],
         platform=head["platform"],
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=head["compiler"], flags=tuple(head["flags"])),

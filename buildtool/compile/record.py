@@ -45,7 +45,7 @@ class SourceInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledObject:
     """
-    An object of the compile stage: its *path*, and the facts for its statement.
+    An object of the compile stage: its *path*, its *name* in statements, and the facts for its statement.
 
     *headers* are the packages of the carried headers with their versions. This machine's have none.
     *unsigned_sha256* is the digest of the object without a signature (`unsigned_digest`), or empty.
@@ -55,6 +55,7 @@ class CompiledObject:
     """
 
     path: Path
+    name: str
     platform: str
     sha256: Digest
     toolchain: ToolchainInfo
@@ -118,6 +119,7 @@ def _to_json(directory: Path, entry: CompiledObject) -> dict[str, Any]:
     # Relative, so that the record stays true in a project that is moved.
     root = os.path.relpath(entry.root.resolve(), directory.resolve()) if entry.root else None
     return {
+        "name": entry.name,
         "platform": entry.platform,
         "sha256": entry.sha256,
         "toolchain": {
@@ -137,6 +139,7 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
     toolchain, source = entry["toolchain"], entry["source"]
     return CompiledObject(
         path=path,
+        name=str(entry.get("name", path.name)),
         platform=str(entry["platform"]),
         sha256=Digest(str(entry["sha256"])),
         toolchain=ToolchainInfo(

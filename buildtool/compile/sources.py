@@ -7,13 +7,15 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.compile import toolchain as tools
 from buildtool.compile.headers import Headers
+from buildtool.compile.kerneltypes import HEADER_NAME, check_types
+from buildtool.compile.outside import Outside, place_include
 from buildtool.compile.record import (
     CompiledObject,
     SourceInfo,
@@ -23,7 +25,8 @@ from buildtool.compile.record import (
 )
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
-from buildtool.config.project import name_objects
+from buildtool.compile.typeorder import order_types
+from buildtool.config.project import Unit, check_units
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildtoolError,
@@ -42,7 +45,6 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 MAX_UNSTRIPPED_BYTES = 512 * 1024 * 1024
 STRIP_BATCH = 256
 CANNOT_COMPILE = "cannot compile"  # begins the message for sources that clang refused
-_KERNEL_TYPES = "vmlinux.h"
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
@@ -55,22 +57,25 @@ _TOOL_IS_FULL = re.compile(
 )
 
 
+Output = tuple[Platform, Path, Sequence[Unit]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
     """
-    Options of all objects of a run: *root* of the project, *include* directories and extra *flags*.
+    Options of all objects of a run: *root* of the project. The settings of an object are in its unit.
 
     *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
-    compilers, or 0 for one on each processor. *is_configured* is true if include directories, flags and
-    headers are the configuration's.
+    compilers, or 0 for one on each processor. *is_configured* is true if the units and headers are the
+    configuration's. *outside* has the places of include directories outside the project that are not where
+    their names say, as in a builder.
     """
 
     root: Path
     headers: Headers | None
-    include: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
     jobs: int = 0
     color: bool = False
+    outside: Outside = field(default_factory=dict)
     is_configured: bool = False
 
 
@@ -90,9 +95,10 @@ class CompileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One object: *source* as clang's argument, *built* in the scratch directory, *final* path."""
+    """One object: *source* as clang's argument, its *unit*, *built* in the scratch directory, *final*."""
 
     source: str
+    unit: Unit
     platform: Platform
     built: Path
     final: Path
@@ -104,14 +110,13 @@ class _Job:
 
 def compile_sources(
     toolchain: Toolchain,
-    sources: Sequence[str],
-    outputs: Sequence[tuple[Platform, Path]],
+    outputs: Sequence[Output],
     options: CompileOptions,
     *,
     on_step: Callable[[], None] = lambda: None,
 ) -> CompileResult:
     """
-    Compile *sources* (relative to the root) for each platform of *outputs*, into its directory.
+    Compile the units of *outputs*, each of which has a platform and a directory of objects.
 
     If one source fails, no object appears and no compile record changes. *on_step* is called
     after each object.
@@ -119,36 +124,51 @@ def compile_sources(
     Raises: CompileError, with clang's diagnostics; FileAccessError; UsageError; ToolMissingError;
     ToolFailedError.
     """
-    relative = tuple(_check_source(source, options.root) for source in sources)
-    names = name_objects(relative)
-    for include in options.include:
-        if not (options.root / check_operand(include)).is_dir():
+    for _, _, units in outputs:
+        check_units(units)
+    planned = [(*output[:2], unit) for output in outputs for unit in output[2]]
+    relative = {unit.source: _check_source(unit.source, options.root) for _, _, unit in planned}
+    for include in dict.fromkeys(name for _, _, unit in planned for name in unit.include):
+        if not Path(place_include(check_operand(include), options.root, options.outside)).is_dir():
+            is_types = Path(include).parent.name == "vmlinux"
             raise FileAccessError(
                 f"{include}: not a directory",
-                hint="name a directory of headers; compile.include starts at the directory of buildtool.toml",
+                hint=f"buildtool vmlinux --arch {Path(include).name} makes it"
+                if is_types
+                else "name a directory of headers; compile.include starts at the directory of buildtool.toml",
             )
     # A scratch directory beside the first output is on its file system, where rename(2) is atomic.
     beside = outputs[0][1]
     with (
-        made_directories([directory for _, directory in outputs]),
+        made_directories([(directory / unit.path).parent for _, directory, unit in planned]),
         _scratch(beside) as scratch,
         _full_told(beside, scratch),
     ):
         jobs = [
             _Job(
-                source=source,
+                source=relative[unit.source],
+                unit=unit,
                 platform=platform,
-                built=Path(scratch, platform.arch, names[source]),
-                final=directory.absolute() / names[source],
+                built=Path(scratch, platform.arch, unit.path),
+                final=directory.absolute() / unit.path,
             )
-            for platform, directory in outputs
-            for source in relative
+            for platform, directory, unit in planned
         ]
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
+        for job in jobs:
+            _order_types(job.built)
         inputs = [_read_inputs(job) for job in jobs]
         if options.headers is not None:
             options.headers.check(name for files in inputs for name in files)
+        for platform, _, _ in outputs:
+            read = {
+                name
+                for job, files in zip(jobs, inputs, strict=True)
+                if job.platform == platform
+                for name in files
+            }
+            check_types(options.root, read, platform)
         objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
         _publish(jobs, objects)
     return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
@@ -199,8 +219,8 @@ def _run_clang(
             output=job.built,
             root=options.root,
             headers=options.headers,
-            include=options.include,
-            flags=(*options.flags, *color),
+            include=_places(job, options),
+            flags=(*job.unit.flags, *color),
         )
         for job in jobs
     ]
@@ -230,11 +250,14 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
         return None
     name = found[1]
     if directory := _find_directory(options.root, name):
-        others = "".join(f'"{each}", ' for each in options.include)
+        others = "".join(f'"{each}", ' for each in jobs[0].unit.include)
         return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
-    if name == _KERNEL_TYPES:
-        place = next((Path(job.source).parent for job in jobs), Path()) / name
-        return f"bpftool btf dump file /sys/kernel/btf/vmlinux format c > {place} makes it"
+    if name == HEADER_NAME:
+        arch = jobs[0].platform.arch
+        return (
+            f"buildtool vmlinux --arch {arch} makes it;"
+            f' include = ["vmlinux/{arch}"] in [compile.{arch}] finds it'
+        )
     if options.headers is None:
         return f"install the package that has {name}, or copy {name} into the project"
     return (
@@ -283,6 +306,13 @@ def _strip(toolchain: Toolchain, objects: Sequence[Path], options: CompileOption
             raise ToolFailedError("llvm-strip: failed", detail=end.stderr.decode(errors="replace").strip())
 
 
+def _order_types(path: Path) -> None:
+    """Bring the types in the BTF of object *path* into one order. A larger object is refused later."""
+    data = read_bounded(path, MAX_OBJECT_BYTES)
+    if len(data) <= MAX_OBJECT_BYTES and (ordered := order_types(data)) != data:
+        write_atomic(path, ordered)
+
+
 def _describe(
     toolchain: Toolchain, job: _Job, inputs: Sequence[str], options: CompileOptions
 ) -> CompiledObject:
@@ -292,19 +322,21 @@ def _describe(
             f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
             hint="divide its programs among several sources",
         )
-    flags = recorded_flags(job.platform, options.include, options.flags)
+    flags = recorded_flags(job.platform, job.unit)
     # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
     headers = options.headers
     own = [name for name in inputs if headers is None or headers.find(name) is None]
+    outside = {place: name for name, place in _places(job, options) if place != name}
     return CompiledObject(
         path=job.final,
+        name=job.unit.name,
         platform=job.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
-        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root)),
+        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root, outside)),
         headers=dict(headers.packages) if headers else {},
         unsigned_sha256=_unsigned_digest(data),
-        inputs=tuple(_hashed_names(job.source, own, options.root)),
+        inputs=tuple(sorted(_hashed_names(job.source, own, options.root, outside))),
         root=options.root,
         is_configured=options.is_configured,
     )
@@ -317,10 +349,10 @@ def _unsigned_digest(data: bytes) -> str:
         return ""  # not signable, as `sign` says
 
 
-def recorded_flags(platform: Platform, include: Sequence[str], flags: Sequence[str]) -> tuple[str, ...]:
-    """Return the flags of a statement, without paths of this machine: each machine writes the same."""
-    named = [word for directory in include for word in ("-I", directory)]
-    return (*tools.forced_flags(platform), *named, *flags)
+def recorded_flags(platform: Platform, unit: Unit) -> tuple[str, ...]:
+    """Return the flags of *unit*'s statement, without paths of this machine: each machine writes the same."""
+    named = [word for directory in unit.include for word in ("-I", directory)]
+    return (*tools.forced_flags(platform), *named, *unit.flags)
 
 
 def _read_inputs(job: _Job) -> tuple[str, ...]:
@@ -328,22 +360,40 @@ def _read_inputs(job: _Job) -> tuple[str, ...]:
     return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
 
 
+def _places(job: _Job, options: CompileOptions) -> list[tuple[str, str]]:
+    """Return name and place of each include directory of *job*."""
+    return [(name, place_include(name, options.root, options.outside)) for name in job.unit.include]
+
+
 def hash_sources(
-    source: str, inputs: Sequence[str], root: Path, *, read_digest: Callable[[Path], str] | None = None
+    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None = None
 ) -> Digest:
     """
-    Return the digest over *source* and those of *inputs* that are in the project at *root*.
+    Return the digest over *source* and those of *inputs* that are in the project at *root*, or *outside*.
 
     The digest is the SHA-256 of the output of `sha256sum FILES`, with files sorted by name. The
-    system's headers, which have absolute names, are left out. *read_digest* returns the digest of a file, by
-    default after reading it.
+    system's headers, which have absolute names, are left out. *outside* has the names of include directories
+    outside the project by their places.
+
+    Raises: FileAccessError.
+    """
+    return hash_files(
+        {name: root / file for name, file in _hashed_names(source, inputs, root, outside).items()}
+    )
+
+
+def hash_files(files: Mapping[str, Path], *, read_digest: Callable[[Path], str] | None = None) -> Digest:
+    """
+    Return the digest of `hash_sources` over *files*, by name.
+
+    *read_digest* returns the digest of a file, by default after reading it.
 
     Raises: FileAccessError.
     """
     read = read_digest or _read_digest
     digest = hashlib.sha256()
-    for name in _hashed_names(source, inputs, root):
-        digest.update(f"{read(root / name)}  {name}\n".encode(errors="surrogateescape"))
+    for name, path in sorted(files.items()):
+        digest.update(f"{read(path)}  {name}\n".encode(errors="surrogateescape"))
     return Digest(digest.hexdigest())
 
 
@@ -351,17 +401,22 @@ def _read_digest(path: Path) -> str:
     return hashlib.sha256(read_bounded(path, MAX_SOURCE_BYTES)).hexdigest()
 
 
-def _hashed_names(source: str, inputs: Sequence[str], root: Path) -> list[str]:
-    """Return the names of *source* and of *inputs* in the project at *root*, sorted."""
+def _hashed_names(
+    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Return the files of *source* and of *inputs* in the project at *root* or *outside*, by their names."""
     # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
-    names = {source}
+    names = {source: source}
     for name in inputs:
-        if not name.startswith("/"):
-            names.add(name)
+        place = next((each for each in outside or {} if name.startswith(f"{each}/")), None)
+        if place is not None:
+            names[(outside or {})[place] + name.removeprefix(place)] = name
+        elif not name.startswith("/"):
+            names[name] = name
         elif name.startswith(top):
-            names.add(name.removeprefix(top))
-    return sorted(names)
+            names[name.removeprefix(top)] = name.removeprefix(top)
+    return names
 
 
 def parse_depfile(text: str) -> list[str]:

@@ -144,7 +144,10 @@ def forced_flags(platform: Platform) -> list[str]:
         f"-D{platform.target_define}",  # register names of bpf_tracing.h
         *(f"-D{macro}" for macro in platform.header_macros),  # without them asm/ chooses 32 bits
         "-Wall",
-        "-Wno-missing-declarations",  # vmlinux.h has declarations without a name
+        # vmlinux.h of Linux 7 has members without a name and with a tag. Without -fms-extensions, clang drops
+        # them with a warning, and the struct has another size.
+        "-fms-extensions",
+        "-Wno-microsoft-anon-tag",
         "-Werror=date-time",  # __DATE__ and __TIME__ would make each build different
         "-fno-ident",  # no compiler banner in the object
         "-fdebug-compilation-dir=.",  # otherwise .BTF contains the path of this directory
@@ -160,14 +163,15 @@ def compile_command(
     output: Path,
     root: Path,
     headers: Headers | None,
-    include: Sequence[str] = (),
+    include: Sequence[tuple[str, str]] = (),
     flags: Sequence[str] = (),
 ) -> list[str]:
     """
     Return clang's arguments for one object. clang also writes a .d file beside *output*.
 
-    *source* and *include* are relative to *root*. clang must run in *root*, so that the object
-    contains no path of this machine. Without *headers*, clang searches this machine's.
+    *source* is relative to *root*. clang must run in *root*, so that the object contains no path of this
+    machine. *include* has name and place of each directory: those outside the project appear in the object by
+    their names. Without *headers*, clang searches this machine's.
 
     Raises: UsageError or FileAccessError, if this machine's headers are not for *platform*.
     """
@@ -176,11 +180,14 @@ def compile_command(
         argv.append("--no-default-config")  # a clang.cfg of this machine would change objects
     argv += forced_flags(platform)
     argv.append(f"-ffile-prefix-map={root.resolve()}=.")  # replaces absolute names
-    for directory in include:
-        argv += ["-I", directory]
+    for name, place in include:
+        argv += ["-I", place]
+        argv += [f"-ffile-prefix-map={place}={name}"] if place != name else []
     argv += _system_headers(toolchain, platform) if headers is None else _own_headers(toolchain)
     argv += [] if headers is None else headers.flags(platform)
-    return [*argv, *flags, "-MD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
+    # Last, so that no flag of the project hides a dropped member, which changes the size of a struct.
+    argv += [*flags, "-Wmissing-declarations"]
+    return [*argv, "-MD", "-MF", str(output.with_suffix(".d")), "-c", source, "-o", str(output)]
 
 
 def strip_command(toolchain: Toolchain, objects: Sequence[Path]) -> list[str]:

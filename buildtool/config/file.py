@@ -17,6 +17,14 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from buildtool.config.compiling import (
+    CompileGenerate,
+    CompileObject,
+    CompileRule,
+    CompileSettings,
+    as_tables,
+    parse_architectures,
+)
 from buildtool.config.values import (
     EnvironmentText,
     as_integer,
@@ -42,7 +50,8 @@ from buildtool.config.values import (
 from buildtool.core import validate
 from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
-from buildtool.core.platforms import find_platform
+from buildtool.core.flags import check_flag
+from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.objects.capabilities import check_capability
 
@@ -94,16 +103,28 @@ class ProjectConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileConfig:
     """
-    [compile]: *sources* (patterns), *include* (directories), extra *flags*, *clang* (empty: newest).
+    [compile]: *sources* and *exclude* (patterns), *include* (directories), *flags*, *clang* (empty: newest).
 
-    *system_headers* allows the headers of the machine that compiles.
+    *system_headers* allows the headers of the machine that compiles. *rule*, *object* and *generate* are
+    arrays of tables, and *arch* has the table of each architecture that has one.
     """
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
-    include: tuple[str, ...] = declare(as_texts(validate.check_relative_path), ())
-    flags: tuple[str, ...] = declare(as_texts(validate.check_flag), ())
+    exclude: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ())
+    include: tuple[str, ...] = declare(as_texts(validate.check_include), ())
+    flags: tuple[str, ...] = declare(as_texts(check_flag), ())
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
     system_headers: bool = declare(as_switch, default=False)
+    rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
+    object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
+    generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
+    arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
+
+    @property
+    def every_include(self) -> tuple[str, ...]:
+        """All directories of headers, of any architecture, rule and object, each once."""
+        settings = (*self.arch.values(), *self.rule, *self.object)
+        return tuple(dict.fromkeys([*self.include, *(name for each in settings for name in each.include)]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,8 +447,19 @@ def _read_table(source: _Source, name: str, kind: type, table: Any, environ: Map
     if not isinstance(table, dict):
         raise source.error((name,), f"{name} must be a table", hint=f"write [{name}] above its keys")
     keys = {_toml_key(item): item for item in fields(kind)}
-    source.check_keys(table, (name,), list(keys))
     values: dict[str, Any] = {}
+    if kind is CompileConfig:
+        # Each architecture is a key, and none is called arch.
+        arch = keys.pop("arch")
+        tables = {key: value for key, value in table.items() if key in PLATFORMS}
+        source.check_keys(table, (name,), [*keys, *PLATFORMS])
+        table = {key: value for key, value in table.items() if key not in PLATFORMS}
+        try:
+            values["arch"] = arch.metadata["parse"](tables, source.path.parent)
+        except UsageError as error:
+            key = error.message.partition(":")[0]
+            raise source.error((name, key), f"{name}.{error.message}", hint=error.hint) from error
+    source.check_keys(table, (name,), list(keys))
     for key, value in table.items():
         try:
             values[keys[key].name] = keys[key].metadata["parse"](value, source.path.parent)

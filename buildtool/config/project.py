@@ -1,46 +1,218 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the sources of a project, the names of their objects, and its platforms."""
+"""Find the sources of a project, what each object is made of, and the project's platforms."""
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from buildtool.config.file import CONFIG_NAME, Config
+from buildtool.config.compiling import OBJECT_SUFFIX, fixed_folder, matches
+from buildtool.config.file import CONFIG_NAME, CompileConfig, Config
 from buildtool.core.errors import UsageError
+from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
+from buildtool.core.process import check_operand
 from buildtool.core.validate import check_object_name
 
-SOURCE_SUFFIX = ".bpf.c"
-OBJECT_SUFFIX = ".bpf.o"
+SOURCE_SUFFIX = ".c"
 NO_PROJECT_HINT = "buildtool init makes a project; go to the directory of one, or name its file by --config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """
+    An object to compile: its *source*, relative to the root, and *path* below the directory of objects.
+
+    *include* are directories of headers, in the order of the search. *flags* follow those of all objects.
+    """
+
+    source: str
+    path: str
+    include: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The object's name in statements, policies and images."""
+        return flat_name(self.path)
 
 
 def find_sources(config: Config) -> tuple[str, ...]:
     """
     Return the sources of *config*, relative to its root, sorted.
 
-    Raises: UsageError, if no file matches, or two sources have one object.
+    Raises: UsageError, if no file matches, or two objects have one name.
     """
-    found = {
-        path.relative_to(config.root).as_posix()
-        for pattern in config.compile.sources
-        for path in config.root.glob(pattern)
-    }
-    if not found:
-        patterns = ", ".join(config.compile.sources)
-        if not config.has_file:
-            raise UsageError(
-                f"{config.root / CONFIG_NAME}: no such file, and no sources: nothing matches {patterns}",
-                hint=NO_PROJECT_HINT,
-            )
-        raise UsageError(
-            f"no sources: nothing matches {patterns}",
-            hint="write the pattern of your sources into compile.sources, for example src/*.bpf.c",
+    return tuple(sorted({source for source, _ in _find_objects(config)}))
+
+
+def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
+    """
+    Return the objects of *config* for *target*, with their own settings, sorted by name.
+
+    Raises: UsageError, as `find_sources`, and if a generated file is missing.
+    """
+    for entry in config.compile.generate:
+        if not (config.root / entry.output).exists():
+            raise UsageError(f"{entry.output}: not generated yet", hint="buildtool generate makes it")
+    return tuple(
+        _make_unit(config.compile, source, path, target.arch)
+        for source, path in sorted(_find_objects(config), key=lambda item: flat_name(item[1]))
+    )
+
+
+def name_objects(config: Config) -> dict[str, str]:
+    """
+    Return the names of the objects of *config*, sorted, with the source of each.
+
+    Raises: UsageError, as `find_sources`.
+    """
+    return dict(sorted((flat_name(path), source) for source, path in _find_objects(config)))
+
+
+def choose_units(
+    config: Config, target: Platform, sources: Sequence[str], include: Sequence[str], flags: Sequence[str]
+) -> tuple[Unit, ...]:
+    """
+    Return the units of *sources* (empty: all of *config*) for *target*.
+
+    A source that the configuration finds has its name and its settings there, others those of [compile].
+    *include* and *flags* replace those of all units, unless they are empty.
+
+    Raises: FileAccessError, if a source cannot be read; UsageError, as `find_sources`.
+    """
+    for source in sources:
+        read_bounded(Path(check_operand(source)), 0)  # a mistake in a name shows here, before its suffix
+    units = plan_units(config, target) if not sources or _is_here(config) else ()
+    if sources:
+        wanted = {os.path.normpath(source) for source in sources}
+        known = [unit for unit in units if unit.source in wanted]
+        rest = [each for each in sources if os.path.normpath(each) not in {unit.source for unit in known}]
+        units = (*known, *make_units(rest, config.compile.include, config.compile.flags))
+        check_units(units)
+    return tuple(
+        replace(unit, include=tuple(include) or unit.include, flags=tuple(flags) or unit.flags)
+        for unit in units
+    )
+
+
+def _is_here(config: Config) -> bool:
+    """Return whether the working directory is the project's, and the project has sources."""
+    return config.root.resolve() == Path.cwd() and any(
+        any(config.root.glob(pattern)) for pattern in config.compile.sources
+    )
+
+
+def make_units(
+    sources: Iterable[str], include: Sequence[str] = (), flags: Sequence[str] = ()
+) -> tuple[Unit, ...]:
+    """
+    Return units of *sources* with the same settings and the names of their files: x.bpf.o for bpf/x.bpf.c.
+
+    Raises: UsageError, if a name does not end in .c, or two objects have one name.
+    """
+    units = tuple(
+        Unit(source=source, path=_object_path(source, None), include=tuple(include), flags=tuple(flags))
+        for source in sources
+    )
+    check_units(units)
+    return units
+
+
+def check_units(units: Sequence[Unit]) -> None:
+    """
+    Check that the names of *units* are valid and different.
+
+    Raises: UsageError.
+    """
+    _check_names([(unit.source, unit.path) for unit in units])
+
+
+def flat_name(path: str) -> str:
+    """Return the object name of the object at *path* below build/ARCH: one.x.bpf.o for one/x.bpf.o."""
+    return path.replace("/", ".")
+
+
+def _find_objects(config: Config) -> list[tuple[str, str]]:
+    """Return source and path of each object."""
+    settings, found = config.compile, dict[str, str]()
+    for pattern in settings.sources:
+        for path in config.root.glob(pattern):
+            source = path.relative_to(config.root).as_posix()
+            if not any(matches(each, source) for each in settings.exclude):
+                # The first pattern that finds a source names its object.
+                found.setdefault(source, _object_path(source, fixed_folder(pattern)))
+    named = {entry.source for entry in settings.object}
+    objects = [(source, path) for source, path in sorted(found.items()) if source not in named]
+    objects += [(entry.source, entry.name) for entry in settings.object]
+    if not objects:
+        raise _no_sources(config)
+    _check_names(objects)
+    return objects
+
+
+def _no_sources(config: Config) -> UsageError:
+    patterns = ", ".join(config.compile.sources)
+    if not config.has_file:
+        return UsageError(
+            f"{config.root / CONFIG_NAME}: no such file, and no sources: nothing matches {patterns}",
+            hint=NO_PROJECT_HINT,
         )
-    name_objects(tuple(sorted(found)))
-    return tuple(sorted(found))
+    excluded = " without those of compile.exclude" if config.compile.exclude else ""
+    return UsageError(
+        f"no sources: nothing matches {patterns}{excluded}",
+        hint="write the pattern of your sources into compile.sources, for example src/*.bpf.c",
+    )
+
+
+def _object_path(source: str, folder: str | None) -> str:
+    """Return the path of the object of *source*, relative to *folder*, or its name alone without one."""
+    if not source.endswith(SOURCE_SUFFIX):
+        raise UsageError(
+            f"{source}: not a source: the name does not end in {SOURCE_SUFFIX}",
+            hint="compile.sources and SOURCE name C files",
+        )
+    path = PurePosixPath(source)
+    inside = (
+        str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else path.name
+    )
+    return inside.removesuffix(SOURCE_SUFFIX) + OBJECT_SUFFIX
+
+
+def _check_names(objects: Iterable[tuple[str, str]]) -> None:
+    owners: dict[str, str] = {}
+    for source, path in objects:
+        name = flat_name(path)
+        try:
+            check_object_name(name)
+        except UsageError as error:
+            raise UsageError(
+                f"{source}: {error.message}", hint="rename it, or name its object by [[compile.object]]"
+            ) from error
+        if name in owners:
+            raise UsageError(
+                f"{name}: made from two sources: {owners[name]}, {source}",
+                hint="use one pattern for both folders, which keeps the folders (bpf/**/*.c),"
+                " or name each object by [[compile.object]]",
+            )
+        owners[name] = source
+
+
+def _make_unit(settings: CompileConfig, source: str, path: str, arch: str) -> Unit:
+    layers = [each for name, each in settings.arch.items() if name == arch]
+    layers += [rule for rule in settings.rule if rule.applies(source, arch)]
+    layers += [each for each in settings.object if (each.source, each.name) == (source, path)]
+    include = [name for layer in reversed(layers) for name in layer.include]
+    flags = [flag for layer in layers for flag in layer.flags]
+    return Unit(
+        source=source,
+        path=path,
+        include=tuple(dict.fromkeys([*include, *settings.include])),
+        flags=(*settings.flags, *flags),
+    )
 
 
 def has_project(config: Config) -> bool:
@@ -66,24 +238,3 @@ def choose_platforms(names: Sequence[str], config: Config) -> tuple[Platform, ..
         )
     wanted = {find_platform(name).arch for name in chosen}
     return tuple(found for arch, found in PLATFORMS.items() if arch in wanted)
-
-
-def name_objects(sources: tuple[str, ...]) -> dict[str, str]:
-    """
-    Return the file name of the object of each of *sources*: x.bpf.o for x.bpf.c.
-
-    Raises: UsageError, if a name does not end in .bpf.c, or two sources have one name.
-    """
-    names: dict[str, str] = {}
-    owners: dict[str, str] = {}
-    for source in sources:
-        base = Path(source).name
-        if not base.endswith(SOURCE_SUFFIX):
-            raise UsageError(f"{source}: not a source", hint=f"rename it to NAME{SOURCE_SUFFIX}")
-        name = check_object_name(base.removesuffix(SOURCE_SUFFIX) + OBJECT_SUFFIX)
-        if name in owners:
-            raise UsageError(
-                f"{name}: made from two sources: {owners[name]}, {source}", hint="rename one of them"
-            )
-        names[source], owners[name] = name, source
-    return names

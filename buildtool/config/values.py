@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from datetime import date, datetime
 from pathlib import Path
@@ -147,6 +147,11 @@ def expect_list(value: Any) -> list[Any]:
     if isinstance(value, EnvironmentText):
         return [item.strip() for item in value.split(",") if item.strip()]
     return expect(value, list, "a list of strings")  # type: ignore[no-any-return]
+
+
+def list_keys(keys: Iterable[str]) -> str:
+    """Return *keys* as a text for messages."""
+    return ", ".join(sorted(keys))
 
 
 def declare(parse: Parser, default: Any, env: str = "") -> Any:

@@ -88,17 +88,21 @@ def write_atomic(
         stage.write(path, data, mode=mode)
 
 
-def choose_targets(paths: Sequence[Path], output: Path | None) -> list[Path]:
+def choose_targets(
+    paths: Sequence[Path], output: Path | None, names: Sequence[str] | None = None
+) -> list[Path]:
     """
     Return the output path of each of *paths*: its real path, or its name in directory *output*.
+
+    *names* are those of the files in *output*, by default those of *paths*.
 
     Raises: UsageError, if two outputs are the same file.
     """
     targets: dict[Path, Path] = {}
     one_each = "name each object once" + (f", or give {output} the objects of one folder" if output else "")
-    for path in paths:
+    for path, name in zip(paths, names or [path.name for path in paths], strict=True):
         # Before Python 3.13, Path.resolve raises RuntimeError for a loop of symbolic links.
-        target = output / path.name if output else Path(os.path.realpath(path))
+        target = output / name if output else Path(os.path.realpath(path))
         if target in targets:
             raise UsageError(
                 f"{targets[target]} and {path}: both would be written to {target}", hint=one_each

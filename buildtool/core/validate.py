@@ -30,11 +30,6 @@ _PATH = re.compile(r"[A-Za-z0-9_./+=,-]+")
 _PATH_PATTERN = re.compile(r"[A-Za-z0-9_./+=,*?-]+")
 _RULE_NUMBER = re.compile(r"BT\d{3}")
 _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
-# -W selects warnings only. -Wl, -Wa, and -Wp, pass options to other tools (-Wp,-MD,FILE writes FILE).
-_FLAG = re.compile(
-    r"-D[A-Za-z_]\w*(=[A-Za-z0-9_.+:/()-]*)?|-U[A-Za-z_]\w*|-W[a-z][a-z0-9+=-]*|-O[1-3sz]",
-    re.ASCII,
-)
 SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
 _SIGNER_HINT = "name a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM"
 _ATTACH_HINT = "for example count_packets=eth0; PROGRAM=none loads the program and attaches it nowhere"
@@ -341,6 +336,24 @@ def check_relative_path(value: str) -> str:
     return _inside(_match(_PATH, value, "a path (A-Z a-z 0-9 _ . / + = , -)", MAX_TEXT_BYTES, _PATH_HINT))
 
 
+def check_include(value: str) -> str:
+    """
+    Return *value* if it names a directory of headers: inside the project, or outside by .. or from /.
+
+    Raises: UsageError.
+    """
+    hint = "for example include, ../common/include or /opt/vendor/include"
+    _match(_PATH, value, "a path (A-Z a-z 0-9 _ . / + = , -)", MAX_TEXT_BYTES, hint)
+    if value.startswith("-"):
+        raise UsageError(f"{_show(value)} begins with '-'", hint=f"write ./{value}")
+    return value
+
+
+def is_inside(path: str) -> bool:
+    """Return whether *path*, a checked path of a configuration, is inside the project."""
+    return not path.startswith("/") and ".." not in path.split("/")
+
+
 def check_path_pattern(value: str) -> str:
     """
     Return *value* if it is a path inside the project that may contain the wildcards * and ?.
@@ -349,21 +362,6 @@ def check_path_pattern(value: str) -> str:
     """
     hint = "for example bpf/*.bpf.c"
     return _inside(_match(_PATH_PATTERN, value, "a path pattern", MAX_TEXT_BYTES, hint))
-
-
-def check_flag(value: str) -> str:
-    """
-    Return *value* if it is a compiler flag -D, -U, -W or -O, which cannot name a file or a program.
-
-    Raises: UsageError.
-    """
-    return _match(
-        _FLAG,
-        value,
-        "a flag of the kinds -DNAME=VALUE, -UNAME, -WNAME, -O2",
-        MAX_TEXT_BYTES,
-        "directories of headers go to --include or compile.include",
-    )
 
 
 def check_time(value: str) -> int:

@@ -83,7 +83,7 @@ def pack_project(
     """
     check_no_links(root, directories)
     rules = read_ignore_file(root)
-    entries = [entry for name in directories for entry in _walk(root, name, rules)]
+    entries = [entry for name in directories for entry in _list(root, name, rules)]
     # If a source is behind a link to a directory, the archive holds the link.
     packed = {PurePosixPath(entry.path) for entry in entries if not entry.is_directory}
     for source in map(PurePosixPath, sources):
@@ -106,6 +106,14 @@ def _own_entries(headers: Iterable[EmbeddedFile]) -> list[TarEntry]:
         TarEntry(path=f"{file.directory}/{file.name}", mtime=ARCHIVE_EPOCH, data=file.text.encode())
         for file in (*loader_sources(), *python_sources(), *headers)
     ]
+
+
+def _list(root: Path, name: str, rules: IgnoreRules) -> Iterator[TarEntry]:
+    """Yield what is sent of *name*, a directory, or a file beside buildtool.toml."""
+    if not (root / name).is_file():
+        yield from _walk(root, name, rules)
+    elif not rules.excludes(PurePosixPath(name)):
+        yield _read(root, PurePosixPath(name))
 
 
 def _walk(root: Path, directory: str, rules: IgnoreRules) -> Iterator[TarEntry]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import Config
-from buildtool.config.project import OBJECT_SUFFIX, find_sources, name_objects
+from buildtool.config.project import find_sources, name_objects
 from buildtool.core.errors import EngineError, FileAccessError, UsageError
 from buildtool.core.platforms import Platform, oci_platform
 from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
@@ -101,10 +102,10 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
     Raises: ConfigError, UsageError.
     """
     try:
-        sources = find_sources(config)
-        capabilities = choose_capabilities(config, sources)
+        names = name_objects(config)
+        capabilities = choose_capabilities(config, find_sources(config))
     except (UsageError, FileAccessError):
-        sources, capabilities = (), tuple(config.image.capabilities)
+        names, capabilities = {}, tuple(config.image.capabilities)
     if not config.image.grants_capabilities:
         capabilities = ()
     attributes = {LOADER_PATH: _attributes(LOADER_PATH, capabilities), TINI_PATH: {}}
@@ -116,7 +117,7 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
         if PINS_PATH in image.programs and not config.image.tools:
             verdicts.append(_verdict(image, PINS_PATH, ["in the image, and image.tools is false"]))
         verdicts.append(_check_configuration(image, config))
-        for source, name in name_objects(sources).items():
+        for name, source in names.items():
             if name not in image.objects:
                 problem = f"not in the image, and {source} is here"
                 verdicts.append(_verdict(image, f"{OBJECTS_DIRECTORY}/{name}", [problem]))

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from buildtool.core.errors import ConfigError, FileAccessError, UsageError
 from buildtool.core.files import read_bounded
-from buildtool.core.validate import check_relative_path
+from buildtool.core.validate import check_relative_path, is_inside
 
 MAX_SEARCHED_BYTES = 64 * 1024  # of each file; a key with a certificate chain above it is smaller
 MAX_LINKS = 40  # MAXSYMLINKS of Linux
@@ -86,17 +86,25 @@ def check_outside(root: Path, directories: Sequence[str], place: Path) -> None:
             )
 
 
-def sent_directories(sources: Iterable[str], include: Iterable[str]) -> list[str]:
+def sent_directories(root: Path, sources: Iterable[str], include: Iterable[str]) -> list[str]:
     """
-    Return the directories that compiling *sources* reads, without those inside another.
+    Return the directories of project *root* that compiling *sources* reads, without those inside another.
 
-    Only they are mounted, so BuildKit sends no other file of the project to the engine.
+    Only they are mounted, so BuildKit sends no other file of the project to the engine. The project's own
+    directory is never among them, but the sources and headers (.h) that are in it directly.
 
     Raises: UsageError.
     """
+    sources = list(sources)
     wanted = {PurePosixPath(check_relative_path(path)).parent for path in sources}
-    wanted |= {PurePosixPath(check_relative_path(path)) for path in include}
-    return sorted(str(path) for path in wanted if not wanted.intersection(path.parents))
+    wanted |= {PurePosixPath(check_relative_path(path)) for path in include if is_inside(path)}
+    top = PurePosixPath()
+    files = set[str]()
+    if top in wanted:
+        wanted.remove(top)
+        files = {os.path.normpath(path) for path in sources if PurePosixPath(path).parent == top}
+        files |= {path.name for path in root.glob("*.h") if path.is_file()}
+    return sorted({*files, *(str(path) for path in wanted if not wanted.intersection(path.parents))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +174,9 @@ def _find_way_out(root: Path, source: str, directories: Sequence[str]) -> str | 
 def _regular_files(directory: Path) -> Iterator[Path]:
     """Yield the regular files below *directory*. Symbolic links are not followed."""
     waiting = [directory]
+    if directory.is_file():  # one of the files beside buildtool.toml
+        yield directory
+        return
     while waiting:
         try:
             with os.scandir(waiting.pop()) as found:
@@ -181,7 +192,12 @@ def _regular_files(directory: Path) -> Iterator[Path]:
 
 def _holds_private_key(path: Path) -> bool:
     try:
-        data = read_bounded(path, MAX_SEARCHED_BYTES)
+        return has_private_key(read_bounded(path, MAX_SEARCHED_BYTES))
     except FileAccessError:
         return False  # BuildKit's client cannot read it either
+
+
+def has_private_key(data: bytes) -> bool:
+    """Return whether the beginning of *data*, a file's contents, has a private key in PEM."""
+    data = data[:MAX_SEARCHED_BYTES]
     return b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data) is not None

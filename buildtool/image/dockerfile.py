@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from itertools import groupby
@@ -20,10 +20,11 @@ from typing import Any
 
 import jinja2
 
+from buildtool.compile.plan import encode_plan, outside_names
 from buildtool.config.file import Config
-from buildtool.config.project import name_objects
+from buildtool.config.project import Unit, make_units
 from buildtool.core import validate
-from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
+from buildtool.core.errors import BuildtoolError, UsageError
 from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
@@ -64,7 +65,8 @@ class RenderRequest:
 
     *form* selects the places of sources. *epoch* is the time in the Dockerfile's instructions for
     building it, in seconds.
-    *headers* are those of Linux and libbpf for sources, or None for those of the builder.
+    *headers* are those of Linux and libbpf for sources, and those of include directories outside the project.
+    *plan* has the objects by architecture.
     """
 
     config: Config
@@ -73,7 +75,8 @@ class RenderRequest:
     key_id: KeyId
     trust: Mapping[str, str]
     capabilities: tuple[str, ...] = ()
-    headers: tuple[EmbeddedFile, ...] | None = None
+    headers: tuple[EmbeddedFile, ...] = ()
+    plan: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)
     form: Form = Form.PROJECT
     epoch: int | None = None
 
@@ -105,8 +108,8 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
         directories = source_directories(request)
-        return pack_project(request.config.root, directories, request.sources, request.headers or ())
-    return pack_own_sources(request.headers or ()) if request.form is Form.PROJECT else None
+        return pack_project(request.config.root, directories, request.sources, request.headers)
+    return pack_own_sources(request.headers) if request.form is Form.PROJECT else None
 
 
 @lru_cache(maxsize=1)
@@ -157,6 +160,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "trust": _check_files(
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
+        "plans": _check_files(_plan_files(request)),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms),
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
@@ -176,31 +180,38 @@ def source_directories(request: RenderRequest) -> list[str]:
     """
     Return `sent_directories` of *request*.
 
-    Raises: UsageError, ConfigError.
+    Raises: UsageError.
     """
-    directories = sent_directories(request.sources, request.config.compile.include)
-    if "." in directories:
-        raise ConfigError(
-            "sources and include files must be in a directory of the project, not beside buildtool.toml",
-            hint="only directories with sources are sent to the builder; move them to bpf/",
-        )
-    return directories
+    return sent_directories(request.config.root, request.sources, request.config.compile.every_include)
 
 
 def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
-    options = request.config.compile
-    argv = ["python3", "-m", "buildtool", "compile", *request.sources]
-    for directory in options.include:
-        argv += ["--include", directory]
-    argv += [f"--flag={validate.check_flag(flag)}" for flag in options.flags]
-    argv += ["--system-headers"] if request.headers is None else []
+    argv = ["python3", "-m", "buildtool", "compile", "--plan", "/plan.json"]
+    argv += ["--system-headers"] if request.config.compile.system_headers else []
     return [*argv, "--arch", platform.arch, "--output", "/objects"]
+
+
+def _units(request: RenderRequest, platform: Platform) -> tuple[Unit, ...]:
+    """Return the objects of *platform*, by default one of each source with the settings of [compile]."""
+    settings = request.config.compile
+    return request.plan.get(platform.arch) or make_units(request.sources, settings.include, settings.flags)
+
+
+def _plan_files(request: RenderRequest) -> list[EmbeddedFile]:
+    """Return the plan of each architecture, a file called ARCH.json."""
+    outside = outside_names(request.config.compile.every_include)
+    return [
+        EmbeddedFile(
+            directory="", name=f"{platform.arch}.json", text=encode_plan(_units(request, platform), outside)
+        )
+        for platform in request.platforms
+    ]
 
 
 def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
     project = request.config.project
-    objects = name_objects(request.sources).values()
-    argv = ["python3", "-m", "buildtool", "sign", *(f"/objects/{name}" for name in objects)]
+    objects = [f"/objects/{unit.path}" for unit in _units(request, platform)]
+    argv = ["python3", "-m", "buildtool", "sign", *objects]
     argv += ["--key", "/run/secrets/signing-key", "--expect-key-id", request.key_id]
     argv += ["--passphrase-file", "/run/secrets/signing-key-passphrase"]
     argv += ["--output", "/signed", "--arch", platform.arch]
@@ -250,7 +261,7 @@ def _apt_install(platforms: Iterable[Platform]) -> list[str]:
 
 
 def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
-    return _by_directory([*loader_sources(), *python_sources(), *(request.headers or ())])
+    return _by_directory([*loader_sources(), *python_sources(), *(request.headers)])
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buildtool.config.project import OBJECT_SUFFIX
+from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded

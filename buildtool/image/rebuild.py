@@ -21,6 +21,8 @@ from buildtool.compile import ziglang
 from buildtool.compile.headers import Headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import Toolchain
+from buildtool.config.file import Config
+from buildtool.config.project import Unit
 from buildtool.core.errors import (
     CompileError,
     FileAccessError,
@@ -29,8 +31,9 @@ from buildtool.core.errors import (
     ToolMissingError,
     UsageError,
 )
+from buildtool.core.flags import check_flag
 from buildtool.core.platforms import Platform, oci_platform
-from buildtool.core.validate import check_flag, check_relative_path
+from buildtool.core.validate import check_include, check_relative_path, is_inside
 from buildtool.image.compare import ObjectKey, first_difference
 from buildtool.objects.elf import (
     ElfObject,
@@ -86,10 +89,13 @@ class _Shipped:
 
 
 def compare_objects(
-    objects: Mapping[ObjectKey, bytes], root: Path, find: Callable[[str], Toolchain], headers: Headers | None
+    objects: Mapping[ObjectKey, bytes],
+    config: Config,
+    find: Callable[[str], Toolchain],
+    headers: Headers | None,
 ) -> list[ObjectVerdict]:
     """
-    Rebuild *objects* from the sources below *root*. Return a verdict on each, sorted.
+    Rebuild *objects* from the sources of the project of *config*. Return a verdict on each, sorted.
 
     *find* returns the compiler for a recorded name and version. *headers* are those of Linux and libbpf.
 
@@ -103,8 +109,16 @@ def compare_objects(
         except (ObjectFormatError, UsageError) as error:
             verdicts[platform, name] = _unequal((platform, name), [error.message])
     for key, item in shipped.items():
-        options = CompileOptions(root=root, headers=headers, include=item.include, flags=item.flags)
-        verdicts[key] = _rebuild(key, item, options, find)
+        options = CompileOptions(root=config.root, headers=headers)
+        # Directories outside the project are read only if the project's own configuration names them.
+        foreign = [each for each in item.include if not is_inside(each)]
+        unnamed = [each for each in foreign if each not in config.compile.every_include]
+        if unnamed:
+            verdicts[key] = _unequal(
+                key, [f"made with headers of {unnamed[0]}, which compile.include does not name"]
+            )
+        else:
+            verdicts[key] = _rebuild(key, item, options, find)
     return [verdicts[key] for key in sorted(verdicts)]
 
 
@@ -134,7 +148,7 @@ def _split_flags(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]
     include = []
     rest = list(words)
     while len(rest) >= 2 and rest[0] == "-I":
-        include.append(check_relative_path(rest[1]))
+        include.append(check_include(rest[1]))
         rest = rest[2:]
     return tuple(include), tuple(check_flag(word) for word in rest)
 
@@ -147,9 +161,10 @@ def _rebuild(
     assert record.toolchain
     toolchain = find(record.toolchain.compiler)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        outputs = [(item.platform, Path(work, "objects"))]
+        unit = Unit(source=record.source.path, path=key[1], include=item.include, flags=item.flags)
+        outputs = [(item.platform, Path(work, "objects"), [unit])]
         try:
-            (made,) = compile_sources(toolchain, [record.source.path], outputs, options).objects
+            (made,) = compile_sources(toolchain, outputs, options).objects
             data = read_object_file(made.path)
         except (CompileError, FileAccessError, UsageError) as error:
             return _unequal(key, [f"cannot be made again: {error.message}"])

@@ -110,7 +110,7 @@ def scan_files(config: Config, sources: Iterable[str]) -> list[str]:
 def _read_all(config: Config, sources: Iterable[str]) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield path and text, without comments, of each source and each header that it includes in quotes."""
     root, waiting, seen = config.root, [PurePosixPath(source) for source in sources], set[PurePosixPath]()
-    directories = [PurePosixPath(directory) for directory in config.compile.include]
+    directories = [PurePosixPath(directory) for directory in config.compile.every_include]
     while waiting:
         path = waiting.pop()
         if path in seen:

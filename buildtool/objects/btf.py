@@ -36,6 +36,19 @@ _EXTRA = {
     _DECL_TAG: (4, 0),
     _ENUM64: (0, 12),
 }
+# Kinds whose word after the flags is the number of a type, not a size.
+_REFERRING = frozenset(
+    (_PTR, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DECL_TAG, _TYPE_TAG)
+)
+# Words of an entry that are the offset of a name and the number of a type, or -1 for none.
+_ENTRY_WORDS = {
+    _STRUCT: (0, 1),
+    _UNION: (0, 1),
+    _ENUM: (0, -1),
+    _FUNC_PROTO: (0, 1),
+    _DATASEC: (-1, 0),
+    _ENUM64: (0, -1),
+}
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _HEADER_BYTES = 24
 _KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives a meaning to some of the other bits, which older versions ignore.
@@ -85,13 +98,54 @@ class Btf:
             if magic != _MAGIC or version != 1 or header < _HEADER_BYTES:
                 raise ObjectFormatError("BTF of an unknown version")
             self._types = _part(data, header + type_at, type_size)
+            self._types_at: int = header + type_at
             self._names = _part(data, header + names_at, names_size)
+            self.names_at, self.names_size = header + names_at, names_size
             self._heads = [(0, 0, 0, 0)]
             self._offsets = [0, *self._index()]
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
         if not self._names.endswith(b"\0"):
             raise ObjectFormatError("damaged BTF: names without an end")
+
+    @property
+    def count(self) -> int:
+        """The number of types, which is also the number of the last type."""
+        return len(self._heads) - 1
+
+    def place(self, number: int) -> int:
+        """Return the offset of type *number* in the section."""
+        offset: int = self._offsets[number]
+        return offset + self._types_at
+
+    def is_declaration(self, number: int) -> bool:
+        """Return whether type *number* is a declaration of a struct or union without members (FWD)."""
+        return self._head(number)[1] == _FWD
+
+    def references(self, end: int) -> tuple[list[int], list[int]]:
+        """
+        Return the words of the types below number *end* that refer to types, and those that refer to names.
+
+        A word is given by its offset in the section, and lists are in rising order.
+
+        Raises: ObjectFormatError.
+        """
+        types: list[int] = []
+        names: list[int] = []
+        for number in range(1, end):
+            _, kind, vlen, _ = self._heads[number]
+            at = self.place(number)
+            names.append(at)
+            if kind in _REFERRING:
+                types.append(at + 8)
+            if kind == _ARRAY:
+                types += (at + 12, at + 16)
+            fixed, each = _EXTRA.get(kind, (0, 0))
+            name, target = _ENTRY_WORDS.get(kind, (-1, -1))
+            entries = range(at + 12 + fixed, at + 12 + fixed + each * vlen, each or 1)
+            names += [entry + 4 * name for entry in entries if name >= 0]
+            types += [entry + 4 * target for entry in entries if target >= 0]
+        return types, names
 
     def groups(self) -> Iterator[tuple[bytes, int, int]]:
         """
@@ -114,6 +168,18 @@ class Btf:
             if kind != _VAR:
                 raise ObjectFormatError("BTF: not a variable")
             yield self.name(name), target
+
+    def group_names(self, section: bytes) -> frozenset[str]:
+        """
+        Return the names of all variables and functions of the groups of ELF section *section*.
+
+        Raises: ObjectFormatError.
+        """
+        found = set()
+        for name, number, vlen in self.groups():
+            if name == section:
+                found |= {self._name(self._head(entry[0])[0]) for entry in self._entries(number, vlen)}
+        return frozenset(found)
 
     def section_variables(self, section: str) -> tuple[tuple[str, int], ...]:
         """

@@ -155,7 +155,7 @@ class LayoutArchive:
             raise FileAccessError(f"{self.name}: cannot read: {system_reason(error)}") from error
 
 
-def find_archive(path: Path) -> str | None:
+def find_archive_digest(path: Path) -> str | None:
     """
     Return the digest of the image or index in archive *path*, with sha256:, or None if there is no file.
 

@@ -147,8 +147,13 @@ def sign_files(
     Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, StaleObjectError; errors of
     *key*.
     """
-    targets = choose_targets(paths, output)
     records = {directory: read_compile_record(directory) for directory in {path.parent for path in paths}}
+    known = [records[path.parent].get(path.name) for path in paths]
+    targets = choose_targets(
+        paths,
+        output,
+        [path.name if entry is None else entry.name for path, entry in zip(paths, known, strict=True)],
+    )
 
     with (
         made_directories([output] if output else []),
@@ -182,7 +187,7 @@ def sign_compiled(
     def sign(item: tuple[CompiledObject, bytes]) -> tuple[bytes, Statement]:
         compiled, data = item
         try:
-            name = check_object_name(compiled.path.name)
+            name = check_object_name(compiled.name)
             return sign_object(parse_object(data), name, key, release, Origin.from_claims(compiled))
         except (ObjectFormatError, UsageError) as error:
             raise type(error)(f"{compiled.source.path}: {error.message}", hint=error.hint) from error
@@ -208,9 +213,9 @@ def _sign_file(
 ) -> tuple[bytes, Statement]:
     """Return the signed bytes of file *path* with *data*, and their statement. Each error names the file."""
     try:
-        name = check_object_name(path.name)
         obj = parse_object(data)
         origin = _known_origin(obj, compiled, key)
+        name = check_object_name(path.name if compiled is None else compiled.name)
         if has_signature_section(obj):
             if not force:
                 raise AlreadySignedError("already signed", hint="--force replaces the signature")

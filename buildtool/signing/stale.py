@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.compile.record import CompiledObject, SourceInfo, is_recorded, read_compile_record
-from buildtool.compile.sources import MAX_SOURCE_BYTES, hash_sources, recorded_flags
+from buildtool.compile.sources import MAX_SOURCE_BYTES, hash_files, recorded_flags
 from buildtool.config.file import Config
-from buildtool.config.project import has_project
+from buildtool.config.project import Unit, has_project, plan_units
 from buildtool.core.digests import Digest
-from buildtool.core.errors import BuildtoolError, ObjectFormatError
+from buildtool.core.errors import BuildtoolError, ObjectFormatError, UsageError
 from buildtool.core.files import read_bounded
-from buildtool.core.platforms import oci_platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.objects.elf import has_signature_section, parse_object
 from buildtool.signing.statement import read_statement
 
@@ -43,6 +43,7 @@ class StaleFinder:
     needs_sources: bool = True
     _records: dict[Path, Mapping[str, CompiledObject]] = field(default_factory=dict, init=False)
     _digests: dict[Path, str] = field(default_factory=dict, init=False)
+    _units: dict[str, Mapping[str, Unit]] = field(default_factory=dict, init=False)
 
     def explain(self, path: Path, data: bytes) -> str:
         """
@@ -104,16 +105,43 @@ class StaleFinder:
         if self._hash(entry) != source.sha256:
             also = " or a file that it includes" if len(entry.inputs) > 1 else ""
             return f"{source.path}{also} has changed"
-        return _explain_settings(entry, config) if is_own and config else ""
+        return self._explain_settings(entry, config) if is_own and config else ""
 
     def _hash(self, entry: CompiledObject) -> Digest:
         assert entry.root is not None
-        return hash_sources(entry.source.path, entry.inputs, entry.root, read_digest=self._digest)
+        # The names of headers outside the project start at its directory, too, or are absolute.
+        names = {entry.source.path, *entry.inputs}
+        return hash_files({name: entry.root / name for name in names}, read_digest=self._digest)
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:
             self._digests[path] = hashlib.sha256(read_bounded(path, MAX_SOURCE_BYTES)).hexdigest()
         return self._digests[path]
+
+    def _explain_settings(self, entry: CompiledObject, config: Config) -> str:
+        """Return which key of *config* has changed since *entry* was compiled, unless options overrode it."""
+        platform, settings = oci_platform(entry.platform), config.compile
+        if not entry.is_configured or platform is None:
+            return ""
+        default = Unit(
+            source=entry.source.path, path=entry.name, include=settings.include, flags=settings.flags
+        )
+        unit = self._find_units(platform, config).get(entry.name, default)
+        if recorded_flags(platform, unit) != entry.toolchain.flags:
+            return "compile.include or compile.flags has changed"
+        if settings.system_headers == bool(entry.headers):
+            return "compile.system-headers has changed"
+        return ""
+
+    def _find_units(self, platform: Platform, config: Config) -> Mapping[str, Unit]:
+        """Return the units of *config* for *platform* by name, or none if two have one name."""
+        if platform.arch not in self._units:
+            try:
+                units = plan_units(config, platform)
+            except UsageError:
+                units = ()
+            self._units[platform.arch] = {unit.name: unit for unit in units}
+        return self._units[platform.arch]
 
 
 def _is_there(path: Path) -> bool:
@@ -122,18 +150,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def _explain_settings(entry: CompiledObject, config: Config) -> str:
-    """Return which key of *config* has changed since *entry* was compiled, unless options overrode them."""
-    platform, settings = oci_platform(entry.platform), config.compile
-    if not entry.is_configured or platform is None:
-        return ""
-    if recorded_flags(platform, settings.include, settings.flags) != entry.toolchain.flags:
-        return "compile.include or compile.flags has changed"
-    if settings.system_headers == bool(entry.headers):
-        return "compile.system-headers has changed"
-    return ""
 
 
 def _signed_source(data: bytes) -> SourceInfo | None:

@@ -8,10 +8,12 @@
 #include <limits.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NEWS_BYTES 8192
@@ -47,11 +49,15 @@ static void watch_mounts(struct changes *changes)
 		changes->fds[MOUNTS].fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 }
 
+/* A deleted directory of cgroups sends no event of its own, so watch the directories above it, too. */
 void changes__watch(void *context, const char *path)
 {
-	const uint32_t events = IN_CREATE | IN_DELETE | IN_MOVE | IN_DELETE_SELF | IN_ONLYDIR;
+	const uint32_t events = IN_CREATE | IN_DELETE | IN_MOVE | IN_ONLYDIR;
 	struct changes *changes = context;
 	char above[PATH_MAX];
+	bool found = false;
+	struct stat st;
+	dev_t device = 0;
 	char *slash;
 
 	if (!strncmp(path, "/proc/", 6))
@@ -60,11 +66,15 @@ void changes__watch(void *context, const char *path)
 	if (changes->fds[DIRECTORIES].fd < 0)
 		changes->fds[DIRECTORIES].fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	snprintf(above, sizeof(above), "%s", path);
-	while ((slash = strrchr(above, '/'))) {
+	while ((slash = strrchr(above, '/')) && slash != above) {
 		*slash = 0;
-		if (inotify_add_watch(changes->fds[DIRECTORIES].fd, *above ? above : "/", events) >= 0 ||
-		    errno != ENOENT)
+		if (stat(above, &st))
+			continue;
+		if (found && st.st_dev != device)
 			break;
+		found = true;
+		device = st.st_dev;
+		inotify_add_watch(changes->fds[DIRECTORIES].fd, above, events);
 	}
 }
 

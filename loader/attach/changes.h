@@ -20,8 +20,8 @@ struct changes {
 int changes__open(struct changes *changes, struct fault *fault);
 
 /*
- * Watch the directory of a path, or the nearest one above that exists; @changes is a struct changes. A path
- * that cannot be watched is looked at when another descriptor becomes readable.
+ * Watch the directories above a path, as far as they exist and are of one file system; @changes is a struct
+ * changes. A path that cannot be watched is looked at when another descriptor becomes readable.
  */
 void changes__watch(void *changes, const char *path);
 

@@ -4,6 +4,7 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -45,6 +46,32 @@ static void seed_hashes(void)
 		json_object_seed(seed);
 }
 
+/* Set when an allocation of jansson fails in this thread. */
+static _Thread_local bool memory_failed;
+
+static void *watched_malloc(size_t size)
+{
+	void *memory = malloc(size);
+
+	memory_failed |= !memory;
+	return memory;
+}
+
+/*
+ * jansson 2.14 ignores that the buffer of a token cannot grow, and drops characters: a name in a policy would
+ * be another name. Watch its allocations, unless the program has given jansson an allocator of its own.
+ */
+static void watch_memory(void)
+{
+	json_malloc_t allocate;
+	json_free_t release;
+
+	json_get_alloc_funcs(&allocate, &release);
+	if (allocate == malloc && release == free)
+		json_set_alloc_funcs(watched_malloc, free);
+	memory_failed = false;
+}
+
 int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *fault)
 {
 	json_error_t error;
@@ -56,9 +83,13 @@ int json__parse(json_t **root, const uint8_t *data, size_t size, struct fault *f
 	if (!depth_is_bounded(data, size))
 		return fault__set(fault, -EINVAL, "JSON nested more than %d deep", JSON_MAX_DEPTH);
 	seed_hashes();
+	watch_memory();
 	*root = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, &error);
-	if (!*root && json_error_code(&error) == json_error_out_of_memory)
+	if (memory_failed || (!*root && json_error_code(&error) == json_error_out_of_memory)) {
+		json_decref(*root);
+		*root = NULL;
 		return -ENOMEM;
+	}
 	if (!*root)
 		return fault__set(fault, -EINVAL, "not the JSON of the specification (line %d)", error.line);
 	if (!json_is_object(*root)) {

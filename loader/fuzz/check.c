@@ -54,6 +54,11 @@ static void answer_object(const struct session *s, const uint8_t *data, size_t s
 	struct verdict verdict;
 	int err = verify__object(&context, data, size, &verdict);
 
+	/* Each refusal, too, names the keys of the record. */
+	for (size_t i = 0; i < verdict.key_id_count; i++) {
+		if (!verdict.key_ids[i])
+			abort();
+	}
 	if (err == -EKEYREJECTED && verdict.reason) {
 		puts(verdict__word(verdict.reason));
 	} else if (err || verdict.reason || !verdict.has_digest) {

@@ -134,8 +134,7 @@ static bool find_severed_pins(struct load *load, const struct unit *unit, int ro
 		if (kernel__link_id(link) && kernel__link_is_severed(link)) {
 			const char *end = find_end(a);
 
-			lose(a, end ? end : "its place was made anew, or another process detached it",
-			     attaches_again);
+			lose(a, end ? end : "its link was detached", attaches_again);
 			found = true;
 		}
 		close(link);
@@ -171,10 +170,10 @@ bool refresh__find_lost(struct load *load, bool attaches_again, const char *pin_
 		end = find_end(a);
 		if (!end && is_attached(a))
 			continue;
-		/* The place may have gone between both looks. */
+		/* The kernel detaches XDP, with news of it, before the interface is gone: look again. */
 		if (!end)
 			end = find_end(a);
-		lose(a, end ? end : "another process detached it", attaches_again);
+		lose(a, end ? end : "its link was detached", attaches_again);
 		found = true;
 	}
 	if (attaches_again && pin_root)

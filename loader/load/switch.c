@@ -2,6 +2,7 @@
 #include "load/switch.h"
 
 #include "attach/attach.h"
+#include "attach/targets.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "load/predecessor.h"
@@ -154,7 +155,10 @@ static bool is_taken(const struct attachment *a, int err)
 /* Other targets do not wait for this one. A later refresh tries again. */
 static void refuse(struct attachment *a, int err, const struct fault *fault)
 {
-	if (a->refused != err)
+	/* If the interface goes at this moment, the next event says so. */
+	bool is_gone = a->point.ifindex && !targets__has_index(a->point.ifindex);
+
+	if (a->refused != err && !is_gone)
 		say(a, "error", fault->text, 0);
 	a->refused = err;
 	a->state = ATTACHMENT_LOST;

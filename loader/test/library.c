@@ -58,7 +58,7 @@ static void check_absent(const struct sigverify_verdict *v)
 int main(int argc, char **argv)
 {
 	struct sigverify_question question = { 0 };
-	char message[SIGVERIFY_MESSAGE_SIZE];
+	char message[SIGVERIFY_MESSAGE_SIZE] = "not written";
 	struct sigverify_verdict *v;
 	struct sigverify_store *store;
 	uint8_t *trust, *object;
@@ -72,6 +72,8 @@ int main(int argc, char **argv)
 	free(trust);
 	if (!store)
 		return printf("bad-trust: %s\n", message) < 0;
+	if (*message)
+		abort();
 	question.platform = *argv[3] ? argv[3] : NULL;
 	question.now = strtoll(argv[4], NULL, 10);
 	question.version_seen = strcmp(argv[5], "-") ? version_seen : NULL;

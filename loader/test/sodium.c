@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * sodium MAJOR MINOR: print whether sig__verify() accepts a signature whose R is not a valid point, if
- * libsodium of this version accepts the signature. Linked with verify/sig.c; the functions below replace
- * libsodium.
+ * sodium MAJOR MINOR: print whether sig__verify() accepts a signature whose R is not a valid point, and one
+ * whose R is valid, if libsodium of this version accepts both. Linked with verify/sig.c; the functions below
+ * replace libsodium.
  */
 #include "verify/sig.h"
 
@@ -35,16 +35,21 @@ int crypto_sign_verify_detached(const unsigned char *signature, const unsigned c
 
 int crypto_core_ed25519_is_valid_point(const unsigned char *point)
 {
-	return point[0];
+	return point[1];
+}
+
+static const char *verify(uint8_t valid)
+{
+	const uint8_t signature[64] = { 0, valid }, zero[64] = { 0 };
+
+	return sig__verify(signature, zero, sizeof(zero), zero) ? "accepted" : "refused";
 }
 
 int main(int argc, char **argv)
 {
-	const uint8_t zero[64] = { 0 };
-
 	if (argc != 3)
 		return 1;
 	major = atoi(argv[1]);
 	minor = atoi(argv[2]);
-	return puts(sig__verify(zero, zero, sizeof(zero), zero) ? "accepted" : "refused") < 0;
+	return printf("%s %s\n", verify(0), verify(1)) < 0;
 }

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from labs.sig import test_key
-from labs.vectors.builder import CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
-from labs.verifiers import Verifier, python_verdict
+from labs.vectors.builder import ALICE, CODE, LICENSE, SHT_NOBITS, Part, Recipe, build
+from labs.vectors.trust import policy, policy_key
+from labs.verifiers import Verifier, python_store, python_verdict
 
 from buildtool.objects.elf import MAX_OBJECT_BYTES, MAX_SECTIONS
+from buildtool.signing.keys import MAX_KEY_FILE_BYTES
 from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
-from buildtool.trust.store import load_trust
+from buildtool.trust.store import MAX_POLICY_BYTES, load_trust
 
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
 PLATFORM = "linux/amd64"
@@ -59,6 +61,16 @@ CASES = {
 }
 
 
+# Kind of a question: largest file. K is a .pub file, Y a policy.
+STORES = {"K": MAX_KEY_FILE_BYTES, "Y": MAX_POLICY_BYTES}
+
+
+def store_of(kind: str, extra: int) -> bytes:
+    """Return the largest store of *kind* and *extra* bytes, most of it white space."""
+    text = test_key().public.pem if kind == "K" else policy(policy_key(ALICE))["policy.json"].encode()
+    return text.ljust(STORES[kind] + extra)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_limit(name: str, verifier: Verifier, tmp_path: Path) -> None:
     """What the specification allows at most is accepted, and one more is refused."""
@@ -71,3 +83,14 @@ def test_limit(name: str, verifier: Verifier, tmp_path: Path) -> None:
     ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
     assert verifier.ask("O", data) == ours
     assert ours.split()[0] == expected
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("kind", STORES)
+def test_limit_of_a_store(kind: str, extra: int, verifier: Verifier, tmp_path: Path) -> None:
+    """A policy of 1 MiB and a key file of 4096 bytes are read; one more byte, and neither is."""
+    data, path = store_of(kind, extra), tmp_path / ("policy.json" if kind == "Y" else "alice.pub")
+    path.write_bytes(data)
+    ours = python_store(path, is_key=kind == "K")
+    assert verifier.ask(kind, data) == ours
+    assert (ours == "bad-trust") == bool(extra)

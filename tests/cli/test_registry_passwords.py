@@ -107,6 +107,17 @@ def test_token_is_for_the_encrypted_registry_alone() -> None:
         assert FaultyRegistry.authorizations[-1] == "Bearer let-me-in"
 
 
+def test_token_does_not_follow_a_redirect() -> None:
+    """Another server, to which the registry redirects, does not get it."""
+    with faulty("") as address, moving("/v2/x/", f"http://{address}") as other:
+        client = Client(reference=parse_reference(f"{other}/x:1"), actions="pull")
+        client.connect()
+        client.token = "Bearer let-me-in"
+        client._send("GET", f"http://{other}/v2/x/manifests/1", 100)
+        assert Elsewhere.authorizations == ["Bearer let-me-in"]
+        assert FaultyRegistry.authorizations[-1] == ""
+
+
 def test_only_the_registry_may_ask_for_the_password(tmp_path: Path) -> None:
     """A server that answers 401 after a redirect receives no password, whatever realm it names."""
     with faulty("bearer") as thief, moving("GET /v2/x/manifests", f"http://{thief}") as address:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,10 @@ from labs.sig import test_key as alice
 from labs.sig import unsigned
 
 from buildtool.cli.main import run
-from buildtool.signing.keys import PublicKey
+from buildtool.core.errors import ConfigError
+from buildtool.signing.keys import PublicKey, generate_key, save_key
+from buildtool.signing.signers import pkcs11
+from buildtool.signing.signers.signer import SignerContext
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +96,8 @@ def test_agent_that_does_not_sign(agent: Path, capsys: Capture) -> None:
         (b"\0\0\0\1\5", "ssh-agent: refused"),
         (b"\0\0\0\0", "an answer of 0 bytes"),
         (b"\x7f\0\0\0\5", "an answer of 2130706432 bytes"),
+        (b"\0\4\0\1\5", "an answer of 262145 bytes"),
+        pytest.param(b"\0\4\0\0" + bytes(262_144), "ssh-agent: refused", id="largest"),
         (b"\0\0\0\x05\x0c\xff\xff\xff\xff", "a damaged answer"),
         (b"\0\0\0\x09\x0c\0\0\0\1\0\0\0\x09", "a damaged answer"),
         (b"\0\0\0\x06\x0c\0\0\0\0!", "a damaged answer"),
@@ -124,8 +130,17 @@ def test_agent_of_any_kind(
         thread.join()
 
 
-def test_agent_that_lies_about_its_key(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signature by another key than it named is not embedded."""
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (b"ssh-ed25519", "ssh-agent:alice: its signature is not by key"),
+        (b"ssh-rsa", "ssh-agent: a signature of kind b'ssh-rsa'"),
+    ],
+)
+def test_agent_that_lies_about_its_key(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: bytes, message: str
+) -> None:
+    """A signature by another key or of another kind than it named is not embedded."""
 
     def string(data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + data
@@ -133,7 +148,7 @@ def test_agent_that_lies_about_its_key(capsys: Capture, monkeypatch: pytest.Monk
     blob = string(b"ssh-ed25519") + string(alice().public.raw)
     bodies = [
         b"\x0c" + struct.pack(">I", 1) + string(blob) + string(b"alice"),
-        b"\x0e" + string(string(b"ssh-ed25519") + string(bytes(64))),
+        b"\x0e" + string(string(kind) + string(bytes(64))),
     ]
     monkeypatch.setenv("SSH_AUTH_SOCK", "fake.sock")
     with socket.socket(socket.AF_UNIX) as server:
@@ -151,7 +166,7 @@ def test_agent_that_lies_about_its_key(capsys: Capture, monkeypatch: pytest.Monk
         thread.start()
         line = refused([*SIGN, "--key", "ssh-agent:alice"], capsys)
         thread.join()
-    assert f"signer ssh-agent:alice: its signature is not by key {alice().key_id}" in line
+    assert message in line
 
 
 # --- PKCS #11
@@ -159,7 +174,7 @@ def test_agent_that_lies_about_its_key(capsys: Capture, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Make a software token with alice's key; the path of its module."""
+    """Make a software token with alice's key and another one; the path of its module."""
     pytest.importorskip("pkcs11", reason="needs-tool: python-pkcs11")
     found = sorted(Path("/usr/lib").glob("**/softhsm/libsofthsm2.so"))
     if not found or not shutil.which("softhsm2-util"):
@@ -167,9 +182,11 @@ def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     (tmp_path / "tokens").mkdir()
     (tmp_path / "softhsm.conf").write_text(f"directories.tokendir = {tmp_path}/tokens\n")
     monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm.conf"))
+    other, _ = save_key(generate_key(), "other", tmp_path, None)
     for argv in (
         ["--init-token", "--free", "--label", "lab", "--so-pin", "1234", "--pin", "4321"],
         ["--import", "alice.pem", "--token", "lab", "--label", "release", "--id", "01", "--pin", "4321"],
+        ["--import", other, "--token", "lab", "--label", "second", "--id", "02", "--pin", "4321"],
     ):
         subprocess.run(["softhsm2-util", *argv], check=True, capture_output=True)
     return str(found[0])
@@ -208,6 +225,9 @@ def test_token_signs(token: str) -> None:
         ("token=lab;object=release", "", "token=lab;object=release: no PIN"),
         ("token=lab;object=other", "4321", "no private keys"),
         ("token=none;object=release", "4321", "no tokens"),
+        ("token=lab;id=%07", "4321", "pkcs11:token=lab;id=07: no private keys"),
+        ("token=lab;id=%41%ff", "4321", "pkcs11:token=lab;id=41ff: no private keys"),
+        ("object=release;id=%02", "4321", "pkcs11:object=release;id=02: no private keys"),
         ("token=lab;object=release&pin-source=none", "", "pin-source none: cannot read"),
     ],
 )
@@ -230,3 +250,35 @@ def test_token_without_its_library(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     assert "python-pkcs11 is missing" in refused(
         [*SIGN, "--key", "pkcs11:object=x?module-path=/x.so"], capsys
     )
+
+
+@pytest.mark.parametrize("head", [b"", b"\4\x20"], ids=["bare", "octet-string"])
+def test_forms_of_a_tokens_public_key(head: bytes) -> None:
+    """PKCS #11 requires an octet string in DER; some tokens return the bare point."""
+    attributes = pytest.importorskip("pkcs11", reason="needs-tool: python-pkcs11").Attribute
+    found = [{attributes.EC_POINT: head + alice().public.raw}]
+    session: Any = SimpleNamespace(get_objects=lambda _: found)
+    context = SignerContext(environ={}, passphrase=lambda _: None)
+    uri = pkcs11.parse_uri("object=release")
+    assert pkcs11._find_public(session, uri, "x", context).raw == alice().public.raw
+    for damaged in (
+        head + alice().public.raw + b"\0",
+        head + alice().public.raw[:-1],
+        b"\4\x21" + alice().public.raw,
+    ):
+        found[0] = {attributes.EC_POINT: damaged}
+        with pytest.raises(ConfigError, match="not an Ed25519 public key"):
+            pkcs11._find_public(session, uri, "x", context)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("PinTooWeak", "PIN too weak"),
+        ("PKCS11Error", "the module refuses"),
+        ("DeviceRemoved", "device removed"),
+    ],
+)
+def test_errors_of_a_token_in_words(name: str, words: str) -> None:
+    """The library names its errors by classes."""
+    assert pkcs11._name(type(name, (Exception,), {})()) == words

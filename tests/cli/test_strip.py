@@ -16,6 +16,7 @@ from labs.compile import find_tool
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.project import make_units
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import parse_object
@@ -83,9 +84,9 @@ def test_only_the_stripped_object_has_a_limit(clang: Path, tmp_path: Path) -> No
     toolchain = find_toolchain(str(clang))
     made = []
     for name, strip in (("with", toolchain.strip), ("without", "")):
-        outputs = [(PLATFORMS["amd64"], tmp_path / name)]
+        outputs = [(PLATFORMS["amd64"], tmp_path / name, make_units(["a.bpf.c"]))]
         chosen = replace(toolchain, strip=strip)
-        compile_sources(chosen, ["a.bpf.c"], outputs, CompileOptions(root=tmp_path, headers=None))
+        compile_sources(chosen, outputs, CompileOptions(root=tmp_path, headers=None))
         made.append((tmp_path / name / "a.bpf.o").read_bytes())
     assert made[0] == made[1]
     assert len(made[0]) < 10_000

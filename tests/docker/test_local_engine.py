@@ -22,6 +22,7 @@ from labs.engine import (
     with_tools,
 )
 from labs.image import flat, read_image
+from labs.layout import OBJECTS, PLACES, write_layout
 from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
@@ -137,6 +138,18 @@ def test_image_is_that_of_buildkit(
         assert "usr/bin/ebpf-pins" not in tree
         # A user other than root gets the capabilities from the loader's file.
         assert set(tree["usr/bin/verify-and-load"].xattrs) == ({FILE_ATTRIBUTE} if user != "0" else set())
+
+
+def test_projects_of_another_layout_are_the_same_in_both_engines(project: Project, tmp_path: Path) -> None:
+    """Names, folders, flags with quotes and $, settings by source, headers outside and at the top."""
+    root = write_layout(tmp_path)
+    shutil.copytree(project.root / "keys", root / "keys")
+    other = Project(root=root, environment=project.environment)
+    for tree in compare_engines(other, tmp_path, ARCHITECTURES).values():
+        place = "usr/lib/buildtool/objects/"
+        found = {path.removeprefix(place) for path in tree if path.startswith(place)}
+        assert found == OBJECTS.keys()
+        assert all(text.encode() in tree[f"{place}six.o"].data for text in PLACES)
 
 
 def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_path: Path) -> None:

@@ -89,15 +89,15 @@ def test_program_that_is_not_loaded(lab: Lab, tmp_path: Path) -> None:
     [
         (
             option("load", "none"),
-            f"--load {PREFIX}_none: no object has this program; use one of: {PREFIX}_one",
+            "--load @_none: no object has this program; use one of: @_one",
         ),
-        (option("no-load", "none"), f"--no-load {PREFIX}_none: no object has this program"),
-        (option("load", "one"), f"--load {PREFIX}_one: several objects have it; use OBJECT:{PREFIX}_one"),
+        (option("no-load", "none"), "--no-load @_none: no object has this program"),
+        (option("load", "one"), "--load @_one: several objects have it; use OBJECT:@_one"),
         (["--load=a:"], "--load a:: not PROGRAM or OBJECT:PROGRAM"),
         (["--load=one=eth0"], "not PROGRAM or OBJECT:PROGRAM; --attach says where"),
         (
             [*option("no-load", "always"), NOWHERE],
-            f"choice.bpf.o: program {PREFIX}_always: --no-load and a target exclude each other",
+            "choice.bpf.o: program @_always: --no-load and a target exclude each other",
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_wrong_options(lab: Lab, tmp_path: Path, options: list[str], words: str)
     lab.put(tmp_path, "choice_copy", programs=[CHOICE[0]])
     result = lab.run(tmp_path, *options, *TRUE)
     assert result.code == 2
-    assert words in result.message
+    assert words.replace("@", PREFIX) in result.message  # the names of tests are the same in each process
     assert result.events("load") == []
 
 

@@ -21,6 +21,7 @@ from buildtool.check.vm.machine import VmRequest, VmResult, run_vm
 from buildtool.compile.headers import carried_headers, read_headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.project import make_units
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.elf import parse_object
 from buildtool.signing.keys import SigningKey, generate_key
@@ -132,8 +133,7 @@ class Lab:
         sources = [*sorted(HERE.glob("bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
         result = compile_sources(
             find_toolchain(str(self.clang)),
-            [str(path.relative_to(TOP)) for path in sources],
-            [(platform, output)],
+            [(platform, output, make_units(str(path.relative_to(TOP)) for path in sources))],
             CompileOptions(root=TOP, headers=read_headers(carried_headers())),
         )
         return {item.path.name: item.path.read_bytes() for item in result.objects}

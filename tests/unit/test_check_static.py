@@ -154,6 +154,21 @@ def test_struct_ops_maps_without_a_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.tools
+def test_function_of_another_object_is_no_kernel_function(tmp_path: Path) -> None:
+    """BT016, and nothing about the licence; a kernel function in .ksyms needs a GPL one."""
+    license_text = 'SEC("license") char LICENSE[] = "BSD";'
+    source = f'int other(int); SEC("xdp") int f(void *c) {{ return other(1); }} {license_text}'
+    result = check(compiled(tmp_path, source))
+    assert [(finding.rule, finding.message) for finding in result.findings] == [
+        ("BT016", "calls other, which is neither in the object nor a kernel function (__ksym)")
+    ]
+    assert result.facts
+    assert result.facts.kfuncs == ()
+    source = source.replace("int other(int);", 'extern int other(int) __attribute__((section(".ksyms")));')
+    assert broken(check(compiled(tmp_path, source))) == ["BT010"]
+
+
+@pytest.mark.tools
 def test_a_million_instructions(tmp_path: Path) -> None:
     """The limit itself: one more breaks BT003."""
     for count, rules in ((999_998, []), (999_999, ["BT003"])):
@@ -188,9 +203,11 @@ def test_what_is_no_object_is_a_finding(data: bytes) -> None:
 
 
 def test_an_object_above_the_limit_is_not_parsed() -> None:
-    """BT002."""
+    """BT002, with the size of the whole file."""
     result = check(bytes(MAX_OBJECT_BYTES + 1))
     assert (broken(result), result.facts) == (["BT002"], None)
+    (finding,) = check_object("x", "x", bytes(MAX_OBJECT_BYTES + 1), now=0, size=23_000_000).findings
+    assert finding.message == f"23000000 bytes, more than {MAX_OBJECT_BYTES}"
 
 
 @pytest.mark.tools

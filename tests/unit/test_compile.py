@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from buildtool.compile.plan import encode_plan, outside_names, read_plan
 from buildtool.compile.record import (
     RECORD_NAME,
     CompiledObject,
@@ -17,11 +18,13 @@ from buildtool.compile.record import (
     write_compile_record,
 )
 from buildtool.compile.sources import parse_depfile
+from buildtool.config.compiling import CompileObject, CompileRule, CompileSettings, matches
 from buildtool.config.file import Config, ProjectConfig
-from buildtool.config.project import find_sources, name_objects
+from buildtool.config.project import Unit, find_sources, make_units, name_objects, plan_units
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import made_directories, read_bounded
+from buildtool.core.platforms import PLATFORMS
 from buildtool.core.resources import resource_path
 
 
@@ -32,22 +35,133 @@ def test_depfiles_are_read_as_clang_writes_them() -> None:
 
 
 def test_object_names() -> None:
-    """x.bpf.c gives x.bpf.o; two of one name, or names outside the alphabet, are errors."""
-    assert name_objects(("bpf/x.bpf.c", "y.bpf.c")) == {"bpf/x.bpf.c": "x.bpf.o", "y.bpf.c": "y.bpf.o"}
-    for sources in (("a/x.bpf.c", "b/x.bpf.c"), ("x.c",), ("a b.bpf.c",), (".bpf.c",)):
+    """The suffix .c becomes .o; two of one name, or names outside the alphabet, are errors."""
+    units = make_units(("bpf/x.bpf.c", "y.c", "src/z_kern.c", "w.ebpf.c"))
+    assert [unit.path for unit in units] == ["x.bpf.o", "y.o", "z_kern.o", "w.ebpf.o"]
+    for sources in (("a/x.bpf.c", "b/x.bpf.c"), ("x.h",), ("a b.bpf.c",), (".bpf.c",)):
         with pytest.raises(UsageError):
-            name_objects(sources)
+            make_units(sources)
+
+
+def _make_project(root: Path, *names: str, **settings: object) -> Config:
+    """Return the configuration of a project at *root*, with empty files *names* and *settings*."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    config = Config(root=root, project=ProjectConfig(name="x"))
+    return replace(config, compile=replace(config.compile, **settings))
 
 
 def test_sources_are_sorted_and_unique(tmp_path: Path) -> None:
     """Sources are sorted and unique, for overlapping patterns and any order of the file system."""
-    for name in ("b.bpf.c", "a.bpf.c", "deep/c.bpf.c", "a.h"):
-        path = tmp_path / "bpf" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    config = Config(root=tmp_path, project=ProjectConfig(name="x"))
-    config = replace(config, compile=replace(config.compile, sources=("bpf/**/*.bpf.c", "bpf/*.bpf.c")))
+    names = ("bpf/b.bpf.c", "bpf/a.bpf.c", "bpf/deep/c.bpf.c", "bpf/a.h")
+    config = _make_project(tmp_path, *names, sources=("bpf/**/*.bpf.c", "bpf/*.bpf.c"))
     assert find_sources(config) == ("bpf/a.bpf.c", "bpf/b.bpf.c", "bpf/deep/c.bpf.c")
+    assert find_sources(_make_project(tmp_path, sources=("bpf/**/*.bpf.c",), exclude=("bpf/deep/**",))) == (
+        "bpf/a.bpf.c",
+        "bpf/b.bpf.c",
+    )
+
+
+def test_objects_keep_the_folders_that_a_pattern_does_not_name(tmp_path: Path) -> None:
+    """Folders after the first wildcard are in paths and names. Other sources do not change a name."""
+    names = ("bpf/one/program.bpf.c", "bpf/two/program.bpf.c", "bpf/top.bpf.c", "top.c")
+    config = _make_project(tmp_path, *names, sources=("bpf/**/*.bpf.c", "*.c"))
+    units = plan_units(config, PLATFORMS["amd64"])
+    assert {unit.source: unit.path for unit in units} == {
+        "bpf/one/program.bpf.c": "one/program.bpf.o",
+        "bpf/two/program.bpf.c": "two/program.bpf.o",
+        "bpf/top.bpf.c": "top.bpf.o",
+        "top.c": "top.o",
+    }
+    assert name_objects(config) == {
+        "one.program.bpf.o": "bpf/one/program.bpf.c",
+        "top.bpf.o": "bpf/top.bpf.c",
+        "top.o": "top.c",
+        "two.program.bpf.o": "bpf/two/program.bpf.c",
+    }
+    (tmp_path / "bpf/one.program.bpf.c").touch()
+    with pytest.raises(UsageError, match=r"one\.program\.bpf\.o: made from two sources: ") as caught:
+        find_sources(config)
+    assert "compile.object" in str(caught.value.hint)
+    with pytest.raises(UsageError, match=r"program\.bpf\.o: made from two sources: "):
+        find_sources(replace(config, compile=replace(config.compile, sources=("bpf/one/*.c", "bpf/two/*.c"))))
+
+
+def test_settings_of_architectures_rules_and_objects_add_up(tmp_path: Path) -> None:
+    """Flags: the most special last. Directories: the most special first. An object replaces its source's."""
+    config = _make_project(
+        tmp_path,
+        "src/a.c",
+        "src/b.c",
+        sources=("src/*.c",),
+        include=("include",),
+        flags=("-DALL",),
+        arch={"arm64": CompileSettings(include=("arm",), flags=("-DARM",))},
+        rule=(
+            CompileRule(match=("src/a.*",), flags=("-DA",), include=("rule",)),
+            CompileRule(match=("**/*.c",), arch=("amd64",), flags=("-mcpu=v2",)),
+        ),
+        object=(
+            CompileObject(name="b1.o", source="src/b.c", flags=("-DN=1",)),
+            CompileObject(name="b2.o", source="src/b.c", flags=("-DN=2",), include=("two",)),
+        ),
+    )
+
+    def plan(arch: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        return {unit.path: (unit.include, unit.flags) for unit in plan_units(config, PLATFORMS[arch])}
+
+    assert plan("amd64") == {
+        "a.o": (("rule", "include"), ("-DALL", "-DA", "-mcpu=v2")),
+        "b1.o": (("include",), ("-DALL", "-mcpu=v2", "-DN=1")),
+        "b2.o": (("two", "include"), ("-DALL", "-mcpu=v2", "-DN=2")),
+    }
+    assert plan("arm64") == {
+        "a.o": (("rule", "arm", "include"), ("-DALL", "-DARM", "-DA")),
+        "b1.o": (("arm", "include"), ("-DALL", "-DARM", "-DN=1")),
+        "b2.o": (("two", "arm", "include"), ("-DALL", "-DARM", "-DN=2")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("src/*.c", "src/a.c", True),
+        ("src/*.c", "src/deep/a.c", False),
+        ("src/**/*.c", "src/a.c", True),
+        ("src/**/*.c", "src/deep/er/a.c", True),
+        ("**/a?.c", "x/y/ab.c", True),
+        ("**/a?.c", "ab.c", True),
+        ("src/**", "src/deep/a.c", True),
+        ("src/a.c", "src/a.cc", False),
+        ("s+c/*.c", "ssc/a.c", False),
+    ],
+)
+def test_patterns_of_rules(pattern: str, path: str, expected: bool) -> None:  # noqa: FBT001
+    """** stands for any number of folders, * and ? for no slash, and other characters for themselves."""
+    assert matches(pattern, path) is expected
+
+
+def test_plans_read_as_they_were_written(tmp_path: Path) -> None:
+    """Quotes, blanks and directories outside the project survive. Other files are one error."""
+    units = (
+        Unit(source="a/x.c", path="a/x.o", include=("../up", "in"), flags=('-DT="a b"', "-std=gnu11")),
+        Unit(source="a/x.c", path="y.o"),
+    )
+    path = tmp_path / "plan.json"
+    path.write_text(encode_plan(units, outside_names(["../up", "in", "/opt/x"])))
+    read, outside = read_plan(path)
+    assert read == units
+    assert [name.rpartition("/")[2] for name in outside.values()] == ["0", "1"]
+    assert list(outside) == ["../up", "/opt/x"]
+    for text in ("", "[]", "{}", '{"version": 1, "outside": [], "groups": [{}]}', '{"version": 2}'):
+        path.write_text(text)
+        with pytest.raises(FileAccessError, match="not a plan of objects"):
+            read_plan(path)
+    for word in ('"-o"', '"-fplugin=x.so"', "3"):
+        path.write_text(encode_plan(units, []).replace('"-std=gnu11"', word))
+        with pytest.raises(UsageError):
+            read_plan(path)
 
 
 def test_the_record_reads_as_it_was_written(tmp_path: Path) -> None:
@@ -55,6 +169,7 @@ def test_the_record_reads_as_it_was_written(tmp_path: Path) -> None:
     assert read_compile_record(tmp_path) == {}
     entry = CompiledObject(
         path=tmp_path / "x.bpf.o",
+        name="deep.x.bpf.o",
         platform="linux/arm/v7",
         sha256=Digest("00" * 32),
         toolchain=ToolchainInfo(compiler="clang é", flags=("-g", "-O2")),

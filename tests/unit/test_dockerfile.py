@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import json
 import os
 import shutil
 import subprocess
@@ -188,8 +189,20 @@ def test_only_source_directories_are_mounted() -> None:
     text = render_dockerfile(wanted).text
     assert "source=bpf,target=/project/bpf " in text
     assert "source=.," not in text
-    with pytest.raises(ConfigError, match="directory of the project"):
-        render(sources=("x.bpf.c",))
+
+
+def test_sources_beside_the_configuration_are_mounted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project's directory, with its keys, is never sent: only a source there, and headers."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.bpf.c", "other.c", "x.h", "secret.pem"):
+        (tmp_path / name).touch()
+    wanted = request(sources=("x.bpf.c", "bpf/a.bpf.c"), compile__include=(".", "../out"))
+    assert source_directories(wanted) == ["bpf", "x.bpf.c", "x.h"]
+    text = render_dockerfile(wanted).text
+    assert "source=x.bpf.c,target=/project/x.bpf.c " in text
+    assert "secret.pem" not in text
 
 
 def test_default_builder_is_completed_by_apt_and_others_are_taken_as_prepared() -> None:
@@ -267,6 +280,17 @@ def test_nasty_value_is_an_error_in_every_field(field: str, nasty: str) -> None:
         changes = {"trust": {nasty: PEM}}
     with pytest.raises((UsageError, ConfigError)):
         render(**changes)
+
+
+def test_macros_with_syntax_stay_in_their_heredoc() -> None:
+    """A macro may hold any printable text. It changes no instruction, and the plan has it unchanged."""
+    flags = ("-DA=\"$HOME ${B} `id` <<EOF 'x' \\\\ # RUN evil\"", "-DB=arm64.json", "-DC=\\")
+    plain = instructions(render(compile__flags=("-DA=1",)))
+    text = render(compile__flags=flags)
+    assert instructions(text) == plain
+    plan = text.partition("<<'arm64.json' /\n")[2].partition("\narm64.json\n")[0]
+    (group,) = json.loads(plan)["groups"]
+    assert group["flags"] == list(flags)
 
 
 @pytest.mark.parametrize("form", list(Form))

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from buildtool.core.errors import FileAccessError, UsageError
-from buildtool.core.files import expand_home, made_directories, staged_files, write_all_atomic, write_atomic
+from buildtool.core.files import (
+    expand_home,
+    made_directories,
+    read_bounded,
+    staged_files,
+    write_all_atomic,
+    write_atomic,
+)
 from buildtool.core.resources import package_directory
 
 # Sends itself a signal in the middle of the renames, or while it removes the second names.
@@ -113,6 +120,54 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, as_root: None) -> None:
                 write_atomic(tmp_path / name, b"new", replace=replace)
     assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_only_its_owner_opens_a_file_before_it_has_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private key would otherwise be open to whoever looks while it is written."""
+    modes = []
+    real = os.fchmod
+
+    def fchmod(descriptor: int, mode: int) -> None:
+        status = os.fstat(descriptor)
+        modes.append((stat.S_IMODE(status.st_mode), status.st_size))
+        real(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    write_all_atomic({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert modes == [(0o600, 0), (0o600, 0)]
+
+
+def test_bytes_are_on_the_disk_before_the_first_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash then leaves whole files."""
+    calls = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        calls.append(f"fsync {os.fstat(descriptor).st_size}")
+        sync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    write_all_atomic({tmp_path / "a": b"new", tmp_path / "b": b"newer"})
+    assert calls == ["fsync 3", "fsync 5", "rename", "rename"]
+
+
+def test_a_file_larger_than_its_size_is_read_to_its_end() -> None:
+    """A file that grows, or one in /proc, whose size is 0: nothing is cut off, and the limit holds."""
+    path = Path("/proc/version")
+    whole = path.read_bytes()
+    assert path.stat().st_size == 0
+    assert read_bounded(path, 4096) == whole
+    assert read_bounded(path, len(whole)) == whole
+    assert read_bounded(path, 10) == whole[:11]
 
 
 @pytest.mark.parametrize("name", [".", "..", "/"])

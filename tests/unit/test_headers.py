@@ -15,7 +15,7 @@ from labs.mirror import Deb, Mirror
 
 from buildtool.compile.headers import LIST_NAME, Headers, read_headers
 from buildtool.config.file import CompileConfig, Config, ProjectConfig
-from buildtool.core.errors import FileAccessError, ToolFailedError, ToolMissingError
+from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
@@ -277,3 +277,43 @@ def test_a_changed_header_is_not_sent(tmp_path: Path, stand_ins: Headers) -> Non
     (stand_ins.directory / "common/linux/types.h").write_text("changed")
     with pytest.raises(FileAccessError, match=r"types\.h: not the file that headers\.json lists"):
         choose(tmp_path, stand_ins, "arm")
+
+
+def test_headers_outside_are_sent_alone(tmp_path: Path, stand_ins: Headers) -> None:
+    """Of a directory outside the project, the builder gets what the sources name; by a macro, all headers."""
+    root = tmp_path / "project"
+    for name, text in {
+        "project/bpf/x.bpf.c": '#include "x.h"\n',
+        "outside/x.h": '#include "deep/y.h"\n',
+        "outside/deep/y.h": "#include <linux/bpf.h>\n",
+        "outside/secret.h": "int secret;\n",
+        "outside/secret.txt": "secret\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    settings = CompileConfig(include=("../outside",))
+    config = Config(root=root, project=ProjectConfig(name="x"), compile=settings)
+
+    def sent() -> set[str]:
+        files = choose_headers(config, ["bpf/x.bpf.c"], [PLATFORMS["arm64"]], stand_ins)
+        return {f"{file.directory}/{file.name}" for file in files}
+
+    outside = "buildtool/data/outside/0"
+    assert {name for name in sent() if outside in name} == {f"{outside}/x.h", f"{outside}/deep/y.h"}
+    assert f"{PLACE}/common/linux/bpf.h" in sent()
+    (root / "bpf/x.bpf.c").write_text("#include NAME\n")
+    assert {name for name in sent() if outside in name} == {
+        f"{outside}/{name}" for name in ("x.h", "deep/y.h", "secret.h")
+    }
+
+
+@pytest.mark.parametrize("text", ["#include KEY\n", '#include "key.h"\n'])
+def test_key_outside_the_project_is_refused(tmp_path: Path, stand_ins: Headers, text: str) -> None:
+    """A private key under the name of a header, which a source includes, reaches no builder."""
+    (tmp_path / "project/bpf").mkdir(parents=True)
+    (tmp_path / "project/bpf/x.bpf.c").write_text(text)
+    (tmp_path / "key.h").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    settings = CompileConfig(include=("..",))
+    config = Config(root=tmp_path / "project", project=ProjectConfig(name="x"), compile=settings)
+    with pytest.raises(ConfigError, match=r"\.\./key\.h: a private key"):
+        choose_headers(config, ["bpf/x.bpf.c"], [PLATFORMS["arm64"]], stand_ins)

@@ -137,7 +137,7 @@ def test_public_key_is_told_before_its_mode(tmp_path: Path) -> None:
     assert public.stat().st_mode & 0o777 == 0o644
     with pytest.raises(SigningKeyError, match="this is a public key") as caught:
         keys.load_signing_key(public, None)
-    assert "the private one" in str(caught.value.hint)
+    assert "name the private key" in str(caught.value.hint)
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -152,3 +152,16 @@ def test_a_key_does_not_show_itself() -> None:
     """Neither repr nor str hold the secret."""
     key = keys.generate_key()
     assert repr(key) == f"SigningKey({key.key_id})"
+
+
+@pytest.mark.parametrize("size", [keys.MAX_KEY_FILE_BYTES, keys.MAX_KEY_FILE_BYTES + 1])
+def test_largest_public_key_file(tmp_path: Path, size: int) -> None:
+    """4096 bytes of key and white space are read, one more is not."""
+    assert keys.MAX_KEY_FILE_BYTES == 4096
+    path = tmp_path / "k.pub"
+    path.write_bytes(keys.generate_key().public.pem.ljust(size))
+    if size == 4096:
+        assert keys.load_public_key(path).name == "k"
+        return
+    with pytest.raises(ConfigError, match="not a PEM public key"):
+        keys.load_public_key(path)

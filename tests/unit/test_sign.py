@@ -40,6 +40,7 @@ def write_objects(directory: Path, *names: str) -> list[Path]:
 def record_of(path: Path) -> CompiledObject:
     """Make the compile record's entry of *path*."""
     return CompiledObject(
+        name=path.name,
         path=path,
         platform="linux/arm64",
         sha256=Digest(hashlib.sha256(path.read_bytes()).hexdigest()),

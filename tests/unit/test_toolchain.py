@@ -111,7 +111,7 @@ def test_the_command_keeps_machine_and_project_apart(tmp_path: Path) -> None:
         output=tmp_path / "x.bpf.o",
         root=tmp_path,
         headers=HEADERS,
-        include=("include",),
+        include=(("include", "include"),),
         flags=("-O3",),
     )
     assert command[:4] == ["/x/clang", "--no-default-config", "-target", "bpfeb"]

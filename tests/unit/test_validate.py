@@ -12,6 +12,7 @@ import pytest
 from buildtool.config.values import as_time
 from buildtool.core import strictjson, validate
 from buildtool.core.errors import UsageError
+from buildtool.core.flags import check_flag
 
 # What turns a value into syntax somewhere: line ends, quotes, escapes, expansions, heredocs.
 INJECTIONS = [
@@ -56,9 +57,66 @@ CHECKS: dict[str, tuple[Callable[[str], object], list[str], list[str]]] = {
     "path": (validate.check_relative_path, ["bpf/x.bpf.c", "a..b"], ["", "/a", "../a", "a/../b", "-a", "a*"]),
     "pattern": (validate.check_path_pattern, ["bpf/**/*.bpf.c", "b?"], ["", "/*", "../*", "[a]"]),
     "flag": (
-        validate.check_flag,
-        ["-DX", "-DX=1", "-UX", "-Wno-unused", "-Werror=format", "-O3"],
-        ["", "x", "-o", "-I/x", "-Wp,-MD,/x", "-Wl,x", "-Wa,x", "-fplugin=x", "-O0", "-D", "-DX=a b", "@x"],
+        check_flag,
+        [
+            *[
+                "-DX",
+                "-DX=1",
+                "-UX",
+                "-Wno-unused",
+                "-Werror=format",
+                "-O3",
+                "-DX=a b",
+                '-DX="a $b\\"',
+                "-DF(x, y)=x",
+            ],
+            *["-std=gnu11", "-std=c23", "-mcpu=v1", "-mcpu=v4", "-fms-extensions", "-fno-ms-extensions"],
+            *["-fno-jump-tables", "-fno-builtin-memset", "-fno-stack-protector", "-fstrict-flex-arrays=3"],
+        ],
+        [
+            *[
+                "",
+                "x",
+                "-o",
+                "-I/x",
+                "-Wp,-MD,/x",
+                "-Wl,x",
+                "-Wa,x",
+                "-fplugin=x",
+                "-O0",
+                "-D",
+                "@x",
+                "-mcpu=probe",
+            ],
+            *[
+                "-include",
+                "-includex.h",
+                "-Xclang",
+                "-mllvm",
+                "-std=x",
+                "-fprofile-use=x",
+                "-fstack-protector",
+            ],
+            *[
+                "-w",
+                "-g",
+                "-c",
+                "-target",
+                "-DX=a\tb",
+                "-D1",
+                "-fmodules",
+                "-MD",
+                "-MF/x",
+                "--config=x",
+                "-fPIC",
+            ],
+            *["-fno-stack-protectorx", "-Wx,y", "-mcpu=v5", "-fdebug-prefix-map=a=b", "-D" + "x" * 2000],
+        ],
+    ),
+    "include": (
+        validate.check_include,
+        ["include", "../common", "/usr/include/x", "a/../b", "."],
+        ["", "-I", "a b", "a:b", "a*", "x" * 1025],
     ),
 }
 

@@ -36,6 +36,28 @@ def test_versions_only_grow(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [STATE_NAME]
 
 
+def test_a_new_state_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash leaves the old file or the new one, and the directory knows which."""
+    calls = []
+    sync, rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        calls.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(tmp_path)}")
+        sync(descriptor)
+
+    def renaming(source: str, target: str, **directories: int) -> None:
+        calls.append(f"rename {source} {target}")
+        rename(source, target, **directories)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renaming)
+    remember(tmp_path, "a", "x.bpf.o", 3)
+    new = ".versions.json.new"
+    assert calls == [f"fsync {new}", f"rename {new} versions.json", "fsync ."]
+
+
 def test_nothing_is_written_when_nothing_grew(tmp_path: Path) -> None:
     """A verifier that learns nothing leaves the file as it is."""
     remember(tmp_path, "a", "x.bpf.o", 3)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from base64 import b64decode
@@ -19,7 +20,10 @@ from buildtool.trust.verify import verify_object
 
 LOADER = TOP / "loader"
 INDEX: dict[str, Any] = json.loads((TOP / "tests/vectors/vectors.json").read_text())
+# A directory of linked programs. tests/mutation links them, because it changes one file at a time.
+LINKED = os.environ.get("LIBRARY_PROGRAMS", "")
 LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")
+WRAP = ("-Wl,--wrap=malloc", "-Wl,--wrap=calloc")
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -68,9 +72,21 @@ def example(clang: Path, library: Path) -> Path:
 @pytest.fixture(scope="module")
 def checked(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a program that prints all answers, linked with the library under ASan and UBSan."""
+    if LINKED:
+        return Path(LINKED, "library")
     path = tmp_path_factory.mktemp("checked") / "libsigverify.a"
     build_library(clang, path, f"CFLAGS=-O1 {' '.join(SANITIZE)}")
     return link(clang, LOADER / "test/library.c", path, *SANITIZE)
+
+
+@pytest.fixture(scope="module")
+def without_memory(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a program in which one allocation after another fails, under ASan and UBSan."""
+    if LINKED:
+        return Path(LINKED, "no_memory")
+    path = tmp_path_factory.mktemp("without") / "libsigverify.a"
+    build_library(clang, path, f"CFLAGS=-O1 {' '.join(SANITIZE)}")
+    return link(clang, LOADER / "test/no_memory.c", path, *SANITIZE, *WRAP)
 
 
 def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
@@ -123,7 +139,7 @@ def test_libsodium_version_at_run_time(
         program,
     ]
     subprocess.run(argv, check=True, capture_output=True)
-    assert ask(program, *version) == (0, f"{word}\n", "")
+    assert ask(program, *version) == (0, f"{word} accepted\n", "")
 
 
 @pytest.mark.parametrize("text", [b"no key", b"{}", b"-----BEGIN PUBLIC KEY-----\n"])
@@ -170,6 +186,27 @@ def test_versions_are_the_callers(checked: Path, tmp_path: Path, seen: str, word
     assert (output.split()[0], errors) == (word, "asked demo x.bpf.o\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("every-rule-kept", "accepted"),
+        ("code-big-maps", "accepted"),
+        ("two-of-three", "accepted"),
+        ("plain", "accepted"),
+        ("code-big-maps-struct-ops-denied", "denied-by-policy"),
+        ("every-rule-rolled-back", "rolled-back"),
+    ],
+)
+def test_exhausted_memory_is_no_verdict(without_memory: Path, name: str, result: str, tmp_path: Path) -> None:
+    """Whichever allocation fails: no store or no verdict, and never an answer from half of the data."""
+    (vector,) = [vector for vector in VECTORS if vector["name"] == name]
+    (tmp_path / "trust").write_bytes(STORES[vector["trust"]])
+    (tmp_path / "x").write_bytes(b64decode(vector["file"]))
+    code, output, errors = ask(without_memory, tmp_path / "trust", tmp_path / "x")
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == ["no-store", "no-verdict", f"{result} with all memory"]
+
+
 @pytest.mark.parametrize("name", BAD_STORES)
 def test_bad_trust_store(checked: Path, name: str, tmp_path: Path) -> None:
     """A bad file is refused as a trust store."""
@@ -195,7 +232,7 @@ def test_what_the_library_needs(library: Path) -> None:
     wanted = {line.split()[-1] for line in listed.stdout.splitlines() if line.startswith(" ")}
     ours = {name for name in wanted if re.match(r"(crypto_|sodium_|json_|SHA256_)", name)}
     assert wanted - ours <= {
-        "__errno_location",
+        *("__errno_location", "__tls_get_addr"),
         "__stack_chk_fail",
         "_GLOBAL_OFFSET_TABLE_",
         *("bcmp", "memchr", "memcmp", "memcpy", "memset", "strlen", "strnlen"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -136,6 +137,32 @@ def test_a_refused_set_is_not_remembered(sanitized: Path, place: Path) -> None:
     write_object(objects / "a.bpf.o", 9)
     (objects / "b.bpf.o").write_bytes(unsigned())
     assert run(sanitized, place, "objects")[0] == 3
+    assert list((place / "state").iterdir()) == []
+
+
+def test_the_state_is_on_the_disk_before_it_has_its_name(loader_binary: Path, place: Path) -> None:
+    """A crash leaves the old file or the new one, and the directory knows which."""
+    trace = place / "trace"
+    before = ["strace", "-y", "-o", trace, "-e", "trace=fsync,rename,renameat,renameat2"]
+    argv = [*before, *arguments(loader_binary, place, "v3.bpf.o")]
+    subprocess.run(argv, check=True, capture_output=True)
+    calls = [line for line in trace.read_text().splitlines() if "state" in line]
+    names = [re.findall(r"^\w+|versions[^>\"]*|/state(?=>)", line) for line in calls]
+    new, old = "versions.json.new", "versions.json"
+    assert [name for name in names if name[0] == "fsync"] == [["fsync", new], ["fsync", "/state"]]
+    assert [(name[0][:6], new in name, old in name) for name in names] == [
+        ("fsync", True, False),
+        ("rename", True, True),
+        ("fsync", False, False),
+    ]
+
+
+def test_a_file_that_grows_while_it_is_read_is_an_error(sanitized: Path, place: Path) -> None:
+    """A file in /proc has more bytes than its size, like one that was appended to after its fstat(2)."""
+    (place / "grows.bpf.o").symlink_to("/proc/version")
+    code, (line,) = run(sanitized, place, "grows.bpf.o")
+    assert (code, line["event"]) == (1, "error")
+    assert line["message"] == "cannot read: the file changes; write beside it and rename"
     assert list((place / "state").iterdir()) == []
 
 

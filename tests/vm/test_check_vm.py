@@ -244,7 +244,7 @@ def test_a_kernel_that_does_not_boot_costs_only_its_column(
     """
     assert image  # the fixture has put 6.1 into the cache
     junk = tmp_path / "junk"
-    junk.write_bytes(b"\0" * 4096)
+    junk.write_bytes((bytes(0x202) + b"HdrS").ljust(4096, b"\0"))  # with the mark of a kernel for x86
     arguments = objects[0], "--arch", "amd64", "--timeout", "60"
     asked = "--kernel", f"{junk},6.1", "--json"
     report = json.loads(run(probes, cache, *arguments, *asked, prefix=OFFLINE).stdout)

@@ -83,8 +83,8 @@ def test_kernel_of_a_file(kernel: Kernel) -> None:
 
 
 def test_file_that_is_no_kernel_is_named(tmp_path: Path) -> None:
-    """An image that is no kernel is an error with QEMU's reason."""
-    (tmp_path / "bzImage").write_bytes(bytes(100_000))
+    """An image with only the mark of a kernel is an error with QEMU's reason."""
+    (tmp_path / "bzImage").write_bytes((bytes(0x202) + b"HdrS").ljust(100_000, b"\0"))
     own = find_kernel(str(tmp_path / "bzImage"), "amd64", CACHE)
     with pytest.raises(VmError, match=r"bzImage\): .*"):
         run_vm(VmRequest(kernel=own, argv="true", timeout_seconds=30))

@@ -13,6 +13,7 @@ from labs import TOP
 from buildtool.compile.headers import read_headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.project import make_units
 from buildtool.core.errors import CompileError
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.agreement import check_agreement
@@ -39,10 +40,10 @@ def objects(clang: Path, carried_headers: Path, tmp_path_factory: pytest.TempPat
     """Compile the shipped programs and those of these tests for all architectures."""
     output = tmp_path_factory.mktemp("objects")
     sources = [*sorted(TOP.glob("tests/vm/bpf/*.bpf.c")), *sorted(TOP.glob("bpf/*.bpf.c"))]
+    units = make_units(str(path.relative_to(TOP)) for path in sources)
     result = compile_sources(
         find_toolchain(str(clang)),
-        [str(path.relative_to(TOP)) for path in sources],
-        [(platform, output / arch) for arch, platform in PLATFORMS.items()],
+        [(platform, output / arch, units) for arch, platform in PLATFORMS.items()],
         CompileOptions(root=TOP, headers=read_headers(carried_headers)),
     )
     assert result.warnings == ""

@@ -19,7 +19,7 @@ from buildtool.compile.objectcache import ObjectSet, compile_cached
 from buildtool.compile.sources import CompileOptions
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import DEFAULT_BASE, Config, named_variable
-from buildtool.config.project import find_sources, name_objects
+from buildtool.config.project import find_sources, name_objects, plan_units
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, UsageError
@@ -107,7 +107,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     config, public = request.config, request.key.public
     sources = find_sources(config)
     trust = trust_files(
-        config, public, [platform.oci for platform in request.platforms], name_objects(sources).values()
+        config, public, [platform.oci for platform in request.platforms], name_objects(config)
     )
     # Find these parts before compiling, so that a missing part is reported at once.
     runtime = {
@@ -120,7 +120,7 @@ def make_images(request: LocalRequest) -> ImageSet:
     }
     bases = _load_bases(request)
     compiled = _compile(request, sources)
-    signed = _sign_objects(request, sources, compiled)
+    signed = _sign_objects(request, compiled)
     capabilities = choose_capabilities(config, sources)
     _check_finished(request, signed, trust)
     for statements in signed.values():
@@ -194,22 +194,18 @@ def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
-    options = CompileOptions(
-        root=request.config.root,
-        headers=request.headers,
-        include=settings.include,
-        flags=settings.flags,
-    )
+    options = CompileOptions(root=request.config.root, headers=request.headers)
     with named_variable(request.config, "compile.clang"):
         toolchain = find_toolchain(settings.clang, runner=Runner())
-    found = compile_cached(toolchain, sources, request.platforms, options, cache=request.cache)
+    plans = [(platform, plan_units(request.config, platform)) for platform in request.platforms]
+    found = compile_cached(toolchain, plans, options, cache=request.cache)
     if found.warnings:
         request.report(found.warnings)
     _check_inputs(request, sources, found.inputs)
     if len(request.platforms) > 1:
         objects: dict[str, dict[str, bytes]] = {platform.arch: {} for platform in request.platforms}
         for (_, arch), (compiled, data) in found.objects.items():
-            objects[arch][compiled.path.name] = data
+            objects[arch][compiled.name] = data
         check_agreement(objects, request.config.build.allow_differences)
     return found
 
@@ -223,8 +219,8 @@ def _check_inputs(request: LocalRequest, sources: Sequence[str], inputs: Iterabl
 
     Raises: ConfigError.
     """
-    root, include = request.config.root, request.config.compile.include
-    unsent = find_unsent(root, sent_directories(sources, include), inputs)
+    root, include = request.config.root, request.config.compile.every_include
+    unsent = find_unsent(root, sent_directories(root, sources, include), inputs)
     if unsent is not None and unsent.directory:
         raise ConfigError(
             f"{unsent.name}: included, but in no directory that Docker's builder is sent", hint=unsent.remedy
@@ -234,15 +230,15 @@ def _check_inputs(request: LocalRequest, sources: Sequence[str], inputs: Iterabl
 
 
 def _sign_objects(
-    request: LocalRequest, sources: Sequence[str], compiled: ObjectSet
+    request: LocalRequest, compiled: ObjectSet
 ) -> dict[str, dict[str, tuple[bytes, Statement]]]:
     """Return the signed objects and their statements, by architecture and name."""
     release = ReleaseInfo.from_config(request.config, created=request.epoch)
-    jobs = [(platform.arch, source) for platform in request.platforms for source in sources]
-    items = [compiled.objects[source, arch] for arch, source in jobs]
+    jobs = sorted(compiled.objects)
+    items = [compiled.objects[job] for job in jobs]
     signed: dict[str, dict[str, tuple[bytes, Statement]]]
     signed = {platform.arch: {} for platform in request.platforms}
-    for (arch, _), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
+    for (_, arch), item in zip(jobs, sign_compiled(items, request.key, release), strict=True):
         signed[arch][item[1].name] = item
     return signed
 

@@ -71,6 +71,19 @@ RICH = statement(
 BIG = Recipe(order=">", statement=statement(platform="linux/s390x"))
 
 
+def _move_license(data: bytearray) -> None:
+    """Move the license behind the table of sections, to the end of the file."""
+    table(2, 24, "<Q", len(data))(data)
+    data.extend(LICENSE.data)
+
+
+def _names_first(data: bytearray) -> None:
+    """Exchange the entries of the names (4) and of the code (1)."""
+    at = struct.unpack_from("<Q", data, 40)[0] + 64
+    data[at : at + 64], data[at + 192 : at + 256] = data[at + 192 : at + 256], data[at : at + 64]
+    put(62, "<H", 1)(data)
+
+
 def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "plain", Recipe()
     yield "all-members", Recipe(statement=RICH, sig_size=2048)
@@ -81,6 +94,8 @@ def _accepted() -> Iterator[tuple[str, Recipe]]:
     yield "others-overlap", Recipe(shape=table(2, 24, "<Q", 64))
     yield "nobits-anywhere", Recipe(parts=(CODE, Part(name=b".bss", data=b"", type=SHT_NOBITS, fields=_FAR)))
     yield "null-section-anywhere", Recipe(parts=(CODE, Part(name=b"old", data=b"", type=0, fields=_FAR)))
+    yield "names-in-section-1", Recipe(shape=_names_first)
+    yield "section-behind-the-table", Recipe(shape=_move_license)
     yield "odd-alignment-field", Recipe(shape=table(3, 48, "<Q", 3))
     yield (
         "members-in-other-order",
@@ -296,6 +311,7 @@ def _signatures() -> Iterator[Case]:
     def repeated(text: bytes) -> list[tuple[bytes, bytes]]:
         return sign(text, (ALICE,)) * 2
 
+    yield refused("no-entries", "malformed", entries=lambda _: [])
     yield refused("descending-key-ids", "malformed", "alice-and-bob", entries=descending)
     yield refused("same-key-twice", "malformed", "two-of-three", entries=repeated)
 

@@ -80,6 +80,7 @@ def helper_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "unlisted-among-listed", denied, "no-denied-helpers", makes(code(call(2)), helpers=[1, 3])
     yield "listed", accepted, "no-denied-helpers", makes(code(call(2)), helpers=[1, 2, 3])
     yield "unlisted-without-rule", accepted, "alice", makes(code(call(1)))
+    yield "unlisted-with-another-rule", accepted, "no-denied-kfuncs", makes(code(call(1)))
     yield "largest-number", denied, "no-denied-helpers", makes(code(call(2**32 - 1)), helpers=[2**31])
     yield (
         "largest-number-listed",
@@ -138,6 +139,7 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         ("bpf_a____", accepted),
         ("bpf_a___\xe9", denied),
         ("bpf_a__x", accepted),
+        ("bpf_a__xy", accepted),
     ):
         flavoured = relocated(KFUNC, names=b"\0" + name.encode() + b"\0")
         yield f"flavour-{name!a}", expect, "denied-kfuncs", makes(*flavoured, kfuncs=[name])
@@ -158,6 +160,9 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     )
     yield "null-symbol", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 0),)), **ab)
     yield "symbol-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((0, 4),)), **ab)
+    # What follows the table would be a defined symbol, of which a relocation is no call.
+    cut = relocated(KFUNC, entries=((0, 3),), symtab={"size": 72})
+    yield "symbol-behind-the-table", denied, "no-denied-kfuncs", makes(*cut, **ab)
     yield "offset-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((16, 3),)), **ab)
     yield (
         "offset-wraps",
@@ -194,6 +199,8 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "symbol-half-entry", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"size": 95}), **ab)
     yield "names-no-section", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 99}), **ab)
     yield "names-no-strings", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, symtab={"link": 1}), **ab)
+    no_strings = (one[0], replace(one[1], type=SHT_PROGBITS), *one[2:])
+    yield "names-in-data", denied, "no-denied-kfuncs", makes(*no_strings, **ab)
     yield "names-without-end", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=NAMES + b"x"), **ab)
     yield "names-empty", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b""), **ab)
     yield "name-outside", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, names=b"\0"), **ab)
@@ -248,6 +255,8 @@ def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         yield f"type-of-{name.decode('latin-1')!a}", expect, "xdp-only", makes(code(name=name))
     for name, expect in (
         (b"nothing", accepted),
+        (b"socket", denied),
+        (b"netfilter", denied),
         (b"fentry/x", denied),
         (b"fentryx", accepted),
         (b"\xff", accepted),

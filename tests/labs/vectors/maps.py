@@ -13,6 +13,7 @@ from labs.vectors.code import code, makes
 
 INT, PTR, ARRAY, STRUCT, UNION, TYPEDEF = 1, 2, 3, 4, 5, 8
 VOLATILE, CONST, RESTRICT, VAR, DATASEC, DECL_TAG, TYPE_TAG, ENUM64 = 9, 10, 11, 14, 15, 17, 18, 19
+FORWARD = 7
 LINK = b".struct_ops.link"
 SCHEDULER = b"sched_ext_ops"
 
@@ -267,6 +268,7 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "variable-is-the-group", denied, "all-points", group(LINK, 1)
     yield "no-variables", accepted, "points", group(LINK)
     for name, make in (
+        ("forward", lambda btf: btf.type(FORWARD, 0, btf.struct(SCHEDULER))),
         ("union", lambda btf: btf.type(UNION, SCHEDULER, 8)),
         ("pointer", lambda btf: btf.type(PTR, 0, btf.struct(SCHEDULER))),
         ("array", lambda btf: btf.type(ARRAY, 0, 0, btf.struct(SCHEDULER), 0, 1)),
@@ -327,6 +329,9 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
 
 
 def _limit_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    behind = ops(Btf())
+    behind.type(DATASEC, len(behind.names))
+    yield "group-name-behind-the-names", "denied-by-policy", "all-points", with_maps(behind, LINK)
     # 64 variables share a struct of 1023 members: 65,536 in all. The zero offset is the empty name.
     for extra, expect in ((0, "accepted"), (1, "denied-by-policy")):
         many = Btf()
@@ -334,6 +339,11 @@ def _limit_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         many.group(b".maps", *[many.variable(b"m", number)] * 64)
         many.group(b".struct_ops", *[many.variable(b"v", many.struct(SCHEDULER))] * extra)
         yield f"entries-{65_536 + extra}", expect, "all-points", with_maps(many, b".maps")
+    last = Btf()
+    number = last.type(STRUCT, 0, 8, *[0] * 3 * 1023, count=1023)
+    larger = last.type(STRUCT, 0, 8, *[0] * 3 * 1024, count=1024)
+    last.group(b".maps", *[last.variable(b"m", number)] * 63, last.variable(b"m", larger))
+    yield "members-65537", "denied-by-policy", "all-points", with_maps(last, b".maps")
 
 
 def _header_cases() -> Iterator[tuple[str, str, str, Recipe]]:

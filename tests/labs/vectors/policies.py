@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from labs.vectors.builder import (
+    ALICE,
+    BOB,
     Recipe,
 )
 from labs.vectors.case import Case
@@ -39,6 +41,13 @@ def policy_cases() -> Iterator[Case]:
     yield Case(name="rollback-not-allowed", expect="accepted", recipe=Recipe(), trust="no-rollback")
     yield Case(name="too-large", expect="too-large", recipe=Recipe(), trust="small")
     yield Case(name="too-large-before-malformed", expect="too-large", data=bytes(1025), trust="small")
+    listed = [{"name": kind, "section": kind, "type": kind} for kind in ("xdp", "kprobe")]
+    second = predicate(programs=listed)
+    yield Case(name="type-of-second-program", expect="denied-by-policy", recipe=second, trust="xdp-only")
+    yield Case(name="smallest-limit", expect="too-large", data=b"\x7fE", trust="smallest")
+    yield Case(name="one-byte-at-its-limit", expect="malformed", data=b"\x7f", trust="smallest")
+    yield Case(name="one-of-16-signers", expect="below-threshold", recipe=Recipe(), trust="threshold-16")
+    yield Case(name="256-points", expect="accepted", recipe=Recipe(), trust="256-points")
     yield Case(name="no-types-but-code", expect="denied-by-policy", recipe=Recipe(), trust="no-types")
     yield Case(name="platforms-allowed", expect="accepted", recipe=Recipe(), trust="amd64-only")
     yield Case(name="platforms-denied", expect="denied-by-policy", recipe=Recipe(), trust="arm64-only")
@@ -134,6 +143,10 @@ def clock_cases() -> Iterator[Case]:
     yield case("unset", "not-yet-valid", created=past, notAfter=limit)
     yield case("unset-limited-key", "not-yet-valid", "limited-key", created=past)
     yield case("unset-limited-key-of-nobody", "accepted", "limited-other-key", created=past)
+    both = replace(predicate(created=past), signers=(ALICE, BOB))
+    yield Case(
+        name="clock-unset-limited-second-key", expect="not-yet-valid", trust="limited-second-key", recipe=both
+    )
     yield case("unset-is-ok", "accepted", "clock-unset-ok", created=past, notAfter=limit)
     yield case("unset-but-expired", "expired", created=past, notAfter="2026-05-31T23:59:59Z")
     yield case(

@@ -65,6 +65,9 @@ TRUST: dict[str, dict[str, str]] = {
     "scheduler-and-pins": policy(
         A, programTypes=["struct_ops", "xdp"], attachPoints=["xdp", "pin/counts", "struct_ops/sched_*"]
     ),
+    "smallest": policy(A, maxObjectBytes=1),
+    "threshold-16": policy(A, *map(policy_key, CROWD[:15]), threshold=16),
+    "256-points": policy(A, attachPoints=["xdp"] * 256),
     "small": policy(A, maxObjectBytes=1024),
     "amd64-only": policy(A, platforms=["linux/amd64"]),
     "arm64-only": policy(A, platforms=["linux/arm64"]),
@@ -93,6 +96,8 @@ TRUST: dict[str, dict[str, str]] = {
         earliest="2026-01-01T00:00:00Z",
     ),
     "limited-key": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z")),
+    # The key ids of both count, and that of bob is the first.
+    "limited-second-key": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z"), B),
     "limited-other-key": policy(A, policy_key(BOB, notAfter="2030-01-01T00:00:00Z")),
     "clock-unset-ok": policy(policy_key(ALICE, notAfter="2030-01-01T00:00:00Z"), clock="unset-ok"),
     "earliest": policy(
@@ -180,6 +185,7 @@ BAD_TRUST: dict[str, dict[str, str]] = {
     "policy-project-space": policy(A, project="a b"),
     "policy-platforms-string": policy(A, platforms="linux/amd64"),
     "policy-points-empty": policy(A, attachPoints=[""]),
+    "policy-points-second-empty": policy(A, attachPoints=["xdp", ""]),
     "policy-points-inner-star": policy(A, attachPoints=["x*p"]),
     "policy-points-two-stars": policy(A, attachPoints=["xdp**"]),
     "policy-points-too-many": policy(A, attachPoints=["xdp"] * 257),

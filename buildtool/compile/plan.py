@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write and read a plan: what each object of one architecture is made of.
+
+A Dockerfile carries a plan for each architecture in place of arguments. So no setting of a source passes
+a shell or the syntax of a Dockerfile. `buildtool compile --plan` reads it in the builder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from buildtool.compile.outside import Outside
+from buildtool.config.project import Unit, check_units
+from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.files import read_bounded
+from buildtool.core.flags import check_flag
+from buildtool.core.resources import package_directory
+from buildtool.core.validate import check_include, check_relative_path, is_inside
+
+MAX_PLAN_BYTES = 16 * 1024 * 1024
+# Where the builder has the headers of directories outside the project, below buildtool's modules.
+OUTSIDE_PLACE = "data/outside"
+_VERSION = 1
+_LINE_LENGTH = 100
+
+
+def outside_names(include: Sequence[str]) -> tuple[str, ...]:
+    """Return the directories of *include* that are outside the project. The place of each is its number."""
+    return tuple(name for name in dict.fromkeys(include) if not is_inside(name))
+
+
+def encode_plan(units: Sequence[Unit], outside: Sequence[str]) -> str:
+    """
+    Return the plan of *units*, the same text for the same units. *outside* is from `outside_names`.
+
+    Raises: UsageError, for a value that a configuration must not have.
+    """
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
+    for unit in units:
+        include = tuple(map(check_include, unit.include))
+        objects = groups.setdefault((include, tuple(map(check_flag, unit.flags))), {})
+        objects[check_relative_path(unit.path)] = check_relative_path(unit.source)
+    entries = [
+        f' {{"include": {_list(include)},\n  "flags": {_list(flags)},\n  "objects": {{\n'
+        + ",\n".join(f"   {json.dumps(path)}: {json.dumps(source)}" for path, source in objects.items())
+        + "}}"
+        for (include, flags), objects in groups.items()
+    ]
+    head = f'{{"version": {_VERSION}, "outside": {_list(outside)}, "groups": [\n'
+    return head + ",\n".join(entries) + "\n]}\n"
+
+
+def _list(words: Sequence[str]) -> str:
+    """Return *words* as a list of JSON, broken into lines that a person can read."""
+    lines = [""]
+    for word in map(json.dumps, words):
+        lines[-1] += ", " if lines[-1] else ""
+        if len(lines[-1]) + len(word) > _LINE_LENGTH and lines[-1]:
+            lines.append("")
+        lines[-1] += word
+    return "[" + "\n    ".join(line.rstrip() for line in lines) + "]"
+
+
+def read_plan(path: Path) -> tuple[tuple[Unit, ...], Outside]:
+    """
+    Return the units of the plan in file *path*, and the places of directories outside the project.
+
+    Raises: FileAccessError; UsageError, for a value that a configuration must not have.
+    """
+    data = read_bounded(path, MAX_PLAN_BYTES)
+    try:
+        document = json.loads(data)
+        if len(data) > MAX_PLAN_BYTES or document["version"] != _VERSION:
+            raise ValueError("version")
+        units = [unit for group in document["groups"] for unit in _read_units(group)]
+        outside = [check_include(_text(name)) for name in document["outside"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileAccessError(
+            f"{path}: not a plan of objects", hint="buildtool render writes plans"
+        ) from error
+    units = sorted(units, key=lambda unit: unit.name)
+    check_units(units)
+    place = package_directory() / OUTSIDE_PLACE
+    return tuple(units), {name: str(place / str(number)) for number, name in enumerate(outside)}
+
+
+def _read_units(group: dict[str, Any]) -> list[Unit]:
+    include = tuple(check_include(_text(name)) for name in group["include"])
+    flags = tuple(check_flag(_text(flag)) for flag in group["flags"])
+    return [
+        Unit(
+            source=check_relative_path(_text(source)),
+            path=check_relative_path(_text(path)),
+            include=include,
+            flags=flags,
+        )
+        for path, source in group["objects"].items()
+    ]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError("a plan has a value that is not text", hint="buildtool render writes plans")
+    return value
