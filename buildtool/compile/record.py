@@ -156,4 +156,6 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
 
 
 def _read_root(directory: Path, root: Any) -> Path | None:
+    if root and b"\0" in os.fsencode(str(root)):  # it raises ValueError for a lone surrogate
+        raise ValueError("root")
     return Path(os.path.normpath(directory.resolve() / str(root))) if root else None

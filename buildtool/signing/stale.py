@@ -98,7 +98,7 @@ class StaleFinder:
         config = self.config
         is_own = config is not None and entry.root.resolve() == config.root.resolve() and has_project(config)
         names = (source.path, *entry.inputs)
-        missing = next((name for name in names if not (entry.root / name).exists()), None)
+        missing = next((name for name in names if not _is_there(entry.root / name)), None)
         if missing is not None:
             what = missing if missing == source.path else f"{missing}, which {source.path} included,"
             return f"{what} no longer exists" if is_own and self.needs_sources else ""
@@ -142,6 +142,14 @@ class StaleFinder:
                 units = ()
             self._units[platform.arch] = {unit.name: unit for unit in units}
         return self._units[platform.arch]
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether *path* exists. One that this user cannot reach, or that no file can have, does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _signed_source(data: bytes) -> SourceInfo | None:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach/explain.h"
 
+#include "attach/targets.h"
 #include "base/capabilities.h"
 #include "base/fault.h"
 
@@ -108,6 +109,11 @@ static void explain_xdp(int err, const struct attach_point *point, const char *s
 {
 	int size = (int)strcspn(shown, ":");
 
+	/* bpf_xdp_link_attach() has one error for a missing interface and for all else. */
+	if (err == -EINVAL && !targets__has_index(point->ifindex)) {
+		snprintf(text, TEXT_SIZE, "the interface no longer exists; ip link lists interfaces");
+		return;
+	}
 	if (point->flags & XDP_FLAGS_SKB_MODE) {
 		if (err == -EINVAL)
 			snprintf(text, TEXT_SIZE, "links of XDP require Linux 5.9; update the kernel");

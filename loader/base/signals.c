@@ -14,6 +14,7 @@ void signals__block(bool supervise)
 	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS };
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit of files fails with EFBIG, and is reported */
 	if (supervise) {
 		signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would discard the workload's exit status */
 		sigfillset(&waited);
@@ -31,6 +32,7 @@ void signals__block(bool supervise)
 void signals__restore(void)
 {
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &initial, NULL);
 }
 

@@ -49,8 +49,7 @@ static int check_own_pins(const struct load *load, const struct unit *unit, stru
 
 	if (err)
 		return err;
-	if (!record__is_same_code(&pins.current, &unit->next) ||
-	    record__number(&pins.current, "generation") != unit->pinned)
+	if (!unit__has_pins(unit, &pins))
 		err = fault__set(fault, -ESTALE,
 				 "%.200s: changed by another start or by ebpf-pins; start the loader again",
 				 pins.path);
@@ -353,7 +352,7 @@ int load__refresh(struct load **load, const struct load_options *options, bool a
 	size_t lost;
 	bool work;
 
-	*changed = refresh__find_lost(*load, attach);
+	*changed = refresh__find_lost(*load, attach, options->pin_root);
 	if (!attach)
 		return 0;
 	next = begin(options, *load);

@@ -8,11 +8,15 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "load/attachments.h"
+#include "load/unit.h"
+#include "pin/bpffs.h"
 #include "pin/kernel.h"
+#include "pin/pins.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define MAX_POINTS 64 /* of one pattern */
 
@@ -59,7 +63,7 @@ static bool is_attached(const struct attachment *a)
 {
 	const struct attachment_handle *handle = &a->handle;
 
-	/* A pinned link is not open here. */
+	/* A pinned link is not open here: see find_severed_pins(). */
 	if (!handle->fd)
 		return true;
 	if (a->point.place == PLACE_CLSACT)
@@ -105,7 +109,55 @@ static void lose(struct attachment *a, const char *reason, bool attaches_again)
 	attach__detach(&a->handle);
 }
 
-bool refresh__find_lost(struct load *load, bool attaches_again)
+/*
+ * A link loses its place with an interface or a namespace, even if the next one has the same number, and by
+ * another process. Pins that another start or ebpf-pins changed are theirs.
+ */
+static bool find_severed_pins(struct load *load, const struct unit *unit, int root, const char *shown,
+			      bool attaches_again)
+{
+	struct fault ignored = { 0 };
+	struct pins pins;
+	bool found = false;
+
+	if (pins__open_existing(&pins, root, shown, unit->object, &ignored))
+		return false;
+	for (size_t i = 0; i < load->attachment_count && unit__has_pins(unit, &pins); i++) {
+		struct attachment *a = &load->attachments[i];
+		int link;
+
+		if (a->unit != unit || !can_go(a) || a->state == ATTACHMENT_LOST)
+			continue;
+		link = pins__get_link(&pins, a->link);
+		if (link < 0)
+			continue;
+		if (kernel__link_id(link) && kernel__link_is_severed(link)) {
+			const char *end = find_end(a);
+
+			lose(a, end ? end : "its link was detached", attaches_again);
+			found = true;
+		}
+		close(link);
+	}
+	pins__close(&pins);
+	return found;
+}
+
+static bool find_lost_pins(struct load *load, bool attaches_again, const char *pin_root)
+{
+	struct fault ignored = { 0 };
+	bool found = false;
+	int root = bpffs__open_to_look(pin_root, &ignored);
+
+	if (root < 0)
+		return false;
+	for (size_t i = 0; i < load->count; i++)
+		found |= find_severed_pins(load, &load->units[i], root, pin_root, attaches_again);
+	close(root);
+	return found;
+}
+
+bool refresh__find_lost(struct load *load, bool attaches_again, const char *pin_root)
 {
 	bool found = false;
 
@@ -118,10 +170,14 @@ bool refresh__find_lost(struct load *load, bool attaches_again)
 		end = find_end(a);
 		if (!end && is_attached(a))
 			continue;
-		/* The kernel detaches XDP, with news of it, before the interface is gone. */
+		/* The kernel detaches XDP, with news of it, before the interface is gone: look again. */
+		if (!end)
+			end = find_end(a);
 		lose(a, end ? end : "its link was detached", attaches_again);
 		found = true;
 	}
+	if (attaches_again && pin_root)
+		found |= find_lost_pins(load, attaches_again, pin_root);
 	return found;
 }
 
@@ -261,6 +317,9 @@ static bool plan_group(struct load *next, struct attachment *first, struct fault
 	bool work = false;
 
 	if (n < 0) {
+		/* A missing target is lost, with a line. Nothing else tells of too many targets. */
+		if (inner.usage)
+			refresh__report(next, &inner);
 		note(first, n, &inner, fault);
 		keep_group(next, first, fault);
 		return false;

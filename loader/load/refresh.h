@@ -7,9 +7,12 @@
 
 /* Programs whose interface, cgroup or network namespace goes and comes while the loader runs. */
 
-/* Mark the attachments that the kernel no longer has as lost, with a line for each. Returns whether there
- * is one. */
-bool refresh__find_lost(struct load *load, bool attaches_again);
+/*
+ * Mark the attachments that the kernel no longer has as lost, with a line for each. Links with pins below
+ * @pin_root are found there, if this process may open pins: it has its capabilities if it @attaches_again.
+ * Returns whether there is one.
+ */
+bool refresh__find_lost(struct load *load, bool attaches_again, const char *pin_root);
 
 /*
  * Plan @next, which takes the place of @next->old: the same objects at the points that their targets mean

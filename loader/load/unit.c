@@ -72,6 +72,12 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct verif
 	return open_object(unit, fault);
 }
 
+bool unit__has_pins(const struct unit *unit, const struct pins *pins)
+{
+	return record__is_same_code(&pins->current, &unit->next) &&
+	       record__number(&pins->current, "generation") == unit->pinned;
+}
+
 int unit__program(const struct unit *unit, const char *name)
 {
 	const struct bpf_program *program;

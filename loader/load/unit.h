@@ -32,6 +32,9 @@ int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault
 int unit__collect(struct unit *unit, struct fault *fault);
 void unit__close(struct unit *unit);
 
+/* Return whether the pins are those that this load made or took over: not those of another start. */
+bool unit__has_pins(const struct unit *unit, const struct pins *pins);
+
 /* Return the descriptor of a program, loaded or from a pin, or -1. */
 int unit__program(const struct unit *unit, const char *name);
 

@@ -115,7 +115,6 @@ static int open_parent(const char *path, struct fault *fault)
 static int check_directory(int fd, const char *path, bool by_operator, struct fault *fault)
 {
 	struct stat st;
-	int err;
 
 	if (!is_bpffs(fd))
 		return fault__set(fault, -EMEDIUMTYPE,
@@ -132,7 +131,13 @@ static int check_directory(int fd, const char *path, bool by_operator, struct fa
 				  "%.200s: mode %04o lets others in; chmod 0700, or name a "
 				  "directory that isn't there yet",
 				  path, st.st_mode & 07777);
-	err = file__lock(fd);
+	return 0;
+}
+
+static int lock_directory(int fd, const char *path, struct fault *fault)
+{
+	int err = file__lock(fd);
+
 	return err ? fault__set(fault, err, "%.200s: cannot lock: %s", path,
 				err == -EINTR ? "stopped by a signal while another loader holds the lock" :
 						strerror(-err)) :
@@ -174,7 +179,7 @@ static int open_root(int parent, const char *path, bool create, struct fault *fa
 	return fd < 0 ? explain(path, parent, name, strlen(path), -errno, fault) : fd;
 }
 
-static int open_directory(const char *path, bool create, bool by_operator, struct fault *fault)
+static int open_unlocked(const char *path, bool create, bool by_operator, struct fault *fault)
 {
 	int parent, fd, err;
 
@@ -195,9 +200,28 @@ static int open_directory(const char *path, bool create, bool by_operator, struc
 	return fd;
 }
 
+static int open_directory(const char *path, bool create, bool by_operator, struct fault *fault)
+{
+	int fd = open_unlocked(path, create, by_operator, fault), err;
+
+	if (fd < 0)
+		return fd;
+	err = lock_directory(fd, path, fault);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
 int bpffs__open(const char *path, bool create, struct fault *fault)
 {
 	return open_directory(path, create, false, fault);
+}
+
+int bpffs__open_to_look(const char *path, struct fault *fault)
+{
+	return open_unlocked(path, false, false, fault);
 }
 
 int bpffs__open_as_operator(const char *path, struct fault *fault)

@@ -27,6 +27,12 @@
 int bpffs__open(const char *path, bool create, struct fault *fault);
 
 /*
+ * Open such a directory without its lock, to look at pins that another start may be changing. Nobody keeps
+ * the caller waiting. Returns the descriptor, or a negative errno with the text set.
+ */
+int bpffs__open_to_look(const char *path, struct fault *fault);
+
+/*
  * Open and lock a directory for list, status or detach, which attach nothing new. Root may also open the
  * directory of another user: on a host, the pins of a container belong to the container's user.
  */

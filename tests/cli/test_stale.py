@@ -226,3 +226,37 @@ def test_a_damaged_record_does_not_disturb_verification(project: Path, capsys: C
     (project / OBJECT).with_name(RECORD_NAME).write_text("{", encoding="utf-8")
     assert run(["verify", OBJECT, "--trust", "keys/dev.pub"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "damaged"),
+    [
+        ({"inputs": ["bpf/x.bpf.c", "a" * 300]}, False),
+        ({"root": "a" * 5000}, False),
+        ({"inputs": ["bpf/x.bpf.c", "a\0b"]}, False),
+        ({"root": "a\0b"}, True),
+        ({"root": "\ud800"}, True),
+    ],
+    ids=["input too long", "root too long", "NUL in an input", "NUL in the root", "root that is not UTF-8"],
+)
+def test_a_record_with_impossible_paths(
+    project: Path, capsys: Capture, changes: dict[str, object], *, damaged: bool
+) -> None:
+    """A path that no file can have is a missing source, or one line; the signature counts as before."""
+    _sign(capsys)
+    path = (project / OBJECT).with_name(RECORD_NAME)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["objects"]["x.bpf.o"] |= changes
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert run(["verify", OBJECT, "--trust", "keys/dev.pub"]) == 0
+    capsys.readouterr()
+    code = run(["check"])
+    said = capsys.readouterr()
+    if damaged:
+        assert code != 0
+        assert f"{RECORD_NAME}: not a compile record" in said.err
+    elif "root" in changes:
+        assert (code, "passed" in said.err) == (0, True)
+    else:
+        assert code == 1
+        assert "no longer exists" in said.out + said.err

@@ -471,3 +471,83 @@ def test_loader_of_another_user_attaches_again(lab: Lab, tmp_path: Path) -> None
         assert wait_until(lambda: has_xdp(name))
         result = stop()
     assert (result.code, len(result.events("lost")), result.events("error")) == (0, 1, [])
+
+
+@pytest.mark.parametrize("pinned", [False, True], ids=["held", "pinned"])
+@pytest.mark.parametrize("kind", ["xdp", "sk_lookup"])
+def test_another_target_of_the_same_number(lab: Lab, tmp_path: Path, kind: str, *, pinned: bool) -> None:
+    """Between two looks, the next interface may have the index of the old one, and a namespace its inode."""
+    name, space = NAMES[0], f"{STEM}space"
+    index = ("index", str(70000 + os.getpid() % 10000), "type", "veth", "peer", "name", f"{name}p")
+    if kind == "xdp":
+        target, describes = f"{PREFIX}_xdp={name}", describe("xdp", "xdp")
+        commands = [("link", "del", name), ("link", "add", name, *index)]
+    else:
+        target, describes = f"{PREFIX}_prog=/run/netns/{space}", describe("prog", "sk_lookup")
+        commands = [("netns", "del", space), ("netns", "add", space)]
+    lab.put(tmp_path, kind, programs=describes)
+    run("ip", *commands[1])
+    try:
+        with bpf_file_system(tmp_path) as mount:
+            pins = [f"--pin-root={mount}/pins"] if pinned else []
+            with running(lab, tmp_path, "--reload", f"--attach={target}", *pins) as loader:
+                loader.process.send_signal(signal.SIGSTOP)
+                run("ip", *commands[0])
+                assert wait_until(lambda: 0 in _namespaces() or kind == "xdp")
+                run("ip", *commands[1])
+                loader.process.send_signal(signal.SIGCONT)
+                assert wait_until(lambda: len(loader.targets("attach")) == 2)
+                assert len(loader.lines("lost")) == 1
+                if kind == "xdp":
+                    assert has_xdp(name)
+                else:
+                    assert _namespaces() == [Path("/run/netns", space).stat().st_ino]
+                assert loader.has(ready=1, attachments=1, attachments_lost=0)
+                assert loader.reload()["outcome"] == "unchanged"
+                assert loader.stop().events("error") == []
+            if pinned:
+                run(lab.pins, "detach", *pins)
+    finally:
+        run("ip", *commands[0])
+
+
+def _namespaces() -> list[int]:
+    """Return the inodes of the network namespaces that this process's links are on; 0 is none any more."""
+    ours = program_ids()
+    return [link["netns_ino"] for link in list_bpf("link") if link["prog_id"] in ours and "netns_ino" in link]
+
+
+def test_pinned_link_that_another_process_detaches(lab: Lab, tmp_path: Path) -> None:
+    """The next news or SIGHUP finds it, as a link without a pin."""
+    lab.put(tmp_path, "tcx", programs=describe("tcx", "tcx/ingress"))
+    add(NAMES[0])
+    with bpf_file_system(tmp_path) as mount:
+        options = ("--reload", f"--pin-root={mount}/pins", f"--attach={PREFIX}_tcx={NAMES[0]}")
+        with running(lab, tmp_path, *options) as loader:
+            [link] = [link["id"] for link in list_bpf("link") if link["prog_id"] in program_ids()]
+            run("bpftool", "link", "detach", "id", str(link))
+            add(NAMES[1])
+            assert wait_until(lambda: len(loader.targets("attach")) == 2)
+            [lost] = loader.lines("lost")
+            assert "its link was detached" in lost["message"]
+            assert loader.stop().events("error") == []
+
+
+def test_one_interface_too_many_is_said(lab: Lab, tmp_path: Path) -> None:
+    """A pattern may not match more than 64: the next one is not attached, which a line says once."""
+    lab.put(tmp_path, "xdp", programs=describe("xdp", "xdp"))
+    names = [f"{STEM}q{number}" for number in range(33)]
+    try:
+        for name in names[:-1]:
+            run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+        with running(lab, tmp_path, "--reload", f"--attach={PREFIX}_xdp={STEM}q*:generic") as loader:
+            assert loader.has(attachments=64)
+            run("ip", "link", "add", names[-1], "type", "veth", "peer", "name", f"{names[-1]}p")
+            assert wait_until(lambda: loader.lines("error"))
+            [error] = loader.lines("error")
+            assert "more than 64 match" in error["message"]
+            assert loader.has(attachments=64)
+            assert loader.stop().code == 0
+    finally:
+        for name in names:
+            subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)

@@ -17,8 +17,9 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs import kernel
 from labs.loader import PREFIX, SOURCES, Lab, Result, parse
+from labs.net import veth
 from labs.privileges import AS_USER, root_with
-from labs.run import run
+from labs.run import run, wait_until
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -313,3 +314,25 @@ def test_remedy_names_who_can_give_it(
     check(
         Result(done.returncode, parse(done.stderr), ""), "Operation not permitted", "; missing CAP_", remedy
     )
+
+
+@pytest.mark.parametrize("mode", ["", ":generic"], ids=["driver", "generic"])
+def test_interface_that_goes_before_the_link_is_made(lab: Lab, tmp_path: Path, mode: str) -> None:
+    """The kernel says EINVAL, as for a kernel or a driver without XDP: the line names the interface."""
+    lab.put(tmp_path, "xdp")
+    # Slow calls of bpf(2), so that the interface goes between the load and the link.
+    slow = ["strace", "-o", "/dev/null", "-e", "inject=bpf:delay_enter=300000"]
+    log = tmp_path / "stderr"
+    with veth() as (left, _), log.open("w") as stream:
+        argv = [*slow, *lab.argv(tmp_path, f"--attach={XDP}={left}{mode}")]
+        process = subprocess.Popen(argv, stderr=stream)
+        try:
+            assert wait_until(lambda: '"event":"load"' in log.read_text())
+            run("ip", "link", "del", left)
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
+            process.wait()
+        run("ip", "link", "add", left, "type", "veth")
+    [error] = [line for line in parse(log.read_text()) if line["event"] == "error"]
+    assert "Invalid argument: the interface no longer exists; ip link lists" in error["message"]

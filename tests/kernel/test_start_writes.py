@@ -148,3 +148,21 @@ def test_commands_on_a_read_only_mount(releases: Releases) -> None:
             assert "mounted read-only; mount it for writing" in result.message
     assert releases.command("status").code == 0
     assert releases.command("detach").code == 0
+
+
+def test_limit_of_file_sizes_is_an_error(lab: Lab, tmp_path: Path) -> None:
+    """By default the kernel kills a process that exceeds RLIMIT_FSIZE: no line, and files stay."""
+    lab.put(tmp_path, "raw_tp")
+    state = tmp_path / "state"
+    state.mkdir()
+    limit = ("prlimit", "--fsize=0")
+    result = lab.run(tmp_path, f"--state={state}", *TRUE, before=limit)
+    assert (result.code, result.message) == (1, "state: cannot write versions.json: File too large")
+    assert list(state.iterdir()) == []
+    result = lab.run(tmp_path, f"--metrics-file={tmp_path}/loader.prom", *TRUE, before=limit)
+    assert (result.code, "File too large" in result.message) == (1, True)
+    assert list(tmp_path.glob("*.prom*")) == []
+    result = lab.run(tmp_path, "--hand-over", *TRUE, before=limit)
+    assert (result.code, result.message) == (1, "raw_tp.bpf.o: cannot hand over: File too large")
+    shown = ("--", "/bin/grep", "SigIgn", "/proc/self/status")
+    assert lab.run(tmp_path, "--hand-over", *shown).stdout.split() == ["SigIgn:", "0" * 16]

@@ -127,6 +127,26 @@ def test_other_failures_of_the_builder_stay_buildkits(text: str) -> None:
     assert find_step_error(text.encode()) is None
 
 
+def test_lines_of_other_steps_are_not_the_error() -> None:
+    """A compiler can print lines of our form in a step that succeeds, and then another step fails."""
+    text = (
+        "#9 0.4 buildtool: error: printed by a source\n#9 0.4 buildtool: hint: run this\n#9 DONE 1.0s\n"
+        "#12 1.0 E: apt\n"
+        '#12 ERROR: process "apt" did not complete successfully: exit code: 3\n'
+        "------\n > [base 2/2] RUN apt:\n1.0 E: apt\n------\n"
+        'ERROR: failed to solve: process "apt" did not complete successfully: exit code: 3\n'
+    )
+    assert find_step_error(text.encode()) is None
+
+
+def test_a_line_of_many_blanks_takes_no_time() -> None:
+    """The time to read a line grows with its length; the square of this one would be hours."""
+    text = PLAIN.format(message="x", code=1).replace("hint: do that", f"hint: {' ' * 250_000}x{' ' * 9}")
+    error = find_step_error(text.encode())
+    assert error is not None
+    assert error.hint == " " * 250_000 + "x"
+
+
 def test_docker_without_buildx_is_an_error(tmp_path: Path) -> None:
     """An engine's client without BuildKit gives one clear error."""
     with pytest.raises(EngineError, match="buildx is missing") as caught:

@@ -41,7 +41,8 @@ ARCHIVE_STAGE = "archive"
 INSTALL_BUILDX = "install docker-buildx (Debian) or docker-buildx-plugin"
 INSTALL_HINT = f"{INSTALL_BUILDX}; buildtool doctor says what is missing; --engine local needs no Docker"
 # A line of buildtool in BuildKit's output: behind the number of its step, or in the summary of the failure.
-_STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*?)[ \t]*$", re.MULTILINE)
+_STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*)$", re.MULTILINE)
+_STEP_HEADING = "\n > ["  # of the failed step, which BuildKit's last lines repeat
 _STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _EXIT_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED)
@@ -140,8 +141,9 @@ def find_step_error(said: bytes) -> BuildStepError | None:
     seconds, and then its exit code.
     """
     text = _ESCAPES.sub("", said.decode(errors="replace")).replace("\r", "\n")
-    codes = _STEP_CODE.findall(text)
-    lines = _STEP_LINE.findall(text)
+    _, _, summary = text.rpartition(_STEP_HEADING)  # other steps may have printed such lines, too
+    codes = _STEP_CODE.findall(summary)
+    lines = [(kind, line.rstrip()) for kind, line in _STEP_LINE.findall(summary)]
     last = max((at for at, (kind, _) in enumerate(lines) if kind == "error"), default=None)
     if not codes or last is None:
         return None
