@@ -40,7 +40,7 @@ static int detach_root(const char *root, bool shared, struct fault *fault)
 		return lock;
 	err = file__list(lock, &names);
 	if (err)
-		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+		fault__set(fault, err, "%.200s: %s", root, bpffs__reason(err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
 		err = shared ? 0 : detach_pins(lock, root, names.names[i], fault);

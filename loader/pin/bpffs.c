@@ -301,6 +301,9 @@ const char *bpffs__reason(int err)
 		return "a symbolic link or a directory too deep, which no loader makes";
 	case -EXDEV:
 		return "another file system is mounted there";
+	case -E2BIG:
+		return "more than 1024 entries, which no loader makes; remove the directories that hold no "
+		       "pins";
 	default:
 		return strerror(-err);
 	}

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "load/share.h"
+#include "pin/bpffs.h"
 #include "pin/kernel.h"
 #include "pin/pins.h"
 #include "pin/record.h"
@@ -111,7 +112,7 @@ static int list_root(struct listing *l, const char *root, bool shared, struct fa
 		return lock;
 	err = file__list(lock, &names);
 	if (err)
-		fault__set(fault, err, "%.200s: %s", root, strerror(-err));
+		fault__set(fault, err, "%.200s: %s", root, bpffs__reason(err));
 	for (size_t i = 0; !err && i < names.count; i++) {
 		bpffs__unescape(names.names[i]);
 		err = (shared ? list_shared : list_pins)(l, lock, root, names.names[i], fault);

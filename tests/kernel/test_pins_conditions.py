@@ -69,6 +69,22 @@ def test_directory_of_somebody_else(place: tuple[Releases, str, str]) -> None:
     assert (result.code, "belongs to user 1000" in result.message) == (1, True)
 
 
+def test_more_entries_than_a_loader_makes(place: tuple[Releases, str, str]) -> None:
+    """A root full of directories of somebody else is an error that says what to remove."""
+    releases, left, _ = place
+    releases.put(1)
+    assert start(releases, left).code == 0
+    for number in range(1100):
+        (releases.root / f"x{number}").mkdir()
+    for word in ("list", "status", "detach"):
+        result = releases.command(word)
+        assert result.code == 1
+        assert "more than 1024 entries, which no loader makes" in result.message
+    for number in range(1100):
+        (releases.root / f"x{number}").rmdir()
+    assert releases.command("detach").code == 0
+
+
 @pytest.mark.parametrize("option", ["--pin-root", "--share"])
 @pytest.mark.parametrize("way", ["of another user", "open to all", "a link of another user"])
 def test_path_that_others_may_change(place: tuple[Releases, str, str], option: str, way: str) -> None:
