@@ -190,7 +190,7 @@ def test_capabilities_added_by_the_configuration(project: Project, workload: Pat
     finally:
         path.write_text(text)
     shown = project.run("inspect", "--capabilities", tag)
-    assert shown.stderr.startswith("buildtool: NET_RAW: by the image's label")
+    assert "buildtool: NET_RAW: by the image's label" in shown.stderr
     options = shown.stdout.splitlines()[-1].split()
     assert options == list(run_options([*NEEDED, "NET_RAW"]))
     mount = f"--volume={workload}:/look:ro"
@@ -334,9 +334,9 @@ def test_command_without_a_capability_names_it(updated: tuple[str, str], word: s
 
 @pytest.mark.parametrize("options", [(), ("--cap-add=DAC_OVERRIDE",)])
 def test_command_of_another_user_names_the_owner(updated: tuple[str, str], options: tuple[str, ...]) -> None:
-    """Root does not touch another user's pins; the line has the option that does, and no capability."""
+    """Root does not roll back another user's pins; the line has the option that does, and no capability."""
     argv = ["docker", "run", updated[1], *RUN, "--user=0", "--cap-drop=ALL", *options, f"{TAG}-tools2"]
-    done = subprocess.run([*argv, "list", PINS], capture_output=True, text=True, check=False)
+    done = subprocess.run([*argv, "rollback", PINS], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     owner = "run as its owner (docker: --user 65532)"
     expected = f"/bpf/pins: belongs to user 65532, and this process is user 0; {owner}"
