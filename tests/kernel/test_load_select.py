@@ -9,7 +9,7 @@ import labs.attach  # noqa: F401 - adds its objects
 import pytest
 from labs.handsig import policy
 from labs.kernel import bpf_file_system
-from labs.loader import PREFIX, SOURCES, Lab, in_kernel
+from labs.loader import PREFIX, SOURCES, Lab, in_kernel, is_clean
 from labs.net import veth
 
 from buildtool.objects.types import program_type
@@ -171,6 +171,7 @@ def test_optional_struct_ops_map(lab: Lab, tmp_path: Path) -> None:
     lab.put(tmp_path, "struct_ops")
     options = [nowhere, *option("no-load", "ops")]
     (tmp_path / "objects/ops_optional.bpf.o").unlink()
+    assert is_clean(), in_kernel()  # the kernel frees programs of struct_ops after a grace period
     with lab.started(tmp_path, *options) as (_, stop):
         assert f"{PREFIX}_ssthresh" not in in_kernel()
         assert stop().events("attach") == []
