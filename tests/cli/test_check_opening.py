@@ -27,6 +27,8 @@ def test_what_never_loads_fails(probes: Path, clang: Path, sysroot: Path, tmp_pa
     broken = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + never.source)
     found = findings(probes, broken, code=1)
     errors = [(rule, message) for rule, level, message in found if level == "error"]
+    if name == "undefined-function":  # a static rule says the same, before libbpf
+        assert errors.pop(0)[0] == "BT016"
     assert [rule for rule, _ in errors] == [never.rule]
     assert never.says in errors[0][1]
     mended = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + never.mended, "mended")
