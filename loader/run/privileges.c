@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,18 @@ static int raise_ambient(uint64_t mask)
 		if (mask >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))
 			return -errno;
 	}
+	return 0;
+}
+
+int privileges__check_hand_over(struct fault *fault)
+{
+	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+
+	if (bits >= 0 && bits & SECBIT_NO_CAP_AMBIENT_RAISE)
+		return fault__set(fault, -EPERM,
+				  "the workload would have no capability: SECBIT_NO_CAP_AMBIENT_RAISE is "
+				  "set; start the "
+				  "loader without this bit");
 	return 0;
 }
 

@@ -36,6 +36,12 @@ int privileges__check_bounds(uint64_t asked, struct fault *fault);
 int privileges__keep(uint64_t keep, struct fault *fault);
 
 /*
+ * Check that this process may give capabilities to the program that it executes next. Returns 0, or -EPERM
+ * with the text set.
+ */
+int privileges__check_hand_over(struct fault *fault);
+
+/*
  * Keep exactly the capabilities of @keep, and give them to the program that this process executes next
  * (capabilities(7): inheritable and ambient sets). The bounding set loses all others, as far as CAP_SETPCAP
  * allows. no_new_privs keeps execve(2) from returning one. Returns 0 only after a check of the sets.

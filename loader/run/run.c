@@ -230,25 +230,33 @@ static uint64_t find_asked(const struct session *s, uint64_t needs)
 	return asked;
 }
 
-/* After everything is attached, keep only the capabilities that are needed from now on. */
-static int get_ready(struct session *s, const struct candidate *c, int64_t started, struct fault *fault)
+/* Write that the start is done. @needs are the capabilities of the programs, @unneeded what else was there.
+ */
+static void report_ready(uint64_t needs, uint64_t unneeded, int64_t started)
 {
 	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
-	uint64_t needs = candidate__needs(c), asked = find_asked(s, needs);
-	int err;
 
 	capabilities__format(needs, "", names);
-	capabilities__format(s->held & ~asked, "", surplus);
-	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs() |
-		   confine__needs(&s->confinement);
-	err = privileges__keep(s->held, fault);
-	if (err)
-		return err;
+	capabilities__format(unneeded, "", surplus);
 	log__write(&(struct log_line){ .event = "ready",
 				       .platform = PLATFORM,
 				       .capabilities = names,
 				       .unneeded = surplus[0] ? surplus : NULL,
 				       .started = started });
+}
+
+/* After everything is attached, keep only the capabilities that are needed from now on. */
+static int get_ready(struct session *s, const struct candidate *c, int64_t started, struct fault *fault)
+{
+	uint64_t needs = candidate__needs(c), asked = find_asked(s, needs), unneeded = s->held & ~asked;
+	int err;
+
+	s->held &= (s->options->reload ? asked : 0) | attach__detaching_needs() |
+		   confine__needs(&s->confinement);
+	err = privileges__keep(s->held, fault);
+	if (err)
+		return err;
+	report_ready(needs, unneeded, started);
 	metrics__set_load(s->load);
 	return metrics__write(fault);
 }
@@ -342,7 +350,6 @@ static int load_and_run(struct session *s, struct candidate *c, const char *work
 static int hand_over(struct session *s, struct candidate *c, const char *path, struct fault *fault)
 {
 	const struct options *o = s->options;
-	char names[CAPABILITIES_TEXT_SIZE], surplus[CAPABILITIES_TEXT_SIZE];
 	uint64_t needs = candidate__needs(c), asked;
 	struct workload workload = { .path = path, .argv = o->workload };
 	int64_t started = log__clock();
@@ -352,6 +359,9 @@ static int hand_over(struct session *s, struct candidate *c, const char *path, s
 		err = fault__set(fault, -EPERM, "the workload cannot load the objects");
 		privileges__explain(needs, fault);
 	}
+	/* All that can fail comes before the versions are remembered. */
+	if (!err)
+		err = privileges__check_hand_over(fault);
 	if (!err)
 		err = handover__export(&c->set, fault);
 	if (!err)
@@ -361,13 +371,7 @@ static int hand_over(struct session *s, struct candidate *c, const char *path, s
 	asked = find_asked(s, needs);
 	workload.confinement = s->confinement;
 	workload.confinement.keep = s->held & (needs | o->capabilities | (asked & MASK(CAP_SYS_ADMIN)));
-	capabilities__format(needs, "", names);
-	capabilities__format(s->held & ~asked, "", surplus);
-	log__write(&(struct log_line){ .event = "ready",
-				       .platform = PLATFORM,
-				       .capabilities = names,
-				       .unneeded = surplus[0] ? surplus : NULL,
-				       .started = started });
+	report_ready(needs, s->held & ~asked, started);
 	if (metrics__write(fault))
 		return fault__code(fault);
 	/* SIGHUP from before would end the workload, which has no handler yet. */

@@ -32,6 +32,14 @@ SEALED = {
 }
 
 
+# PR_SET_SECUREBITS with SECBIT_NO_CAP_AMBIENT_RAISE (prctl(2)), which setpriv does not know.
+FORBID_AMBIENT = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).prctl(28, 1 << 6, 0, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def mask(*names: str) -> str:
     """Return the capabilities as in /proc/PID/status."""
     return f"{sum(1 << CAPABILITY_NUMBERS[name] for name in names):016x}"
@@ -162,6 +170,19 @@ def test_missing_capability_is_named_before_the_workload_starts(lab: Lab, tmp_pa
     result = lab.run(tmp_path, *options, *WORKLOAD, before=user_with(*GIVEN))
     assert (result.code, result.stdout) == (1, "")
     assert result.message.startswith("the workload cannot load the objects; missing CAP_NET_ADMIN")
+
+
+def test_capabilities_that_cannot_be_handed_over(lab: Lab, tmp_path: Path) -> None:
+    """A process that may raise no ambient capability is an error before the version is remembered."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP], version=7)
+    before = ["/usr/bin/python3", "-c", FORBID_AMBIENT]
+    result = lab.run(tmp_path, "--hand-over", f"--state={state}", *WORKLOAD, before=before)
+    assert (result.code, result.stdout) == (1, "")
+    assert "SECBIT_NO_CAP_AMBIENT_RAISE is set; start the loader without this bit" in result.message
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP], version=6)
+    handed(lab.run(tmp_path, "--hand-over", f"--state={state}", *WORKLOAD))
 
 
 @pytest.mark.parametrize(

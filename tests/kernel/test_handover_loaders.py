@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from labs import TOP
+from labs.bindings import BUILT, find_cargo, find_go, run_with_registry
 from labs.compile import find_tool
 from labs.loader import PREFIX, Lab
-from labs.peers import find_peer, run_peer
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -79,7 +80,7 @@ int main(void)
 
 def test_cilium_ebpf(lab: Lab, tmp_path: Path) -> None:
     """Go: the collection is read from the descriptor."""
-    go = find_peer("go")
+    go = find_go()
     project = tmp_path / "agent"
     project.mkdir()
     main = f"""
@@ -106,10 +107,9 @@ func main() {{
 """
     imports = '"fmt"\n"os"\n"strconv"\n"github.com/cilium/ebpf"\n"github.com/cilium/ebpf/link"\n'
     (project / "main.go").write_text(f"package main\nimport (\n{imports})\n{example('go')}{main}")
-    static = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
-    run_peer([go, "mod", "init", "example.org/agent"], project, static)
-    run_peer([go, "get", GO_EBPF], project, static)
-    run_peer([go, "build", "-o", "agent", "."], project, static)
+    run_with_registry([go, "mod", "init", "example.org/agent"], project)
+    run_with_registry([go, "get", GO_EBPF], project)
+    run_with_registry([go, "build", "-mod=mod", "-o", "agent", "."], project)
     check_counts(lab, tmp_path, str(project / "agent"))
 
 
@@ -117,7 +117,7 @@ func main() {{
 @pytest.mark.timeout(900)
 def test_aya(lab: Lab, tmp_path: Path) -> None:
     """Rust: the bytes are read from the descriptor."""
-    cargo = find_peer("cargo")
+    cargo = find_cargo()
     project = tmp_path / "agent"
     main = f"""
 fn main() -> Result<(), Box<dyn std::error::Error>> {{
@@ -132,11 +132,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {{
     Ok(())
 }}
 """
-    run_peer([cargo, "new", "--vcs=none", "--name=agent", str(project)], tmp_path)
+    run_with_registry([cargo, "new", "--vcs=none", "--name=agent", project], tmp_path)
     (project / "src/main.rs").write_text(example("rust") + main)
-    run_peer([cargo, "add", "--quiet", "--no-default-features", AYA], project)
-    run_peer([cargo, "build", "--quiet"], project)
-    check_counts(lab, tmp_path, str(project / "target/debug/agent"))
+    run_with_registry([cargo, "add", "--quiet", "--no-default-features", AYA], project)
+    run_with_registry([cargo, "build", "--quiet"], project)
+    check_counts(lab, tmp_path, str(shutil.copy(BUILT / "rust/debug/agent", tmp_path)))
 
 
 def test_python(lab: Lab, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,30 @@ def run_cargo(*arguments: str, directory: Path = RUST) -> str:
         done = cargo(*arguments, "--offline", directory=directory)
     assert done.returncode == 0, f"cargo {' '.join(arguments)}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+# What go and cargo say when they cannot reach a registry.
+_NO_REGISTRY = ("dial tcp", "no such host", "Could not resolve", "failed to download", "i/o timeout", "404 ")
+
+
+def run_with_registry(argv: Sequence[str | Path], directory: Path) -> None:
+    """
+    Run *argv*, of go or cargo, in *directory*. A failure fails the test.
+
+    Skips the test where no registry answers.
+    """
+    done = subprocess.run(
+        argv,
+        cwd=directory,
+        env=go_environment(CGO_ENABLED="0", CARGO_TARGET_DIR=str(BUILT / "rust")),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    if done.returncode and any(text in done.stderr for text in _NO_REGISTRY):
+        pytest.skip(f"needs-toolchain: no registry: {done.stderr.splitlines()[-1][:200]}")
+    assert done.returncode == 0, done.stderr
 
 
 @functools.cache
