@@ -258,7 +258,10 @@ def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         (b"socket", denied),
         (b"netfilter", denied),
         (b"fentry/x", denied),
+        (b"fentry", denied),
+        (b"fentrY", accepted),
         (b"fentryx", accepted),
+        (b"fentryxy", accepted),
         (b"\xff", accepted),
     ):
         yield f"unspec-{name.decode('latin-1')!a}", expect, "unspec-only", makes(code(name=name))
