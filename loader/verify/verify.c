@@ -70,6 +70,7 @@ static const char *show_keys(const uint8_t *const *key_ids, size_t count, char t
 	char key[KEY_TEXT_SIZE];
 	size_t used = 0, i;
 
+	text[0] = 0;
 	for (i = 0; i < count && i < KEYS_SHOWN; i++)
 		used += (size_t)snprintf(text + used, KEYS_TEXT_SIZE - used, "%s%s", i ? ", " : "",
 					 show_key(key_ids[i], key));

@@ -6,9 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from labs.mirrorfixtures import keys, mirror
 from labs.project import make_local_project
 
 from buildtool.oci import registry as registries
+
+__all__ = ["keys", "mirror"]
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labs.mirror import Keys, Mirror, forget_keys, make_keys, serve
+from labs.mirror import Mirror
 
 from buildtool.cli.main import run
 from buildtool.core.errors import FileAccessError, ToolFailedError
@@ -26,24 +25,6 @@ SEC("socket") int types(struct __sk_buff *c) { return sizeof(struct task_struct)
 char LICENSE[] SEC("license") = "GPL";
 """
 HEADER = b"struct task_struct { int pid; };\nstruct __sk_buff { int len; };\ntypedef unsigned int __u32;\n"
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
-    """Give the key that signs the lists of the mirror."""
-    for tool in ("apt-get", "dpkg-deb", "gpg"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs-tool: {tool}")
-    keys = make_keys(tmp_path_factory.mktemp("keys"))
-    yield keys
-    forget_keys(keys)
-
-
-@pytest.fixture
-def mirror(keys: Keys, tmp_path: Path) -> Iterator[Mirror]:
-    """Give an empty mirror."""
-    with serve(tmp_path / "mirror", keys) as mirror:
-        yield mirror
 
 
 @pytest.fixture
