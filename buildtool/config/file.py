@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.config.compiling import (
+    CompileArch,
     CompileGenerate,
     CompileObject,
     CompileRule,
-    CompileSettings,
     as_tables,
     parse_architectures,
 )
@@ -118,7 +118,7 @@ class CompileConfig:
     rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
     object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
-    arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
+    arch: Mapping[str, CompileArch] = declare(parse_architectures, {})
 
     @property
     def every_include(self) -> tuple[str, ...]:
