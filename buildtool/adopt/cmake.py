@@ -29,6 +29,7 @@ _KEYWORDS = {
     "ARGS",
 }
 _MAX_VALUE = 64 * 1024
+_MAX_WORDS = 2000
 
 
 def read_cmake(tree: Tree, found: Found) -> None:
@@ -59,7 +60,7 @@ def _read_file(tree: Tree, name: str, found: Found) -> None:
 
 def _assign(command: str, words: list[str], variables: dict[str, list[str]], loops: dict[str, str]) -> None:
     if command == "set":
-        variables[words[0]] = _expand(_until_cache(words[1:]), variables, loops)
+        variables[words[0]] = _expand(_until_cache(words[1:]), variables, loops)[:_MAX_WORDS]
     elif command == "list" and len(words) > 1 and words[0].upper() in ("APPEND", "PREPEND"):
         old = variables.get(words[1], [])
         if sum(map(len, old)) < _MAX_VALUE:
@@ -112,7 +113,7 @@ def _expand(words: list[str], variables: dict[str, list[str]], loops: dict[str, 
             text = changed
         # A list, or flags in one text, which COMMAND_EXPAND_LISTS or a shell separates.
         pieces = [piece for piece in re.split(r";", text) if piece]
-        result += [each for piece in pieces for each in (piece.split() if piece.startswith("-") else [piece])]
+        result += [each for piece in pieces for each in re.split(r"\s+(?=-)", piece)]
     return result
 
 
@@ -140,5 +141,5 @@ def _commands(text: str) -> Iterator[tuple[int, str, list[str]]]:
             at = token.end()
             depth += (token[0] == "(") - (token[0] == ")")
             if token[0] not in ("(", ")"):
-                words.append(token[1] if token[1] is not None else token[2])
+                words.append(re.sub(r"\\(.)", r"\1", token[1]) if token[1] is not None else token[2])
         yield plain.count("\n", 0, match.start()) + 1, match[1], words

@@ -46,7 +46,10 @@ def _read_file(tree: Tree, name: str, text: str, found: Found) -> None:
 
 
 def _add(tree: Tree, place: str, directory: str, words: tuple[str, ...], found: Found) -> None:
-    sources = [_locate(tree, directory, word) for word in sources_of(words)]
+    sources = [
+        join(directory, word.replace(UNKNOWN, "*")) if UNKNOWN in word else _locate(tree, directory, word)
+        for word in sources_of(words)
+    ]
     known = tuple(each for each in sources if each)
     if not known:
         return

@@ -23,6 +23,7 @@ MAX_MAKEFILES = 400
 MAX_INCLUDED = 50
 MAX_DEPTH = 40
 MAX_TEXT = 64 * 1024
+MAX_STEPS = 200_000  # of expansion, for each Makefile: variables that double each other need no text
 _ASSIGN = re.compile(
     r"^\s*(?:export\s+|override\s+|private\s+)*([\w.%/$(){}-]+?)\s*(\?=|:::=|::=|:=|\+=|!=|=)\s*(.*)$",
     re.DOTALL,
@@ -81,6 +82,7 @@ class Makefile:
     settings: list[tuple[str, str, str, str]] = field(default_factory=list)
     undecided: list[tuple[str, str]] = field(default_factory=list)
     included: int = 0
+    steps: int = 0
 
     def read(self, name: str) -> None:
         """Read file *name*, and the files that it includes."""
@@ -88,6 +90,8 @@ class Makefile:
         branches: list[_Branch] = []
         defining = 0
         for number, line in _logical_lines(self.tree.read(name)):
+            if len(line) > MAX_TEXT:
+                continue
             stripped = line.strip()
             if defining:
                 defining += stripped.startswith("define ") - (stripped == "endef")
@@ -193,7 +197,8 @@ class Makefile:
         """Return *text* with its variables and functions replaced."""
         if "$" not in text:
             return text
-        if depth > MAX_DEPTH:
+        self.steps += 1
+        if depth > MAX_DEPTH or self.steps > MAX_STEPS or len(text) > MAX_TEXT:
             return UNKNOWN
         parts, at = [], 0
         size = 0

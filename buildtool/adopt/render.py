@@ -81,9 +81,8 @@ def _rule(match: Sequence[str], include: Sequence[str], flags: Sequence[str]) ->
 def _tables(key: str, tables: list[str]) -> list[str]:
     if not tables:
         return []
-    if len(tables) == 1:
-        return [f"{key} = [{tables[0]}]"]
-    return [f"{key} = [", *(f"  {table}," for table in tables), "]"]
+    start = f"{key} = ["
+    return (start + (",\n" + " " * len(start)).join(tables) + "]").split("\n")
 
 
 def _entry(key: str, values: Sequence[str]) -> str:

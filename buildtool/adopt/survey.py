@@ -79,6 +79,7 @@ class _Source:
     settings: Settings = field(default_factory=Settings)
     variants: list[tuple[str, Settings]] = field(default_factory=list)
     architectures: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()  # flags with those that the source does not use
     directories: dict[str, list[str]] = field(default_factory=dict)
     reaches: dict[str, Reach] = field(default_factory=dict)
 
@@ -340,8 +341,13 @@ def _drop_unused_macros(tree: Tree, sources: Sequence[_Source]) -> None:
             ]
             return Settings(include=settings.include, flags=tuple(flags))
 
+        source.given = frozenset(source.settings.flags)
         source.settings = keep(source.settings)
-        source.variants = [(name, keep(settings)) for name, settings in source.variants]
+        kinds: dict[tuple[str, ...], tuple[str, Settings]] = {}
+        for name, settings in source.variants:
+            kept = keep(settings)
+            kinds.setdefault(kept.flags, (name, kept))
+        source.variants = list(kinds.values()) if len(kinds) > 1 else []
 
 
 def _merge_flags(sources: Sequence[_Source], result: Survey) -> None:
@@ -350,12 +356,10 @@ def _merge_flags(sources: Sequence[_Source], result: Survey) -> None:
         flag for source in sources for flag in source.settings.flags if flag.startswith("-Wno-")
     )
     lists = {source.name: [each for each in source.settings.flags if each not in quiet] for source in sources}
-    single = [source for source in sources if len(source.variants) < 2]
-    shared = [
-        flag
-        for flag in (lists[single[0].name] if single else [])
-        if all(flag in lists[source.name] for source in sources)
-    ]
+    single = [source for source in sources if not source.variants]
+    # A flag of all sources counts for all, even if some do not use it.
+    used = dict.fromkeys(flag for source in single for flag in lists[source.name])
+    shared = [flag for flag in used if all(flag in source.given for source in sources)]
     result.flags = [*shared, *quiet]
     groups: dict[tuple[str, ...], list[str]] = {}
     for source in single:
@@ -365,8 +369,6 @@ def _merge_flags(sources: Sequence[_Source], result: Survey) -> None:
     for flags, names in groups.items():
         others = [source.name for source in sources if source.name not in names]
         match = tuple(match_sources(names, others))
-        if all(name in {each.name for each in sources if len(each.variants) > 1} for name in names):
-            continue
         old = next((rule for rule in result.rules if rule.match == match), None)
         if old:
             result.rules.remove(old)
@@ -377,14 +379,9 @@ def _name_variants(sources: Sequence[_Source], result: Survey, found: Found) -> 
     """Write an object for each variant of a source that is compiled several times with different flags."""
     paths = object_paths(result.sources, [source.name for source in sources])
     for source in sources:
-        kinds: dict[tuple[str, ...], str] = {}
+        stem = flat_name(paths[source.name]).removesuffix(".o")
         for name, settings in source.variants:
             flags = tuple(flag for flag in settings.flags if flag not in result.flags)
-            kinds.setdefault(flags, name)
-        if len(kinds) < 2:
-            continue
-        stem = flat_name(paths[source.name]).removesuffix(".o")
-        for flags, name in kinds.items():
             variant = f"{stem}-{name}.o"
             try:
                 result.objects.append(

@@ -18,7 +18,8 @@ from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import read_bounded
 
 MAX_ENTRIES = 300_000
-MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024  # of a C file; build files are smaller
+MAX_BUILD_FILE_BYTES = 1024 * 1024
 MAX_TOTAL_BYTES = 512 * 1024 * 1024
 # Folders of tools, without files of the project.
 _IGNORED = {".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".cache", ".tox"}
@@ -95,10 +96,11 @@ class Tree:
         return frozenset(value.strip().strip("/") for key, _, value in pairs if key.strip() == "path")
 
     def read(self, name: str) -> str:
-        """Return the text of file *name*, at most MAX_FILE_BYTES of it; empty text if it cannot be read."""
+        """Return the text of file *name*, its beginning if it is large; empty text if it cannot be read."""
         if name not in self._texts:
             try:
-                data = read_bounded(self.root / name, MAX_FILE_BYTES)
+                limit = MAX_FILE_BYTES if name.endswith((".c", ".h")) else MAX_BUILD_FILE_BYTES
+                data = read_bounded(self.root / name, limit)[:limit]
             except FileAccessError:
                 data = b""
             self._bytes += len(data)

@@ -157,7 +157,8 @@ def test_parts_of_the_c_library_are_carried(project: Path) -> None:
 def test_parts_of_the_c_library_agree_with_the_kernel_s_types(project: Path) -> None:
     """vmlinux.h has the same types; a source may include both."""
     (project / "bpf/vmlinux.h").write_text(
-        "typedef int pid_t;\ntypedef unsigned int uid_t;\ntypedef unsigned char u_int8_t;\ntypedef long ssize_t;\n"
+        "typedef int pid_t;\ntypedef unsigned int uid_t;\n"
+        "typedef unsigned char u_int8_t;\ntypedef long ssize_t;\n"
     )
     (project / "bpf/x.bpf.c").write_text(
         '#include "vmlinux.h"\n#include <string.h>\n#include <errno.h>\n#include <sys/types.h>\n'
