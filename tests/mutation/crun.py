@@ -46,7 +46,7 @@ _TEST = (
 )
 _ASKED = "test_vector or bad_trust"
 _LIBRARY_TESTS = ("test/library.c", "test/no_memory.c")
-_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c", "base/signals.c")
+_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c")
 _LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")
 _BUILDS = {
     "plain": ("-O2",),
