@@ -185,6 +185,17 @@ def test_capabilities_that_cannot_be_handed_over(lab: Lab, tmp_path: Path) -> No
     handed(lab.run(tmp_path, "--hand-over", f"--state={state}", *WORKLOAD))
 
 
+@pytest.mark.parametrize("before", [[], ["unshare", "--user", "--map-root-user"]], ids=["host", "rootless"])
+def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path, before: list[str]) -> None:
+    """They do not count for bpf(2), which the line of each object says before the workload starts."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    result = lab.run(tmp_path, "--hand-over", "--", "/bin/true", before=before)
+    assert result.code == 0, result.lines
+    (line,) = result.events("handover")
+    expected = "capabilities of a user namespace (a rootless container) do not count for bpf(2)"
+    assert line.get("message", "").startswith(expected) == bool(before)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
