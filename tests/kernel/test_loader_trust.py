@@ -62,7 +62,7 @@ def test_key_of_mixed_order_is_refused(lab: Lab, tmp_path: Path) -> None:
 
 
 BAD_STORES: dict[str, tuple[str | None, str]] = {
-    "empty directory": (None, "no public key in it"),
+    "empty directory": (None, "no public key in it; put NAME.pub files there, or run buildtool trust add"),
     "policy is not json": ("{", "not the JSON"),
     "policy without keys": ('{"policyVersion":1,"threshold":1,"keys":[]}', "no public key"),
     "policy version": ('{"policyVersion":2,"threshold":1,"keys":[]}', "policyVersion: unknown"),
