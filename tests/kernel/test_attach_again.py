@@ -89,7 +89,7 @@ class Running:
         return wait_until(lambda: values.items() <= metrics(path).items())
 
     def rests(self) -> bool:
-        """Return whether the loader comes to wait for news. News that it does not take would keep it awake."""
+        """Return whether the loader comes to wait for news. News that stays would keep it awake."""
         path = Path(f"/proc/{self.process.pid}/stat")
 
         def is_asleep() -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,17 @@ def test_signing_key_that_is_not_valid_yet(tmp_path: Path, signer: SigningKey) -
                 trust_files(given, signer.public, AMD64, OBJECTS)
         else:
             assert trust_files(given, signer.public, AMD64, OBJECTS)
+
+
+@pytest.mark.parametrize(("now", "words"), [(1_767_139_200, ""), (1_767_139_199, "is in the future")])
+def test_earliest_time_in_the_future(
+    tmp_path: Path, signer: SigningKey, monkeypatch: pytest.MonkeyPatch, now: int, words: str
+) -> None:
+    """A clock may be a day behind the time of the policy."""
+    monkeypatch.setattr(time, "time", lambda: now)
+    given = config(tmp_path, "earliest = 2026-01-01T00:00:00Z")
+    if words:
+        with pytest.raises(ConfigError, match=words):
+            trust_files(given, signer.public, AMD64, OBJECTS)
+    else:
+        assert trust_files(given, signer.public, AMD64, OBJECTS)

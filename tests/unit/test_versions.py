@@ -209,3 +209,18 @@ def test_only_a_whole_set_is_remembered(tmp_path: Path) -> None:
         assert [verdict.accepted is not None for verdict in verdicts] == [path == good for path in paths]
         with open_state(state) as seen:
             assert seen.version("demo", "x.bpf.o") == version
+
+
+def test_state_that_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier must not accept versions that it does not remember; the new file goes."""
+    remember(tmp_path, "a", "x.bpf.o", 3)
+
+    def rename(source: str, target: str, **directories: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), source, None, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(FileAccessError, match="cannot write: input/output error"):
+        remember(tmp_path, "a", "x.bpf.o", 4)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_NAME]
+    with open_state(tmp_path) as state:
+        assert state.version("a", "x.bpf.o") == 3
