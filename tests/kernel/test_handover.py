@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
-from labs.privileges import AS_USER, user_with
+from labs.privileges import AS_USER, root_with, user_with
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -117,6 +117,14 @@ def test_capabilities_that_the_workload_is_said_to_need(lab: Lab, tmp_path: Path
     options = ["--hand-over", "--capabilities=NET_RAW,NET_ADMIN"]
     found = handed(lab.run(tmp_path, *options, *WORKLOAD))
     check_capabilities(found, "BPF", "PERFMON", "NET_RAW", "NET_ADMIN")
+
+
+def test_capability_that_includes_the_others(lab: Lab, tmp_path: Path) -> None:
+    """SYS_ADMIN counts as BPF and PERFMON, as for the kernel, and reaches the workload in their place."""
+    objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    found = handed(lab.run(tmp_path, "--hand-over", *WORKLOAD, before=root_with("sys_admin")))
+    check_object(found, "raw_tp.bpf.o", (objects / "raw_tp.bpf.o").read_bytes())
+    check_capabilities(found, "SYS_ADMIN")
 
 
 def test_several_objects(lab: Lab, tmp_path: Path) -> None:
