@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from assurance import test_times
 from assurance.test_exhaustive import CHANGES, SMALL_OBJECTS
 from assurance.test_limits import CASES, STORES, store_of
 from labs.compile import find_clang
@@ -35,6 +36,8 @@ _PUBLIC = "loader/verify/sigverify.c"
 # repeat are only for the file of the header.
 _BEYOND_QUESTIONS = (
     _PUBLIC,
+    "loader/base/fault.c",
+    "loader/base/json.c",
     *(
         f"loader/verify/{name}.c"
         for name in ("maps", "sig", "statement", "truststore", "types", "verdict", "verify")
@@ -184,6 +187,10 @@ def _write_rounds(directory: Path) -> list[Path]:
         "vectors": [now, *_vectors(directory)],
         "signatures": [*_signatures()],
         "limits": [now, *_limits(directory)],
+        "times": [
+            *(question("Y", test_times.store_of(text)) for text in test_times.texts()),
+            *(question("D", str(second).encode()) for second in test_times.seconds()),
+        ],
         "changes": [now, *_changes(directory)],
     }
     paths = []

@@ -136,6 +136,8 @@ def _accepted_with_trust() -> Iterator[Case]:
         name="revoked-beside-good", expect="accepted", recipe=Recipe(signers=(ALICE, BOB)), trust="revoked"
     )
     yield Case(name="key-validity-ends-included", expect="accepted", recipe=plain, trust="key-expires-now")
+    brackets = "brackets-in-a-name"
+    yield Case(name=f"policy-{brackets}", expect="accepted", recipe=plain, trust=brackets)
     yield Case(name="project-allowed", expect="accepted", recipe=plain, trust="project-demo")
     yield Case(name="minimum-version-met", expect="accepted", recipe=plain, trust="minimum-3")
     no_code = Recipe(parts=(LICENSE,))
