@@ -9,6 +9,9 @@ const (
 	slotSize       = 8
 	symbolSize     = 24
 	relocationSize = 16
+	maxCodeBytes   = 16 << 20 // the time for a file of nothing else stays that of an honest one
+	maxSymbols     = 131072
+	maxRelocations = 262144
 	opcodeCall     = 0x85
 	sourceHelper   = 0
 	sourceLocal    = 1
@@ -98,6 +101,9 @@ func (r *codeReader) checkInstructions(s section) error {
 	if r.isReadAgain(&r.codeSize, s) {
 		return unreadableCode("sections of code that overlap")
 	}
+	if r.codeSize > maxCodeBytes {
+		return unreadableCode("more than 16 MiB of code")
+	}
 	if s.size%slotSize != 0 {
 		return unreadableCode("half an instruction")
 	}
@@ -174,6 +180,9 @@ func (r *codeReader) findSymbols() error {
 		if found || uint64(s.link) >= uint64(r.sections) || !s.isTable(symbolSize) {
 			return unreadableCode("more than one symbol table, or a damaged one")
 		}
+		if s.size > maxSymbols*symbolSize {
+			return unreadableCode("more than 131072 symbols")
+		}
 		found = true
 		r.symbols, r.names = s, r.section(int(s.link))
 		if r.names.kind != typeStringTable || r.names.size == 0 ||
@@ -194,6 +203,9 @@ func (r *codeReader) checkRelocations(s section) error {
 	}
 	if r.isReadAgain(&r.relocations, s) {
 		return unreadableCode("tables of relocations that overlap")
+	}
+	if r.relocations > maxRelocations*relocationSize {
+		return unreadableCode("more than 262144 relocations")
 	}
 	if !s.isTable(relocationSize) {
 		return unreadableCode("a damaged table of relocations")

@@ -195,7 +195,7 @@ class Rule:
 _E, _W, _N = Level.ERROR, Level.WARNING, Level.NOTE
 _TABLE = (
     ("BT001", _E, "not an eBPF object", "compile it with buildtool compile"),
-    ("BT002", _E, "too large", "split it: verifiers refuse objects above 16 MiB"),
+    ("BT002", _E, "too large", "split it: verifiers refuse objects above 64 MiB"),
     ("BT003", _E, "too many instructions", "no kernel takes more than a million: split it by tail calls"),
     ("BT004", _W, "much map memory", "lower max_entries, or allocate on demand (BPF_F_NO_PREALLOC)"),
     ("BT005", _E, "unknown section", 'name it as libbpf does: SEC("xdp"), SEC("tp_btf/...")'),

@@ -29,6 +29,9 @@ from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_obj
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
+    LinkTables,
+    Symbol,
+    check_relocation_tables,
     has_signature_section,
     parse_object,
     read_link_tables,
@@ -68,6 +71,7 @@ class _Read:
     kfuncs: tuple[str, ...]
     statement: Statement | None
     has_relocations: bool
+    struct_ops: frozenset[str]
 
 
 def check_object(
@@ -85,7 +89,9 @@ def check_object(
     try:
         obj = parse_object(data)
         contents, lines = describe_object(obj), read_line_info(obj)
-        usage = _measure(obj, contents.programs)
+        tables = read_link_tables(obj)
+        usage = _measure(obj, tables, contents.programs)
+        struct_ops = _struct_ops_functions(obj, tables.symbols)
         kfuncs = _kernel_functions(obj, contents)
     except ObjectFormatError as error:
         return StaticCheck(facts=None, findings=(RULES["BT001"].finding(name, error.message),))
@@ -99,6 +105,7 @@ def check_object(
         kfuncs=kfuncs,
         statement=statement,
         has_relocations=lines.has_relocations,
+        struct_ops=struct_ops,
     )
     findings = [
         *malformed,
@@ -124,8 +131,8 @@ def _kernel_functions(obj: ElfObject, contents: ObjectContents) -> tuple[str, ..
     return tuple(name for name in contents.kfuncs if name in declared)
 
 
-def _measure(obj: ElfObject, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
-    functions = read_functions(obj, read_link_tables(obj))
+def _measure(obj: ElfObject, tables: LinkTables, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
+    functions = read_functions(obj, tables)
     sections = {section.name.decode("utf-8", "replace"): i for i, section in enumerate(obj.sections)}
     return {p.name: measure(functions, p.name, sections[p.section]) or _EMPTY for p in programs}
 
@@ -229,7 +236,7 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
     if program.type == "ext":
         message = f"section {program.section!r} replaces a function of another program"
         yield finding("BT014", message, Level.WARNING if program.is_optional else None)
-    if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
+    if program.type == STRUCT_OPS and not program.is_optional and program.name not in read.struct_ops:
         yield finding("BT015", "no struct_ops map names it")
     if usage.instructions > MAX_INSTRUCTIONS:
         yield finding("BT003", f"{usage.instructions} instructions")
@@ -245,18 +252,21 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         yield finding("BT022", "uses the stack at an offset that is not constant")
 
 
-def _is_used(obj: ElfObject, program: ProgramInfo) -> bool:
-    """Return whether a relocation in a struct_ops section refers to *program*."""
+def _struct_ops_functions(obj: ElfObject, symbols: Sequence[Symbol]) -> frozenset[str]:
+    """Return the names of the functions to which relocations in struct_ops sections refer."""
     names = struct_ops_sections(obj)
-    symbols = read_link_tables(obj).symbols
-    used = {
-        symbols[relocation.symbol].name
+    tables = [
+        table
         for table in obj.sections
         if table.type == SHT_REL and table.info < len(obj.sections) and obj.sections[table.info].name in names
+    ]
+    check_relocation_tables(obj, tables)
+    return frozenset(
+        symbols[relocation.symbol].name
+        for table in tables
         for relocation in obj.relocations(table)
         if relocation.symbol < len(symbols)
-    }
-    return program.name in used
+    )
 
 
 def _check_times(read: _Read, now: int) -> Iterator[Finding]:

@@ -157,7 +157,7 @@ class TrustConfig:
         lambda value, _: tuple(map(parse_helper, expect_list(value))), None
     )
     denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
-    max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
+    max_object_bytes: int | None = declare(as_integer(1, 64 * 1024 * 1024), None)
     allow_rollback: bool = declare(as_switch, default=False)
     clock: str = declare(as_text(check_clock), "required")
     earliest: int | None = declare(as_time, None)

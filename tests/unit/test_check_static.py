@@ -206,8 +206,8 @@ def test_an_object_above_the_limit_is_not_parsed() -> None:
     """BT002, with the size of the whole file."""
     result = check(bytes(MAX_OBJECT_BYTES + 1))
     assert (broken(result), result.facts) == (["BT002"], None)
-    (finding,) = check_object("x", "x", bytes(MAX_OBJECT_BYTES + 1), now=0, size=23_000_000).findings
-    assert finding.message == f"23000000 bytes, more than {MAX_OBJECT_BYTES}"
+    (finding,) = check_object("x", "x", bytes(MAX_OBJECT_BYTES + 1), now=0, size=123_000_000).findings
+    assert finding.message == f"123000000 bytes, more than {MAX_OBJECT_BYTES}"
 
 
 @pytest.mark.tools

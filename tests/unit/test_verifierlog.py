@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
-import pytest
+import struct
+import tracemalloc
 
-from buildtool.check.lines import LineInfo
+import pytest
+from labs.vectors.builder import Part, build
+from labs.vectors.code import code, makes
+from labs.vectors.maps import Btf
+
+from buildtool.check.lines import LineInfo, read_line_info
 from buildtool.check.model import Outcome, SourceLine
 from buildtool.check.verifierlog import read_verdict
+from buildtool.core.errors import ObjectFormatError
+from buildtool.objects.elf import parse_object
 
 # 6.18
 NEW = """\
@@ -103,11 +111,51 @@ def test_a_failure_before_the_kernel_verifier() -> None:
     assert read_verdict(12, "Cannot allocate memory", "", "").reason == "Cannot allocate memory"
 
 
+def _line_info(btf: Btf, *records: tuple[int, int, int], count: int = -1) -> LineInfo:
+    """Return the lines of an object with *records* (file, text, line) for section xdp."""
+    count = len(records) if count < 0 else count
+    block = struct.pack("<III", 16, btf.name(b"xdp"), count)
+    block += b"".join(struct.pack("<IIII", 0, file, text, line << 10) for file, text, line in records)
+    head = struct.pack("<HBBIIIIIII", 0xEB9F, 1, 0, 32, 0, 0, 0, len(block), 0, 0)
+    extension = Part(name=b".BTF.ext", data=head + block)
+    return read_line_info(parse_object(build(makes(code(), btf.part(), extension))))
+
+
+def _lines(here: list[SourceLine]) -> LineInfo:
+    btf = Btf()
+    return _line_info(
+        btf, *((btf.name(b"./" + s.file.encode()), btf.name(s.text.encode()), s.line) for s in here)
+    )
+
+
+def test_lines_that_share_a_text_are_not_many_copies() -> None:
+    """Twenty thousand records of one text of 4 KB would be 80 MB if each had its own copy."""
+    btf = Btf()
+    text = btf.name(b"x" * 4095)
+    tracemalloc.start()
+    try:
+        lines = _line_info(btf, *((text, text, number) for number in range(20_000)))
+        assert lines.locate("xdp", SourceLine(text="x" * 4095)) == SourceLine(text="x" * 4095)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_damaged_lines_are_one_error() -> None:
+    """A count beyond the section, and a name that no section can have, are found before any line is read."""
+    btf = Btf()
+    with pytest.raises(ObjectFormatError, match="damaged BTF"):
+        _line_info(btf, (0, 0, 1), count=2)
+    # A text outside of the names is found when the line is searched, and tells nothing.
+    source = SourceLine(text="exit();")
+    assert _line_info(btf, (1 << 20, 1 << 20, 1)).locate("xdp", source) == source
+
+
 def test_where_a_line_stands() -> None:
     """A text that occurs once gets path and line from BTF. A repeated text needs the kernel's line number."""
     here = [SourceLine(text="return 0;", file="bpf/x.c", line=line) for line in (3, 9)]
     here.append(SourceLine(text="exit();", file="bpf/x.c", line=5))
-    lines = LineInfo(lines={"xdp": tuple(here)})
+    lines = _lines(here)
     assert lines.locate("xdp", SourceLine(text="exit();")) == here[2]
     assert lines.locate("xdp", SourceLine(text="return 0;", file="x.c", line=9)) == here[1]
     for unknown in (SourceLine(text="return 0;"), SourceLine(text="other();", file="x.c", line=1)):

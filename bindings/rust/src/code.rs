@@ -15,6 +15,10 @@ const FLAG_EXECUTE: u64 = 4;
 const SLOT_SIZE: u64 = 8;
 const SYMBOL_SIZE: u64 = 24;
 const RELOCATION_SIZE: u64 = 16;
+/// Bytes. The time for a file of nothing else stays that of an honest one.
+const MAX_CODE: u64 = 16 << 20;
+const MAX_SYMBOLS: u64 = 131_072;
+const MAX_RELOCATIONS: u64 = 262_144;
 const OPCODE_CALL: u64 = 0x85;
 const SOURCE_HELPER: u64 = 0;
 const SOURCE_LOCAL: u64 = 1;
@@ -67,11 +71,17 @@ pub fn check(object: &Object, statement: &Statement, trust: &Trust) -> Result<()
             if code > total {
                 return unreadable("sections of code that overlap");
             }
+            if code > MAX_CODE {
+                return unreadable("more than 16 MiB of code");
+            }
             reader.check_instructions(&s)?;
         } else if let Some(target) = reader.relocated(&s) {
             relocations += s.size;
             if relocations > total {
                 return unreadable("tables of relocations that overlap");
+            }
+            if relocations > MAX_RELOCATIONS * RELOCATION_SIZE {
+                return unreadable("more than 262144 relocations");
             }
             reader.check_relocations(&s, &target)?;
         }
@@ -98,6 +108,9 @@ impl Reader<'_> {
         for s in object.each_section().filter(|s| s.kind == TYPE_SYMBOL_TABLE) {
             if found || s.link >= object.sections || !is_table(&s, SYMBOL_SIZE) {
                 return unreadable("more than one symbol table, or a damaged one");
+            }
+            if s.size > MAX_SYMBOLS * SYMBOL_SIZE {
+                return unreadable("more than 131072 symbols");
             }
             found = true;
             self.symbols = s;
