@@ -20,7 +20,7 @@ from buildtool.check.lines import read_line_info
 from buildtool.check.mapdefs import find_impossible_maps
 from buildtool.check.memory import MapMemory, estimate_maps
 from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFacts
-from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
+from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Meter, Usage, read_functions
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time
 from buildtool.objects.btf import Btf
@@ -132,9 +132,9 @@ def _kernel_functions(obj: ElfObject, contents: ObjectContents) -> tuple[str, ..
 
 
 def _measure(obj: ElfObject, tables: LinkTables, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
-    functions = read_functions(obj, tables)
+    meter = Meter(read_functions(obj, tables))
     sections = {section.name.decode("utf-8", "replace"): i for i, section in enumerate(obj.sections)}
-    return {p.name: measure(functions, p.name, sections[p.section]) or _EMPTY for p in programs}
+    return {p.name: meter.measure(p.name, sections[p.section]) or _EMPTY for p in programs}
 
 
 def _read_statement(name: str, obj: ElfObject) -> tuple[Statement | None, list[Finding]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
@@ -16,6 +17,9 @@ from buildtool.objects.types import map_type, program_type
 
 _MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")
 _DESCRIPTOR_BYTES = 4
+# More than a statement holds (MAX_STATEMENT_BYTES), in the shortest form of each.
+_MAX_PROGRAMS = 8192
+_MAX_CALLS = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +77,19 @@ def describe_object(obj: ElfObject) -> ObjectContents:
     """
     Return the contents of *obj*.
 
-    Raises: ObjectFormatError, if the tables, the BTF or the code of *obj* are damaged.
+    Raises: ObjectFormatError, if the tables, the BTF or the code of *obj* are damaged, or if no statement can
+        list its programs or calls.
     """
     tables = read_link_tables(obj)
     # The signer and the policy must see the code that libbpf runs, so both use this reader.
     code = read_code(obj)
+    if max(len(code.helpers), len(code.kfuncs)) > _MAX_CALLS:
+        raise ObjectFormatError(f"calls of more than {_MAX_CALLS} helpers or kernel functions")
+    programs = tuple(islice(_find_programs(obj, tables), _MAX_PROGRAMS + 1))
+    if len(programs) > _MAX_PROGRAMS:
+        raise ObjectFormatError(f"more than {_MAX_PROGRAMS} programs")
     return ObjectContents(
-        programs=tuple(_find_programs(obj, tables)),
+        programs=programs,
         maps=_find_maps(obj),
         helpers=tuple(sorted(code.helpers)),
         kfuncs=tuple(sorted(name.decode("utf-8", "replace") for name in code.kfuncs if name)),

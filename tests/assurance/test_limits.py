@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from labs.sig import test_key
+from labs.compile import compile_sample
+from labs.sig import sign, test_key
 from labs.vectors.builder import ALICE, CODE, LICENSE, SHT_NOBITS, SHT_STRTAB, Part, Recipe, build
 from labs.vectors.code import EXIT, FLAGS_OF_CODE, SHT_REL, SHT_SYMTAB
 from labs.vectors.maps import DATASEC, FORWARD, Btf, plain, with_maps
@@ -22,9 +23,11 @@ from buildtool.objects.elf import (
     MAX_RELOCATIONS,
     MAX_SECTIONS,
     MAX_SYMBOLS,
+    find_signature_section,
+    parse_object,
 )
 from buildtool.signing.keys import MAX_KEY_FILE_BYTES
-from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES
+from buildtool.signing.record import MAX_SECTION_BYTES, MAX_STATEMENT_BYTES, from_bytes
 from buildtool.trust.store import MAX_POLICY_BYTES, load_trust
 
 NOW = 1_780_272_000  # 2026-06-01T00:00:00Z
@@ -134,6 +137,28 @@ def test_limit(name: str, verifier: Verifier, tmp_path: Path) -> None:
     ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
     assert verifier.ask("O", data) == ours
     assert ours.split()[0] == expected
+
+
+def test_five_hundred_programs_with_long_names(verifier: Verifier, clang: Path, tmp_path: Path) -> None:
+    """Names of 60 letters in their own sections give a statement of 75 KB, which every verifier reads."""
+    programs = (
+        f'__attribute__((section("tracepoint/syscalls/sys_enter_{n:03d}{"s" * 30}"), used))'
+        f" int {f'p{n:03d}':p<60}(void *c) {{ return 0; }}\n"
+        for n in range(500)
+    )
+    license_text = 'char LICENSE[] __attribute__((section("license"))) = "GPL";\n'
+    source = "".join(programs) + license_text
+    data = sign(parse_object(compile_sample(tmp_path, source=source).read_bytes()))
+    obj = parse_object(data)
+    statement = from_bytes(obj.contents(find_signature_section(obj))).statement
+    assert 70_000 < len(statement) < MAX_STATEMENT_BYTES
+    (tmp_path / "alice.pub").write_bytes(test_key().public.pem)
+    assert verifier.ask("T", bytes(tmp_path)) == "trust"
+    verifier.setting("P", PLATFORM.encode())
+    verifier.setting("N", str(NOW).encode())
+    ours = python_verdict(data, load_trust([tmp_path]), PLATFORM, NOW)
+    assert verifier.ask("O", data) == ours
+    assert ours.split()[0] == "accepted"
 
 
 @pytest.mark.parametrize("extra", [0, 1])
