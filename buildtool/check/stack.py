@@ -26,6 +26,7 @@ _FRAME_POINTER = 10
 _CALL, _LOAD_ADDRESS, _MOVE, _ADD, _ADD_REGISTER = 0x85, 0x18, 0xBF, 0x07, 0x0F
 _PSEUDO_CALL = 1
 _CALLER_SAVED = range(6)
+_ARGUMENTS = range(1, 6)
 _MAX_STEPS = 1_000_000  # of all walks of an object: a thousand programs with a thousand calls each
 _CLASS = 0x07
 _LOAD, _STORES, _ALU = 1, (2, 3), (4, 7)
@@ -211,11 +212,12 @@ def _stack(body: Iterator[_Instruction]) -> tuple[int, bool]:
         if opcode == _MOVE and source in pointers and offset == 0:
             pointers[destination] = pointers[source]
         elif opcode == _ADD and destination in pointers:
+            # An address alone uses no stack: code may compute one below the frame and add to it again.
             pointers[destination] += immediate
-            lowest = min(lowest, pointers[destination])
         elif opcode == _CALL:
             for register in _CALLER_SAVED:
-                pointers.pop(register, None)
+                address = pointers.pop(register, 0)
+                lowest = min(lowest, address if register in _ARGUMENTS else 0)
         elif kind in (0, _LOAD, *_ALU) and destination != _FRAME_POINTER:
             gone = pointers.pop(destination, None)
             varies = varies or (gone is not None and opcode == _ADD_REGISTER)

@@ -294,6 +294,24 @@ def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
     assert 100 < unreadable < 1400
 
 
+ADDRESSES = {
+    # The kernel accepts the first: an address below the frame, and a store 512 bytes below the frame's top.
+    "r1 = r10; r1 += -513; r0 = 7; *(u8 *)(r1 + 1) = r0; exit;": [],
+    "r1 = r10; r1 += -513; r0 = 7; *(u8 *)(r1 + 0) = r0; exit;": ["BT020"],
+    "r1 = r10; r1 += -600; r1 += 400; r0 = *(u8 *)(r1 + 0); exit;": [],
+    "r1 = r10; r1 += -600; call 35; exit;": ["BT020"],
+    "r6 = r10; r6 += -600; call 35; exit;": [],
+}
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("code", ADDRESSES)
+def test_addresses_alone_use_no_stack(tmp_path: Path, code: str) -> None:
+    """Loads, stores and arguments of calls use the stack. Arithmetic on an address does not."""
+    source = f'SEC("socket") __attribute__((naked)) int f(void) {{ asm volatile("{code}"); }} {GPL}'
+    assert broken(check(compiled(tmp_path, source))) == ADDRESSES[code]
+
+
 @pytest.mark.tools
 def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
     """An endless call chain is reported as unbounded, and does not exhaust Python's stack."""
