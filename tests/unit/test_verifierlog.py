@@ -56,6 +56,28 @@ func 'sched_switch' arg1 has btf_id 114 type STRUCT 'task_struct'
 failed to resolve CO-RE relocation <byte_off> [28] struct task_struct.no_such_member (0:0 @ offset 0)
 processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
 """
+# 6.18 of a program that calls ten global functions
+GLOBALS = """\
+Validating f0() func#10...
+10: R1=ctx() R10=fp0
+; int f0(struct __sk_buff *s) { return s->len; } @ d.bpf.c:3
+10: (61) r0 = *(u32 *)(r1 +0)         ; R0=scalar() R1=ctx()
+11: (95) exit
+Func#10 ('f0') is safe for any args that match its prototype
+the call stack of 8 frames is too deep !
+verification time 139 usec
+stack depth 0+0+0+0+0+0+0+0+0+0+0
+processed 31 insns (limit 1000000) max_states_per_insn 0 total_states 3 peak_states 3 mark_read 0
+"""
+# 6.1
+ASSUMED = """\
+; return f1(s) + 2;
+11: (95) exit
+Func#1 is global and valid. Skipping.
+Func#10 is safe for any args that match its prototype
+combined stack size of 2 calls is 544. Too large
+processed 31 insns (limit 1000000) max_states_per_insn 0 total_states 3 peak_states 3 mark_read 0
+"""
 REGISTER = """\
 from 3 to 5: R0=scalar() R10=fp0
 ; return a; @ x.c:3
@@ -73,8 +95,10 @@ processed 4 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         (LOOP, "infinite loop detected at insn 2", 22),
         (CORE, "failed to resolve CO-RE relocation <byte_off> [28] struct task_struct.no_such_member", 26),
         (REGISTER, "R0 !read_ok", 3),
+        (GLOBALS, "the call stack of 8 frames is too deep !", 3),
+        (ASSUMED, "combined stack size of 2 calls is 544. Too large", 0),
     ],
-    ids=["new", "old", "loop", "core", "register"],
+    ids=["new", "old", "loop", "core", "register", "globals", "assumed"],
 )
 def test_the_objection_and_its_line(log: str, reason: str, line: int) -> None:
     """The first line after the trace, and the last line of C before it."""
