@@ -22,7 +22,8 @@ type codeReader struct {
 	trust                 *Trust
 	helpers               map[int64]bool // that the statement lists
 	kfuncs                map[string]bool
-	symbols, names        section // of size 0 when there are none
+	programs              map[string][]string // by section without its ?, the names by which they are loaded
+	symbols, names        section             // of size 0 when there are none
 	codeSize, relocations uint64
 }
 
@@ -38,7 +39,17 @@ func checkCode(o *object, t *Trust, st *Statement) error {
 	if t.programTypes == nil && t.attachPoints == nil && t.deniedHelpers == nil && t.deniedKfuncs == nil {
 		return nil
 	}
-	r := &codeReader{object: o, trust: t, helpers: map[int64]bool{}, kfuncs: map[string]bool{}}
+	r := &codeReader{
+		object: o, trust: t, helpers: map[int64]bool{}, kfuncs: map[string]bool{}, programs: map[string][]string{},
+	}
+	for _, program := range st.Programs {
+		section := strings.TrimPrefix(program.Section, "?")
+		as := section
+		if program.Declared != "" {
+			as = program.Declared
+		}
+		r.programs[section] = append(r.programs[section], as)
+	}
 	for _, number := range st.Helpers {
 		r.helpers[number] = true
 	}
@@ -86,11 +97,18 @@ func (r *codeReader) checkName(s section) error {
 		return nil
 	}
 	name = strings.TrimPrefix(name, "?") // libbpf loads such a program only on request
-	if kind := programType(name); !r.trust.allowsType(kind) {
-		return refuse(DeniedByPolicy, "section %.64q of type %s is not allowed", name, kind)
+	loaded := []string{name}
+	// Only a name that libbpf does not know can be declared. Each program of the section counts.
+	if programs := r.programs[name]; len(programs) > 0 && programType(name) == "unspec" {
+		loaded = programs
 	}
-	if !r.trust.AllowsPoint(name) {
-		return refuse(DeniedByPolicy, "attach point %.64q is not allowed", name)
+	for _, as := range loaded {
+		if kind := programType(as); !r.trust.allowsType(kind) {
+			return refuse(DeniedByPolicy, "section %.64q of type %s is not allowed", name, kind)
+		}
+		if !r.trust.AllowsPoint(as) {
+			return refuse(DeniedByPolicy, "attach point %.64q is not allowed", as)
+		}
 	}
 	return nil
 }

@@ -24,12 +24,22 @@ _MAX_CALLS = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramInfo:
-    """A program of an object: function *name*, ELF *section*, libbpf *type*, default *attach* targets."""
+    """
+    A program of an object: function *name*, ELF *section*, libbpf *type*, default *attach* targets.
+
+    *declared* is the section name by which the program is loaded, if libbpf does not know its own.
+    """
 
     name: str
     section: str
     type: str
     attach: tuple[str, ...] = ()
+    declared: str = ""
+
+    @property
+    def loaded_as(self) -> str:
+        """The section name that decides how the program is loaded, without the `?` of an optional one."""
+        return self.declared or self.section.removeprefix("?")
 
     @property
     def is_optional(self) -> bool:

@@ -72,11 +72,20 @@ MAP_TYPES = tuple(_MAP_NAMES.split())
 
 def program_type(section: str) -> str:
     """Return libbpf's type of a program in ELF *section*, or `unspec` if libbpf lacks the section."""
-    section = section.removeprefix("?")  # libbpf does not load such a program by default
-    if section in SECTION_TYPES:
-        return SECTION_TYPES[section]
-    head = section.partition("/")[0] + "+"
+    return section_type(section.removeprefix("?"))  # libbpf does not load such a program by default
+
+
+def section_type(name: str) -> str:
+    """Return libbpf's type of section *name*, from which a `?` at its beginning has been removed."""
+    if name in SECTION_TYPES:
+        return SECTION_TYPES[name]
+    head = name.partition("/")[0] + "+"
     return SECTION_TYPES.get(head, UNKNOWN_PROGRAM)
+
+
+def declared_type(section: str) -> str | None:
+    """Return the type that *section* declares, or None if no program can be declared so."""
+    return None if section.endswith("+") else SECTION_TYPES.get(section)
 
 
 def nearest_type(name: str) -> str:

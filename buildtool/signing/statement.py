@@ -31,6 +31,7 @@ from buildtool.core.strictjson import (
 from buildtool.core.strictjson import to_bytes as encode
 from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo
 from buildtool.objects.elf import ElfObject, find_signature_section
+from buildtool.objects.types import UNKNOWN_PROGRAM, declared_type, section_type
 from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -63,6 +64,7 @@ _PREDICATE = {
 }
 _PREDICATE_OPTIONAL = {"notAfter": is_time, "toolchain": is_object, "source": is_object}
 _PROGRAM = {"name": is_string, "section": is_string, "type": is_string}
+_PROGRAM_OPTIONAL = {"attach": is_strings, "declared": is_string}
 _MAP = {
     "name": is_string,
     "type": is_string,
@@ -204,12 +206,19 @@ def _read_statement(value: dict[str, Any]) -> Statement:
 
 
 def _read_program(value: Any) -> ProgramInfo:
-    check_members(value, "program", _PROGRAM, attach=is_strings)
+    check_members(value, "program", _PROGRAM, **_PROGRAM_OPTIONAL)
+    section, declared = value["section"].removeprefix("?"), value.get("declared", "")
+    # A declaration must not change what libbpf knows of a section, and must agree with the type.
+    if "declared" in value and (
+        declared_type(declared) != value["type"] or section_type(section) != UNKNOWN_PROGRAM
+    ):
+        raise ValueError("program: declared is wrong")
     return ProgramInfo(
         name=value["name"],
         section=value["section"],
         type=value["type"],
         attach=tuple(value.get("attach", ())),
+        declared=declared,
     )
 
 
@@ -241,6 +250,8 @@ def _program_to_json(program: ProgramInfo) -> dict[str, Any]:
     value: dict[str, Any] = {"name": program.name, "section": program.section, "type": program.type}
     if program.attach:
         value["attach"] = list(program.attach)
+    if program.declared:
+        value["declared"] = program.declared
     return value
 
 

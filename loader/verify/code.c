@@ -57,19 +57,12 @@ static bool is_read_again(const struct reader *r, uint64_t *sum, const struct se
 	return *sum > r->object->size;
 }
 
-/* Rules 5 and 6 */
-static int check_section(const struct reader *r, const struct section *s)
+/* Rules 5 and 6, for a section that is loaded by @name */
+static int check_name(const struct reader *r, const char *shown, const char *name)
 {
-	const char *name = object__section_name(r->object, s), *type, *shown;
+	const char *type = section_types__find(name);
 	char allowed[TRUST_LIST_SIZE];
 
-	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
-		return unreadable(r, "a section with too long a name");
-	if (!strcmp(name, ".text"))
-		return 0;
-	shown = name;
-	name += *name == '?'; /* libbpf loads such a program only on request */
-	type = section_types__find(name);
 	if (!trust__allows_type(r->trust, type))
 		return fault__set(
 			r->fault, -EKEYREJECTED,
@@ -83,6 +76,26 @@ static int check_section(const struct reader *r, const struct section *s)
 			"this rule",
 			name, trust__list(r->trust, "attachPoints", allowed));
 	return 0;
+}
+
+static int check_section(const struct reader *r, const struct section *s)
+{
+	const char *name = object__section_name(r->object, s), *shown = name, *loaded = NULL, *next;
+	size_t index = 0;
+	int err = 0;
+
+	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
+		return unreadable(r, "a section with too long a name");
+	if (!strcmp(name, ".text"))
+		return 0;
+	name += *name == '?'; /* libbpf loads such a program only on request */
+	/* Only a name that libbpf does not know can be declared. Each program of the section counts. */
+	while (!err && !strcmp(section_types__find(name), "unspec") &&
+	       (next = statement__loaded_as(r->statement, name, &index))) {
+		loaded = next;
+		err = check_name(r, shown, loaded);
+	}
+	return loaded ? err : check_name(r, shown, name);
 }
 
 static int check_helper(const struct reader *r, uint32_t number)

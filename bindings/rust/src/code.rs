@@ -2,7 +2,7 @@
 
 //! The rules about instructions (spec/trust-policy.md, Reading the code).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::object::{Object, Section, TYPE_PROGBITS, TYPE_RELOCATIONS, TYPE_STRING_TABLE, TYPE_SYMBOL_TABLE};
 use crate::sections::program_type;
@@ -29,6 +29,8 @@ struct Reader<'a> {
     /// Calls that the statement lists.
     helpers: BTreeSet<u64>,
     kfuncs: BTreeSet<&'a [u8]>,
+    /// By section without its `?`, the names by which the section's programs are loaded.
+    programs: BTreeMap<&'a [u8], Vec<&'a [u8]>>,
     /// Of size 0 when there are none.
     symbols: Section,
     names: Section,
@@ -51,11 +53,18 @@ pub fn check(object: &Object, statement: &Statement, trust: &Trust) -> Result<()
     if !trust.reads_code() {
         return Ok(());
     }
+    let mut programs = BTreeMap::<_, Vec<_>>::new();
+    for program in &statement.programs {
+        let section = program.section.strip_prefix('?').unwrap_or(&program.section);
+        let loaded = program.declared.as_deref().unwrap_or(section);
+        programs.entry(section.as_bytes()).or_default().push(loaded.as_bytes());
+    }
     let mut reader = Reader {
         object,
         trust,
         helpers: statement.helpers.iter().copied().collect(),
         kfuncs: statement.kfuncs.iter().map(String::as_bytes).collect(),
+        programs,
         symbols: Section::default(),
         names: Section::default(),
     };
@@ -131,12 +140,20 @@ impl Reader<'_> {
             return Ok(());
         }
         let name = name.strip_prefix(b"?").unwrap_or(name); // libbpf loads such a program only on request
-        let kind = program_type(name);
-        if !self.trust.allows_type(kind) {
-            return denied(format!("section {} of type {kind} is not allowed", name_of(name)));
-        }
-        if !self.trust.allows_point_bytes(name) {
-            return denied(format!("attach point {} is not allowed", name_of(name)));
+        let own = [name];
+        // Only a name that libbpf does not know can be declared. Each program of the section counts.
+        let loaded = match self.programs.get(name) {
+            Some(found) if program_type(name) == "unspec" => found.as_slice(),
+            _ => &own,
+        };
+        for loaded in loaded {
+            let kind = program_type(loaded);
+            if !self.trust.allows_type(kind) {
+                return denied(format!("section {} of type {kind} is not allowed", name_of(name)));
+            }
+            if !self.trust.allows_point_bytes(loaded) {
+                return denied(format!("attach point {} is not allowed", name_of(loaded)));
+            }
         }
         Ok(())
     }

@@ -74,6 +74,7 @@ TRUST: dict[str, dict[str, str]] = {
     "no-platforms": policy(A, platforms=[]),
     "unspec-only": policy(A, programTypes=["unspec"]),
     "points": policy(A, attachPoints=["xdp", "cgroup/*", "kprobe/do_*"]),
+    "classifier-points": policy(A, attachPoints=["classifier/*"]),
     "all-points": policy(A, attachPoints=["*"]),
     "app-points": policy(A, attachPoints=["uprobe//opt/app/*", "uprobe//a/../b:c"]),
     "no-points": policy(A, attachPoints=[]),
