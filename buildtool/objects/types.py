@@ -77,7 +77,7 @@ def program_type(section: str) -> str:
 
 def section_type(name: str) -> str:
     """Return libbpf's type of section *name*, from which a `?` at its beginning has been removed."""
-    if name in SECTION_TYPES:
+    if name in SECTION_TYPES and not name.endswith("+"):
         return SECTION_TYPES[name]
     head = name.partition("/")[0] + "+"
     return SECTION_TYPES.get(head, UNKNOWN_PROGRAM)
