@@ -25,7 +25,7 @@ from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time
 from buildtool.objects.btf import Btf
 from buildtool.objects.capabilities import find_capabilities
-from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_object
+from buildtool.objects.describe import ObjectContents, ProgramInfo
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
@@ -39,8 +39,8 @@ from buildtool.objects.elf import (
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
 from buildtool.objects.tables import SHT_REL
-from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.statement import Statement, has_passed, read_statement
+from buildtool.objects.types import UNKNOWN_PROGRAM, Declaration
+from buildtool.signing.statement import Statement, describe_stated, has_passed, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
@@ -75,20 +75,28 @@ class _Read:
 
 
 def check_object(
-    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None, size: int = 0
+    name: str,
+    path: str,
+    data: bytes,
+    *,
+    now: int,
+    oldest: Release | None = None,
+    size: int = 0,
+    declared: Sequence[Declaration] = (),
 ) -> StaticCheck:
     """
     Return the facts and findings of *data*, the object called *name*, at time *now*.
 
     *oldest* is the oldest Linux release that must load the object. A file that is no object results
     in a finding instead of an error. *size* is that of the file, if *data* is the beginning of a larger one.
+    *declared* are the types of sections that libbpf does not know, of an object without a statement.
     """
     if len(data) > MAX_OBJECT_BYTES:
         message = f"{max(size, len(data))} bytes, more than {MAX_OBJECT_BYTES}"
         return StaticCheck(facts=None, findings=(RULES["BT002"].finding(name, message),))
     try:
         obj = parse_object(data)
-        contents, lines = describe_object(obj), read_line_info(obj)
+        contents, lines = describe_stated(obj, declared), read_line_info(obj)
         tables = read_link_tables(obj)
         usage = _measure(obj, tables, contents.programs)
         struct_ops = _struct_ops_functions(obj, tables.symbols)
@@ -159,7 +167,9 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
         for p in contents.programs
     )
     capabilities = find_capabilities(
-        [p.section for p in contents.programs], helpers=contents.helpers, maps=[m.type for m in contents.maps]
+        [p.loaded_as for p in contents.programs],
+        helpers=contents.helpers,
+        maps=[m.type for m in contents.maps],
     )
     return ObjectFacts(
         name=read.name,
@@ -293,7 +303,9 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
     found += [("", f"section {m.section!r}", map_section_since(m.section)) for m in contents.maps]
-    found += [(p.name, f"section {p.section!r}", program_since(p.type, p.section)) for p in contents.programs]
+    found += [
+        (p.name, f"section {p.section!r}", program_since(p.type, p.loaded_as)) for p in contents.programs
+    ]
     for program, what, since in found:
         if since is not None and since > release:
             message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"

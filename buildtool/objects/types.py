@@ -9,6 +9,9 @@ with the libbpf of the machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 UNKNOWN_PROGRAM = "unspec"
 
 # A name that ends in + matches itself, and itself followed by / and any text, as in libbpf.
@@ -86,6 +89,33 @@ def section_type(name: str) -> str:
 def declared_type(section: str) -> str | None:
     """Return the type that *section* declares, or None if no program can be declared so."""
     return None if section.endswith("+") else SECTION_TYPES.get(section)
+
+
+class Declaration(NamedTuple):
+    """
+    Programs of ELF sections that match *section* are loaded as programs of section *loaded_as*.
+
+    *section* is a name without the `?` of an optional program, or ends in `*`.
+    """
+
+    section: str
+    loaded_as: str
+
+
+def find_declaration(section: str, declared: Iterable[Declaration]) -> str:
+    """
+    Return the section name by which programs of ELF *section* are loaded, or nothing if its own decides.
+
+    The first of *declared* that matches counts. libbpf's own sections are never declared to be others.
+    """
+    name = section.removeprefix("?")
+    if section_type(name) != UNKNOWN_PROGRAM:
+        return ""
+    return next((found for pattern, found in declared if _matches(pattern, name)), "")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def nearest_type(name: str) -> str:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -29,9 +31,9 @@ from buildtool.core.strictjson import (
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
-from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo
-from buildtool.objects.elf import ElfObject, find_signature_section
-from buildtool.objects.types import UNKNOWN_PROGRAM, declared_type, section_type
+from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo, describe_object
+from buildtool.objects.elf import ElfObject, find_signature_section, has_signature_section
+from buildtool.objects.types import UNKNOWN_PROGRAM, Declaration, declared_type, section_type
 from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -112,6 +114,17 @@ class Statement:
     source: SourceInfo | None
 
     @property
+    def declared(self) -> tuple[Declaration, ...]:
+        """The sections that the statement declares to be loaded as others."""
+        return tuple(
+            dict.fromkeys(
+                Declaration(program.section.removeprefix("?"), program.declared)
+                for program in self.programs
+                if program.declared
+            )
+        )
+
+    @property
     def contents(self) -> ObjectContents:
         """The contents of the object, as the statement claims them."""
         return ObjectContents(
@@ -167,6 +180,21 @@ def read_statement(obj: ElfObject) -> Statement:
     Raises: ObjectFormatError, if the section `.sig`, the record or the statement breaks a rule.
     """
     return from_bytes(parse_record(obj.contents(find_signature_section(obj))).statement)
+
+
+def describe_stated(obj: ElfObject, declared: Sequence[Declaration] = ()) -> ObjectContents:
+    """
+    Return the contents of *obj*, with the declarations of its statement. An unsigned object has *declared*.
+
+    Signatures are not verified. A damaged statement declares nothing.
+
+    Raises: ObjectFormatError, as `describe_object`.
+    """
+    if has_signature_section(obj):
+        declared = ()
+        with suppress(ObjectFormatError):
+            declared = read_statement(obj).declared
+    return describe_object(obj, declared)
 
 
 def from_bytes(data: bytes) -> Statement:
