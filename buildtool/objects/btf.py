@@ -12,6 +12,7 @@ same rules. Source: spec/trust-policy.md, "Reading the maps".
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ _ENTRY_WORDS = {
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _HEADER_BYTES = 24
 _KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives a meaning to some of the other bits, which older versions ignore.
+# The kernel's own limits, BTF_MAX_TYPE and BTF_MAX_NAME_OFFSET: it loads no BTF with more.
+MAX_TYPES = 0xFFFFF
+MAX_NAMES_BYTES = 0x1000000
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
@@ -135,17 +139,27 @@ class Btf:
             self._types_at: int = header + type_at
             self._names = _part(data, header + names_at, names_size)
             self.names_at, self.names_size = header + names_at, names_size
-            self._heads = [(0, 0, 0, 0)]
-            self._offsets = [0, *self._index()]
+            self._unpack_head = struct.Struct(f"{order}III").unpack_from
+            # Four bytes for each type. Tuples of a hostile section's million types would be 300 MB.
+            self._offsets = array("I", (0,))
+            self._group_numbers = array("I")
+            self._index()
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
         if not self._names.endswith(b"\0"):
             raise ObjectFormatError("damaged BTF: names without an end")
+        if names_size > MAX_NAMES_BYTES:
+            raise ObjectFormatError(f"BTF: more than {MAX_NAMES_BYTES} bytes of names")
+
+    @property
+    def order(self) -> str:
+        """The byte order, `<` or `>`."""
+        return self._order
 
     @property
     def count(self) -> int:
         """The number of types, which is also the number of the last type."""
-        return len(self._heads) - 1
+        return len(self._offsets) - 1
 
     def place(self, number: int) -> int:
         """Return the offset of type *number* in the section."""
@@ -167,7 +181,7 @@ class Btf:
         types: list[int] = []
         names: list[int] = []
         for number in range(1, end):
-            _, kind, vlen, _ = self._heads[number]
+            _, kind, vlen, _ = self._head(number)
             at = self.place(number)
             names.append(at)
             if kind in _REFERRING:
@@ -187,9 +201,9 @@ class Btf:
 
         Raises: ObjectFormatError.
         """
-        for number, (name, kind, vlen, _) in enumerate(self._heads):
-            if kind == _DATASEC:
-                yield self.name(name), number, vlen
+        for number in self._group_numbers:
+            name, _, vlen, _ = self._head(number)
+            yield self.name(name), number, vlen
 
     def variables(self, group: int) -> Iterator[tuple[bytes, int]]:
         """
@@ -451,26 +465,30 @@ class Btf:
         info: int = struct.unpack_from(f"{self._order}I", self._types, self._offsets[number] + 4)[0]
         return info
 
-    def _index(self) -> Iterator[int]:
+    def _index(self) -> None:
         at, end = 0, len(self._types)
-        unpack = struct.Struct(f"{self._order}III").unpack_from
+        unpack, types, offsets = self._unpack_head, self._types, self._offsets
         while at < end:
-            yield at
-            name, info, value = unpack(self._types, at)
-            kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+            _, info, _ = unpack(types, at)
+            kind = info >> 24 & 0x1F
             if info & ~_KNOWN_INFO or not _INT <= kind <= _ENUM64:
                 raise ObjectFormatError("BTF: a type of an unknown kind")
-            self._heads.append((name, kind, vlen, value))
+            if kind == _DATASEC:
+                self._group_numbers.append(len(offsets))
+            offsets.append(at)
+            if len(offsets) > MAX_TYPES + 1:
+                raise ObjectFormatError(f"BTF: more than {MAX_TYPES} types")
             fixed, each = _EXTRA.get(kind, (0, 0))
-            at += 12 + fixed + each * vlen
+            at += 12 + fixed + each * (info & 0xFFFF)
         if at != end:
             raise ObjectFormatError("damaged BTF: a type that is cut off")
 
     def _head(self, number: int) -> tuple[int, int, int, int]:
         """Return name offset, kind, vlen, and size or referenced type of type *number*."""
-        if not 0 < number < len(self._heads):
+        if not 0 < number < len(self._offsets):
             raise ObjectFormatError("BTF: no such type")
-        return self._heads[number]
+        name, info, value = self._unpack_head(self._types, self._offsets[number])
+        return name, info >> 24 & 0x1F, info & 0xFFFF, value
 
     def _resolve(self, number: int) -> int:
         for _ in range(_MAX_CHAIN):
