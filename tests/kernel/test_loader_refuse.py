@@ -383,7 +383,7 @@ def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
     objects = lab.put(tmp_path, "raw_tp")
     for number in range(24):
         with (objects / f"{number}.bpf.o").open("wb") as file:
-            file.truncate(16 << 20)
+            file.truncate(64 << 20)
     result = lab.run(tmp_path, "--verify-only", before=["prlimit", f"--as={128 << 20}"])
     assert (result.code, result.reasons) == (3, ["malformed"] * 24)
 

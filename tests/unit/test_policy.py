@@ -187,7 +187,7 @@ def test_a_given_policy_is_taken_as_it_is(tmp_path: Path, signer: SigningKey) ->
         ('minimum-versions = { "../x" = 1 }', "'../x' is not an object name"),
         ('minimum-versions = { "x" = "1" }', "the version of x must be an integer"),
         ("minimum-versions = 3", "must be a table"),
-        ("max-object-bytes = 0", "must be an integer from 1 to 16777216"),
+        ("max-object-bytes = 0", "must be an integer from 1 to 67108864"),
         ('earliest = "soon"', "'soon' is not a time"),
     ],
 )

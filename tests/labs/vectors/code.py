@@ -297,6 +297,7 @@ def section_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         yield f"type-of-{name.decode('latin-1')!a}", expect, "xdp-only", makes(code(name=name))
     for name, expect in (
         (b"nothing", accepted),
+        (b"kprobe+", accepted),
         (b"socket", denied),
         (b"netfilter", denied),
         (b"fentry/x", denied),
