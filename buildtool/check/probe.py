@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -189,7 +189,17 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
     )
 
 
-def probe_argv(probe: str, paths: Sequence[str], capabilities: Iterable[str]) -> list[str]:
-    """Return the command that asks about the objects of *paths*, as if an image had *capabilities*."""
+def probe_argv(
+    probe: str, objects: Iterable[tuple[str, Iterable[tuple[str, str]]]], capabilities: Iterable[str]
+) -> list[str]:
+    """
+    Return the command that asks about *objects*, as if an image had *capabilities*.
+
+    Each of *objects* is a path, and pairs of a section and the section by which its programs are loaded.
+    """
     mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
-    return [probe, "--capabilities", f"{mask:x}", *paths]
+    argv = [probe, "--capabilities", f"{mask:x}"]
+    for path, declared in objects:
+        argv += [word for pair in declared for word in ("--declare", *pair)]
+        argv.append(path)
+    return argv
