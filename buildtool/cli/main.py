@@ -31,6 +31,7 @@ COMMANDS = {
     "check": ("check", "Check whether objects will load, here and on other kernels."),
     "render": ("render", "Write the Dockerfile and its archive."),
     "build": ("build", "Build the signed image."),
+    "sbom": ("sbom", "Write the bill of materials of an image."),
     "publish": ("publish", "Sign an image in its registry."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
     "images": ("images", "Prepare builder and base images."),

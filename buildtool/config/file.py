@@ -43,6 +43,7 @@ from buildtool.config.values import (
     check_place,
     check_program,
     check_program_type,
+    check_sbom,
     declare,
     expect_list,
     parse_helper,
@@ -145,10 +146,16 @@ class SignConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
-    """[publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key."""
+    """
+    [publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key.
+
+    A signed image gets a bill of materials in format *sbom* (or none), and *provenance*.
+    """
 
     sign: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_SIGN")
     key: Path | str | None = declare(as_signer, None, "BUILDTOOL_PUBLISH_KEY")
+    sbom: str = declare(as_text(check_sbom), "cyclonedx", "BUILDTOOL_PUBLISH_SBOM")
+    provenance: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_PROVENANCE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
