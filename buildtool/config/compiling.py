@@ -65,10 +65,17 @@ def check_declared(value: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileSettings:
-    """[compile.ARCH]: directories to *include* before those of [compile], and *flags* after its flags."""
+    """Settings below [compile]: directories to *include* before its own, and *flags* after its flags."""
 
     include: tuple[str, ...] = declare(as_texts(validate.check_include), ())
     flags: tuple[str, ...] = declare(as_texts(check_flag), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileArch(CompileSettings):
+    """[compile.ARCH]: settings of an architecture, and patterns of sources to *exclude* there."""
+
+    exclude: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +157,7 @@ def parse_settings(kind: type[Table], value: Any, root: Path) -> Table:
     return kind(**parsed)
 
 
-def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, CompileSettings]:
+def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, CompileArch]:
     """
     Return the settings of each architecture in *value*, tables by name.
 
@@ -159,7 +166,7 @@ def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, Compi
     found = {}
     for arch, table in value.items():
         try:
-            found[arch] = parse_settings(CompileSettings, table, root)
+            found[arch] = parse_settings(CompileArch, table, root)
         except UsageError as error:
             raise UsageError(f"{arch}: {error.message}", hint=error.hint) from error
     return {arch: found[arch] for arch in PLATFORMS if arch in found}

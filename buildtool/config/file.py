@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.config.compiling import (
+    CompileArch,
     CompileGenerate,
     CompileObject,
     CompileProgram,
     CompileRule,
-    CompileSettings,
     as_tables,
     parse_architectures,
 )
@@ -122,7 +122,7 @@ class CompileConfig:
     object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
     program: tuple[CompileProgram, ...] = declare(as_tables(CompileProgram, ("section", "loaded-as")), ())
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
-    arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
+    arch: Mapping[str, CompileArch] = declare(parse_architectures, {})
 
     @property
     def declared(self) -> tuple[Declaration, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from buildtool.config.compiling import OBJECT_SUFFIX, fixed_folder, matches
+from buildtool.config.compiling import OBJECT_SUFFIX, CompileSettings, fixed_folder, matches
 from buildtool.config.file import CONFIG_NAME, CompileConfig, Config
 from buildtool.core.errors import UsageError
 from buildtool.core.files import read_bounded
@@ -61,9 +61,12 @@ def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
     for entry in config.compile.generate:
         if not (config.root / entry.output).exists():
             raise UsageError(f"{entry.output}: not generated yet", hint="buildtool generate makes it")
+    settings = config.compile.arch.get(target.arch)
+    excluded = settings.exclude if settings else ()
     return tuple(
         _make_unit(config.compile, source, path, target.arch)
         for source, path in sorted(_find_objects(config), key=lambda item: flat_name(item[1]))
+        if not any(matches(each, source) for each in excluded)
     )
 
 
@@ -210,7 +213,7 @@ def _check_names(objects: Iterable[tuple[str, str]]) -> None:
 
 
 def _make_unit(settings: CompileConfig, source: str, path: str, arch: str) -> Unit:
-    layers = [each for name, each in settings.arch.items() if name == arch]
+    layers: list[CompileSettings] = [each for name, each in settings.arch.items() if name == arch]
     layers += [rule for rule in settings.rule if rule.applies(source, arch)]
     layers += [each for each in settings.object if (each.source, each.name) == (source, path)]
     include = [name for layer in reversed(layers) for name in layer.include]
