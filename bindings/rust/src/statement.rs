@@ -6,6 +6,7 @@ use crate::json::{self, Value};
 use crate::members::{
     any, array, boolean, integer, integer_set, object_name, project, sha256, text, text_set, texts, time, Fields,
 };
+use crate::settable::Settable;
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE: &str = "urn:buildtool:ebpf-object:v1";
@@ -44,6 +45,8 @@ pub struct Statement {
     pub toolchain: Option<Toolchain>,
     /// The source file, if it is stated.
     pub source: Option<Source>,
+    /// What the loading machine may set, if anything.
+    pub settable: Option<Settable>,
     /// The keys that counted, ascending. Each is the SHA-256 of a key's DER SubjectPublicKeyInfo.
     pub key_ids: Vec<[u8; 32]>,
     pub(crate) stated_digest: String,
@@ -151,6 +154,9 @@ impl Statement {
                 Source { path: source.required("path", text)?, sha256: source.required("sha256", sha256)? };
             source.finish()?;
             self.source = Some(found);
+        }
+        if let Some(value) = body.optional("settable", any)? {
+            self.settable = Some(Settable::parse(value, &self.maps)?);
         }
         body.finish()
     }
