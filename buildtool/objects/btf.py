@@ -50,6 +50,7 @@ _ENTRY_WORDS = {
     _ENUM64: (0, -1),
 }
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
+_INT_SIGNED, _INT_BOOL = 1, 4
 _HEADER_BYTES = 24
 _KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives a meaning to some of the other bits, which older versions ignore.
 _MAX_CHAIN = 32
@@ -79,6 +80,21 @@ class BtfField:
     bit_offset: int
     bits: int
     kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfScalar:
+    """
+    A type without members: its *kind* (boolean, integer or other) and size in *bytes*.
+
+    Of an array, these are of the element, and *count* is the count of elements.
+    """
+
+    kind: str
+    bytes: int
+    is_signed: bool
+    is_volatile: bool
+    count: int | None = None
 
 
 class Btf:
@@ -296,6 +312,50 @@ class Btf:
             count *= elements
         raise ObjectFormatError("BTF: types nested too deep")
 
+    def scalar(self, number: int) -> BtfScalar:
+        """
+        Return what type *number* is, with its qualifiers.
+
+        Raises: ObjectFormatError.
+        """
+        number, is_volatile = self._unqualify(number)
+        count = None
+        if self._head(number)[1] == _ARRAY:
+            element, count = self._array(number)
+            number, inner = self._unqualify(element)
+            is_volatile = is_volatile or inner
+        _, kind, _, size = self._head(number)
+        is_signed, found = False, "other"
+        if kind == _INT:
+            (word,) = self._read(number, 1)
+            encoding, offset, bits = word >> 24 & 0xF, word >> 16 & 0xFF, word & 0xFF
+            is_signed = bool(encoding & _INT_SIGNED)
+            if not offset and bits == 8 * size:
+                found = "boolean" if encoding & _INT_BOOL else "integer"
+            elif encoding & _INT_BOOL:
+                found = "boolean"
+        elif kind in (_ENUM, _ENUM64):
+            # Bit 31 of info (kind_flag): the enumerators are signed.
+            is_signed, found = bool(self._info(number) >> 31), "integer"
+        return BtfScalar(
+            kind=found,
+            bytes=size if kind in _SIZED else 0,
+            is_signed=is_signed,
+            is_volatile=is_volatile,
+            count=count,
+        )
+
+    def _unqualify(self, number: int) -> tuple[int, bool]:
+        """Return the number of the type that type *number* qualifies, and whether it is volatile."""
+        is_volatile = False
+        for _ in range(_MAX_CHAIN):
+            _, kind, _, value = self._head(number)
+            if kind not in _TRANSPARENT:
+                return number, is_volatile
+            is_volatile = is_volatile or kind == _VOLATILE
+            number = value
+        raise ObjectFormatError("BTF: types nested too deep")
+
     def text(self, offset: int) -> str:
         """
         Return the string at *offset* of the string table, cut to 4096 bytes.
@@ -358,12 +418,7 @@ class Btf:
         return self._heads[number]
 
     def _resolve(self, number: int) -> int:
-        for _ in range(_MAX_CHAIN):
-            _, kind, _, value = self._head(number)
-            if kind not in _TRANSPARENT:
-                return number
-            number = value
-        raise ObjectFormatError("BTF: types nested too deep")
+        return self._unqualify(number)[0]
 
     def _array(self, number: int) -> tuple[int, int]:
         """Return element type and count of elements of array type *number*."""
