@@ -189,7 +189,17 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
     )
 
 
-def probe_argv(probe: str, paths: Sequence[str], capabilities: Iterable[str]) -> list[str]:
-    """Return the command that asks about the objects of *paths*, as if an image had *capabilities*."""
+def probe_argv(
+    probe: str, paths: Sequence[str], capabilities: Iterable[str], entries: Sequence[Mapping[str, int]] = ()
+) -> list[str]:
+    """
+    Return the command that asks about the objects of *paths*, as if an image had *capabilities*.
+
+    *entries* has the sizes of maps that differ from those of each object, by name.
+    """
     mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
-    return [probe, "--capabilities", f"{mask:x}", *paths]
+    argv = [probe, "--capabilities", f"{mask:x}"]
+    for number, sizes in enumerate(entries):
+        for name, size in sizes.items():
+            argv += ["--map-entries", f"{number}:{name}={size}"]
+    return [*argv, *paths]

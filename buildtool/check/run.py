@@ -18,6 +18,7 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
+from buildtool.check.memory import estimate_maps
 from buildtool.check.model import (
     RULES,
     CheckReport,
@@ -43,9 +44,11 @@ from buildtool.core.errors import (
 from buildtool.core.files import write_atomic
 from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
+from buildtool.objects.constants import write_constants
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
+from buildtool.signing.settings import NO_SETTINGS, Settings
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
@@ -63,7 +66,7 @@ class CheckTarget:
     An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all).
 
     *stale* says why it is older than its sources, and is empty if it is not. *size* is that of a file
-    which is larger than *data*.
+    which is larger than *data*. Dry runs load it with *settings*.
     """
 
     path: Path
@@ -72,6 +75,12 @@ class CheckTarget:
     arch: str = ""
     stale: str = ""
     size: int = 0
+    settings: Settings = NO_SETTINGS
+
+    @property
+    def loaded(self) -> bytes:
+        """The object with the constants of *settings*. Raises: ObjectFormatError."""
+        return write_constants(self.data, self.settings.constants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +135,7 @@ def check_objects(
         for kernel, target_platform in _plan(request, on_progress)
         if readable and not is_stale
     ]
-    largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
+    largest = max(map(_map_bytes, readable), default=0)
     asker = _Asker(
         request=request,
         finder=finder,
@@ -167,6 +176,14 @@ def check_objects(
         findings=tuple(findings),
         runs=tuple(asker.runs),
     )
+
+
+def _map_bytes(target: CheckTarget) -> int:
+    """Return the memory of the maps of *target*, with the sizes of its settings."""
+    obj, entries = parse_object(target.data), target.settings.entries
+    maps = describe_object(obj).maps
+    sized = (replace(item, max_entries=entries.get(item.name, item.max_entries)) for item in maps)
+    return estimate_maps(obj, tuple(sized)).fixed
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
@@ -329,8 +346,9 @@ class _Asker:
         with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
             paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
             for path, target in zip(paths, ask.targets, strict=True):
-                write_atomic(path, target.data)
-            argv = probe_argv(str(ask.probe), [*map(str, paths)], ask.capabilities)
+                write_atomic(path, target.loaded)
+            entries = [target.settings.entries for target in ask.targets]
+            argv = probe_argv(str(ask.probe), [*map(str, paths)], ask.capabilities, entries)
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
@@ -339,11 +357,16 @@ class _Asker:
         self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
         paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(ask.targets))]
         files: dict[str, Path | bytes] = {_GUEST_PROBE: ask.probe}
-        files |= {path: target.data for path, target in zip(paths, ask.targets, strict=True)}
+        files |= {path: target.loaded for path, target in zip(paths, ask.targets, strict=True)}
         result = run_vm(
             VmRequest(
                 kernel=ask.kernel,
-                argv=probe_argv(_GUEST_PROBE, paths, ask.capabilities),
+                argv=probe_argv(
+                    _GUEST_PROBE,
+                    paths,
+                    ask.capabilities,
+                    [target.settings.entries for target in ask.targets],
+                ),
                 files=files,
                 modules=self.request.modules,
                 memory_mib=self.memory_mib,

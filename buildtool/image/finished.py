@@ -108,7 +108,7 @@ def _check_settings(rules: ImageRules, objects: Mapping[str, bytes]) -> None:
         try:
             choose_settings(rules.set, rules.map_entries, settable)
         except UsageError as error:
-            raise ConfigError(f"image.{error.message}", hint=error.hint) from error
+            raise ConfigError(f"image.{error.message.removeprefix('--')}", hint=error.hint) from error
 
 
 def _first_start(trust: TrustStore, rules: ImageRules) -> int:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
-from buildtool.objects.elf import ElfObject, read_link_tables
+from buildtool.objects.elf import ElfObject, parse_object, read_link_tables
 
 RODATA = b".rodata"
 _WIDTHS = (1, 2, 4, 8)
@@ -49,6 +49,34 @@ def read_constants(obj: ElfObject) -> tuple[Constant, ...]:
         if section == RODATA or section.startswith(RODATA + b".")
         for constant in _read_group(obj, btf, section, number)
     )
+
+
+def write_constants(data: bytes, values: Mapping[str, int | str]) -> bytes:
+    """
+    Return object *data* with other initial *values* of its constants, by name.
+
+    Raises: ObjectFormatError, if a constant is missing, or its type does not have the value.
+    """
+    if not values:
+        return data
+    obj = parse_object(data)
+    changed = bytearray(data)
+    for name, value in values.items():
+        found = [constant for constant in read_constants(obj) if constant.name == name]
+        if len(found) != 1 or (at := found[0].offset) is None:
+            raise ObjectFormatError(f"{len(found)} constants named {name}")
+        (constant,) = found
+        if isinstance(value, str):
+            encoded = value.encode("ascii").ljust(constant.bytes, b"\0")
+            fits = constant.kind == "string" and encoded.endswith(b"\0")
+        else:
+            fits = constant.kind in ("boolean", "integer") and constant.low <= value <= constant.high
+            encoded = value.to_bytes(constant.bytes, "little", signed=value < 0) if fits else b""
+            encoded = encoded if obj.is_little_endian else encoded[::-1]
+        if not fits:
+            raise ObjectFormatError(f"the type of constant {name} does not have the value {value}")
+        changed[at : at + constant.bytes] = encoded
+    return bytes(changed)
 
 
 def has_inner_map(obj: ElfObject, name: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from buildtool.core.errors import UsageError
 from buildtool.objects.settable import Settable, SettableMap, SettableVariable
 
-SET, MAP_ENTRIES = "set", "map-entries"
+SET, MAP_ENTRIES = "--set", "--map-entries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

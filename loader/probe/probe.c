@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * bpf-probe [--capabilities MASK] OBJECT...: let this kernel verify each program of the objects, attach
- *   none.
+ * bpf-probe [--capabilities MASK] [--map-entries NUMBER:MAP=N]... OBJECT...: let this kernel verify each
+ *   program of the objects, attach none. A map of object NUMBER, the first is 0, has N entries.
  * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
  * needed.
  *
@@ -15,6 +15,7 @@
  *
  * bpf-probe verifies no signature, because developers check unsigned objects.
  */
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -51,6 +52,17 @@ static const uint64_t extras[] = {
 	BIT(CAP_SYS_ADMIN),
 	BIT(CAP_PERFMON) | BIT(CAP_NET_ADMIN) | BIT(CAP_SYSLOG) | BIT(CAP_SYS_ADMIN),
 };
+
+#define SIZES_MAX 1024
+
+/* --map-entries */
+static struct size {
+	size_t object;
+	char *map;
+	uint32_t entries;
+	int fd; /* of a map inside of a map of maps, or -1 */
+} sizes[SIZES_MAX];
+static size_t size_count, present; /* the number of the object that is loaded */
 
 static uint64_t given = UINT64_MAX, permitted = UINT64_MAX;
 static char kernel_log[LOG_SIZE];
@@ -155,6 +167,68 @@ static bool only_slots_failed(void)
 	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
 }
 
+static int parse_size(char *text)
+{
+	struct size *size = &sizes[size_count];
+	char *colon = strchr(text, ':'), *equals = colon ? strchr(colon, '=') : NULL, *end;
+
+	if (!equals || size_count == SIZES_MAX)
+		return -EINVAL;
+	*equals = 0;
+	size->object = strtoul(text, &end, 10);
+	size->map = colon + 1;
+	size->entries = (uint32_t)strtoul(equals + 1, NULL, 10);
+	size->fd = -1;
+	size_count++;
+	return end == colon ? 0 : -EINVAL;
+}
+
+/* The map inside a map of maps: libbpf takes its size from a map that is made before. */
+static int set_inner(struct bpf_object *object, struct size *size)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	const struct bpf_map *inner;
+	struct bpf_map *outer;
+	char *suffix = strrchr(size->map, '.');
+
+	if (!suffix || strcmp(suffix, ".inner"))
+		return -ENOENT;
+	*suffix = 0;
+	outer = bpf_object__find_map_by_name(object, size->map);
+	*suffix = '.';
+	inner = outer ? bpf_map__inner_map(outer) : NULL;
+	if (!inner)
+		return -ENOENT;
+	opts.map_flags = bpf_map__map_flags(inner);
+	opts.map_extra = bpf_map__map_extra(inner);
+	size->fd = bpf_map_create(bpf_map__type(inner), NULL, bpf_map__key_size(inner),
+				  bpf_map__value_size(inner), size->entries, &opts);
+	return size->fd < 0 ? size->fd : bpf_map__set_inner_map_fd(outer, size->fd);
+}
+
+static int set_sizes(struct bpf_object *object, size_t number)
+{
+	struct bpf_map *map;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < size_count; i++) {
+		if (sizes[i].object != number)
+			continue;
+		map = bpf_object__find_map_by_name(object, sizes[i].map);
+		err = map ? bpf_map__set_max_entries(map, sizes[i].entries) : set_inner(object, &sizes[i]);
+	}
+	return err;
+}
+
+static void close_inner(void)
+{
+	for (size_t i = 0; i < size_count; i++) {
+		if (sizes[i].fd >= 0)
+			close(sizes[i].fd);
+		sizes[i].fd = -1;
+	}
+}
+
 /* Load only program number @index of the object. Returns 0 or a negative errno. */
 static int load_alone(const char *path, size_t index, unsigned int log_level, int64_t *duration_us)
 {
@@ -175,7 +249,10 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	bpf_program__set_log_level(wanted, log_level);
 	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
 	started = clock_us();
-	err = bpf_object__load(object);
+	err = set_sizes(object, present);
+	if (!err)
+		err = bpf_object__load(object);
+	close_inner();
 	*duration_us = clock_us() - started;
 	if (err && only_slots_failed())
 		err = 0;
@@ -320,8 +397,16 @@ int main(int argc, char **argv)
 		}
 		first = 3;
 	}
+	for (; !only_open && argc > first + 1 && !strcmp(argv[first], "--map-entries"); first += 2) {
+		if (parse_size(argv[first + 1])) {
+			fputs("bpf-probe: --map-entries: not NUMBER:MAP=N, or too many\n", stderr);
+			return 2;
+		}
+	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n", stderr);
+		fputs("usage: bpf-probe [--open | [--capabilities MASK] [--map-entries NUMBER:MAP=N]...] "
+		      "OBJECT...\n",
+		      stderr);
 		return 2;
 	}
 	libbpf_set_print(keep_warning);
@@ -331,8 +416,10 @@ int main(int argc, char **argv)
 	put_string("machine", name.machine);
 	put_string("libbpf", libbpf_version_string());
 	puts("}");
-	for (int i = first; i < argc; i++)
+	for (int i = first; i < argc; i++) {
+		present = (size_t)(i - first);
 		(only_open ? describe_object : probe_object)(argv[i]);
+	}
 	puts("{\"event\":\"end\"}");
 	return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }
