@@ -93,7 +93,9 @@ def decode_settable(text: bytes) -> dict[str, tuple[SettableRule, ...]]:
     try:
         return parse_settable(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise UsageError("not JSON of load.settable") from error
+        raise UsageError(
+            "not JSON of load.settable", hint="buildtool render makes the Dockerfile again"
+        ) from error
 
 
 def _parse_rule(name: str, value: Any) -> SettableRule:

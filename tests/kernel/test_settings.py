@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.handsig import sign
+from labs.handsig import policy, sign
 from labs.kernel import bpf_file_system, list_bpf
 from labs.loader import PREFIX, SOURCES, Lab, Result, in_kernel
 from labs.run import wait_until
@@ -62,6 +62,11 @@ SEC("raw_tp/sys_enter") int @_prog(void *c)
 }
 """
 }
+SOURCES |= {
+    "sleeper": "const volatile _Bool flag = 0;"
+    'SEC("raw_tp/sys_enter") int @_prog(void *c) { static const char text[] = "x";'
+    " if (flag) bpf_trace_printk(text, 2); return 0; }"
+}
 FILE = "settings.bpf.o"
 MAPS = [
     {"name": f"{PREFIX}_{name}", "type": kind, "keySize": 4, "valueSize": 4, "maxEntries": 16}
@@ -106,9 +111,11 @@ EVERYTHING = {
 }
 
 
-def put(lab: Lab, directory: Path, settable: Any = EVERYTHING, **changes: Any) -> None:
+def put(
+    lab: Lab, directory: Path, settable: Any = EVERYTHING, *, source: str = "settings", **changes: Any
+) -> None:
     """Write the object, signed with *settable*."""
-    lab.put(directory, "settings", settable=settable, maps=MAPS, programs=PROGRAMS, **changes)
+    lab.put(directory, source, **({"settable": settable, "maps": MAPS, "programs": PROGRAMS} | changes))
 
 
 def values() -> dict[str, int]:
@@ -473,6 +480,17 @@ def test_the_size_inside_a_map_of_maps(lab: Lab, tmp_path: Path) -> None:
 def _cells(line: str) -> str:
     """Return a line without the column of times."""
     return " ".join(cell for cell in line.split() if "T" not in cell or ":" not in cell)
+
+
+def test_a_setting_wakes_no_denied_helper(lab: Lab, tmp_path: Path) -> None:
+    """A policy counts a helper behind a constant, whatever the constant's value is."""
+    put(lab, tmp_path, source="sleeper", helpers=[6])
+    (tmp_path / "trust/dev.pub").unlink()
+    for denied, code in (([7], 0), ([6], 3)):
+        (tmp_path / "trust/policy.json").write_text(policy(lab.key, deniedHelpers=denied))
+        for options in ([], ["--set=flag=true"]):
+            result = lab.run(tmp_path, *options, "--", "/bin/true")
+            assert (result.code, result.reasons) == (code, ["denied-by-policy"] if code else [])
 
 
 def test_reload_checks_the_settings_again(lab: Lab, tmp_path: Path) -> None:

@@ -32,10 +32,13 @@ struct { __uint(type, 24); __uint(max_entries, 0); __uint(map_flags, 1); __type(
 struct inner { __uint(type, 1); __uint(max_entries, 4); __type(key, int); __type(value, int); };
 struct { __uint(type, 12); __uint(max_entries, 2); __type(key, int); __array(values, struct inner); }
     outer SEC(".maps");
-struct { __uint(type, 12); __uint(max_entries, 2); __type(key, int); __type(value, int); } bare SEC(".maps");
 SEC("socket") int number(void *c)
 {
     return flag + s8 + port + s32 + u64 + mode + sign + wide + label[0] + table[1] + pair.a + folded + plain;
 }
 char LICENSE[] SEC("license") = "GPL";
+"""
+# A map of maps that does not define the maps inside it, which no kernel creates.
+BARE = """\
+struct { __uint(type, 12); __uint(max_entries, 2); __type(key, int); __type(value, int); } bare SEC(".maps");
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from labs.compile import compile_sample
-from labs.settable import SOURCE
+from labs.settable import BARE, SOURCE
 from labs.vectors.index import INDEX
 
 from buildtool.config.file import load_config
@@ -33,7 +33,7 @@ S32 = (-(2**31), 2**31 - 1)
 def obj(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ElfObject:
     """Return the object of SOURCE, in each byte order."""
     directory = tmp_path_factory.mktemp("settable")
-    return parse_object(compile_sample(directory, target=request.param, source=SOURCE).read_bytes())
+    return parse_object(compile_sample(directory, target=request.param, source=SOURCE + BARE).read_bytes())
 
 
 def rules_of(text: str) -> dict[str, object]:
