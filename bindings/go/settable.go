@@ -16,6 +16,7 @@ const (
 	maxSettableBytes   = 4096
 	maxSettableEntries = 1<<32 - 1
 	maxIntegerText     = 20
+	maxSettingText     = 24
 	innerSuffix        = ".inner" // libbpf's name of the map inside a map of maps
 )
 
@@ -40,8 +41,8 @@ type SettableMap struct {
 	MinEntries, MaxEntries int64
 }
 
-// Allows returns whether the variable may have the value: true or false, a decimal integer without leading
-// zeros, or a string of printable ASCII.
+// Allows returns whether the variable may have the value: true or false, an integer (decimal, or hexadecimal
+// after 0x), or a string of printable ASCII.
 func (v *SettableVariable) Allows(value string) bool {
 	switch v.Type {
 	case "boolean":
@@ -50,7 +51,7 @@ func (v *SettableVariable) Allows(value string) bool {
 		printable := func(r rune) bool { return r >= ' ' && r <= '~' }
 		return int64(len(value)) <= v.MaxBytes && strings.IndexFunc(value, func(r rune) bool { return !printable(r) }) < 0
 	}
-	number, ok := parseIntegerText(value)
+	number, ok := parseSetting(value)
 	if !ok {
 		return false
 	}
@@ -97,6 +98,29 @@ var mapSizeMembers = []member{
 	{name: "name", is: isObjectName},
 	{name: "minEntries", is: isFrom1To(maxSettableEntries)},
 	{name: "maxEntries", is: isFrom1To(maxSettableEntries)},
+}
+
+// parseSetting reads an integer as people write it: decimal, or hexadecimal after 0x.
+func parseSetting(text string) (*big.Int, bool) {
+	if len(text) > maxSettingText {
+		return nil, false
+	}
+	digits, isNegative := strings.CutPrefix(text, "-")
+	base, allowed := 10, "0123456789"
+	if strings.HasPrefix(digits, "0x") || strings.HasPrefix(digits, "0X") {
+		digits, base, allowed = digits[2:], 16, "0123456789abcdefABCDEF"
+	}
+	if digits == "" || strings.Trim(digits, allowed) != "" {
+		return nil, false
+	}
+	number, ok := new(big.Int).SetString(digits, base)
+	if !ok {
+		return nil, false
+	}
+	if isNegative {
+		number.Neg(number)
+	}
+	return number, number.IsInt64() || number.IsUint64()
 }
 
 // parseIntegerText reads the one text of an integer from -2^63 to 2^64 - 1.

@@ -13,6 +13,7 @@
 #define VALUES_MAX  64
 #define ENTRIES_MAX UINT32_MAX
 #define INNER	    ".inner" /* libbpf's name of the map inside a map of maps */
+#define TEXT_MAX    24	     /* bytes of an integer */
 #define SIGN_BIT    (UINT64_C(1) << 63)
 
 static const char *get_string(const json_t *object, const char *name)
@@ -52,6 +53,8 @@ static bool read_integer(const char *text, struct integer *value)
 {
 	unsigned base;
 
+	if (strlen(text) > TEXT_MAX)
+		return false;
 	value->negative = *text == '-';
 	text += value->negative;
 	base = text[0] == '0' && (text[1] == 'x' || text[1] == 'X') ? 16 : 10;

@@ -10,6 +10,7 @@ const MAX_ITEMS: usize = 128;
 const MAX_VALUES: usize = 64;
 const MAX_BYTES: u64 = 4096;
 const MAX_ENTRIES: u64 = (1 << 32) - 1;
+const MAX_SETTING_BYTES: usize = 24;
 const LOWEST: i128 = -(1 << 63);
 const HIGHEST: i128 = (1 << 64) - 1;
 /// libbpf's name of the map inside a map of maps.
@@ -55,13 +56,13 @@ pub struct SettableMap {
 }
 
 impl Bounds {
-    /// Return whether the bounds allow a value: `true` or `false`, a decimal integer without leading zeros, or
-    /// a string of printable ASCII.
+    /// Return whether the bounds allow a value: `true` or `false`, an integer (decimal, or hexadecimal after
+    /// `0x`), or a string of printable ASCII.
     pub fn allow(&self, value: &str) -> bool {
         match self {
             Bounds::Boolean => matches!(value, "true" | "false"),
-            Bounds::Range(low, high) => read_integer(value).is_some_and(|found| (*low..=*high).contains(&found)),
-            Bounds::Values(values) => read_integer(value).is_some_and(|found| values.contains(&found)),
+            Bounds::Range(low, high) => read_setting(value).is_some_and(|found| (*low..=*high).contains(&found)),
+            Bounds::Values(values) => read_setting(value).is_some_and(|found| values.contains(&found)),
             Bounds::Text(limit) => {
                 value.len() as u64 <= *limit && value.bytes().all(|octet| (b' '..=b'~').contains(&octet))
             }
@@ -117,6 +118,22 @@ fn read_items<T>(
         return Err("settable: the names do not ascend".to_string());
     }
     Ok(found)
+}
+
+/// Read an integer as people write it: decimal, or hexadecimal after 0x.
+fn read_setting(text: &str) -> Option<i128> {
+    if text.len() > MAX_SETTING_BYTES {
+        return None;
+    }
+    let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let hexadecimal = rest.strip_prefix("0x").or_else(|| rest.strip_prefix("0X"));
+    let (digits, base) = hexadecimal.map_or((rest, 10), |digits| (digits, 16));
+    // from_str_radix accepts a sign.
+    if !digits.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        return None;
+    }
+    let number = i128::from_str_radix(digits, base).ok()?;
+    Some(if negative { -number } else { number }).filter(|number| (LOWEST..=HIGHEST).contains(number))
 }
 
 /// Read the one text of an integer from -2^63 to 2^64 - 1.
@@ -198,7 +215,13 @@ mod tests {
             (Bounds::Range(-2, 10), "10", true),
             (Bounds::Range(-2, 10), "-3", false),
             (Bounds::Range(-2, 10), "11", false),
-            (Bounds::Range(-2, 10), "01", false),
+            (Bounds::Range(-2, 10), "01", true),
+            (Bounds::Range(-2, 10), "0xA", true),
+            (Bounds::Range(-2, 10), "0xB", false),
+            (Bounds::Range(-2, 10), "-0X2", true),
+            (Bounds::Range(-2, 10), "0x", false),
+            (Bounds::Range(-2, 10), "+1", false),
+            (Bounds::Range(-2, 10), "--1", false),
             (Bounds::Range(-2, 10), "", false),
             (Bounds::Range(0, u64::MAX as i128), "18446744073709551615", true),
             (Bounds::Values(vec![1, 5]), "5", true),
