@@ -74,9 +74,10 @@ def apply_settings(
 
     The bounds are those of a signed object's statement, else those of load.settable.
 
-    Raises: UsageError, for a setting that means no object or is outside of the bounds.
+    Raises: UsageError, for a setting that means no object or is outside of the bounds, and for a rule of
+    load.settable that its object does not fit: signing would refuse it.
     """
-    if not constants and not entries:
+    if not constants and not entries and not config.load.settable:
         return list(targets)
     chosen: dict[tuple[str, str], Settings] = {}
     for arch in dict.fromkeys(target.arch for target in targets):
@@ -94,7 +95,10 @@ def _read_settable(target: CheckTarget, config: Config) -> Settable | None:
         maps = describe_object(obj).maps
     except ObjectFormatError:
         return None  # the rules of check say what is wrong with the object
-    return make_settable(obj, maps, config.load.settable.get(target.name, ()))
+    try:
+        return make_settable(obj, maps, config.load.settable.get(target.name, ()))
+    except UsageError as error:
+        raise UsageError(f"{target.path}: {error.message}", hint=error.hint) from error
 
 
 def _choose_built(arch: Sequence[str], config: Config) -> list[str]:

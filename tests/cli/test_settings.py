@@ -78,6 +78,16 @@ def test_signing_refuses_rules_that_the_object_does_not_fit(settable: Path, caps
     assert Path("build/amd64/answer.bpf.o").read_bytes() == before
 
 
+def test_check_finds_rules_that_signing_would_refuse(settable: Path, capsys: Capture) -> None:
+    """`check` looks at the rules for unsigned objects, with and without settings."""
+    assert run(["compile", "--arch", "amd64"]) == 0
+    assert run(["check", "--arch", "amd64"]) == 0
+    write("nothing = true\n")
+    capsys.readouterr()
+    line = fails(capsys, "check", "--arch", "amd64")
+    assert line.startswith("build/amd64/answer.bpf.o: load.settable: nothing: the object has no constant")
+
+
 def test_an_image_has_settings_within_the_bounds(settable: Path, capsys: Capture) -> None:
     """`build` signs the rules, and image.set becomes options of the image's loader."""
     write('[image]\nset = ["port=80", "answer.bpf.o:flag=true"]\nmap-entries = ["counts=32"]\n')
