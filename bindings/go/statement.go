@@ -4,6 +4,7 @@ package sigverify
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -42,6 +43,7 @@ type Statement struct {
 type Program struct {
 	Name, Section, Type string
 	Attach              []string // default targets
+	Declared            string   // the section name by which the program is loaded, "" for its own
 }
 
 // Map is a map of an object.
@@ -99,6 +101,7 @@ var programMembers = []member{
 	{name: "section", is: isString},
 	{name: "type", is: isString},
 	{name: "attach", is: isStrings, optional: true},
+	{name: "declared", is: isString, optional: true},
 }
 
 var mapMembers = []member{
@@ -176,11 +179,16 @@ func (st *Statement) readPredicate(value any) error {
 		if err != nil {
 			return err
 		}
+		if err := checkDeclared(program); err != nil {
+			return err
+		}
 		st.Programs = append(st.Programs, Program{
 			Name:    textOf(program, "name"),
 			Section: textOf(program, "section"),
 			Type:    textOf(program, "type"),
 			Attach:  texts(program["attach"]),
+
+			Declared: textOf(program, "declared"),
 		})
 	}
 	for _, item := range body["maps"].([]any) {
@@ -204,6 +212,20 @@ func (st *Statement) readPredicate(value any) error {
 		return err
 	}
 	return st.readOrigin(body)
+}
+
+// checkDeclared refuses a declaration that changes what libbpf knows of a section, or that differs from the type.
+func checkDeclared(program members) error {
+	declared, ok := program["declared"].(string)
+	if !ok {
+		return nil
+	}
+	kind, known := declaredType(declared)
+	section := strings.TrimPrefix(textOf(program, "section"), "?")
+	if !known || kind != textOf(program, "type") || programType(section) != "unspec" {
+		return fmt.Errorf("program: declared is wrong")
+	}
+	return nil
 }
 
 func (st *Statement) readOrigin(body members) error {

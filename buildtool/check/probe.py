@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -190,16 +190,20 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
 
 
 def probe_argv(
-    probe: str, paths: Sequence[str], capabilities: Iterable[str], entries: Sequence[Mapping[str, int]] = ()
+    probe: str,
+    objects: Iterable[tuple[str, Iterable[tuple[str, str]], Mapping[str, int]]],
+    capabilities: Iterable[str],
 ) -> list[str]:
     """
-    Return the command that asks about the objects of *paths*, as if an image had *capabilities*.
+    Return the command that asks about *objects*, as if an image had *capabilities*.
 
-    *entries* has the sizes of maps that differ from those of each object, by name.
+    Each of *objects* is a path, pairs of a section and the section by which its programs are loaded, and the
+    entries of maps that are not those of the object.
     """
     mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
     argv = [probe, "--capabilities", f"{mask:x}"]
-    for number, sizes in enumerate(entries):
-        for name, size in sizes.items():
-            argv += ["--map-entries", f"{number}:{name}={size}"]
-    return [*argv, *paths]
+    for path, declared, entries in objects:
+        argv += [word for pair in declared for word in ("--declare", *pair)]
+        argv += [word for name, count in entries.items() for word in ("--map-entries", name, str(count))]
+        argv.append(path)
+    return argv

@@ -339,6 +339,7 @@ def _describe(
         inputs=tuple(sorted(_hashed_names(job.source, own, options.root, outside))),
         root=options.root,
         is_configured=options.is_configured,
+        declared=job.unit.declared,
     )
 
 

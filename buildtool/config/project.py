@@ -16,6 +16,7 @@ from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.process import check_operand
 from buildtool.core.validate import check_object_name
+from buildtool.objects.types import Declaration
 
 SOURCE_SUFFIX = ".c"
 NO_PROJECT_HINT = "buildtool init makes a project; go to the directory of one, or name its file by --config"
@@ -27,12 +28,14 @@ class Unit:
     An object to compile: its *source*, relative to the root, and *path* below the directory of objects.
 
     *include* are directories of headers, in the order of the search. *flags* follow those of all objects.
+    *declared* are the types of sections that libbpf does not know.
     """
 
     source: str
     path: str
     include: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    declared: tuple[Declaration, ...] = ()
 
     @property
     def name(self) -> str:
@@ -108,7 +111,12 @@ def choose_units(
         units = (*known, *make_units(rest, config.compile.include, config.compile.flags))
         check_units(units)
     return tuple(
-        replace(unit, include=tuple(include) or unit.include, flags=tuple(flags) or unit.flags)
+        replace(
+            unit,
+            include=tuple(include) or unit.include,
+            flags=tuple(flags) or unit.flags,
+            declared=config.compile.declared,
+        )
         for unit in units
     )
 
@@ -226,6 +234,7 @@ def _make_unit(settings: CompileConfig, source: str, path: str, arch: str) -> Un
         path=path,
         include=tuple(dict.fromkeys([*include, *settings.include])),
         flags=(*settings.flags, *flags),
+        declared=settings.declared,
     )
 
 

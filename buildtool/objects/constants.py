@@ -100,22 +100,27 @@ def _read_group(obj: ElfObject, btf: Btf, section: bytes, number: int) -> Iterat
     places = _read_places(obj, section)
     for raw, target in btf.variables(number):
         name = raw.decode("utf-8", "replace")
-        scalar = btf.scalar(target)
+        whole = value = btf.type(target)
+        is_volatile = btf.is_volatile(target)
+        if whole.kind == "array":
+            value = btf.type(whole.element)
+            is_volatile = is_volatile or btf.is_volatile(whole.element)
+        is_integer = (value.kind == "integer" and not value.is_bool) or value.kind == "enum"
         kind: Literal["boolean", "integer", "string", "other"] = "other"
-        if scalar.count is not None:
-            kind = "string" if scalar.kind == "integer" and scalar.bytes == 1 else "other"
-        elif scalar.kind == "boolean" and scalar.bytes == 1:
+        if whole.kind == "array":
+            kind = "string" if is_integer and value.size == 1 and value.kind == "integer" else "other"
+        elif value.is_bool and value.size == 1:
             kind = "boolean"
-        elif scalar.kind == "integer" and scalar.bytes in _WIDTHS:
+        elif is_integer and value.size in _WIDTHS:
             kind = "integer"
-        bits = 8 * scalar.bytes
+        bits = 8 * value.size if kind != "other" else 0
         yield Constant(
             name=name,
             kind=kind,
-            bytes=scalar.bytes if scalar.count is None else scalar.bytes * scalar.count,
-            low=-(1 << bits - 1) if scalar.is_signed and bits else 0,
-            high=(1 << bits - scalar.is_signed) - 1 if bits else 0,
-            is_volatile=scalar.is_volatile,
+            bytes=whole.size,
+            low=-(1 << bits - 1) if value.signed and bits else 0,
+            high=(1 << bits - value.signed) - 1 if bits else 0,
+            is_volatile=is_volatile,
             offset=places.get(name),
         )
 

@@ -124,11 +124,17 @@ class StaleFinder:
         if not entry.is_configured or platform is None:
             return ""
         default = Unit(
-            source=entry.source.path, path=entry.name, include=settings.include, flags=settings.flags
+            source=entry.source.path,
+            path=entry.name,
+            include=settings.include,
+            flags=settings.flags,
+            declared=settings.declared,
         )
         unit = self._find_units(platform, config).get(entry.name, default)
         if recorded_flags(platform, unit) != entry.toolchain.flags:
             return "compile.include or compile.flags has changed"
+        if unit.declared != entry.declared:
+            return "compile.program has changed"
         if settings.system_headers == bool(entry.headers):
             return "compile.system-headers has changed"
         return ""

@@ -26,7 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUESTION_MAX (64u << 20)
+#define QUESTION_MAX (128u << 20)
 
 struct session {
 	struct trust trust;

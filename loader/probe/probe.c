@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * bpf-probe [--capabilities MASK] [--map-entries NUMBER:MAP=N]... OBJECT...: let this kernel verify each
- *   program of the objects, attach none. A map of object NUMBER, the first is 0, has N entries.
- * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
- * needed.
+ * bpf-probe [--capabilities MASK] [--declare SECTION NAME]... [--map-entries MAP N]... OBJECT...: let this
+ * kernel verify each program of the objects, attach none. --declare and --map-entries are for the next
+ * object: its programs of SECTION are loaded as those of section NAME, and its map MAP has N entries.
+ *
+ * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel. It needs no
+ * privilege.
  *
  * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
  * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
@@ -53,16 +55,16 @@ static const uint64_t extras[] = {
 	BIT(CAP_PERFMON) | BIT(CAP_NET_ADMIN) | BIT(CAP_SYSLOG) | BIT(CAP_SYS_ADMIN),
 };
 
-#define SIZES_MAX 1024
+/* --declare of the next object: pairs of a section and the section by which its programs are loaded. */
+static char **declared;
+static int declared_count;
 
-/* --map-entries */
-static struct size {
-	size_t object;
-	char *map;
-	uint32_t entries;
-	int fd; /* of a map inside of a map of maps, or -1 */
-} sizes[SIZES_MAX];
-static size_t size_count, present; /* the number of the object that is loaded */
+#define SIZES_MAX 256
+
+/* --map-entries of the next object: pairs of a map and its number of entries. */
+static char **sizes;
+static int size_count;
+static int inner[SIZES_MAX], inner_count; /* descriptors of maps that maps of maps get their sizes from */
 
 static uint64_t given = UINT64_MAX, permitted = UINT64_MAX;
 static char kernel_log[LOG_SIZE];
@@ -167,66 +169,81 @@ static bool only_slots_failed(void)
 	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
 }
 
-static int parse_size(char *text)
-{
-	struct size *size = &sizes[size_count];
-	char *colon = strchr(text, ':'), *equals = colon ? strchr(colon, '=') : NULL, *end;
-
-	if (!equals || size_count == SIZES_MAX)
-		return -EINVAL;
-	*equals = 0;
-	size->object = strtoul(text, &end, 10);
-	size->map = colon + 1;
-	size->entries = (uint32_t)strtoul(equals + 1, NULL, 10);
-	size->fd = -1;
-	size_count++;
-	return end == colon ? 0 : -EINVAL;
-}
-
 /* The map inside a map of maps: libbpf takes its size from a map that is made before. */
-static int set_inner(struct bpf_object *object, struct size *size)
+static int set_inner(struct bpf_object *object, char *name, uint32_t entries)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
-	const struct bpf_map *inner;
+	const struct bpf_map *of;
 	struct bpf_map *outer;
-	char *suffix = strrchr(size->map, '.');
+	char *suffix = strrchr(name, '.');
+	int fd;
 
-	if (!suffix || strcmp(suffix, ".inner"))
+	if (!suffix || strcmp(suffix, ".inner") || inner_count == SIZES_MAX)
 		return -ENOENT;
 	*suffix = 0;
-	outer = bpf_object__find_map_by_name(object, size->map);
+	outer = bpf_object__find_map_by_name(object, name);
 	*suffix = '.';
-	inner = outer ? bpf_map__inner_map(outer) : NULL;
-	if (!inner)
+	of = outer ? bpf_map__inner_map(outer) : NULL;
+	if (!of)
 		return -ENOENT;
-	opts.map_flags = bpf_map__map_flags(inner);
-	opts.map_extra = bpf_map__map_extra(inner);
-	size->fd = bpf_map_create(bpf_map__type(inner), NULL, bpf_map__key_size(inner),
-				  bpf_map__value_size(inner), size->entries, &opts);
-	return size->fd < 0 ? size->fd : bpf_map__set_inner_map_fd(outer, size->fd);
+	opts.map_flags = bpf_map__map_flags(of);
+	opts.map_extra = bpf_map__map_extra(of);
+	fd = bpf_map_create(bpf_map__type(of), NULL, bpf_map__key_size(of), bpf_map__value_size(of), entries,
+			    &opts);
+	if (fd < 0)
+		return fd;
+	inner[inner_count++] = fd;
+	return bpf_map__set_inner_map_fd(outer, fd);
 }
 
-static int set_sizes(struct bpf_object *object, size_t number)
+static int set_sizes(struct bpf_object *object)
 {
-	struct bpf_map *map;
 	int err = 0;
 
-	for (size_t i = 0; !err && i < size_count; i++) {
-		if (sizes[i].object != number)
-			continue;
-		map = bpf_object__find_map_by_name(object, sizes[i].map);
-		err = map ? bpf_map__set_max_entries(map, sizes[i].entries) : set_inner(object, &sizes[i]);
+	for (int i = 0; !err && i < size_count; i++) {
+		char *name = sizes[3 * i + 1];
+		uint32_t entries = (uint32_t)strtoul(sizes[3 * i + 2], NULL, 10);
+		struct bpf_map *map = bpf_object__find_map_by_name(object, name);
+
+		err = map ? bpf_map__set_max_entries(map, entries) : set_inner(object, name, entries);
 	}
 	return err;
 }
 
 static void close_inner(void)
 {
-	for (size_t i = 0; i < size_count; i++) {
-		if (sizes[i].fd >= 0)
-			close(sizes[i].fd);
-		sizes[i].fd = -1;
+	while (inner_count)
+		close(inner[--inner_count]);
+}
+
+/* As the loader does by the statement (load/unit.c). Returns 0 or a negative errno. */
+static int declare_programs(struct bpf_object *object)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, object) {
+		const char *section = bpf_program__section_name(program);
+		enum bpf_attach_type attach_type;
+		enum bpf_prog_type type;
+		int err;
+
+		section += *section == '?';
+		for (int i = 0; i < declared_count; i++) {
+			const char *name = declared[3 * i + 2];
+
+			if (strcmp(section, declared[3 * i + 1]))
+				continue;
+			err = libbpf_prog_type_by_name(name, &type, &attach_type);
+			if (err)
+				return err;
+			bpf_program__set_type(program, type);
+			bpf_program__set_expected_attach_type(program, attach_type);
+			if (!strncmp(name, "xdp.frags", strlen("xdp.frags")))
+				bpf_program__set_flags(program,
+						       bpf_program__flags(program) | BPF_F_XDP_HAS_FRAGS);
+		}
 	}
+	return 0;
 }
 
 /* Load only program number @index of the object. Returns 0 or a negative errno. */
@@ -246,12 +263,12 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	bpf_object__for_each_map(map, object)
 		bpf_map__set_pin_path(map, NULL);
 	kernel_log[0] = warnings[0] = 0;
+	err = declare_programs(object);
 	bpf_program__set_log_level(wanted, log_level);
 	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
 	started = clock_us();
-	err = set_sizes(object, present);
-	if (!err)
-		err = bpf_object__load(object);
+	err = err ? err : set_sizes(object);
+	err = err ? err : bpf_object__load(object);
 	close_inner();
 	*duration_us = clock_us() - started;
 	if (err && only_slots_failed())
@@ -397,14 +414,9 @@ int main(int argc, char **argv)
 		}
 		first = 3;
 	}
-	for (; !only_open && argc > first + 1 && !strcmp(argv[first], "--map-entries"); first += 2) {
-		if (parse_size(argv[first + 1])) {
-			fputs("bpf-probe: --map-entries: not NUMBER:MAP=N, or too many\n", stderr);
-			return 2;
-		}
-	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | [--capabilities MASK] [--map-entries NUMBER:MAP=N]...] "
+		fputs("usage: bpf-probe [--open | --capabilities MASK] [--declare SECTION NAME]... "
+		      "[--map-entries MAP N]... "
 		      "OBJECT...\n",
 		      stderr);
 		return 2;
@@ -417,7 +429,12 @@ int main(int argc, char **argv)
 	put_string("libbpf", libbpf_version_string());
 	puts("}");
 	for (int i = first; i < argc; i++) {
-		present = (size_t)(i - first);
+		declared = argv + i;
+		for (declared_count = 0; i + 3 < argc && !strcmp(argv[i], "--declare"); i += 3)
+			declared_count++;
+		sizes = argv + i;
+		for (size_count = 0; i + 3 < argc && !strcmp(argv[i], "--map-entries"); i += 3)
+			size_count++;
 		(only_open ? describe_object : probe_object)(argv[i]);
 	}
 	puts("{\"event\":\"end\"}");

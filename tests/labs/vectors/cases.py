@@ -29,7 +29,7 @@ from labs.vectors.builder import (
 )
 from labs.vectors.case import Case, put, table
 from labs.vectors.points import ORDER, forge
-from labs.vectors.policies import clock_cases, code_cases, number_cases, policy_cases
+from labs.vectors.policies import clock_cases, code_cases, declared_cases, number_cases, policy_cases
 from labs.vectors.rewrites import rewrites
 from labs.vectors.settable import settable_cases
 from labs.vectors.statements import bad_statements, predicate, swap
@@ -51,6 +51,7 @@ def cases() -> Iterator[Case]:
     yield from _content()
     yield from policy_cases()
     yield from code_cases()
+    yield from declared_cases()
     yield from clock_cases()
     yield from number_cases()
     yield from settable_cases()
