@@ -79,14 +79,33 @@ static void answer_object(const struct session *s, const uint8_t *data, size_t s
 	verdict__free(&verdict);
 }
 
+/* Check that the text of a value, which lines and records have, is that value's only one. */
+static void check_shown(const struct statement *st, const char *name, const struct setting_value *value)
+{
+	char text[SETTING_TEXT_SIZE];
+	const char *shown = settable__show(value, text), *digits = shown + (*shown == '-');
+	struct setting_value again;
+	struct fault fault = { 0 };
+
+	if (value->kind == SETTING_INTEGER) {
+		if (strspn(digits, "0123456789") != strlen(digits) || (*digits == '0' && shown[1]))
+			abort();
+	} else if (strcmp(shown, value->text) != 0) {
+		abort();
+	}
+	if (settable__read_variable(st, name, shown, &again, &fault) || again.kind != value->kind ||
+	    again.integer.negative != value->integer.negative ||
+	    again.integer.magnitude != value->integer.magnitude)
+		abort();
+}
+
 static void answer_setting(const struct session *s, uint8_t *data, size_t size, bool is_size)
 {
 	uint8_t *end = memchr(data, '\n', size),
 		*equals = end ? memchr(data, '=', (size_t)(end - data)) : NULL;
 	const char *name = (const char *)data, *text = (const char *)equals + 1;
 	struct verify_context context = { .trust = &s->trust, .now = s->now };
-	struct setting_value value, again;
-	char shown[SETTING_TEXT_SIZE];
+	struct setting_value value;
 	struct fault fault = { 0 };
 	struct verdict verdict;
 	int err;
@@ -107,13 +126,8 @@ static void answer_setting(const struct session *s, uint8_t *data, size_t size, 
 	if (!err && is_size &&
 	    !settable__allows_entries(&verdict.statement, name, (uint32_t)value.integer.magnitude))
 		abort();
-	/* The text of a value, which lines and records have, is that value. */
-	if (!err && !is_size &&
-	    (settable__read_variable(&verdict.statement, name, settable__show(&value, shown), &again,
-				     &fault) ||
-	     again.kind != value.kind || again.integer.negative != value.integer.negative ||
-	     again.integer.magnitude != value.integer.magnitude))
-		abort();
+	if (!err && !is_size)
+		check_shown(&verdict.statement, name, &value);
 	puts(err ? "denied" : "allowed");
 	verdict__free(&verdict);
 }

@@ -71,6 +71,7 @@ def _accepted() -> Iterator[tuple[str, Any]]:
     yield "shortest-string", _variables(_LABEL | {"maxBytes": 1})
     yield "all-entries", _entries(1, 2**32 - 1)
     yield "entries-of-one-size", _entries(7, 7)
+    yield "one-entry", _entries(1, 1)
     inner = [_SIZE | {"name": name} for name in ("counts", "hashes", "hashes.inner", "tables.inner")]
     yield "inner-maps", _maps(*inner)
     yield "128-variables", _variables(*(_FLAG | {"name": f"v{number:03}"} for number in range(128)))
