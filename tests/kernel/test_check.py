@@ -265,7 +265,8 @@ def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     argv = [probes / own.arch / "bpf-probe", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n"
+    options = "[--open | --capabilities MASK] [--declare SECTION NAME]... [--map-entries MAP N]..."
+    assert done.stderr == f"usage: bpf-probe {options} OBJECT...\n"
 
 
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
