@@ -26,7 +26,7 @@ from buildtool.config.file import (
     ImagesConfig,
     named_variable,
 )
-from buildtool.config.project import find_sources, name_objects, plan_units
+from buildtool.config.project import check_settable_names, find_sources, name_objects, plan_units
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
 from buildtool.core.digests import Digest
@@ -286,6 +286,7 @@ def _describe(
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(config)
+    check_settable_names(config, objects)
     trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
     request = RenderRequest(
         config=config,
@@ -570,6 +571,7 @@ def _build_locally(
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)
     objects = name_objects(config)
+    check_settable_names(config, objects)
     trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
     data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
     built = build_local(replace(request, data=data))

@@ -190,16 +190,20 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
 
 
 def probe_argv(
-    probe: str, objects: Iterable[tuple[str, Iterable[tuple[str, str]]]], capabilities: Iterable[str]
+    probe: str,
+    objects: Iterable[tuple[str, Iterable[tuple[str, str]], Mapping[str, int]]],
+    capabilities: Iterable[str],
 ) -> list[str]:
     """
     Return the command that asks about *objects*, as if an image had *capabilities*.
 
-    Each of *objects* is a path, and pairs of a section and the section by which its programs are loaded.
+    Each of *objects* is a path, pairs of a section and the section by which its programs are loaded, and the
+    entries of maps that are not those of the object.
     """
     mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
     argv = [probe, "--capabilities", f"{mask:x}"]
-    for path, declared in objects:
+    for path, declared, entries in objects:
         argv += [word for pair in declared for word in ("--declare", *pair)]
+        argv += [word for name, count in entries.items() for word in ("--map-entries", name, str(count))]
         argv.append(path)
     return argv

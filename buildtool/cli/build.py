@@ -138,6 +138,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         run = {"before": plan.before, "command": plan.command(image.reference), "notes": plan.notes}
         value |= {"run": run if is_image else None}
         settings = {"attach": config.image.attach, "load": config.image.load}
+        settings |= {"set": config.image.set, "mapEntries": config.image.map_entries}
         print_json(value | {"capabilities": capabilities} | settings)
         return
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -152,6 +153,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         click.echo(f"attach  {line}")
     for name in config.image.load:
         click.echo(f"with    {name}")
+    for text in (*config.image.set, *config.image.map_entries):
+        click.echo(f"set     {text}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))

@@ -26,6 +26,7 @@ from buildtool.config.compiling import (
     as_tables,
     parse_architectures,
 )
+from buildtool.config.settable import SettableRules, parse_settable
 from buildtool.config.values import (
     EnvironmentText,
     as_integer,
@@ -203,10 +204,17 @@ class BuildConfig:
     allow_findings: tuple[str, ...] = declare(as_texts(validate.check_rule_number), ())
 
 
+def _check_image_setting(value: str) -> str:
+    """Return *value* if it is a setting that a Dockerfile can contain. Raises: UsageError."""
+    return validate.check_text(validate.check_setting(value))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """
     [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *load* (programs), *workload*, *healthcheck*.
+
+    *set* and *map_entries* are settings (OBJECT:NAME=VALUE) within the bounds of load.settable.
 
     *capabilities* (empty: those that the programs require) go to the image's label. With
     *file_capabilities* and a user other than root, they also go to the loader's file. *tools* adds
@@ -217,6 +225,8 @@ class ImageConfig:
     labels: Mapping[str, str] = declare(as_labels, {})
     attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
     load: tuple[str, ...] = declare(as_texts(validate.check_load), ())
+    set: tuple[str, ...] = declare(as_texts(_check_image_setting), ())
+    map_entries: tuple[str, ...] = declare(as_texts(_check_image_setting), ())
     workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
@@ -237,6 +247,7 @@ class LoaderConfig:
     pin_root: str = declare(as_text(validate.check_container_path), "")
     share: str = declare(as_text(validate.check_container_path), "")
     attach_file: str = declare(as_text(validate.check_container_path), "")
+    settings: str = declare(as_text(validate.check_container_path), "")
     wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
     replace: bool = declare(as_switch, default=False)
     health_command: str = declare(as_text(validate.check_command), "")
@@ -247,6 +258,13 @@ class LoaderConfig:
     workload_user: str = declare(as_text(validate.check_user), "")
     hand_over: bool = declare(as_switch, default=False)
     metrics_file: str = declare(as_text(validate.check_container_path), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadConfig:
+    """[load]: what the loading machine may set in the objects (*settable*), as the statements say."""
+
+    settable: SettableRules = declare(parse_settable, {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +294,7 @@ class Config:
     trust: TrustConfig = field(default_factory=TrustConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
+    load: LoadConfig = field(default_factory=LoadConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
 
@@ -288,6 +307,7 @@ _TABLES: dict[str, type] = {
     "trust": TrustConfig,
     "build": BuildConfig,
     "image": ImageConfig,
+    "load": LoadConfig,
     "loader": LoaderConfig,
     "images": ImagesConfig,
 }

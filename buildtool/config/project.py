@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from buildtool.config.compiling import OBJECT_SUFFIX, CompileSettings, fixed_folder, matches
 from buildtool.config.file import CONFIG_NAME, CompileConfig, Config
-from buildtool.core.errors import UsageError
+from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.process import check_operand
@@ -77,6 +77,20 @@ def name_objects(config: Config) -> dict[str, str]:
     Raises: UsageError, as `find_sources`.
     """
     return dict(sorted((flat_name(path), source) for source, path in _find_objects(config)))
+
+
+def check_settable_names(config: Config, objects: Collection[str]) -> None:
+    """
+    Check that load.settable of *config* names only *objects* of the project.
+
+    Raises: ConfigError.
+    """
+    for name in config.load.settable:
+        if name not in objects:
+            raise ConfigError(
+                f"load.settable: {name}: the project makes no such object",
+                hint="objects: " + ", ".join(objects),
+            )
 
 
 def choose_units(

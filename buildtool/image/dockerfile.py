@@ -23,6 +23,7 @@ import jinja2
 from buildtool.compile.plan import encode_plan, outside_names
 from buildtool.config.file import Config
 from buildtool.config.project import Unit, make_units
+from buildtool.config.settable import encode_settable
 from buildtool.core import validate
 from buildtool.core.errors import BuildtoolError, UsageError
 from buildtool.core.platforms import Platform
@@ -45,6 +46,9 @@ _LINE_LENGTH = 104
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+_SETTABLE_NAME = "settable.json"
 
 
 class Form(Enum):
@@ -161,6 +165,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
         "plans": _check_files(_plan_files(request)),
+        "settable": bool(config.load.settable),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms),
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
@@ -198,9 +203,12 @@ def _units(request: RenderRequest, platform: Platform) -> tuple[Unit, ...]:
 
 
 def _plan_files(request: RenderRequest) -> list[EmbeddedFile]:
-    """Return the plan of each architecture, a file called ARCH.json."""
+    """Return the plan of each architecture, a file called ARCH.json, and what the signers let be set."""
     outside = outside_names(request.config.compile.every_include)
-    return [
+    settable = request.config.load.settable
+    text = encode_settable(settable)
+    files = [EmbeddedFile(directory="", name=_SETTABLE_NAME, text=text)] if settable else []
+    return files + [
         EmbeddedFile(
             directory="", name=f"{platform.arch}.json", text=encode_plan(_units(request, platform), outside)
         )
@@ -217,6 +225,8 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv += ["--output", "/signed", "--arch", platform.arch]
     argv += ["--project", validate.check_project_name(project.name), "--object-version", str(project.version)]
     argv += ["--release", validate.check_release(project.release)]
+    if request.config.load.settable:
+        argv += ["--settable", f"/{_SETTABLE_NAME}"]
     not_after = request.config.sign.not_after
     return argv if not_after is None else [*argv, "--not-after", format_time(not_after)]
 
@@ -248,6 +258,8 @@ def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv += ["--trust", "/trust", "--arch", platform.arch, "--key-id", request.key_id]
     argv += [word for text in image.attach for word in ("--attach", validate.check_attach(text))]
     argv += [word for text in image.load for word in ("--load", validate.check_load(text))]
+    argv += [word for text in image.set for word in ("--set", validate.check_setting(text))]
+    argv += [word for text in image.map_entries for word in ("--map-entries", validate.check_setting(text))]
     argv += ["--hand-over"] if request.config.loader.hand_over else []
     numbers = map(validate.check_rule_number, build.allow_findings)
     argv += [word for number in numbers for word in ("--allow-finding", number)]

@@ -145,6 +145,10 @@ def _plan_mounts(
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/attach")
         plan.options += ["-v", f"/etc/{name}/attach:{targets}:ro"]
         plan.notes.append(f"write PROGRAM=TARGET into /etc/{name}/attach, a line for each program")
+    if settings := places.get("--settings"):
+        plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/settings")
+        plan.options += ["-v", f"/etc/{name}/settings:{settings}:ro"]
+        plan.notes.append(f"write set, map-entries, attach or load lines into /etc/{name}/settings")
     files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
     for path in sorted({found[1] or found[2] for found in files if found}):
         plan.options += ["-v", f"{path}:{path}:ro"]

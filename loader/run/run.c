@@ -17,6 +17,7 @@
 #include "run/health.h"
 #include "run/metrics.h"
 #include "run/privileges.h"
+#include "run/settings_file.h"
 #include "run/supervise.h"
 #include "run/workload.h"
 
@@ -84,6 +85,8 @@ static struct load_options describe_load(const struct options *o)
 {
 	return (struct load_options){
 		.selection = options__selection(o),
+		.settings = o->settings,
+		.setting_count = o->setting_count,
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.may_update = o->reload,
@@ -437,7 +440,7 @@ int run__all(struct options *o)
 	char *workload = NULL;
 	int code;
 
-	if (!o->verify_only && attach_file__read(o, &fault))
+	if (!o->verify_only && (attach_file__read(o, &fault) || settings_file__read(o, &fault)))
 		return log__fail(&fault);
 	options__settle_attach(o);
 	if (o->workload && !(workload = workload__find(o->workload[0], &fault)))

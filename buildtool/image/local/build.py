@@ -159,6 +159,8 @@ def _check_finished(
         epoch=request.epoch,
         attach=config.image.attach,
         load=config.image.load,
+        set=config.image.set,
+        map_entries=config.image.map_entries,
         allow_findings=config.build.allow_findings,
     )
     own, loader, probe = host_platform(machine()), None, None
