@@ -49,7 +49,7 @@ from buildtool.objects.describe import ProgramInfo, describe_object
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
 from buildtool.objects.types import Declaration
-from buildtool.signing.settings import NO_SETTINGS, Settings
+from buildtool.signing.settings import NO_SETTINGS, LoadSettings
 from buildtool.signing.statement import describe_stated
 
 HOST = "host"
@@ -79,7 +79,7 @@ class CheckTarget:
     stale: str = ""
     size: int = 0
     declared: tuple[Declaration, ...] = ()
-    settings: Settings = NO_SETTINGS
+    settings: LoadSettings = NO_SETTINGS
 
     @property
     def loaded(self) -> bytes:
