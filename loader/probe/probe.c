@@ -4,9 +4,11 @@
  *   none.
  * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
  * needed.
+ * bpf-probe --link OUTPUT OBJECT...: link the objects into one (link.h), also without the kernel.
  *
- * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
- * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
+ * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. `buildtool
+ * compile` links with it, so that both engines link with the loader's libbpf. No image holds it. For `check`
+ * it writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
  * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
  * hides no other.
  *
@@ -31,6 +33,8 @@
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "probe/link.h"
 
 /* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
@@ -308,6 +312,8 @@ int main(int argc, char **argv)
 	struct utsname name;
 	int first = 1;
 
+	if (argc > 3 && !strcmp(argv[1], "--link"))
+		return link__objects(argv[2], argv + 3, argc - 3) ? 1 : 0;
 	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	read_permitted();
@@ -321,7 +327,7 @@ int main(int argc, char **argv)
 		first = 3;
 	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n", stderr);
+		fputs("usage: bpf-probe [--open | --link OUTPUT | --capabilities MASK] OBJECT...\n", stderr);
 		return 2;
 	}
 	libbpf_set_print(keep_warning);
