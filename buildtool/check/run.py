@@ -27,7 +27,7 @@ from buildtool.check.model import (
     ProgramRun,
 )
 from buildtool.check.opened import open_objects, opening_findings
-from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
+from buildtool.check.probe import ProbedProgram, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -46,6 +46,7 @@ from buildtool.core.process import Runner
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
+from buildtool.runtime.probe import ProbeFinder
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
