@@ -116,7 +116,9 @@ class CompileConfig:
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
     system_headers: bool = declare(as_switch, default=False)
     rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
-    object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
+    object: tuple[CompileObject, ...] = declare(
+        as_tables(CompileObject, ("name",), either=("source", "sources")), ()
+    )
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
     arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
 

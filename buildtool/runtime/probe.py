@@ -9,14 +9,16 @@ of a virtual machine. Wheels carry it. A checkout builds it from source for each
 from __future__ import annotations
 
 import os
+import platform as host
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.core.cache import tools_directory
-from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError
-from buildtool.core.platforms import Platform
+from buildtool.core.errors import BuildtoolError, ConfigError, FileAccessError, UsageError
+from buildtool.core.platforms import Platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.runtime.carried import PROBE_NAME, Part, find_probe
 from buildtool.runtime.link import PartsRequest, make_parts
@@ -80,3 +82,18 @@ class ProbeFinder:
             error.message = f"no {PROBE_NAME} for {platform.arch}: {error.message}"
             error.hint = f"{error.hint}; {_HINT}" if error.hint else _HINT
             raise
+
+
+def find_linker(environ: Mapping[str, str], *, report: Callable[[str], None], runner: Runner) -> Path:
+    """
+    Return the probe of this machine, which links objects of several sources.
+
+    Raises: UsageError, on a machine without one; the errors of `ProbeFinder.find`.
+    """
+    own = host_platform(host.machine())
+    if own is None or sys.platform != "linux":
+        raise UsageError(
+            "an object of several sources: cannot link it here: bpf-probe is a program for Linux",
+            hint="buildtool build --engine docker links in the builder",
+        )
+    return ProbeFinder(cache=None, environ=environ, runner=runner, on_progress=report).find(own)
