@@ -432,7 +432,10 @@ def split_flags(words: Sequence[str], source: str) -> tuple[Piece, ...]:
     if not pieces:
         return (Piece(source=source, include=tuple(include), flags=tuple(flags)),)
     if include or flags or pieces[0].source != source:
-        raise UsageError(f"{source}: flags of no source in the record of a linked object")
+        raise UsageError(
+            f"{source}: flags of no source in the record of a linked object",
+            hint="compile and sign the object again",
+        )
     return tuple(pieces)
 
 

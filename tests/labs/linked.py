@@ -25,13 +25,14 @@ ENTRY = """\
 #include "shared.h"
 extern struct counts @_counts SEC(".maps");
 extern int add(int x);
+extern const volatile int nothing;
 __weak int step(void) { return 1; }
 SEC("raw_tp/sys_enter") int @_count(void *ctx)
 {
 	__u32 zero = 0;
 	__u64 *value = bpf_map_lookup_elem(&@_counts, &zero);
 	if (value)
-		__sync_fetch_and_add(value, add(step()));
+		__sync_fetch_and_add(value, add(step()) + nothing);
 	return 0;
 }
 """
@@ -39,6 +40,7 @@ PARTS = """\
 #include "shared.h"
 struct counts @_counts SEC(".maps");
 const volatile int base = 40;
+const volatile int nothing = 0;
 int step(void) { return STEP; }
 int add(int x) { return x + base; }
 """
