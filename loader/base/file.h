@@ -30,6 +30,12 @@ int file__lock(int fd);
  */
 int file__create(int dir, const char *name, mode_t mode);
 
+/*
+ * Return the descriptor of a sealed file in memory with these bytes, at its first byte, or a negative errno.
+ * The descriptor survives execve(2).
+ */
+int file__make_sealed(const char *name, const uint8_t *data, size_t size);
+
 /* The sorted names of a directory, without those that begin with a dot. */
 struct file_list {
 	char **names;
