@@ -37,6 +37,8 @@ struct selection_options {
 /* The options for loading and attaching a set. */
 struct load_options {
 	struct selection_options selection;
+	const char *btf_path; /* verified types of the kernel, in place of its own; or NULL */
+	const uint8_t *btf_digest;
 	const char *pin_root; /* NULL: nothing outlives the loader */
 	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */

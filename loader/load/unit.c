@@ -22,11 +22,12 @@
 #include <string.h>
 #include <unistd.h>
 
-static int open_object(struct unit *unit, struct fault *fault)
+static int open_object(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	const struct verified_object *input = unit->input;
 	/* libbpf makes names of maps from this name, so use the signed one: the file's name can change. */
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name,
+		    .btf_custom_path = load->options->btf_path);
 	struct bpf_map *map;
 	int err;
 
@@ -69,7 +70,7 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct verif
 	if (!unit->file || !unit->object || (described && !unit->next.record))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	verifier_log__begin();
-	return open_object(unit, fault);
+	return open_object(load, unit, fault);
 }
 
 bool unit__has_pins(const struct unit *unit, const struct pins *pins)
@@ -294,6 +295,9 @@ static int describe_variant(const struct load *load, struct unit *unit)
 		    (a->point.place == PLACE_TRACE || a->point.place == PLACE_ITER))
 			SHA256_Update(&state, a->link, strlen(a->link) + 1);
 	}
+	/* Programs are relocated by these types. */
+	if (load->options->btf_path)
+		SHA256_Update(&state, load->options->btf_digest, DIGEST_SIZE);
 	SHA256_Final(hash, &state);
 	return record__set_variant(&unit->next, hash);
 }

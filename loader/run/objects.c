@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TYPES_SUFFIX ".btf.o"
+
 /* Once more, by the image's rules: the stricter of both decides. */
 static int verify_by_image(struct set_item *item, const struct verify_context *c, const struct trust *image)
 {
@@ -32,8 +34,28 @@ static int verify_by_image(struct set_item *item, const struct verify_context *c
 	return err;
 }
 
+/*
+ * An object of programs must not pass for the types of a kernel, by which other programs are relocated. The
+ * signed name has the kernel's release, so that the types of another kernel do not pass for those of this
+ * one.
+ */
+static int check_types(struct set_item *item)
+{
+	const struct statement *st = &item->verdict.statement;
+	size_t n = strlen(st->name);
+
+	if (statement__program_count(st) || statement__map_type(st, 0))
+		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
+				       "has programs or maps, and is no file of buildtool btf");
+	if (n < sizeof(TYPES_SUFFIX) || strcmp(st->name + n - strlen(TYPES_SUFFIX), TYPES_SUFFIX) ||
+	    strcmp(st->name, item->name))
+		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
+				       "types of a kernel that are signed as %.128s", st->name);
+	return 0;
+}
+
 static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c,
-		       const struct trust *image)
+		       const struct trust *image, bool is_types)
 {
 	struct verdict *v = &item->verdict;
 	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);
@@ -49,6 +71,8 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 	err = verify__object(c, item->data, item->size, v);
 	if (!err && image)
 		err = verify_by_image(item, c, image);
+	if (!err && is_types)
+		err = check_types(item);
 	if (err == -ENOMEM)
 		fault__set(&v->fault, err, "out of memory");
 	return err;
@@ -102,7 +126,7 @@ static int add_item(struct object_set *set, int dir, const char *name, const cha
 	if (!item->name)
 		return -ENOMEM;
 	set->count++;
-	err = verify_item(item, dir, path, c, image);
+	err = verify_item(item, dir, path, c, image, set->is_types);
 	set->refused += err == -EKEYREJECTED;
 	set->failed += err && err != -EKEYREJECTED;
 	write_decision(item, err, started, c, image, o);
@@ -144,7 +168,7 @@ int objects__verify(struct object_set *set, const char *path, size_t limit, cons
 	const char *slash = strrchr(path, '/');
 	int dir, err;
 
-	*set = (struct object_set){ 0 };
+	*set = (struct object_set){ .is_types = set->is_types };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
 		err = add_directory(set, dir, limit, c, image, o, &inner);

@@ -27,6 +27,8 @@ const char options__help[] =
 	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
 	"                           (" DEFAULT_STATE " if it exists;\n"
 	"                           with --verify-only: none)\n"
+	"  --btf PATH               types of this kernel, if it has none: a signed file of buildtool btf,\n"
+	"                           or a directory with RELEASE.btf.o\n"
 	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
 	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
@@ -106,6 +108,7 @@ static const struct option {
 	{ "image-load", 0, KIND_IMAGE_LOAD, LOADING },
 	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
+	{ "btf", FIELD(btf), KIND_TEXT, LOADING },
 	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
 	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },

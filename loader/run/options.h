@@ -27,6 +27,7 @@ struct options {
 	struct select_option select[LOAD_MAX_OPTIONS];
 	size_t select_count;
 	const char *attach_file;
+	const char *btf; /* types of a kernel that has none: a file, or a directory of RELEASE.btf.o */
 	const char *pin_root;
 	const char *share;
 	const char *health_command; /* an absolute path, and arguments split at blanks */

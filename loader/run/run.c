@@ -105,6 +105,10 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 	options.allow_rollback = c->trust.allow_rollback;
 	options.accept = accept;
 	options.context = &acceptance;
+	if (c->btf.fd) {
+		options.btf_path = c->btf.path;
+		options.btf_digest = c->btf.set.items[0].verdict.digest;
+	}
 	options.rules.trust = &c->trust;
 	options.rules.image = candidate__image(c);
 	if (o->wait_interface)
