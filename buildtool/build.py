@@ -21,7 +21,13 @@ from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_v
 from buildtool.config.project import find_sources, links_objects, name_objects, plan_units
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
-from buildtool.core.errors import BuildStepError, EngineError, SigningKeyError, UsageError
+from buildtool.core.errors import (
+    BuildStepError,
+    BuildtoolError,
+    EngineError,
+    SigningKeyError,
+    UsageError,
+)
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_tag
@@ -51,6 +57,7 @@ from buildtool.image.folder import check_folder, write_folder
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
+from buildtool.oci.write import full_name
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.probe import find_linker
 from buildtool.runtime.provide import provide_parts
@@ -126,6 +133,7 @@ class BuildOptions:
     key: Path | str | None = None
     tag: str = ""
     push: bool = False
+    sign_image: bool = True
     output: str = ""
     force: bool = False
     builder: str = ""
@@ -338,9 +346,50 @@ def build(
     engine = choose_engine(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
+    publisher = _find_publisher(config, options, key, environ, ask)
     if engine == LOCAL:
-        return _build_locally(config, options, tag, key, epoch, environ, runner)
-    return _build_with_docker(config, options, tag, key, epoch, environ, runner)
+        built = _build_locally(config, options, tag, key, epoch, environ, runner)
+    else:
+        built = _build_with_docker(config, options, tag, key, epoch, environ, runner)
+    return _sign_pushed(built, publisher) if publisher else built
+
+
+def _find_publisher(
+    config: Config,
+    options: BuildOptions,
+    key: KeySource,
+    environ: Mapping[str, str],
+    ask: AskPassphrase,
+) -> Signer | None:
+    """
+    Return who signs the pushed image, the signer of the objects unless [publish] names another, or None.
+
+    Raises: UsageError, SigningKeyError, ConfigError.
+    """
+    if not (options.push and options.sign_image):
+        return None
+    if config.publish.key is None:
+        return key.load_signer()
+    return find_key(config.publish.key, config, environ, ask).load_signer()
+
+
+def _sign_pushed(built: BuiltImage, signer: Signer) -> BuiltImage:
+    """
+    Sign the image that was pushed, by its digest: its tag may name another one by now.
+
+    Raises: RegistryError, SigningKeyError; errors of *signer*.
+    """
+    # Imported here, because the HTTP library takes as long to import as all the rest.
+    from buildtool.publish.sign import sign_image
+
+    reference = f"{full_name(built.reference).rpartition(':')[0]}@{built.digest}"
+    try:
+        sign_image(reference, signer)
+    except BuildtoolError as error:
+        error.message = f"{built.reference}: pushed, but not signed: {error.message}"
+        error.hint = f"buildtool publish {reference} signs it" + (f"; {error.hint}" if error.hint else "")
+        raise
+    return replace(built, signed=True)
 
 
 def _build_with_docker(

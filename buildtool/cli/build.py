@@ -47,6 +47,11 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--tag", "-t", default="", help="Name of the image; default: build.tag, else PROJECT:RELEASE.")
 @click.option("--push", is_flag=True, help="Push to the registry in the tag instead of the engine's store.")
 @click.option(
+    "--sign-image/--no-sign-image",
+    default=None,
+    help="Sign a pushed image in its registry, too; default: publish.sign, else yes.",
+)
+@click.option(
     "--output",
     "-o",
     callback=_not_empty,
@@ -79,6 +84,7 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     config = read_config(config_path)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     given["engine"] = given["engine"] or config.build.engine
+    given["sign_image"] = config.publish.sign if given["sign_image"] is None else given["sign_image"]
     options = pipeline.BuildOptions(platforms=choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     if image.replaced:
@@ -126,6 +132,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if image.digest:
         click.echo(f"digest  {image.digest}")
     click.echo(f"key id  {image.key_id}")
+    if image.signed:
+        click.echo("signed  in the registry, for cosign, podman and buildtool verify")
     if not is_image:
         return
     for line in describe_settings(config.image.attach):

@@ -80,14 +80,17 @@ def signer_options(command: Command) -> Command:
     return command
 
 
-def open_given_signer(given: dict[str, Any], config: Config) -> Signer:
+def open_given_signer(given: dict[str, Any], config: Config, *, publish: bool = False) -> Signer:
     """
     Return the signer of the *given* options, or of BUILDTOOL_SIGNING_KEY, or the one of *config*.
+
+    To *publish*, publish.key of *config* comes before BUILDTOOL_SIGNING_KEY.
 
     Raises: SigningKeyError, UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError.
     """
     in_environment = f"env:{KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else None
-    reference = given["key"] or in_environment or config.sign.key
+    own = config.publish.key if publish else None
+    reference = given["key"] or own or in_environment or config.sign.key
     if reference is None:
         raise missing_key(config)
     context = SignerContext(
@@ -97,7 +100,8 @@ def open_given_signer(given: dict[str, Any], config: Config) -> Signer:
         timeout_seconds=given["signer_timeout"],
         max_age_days=given["max_key_age"],
     )
-    with named_variable(config, "" if given["key"] or in_environment else "sign.key"):
+    key = "publish.key" if own else "" if in_environment else "sign.key"
+    with named_variable(config, "" if given["key"] else key):
         signer = find_signer(reference, context)
     expected = given["expect_key_id"]
     # A Dockerfile requires one key, whose public half is in its trust store.

@@ -138,6 +138,14 @@ class SignConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishConfig:
+    """[publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key."""
+
+    sign: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_SIGN")
+    key: Path | str | None = declare(as_signer, None, "BUILDTOOL_PUBLISH_KEY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrustConfig:
     """
     [trust]: public *keys* (empty: the public half of the signing key) and rules, or the file of a *policy*.
@@ -251,6 +259,7 @@ class Config:
     project: ProjectConfig
     compile: CompileConfig = field(default_factory=CompileConfig)
     sign: SignConfig = field(default_factory=SignConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -262,6 +271,7 @@ _TABLES: dict[str, type] = {
     "project": ProjectConfig,
     "compile": CompileConfig,
     "sign": SignConfig,
+    "publish": PublishConfig,
     "trust": TrustConfig,
     "build": BuildConfig,
     "image": ImageConfig,

@@ -75,7 +75,7 @@ class ImageReport:
 
     The digest is the engine's image id, or that of the manifest in an archive.
     *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
-    can run it by its reference.
+    can run it by its reference. *unread* are the names of objects that are links, or too large.
     """
 
     reference: str
@@ -86,6 +86,7 @@ class ImageReport:
     user: str = ""
     in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
+    unread: tuple[str, ...] = ()
 
 
 def is_file_name(target: str) -> bool:
@@ -190,7 +191,7 @@ def inspect_images(target: str) -> list[ImageReport]:
     else:
         return [inspect_image(target)]
     with open_layout(path, Digest(digest) if digest else None) as source:
-        found = list(_inspect_stored(source))
+        found = list(inspect_stored(source))
     if not any(image.objects for image in found):
         raise EngineError(
             f"{target}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool", hint=_BUILT_HINT
@@ -198,14 +199,16 @@ def inspect_images(target: str) -> list[ImageReport]:
     return found
 
 
-def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
+def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
+    """
+    Yield a report on each image of *source*, one for each platform.
+
+    Raises: ObjectFormatError; errors of *source*.
+    """
     for image in read_images(source):
         tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_object)
-        objects = tuple(
-            (path.removeprefix(_PREFIX), entry.data)
-            for path, entry in sorted(tree.items())
-            if _is_object(path) and entry.is_file and entry.size <= MAX_OBJECT_BYTES
-        )
+        found = [(path.removeprefix(_PREFIX), tree[path]) for path in sorted(tree) if _is_object(path)]
+        readable = {name for name, entry in found if entry.is_file and entry.size <= MAX_OBJECT_BYTES}
         config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
@@ -214,7 +217,8 @@ def _inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             labels=dict(config.get("Labels") or {}),
             entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             user=str(config.get("User") or ""),
-            objects=objects,
+            objects=tuple((name, entry.data) for name, entry in found if name in readable),
+            unread=tuple(name for name, _ in found if name not in readable),
         )
 
 

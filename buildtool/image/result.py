@@ -15,7 +15,7 @@ class BuiltImage:
 
     *engine* is docker or local. *file* is the archive or directory of the image, or empty. Files
     that are no image have neither reference nor digest. *replaced* is the id of the engine's
-    image that lost its name to this one, or empty.
+    image that lost its name to this one, or empty. *signed*: the registry has signatures of the image.
     """
 
     reference: str
@@ -25,3 +25,4 @@ class BuiltImage:
     engine: str = "docker"
     file: str = ""
     replaced: str = ""
+    signed: bool = False

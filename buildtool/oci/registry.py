@@ -124,10 +124,14 @@ _NAME_HINT = "check the name and the port of the registry"
 _CONFIGURATION_HINT = "look at the configuration of the registry, or of the proxy before it"
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.3
+MAX_PAUSE_SECONDS = 60
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1024 * 1024
+_TOO_MANY_REQUESTS = 429
+# Where a registry's API is, if it is not at the host that references name.
+_API_HOSTS = {"docker.io": "registry-1.docker.io"}
 _BLOBS, _TOPS = "blobs", "tops"
-_MANIFESTS = (
+MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json"
@@ -135,6 +139,10 @@ _MANIFESTS = (
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 Report = Callable[[str], None]
+
+
+def _ignore(_: str) -> None:
+    """Take a warning that nobody wants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +207,7 @@ class Client:
         """
         Return the response to *method* for *path*, which is below the repository or a whole URL.
 
-        A broken connection or a status from 500 on is retried. *limit* bounds the body in bytes.
+        A broken connection, a status from 500 on and 429 are retried. *limit* bounds the body in bytes.
 
         Raises: RegistryError, if no response arrives, or its status is 401 or 403.
         """
@@ -214,10 +222,12 @@ class Client:
             except requests.exceptions.RequestException as error:
                 if last:
                     raise self._error(*describe_connection(error)) from error
+                pause = 0.0
             else:
-                if answer.status < 500 or last:
+                if last or not (answer.status >= 500 or answer.status == _TOO_MANY_REQUESTS):
                     return self._check_allowed(answer)
-            time.sleep(PAUSE_SECONDS * (attempt + 1))
+                pause = _wanted_pause(answer)
+            time.sleep(max(pause, PAUSE_SECONDS * (attempt + 1)))
         raise AssertionError
 
     def expect(self, method: str, path: str, status: int, what: str, **more: Any) -> Answer:
@@ -261,7 +271,7 @@ class Client:
         """Create the session. Only a registry on this machine may lack TLS: then use plain HTTP."""
         if self.base:
             return
-        host = self.reference.host
+        host = _API_HOSTS.get(self.reference.host, self.reference.host)
         self.session = RegistrySession(host)
         if is_loopback(host):
             try:
@@ -305,6 +315,12 @@ class Client:
 
     def _error(self, message: str, hint: str | None = None) -> RegistryError:
         return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
+
+
+def _wanted_pause(answer: Answer) -> float:
+    """Return the seconds that Retry-After names (RFC 9110, section 10.2.3), 60 at most; 0 for a date."""
+    text = answer.headers.get("Retry-After", "")
+    return min(int(text), MAX_PAUSE_SECONDS) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def describe_connection(error: BaseException) -> tuple[str, str]:
@@ -380,9 +396,11 @@ class RegistryImage:
         return answer.body
 
 
-def open_image(reference: str, cache: Cache, report: Report) -> RegistryImage:
+def open_image(reference: str, cache: Cache, report: Report = _ignore) -> RegistryImage:
     """
     Return the image *reference* of a registry. *report* receives a warning if *reference* has no digest.
+
+    The warning is for base images: whoever verifies an image looks at what the tag names now.
 
     Raises: UsageError, RegistryError.
     """
@@ -407,7 +425,7 @@ def _ask_top(client: Client, cache: Cache) -> bytes:
     """Return, as JSON, the descriptor of the image that the client's reference names."""
     parsed = client.reference
     wanted = f"sha256:{parsed.digest}" if parsed.digest else parsed.tag
-    answer = client.expect("GET", f"manifests/{wanted}", 200, str(parsed), headers={"Accept": _MANIFESTS})
+    answer = client.expect("GET", f"manifests/{wanted}", 200, str(parsed), headers={"Accept": MANIFESTS})
     kind = answer.headers.get("Content-Type", "").partition(";")[0]
     top = Document(media_type=kind, data=answer.body)
     if parsed.digest and top.digest != parsed.digest:
@@ -441,13 +459,18 @@ def push_images(images: ImageSet, reference: str) -> None:
     documents = {document.digest for document in (*images.manifests, images.top)}
     for digest, data in sorted(images.blobs().items()):
         if digest not in documents:
-            _push_blob(client, digest, data)
+            push_blob(client, digest, data)
     for document in images.manifests:
-        _push_manifest(client, document, f"sha256:{document.digest}")
-    _push_manifest(client, images.top, parsed.tag)
+        push_manifest(client, document, f"sha256:{document.digest}")
+    push_manifest(client, images.top, parsed.tag)
 
 
-def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
+def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
+    """
+    Upload *data* with *digest*, unless the repository has it.
+
+    Raises: RegistryError, FileAccessError.
+    """
     if client.request("HEAD", f"blobs/sha256:{digest}").status == 200:
         return
     body = layer_bytes(data) if isinstance(data, Layer) else data
@@ -465,8 +488,13 @@ def _push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
     client.expect("PUT", place, 201, what, data=body, headers=headers)
 
 
-def _push_manifest(client: Client, document: Document, name: str) -> None:
-    client.expect(
+def push_manifest(client: Client, document: Document, name: str) -> Answer:
+    """
+    Write *document*, whose blobs are there, as *name*: a tag, or sha256: and its digest.
+
+    Raises: RegistryError.
+    """
+    return client.expect(
         "PUT",
         f"manifests/{name}",
         201,

@@ -212,11 +212,29 @@ def _check_signatures(record: SignatureRecord, trust: TrustStore) -> None:
 
 
 def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
-    """Do step 7: count the keys that are valid now. Without any, the first of three reasons is reported."""
+    """Do step 7."""
+    signers = [entry.key_id for entry in record.signatures]
+    return count_signers(
+        signers, trust, now, add_hint="buildtool sign --add adds the signature of another key"
+    )
+
+
+def count_signers(
+    signers: Iterable[bytes], trust: TrustStore, now: int, *, add_hint: str
+) -> tuple[KeyId, ...]:
+    """
+    Return the key ids of *signers*, given as 32 bytes each, that *trust* has and that are valid at *now*.
+
+    *add_hint* says how a further key signs.
+
+    Raises: RefusedError, if they are fewer than the threshold. Without any, the first of three reasons
+    is reported.
+    """
     counted = []
     excuses: dict[Reason, str] = {}
-    for entry in record.signatures:
-        key = trust.keys.get(entry.key_id)
+    given = list(signers)
+    for signer in given:
+        key = trust.keys.get(signer)
         if key is None:
             continue
         key_id = key.public.key_id
@@ -234,16 +252,13 @@ def _check_threshold(record: SignatureRecord, trust: TrustStore, now: int) -> tu
         return tuple(counted)
     if counted:
         text = f"{len(counted)} of {trust.threshold} trusted keys signed: {', '.join(counted)}"
-        raise RefusedError(
-            Reason.BELOW_THRESHOLD, text, hint="buildtool sign --add adds the signature of another key"
-        )
+        raise RefusedError(Reason.BELOW_THRESHOLD, text, hint=add_hint)
     for reason in (Reason.REVOKED, Reason.EXPIRED, Reason.NOT_YET_VALID):
         if reason in excuses:
             raise RefusedError(reason, excuses[reason], hint="buildtool trust list shows the keys' states")
-    signers = ", ".join(entry.key_id.hex() for entry in record.signatures)
     raise RefusedError(
         Reason.UNKNOWN_KEY,
-        f"no trusted key signed, only {signers}",
+        f"no trusted key signed, only {', '.join(signer.hex() for signer in given)}",
         hint="trust the public key of a signer; buildtool inspect OBJECT shows the signers",
     )
 

@@ -181,7 +181,7 @@ def _output_file(request: ImageRequest, runner: Runner) -> Iterator[str]:
     if request.push:
         builder = find_builder(request.builder, runner)
         push = builder.push_option if builder else "push=true"
-        yield f"type=image,{push},store=false,{_REPRODUCIBLE}"
+        yield f"type=image,{push},store=false,oci-mediatypes=true,{_REPRODUCIBLE}"
         return
     check_output(request.output, force=request.force)
     fields = parse_output(request.output)

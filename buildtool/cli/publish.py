@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool publish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.options import OutputPath, config_option, json_option, read_config
+from buildtool.cli.output import clean_line, print_json
+from buildtool.cli.signeroptions import open_given_signer, signer_options
+from buildtool.core.errors import UsageError
+from buildtool.image.inspect import is_file_name
+from buildtool.publish.file import write_bundle
+from buildtool.publish.sign import sign_image
+from buildtool.signing.keys import shorten_key_id
+
+
+@click.command("publish")
+@click.argument("image", metavar="IMAGE")
+@signer_options
+@click.option(
+    "--bundle",
+    type=OutputPath(path_type=Path),
+    help="Write the signature into this file instead; for an archive or a layout, which hold none.",
+)
+@click.option("--force", is_flag=True, help="Replace the file of --bundle.")
+@config_option
+@json_option
+def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **given: Any) -> None:
+    """
+    Sign IMAGE in its registry, so that cosign, podman and `buildtool verify` accept it.
+
+    The index and the manifest of each platform are signed. What is there already stays; a run that failed is
+    finished by the next one.
+    """
+    config = read_config(given["config_path"])
+    if bundle is None and is_file_name(image):
+        raise UsageError(
+            f"{image}: a file, which has no place for a signature",
+            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
+        )
+    signer = open_given_signer(given, config, publish=True)
+    if bundle is not None:
+        digest = write_bundle(image, bundle, signer, force=force)
+        if as_json:
+            print_json(
+                {"image": image, "digest": f"sha256:{digest}", "keyId": signer.key_id, "file": str(bundle)}
+            )
+            return
+        click.echo(f"signed  {clean_line(image)}  sha256:{digest}")
+        click.echo(f"key id  {signer.key_id}")
+        click.echo(f"file    {clean_line(str(bundle))}")
+        return
+    signed = sign_image(image, signer)
+    if as_json:
+        print_json(
+            {
+                "image": f"{signed.repository}@sha256:{signed.digest}",
+                "digest": f"sha256:{signed.digest}",
+                "signed": [f"sha256:{digest}" for digest in signed.digests],
+                "written": signed.written,
+                "keyId": signed.key_id,
+            }
+        )
+        return
+    click.echo(f"signed  {signed.repository}@sha256:{signed.digest}")
+    click.echo(f"key id  {signed.key_id}")
+    platforms = len(signed.digests) - 1
+    if platforms:
+        click.echo(f"        and the manifests of {platforms} platform{'s' if platforms > 1 else ''}")
+    if not signed.written:
+        click.echo(f"        nothing to do: key {shorten_key_id(signed.key_id)} had signed it")

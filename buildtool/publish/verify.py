@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Verify an image: the signatures of the image itself, then every object in it.
+
+An image is read from a registry, a layout or an archive, without an engine. Its digest covers all that it
+refers to, so a valid signature of an index covers each platform's manifest and layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtool.core.cache import Cache
+from buildtool.core.digests import Digest
+from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
+from buildtool.core.files import read_bounded
+from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.image.inspect import inspect_stored, is_file_name
+from buildtool.image.metadata import OBJECTS_DIRECTORY
+from buildtool.objects.elf import MAX_OBJECT_BYTES
+from buildtool.oci.artifacts import read_blob, read_manifest, tag_of
+from buildtool.oci.read import BlobSource, open_layout
+from buildtool.oci.registry import Client, open_image, parse_reference
+from buildtool.publish.bundle import (
+    IMAGE_SIGNATURE,
+    MAX_BUNDLE_BYTES,
+    Bundle,
+    read_bundle,
+    read_subject,
+)
+from buildtool.publish.sign import read_bundles
+from buildtool.publish.simplesigning import (
+    MAX_PAYLOAD_BYTES,
+    TAG_SUFFIX,
+    read_digest,
+    read_signature,
+)
+from buildtool.signing.keys import KeyId
+from buildtool.trust.store import TrustStore
+from buildtool.trust.verify import VerifiedObject, count_signers, verify_object
+
+MAX_SIGNATURES = 64  # that are looked at, in each of the two forms
+_PUBLISH = "buildtool publish IMAGE --key SIGNER adds a signature"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageObject:
+    """An object in an image, by *platform* and *name*: the facts if it was *accepted*, else the *error*."""
+
+    platform: str
+    name: str
+    accepted: VerifiedObject | None
+    error: BuildtoolError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageVerdict:
+    """
+    The result for image *name* of *digest*: the *key_ids* that signed it, or the *error*.
+
+    Without an error and key ids, the image's own signature was not asked for. The *objects* of an image whose
+    signature is refused are not read.
+    """
+
+    name: str
+    digest: Digest
+    key_ids: tuple[KeyId, ...]
+    error: BuildtoolError | None
+    objects: tuple[ImageObject, ...]
+
+
+def verify_image(
+    target: str, trust: TrustStore, cache: Cache, *, bundle: Path | None, signed: bool, now: int
+) -> ImageVerdict:
+    """
+    Return the verdict on *target*: a reference, a layout or an archive.
+
+    The signatures of a reference are in its registry. That of a file is *bundle*, also for a reference if it
+    is given. Without *signed*, only the objects are verified.
+
+    Raises: UsageError, RegistryError, ObjectFormatError, FileAccessError.
+    """
+    with open_target(target, cache) as (source, client):
+        digest = source.top().digest
+        key_ids: tuple[KeyId, ...] = ()
+        if signed:
+            try:
+                key_ids = _check_image(client, bundle, digest, trust, max(now, trust.earliest))
+            except RefusedError as error:
+                return ImageVerdict(name=source.name, digest=digest, key_ids=(), error=error, objects=())
+        objects = tuple(_verify_objects(source, trust, now))
+    if not objects:
+        raise ObjectFormatError(
+            f"{target}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
+            hint="cosign verify checks the signatures of other images",
+        )
+    return ImageVerdict(name=source.name, digest=digest, key_ids=key_ids, error=None, objects=objects)
+
+
+@contextmanager
+def open_target(target: str, cache: Cache) -> Iterator[tuple[BlobSource, Client | None]]:
+    """Yield the image and, if it is in a registry, a client of its repository."""
+    if not target.startswith(LAYOUT_SCHEME) and not is_file_name(target):
+        client = Client(reference=parse_reference(target), actions="pull")
+        yield open_image(target, cache), client
+        return
+    path, digest = split_layout(target) if target.startswith(LAYOUT_SCHEME) else (Path(target), "")
+    with open_layout(path, Digest(digest) if digest else None) as source:
+        yield source, None
+
+
+def _check_image(
+    client: Client | None, bundle: Path | None, digest: Digest, trust: TrustStore, now: int
+) -> tuple[KeyId, ...]:
+    """Return the keys that signed *digest*. Raises: RefusedError, RegistryError, FileAccessError."""
+    found: list[tuple[bytes, bytes, str | None]] = []  # signature, message, digest that the message names
+    if bundle is not None:
+        found += _of_bundles([_read_file(bundle)])
+    elif client is not None:
+        found += _payloads(client, digest)
+        found += _of_bundles(read_bundles(client, digest))
+    if not found:
+        raise RefusedError(Reason.UNSIGNED, "the image has no signature", hint=_PUBLISH)
+    signers: dict[bytes, None] = {}
+    others: set[str] = set()
+    for signature, message, named in found:
+        for key_id, key in trust.keys.items():
+            if key.public.verifies(signature, message):
+                if named == f"sha256:{digest}":
+                    signers[key_id] = None
+                else:
+                    others.add(named or "none")
+    if signers:
+        return count_signers(signers, trust, now, add_hint=_PUBLISH)
+    if others:
+        raise RefusedError(
+            Reason.DIGEST_MISMATCH, f"a trusted key signed another image, {min(others)[:80]!r}", hint=_PUBLISH
+        )
+    raise RefusedError(Reason.UNKNOWN_KEY, "no trusted key signed the image", hint=_PUBLISH)
+
+
+def _payloads(client: Client, digest: Digest) -> Iterator[tuple[bytes, bytes, str | None]]:
+    found = read_manifest(client, tag_of(digest, TAG_SUFFIX))
+    layers = found[1].get("layers") if found else None
+    for layer in layers[:MAX_SIGNATURES] if isinstance(layers, list) else ():
+        signature = read_signature(layer) if isinstance(layer, dict) else None
+        payload = read_blob(client, layer, MAX_PAYLOAD_BYTES) if signature else None
+        if signature and payload:
+            yield signature, payload, read_digest(payload)
+
+
+def _of_bundles(bundles: Sequence[Bundle] | Iterator[Bundle]) -> Iterator[tuple[bytes, bytes, str | None]]:
+    for bundle in bundles:
+        for signature in bundle.signatures[:MAX_SIGNATURES]:
+            yield signature, bundle.message, read_subject(bundle.statement, IMAGE_SIGNATURE)
+
+
+def _read_file(path: Path) -> Bundle:
+    try:
+        return read_bundle(read_bounded(path, MAX_BUNDLE_BYTES))
+    except ValueError as error:
+        raise ObjectFormatError(
+            f"{path}: not a bundle: {error}", hint="buildtool publish ARCHIVE --bundle FILE writes one"
+        ) from error
+
+
+def _verify_objects(source: BlobSource, trust: TrustStore, now: int) -> Iterator[ImageObject]:
+    for image in inspect_stored(source):
+        for name in image.unread:
+            error = ObjectFormatError(f"{name}: not a file, or larger than {MAX_OBJECT_BYTES} bytes")
+            yield ImageObject(platform=image.platform, name=name, accepted=None, error=error)
+        for name, data in image.objects:
+            try:
+                accepted = verify_object(data, trust, platform=image.platform, now=now)
+            except BuildtoolError as refused:
+                yield ImageObject(platform=image.platform, name=name, accepted=None, error=refused)
+            else:
+                yield ImageObject(platform=image.platform, name=name, accepted=accepted, error=None)
