@@ -224,6 +224,7 @@ class LoaderConfig:
     pin_root: str = declare(as_text(validate.check_container_path), "")
     share: str = declare(as_text(validate.check_container_path), "")
     attach_file: str = declare(as_text(validate.check_container_path), "")
+    btf: str = declare(as_text(validate.check_container_path), "")
     wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
     replace: bool = declare(as_switch, default=False)
     health_command: str = declare(as_text(validate.check_command), "")

@@ -18,7 +18,7 @@ LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
-_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file")
+_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file", "--btf")
 
 
 def image_labels(
@@ -124,6 +124,7 @@ def _key_of_loading(loader: LoaderConfig) -> str | None:
         "pin-root": loader.pin_root,
         "share": loader.share,
         "attach-file": loader.attach_file,
+        "btf": loader.btf,
         "wait-interface": loader.wait_interface is not None,
         "replace": loader.replace,
         "health-command": loader.health_command,
@@ -170,6 +171,7 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
         "--pin-root": loader.pin_root,
         "--share": loader.share,
         "--attach-file": loader.attach_file,
+        "--btf": loader.btf,
         "--wait-interface": loader.wait_interface,
         "--health-command": loader.health_command,
         "--health-wait": loader.health_wait,

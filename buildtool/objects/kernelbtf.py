@@ -231,7 +231,9 @@ class _Kept:
 
     def keep(self, number: int, *, follow: bool = False) -> int:
         """Keep type *number* and what it consists of. Return the last type behind names and arrays."""
-        while number:
+        for _ in range(_MAX_DEPTH):
+            if not number:
+                return 0
             kind, target = self.kernel.kind(number), self.kernel.target(number)
             self.members.setdefault(number, set())
             if kind is BtfKind.ARRAY:
@@ -252,7 +254,7 @@ class _Kept:
                 number = target
             else:
                 return number
-        return 0
+        raise ObjectFormatError("BTF: types nested too deep")
 
     def keep_access(self, local: TypeGraph, number: int, relocation: Relocation) -> None:
         """Keep what *relocation* of *local* types accesses in candidate *number*."""
@@ -317,6 +319,13 @@ def minimize(kernel: TypeGraph, objects: Iterable[tuple[ElfObject, TypeGraph]]) 
 
     Raises: ObjectFormatError.
     """
+    try:
+        return _minimize(kernel, objects)
+    except (RecursionError, ValueError, KeyError) as error:
+        raise ObjectFormatError("damaged BTF: types or relocations without a meaning") from error
+
+
+def _minimize(kernel: TypeGraph, objects: Iterable[tuple[ElfObject, TypeGraph]]) -> bytes:
     kept = _Kept(kernel=kernel)
     named: dict[bytes, list[int]] = {}
     for number in range(1, kernel.count + 1):

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "run/needs.h"
+#include "verify/object.h"
 #include "verify/verdict.h"
 #include "verify/verify.h"
 
@@ -34,6 +35,27 @@ static int verify_by_image(struct set_item *item, const struct verify_context *c
 	return err;
 }
 
+/* Whether the object has types and a signature, and nothing else that libbpf reads. */
+static bool has_types_alone(const struct set_item *item)
+{
+	struct fault fault = { 0 };
+	struct object object;
+	unsigned types = 0;
+
+	if (object__parse(&object, item->data, item->size, &fault))
+		return false;
+	for (unsigned i = 0; i < object.sections; i++) {
+		struct section section = object__section(&object, i);
+		const char *name = object__section_name(&object, &section);
+
+		if (!strcmp(name, ".BTF"))
+			types++;
+		else if (section.type != SHT_NULL && section.type != SHT_STRTAB && strcmp(name, ".sig"))
+			return false;
+	}
+	return types == 1;
+}
+
 /*
  * An object of programs must not pass for the types of a kernel, by which other programs are relocated. The
  * signed name has the kernel's release, so that the types of another kernel do not pass for those of this
@@ -41,16 +63,18 @@ static int verify_by_image(struct set_item *item, const struct verify_context *c
  */
 static int check_types(struct set_item *item)
 {
-	const struct statement *st = &item->verdict.statement;
-	size_t n = strlen(st->name);
+	const char *name = item->verdict.statement.name;
+	size_t n = strlen(name);
 
-	if (statement__program_count(st) || statement__map_type(st, 0))
+	if (!has_types_alone(item))
 		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
-				       "has programs or maps, and is no file of buildtool btf");
-	if (n < sizeof(TYPES_SUFFIX) || strcmp(st->name + n - strlen(TYPES_SUFFIX), TYPES_SUFFIX) ||
-	    strcmp(st->name, item->name))
+				       "holds more than types, or none; buildtool btf makes files for --btf");
+	if (n < sizeof(TYPES_SUFFIX) || strcmp(name + n - strlen(TYPES_SUFFIX), TYPES_SUFFIX) ||
+	    strcmp(name, item->name))
 		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
-				       "types of a kernel that are signed as %.128s", st->name);
+				       "signed as %.128s; types are called RELEASE" TYPES_SUFFIX
+				       ", and signed as that",
+				       name);
 	return 0;
 }
 

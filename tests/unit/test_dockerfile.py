@@ -82,6 +82,7 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     """[loader] becomes options before the workload. Options for a workload are an error without one."""
     wanted = request(
         loader__share="/share",
+        loader__btf="/btf",
         loader__replace=True,
         loader__seccomp=False,
         loader__workload_user="1000:1000",
@@ -90,7 +91,7 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     line = next(
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
-    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
+    end = '"--share", "/share", "--btf", "/btf", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
     assert line.endswith(f'{end}, "--image-workload", "/agent"]')
     for key, value in (("seccomp", False), ("map-fds", False), ("workload-user", "1000")):
         with pytest.raises(ConfigError, match=rf"loader\.{key} requires a workload"):
@@ -109,6 +110,7 @@ def test_hand_over_to_a_workload_with_its_own_loader() -> None:
         ("loader.pin-root", "/pins"),
         ("loader.share", "/share"),
         ("loader.attach-file", "/file"),
+        ("loader.btf", "/btf"),
         ("loader.wait-interface", 0),
         ("loader.replace", True),
         ("loader.health-command", "/app"),
