@@ -124,7 +124,6 @@ def _key_of_loading(loader: LoaderConfig) -> str | None:
         "pin-root": loader.pin_root,
         "share": loader.share,
         "attach-file": loader.attach_file,
-        "btf": loader.btf,
         "wait-interface": loader.wait_interface is not None,
         "replace": loader.replace,
         "health-command": loader.health_command,

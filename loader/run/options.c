@@ -108,7 +108,7 @@ static const struct option {
 	{ "image-load", 0, KIND_IMAGE_LOAD, LOADING },
 	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
-	{ "btf", FIELD(btf), KIND_TEXT, LOADING },
+	{ "btf", FIELD(btf), KIND_TEXT, RUN },
 	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
 	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },

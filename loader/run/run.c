@@ -368,6 +368,8 @@ static int hand_over(struct session *s, struct candidate *c, const char *path, s
 		err = privileges__check_hand_over(fault);
 	if (!err)
 		err = handover__export(&c->set, fault);
+	if (!err && c->btf.fd)
+		err = environment__export_types(c->btf.fd, fault);
 	if (!err)
 		err = candidate__remember(c, fault);
 	if (err)

@@ -245,11 +245,22 @@ def test_older_types_are_rolled_back(lab: Lab, tmp_path: Path, put: Put) -> None
     assert (result.code, result.reasons) == (3, ["rolled-back"])
 
 
-def test_options_that_do_not_go_together(lab: Lab, tmp_path: Path, put: Put) -> None:
-    """With --hand-over the workload loads the objects, and a missing file of types is one line."""
+def test_types_are_handed_over(lab: Lab, tmp_path: Path, put: Put) -> None:
+    """A workload with its own loader gets the verified bytes, and no descriptor of an earlier start."""
     path = put(24)
-    result = lab.run(tmp_path, "--btf", str(path), "--hand-over", "--", "/bin/true")
-    assert (result.code, "--hand-over cannot be combined with --btf" in result.message) == (2, True)
-    result = lab.run(tmp_path, "--btf", f"{path}x")
+    show = 'cmp "$0" /proc/self/fd/$BUILDTOOL_BTF_FD && echo same'
+    script = ["--hand-over", "--", "/bin/sh", "-c", show, str(path)]
+    result = lab.run(tmp_path, "--btf", str(path), *script)
+    assert (result.code, result.stdout) == (0, "same\n")
+    stale = ["env", "BUILDTOOL_BTF_FD=0"]
+    ask = ["--", "/bin/sh", "-c", 'echo "${BUILDTOOL_BTF_FD-none}"']
+    assert lab.run(tmp_path, "--hand-over", *ask, before=stale).stdout == "none\n"
+    # Without --hand-over, the loader uses the types, and the workload has no descriptor of them.
+    assert lab.run(tmp_path, "--btf", str(path), *ask, before=stale).stdout == "none\n"
+
+
+def test_types_that_are_missing(lab: Lab, tmp_path: Path, put: Put) -> None:
+    """A file that is not there ends the start, with one line."""
+    result = lab.run(tmp_path, "--btf", f"{put(24)}x")
     assert result.code == 1
     assert "no such file" in result.message.lower()

@@ -110,7 +110,6 @@ def test_hand_over_to_a_workload_with_its_own_loader() -> None:
         ("loader.pin-root", "/pins"),
         ("loader.share", "/share"),
         ("loader.attach-file", "/file"),
-        ("loader.btf", "/btf"),
         ("loader.wait-interface", 0),
         ("loader.replace", True),
         ("loader.health-command", "/app"),
