@@ -11,6 +11,10 @@ const (
 	btfKinds      = 19
 	btfChainMax   = 32
 
+	// The kernel's own limits, BTF_MAX_TYPE and BTF_MAX_NAME_OFFSET: it loads no BTF with more.
+	btfMaxTypes     = 0xfffff
+	btfMaxNameBytes = 16 << 20
+
 	kindPointer = 2
 	kindArray   = 3
 	kindStruct  = 4
@@ -60,12 +64,12 @@ func parseBTF(o *object, s section) (*btf, bool) {
 	t.strings = at + length + uint64(o.u32(at+16))
 	t.stringsEnd = t.strings + uint64(o.u32(at+20))
 	if length < btfHeaderSize || t.typesEnd > end || t.stringsEnd > end || t.strings == t.stringsEnd ||
-		o.data[t.stringsEnd-1] != 0 {
+		t.stringsEnd-t.strings > btfMaxNameBytes || o.data[t.stringsEnd-1] != 0 {
 		return nil, false
 	}
 	for at := t.types; at < t.typesEnd; {
 		_, next, ok := t.read(at)
-		if !ok {
+		if !ok || len(t.offsets) == btfMaxTypes {
 			return nil, false
 		}
 		t.offsets = append(t.offsets, uint32(at-t.types))

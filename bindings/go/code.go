@@ -9,6 +9,9 @@ const (
 	slotSize       = 8
 	symbolSize     = 24
 	relocationSize = 16
+	maxCodeBytes   = 16 << 20 // the time for a file of nothing else stays that of an honest one
+	maxSymbols     = 131072
+	maxRelocations = 262144
 	opcodeCall     = 0x85
 	sourceHelper   = 0
 	sourceLocal    = 1
@@ -19,7 +22,8 @@ type codeReader struct {
 	trust                 *Trust
 	helpers               map[int64]bool // that the statement lists
 	kfuncs                map[string]bool
-	symbols, names        section // of size 0 when there are none
+	programs              map[string][]string // by section without its ?, the names by which they are loaded
+	symbols, names        section             // of size 0 when there are none
 	codeSize, relocations uint64
 }
 
@@ -35,7 +39,17 @@ func checkCode(o *object, t *Trust, st *Statement) error {
 	if t.programTypes == nil && t.attachPoints == nil && t.deniedHelpers == nil && t.deniedKfuncs == nil {
 		return nil
 	}
-	r := &codeReader{object: o, trust: t, helpers: map[int64]bool{}, kfuncs: map[string]bool{}}
+	r := &codeReader{
+		object: o, trust: t, helpers: map[int64]bool{}, kfuncs: map[string]bool{}, programs: map[string][]string{},
+	}
+	for _, program := range st.Programs {
+		section := strings.TrimPrefix(program.Section, "?")
+		as := section
+		if program.Declared != "" {
+			as = program.Declared
+		}
+		r.programs[section] = append(r.programs[section], as)
+	}
 	for _, number := range st.Helpers {
 		r.helpers[number] = true
 	}
@@ -83,11 +97,18 @@ func (r *codeReader) checkName(s section) error {
 		return nil
 	}
 	name = strings.TrimPrefix(name, "?") // libbpf loads such a program only on request
-	if kind := programType(name); !r.trust.allowsType(kind) {
-		return refuse(DeniedByPolicy, "section %.64q of type %s is not allowed", name, kind)
+	loaded := []string{name}
+	// Only a name that libbpf does not know can be declared. Each program of the section counts.
+	if programs := r.programs[name]; len(programs) > 0 && programType(name) == "unspec" {
+		loaded = programs
 	}
-	if !r.trust.AllowsPoint(name) {
-		return refuse(DeniedByPolicy, "attach point %.64q is not allowed", name)
+	for _, as := range loaded {
+		if kind := programType(as); !r.trust.allowsType(kind) {
+			return refuse(DeniedByPolicy, "section %.64q of type %s is not allowed", name, kind)
+		}
+		if !r.trust.AllowsPoint(as) {
+			return refuse(DeniedByPolicy, "attach point %.64q is not allowed", as)
+		}
 	}
 	return nil
 }
@@ -97,6 +118,9 @@ func (r *codeReader) isCall(at uint64) bool { return r.data[at] == opcodeCall }
 func (r *codeReader) checkInstructions(s section) error {
 	if r.isReadAgain(&r.codeSize, s) {
 		return unreadableCode("sections of code that overlap")
+	}
+	if r.codeSize > maxCodeBytes {
+		return unreadableCode("more than 16 MiB of code")
 	}
 	if s.size%slotSize != 0 {
 		return unreadableCode("half an instruction")
@@ -174,6 +198,9 @@ func (r *codeReader) findSymbols() error {
 		if found || uint64(s.link) >= uint64(r.sections) || !s.isTable(symbolSize) {
 			return unreadableCode("more than one symbol table, or a damaged one")
 		}
+		if s.size > maxSymbols*symbolSize {
+			return unreadableCode("more than 131072 symbols")
+		}
 		found = true
 		r.symbols, r.names = s, r.section(int(s.link))
 		if r.names.kind != typeStringTable || r.names.size == 0 ||
@@ -194,6 +221,9 @@ func (r *codeReader) checkRelocations(s section) error {
 	}
 	if r.isReadAgain(&r.relocations, s) {
 		return unreadableCode("tables of relocations that overlap")
+	}
+	if r.relocations > maxRelocations*relocationSize {
+		return unreadableCode("more than 262144 relocations")
 	}
 	if !s.isTable(relocationSize) {
 		return unreadableCode("a damaged table of relocations")

@@ -59,7 +59,7 @@ func checkMaps(o *object, t *Trust) error {
 	}
 	found, ok := parseBTF(o, types[0])
 	if !ok {
-		return unreadableMaps("damaged BTF")
+		return unreadableMaps("damaged BTF, or more types or names than the kernel loads")
 	}
 	r := &mapReader{btf: found, trust: t}
 	for number := uint32(1); uint64(number) <= uint64(len(found.offsets)); number++ {

@@ -13,8 +13,8 @@ const (
 	recordHeaderSize  = 32
 	recordEntrySize   = 96
 	recordUnit        = 1024
-	maxRecordBytes    = 131072
-	maxStatementBytes = 65536
+	maxRecordBytes    = 524288
+	maxStatementBytes = 262144
 	maxSignatures     = 16
 	reservedEntries   = 4 // a record always has room for this many signatures
 	keyIDSize         = 32
@@ -62,7 +62,7 @@ func parseRecord(data []byte) (*record, error) {
 	if !isZero(data[24:recordHeaderSize]) {
 		return nil, refuse(Malformed, "signature record: reserved bytes not zero")
 	}
-	// At most 32 + 65536 + 16 * 96: no sum wraps.
+	// At most 32 + 262144 + 16 * 96: no sum wraps.
 	first, count := recordHeaderSize+int(word(16)), int(word(20))
 	used := first + count*recordEntrySize
 	if size < used || size < first+reservedEntries*recordEntrySize {

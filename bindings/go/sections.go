@@ -67,6 +67,16 @@ func splitTable() (found []sectionPattern) {
 	return found
 }
 
+// declaredType returns the type of a name that a statement may declare: one of the table without a +.
+func declaredType(name string) (string, bool) {
+	for _, pattern := range sectionPatterns {
+		if pattern.start == name && !pattern.more {
+			return pattern.kind, true
+		}
+	}
+	return "", false
+}
+
 // programType returns the type of a program section, which is libbpf's name, or "unspec".
 func programType(name string) string {
 	for _, pattern := range sectionPatterns {

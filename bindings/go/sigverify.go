@@ -14,7 +14,7 @@ import (
 )
 
 // MaxObjectBytes is the largest size of an object (spec/sig-section.md, section 1). A policy can lower it.
-const MaxObjectBytes = 16 << 20
+const MaxObjectBytes = 64 << 20
 
 // AnyPlatform is the Options.Platform that accepts objects of every platform.
 const AnyPlatform = "any"

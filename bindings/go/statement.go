@@ -4,6 +4,7 @@ package sigverify
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -41,6 +42,7 @@ type Statement struct {
 type Program struct {
 	Name, Section, Type string
 	Attach              []string // default targets
+	Declared            string   // the section name by which the program is loaded, "" for its own
 }
 
 // Map is a map of an object.
@@ -97,6 +99,7 @@ var programMembers = []member{
 	{name: "section", is: isString},
 	{name: "type", is: isString},
 	{name: "attach", is: isStrings, optional: true},
+	{name: "declared", is: isString, optional: true},
 }
 
 var mapMembers = []member{
@@ -174,11 +177,16 @@ func (st *Statement) readPredicate(value any) error {
 		if err != nil {
 			return err
 		}
+		if err := checkDeclared(program); err != nil {
+			return err
+		}
 		st.Programs = append(st.Programs, Program{
 			Name:    textOf(program, "name"),
 			Section: textOf(program, "section"),
 			Type:    textOf(program, "type"),
 			Attach:  texts(program["attach"]),
+
+			Declared: textOf(program, "declared"),
 		})
 	}
 	for _, item := range body["maps"].([]any) {
@@ -199,6 +207,20 @@ func (st *Statement) readPredicate(value any) error {
 		})
 	}
 	return st.readOrigin(body)
+}
+
+// checkDeclared refuses a declaration that changes what libbpf knows of a section, or that differs from the type.
+func checkDeclared(program members) error {
+	declared, ok := program["declared"].(string)
+	if !ok {
+		return nil
+	}
+	kind, known := declaredType(declared)
+	section := strings.TrimPrefix(textOf(program, "section"), "?")
+	if !known || kind != textOf(program, "type") || programType(section) != "unspec" {
+		return fmt.Errorf("program: declared is wrong")
+	}
+	return nil
 }
 
 func (st *Statement) readOrigin(body members) error {

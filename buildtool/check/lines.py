@@ -6,24 +6,53 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import NamedTuple
 
 from buildtool.check.model import SourceLine
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
-from buildtool.objects.elf import ElfObject
+from buildtool.objects.elf import MAX_CODE_BYTES, MAX_SECTIONS, ElfObject
 
 _MAGIC = 0xEB9F
 _HEADER_BYTES = 24  # without the two optional words of CO-RE
 _LINE_RECORD_BYTES = 16
 _LINE_SHIFT = 10  # line and column share a word
+_MAX_LINES = MAX_CODE_BYTES // 8  # one for each instruction
+
+
+class _Lines(NamedTuple):
+    """The records of one ELF section's lines: where in `.BTF.ext`, the size of one, and how many."""
+
+    at: int
+    size: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineInfo:
-    """*lines* of C by ELF section. *has_relocations* is true if the object has CO-RE relocations."""
+    """
+    Lines of C by ELF section. *has_relocations* is true if the object has CO-RE relocations.
+
+    Lines are decoded when one is searched: many records can share one long text, so that all decoded lines of
+    a small file could fill the memory.
+    """
 
     has_relocations: bool = False
-    lines: dict[str, tuple[SourceLine, ...]] = field(default_factory=dict)
+    _records: dict[str, list[_Lines]] = field(default_factory=dict)
+    _data: bytes = b""
+    _btf: Btf | None = None
+
+    def lines(self, section: str) -> Iterator[SourceLine]:
+        """
+        Yield the lines of ELF *section*.
+
+        Raises: ObjectFormatError.
+        """
+        for found in self._records.get(section, ()):
+            for i in range(found.records):
+                assert self._btf is not None
+                yield _line(self._data, found.at + i * found.size, self._btf)
 
     def locate(self, section: str, source: SourceLine) -> SourceLine:
         """
@@ -31,10 +60,16 @@ class LineInfo:
 
         A kernel that reports the file reports only the last part of its path.
         """
-        here = (*self.lines.get(section, ()), *self.lines.get(".text", ()))
-        same = [known for known in here if known.text == source.text and source.line in (0, known.line)]
-        places = {(known.file, known.line) for known in same}
-        if len(places) != 1:
+        places: set[tuple[str, int]] = set()
+        try:
+            for known in chain(self.lines(section), self.lines(".text")):
+                if known.text == source.text and source.line in (0, known.line):
+                    places.add((known.file, known.line))
+                if len(places) > 1:
+                    return source
+        except ObjectFormatError:
+            return source
+        if not places:
             return source
         file, line = places.pop()
         return replace(source, file=file, line=line)
@@ -61,28 +96,36 @@ def read_line_info(obj: ElfObject) -> LineInfo:
         if b".BTF" not in found:
             return LineInfo(has_relocations=has_relocations)
         btf = Btf(found[b".BTF"], obj.order)
-        lines = dict(_sections(data[header + at : header + at + size], btf, obj.order))
+        block = data[header + at : header + at + size]
+        records = _sections(block, btf, obj.order)
     except struct.error as error:
         raise ObjectFormatError("damaged BTF.ext") from error
-    return LineInfo(has_relocations=has_relocations, lines=lines)
+    return LineInfo(has_relocations=has_relocations, _records=records, _data=block, _btf=btf)
 
 
-def _sections(data: bytes, btf: Btf, order: str) -> Iterator[tuple[str, tuple[SourceLine, ...]]]:
+def _sections(data: bytes, btf: Btf, order: str) -> dict[str, list[_Lines]]:
+    found: dict[str, list[_Lines]] = {}
     if not data:
-        return
+        return found
     record = struct.unpack_from(f"{order}I", data)[0]
     if record < _LINE_RECORD_BYTES:
         raise ObjectFormatError("damaged BTF.ext")
-    at = 4
+    at, lines, groups = 4, 0, 0
     while at < len(data):
         name, count = struct.unpack_from(f"{order}II", data, at)
         at += 8
-        yield btf.text(name), tuple(_line(data, at + i * record, btf, order) for i in range(count))
-        at += count * record
+        end, lines = at + count * record, lines + count
+        groups += 1
+        if end > len(data) or lines > _MAX_LINES or groups > MAX_SECTIONS:
+            raise ObjectFormatError("damaged BTF.ext")
+        section = btf.name(name).decode("utf-8", "replace")
+        found.setdefault(section, []).append(_Lines(at, record, count))
+        at = end
+    return found
 
 
-def _line(data: bytes, at: int, btf: Btf, order: str) -> SourceLine:
-    _, file, text, position = struct.unpack_from(f"{order}IIII", data, at)
+def _line(data: bytes, at: int, btf: Btf) -> SourceLine:
+    _, file, text, position = struct.unpack_from(f"{btf.order}IIII", data, at)
     return SourceLine(
         file=btf.text(file).removeprefix("./"), line=position >> _LINE_SHIFT, text=btf.text(text).strip()
     )

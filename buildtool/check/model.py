@@ -195,10 +195,10 @@ class Rule:
 _E, _W, _N = Level.ERROR, Level.WARNING, Level.NOTE
 _TABLE = (
     ("BT001", _E, "not an eBPF object", "compile it with buildtool compile"),
-    ("BT002", _E, "too large", "split it: verifiers refuse objects above 16 MiB"),
+    ("BT002", _E, "too large", "split it: verifiers refuse objects above 64 MiB"),
     ("BT003", _E, "too many instructions", "no kernel takes more than a million: split it by tail calls"),
     ("BT004", _W, "much map memory", "lower max_entries, or allocate on demand (BPF_F_NO_PREALLOC)"),
-    ("BT005", _E, "unknown section", 'name it as libbpf does: SEC("xdp"), SEC("tp_btf/...")'),
+    ("BT005", _E, "unknown section", "name it as libbpf does, or declare it by [[compile.program]]"),
     ("BT006", _W, "no program", "a program is a global function with SEC(...)"),
     ("BT007", _E, "refused by libbpf", "the loader opens objects with libbpf: the message has its words"),
     ("BT008", _N, "not opened by libbpf", "`make loaders` makes bpf-probe in a checkout; wheels carry it"),

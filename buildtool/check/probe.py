@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,7 +117,17 @@ def _read_program(event: Mapping[str, Any]) -> ProbedProgram:
     )
 
 
-def probe_argv(probe: str, paths: Sequence[str], capabilities: Iterable[str]) -> list[str]:
-    """Return the command that asks about the objects of *paths*, as if an image had *capabilities*."""
+def probe_argv(
+    probe: str, objects: Iterable[tuple[str, Iterable[tuple[str, str]]]], capabilities: Iterable[str]
+) -> list[str]:
+    """
+    Return the command that asks about *objects*, as if an image had *capabilities*.
+
+    Each of *objects* is a path, and pairs of a section and the section by which its programs are loaded.
+    """
     mask = sum(1 << CAPABILITY_NUMBERS[name] for name in set(capabilities))
-    return [probe, "--capabilities", f"{mask:x}", *paths]
+    argv = [probe, "--capabilities", f"{mask:x}"]
+    for path, declared in objects:
+        argv += [word for pair in declared for word in ("--declare", *pair)]
+        argv.append(path)
+    return argv

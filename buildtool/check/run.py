@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,10 +43,12 @@ from buildtool.core.errors import (
 from buildtool.core.files import write_atomic
 from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
-from buildtool.objects.describe import describe_object
+from buildtool.objects.describe import ProgramInfo
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
+from buildtool.objects.types import Declaration
 from buildtool.runtime.probe import ProbeFinder
+from buildtool.signing.statement import describe_stated
 
 HOST = "host"
 NEAR_LIMIT = 500_000  # half of the instructions that the kernel verifier processes at most
@@ -64,7 +66,7 @@ class CheckTarget:
     An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all).
 
     *stale* says why it is older than its sources, and is empty if it is not. *size* is that of a file
-    which is larger than *data*.
+    which is larger than *data*. *declared* are the types of sections that libbpf does not know.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class CheckTarget:
     arch: str = ""
     stale: str = ""
     size: int = 0
+    declared: tuple[Declaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +178,15 @@ def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck
     is_whole = "/" in target.name or not target.arch
     name = target.name if is_whole else f"{target.arch}/{target.name}"
     path = str(target.path)
-    found = check_object(name, path, target.data, now=request.now, oldest=request.oldest, size=target.size)
+    found = check_object(
+        name,
+        path,
+        target.data,
+        now=request.now,
+        oldest=request.oldest,
+        size=target.size,
+        declared=target.declared,
+    )
     stale = [RULES["BT060"].finding(name, target.stale)] if target.stale else []
     if target.arch:  # so that the hint is a command to copy
         stale = [replace(finding, hint=finding.hint.replace("ARCH", target.arch)) for finding in stale]
@@ -331,7 +342,7 @@ class _Asker:
             paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
             for path, target in zip(paths, ask.targets, strict=True):
                 write_atomic(path, target.data)
-            argv = probe_argv(str(ask.probe), [*map(str, paths)], ask.capabilities)
+            argv = probe_argv(str(ask.probe), _with_declared(map(str, paths), ask), ask.capabilities)
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
 
@@ -344,7 +355,7 @@ class _Asker:
         result = run_vm(
             VmRequest(
                 kernel=ask.kernel,
-                argv=probe_argv(_GUEST_PROBE, paths, ask.capabilities),
+                argv=probe_argv(_GUEST_PROBE, _with_declared(paths, ask), ask.capabilities),
                 files=files,
                 modules=self.request.modules,
                 memory_mib=self.memory_mib,
@@ -353,6 +364,20 @@ class _Asker:
             stop=stop,
         )
         return read_probe(result.output)
+
+
+def _with_declared(paths: Iterable[str], ask: _Ask) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
+    """Yield each of *paths* with the sections that its object declares to be loaded as others."""
+    for path, target in zip(paths, ask.targets, strict=True):
+        found = (item for item in _read_programs(target) if item.declared)
+        yield path, dict.fromkeys((item.section.removeprefix("?"), item.declared) for item in found)
+
+
+def _read_programs(target: CheckTarget) -> tuple[ProgramInfo, ...]:
+    try:
+        return describe_stated(parse_object(target.data), target.declared).programs
+    except ObjectFormatError:
+        return ()
 
 
 def _guest_memory(map_bytes: int) -> int:
@@ -405,10 +430,7 @@ def _name_runs(output: ProbeOutput, ask: _Ask) -> Iterator[ProgramRun]:
 
 def _find_spare(target: CheckTarget, selection: Selection) -> set[str]:
     """Return the programs of *target* that *selection* leaves out. libbpf does not name optional ones."""
-    try:
-        programs = describe_object(parse_object(target.data)).programs
-    except ObjectFormatError:
-        return set()
+    programs = _read_programs(target)
     return {item.name for item in programs if not selection.loads(item.name, item.section, target.name)}
 
 

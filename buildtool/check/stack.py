@@ -8,11 +8,12 @@ only, which follows each path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
 
+from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.elf import ElfObject, LinkTables
 from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Relocation
 
@@ -25,18 +26,16 @@ _FRAME_POINTER = 10
 _CALL, _LOAD_ADDRESS, _MOVE, _ADD, _ADD_REGISTER = 0x85, 0x18, 0xBF, 0x07, 0x0F
 _PSEUDO_CALL = 1
 _CALLER_SAVED = range(6)
+_ARGUMENTS = range(1, 6)
+_MAX_STEPS = 1_000_000  # of all walks of an object: a thousand programs with a thousand calls each
 _CLASS = 0x07
 _LOAD, _STORES, _ALU = 1, (2, 3), (4, 7)
 
 Place = tuple[int, int]  # section and slot
 
 
-class _Instruction(NamedTuple):
-    opcode: int
-    destination: int
-    source: int
-    offset: int
-    immediate: int
+# Opcode, destination, source, offset and immediate. A named tuple costs three times as much.
+_Instruction = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +73,14 @@ class Usage:
 
 @dataclass(slots=True, kw_only=True)
 class _Walk:
-    """A walk over the call graph of one program. *open* holds the functions on the present path."""
+    """
+    A walk over the call graph of one program, of at most *steps* functions and calls.
 
-    functions: dict[Place, Function]
+    *open* holds the functions on the present path.
+    """
+
+    functions: Mapping[Place, Function]
+    steps: int
     depths: dict[Place, tuple[int, int]] = field(default_factory=dict)
     open: set[Place] = field(default_factory=set)
     recursive: bool = False
@@ -91,6 +95,9 @@ class _Walk:
         function = self.functions.get(place)
         if function is None:
             return 0, 0
+        self.steps -= 1 + len(function.calls)
+        if self.steps < 0:
+            raise ObjectFormatError("programs that reach too many functions")
         self.open.add(place)
         below = [self.depth(callee) for callee in sorted(function.calls)]
         self.open.discard(place)
@@ -120,88 +127,98 @@ def read_functions(obj: ElfObject, tables: LinkTables) -> dict[Place, Function]:
         relocations = {r.offset: r for r in tables.relocations.get(index, ())}
         ends = [*sorted(names), len(code) // _SLOT_BYTES]
         for start, end in pairwise(ends):
-            body = list(_decode(obj, code, start, end))
-            calls = frozenset(_calls(index, start, body, relocations, tables))
-            stack, varies = _stack(body)
+            body = code[start * _SLOT_BYTES : end * _SLOT_BYTES]
+            calls = frozenset(_calls(index, start, _decode(body, obj.order), relocations, tables))
+            stack, varies = _stack(_decode(body, obj.order))
             found[index, start] = Function(
                 name=names[start], slots=end - start, stack=stack, varies=varies, calls=calls
             )
     return found
 
 
-def measure(functions: dict[Place, Function], name: str, section: int) -> Usage | None:
-    """Return the usage of program *name* in section number *section*, or None if it is missing."""
-    start = next((at for at, f in functions.items() if at[0] == section and f.name == name), None)
-    if start is None:
-        return None
-    walk = _Walk(functions=functions)
-    chain, frames = walk.depth(start)
-    reached = [functions[place] for place in walk.depths]
-    return Usage(
-        instructions=sum(function.slots for function in reached),
-        frame=max(function.stack for function in reached),
-        chain=chain,
-        frames=frames,
-        varies=any(function.varies for function in reached),
-        recursive=walk.recursive,
-    )
+class Meter:
+    """Measures the programs of one object with *functions*."""
+
+    def __init__(self, functions: Mapping[Place, Function]) -> None:
+        """Index *functions* by section and name."""
+        self._functions = functions
+        self._starts: dict[tuple[int, str], Place] = {}
+        for place, function in functions.items():
+            self._starts.setdefault((place[0], function.name), place)
+        self._steps = _MAX_STEPS
+
+    def measure(self, name: str, section: int) -> Usage | None:
+        """
+        Return the usage of program *name* in section number *section*, or None if it is missing.
+
+        Raises: ObjectFormatError, if the programs of the object together reach too many functions.
+        """
+        start = self._starts.get((section, name))
+        if start is None:
+            return None
+        walk = _Walk(functions=self._functions, steps=self._steps)
+        chain, frames = walk.depth(start)
+        self._steps = walk.steps
+        reached = [self._functions[place] for place in walk.depths]
+        return Usage(
+            instructions=sum(function.slots for function in reached),
+            frame=max(function.stack for function in reached),
+            chain=chain,
+            frames=frames,
+            varies=any(function.varies for function in reached),
+            recursive=walk.recursive,
+        )
 
 
-def _decode(obj: ElfObject, code: bytes, start: int, end: int) -> Iterator[_Instruction]:
-    order: Literal["little", "big"] = "little" if obj.is_little_endian else "big"
-    for at in range(start * _SLOT_BYTES, end * _SLOT_BYTES, _SLOT_BYTES):
-        registers = code[at + 1]
+def _decode(code: bytes, order: str) -> Iterator[_Instruction]:
+    code = code[: len(code) // _SLOT_BYTES * _SLOT_BYTES]
+    for opcode, registers, offset, immediate in struct.iter_unpack(f"{order}BBhi", code):
         low, high = registers & 0xF, registers >> 4
         # The two register fields are C bit fields, so their halves of the byte depend on the byte order.
-        destination, source = (low, high) if obj.is_little_endian else (high, low)
-        yield _Instruction(
-            code[at],
-            destination,
-            source,
-            int.from_bytes(code[at + 2 : at + 4], order, signed=True),
-            int.from_bytes(code[at + 4 : at + 8], order, signed=True),
-        )
+        destination, source = (low, high) if order == "<" else (high, low)
+        yield opcode, destination, source, offset, immediate
 
 
 def _calls(
     section: int,
     start: int,
-    body: list[_Instruction],
+    body: Iterator[_Instruction],
     relocations: dict[int, Relocation],
     tables: LinkTables,
 ) -> Iterator[Place]:
     """Yield the target of each call and of each function address (libbpf: bpf_object__reloc_code)."""
-    for slot, each in enumerate(body, start):
-        is_call = each.opcode == _CALL and each.source == _PSEUDO_CALL
-        if not is_call and each.opcode != _LOAD_ADDRESS:
+    for slot, (opcode, _, source, _, immediate) in enumerate(body, start):
+        is_call = opcode == _CALL and source == _PSEUDO_CALL
+        if not is_call and opcode != _LOAD_ADDRESS:
             continue
         relocation = relocations.get(slot * _SLOT_BYTES)
         if relocation is not None and relocation.symbol < len(tables.symbols):
             symbol = tables.symbols[relocation.symbol]
-            addend = each.immediate + 1 if is_call else each.immediate // _SLOT_BYTES
+            addend = immediate + 1 if is_call else immediate // _SLOT_BYTES
             yield symbol.section, symbol.value // _SLOT_BYTES + addend
         elif is_call:
-            yield section, slot + each.immediate + 1
+            yield section, slot + immediate + 1
 
 
-def _stack(body: list[_Instruction]) -> tuple[int, bool]:
+def _stack(body: Iterator[_Instruction]) -> tuple[int, bool]:
     """Return the bytes of stack that *body* uses, and whether it uses a variable offset."""
     pointers = {_FRAME_POINTER: 0}
     lowest, varies = 0, False
-    for each in body:
-        kind = each.opcode & _CLASS
-        base = each.source if kind == _LOAD else each.destination
+    for opcode, destination, source, offset, immediate in body:
+        kind = opcode & _CLASS
+        base = source if kind == _LOAD else destination
         if kind in (_LOAD, *_STORES) and base in pointers:
-            lowest = min(lowest, pointers[base] + each.offset)
-        if each.opcode == _MOVE and each.source in pointers and each.offset == 0:
-            pointers[each.destination] = pointers[each.source]
-        elif each.opcode == _ADD and each.destination in pointers:
-            pointers[each.destination] += each.immediate
-            lowest = min(lowest, pointers[each.destination])
-        elif each.opcode == _CALL:
+            lowest = min(lowest, pointers[base] + offset)
+        if opcode == _MOVE and source in pointers and offset == 0:
+            pointers[destination] = pointers[source]
+        elif opcode == _ADD and destination in pointers:
+            # An address alone uses no stack: code may compute one below the frame and add to it again.
+            pointers[destination] += immediate
+        elif opcode == _CALL:
             for register in _CALLER_SAVED:
-                pointers.pop(register, None)
-        elif kind in (0, _LOAD, *_ALU) and each.destination != _FRAME_POINTER:
-            gone = pointers.pop(each.destination, None)
-            varies = varies or (gone is not None and each.opcode == _ADD_REGISTER)
+                address = pointers.pop(register, 0)
+                lowest = min(lowest, address if register in _ARGUMENTS else 0)
+        elif kind in (0, _LOAD, *_ALU) and destination != _FRAME_POINTER:
+            gone = pointers.pop(destination, None)
+            varies = varies or (gone is not None and opcode == _ADD_REGISTER)
     return -lowest, varies

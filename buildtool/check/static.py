@@ -20,15 +20,18 @@ from buildtool.check.lines import read_line_info
 from buildtool.check.mapdefs import find_impossible_maps
 from buildtool.check.memory import MapMemory, estimate_maps
 from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFacts
-from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Usage, measure, read_functions
+from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Meter, Usage, read_functions
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time
 from buildtool.objects.btf import Btf
 from buildtool.objects.capabilities import find_capabilities
-from buildtool.objects.describe import ObjectContents, ProgramInfo, describe_object
+from buildtool.objects.describe import ObjectContents, ProgramInfo
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
+    LinkTables,
+    Symbol,
+    check_relocation_tables,
     has_signature_section,
     parse_object,
     read_link_tables,
@@ -36,8 +39,8 @@ from buildtool.objects.elf import (
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.points import STRUCT_OPS, struct_ops_sections
 from buildtool.objects.tables import SHT_REL
-from buildtool.objects.types import UNKNOWN_PROGRAM
-from buildtool.signing.statement import Statement, has_passed, read_statement
+from buildtool.objects.types import UNKNOWN_PROGRAM, Declaration
+from buildtool.signing.statement import Statement, describe_stated, has_passed, read_statement
 
 MAX_INSTRUCTIONS = 1_000_000
 MUCH_MEMORY_BYTES = 64 * 1024 * 1024
@@ -68,24 +71,35 @@ class _Read:
     kfuncs: tuple[str, ...]
     statement: Statement | None
     has_relocations: bool
+    struct_ops: frozenset[str]
 
 
 def check_object(
-    name: str, path: str, data: bytes, *, now: int, oldest: Release | None = None, size: int = 0
+    name: str,
+    path: str,
+    data: bytes,
+    *,
+    now: int,
+    oldest: Release | None = None,
+    size: int = 0,
+    declared: Sequence[Declaration] = (),
 ) -> StaticCheck:
     """
     Return the facts and findings of *data*, the object called *name*, at time *now*.
 
     *oldest* is the oldest Linux release that must load the object. A file that is no object results
     in a finding instead of an error. *size* is that of the file, if *data* is the beginning of a larger one.
+    *declared* are the types of sections that libbpf does not know, of an object without a statement.
     """
     if len(data) > MAX_OBJECT_BYTES:
         message = f"{max(size, len(data))} bytes, more than {MAX_OBJECT_BYTES}"
         return StaticCheck(facts=None, findings=(RULES["BT002"].finding(name, message),))
     try:
         obj = parse_object(data)
-        contents, lines = describe_object(obj), read_line_info(obj)
-        usage = _measure(obj, contents.programs)
+        contents, lines = describe_stated(obj, declared), read_line_info(obj)
+        tables = read_link_tables(obj)
+        usage = _measure(obj, tables, contents.programs)
+        struct_ops = _struct_ops_functions(obj, tables.symbols)
         kfuncs = _kernel_functions(obj, contents)
     except ObjectFormatError as error:
         return StaticCheck(facts=None, findings=(RULES["BT001"].finding(name, error.message),))
@@ -99,6 +113,7 @@ def check_object(
         kfuncs=kfuncs,
         statement=statement,
         has_relocations=lines.has_relocations,
+        struct_ops=struct_ops,
     )
     findings = [
         *malformed,
@@ -124,10 +139,10 @@ def _kernel_functions(obj: ElfObject, contents: ObjectContents) -> tuple[str, ..
     return tuple(name for name in contents.kfuncs if name in declared)
 
 
-def _measure(obj: ElfObject, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
-    functions = read_functions(obj, read_link_tables(obj))
+def _measure(obj: ElfObject, tables: LinkTables, programs: Sequence[ProgramInfo]) -> dict[str, Usage]:
+    meter = Meter(read_functions(obj, tables))
     sections = {section.name.decode("utf-8", "replace"): i for i, section in enumerate(obj.sections)}
-    return {p.name: measure(functions, p.name, sections[p.section]) or _EMPTY for p in programs}
+    return {p.name: meter.measure(p.name, sections[p.section]) or _EMPTY for p in programs}
 
 
 def _read_statement(name: str, obj: ElfObject) -> tuple[Statement | None, list[Finding]]:
@@ -152,7 +167,9 @@ def _facts(read: _Read, path: str, size: int) -> ObjectFacts:
         for p in contents.programs
     )
     capabilities = find_capabilities(
-        [p.section for p in contents.programs], helpers=contents.helpers, maps=[m.type for m in contents.maps]
+        [p.loaded_as for p in contents.programs],
+        helpers=contents.helpers,
+        maps=[m.type for m in contents.maps],
     )
     return ObjectFacts(
         name=read.name,
@@ -229,7 +246,7 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
     if program.type == "ext":
         message = f"section {program.section!r} replaces a function of another program"
         yield finding("BT014", message, Level.WARNING if program.is_optional else None)
-    if program.type == STRUCT_OPS and not program.is_optional and not _is_used(read.obj, program):
+    if program.type == STRUCT_OPS and not program.is_optional and program.name not in read.struct_ops:
         yield finding("BT015", "no struct_ops map names it")
     if usage.instructions > MAX_INSTRUCTIONS:
         yield finding("BT003", f"{usage.instructions} instructions")
@@ -245,18 +262,21 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         yield finding("BT022", "uses the stack at an offset that is not constant")
 
 
-def _is_used(obj: ElfObject, program: ProgramInfo) -> bool:
-    """Return whether a relocation in a struct_ops section refers to *program*."""
+def _struct_ops_functions(obj: ElfObject, symbols: Sequence[Symbol]) -> frozenset[str]:
+    """Return the names of the functions to which relocations in struct_ops sections refer."""
     names = struct_ops_sections(obj)
-    symbols = read_link_tables(obj).symbols
-    used = {
-        symbols[relocation.symbol].name
+    tables = [
+        table
         for table in obj.sections
         if table.type == SHT_REL and table.info < len(obj.sections) and obj.sections[table.info].name in names
+    ]
+    check_relocation_tables(obj, tables)
+    return frozenset(
+        symbols[relocation.symbol].name
+        for table in tables
         for relocation in obj.relocations(table)
         if relocation.symbol < len(symbols)
-    }
-    return program.name in used
+    )
 
 
 def _check_times(read: _Read, now: int) -> Iterator[Finding]:
@@ -283,7 +303,9 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     ]
     found += [("", f"map {m.name} of type {m.type}", map_since(m.type)) for m in contents.maps]
     found += [("", f"section {m.section!r}", map_section_since(m.section)) for m in contents.maps]
-    found += [(p.name, f"section {p.section!r}", program_since(p.type, p.section)) for p in contents.programs]
+    found += [
+        (p.name, f"section {p.section!r}", program_since(p.type, p.loaded_as)) for p in contents.programs
+    ]
     for program, what, since in found:
         if since is not None and since > release:
             message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"

@@ -45,6 +45,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     else:
         targets = [target for name in _choose_built(arch, config) for target in _read_built(config, name)]
         _report_missing(targets, config)
+    targets = [replace(target, declared=config.compile.declared) for target in targets]
     finder = StaleFinder(config=config)
     targets = [replace(target, stale=finder.explain(target.path, target.data)) for target in targets]
     targets = _tell_apart(targets)

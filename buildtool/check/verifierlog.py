@@ -22,6 +22,8 @@ _NOISE = re.compile(r"processed \d+ insns|verification time |stack depth |mark_p
 _TRACE = re.compile(
     r"\d+: \([0-9a-f]{2}\)|\d+: R\d|\d+: <|from \d+ to \d+|R\d+(_\w+)?=|\s*R\d|caller:|callee:"
     r"|func#\d+ @|Live regs before|[ \d]+: [.\d]{10} |frame\d+:"
+    # Global functions, which the kernel checks one by one before and after the program.
+    r"|Validating .*func#\d+\.\.\.|Func#\d+ .*(is safe for any args|is global and (assumed )?valid)"
 )
 _OBJECTION = re.compile(
     r"R\d+ (!read_ok|type=|invalid|unbounded|pointer|has |is |offset|min|max|must|doesn|expects|bitwise|32)"

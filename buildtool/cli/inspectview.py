@@ -27,11 +27,12 @@ from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.image.metadata import Entrypoint
 from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
-from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.optional import Selection
 from buildtool.signing.dsse import envelope_json
+from buildtool.signing.statement import describe_stated
 from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import verify_object
 
@@ -125,7 +126,8 @@ class View:
             yield "malformed", report.problem
         if report.contents:
             for program in report.contents.programs:
-                yield "program", clean_line(f"{program.name}  {program.type}  SEC({program.section})")
+                loaded = f"  loaded as {program.declared}" if program.declared else ""
+                yield "program", clean_line(f"{program.name}  {program.type}  SEC({program.section}){loaded}")
             for item in report.contents.maps:
                 sizes = f"key {item.key_size}  value {item.value_size}  entries {item.max_entries}"
                 where = f"  SEC({item.section})" if item.section else ""
@@ -236,7 +238,7 @@ def plan_image(image: ImageReport) -> RunPlan:
         programs += [
             LoadedProgram(
                 name=program.name,
-                section=program.section,
+                section=program.effective_section,
                 owner=Path(name).name,
                 has_target=program.name in targeted,
             )
@@ -269,7 +271,7 @@ def run_rows(plan: RunPlan, reference: str, *, width: int = 8) -> Iterator[str]:
 
 def _contents(name: str, data: bytes) -> ObjectContents:
     try:
-        return describe_object(parse_object(data))
+        return describe_stated(parse_object(data))
     except ObjectFormatError as error:
         raise ObjectFormatError(f"{name}: {error.message}", hint=error.hint) from error
 
@@ -280,7 +282,7 @@ def _rows(name: str, contents: ObjectContents, selection: Selection) -> list[dic
             "object": name,
             "program": program.name,
             "section": program.section,
-            "capabilities": find_capabilities([program.section]),
+            "capabilities": find_capabilities([program.loaded_as]),
         }
         for program in contents.programs
         if selection.loads(program.name, program.section, name)

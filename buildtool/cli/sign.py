@@ -88,6 +88,7 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
             output=output,
             force=given["force"],
             stale=StaleFinder(config=config, needs_sources=False),
+            declared=config.compile.declared,
         )
     if given["as_json"]:
         print_json([_to_json(file) | {"keyId": _key_of(file, key_id)} for file in signed])

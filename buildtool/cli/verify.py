@@ -64,7 +64,7 @@ def command(
     """
     store = load_trust(trust)
     now = int(time.time())
-    images = [target for target in targets if holds_image(target)]
+    images = [target for target in targets if _is_image(target)]
     _check_options(images, objects=len(images) < len(targets), state=state, platform=platform, bundle=bundle)
     verdicts = _verify_images(images, store, bundle, objects_only=objects_only, now=now)
     oci = platform.oci if platform else None
@@ -83,6 +83,12 @@ def command(
     if any(isinstance(error, RefusedError) for error in errors):
         return EXIT_REFUSED
     return EXIT_FAILED if any(errors) else EXIT_DONE
+
+
+def _is_image(target: str) -> bool:
+    """Return whether *target* is an image. A directory that is no layout counts as an unreadable object."""
+    path = Path(target)
+    return not (path.is_dir() and not (path / "oci-layout").exists()) and holds_image(target)
 
 
 def _check_options(

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,11 @@ def compile_cached(
             entry = _encode(compiled, data, files, inputs)
             if not inputs.changed_since(started - CLOCK_STEP_NS, files):
                 cache.write(KIND, keys[job], entry)
+    # An entry holds what the compiler made. Declarations are of the configuration.
+    for platform, units in plans:
+        for unit in units:
+            compiled, data = found[unit.path, platform.arch]
+            found[unit.path, platform.arch] = replace(compiled, declared=unit.declared), data
     return ObjectSet(objects=found, warnings=done.warnings, inputs=frozenset(read))
 
 

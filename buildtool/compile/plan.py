@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.compile.outside import Outside
+from buildtool.config.compiling import check_declared, check_unknown_section
 from buildtool.config.project import Piece, Unit, check_units
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.flags import check_flag
 from buildtool.core.resources import package_directory
 from buildtool.core.validate import check_include, check_relative_path, is_inside
+from buildtool.objects.types import Declaration
 
 MAX_PLAN_BYTES = 16 * 1024 * 1024
 # Where the builder has the headers of directories outside the project, below buildtool's modules.
@@ -40,6 +42,7 @@ def encode_plan(units: Sequence[Unit], outside: Sequence[str]) -> str:
     Raises: UsageError, for a value that a configuration must not have.
     """
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
+    declared = tuple(dict.fromkeys(item for unit in units for item in unit.declared))
     for unit in units:
         if unit.is_linked:
             continue
@@ -53,7 +56,9 @@ def encode_plan(units: Sequence[Unit], outside: Sequence[str]) -> str:
         + "}}"
         for (include, flags), objects in groups.items()
     ]
-    head = f'{{"version": {_VERSION}, "outside": {_list(outside)}, "groups": [\n'
+    programs = "".join(f",\n  {json.dumps(list(item))}" for item in declared).removeprefix(",")
+    programs = f'"programs": [{programs}],\n ' if programs else ""
+    head = f'{{"version": {_VERSION}, "outside": {_list(outside)}, {programs}"groups": [\n'
     linked = [_encode_linked(unit) for unit in units if unit.is_linked]
     tail = '\n], "linked": {\n' + ",\n".join(linked) + "\n}}\n" if linked else "\n]}\n"
     return head + ",\n".join(entries) + tail
@@ -91,11 +96,13 @@ def read_plan(path: Path) -> tuple[tuple[Unit, ...], Outside]:
         document = json.loads(data)
         if len(data) > MAX_PLAN_BYTES or document["version"] != _VERSION:
             raise ValueError("version")
-        units = [unit for group in document["groups"] for unit in _read_units(group)]
-        units += [
-            Unit(path=check_relative_path(_text(path)), pieces=tuple(map(_read_piece, pieces)))
-            for path, pieces in document.get("linked", {}).items()
-        ]
+        declared = tuple(_read_program(item) for item in document.get("programs", ()))
+        units = [unit for group in document["groups"] for unit in _read_units(group, declared)]
+        for name, pieces in document.get("linked", {}).items():
+            if len(pieces) < 2:
+                raise ValueError("linked")
+            linked = tuple(map(_read_piece, pieces))
+            units.append(Unit(path=check_relative_path(_text(name)), pieces=linked, declared=declared))
         outside = [check_include(_text(name)) for name in document["outside"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileAccessError(
@@ -107,9 +114,18 @@ def read_plan(path: Path) -> tuple[tuple[Unit, ...], Outside]:
     return tuple(units), {name: str(place / str(number)) for number, name in enumerate(outside)}
 
 
-def _read_units(group: dict[str, Any]) -> list[Unit]:
+def _read_program(item: list[Any]) -> Declaration:
+    section, loaded_as = item
+    return Declaration(check_unknown_section(_text(section)), check_declared(_text(loaded_as)))
+
+
+def _read_units(group: dict[str, Any], declared: tuple[Declaration, ...]) -> list[Unit]:
     return [
-        Unit(path=check_relative_path(_text(path)), pieces=(_read_piece({**group, "source": source}),))
+        Unit(
+            path=check_relative_path(_text(path)),
+            pieces=(_read_piece({**group, "source": source}),),
+            declared=declared,
+        )
         for path, source in group["objects"].items()
     ]
 

@@ -20,6 +20,7 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.elf import parse_object, unsigned_digest
+from buildtool.objects.types import Declaration
 
 RECORD_NAME = ".compile.json"  # hidden, because the loader reads all other files of a directory as objects
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -51,7 +52,7 @@ class CompiledObject:
     *unsigned_sha256* is the digest of the object without a signature (`unsigned_digest`), or empty.
     *inputs* are the files of the project that were compiled, relative to *root*, the directory of the
     compilation (None if unknown). *is_configured* is true if no option replaced a flag, an include directory
-    or the headers of the configuration.
+    or the headers of the configuration. *declared* are the types of sections that libbpf does not know.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class CompiledObject:
     inputs: tuple[str, ...] = ()
     root: Path | None = None
     is_configured: bool = False
+    declared: tuple[Declaration, ...] = ()
 
 
 def write_compile_record(directory: Path, objects: Sequence[CompiledObject]) -> None:
@@ -132,6 +134,7 @@ def _to_json(directory: Path, entry: CompiledObject) -> dict[str, Any]:
         "inputs": list(entry.inputs),
         "root": root,
         "configured": entry.is_configured,
+        "declared": [list(item) for item in entry.declared],
     }
 
 
@@ -152,6 +155,9 @@ def _from_json(path: Path, entry: dict[str, Any]) -> CompiledObject:
         inputs=tuple(str(name) for name in entry.get("inputs", ())),
         root=_read_root(path.parent, entry.get("root")),
         is_configured=entry.get("configured") is True,
+        declared=tuple(
+            Declaration(str(section), str(loaded_as)) for section, loaded_as in entry.get("declared", ())
+        ),
     )
 
 

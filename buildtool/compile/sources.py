@@ -385,6 +385,7 @@ def _describe(
         inputs=tuple(sorted(_hashed_names(sources, own, options.root, outside))),
         root=options.root,
         is_configured=options.is_configured,
+        declared=product.unit.declared,
     )
 
 

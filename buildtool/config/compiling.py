@@ -15,9 +15,10 @@ from buildtool.core import validate
 from buildtool.core.errors import UsageError
 from buildtool.core.flags import check_flag
 from buildtool.core.platforms import PLATFORMS, find_platform
+from buildtool.objects.types import SECTION_TYPES, UNKNOWN_PROGRAM, declared_type, section_type
 
 OBJECT_SUFFIX = ".o"
-Table = TypeVar("Table", bound="CompileSettings | CompileGenerate")
+Table = TypeVar("Table", bound="CompileSettings | CompileProgram | CompileGenerate")
 
 
 def check_object_file(value: str) -> str:
@@ -38,6 +39,27 @@ def _check_argument(value: str) -> str:
         raise UsageError(
             f"{value!a} is not an argument of a command", hint="a list of the program and its words"
         )
+    return value
+
+
+def check_unknown_section(value: str) -> str:
+    """Return *value* if it is a section that libbpf does not know, or a beginning with a * at its end."""
+    if not value.isprintable() or "*" in value[:-1] or value in ("", "*") or value.startswith("?"):
+        raise UsageError(f"{value!a} is not a section name", hint="for example classifier/x or classifier/*")
+    if section_type(value) != UNKNOWN_PROGRAM:
+        raise UsageError(
+            f"libbpf loads section {value} as {section_type(value)}",
+            hint="remove the table; declare only sections that libbpf does not know",
+        )
+    return value
+
+
+def check_declared(value: str) -> str:
+    """Return *value* if it is a section of libbpf that names no target."""
+    if declared_type(value) is None:
+        examples = [name for name, kind in SECTION_TYPES.items() if kind == value and not name.endswith("+")]
+        hint = f"for example {' or '.join(examples[:3] or ['tc', 'xdp', 'socket'])}"
+        raise UsageError(f"{value!a} is not a section of libbpf without a target", hint=hint)
     return value
 
 
@@ -77,6 +99,14 @@ class CompileObject(CompileSettings):
     def patterns(self) -> tuple[str, ...]:
         """The paths and patterns of its sources."""
         return self.sources or (self.source,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileProgram:
+    """[[compile.program]]: programs of *section*, unknown to libbpf, are *loaded_as* another section."""
+
+    section: str = declare(as_text(check_unknown_section), "")
+    loaded_as: str = declare(as_text(check_declared), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

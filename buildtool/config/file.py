@@ -20,6 +20,7 @@ from typing import Any
 from buildtool.config.compiling import (
     CompileGenerate,
     CompileObject,
+    CompileProgram,
     CompileRule,
     CompileSettings,
     as_tables,
@@ -54,6 +55,7 @@ from buildtool.core.flags import check_flag
 from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.objects.capabilities import check_capability
+from buildtool.objects.types import Declaration
 
 CONFIG_NAME = "buildtool.toml"
 MAX_CONFIG_BYTES = 64 * 1024
@@ -105,8 +107,8 @@ class CompileConfig:
     """
     [compile]: *sources* and *exclude* (patterns), *include* (directories), *flags*, *clang* (empty: newest).
 
-    *system_headers* allows the headers of the machine that compiles. *rule*, *object* and *generate* are
-    arrays of tables, and *arch* has the table of each architecture that has one.
+    *system_headers* allows the headers of the machine that compiles. *rule*, *object*, *program* and
+    *generate* are arrays of tables, and *arch* has the table of each architecture that has one.
     """
 
     sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ("bpf/*.bpf.c",))
@@ -119,8 +121,14 @@ class CompileConfig:
     object: tuple[CompileObject, ...] = declare(
         as_tables(CompileObject, ("name",), either=("source", "sources")), ()
     )
+    program: tuple[CompileProgram, ...] = declare(as_tables(CompileProgram, ("section", "loaded-as")), ())
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
     arch: Mapping[str, CompileSettings] = declare(parse_architectures, {})
+
+    @property
+    def declared(self) -> tuple[Declaration, ...]:
+        """The types of sections that libbpf does not know."""
+        return tuple(Declaration(item.section, item.loaded_as) for item in self.program)
 
     @property
     def every_include(self) -> tuple[str, ...]:
@@ -167,7 +175,7 @@ class TrustConfig:
         lambda value, _: tuple(map(parse_helper, expect_list(value))), None
     )
     denied_kfuncs: tuple[str, ...] | None = declare(as_texts(validate.check_program_name), None)
-    max_object_bytes: int | None = declare(as_integer(1, 16 * 1024 * 1024), None)
+    max_object_bytes: int | None = declare(as_integer(1, 64 * 1024 * 1024), None)
     allow_rollback: bool = declare(as_switch, default=False)
     clock: str = declare(as_text(check_clock), "required")
     earliest: int | None = declare(as_time, None)

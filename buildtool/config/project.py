@@ -16,6 +16,7 @@ from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.process import check_operand
 from buildtool.core.validate import check_object_name
+from buildtool.objects.types import Declaration
 
 SOURCE_SUFFIX = ".c"
 NO_PROJECT_HINT = "buildtool init makes a project; go to the directory of one, or name its file by --config"
@@ -36,10 +37,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """An object to compile, at *path* below the directory of objects, of one piece or linked from several."""
+    """
+    An object to compile, at *path* below the directory of objects, of one piece or linked from several.
+
+    *declared* are the types of sections that libbpf does not know.
+    """
 
     path: str
     pieces: tuple[Piece, ...]
+    declared: tuple[Declaration, ...] = ()
 
     @property
     def name(self) -> str:
@@ -126,7 +132,11 @@ def choose_units(
         units = (*known, *make_units(rest, config.compile.include, config.compile.flags))
         check_units(units)
     return tuple(
-        replace(unit, pieces=tuple(_replace_settings(piece, include, flags) for piece in unit.pieces))
+        replace(
+            unit,
+            pieces=tuple(_replace_settings(piece, include, flags) for piece in unit.pieces),
+            declared=config.compile.declared,
+        )
         for unit in units
     )
 
@@ -267,7 +277,7 @@ def _check_names(objects: Iterable[tuple[Sequence[str], str]]) -> None:
 def _make_unit(settings: CompileConfig, found: _Found, arch: str) -> Unit:
     sources, path, entry = found
     pieces = tuple(_make_piece(settings, source, entry, arch) for source in sources)
-    return Unit(path=path, pieces=pieces)
+    return Unit(path=path, pieces=pieces, declared=settings.declared)
 
 
 def _make_piece(settings: CompileConfig, source: str, entry: CompileObject | None, arch: str) -> Piece:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from buildtool.core.errors import ConfigError
-from buildtool.objects.describe import MapInfo, ProgramInfo, describe_object
+from buildtool.objects.describe import MapInfo, ProgramInfo
 from buildtool.objects.elf import parse_object, read_link_tables
+from buildtool.signing.statement import describe_stated
 from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import allows_point
 
@@ -65,7 +66,7 @@ def read_attachable(objects: Mapping[str, bytes]) -> list[AttachableObject]:
     found = []
     for name, data in objects.items():
         obj = parse_object(data)
-        contents = describe_object(obj)
+        contents = describe_stated(obj)
         sections = {
             number
             for number, item in enumerate(obj.sections)
@@ -152,7 +153,7 @@ def _list_programs(objects: Iterable[AttachableObject]) -> str:
 
 
 def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInfo, trust: TrustStore) -> None:
-    section = program.section.removeprefix("?")
+    section = program.loaded_as
     hint = f"write {setting.program}="
     if program.type == "xdp" and not section.endswith(_IN_MAPS):
         _check_interface(setting)

@@ -10,9 +10,10 @@ from pathlib import Path
 from buildtool.core.errors import ConfigError, FileAccessError, ObjectFormatError, system_reason
 from buildtool.core.files import read_bounded, write_atomic
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, find_capabilities
-from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file
 from buildtool.objects.optional import EVERYTHING, Selection
+from buildtool.signing.statement import describe_stated
 
 MAX_PROGRAM_BYTES = 64 * 1024 * 1024
 
@@ -29,7 +30,7 @@ def needed_capabilities(
     contents = [item for _, item in pairs]
     return find_capabilities(
         (
-            program.section
+            program.loaded_as
             for name, item in pairs
             for program in item.programs
             if selection.loads(program.name, program.section, name)
@@ -71,7 +72,7 @@ def read_contents(paths: Iterable[Path]) -> list[tuple[str, ObjectContents]]:
     contents = []
     for path in paths:
         try:
-            contents.append((path.name, describe_object(parse_object(read_object_file(path)))))
+            contents.append((path.name, describe_stated(parse_object(read_object_file(path)))))
         except ObjectFormatError as error:
             raise ObjectFormatError(f"{path}: {error.message}", hint=error.hint) from error
     return contents

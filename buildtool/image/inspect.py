@@ -19,7 +19,7 @@ from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
 from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
-from buildtool.objects.describe import ObjectContents, describe_object
+from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
     ElfObject,
@@ -33,7 +33,7 @@ from buildtool.oci.read import BlobSource, open_layer, open_layout, read_images
 from buildtool.oci.tree import read_tree
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
-from buildtool.signing.statement import Statement
+from buildtool.signing.statement import Statement, describe_stated
 from buildtool.signing.statement import from_bytes as parse_statement
 
 _BUILT_HINT = "inspect shows images of buildtool build; docker inspect shows others"
@@ -267,7 +267,7 @@ def inspect_image(reference: str) -> ImageReport:
 
 def _describe(obj: ElfObject) -> tuple[ObjectContents | None, str | None]:
     try:
-        return describe_object(obj), None
+        return describe_stated(obj), None
     except ObjectFormatError as error:
         return None, error.message
 

@@ -18,7 +18,7 @@ from buildtool.core.files import read_bounded
 from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.helpers import HELPER_NUMBERS
-from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
+from buildtool.objects.types import UNKNOWN_PROGRAM, find_declaration, program_type
 
 # As in the compiler. The rest of a larger file isn't scanned, because `grant` reads the objects anyway.
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
@@ -68,8 +68,9 @@ def scan_capabilities(config: Config, sources: Iterable[str]) -> tuple[str, ...]
     selection = image_selection(config)
     sections = ["".join(re.findall(r'"([^"]*)"', strings)) for strings in _SECTIONS.findall(text)]
     optional = [section for name, section in _find_programs(text) if selection.loads(name, section)]
+    loaded = [*(section for section in sections if not section.startswith("?")), *optional]
     return find_capabilities(
-        [*(section for section in sections if not section.startswith("?")), *optional],
+        [_loaded_as(section, config) for section in loaded],
         helpers=(HELPER_NUMBERS[name] for name in called if name in HELPER_NUMBERS),
         maps=(name.lower() for name in _MAPS.findall(text)),
     )
@@ -90,12 +91,18 @@ def scan_programs(config: Config, sources: Iterable[str]) -> list[tuple[str, str
 
     Raises: FileAccessError.
     """
-    return [
-        (name, section)
+    found = (
+        (name, _loaded_as(section, config))
         for _, text in _read_all(config, sources)
         for name, section in _find_programs(text)
-        if program_type(section) != UNKNOWN_PROGRAM
-    ]
+    )
+    return [(name, section) for name, section in found if program_type(section) != UNKNOWN_PROGRAM]
+
+
+def _loaded_as(section: str, config: Config) -> str:
+    """Return the section name that decides how programs of *section* are loaded, with its `?`."""
+    declared = find_declaration(section, config.compile.declared)
+    return f"{section[: section.startswith('?')]}{declared}" if declared else section
 
 
 def scan_files(config: Config, sources: Iterable[str]) -> list[str]:

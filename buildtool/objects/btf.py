@@ -12,6 +12,7 @@ same rules. Source: spec/trust-policy.md, "Reading the maps".
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ _ENTRY_WORDS = {
 _KINDS = {_INT: "integer", _PTR: "pointer", _ENUM: "enum", _ENUM64: "enum", _FLOAT: "float"}
 _HEADER_BYTES = 24
 _KNOWN_INFO = 0x9F00FFFF  # libbpf 1.8 gives a meaning to some of the other bits, which older versions ignore.
+# The kernel's own limits, BTF_MAX_TYPE and BTF_MAX_NAME_OFFSET: it loads no BTF with more.
+MAX_TYPES = 0xFFFFF
+MAX_NAMES_BYTES = 0x1000000
 _MAX_CHAIN = 32
 _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
@@ -81,6 +85,40 @@ class BtfField:
     kind: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfEntry:
+    """
+    A member of a struct or union, or a value of an enum: its *name*.
+
+    A member has the number of its *type*, its *bit_offset*, and its width in *bits* if it is a bit field.
+    """
+
+    name: str
+    type: int = 0
+    bit_offset: int = 0
+    bits: int = 0
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfType:
+    """
+    A type without qualifiers: its *kind* is integer, float, pointer, array, struct, union, enum or other.
+
+    *name* is its own or that of its typedef, or empty. *size* is in bytes. An array has *element*, a type,
+    and *count*. *entries* are members or values. An integer or an enum may be *signed*, an integer *is_bool*.
+    """
+
+    kind: str
+    name: str
+    size: int
+    element: int = 0
+    count: int = 0
+    entries: tuple[BtfEntry, ...] = ()
+    signed: bool = False
+    is_bool: bool = False
+
+
 class Btf:
     """The types of one `.BTF` section, by number, decoded on demand."""
 
@@ -101,17 +139,27 @@ class Btf:
             self._types_at: int = header + type_at
             self._names = _part(data, header + names_at, names_size)
             self.names_at, self.names_size = header + names_at, names_size
-            self._heads = [(0, 0, 0, 0)]
-            self._offsets = [0, *self._index()]
+            self._unpack_head = struct.Struct(f"{order}III").unpack_from
+            # Four bytes for each type. Tuples of a hostile section's million types would be 300 MB.
+            self._offsets = array("I", (0,))
+            self._group_numbers = array("I")
+            self._index()
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
         if not self._names.endswith(b"\0"):
             raise ObjectFormatError("damaged BTF: names without an end")
+        if names_size > MAX_NAMES_BYTES:
+            raise ObjectFormatError(f"BTF: more than {MAX_NAMES_BYTES} bytes of names")
+
+    @property
+    def order(self) -> str:
+        """The byte order, `<` or `>`."""
+        return self._order
 
     @property
     def count(self) -> int:
         """The number of types, which is also the number of the last type."""
-        return len(self._heads) - 1
+        return len(self._offsets) - 1
 
     def place(self, number: int) -> int:
         """Return the offset of type *number* in the section."""
@@ -133,7 +181,7 @@ class Btf:
         types: list[int] = []
         names: list[int] = []
         for number in range(1, end):
-            _, kind, vlen, _ = self._heads[number]
+            _, kind, vlen, _ = self._head(number)
             at = self.place(number)
             names.append(at)
             if kind in _REFERRING:
@@ -153,9 +201,9 @@ class Btf:
 
         Raises: ObjectFormatError.
         """
-        for number, (name, kind, vlen, _) in enumerate(self._heads):
-            if kind == _DATASEC:
-                yield self.name(name), number, vlen
+        for number in self._group_numbers:
+            name, _, vlen, _ = self._head(number)
+            yield self.name(name), number, vlen
 
     def variables(self, group: int) -> Iterator[tuple[bytes, int]]:
         """
@@ -223,6 +271,87 @@ class Btf:
         found: list[BtfField] = []
         self._collect(number, "", 0, found, iter(range(_MAX_MEMBERS)), _MAX_CHAIN)
         return tuple(found)
+
+    def type(self, number: int) -> BtfType:
+        """
+        Return type *number*, for the declaration of an equal type in another language.
+
+        Raises: ObjectFormatError.
+        """
+        alias = ""
+        resolved = self._resolve(number)
+        while number != resolved:
+            offset, kind, _, target = self._head(number)
+            # The outermost name is the one that the source has.
+            alias = alias or (self._name(offset) if kind == _TYPEDEF else "")
+            number = target
+        offset, kind, vlen, value = self._head(number)
+        name = self._name(offset) or alias
+        flag = bool(self._info(number) >> 31)
+        if kind in (_STRUCT, _UNION):
+            word = "struct" if kind == _STRUCT else "union"
+            entries = tuple(self._members(number, vlen, has_widths=flag))
+            return BtfType(kind=word, name=name, size=value, entries=entries)
+        if kind in (_ENUM, _ENUM64):
+            entries = tuple(self._values(number, kind, vlen, signed=flag))
+            return BtfType(kind="enum", name=name, size=value, entries=entries, signed=flag)
+        if kind == _ARRAY:
+            element, count = self._array(number)
+            size = self.size(number)
+            return BtfType(kind="array", name=alias, size=size, element=element, count=count)
+        if kind == _INT:
+            encoding = self._read(number, 1)[0] >> 24 & 0xF
+            return BtfType(
+                kind="integer",
+                name=name,
+                size=value,
+                signed=bool(encoding & 1),
+                is_bool=bool(encoding & 4),
+            )
+        size = value if kind in _SIZED else _POINTER_BYTES if kind == _PTR else 0
+        return BtfType(kind=_KINDS.get(kind, "other"), name=name, size=size)
+
+    def _members(self, number: int, vlen: int, *, has_widths: bool) -> Iterator[BtfEntry]:
+        for name, member, place in self._entries(number, vlen):
+            offset, width = (place & 0xFFFFFF, place >> 24) if has_widths else (place, 0)
+            yield BtfEntry(name=self._name(name), type=member, bit_offset=offset, bits=width)
+
+    def _values(self, number: int, kind: int, vlen: int, *, signed: bool) -> Iterator[BtfEntry]:
+        width = 3 if kind == _ENUM64 else 2
+        words = self._read(number, width * vlen)
+        for at in range(0, width * vlen, width):
+            value = words[at + 1] | (words[at + 2] << 32 if width == 3 else 0)
+            bits = 64 if width == 3 else 32
+            value -= 1 << bits if signed and value >> (bits - 1) else 0
+            yield BtfEntry(name=self._name(words[at]), value=value)
+
+    def is_global(self, number: int) -> bool:
+        """
+        Return whether variable *number* is visible outside its source.
+
+        Raises: ObjectFormatError.
+        """
+        return self._head(number)[1] == _VAR and self._read(number, 1)[0] == 1
+
+    def variable_numbers(self, group: int) -> Iterator[int]:
+        """
+        Yield the numbers of the variables of type *group*.
+
+        Raises: ObjectFormatError.
+        """
+        for entry in self._entries(group, self._head(group)[2]):
+            yield entry[0]
+
+    def variable(self, number: int) -> tuple[str, int]:
+        """
+        Return name and type of variable *number*.
+
+        Raises: ObjectFormatError.
+        """
+        name, kind, _, target = self._head(number)
+        if kind != _VAR:
+            raise ObjectFormatError("BTF: not a variable")
+        return self._name(name), target
 
     def pointed(self, number: int) -> int:
         """
@@ -336,26 +465,30 @@ class Btf:
         info: int = struct.unpack_from(f"{self._order}I", self._types, self._offsets[number] + 4)[0]
         return info
 
-    def _index(self) -> Iterator[int]:
+    def _index(self) -> None:
         at, end = 0, len(self._types)
-        unpack = struct.Struct(f"{self._order}III").unpack_from
+        unpack, types, offsets = self._unpack_head, self._types, self._offsets
         while at < end:
-            yield at
-            name, info, value = unpack(self._types, at)
-            kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+            _, info, _ = unpack(types, at)
+            kind = info >> 24 & 0x1F
             if info & ~_KNOWN_INFO or not _INT <= kind <= _ENUM64:
                 raise ObjectFormatError("BTF: a type of an unknown kind")
-            self._heads.append((name, kind, vlen, value))
+            if kind == _DATASEC:
+                self._group_numbers.append(len(offsets))
+            offsets.append(at)
+            if len(offsets) > MAX_TYPES + 1:
+                raise ObjectFormatError(f"BTF: more than {MAX_TYPES} types")
             fixed, each = _EXTRA.get(kind, (0, 0))
-            at += 12 + fixed + each * vlen
+            at += 12 + fixed + each * (info & 0xFFFF)
         if at != end:
             raise ObjectFormatError("damaged BTF: a type that is cut off")
 
     def _head(self, number: int) -> tuple[int, int, int, int]:
         """Return name offset, kind, vlen, and size or referenced type of type *number*."""
-        if not 0 < number < len(self._heads):
+        if not 0 < number < len(self._offsets):
             raise ObjectFormatError("BTF: no such type")
-        return self._heads[number]
+        name, info, value = self._unpack_head(self._types, self._offsets[number])
+        return name, info >> 24 & 0x1F, info & 0xFFFF, value
 
     def _resolve(self, number: int) -> int:
         for _ in range(_MAX_CHAIN):

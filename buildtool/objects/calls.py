@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from buildtool.core.errors import ObjectFormatError
-from buildtool.objects.elf import MAX_NAME_BYTES, ElfObject, check_total_size
+from buildtool.objects.elf import (
+    MAX_CODE_BYTES,
+    MAX_NAME_BYTES,
+    ElfObject,
+    check_relocation_tables,
+    check_total_size,
+)
 from buildtool.objects.tables import (
     SHF_EXECINSTR,
     SHT_PROGBITS,
@@ -46,6 +52,8 @@ def read_code(obj: ElfObject) -> CodeCalls:
     """
     code = {index: section for index, section in enumerate(obj.sections) if _is_code(section)}
     check_total_size(obj, code.values())
+    if sum(section.size for section in code.values()) > MAX_CODE_BYTES:
+        raise ObjectFormatError(f"more than {MAX_CODE_BYTES} bytes of code")
     if any(len(section.name) > MAX_NAME_BYTES for section in code.values()):
         raise ObjectFormatError("code section: name too long")
     return CodeCalls(
@@ -79,7 +87,7 @@ def _helpers(obj: ElfObject, section: Section) -> Iterator[int]:
 def _kfuncs(obj: ElfObject, code: dict[int, Section]) -> Iterator[bytes]:
     symbols, names = _symbol_table(obj)
     tables = [section for section in obj.sections if section.type == SHT_REL and section.info in code]
-    check_total_size(obj, tables)
+    check_relocation_tables(obj, tables)
     for section in tables:
         target = obj.contents(code[section.info])
         for relocation in obj.relocations(section):

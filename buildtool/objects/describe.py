@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf
@@ -12,20 +13,38 @@ from buildtool.objects.calls import read_code
 from buildtool.objects.elf import ElfObject, LinkTables, read_link_tables
 from buildtool.objects.points import STRUCT_OPS, PinnedMap, StructOpsMap, read_points
 from buildtool.objects.tables import SHF_EXECINSTR, SHT_PROGBITS, Section
-from buildtool.objects.types import map_type, program_type
+from buildtool.objects.types import Declaration, declared_type, find_declaration, map_type, program_type
 
 _MAPS_OF_MAPS = ("array_of_maps", "hash_of_maps")
 _DESCRIPTOR_BYTES = 4
+# More than a statement holds (MAX_STATEMENT_BYTES), in the shortest form of each.
+_MAX_PROGRAMS = 8192
+_MAX_CALLS = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramInfo:
-    """A program of an object: function *name*, ELF *section*, libbpf *type*, default *attach* targets."""
+    """
+    A program of an object: function *name*, ELF *section*, libbpf *type*, default *attach* targets.
+
+    *declared* is the section name by which the program is loaded, if libbpf does not know its own.
+    """
 
     name: str
     section: str
     type: str
     attach: tuple[str, ...] = ()
+    declared: str = ""
+
+    @property
+    def loaded_as(self) -> str:
+        """The section name that decides how the program is loaded, without the `?` of an optional one."""
+        return self.declared or self.section.removeprefix("?")
+
+    @property
+    def effective_section(self) -> str:
+        """The section name that decides how the program is loaded, with the `?` of an optional one."""
+        return f"?{self.loaded_as}" if self.is_optional else self.loaded_as
 
     @property
     def is_optional(self) -> bool:
@@ -69,17 +88,23 @@ class ObjectContents:
     license: str
 
 
-def describe_object(obj: ElfObject) -> ObjectContents:
+def describe_object(obj: ElfObject, declared: Sequence[Declaration] = ()) -> ObjectContents:
     """
-    Return the contents of *obj*.
+    Return the contents of *obj*. *declared* are the types of sections that libbpf does not know.
 
-    Raises: ObjectFormatError, if the tables, the BTF or the code of *obj* are damaged.
+    Raises: ObjectFormatError, if the tables, the BTF or the code of *obj* are damaged, or if no statement can
+        list its programs or calls.
     """
     tables = read_link_tables(obj)
     # The signer and the policy must see the code that libbpf runs, so both use this reader.
     code = read_code(obj)
+    if max(len(code.helpers), len(code.kfuncs)) > _MAX_CALLS:
+        raise ObjectFormatError(f"calls of more than {_MAX_CALLS} helpers or kernel functions")
+    programs = tuple(islice(_find_programs(obj, tables, declared), _MAX_PROGRAMS + 1))
+    if len(programs) > _MAX_PROGRAMS:
+        raise ObjectFormatError(f"more than {_MAX_PROGRAMS} programs")
     return ObjectContents(
-        programs=tuple(_find_programs(obj, tables)),
+        programs=programs,
         maps=_find_maps(obj),
         helpers=tuple(sorted(code.helpers)),
         kfuncs=tuple(sorted(name.decode("utf-8", "replace") for name in code.kfuncs if name)),
@@ -87,7 +112,9 @@ def describe_object(obj: ElfObject) -> ObjectContents:
     )
 
 
-def _find_programs(obj: ElfObject, tables: LinkTables) -> Iterator[ProgramInfo]:
+def _find_programs(
+    obj: ElfObject, tables: LinkTables, declared: Sequence[Declaration]
+) -> Iterator[ProgramInfo]:
     """Yield global functions by section and offset. Those of .text are left out: libbpf's subprograms."""
     functions = [symbol for symbol in tables.symbols if symbol.is_function and not symbol.is_local]
     for symbol in sorted(functions, key=lambda symbol: (symbol.section, symbol.value)):
@@ -96,7 +123,9 @@ def _find_programs(obj: ElfObject, tables: LinkTables) -> Iterator[ProgramInfo]:
         section = obj.sections[symbol.section]
         if _is_code(section) and section.name != b".text":
             name = section.name.decode("utf-8", "replace")
-            yield ProgramInfo(name=symbol.name, section=name, type=program_type(name))
+            loaded_as = find_declaration(name, declared)
+            kind = declared_type(loaded_as) or program_type(name)
+            yield ProgramInfo(name=symbol.name, section=name, type=kind, declared=loaded_as)
 
 
 def _find_maps(obj: ElfObject) -> tuple[MapInfo, ...]:

@@ -40,7 +40,12 @@ from buildtool.objects.tables import (
     read_symbols,
 )
 
-MAX_OBJECT_BYTES = 16 * 1024 * 1024
+MAX_OBJECT_BYTES = 64 * 1024 * 1024
+# spec/trust-policy.md, "Reading the code": each entry costs a reader time and memory, so a large file of
+# nothing else must not hold more of them than a project needs.
+MAX_CODE_BYTES = 16 * 1024 * 1024
+MAX_SYMBOLS = 131_072
+MAX_RELOCATIONS = 262_144
 OBJECT_HINT = "objects are the .bpf.o files that buildtool compile writes"
 SIG_NAME = b".sig"
 MAX_SECTIONS = 65_279
@@ -105,6 +110,8 @@ class ElfObject:
         """
         if table not in self._symbols:
             data = self._entries(table, SYMBOL_BYTES)
+            if len(data) > MAX_SYMBOLS * SYMBOL_BYTES:
+                raise ObjectFormatError(f"more than {MAX_SYMBOLS} symbols")
             self._symbols[table] = read_symbols(data, little_endian=self.is_little_endian)
         return self._symbols[table]
 
@@ -235,7 +242,11 @@ def blank_section(obj: ElfObject, section: Section) -> bytes:
 
 def subject_digest(obj: ElfObject, section: Section) -> Digest:
     """Return the digest of the subject of *obj*. *section* is its `.sig`."""
-    return Digest(hashlib.sha256(blank_section(obj, section)).hexdigest())
+    data = memoryview(obj.data)  # a blank copy of the largest file would be another 64 MiB
+    digest = hashlib.sha256(data[: section.offset])
+    digest.update(bytes(section.size))
+    digest.update(data[section.end :])
+    return Digest(digest.hexdigest())
 
 
 def append_signature_section(obj: ElfObject, size: int) -> tuple[bytes, int]:
@@ -346,7 +357,7 @@ def _read_relocations(obj: ElfObject) -> dict[int, tuple[Relocation, ...]]:
         if section.info in found:
             raise ObjectFormatError("two tables of relocations for one section")
         found[section.info] = section
-    check_total_size(obj, found.values())
+    check_relocation_tables(obj, found.values())
     return {index: obj.relocations(table) for index, table in found.items()}
 
 
@@ -354,12 +365,23 @@ def check_total_size(obj: ElfObject, sections: Collection[Section]) -> None:
     """
     Check that the sizes of *sections* together do not exceed the size of the file.
 
-    Sections may overlap. Reading 65,000 overlapping sections of 16 MiB would take hours.
+    Sections may overlap. Reading 65,000 overlapping sections of 64 MiB would take days.
 
     Raises: ObjectFormatError.
     """
     if sum(section.size for section in sections) > len(obj.data):
         raise ObjectFormatError("sections that overlap")
+
+
+def check_relocation_tables(obj: ElfObject, tables: Collection[Section]) -> None:
+    """
+    Check that *tables* neither overlap nor have more than MAX_RELOCATIONS entries together.
+
+    Raises: ObjectFormatError.
+    """
+    check_total_size(obj, tables)
+    if sum(table.size for table in tables) > MAX_RELOCATIONS * RELOCATION_BYTES:
+        raise ObjectFormatError(f"more than {MAX_RELOCATIONS} relocations")
 
 
 def _section_at(obj: ElfObject, index: int) -> Section:

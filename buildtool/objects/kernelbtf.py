@@ -20,7 +20,7 @@ from enum import IntEnum
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.platforms import EM_BPF
 from buildtool.objects.btf import Btf
-from buildtool.objects.elf import ElfObject, pack_section
+from buildtool.objects.elf import MAX_OBJECT_BYTES, ElfObject, pack_section
 from buildtool.objects.tables import (
     ENTRY_BYTES,
     HEADER_BYTES,
@@ -31,7 +31,7 @@ from buildtool.objects.tables import (
 )
 
 TYPES_SUFFIX = ".btf.o"
-MAX_TYPES_BYTES = 15 * 1024 * 1024  # so that the object with its signature has at most 16 MiB
+MAX_TYPES_BYTES = MAX_OBJECT_BYTES - 1024 * 1024  # with room for a signature
 _MAGIC, _HEADER_BYTES = 0xEB9F, 24
 _EXT_HEADER_BYTES = 32  # with the two words for CO-RE
 _RELOCATION_BYTES = 16

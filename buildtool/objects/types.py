@@ -9,6 +9,9 @@ with the libbpf of the machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 UNKNOWN_PROGRAM = "unspec"
 
 # A name that ends in + matches itself, and itself followed by / and any text, as in libbpf.
@@ -72,11 +75,47 @@ MAP_TYPES = tuple(_MAP_NAMES.split())
 
 def program_type(section: str) -> str:
     """Return libbpf's type of a program in ELF *section*, or `unspec` if libbpf lacks the section."""
-    section = section.removeprefix("?")  # libbpf does not load such a program by default
-    if section in SECTION_TYPES:
-        return SECTION_TYPES[section]
-    head = section.partition("/")[0] + "+"
+    return section_type(section.removeprefix("?"))  # libbpf does not load such a program by default
+
+
+def section_type(name: str) -> str:
+    """Return libbpf's type of section *name*, from which a `?` at its beginning has been removed."""
+    if name in SECTION_TYPES and not name.endswith("+"):
+        return SECTION_TYPES[name]
+    head = name.partition("/")[0] + "+"
     return SECTION_TYPES.get(head, UNKNOWN_PROGRAM)
+
+
+def declared_type(section: str) -> str | None:
+    """Return the type that *section* declares, or None if no program can be declared so."""
+    return None if section.endswith("+") else SECTION_TYPES.get(section)
+
+
+class Declaration(NamedTuple):
+    """
+    Programs of ELF sections that match *section* are loaded as programs of section *loaded_as*.
+
+    *section* is a name without the `?` of an optional program, or ends in `*`.
+    """
+
+    section: str
+    loaded_as: str
+
+
+def find_declaration(section: str, declared: Iterable[Declaration]) -> str:
+    """
+    Return the section name by which programs of ELF *section* are loaded, or nothing if its own decides.
+
+    The first of *declared* that matches counts. libbpf's own sections are never declared to be others.
+    """
+    name = section.removeprefix("?")
+    if section_type(name) != UNKNOWN_PROGRAM:
+        return ""
+    return next((found for pattern, found in declared if _matches(pattern, name)), "")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def nearest_type(name: str) -> str:

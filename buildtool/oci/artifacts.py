@@ -84,7 +84,7 @@ def read_manifest(client: Client, name: str) -> tuple[str, dict[str, Any]] | Non
     return answer.headers.get("Content-Type", "").partition(";")[0], content
 
 
-def read_blob(client: Client, descriptor: Mapping[str, Any], limit: int) -> bytes | None:
+def fetch_blob(client: Client, descriptor: Mapping[str, Any], limit: int) -> bytes | None:
     """
     Return the blob of *descriptor*, compared with its digest, or None if it is missing or exceeds *limit*.
 

@@ -17,10 +17,10 @@ from buildtool.core.digests import Digest
 from buildtool.core.errors import RegistryError
 from buildtool.oci.artifacts import (
     Blob,
+    fetch_blob,
     find_referrers,
     push_artifact,
     push_referrer,
-    read_blob,
     read_manifest,
     tag_of,
 )
@@ -144,7 +144,7 @@ def _write_payload(client: Client, repository: str, target: _Target, signer: Sig
     kept = [each for each in (found[1].get("layers") or [] if found else []) if isinstance(each, dict)]
     for each in kept:
         known = read_signature(each)
-        body = read_blob(client, each, MAX_PAYLOAD_BYTES) if known else None
+        body = fetch_blob(client, each, MAX_PAYLOAD_BYTES) if known else None
         if known and body and signer.public.verifies(known, body) and body == payload:
             return False
     config = make_config([*kept, layer.descriptor])
@@ -173,7 +173,7 @@ def read_bundles(client: Client, digest: Digest) -> Iterator[Bundle]:
     """
     for layers in find_referrers(client, digest, MEDIA_BUNDLE):
         for layer in layers:
-            data = read_blob(client, layer, MAX_BUNDLE_BYTES)
+            data = fetch_blob(client, layer, MAX_BUNDLE_BYTES)
             if data is None:
                 continue
             try:

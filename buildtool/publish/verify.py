@@ -21,7 +21,7 @@ from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.inspect import inspect_stored, is_file_name
 from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.elf import MAX_OBJECT_BYTES
-from buildtool.oci.artifacts import read_blob, read_manifest, tag_of
+from buildtool.oci.artifacts import fetch_blob, read_manifest, tag_of
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import Client, open_image, parse_reference
 from buildtool.publish.bundle import (
@@ -147,7 +147,7 @@ def _payloads(client: Client, digest: Digest) -> Iterator[tuple[bytes, bytes, st
     layers = found[1].get("layers") if found else None
     for layer in layers[:MAX_SIGNATURES] if isinstance(layers, list) else ():
         signature = read_signature(layer) if isinstance(layer, dict) else None
-        payload = read_blob(client, layer, MAX_PAYLOAD_BYTES) if signature else None
+        payload = fetch_blob(client, layer, MAX_PAYLOAD_BYTES) if signature else None
         if signature and payload:
             yield signature, payload, read_digest(payload)
 

@@ -160,6 +160,6 @@ def _check_claims(signed: _SignedObject) -> None:
     """Check that the statement's claims about the object are true. Raises: ObjectFormatError."""
     programs = tuple(replace(program, attach=()) for program in signed.statement.programs)
     claimed = asdict(replace(signed.statement.contents, programs=programs))
-    for what, found in asdict(describe_object(signed.obj)).items():
+    for what, found in asdict(describe_object(signed.obj, signed.statement.declared)).items():
         if claimed[what] != found:
             raise ObjectFormatError(f"the statement does not match the object: {what}", hint=_ANEW)

@@ -44,6 +44,7 @@ from buildtool.objects.elf import (
     remove_signature_section,
     subject_digest,
 )
+from buildtool.objects.types import Declaration
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import SigningKey
 from buildtool.signing.record import SignatureEntry, SignatureRecord, section_size_for
@@ -108,16 +109,26 @@ def check_times(not_after: int | None, *, created: int, now: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The origin of an object: its *platform* and, if known, *toolchain* and *source*."""
+    """
+    The origin of an object: its *platform* and, if known, *toolchain* and *source*.
+
+    *declared* are the types of sections that libbpf does not know.
+    """
 
     platform: Platform
     toolchain: ToolchainInfo | None = None
     source: SourceInfo | None = None
+    declared: tuple[Declaration, ...] = ()
 
     @classmethod
     def from_claims(cls, claims: CompiledObject | Statement) -> Self:
         """Return the origin in an entry of a compile record or in a statement. Raises: UsageError."""
-        return cls(platform=find_platform(claims.platform), toolchain=claims.toolchain, source=claims.source)
+        return cls(
+            platform=find_platform(claims.platform),
+            toolchain=claims.toolchain,
+            source=claims.source,
+            declared=claims.declared,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +148,14 @@ def sign_files(
     output: Path | None = None,
     force: bool = False,
     stale: StaleFinder | None = None,
+    declared: Sequence[Declaration] = (),
 ) -> list[SignedFile]:
     """
     Sign all *paths* with *key*, in place or into directory *output*. Either all are written or none.
 
     *platform* is required for objects without an entry in the compile record beside them. With
     *force*, an existing signature is replaced. *stale* refuses objects that are older than their sources.
+    *declared* comes before the declarations of the compile record and of a replaced statement.
 
     Raises: UsageError, FileAccessError, ObjectFormatError, AlreadySignedError, StaleObjectError; errors of
     *key*.
@@ -166,7 +179,9 @@ def sign_files(
             data = read_object_file(path)
             if stale:
                 stale.check(path, data)
-            data, statement = _sign_file(path, data, key, release, compiled, platform, force=force)
+            data, statement = _sign_file(
+                path, data, key, release, compiled, platform, tuple(declared), force=force
+            )
             stage.write(target, data)
             return statement
 
@@ -208,6 +223,7 @@ def _sign_file(
     release: ReleaseInfo,
     compiled: CompiledObject | None,
     platform: Platform | None,
+    declared: tuple[Declaration, ...],
     *,
     force: bool,
 ) -> tuple[bytes, Statement]:
@@ -225,7 +241,9 @@ def _sign_file(
                 "not the object that buildtool compile made",
                 hint="compile it again; with --arch, the statement does not say how it was made",
             )
-        return sign_object(obj, name, key, release, _choose_origin(origin, platform))
+        chosen = _choose_origin(origin, platform)
+        chosen = replace(chosen, declared=(*declared, *chosen.declared))
+        return sign_object(obj, name, key, release, chosen)
     except (ObjectFormatError, AlreadySignedError, UsageError) as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
 
@@ -260,7 +278,7 @@ def sign_object(
 
 
 def _make_statement(obj: ElfObject, name: str, release: ReleaseInfo, origin: Origin) -> Statement:
-    contents = describe_object(obj)
+    contents = describe_object(obj, origin.declared)
     return Statement(
         name=name,
         digest=_NO_DIGEST,

@@ -127,10 +127,12 @@ class StaleFinder:
         if not entry.is_configured or platform is None:
             return ""
         piece = Piece(source=entry.source.path, include=settings.include, flags=settings.flags)
-        default = Unit(path=entry.name, pieces=(piece,))
+        default = Unit(path=entry.name, pieces=(piece,), declared=settings.declared)
         unit = self._find_units(platform, config).get(entry.name, default)
         if recorded_flags(platform, unit) != entry.toolchain.flags:
             return "compile.include, compile.flags or compile.object has changed"
+        if unit.declared != entry.declared:
+            return "compile.program has changed"
         if settings.system_headers == bool(entry.headers):
             return "compile.system-headers has changed"
         return ""

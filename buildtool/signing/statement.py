@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -29,8 +31,9 @@ from buildtool.core.strictjson import (
     parse_time,
 )
 from buildtool.core.strictjson import to_bytes as encode
-from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo
-from buildtool.objects.elf import ElfObject, find_signature_section
+from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo, describe_object
+from buildtool.objects.elf import ElfObject, find_signature_section, has_signature_section
+from buildtool.objects.types import UNKNOWN_PROGRAM, Declaration, declared_type, section_type
 from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -63,6 +66,7 @@ _PREDICATE = {
 }
 _PREDICATE_OPTIONAL = {"notAfter": is_time, "toolchain": is_object, "source": is_object}
 _PROGRAM = {"name": is_string, "section": is_string, "type": is_string}
+_PROGRAM_OPTIONAL = {"attach": is_strings, "declared": is_string}
 _MAP = {
     "name": is_string,
     "type": is_string,
@@ -108,6 +112,17 @@ class Statement:
     license: str
     toolchain: ToolchainInfo | None
     source: SourceInfo | None
+
+    @property
+    def declared(self) -> tuple[Declaration, ...]:
+        """The sections that the statement declares to be loaded as others."""
+        return tuple(
+            dict.fromkeys(
+                Declaration(program.section.removeprefix("?"), program.declared)
+                for program in self.programs
+                if program.declared
+            )
+        )
 
     @property
     def contents(self) -> ObjectContents:
@@ -167,6 +182,21 @@ def read_statement(obj: ElfObject) -> Statement:
     return from_bytes(parse_record(obj.contents(find_signature_section(obj))).statement)
 
 
+def describe_stated(obj: ElfObject, declared: Sequence[Declaration] = ()) -> ObjectContents:
+    """
+    Return the contents of *obj*, with the declarations of its statement. An unsigned object has *declared*.
+
+    Signatures are not verified. A damaged statement declares nothing.
+
+    Raises: ObjectFormatError, as `describe_object`.
+    """
+    if has_signature_section(obj):
+        declared = ()
+        with suppress(ObjectFormatError):
+            declared = read_statement(obj).declared
+    return describe_object(obj, declared)
+
+
 def from_bytes(data: bytes) -> Statement:
     """
     Return the statement in *data*, checked by all rules of spec/sig-section.md, section 6.
@@ -204,12 +234,19 @@ def _read_statement(value: dict[str, Any]) -> Statement:
 
 
 def _read_program(value: Any) -> ProgramInfo:
-    check_members(value, "program", _PROGRAM, attach=is_strings)
+    check_members(value, "program", _PROGRAM, **_PROGRAM_OPTIONAL)
+    section, declared = value["section"].removeprefix("?"), value.get("declared", "")
+    # A declaration must not change what libbpf knows of a section, and must agree with the type.
+    if "declared" in value and (
+        declared_type(declared) != value["type"] or section_type(section) != UNKNOWN_PROGRAM
+    ):
+        raise ValueError("program: declared is wrong")
     return ProgramInfo(
         name=value["name"],
         section=value["section"],
         type=value["type"],
         attach=tuple(value.get("attach", ())),
+        declared=declared,
     )
 
 
@@ -241,6 +278,8 @@ def _program_to_json(program: ProgramInfo) -> dict[str, Any]:
     value: dict[str, Any] = {"name": program.name, "section": program.section, "type": program.type}
     if program.attach:
         value["attach"] = list(program.attach)
+    if program.declared:
+        value["declared"] = program.declared
     return value
 
 

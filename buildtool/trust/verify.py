@@ -31,7 +31,7 @@ from buildtool.objects.elf import (
 )
 from buildtool.objects.helpers import helper_name
 from buildtool.objects.points import STRUCT_OPS, read_points, struct_ops_sections, without_flavour
-from buildtool.objects.types import program_type
+from buildtool.objects.types import UNKNOWN_PROGRAM, section_type
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import KeyId
 from buildtool.signing.record import SignatureRecord
@@ -326,19 +326,16 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
         code = read_code(obj)
     except ObjectFormatError as error:
         raise _denied(f"the code cannot be read: {error.message}", "") from error
+    loaded: dict[str, set[str]] = {}
+    for program in statement.programs:
+        loaded.setdefault(program.section.removeprefix("?"), set()).add(program.loaded_as)
     for section in sorted(code.sections):
         name = section.decode("utf-8", "surrogateescape")
-        kind, point = program_type(name), name.removeprefix("?")
-        if trust.program_types is not None and kind not in trust.program_types:
-            raise _denied(
-                f"section {name!r} of type {kind} is not allowed, only {_list(trust.program_types)}",
-                "programTypes",
-            )
-        if not allows_point(trust, point):
-            raise _denied(
-                f"attach point {point!r} is not allowed, only {_list(trust.attach_points or ())}",
-                "attachPoints",
-            )
+        point = name.removeprefix("?")
+        # Only a name that libbpf does not know can be declared. Each program of the section counts.
+        declared = loaded.get(point, ()) if section_type(point) == UNKNOWN_PROGRAM else ()
+        for each in declared or (point,):
+            _check_section(name, each, trust)
     _check_maps(obj, trust)
     if trust.denied_helpers is not None:
         _check_calls(helper_name, code.helpers, set(statement.helpers), trust.denied_helpers, "deniedHelpers")
@@ -349,6 +346,21 @@ def _check_code(statement: Statement, obj: ElfObject, trust: TrustStore) -> None
         _check_calls(_show_name, code.kfuncs, listed, denied, "deniedKfuncs")
         plain = frozenset(map(without_flavour, code.kfuncs))
         _check_calls(_show_name, plain, None, denied, "deniedKfuncs")
+
+
+def _check_section(name: str, point: str, trust: TrustStore) -> None:
+    """Check section *name*, which is loaded as *point*, by rules 5 and 6 of step 12."""
+    kind = section_type(point)
+    if trust.program_types is not None and kind not in trust.program_types:
+        raise _denied(
+            f"section {name!r} of type {kind} is not allowed, only {_list(trust.program_types)}",
+            "programTypes",
+        )
+    if not allows_point(trust, point):
+        raise _denied(
+            f"attach point {point!r} is not allowed, only {_list(trust.attach_points or ())}",
+            "attachPoints",
+        )
 
 
 def _check_maps(obj: ElfObject, trust: TrustStore) -> None:

@@ -188,11 +188,10 @@ static bool is_sockmap(const struct bpf_map *map)
 
 static int plan_sockmap(struct bpf_object *object, struct attach_point *point, struct fault *fault)
 {
-	const char *word = strchr(point->section, '/');
 	const struct bpf_map *map;
 	size_t found = 0;
 
-	if (point->type == BPF_PROG_TYPE_SK_SKB && !word)
+	if (point->type == BPF_PROG_TYPE_SK_SKB && !point->attach_type)
 		return fault__usage(fault,
 				    "section sk_skb: ambiguous; use sk_skb/verdict, sk_skb/stream_verdict or "
 				    "sk_skb/stream_parser");

@@ -1,26 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/file.h"
 
-#include "base/signals.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define FILES_MAX	16384
-#define CLOSE_ON_EXEC	4 /* CLOSE_RANGE_CLOEXEC */
-#define LOCK_NAP_NS	500000
-#define LOCK_NAP_MAX_NS 8000000
-#define SEALS		(F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
+#define FILES_MAX     16384
+#define CLOSE_ON_EXEC 4 /* CLOSE_RANGE_CLOEXEC */
+#define SEALS	      (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
@@ -97,21 +92,6 @@ cleanup:
 	*data = buffer;
 	close(fd);
 	return err;
-}
-
-int file__lock(int fd)
-{
-	long nap = LOCK_NAP_NS;
-
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return -errno;
-		if (signals__stop_is_pending())
-			return -EINTR;
-		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
-		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
-	}
-	return 0;
 }
 
 int file__create(int dir, const char *name, mode_t mode)

@@ -9,9 +9,11 @@
  *   O object    verify it                     answers the reason's word, or "accepted DIGEST KEYID..."
  *   Y policy    read it                       answers "bad-trust", or what was read
  *   K public    read it as a .pub file        the same
+ *   D decimal   write this time               answers the date
  *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
  * Each answer is one line.
  */
+#include "base/json.h"
 #include "run/trustfiles.h"
 #include "store.h"
 #include "verify/verify.h"
@@ -22,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUESTION_MAX (64u << 20)
+#define QUESTION_MAX (128u << 20)
 
 struct session {
 	struct trust trust;
@@ -119,6 +121,13 @@ static void answer_signature(const uint8_t *data, size_t size)
 			     "bad-signature");
 }
 
+static void answer_date(const char *seconds)
+{
+	char text[JSON_TIME_SIZE];
+
+	puts(json__format_time(strtoll(seconds, NULL, 10), text));
+}
+
 static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
 {
 	switch (kind) {
@@ -138,6 +147,9 @@ static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
 	case 'K':
 		answer_store(data, size, kind == 'K');
 		return true;
+	case 'D':
+		answer_date((const char *)data);
+		return true;
 	case 'S':
 		answer_signature(data, size);
 		return true;
@@ -151,7 +163,7 @@ static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
  */
 static uint8_t *read_question(int kind, size_t *size)
 {
-	bool is_text = kind == 'T' || kind == 'P' || kind == 'N';
+	bool is_text = kind == 'T' || kind == 'P' || kind == 'N' || kind == 'D';
 	uint8_t head[4], *data;
 
 	if (fread(head, 1, sizeof(head), stdin) != sizeof(head))

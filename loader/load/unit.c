@@ -11,6 +11,7 @@
 #include "pin/generation.h"
 #include "pin/pins.h"
 #include "pin/record.h"
+#include "verify/statement.h"
 #include "verify/verify.h"
 
 #include <bpf/bpf.h>
@@ -21,6 +22,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Give each program of a section that libbpf does not know the type that the signers declared. */
+static int declare_programs(struct unit *unit, struct fault *fault)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, unit->bpf) {
+		const char *name = bpf_program__name(program);
+		const char *section = statement__declared(unit->input->statement, name);
+		enum bpf_attach_type attach_type;
+		enum bpf_prog_type type;
+
+		if (!section)
+			continue;
+		if (libbpf_prog_type_by_name(section, &type, &attach_type))
+			return fault__set(fault, -EINVAL,
+					  "%.128s: program %.64s: this loader's libbpf does not know section "
+					  "%.64s",
+					  unit->file, name, section);
+		bpf_program__set_type(program, type); /* fails only after loading, as the next two do */
+		bpf_program__set_expected_attach_type(program, attach_type);
+		/* libbpf sets this flag by its own sections only. */
+		if (!strncmp(section, "xdp.frags", strlen("xdp.frags")))
+			bpf_program__set_flags(program, bpf_program__flags(program) | BPF_F_XDP_HAS_FRAGS);
+	}
+	return 0;
+}
 
 static int open_object(const struct load *load, struct unit *unit, struct fault *fault)
 {
@@ -49,7 +77,7 @@ static int open_object(const struct load *load, struct unit *unit, struct fault 
 				"%.128s: map %.64s: a struct_ops map outside of section .struct_ops",
 				unit->file, bpf_map__name(map));
 	}
-	return 0;
+	return declare_programs(unit, fault);
 }
 
 /* Return whether a later load, or a share, reads the record of this one. */

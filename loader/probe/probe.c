@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * bpf-probe [--capabilities MASK] OBJECT...: let this kernel verify each program of the objects, attach
- *   none.
- * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel: no privilege is
- * needed.
+ * bpf-probe [--capabilities MASK] [--declare SECTION NAME]... OBJECT...: let this kernel verify each program
+ * of the objects, attach none. --declare is for the next object: its programs of SECTION are loaded as those
+ * of section NAME.
+ *
+ * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel. It needs no
+ * privilege.
+ *
  * bpf-probe --link OUTPUT OBJECT...: link the objects into one (link.h), also without the kernel.
  *
  * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. `buildtool
@@ -55,6 +58,10 @@ static const uint64_t extras[] = {
 	BIT(CAP_SYS_ADMIN),
 	BIT(CAP_PERFMON) | BIT(CAP_NET_ADMIN) | BIT(CAP_SYSLOG) | BIT(CAP_SYS_ADMIN),
 };
+
+/* --declare of the next object: pairs of a section and the section by which its programs are loaded. */
+static char **declared;
+static int declared_count;
 
 static uint64_t given = UINT64_MAX, permitted = UINT64_MAX;
 static char kernel_log[LOG_SIZE];
@@ -159,6 +166,36 @@ static bool only_slots_failed(void)
 	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
 }
 
+/* As the loader does by the statement (load/unit.c). Returns 0 or a negative errno. */
+static int declare_programs(struct bpf_object *object)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, object) {
+		const char *section = bpf_program__section_name(program);
+		enum bpf_attach_type attach_type;
+		enum bpf_prog_type type;
+		int err;
+
+		section += *section == '?';
+		for (int i = 0; i < declared_count; i++) {
+			const char *name = declared[3 * i + 2];
+
+			if (strcmp(section, declared[3 * i + 1]))
+				continue;
+			err = libbpf_prog_type_by_name(name, &type, &attach_type);
+			if (err)
+				return err;
+			bpf_program__set_type(program, type);
+			bpf_program__set_expected_attach_type(program, attach_type);
+			if (!strncmp(name, "xdp.frags", strlen("xdp.frags")))
+				bpf_program__set_flags(program,
+						       bpf_program__flags(program) | BPF_F_XDP_HAS_FRAGS);
+		}
+	}
+	return 0;
+}
+
 /* Load only program number @index of the object. Returns 0 or a negative errno. */
 static int load_alone(const char *path, size_t index, unsigned int log_level, int64_t *duration_us)
 {
@@ -176,10 +213,11 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	bpf_object__for_each_map(map, object)
 		bpf_map__set_pin_path(map, NULL);
 	kernel_log[0] = warnings[0] = 0;
+	err = declare_programs(object);
 	bpf_program__set_log_level(wanted, log_level);
 	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
 	started = clock_us();
-	err = bpf_object__load(object);
+	err = err ? err : bpf_object__load(object);
 	*duration_us = clock_us() - started;
 	if (err && only_slots_failed())
 		err = 0;
@@ -327,7 +365,9 @@ int main(int argc, char **argv)
 		first = 3;
 	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | --link OUTPUT | --capabilities MASK] OBJECT...\n", stderr);
+		fputs("usage: bpf-probe [--open | --link OUTPUT | --capabilities MASK] "
+		      "[--declare SECTION NAME]... OBJECT...\n",
+		      stderr);
 		return 2;
 	}
 	libbpf_set_print(keep_warning);
@@ -337,8 +377,12 @@ int main(int argc, char **argv)
 	put_string("machine", name.machine);
 	put_string("libbpf", libbpf_version_string());
 	puts("}");
-	for (int i = first; i < argc; i++)
+	for (int i = first; i < argc; i++) {
+		declared = argv + i;
+		for (declared_count = 0; i + 3 < argc && !strcmp(argv[i], "--declare"); i += 3)
+			declared_count++;
 		(only_open ? describe_object : probe_object)(argv[i]);
+	}
 	puts("{\"event\":\"end\"}");
 	return fflush(stdout) || ferror(stdout) ? 1 : 0;
 }

@@ -5,11 +5,18 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "run/environment.h"
+#include "run/privileges.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Linux 6.9 and newer let a BPF file system delegate rights to a user namespace: no refusal. */
+#define IN_USER_NAMESPACE                                                                                    \
+	"capabilities of a user namespace (a rootless container) do not count for bpf(2) without a BPF "     \
+	"token; run "                                                                                        \
+	"it as root of the host"
 
 static int export_object(const struct set_item *item, char **list, struct fault *fault)
 {
@@ -26,7 +33,11 @@ static int export_object(const struct set_item *item, char **list, struct fault 
 		return fault__set(fault, -ENOMEM, "out of memory");
 	free(*list);
 	*list = longer;
-	log__write(&(struct log_line){ .event = "handover", .object = item->name });
+	log__write(&(struct log_line){
+		.event = "handover",
+		.object = item->name,
+		.message = privileges__are_of_user_namespace() ? IN_USER_NAMESPACE : NULL,
+	});
 	return 0;
 }
 

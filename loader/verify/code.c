@@ -14,6 +14,9 @@
 #define SLOT_SIZE	8
 #define SYMBOL_SIZE	24
 #define RELOCATION_SIZE 16
+#define CODE_MAX	(16u << 20) /* bytes: the time for a file of nothing else stays that of an honest one */
+#define SYMBOLS_MAX	131072
+#define RELOCATIONS_MAX 262144
 #define OPCODE_CALL	0x85
 #define SOURCE_HELPER	0
 #define SOURCE_LOCAL	1
@@ -45,7 +48,7 @@ static bool is_call(const struct reader *r, uint64_t at)
 }
 
 /*
- * Refuse sections that overlap: an attacker could make the verifier read 65,000 of 16 MiB, for hours. No sum
+ * Refuse sections that overlap: an attacker could make the verifier read 65,000 of 64 MiB, for days. No sum
  * can wrap.
  */
 static bool is_read_again(const struct reader *r, uint64_t *sum, const struct section *s)
@@ -54,19 +57,12 @@ static bool is_read_again(const struct reader *r, uint64_t *sum, const struct se
 	return *sum > r->object->size;
 }
 
-/* Rules 5 and 6 */
-static int check_section(const struct reader *r, const struct section *s)
+/* Rules 5 and 6, for a section that is loaded by @name */
+static int check_name(const struct reader *r, const char *shown, const char *name)
 {
-	const char *name = object__section_name(r->object, s), *type, *shown;
+	const char *type = section_types__find(name);
 	char allowed[TRUST_LIST_SIZE];
 
-	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
-		return unreadable(r, "a section with too long a name");
-	if (!strcmp(name, ".text"))
-		return 0;
-	shown = name;
-	name += *name == '?'; /* libbpf loads such a program only on request */
-	type = section_types__find(name);
 	if (!trust__allows_type(r->trust, type))
 		return fault__set(
 			r->fault, -EKEYREJECTED,
@@ -80,6 +76,26 @@ static int check_section(const struct reader *r, const struct section *s)
 			"this rule",
 			name, trust__list(r->trust, "attachPoints", allowed));
 	return 0;
+}
+
+static int check_section(const struct reader *r, const struct section *s)
+{
+	const char *name = object__section_name(r->object, s), *shown = name, *loaded = NULL, *next;
+	size_t index = 0;
+	int err = 0;
+
+	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
+		return unreadable(r, "a section with too long a name");
+	if (!strcmp(name, ".text"))
+		return 0;
+	name += *name == '?'; /* libbpf loads such a program only on request */
+	/* Only a name that libbpf does not know can be declared. Each program of the section counts. */
+	while (!err && !strcmp(section_types__find(name), "unspec") &&
+	       (next = statement__loaded_as(r->statement, name, &index))) {
+		loaded = next;
+		err = check_name(r, shown, loaded);
+	}
+	return loaded ? err : check_name(r, shown, name);
 }
 
 static int check_helper(const struct reader *r, uint32_t number)
@@ -117,6 +133,8 @@ static int check_instructions(struct reader *r, const struct section *s)
 
 	if (is_read_again(r, &r->code_size, s))
 		return unreadable(r, "sections of code that overlap");
+	if (r->code_size > CODE_MAX)
+		return unreadable(r, "more than 16 MiB of code");
 	if (s->size % SLOT_SIZE)
 		return unreadable(r, "half an instruction");
 	for (uint64_t at = s->offset; !err && at < s->offset + s->size; at += SLOT_SIZE) {
@@ -151,6 +169,8 @@ static int find_symbols(struct reader *r)
 			continue;
 		if (found++ || s.link >= o->sections || !is_table(&s, SYMBOL_SIZE))
 			return unreadable(r, "more than one symbol table, or a damaged one");
+		if (s.size > SYMBOLS_MAX * SYMBOL_SIZE)
+			return unreadable(r, "more than 131072 symbols");
 		r->symbols = s;
 		r->names = object__section(o, s.link);
 		if (r->names.type != SHT_STRTAB || !r->names.size ||
@@ -193,6 +213,8 @@ static int check_relocations(struct reader *r, const struct section *s)
 		return 0;
 	if (is_read_again(r, &r->relocations_size, s))
 		return unreadable(r, "tables of relocations that overlap");
+	if (r->relocations_size > RELOCATIONS_MAX * RELOCATION_SIZE)
+		return unreadable(r, "more than 262144 relocations");
 	if (!is_table(s, RELOCATION_SIZE))
 		return unreadable(r, "a damaged table of relocations");
 	for (uint64_t i = 0; !err && i < s->size / RELOCATION_SIZE; i++)

@@ -223,7 +223,7 @@ int maps__check(const struct object *object, const struct trust *trust, struct f
 		return unreadable(&r, "not exactly one section .BTF");
 	err = types__open(&r.types, object, &r.btf, fault);
 	if (err == -EINVAL)
-		err = unreadable(&r, "damaged BTF");
+		err = unreadable(&r, "damaged BTF, or more types or names than the kernel loads");
 	if (!err)
 		err = check_groups(&r);
 	types__free(&r.types);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OBJECT_MAX_BYTES (16u << 20)
+#define OBJECT_MAX_BYTES (64u << 20)
 #define DIGEST_SIZE	 32
 #define OBJECT_TEXT_MAX	 512 /* bytes of a name; the kernel's own are no longer */
 

@@ -59,15 +59,27 @@ static bool matches(const char *name, const char *section, size_t size)
 	return !strncmp(name, section, size - 1) && (!name[size - 1] || name[size - 1] == '/');
 }
 
-const char *section_types__find(const char *name)
+static const char *find(const char *name, bool declared)
 {
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		const char *section = types[i].sections;
 
 		for (size_t n; (n = strcspn(section, " ")); section += n + (section[n] == ' ')) {
-			if (matches(name, section, n))
+			if (matches(name, section, n) && !(declared && section[n - 1] == '+'))
 				return types[i].type;
 		}
 	}
-	return "unspec";
+	return NULL;
+}
+
+const char *section_types__find(const char *name)
+{
+	const char *type = find(name, false);
+
+	return type ? type : "unspec";
+}
+
+const char *section_types__find_declared(const char *name)
+{
+	return find(name, true);
 }

@@ -12,8 +12,8 @@
 #define SIG_HEADER_SIZE	  32
 #define SIG_ENTRY_SIZE	  96
 #define SIG_UNIT	  1024
-#define SIG_MAX_SECTION	  131072
-#define SIG_MAX_STATEMENT 65536
+#define SIG_MAX_SECTION	  524288
+#define SIG_MAX_STATEMENT 262144
 #define SIG_RESERVED	  4 /* a record always has room for this many signatures */
 
 static const uint8_t sig_magic[8] = { 0x7f, 'B', 'P', 'F', 'S', 'I', 'G', 0 };
@@ -56,7 +56,7 @@ int sig__parse(struct sig_record *r, const uint8_t *data, size_t size, struct fa
 	if (!sodium_is_zero(data + 24, 8))
 		return fault__set(fault, -EINVAL, "signature record: reserved bytes not zero");
 
-	/* At most 32 + 65536 + 16 * 96: no sum here can wrap. */
+	/* At most 32 + 262144 + 16 * 96: no sum here can wrap. */
 	used = SIG_HEADER_SIZE + r->statement_size + r->count * SIG_ENTRY_SIZE;
 	if (size < used || size < SIG_HEADER_SIZE + r->statement_size + SIG_RESERVED * SIG_ENTRY_SIZE)
 		return fault__set(fault, -EINVAL, "signature record: section too small");

@@ -3,6 +3,7 @@
 
 #include "base/fault.h"
 #include "base/json.h"
+#include "verify/section_types.h"
 
 #include <errno.h>
 #include <string.h>
@@ -40,10 +41,9 @@ static const struct json_member predicate[] = {
 };
 
 static const struct json_member program[] = {
-	{ "name", JSON_KIND_STRING },
-	{ "section", JSON_KIND_STRING },
-	{ "type", JSON_KIND_STRING },
-	{ "attach", JSON_KIND_STRINGS, true },
+	{ "name", JSON_KIND_STRING },		{ "section", JSON_KIND_STRING },
+	{ "type", JSON_KIND_STRING },		{ "attach", JSON_KIND_STRINGS, true },
+	{ "declared", JSON_KIND_STRING, true },
 };
 
 static const struct json_member map[] = {
@@ -68,6 +68,31 @@ static const char *get_string(const json_t *object, const char *name)
 	return json_string_value(json_object_get(object, name));
 }
 
+/* The section's name without the ? of a program that libbpf loads only on request. */
+static const char *plain_section(const json_t *item)
+{
+	const char *section = get_string(item, "section");
+
+	return section + (*section == '?');
+}
+
+/* A declaration must not change what libbpf knows of a section, and must agree with the type. */
+static int check_declared(const json_t *programs, struct fault *fault)
+{
+	for (size_t i = 0; i < json_array_size(programs); i++) {
+		const json_t *item = json_array_get(programs, i);
+		const char *declared = get_string(item, "declared");
+		const char *type = declared ? section_types__find_declared(declared) : NULL;
+
+		if (!declared)
+			continue;
+		if (!type || strcmp(type, get_string(item, "type")) ||
+		    strcmp(section_types__find(plain_section(item)), "unspec"))
+			return fault__set(fault, -EINVAL, "program: declared is wrong");
+	}
+	return 0;
+}
+
 static int check_predicate(const json_t *value, struct fault *fault)
 {
 	const json_t *tools = json_object_get(value, "toolchain");
@@ -79,6 +104,8 @@ static int check_predicate(const json_t *value, struct fault *fault)
 	if (!err)
 		err = json__check_items(json_object_get(value, "programs"), program, COUNT(program),
 					"program", fault);
+	if (!err)
+		err = check_declared(json_object_get(value, "programs"), fault);
 	if (!err)
 		err = json__check_items(json_object_get(value, "maps"), map, COUNT(map), "map", fault);
 	if (!err && tools)
@@ -162,6 +189,29 @@ const char *statement__program_type(const struct statement *st, size_t index)
 const char *statement__program_name(const struct statement *st, size_t index)
 {
 	return get_string(json_array_get(st->programs, index), "name");
+}
+
+const char *statement__declared(const struct statement *st, const char *name)
+{
+	for (size_t i = 0; i < json_array_size(st->programs); i++) {
+		const json_t *item = json_array_get(st->programs, i);
+
+		if (!strcmp(get_string(item, "name"), name))
+			return get_string(item, "declared");
+	}
+	return NULL;
+}
+
+const char *statement__loaded_as(const struct statement *st, const char *section, size_t *index)
+{
+	while (*index < json_array_size(st->programs)) {
+		const json_t *item = json_array_get(st->programs, (*index)++);
+		const char *declared = get_string(item, "declared");
+
+		if (!strcmp(plain_section(item), section))
+			return declared ? declared : section;
+	}
+	return NULL;
 }
 
 const char *statement__map_type(const struct statement *st, size_t index)

@@ -30,6 +30,15 @@ size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
 const char *statement__program_name(const struct statement *st, size_t index);
 
+/* Return the section name by which the program is loaded, or NULL if its own section decides. */
+const char *statement__declared(const struct statement *st, const char *program);
+
+/*
+ * Return the name by which the next program of this section, from *@index on, is loaded. Returns NULL after
+ * the last one. @section has no ? at its beginning.
+ */
+const char *statement__loaded_as(const struct statement *st, const char *section, size_t *index);
+
 /* Return NULL after the last map. */
 const char *statement__map_type(const struct statement *st, size_t index);
 const char *statement__map_name(const struct statement *st, size_t index);

@@ -14,6 +14,9 @@
 #define INFO_MASK   0x9f00ffffu /* libbpf 1.8 gives others of the bits a meaning, unseen by older ones */
 #define KINDS	    19
 #define CHAIN_MAX   32
+/* The kernel's own limits, BTF_MAX_TYPE and BTF_MAX_NAME_OFFSET: it loads no BTF with more. */
+#define TYPES_MAX 0xfffffu
+#define NAMES_MAX (16u << 20)
 
 /* What follows the three integers of a type: bytes, and bytes for each that it counts. */
 static const struct {
@@ -62,6 +65,8 @@ static int read_header(struct types *t, const struct section *s, struct fault *f
 	if (length < HEADER_SIZE || t->types_end > end || t->names_end > end || t->names == t->names_end ||
 	    t->object->data[t->names_end - 1])
 		return damaged(fault);
+	if (t->names_end - t->names > NAMES_MAX)
+		return damaged(fault);
 	return 0;
 }
 
@@ -95,7 +100,7 @@ static int walk(struct types *t, struct fault *fault)
 	t->count = 0;
 	for (uint64_t at = t->types; at < t->types_end; at = next) {
 		next = read_type(t, at, &type);
-		if (!next)
+		if (!next || t->count == TYPES_MAX)
 			return damaged(fault);
 		if (t->offsets)
 			t->offsets[t->count] = (uint32_t)(at - t->types);

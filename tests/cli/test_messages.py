@@ -120,7 +120,7 @@ def test_a_configuration_that_is_missing(
         (["build", "--engine", "podman"], "--engine: 'podman' is none of auto, docker, local", "--help"),
         (["compile", "--config", "."], "--config: .: a directory, not a file", "--help shows"),
         (["verify", "x"], "missing option --trust", "buildtool verify --help"),
-        (["verify"], "missing argument OBJECT...", "buildtool verify --help"),
+        (["verify"], "missing argument OBJECT|IMAGE...", "buildtool verify --help"),
         (["verify", "x", "--trst", "y"], "unknown option '--trst' (did you mean --trust?)", "--help"),
         (["compile", "--json=1"], "option --json accepts no value", "--help"),
         (["init", "a", "b"], "unexpected argument 'b'", "buildtool init --help"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from buildtool.core.cache import Cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.oci.read import Descriptor, read_blob
 from buildtool.oci.registry import Client, RegistrySession, describe_connection, open_image, parse_reference
+from buildtool.signing.keys import load_signing_key_pem
 
 pytestmark = pytest.mark.usefixtures("quick_registry")
 
@@ -59,16 +61,58 @@ def test_base_by_tag_gives_a_warning(
 def test_push_and_pull_back(project: Path, tmp_path: Path) -> None:
     """A push writes the images of the archive. An existing blob is not sent again."""
     with faulty("") as address:
-        assert run([*BUILD, "--arch", "arm64", "--tag", f"{address}/agent:5", "--push"]) == 0
+        push = [*BUILD, "--arch", "arm64", "--tag", f"{address}/agent:5", "--push", "--no-sign-image"]
+        assert run(push) == 0
         first = len([item for item in FaultyRegistry.requests if item.startswith("POST")])
         # Base and trust store are of both platforms; three layers and a configuration of each.
         assert first == 10
-        assert run([*BUILD, "--arch", "arm64", "--tag", f"{address}/agent:5", "--push"]) == 0
+        assert run(push) == 0
         assert len([item for item in FaultyRegistry.requests if item.startswith("POST")]) == first
         digest, _ = pushed("5")
         images = open_image(f"{address}/agent@{digest}", Cache(directory=None), lambda _: None)
         assert run(["rebuild", "--check", f"{address}/agent:5"]) == 0
         assert images.top().is_index
+
+
+def test_push_signs_the_image(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key of the objects signs what was pushed; a second push finds its signatures."""
+    with faulty("") as address:
+        push = [*BUILD, "--arch", "arm64", "--tag", f"{address}/agent:5", "--push", "--json"]
+        for _ in range(2):
+            assert run(push) == 0
+            built = json.loads(capsys.readouterr().out)
+            assert built["signed"] is True
+        digest, _ = pushed("5")
+        assert len(pushed(f"{digest.replace(':', '-')}.sig")[1]["layers"]) == 1
+        private = load_signing_key_pem(Path("keys/dev.pem").read_bytes(), "dev", None)
+        Path("dev.pub").write_bytes(private.public.pem)
+        assert run(["verify", f"{address}/agent:5", "--trust", "dev.pub"]) == 0
+
+
+def test_image_that_is_pushed_but_not_signed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line says what is there already, and the hint has the command that finishes."""
+    with faulty("") as address:
+        assert run([*BUILD, "--tag", f"{address}/agent:5", "--push", "--no-sign-image"]) == 0
+        pushing = len(FaultyRegistry.requests)
+    capsys.readouterr()
+    with faulty("405", after=pushing) as address:
+        assert run([*BUILD, "--tag", f"{address}/agent:5", "--push"]) == 1
+        digest, _ = pushed("5")
+    error = capsys.readouterr().err
+    assert f"error: {address}/agent:5: pushed, but not signed: registry {address}: " in error
+    assert f"hint: buildtool publish {address}/agent@{digest} signs it" in error
+
+
+def test_key_of_the_image_is_opened_before_the_build(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing publish.key ends the build before anything is pushed."""
+    with Path("buildtool.toml").open("a") as file:
+        file.write('[publish]\nkey = "keys/none.pem"\n')
+    with faulty("") as address:
+        assert run([*BUILD, "--tag", f"{address}/agent:5", "--push"]) == 1
+        assert not any(item.startswith("PUT") for item in FaultyRegistry.requests)
+    check_error(capsys, "signing key keys/none.pem")
 
 
 @pytest.mark.parametrize("kind", ["bearer", "basic"])

@@ -131,7 +131,7 @@ def _prepare_bad_files() -> None:
     Path("host.o").write_bytes(host)
     Path("big.o").write_bytes(vector("unsigned-big-endian"))
     Path("signed.o").write_bytes(vector("plain"))
-    Path("large.o").write_bytes(bytes(16 * 1024 * 1024 + 1))
+    Path("large.o").write_bytes(bytes(64 * 1024 * 1024 + 1))
     Path("dir.o").mkdir()
     os.mkfifo("fifo.o")
     Path("open.pem").write_bytes(Path("alice.pem").read_bytes())
@@ -149,7 +149,7 @@ def _prepare_bad_files() -> None:
         (["big.o"], 2, "big.o: a big-endian object, but linux/amd64 has the other byte order"),
         (["signed.o"], 1, "signed.o: already signed"),
         (["signed.o", "--force"], 1, "signed.o: section .sig was written or moved by another tool"),
-        (["large.o"], 1, "large.o: larger than 16777216 bytes"),
+        (["large.o"], 1, "large.o: larger than 67108864 bytes"),
         (["none.o"], 1, "none.o: cannot read: no such file or directory"),
         (["dir.o"], 1, "dir.o: a directory, not a file"),
         (["fifo.o"], 1, "fifo.o: not a regular file"),

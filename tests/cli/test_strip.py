@@ -77,8 +77,8 @@ def test_the_bytes_are_those_of_llvm_strip(
 
 @pytest.mark.tools
 def test_only_the_stripped_object_has_a_limit(clang: Path, tmp_path: Path) -> None:
-    """An object with more than 16 MiB of DWARF is stripped, with llvm-strip and without it."""
-    large = '__asm__(".pushsection .debug_large\\n.zero 17000000\\n.popsection");\n'
+    """An object with more than 64 MiB of DWARF is stripped, with llvm-strip and without it."""
+    large = '__asm__(".pushsection .debug_large\\n.zero 68000000\\n.popsection");\n'
     source = 'int f(void) { return 2; }\nchar LICENSE[] __attribute__((section("license"))) = "GPL";\n'
     (tmp_path / "a.bpf.c").write_text(large + source)
     toolchain = find_toolchain(str(clang))

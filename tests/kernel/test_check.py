@@ -86,6 +86,34 @@ def test_no_kernel_loads_what_the_rules_refuse(
     assert [key for key, outcomes in loaded.items() if (outcomes == {"loads"}) != (key[0] == "mended")] == []
 
 
+FUNCTION = "__attribute__((noinline)) int f{}(struct __sk_buff *s) {{ return {}; }}"
+DEEP = f"""
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+{FUNCTION.format(0, "s->len")}
+{"".join(FUNCTION.format(n, f"f{n - 1}(s) + {n}") for n in range(1, 10))}
+SEC("tc") int deep(struct __sk_buff *s) {{ return f9(s); }}
+/* An address below the frame, and a store inside it. */
+SEC("socket") __attribute__((naked)) int low(void)
+{{
+	asm volatile("r1 = r10; r1 += -513; r0 = 7; *(u8 *)(r1 + 1) = r0; exit;" ::: "memory");
+}}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_global_functions_and_addresses(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """The kernel's objection is reported, not its remark about the last good function before it."""
+    path = compile_object(tmp_path, clang, sysroot, DEEP)
+    given = [word for name in ("BPF", "NET_ADMIN", "PERFMON") for word in ("--capability", name)]
+    done = run_check(probes, path, "--kernel", "host", *given, "--json", code=1)
+    report = json.loads(done.stdout)
+    verdicts = {run["program"]: run["verdict"] for run in report["runs"]}
+    assert verdicts["deep"]["reason"] == "the call stack of 8 frames is too deep !"
+    assert verdicts["low"]["outcome"] == "loads"
+    assert {(f["rule"], f["program"]) for f in report["findings"]} == {("BT023", "deep"), ("BT100", "deep")}
+
+
 def outcomes(report: dict[str, Any]) -> dict[str, str]:
     """Return the outcome of each program."""
     return {run["program"]: run["verdict"]["outcome"] for run in report["runs"]}
@@ -227,6 +255,17 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
     assert len(frames) == 3
     facts = json.loads(run_check(probes, path, "--json", code=0).stdout)["objects"][0]
     assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
+
+
+@pytest.mark.parametrize("words", [[], ["--open"], ["--capabilities", "0"]])
+def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
+    """The probe prints its usage."""
+    own = host_platform(platform.machine())
+    assert own
+    argv = [probes / own.arch / "bpf-probe", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n"
 
 
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +11,11 @@ from pathlib import Path
 
 import pytest
 from labs.loader import PREFIX, Lab, Result, counted, in_kernel
-from labs.net import veth
+from labs.net import send, veth
 from labs.privileges import root_with
 from labs.run import wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
-
-FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
-
-
-def send(interface: str, count: int) -> None:
-    """Send *count* frames of an experimental type."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-        sender.bind((interface, 0))
-        for _ in range(count):
-            sender.send(FRAME)
 
 
 @contextmanager

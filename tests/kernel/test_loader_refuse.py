@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from labs.handsig import Key, append_section, policy, sign
-from labs.loader import Lab
+from labs.loader import PREFIX, Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -356,6 +356,17 @@ def test_human_log_lines(lab: Lab, tmp_path: Path) -> None:
     assert line["object"] == "a\ufffd[31mb\ufffd.o"
 
 
+def test_human_log_of_a_whole_run(lab: Lab, tmp_path: Path) -> None:
+    """A line has event, object, program and target."""
+    lab.put(tmp_path, "raw_tp")
+    argv = lab.argv(tmp_path, "--log=human", "--reload", "--", "/bin/true")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    name, lines = f"raw_tp.bpf.o {PREFIX}_raw", done.stderr.splitlines()
+    assert f"verify-and-load: attach {name} -> raw_tp/sys_enter" in lines
+    assert "verify-and-load: exec -> /bin/true" in lines
+    assert f"verify-and-load: detach {name} -> raw_tp/sys_enter" in lines
+
+
 def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:
     """A big-endian file is read as big-endian."""
     objects = lab.put(tmp_path)
@@ -372,7 +383,7 @@ def test_refused_files_are_not_kept(lab: Lab, tmp_path: Path) -> None:
     objects = lab.put(tmp_path, "raw_tp")
     for number in range(24):
         with (objects / f"{number}.bpf.o").open("wb") as file:
-            file.truncate(16 << 20)
+            file.truncate(64 << 20)
     result = lab.run(tmp_path, "--verify-only", before=["prlimit", f"--as={128 << 20}"])
     assert (result.code, result.reasons) == (3, ["malformed"] * 24)
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from buildtool.core.platforms import PLATFORMS
+from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
 from buildtool.oci.read import StoredImage, open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
@@ -41,6 +42,15 @@ def make_base(
 ) -> ImageSet:
     """Return an image of one layer with *entries*."""
     return base_of_layers([gzip_layer(pack_tar(entries))], architectures, entrypoint)
+
+
+def make_programs_image(
+    objects: Mapping[str, bytes], architectures: Sequence[str] = ("amd64", "arm64"), *more: TarEntry
+) -> ImageSet:
+    """Return an image that has *objects* where the loader looks for them, and the entries *more*."""
+    place = OBJECTS_DIRECTORY.strip("/")
+    entries = [TarEntry(path=f"{place}/{name}", data=data) for name, data in objects.items()]
+    return make_base([*BASE, *entries, *more], architectures)
 
 
 def base_of_layers(

@@ -27,6 +27,7 @@ SUBNET = "10.77.0.0/24"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
+FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)  # an experimental type of Ethernet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +142,6 @@ def _interface(inside: Namespace, address: str) -> Interface:
     return Interface(namespace=inside, name="veth0", index=link["ifindex"], mac=mac, ipv4=address)
 
 
-FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50)
-
-
 @contextmanager
 def flood(interface: str) -> Iterator[list[int]]:
     """Send frames as fast as possible during the block. The list then has the number of sent frames."""
@@ -169,6 +167,14 @@ def flood(interface: str) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
+
+
+def send(interface: str, count: int) -> None:
+    """Send *count* frames of an experimental type."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((interface, 0))
+        for _ in range(count):
+            sender.send(FRAME)
 
 
 def statistic(interface: str, name: str) -> int:

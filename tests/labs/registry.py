@@ -32,7 +32,7 @@ from cryptography.x509 import (
 )
 from cryptography.x509.oid import NameOID
 
-from buildtool.oci.write import ImageSet, layer_bytes
+from buildtool.oci.write import MEDIA_INDEX, ImageSet, layer_bytes
 from labs.image import make_base
 
 
@@ -182,6 +182,35 @@ def run_tls(certificate: Path) -> Iterator[int]:
         thread.join()
 
 
+class ReferrersRegistry(SmallRegistry):
+    """Has the referrers API, with one entry in each answer, and says that it notes a manifest's subject."""
+
+    def do_GET(self) -> None:
+        """Send a page of the manifests that refer to a digest, or what the path names."""
+        path, _, query = self.path.partition("?")
+        if "/referrers/" not in path:
+            super().do_GET()
+            return
+        subject, page = path.rpartition("/")[2], int(query.removeprefix("page=") or "0")
+        found = [
+            {"mediaType": kind, "digest": name, "size": len(data), "artifactType": content["artifactType"]}
+            for name, (kind, data) in sorted(self.manifests.items())
+            if (content := json.loads(data)).get("subject", {}).get("digest") == subject
+        ]
+        index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": found[page : page + 1]}
+        more = {"Link": f'<{path}?page={page + 1}>; rel="next"'} if len(found) > page + 1 else {}
+        self._answer(200, json.dumps(index).encode(), Content_Type=MEDIA_INDEX, **more)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        name = headers.get("Docker_Content_Digest", "")
+        if self.command == "PUT" and name in self.manifests:
+            content = json.loads(self.manifests[name][1])
+            headers |= {"OCI_Subject": content["subject"]["digest"]} if "subject" in content else {}
+        super()._answer(status, body, **headers)
+
+
 LOGIN = ("robot", "secret:with:colons")
 
 
@@ -258,9 +287,9 @@ def faulty(fault: str, *, after: int = 0, times: int = 10**6) -> Iterator[str]:
         yield address
 
 
-def fill(address: str) -> tuple[ImageSet, str]:
-    """Store a base in the registry. Return the base, and its reference with digest."""
-    images = make_base()
+def fill(address: str, images: ImageSet | None = None) -> tuple[ImageSet, str]:
+    """Store *images*, by default a base, in the registry. Return them, and their reference with digest."""
+    images = images or make_base()
     for digest, data in images.blobs().items():
         stored = data if isinstance(data, bytes) else layer_bytes(data)
         SmallRegistry.blobs[f"sha256:{digest}"] = stored

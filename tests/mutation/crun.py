@@ -2,8 +2,8 @@
 """
 Test mutants of libsigverify: one program under sanitizers answers the questions that the tests ask.
 
-The questions are those of tests/vectors and tests/assurance. A mutant that answers all of them as the
-unchanged library does is then tested by the tests that remain.
+The library has sources in verify/ and base/. The questions are those of tests/vectors and tests/assurance. A
+mutant that answers all of them as the unchanged library does is then tested by the tests that remain.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from assurance import test_times
 from assurance.test_exhaustive import CHANGES, SMALL_OBJECTS
 from assurance.test_limits import CASES, STORES, store_of
 from labs.compile import find_clang
@@ -35,6 +36,8 @@ _PUBLIC = "loader/verify/sigverify.c"
 # repeat are only for the file of the header.
 _BEYOND_QUESTIONS = (
     _PUBLIC,
+    "loader/base/fault.c",
+    "loader/base/json.c",
     *(
         f"loader/verify/{name}.c"
         for name in ("maps", "sig", "statement", "truststore", "types", "verdict", "verify")
@@ -46,7 +49,7 @@ _TEST = (
 )
 _ASKED = "test_vector or bad_trust"
 _LIBRARY_TESTS = ("test/library.c", "test/no_memory.c")
-_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c", "base/signals.c")
+_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c")
 _LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")
 _BUILDS = {
     "plain": ("-O2",),
@@ -91,10 +94,9 @@ class CMutants:
 
     def mutants(self) -> Iterator[Mutant]:
         """Yield all mutants, of one file after another."""
-        for path in sorted((self._copy / FOLDER).glob("*.[ch]")):
-            # Other sources are examples.
-            if path.suffix == ".h" or str(path.relative_to(self._loader)) in self._verified:
-                yield from make_mutants(str(path.relative_to(self._copy)), path.read_text())
+        headers = (self._copy / FOLDER).glob("*.h")
+        for path in sorted([*headers, *(self._loader / source for source in self._verified)]):
+            yield from make_mutants(str(path.relative_to(self._copy)), path.read_text())
 
     def run(self, mutant: Mutant) -> tuple[str, str]:
         """Return the outcome of *mutant*, and what killed it."""
@@ -185,6 +187,10 @@ def _write_rounds(directory: Path) -> list[Path]:
         "vectors": [now, *_vectors(directory)],
         "signatures": [*_signatures()],
         "limits": [now, *_limits(directory)],
+        "times": [
+            *(question("Y", test_times.store_of(text)) for text in test_times.texts()),
+            *(question("D", str(second).encode()) for second in test_times.seconds()),
+        ],
         "changes": [now, *_changes(directory)],
     }
     paths = []

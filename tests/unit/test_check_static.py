@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from labs import TOP
 from labs.compile import compile_sample, find_tool
 from labs.sig import NOW, RELEASE, sign, unsigned
 from labs.sig import test_key as alice
+from labs.vectors.builder import SHT_STRTAB, Part, Recipe, build
+from labs.vectors.code import EXIT, FLAGS_OF_CODE, SHT_SYMTAB, call
 
 from buildtool.check import static as check_static
 from buildtool.check.kernelfacts import (
@@ -206,8 +209,8 @@ def test_an_object_above_the_limit_is_not_parsed() -> None:
     """BT002, with the size of the whole file."""
     result = check(bytes(MAX_OBJECT_BYTES + 1))
     assert (broken(result), result.facts) == (["BT002"], None)
-    (finding,) = check_object("x", "x", bytes(MAX_OBJECT_BYTES + 1), now=0, size=23_000_000).findings
-    assert finding.message == f"23000000 bytes, more than {MAX_OBJECT_BYTES}"
+    (finding,) = check_object("x", "x", bytes(MAX_OBJECT_BYTES + 1), now=0, size=123_000_000).findings
+    assert finding.message == f"123000000 bytes, more than {MAX_OBJECT_BYTES}"
 
 
 @pytest.mark.tools
@@ -291,11 +294,53 @@ def test_damaged_objects_give_findings_and_nothing_else(tmp_path: Path) -> None:
     assert 100 < unreadable < 1400
 
 
+ADDRESSES = {
+    # The kernel accepts the first: an address below the frame, and a store 512 bytes below the frame's top.
+    "r1 = r10; r1 += -513; r0 = 7; *(u8 *)(r1 + 1) = r0; exit;": [],
+    "r1 = r10; r1 += -513; r0 = 7; *(u8 *)(r1 + 0) = r0; exit;": ["BT020"],
+    "r1 = r10; r1 += -600; r1 += 400; r0 = *(u8 *)(r1 + 0); exit;": [],
+    "r1 = r10; r1 += -600; call 35; exit;": ["BT020"],
+    "r6 = r10; r6 += -600; call 35; exit;": [],
+}
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("code", ADDRESSES)
+def test_addresses_alone_use_no_stack(tmp_path: Path, code: str) -> None:
+    """Loads, stores and arguments of calls use the stack. Arithmetic on an address does not."""
+    source = f'SEC("socket") __attribute__((naked)) int f(void) {{ asm volatile("{code}"); }} {GPL}'
+    assert broken(check(compiled(tmp_path, source))) == ADDRESSES[code]
+
+
 @pytest.mark.tools
 def test_calls_without_end_are_unbounded(tmp_path: Path) -> None:
     """An endless call chain is reported as unbounded, and does not exhaust Python's stack."""
     source = f"{chain(1499)} {FRAMES.format(1499)} {GPL}"
     assert "BT023" in broken(check(compiled(tmp_path, source)))
+
+
+@pytest.mark.parametrize(("programs", "fits"), [(10, True), (1100, False)])
+def test_programs_that_reach_much_together(programs: int, *, fits: bool) -> None:
+    """Each program calls a function that calls 1,000 others. One walk is cheap, thousands take minutes."""
+    leaves = 1000
+    # Slots: the programs (call of the hub, exit), the hub (calls of all leaves, exit), the leaves (exit).
+    hub, first = 2 * programs, 2 * programs + leaves + 1
+    slots = [part for i in range(programs) for part in (call(hub - 2 * i - 1, source=1), EXIT)]
+    slots += [call(first + i - (hub + i) - 1, source=1) for i in range(leaves)] + [EXIT]
+    starts = [*range(0, hub, 2), hub, *range(first, first + leaves)]
+    names = b"\0" + b"".join(b"f%05d\0" % at for at in starts)
+    symbols = bytes(24) + b"".join(
+        struct.pack("<IBBHQQ", 1 + 7 * i, 0x12 if at < hub else 2, 0, 1, 8 * at, 0)
+        for i, at in enumerate(starts)
+    )
+    parts = (
+        Part(name=b"xdp", data=b"".join(slots) + EXIT * leaves, flags=FLAGS_OF_CODE),
+        Part(name=b".names", data=names, type=SHT_STRTAB),
+        Part(name=b".symtab", data=symbols, type=SHT_SYMTAB, fields={"link": 2, "entsize": 24}),
+    )
+    result = check(build(Recipe(parts=parts)))
+    assert (result.facts is not None) == fits
+    assert any("reach too many functions" in finding.message for finding in result.findings) != fits
 
 
 @pytest.mark.tools

@@ -36,6 +36,7 @@ from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import made_directories, read_bounded
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.resources import resource_path
+from buildtool.objects.types import Declaration
 
 
 def test_depfiles_are_read_as_clang_writes_them() -> None:
@@ -222,6 +223,13 @@ def test_plans_read_as_they_were_written(tmp_path: Path) -> None:
     assert read == units
     assert [name.rpartition("/")[2] for name in outside.values()] == ["0", "1"]
     assert list(outside) == ["../up", "/opt/x"]
+    declared = (Declaration("classifier/*", "tc"), Declaration("socket1", "socket"))
+    named = tuple(replace(unit, declared=declared) for unit in units)
+    path.write_text(encode_plan(named, []))
+    assert read_plan(path)[0] == named
+    path.write_text(encode_plan(named, []).replace('"tc"', '"tc+"'))
+    with pytest.raises(UsageError, match="not a section of libbpf"):
+        read_plan(path)
     for text in ("", "[]", "{}", '{"version": 1, "outside": [], "groups": [{}]}', '{"version": 2}'):
         path.write_text(text)
         with pytest.raises(FileAccessError, match="not a plan of objects"):
@@ -242,6 +250,7 @@ def test_the_record_reads_as_it_was_written(tmp_path: Path) -> None:
         sha256=Digest("00" * 32),
         toolchain=ToolchainInfo(compiler="clang é", flags=("-g", "-O2")),
         source=SourceInfo(path="bpf/x.bpf.c", sha256=Digest("11" * 32)),
+        declared=(Declaration("classifier/*", "tc"),),
     )
     write_compile_record(tmp_path, [entry])
     assert read_compile_record(tmp_path) == {"x.bpf.o": entry}

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import ctypes
 import random
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs.compile import compile_sample
 from labs.readelf import read_with_llvm
-from labs.vectors.builder import CODE, LICENSE, Part, build
-from labs.vectors.code import KFUNC, call, code, makes, relocated
+from labs.vectors.builder import CODE, LICENSE, SHT_STRTAB, Part, Recipe, build
+from labs.vectors.code import EXIT, FLAGS_OF_CODE, KFUNC, SHT_SYMTAB, call, code, makes, relocated
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects import elf as elfobj
@@ -168,3 +169,22 @@ def test_what_readers_take_in_different_ways_is_not_described(
     data = build(makes(*(parts if isinstance(parts, tuple) else (parts,))))
     with pytest.raises(ObjectFormatError, match=said):
         describe_object(elfobj.parse_object(data))
+
+
+@pytest.mark.parametrize(("extra", "fits"), [(0, True), (1, False)])
+def test_more_than_a_statement_holds_is_not_described(extra: int, *, fits: bool) -> None:
+    """A hostile file of distinct calls or of programs would otherwise become lists of a gigabyte."""
+    calls = Part(name=b"xdp", data=b"".join(call(n) for n in range(65_536 + extra)), flags=FLAGS_OF_CODE)
+    functions = struct.pack("<IBBHQQ", 0, 0x12, 0, 1, 0, 0) * (8192 + extra)
+    programs = (
+        Part(name=b"xdp", data=EXIT, flags=FLAGS_OF_CODE),
+        Part(name=b".names", data=b"\0", type=SHT_STRTAB),
+        Part(name=b".symtab", data=functions, type=SHT_SYMTAB, fields={"link": 2, "entsize": 24}),
+    )
+    for parts, message in (((calls,), "calls of more than 65536"), (programs, "more than 8192 programs")):
+        obj = elfobj.parse_object(build(Recipe(parts=parts)))
+        if fits:
+            describe_object(obj)
+        else:
+            with pytest.raises(ObjectFormatError, match=message):
+                describe_object(obj)

@@ -67,10 +67,10 @@ def test_subject_digest_is_that_of_the_blank_file() -> None:
 
 
 def test_object_that_would_be_too_large_is_refused() -> None:
-    """A signed file keeps the limit of 16 MiB."""
+    """A signed file keeps the limit of 64 MiB."""
     data = unsigned()
     obj = elfobj.parse_object(data)
-    with pytest.raises(ObjectFormatError, match="larger than 16777216"):
+    with pytest.raises(ObjectFormatError, match="larger than 67108864"):
         elfobj.append_signature_section(obj, elfobj.MAX_OBJECT_BYTES)
 
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use sigverify::strict::{self, KEY_SIZE, SIGNATURE_SIZE};
 use sigverify::{verify, Error, Options, Platform, Trust};
 
-const MAX_QUESTION_BYTES: usize = 64 << 20;
+const MAX_QUESTION_BYTES: usize = 128 << 20;
 
 #[derive(Default)]
 struct Session {

@@ -10,6 +10,9 @@ const MAGIC: u64 = 0xeb9f;
 const INFO_MASK: u64 = 0x9f00_ffff; // libbpf 1.8 gives others of the bits a meaning
 const KINDS: u64 = 19;
 const CHAIN_MAX: usize = 32;
+// The kernel's own limits, BTF_MAX_TYPE and BTF_MAX_NAME_OFFSET: it loads no BTF with more.
+const MAX_TYPES: usize = 0xf_ffff;
+const MAX_NAMES: u64 = 16 << 20;
 
 pub const KIND_POINTER: u64 = 2;
 pub const KIND_ARRAY: u64 = 3;
@@ -67,6 +70,7 @@ impl<'a> Types<'a> {
             || end > section_end
             || names_end > section_end
             || names == names_end
+            || names_end - names > MAX_NAMES
             || object.get(names_end - 1, 1) != 0
         {
             return None;
@@ -74,7 +78,7 @@ impl<'a> Types<'a> {
         let mut types = Types { object, start, end, names, names_end, offsets: Vec::new() };
         let mut at = start;
         while at < end {
-            let (_, next) = types.read(at)?;
+            let (_, next) = types.read(at).filter(|_| types.offsets.len() < MAX_TYPES)?;
             types.offsets.push((at - start) as u32);
             at = next;
         }

@@ -2,7 +2,7 @@
 
 //! The rules about instructions (spec/trust-policy.md, Reading the code).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::object::{Object, Section, TYPE_PROGBITS, TYPE_RELOCATIONS, TYPE_STRING_TABLE, TYPE_SYMBOL_TABLE};
 use crate::sections::program_type;
@@ -15,6 +15,10 @@ const FLAG_EXECUTE: u64 = 4;
 const SLOT_SIZE: u64 = 8;
 const SYMBOL_SIZE: u64 = 24;
 const RELOCATION_SIZE: u64 = 16;
+/// Bytes. The time for a file of nothing else stays that of an honest one.
+const MAX_CODE: u64 = 16 << 20;
+const MAX_SYMBOLS: u64 = 131_072;
+const MAX_RELOCATIONS: u64 = 262_144;
 const OPCODE_CALL: u64 = 0x85;
 const SOURCE_HELPER: u64 = 0;
 const SOURCE_LOCAL: u64 = 1;
@@ -25,6 +29,8 @@ struct Reader<'a> {
     /// Calls that the statement lists.
     helpers: BTreeSet<u64>,
     kfuncs: BTreeSet<&'a [u8]>,
+    /// By section without its `?`, the names by which the section's programs are loaded.
+    programs: BTreeMap<&'a [u8], Vec<&'a [u8]>>,
     /// Of size 0 when there are none.
     symbols: Section,
     names: Section,
@@ -47,11 +53,18 @@ pub fn check(object: &Object, statement: &Statement, trust: &Trust) -> Result<()
     if !trust.reads_code() {
         return Ok(());
     }
+    let mut programs = BTreeMap::<_, Vec<_>>::new();
+    for program in &statement.programs {
+        let section = program.section.strip_prefix('?').unwrap_or(&program.section);
+        let loaded = program.declared.as_deref().unwrap_or(section);
+        programs.entry(section.as_bytes()).or_default().push(loaded.as_bytes());
+    }
     let mut reader = Reader {
         object,
         trust,
         helpers: statement.helpers.iter().copied().collect(),
         kfuncs: statement.kfuncs.iter().map(String::as_bytes).collect(),
+        programs,
         symbols: Section::default(),
         names: Section::default(),
     };
@@ -67,11 +80,17 @@ pub fn check(object: &Object, statement: &Statement, trust: &Trust) -> Result<()
             if code > total {
                 return unreadable("sections of code that overlap");
             }
+            if code > MAX_CODE {
+                return unreadable("more than 16 MiB of code");
+            }
             reader.check_instructions(&s)?;
         } else if let Some(target) = reader.relocated(&s) {
             relocations += s.size;
             if relocations > total {
                 return unreadable("tables of relocations that overlap");
+            }
+            if relocations > MAX_RELOCATIONS * RELOCATION_SIZE {
+                return unreadable("more than 262144 relocations");
             }
             reader.check_relocations(&s, &target)?;
         }
@@ -99,6 +118,9 @@ impl Reader<'_> {
             if found || s.link >= object.sections || !is_table(&s, SYMBOL_SIZE) {
                 return unreadable("more than one symbol table, or a damaged one");
             }
+            if s.size > MAX_SYMBOLS * SYMBOL_SIZE {
+                return unreadable("more than 131072 symbols");
+            }
             found = true;
             self.symbols = s;
             self.names = object.section(s.link);
@@ -118,12 +140,20 @@ impl Reader<'_> {
             return Ok(());
         }
         let name = name.strip_prefix(b"?").unwrap_or(name); // libbpf loads such a program only on request
-        let kind = program_type(name);
-        if !self.trust.allows_type(kind) {
-            return denied(format!("section {} of type {kind} is not allowed", name_of(name)));
-        }
-        if !self.trust.allows_point_bytes(name) {
-            return denied(format!("attach point {} is not allowed", name_of(name)));
+        let own = [name];
+        // Only a name that libbpf does not know can be declared. Each program of the section counts.
+        let loaded = match self.programs.get(name) {
+            Some(found) if program_type(name) == "unspec" => found.as_slice(),
+            _ => &own,
+        };
+        for loaded in loaded {
+            let kind = program_type(loaded);
+            if !self.trust.allows_type(kind) {
+                return denied(format!("section {} of type {kind} is not allowed", name_of(name)));
+            }
+            if !self.trust.allows_point_bytes(loaded) {
+                return denied(format!("attach point {} is not allowed", name_of(loaded)));
+            }
         }
         Ok(())
     }

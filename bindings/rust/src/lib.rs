@@ -39,7 +39,7 @@ pub use trustfiles::verify_file;
 pub use verify::{verify, Options, Platform, VersionSeen};
 
 /// The largest size of an object (spec/sig-section.md, section 1). A policy can lower it.
-pub const MAX_OBJECT_BYTES: usize = 16 << 20;
+pub const MAX_OBJECT_BYTES: usize = 64 << 20;
 
 /// The reason of a refusal. The words are an API (spec/sig-section.md, section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,7 +65,7 @@ pub fn check(object: &Object, trust: &Trust) -> Result<()> {
         return unreadable("not exactly one section .BTF");
     }
     let Some(types) = Types::parse(object, &types[0]) else {
-        return unreadable("damaged BTF");
+        return unreadable("damaged BTF, or more types or names than the kernel loads");
     };
     let mut reader = Reader { types, trust, entries: 0 };
     for number in 1..=reader.types.count() {

@@ -9,8 +9,8 @@ const MAGIC: &[u8] = b"\x7fBPFSIG\0";
 const HEADER_SIZE: usize = 32;
 const ENTRY_SIZE: usize = 96;
 const UNIT: usize = 1024;
-const MAX_RECORD_BYTES: usize = 131_072;
-const MAX_STATEMENT_BYTES: usize = 65_536;
+const MAX_RECORD_BYTES: usize = 524_288;
+const MAX_STATEMENT_BYTES: usize = 262_144;
 const MAX_SIGNATURES: usize = 16;
 /// A record always has room for this many signatures.
 const RESERVED: usize = 4;
@@ -56,7 +56,7 @@ impl<'a> Record<'a> {
         if !is_zero(&data[24..HEADER_SIZE]) {
             return malformed("signature record: reserved bytes not zero");
         }
-        // At most 32 + 65536 + 16 * 96: no sum wraps.
+        // At most 32 + 262144 + 16 * 96: no sum wraps.
         let first = HEADER_SIZE + length;
         let used = first + count * ENTRY_SIZE;
         if size < used || size < first + RESERVED * ENTRY_SIZE {

@@ -122,6 +122,11 @@ fn matches(name: &[u8], section: &str) -> bool {
     }
 }
 
+/// Return the type of a name that a statement may declare: one of the table without a `+`.
+pub fn declared_type(name: &str) -> Option<&'static str> {
+    TYPES.iter().find(|(_, sections)| !name.ends_with('+') && sections.contains(&name)).map(|(kind, _)| *kind)
+}
+
 /// Return the type of a program section, which is libbpf's name, or `unspec`.
 pub fn program_type(name: &[u8]) -> &'static str {
     let found = TYPES.iter().find(|(_, sections)| sections.iter().any(|section| matches(name, section)));

@@ -7,6 +7,8 @@ use crate::members::{
     any, array, boolean, integer, integer_set, object_name, project, sha256, text, text_set, texts, time, Fields,
 };
 
+use crate::sections::{declared_type, program_type};
+
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE: &str = "urn:buildtool:ebpf-object:v1";
 const MAX_RELEASE_BYTES: usize = 128;
@@ -59,6 +61,8 @@ pub struct Program {
     pub kind: String,
     /// Default targets.
     pub attach: Vec<String>,
+    /// The section name by which the program is loaded, if its own is unknown to libbpf.
+    pub declared: Option<String>,
 }
 
 /// A map of an object.
@@ -163,8 +167,16 @@ fn read_program(value: Value) -> Result<Program, String> {
         section: fields.required("section", text)?,
         kind: fields.required("type", text)?,
         attach: fields.optional("attach", texts)?.unwrap_or_default(),
+        declared: fields.optional("declared", text)?,
     };
     fields.finish()?;
+    // A declaration must not change what libbpf knows of a section, and must agree with the type.
+    if let Some(declared) = &program.declared {
+        let section = program.section.strip_prefix('?').unwrap_or(&program.section);
+        if declared_type(declared) != Some(program.kind.as_str()) || program_type(section.as_bytes()) != "unspec" {
+            return Err("program: declared is wrong".to_string());
+        }
+    }
     Ok(program)
 }
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from labs.vectors.builder import (
     ALICE,
     BOB,
+    CODE,
+    LICENSE,
     Recipe,
+    statement,
 )
 from labs.vectors.case import Case
 from labs.vectors.code import (
@@ -95,6 +98,54 @@ def number_cases() -> Iterator[Case]:
 
 def _huge_map() -> dict[str, Any]:
     return {"name": "m", "type": "hash", "keySize": 2**32, "valueSize": 2**53 - 1, "maxEntries": 2**33}
+
+
+DECLARED = {"xdp": "xdp", "tc": "sched_cls", "cgroup/bind4": "cgroup_sock_addr"}
+
+
+def _declared(*programs: tuple[str, str], sections: Sequence[str] = ("classifier/x",)) -> Recipe:
+    """Recipe: code *sections*, and *programs* (section, and the section that is declared or nothing)."""
+    stated = [
+        {"name": f"p{number}", "section": section, "type": DECLARED.get(declared, "unspec")}
+        | ({"declared": declared} if declared else {})
+        for number, (section, declared) in enumerate(programs)
+    ]
+    parts = [replace(CODE, name=section.encode()) for section in sections]
+    return Recipe(parts=(*parts, LICENSE), statement=statement(programs=stated))
+
+
+def declared_cases() -> Iterator[Case]:
+    """Yield programs of sections that libbpf does not know, with and without a declaration."""
+    accepted, denied = "accepted", "denied-by-policy"
+    one = _declared(("classifier/x", "xdp"))
+    other = _declared(("classifier/x", "tc"))
+    hidden = _declared(("?x/y", "xdp"), sections=("xdp",))
+    for name, expect, trust, recipe in (
+        ("type", accepted, "xdp-only", one),
+        ("point", accepted, "points", one),
+        ("another-type", denied, "xdp-only", other),
+        ("another-point", denied, "points", other),
+        ("without-rules", accepted, "alice", other),
+        ("own-name-is-no-point", denied, "classifier-points", one),
+        ("own-name-without-declaration", accepted, "classifier-points", _declared(("classifier/x", ""))),
+        ("optional", accepted, "xdp-only", _declared(("?classifier/x", "xdp"), sections=("?classifier/x",))),
+        (
+            "optional-in-file-alone",
+            accepted,
+            "xdp-only",
+            _declared(("classifier/x", "xdp"), sections=("?classifier/x",)),
+        ),
+        ("two-marks", accepted, "xdp-only", _declared(("??xdp", "xdp"), sections=("??xdp",))),
+        ("second-of-section", denied, "points", _declared(("classifier/x", "xdp"), ("classifier/x", "tc"))),
+        ("undeclared-of-section", denied, "points", _declared(("classifier/x", "xdp"), ("classifier/x", ""))),
+        ("another-section", denied, "points", _declared(("classifier/y", "xdp"))),
+        ("second-section", denied, "points", _declared(("a/x", "xdp"), sections=("a/x", "b/x"))),
+        ("both-sections", accepted, "points", _declared(("a", "xdp"), ("b", "xdp"), sections=("a", "b"))),
+        ("attach-type", accepted, "points", _declared(("bind", "cgroup/bind4"), sections=("bind",))),
+        ("known-section-stays", denied, "points", _declared(("a", "xdp"), sections=("a", "tc"))),
+        ("no-code-of-the-section", accepted, "xdp-only", hidden),
+    ):
+        yield Case(name=f"declared-{name}", expect=expect, recipe=recipe, trust=trust)
 
 
 def code_cases() -> Iterator[Case]:

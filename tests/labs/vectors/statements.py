@@ -113,6 +113,22 @@ def _items() -> Iterator[tuple[str, Recipe]]:
         "program-attach-string",
         predicate(programs=[{"name": "a", "section": "xdp", "type": "xdp", "attach": "eth0"}]),
     )
+    for name, section, kind, declared in (
+        ("declared-number", "classifier/x", "sched_cls", 1),
+        ("declared-empty", "classifier/x", "unspec", ""),
+        ("declared-unknown", "classifier/x", "unspec", "classifier/x"),
+        ("declared-with-plus", "classifier/x", "kprobe", "kprobe+"),
+        ("declared-with-target", "probe/x", "kprobe", "kprobe/do_unlinkat"),
+        ("declared-name-of-targets", "probe/x", "kprobe", "kprobe"),
+        ("declared-optional", "classifier/x", "sched_cls", "?tc"),
+        ("declared-of-another-type", "classifier/x", "xdp", "tc"),
+        ("declared-of-unspec", "classifier/x", "unspec", "tc"),
+        ("declared-for-a-known-section", "classifier", "sched_cls", "tc"),
+        ("declared-for-a-known-optional-section", "?xdp", "sched_cls", "tc"),
+        ("declared-for-a-known-target", "kprobe/x", "sched_cls", "tc"),
+    ):
+        program = {"name": "a", "section": section, "type": kind, "declared": declared}
+        yield name, predicate(programs=[program])
     yield (
         "map-negative-size",
         predicate(maps=[{"name": "m", "type": "hash", "keySize": -4, "valueSize": 8, "maxEntries": 1}]),

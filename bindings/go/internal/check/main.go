@@ -18,7 +18,7 @@ import (
 	"buildtool/sigverify/internal/strict"
 )
 
-const maxQuestionBytes = 64 << 20
+const maxQuestionBytes = 128 << 20
 
 var errQuestion = errors.New("check: not a question")
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other tools for images and registries, from Debian's packages: a registry, cosign, skopeo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from buildtool.core.errors import BuildtoolError
+from buildtool.runtime.apt import PackageSource, provide_tree
+from buildtool.runtime.debian import Archive, find_system_mirror
+from buildtool.runtime.packagelock import read_lock
+from labs import TOP
+
+# A program that needs a newer C library than this machine's runs with the libraries of its own tree.
+SKOPEO = (
+    *("skopeo", "libc6", "libgpgme11t64", "libassuan9", "libgpg-error0", "libsqlite3-0", "libsubid5"),
+    *("libdevmapper1.02.1", "libudev1", "libselinux1", "libpcre2-8-0", "libcap2", "libaudit1", "libcap-ng0"),
+)
+_CONFIG = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+def unpack(suite: str, packages: Sequence[str]) -> Path:
+    """Return a tree of Debian *packages* of *suite*, or skip the test where the mirror has none."""
+    command = ["dpkg", "--print-architecture"]
+    architecture = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    source = PackageSource(
+        archive=Archive(suite=suite, mirror=find_system_mirror()),
+        architecture=architecture,
+        state=TOP / ".cache/apt" / f"{suite}-{architecture}",
+        lock=read_lock(),
+        report=lambda _: None,
+    )
+    directory = TOP / ".cache/peers" / f"{suite}-{packages[0]}"
+    try:
+        provide_tree(source, packages, directory)
+    except BuildtoolError as error:
+        pytest.skip(f"needs-toolchain: {packages[0]} of Debian {suite}: {error.message[:200]}")
+    return directory
+
+
+def run_program(argv: Sequence[str | Path], home: Path) -> subprocess.CompletedProcess[str]:
+    """Run *argv* with a home of its own, without a network beyond this machine, and return what it did."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def run_skopeo(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run skopeo of Debian trixie."""
+    tree = unpack("trixie", SKOPEO)
+    libraries = next(tree.glob("usr/lib/*/libc.so.6")).parent
+    loader = next(libraries.glob("ld-linux*.so*"))
+    return run_program([loader, "--library-path", libraries, tree / "usr/bin/skopeo", *arguments], home)
+
+
+@contextmanager
+def distribution_registry(work: Path) -> Iterator[str]:
+    """Run Debian's registry, which has no referrers API, during the block, and yield its host:port."""
+    program = unpack("trixie", ["docker-registry"]) / "usr/bin/docker-registry"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    work.mkdir(parents=True, exist_ok=True)
+    config = work / "registry.yml"
+    config.write_text(_CONFIG.format(root=work / "data", port=port))
+    with (work / "registry.log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        wait_for_port(port, process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until *process* listens on *port*."""
+    for _ in range(500):
+        assert process.poll() is None, "the server ended"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the server does not listen")
