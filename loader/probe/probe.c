@@ -346,16 +346,17 @@ static void describe_object(const char *path)
 int main(int argc, char **argv)
 {
 	bool only_open = argc > 1 && !strcmp(argv[1], "--open");
+	bool links = argc > 1 && !strcmp(argv[1], "--link");
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	struct utsname name;
 	int first = 1;
 
-	if (argc > 3 && !strcmp(argv[1], "--link"))
-		return link__objects(argv[2], argv + 3, argc - 3) ? 1 : 0;
 	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	read_permitted();
-	if (only_open) {
+	if (links) {
+		first = 3;
+	} else if (only_open) {
 		first = 2;
 	} else if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
 		if (parse_given(argv[2])) {
@@ -370,6 +371,8 @@ int main(int argc, char **argv)
 		      stderr);
 		return 2;
 	}
+	if (links)
+		return link__objects(argv[2], argv + 3, argc - 3) ? 1 : 0;
 	libbpf_set_print(keep_warning);
 	uname(&name);
 	printf("{\"event\":\"kernel\"");
