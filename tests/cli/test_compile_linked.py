@@ -155,6 +155,7 @@ def test_conflicts_are_one_line(project: Path, capsys: Capture, old: str, new: s
         ("int add(int x) { return x + base; }", "add"),
         (f'struct counts {MARK}_counts SEC(".maps");', f"{MARK}_counts"),
     ],
+    ids=["function", "map"],
 )
 def test_names_that_no_source_defines(project: Path, capsys: Capture, line: str, name: str) -> None:
     """A function or a map that is only declared is an error, unless a kernel or its settings have it."""
