@@ -26,7 +26,13 @@ from buildtool.config.file import (
     ImagesConfig,
     named_variable,
 )
-from buildtool.config.project import check_settable_names, find_sources, name_objects, plan_units
+from buildtool.config.project import (
+    check_settable_names,
+    find_sources,
+    links_objects,
+    name_objects,
+    plan_units,
+)
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
 from buildtool.core.digests import Digest
@@ -71,6 +77,7 @@ from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
 from buildtool.oci.write import full_name
 from buildtool.runtime.headers import provide_headers
+from buildtool.runtime.probe import find_linker
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -567,6 +574,7 @@ def _build_locally(
         output=output,
         force=force,
         headers=_find_headers(config, environ, runner),
+        linker=find_linker(environ, report=log.warning, runner=runner) if links_objects(config) else None,
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)

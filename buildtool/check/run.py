@@ -28,7 +28,7 @@ from buildtool.check.model import (
     ProgramRun,
 )
 from buildtool.check.opened import open_objects, opening_findings
-from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
+from buildtool.check.probe import ProbedProgram, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -49,6 +49,7 @@ from buildtool.objects.describe import ProgramInfo, describe_object
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
 from buildtool.objects.types import Declaration
+from buildtool.runtime.probe import ProbeFinder
 from buildtool.signing.settings import NO_SETTINGS, LoadSettings
 from buildtool.signing.statement import describe_stated
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from buildtool.cli.output import clean_line, print_json, say
+from buildtool.compile.sources import recorded_sources
 from buildtool.config.file import ImageConfig
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
@@ -174,7 +175,9 @@ class View:
         if statement.toolchain:
             yield "  compiler", clean_line(statement.toolchain.compiler)
         if statement.source:
-            yield "  source", clean_line(f"{statement.source.path}  sha256 {statement.source.sha256}")
+            flags = statement.toolchain.flags if statement.toolchain else ()
+            sources = recorded_sources(statement.platform, flags, statement.source.path)
+            yield "  source", clean_line(f"{', '.join(sources)}  sha256 {statement.source.sha256}")
 
 
 def _contents_json(contents: ObjectContents) -> dict[str, Any]:

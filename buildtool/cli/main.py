@@ -24,6 +24,7 @@ COMMANDS = {
     "compile": ("compile", "Compile eBPF sources to objects."),
     "generate": ("generate", "Make headers by the project's commands."),
     "vmlinux": ("vmlinux", "Make vmlinux.h, the types of a kernel."),
+    "btf": ("btf", "Make types for kernels without BTF."),
     "sign": ("sign", "Embed a signature in objects."),
     "verify": ("verify", "Verify signed objects and images."),
     "skeleton": ("skeleton", "Write source code that embeds a signed object."),

@@ -120,7 +120,9 @@ class CompileConfig:
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
     system_headers: bool = declare(as_switch, default=False)
     rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
-    object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
+    object: tuple[CompileObject, ...] = declare(
+        as_tables(CompileObject, ("name",), either=("source", "sources")), ()
+    )
     program: tuple[CompileProgram, ...] = declare(as_tables(CompileProgram, ("section", "loaded-as")), ())
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
     arch: Mapping[str, CompileArch] = declare(parse_architectures, {})
@@ -248,6 +250,7 @@ class LoaderConfig:
     share: str = declare(as_text(validate.check_container_path), "")
     attach_file: str = declare(as_text(validate.check_container_path), "")
     settings: str = declare(as_text(validate.check_container_path), "")
+    btf: str = declare(as_text(validate.check_container_path), "")
     wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
     replace: bool = declare(as_switch, default=False)
     health_command: str = declare(as_text(validate.check_command), "")

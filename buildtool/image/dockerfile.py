@@ -31,10 +31,10 @@ from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.context import sent_directories
-from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
+from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PROBE_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -112,8 +112,18 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
         directories = source_directories(request)
-        return pack_project(request.config.root, directories, request.sources, request.headers)
-    return pack_own_sources(request.headers) if request.form is Form.PROJECT else None
+        return pack_project(request.config.root, directories, request.sources, _more_sources(request))
+    return pack_own_sources(_more_sources(request)) if request.form is Form.PROJECT else None
+
+
+def _more_sources(request: RenderRequest) -> tuple[EmbeddedFile, ...]:
+    """Return the files that only some projects need: headers, and the linker's sources."""
+    return (*request.headers, *(probe_sources() if _links(request) else ()))
+
+
+def _links(request: RenderRequest) -> bool:
+    """Return whether an object has several sources, so that the builder needs bpf-probe, which links them."""
+    return any(unit.is_linked for units in request.plan.values() for unit in units)
 
 
 @lru_cache(maxsize=1)
@@ -167,7 +177,8 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "plans": _check_files(_plan_files(request)),
         "settable": bool(config.load.settable),
         "mounts": source_directories(request),
-        "apt_install": _apt_install(request.platforms),
+        "apt_install": _apt_install(request.platforms, native=_links(request)),
+        "linker": _linker_argv() if _links(request) else None,
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
@@ -193,6 +204,7 @@ def source_directories(request: RenderRequest) -> list[str]:
 def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv = ["python3", "-m", "buildtool", "compile", "--plan", "/plan.json"]
     argv += ["--system-headers"] if request.config.compile.system_headers else []
+    argv += ["--linker", f"/{PROBE_NAME}"] if _links(request) else []
     return [*argv, "--arch", platform.arch, "--output", "/objects"]
 
 
@@ -241,6 +253,11 @@ def _link_argvs(config: Config, platform: Platform) -> list[list[str]]:
     return [[*start, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in _program_names(config).items()]
 
 
+def _linker_argv() -> list[str]:
+    """Return the command that makes bpf-probe for the builder's architecture, which is not known here."""
+    return ["clang", "-static", *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
+
+
 def _agree_argv(request: RenderRequest) -> list[str]:
     allowed = [
         f"--allow={validate.check_difference(item)}" for item in request.config.build.allow_differences
@@ -266,14 +283,16 @@ def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
     return [*argv, "--output", "/"]
 
 
-def _apt_install(platforms: Iterable[Platform]) -> list[str]:
+def _apt_install(platforms: Iterable[Platform], *, native: bool) -> list[str]:
+    """Return the command for the toolchain's packages. *native* adds the builder's own libraries."""
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
+    packages += per_platform if native else ()
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
 
 
 def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
-    return _by_directory([*loader_sources(), *python_sources(), *(request.headers)])
+    return _by_directory([*loader_sources(), *python_sources(), *_more_sources(request)])
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

@@ -18,7 +18,15 @@ LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
-_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file", "--settings")
+_PLACES = (
+    "--pin-root",
+    "--share",
+    "--state",
+    "--metrics-file",
+    "--attach-file",
+    "--settings",
+    "--btf",
+)
 
 
 def image_labels(
@@ -192,6 +200,7 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
         "--share": loader.share,
         "--attach-file": loader.attach_file,
         "--settings": loader.settings,
+        "--btf": loader.btf,
         "--wait-interface": loader.wait_interface,
         "--health-command": loader.health_command,
         "--health-wait": loader.health_wait,

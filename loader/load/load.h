@@ -47,6 +47,8 @@ struct load_options {
 	struct selection_options selection;
 	const struct setting_option *settings;
 	size_t setting_count;
+	const char *btf_path; /* verified types of the kernel, in place of its own; or NULL */
+	const uint8_t *btf_digest;
 	const char *pin_root; /* NULL: nothing outlives the loader */
 	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */

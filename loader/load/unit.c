@@ -51,11 +51,12 @@ static int declare_programs(struct unit *unit, struct fault *fault)
 	return 0;
 }
 
-static int open_object(struct unit *unit, struct fault *fault)
+static int open_object(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	const struct verified_object *input = unit->input;
 	/* libbpf makes names of maps from this name, so use the signed one: the file's name can change. */
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name,
+		    .btf_custom_path = load->options->btf_path);
 	struct bpf_map *map;
 	int err;
 
@@ -98,7 +99,7 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct verif
 	if (!unit->file || !unit->object || (described && !unit->next.record))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	verifier_log__begin();
-	return open_object(unit, fault);
+	return open_object(load, unit, fault);
 }
 
 bool unit__has_pins(const struct unit *unit, const struct pins *pins)
@@ -341,6 +342,9 @@ static int describe_variant(const struct load *load, struct unit *unit)
 		SHA256_Update(&state, s->name, strlen(s->name) + 1);
 		SHA256_Update(&state, s->value, strlen(s->value) + 1);
 	}
+	/* Programs are relocated by these types. */
+	if (load->options->btf_path)
+		SHA256_Update(&state, load->options->btf_digest, DIGEST_SIZE);
 	SHA256_Final(hash, &state);
 	return record__set_variant(&unit->next, hash);
 }

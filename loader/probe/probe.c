@@ -7,8 +7,11 @@
  * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel. It needs no
  * privilege.
  *
- * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
- * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
+ * bpf-probe --link OUTPUT OBJECT...: link the objects into one (link.h), also without the kernel.
+ *
+ * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. `buildtool
+ * compile` links with it, so that both engines link with the loader's libbpf. No image holds it. For `check`
+ * it writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
  * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
  * hides no other.
  *
@@ -34,6 +37,8 @@
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "probe/link.h"
 
 /* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
@@ -398,6 +403,7 @@ static void describe_object(const char *path)
 int main(int argc, char **argv)
 {
 	bool only_open = argc > 1 && !strcmp(argv[1], "--open");
+	bool links = argc > 1 && !strcmp(argv[1], "--link");
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	struct utsname name;
 	int first = 1;
@@ -405,7 +411,9 @@ int main(int argc, char **argv)
 	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	read_permitted();
-	if (only_open) {
+	if (links) {
+		first = 3;
+	} else if (only_open) {
 		first = 2;
 	} else if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
 		if (parse_given(argv[2])) {
@@ -415,12 +423,13 @@ int main(int argc, char **argv)
 		first = 3;
 	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | --capabilities MASK] [--declare SECTION NAME]... "
-		      "[--map-entries MAP N]... "
-		      "OBJECT...\n",
+		fputs("usage: bpf-probe [--open | --link OUTPUT | --capabilities MASK] "
+		      "[--declare SECTION NAME]... [--map-entries MAP N]... OBJECT...\n",
 		      stderr);
 		return 2;
 	}
+	if (links)
+		return link__objects(argv[2], argv + 3, argc - 3) ? 1 : 0;
 	libbpf_set_print(keep_warning);
 	uname(&name);
 	printf("{\"event\":\"kernel\"");

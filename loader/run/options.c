@@ -28,6 +28,8 @@ const char options__help[] =
 	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
 	"                           (" DEFAULT_STATE " if it exists;\n"
 	"                           with --verify-only: none)\n"
+	"  --btf PATH               types of this kernel, if it has none: a signed file of buildtool btf,\n"
+	"                           or a directory with RELEASE.btf.o\n"
 	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
 	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
@@ -117,6 +119,7 @@ static const struct option {
 	{ "set", 0, KIND_SET, LOADING },
 	{ "map-entries", 0, KIND_MAP_ENTRIES, LOADING },
 	{ "settings", FIELD(settings_file), KIND_SETTINGS, LOADING },
+	{ "btf", FIELD(btf), KIND_TEXT, RUN },
 	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
 	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },

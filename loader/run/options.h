@@ -30,6 +30,7 @@ struct options {
 	size_t setting_count;
 	size_t settings_at; /* those of --settings come after so many others */
 	const char *attach_file, *settings_file;
+	const char *btf; /* types of a kernel that has none: a file, or a directory of RELEASE.btf.o */
 	const char *pin_root;
 	const char *share;
 	const char *health_command; /* an absolute path, and arguments split at blanks */

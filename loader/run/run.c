@@ -109,6 +109,10 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 	options.allow_rollback = c->trust.allow_rollback;
 	options.accept = accept;
 	options.context = &acceptance;
+	if (c->btf.fd) {
+		options.btf_path = c->btf.path;
+		options.btf_digest = c->btf.set.items[0].verdict.digest;
+	}
 	options.rules.trust = &c->trust;
 	options.rules.image = candidate__image(c);
 	if (o->wait_interface)
@@ -380,6 +384,8 @@ static int hand_over(struct session *s, struct candidate *c, const char *path, s
 		err = privileges__check_hand_over(fault);
 	if (!err)
 		err = handover__export(&c->set, fault);
+	if (!err && c->btf.fd)
+		err = environment__export_types(c->btf.fd, fault);
 	if (!err)
 		err = candidate__remember(c, fault);
 	if (err)

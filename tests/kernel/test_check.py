@@ -257,7 +257,7 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
     assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
 
 
-@pytest.mark.parametrize("words", [[], ["--open"], ["--capabilities", "0"]])
+@pytest.mark.parametrize("words", [[], ["--open"], ["--link", "x"], ["--capabilities", "0"]])
 def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     """The probe prints its usage."""
     own = host_platform(platform.machine())
@@ -265,7 +265,8 @@ def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     argv = [probes / own.arch / "bpf-probe", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    options = "[--open | --capabilities MASK] [--declare SECTION NAME]... [--map-entries MAP N]..."
+    modes = "[--open | --link OUTPUT | --capabilities MASK]"
+    options = f"{modes} [--declare SECTION NAME]... [--map-entries MAP N]..."
     assert done.stderr == f"usage: bpf-probe {options} OBJECT...\n"
 
 
