@@ -234,6 +234,8 @@ class Makefile:
             return self._choose(name, [more(each) for each in _arguments(rest)])
         if _AUTOMATIC.fullmatch(inside):
             return AUTOMATIC
+        if blank and name.isalpha() and inside not in self.variables:
+            return UNKNOWN  # a function that this reader does not know
         variable, colon, change = inside.partition(":")
         if colon and "=" in change:
             old, _, new = (more(each) for each in change.partition("="))

@@ -62,6 +62,7 @@ def _survey(root: Path, makefile: str = "", **more: str) -> Survey:
         ("X = $(subst a,b,aca)", "bcb"),
         ("X = $(shell cat secret)", UNKNOWN),
         ("X != cat secret", UNKNOWN),
+        ("X = $(word 2,a b c)", UNKNOWN),
         ("ARCH := $(shell uname -m)\nX = -I$(ARCH)", f"-I{ARCH}"),
         ("M = $(shell uname -m | sed s/x86_64/x86/)\nX = $M$(M)", f"{ARCH}{ARCH}"),
         ("ifeq ($(V),1)\nX = loud\nelse\nX = quiet\nendif", "quiet"),
