@@ -92,7 +92,10 @@ def without_memory(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
     """Return exit code, output and errors of a program."""
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    # A message shows names of sections as they are.
+    done = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, errors="backslashreplace", check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
