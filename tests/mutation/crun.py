@@ -27,10 +27,12 @@ from mutation.checkout import WORK, copy_checkout, run_limited, run_pytest
 from mutation.csource import make_mutants
 from mutation.mutants import Mutant
 from vectors.test_library import WRAP
+from vectors.test_settable_values import settings
 
 from buildtool.core.strictjson import parse_time
 
 FOLDER = "loader/verify"
+VECTORS = {vector["name"]: vector for vector in INDEX["vectors"]}
 _PUBLIC = "loader/verify/sigverify.c"
 # What no question reaches: the public header, versions seen and exhausted memory. Tests that the questions
 # repeat are only for the file of the header.
@@ -192,6 +194,7 @@ def _write_rounds(directory: Path) -> list[Path]:
             *(question("Y", test_times.store_of(text)) for text in test_times.texts()),
             *(question("D", str(second).encode()) for second in test_times.seconds()),
         ],
+        "settings": [now, *_settings(directory)],
         "changes": [now, *_changes(directory)],
     }
     paths = []
@@ -237,6 +240,13 @@ def _limits(directory: Path) -> Iterator[bytes]:
     yield question("P", b"linux/amd64")
     yield from (question("O", builder.build(make())) for make, _ in CASES.values())
     yield from (question(kind, store_of(kind, extra)) for kind in STORES for extra in (0, 1))
+
+
+def _settings(directory: Path) -> Iterator[bytes]:
+    yield _trust(directory, "trust", "alice")
+    for vector, name, text in settings():
+        for kind in "VM":
+            yield question(kind, f"{name}={text}\n".encode() + b64decode(VECTORS[vector]["file"]))
 
 
 def _changes(directory: Path) -> Iterator[bytes]:
