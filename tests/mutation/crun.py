@@ -42,12 +42,13 @@ _BEYOND_QUESTIONS = (
     "loader/base/json.c",
     *(
         f"loader/verify/{name}.c"
-        for name in ("maps", "sig", "statement", "truststore", "types", "verdict", "verify")
+        for name in ("maps", "sig", "statement", "trust", "truststore", "types", "verdict", "verify")
     ),
 )
 _TESTS = "tests/vectors/test_library.py"
 _TEST = (
-    "test_vector or bad_trust or acceptance_names or versions_are or exhausted_memory or running_libsodium"
+    "test_vector or bad_trust or acceptance_names or message_of or versions_are or exhausted_memory"
+    " or running_libsodium"
 )
 _ASKED = "test_vector or bad_trust"
 _LIBRARY_TESTS = ("test/library.c", "test/no_memory.c")
