@@ -59,6 +59,7 @@ def command(
         attach=given["attach"],
         load=given["load"],
         allow_findings=given["allow_finding"],
+        hands_over=given["hand_over"],
     )
     # One of another architecture does not start here, unless the builder emulates that.
     loader = read_bounded(programs[0], MAX_PROGRAM_BYTES)

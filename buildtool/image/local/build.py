@@ -160,6 +160,7 @@ def _check_finished(
         attach=config.image.attach,
         load=config.image.load,
         allow_findings=config.build.allow_findings,
+        hands_over=config.loader.hand_over,
     )
     own, loader, probe = host_platform(machine()), None, None
     if own is not None:
