@@ -55,7 +55,7 @@ fuzz: ## look for disagreements and crashes, FUZZ_SECONDS for each of five targe
 	@tools/setup --for test --no-engine
 	@$(PYTHON) tests/fuzz/campaign.py $(FUZZ_SECONDS)
 
-mutants: ## change the verifiers and signing in SAMPLE places each, and count the changes that no test notices
+mutants: ## change the loader, the verifiers and signing in SAMPLE places each, and count the changes that no test notices
 	@tools/setup --for test --no-engine
 	@$(PYTHON) tests/mutation/mutate.py --sample $(SAMPLE) --seed $(SEED)
 

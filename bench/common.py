@@ -65,7 +65,7 @@ COPY --from=link /verify-and-load /plain_load /verify_cost /tini /
 """
 
 # Sources beside libsigverify for the benchmark of verification, which reads files.
-READING = "run/trustfiles.c base/file.c base/signals.c base/static_gaps.c"
+READING = "run/trustfiles.c base/file.c base/static_gaps.c"
 
 
 def run(*argv: str | Path, cwd: Path | None = None) -> str:

@@ -30,7 +30,7 @@ from buildtool.core.errors import (
 )
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
-from buildtool.core.validate import LAYOUT_SCHEME, check_tag
+from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
 from buildtool.image.context import UnsentFile, check_outside, check_sent, find_unsent, sent_directories
 from buildtool.image.docker.build import (
     ImageRequest,
@@ -578,6 +578,9 @@ def _choose_tag(config: Config, options: BuildOptions) -> str:
         )
     parse_output(options.output)
     if tag:
+        # Docker would push to Docker Hub, which nobody named.
+        if options.push:
+            check_names_registry(tag)
         return check_tag(tag)
     if options.push:
         raise UsageError(

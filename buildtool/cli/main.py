@@ -26,6 +26,7 @@ COMMANDS = {
     "vmlinux": ("vmlinux", "Make vmlinux.h, the types of a kernel."),
     "sign": ("sign", "Embed a signature in objects."),
     "verify": ("verify", "Verify signed objects and images."),
+    "skeleton": ("skeleton", "Write source code that embeds a signed object."),
     "inspect": ("inspect", "Show what an object or image carries."),
     "check": ("check", "Check whether objects will load, here and on other kernels."),
     "render": ("render", "Write the Dockerfile and its archive."),

@@ -296,6 +296,16 @@ def names_registry(reference: str) -> bool:
     return bool(slash) and ("." in host or ":" in host or host == "localhost")
 
 
+def check_names_registry(reference: str) -> None:
+    """
+    Check that image *reference* begins with the name of a registry.
+
+    Raises: UsageError.
+    """
+    if not names_registry(reference):
+        raise UsageError(f"{reference}: the reference names no registry", hint="write REGISTRY/NAME:TAG")
+
+
 def check_tag(value: str) -> str:
     """
     Return *value* if it can tag an image: a reference without digest.

@@ -85,6 +85,40 @@ class BtfField:
     kind: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfEntry:
+    """
+    A member of a struct or union, or a value of an enum: its *name*.
+
+    A member has the number of its *type*, its *bit_offset*, and its width in *bits* if it is a bit field.
+    """
+
+    name: str
+    type: int = 0
+    bit_offset: int = 0
+    bits: int = 0
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfType:
+    """
+    A type without qualifiers: its *kind* is integer, float, pointer, array, struct, union, enum or other.
+
+    *name* is its own or that of its typedef, or empty. *size* is in bytes. An array has *element*, a type,
+    and *count*. *entries* are members or values. An integer or an enum may be *signed*, an integer *is_bool*.
+    """
+
+    kind: str
+    name: str
+    size: int
+    element: int = 0
+    count: int = 0
+    entries: tuple[BtfEntry, ...] = ()
+    signed: bool = False
+    is_bool: bool = False
+
+
 class Btf:
     """The types of one `.BTF` section, by number, decoded on demand."""
 
@@ -237,6 +271,87 @@ class Btf:
         found: list[BtfField] = []
         self._collect(number, "", 0, found, iter(range(_MAX_MEMBERS)), _MAX_CHAIN)
         return tuple(found)
+
+    def type(self, number: int) -> BtfType:
+        """
+        Return type *number*, for the declaration of an equal type in another language.
+
+        Raises: ObjectFormatError.
+        """
+        alias = ""
+        resolved = self._resolve(number)
+        while number != resolved:
+            offset, kind, _, target = self._head(number)
+            # The outermost name is the one that the source has.
+            alias = alias or (self._name(offset) if kind == _TYPEDEF else "")
+            number = target
+        offset, kind, vlen, value = self._head(number)
+        name = self._name(offset) or alias
+        flag = bool(self._info(number) >> 31)
+        if kind in (_STRUCT, _UNION):
+            word = "struct" if kind == _STRUCT else "union"
+            entries = tuple(self._members(number, vlen, has_widths=flag))
+            return BtfType(kind=word, name=name, size=value, entries=entries)
+        if kind in (_ENUM, _ENUM64):
+            entries = tuple(self._values(number, kind, vlen, signed=flag))
+            return BtfType(kind="enum", name=name, size=value, entries=entries, signed=flag)
+        if kind == _ARRAY:
+            element, count = self._array(number)
+            size = self.size(number)
+            return BtfType(kind="array", name=alias, size=size, element=element, count=count)
+        if kind == _INT:
+            encoding = self._read(number, 1)[0] >> 24 & 0xF
+            return BtfType(
+                kind="integer",
+                name=name,
+                size=value,
+                signed=bool(encoding & 1),
+                is_bool=bool(encoding & 4),
+            )
+        size = value if kind in _SIZED else _POINTER_BYTES if kind == _PTR else 0
+        return BtfType(kind=_KINDS.get(kind, "other"), name=name, size=size)
+
+    def _members(self, number: int, vlen: int, *, has_widths: bool) -> Iterator[BtfEntry]:
+        for name, member, place in self._entries(number, vlen):
+            offset, width = (place & 0xFFFFFF, place >> 24) if has_widths else (place, 0)
+            yield BtfEntry(name=self._name(name), type=member, bit_offset=offset, bits=width)
+
+    def _values(self, number: int, kind: int, vlen: int, *, signed: bool) -> Iterator[BtfEntry]:
+        width = 3 if kind == _ENUM64 else 2
+        words = self._read(number, width * vlen)
+        for at in range(0, width * vlen, width):
+            value = words[at + 1] | (words[at + 2] << 32 if width == 3 else 0)
+            bits = 64 if width == 3 else 32
+            value -= 1 << bits if signed and value >> (bits - 1) else 0
+            yield BtfEntry(name=self._name(words[at]), value=value)
+
+    def is_global(self, number: int) -> bool:
+        """
+        Return whether variable *number* is visible outside its source.
+
+        Raises: ObjectFormatError.
+        """
+        return self._head(number)[1] == _VAR and self._read(number, 1)[0] == 1
+
+    def variable_numbers(self, group: int) -> Iterator[int]:
+        """
+        Yield the numbers of the variables of type *group*.
+
+        Raises: ObjectFormatError.
+        """
+        for entry in self._entries(group, self._head(group)[2]):
+            yield entry[0]
+
+    def variable(self, number: int) -> tuple[str, int]:
+        """
+        Return name and type of variable *number*.
+
+        Raises: ObjectFormatError.
+        """
+        name, kind, _, target = self._head(number)
+        if kind != _VAR:
+            raise ObjectFormatError("BTF: not a variable")
+        return self._name(name), target
 
     def pointed(self, number: int) -> int:
         """

@@ -32,9 +32,9 @@ import urllib3.exceptions
 from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import RegistryError, UsageError, has_system_reason, system_reason
+from buildtool.core.errors import RegistryError, has_system_reason, system_reason
 from buildtool.core.process import public_environment
-from buildtool.core.validate import names_registry
+from buildtool.core.validate import check_names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
 from buildtool.oci.write import Document, ImageSet, Layer, layer_bytes
 
@@ -168,8 +168,7 @@ def parse_reference(text: str) -> Reference:
     """
     name, _, digest = text.partition("@sha256:")
     host, _, rest = name.partition("/")
-    if not names_registry(name):
-        raise UsageError(f"{text}: the reference names no registry", hint="write REGISTRY/NAME:TAG")
+    check_names_registry(text)
     repository, _, tag = rest.partition(":")
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
 

@@ -8,6 +8,7 @@ same lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -76,9 +77,9 @@ class VersionState:
         try:
             self._replace(data)
         except OSError as error:
-            reason = system_reason(error)
+            hint = "mount the directory for writing" if error.errno == errno.EROFS else _OWNER_HINT
             raise FileAccessError(
-                f"{self.path / STATE_NAME}: cannot write: {reason}", hint=_OWNER_HINT
+                f"{self.path / STATE_NAME}: cannot write: {system_reason(error)}", hint=hint
             ) from error
         self.grew = False
 

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/file.h"
 
-#include "base/signals.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define FILES_MAX	16384
-#define CLOSE_ON_EXEC	4 /* CLOSE_RANGE_CLOEXEC */
-#define LOCK_NAP_NS	500000
-#define LOCK_NAP_MAX_NS 8000000
+#define FILES_MAX     16384
+#define CLOSE_ON_EXEC 4 /* CLOSE_RANGE_CLOEXEC */
 
 /* On arm only by flags of the compiler (flags.txt): times after 2038, and inodes of large file systems. */
 _Static_assert(sizeof(time_t) == 8 && sizeof(off_t) == 8, "times and offsets have 64 bits");
@@ -90,21 +85,6 @@ cleanup:
 	*data = buffer;
 	close(fd);
 	return err;
-}
-
-int file__lock(int fd)
-{
-	long nap = LOCK_NAP_NS;
-
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return -errno;
-		if (signals__stop_is_pending())
-			return -EINTR;
-		nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL);
-		nap = nap < LOCK_NAP_MAX_NS ? nap * 2 : nap;
-	}
-	return 0;
 }
 
 int file__create(int dir, const char *name, mode_t mode)

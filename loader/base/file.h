@@ -19,12 +19,6 @@
 int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *size);
 
 /*
- * Lock a directory exclusively until @fd is closed. Another loader can hold the lock until its health command
- * ends, so SIGTERM and SIGINT end the wait. Returns 0, -EINTR (such a signal came) or the error of flock(2).
- */
-int file__lock(int fd);
-
-/*
  * Make a new file for writing. An existing file of this name, as a killed loader leaves it, is removed and
  * never opened, because another user may have made it. Returns the descriptor or a negative errno.
  */

@@ -10,6 +10,7 @@
 
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,12 +152,34 @@ static int check_hook(const struct load *load, const struct attachment *a, struc
 	return 0;
 }
 
+/* The record of pins is JSON. The kernel allows any bytes in the name of an interface or a cgroup. */
+static bool is_text(const char *target)
+{
+	json_t *text = target ? json_string(target) : NULL;
+	bool valid = !target || text;
+
+	json_decref(text);
+	return valid;
+}
+
+static int check_text(const struct load *load, const struct attachment *a, struct fault *fault)
+{
+	if (!load->options->pin_root || (is_text(a->point.target) && is_text(attach__shown(&a->point))))
+		return 0;
+	return fault__usage(fault,
+			    "%.128s: program %.64s: %.64s: --pin-root requires a target in UTF-8; rename the "
+			    "target",
+			    a->unit->file, a->name, attach__shown(&a->point));
+}
+
 /* Copy the target: the point outlives the text that the target was read from. */
 int attachments__add(struct load *load, const struct attachment *planned, struct fault *fault)
 {
 	struct attachment *a = &load->attachments[load->attachment_count];
 	int err = check_hook(load, planned, fault);
 
+	if (!err)
+		err = check_text(load, planned, fault);
 	if (err)
 		return err;
 	*a = *planned;

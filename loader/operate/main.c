@@ -3,6 +3,7 @@
 #include "base/arch.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/signals.h"
 #include "base/version.h"
@@ -29,7 +30,7 @@ static const char help[] =
 	"  --share DIR              the directory that loaders share\n"
 	"  --json                   list and status: for machines\n"
 	"  --log json|human         form of the lines on stderr (json)\n"
-	"  --version, --help\n"
+	"  --version, --help, -h\n"
 	"\n"
 	"Exit codes: 0 done, 1 could not do it, 2 usage or configuration.\n";
 
@@ -44,6 +45,7 @@ int main(int argc, char **argv)
 	file__keep_inherited();
 	signals__block(false);
 	log__set_program("ebpf-pins");
+	lock__set_bounded();
 	log__set_human(options__ask_human(argv));
 	if (options__parse(&options, argv, &fault)) {
 		char *hint = strstr(fault.text, "; -- ");

@@ -3,6 +3,7 @@
 
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/lock.h"
 
 #include <bpf/bpf.h>
 #include <ctype.h>
@@ -134,16 +135,6 @@ static int check_directory(int fd, const char *path, bool by_operator, struct fa
 	return 0;
 }
 
-static int lock_directory(int fd, const char *path, struct fault *fault)
-{
-	int err = file__lock(fd);
-
-	return err ? fault__set(fault, err, "%.200s: cannot lock: %s", path,
-				err == -EINTR ? "stopped by a signal while another loader holds the lock" :
-						strerror(-err)) :
-		     0;
-}
-
 static bool is_path(const char *path)
 {
 	static const char *const bad[] = { "//", "/./", "/../" };
@@ -203,13 +194,14 @@ static int open_unlocked(const char *path, bool create, bool by_operator, struct
 static int open_directory(const char *path, bool create, bool by_operator, struct fault *fault)
 {
 	int fd = open_unlocked(path, create, by_operator, fault), err;
+	struct fault inner = { 0 };
 
 	if (fd < 0)
 		return fd;
-	err = lock_directory(fd, path, fault);
+	err = lock__take(fd, path, &inner);
 	if (err) {
 		close(fd);
-		return err;
+		return fault__set(fault, err, "%.200s: %s", path, inner.text);
 	}
 	return fd;
 }

@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "run/environment.h"
+#include "run/privileges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,12 @@
 #include <unistd.h>
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
+
+/* Linux 6.9 and newer let a BPF file system delegate rights to a user namespace: no refusal. */
+#define IN_USER_NAMESPACE                                                                                    \
+	"capabilities of a user namespace (a rootless container) do not count for bpf(2) without a BPF "     \
+	"token; run "                                                                                        \
+	"it as root of the host"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
@@ -66,7 +73,11 @@ static int export_object(const struct set_item *item, char **list, struct fault 
 		return fault__set(fault, -ENOMEM, "out of memory");
 	free(*list);
 	*list = longer;
-	log__write(&(struct log_line){ .event = "handover", .object = item->name });
+	log__write(&(struct log_line){
+		.event = "handover",
+		.object = item->name,
+		.message = privileges__are_of_user_namespace() ? IN_USER_NAMESPACE : NULL,
+	});
 	return 0;
 }
 

@@ -57,7 +57,7 @@ const char options__help[] =
 	"  --log json|human         form of the lines on stderr (json)\n"
 	"  --json                   with status: print JSON\n"
 	"  --version                print the version\n"
-	"  --help                   print this help\n"
+	"  --help, -h               print this help\n"
 	"\n"
 	"Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused.\n";
 
@@ -302,6 +302,10 @@ static int parse_option(struct options *o, char ***argv, struct fault *fault)
 	char *value = (**argv)[n] ? **argv + n + 1 : NULL;
 	const struct option *option = find_option(**argv, n);
 
+	if (!strcmp(**argv, "-h")) {
+		o->help = true;
+		return 0;
+	}
 	if (!option && (**argv)[0] != '-' && o->command == COMMAND_RUN)
 		return fault__usage(
 			fault,

@@ -190,11 +190,7 @@ int privileges__hand_over(uint64_t keep, struct fault *fault)
 	return 0;
 }
 
-/*
- * Return whether the kernel's capabilities do not count for bpf(2), because they are those of a user
- * namespace.
- */
-static bool is_in_user_namespace(void)
+bool privileges__are_of_user_namespace(void)
 {
 	int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
 	char text[128], *end = text;
@@ -244,7 +240,7 @@ void privileges__explain(uint64_t needed, struct fault *fault)
 		capabilities__format(missing, "CAP_", names);
 		add_remedy(missing, remedy, sizeof(remedy));
 		snprintf(fault->text + n, room, "; missing %.100s: %s", names, remedy);
-	} else if (fault->capabilities && is_in_user_namespace()) {
+	} else if (fault->capabilities && privileges__are_of_user_namespace()) {
 		snprintf(fault->text + n, room,
 			 "; capabilities of a user namespace (a rootless container) do not count: run it as "
 			 "root of the host");

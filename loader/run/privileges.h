@@ -20,6 +20,12 @@ uint64_t privileges__raise(void);
  */
 void privileges__lower(uint64_t keep);
 
+/*
+ * Return whether the capabilities of this process do not count for bpf(2), because they are those of a user
+ * namespace.
+ */
+bool privileges__are_of_user_namespace(void);
+
 /* Add to the fault which of the @needed capabilities are missing, and the remedy. */
 void privileges__explain(uint64_t needed, struct fault *fault);
 

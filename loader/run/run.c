@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -261,6 +262,17 @@ static int get_ready(struct session *s, const struct candidate *c, int64_t start
 	return metrics__write(fault);
 }
 
+/* The workload did not start: say what the pins keep attached without it. */
+static void add_what_stays(const struct options *o, struct fault *fault)
+{
+	size_t n = strlen(fault->text);
+
+	if (o->pin_root)
+		snprintf(fault->text + n, sizeof(fault->text) - n,
+			 "; the pinned programs stay attached: ebpf-pins detach --pin-root %.200s",
+			 o->pin_root);
+}
+
 /* Execute the workload, or start and supervise it. Returns its exit code, or 1 or 2 with the text set. */
 static int run_workload(struct session *s, const char *path, struct fault *fault)
 {
@@ -281,6 +293,7 @@ static int run_workload(struct session *s, const char *path, struct fault *fault
 	} else if (!load__keep_over_exec(s->load, fault)) {
 		workload__become(&workload, fault);
 	}
+	add_what_stays(o, fault);
 	return fault__code(fault);
 }
 

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* An engine makes an empty directory for a mounted one that the host does not have. */
+#define NO_KEY_HINT "; put NAME.pub files there, or run buildtool trust add; check the path on the host"
 #define POLICY_NAME "policy.json"
 
 static int read_file(int dir, const char *name, size_t limit, uint8_t **data, size_t *size,
@@ -108,16 +110,19 @@ static int read_store(struct trust *t, const char *path, struct fault *fault)
 int trustfiles__read(struct trust *t, const char *path, struct fault *fault)
 {
 	struct fault inner = { 0 };
+	bool is_empty = false;
 	int err;
 
 	truststore__begin(t);
 	err = read_store(t, path, &inner);
-	if (!err)
+	if (!err) {
+		is_empty = !t->key_count;
 		err = truststore__finish(t, &inner);
+	}
 	if (err) {
 		trust__free(t);
-		fault__usage(fault, "trust store %s: %s", path,
-			     err == -ENOMEM ? strerror(ENOMEM) : inner.text);
+		fault__usage(fault, "trust store %s: %s%s", path,
+			     err == -ENOMEM ? strerror(ENOMEM) : inner.text, is_empty ? NO_KEY_HINT : "");
 	}
 	return err;
 }

@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -93,6 +94,10 @@ static int make_next(struct versions *s, struct fault *fault)
 	s->file = file__create(s->dir, STATE_NEW, 0644);
 	if (s->file >= 0)
 		return 0;
+	if (s->file == -EROFS)
+		return fault__set(fault, s->file,
+				  "cannot write: %s; mount the directory for writing, without :ro",
+				  strerror(EROFS));
 	if (s->file != -EACCES && s->file != -EPERM)
 		return fault__set(fault, s->file, "cannot write: %s", strerror(-s->file));
 	return fault__set(fault, s->file, "cannot write: %s; run chown %u on the directory",
@@ -107,12 +112,8 @@ int versions__open(struct versions *s, const char *path, struct fault *fault)
 	*s = (struct versions){ .dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), .file = -1 };
 	if (s->dir < 0)
 		return fault__set(fault, -errno, "state %.200s: %s", path, strerror(errno));
-	err = file__lock(s->dir);
-	if (err)
-		fault__set(&inner, err, "cannot lock: %s",
-			   err == -EINTR ? "stopped by a signal while another loader holds the lock" :
-					   strerror(-err));
-	else
+	err = lock__take(s->dir, path, &inner);
+	if (!err)
 		err = read_state(s, &inner);
 	if (!err)
 		err = make_next(s, &inner);

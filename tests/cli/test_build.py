@@ -48,6 +48,16 @@ def test_no_docker_is_said(
         (["--arch", "amd64", *KEY, "--tag", "UPPER"], 2, "image tag"),
         (["--arch", "amd64", *KEY, "--push"], 2, "--push requires an image name"),
         (
+            ["--arch", "amd64", *KEY, "--push", "--tag", "agent:1"],
+            2,
+            "agent:1: the reference names no registry",
+        ),
+        (
+            ["--arch", "amd64", *KEY, "--push", "--tag", "user/agent", "--engine", "docker"],
+            2,
+            "user/agent: the reference names no registry",
+        ),
+        (
             ["--arch", "amd64", *KEY, "--push", "--tag", "x", "--output", "a"],
             2,
             "--push cannot be combined with --output",

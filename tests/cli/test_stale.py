@@ -142,18 +142,30 @@ def test_verifying_names_a_stale_object_and_accepts_it(project: Path, capsys: Ca
     assert output.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["bpf/x.bpf.c", "include/answer.h"])
-def test_a_removed_source_makes_the_object_stale(project: Path, capsys: Capture, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("bpf/x.bpf.c", "bpf/x.bpf.c"), ("include/answer.h", "include/answer.h, which bpf/x.bpf.c included,")],
+)
+def test_a_removed_source_makes_the_object_stale(
+    project: Path, capsys: Capture, name: str, what: str
+) -> None:
     """The object of a source that was removed or renamed must not go on being checked and loaded."""
     (project / name).unlink()
     (project / "bpf/y.bpf.c").write_text(SOURCE, encoding="utf-8")
     assert run(["check"]) == 1
-    assert "no longer exists" in capsys.readouterr().out
+    assert f": {what} no longer exists" in capsys.readouterr().out
     assert _load().returncode == 1
     # A signing machine may lack generated sources and headers.
     assert run(["sign", OBJECT]) == 0
     assert run(["verify", OBJECT, "--trust", "keys/dev.pub"]) == 0
     assert "older" not in capsys.readouterr().err
+
+
+def test_changed_headers_make_the_object_stale(project: Path, capsys: Capture) -> None:
+    """An object of the carried headers is another one than that of the machine's."""
+    (project / "buildtool.toml").write_text(CONFIG.replace("[sign]", "system-headers = true\n[sign]"))
+    assert run(["check"]) == 1
+    assert "compile.system-headers has changed" in capsys.readouterr().out
 
 
 def test_changed_settings_make_the_object_stale(project: Path, capsys: Capture) -> None:

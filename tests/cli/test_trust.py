@@ -260,7 +260,13 @@ def test_check_warns_of_what_is_odd(capsys: Capture) -> None:
             f"would never be valid: --not-after {PAST} has passed",
         ),
         (["add", "bob.pub", "--not-after", PAST, "--not-before", FUTURE], "would never be valid"),
-        (["remove", "12345678"], "policy.json: no key id begins with 12345678"),
+        (
+            ["remove", "12345678"],
+            (
+                "policy.json: no key id begins with 12345678\n"
+                "buildtool: hint: buildtool trust list --policy policy.json shows the key ids\n"
+            ),
+        ),
         (["remove", "1234"], "'1234' is not a key id"),
         (["revoke", "../../etc"], "'../../etc' is not a key id"),
         (["revoke", "12345678", "--policy", "none.json"], "none.json: cannot read"),

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,19 @@ class Running:
         path = self._directory / "loader.prom"
         return wait_until(lambda: values.items() <= metrics(path).items())
 
+    def rests(self) -> bool:
+        """Return whether the loader comes to wait for news. News that stays would keep it awake."""
+        path = Path(f"/proc/{self.process.pid}/stat")
+
+        def is_asleep() -> bool:
+            states = []
+            for _ in range(20):
+                states.append(path.read_text().rpartition(")")[2].split()[0])
+                time.sleep(0.005)
+            return set(states) == {"S"}
+
+        return wait_until(is_asleep)
+
     def reload(self) -> dict[str, Any]:
         """Send SIGHUP and return the line about it."""
         count = len(self.lines("reload"))
@@ -143,6 +157,7 @@ def test_interface_that_is_deleted_and_made_anew(lab: Lab, tmp_path: Path, kind:
         assert loader.has(ready=1, attachments=1, attachments_lost=0)
         assert loader.targets("attach") == [name, name]
         assert program_ids() == programs
+        assert loader.rests()
         before = counted()
         with flood(f"{name}p") as sent:
             pass
@@ -211,6 +226,26 @@ def test_new_interface_that_matches_the_pattern(lab: Lab, tmp_path: Path, kind: 
         assert loader.targets("lost") == [*NAMES[:2]]
         assert loader.targets("attach") == [*NAMES[:3]]
         assert loader.stop().code == 0
+
+
+def test_two_targets_of_one_program(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """Each is lost and attached again for itself, in any order."""
+    first, second = NAMES[:2]
+    add(first)
+    add(second)
+    targets = [f"--attach={PREFIX}_{kind}={name}" for name in (first, second)]
+    with running(lab, tmp_path, "--reload", *targets) as loader:
+        assert loader.has(attachments=2, attachments_lost=0)
+        remove(second)
+        assert loader.has(attachments=1, attachments_lost=1)
+        remove(first)
+        assert loader.has(attachments=0, attachments_lost=2)
+        add(second)
+        assert loader.has(attachments=1, attachments_lost=1)
+        add(first)
+        assert loader.has(ready=1, attachments=2, attachments_lost=0)
+        assert loader.targets("attach") == [first, second, second, first]
+        assert loader.targets("lost") == [second, first]
 
 
 def test_refused_interface_does_not_hold_up_others(lab: Lab, tmp_path: Path) -> None:
@@ -337,6 +372,7 @@ def test_cgroup_that_is_deleted_and_made_anew(lab: Lab, tmp_path: Path, deep: bo
             assert (lost["target"], "the cgroup was deleted" in lost["message"]) == (str(group), True)
             group.mkdir(parents=True)
             assert loader.has(ready=1, attachments_lost=0)
+            assert loader.rests()
             before = counted()
             with inside_cgroup(group), socket.socket():
                 assert counted() > before
@@ -359,6 +395,7 @@ def test_network_namespace_that_is_deleted_and_made_anew(lab: Lab, tmp_path: Pat
             inode = (Path("/run/netns") / name).stat().st_ino
             assert inode in [link.get("netns_ino") for link in list_bpf("link")]
             assert loader.has(ready=1, attachments=1, attachments_lost=0)
+            assert loader.rests()
             result = loader.stop()
         assert (result.code, result.events("error")) == (0, [])
     finally:

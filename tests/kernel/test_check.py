@@ -257,6 +257,17 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
     assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
 
 
+@pytest.mark.parametrize("words", [[], ["--open"], ["--capabilities", "0"]])
+def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
+    """The probe prints its usage."""
+    own = host_platform(platform.machine())
+    assert own
+    argv = [probes / own.arch / "bpf-probe", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n"
+
+
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
     """Each suite counts its cases and failures; a failure has reason, line of C and log."""
     run_check(probes, sample, "--kernel", "host", "--junit", tmp_path / "check.xml")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from labs.loader import PREFIX, Lab, Result
-from labs.privileges import AS_USER, user_with
+from labs.privileges import AS_USER, root_with, user_with
 
 from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
@@ -119,6 +119,14 @@ def test_capabilities_that_the_workload_is_said_to_need(lab: Lab, tmp_path: Path
     check_capabilities(found, "BPF", "PERFMON", "NET_RAW", "NET_ADMIN")
 
 
+def test_capability_that_includes_the_others(lab: Lab, tmp_path: Path) -> None:
+    """SYS_ADMIN counts as BPF and PERFMON, as for the kernel, and reaches the workload in their place."""
+    objects = lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    found = handed(lab.run(tmp_path, "--hand-over", *WORKLOAD, before=root_with("sys_admin")))
+    check_object(found, "raw_tp.bpf.o", (objects / "raw_tp.bpf.o").read_bytes())
+    check_capabilities(found, "SYS_ADMIN")
+
+
 def test_several_objects(lab: Lab, tmp_path: Path) -> None:
     """Each object has its variable, named after the signed name and not after the file."""
     objects = lab.put(tmp_path, "xdp", programs=[XDP])
@@ -183,6 +191,17 @@ def test_capabilities_that_cannot_be_handed_over(lab: Lab, tmp_path: Path) -> No
     assert "SECBIT_NO_CAP_AMBIENT_RAISE is set; start the loader without this bit" in result.message
     lab.put(tmp_path, "raw_tp", programs=[RAW_TP], version=6)
     handed(lab.run(tmp_path, "--hand-over", f"--state={state}", *WORKLOAD))
+
+
+@pytest.mark.parametrize("before", [[], ["unshare", "--user", "--map-root-user"]], ids=["host", "rootless"])
+def test_capabilities_of_a_user_namespace(lab: Lab, tmp_path: Path, before: list[str]) -> None:
+    """They do not count for bpf(2), which the line of each object says before the workload starts."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    result = lab.run(tmp_path, "--hand-over", "--", "/bin/true", before=before)
+    assert result.code == 0, result.lines
+    (line,) = result.events("handover")
+    expected = "capabilities of a user namespace (a rootless container) do not count for bpf(2)"
+    assert line.get("message", "").startswith(expected) == bool(before)
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,11 @@ def test_help(lab: Lab) -> None:
     assert "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused." in done.stdout
     done = subprocess.run([lab.pins, "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes: 0 done, 1 could not do it, 2 usage or configuration." in done.stdout
+    for program in (lab.loader, lab.pins):
+        long, short = (
+            subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout
+            for words in (["--help"], ["-h"])
+        )
+        assert short == long
+    after = subprocess.run([lab.pins, "list", "-h"], capture_output=True, text=True, check=True)
+    assert after.stdout == long

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from labs.handsig import Key, append_section, policy, sign
-from labs.loader import Lab
+from labs.loader import PREFIX, Lab
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -354,6 +354,17 @@ def test_human_log_lines(lab: Lab, tmp_path: Path) -> None:
     assert done.stderr == "verify-and-load: verify a?[31mb?.o: accepted\n"
     (line,) = lab.run(tmp_path, "--verify-only").lines
     assert line["object"] == "a\ufffd[31mb\ufffd.o"
+
+
+def test_human_log_of_a_whole_run(lab: Lab, tmp_path: Path) -> None:
+    """A line has event, object, program and target."""
+    lab.put(tmp_path, "raw_tp")
+    argv = lab.argv(tmp_path, "--log=human", "--reload", "--", "/bin/true")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    name, lines = f"raw_tp.bpf.o {PREFIX}_raw", done.stderr.splitlines()
+    assert f"verify-and-load: attach {name} -> raw_tp/sys_enter" in lines
+    assert "verify-and-load: exec -> /bin/true" in lines
+    assert f"verify-and-load: detach {name} -> raw_tp/sys_enter" in lines
 
 
 def test_big_endian_object(lab: Lab, tmp_path: Path) -> None:

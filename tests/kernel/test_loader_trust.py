@@ -62,7 +62,7 @@ def test_key_of_mixed_order_is_refused(lab: Lab, tmp_path: Path) -> None:
 
 
 BAD_STORES: dict[str, tuple[str | None, str]] = {
-    "empty directory": (None, "no public key in it"),
+    "empty directory": (None, "no public key in it; put NAME.pub files there, or run buildtool trust add"),
     "policy is not json": ("{", "not the JSON"),
     "policy without keys": ('{"policyVersion":1,"threshold":1,"keys":[]}', "no public key"),
     "policy version": ('{"policyVersion":2,"threshold":1,"keys":[]}', "policyVersion: unknown"),
@@ -236,10 +236,17 @@ def test_targets_must_fit_both_policies(lab: Lab, tmp_path: Path, over_image: Ve
     option = f"--attach={PREFIX}_tp=sched/sched_switch"
     result = over_image({"attachPoints": ["tracepoint"]}, {"attachPoints": ["tracepoint*"]}, option)
     assert (result.code, result.events("refuse")[0]["message"].split(": ")[-2]) == (3, "denied-by-policy")
-    named = tmp_path / "etc/trust.host"
-    result = over_image(MINIMUM, {}, "--verify-only", "--trust", "/etc/buildtool/trust.host")
-    assert named.is_dir()
-    assert result.code == 0, result.lines
+
+
+def test_named_store_stands_alone(lab: Lab, tmp_path: Path, over_image: Verify) -> None:
+    """The image's rules do not apply beside a store that an operator names."""
+    lab.put(tmp_path, "raw_tp")
+    image = {"programTypes": ["xdp"]}
+    assert over_image(image, {}, "--verify-only").reasons == ["denied-by-policy"]
+    for name, code in (("trust.host", 0), ("trust", 3)):
+        result = over_image(image, {}, "--verify-only", "--trust", f"/etc/buildtool/{name}")
+        assert result.code == code, result.lines
+        assert "imagePolicy" not in result.events("verify")[0]
 
 
 def test_store_of_too_many_files(lab: Lab, tmp_path: Path) -> None:

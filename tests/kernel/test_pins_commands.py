@@ -6,17 +6,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from labs.kernel import bpf_file_system
-from labs.loader import PREFIX, Lab, Result, is_clean
+from labs.loader import PREFIX, Lab, Result, is_clean, parse
 from labs.net import flood, veth
 from labs.pins import CGROUP, NAME, RAW, XDP, Releases
-from labs.run import wait_until
+from labs.privileges import AS_USER, USER
+from labs.run import let_others_read, wait_until
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
@@ -365,3 +368,47 @@ def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> N
     assert (said["CapEff"], said["CapPrm"]) == ("\t" + "0" * 16,) * 2
     assert (said["NoNewPrivs"], said["Seccomp"]) == ("\t1", "\t2")
     assert "Permission denied" in said["ls"]
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Let a process of another user hold the lock of *directory*, as a container's user can."""
+    directory.mkdir(mode=0o700)
+    os.chown(directory, USER, USER)
+    program = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
+    argv = [*AS_USER, sys.executable, "-c", program + "print(flush=True); sys.stdin.read()", directory]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        yield holder
+        holder.kill()
+
+
+def test_lock_that_never_comes_free(traced: Releases) -> None:
+    """A command names the process that holds the lock, and ends without it."""
+    let_others_read(traced.root.parent)
+    with locked(traced.root) as holder:
+        result = traced.command("detach")
+    process = f"process {holder.pid} (python"
+    wait, error = result.lines
+    assert (result.code, wait["event"], wait["target"]) == (1, "wait", str(traced.root))
+    assert wait["message"].startswith(process)
+    assert wait["message"].endswith(") holds the lock")
+    assert error["message"].startswith(f"{traced.root}: cannot lock: {process}")
+    assert error["message"].endswith("still holds the lock after 20 seconds; end that process, or try again")
+
+
+def test_lock_that_comes_free(traced: Releases) -> None:
+    """A command that waits for another process goes on after it."""
+    let_others_read(traced.root.parent)
+    argv = [traced.lab.pins, "list", f"--pin-root={traced.root}", "--json"]
+    with (
+        locked(traced.root) as holder,
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command,
+    ):
+        assert command.stderr is not None
+        line = command.stderr.readline()
+        holder.kill()
+        stdout, _ = command.communicate(timeout=60)
+    assert parse(line)[0]["event"] == "wait"
+    assert (command.returncode, stdout) == (0, "[]\n")

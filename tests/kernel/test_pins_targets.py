@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,3 +206,45 @@ def test_generic_mode_of_a_device_without_another(lab: Lab, tmp_path: Path) -> N
             result = lab.run(tmp_path, *releases.options(f"xdp={target}"), *TRUE, before=before)
             assert (result.code, len(result.events(event))) == (0, 1), result.lines
             assert list(links_of(releases)) == [f"{PREFIX}_xdp@{target}"]
+
+
+# UTF-8 as people name interfaces, and bytes that a terminal would obey.
+FOREIGN_NAMES = {"utf-8": "ltü€".encode(), "raw": b"lt\xff\x1b[3"}
+
+
+@pytest.mark.parametrize("log", ["json", "human"])
+@pytest.mark.parametrize("kind", FOREIGN_NAMES)
+def test_name_of_an_interface_outside_ascii(lab: Lab, tmp_path: Path, kind: str, log: str) -> None:
+    """Its bytes reach no line, no table and no metric; the record of pins takes only text."""
+    name = FOREIGN_NAMES[kind]
+    lab.put(tmp_path, "xdp")
+    target = f"--attach={PREFIX}_xdp=".encode() + name
+    metrics = tmp_path / "loader.prom"
+    options = [f"--log={log}", f"--metrics-file={metrics}"]
+    subprocess.run([b"ip", b"link", b"add", name, b"type", b"veth"], check=True)
+    try:
+        with bpf_file_system(tmp_path) as mount:
+            root = f"--pin-root={mount}/pins"
+            for more in ([], [root]):
+                argv = [*lab.argv(tmp_path, *options, *more), target, *TRUE]
+                done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+                is_refused = kind == "raw" and bool(more)
+                assert done.returncode == (2 if is_refused else 0), done.stderr
+                assert (b"--pin-root requires a target in UTF-8; rename" in done.stderr) == is_refused
+                assert is_printable(done.stderr), done.stderr
+                metrics.read_text("utf-8")
+                assert b"\x1b" not in metrics.read_bytes()
+            for arguments in (["list"], ["list", "--json"], ["detach"]):
+                argv = [lab.pins, *arguments, root]
+                done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+                # The refused start made no directory.
+                assert done.returncode == (1 if kind == "raw" else 0), done.stderr
+                assert is_printable(done.stderr), done.stderr
+                assert "--json" in arguments or is_printable(done.stdout), done.stdout
+    finally:
+        subprocess.run([b"ip", b"link", b"del", name], check=True)
+
+
+def is_printable(data: bytes) -> bool:
+    """Return whether *data* are lines of printable ASCII."""
+    return all(byte == 10 or 32 <= byte < 127 for byte in data)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from labs.kernel import bpf_file_system
 from labs.loader import PREFIX, Lab, Result
 from labs.privileges import AS_USER, user_with
 
@@ -22,6 +23,7 @@ from buildtool.objects.capabilities import CAPABILITY_NUMBERS
 
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
+TRUE = ("--", "/bin/true")
 PROBE = ("--", "/usr/bin/python3", str(Path(__file__).with_name("probe_workload.py")))
 MAP = f"{PREFIX}_map"
 GIVEN = "+bpf,+perfmon"
@@ -135,6 +137,24 @@ def test_text_without_an_interpreter(lab: Lab, tmp_path: Path) -> None:
     result = lab.run(tmp_path, "--", str(tmp_path / "agent"))
     assert result.code == 1
     assert "Exec format error; build it for linux/" in result.message
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_text_without_an_interpreter_beside_pins(lab: Lab, tmp_path: Path, options: list[str]) -> None:
+    """Pins outlive a workload that did not start; the message names the command that removes them."""
+    lab.put(tmp_path, "raw_tp", programs=[RAW_TP])
+    script("exit 0")(tmp_path / "agent")
+    with bpf_file_system(tmp_path) as mount:
+        root = f"--pin-root={mount}/pins"
+        result = lab.run(tmp_path, root, *options, "--", str(tmp_path / "agent"))
+        assert (result.code, result.events("detach")) == (1, [])
+        expected = f"; the pinned programs stay attached: ebpf-pins detach --pin-root {mount}/pins"
+        assert result.message.endswith(expected)
+        status = subprocess.run([lab.pins, "status", root], capture_output=True, text=True, check=False)
+        assert (status.returncode, status.stderr) == (0, "")
+        assert lab.run(tmp_path, root, *options, *TRUE).code == 0
+        detach = subprocess.run([lab.pins, "detach", root], capture_output=True, text=True, check=True)
+        assert '"event":"detach"' in detach.stderr
 
 
 @pytest.mark.parametrize("user", [[], AS_USER], ids=["root", "user"])

@@ -15,6 +15,9 @@ from labs.kernel import bpf_file_system
 from labs.loader import Lab, Result
 from labs.pins import RAW, Releases
 
+from buildtool.core.errors import FileAccessError
+from buildtool.trust.versions import open_state
+
 pytestmark = pytest.mark.usefixtures("as_root", "nothing_left")
 
 TRUE = ("--", "/bin/true")
@@ -63,6 +66,26 @@ def test_state_of_another_user(lab: Lab, tmp_path: Path) -> None:
     os.chown(state, USER, USER)
     assert lab.run(tmp_path, "--state", str(state), *USERS, before=AS_USER).code == 0
     assert [entry.name for entry in state.iterdir()] == ["versions.json"]
+
+
+def test_state_on_a_read_only_mount(lab: Lab, tmp_path: Path) -> None:
+    """A volume that is mounted with :ro: the line names the cure, and nothing was attached."""
+    lab.put(tmp_path, "raw_tp")
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", state], check=True)
+    try:
+        result = lab.run(tmp_path, "--state", str(state), *TRUE)
+        with open_state(state) as versions:
+            versions.raise_version("tests", "raw_tp.bpf.o", 1)
+            with pytest.raises(FileAccessError) as caught:
+                versions.save()
+    finally:
+        subprocess.run(["umount", state], check=True)
+    assert caught.value.hint == "mount the directory for writing"
+    assert (result.code, events(result)) == (1, ["error"])
+    hint = "mount the directory for writing, without :ro"
+    assert result.message == f"state {state}/versions.json: cannot write: Read-only file system; {hint}"
 
 
 def test_state_file_of_a_refused_or_failed_start_is_removed(lab: Lab, tmp_path: Path) -> None:

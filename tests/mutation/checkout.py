@@ -100,9 +100,22 @@ def run_limited(
             process.communicate()
 
 
-def run_pytest(directory: Path, seconds: float, *arguments: str, **environment: str) -> Done:
-    """Run tests of the copy in *directory*, until the first that fails."""
-    argv = [TOP / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+def run_pytest(
+    directory: Path, seconds: float, *arguments: str, before: Sequence[str] = (), **environment: str
+) -> Done:
+    """Run tests of the copy in *directory*, until the first that fails. Command *before* starts pytest."""
+    argv = [
+        *before,
+        TOP / ".venv/bin/python",
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     # Other runs of pytest close the directory of temporary files that all of them share.
     with tempfile.TemporaryDirectory(prefix="mutants-") as root:
         settings = {"PYTHONPATH": str(directory), "PYTEST_DEBUG_TEMPROOT": root, **environment}

@@ -2,8 +2,8 @@
 """
 Test mutants of libsigverify: one program under sanitizers answers the questions that the tests ask.
 
-The questions are those of tests/vectors and tests/assurance. A mutant that answers all of them as the
-unchanged library does is then tested by the tests that remain.
+The library has sources in verify/ and base/. The questions are those of tests/vectors and tests/assurance. A
+mutant that answers all of them as the unchanged library does is then tested by the tests that remain.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TEST = (
 )
 _ASKED = "test_vector or bad_trust"
 _LIBRARY_TESTS = ("test/library.c", "test/no_memory.c")
-_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c", "base/signals.c")
+_READING = ("fuzz/check.c", "fuzz/store.c", "run/trustfiles.c", "base/file.c")
 _LIBRARIES = ("-lsodium", "-ljansson", "-lcrypto")
 _BUILDS = {
     "plain": ("-O2",),
@@ -91,10 +91,9 @@ class CMutants:
 
     def mutants(self) -> Iterator[Mutant]:
         """Yield all mutants, of one file after another."""
-        for path in sorted((self._copy / FOLDER).glob("*.[ch]")):
-            # Other sources are examples.
-            if path.suffix == ".h" or str(path.relative_to(self._loader)) in self._verified:
-                yield from make_mutants(str(path.relative_to(self._copy)), path.read_text())
+        headers = (self._copy / FOLDER).glob("*.h")
+        for path in sorted([*headers, *(self._loader / source for source in self._verified)]):
+            yield from make_mutants(str(path.relative_to(self._copy)), path.read_text())
 
     def run(self, mutant: Mutant) -> tuple[str, str]:
         """Return the outcome of *mutant*, and what killed it."""

@@ -2,9 +2,10 @@
 """
 Change the code of the verifiers and of signing, one place at a time, and check that a test notices.
 
-`c` is loader/verify, `python` is buildtool/signing and buildtool/trust, `known` is the list of known.toml.
+`c` is libsigverify, `loader` is the rest of the loader, and `known` is the list of known.toml. `python` is
+buildtool/signing and buildtool/trust.
 
-    python tests/mutation/mutate.py [c|python|known] [OPTION]...       --help lists the options
+    python tests/mutation/mutate.py [c|loader|python|known] [OPTION]...       --help lists the options
 
 A run goes on where the last one stopped; .cache/mutants/results.jsonl holds the outcomes, by the contents of
 the files. --again tests the survivors once more, after tests were added. Exit code 1: fewer mutants than
@@ -27,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mutation.checkout import WORK
 from mutation.crun import CMutants
 from mutation.knownrun import KnownMutants
+from mutation.loaderrun import LoaderMutants
 from mutation.mutants import Mutant, choose_sample
 from mutation.pyrun import PythonMutants
 
-RUNNERS = {"c": CMutants, "python": PythonMutants, "known": KnownMutants}
+RUNNERS = {"c": CMutants, "loader": LoaderMutants, "python": PythonMutants, "known": KnownMutants}
 RESULTS = WORK / "results.jsonl"
 
 
@@ -44,7 +46,7 @@ def read_results() -> dict[str, dict[str, Any]]:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Count the mutants that the tests kill.")
-    parser.add_argument("language", nargs="?", choices=RUNNERS, help="default: all three")
+    parser.add_argument("language", nargs="?", choices=RUNNERS, help="default: all four")
     parser.add_argument("--sample", type=int, help="so many mutants of each language; default: all")
     parser.add_argument("--seed", type=int, default=0, help="another sample")
     parser.add_argument("--file", action="append", help="only mutants of this file; may be repeated")
@@ -73,7 +75,9 @@ def run_mutants(language: str, options: argparse.Namespace) -> list[dict[str, An
     return [outcomes[mutant.key] for mutant in chosen]
 
 
-def test_mutant(runner: CMutants | PythonMutants | KnownMutants, mutant: Mutant) -> dict[str, Any]:
+def test_mutant(
+    runner: CMutants | LoaderMutants | PythonMutants | KnownMutants, mutant: Mutant
+) -> dict[str, Any]:
     """Test one mutant and return what is written down about it."""
     begun = time.monotonic()
     outcome, by = runner.run(mutant)

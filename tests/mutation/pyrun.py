@@ -25,7 +25,7 @@ TESTS = (
     ),
     *(
         f"tests/cli/test_{name}.py"
-        for name in ("sign", "signers", "signers_devices", "trust", "verify", "keygen")
+        for name in ("sign", "signers", "signers_devices", "stale", "trust", "verify", "keygen")
     ),
     *(f"tests/cli/test_{name}.py" for name in ("inspect", "messages", "signer_examples")),
     *(f"tests/vectors/test_{name}.py" for name in ("vectors_python", "signatures", "signers_e2e")),

@@ -165,3 +165,16 @@ def test_largest_public_key_file(tmp_path: Path, size: int) -> None:
         return
     with pytest.raises(ConfigError, match="not a PEM public key"):
         keys.load_public_key(path)
+
+
+@pytest.mark.parametrize("size", [keys.MAX_KEY_FILE_BYTES, keys.MAX_KEY_FILE_BYTES + 1])
+def test_largest_signing_key_file(tmp_path: Path, size: int) -> None:
+    """4096 bytes of key and white space are read, one more is not."""
+    key = keys.generate_key()
+    private, _ = keys.save_key(key, "k", tmp_path, None)
+    private.write_bytes(private.read_bytes().ljust(size))
+    if size == keys.MAX_KEY_FILE_BYTES:
+        assert keys.load_signing_key(private, None).key_id == key.key_id
+        return
+    with pytest.raises(SigningKeyError, match="too large for a key file"):
+        keys.load_signing_key(private, None)

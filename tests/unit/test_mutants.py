@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from mutation import csource, pysource
+from mutation import csource, loaderrun, pysource
 from mutation.knownrun import read_known
 from mutation.mutants import Mutant, choose_sample
 
@@ -136,3 +136,25 @@ def test_known_mutants_are_of_this_source() -> None:
     listed = list(read_known())
     assert len(listed) >= 17
     assert all(mutant.text != mutant.source and tests for mutant, tests in listed)
+
+
+def test_parts_of_c() -> None:
+    """The tests of a function belong to the lines up to its end; a table is part of no function."""
+    text = (
+        "static int a;\n\nint f(void)\n{\n\tif (a) {\n\t}\n}\n\nint t[] = {\n\t1,\n};\n\nint g(void)\n{\n}\n"
+    )
+    found = [loaderrun.part_of(text, line) for line in (1, 4, 5, 6, 9, 10, 11, 14, 15)]
+    assert found == [(0, False), (0, False), (0, True), (0, True), *[(1, False)] * 3, *[(2, False)] * 2]
+
+
+def test_map_of_the_linker() -> None:
+    """Addresses and functions are read from lines of lld; sections of data and libraries are not."""
+    lines = (
+        "   3f1a0   3f1a0       52    16         /x/objects/pin-record.c.o:(.text.record__pin)",
+        "   3f1a0   3f1a0       52     1                 record__pin",
+        "   3f1a0   3f1a0       52    16         /x/objects/pin-record.c.o:(.rodata.name)",
+    )
+    found = [loaderrun.MAP_LINE.match(line) for line in lines]
+    assert found[0] is not None
+    assert found[0].groupdict() == {"address": "3f1a0", "object": "pin-record.c.o", "name": "record__pin"}
+    assert found[1:] == [None, None]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,30 @@ def test_a_wrong_word_is_found_at_its_line(tmp_path: Path, line: str, message: s
     assert caught.value.message.startswith(f"{tmp_path}/buildtool.toml:5: trust.")
     assert message in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_signing_key_that_is_not_valid_yet(tmp_path: Path, signer: SigningKey) -> None:
+    """The image would refuse its objects until then."""
+    for not_before, words in ((4_000_000_000, "is not valid before 2096-10-02T07:06:40Z"), (0, "")):
+        (tmp_path / "p.json").unlink(missing_ok=True)
+        add_key(tmp_path / "p.json", signer.public, name="a", not_before=not_before)
+        given = config(tmp_path, 'policy = "p.json"')
+        if words:
+            with pytest.raises(ConfigError, match=words):
+                trust_files(given, signer.public, AMD64, OBJECTS)
+        else:
+            assert trust_files(given, signer.public, AMD64, OBJECTS)
+
+
+@pytest.mark.parametrize(("now", "words"), [(1_767_139_200, ""), (1_767_139_199, "is in the future")])
+def test_earliest_time_in_the_future(
+    tmp_path: Path, signer: SigningKey, monkeypatch: pytest.MonkeyPatch, now: int, words: str
+) -> None:
+    """A clock may be a day behind the time of the policy."""
+    monkeypatch.setattr(time, "time", lambda: now)
+    given = config(tmp_path, "earliest = 2026-01-01T00:00:00Z")
+    if words:
+        with pytest.raises(ConfigError, match=words):
+            trust_files(given, signer.public, AMD64, OBJECTS)
+    else:
+        assert trust_files(given, signer.public, AMD64, OBJECTS)

@@ -24,7 +24,7 @@ from buildtool.core.platforms import PLATFORMS
 from buildtool.objects.elf import parse_object, unsigned_digest
 from buildtool.objects.tables import SHF_EXECINSTR
 from buildtool.signing import sign as signing
-from buildtool.signing.sign import sign_files
+from buildtool.signing.sign import Origin, check_times, sign_files, sign_object
 from buildtool.trust.verify import verify_object
 
 AMD64 = PLATFORMS["amd64"]
@@ -224,3 +224,20 @@ def test_a_statement_that_reads_differently_is_not_signed(monkeypatch: pytest.Mo
     )
     with pytest.raises(ObjectFormatError, match="encode to the same bytes"):
         sign()
+
+
+@pytest.mark.parametrize(("created", "allowed"), [(NOW + 86_400, True), (NOW + 86_401, False)])
+def test_creation_time_in_the_future(created: int, allowed: bool) -> None:  # noqa: FBT001
+    """A clock may be a day ahead of a verifier's."""
+    if allowed:
+        check_times(NOW + 10**6, created=created, now=NOW)
+        return
+    with pytest.raises(UsageError, match="is in the future"):
+        check_times(NOW + 10**6, created=created, now=NOW)
+
+
+def test_times_without_a_date() -> None:
+    """A statement has dates of four digits; a number beyond them is a usage error, not a traceback."""
+    release = replace(RELEASE, created=253_402_300_800)
+    with pytest.raises(UsageError, match="is outside the years 1970 to 9999"):
+        sign_object(parse_object(unsigned()), "x.bpf.o", alice(), release, Origin(platform=AMD64))

@@ -29,7 +29,19 @@ FULL = Statement(
         ProgramInfo(name="a", section="xdp", type="xdp", attach=("eth0", "eth1")),
         ProgramInfo(name="b", section="tc", type="sched_cls"),
     ),
-    maps=(MapInfo(name="m", type="hash", key_size=4, value_size=8, max_entries=1),),
+    maps=(
+        MapInfo(name="m", type="hash", key_size=4, value_size=8, max_entries=1),
+        MapInfo(
+            name="ops",
+            type="struct_ops",
+            key_size=4,
+            value_size=8,
+            max_entries=1,
+            section=".struct_ops.link",
+            struct="sched_ext_ops",
+        ),
+        MapInfo(name="p", type="array", key_size=4, value_size=8, max_entries=1, pinned=True),
+    ),
     helpers=(1, 2),
     kfuncs=("f",),
     license="GPL",
@@ -52,6 +64,11 @@ def test_what_is_written_is_read_back(value: Statement) -> None:
 def test_members_are_in_order() -> None:
     """Equal statements are equal bytes: members ascend."""
     data = statement.to_bytes(FULL)
+    # Members that a map does not need are absent, as before they existed.
+    assert (
+        data.count(b'"section":".struct_ops.link","struct":"sched_ext_ops"') == data.count(b'"struct":') == 1
+    )
+    assert data.count(b'"pinned":true') == data.count(b'"pinned":') == 1
     assert data.startswith(b'{"_type":"https://in-toto.io/Statement/v1","predicate":{"created":"1970-01-01T')
 
 

@@ -119,3 +119,13 @@ def test_a_clock_that_need_not_be_set() -> None:
     (found,) = remarks(store((None, 90 * DAY), clock="unset-ok"))
     assert found == "clock is unset-ok: a machine without a clock accepts keys after their notAfter"
     assert remarks(store((None, 90 * DAY), clock="required")) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "hint"),
+    [("?xdp", "write the section without the question mark"), (".text", "remove it")],
+)
+def test_hints_of_attach_points(point: str, hint: str) -> None:
+    """The hint fits the reason why a point matches nothing."""
+    (found,) = check_trust(store(attachPoints=[point]), NOW)
+    assert found.hint == hint

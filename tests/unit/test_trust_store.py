@@ -41,6 +41,8 @@ def test_files_and_directories_add_up(tmp_path: Path) -> None:
     assert sorted(store.keys) == ids
     assert store.digest == hashlib.sha256(b"".join(ids)).hexdigest()
     assert store.threshold == 1
+    # Keys alone must not free a host from the rules of its images.
+    assert not store.ignores_image
 
 
 def test_policy_file_of_any_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -12,9 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from labs.sig import NOW, sign, store, unsigned
 from labs.states import DAMAGED
 
 from buildtool.core.errors import FileAccessError
+from buildtool.trust.verify import verify_and_remember
 from buildtool.trust.versions import STATE_NAME, open_state
 
 
@@ -167,3 +170,57 @@ def test_state_is_that_of_the_locked_directory(tmp_path: Path) -> None:
     os.close(held)
     assert here.recv() == 9
     worker.join(60)
+
+
+def test_new_state_is_whole_before_it_is_synchronized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes in a buffer of this process would reach the disk after the name."""
+    sizes, sync = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    remember(tmp_path, "a", "x.bpf.o", 3)
+    assert sizes[0] == (tmp_path / STATE_NAME).stat().st_size
+
+
+def test_state_without_a_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems have no locks. Without one, two verifiers could each accept an older object."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(FileAccessError, match="cannot lock: no locks available"):
+        remember(tmp_path, "a", "x.bpf.o", 3)
+
+
+def test_only_a_whole_set_is_remembered(tmp_path: Path) -> None:
+    """One refused file keeps the versions of all as they were; the next set of the same files raises them."""
+    good, bad, state = tmp_path / "good.bpf.o", tmp_path / "bad.bpf.o", tmp_path / "state"
+    state.mkdir()
+    good.write_bytes(sign())
+    bad.write_bytes(unsigned())
+    for paths, version in (([good, bad], 0), ([good], 3)):
+        verdicts = verify_and_remember(paths, store(), state, platform=None, now=NOW)
+        assert [verdict.accepted is not None for verdict in verdicts] == [path == good for path in paths]
+        with open_state(state) as seen:
+            assert seen.version("demo", "x.bpf.o") == version
+
+
+def test_state_that_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier must not accept versions that it does not remember; the new file goes."""
+    remember(tmp_path, "a", "x.bpf.o", 3)
+
+    def rename(source: str, target: str, **directories: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), source, None, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(FileAccessError, match="cannot write: input/output error"):
+        remember(tmp_path, "a", "x.bpf.o", 4)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_NAME]
+    with open_state(tmp_path) as state:
+        assert state.version("a", "x.bpf.o") == 3

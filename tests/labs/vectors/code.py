@@ -36,15 +36,20 @@ def relocated(
     rel: dict[str, int] | None = None,
     symtab: dict[str, int] | None = None,
     names: bytes = NAMES,
+    symbols: Iterable[tuple[int, int]] = SYMBOLS,
+    visibility: int = 0,
+    value: int = 0,
 ) -> tuple[Part, ...]:
     """Return sections 1 code, 2 names, 3 symbols, 4 relocations: *entries* of offset and symbol."""
-    symbols = b"".join(struct.pack(f"{order}IBBHQQ", name, 16, 0, home, 0, 0) for name, home in SYMBOLS)
+    packed = b"".join(
+        struct.pack(f"{order}IBBHQQ", name, 16, visibility, home, value, 0) for name, home in symbols
+    )
     table = b"".join(struct.pack(f"{order}QII", at, *_info(symbol, order)) for at, symbol in entries)
     return (
         code(*slots),
         Part(name=b".names", data=names, type=SHT_STRTAB),
         Part(
-            name=b".symtab", data=symbols, type=SHT_SYMTAB, fields={"link": 2, "entsize": 24} | (symtab or {})
+            name=b".symtab", data=packed, type=SHT_SYMTAB, fields={"link": 2, "entsize": 24} | (symtab or {})
         ),
         Part(
             name=b".relxdp",
@@ -112,6 +117,9 @@ def helper_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "call-in-data", accepted, "denied-helpers", makes(code(), data)
     note = Part(name=b"xdp", data=call(36), type=7, flags=FLAGS_OF_CODE)
     yield "call-in-note", accepted, "denied-helpers", makes(note)
+    no_call = Part(name=b"xdp", data=EXIT + b"\xb7\0\0\0", flags=FLAGS_OF_CODE)
+    yield "half-an-instruction-that-is-no-call", denied, "no-denied-helpers", makes(no_call)
+    yield "call-by-number-of-kfunc-without-rule", accepted, "alice", makes(code(call(1, source=2)))
     empty = Part(name=b"xdp", data=b"", flags=FLAGS_OF_CODE)
     yield "empty-section", accepted, "denied-helpers", makes(empty)
 
@@ -220,6 +228,40 @@ def kfunc_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     )
     twice_relocated = (*one, replace(relocated(KFUNC)[3], name=b".again"))
     yield "second-relocation-section", denied, "denied-kfuncs", makes(*twice_relocated, **ab)
+    yield from _kfunc_edge_cases()
+
+
+def _kfunc_edge_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    """Yield cases at the edges of fields and tables."""
+    denied, accepted = "denied-by-policy", "accepted"
+    a, ab = {"kfuncs": ["bpf_a"]}, {"kfuncs": ["bpf_a", "bpf_b"]}
+    yield "offset-far", denied, "no-denied-kfuncs", makes(*relocated(KFUNC, entries=((2**56, 3),)), **ab)
+    odd = relocated(KFUNC, entries=((4, 1),), rel={"info": 2})
+    yield "odd-relocations-of-other-section", accepted, "no-denied-kfuncs", makes(*odd)
+    # Seven sections: with the null section, .sig and the names of sections.
+    yield (
+        "relocations-of-the-section-behind-the-last",
+        accepted,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, rel={"info": 7})),
+    )
+    yield (
+        "names-behind-the-last",
+        denied,
+        "no-denied-kfuncs",
+        makes(*relocated(KFUNC, symtab={"link": 7}), **ab),
+    )
+    # Without a rule for kernel functions, no other check reads the name.
+    yield "name-outside-without-rule", denied, "denied-helpers", makes(*relocated(KFUNC, names=b"\0"))
+    yield (
+        "undefined-symbol-with-visibility",
+        denied,
+        "denied-kfuncs",
+        makes(*relocated(KFUNC, visibility=1), **a),
+    )
+    yield "undefined-symbol-with-value", denied, "denied-kfuncs", makes(*relocated(KFUNC, value=1), **a)
+    far = relocated(KFUNC, symbols=((0, UNDEFINED), (1, 256)))
+    yield "symbol-defined-in-section-256", accepted, "no-denied-kfuncs", makes(*far)
 
 
 def overlap_cases() -> Iterator[tuple[str, str, str, Recipe]]:

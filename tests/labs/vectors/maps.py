@@ -13,7 +13,7 @@ from labs.vectors.code import code, makes
 
 INT, PTR, ARRAY, STRUCT, UNION, TYPEDEF = 1, 2, 3, 4, 5, 8
 VOLATILE, CONST, RESTRICT, VAR, DATASEC, DECL_TAG, TYPE_TAG, ENUM64 = 9, 10, 11, 14, 15, 17, 18, 19
-FORWARD = 7
+FORWARD, FUNCTION = 7, 12
 LINK = b".struct_ops.link"
 SCHEDULER = b"sched_ext_ops"
 
@@ -269,6 +269,7 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     yield "no-variables", accepted, "points", group(LINK)
     for name, make in (
         ("forward", lambda btf: btf.type(FORWARD, 0, btf.struct(SCHEDULER))),
+        ("function", lambda btf: btf.type(FUNCTION, 0, btf.struct(SCHEDULER))),
         ("union", lambda btf: btf.type(UNION, SCHEDULER, 8)),
         ("pointer", lambda btf: btf.type(PTR, 0, btf.struct(SCHEDULER))),
         ("array", lambda btf: btf.type(ARRAY, 0, 0, btf.struct(SCHEDULER), 0, 1)),
@@ -305,6 +306,11 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         every.type(kind, 0, 0, *[0] * (follows.get(kind, 0) + each.get(kind, 0) * count), count=count)
     yield "every-kind", accepted, "scheduler", with_maps(ops(every), LINK)
     yield "every-kind-denied", denied, "points", with_maps(ops(every), LINK)
+    # Counts of kinds that have no members.
+    counted = Btf()
+    for kind, words in follows.items():
+        counted.type(kind, 0, 0, *[0] * words, count=4)
+    yield "counts-without-members", accepted, "scheduler", with_maps(ops(counted), LINK)
     for name, rest in (
         ("head", b"\0" * 11),
         ("members", struct.pack("<III", 0, STRUCT << 24 | 1, 8) + bytes(11)),
@@ -318,6 +324,11 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         at = len(outside.names) + len(b"ops") + 1 + len(LINK) + 1 if offset is None else offset
         outside.group(LINK, outside.variable(b"ops", outside.type(STRUCT, at, 8)))
         yield f"name-outside-{name}", denied, "all-points", with_maps(outside, LINK)
+    yield from _limit_cases()
+
+
+def _limit_cases() -> Iterator[tuple[str, str, str, Recipe]]:
+    denied = "denied-by-policy"
     unnamed = Btf()
     unnamed.type(DATASEC, 2**32 - 1)
     yield "group-name-outside", denied, "all-points", with_maps(ops(unnamed), LINK)
@@ -325,10 +336,6 @@ def _type_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     number = member.type(STRUCT, 0, 8, 2**32 - 1, 0, 0, count=1)
     member.group(b".maps", member.variable(b"m", number))
     yield "member-name-outside", denied, "all-points", with_maps(member, b".maps")
-    yield from _limit_cases()
-
-
-def _limit_cases() -> Iterator[tuple[str, str, str, Recipe]]:
     behind = ops(Btf())
     behind.type(DATASEC, len(behind.names))
     yield "group-name-behind-the-names", "denied-by-policy", "all-points", with_maps(behind, LINK)
@@ -367,6 +374,13 @@ def _header_cases() -> Iterator[tuple[str, str, str, Recipe]]:
         ("types-none", {"type_size": 0}, denied),
     ):
         yield f"btf-{name}", expect, "scheduler", with_maps(whole.part(**header), LINK)
+    behind = whole.part(type_at=names, name_at=0)
+    behind = replace(behind, data=behind.data[:24] + whole.names + whole.types)
+    yield "btf-types-behind-names", accepted, "scheduler", with_maps(behind, LINK)
+    yield "btf-types-behind-names-denied", denied, "points", with_maps(behind, LINK)
+    # The tables are where they would be with a header of 24 bytes.
+    shorter = whole.part(header=23, type_at=1, name_at=types + 1)
+    yield "btf-header-of-23-bytes", denied, "scheduler", with_maps(shorter, LINK)
     # A longer header, with the tables moved back to where they are.
     moved = whole.part(header=28, name_at=types)
     moved = replace(moved, data=moved.data[:24] + bytes(4) + moved.data[24:])

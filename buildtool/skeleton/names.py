@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of programs, maps, types and members in Go and Rust."""
+
+from __future__ import annotations
+
+import re
+
+_GO_WORDS = (
+    "break case chan const continue default defer else fallthrough for func go goto if import interface map"
+    " package range return select struct switch type var"
+)
+_RUST_WORDS = (
+    "abstract as async await become box break const continue crate do dyn else enum extern false final fn for"
+    " gen if impl in let loop macro match mod move mut override priv pub ref return self static struct super"
+    " trait true try type typeof union unsafe unsized use virtual where while yield"
+)
+IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def go_name(name: str) -> str:
+    """
+    Return the exported name in Go, as bpf2go makes it: packets_total is PacketsTotal, XDP_PASS stays.
+
+    An underscore at the start, or after a small letter or a digit, is left out, and the next letter is large.
+    """
+    out = ""
+    raise_next = True
+    for letter in name:
+        if letter == "_":
+            if raise_next or out[-1:].islower() or out[-1:].isdigit():
+                raise_next = True
+                continue
+            out += letter
+        elif letter.isalnum():
+            out += letter.upper() if raise_next else letter
+        else:
+            continue
+        raise_next = False
+    return out if out[:1].isalpha() else f"X{out}"
+
+
+def is_go_word(name: str) -> bool:
+    """Return whether Go keeps *name* for itself."""
+    return name in _GO_WORDS.split()
+
+
+def rust_field(name: str) -> str:
+    """Return *name* as the name of a field in Rust."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    if plain in ("self", "super", "crate", "Self", "_"):
+        return f"{plain}_"
+    return f"r#{plain}" if plain in _RUST_WORDS.split() else plain
+
+
+def rust_type(name: str) -> str:
+    """Return *name* as the name of a type in Rust: packet_key is PacketKey."""
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+    joined = "".join(word[:1].upper() + word[1:] for word in words)
+    return joined if joined[:1].isalpha() else f"T{joined}"
+
+
+def rust_constant(name: str) -> str:
+    """Return *name* as the name of a constant in Rust."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name).upper()
+    return plain if not plain[:1].isdigit() else f"_{plain}"
