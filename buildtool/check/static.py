@@ -49,6 +49,7 @@ SOON_SECONDS = 30 * 24 * 3600
 # Since Linux 6.13, functions of these program types may have a private stack.
 _PRIVATE_STACK = frozenset(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "tracing"))
 _USDT = frozenset(("usdt", "usdt.s"))
+_USDT_MAP = "__bpf_usdt_specs"
 _EMPTY = Usage(instructions=0, frame=0, chain=0, frames=0, varies=False, recursive=False)
 
 
@@ -248,9 +249,10 @@ def _check_section(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
     if program.type == "ext":
         message = f"section {program.section!r} replaces a function of another program"
         yield finding("BT014", message, level)
-    if program.loaded_as.partition("/")[0] in _USDT:
-        message = f"section {program.section!r} is attached by several links that libbpf keeps to itself"
-        yield finding("BT017", message, level)
+    if program.loaded_as.partition("/")[0] in _USDT and not any(
+        item.name == _USDT_MAP for item in read.contents.maps
+    ):
+        yield finding("BT017", f"section {program.section!r} needs the map {_USDT_MAP}", level)
     if program.type == STRUCT_OPS and not program.is_optional and program.name not in read.struct_ops:
         yield finding("BT015", "no struct_ops map names it")
 

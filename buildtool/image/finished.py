@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _SECONDS = 60
 _OF_SIGNATURES = frozenset(("BT040", "BT041", "BT042"))
 # What this loader cannot load. The loader of a workload may.
-_OF_LOADER = frozenset(("BT005", "BT009", "BT014", "BT017"))
+_OF_LOADER = frozenset(("BT005", "BT009", "BT014"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

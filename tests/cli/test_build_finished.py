@@ -79,7 +79,7 @@ def fails(capsys: pytest.CaptureFixture[str], text: str, code: int = 2) -> str:
         ("perf_event", "watch=cpu", "cpu is not a perf event", "cpu-clock:FREQUENCY"),
         ("socket", "watch=eth0", "section socket has no place that the loader attaches to", "watch=none"),
         ("xdp/devmap", "watch=eth0", "section xdp/devmap has no place", "watch=none"),
-        ("?usdt", "watch=eth0", "section usdt has no place", "watch=none"),
+        ("?usdt//bin/x:p:n", "watch=eth0", "section usdt//bin/x:p:n names its target already", "remove"),
     ],
 )
 def test_attach_settings_that_no_start_could_follow(
@@ -123,7 +123,6 @@ def test_attach_settings_that_are_fine(
 @pytest.mark.parametrize(
     ("section", "rule"),
     [
-        ("usdt//bin/agent:p:n", "BT017 probe of a program"),
         ("freplace/main", "BT014 replaces a function"),
         ("classifier/x", "BT005 unknown section"),
     ],
