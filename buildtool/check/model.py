@@ -209,7 +209,12 @@ _TABLE = (
     ("BT013", _E, "impossible map", "no kernel creates it: correct its definition in section .maps"),
     ("BT014", _E, "replaces a function", "the loader cannot name the program of freplace: call a function"),
     ("BT015", _E, "unused struct_ops program", "name it in a variable of section .struct_ops.link"),
-    ("BT016", _E, "function of another object", "define it in this source, or include the file that does"),
+    (
+        "BT016",
+        _E,
+        "function of another object",
+        "link its source: sources in [[compile.object]]",
+    ),
     ("BT017", _E, "USDT without its maps", "include <bpf/usdt.bpf.h>, which defines the maps of probes"),
     ("BT020", _E, "stack frame too large", "move large variables into a per-CPU array of one element"),
     ("BT021", _E, "stack of calls too deep", "functions that call each other share 512 bytes"),

@@ -65,10 +65,17 @@ def check_declared(value: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileSettings:
-    """[compile.ARCH]: directories to *include* before those of [compile], and *flags* after its flags."""
+    """Settings below [compile]: directories to *include* before its own, and *flags* after its flags."""
 
     include: tuple[str, ...] = declare(as_texts(validate.check_include), ())
     flags: tuple[str, ...] = declare(as_texts(check_flag), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileArch(CompileSettings):
+    """[compile.ARCH]: settings of an architecture, and patterns of sources to *exclude* there."""
+
+    exclude: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +92,20 @@ class CompileRule(CompileSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileObject(CompileSettings):
-    """[[compile.object]]: an object called *name* of *source*, in place of the object with its own name."""
+    """
+    [[compile.object]]: an object called *name* of *source*, in place of the object with its own name.
+
+    *sources* are paths and patterns in its place: the object is linked from all sources that they match.
+    """
 
     name: str = declare(as_text(check_object_file), "")
     source: str = declare(as_text(validate.check_relative_path), "")
+    sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ())
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The paths and patterns of its sources."""
+        return self.sources or (self.source,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +124,14 @@ class CompileGenerate:
     command: tuple[str, ...] = declare(as_texts(_check_argument), ())
 
 
-def as_tables(kind: type[Table], required: tuple[str, ...]) -> Callable[[Any, Path], tuple[Table, ...]]:
-    """Return a parser of an array of tables of *kind*, each of which has the *required* keys."""
+def as_tables(
+    kind: type[Table], required: tuple[str, ...], *, either: tuple[str, ...] = ()
+) -> Callable[[Any, Path], tuple[Table, ...]]:
+    """
+    Return a parser of an array of tables of *kind*, each of which has the *required* keys.
+
+    If there are names in *either*, each table has exactly one of them.
+    """
 
     def parse(value: Any, root: Path) -> tuple[Table, ...]:
         tables = expect(
@@ -118,10 +141,17 @@ def as_tables(kind: type[Table], required: tuple[str, ...]) -> Callable[[Any, Pa
         for number, item in enumerate(tables, start=1):
             try:
                 found.append(parse_settings(kind, item, root))
+                needs = [*required, *([" or ".join(either)] if either else [])]
                 missing = [key for key in required if not item.get(key)]
                 if missing:
                     raise UsageError(
-                        f"the key {missing[0]} is missing", hint=f"it needs {', '.join(required)}"
+                        f"the key {missing[0]} is missing",
+                        hint=f"it needs {', '.join(needs)}",
+                    )
+                if either and sum(bool(item.get(key)) for key in either) != 1:
+                    raise UsageError(
+                        f"not exactly one of the keys {', '.join(either)}",
+                        hint=f"write either {' or '.join(either)}",
                     )
             except UsageError as error:
                 raise UsageError(f"table {number}: {error.message}", hint=error.hint) from error
@@ -150,7 +180,7 @@ def parse_settings(kind: type[Table], value: Any, root: Path) -> Table:
     return kind(**parsed)
 
 
-def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, CompileSettings]:
+def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, CompileArch]:
     """
     Return the settings of each architecture in *value*, tables by name.
 
@@ -159,7 +189,7 @@ def parse_architectures(value: Mapping[str, Any], root: Path) -> dict[str, Compi
     found = {}
     for arch, table in value.items():
         try:
-            found[arch] = parse_settings(CompileSettings, table, root)
+            found[arch] = parse_settings(CompileArch, table, root)
         except UsageError as error:
             raise UsageError(f"{arch}: {error.message}", hint=error.hint) from error
     return {arch: found[arch] for arch in PLATFORMS if arch in found}

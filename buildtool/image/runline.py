@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from buildtool.image.metadata import Entrypoint
 from buildtool.objects.capabilities import run_options
+from buildtool.objects.kernelbtf import TYPES_SUFFIX
 from buildtool.objects.types import program_type
 
 _BPFFS, _TRACEFS = "/sys/fs/bpf", "/sys/kernel/tracing"
@@ -145,6 +146,14 @@ def _plan_mounts(
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/attach")
         plan.options += ["-v", f"/etc/{name}/attach:{targets}:ro"]
         plan.notes.append(f"write PROGRAM=TARGET into /etc/{name}/attach, a line for each program")
+    if settings := places.get("--settings"):
+        plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/settings")
+        plan.options += ["-v", f"/etc/{name}/settings:{settings}:ro"]
+        plan.notes.append(f"write set, map-entries, attach or load lines into /etc/{name}/settings")
+    if types := places.get("--btf"):
+        plan.before.append(f"install -d /etc/{name}/btf")
+        plan.options += ["-v", f"/etc/{name}/btf:{types}:ro"]
+        plan.notes.append(f"a kernel without BTF needs RELEASE{TYPES_SUFFIX} in /etc/{name}/btf")
     files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
     for path in sorted({found[1] for found in files if found}):
         plan.options += ["-v", f"{path}:{path}:ro"]

@@ -48,6 +48,7 @@ from buildtool.core.files import hold_lock, make_directory, read_bounded, write_
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.runtime.apt import PackageSource
+from buildtool.runtime.clibrary import own_headers
 from buildtool.runtime.debian import KEYRING, Archive, find_system_mirror
 from buildtool.runtime.packagelock import LOCK_NAME, LockedPackage, PackageLock, read_lock
 
@@ -65,23 +66,7 @@ _LIBBPF = (
 )
 _POOLS = {"linux-libc-dev": "main/l/linux", "libbpf-dev": "main/libb/libbpf"}
 _SECONDS = 20  # without an answer
-# <linux/if.h>, and <linux/icmp.h> with it, need the C library's socket address. The C library's own header
-# does not compile for eBPF; this one has the kernel's structure.
-_OWN = {
-    f"{COMMON}/sys/socket.h": """\
-/* SPDX-License-Identifier: Apache-2.0 */
-/* What the headers of Linux need of the C library's; made by buildtool. */
-#ifndef BUILDTOOL_SYS_SOCKET_H
-#define BUILDTOOL_SYS_SOCKET_H
-#include <linux/socket.h>
-typedef __kernel_sa_family_t sa_family_t;
-struct sockaddr {
-	sa_family_t sa_family;
-	char sa_data[14];
-};
-#endif
-"""
-}
+_OWN = {f"{COMMON}/{name}": text for name, text in own_headers().items()}
 _MAX_DEB_BYTES = 64 * 1024 * 1024
 _PREFIX = "headers-"
 _HINT = f"install a release, whose wheel carries them, or let {HEADERS_VARIABLE} name those of `make loaders`"
@@ -171,7 +156,7 @@ def find_headers(environ: Mapping[str, str]) -> Headers | None:
 
 
 def lock_digest(lock: PackageLock) -> Digest:
-    """Return the digest of what *lock* says of the packages of headers, and of our header."""
+    """Return the digest of what *lock* says of the packages of headers, and of our headers."""
     found = (lock.find(_SUITE, _ARCHITECTURE, name) for name in PACKAGES)
     text = "".join([*(each.line for each in found if each), *_OWN.values()])
     return Digest(hashlib.sha256(text.encode()).hexdigest())
@@ -292,7 +277,7 @@ def _read_ar(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_packages(debs: Iterable[Path]) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the versions of packages *debs* by name, and the headers and terms in them, and our header."""
+    """Return the versions of packages *debs* by name, and the headers and terms in them, and our headers."""
     versions, files = {}, {name: text.encode() for name, text in _OWN.items()}
     for path in debs:
         unpacked = dict(_unpack(read_bounded(path, _MAX_DEB_BYTES)))

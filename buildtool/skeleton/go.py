@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from buildtool.skeleton.embedded import Embedded
-from buildtool.skeleton.layout import Declaration, Field, Value, collect
+from buildtool.skeleton.layout import Field, NamedType, Value, collect
 from buildtool.skeleton.names import go_name
 
 # bpf2go's names of targets, and GOARCH.
@@ -193,7 +193,7 @@ def _arguments(words: Iterator[str]) -> str:
     return f"\n{lines}\t" if lines else ""
 
 
-def _declare(item: Declaration, stem: str) -> Iterator[str]:
+def _declare(item: NamedType, stem: str) -> Iterator[str]:
     name = f"{stem}{go_name(item.name)}"
     if item.is_enum:
         kind = f"{'int' if item.signed else 'uint'}{item.size * 8}"

@@ -48,7 +48,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
+class NamedType:
     """A named struct with *fields*, or an enum of *size* bytes with the *values* of its names."""
 
     name: str
@@ -64,7 +64,7 @@ class Layouts:
     """The types of one object. *declared* has each named type that a value reached, in order."""
 
     btf: Btf
-    declared: dict[str, Declaration] = field(default_factory=dict)
+    declared: dict[str, NamedType] = field(default_factory=dict)
 
     def value(self, number: int, depth: int = 0) -> Value:
         """
@@ -91,9 +91,7 @@ class Layouts:
         if found.kind == "enum" and found.name:
             values = tuple((entry.name, entry.value) for entry in found.entries)
             self._declare(
-                Declaration(
-                    name=found.name, size=found.size, values=values, signed=found.signed, is_enum=True
-                )
+                NamedType(name=found.name, size=found.size, values=values, signed=found.signed, is_enum=True)
             )
             return Value(
                 kind="enum",
@@ -113,10 +111,10 @@ class Layouts:
         alignment = max([1, *(each.value.alignment for each in fields)])
         if not found.name or found.kind == "union":
             return Value(kind="fields", size=found.size, fields=fields, alignment=alignment)
-        self._declare(Declaration(name=found.name, size=found.size, fields=fields))
+        self._declare(NamedType(name=found.name, size=found.size, fields=fields))
         return Value(kind="struct", size=found.size, name=found.name, fields=fields, alignment=alignment)
 
-    def _declare(self, declaration: Declaration) -> None:
+    def _declare(self, declaration: NamedType) -> None:
         # Two types of one name, from sources that were linked: the first is declared, as the order is fixed.
         self.declared.setdefault(declaration.name, declaration)
 
@@ -142,7 +140,7 @@ class Layouts:
             yield Field(name="", value=Value(kind="bytes", size=found.size - at))
 
 
-def collect(btf: Btf | None, numbers: Iterable[int]) -> tuple[dict[int, Value], tuple[Declaration, ...]]:
+def collect(btf: Btf | None, numbers: Iterable[int]) -> tuple[dict[int, Value], tuple[NamedType, ...]]:
     """
     Return the values of types *numbers* of *btf*, and the declarations that they need.
 

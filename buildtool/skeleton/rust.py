@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from buildtool.skeleton.embedded import Embedded
-from buildtool.skeleton.layout import Declaration, Field, Value, collect
+from buildtool.skeleton.layout import Field, NamedType, Value, collect
 from buildtool.skeleton.names import rust_constant, rust_field, rust_type
 
 # target_arch of Rust. It has no name of its own for the byte order of powerpc64.
@@ -101,7 +101,7 @@ def _constants(names: Sequence[str]) -> str:
     return "".join(f'    pub const {rust_constant(name)}: &str = "{name}";\n' for name in sorted(names))
 
 
-def _declare(item: Declaration) -> Iterator[str]:
+def _declare(item: NamedType) -> Iterator[str]:
     name = rust_type(item.name)
     if item.is_enum:
         kind = f"{'i' if item.signed else 'u'}{item.size * 8}"

@@ -122,6 +122,51 @@ def test_headers_that_want_a_socket_address_compile(project: Path) -> None:
     assert run(["compile", *ALL]) == 0
 
 
+C_LIBRARY = """\
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/ptrace.h>
+#include <bpf/bpf_helpers.h>
+SEC("socket") int copies(struct __sk_buff *packet)
+{
+	struct sockaddr_in6 to, from = { .sin6_family = AF_INET6, .sin6_port = htons(80) };
+	memcpy(&to, &from, sizeof(to));
+	memset(&from, 0, sizeof(from));
+	pid_t pid = packet->len + from.sin6_port;
+	return to.sin6_port == ntohs(80) ? -ENOTSUP : pid + SIGKILL;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_parts_of_the_c_library_are_carried(project: Path) -> None:
+    """Sources with the C library's usual headers compile for each architecture, without calls."""
+    (project / "bpf/x.bpf.c").write_text(C_LIBRARY)
+    assert run(["compile", *ALL]) == 0
+    for data in read_objects(project).values():
+        # A call would be a relocation against the function.
+        assert not [section for section in parse_object(data).sections if section.name == b".relsocket"]
+
+
+def test_parts_of_the_c_library_agree_with_the_kernel_s_types(project: Path) -> None:
+    """vmlinux.h has the same types; a source may include both."""
+    (project / "bpf/vmlinux.h").write_text(
+        "typedef int pid_t;\ntypedef unsigned int uid_t;\n"
+        "typedef unsigned char u_int8_t;\ntypedef long ssize_t;\n"
+    )
+    (project / "bpf/x.bpf.c").write_text(
+        '#include "vmlinux.h"\n#include <string.h>\n#include <errno.h>\n#include <sys/types.h>\n'
+        "int x = ENOTSUP;\n"
+    )
+    assert run(["compile", *ALL]) == 0
+
+
 def test_vmlinux_h_is_made_by_a_command(project: Path, capsys: Capture) -> None:
     """The header that most projects generate has a hint of its own."""
     (project / "bpf/x.bpf.c").write_text('#include "vmlinux.h"\n')
@@ -134,12 +179,12 @@ def test_vmlinux_h_is_made_by_a_command(project: Path, capsys: Capture) -> None:
 
 def test_a_header_of_the_machine_is_not_found(project: Path, capsys: Capture) -> None:
     """The C library is this machine's: the hint names the key that lets clang search it."""
-    (project / "bpf/x.bpf.c").write_text("#include <sys/types.h>\n")
+    (project / "bpf/x.bpf.c").write_text("#include <sys/mman.h>\n")
     assert Path("/usr/include/linux").is_dir()
     said = refuse(capsys, "--arch=amd64")
-    assert "'sys/types.h' file not found" in said
+    assert "'sys/mman.h' file not found" in said
     assert said.splitlines()[-1] == (
-        "buildtool: hint: sys/types.h is no header of Linux or libbpf:"
+        "buildtool: hint: sys/mman.h is no header of Linux or libbpf:"
         " copy it into a directory of compile.include; compile.system-headers = true searches this machine's"
     )
 

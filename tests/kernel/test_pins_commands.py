@@ -352,6 +352,21 @@ def test_first_start_that_fails_its_check_leaves_nothing(place: tuple[Releases, 
     assert is_clean()
 
 
+def test_health_command_of_the_most_words(place: tuple[Releases, str, str], tmp_path: Path) -> None:
+    """A program and 31 arguments run as they were given; one more is a usage error before any load."""
+    releases, left, _ = place
+    releases.put(1)
+    script = tmp_path / "count"
+    script.write_text('#!/bin/sh\n[ "$#-${31}" = 31-31 ]\n')
+    script.chmod(0o755)
+    words = " ".join(map(str, range(1, 32)))
+    options = releases.options(f"xdp={left}")
+    assert start(releases, *options, f"--health-command={script}  {words} ", *TRUE).code == 0
+    result = start(releases, *options, f"--health-command={script} {words} 32", *TRUE)
+    assert (result.code, result.events("load")) == (2, [])
+    assert result.message.endswith("not an absolute path with at most 31 arguments")
+
+
 def test_health_command_has_no_capability(place: tuple[Releases, str, str]) -> None:
     """A health command runs without capabilities, with seccomp, and cannot list the pins."""
     releases, left, _ = place

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -209,7 +210,7 @@ def test_generic_mode_of_a_device_without_another(lab: Lab, tmp_path: Path) -> N
 
 
 # UTF-8 as people name interfaces, and bytes that a terminal would obey.
-FOREIGN_NAMES = {"utf-8": "ltü€".encode(), "raw": b"lt\xff\x1b[3"}
+FOREIGN_NAMES = {"utf-8": "ltÀü€".encode(), "raw": b"lt\xff\x1b[3"}
 
 
 @pytest.mark.parametrize("log", ["json", "human"])
@@ -241,6 +242,10 @@ def test_name_of_an_interface_outside_ascii(lab: Lab, tmp_path: Path, kind: str,
                 assert done.returncode == (1 if kind == "raw" else 0), done.stderr
                 assert is_printable(done.stderr), done.stderr
                 assert "--json" in arguments or is_printable(done.stdout), done.stdout
+                if "--json" in arguments and kind == "utf-8":
+                    # The name of the pin is that of the record, whatever its bytes are.
+                    ((link,),) = (item["links"].values() for item in json.loads(done.stdout))
+                    assert (link["target"], link["attached"]) == (name.decode(), True)
     finally:
         subprocess.run([b"ip", b"link", b"del", name], check=True)
 

@@ -22,6 +22,7 @@ from labs import TOP
 from labs.run import alone
 
 MARKS_OF_TIERS = {
+    "adopt": ("tools",),
     "assurance": ("tools",),
     "docker": ("docker", "tools", "network"),
     "fuzz": ("tools",),
@@ -47,7 +48,7 @@ MARKS_OF_FIXTURES = {
 }
 NEEDS = ("root", "network", "vm", "docker", "tools")
 # Long tests come first, so that short ones fill the remaining time of the other processors.
-ORDER = ("vm", "docker", "kernel", "assurance", "fuzz", "cli", "vectors", "unit")
+ORDER = ("vm", "docker", "kernel", "assurance", "fuzz", "adopt", "cli", "vectors", "unit")
 _may_connect = [True]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from assurance import test_times
 from assurance.test_exhaustive import CHANGES, SMALL_OBJECTS
 from assurance.test_limits import CASES, RULES, STORES, store_of
 from labs.compile import find_clang
@@ -25,15 +26,19 @@ from mutation.checkout import WORK, copy_checkout, run_limited, run_pytest
 from mutation.csource import make_mutants
 from mutation.mutants import Mutant
 from vectors.test_library import WRAP
+from vectors.test_settable_values import settings
 
 from buildtool.core.strictjson import parse_time
 
 FOLDER = "loader/verify"
+VECTORS = {vector["name"]: vector for vector in INDEX["vectors"]}
 _PUBLIC = "loader/verify/sigverify.c"
 # What no question reaches: the public header, versions seen and exhausted memory. Tests that the questions
 # repeat are only for the file of the header.
 _BEYOND_QUESTIONS = (
     _PUBLIC,
+    "loader/base/fault.c",
+    "loader/base/json.c",
     *(
         f"loader/verify/{name}.c"
         for name in ("maps", "sig", "statement", "truststore", "types", "verdict", "verify")
@@ -183,6 +188,11 @@ def _write_rounds(directory: Path) -> list[Path]:
         "vectors": [now, *_vectors(directory)],
         "signatures": [*_signatures()],
         "limits": [now, *_limits(directory)],
+        "times": [
+            *(question("Y", test_times.store_of(text)) for text in test_times.texts()),
+            *(question("D", str(second).encode()) for second in test_times.seconds()),
+        ],
+        "settings": [now, *_settings(directory)],
         "changes": [now, *_changes(directory)],
     }
     paths = []
@@ -227,6 +237,13 @@ def _limits(directory: Path) -> Iterator[bytes]:
     yield question("P", b"linux/amd64")
     yield from (question("O", builder.build(make())) for make, _ in CASES.values())
     yield from (question(kind, store_of(kind, extra)) for kind in STORES for extra in (0, 1))
+
+
+def _settings(directory: Path) -> Iterator[bytes]:
+    yield _trust(directory, "trust", "alice")
+    for vector, name, text in settings():
+        for kind in "VM":
+            yield question(kind, f"{name}={text}\n".encode() + b64decode(VECTORS[vector]["file"]))
 
 
 def _changes(directory: Path) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError,
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
+from buildtool.runtime.clibrary import own_headers
 from buildtool.runtime.debian import find_system_mirror
 from buildtool.runtime.headers import (
     HeadersRequest,
@@ -70,7 +71,7 @@ def test_headers_are_made_of_two_packages(mirror: Mirror, tmp_path: Path) -> Non
     assert headers == {
         "common/linux/bpf.h",
         "common/bpf/bpf_helpers.h",
-        "common/sys/socket.h",
+        *(f"common/{name}" for name in own_headers()),
         *(f"{arch}/asm/types.h" for arch in PLATFORMS),
     }
     for arch in PLATFORMS:

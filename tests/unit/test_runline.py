@@ -125,6 +125,10 @@ def test_places_of_the_loader_are_mounted_for_the_user_of_the_container() -> Non
     given = plan("xdp", options=("--attach-file", "/attach"))
     assert given.options[-2:] == ["-v", "/etc/agent/attach:/attach:ro"]
     assert (given.arguments, len(given.notes)) == ([], 1)
+    with_types = plan("xdp", options=("--btf", "/btf"))
+    assert with_types.options[-2:] == ["-v", "/etc/agent/btf:/btf:ro"]
+    assert with_types.before == ["install -d /etc/agent/btf"]
+    assert "a kernel without BTF needs RELEASE.btf.o in /etc/agent/btf" in with_types.notes
 
 
 def test_files_of_probes_are_mounted() -> None:

@@ -51,6 +51,8 @@ TRUST: dict[str, dict[str, str]] = {
         policy_key(BOB, notAfter="2026-05-31T23:59:59Z"),
         policy_key(CAROL, notBefore="2026-06-01T00:00:01Z"),
     ),
+    # Brackets in a string are no levels, behind an escaped quotation mark neither.
+    "brackets-in-a-name": policy({**A, "name": '[[[[[[[[[{{{\\"[{'}),
     "project-demo": policy(A, project="demo"),
     "project-other": policy(A, project="other"),
     "minimum-3": policy(A, objects={"x.bpf.o": {"minimumVersion": 3}, "y.bpf.o": {"minimumVersion": 9}}),
