@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from building import prepared_option
@@ -27,6 +27,31 @@ UNCHANGED_LIMIT, SCRATCH_LIMIT, MANY_LIMIT = 0.5, 0.1, 1.2
 # Twice the objects may need twice the time and memory, plus the noise of a busy machine.
 LINEAR_LIMIT = 2.2
 _POLL_SECONDS = 0.02
+# Programs as tools for tracing have them: the types of a kernel, about 3 MB, and CO-RE.
+TYPED_PROGRAMS, TYPED_ARCHITECTURES, TYPED_LIMIT = 58, ("amd64", "arm64"), 1.1
+KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+TYPED_SOURCE = """\
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+struct {{
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+}} starts SEC(".maps");
+SEC("tp_btf/sched_switch") int BPF_PROG(switched_{n}, bool preempt, struct task_struct *from,
+	struct task_struct *to)
+{{
+	__u32 pid = BPF_CORE_READ(to, pid) + {n};
+	__u64 now = bpf_ktime_get_ns() + BPF_CORE_READ(from, se.sum_exec_runtime);
+
+	bpf_map_update_elem(&starts, &pid, &now, BPF_ANY);
+	return 0;
+}}
+char LICENSE[] SEC("license") = "GPL";
+"""
 
 
 def bench_local_engine(work: Path) -> list[Row]:
@@ -76,6 +101,48 @@ def bench_local_many(work: Path) -> list[Row]:
     return rows
 
 
+def bench_local_types(work: Path) -> list[Row]:
+    """Measure a build of programs with all types of a kernel, against make with clang and llvm-strip."""
+    environment, root = _prepare(work), work / "types"
+    strip = find_toolchain().strip
+    if not strip or not KERNEL_BTF.exists():
+        raise BenchError("no llvm-strip: apt-get install llvm" if not strip else f"no {KERNEL_BTF}")
+    for number in range(TYPED_PROGRAMS):
+        path = root / f"bpf/t{number:02}.bpf.c"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TYPED_SOURCE.format(n=number), encoding="ascii")
+    text = f'[project]\nname = "types"\n[sign]\nkey = "{make_key(work)}"\n'
+    tables = (f'[compile.{arch}]\ninclude = ["vmlinux/{arch}"]\n' for arch in TYPED_ARCHITECTURES)
+    root.joinpath("buildtool.toml").write_text(text + "".join(tables), encoding="ascii")
+    for arch in TYPED_ARCHITECTURES:
+        run(BUILDTOOL, "vmlinux", "--arch", arch, "--kernel", KERNEL_BTF, cwd=root)
+    _write_typed_makefile(root, strip)
+    cores = os.cpu_count() or 1
+    make = Command(argv=["make", "--always-make", "--silent", f"-j{cores}", "all"], cwd=root)
+    ours = Command(argv=_build(work / "types.tar", TYPED_ARCHITECTURES), cwd=root, env=environment)
+    name = (
+        f"{TYPED_PROGRAMS} programs with vmlinux.h x {len(TYPED_ARCHITECTURES)}, against clang and llvm-strip"
+    )
+    return [compare(name, ours, make, rounds=3, limit=TYPED_LIMIT)]
+
+
+def _write_typed_makefile(root: Path, strip: str) -> None:
+    """Write what a project's Makefile has for each object: clang with few flags, then llvm-strip."""
+    toolchain, rules, objects = find_toolchain(), [], []
+    headers = provide_headers(os.environ, report=print, runner=Runner())
+    for arch in TYPED_ARCHITECTURES:
+        platform = PLATFORMS[arch]
+        root.joinpath("made", arch).mkdir(parents=True)
+        flags = ["-g", "-O2", "-Wall", "-mcpu=v3", "-target", platform.bpf_target, "-nostdlibinc"]
+        flags += [f"-D{platform.target_define}", f"-Ivmlinux/{arch}", *headers.flags(platform)]
+        rules.append(
+            f"made/{arch}/%.bpf.o: bpf/%.bpf.c\n"
+            f"\t{toolchain.clang} {' '.join(flags)} -c $< -o $@ && {strip} -g $@\n"
+        )
+        objects += [f"made/{arch}/t{number:02}.bpf.o" for number in range(TYPED_PROGRAMS)]
+    root.joinpath("Makefile").write_text(f"all: {' '.join(objects)}\n{''.join(rules)}", encoding="ascii")
+
+
 def _prepare(work: Path) -> dict[str, str]:
     """Return an environment with loaders of all architectures and a cache that is empty at first."""
     loaders = work / "loaders"
@@ -95,8 +162,8 @@ def _prepare(work: Path) -> dict[str, str]:
     }
 
 
-def _build(output: Path) -> list[str | Path]:
-    arch = [word for name in PLATFORMS for word in ("--arch", name)]
+def _build(output: Path, architectures: Iterable[str] = PLATFORMS) -> list[str | Path]:
+    arch = [word for name in architectures for word in ("--arch", name)]
     argv: list[str | Path] = [BUILDTOOL, "build", "--engine", "local", "--no-cache", "--force", *arch]
     return [*argv, "--output", f"type=oci,dest={output}"]
 

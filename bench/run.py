@@ -20,7 +20,7 @@ from pathlib import Path
 from building import bench_compile, bench_sizes, bench_version, bench_warm_build
 from common import BUILDTOOL, TOP, run, write_source
 from loading import bench_bpftool, bench_hand_over, bench_large_object, bench_small_object, bench_verify_cost
-from localengine import bench_local_engine, bench_local_many
+from localengine import bench_local_engine, bench_local_many, bench_local_types
 from measure import BenchError, Row, print_table
 from signing import bench_signing
 from starting import bench_container_start, bench_memory, bench_sharing, bench_stop
@@ -49,6 +49,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "compile": bench_compile,
     "local-engine": bench_local_engine,
     "local-many": bench_local_many,
+    "local-types": bench_local_types,
     "signing": bench_many_signatures,
 }
 

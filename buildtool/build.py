@@ -12,22 +12,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from buildtool.compile.headers import Headers
 from buildtool.compile.plan import outside_names
 from buildtool.compile.sources import CANNOT_COMPILE
 from buildtool.config.compiling import OBJECT_SUFFIX
-from buildtool.config.file import DEFAULT_BUILDER, Config, ImagesConfig, named_variable
-from buildtool.config.project import find_sources, name_objects, plan_units
+from buildtool.config.file import (
+    CONFIG_NAME,
+    DEFAULT_BUILDER,
+    MAX_CONFIG_BYTES,
+    Config,
+    ImagesConfig,
+    named_variable,
+)
+from buildtool.config.project import (
+    check_settable_names,
+    find_sources,
+    links_objects,
+    name_objects,
+    plan_units,
+)
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
+from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildStepError,
     BuildtoolError,
     EngineError,
     SigningKeyError,
+    ToolFailedError,
+    ToolMissingError,
     UsageError,
 )
+from buildtool.core.files import read_bounded
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
@@ -59,6 +77,7 @@ from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
 from buildtool.oci.write import full_name
 from buildtool.runtime.headers import provide_headers
+from buildtool.runtime.probe import find_linker
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -77,6 +96,9 @@ from buildtool.trust.generate import trust_files
 
 AskPassphrase = Callable[[str], str | None]
 
+
+if TYPE_CHECKING:
+    from buildtool.publish.provenance import BuildFacts
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +155,8 @@ class BuildOptions:
     tag: str = ""
     push: bool = False
     sign_image: bool = True
+    sbom: str = "none"
+    provenance: bool = False
     output: str = ""
     force: bool = False
     builder: str = ""
@@ -269,6 +293,7 @@ def _describe(
     public = key.load_public()
     sources = find_sources(config)
     objects = name_objects(config)
+    check_settable_names(config, objects)
     trust = trust_files(config, public, [platform.oci for platform in platforms], objects)
     request = RenderRequest(
         config=config,
@@ -350,7 +375,9 @@ def build(
         built = _build_locally(config, options, tag, key, epoch, environ, runner)
     else:
         built = _build_with_docker(config, options, tag, key, epoch, environ, runner)
-    return _sign_pushed(built, publisher) if publisher else built
+    if publisher is None:
+        return built
+    return _sign_pushed(built, publisher, config, options, environ=environ, runner=runner)
 
 
 def _find_publisher(
@@ -372,23 +399,58 @@ def _find_publisher(
     return find_key(config.publish.key, config, environ, ask).load_signer()
 
 
-def _sign_pushed(built: BuiltImage, signer: Signer) -> BuiltImage:
+def _sign_pushed(
+    built: BuiltImage,
+    signer: Signer,
+    config: Config,
+    options: BuildOptions,
+    *,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> BuiltImage:
     """
     Sign the image that was pushed, by its digest: its tag may name another one by now.
 
-    Raises: RegistryError, SigningKeyError; errors of *signer*.
+    Raises: RegistryError, ToolMissingError, SigningKeyError; errors of *signer*.
     """
     # Imported here, because the HTTP library takes as long to import as all the rest.
+    from buildtool.publish.attest import attest_image
     from buildtool.publish.sign import sign_image
 
     reference = f"{full_name(built.reference).rpartition(':')[0]}@{built.digest}"
+    sbom = "" if options.sbom == "none" else options.sbom
     try:
         sign_image(reference, signer)
+        if sbom or options.provenance:
+            facts = _build_facts(config, built.engine, runner)
+            cache = open_cache(environ)
+            attest_image(reference, signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
     except BuildtoolError as error:
         error.message = f"{built.reference}: pushed, but not signed: {error.message}"
         error.hint = f"buildtool publish {reference} signs it" + (f"; {error.hint}" if error.hint else "")
         raise
     return replace(built, signed=True)
+
+
+def _build_facts(config: Config, engine: str, runner: Runner) -> BuildFacts:
+    """Return what the provenance says of this build beside the image: engine, commit and configuration."""
+    from buildtool.publish.provenance import BuildFacts
+
+    path = config.root / CONFIG_NAME
+    data = read_bounded(path, MAX_CONFIG_BYTES) if config.has_file and path.is_file() else None
+    digest = Digest(hashlib.sha256(data).hexdigest()) if data is not None else None
+    return BuildFacts(engine=engine, commit=_find_commit(config.root, runner), config=digest)
+
+
+def _find_commit(root: Path, runner: Runner) -> str:
+    """Return the commit of the project at *root*, or nothing outside git or with uncommitted changes."""
+    git = ["git", "-C", str(root)]
+    try:
+        if runner.run([*git, "status", "--porcelain", "--untracked-files=no", "--", "."]).stdout.strip():
+            return ""
+        return runner.run([*git, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
+    except (ToolMissingError, ToolFailedError):
+        return ""
 
 
 def _build_with_docker(
@@ -512,10 +574,12 @@ def _build_locally(
         output=output,
         force=force,
         headers=_find_headers(config, environ, runner),
+        linker=find_linker(environ, report=log.warning, runner=runner) if links_objects(config) else None,
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)
     objects = name_objects(config)
+    check_settable_names(config, objects)
     trust_files(config, request.key.public, [platform.oci for platform in options.platforms], objects)
     data = provide_parts(options.platforms, environ, report=log.warning, runner=runner)
     built = build_local(replace(request, data=data))

@@ -49,13 +49,21 @@ PINS_COMMANDS = ("list", "status", "detach", "rollback")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """Arguments of the loader (docs/reference/loader.md)."""
+    """
+    Arguments of the loader (docs/reference/loader.md).
+
+    *image* are options of an image, which come before *settings*: a later setting replaces an earlier one.
+    """
 
     objects: Path
     trust: Path
     attach: tuple[str, ...] = ()
     load: tuple[str, ...] = ()
     no_load: tuple[str, ...] = ()
+    image: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    map_entries: tuple[str, ...] = ()
+    settings: Path | None = None
     verify_only: bool = False
     human: bool = False
     workload: tuple[str, ...] = ()
@@ -133,6 +141,12 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
         argv += ["--attach", attach]
     argv += [word for program in request.load for word in ("--load", program)]
     argv += [word for program in request.no_load for word in ("--no-load", program)]
+    argv += request.image
+    settings = str(request.settings or options.settings)
+    argv += ["--settings", settings] if settings and not (request.verify_only or options.hand_over) else []
+    options = options if options.hand_over else replace(options, settings="")
+    argv += [word for text in request.set for word in ("--set", text)]
+    argv += [word for text in request.map_entries for word in ("--map-entries", text)]
     if request.verify_only:
         argv.append("--verify-only")
     else:

@@ -31,6 +31,7 @@ type Statement struct {
 	License   string
 	Toolchain *Toolchain // nil if absent
 	Source    *Source    // nil if absent
+	Settable  *Settable  // nil if absent: nothing may be set
 
 	// KeyIDs are the keys that counted, ascending. Each is the SHA-256 of a key's DER SubjectPublicKeyInfo.
 	KeyIDs [][32]byte
@@ -92,6 +93,7 @@ var predicateMembers = []member{
 	{name: "license", is: isString},
 	{name: "toolchain", is: isObject, optional: true},
 	{name: "source", is: isObject, optional: true},
+	{name: "settable", is: isObject, optional: true},
 }
 
 var programMembers = []member{
@@ -205,6 +207,9 @@ func (st *Statement) readPredicate(value any) error {
 			Struct:     textOf(entry, "struct"),
 			Pinned:     pinned,
 		})
+	}
+	if err := st.readSettable(body); err != nil {
+		return err
 	}
 	return st.readOrigin(body)
 }

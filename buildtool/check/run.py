@@ -18,6 +18,7 @@ from pathlib import Path
 
 from buildtool.check.kernelfacts import Release
 from buildtool.check.lines import LineInfo, read_line_info
+from buildtool.check.memory import estimate_maps
 from buildtool.check.model import (
     RULES,
     CheckReport,
@@ -27,7 +28,7 @@ from buildtool.check.model import (
     ProgramRun,
 )
 from buildtool.check.opened import open_objects, opening_findings
-from buildtool.check.probe import ProbedProgram, ProbeFinder, ProbeOutput, probe_argv, read_probe
+from buildtool.check.probe import ProbedProgram, ProbeOutput, probe_argv, read_probe
 from buildtool.check.static import StaticCheck, check_object
 from buildtool.check.vm.kernels import SUITES, Kernel, find_kernel, has_kernel, image_arch
 from buildtool.check.vm.machine import VmRequest, run_vm
@@ -43,10 +44,13 @@ from buildtool.core.errors import (
 from buildtool.core.files import write_atomic
 from buildtool.core.platforms import Platform, find_platform, host_platform, this_platform
 from buildtool.core.process import Runner
-from buildtool.objects.describe import ProgramInfo
+from buildtool.objects.constants import write_constants
+from buildtool.objects.describe import ProgramInfo, describe_object
 from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
 from buildtool.objects.types import Declaration
+from buildtool.runtime.probe import ProbeFinder
+from buildtool.signing.settings import NO_SETTINGS, LoadSettings
 from buildtool.signing.statement import describe_stated
 
 HOST = "host"
@@ -65,7 +69,8 @@ class CheckTarget:
     An object to check: its *path*, *name*, *data*, and *arch* (empty if it is for all).
 
     *stale* says why it is older than its sources, and is empty if it is not. *size* is that of a file
-    which is larger than *data*. *declared* are the types of sections that libbpf does not know.
+    which is larger than *data*. *declared* are the types of sections that libbpf does not know. Dry runs load
+    the object with *settings*.
     """
 
     path: Path
@@ -75,6 +80,12 @@ class CheckTarget:
     stale: str = ""
     size: int = 0
     declared: tuple[Declaration, ...] = ()
+    settings: LoadSettings = NO_SETTINGS
+
+    @property
+    def loaded(self) -> bytes:
+        """The object with the constants of *settings*. Raises: ObjectFormatError."""
+        return write_constants(self.data, self.settings.constants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +140,7 @@ def check_objects(
         for kernel, target_platform in _plan(request, on_progress)
         if readable and not is_stale
     ]
-    largest = max((check.facts.map_bytes for check in checks if check.facts), default=0)
+    largest = max(map(_map_bytes, readable), default=0)
     asker = _Asker(
         request=request,
         finder=finder,
@@ -170,6 +181,14 @@ def check_objects(
         findings=tuple(findings),
         runs=tuple(asker.runs),
     )
+
+
+def _map_bytes(target: CheckTarget) -> int:
+    """Return the memory of the maps of *target*, with the sizes of its settings."""
+    obj, entries = parse_object(target.data), target.settings.entries
+    maps = describe_object(obj).maps
+    sized = (replace(item, max_entries=entries.get(item.name, item.max_entries)) for item in maps)
+    return estimate_maps(obj, tuple(sized)).fixed
 
 
 def _check_statically(request: CheckRequest, target: CheckTarget) -> StaticCheck:
@@ -340,7 +359,7 @@ class _Asker:
         with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
             paths = [Path(work, f"{number}.bpf.o") for number in range(len(ask.targets))]
             for path, target in zip(paths, ask.targets, strict=True):
-                write_atomic(path, target.data)
+                write_atomic(path, target.loaded)
             argv = probe_argv(str(ask.probe), _with_declared(map(str, paths), ask), ask.capabilities)
             done = self.runner.run(argv, timeout_seconds=self.request.timeout_seconds)
         return read_probe(done.stdout.decode())
@@ -350,7 +369,7 @@ class _Asker:
         self.on_progress(f"boot {ask.name} {ask.arch}, {len(ask.targets)} objects")
         paths = [f"{_GUEST_OBJECTS}/{number}.bpf.o" for number in range(len(ask.targets))]
         files: dict[str, Path | bytes] = {_GUEST_PROBE: ask.probe}
-        files |= {path: target.data for path, target in zip(paths, ask.targets, strict=True)}
+        files |= {path: target.loaded for path, target in zip(paths, ask.targets, strict=True)}
         result = run_vm(
             VmRequest(
                 kernel=ask.kernel,
@@ -365,11 +384,14 @@ class _Asker:
         return read_probe(result.output)
 
 
-def _with_declared(paths: Iterable[str], ask: _Ask) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
-    """Yield each of *paths* with the sections that its object declares to be loaded as others."""
+def _with_declared(
+    paths: Iterable[str], ask: _Ask
+) -> Iterator[tuple[str, Iterable[tuple[str, str]], Mapping[str, int]]]:
+    """Yield each of *paths* with the sections that its object declares to be loaded as others, and sizes."""
     for path, target in zip(paths, ask.targets, strict=True):
         found = (item for item in _read_programs(target) if item.declared)
-        yield path, dict.fromkeys((item.section.removeprefix("?"), item.declared) for item in found)
+        sections = dict.fromkeys((item.section.removeprefix("?"), item.declared) for item in found)
+        yield path, sections, target.settings.entries
 
 
 def _read_programs(target: CheckTarget) -> tuple[ProgramInfo, ...]:

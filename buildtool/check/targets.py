@@ -20,10 +20,20 @@ from buildtool.config.project import (
     has_project,
     name_objects,
 )
-from buildtool.core.errors import BuildtoolError, FileAccessError, UsageError, system_reason
+from buildtool.core.errors import (
+    BuildtoolError,
+    FileAccessError,
+    ObjectFormatError,
+    UsageError,
+    system_reason,
+)
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
+from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
+from buildtool.objects.settable import Settable
+from buildtool.signing.bounds import make_settable
+from buildtool.signing.settings import LoadSettings, choose_settings
 from buildtool.signing.stale import StaleFinder
 from buildtool.signing.statement import read_statement
 
@@ -55,6 +65,41 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
             hint=f"add --arch {other.arch}, or leave the object out",
         )
     return targets
+
+
+def apply_settings(
+    targets: Sequence[CheckTarget], constants: Sequence[str], entries: Sequence[str], config: Config
+) -> list[CheckTarget]:
+    """
+    Return *targets* with the settings *constants* and *entries*, of --set and --map-entries.
+
+    The bounds are those of a signed object's statement, else those of load.settable.
+
+    Raises: UsageError, for a setting that means no object or is outside of the bounds, and for a rule of
+    load.settable that its object does not fit: signing would refuse it.
+    """
+    if not constants and not entries and not config.load.settable:
+        return list(targets)
+    chosen: dict[tuple[str, str], LoadSettings] = {}
+    for arch in dict.fromkeys(target.arch for target in targets):
+        settable = {target.name: _read_settable(target, config) for target in targets if target.arch == arch}
+        found = choose_settings(constants, entries, settable)
+        chosen |= {(arch, name): settings for name, settings in found.items()}
+    return [replace(target, settings=chosen[target.arch, target.name]) for target in targets]
+
+
+def _read_settable(target: CheckTarget, config: Config) -> Settable | None:
+    try:
+        obj = parse_object(target.data)
+        if has_signature_section(obj):
+            return read_statement(obj).settable
+        maps = describe_object(obj).maps
+    except ObjectFormatError:
+        return None  # the rules of check say what is wrong with the object
+    try:
+        return make_settable(obj, maps, config.load.settable.get(target.name, ()))
+    except UsageError as error:
+        raise UsageError(f"{target.path}: {error.message}", hint=error.hint) from error
 
 
 def _choose_built(arch: Sequence[str], config: Config) -> list[str]:

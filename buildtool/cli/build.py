@@ -20,7 +20,7 @@ from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import choose_platforms, find_sources
-from buildtool.config.values import ENGINES
+from buildtool.config.values import ENGINES, SBOM_FORMATS
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
@@ -50,6 +50,16 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--sign-image/--no-sign-image",
     default=None,
     help="Sign a pushed image in its registry, too; default: publish.sign, else yes.",
+)
+@click.option(
+    "--sbom",
+    type=click.Choice(SBOM_FORMATS),
+    help="Bill of materials of a signed, pushed image; default: publish.sbom, else cyclonedx.",
+)
+@click.option(
+    "--provenance/--no-provenance",
+    default=None,
+    help="Provenance of a signed, pushed image; default: publish.provenance, else yes.",
 )
 @click.option(
     "--output",
@@ -85,6 +95,8 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     given["engine"] = given["engine"] or config.build.engine
     given["sign_image"] = config.publish.sign if given["sign_image"] is None else given["sign_image"]
+    given["sbom"] = given["sbom"] or config.publish.sbom
+    given["provenance"] = config.publish.provenance if given["provenance"] is None else given["provenance"]
     options = pipeline.BuildOptions(platforms=choose_platforms(arch, config), **given)
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     if image.replaced:
@@ -126,6 +138,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         run = {"before": plan.before, "command": plan.command(image.reference), "notes": plan.notes}
         value |= {"run": run if is_image else None}
         settings = {"attach": config.image.attach, "load": config.image.load}
+        settings |= {"set": config.image.set, "mapEntries": config.image.map_entries}
         print_json(value | {"capabilities": capabilities} | settings)
         return
     click.echo(f"{'image ' if is_image else 'output'}  {image.file or image.reference or output}")
@@ -140,6 +153,8 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         click.echo(f"attach  {line}")
     for name in config.image.load:
         click.echo(f"with    {name}")
+    for text in (*config.image.set, *config.image.map_entries):
+        click.echo(f"set     {text}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))

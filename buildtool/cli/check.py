@@ -16,11 +16,13 @@ from buildtool.check.kernelfacts import check_kernel_release
 from buildtool.check.model import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
 from buildtool.check.reports import junit_report, sarif_report
 from buildtool.check.run import CheckRequest, check_objects
-from buildtool.check.targets import choose_arches, find_targets
+from buildtool.check.targets import apply_settings, choose_arches, find_targets
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json, print_table, say
+from buildtool.config.file import ImageConfig
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
+from buildtool.core.validate import check_setting
 from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import check_capability
 
@@ -43,6 +45,20 @@ _OUTPUT = OutputPath(path_type=Path)
     callback=checked(check_capability),
     help="Capability of the dry runs, may be repeated. Default: image.capabilities, else the objects' needs.",
 )
+@click.option(
+    "--set",
+    multiple=True,
+    callback=checked(check_setting),
+    metavar="OBJECT:NAME=VALUE",
+    help="Constant of the dry runs, may be repeated. Without OBJECT or DIR, after image.set.",
+)
+@click.option(
+    "--map-entries",
+    multiple=True,
+    callback=checked(check_setting),
+    metavar="OBJECT:MAP=N",
+    help="Entries of a map in the dry runs, may be repeated. Without OBJECT or DIR, after image.map-entries.",
+)
 @click.option("--module", multiple=True, help="Kernel module that virtual machines load, may be repeated.")
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
 @click.option("--junit", type=_OUTPUT, help="Write a JUnit XML report to this file.")
@@ -64,6 +80,9 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
         check_writable(path)
     config, arch = read_config(config_path), _words("--arch", options["arch"])
     targets = find_targets(objects, arch, config)
+    image = ImageConfig() if objects else config.image
+    constants, entries = (*image.set, *options["set"]), (*image.map_entries, *options["map_entries"])
+    targets = apply_settings(targets, constants, entries, config)
     request = CheckRequest(
         targets=targets,
         now=int(time.time()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from buildtool.core.errors import UsageError
 from buildtool.core.flags import check_flag
 from buildtool.core.process import Runner
 from buildtool.runtime.headers import provide_headers
+from buildtool.runtime.probe import find_linker
 
 
 @click.command("compile")
@@ -36,6 +37,9 @@ from buildtool.runtime.headers import provide_headers
 )
 @click.option(
     "--plan", type=click.Path(path_type=Path), hidden=True, help="What a Dockerfile's objects are made of."
+)
+@click.option(
+    "--linker", type=click.Path(path_type=Path), hidden=True, help="The bpf-probe of a builder, which links."
 )
 @click.option("--system-headers", is_flag=True, help="Search this machine's headers, not the carried ones.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 1024), help="How many compilers run at once.")
@@ -66,6 +70,7 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         color=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
         outside=outside,
         is_configured=not (options["include"] or options["flag"] or options["system_headers"]),
+        linker=options["linker"],
     )
     outputs = [
         (
@@ -75,6 +80,8 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         )
         for target in platforms
     ]
+    if run.linker is None and any(unit.is_linked for _, _, units in outputs for unit in units):
+        run = replace(run, linker=find_linker(os.environ, report=say, runner=Runner()))
     with progress("compile", sum(len(units) for _, _, units in outputs)) as step:
         with named_variable(config, "compile.clang"):
             toolchain = find_toolchain(config.compile.clang)

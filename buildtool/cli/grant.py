@@ -14,7 +14,7 @@ from buildtool.cli.output import say
 from buildtool.config.sourcedate import source_date
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import find_platform
-from buildtool.core.validate import check_attach, check_load
+from buildtool.core.validate import check_attach, check_load, check_setting
 from buildtool.image.filecaps import MAX_PROGRAM_BYTES, check_capabilities, copy_program, read_contents
 from buildtool.image.finished import ImageRules, check_finished
 from buildtool.objects.capabilities import check_capability, program_capabilities
@@ -38,6 +38,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--key-id", required=True, help="Key that signed them.")
 @click.option("--attach", multiple=True, callback=checked(check_attach), help="One of the image's.")
 @click.option("--load", multiple=True, callback=checked(check_load), help="One of the image's.")
+@click.option("--set", multiple=True, callback=checked(check_setting), help="One of the image's.")
+@click.option("--map-entries", multiple=True, callback=checked(check_setting), help="One of the image's.")
 @click.option("--hand-over", is_flag=True, help="The workload loads the programs.")
 @click.option("--allow-finding", multiple=True, help="Rule of check whose findings do not end the build.")
 def command(
@@ -58,7 +60,10 @@ def command(
         epoch=source_date(os.environ, Path()),
         attach=given["attach"],
         load=given["load"],
+        set=given["set"],
+        map_entries=given["map_entries"],
         allow_findings=given["allow_finding"],
+        hands_over=given["hand_over"],
     )
     # One of another architecture does not start here, unless the builder emulates that.
     loader = read_bounded(programs[0], MAX_PROGRAM_BYTES)

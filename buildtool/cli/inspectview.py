@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from buildtool.cli.output import clean_line, print_json, say
+from buildtool.compile.sources import recorded_sources
 from buildtool.config.file import ImageConfig
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
@@ -75,6 +76,8 @@ class View:
             "labels": image.labels,
             "attach": image.entrypoint.attach,
             "load": image.entrypoint.load,
+            "set": image.entrypoint.set,
+            "mapEntries": image.entrypoint.map_entries,
             "workload": image.entrypoint.workload,
             "objects": [self._image_object(name, data) for name, data in image.objects],
         }
@@ -89,6 +92,8 @@ class View:
         rows += [("label", clean_line(f"{key}={value}")) for key, value in sorted(image.labels.items())]
         rows += [("attach", clean_line(line)) for line in describe_settings(image.entrypoint.attach)]
         rows += [("load", clean_line(name)) for name in image.entrypoint.load]
+        rows += [("set", clean_line(text)) for text in image.entrypoint.set]
+        rows += [("entries", clean_line(text)) for text in image.entrypoint.map_entries]
         if image.entrypoint.workload:
             rows.append(("workload", clean_line(shlex.join(image.entrypoint.workload))))
         lines = list(_align(rows))
@@ -162,10 +167,17 @@ class View:
         yield "  created", format_time(statement.created)
         if statement.not_after is not None:
             yield "  not after", format_time(statement.not_after)
+        if statement.settable:
+            for variable in statement.settable.variables:
+                yield "  settable", clean_line(f"{variable.name}  {variable.describe()}")
+            for item in statement.settable.maps:
+                yield "  settable", clean_line(f"{item.name}  {item.describe()}")
         if statement.toolchain:
             yield "  compiler", clean_line(statement.toolchain.compiler)
         if statement.source:
-            yield "  source", clean_line(f"{statement.source.path}  sha256 {statement.source.sha256}")
+            flags = statement.toolchain.flags if statement.toolchain else ()
+            sources = recorded_sources(statement.platform, flags, statement.source.path)
+            yield "  source", clean_line(f"{', '.join(sources)}  sha256 {statement.source.sha256}")
 
 
 def _contents_json(contents: ObjectContents) -> dict[str, Any]:

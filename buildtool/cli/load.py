@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from buildtool.cli.options import checked, config_option, read_config
+from buildtool.config.file import ImageConfig
 from buildtool.core.process import Runner
-from buildtool.core.validate import check_attach, check_load
+from buildtool.core.validate import check_attach, check_load, check_setting
 from buildtool.load import (
     PINS_COMMANDS,
     LoadRequest,
@@ -47,6 +49,13 @@ class _LoadCommand(click.Command):
         return rest
 
 
+def _image_settings(image: ImageConfig) -> Iterator[str]:
+    """Yield the options for the settings of *image*."""
+    for name, settings in (("--set", image.set), ("--map-entries", image.map_entries)):
+        for setting in settings:
+            yield from (name, setting)
+
+
 @click.command("load", cls=_LoadCommand)
 @click.argument("objects", metavar="[OBJECT|DIR]", required=False, type=click.Path(path_type=Path))
 @click.argument("workload", metavar="[-- WORKLOAD...]", nargs=-1, type=click.UNPROCESSED)
@@ -70,6 +79,23 @@ class _LoadCommand(click.Command):
     metavar="PROGRAM",
     help="Do not load this program; may be repeated.",
 )
+@click.option(
+    "--set",
+    multiple=True,
+    callback=checked(check_setting),
+    metavar="OBJECT:NAME=VALUE",
+    help="Set a constant within its signed bounds; may be repeated.",
+)
+@click.option(
+    "--map-entries",
+    multiple=True,
+    callback=checked(check_setting),
+    metavar="OBJECT:MAP=N",
+    help="Set the entries of a map within their signed bounds; may be repeated.",
+)
+@click.option(
+    "--settings", type=click.Path(path_type=Path), help="File of set, map-entries, attach and load lines."
+)
 @click.option("--verify-only", is_flag=True, help="Verify only; load nothing.")
 @config_option
 def command(
@@ -79,15 +105,17 @@ def command(
     workload: tuple[str, ...],
     trust: Path | None,
     verify_only: bool,
+    settings: Path | None,
     config_path: Path | None,
     **given: tuple[str, ...],
 ) -> None:
     """
     Verify, load and attach signed objects on this host with the real loader.
 
-    Without OBJECT or DIR: build/ARCH of this machine. Without --attach: image.attach of
-    buildtool.toml. The loader starts WORKLOAD, everything after --, once the programs are attached.
-    The loader replaces this process, writes its decisions to stderr, and sets the exit code.
+    Without OBJECT or DIR: build/ARCH of this machine, with image.set and image.map-entries of
+    buildtool.toml. Without --attach: image.attach. The loader starts WORKLOAD, everything after --,
+    once the programs are attached. The loader replaces this process, writes its decisions to stderr,
+    and sets the exit code.
     [loader] in buildtool.toml sets its other options.
 
     "load list", "load status", "load detach" and "load rollback" run ebpf-pins, which shows and
@@ -107,6 +135,10 @@ def command(
         attach=given["attach"] or (() if verify_only else config.image.attach),
         load=tuple(name for name in given["load"] or config.image.load if name not in given["no_load"]),
         no_load=given["no_load"],
+        image=() if objects or verify_only else tuple(_image_settings(config.image)),
+        set=given["set"],
+        map_entries=given["map_entries"],
+        settings=settings,
         verify_only=verify_only,
         human=sys.stderr.isatty(),
         workload=workload,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import click
 from buildtool.cli.options import OutputPath, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.signeroptions import open_given_signer, signer_options
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
 from buildtool.image.inspect import is_file_name
+from buildtool.publish.attest import attest_image
 from buildtool.publish.file import write_bundle
+from buildtool.publish.sbom import FORMATS
 from buildtool.publish.sign import sign_image
 from buildtool.signing.keys import shorten_key_id
 
@@ -27,9 +31,20 @@ from buildtool.signing.keys import shorten_key_id
     help="Write the signature into this file instead; for an archive or a layout, which hold none.",
 )
 @click.option("--force", is_flag=True, help="Replace the file of --bundle.")
+@click.option("--sbom", type=click.Choice(FORMATS), help="Attach a bill of materials, too.")
+@click.option("--provenance", is_flag=True, help="Attach provenance, as far as the image tells it.")
 @config_option
 @json_option
-def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **given: Any) -> None:
+def command(
+    *,
+    image: str,
+    bundle: Path | None,
+    force: bool,
+    sbom: str | None,
+    provenance: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """
     Sign IMAGE in its registry, so that cosign, podman and `buildtool verify` accept it.
 
@@ -41,6 +56,11 @@ def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **gi
         raise UsageError(
             f"{image}: a file, which has no place for a signature",
             hint="--bundle FILE writes the signature beside it; or name an image of a registry",
+        )
+    if bundle is not None and (sbom or provenance):
+        raise UsageError(
+            "--bundle holds a signature alone",
+            hint="buildtool sbom IMAGE writes a bill of materials into a file",
         )
     signer = open_given_signer(given, config, publish=True)
     if bundle is not None:
@@ -55,6 +75,11 @@ def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **gi
         click.echo(f"file    {clean_line(str(bundle))}")
         return
     signed = sign_image(image, signer)
+    attached: tuple[str, ...] = ()
+    if sbom or provenance:
+        reference = f"{signed.repository}@sha256:{signed.digest}"
+        cache = open_cache(os.environ)
+        attached = attest_image(reference, signer, cache, sbom=sbom or "", provenance=provenance)
     if as_json:
         print_json(
             {
@@ -62,6 +87,7 @@ def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **gi
                 "digest": f"sha256:{signed.digest}",
                 "signed": [f"sha256:{digest}" for digest in signed.digests],
                 "written": signed.written,
+                "attached": list(attached),
                 "keyId": signed.key_id,
             }
         )
@@ -71,5 +97,7 @@ def command(*, image: str, bundle: Path | None, force: bool, as_json: bool, **gi
     platforms = len(signed.digests) - 1
     if platforms:
         click.echo(f"        and the manifests of {platforms} platform{'s' if platforms > 1 else ''}")
+    for kind in attached:
+        click.echo(f"with    {kind}")
     if not signed.written:
         click.echo(f"        nothing to do: key {shorten_key_id(signed.key_id)} had signed it")

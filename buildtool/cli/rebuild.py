@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from buildtool.image.compare import FileVerdict, all_objects, check_files, read_
 from buildtool.image.rebuild import ObjectVerdict, SectionDifference, compare_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
 from buildtool.runtime.headers import provide_headers
+from buildtool.runtime.probe import find_linker
 from buildtool.runtime.provide import find_parts
 
 
@@ -50,7 +52,8 @@ def command(
         find = nearest_toolchain(clang or config.compile.clang)
     system = config.compile.system_headers
     headers = None if system else provide_headers(os.environ, report=say, runner=Runner())
-    objects = compare_objects(all_objects(found), config, find, headers)
+    linker = partial(find_linker, os.environ, report=say, runner=Runner())
+    objects = compare_objects(all_objects(found), config, find, headers, linker)
     # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ import click
 from buildtool.cli.options import OutputPath, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.signeroptions import open_given_signer, signer_options
-from buildtool.config.file import Config
+from buildtool.config.file import MAX_CONFIG_BYTES, Config
+from buildtool.config.settable import decode_settable
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
-from buildtool.core.files import check_makeable
+from buildtool.core.files import check_makeable, read_bounded
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.strictjson import MAX_INTEGER
 from buildtool.core.validate import check_project_name, check_release, check_time
@@ -59,6 +61,7 @@ def release_options(command: Command) -> Command:
 @click.option("--force", is_flag=True, help="Replace existing signatures and output files.")
 @click.option("--add", is_flag=True, help="Add a signature; the statement and the others stay.")
 @click.option("--remove", metavar="KEYID", help="Remove the signature of this key.")
+@click.option("--settable", type=_PATH, hidden=True, help="What a Dockerfile's objects let be set.")
 @release_options
 @config_option
 @json_option
@@ -70,6 +73,10 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
     if output:
         check_makeable(output)
     release = release_info(config, given)
+    if given["settable"]:
+        release = replace(
+            release, settable=decode_settable(read_bounded(given["settable"], MAX_CONFIG_BYTES))
+        )
     if not (given["add"] or removed):
         check_times(release.not_after, created=release.created, now=int(time.time()))
     # The signer last: it may ask for a PIN.
@@ -135,6 +142,7 @@ def release_info(config: Config, given: dict[str, Any]) -> ReleaseInfo:
     """
     project, created = config.project, given["created"]
     return ReleaseInfo(
+        settable=config.load.settable,
         project=given["project"] or project.name,
         version=project.version if given["object_version"] is None else given["object_version"],
         release=given["release"] or project.release,

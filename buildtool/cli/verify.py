@@ -167,7 +167,8 @@ def _image_line(image: ImageVerdict) -> str:
         return _line(image.name, None, image.error)
     if not image.key_ids:
         return f"sha256:{image.digest}  its own signature was not asked for"
-    return f"accepted  key {' '.join(map(shorten_key_id, image.key_ids))}  sha256:{image.digest}"
+    more = "  with provenance" if image.has_provenance else ""
+    return f"accepted  key {' '.join(map(shorten_key_id, image.key_ids))}  sha256:{image.digest}{more}"
 
 
 def _line(place: str, accepted: Accepted | VerifiedObject | None, error: BuildtoolError | None) -> str:
@@ -185,7 +186,8 @@ def _image_lines(image: ImageVerdict) -> Iterator[dict[str, Any]]:
     if image.error:
         yield about | _refusal(image.error)
     elif image.key_ids:
-        yield about | {"decision": "accepted", "keyIds": list(image.key_ids)}
+        proved = {"provenance": image.has_provenance}
+        yield about | {"decision": "accepted", "keyIds": list(image.key_ids)} | proved
     for item in image.objects:
         line = {"image": image.name, "platform": item.platform, "object": item.name, "event": "verify"}
         yield line | _decision(item.accepted, item.error)

@@ -156,22 +156,26 @@ def _common_key(toolchain: Toolchain, units: Sequence[Unit], options: CompileOpt
         "version": VERSION,
         "toolchain": repr(toolchain),
         "programs": [_identify(program) for program in (toolchain.clang, toolchain.strip)],
+        # libbpf's linker, for objects of several sources.
+        "linker": _identify(str(options.linker)) if options.linker else [],
         "headers": _list_headers(units, options),
     }
     return _hash_json(value)
 
 
 def _key(common: str, toolchain: Toolchain, unit: Unit, platform: Platform, options: CompileOptions) -> str:
-    argv = tools.compile_command(
-        toolchain,
-        platform,
-        source=unit.source,
-        output=Path("object.o"),
-        root=options.root,
-        headers=options.headers,
-        include=[(name, place_include(name, options.root, options.outside)) for name in unit.include],
-        flags=unit.flags,
-    )
+    argv: list[str] = []
+    for piece in unit.pieces:
+        argv += tools.compile_command(
+            toolchain,
+            platform,
+            source=piece.source,
+            output=Path("object.o"),
+            root=options.root,
+            headers=options.headers,
+            include=[(name, place_include(name, options.root, options.outside)) for name in piece.include],
+            flags=piece.flags,
+        )
     root = os.path.realpath(options.root)
     return _hash_json([common, platform.oci, unit.path, [word.replace(root, ".") for word in argv]])
 
@@ -193,9 +197,10 @@ def _identify(program: str) -> list[Any]:
 
 def _list_headers(units: Sequence[Unit], options: CompileOptions) -> list[str]:
     """Return the names of all files beside the sources and in the include directories."""
-    include = {name for unit in units for name in unit.include}
+    pieces = [piece for unit in units for piece in unit.pieces]
+    include = {name for piece in pieces for name in piece.include}
     directories = {os.path.normpath(place_include(name, options.root, options.outside)) for name in include}
-    directories |= {os.path.normpath(Path(unit.source).parent) for unit in units}
+    directories |= {os.path.normpath(Path(piece.source).parent) for piece in pieces}
     names = []
     for directory in sorted(directories):
         for parent, below, files in os.walk(options.root / directory):

@@ -15,7 +15,7 @@ from typing import Any
 
 from buildtool.compile.outside import Outside
 from buildtool.config.compiling import check_declared, check_unknown_section
-from buildtool.config.project import Unit, check_units
+from buildtool.config.project import Piece, Unit, check_units
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.flags import check_flag
@@ -44,9 +44,12 @@ def encode_plan(units: Sequence[Unit], outside: Sequence[str]) -> str:
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
     declared = tuple(dict.fromkeys(item for unit in units for item in unit.declared))
     for unit in units:
-        include = tuple(map(check_include, unit.include))
-        objects = groups.setdefault((include, tuple(map(check_flag, unit.flags))), {})
-        objects[check_relative_path(unit.path)] = check_relative_path(unit.source)
+        if unit.is_linked:
+            continue
+        (piece,) = unit.pieces
+        include = tuple(map(check_include, piece.include))
+        objects = groups.setdefault((include, tuple(map(check_flag, piece.flags))), {})
+        objects[check_relative_path(unit.path)] = check_relative_path(piece.source)
     entries = [
         f' {{"include": {_list(include)},\n  "flags": {_list(flags)},\n  "objects": {{\n'
         + ",\n".join(f"   {json.dumps(path)}: {json.dumps(source)}" for path, source in objects.items())
@@ -56,7 +59,19 @@ def encode_plan(units: Sequence[Unit], outside: Sequence[str]) -> str:
     programs = "".join(f",\n  {json.dumps(list(item))}" for item in declared).removeprefix(",")
     programs = f'"programs": [{programs}],\n ' if programs else ""
     head = f'{{"version": {_VERSION}, "outside": {_list(outside)}, {programs}"groups": [\n'
-    return head + ",\n".join(entries) + "\n]}\n"
+    linked = [_encode_linked(unit) for unit in units if unit.is_linked]
+    tail = '\n], "linked": {\n' + ",\n".join(linked) + "\n}}\n" if linked else "\n]}\n"
+    return head + ",\n".join(entries) + tail
+
+
+def _encode_linked(unit: Unit) -> str:
+    pieces = ",\n".join(
+        f'  {{"source": {json.dumps(check_relative_path(piece.source))},'
+        f' "include": {_list(tuple(map(check_include, piece.include)))},'
+        f'\n   "flags": {_list(tuple(map(check_flag, piece.flags)))}}}'
+        for piece in unit.pieces
+    )
+    return f" {json.dumps(check_relative_path(unit.path))}: [\n{pieces}]"
 
 
 def _list(words: Sequence[str]) -> str:
@@ -83,6 +98,11 @@ def read_plan(path: Path) -> tuple[tuple[Unit, ...], Outside]:
             raise ValueError("version")
         declared = tuple(_read_program(item) for item in document.get("programs", ()))
         units = [unit for group in document["groups"] for unit in _read_units(group, declared)]
+        for name, pieces in document.get("linked", {}).items():
+            if len(pieces) < 2:
+                raise ValueError("linked")
+            linked = tuple(map(_read_piece, pieces))
+            units.append(Unit(path=check_relative_path(_text(name)), pieces=linked, declared=declared))
         outside = [check_include(_text(name)) for name in document["outside"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileAccessError(
@@ -100,18 +120,22 @@ def _read_program(item: list[Any]) -> Declaration:
 
 
 def _read_units(group: dict[str, Any], declared: tuple[Declaration, ...]) -> list[Unit]:
-    include = tuple(check_include(_text(name)) for name in group["include"])
-    flags = tuple(check_flag(_text(flag)) for flag in group["flags"])
     return [
         Unit(
-            source=check_relative_path(_text(source)),
             path=check_relative_path(_text(path)),
-            include=include,
-            flags=flags,
+            pieces=(_read_piece({**group, "source": source}),),
             declared=declared,
         )
         for path, source in group["objects"].items()
     ]
+
+
+def _read_piece(value: dict[str, Any]) -> Piece:
+    return Piece(
+        source=check_relative_path(_text(value["source"])),
+        include=tuple(check_include(_text(name)) for name in value["include"]),
+        flags=tuple(check_flag(_text(flag)) for flag in value["flags"]),
+    )
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from buildtool.compile import toolchain as tools
 from buildtool.compile.headers import Headers
 from buildtool.compile.kerneltypes import HEADER_NAME, check_types
+from buildtool.compile.link import LinkJob, link_objects
 from buildtool.compile.outside import Outside, place_include
 from buildtool.compile.record import (
     CompiledObject,
@@ -26,7 +27,7 @@ from buildtool.compile.record import (
 from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
 from buildtool.compile.typeorder import order_types
-from buildtool.config.project import Unit, check_units
+from buildtool.config.project import Piece, Unit, check_units
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildtoolError,
@@ -34,10 +35,11 @@ from buildtool.core.errors import (
     FileAccessError,
     ObjectFormatError,
     ToolFailedError,
+    UsageError,
     system_reason,
 )
 from buildtool.core.files import made_directories, make_directory, read_bounded, write_atomic
-from buildtool.core.platforms import Platform
+from buildtool.core.platforms import Platform, oci_platform
 from buildtool.core.process import Completed, check_operand, run_parallel
 from buildtool.objects.elf import MAX_OBJECT_BYTES, parse_object, unsigned_digest
 
@@ -68,7 +70,8 @@ class CompileOptions:
     *headers* are those of Linux and libbpf, or None for this machine's. *jobs* is the number of parallel
     compilers, or 0 for one on each processor. *is_configured* is true if the units and headers are the
     configuration's. *outside* has the places of include directories outside the project that are not where
-    their names say, as in a builder.
+    their names say, as in a builder. *linker* is the bpf-probe of this machine, which objects of several
+    sources need.
     """
 
     root: Path
@@ -77,6 +80,7 @@ class CompileOptions:
     color: bool = False
     outside: Outside = field(default_factory=dict)
     is_configured: bool = False
+    linker: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +99,27 @@ class CompileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One object: *source* as clang's argument, its *unit*, *built* in the scratch directory, *final*."""
+    """One run of clang: *source* as its argument, the *piece* with its settings, and the object *built*."""
 
     source: str
-    unit: Unit
+    piece: Piece
     platform: Platform
     built: Path
-    final: Path
 
     @property
     def depfile(self) -> Path:
         return self.built.with_suffix(".d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Product:
+    """One object: its *unit*, the *jobs* of its sources, *built* in the scratch directory, *final*."""
+
+    unit: Unit
+    platform: Platform
+    jobs: tuple[_Job, ...]
+    built: Path
+    final: Path
 
 
 def compile_sources(
@@ -127,8 +141,9 @@ def compile_sources(
     for _, _, units in outputs:
         check_units(units)
     planned = [(*output[:2], unit) for output in outputs for unit in output[2]]
-    relative = {unit.source: _check_source(unit.source, options.root) for _, _, unit in planned}
-    for include in dict.fromkeys(name for _, _, unit in planned for name in unit.include):
+    pieces = [piece for _, _, unit in planned for piece in unit.pieces]
+    relative = {piece.source: _check_source(piece.source, options.root) for piece in pieces}
+    for include in dict.fromkeys(name for piece in pieces for name in piece.include):
         if not Path(place_include(check_operand(include), options.root, options.outside)).is_dir():
             is_types = Path(include).parent.name == "vmlinux"
             raise FileAccessError(
@@ -144,34 +159,63 @@ def compile_sources(
         _scratch(beside) as scratch,
         _full_told(beside, scratch),
     ):
-        jobs = [
-            _Job(
-                source=relative[unit.source],
-                unit=unit,
-                platform=platform,
-                built=Path(scratch, platform.arch, unit.path),
-                final=directory.absolute() / unit.path,
-            )
+        products = [
+            _plan_product(unit, platform, relative, Path(scratch, platform.arch), directory.absolute())
             for platform, directory, unit in planned
         ]
+        jobs = [job for product in products for job in product.jobs]
         warnings = _run_clang(toolchain, jobs, options, on_step)
         _strip(toolchain, [job.built for job in jobs], options)
         for job in jobs:
             _order_types(job.built)
-        inputs = [_read_inputs(job) for job in jobs]
+        inputs = [_read_inputs(product) for product in products]
         if options.headers is not None:
             options.headers.check(name for files in inputs for name in files)
         for platform, _, _ in outputs:
             read = {
                 name
-                for job, files in zip(jobs, inputs, strict=True)
-                if job.platform == platform
+                for product, files in zip(products, inputs, strict=True)
+                if product.platform == platform
                 for name in files
             }
             check_types(options.root, read, platform)
-        objects = [_describe(toolchain, job, files, options) for job, files in zip(jobs, inputs, strict=True)]
-        _publish(jobs, objects)
+        link_objects(
+            options.linker,
+            [_link_job(product) for product in products if product.unit.is_linked],
+            parallel=options.jobs or os.cpu_count() or 1,
+        )
+        objects = [
+            _describe(toolchain, product, files, options)
+            for product, files in zip(products, inputs, strict=True)
+        ]
+        _publish(products, objects)
     return CompileResult(objects=tuple(objects), warnings=warnings, inputs=tuple(inputs))
+
+
+def _plan_product(
+    unit: Unit, platform: Platform, relative: Mapping[str, str], scratch: Path, directory: Path
+) -> _Product:
+    """Return the product of *unit*. clang writes the object of one source, and libbpf that of several."""
+    built = scratch / unit.path
+    jobs = tuple(
+        _Job(
+            source=relative[piece.source],
+            piece=piece,
+            platform=platform,
+            built=built if not unit.is_linked else scratch / f"{unit.path}.{number}" / "piece.o",
+        )
+        for number, piece in enumerate(unit.pieces)
+    )
+    return _Product(unit=unit, platform=platform, jobs=jobs, built=built, final=directory / unit.path)
+
+
+def _link_job(product: _Product) -> LinkJob:
+    return LinkJob(
+        name=product.unit.name,
+        arch=product.platform.arch,
+        objects=tuple((job.source, job.built) for job in product.jobs),
+        output=product.built,
+    )
 
 
 def _scratch(beside: Path) -> tempfile.TemporaryDirectory[str]:
@@ -220,7 +264,7 @@ def _run_clang(
             root=options.root,
             headers=options.headers,
             include=_places(job, options),
-            flags=(*job.unit.flags, *color),
+            flags=(*job.piece.flags, *color),
         )
         for job in jobs
     ]
@@ -233,7 +277,8 @@ def _run_clang(
     )
     failed = [(job, end) for job, end in zip(jobs, done, strict=True) if end.returncode != 0]
     if failed:
-        names = [f"{job.source} ({job.platform.arch})" for job, _ in failed]
+        # A source can be in several objects.
+        names = list(dict.fromkeys(f"{job.source} ({job.platform.arch})" for job, _ in failed))
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         message = f"{CANNOT_COMPILE} " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
@@ -250,7 +295,7 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
         return None
     name = found[1]
     if directory := _find_directory(options.root, name):
-        others = "".join(f'"{each}", ' for each in jobs[0].unit.include)
+        others = "".join(f'"{each}", ' for each in jobs[0].piece.include)
         return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
     if name == HEADER_NAME:
         arch = jobs[0].platform.arch
@@ -314,32 +359,33 @@ def _order_types(path: Path) -> None:
 
 
 def _describe(
-    toolchain: Toolchain, job: _Job, inputs: Sequence[str], options: CompileOptions
+    toolchain: Toolchain, product: _Product, inputs: Sequence[str], options: CompileOptions
 ) -> CompiledObject:
-    data = read_bounded(job.built, MAX_OBJECT_BYTES)
+    sources = [job.source for job in product.jobs]
+    data = read_bounded(product.built, MAX_OBJECT_BYTES)
     if len(data) > MAX_OBJECT_BYTES:
         raise CompileError(
-            f"{job.source}: the object is larger than {MAX_OBJECT_BYTES} bytes",
+            f"{', '.join(sources)}: the object is larger than {MAX_OBJECT_BYTES} bytes",
             hint="divide its programs among several sources",
         )
-    flags = recorded_flags(job.platform, job.unit)
+    flags = recorded_flags(product.platform, product.unit)
     # The carried headers may be below the root, as in a checkout of this tool, and are not the project's.
     headers = options.headers
     own = [name for name in inputs if headers is None or headers.find(name) is None]
-    outside = {place: name for name, place in _places(job, options) if place != name}
+    outside = {place: name for job in product.jobs for name, place in _places(job, options) if place != name}
     return CompiledObject(
-        path=job.final,
-        name=job.unit.name,
-        platform=job.platform.oci,
+        path=product.final,
+        name=product.unit.name,
+        platform=product.platform.oci,
         sha256=Digest(hashlib.sha256(data).hexdigest()),
         toolchain=ToolchainInfo(compiler=toolchain.name, flags=flags),
-        source=SourceInfo(path=job.source, sha256=hash_sources(job.source, own, options.root, outside)),
+        source=SourceInfo(path=sources[0], sha256=hash_sources(sources, own, options.root, outside)),
         headers=dict(headers.packages) if headers else {},
         unsigned_sha256=_unsigned_digest(data),
-        inputs=tuple(sorted(_hashed_names(job.source, own, options.root, outside))),
+        inputs=tuple(sorted(_hashed_names(sources, own, options.root, outside))),
         root=options.root,
         is_configured=options.is_configured,
-        declared=job.unit.declared,
+        declared=product.unit.declared,
     )
 
 
@@ -351,26 +397,83 @@ def _unsigned_digest(data: bytes) -> str:
 
 
 def recorded_flags(platform: Platform, unit: Unit) -> tuple[str, ...]:
-    """Return the flags of *unit*'s statement, without paths of this machine: each machine writes the same."""
-    named = [word for directory in unit.include for word in ("-I", directory)]
-    return (*tools.forced_flags(platform), *named, *unit.flags)
+    """
+    Return the flags of *unit*'s statement, without paths of this machine: each machine writes the same.
+
+    In the statement of a linked object, each source follows its own flags.
+    """
+    words = [*tools.forced_flags(platform)]
+    for piece in unit.pieces:
+        words += [word for directory in piece.include for word in ("-I", directory)]
+        words += [*piece.flags, *([piece.source] if unit.is_linked else [])]
+    return tuple(words)
 
 
-def _read_inputs(job: _Job) -> tuple[str, ...]:
-    text = read_bounded(job.depfile, MAX_SOURCE_BYTES).decode(errors="surrogateescape")
-    return tuple(sorted({os.path.normpath(name) for name in parse_depfile(text)}))
+def split_flags(words: Sequence[str], source: str) -> tuple[Piece, ...]:
+    """
+    Return the pieces of a unit from the *words* of `recorded_flags` after the forced flags.
+
+    *source* is the source of an object that is not linked. Nothing is checked but the order of the words.
+
+    Raises: UsageError.
+    """
+    pieces: list[Piece] = []
+    include: list[str] = []
+    flags: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "-I" and rest and not flags:
+            include.append(rest.pop(0))
+        elif word.startswith("-"):
+            flags.append(word)
+        else:
+            pieces.append(Piece(source=word, include=tuple(include), flags=tuple(flags)))
+            include, flags = [], []
+    if not pieces:
+        return (Piece(source=source, include=tuple(include), flags=tuple(flags)),)
+    if include or flags or pieces[0].source != source:
+        raise UsageError(
+            f"{source}: flags of no source in the record of a linked object",
+            hint="compile and sign the object again",
+        )
+    return tuple(pieces)
+
+
+def recorded_sources(platform: str, flags: Sequence[str], source: str) -> tuple[str, ...]:
+    """
+    Return the sources of an object for *platform* by its statement: *source*, and those among its *flags*.
+
+    The flags may be of another version of this tool, which reads none of them.
+    """
+    target = oci_platform(platform)
+    forced = tuple(tools.forced_flags(target)) if target else ()
+    if not forced or tuple(flags[: len(forced)]) != forced:
+        return (source,)
+    try:
+        return tuple(piece.source for piece in split_flags(flags[len(forced) :], source))
+    except UsageError:
+        return (source,)
+
+
+def _read_inputs(product: _Product) -> tuple[str, ...]:
+    names = set[str]()
+    for job in product.jobs:
+        text = read_bounded(job.depfile, MAX_SOURCE_BYTES).decode(errors="surrogateescape")
+        names |= {os.path.normpath(name) for name in parse_depfile(text)}
+    return tuple(sorted(names))
 
 
 def _places(job: _Job, options: CompileOptions) -> list[tuple[str, str]]:
     """Return name and place of each include directory of *job*."""
-    return [(name, place_include(name, options.root, options.outside)) for name in job.unit.include]
+    return [(name, place_include(name, options.root, options.outside)) for name in job.piece.include]
 
 
 def hash_sources(
-    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None = None
+    sources: Sequence[str], inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None = None
 ) -> Digest:
     """
-    Return the digest over *source* and those of *inputs* that are in the project at *root*, or *outside*.
+    Return the digest over *sources* and those of *inputs* that are in the project at *root*, or *outside*.
 
     The digest is the SHA-256 of the output of `sha256sum FILES`, with files sorted by name. The
     system's headers, which have absolute names, are left out. *outside* has the names of include directories
@@ -379,7 +482,7 @@ def hash_sources(
     Raises: FileAccessError.
     """
     return hash_files(
-        {name: root / file for name, file in _hashed_names(source, inputs, root, outside).items()}
+        {name: root / file for name, file in _hashed_names(sources, inputs, root, outside).items()}
     )
 
 
@@ -403,12 +506,12 @@ def _read_digest(path: Path) -> str:
 
 
 def _hashed_names(
-    source: str, inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None
+    sources: Sequence[str], inputs: Sequence[str], root: Path, outside: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Return the files of *source* and of *inputs* in the project at *root* or *outside*, by their names."""
+    """Return the files of *sources* and of *inputs* in the project at *root* or *outside*, by their names."""
     # Text operations instead of Path, because this loop runs for each header of each object.
     top = str(root.resolve()).rstrip("/") + "/"
-    names = {source: source}
+    names = {source: source for source in sources}
     for name in inputs:
         place = next((each for each in outside or {} if name.startswith(f"{each}/")), None)
         if place is not None:
@@ -427,19 +530,19 @@ def parse_depfile(text: str) -> list[str]:
     return [re.sub(r"\\([ #])|\$(\$)", r"\1\2", word) for word in words]
 
 
-def _publish(jobs: Sequence[_Job], objects: Sequence[CompiledObject]) -> None:
+def _publish(products: Sequence[_Product], objects: Sequence[CompiledObject]) -> None:
     """
     Rename objects to their final paths, then write the records.
 
     fsync is not needed. The record's digest exposes a torn object, and compiling again gives the
     same bytes.
     """
-    for job in jobs:
+    for product in products:
         try:
-            job.built.replace(job.final)
+            product.built.replace(product.final)
         except OSError as error:
-            raise FileAccessError(f"{job.final}: cannot write: {system_reason(error)}") from error
-    for directory in dict.fromkeys(job.final.parent for job in jobs):
+            raise FileAccessError(f"{product.final}: cannot write: {system_reason(error)}") from error
+    for directory in dict.fromkeys(product.final.parent for product in products):
         entries = {name: old for name, old in _old_entries(directory).items() if old.path.exists()}
         entries |= {new.path.name: new for new in objects if new.path.parent == directory}
         write_compile_record(directory, list(entries.values()))

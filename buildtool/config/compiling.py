@@ -92,10 +92,20 @@ class CompileRule(CompileSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileObject(CompileSettings):
-    """[[compile.object]]: an object called *name* of *source*, in place of the object with its own name."""
+    """
+    [[compile.object]]: an object called *name* of *source*, in place of the object with its own name.
+
+    *sources* are paths and patterns in its place: the object is linked from all sources that they match.
+    """
 
     name: str = declare(as_text(check_object_file), "")
     source: str = declare(as_text(validate.check_relative_path), "")
+    sources: tuple[str, ...] = declare(as_texts(validate.check_path_pattern), ())
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The paths and patterns of its sources."""
+        return self.sources or (self.source,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +124,14 @@ class CompileGenerate:
     command: tuple[str, ...] = declare(as_texts(_check_argument), ())
 
 
-def as_tables(kind: type[Table], required: tuple[str, ...]) -> Callable[[Any, Path], tuple[Table, ...]]:
-    """Return a parser of an array of tables of *kind*, each of which has the *required* keys."""
+def as_tables(
+    kind: type[Table], required: tuple[str, ...], *, either: tuple[str, ...] = ()
+) -> Callable[[Any, Path], tuple[Table, ...]]:
+    """
+    Return a parser of an array of tables of *kind*, each of which has the *required* keys.
+
+    If there are names in *either*, each table has exactly one of them.
+    """
 
     def parse(value: Any, root: Path) -> tuple[Table, ...]:
         tables = expect(
@@ -125,10 +141,17 @@ def as_tables(kind: type[Table], required: tuple[str, ...]) -> Callable[[Any, Pa
         for number, item in enumerate(tables, start=1):
             try:
                 found.append(parse_settings(kind, item, root))
+                needs = [*required, *([" or ".join(either)] if either else [])]
                 missing = [key for key in required if not item.get(key)]
                 if missing:
                     raise UsageError(
-                        f"the key {missing[0]} is missing", hint=f"it needs {', '.join(required)}"
+                        f"the key {missing[0]} is missing",
+                        hint=f"it needs {', '.join(needs)}",
+                    )
+                if either and sum(bool(item.get(key)) for key in either) != 1:
+                    raise UsageError(
+                        f"not exactly one of the keys {', '.join(either)}",
+                        hint=f"write either {' or '.join(either)}",
                     )
             except UsageError as error:
                 raise UsageError(f"table {number}: {error.message}", hint=error.hint) from error

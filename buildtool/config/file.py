@@ -26,6 +26,7 @@ from buildtool.config.compiling import (
     as_tables,
     parse_architectures,
 )
+from buildtool.config.settable import SettableRules, parse_settable
 from buildtool.config.values import (
     EnvironmentText,
     as_integer,
@@ -43,6 +44,7 @@ from buildtool.config.values import (
     check_place,
     check_program,
     check_program_type,
+    check_sbom,
     declare,
     expect_list,
     parse_helper,
@@ -118,7 +120,9 @@ class CompileConfig:
     clang: str = declare(as_text(check_program), "", "BUILDTOOL_CLANG")
     system_headers: bool = declare(as_switch, default=False)
     rule: tuple[CompileRule, ...] = declare(as_tables(CompileRule, ("match",)), ())
-    object: tuple[CompileObject, ...] = declare(as_tables(CompileObject, ("name", "source")), ())
+    object: tuple[CompileObject, ...] = declare(
+        as_tables(CompileObject, ("name",), either=("source", "sources")), ()
+    )
     program: tuple[CompileProgram, ...] = declare(as_tables(CompileProgram, ("section", "loaded-as")), ())
     generate: tuple[CompileGenerate, ...] = declare(as_tables(CompileGenerate, ("output", "command")), ())
     arch: Mapping[str, CompileArch] = declare(parse_architectures, {})
@@ -145,10 +149,16 @@ class SignConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
-    """[publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key."""
+    """
+    [publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key.
+
+    A signed image gets a bill of materials in format *sbom* (or none), and *provenance*.
+    """
 
     sign: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_SIGN")
     key: Path | str | None = declare(as_signer, None, "BUILDTOOL_PUBLISH_KEY")
+    sbom: str = declare(as_text(check_sbom), "cyclonedx", "BUILDTOOL_PUBLISH_SBOM")
+    provenance: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_PROVENANCE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +206,17 @@ class BuildConfig:
     allow_findings: tuple[str, ...] = declare(as_texts(validate.check_rule_number), ())
 
 
+def _check_image_setting(value: str) -> str:
+    """Return *value* if it is a setting that a Dockerfile can contain. Raises: UsageError."""
+    return validate.check_text(validate.check_setting(value))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """
     [image]: *user*, *labels*, *attach* (PROGRAM=TARGET), *load* (programs), *workload*, *healthcheck*.
+
+    *set* and *map_entries* are settings (OBJECT:NAME=VALUE) within the bounds of load.settable.
 
     *capabilities* (empty: those that the programs require) go to the image's label. With
     *file_capabilities* and a user other than root, they also go to the loader's file. *tools* adds
@@ -210,6 +227,8 @@ class ImageConfig:
     labels: Mapping[str, str] = declare(as_labels, {})
     attach: tuple[str, ...] = declare(as_texts(validate.check_attach), ())
     load: tuple[str, ...] = declare(as_texts(validate.check_load), ())
+    set: tuple[str, ...] = declare(as_texts(_check_image_setting), ())
+    map_entries: tuple[str, ...] = declare(as_texts(_check_image_setting), ())
     workload: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     healthcheck: tuple[str, ...] = declare(as_texts(validate.check_word), ())
     capabilities: tuple[str, ...] = declare(as_texts(check_capability), ())
@@ -230,6 +249,8 @@ class LoaderConfig:
     pin_root: str = declare(as_text(validate.check_container_path), "")
     share: str = declare(as_text(validate.check_container_path), "")
     attach_file: str = declare(as_text(validate.check_container_path), "")
+    settings: str = declare(as_text(validate.check_container_path), "")
+    btf: str = declare(as_text(validate.check_container_path), "")
     wait_interface: int | None = declare(as_integer(0, MAX_SECONDS), None)
     replace: bool = declare(as_switch, default=False)
     health_command: str = declare(as_text(validate.check_command), "")
@@ -240,6 +261,13 @@ class LoaderConfig:
     workload_user: str = declare(as_text(validate.check_user), "")
     hand_over: bool = declare(as_switch, default=False)
     metrics_file: str = declare(as_text(validate.check_container_path), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadConfig:
+    """[load]: what the loading machine may set in the objects (*settable*), as the statements say."""
+
+    settable: SettableRules = declare(parse_settable, {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +297,7 @@ class Config:
     trust: TrustConfig = field(default_factory=TrustConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
+    load: LoadConfig = field(default_factory=LoadConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
 
@@ -281,6 +310,7 @@ _TABLES: dict[str, type] = {
     "trust": TrustConfig,
     "build": BuildConfig,
     "image": ImageConfig,
+    "load": LoadConfig,
     "loader": LoaderConfig,
     "images": ImagesConfig,
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from buildtool.config.compiling import OBJECT_SUFFIX, CompileSettings, fixed_folder, matches
+from buildtool.config.compiling import OBJECT_SUFFIX, CompileObject, CompileSettings, fixed_folder, matches
 from buildtool.config.file import CONFIG_NAME, CompileConfig, Config
-from buildtool.core.errors import UsageError
+from buildtool.core.errors import ConfigError, UsageError
 from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, Platform, find_platform, host_platform
 from buildtool.core.process import check_operand
@@ -23,24 +23,48 @@ NO_PROJECT_HINT = "buildtool init makes a project; go to the directory of one, o
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class Piece:
     """
-    An object to compile: its *source*, relative to the root, and *path* below the directory of objects.
+    A *source* of an object, relative to the root, with its settings.
 
     *include* are directories of headers, in the order of the search. *flags* follow those of all objects.
-    *declared* are the types of sections that libbpf does not know.
     """
 
     source: str
-    path: str
     include: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """
+    An object to compile, at *path* below the directory of objects, of one piece or linked from several.
+
+    *declared* are the types of sections that libbpf does not know.
+    """
+
+    path: str
+    pieces: tuple[Piece, ...]
     declared: tuple[Declaration, ...] = ()
 
     @property
     def name(self) -> str:
         """The object's name in statements, policies and images."""
         return flat_name(self.path)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the object, in the order in which they are linked."""
+        return tuple(piece.source for piece in self.pieces)
+
+    @property
+    def is_linked(self) -> bool:
+        """True if the object is linked from several sources."""
+        return len(self.pieces) > 1
+
+
+# The sources and the path of an object, and its entry in [[compile.object]], if it has one.
+_Found = tuple[tuple[str, ...], str, CompileObject | None]
 
 
 def find_sources(config: Config) -> tuple[str, ...]:
@@ -49,7 +73,7 @@ def find_sources(config: Config) -> tuple[str, ...]:
 
     Raises: UsageError, if no file matches, or two objects have one name.
     """
-    return tuple(sorted({source for source, _ in _find_objects(config)}))
+    return tuple(sorted({source for sources, _, _ in _find_objects(config) for source in sources}))
 
 
 def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
@@ -63,20 +87,48 @@ def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
             raise UsageError(f"{entry.output}: not generated yet", hint="buildtool generate makes it")
     settings = config.compile.arch.get(target.arch)
     excluded = settings.exclude if settings else ()
+
+    def kept(sources: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(source for source in sources if not any(matches(each, source) for each in excluded))
+
+    found = [(kept(sources), path, entry) for sources, path, entry in _find_objects(config)]
     return tuple(
-        _make_unit(config.compile, source, path, target.arch)
-        for source, path in sorted(_find_objects(config), key=lambda item: flat_name(item[1]))
-        if not any(matches(each, source) for each in excluded)
+        _make_unit(config.compile, each, target.arch)
+        for each in sorted(found, key=lambda each: flat_name(each[1]))
+        if each[0]
     )
 
 
 def name_objects(config: Config) -> dict[str, str]:
     """
-    Return the names of the objects of *config*, sorted, with the source of each.
+    Return the names of the objects of *config*, sorted, with the source of each, or its sources with commas.
 
     Raises: UsageError, as `find_sources`.
     """
-    return dict(sorted((flat_name(path), source) for source, path in _find_objects(config)))
+    return dict(sorted((flat_name(path), ", ".join(sources)) for sources, path, _ in _find_objects(config)))
+
+
+def links_objects(config: Config) -> bool:
+    """
+    Return whether *config* has an object of several sources.
+
+    Raises: UsageError, as `find_sources`.
+    """
+    return any(len(sources) > 1 for sources, _, _ in _find_objects(config))
+
+
+def check_settable_names(config: Config, objects: Collection[str]) -> None:
+    """
+    Check that load.settable of *config* names only *objects* of the project.
+
+    Raises: ConfigError.
+    """
+    for name in config.load.settable:
+        if name not in objects:
+            raise ConfigError(
+                f"load.settable: {name}: the project makes no such object",
+                hint="objects: " + ", ".join(objects),
+            )
 
 
 def choose_units(
@@ -86,7 +138,8 @@ def choose_units(
     Return the units of *sources* (empty: all of *config*) for *target*.
 
     A source that the configuration finds has its name and its settings there, others those of [compile].
-    *include* and *flags* replace those of all units, unless they are empty.
+    One of several that are linked stands for their object. *include* and *flags* replace those of all units,
+    unless they are empty.
 
     Raises: FileAccessError, if a source cannot be read; UsageError, as `find_sources`.
     """
@@ -95,19 +148,23 @@ def choose_units(
     units = plan_units(config, target) if not sources or _is_here(config) else ()
     if sources:
         wanted = {os.path.normpath(source) for source in sources}
-        known = [unit for unit in units if unit.source in wanted]
-        rest = [each for each in sources if os.path.normpath(each) not in {unit.source for unit in known}]
+        known = [unit for unit in units if not wanted.isdisjoint(unit.sources)]
+        found = {source for unit in known for source in unit.sources}
+        rest = [each for each in sources if os.path.normpath(each) not in found]
         units = (*known, *make_units(rest, config.compile.include, config.compile.flags))
         check_units(units)
     return tuple(
         replace(
             unit,
-            include=tuple(include) or unit.include,
-            flags=tuple(flags) or unit.flags,
+            pieces=tuple(_replace_settings(piece, include, flags) for piece in unit.pieces),
             declared=config.compile.declared,
         )
         for unit in units
     )
+
+
+def _replace_settings(piece: Piece, include: Sequence[str], flags: Sequence[str]) -> Piece:
+    return replace(piece, include=tuple(include) or piece.include, flags=tuple(flags) or piece.flags)
 
 
 def _is_here(config: Config) -> bool:
@@ -126,7 +183,10 @@ def make_units(
     Raises: UsageError, if a name does not end in .c, or two objects have one name.
     """
     units = tuple(
-        Unit(source=source, path=_object_path(source, None), include=tuple(include), flags=tuple(flags))
+        Unit(
+            path=_object_path(source, None),
+            pieces=(Piece(source=source, include=tuple(include), flags=tuple(flags)),),
+        )
         for source in sources
     )
     check_units(units)
@@ -139,7 +199,7 @@ def check_units(units: Sequence[Unit]) -> None:
 
     Raises: UsageError.
     """
-    _check_names([(unit.source, unit.path) for unit in units])
+    _check_names([(unit.sources, unit.path) for unit in units])
 
 
 def flat_name(path: str) -> str:
@@ -147,8 +207,8 @@ def flat_name(path: str) -> str:
     return path.replace("/", ".")
 
 
-def _find_objects(config: Config) -> list[tuple[str, str]]:
-    """Return source and path of each object."""
+def _find_objects(config: Config) -> list[_Found]:
+    """Return sources, path and entry of each object."""
     settings, found = config.compile, dict[str, str]()
     for pattern in settings.sources:
         for path in config.root.glob(pattern):
@@ -156,13 +216,37 @@ def _find_objects(config: Config) -> list[tuple[str, str]]:
             if not any(matches(each, source) for each in settings.exclude):
                 # The first pattern that finds a source names its object.
                 found.setdefault(source, _object_path(source, fixed_folder(pattern)))
-    named = {entry.source for entry in settings.object}
-    objects = [(source, path) for source, path in sorted(found.items()) if source not in named]
-    objects += [(entry.source, entry.name) for entry in settings.object]
+    entries = [(_match_sources(config, entry), entry) for entry in settings.object]
+    named = {source for sources, _ in entries for source in sources}
+    objects: list[_Found]
+    objects = [((source,), path, None) for source, path in sorted(found.items()) if source not in named]
+    objects += [(sources, entry.name, entry) for sources, entry in entries]
     if not objects:
         raise _no_sources(config)
-    _check_names(objects)
+    _check_names([(sources, path) for sources, path, _ in objects])
     return objects
+
+
+def _match_sources(config: Config, entry: CompileObject) -> tuple[str, ...]:
+    """
+    Return the sources of *entry*, each once: those of a pattern sorted, in the order of the patterns.
+
+    Raises: UsageError, if nothing matches a pattern.
+    """
+    sources: list[str] = []
+    for pattern in entry.patterns:
+        if "*" not in pattern and "?" not in pattern:
+            sources.append(os.path.normpath(pattern))  # the compiler says if there is no such file
+            continue
+        paths = sorted(path.relative_to(config.root).as_posix() for path in config.root.glob(pattern))
+        paths = [path for path in paths if not any(matches(each, path) for each in config.compile.exclude)]
+        if not paths:
+            raise UsageError(
+                f"{entry.name}: no sources: nothing matches {pattern}",
+                hint="sources in [[compile.object]] are C files, or patterns such as bpf/agent/*.bpf.c",
+            )
+        sources += paths
+    return tuple(dict.fromkeys(sources))
 
 
 def _no_sources(config: Config) -> UsageError:
@@ -193,10 +277,10 @@ def _object_path(source: str, folder: str | None) -> str:
     return inside.removesuffix(SOURCE_SUFFIX) + OBJECT_SUFFIX
 
 
-def _check_names(objects: Iterable[tuple[str, str]]) -> None:
+def _check_names(objects: Iterable[tuple[Sequence[str], str]]) -> None:
     owners: dict[str, str] = {}
-    for source, path in objects:
-        name = flat_name(path)
+    for sources, path in objects:
+        name, source = flat_name(path), ", ".join(sources)
         try:
             check_object_name(name)
         except UsageError as error:
@@ -212,18 +296,22 @@ def _check_names(objects: Iterable[tuple[str, str]]) -> None:
         owners[name] = source
 
 
-def _make_unit(settings: CompileConfig, source: str, path: str, arch: str) -> Unit:
+def _make_unit(settings: CompileConfig, found: _Found, arch: str) -> Unit:
+    sources, path, entry = found
+    pieces = tuple(_make_piece(settings, source, entry, arch) for source in sources)
+    return Unit(path=path, pieces=pieces, declared=settings.declared)
+
+
+def _make_piece(settings: CompileConfig, source: str, entry: CompileObject | None, arch: str) -> Piece:
     layers: list[CompileSettings] = [each for name, each in settings.arch.items() if name == arch]
     layers += [rule for rule in settings.rule if rule.applies(source, arch)]
-    layers += [each for each in settings.object if (each.source, each.name) == (source, path)]
+    layers += [entry] if entry else []
     include = [name for layer in reversed(layers) for name in layer.include]
     flags = [flag for layer in layers for flag in layer.flags]
-    return Unit(
+    return Piece(
         source=source,
-        path=path,
         include=tuple(dict.fromkeys([*include, *settings.include])),
         flags=(*settings.flags, *flags),
-        declared=settings.declared,
     )
 
 

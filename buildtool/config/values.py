@@ -120,6 +120,13 @@ def check_place(value: str) -> str:
     return value
 
 
+def check_sbom(value: str) -> str:
+    """Return *value* if it is one of SBOM_FORMATS. Raises: UsageError."""
+    if value not in SBOM_FORMATS:
+        raise UsageError(f"{value!r} is none of {', '.join(SBOM_FORMATS)}")
+    return value
+
+
 def check_engine(value: str) -> str:
     """Return *value* if it is one of ENGINES. Raises: UsageError."""
     if value not in ENGINES:
@@ -168,6 +175,7 @@ _EXAMPLES = {
     dict: 'a table stands in braces: { key = "value" }',
     bool: "write true or false, without quotes",
 }
+SBOM_FORMATS = ("cyclonedx", "spdx", "none")
 CLOCKS = ("required", "unset-ok")
 MAX_HELPER = 2**32 - 1
 _HELPER_HINT = "for example bpf_probe_write_user; buildtool inspect OBJECT shows the helpers"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtool.core.errors import ConfigError, FileAccessError, system_reason
-from buildtool.core.files import read_bounded
+from buildtool.core.files import expand_home, read_bounded
 
 log = logging.getLogger(__name__)
 
@@ -125,3 +125,11 @@ def _prune(directory: Path) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         log.debug("cache: %s", error)
+
+
+def tools_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the directory of kernels and probes, below BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME."""
+    if (own := environ.get(DIRECTORY_VARIABLE, "")).startswith("/"):
+        return Path(own) / "vm"
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"

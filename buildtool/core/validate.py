@@ -33,6 +33,7 @@ _TARGET = re.compile(r"[A-Za-z0-9_./:@%+,*?-]+")
 SIGNER_SCHEMES = ("env", "pkcs11", "ssh-agent", "exec")
 _SIGNER_HINT = "name a file, env:NAME, pkcs11:URI, ssh-agent:NAME or exec:PROGRAM"
 _ATTACH_HINT = "for example count_packets=eth0; PROGRAM=none loads the program and attaches it nowhere"
+_SETTING_HINT = "for example monitor.bpf.o:sample_rate=10"
 _PATH_HINT = "name it from the directory of buildtool.toml, for example bpf"
 _TIME_FORMS = "for example 2027-01-31T18:30:00Z, or 2027-01-31 for the first second of that day"
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -228,6 +229,24 @@ def check_load(value: str) -> str:
     check_program_name(program)
     if named:
         check_object_name(owner)
+    return value
+
+
+def check_setting(value: str) -> str:
+    """
+    Return *value* if it is a setting: NAME=VALUE or OBJECT:NAME=VALUE, of printable ASCII.
+
+    Raises: UsageError.
+    """
+    left, separator, given = value.partition("=")
+    owner, named, name = left.partition(":")
+    if not separator:
+        raise UsageError(f"{_show(value)} is not OBJECT:NAME=VALUE", hint=_SETTING_HINT)
+    check_object_name(name if named else left)
+    if named:
+        check_object_name(owner)
+    if not (given.isascii() and given.isprintable()):
+        raise UsageError(f"{_show(value)}: the value is not printable ASCII", hint=_SETTING_HINT)
     return value
 
 

@@ -23,6 +23,7 @@ import jinja2
 from buildtool.compile.plan import encode_plan, outside_names
 from buildtool.config.file import Config
 from buildtool.config.project import Unit, make_units
+from buildtool.config.settable import encode_settable
 from buildtool.core import validate
 from buildtool.core.errors import BuildtoolError, UsageError
 from buildtool.core.platforms import Platform
@@ -30,10 +31,10 @@ from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
 from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
 from buildtool.image.context import sent_directories
-from buildtool.image.embedded import EmbeddedFile, loader_sources, python_sources
+from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME
+from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PROBE_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -45,6 +46,9 @@ _LINE_LENGTH = 104
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+_SETTABLE_NAME = "settable.json"
 
 
 class Form(Enum):
@@ -108,8 +112,18 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
         directories = source_directories(request)
-        return pack_project(request.config.root, directories, request.sources, request.headers)
-    return pack_own_sources(request.headers) if request.form is Form.PROJECT else None
+        return pack_project(request.config.root, directories, request.sources, _more_sources(request))
+    return pack_own_sources(_more_sources(request)) if request.form is Form.PROJECT else None
+
+
+def _more_sources(request: RenderRequest) -> tuple[EmbeddedFile, ...]:
+    """Return the files that only some projects need: headers, and the linker's sources."""
+    return (*request.headers, *(probe_sources() if _links(request) else ()))
+
+
+def _links(request: RenderRequest) -> bool:
+    """Return whether an object has several sources, so that the builder needs bpf-probe, which links them."""
+    return any(unit.is_linked for units in request.plan.values() for unit in units)
 
 
 @lru_cache(maxsize=1)
@@ -161,8 +175,10 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
             EmbeddedFile(directory="", name=name, text=text) for name, text in request.trust.items()
         ),
         "plans": _check_files(_plan_files(request)),
+        "settable": bool(config.load.settable),
         "mounts": source_directories(request),
-        "apt_install": _apt_install(request.platforms),
+        "apt_install": _apt_install(request.platforms, native=_links(request)),
+        "linker": _linker_argv() if _links(request) else None,
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
@@ -188,6 +204,7 @@ def source_directories(request: RenderRequest) -> list[str]:
 def _compile_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv = ["python3", "-m", "buildtool", "compile", "--plan", "/plan.json"]
     argv += ["--system-headers"] if request.config.compile.system_headers else []
+    argv += ["--linker", f"/{PROBE_NAME}"] if _links(request) else []
     return [*argv, "--arch", platform.arch, "--output", "/objects"]
 
 
@@ -198,9 +215,12 @@ def _units(request: RenderRequest, platform: Platform) -> tuple[Unit, ...]:
 
 
 def _plan_files(request: RenderRequest) -> list[EmbeddedFile]:
-    """Return the plan of each architecture, a file called ARCH.json."""
+    """Return the plan of each architecture, a file called ARCH.json, and what the signers let be set."""
     outside = outside_names(request.config.compile.every_include)
-    return [
+    settable = request.config.load.settable
+    text = encode_settable(settable)
+    files = [EmbeddedFile(directory="", name=_SETTABLE_NAME, text=text)] if settable else []
+    return files + [
         EmbeddedFile(
             directory="", name=f"{platform.arch}.json", text=encode_plan(_units(request, platform), outside)
         )
@@ -217,6 +237,8 @@ def _sign_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv += ["--output", "/signed", "--arch", platform.arch]
     argv += ["--project", validate.check_project_name(project.name), "--object-version", str(project.version)]
     argv += ["--release", validate.check_release(project.release)]
+    if request.config.load.settable:
+        argv += ["--settable", f"/{_SETTABLE_NAME}"]
     not_after = request.config.sign.not_after
     return argv if not_after is None else [*argv, "--not-after", format_time(not_after)]
 
@@ -229,6 +251,11 @@ def _program_names(config: Config) -> dict[str, str]:
 def _link_argvs(config: Config, platform: Platform) -> list[list[str]]:
     start = ["clang", f"--target={platform.triple}", platform.static_option]
     return [[*start, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in _program_names(config).items()]
+
+
+def _linker_argv() -> list[str]:
+    """Return the command that makes bpf-probe for the builder's architecture, which is not known here."""
+    return ["clang", "-static", *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
 
 
 def _agree_argv(request: RenderRequest) -> list[str]:
@@ -248,20 +275,24 @@ def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
     argv += ["--trust", "/trust", "--arch", platform.arch, "--key-id", request.key_id]
     argv += [word for text in image.attach for word in ("--attach", validate.check_attach(text))]
     argv += [word for text in image.load for word in ("--load", validate.check_load(text))]
+    argv += [word for text in image.set for word in ("--set", validate.check_setting(text))]
+    argv += [word for text in image.map_entries for word in ("--map-entries", validate.check_setting(text))]
     argv += ["--hand-over"] if request.config.loader.hand_over else []
     numbers = map(validate.check_rule_number, build.allow_findings)
     argv += [word for number in numbers for word in ("--allow-finding", number)]
     return [*argv, "--output", "/"]
 
 
-def _apt_install(platforms: Iterable[Platform]) -> list[str]:
+def _apt_install(platforms: Iterable[Platform], *, native: bool) -> list[str]:
+    """Return the command for the toolchain's packages. *native* adds the builder's own libraries."""
     per_platform = (*CROSS_PACKAGES, LIBGCC_DEV[_SUITE])
     packages = [*BUILDER_PACKAGES, *(f"{name}:{p.debian}" for p in platforms for name in per_platform)]
+    packages += per_platform if native else ()
     return ["apt-get", "install", "--update", "--yes", "--no-install-recommends", *packages]
 
 
 def _embedded_sources(request: RenderRequest) -> list[tuple[str, list[EmbeddedFile]]]:
-    return _by_directory([*loader_sources(), *python_sources(), *(request.headers)])
+    return _by_directory([*loader_sources(), *python_sources(), *_more_sources(request)])
 
 
 def _by_directory(files: Sequence[EmbeddedFile]) -> list[tuple[str, list[EmbeddedFile]]]:

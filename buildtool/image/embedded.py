@@ -20,6 +20,7 @@ from buildtool.core.resources import package_directory, resource_path
 from buildtool.runtime.carried import loader_files
 
 MAX_SOURCE_BYTES = 1024 * 1024
+_PROBE = "loader/probe"
 # Parsing 60 files with `ast` took a tenth of a second of each build. A surplus name is no module of ours.
 # A test compares the result with the imports that the compiler finds.
 _NAME = r"(buildtool(?:\.\w+)*)"
@@ -74,12 +75,24 @@ def loader_sources() -> tuple[EmbeddedFile, ...]:
 
     Raises: FileAccessError.
     """
+    return tuple(file for file in _static_sources() if file.directory != _PROBE)
+
+
+def probe_sources() -> tuple[EmbeddedFile, ...]:
+    """
+    Return the sources of bpf-probe that `loader_sources` lacks, sorted by path.
+
+    Raises: FileAccessError.
+    """
+    return tuple(file for file in _static_sources() if file.directory == _PROBE)
+
+
+def _static_sources() -> tuple[EmbeddedFile, ...]:
     directory = resource_path("loader")
     paths = [PurePosixPath("loader", name) for name in loader_files(directory)]
     return tuple(
         EmbeddedFile(directory=str(path.parent), name=path.name, text=_read_text(directory.parent / path))
         for path in paths
-        if path.parts[1] != "probe"
     )
 
 

@@ -17,14 +17,24 @@ from typing import Any
 
 from buildtool.check.model import RULES, Finding, Level
 from buildtool.check.static import check_object
-from buildtool.core.errors import EXIT_DONE, CheckFailedError, ConfigError, RefusedError, ToolFailedError
+from buildtool.core.errors import (
+    EXIT_DONE,
+    CheckFailedError,
+    ConfigError,
+    RefusedError,
+    ToolFailedError,
+    UsageError,
+)
 from buildtool.core.files import write_all_atomic, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.strictjson import format_time
 from buildtool.image.attachments import check_attach_settings, check_load_settings, read_attachable
+from buildtool.objects.elf import parse_object
 from buildtool.runtime.carried import LOADER_NAME
 from buildtool.signing.keys import KeyId
+from buildtool.signing.settings import choose_settings
+from buildtool.signing.statement import read_statement
 from buildtool.trust.store import POLICY_NAME, TrustStore, read_policy
 from buildtool.trust.verify import verify_object
 
@@ -32,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _SECONDS = 60
 _OF_SIGNATURES = frozenset(("BT040", "BT041", "BT042"))
+# What this loader cannot load. The loader of a workload may.
+_OF_LOADER = frozenset(("BT005", "BT009", "BT014"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +51,9 @@ class ImageRules:
     """
     What an image says of its objects: the text of its *policy*, its *attach* and *load* settings.
 
-    Key *key_id* signs at *epoch*. *allow_findings* are numbers of rules whose findings do not end the build.
+    *set* and *map_entries* are its settings of constants and of sizes. Key *key_id* signs at *epoch*.
+    *allow_findings* are numbers of rules whose findings do not end the build.
+    With *hands_over*, the workload loads the programs with a loader of its own.
     """
 
     policy: str
@@ -47,7 +61,10 @@ class ImageRules:
     epoch: int
     attach: tuple[str, ...] = ()
     load: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    map_entries: tuple[str, ...] = ()
     allow_findings: tuple[str, ...] = ()
+    hands_over: bool = False
 
 
 def check_finished(
@@ -77,6 +94,7 @@ def check_finished(
     attachable = read_attachable(objects)
     check_attach_settings(rules.attach, attachable, trust)
     check_load_settings(rules.load, attachable)
+    _check_settings(rules, objects)
     for name, data in objects.items():
         try:
             verify_object(data, trust, platform=platform.oci, now=start)
@@ -85,6 +103,16 @@ def check_finished(
     if loader is not None:
         _ask_loader(objects, platform, rules.policy, start, loader)
     return warnings
+
+
+def _check_settings(rules: ImageRules, objects: Mapping[str, bytes]) -> None:
+    """Check that the signed *objects* allow the image's settings. Raises: ConfigError."""
+    if rules.set or rules.map_entries:
+        settable = {name: read_statement(parse_object(data)).settable for name, data in objects.items()}
+        try:
+            choose_settings(rules.set, rules.map_entries, settable)
+        except UsageError as error:
+            raise ConfigError(f"image.{error.message.removeprefix('--')}", hint=error.hint) from error
 
 
 def _first_start(trust: TrustStore, rules: ImageRules) -> int:
@@ -110,7 +138,8 @@ def _check_rules(
     ]
     findings += opened
     allowed = set(rules.allow_findings)
-    errors = [item for item in findings if item.level is Level.ERROR and item.rule not in allowed]
+    tolerated = allowed | (_OF_LOADER if rules.hands_over else frozenset())
+    errors = [item for item in findings if item.level is Level.ERROR and item.rule not in tolerated]
     if errors:
         first, *others = errors
         raise CheckFailedError(

@@ -18,7 +18,15 @@ LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
-_PLACES = ("--pin-root", "--share", "--state", "--metrics-file", "--attach-file")
+_PLACES = (
+    "--pin-root",
+    "--share",
+    "--state",
+    "--metrics-file",
+    "--attach-file",
+    "--settings",
+    "--btf",
+)
 
 
 def image_labels(
@@ -59,14 +67,19 @@ def image_entrypoint(config: Config) -> list[str]:
     """
     # -g: tini passes signals to the whole group, so that a workload's children end too.
     argv = [TINI_PATH, "-g", "--", LOADER_PATH]
-    for key in ("attach", "load"):
+    for key in ("attach", "load", "set", "map_entries"):
         if config.loader.hand_over and getattr(config.image, key):
-            raise _loads_itself(f"image.{key}")
+            raise _loads_itself(f"image.{key.replace('_', '-')}")
     for attach in config.image.attach:
         # Not --attach: what docker run adds replaces these.
         argv += ["--image-attach", validate.check_attach(attach)]
     for program in config.image.load:
         argv += ["--image-load", validate.check_load(program)]
+    # Before --settings and what docker run adds, which replace these.
+    for setting in config.image.set:
+        argv += ["--set", validate.check_setting(setting)]
+    for setting in config.image.map_entries:
+        argv += ["--map-entries", validate.check_setting(setting)]
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
@@ -85,6 +98,8 @@ class Entrypoint:
     places: Mapping[str, str] = field(default_factory=dict)  # such as --pin-root, with its path
     hands_over: bool = False  # the workload loads and attaches the programs
     load: tuple[str, ...] = ()  # optional programs: [OBJECT:]PROGRAM
+    set: tuple[str, ...] = ()  # constants: [OBJECT:]NAME=VALUE
+    map_entries: tuple[str, ...] = ()  # sizes of maps: [OBJECT:]MAP=N
 
     @property
     def selection(self) -> Selection:
@@ -96,6 +111,7 @@ def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
     """Return what the loader's options in an image's entrypoint *words* set. Other programs set nothing."""
     argv = list(words[words.index(LOADER_PATH) + 1 :]) if LOADER_PATH in words else []
     attach, workload, load, places, hands_over = [], [], [], {}, False
+    constants, entries = [], []
     while argv:
         name = argv.pop(0)
         if name == "--":  # images of older releases
@@ -104,12 +120,24 @@ def parse_entrypoint(words: Sequence[str]) -> Entrypoint:
             attach.append(argv.pop(0))
         elif name in ("--image-load", "--load") and argv:
             load.append(argv.pop(0))
+        elif name == "--set" and argv:
+            constants.append(argv.pop(0))
+        elif name == "--map-entries" and argv:
+            entries.append(argv.pop(0))
         elif name == "--image-workload" and argv:
             workload.append(argv.pop(0))
         elif name in _PLACES and argv:
             places[name] = argv.pop(0)
         hands_over = hands_over or name == "--hand-over"
-    return Entrypoint(tuple(attach), tuple(workload), places, hands_over, tuple(load))
+    return Entrypoint(
+        attach=tuple(attach),
+        workload=tuple(workload),
+        places=places,
+        hands_over=hands_over,
+        load=tuple(load),
+        set=tuple(constants),
+        map_entries=tuple(entries),
+    )
 
 
 def image_selection(config: Config) -> Selection:
@@ -124,6 +152,7 @@ def _key_of_loading(loader: LoaderConfig) -> str | None:
         "pin-root": loader.pin_root,
         "share": loader.share,
         "attach-file": loader.attach_file,
+        "settings": loader.settings,
         "wait-interface": loader.wait_interface is not None,
         "replace": loader.replace,
         "health-command": loader.health_command,
@@ -170,6 +199,8 @@ def loader_options(loader: LoaderConfig, *, has_workload: bool) -> list[str]:
         "--pin-root": loader.pin_root,
         "--share": loader.share,
         "--attach-file": loader.attach_file,
+        "--settings": loader.settings,
+        "--btf": loader.btf,
         "--wait-interface": loader.wait_interface,
         "--health-command": loader.health_command,
         "--health-wait": loader.health_wait,

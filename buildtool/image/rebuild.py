@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,10 @@ from pathlib import Path
 from buildtool.compile import toolchain as tools
 from buildtool.compile import ziglang
 from buildtool.compile.headers import Headers
-from buildtool.compile.sources import CompileOptions, compile_sources
+from buildtool.compile.sources import CompileOptions, compile_sources, split_flags
 from buildtool.compile.toolchain import Toolchain
 from buildtool.config.file import Config
-from buildtool.config.project import Unit
+from buildtool.config.project import Piece, Unit
 from buildtool.core.errors import (
     CompileError,
     FileAccessError,
@@ -84,8 +84,7 @@ class _Shipped:
     obj: ElfObject
     statement: Statement
     platform: Platform
-    include: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...]
 
 
 def compare_objects(
@@ -93,13 +92,15 @@ def compare_objects(
     config: Config,
     find: Callable[[str], Toolchain],
     headers: Headers | None,
+    find_linker: Callable[[], Path],
 ) -> list[ObjectVerdict]:
     """
     Rebuild *objects* from the sources of the project of *config*. Return a verdict on each, sorted.
 
     *find* returns the compiler for a recorded name and version. *headers* are those of Linux and libbpf.
+    *find_linker* returns the bpf-probe of this machine, if an object is linked from several sources.
 
-    Raises: FileAccessError, ToolMissingError, ToolFailedError.
+    Raises: FileAccessError, ToolMissingError, ToolFailedError; what finding bpf-probe raises.
     """
     verdicts: dict[ObjectKey, ObjectVerdict] = {}
     shipped: dict[ObjectKey, _Shipped] = {}
@@ -108,10 +109,12 @@ def compare_objects(
             shipped[platform, name] = _read_shipped(platform, name, data)
         except (ObjectFormatError, UsageError) as error:
             verdicts[platform, name] = _unequal((platform, name), [error.message])
+    linker = find_linker() if any(len(item.pieces) > 1 for item in shipped.values()) else None
     for key, item in shipped.items():
-        options = CompileOptions(root=config.root, headers=headers)
+        options = CompileOptions(root=config.root, headers=headers, linker=linker)
         # Directories outside the project are read only if the project's own configuration names them.
-        foreign = [each for each in item.include if not is_inside(each)]
+        named = [name for piece in item.pieces for name in piece.include]
+        foreign = [each for each in named if not is_inside(each)]
         unnamed = [each for each in foreign if each not in config.compile.every_include]
         if unnamed:
             verdicts[key] = _unequal(
@@ -139,18 +142,17 @@ def _read_shipped(platform: str, name: str, data: bytes) -> _Shipped:
         raise ObjectFormatError(
             "compiled with other flags than this buildtool's: " + " ".join(statement.toolchain.flags)[:300]
         )
-    include, flags = _split_flags(statement.toolchain.flags[len(forced) :])
-    return _Shipped(obj=obj, statement=statement, platform=target, include=include, flags=flags)
+    pieces = split_flags(statement.toolchain.flags[len(forced) :], statement.source.path)
+    return _Shipped(obj=obj, statement=statement, platform=target, pieces=tuple(map(_check_piece, pieces)))
 
 
-def _split_flags(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return include directories and other flags, checked to name no file or program. Raises: UsageError."""
-    include = []
-    rest = list(words)
-    while len(rest) >= 2 and rest[0] == "-I":
-        include.append(check_include(rest[1]))
-        rest = rest[2:]
-    return tuple(include), tuple(check_flag(word) for word in rest)
+def _check_piece(piece: Piece) -> Piece:
+    """Return *piece*, checked to name no program, and files of a project only. Raises: UsageError."""
+    return Piece(
+        source=check_relative_path(piece.source),
+        include=tuple(map(check_include, piece.include)),
+        flags=tuple(map(check_flag, piece.flags)),
+    )
 
 
 def _rebuild(
@@ -161,7 +163,7 @@ def _rebuild(
     assert record.toolchain
     toolchain = find(record.toolchain.compiler)
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        unit = Unit(source=record.source.path, path=key[1], include=item.include, flags=item.flags)
+        unit = Unit(path=key[1], pieces=item.pieces)
         outputs = [(item.platform, Path(work, "objects"), [unit])]
         try:
             (made,) = compile_sources(toolchain, outputs, options).objects

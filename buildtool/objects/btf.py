@@ -425,6 +425,25 @@ class Btf:
             count *= elements
         raise ObjectFormatError("BTF: types nested too deep")
 
+    def is_volatile(self, number: int) -> bool:
+        """
+        Return whether type *number* has the qualifier.
+
+        Raises: ObjectFormatError.
+        """
+        return self._unqualify(number)[1]
+
+    def _unqualify(self, number: int) -> tuple[int, bool]:
+        """Return the number of the type that type *number* qualifies, and whether it is volatile."""
+        is_volatile = False
+        for _ in range(_MAX_CHAIN):
+            _, kind, _, value = self._head(number)
+            if kind not in _TRANSPARENT:
+                return number, is_volatile
+            is_volatile = is_volatile or kind == _VOLATILE
+            number = value
+        raise ObjectFormatError("BTF: types nested too deep")
+
     def text(self, offset: int) -> str:
         """
         Return the string at *offset* of the string table, cut to 4096 bytes.
@@ -491,12 +510,7 @@ class Btf:
         return name, info >> 24 & 0x1F, info & 0xFFFF, value
 
     def _resolve(self, number: int) -> int:
-        for _ in range(_MAX_CHAIN):
-            _, kind, _, value = self._head(number)
-            if kind not in _TRANSPARENT:
-                return number
-            number = value
-        raise ObjectFormatError("BTF: types nested too deep")
+        return self._unqualify(number)[0]
 
     def _array(self, number: int) -> tuple[int, int]:
         """Return element type and count of elements of array type *number*."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from binascii import Error, a2b_base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from buildtool.signing.signers.signer import Signer, take_signature
 MEDIA_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 IMAGE_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"  # the predicate of a signature without contents
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-MAX_BUNDLE_BYTES = 1024 * 1024
+MAX_BUNDLE_BYTES = 16 * 1024 * 1024  # a bill of materials of thousands of packages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,33 +39,45 @@ class Bundle:
         return signing_input(self.statement)
 
 
-def make_statement(name: str, digest: Digest, predicate_type: str, predicate: dict[str, Any]) -> bytes:
-    """Return the in-toto statement that *predicate* holds for the image *name* of *digest*."""
+def image_subject(name: str, digest: Digest) -> dict[str, Any]:
+    """Return the subject of a statement about the image *name* of *digest*."""
+    return {"name": name, "digest": {"sha256": digest}}
+
+
+def make_statement(
+    subjects: Sequence[Mapping[str, Any]], predicate_type: str, predicate: Mapping[str, Any]
+) -> bytes:
+    """Return the in-toto statement that *predicate* holds for *subjects*."""
     return encode(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [{"name": name, "digest": {"sha256": digest}}],
+            "subject": [dict(subject) for subject in subjects],
             "predicateType": predicate_type,
-            "predicate": predicate,
+            "predicate": dict(predicate),
         }
     )
 
 
-def make_bundle(statement: bytes, signer: Signer) -> bytes:
+def make_envelope(statement: bytes, signer: Signer) -> dict[str, Any]:
     """
-    Return the bundle of *statement*, signed by *signer*. It names no transparency log, and needs no network.
+    Return the DSSE envelope of *statement*, signed by *signer*.
 
     Raises: SigningKeyError; errors of *signer*.
     """
     signature = take_signature(signer, signing_input(statement))
-    envelope = {
+    return {
         "payload": b64encode(statement).decode("ascii"),
         "payloadType": PAYLOAD_TYPE,
         "signatures": [{"keyid": "", "sig": b64encode(signature).decode("ascii")}],
     }
+
+
+def make_bundle(envelope: Mapping[str, Any], signer: Signer) -> bytes:
+    """Return the bundle of *envelope* by *signer*. It names no transparency log, and needs no network."""
     hint = b64encode(bytes.fromhex(signer.key_id)).decode("ascii")
     material = {"publicKey": {"hint": hint}, "tlogEntries": []}
-    return encode({"mediaType": MEDIA_BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope})
+    fields = {"mediaType": MEDIA_BUNDLE, "verificationMaterial": material, "dsseEnvelope": dict(envelope)}
+    return encode(fields)
 
 
 def read_bundle(data: bytes) -> Bundle:

@@ -8,7 +8,13 @@ from pathlib import Path
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.files import staged_files
-from buildtool.publish.bundle import IMAGE_SIGNATURE, make_bundle, make_statement
+from buildtool.publish.bundle import (
+    IMAGE_SIGNATURE,
+    image_subject,
+    make_bundle,
+    make_envelope,
+    make_statement,
+)
 from buildtool.publish.verify import open_target
 from buildtool.signing.signers.signer import Signer
 
@@ -22,7 +28,8 @@ def write_bundle(target: str, path: Path, signer: Signer, *, force: bool = False
     with open_target(target, Cache(directory=None)) as (source, _):
         digest = source.top().digest
         name = Path(source.name).name
-    statement = make_statement(name, digest, IMAGE_SIGNATURE, {})
+    statement = make_statement([image_subject(name, digest)], IMAGE_SIGNATURE, {})
+    data = make_bundle(make_envelope(statement, signer), signer)
     with staged_files([path], replace=force) as stage:
-        stage.write(path, make_bundle(statement, signer))
+        stage.write(path, data)
     return digest

@@ -32,7 +32,9 @@ from buildtool.publish.bundle import (
     MAX_BUNDLE_BYTES,
     MEDIA_BUNDLE,
     Bundle,
+    image_subject,
     make_bundle,
+    make_envelope,
     make_statement,
     read_bundle,
 )
@@ -49,10 +51,6 @@ from buildtool.signing.signers.signer import Signer, take_signature
 
 _INDEXES = (MEDIA_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = (MEDIA_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-_BUNDLE_ANNOTATIONS = {
-    "dev.sigstore.bundle.content": "dsse-envelope",
-    "dev.sigstore.bundle.predicateType": IMAGE_SIGNATURE,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ class SignedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class Target:
     """A manifest to sign: its *descriptor* and *digest*."""
 
     descriptor: Mapping[str, Any]
@@ -86,12 +84,14 @@ def sign_image(reference: str, signer: Signer) -> SignedImage:
     """
     parsed = parse_reference(reference)
     client = Client(reference=parsed, actions="pull,push")
-    targets = list(_find_targets(client))
+    targets = list(signed_manifests(client))
     repository = f"{parsed.host}/{parsed.repository}"
     written = 0
     for target in targets:
+        subject = image_subject(repository, target.digest)
+        statement = make_statement([subject], IMAGE_SIGNATURE, {})
         written += _write_payload(client, repository, target, signer)
-        written += _write_bundle(client, repository, target, signer)
+        written += write_statement(client, target, statement, IMAGE_SIGNATURE, signer)
     return SignedImage(
         repository=repository,
         digest=targets[0].digest,
@@ -101,8 +101,12 @@ def sign_image(reference: str, signer: Signer) -> SignedImage:
     )
 
 
-def _find_targets(client: Client) -> Iterator[_Target]:
-    """Yield the image, then the manifest of each of its platforms."""
+def signed_manifests(client: Client) -> Iterator[Target]:
+    """
+    Yield the image that the client's reference names, then the manifest of each of its platforms.
+
+    Raises: RegistryError.
+    """
     parsed = client.reference
     name = f"sha256:{parsed.digest}" if parsed.digest else parsed.tag
     # By digest, so that a tag that moves meanwhile changes nothing.
@@ -118,13 +122,13 @@ def _find_targets(client: Client) -> Iterator[_Target]:
             f"registry {parsed.host}: {parsed}: not an image, but {kind[:80]!r}",
             hint="name an image or an index of images",
         )
-    yield _Target(descriptor=blob.descriptor, digest=blob.digest)
+    yield Target(descriptor=blob.descriptor, digest=blob.digest)
     if kind not in _INDEXES:
         return
     try:
         entries = [entry for entry in json.loads(blob.data)["manifests"] if entry["mediaType"] in _MANIFESTS]
         yield from [
-            _Target(
+            Target(
                 descriptor={name: entry[name] for name in ("mediaType", "digest", "size")},
                 digest=Digest(entry["digest"].removeprefix("sha256:")),
             )
@@ -134,7 +138,7 @@ def _find_targets(client: Client) -> Iterator[_Target]:
         raise RegistryError(f"registry {parsed.host}: {parsed}: not an index of images") from error
 
 
-def _write_payload(client: Client, repository: str, target: _Target, signer: Signer) -> bool:
+def _write_payload(client: Client, repository: str, target: Target, signer: Signer) -> bool:
     """Add the signer's payload to the manifest of payloads. Return False if it was there."""
     payload = make_payload(repository, target.digest)
     signature = take_signature(signer, payload)
@@ -152,16 +156,23 @@ def _write_payload(client: Client, repository: str, target: _Target, signer: Sig
     return True
 
 
-def _write_bundle(client: Client, repository: str, target: _Target, signer: Signer) -> bool:
-    """Add the signer's bundle as a referrer. Return False if it was there."""
-    statement = make_statement(repository, target.digest, IMAGE_SIGNATURE, {})
+def write_statement(
+    client: Client, target: Target, statement: bytes, predicate_type: str, signer: Signer
+) -> bool:
+    """
+    Add the signer's bundle of *statement* as a referrer of *target*. Return False if it was there.
+
+    Raises: RegistryError, SigningKeyError; errors of *signer*.
+    """
     for bundle in read_bundles(client, target.digest):
         if bundle.statement == statement and any(
             signer.public.verifies(each, bundle.message) for each in bundle.signatures
         ):
             return False
-    blob = Blob(media_type=MEDIA_BUNDLE, data=make_bundle(statement, signer))
-    push_referrer(client, target.descriptor, blob, _BUNDLE_ANNOTATIONS)
+    data = make_bundle(make_envelope(statement, signer), signer)
+    about = {"content": "dsse-envelope", "predicateType": predicate_type}
+    annotations = {f"dev.sigstore.bundle.{name}": value for name, value in about.items()}
+    push_referrer(client, target.descriptor, Blob(media_type=MEDIA_BUNDLE, data=data), annotations)
     return True
 
 

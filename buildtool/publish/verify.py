@@ -8,6 +8,7 @@ refers to, so a valid signature of an index covers each platform's manifest and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from buildtool.publish.bundle import (
     read_bundle,
     read_subject,
 )
+from buildtool.publish.provenance import PREDICATE_TYPE, is_of_build, read_named
 from buildtool.publish.sign import read_bundles
 from buildtool.publish.simplesigning import (
     MAX_PAYLOAD_BYTES,
@@ -48,10 +50,15 @@ _PUBLISH = "buildtool publish IMAGE --key SIGNER adds a signature"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageObject:
-    """An object in an image, by *platform* and *name*: the facts if it was *accepted*, else the *error*."""
+    """
+    An object in an image, by *platform* and *name*: the facts if it was *accepted*, else the *error*.
+
+    *sha256* is that of the file, or empty if it was not read.
+    """
 
     platform: str
     name: str
+    sha256: str = ""
     accepted: VerifiedObject | None
     error: BuildtoolError | None
 
@@ -62,7 +69,8 @@ class ImageVerdict:
     The result for image *name* of *digest*: the *key_ids* that signed it, or the *error*.
 
     Without an error and key ids, the image's own signature was not asked for. The *objects* of an image whose
-    signature is refused are not read.
+    signature is refused are not read. *has_provenance*: a trusted key says how the image and each of the
+    objects was made.
     """
 
     name: str
@@ -70,6 +78,7 @@ class ImageVerdict:
     key_ids: tuple[KeyId, ...]
     error: BuildtoolError | None
     objects: tuple[ImageObject, ...]
+    has_provenance: bool = False
 
 
 def verify_image(
@@ -92,12 +101,18 @@ def verify_image(
             except RefusedError as error:
                 return ImageVerdict(name=source.name, digest=digest, key_ids=(), error=error, objects=())
         objects = tuple(_verify_objects(source, trust, now))
+        try:
+            proved = signed and client is not None and _check_provenance(client, digest, trust, objects, now)
+        except RefusedError as error:
+            return ImageVerdict(name=source.name, digest=digest, key_ids=(), error=error, objects=objects)
     if not objects:
         raise ObjectFormatError(
             f"{target}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
             hint="cosign verify checks the signatures of other images",
         )
-    return ImageVerdict(name=source.name, digest=digest, key_ids=key_ids, error=None, objects=objects)
+    return ImageVerdict(
+        name=source.name, digest=digest, key_ids=key_ids, error=None, objects=objects, has_provenance=proved
+    )
 
 
 @contextmanager
@@ -142,6 +157,35 @@ def _check_image(
     raise RefusedError(Reason.UNKNOWN_KEY, "no trusted key signed the image", hint=_PUBLISH)
 
 
+def _check_provenance(
+    client: Client, digest: Digest, trust: TrustStore, objects: Sequence[ImageObject], now: int
+) -> bool:
+    """
+    Return whether trusted keys say how the image of *digest* was made. Provenance of other keys is left out.
+
+    Raises: RefusedError, if that of buildtool names other objects; RegistryError.
+    """
+    found = False
+    for bundle in read_bundles(client, digest):
+        named = read_named(bundle.statement, PREDICATE_TYPE)
+        if digest not in named or not _is_trusted(bundle, trust, now):
+            continue
+        found = True
+        missing = [item for item in objects if item.sha256 not in named]
+        if missing and is_of_build(bundle.statement):
+            raise RefusedError(
+                Reason.DIGEST_MISMATCH,
+                f"its provenance does not name {missing[0].platform} {missing[0].name}",
+                hint="build and push the image again",
+            )
+    return found
+
+
+def _is_trusted(bundle: Bundle, trust: TrustStore, now: int) -> bool:
+    valid = (key for key in trust.keys.values() if key.refusal(now) is None)
+    return any(key.public.verifies(each, bundle.message) for key in valid for each in bundle.signatures)
+
+
 def _payloads(client: Client, digest: Digest) -> Iterator[tuple[bytes, bytes, str | None]]:
     found = read_manifest(client, tag_of(digest, TAG_SUFFIX))
     layers = found[1].get("layers") if found else None
@@ -173,9 +217,14 @@ def _verify_objects(source: BlobSource, trust: TrustStore, now: int) -> Iterator
             error = ObjectFormatError(f"{name}: not a file, or larger than {MAX_OBJECT_BYTES} bytes")
             yield ImageObject(platform=image.platform, name=name, accepted=None, error=error)
         for name, data in image.objects:
+            digest = hashlib.sha256(data).hexdigest()
             try:
                 accepted = verify_object(data, trust, platform=image.platform, now=now)
             except BuildtoolError as refused:
-                yield ImageObject(platform=image.platform, name=name, accepted=None, error=refused)
+                yield ImageObject(
+                    platform=image.platform, name=name, sha256=digest, accepted=None, error=refused
+                )
             else:
-                yield ImageObject(platform=image.platform, name=name, accepted=accepted, error=None)
+                yield ImageObject(
+                    platform=image.platform, name=name, sha256=digest, accepted=accepted, error=None
+                )

@@ -37,7 +37,7 @@ _SHARED = ("@sources.txt", "@verify/sources.txt", "@flags.txt")
 LINKED_FROM: Mapping[str, tuple[str, ...]] = {
     "loader": ("run/main.c", *_SHARED),
     "pins": ("operate/main.c", "operate/commands.c", *_SHARED),
-    "probe": ("probe/probe.c", "base/static_gaps.c", "@flags.txt"),
+    "probe": ("probe/probe.c", "probe/link.c", "base/static_gaps.c", "@flags.txt"),
 }
 _NOT_LINKED = ("fuzz/", "test/", "verify/example.c")
 _HINT = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from buildtool.compile.record import (
     read_compile_record,
 )
 from buildtool.config.file import Config
+from buildtool.config.settable import SettableRules
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     AlreadySignedError,
@@ -45,6 +46,7 @@ from buildtool.objects.elf import (
     subject_digest,
 )
 from buildtool.objects.types import Declaration
+from buildtool.signing.bounds import make_settable
 from buildtool.signing.dsse import signing_input
 from buildtool.signing.keys import SigningKey
 from buildtool.signing.record import SignatureEntry, SignatureRecord, section_size_for
@@ -64,7 +66,7 @@ class ReleaseInfo:
     """
     The release in a statement: *project*, *version* (increasing), *release* (text for readers).
 
-    *created* and *not_after* are seconds since the epoch.
+    *created* and *not_after* are seconds since the epoch. *settable* has the rules of objects by name.
     """
 
     project: str
@@ -72,6 +74,7 @@ class ReleaseInfo:
     release: str
     created: int
     not_after: int | None = None
+    settable: SettableRules = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Config, *, created: int) -> Self:
@@ -83,6 +86,7 @@ class ReleaseInfo:
             release=project.release,
             created=created,
             not_after=not_after,
+            settable=config.load.settable,
         )
 
 
@@ -295,6 +299,7 @@ def _make_statement(obj: ElfObject, name: str, release: ReleaseInfo, origin: Ori
         license=contents.license,
         toolchain=origin.toolchain,
         source=origin.source,
+        settable=make_settable(obj, contents.maps, release.settable.get(name, ())),
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildtool.compile.record import CompiledObject, SourceInfo, is_recorded, read_compile_record
-from buildtool.compile.sources import MAX_SOURCE_BYTES, hash_files, recorded_flags
+from buildtool.compile.sources import MAX_SOURCE_BYTES, hash_files, recorded_flags, recorded_sources
 from buildtool.config.file import Config
-from buildtool.config.project import Unit, has_project, plan_units
+from buildtool.config.project import Piece, Unit, has_project, plan_units
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, UsageError
 from buildtool.core.files import read_bounded
@@ -103,6 +103,9 @@ class StaleFinder:
             what = missing if missing == source.path else f"{missing}, which {source.path} included,"
             return f"{what} no longer exists" if is_own and self.needs_sources else ""
         if self._hash(entry) != source.sha256:
+            sources = recorded_sources(entry.platform, entry.toolchain.flags, source.path)
+            if len(sources) > 1:
+                return f"one of {', '.join(sources)} or a file that they include has changed"
             also = " or a file that it includes" if len(entry.inputs) > 1 else ""
             return f"{source.path}{also} has changed"
         return self._explain_settings(entry, config) if is_own and config else ""
@@ -123,16 +126,11 @@ class StaleFinder:
         platform, settings = oci_platform(entry.platform), config.compile
         if not entry.is_configured or platform is None:
             return ""
-        default = Unit(
-            source=entry.source.path,
-            path=entry.name,
-            include=settings.include,
-            flags=settings.flags,
-            declared=settings.declared,
-        )
+        piece = Piece(source=entry.source.path, include=settings.include, flags=settings.flags)
+        default = Unit(path=entry.name, pieces=(piece,), declared=settings.declared)
         unit = self._find_units(platform, config).get(entry.name, default)
         if recorded_flags(platform, unit) != entry.toolchain.flags:
-            return "compile.include or compile.flags has changed"
+            return "compile.include, compile.flags or compile.object has changed"
         if unit.declared != entry.declared:
             return "compile.program has changed"
         if settings.system_headers == bool(entry.headers):

@@ -33,7 +33,9 @@ from buildtool.core.strictjson import (
 from buildtool.core.strictjson import to_bytes as encode
 from buildtool.objects.describe import MapInfo, ObjectContents, ProgramInfo, describe_object
 from buildtool.objects.elf import ElfObject, find_signature_section, has_signature_section
+from buildtool.objects.settable import Settable
 from buildtool.objects.types import UNKNOWN_PROGRAM, Declaration, declared_type, section_type
+from buildtool.signing import settable as settables
 from buildtool.signing.record import from_bytes as parse_record
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -64,7 +66,12 @@ _PREDICATE = {
     "kfuncs": is_string_set,
     "license": is_string,
 }
-_PREDICATE_OPTIONAL = {"notAfter": is_time, "toolchain": is_object, "source": is_object}
+_PREDICATE_OPTIONAL = {
+    "notAfter": is_time,
+    "toolchain": is_object,
+    "source": is_object,
+    "settable": is_object,
+}
 _PROGRAM = {"name": is_string, "section": is_string, "type": is_string}
 _PROGRAM_OPTIONAL = {"attach": is_strings, "declared": is_string}
 _MAP = {
@@ -94,7 +101,7 @@ class Statement:
     The signed statement (spec/sig-section.md, section 6).
 
     *version* is the increasing integer against rollback, and *release* is text for readers.
-    *created* and *not_after* are seconds since the epoch, UTC.
+    *created* and *not_after* are seconds since the epoch, UTC. *settable* is None without the member.
     """
 
     name: str
@@ -112,6 +119,7 @@ class Statement:
     license: str
     toolchain: ToolchainInfo | None
     source: SourceInfo | None
+    settable: Settable | None = None
 
     @property
     def declared(self) -> tuple[Declaration, ...]:
@@ -163,6 +171,8 @@ def to_bytes(statement: Statement) -> bytes:
         }
     if statement.source is not None:
         predicate["source"] = {"path": statement.source.path, "sha256": statement.source.sha256}
+    if statement.settable is not None:
+        predicate["settable"] = settables.to_json(statement.settable)
     return encode(
         {
             "_type": STATEMENT_TYPE,
@@ -214,6 +224,7 @@ def _read_statement(value: dict[str, Any]) -> Statement:
     subject = check_members(value["subject"][0], "subject", _SUBJECT)
     digest = check_members(subject["digest"], "digest", _DIGEST)
     predicate = check_members(value["predicate"], "predicate", _PREDICATE, **_PREDICATE_OPTIONAL)
+    maps = tuple(map(_read_map, predicate["maps"]))
     return Statement(
         name=subject["name"],
         digest=Digest(digest["sha256"]),
@@ -224,12 +235,13 @@ def _read_statement(value: dict[str, Any]) -> Statement:
         created=parse_time(predicate["created"]),
         not_after=parse_time(predicate["notAfter"]) if "notAfter" in predicate else None,
         programs=tuple(map(_read_program, predicate["programs"])),
-        maps=tuple(map(_read_map, predicate["maps"])),
+        maps=maps,
         helpers=tuple(predicate["helpers"]),
         kfuncs=tuple(predicate["kfuncs"]),
         license=predicate["license"],
         toolchain=_read_toolchain(predicate["toolchain"]) if "toolchain" in predicate else None,
         source=_read_source(predicate["source"]) if "source" in predicate else None,
+        settable=settables.from_json(predicate["settable"], maps) if "settable" in predicate else None,
     )
 
 

@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -13,6 +15,11 @@
 
 #define FILES_MAX     16384
 #define CLOSE_ON_EXEC 4 /* CLOSE_RANGE_CLOEXEC */
+#define SEALS	      (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
+#endif
 
 /* On arm only by flags of the compiler (flags.txt): times after 2038, and inodes of large file systems. */
 _Static_assert(sizeof(time_t) == 8 && sizeof(off_t) == 8, "times and offsets have 64 bits");
@@ -178,4 +185,34 @@ void file__open_standard_streams(void)
 		if (fcntl(fd, F_GETFD) < 0)
 			open("/dev/null", O_RDWR); /* gets the lowest free number, which is @fd */
 	}
+}
+
+static int write_all(int fd, const uint8_t *data, size_t size)
+{
+	while (size) {
+		ssize_t n = write(fd, data, size);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		data += n > 0 ? n : 0;
+		size -= n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+int file__make_sealed(const char *name, const uint8_t *data, size_t size)
+{
+	int fd = memfd_create(name, MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), err;
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	err = write_all(fd, data, size);
+	if (!err && (lseek(fd, 0, SEEK_SET) || fcntl(fd, F_ADD_SEALS, SEALS)))
+		err = -errno;
+	if (!err)
+		return fd;
+	close(fd);
+	return err;
 }

@@ -24,6 +24,12 @@ int file__read(int dir, const char *name, size_t limit, uint8_t **data, size_t *
  */
 int file__create(int dir, const char *name, mode_t mode);
 
+/*
+ * Return the descriptor of a sealed file in memory with these bytes, at its first byte, or a negative errno.
+ * The descriptor survives execve(2).
+ */
+int file__make_sealed(const char *name, const uint8_t *data, size_t size);
+
 /* The sorted names of a directory, without those that begin with a dot. */
 struct file_list {
 	char **names;

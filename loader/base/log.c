@@ -196,6 +196,7 @@ static void format_json(struct buffer *b, const struct log_line *line, int64_t d
 	add_member(b, "object", line->object);
 	add_member(b, "program", line->program);
 	add_member(b, "target", line->target);
+	add_member(b, "value", line->value);
 	add_member(b, "decision", line->decision);
 	add_member(b, "reason", line->reason);
 	add_digest(b, "digest", line->digest);
@@ -227,7 +228,8 @@ static void format_human(struct buffer *b, const struct log_line *line)
 	add(b, "%s: %s", program, line->event);
 	add_word(b, " ", line->object);
 	add_word(b, " ", line->program);
-	add_word(b, " -> ", line->target);
+	add_word(b, line->value ? " " : " -> ", line->target);
+	add_word(b, " = ", line->value);
 	add_word(b, ": ", line->decision);
 	add_word(b, ": ", line->reason);
 	add_word(b, ": ", line->outcome);

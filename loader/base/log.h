@@ -12,6 +12,7 @@
 struct log_line {
 	const char *event;
 	const char *object, *program, *target;
+	const char *value; /* of a setting */
 	const char *decision, *reason;
 	const uint8_t *digest;
 	const uint8_t *const *key_ids;

@@ -10,12 +10,16 @@
  *   Y policy    read it                       answers "bad-trust", or what was read
  *   K public    read it as a .pub file        the same
  *   D decimal   write this time               answers the date
+ *   V NAME=VALUE, a line feed, object: verify it, and ask whether the variable may have the value: answers
+ *               "allowed", "denied" or the reason's word
+ *   M NAME=N, a line feed, object: the same about so many entries of a map
  *   S           32 bytes of key, 64 of signature, message: answers "weak-key", "bad-signature" or "good"
  * Each answer is one line.
  */
 #include "base/json.h"
 #include "run/trustfiles.h"
 #include "store.h"
+#include "verify/settable.h"
 #include "verify/verify.h"
 
 #include <errno.h>
@@ -74,6 +78,59 @@ static void answer_object(const struct session *s, const uint8_t *data, size_t s
 		}
 		putchar('\n');
 	}
+	verdict__free(&verdict);
+}
+
+/* Check that the text of a value, which lines and records have, is that value's only one. */
+static void check_shown(const struct statement *st, const char *name, const struct setting_value *value)
+{
+	char text[SETTING_TEXT_SIZE];
+	const char *shown = settable__show(value, text), *digits = shown + (*shown == '-');
+	struct setting_value again;
+	struct fault fault = { 0 };
+
+	if (value->kind == SETTING_INTEGER) {
+		if (strspn(digits, "0123456789") != strlen(digits) || (*digits == '0' && shown[1]))
+			abort();
+	} else if (strcmp(shown, value->text) != 0) {
+		abort();
+	}
+	if (settable__read_variable(st, name, shown, &again, &fault) || again.kind != value->kind ||
+	    again.integer.negative != value->integer.negative ||
+	    again.integer.magnitude != value->integer.magnitude)
+		abort();
+}
+
+static void answer_setting(const struct session *s, uint8_t *data, size_t size, bool is_size)
+{
+	uint8_t *end = memchr(data, '\n', size),
+		*equals = end ? memchr(data, '=', (size_t)(end - data)) : NULL;
+	const char *name = (const char *)data, *text = (const char *)equals + 1;
+	struct verify_context context = { .trust = &s->trust, .now = s->now };
+	struct setting_value value;
+	struct fault fault = { 0 };
+	struct verdict verdict;
+	int err;
+
+	if (!equals)
+		abort();
+	*equals = *end = 0;
+	err = verify__object(&context, end + 1, size - (size_t)(end + 1 - data), &verdict);
+	if (err) {
+		puts(verdict__word(verdict.reason));
+		verdict__free(&verdict);
+		return;
+	}
+	err = is_size ? settable__read_entries(&verdict.statement, name, text, &value, &fault) :
+			settable__read_variable(&verdict.statement, name, text, &value, &fault);
+	if (err && !fault.text[0])
+		abort();
+	if (!err && is_size &&
+	    !settable__allows_entries(&verdict.statement, name, (uint32_t)value.integer.magnitude))
+		abort();
+	if (!err && !is_size)
+		check_shown(&verdict.statement, name, &value);
+	puts(err ? "denied" : "allowed");
 	verdict__free(&verdict);
 }
 
@@ -149,6 +206,10 @@ static bool answer(struct session *s, int kind, uint8_t *data, size_t size)
 		return true;
 	case 'D':
 		answer_date((const char *)data);
+		return true;
+	case 'V':
+	case 'M':
+		answer_setting(s, data, size, kind == 'M');
 		return true;
 	case 'S':
 		answer_signature(data, size);

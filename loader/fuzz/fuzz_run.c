@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * libFuzzer: the loader's other inputs, and its output. The first byte selects the kind of the rest: a state,
- * a file of --attach-file, arguments, or strings of a decision line.
+ * a file of --attach-file, arguments, strings of a decision line, a file of --settings, or the bounds of
+ * settings with a value.
  */
+#include "base/json.h"
 #include "base/log.h"
+#include "run/attach_file.h"
 #include "run/options.h"
+#include "run/settings_file.h"
 #include "run/versions.h"
+#include "verify/settable.h"
+#include "verify/statement.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -28,7 +34,7 @@ static void *keep(void *text, size_t size)
 #define STDERR_FILENO line_file
 #include "base/log.c"
 #define realloc keep
-#include "run/attach_file.c"
+#include "run/line_file.c"
 #undef realloc
 
 #define WORDS_MAX 300
@@ -89,18 +95,37 @@ static void check_attach(const struct options *o)
 		if (!*a->target || (a->object ? a->program == a->object : !*a->program))
 			abort();
 	}
-	if (o->attach_count > LOAD_MAX_OPTIONS)
+	for (size_t i = 0; i < o->setting_count; i++) {
+		const struct setting_option *s = &o->settings[i];
+
+		if (!*s->name || (s->object && !*s->object) || !s->value)
+			abort();
+	}
+	if (o->attach_count > LOAD_MAX_OPTIONS || o->setting_count > LOAD_MAX_OPTIONS ||
+	    o->settings_at > o->setting_count)
 		abort();
 }
 
-static void check_attach_file(const uint8_t *data, size_t size)
+static void check_option_file(const uint8_t *data, size_t size, bool is_settings)
 {
-	struct options o = { .attach_file = file_path };
+	static char name[] = "first", value[] = "";
+	const struct setting_option first = { .name = name, .value = value };
+	struct options o = { .attach_file = is_settings ? NULL : file_path,
+			     .settings_file = is_settings ? file_path : NULL,
+			     .settings = { first },
+			     .setting_count = 1 };
 	struct fault fault = { 0 };
+	int err;
 
 	put(data, size);
 	kept = NULL;
-	if (attach_file__read(&o, &fault) ? !fault.text[0] || !fault.usage : fault.text[0])
+	err = attach_file__read(&o, &fault);
+	if (!err)
+		err = settings_file__read(&o, &fault);
+	if (err ? !fault.text[0] || !fault.usage : fault.text[0])
+		abort();
+	/* Those of the file are before the one that follows --settings. */
+	if (!err && strcmp(o.settings[o.setting_count - 1].name, "first"))
 		abort();
 	check_attach(&o);
 	free(kept);
@@ -115,6 +140,33 @@ static size_t cut(char *text, char *words[WORDS_MAX + 1])
 		words[count++] = strsep(&text, "\n");
 	words[count] = NULL;
 	return count;
+}
+
+/* A predicate, a name and a value: what is allowed has one text, which is allowed too. */
+static void check_settable(char *text)
+{
+	struct setting_value value, again;
+	struct statement st = { 0 };
+	struct fault fault = { 0 };
+	char *words[WORDS_MAX + 1], shown[SETTING_TEXT_SIZE];
+	json_t *predicate;
+
+	if (cut(text, words) < 3 || json__parse(&predicate, (uint8_t *)words[0], strlen(words[0]), &fault))
+		return;
+	/* The statement's rules for maps have held before. */
+	json_object_set_new(predicate, "maps", json_pack("[{s:s,s:s}]", "name", "m", "type", "hash_of_maps"));
+	if (!settable__check(predicate, &fault)) {
+		st.settable = json_object_get(predicate, "settable");
+		if (!settable__read_variable(&st, words[1], words[2], &value, &fault) &&
+		    settable__read_variable(&st, words[1], settable__show(&value, shown), &again, &fault))
+			abort();
+		if (!settable__read_entries(&st, words[1], words[2], &value, &fault) &&
+		    !settable__allows_entries(&st, words[1], (uint32_t)value.integer.magnitude))
+			abort();
+	} else if (!fault.text[0]) {
+		abort();
+	}
+	json_decref(predicate);
 }
 
 static void check_options(char *text)
@@ -171,6 +223,7 @@ static void check_log(char *text)
 	line.program = words[0] ? words[1] : NULL;
 	line.target = line.program ? words[2] : NULL;
 	line.message = line.target ? words[3] : NULL;
+	line.value = line.message ? words[4] : NULL;
 	for (int human = 0; human < 2; human++) {
 		ssize_t n;
 
@@ -192,14 +245,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (file < 0)
 		make_place();
 	text = strndup((const char *)data + 1, size - 1);
-	if (data[0] % 4 == 0)
+	if (data[0] % 6 == 0)
 		check_state(data + 1, size - 1);
-	else if (data[0] % 4 == 1)
-		check_attach_file(data + 1, size - 1);
-	else if (text && data[0] % 4 == 2)
+	else if (data[0] % 6 == 1)
+		check_option_file(data + 1, size - 1, false);
+	else if (text && data[0] % 6 == 2)
 		check_options(text);
-	else if (text)
+	else if (text && data[0] % 6 == 3)
 		check_log(text);
+	else if (data[0] % 6 == 4)
+		check_option_file(data + 1, size - 1, true);
+	else if (text)
+		check_settable(text);
 	free(text);
 	return 0;
 }

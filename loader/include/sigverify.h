@@ -79,6 +79,16 @@ SIGVERIFY_API int64_t sigverify__version(const struct sigverify_verdict *verdict
 SIGVERIFY_API const uint8_t *sigverify__digest(const struct sigverify_verdict *verdict);
 SIGVERIFY_API const uint8_t *sigverify__key_id(const struct sigverify_verdict *verdict, size_t index);
 
+/*
+ * Return whether the signers of an accepted object let a constant have the value, or a map so many entries;
+ * false for a refusal. A value is true or false, an integer (decimal, or hexadecimal after 0x), or text. Ask
+ * before bpf_object__load (spec/sig-section.md, Settable).
+ */
+SIGVERIFY_API bool sigverify__allows_value(const struct sigverify_verdict *verdict, const char *variable,
+					   const char *value);
+SIGVERIFY_API bool sigverify__allows_entries(const struct sigverify_verdict *verdict, const char *map,
+					     uint32_t entries);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 
 /* The types behind load.h, for the files of this folder: the loaded objects and their attachments. */
 
+struct bpf_map;
 struct bpf_object;
 struct bpf_program;
 
@@ -62,13 +63,24 @@ struct attachment {
 	int refused;		/* the errno of the last attempt to attach it again, or 0 */
 };
 
+/* A constant or a map size that this load has set. */
+struct setting {
+	const struct unit *unit;
+	const char *name;
+	char *value;
+	bool is_size;
+	struct bpf_map *outer; /* the map of maps, for the size of the maps inside it; else NULL */
+	int fd;		       /* of a map of that size, while the object is loaded, or -1 */
+};
+
 struct load {
 	const struct load_options *options; /* while loading */
 	struct load *old;		    /* the load that is updated, while loading */
 	int lock;			    /* of the pin root or the shared directory, or -1 */
 	bool refreshes;			    /* a refused attachment is lost, and the others stay */
 	uint32_t reported;		    /* a hash of the last problem that a refresh reported */
-	size_t count, attachment_count;
+	size_t count, attachment_count, setting_count;
+	struct setting settings[LOAD_MAX_OPTIONS]; /* while loading */
 	/* Room for the largest set; the kernel provides only the pages in use. */
 	struct unit units[LOAD_MAX_OBJECTS];
 	struct attachment attachments[LOAD_MAX_LINKS];

@@ -10,6 +10,7 @@
 #include "load/internal.h"
 #include "load/refresh.h"
 #include "load/rollback.h"
+#include "load/settings.h"
 #include "load/share.h"
 #include "load/switch.h"
 #include "load/unit.h"
@@ -38,6 +39,8 @@ static int prepare(struct load *load, const struct verified_object *inputs, size
 		load->count = i + 1;
 		err = unit__prepare(load, &load->units[i], &inputs[i], fault);
 	}
+	if (!err)
+		err = settings__apply(load, fault);
 	return err ? err : attachments__plan(load, fault);
 }
 
@@ -115,6 +118,8 @@ static int obtain(struct load *load, struct fault *fault)
 
 	for (size_t i = 0; !err && i < load->count; i++)
 		err = unit__describe(load, &load->units[i], fault);
+	if (!err)
+		settings__report(load);
 	if (!err && load->options->share)
 		return share__obtain(load, fault);
 	for (size_t i = 0; !err && i < load->count; i++)
@@ -248,6 +253,9 @@ static void end(struct load *load)
 	load->options = NULL;
 	for (size_t i = 0; i < load->count; i++)
 		load->units[i].input = NULL;
+	for (size_t i = 0; i < load->setting_count; i++)
+		free(load->settings[i].value);
+	load->setting_count = 0;
 }
 
 static int start(struct load **out, struct load *old, const struct verified_object *inputs, size_t count,

@@ -26,6 +26,14 @@ struct select_option {
 	bool loads;
 };
 
+/* --set or --map-entries [OBJECT:]NAME=VALUE. Of two for one name, the later one is used. */
+struct setting_option {
+	char *object; /* NULL: the only object whose statement lets it be set */
+	char *name;
+	char *value;
+	bool is_size; /* the entries of a map, not a constant */
+};
+
 /* The options that select programs and their targets. */
 struct selection_options {
 	const struct attach_option *attach;
@@ -37,6 +45,10 @@ struct selection_options {
 /* The options for loading and attaching a set. */
 struct load_options {
 	struct selection_options selection;
+	const struct setting_option *settings;
+	size_t setting_count;
+	const char *btf_path; /* verified types of the kernel, in place of its own; or NULL */
+	const uint8_t *btf_digest;
 	const char *pin_root; /* NULL: nothing outlives the loader */
 	const char *share;    /* NULL: share nothing */
 	bool may_update;      /* load__update() may follow */

@@ -100,7 +100,7 @@ static void feed_type(struct walk *w, uint32_t id, unsigned depth)
 }
 
 /* libbpf names the map of .bss PREFIX.bss, and the map of .bss.name after its section. */
-static uint32_t section_type(const struct btf *btf, const struct bpf_map *map)
+uint32_t map_reuse__section_type(const struct btf *btf, const struct bpf_map *map)
 {
 	const char *name = strrchr(bpf_map__name(map), '.');
 	int32_t id;
@@ -121,7 +121,7 @@ static void feed_contents(struct walk *w, const struct bpf_map *map)
 		feed(w, data, size);
 }
 
-void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *map,
+void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *map, const char *inner_size,
 		       char layout[MAP_REUSE_LAYOUT_SIZE])
 {
 	struct walk w = { .btf = bpf_object__btf(object) };
@@ -133,7 +133,8 @@ void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *ma
 	if (!w.btf)
 		return;
 	key = bpf_map__is_internal(map) ? 0 : bpf_map__btf_key_type_id(map);
-	value = bpf_map__is_internal(map) ? section_type(w.btf, map) : bpf_map__btf_value_type_id(map);
+	value = bpf_map__is_internal(map) ? map_reuse__section_type(w.btf, map) :
+					    bpf_map__btf_value_type_id(map);
 	if (!key && !value)
 		return;
 	SHA256_Init(&w.hash);
@@ -142,6 +143,8 @@ void map_reuse__layout(const struct bpf_object *object, const struct bpf_map *ma
 	/* What user space may do: the kernel keeps it with a descriptor, not with the map. */
 	feed_number(&w, bpf_map__map_flags(map) & (BPF_F_RDONLY | BPF_F_WRONLY));
 	feed_contents(&w, map);
+	if (inner_size)
+		feed(&w, inner_size, strlen(inner_size));
 	if (w.steps > STEPS_MAX) {
 		/* The walk stopped early: hash all of the BTF, so that any change is another layout. */
 		data = btf__raw_data(w.btf, &size);
@@ -247,8 +250,8 @@ static int compare_with(const struct bpf_map *map, const struct bpf_map_info *wa
 	return compare(was, &is, fault);
 }
 
-int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const char *layout,
-		   struct fault *fault)
+int map_reuse__map(struct bpf_object *object, struct bpf_map *map, const char *inner_size, int fd,
+		   const char *layout, struct fault *fault)
 {
 	char wanted[MAP_REUSE_LAYOUT_SIZE];
 	struct bpf_map_info was = { 0 };
@@ -262,7 +265,7 @@ int map_reuse__map(struct bpf_object *object, struct bpf_map *map, int fd, const
 	err = compare_with(map, &was, fault);
 	if (err)
 		return err;
-	map_reuse__layout(object, map, wanted);
+	map_reuse__layout(object, map, inner_size, wanted);
 	if (strcmp(wanted, layout))
 		return fault__set(
 			fault, -EINVAL,

@@ -113,7 +113,7 @@ static int make_users(int directory)
 }
 
 /* Made aside, then renamed: an entry is whole or isn't there. */
-static int make(const struct load *load, struct unit *unit, struct fault *fault)
+static int make(struct load *load, struct unit *unit, struct fault *fault)
 {
 	int directory = unit->share.directory, err = generation__remove(directory, UNFINISHED);
 
@@ -137,7 +137,7 @@ static int make(const struct load *load, struct unit *unit, struct fault *fault)
 	return err ? cannot_hold(load, unit, err, fault) : 0;
 }
 
-static int share_unit(const struct load *load, struct unit *unit, int root, bool *made, struct fault *fault)
+static int share_unit(struct load *load, struct unit *unit, int root, bool *made, struct fault *fault)
 {
 	int found;
 

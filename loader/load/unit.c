@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "load/map_reuse.h"
+#include "load/settings.h"
 #include "load/verifier_log.h"
 #include "pin/bpffs.h"
 #include "pin/generation.h"
@@ -50,11 +51,12 @@ static int declare_programs(struct unit *unit, struct fault *fault)
 	return 0;
 }
 
-static int open_object(struct unit *unit, struct fault *fault)
+static int open_object(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	const struct verified_object *input = unit->input;
 	/* libbpf makes names of maps from this name, so use the signed one: the file's name can change. */
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name);
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = input->statement->name,
+		    .btf_custom_path = load->options->btf_path);
 	struct bpf_map *map;
 	int err;
 
@@ -97,7 +99,7 @@ int unit__prepare(const struct load *load, struct unit *unit, const struct verif
 	if (!unit->file || !unit->object || (described && !unit->next.record))
 		return fault__set(fault, -ENOMEM, "out of memory");
 	verifier_log__begin();
-	return open_object(unit, fault);
+	return open_object(load, unit, fault);
 }
 
 bool unit__has_pins(const struct unit *unit, const struct pins *pins)
@@ -127,13 +129,13 @@ int unit__map(const struct unit *unit, const char *name)
 }
 
 /* Note the layouts, by which a later load decides which maps it reuses. */
-static int note_layouts(struct unit *unit, struct fault *fault)
+static int note_layouts(const struct load *load, struct unit *unit, struct fault *fault)
 {
 	char layout[MAP_REUSE_LAYOUT_SIZE];
 	struct bpf_map *map;
 
 	bpf_object__for_each_map(map, unit->bpf) {
-		map_reuse__layout(unit->bpf, map, layout);
+		map_reuse__layout(unit->bpf, map, settings__inner_size(load, unit, map), layout);
 		if (record__note_map(&unit->next, bpf_map__name(map), layout) ||
 		    record__note_access(&unit->next, bpf_map__name(map),
 					bpf_map__map_flags(map) & (BPF_F_RDONLY | BPF_F_WRONLY)))
@@ -179,7 +181,8 @@ static int carry_maps(const struct load *load, struct unit *unit, struct fault *
 		fd = find_map(load, unit, bpf_map__name(map), &layout);
 		if (fd < 0)
 			continue;
-		err = map_reuse__map(unit->bpf, map, fd, layout, &inner);
+		err = map_reuse__map(unit->bpf, map, settings__inner_size(load, unit, map), fd, layout,
+				     &inner);
 		if (err < 0 && err != -EINVAL)
 			return fault__set(fault, err, "%.128s: map %.64s: %s", unit->file, bpf_map__name(map),
 					  inner.text);
@@ -206,11 +209,16 @@ int unit__load_copy(struct unit *unit, struct fault *fault)
 	return 0;
 }
 
-int unit__load(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__load(struct load *load, struct unit *unit, struct fault *fault)
 {
 	int err = carry_maps(load, unit, fault);
 
-	return err ? err : unit__load_copy(unit, fault);
+	if (!err)
+		err = settings__make_inner(load, unit, fault);
+	if (!err)
+		err = unit__load_copy(unit, fault);
+	settings__close_inner(load, unit);
+	return err;
 }
 
 /* A pinned program must be one of the object's: by the kernel's word its type, its name and its maker. */
@@ -298,7 +306,10 @@ int unit__take_pins(struct unit *unit, const struct generation *g, struct fault 
 	return 0;
 }
 
-/* Hash the options by which one object gives different programs: selected programs, attach types, targets. */
+/*
+ * Hash the options by which one object gives different programs: selected programs, attach types, targets,
+ * and settings.
+ */
 static int describe_variant(const struct load *load, struct unit *unit)
 {
 	SHA256_CTX state;
@@ -322,6 +333,18 @@ static int describe_variant(const struct load *load, struct unit *unit)
 		    (a->point.place == PLACE_TRACE || a->point.place == PLACE_ITER))
 			SHA256_Update(&state, a->link, strlen(a->link) + 1);
 	}
+	for (size_t i = 0; i < load->setting_count; i++) {
+		const struct setting *s = &load->settings[i];
+
+		if (s->unit != unit)
+			continue;
+		SHA256_Update(&state, s->is_size ? "\1size" : "\1set", s->is_size ? 6 : 5);
+		SHA256_Update(&state, s->name, strlen(s->name) + 1);
+		SHA256_Update(&state, s->value, strlen(s->value) + 1);
+	}
+	/* Programs are relocated by these types. */
+	if (load->options->btf_path)
+		SHA256_Update(&state, load->options->btf_digest, DIGEST_SIZE);
 	SHA256_Final(hash, &state);
 	return record__set_variant(&unit->next, hash);
 }
@@ -341,13 +364,13 @@ int unit__describe(const struct load *load, struct unit *unit, struct fault *fau
 
 	if (!wants_record(load->options))
 		return 0;
-	err = note_layouts(unit, fault);
-	if (!err && describe_variant(load, unit))
+	err = note_layouts(load, unit, fault);
+	if (!err && (settings__note(load, unit) || describe_variant(load, unit)))
 		err = fault__set(fault, -ENOMEM, "out of memory");
 	return err;
 }
 
-int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault)
+int unit__obtain(struct load *load, struct unit *unit, struct fault *fault)
 {
 	unit->rotate =
 		strcmp(record__text(&unit->pins.current, "digest"), record__text(&unit->next, "digest"));

@@ -16,7 +16,7 @@ int unit__describe(const struct load *load, struct unit *unit, struct fault *fau
 bool unit__can_share(const struct load *load, const struct unit *unit);
 
 /* Load the object, with the maps of the old set. */
-int unit__load(const struct load *load, struct unit *unit, struct fault *fault);
+int unit__load(struct load *load, struct unit *unit, struct fault *fault);
 
 /* Use the pinned programs and maps, which are of the same code, instead of loading. */
 int unit__take_pins(struct unit *unit, const struct generation *g, struct fault *fault);
@@ -26,7 +26,7 @@ int unit__take_pins(struct unit *unit, const struct generation *g, struct fault 
 int unit__load_copy(struct unit *unit, struct fault *fault);
 
 /* Load the object, or use the pins below the pin root if they are of the same code. */
-int unit__obtain(const struct load *load, struct unit *unit, struct fault *fault);
+int unit__obtain(struct load *load, struct unit *unit, struct fault *fault);
 
 /* Fill @next with everything that will be pinned. */
 int unit__collect(struct unit *unit, struct fault *fault);

@@ -31,7 +31,7 @@ static const struct json_member record_members[] = {
 	{ "generation", JSON_KIND_INTEGER }, { "namespace", JSON_KIND_INTEGER },
 	{ "links", JSON_KIND_OBJECT },	     { "programs", JSON_KIND_OBJECT },
 	{ "maps", JSON_KIND_OBJECT },	     { "mapIds", JSON_KIND_OBJECT },
-	{ "access", JSON_KIND_OBJECT },
+	{ "access", JSON_KIND_OBJECT },	     { "settings", JSON_KIND_OBJECT, true },
 };
 
 static json_t *hex_string(const uint8_t *data)
@@ -156,6 +156,19 @@ bool record__is_same_code(const struct generation *a, const struct generation *b
 int record__set_variant(struct generation *g, const uint8_t hash[32])
 {
 	return json_object_set_new(g->record, "variant", hex_string(hash));
+}
+
+int record__note_setting(struct generation *g, const char *name, const char *value)
+{
+	json_t *settings = json_object_get(g->record, "settings");
+
+	/* Records without settings are those that earlier releases read. */
+	if (!settings) {
+		settings = json_object();
+		if (json_object_set_new(g->record, "settings", settings))
+			return -ENOMEM;
+	}
+	return json_object_set_new(settings, name, json_string(value)) ? -ENOMEM : 0;
 }
 
 int record__note_map(struct generation *g, const char *name, const char *layout)

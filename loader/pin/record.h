@@ -44,6 +44,9 @@ int64_t record__number(const struct generation *g, const char *member);
 /* The kernel's ids of programs and maps, so that a pin that was exchanged for another shows. */
 int record__note_ids(struct generation *g);
 
+/* What a start has set in the object: a constant, or the entries of a map. Returns 0 or -ENOMEM. */
+int record__note_setting(struct generation *g, const char *name, const char *value);
+
 /* Compare them with what is pinned: all of it, and nothing else. -EEXIST with the text set for a difference.
  */
 int record__check_ids(const struct generation *g, const char *shown, struct fault *fault);

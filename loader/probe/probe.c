@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * bpf-probe [--capabilities MASK] [--declare SECTION NAME]... OBJECT...: let this kernel verify each program
- * of the objects, attach none. --declare is for the next object: its programs of SECTION are loaded as those
- * of section NAME.
+ * bpf-probe [--capabilities MASK] [--declare SECTION NAME]... [--map-entries MAP N]... OBJECT...: let this
+ * kernel verify each program of the objects, attach none. --declare and --map-entries are for the next
+ * object: its programs of SECTION are loaded as those of section NAME, and its map MAP has N entries.
  *
  * bpf-probe --open OBJECT...: let libbpf open the objects, without a word to the kernel. It needs no
  * privilege.
  *
- * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. No image holds
- * it. It writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
+ * bpf-probe --link OUTPUT OBJECT...: link the objects into one (link.h), also without the kernel.
+ *
+ * `buildtool check` runs bpf-probe on the host, or as the only program of a virtual machine. `buildtool
+ * compile` links with it, so that both engines link with the loader's libbpf. No image holds it. For `check`
+ * it writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
  * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
  * hides no other.
  *
@@ -17,6 +20,7 @@
  *
  * bpf-probe verifies no signature, because developers check unsigned objects.
  */
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -33,6 +37,8 @@
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "probe/link.h"
 
 /* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
@@ -58,6 +64,13 @@ static const uint64_t extras[] = {
 /* --declare of the next object: pairs of a section and the section by which its programs are loaded. */
 static char **declared;
 static int declared_count;
+
+#define SIZES_MAX 256
+
+/* --map-entries of the next object: pairs of a map and its number of entries. */
+static char **sizes;
+static int size_count;
+static int inner[SIZES_MAX], inner_count; /* descriptors of maps that maps of maps get their sizes from */
 
 static uint64_t given = UINT64_MAX, permitted = UINT64_MAX;
 static char kernel_log[LOG_SIZE];
@@ -162,6 +175,53 @@ static bool only_slots_failed(void)
 	return kernel_log[0] && strstr(warnings, "failed to initialize slot");
 }
 
+/* The map inside a map of maps: libbpf takes its size from a map that is made before. */
+static int set_inner(struct bpf_object *object, char *name, uint32_t entries)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	const struct bpf_map *of;
+	struct bpf_map *outer;
+	char *suffix = strrchr(name, '.');
+	int fd;
+
+	if (!suffix || strcmp(suffix, ".inner") || inner_count == SIZES_MAX)
+		return -ENOENT;
+	*suffix = 0;
+	outer = bpf_object__find_map_by_name(object, name);
+	*suffix = '.';
+	of = outer ? bpf_map__inner_map(outer) : NULL;
+	if (!of)
+		return -ENOENT;
+	opts.map_flags = bpf_map__map_flags(of);
+	opts.map_extra = bpf_map__map_extra(of);
+	fd = bpf_map_create(bpf_map__type(of), NULL, bpf_map__key_size(of), bpf_map__value_size(of), entries,
+			    &opts);
+	if (fd < 0)
+		return fd;
+	inner[inner_count++] = fd;
+	return bpf_map__set_inner_map_fd(outer, fd);
+}
+
+static int set_sizes(struct bpf_object *object)
+{
+	int err = 0;
+
+	for (int i = 0; !err && i < size_count; i++) {
+		char *name = sizes[3 * i + 1];
+		uint32_t entries = (uint32_t)strtoul(sizes[3 * i + 2], NULL, 10);
+		struct bpf_map *map = bpf_object__find_map_by_name(object, name);
+
+		err = map ? bpf_map__set_max_entries(map, entries) : set_inner(object, name, entries);
+	}
+	return err;
+}
+
+static void close_inner(void)
+{
+	while (inner_count)
+		close(inner[--inner_count]);
+}
+
 /* As the loader does by the statement (load/unit.c). Returns 0 or a negative errno. */
 static int declare_programs(struct bpf_object *object)
 {
@@ -213,7 +273,9 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	bpf_program__set_log_level(wanted, log_level);
 	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
 	started = clock_us();
+	err = err ? err : set_sizes(object);
 	err = err ? err : bpf_object__load(object);
+	close_inner();
 	*duration_us = clock_us() - started;
 	if (err && only_slots_failed())
 		err = 0;
@@ -399,6 +461,7 @@ static void describe_object(const char *path)
 int main(int argc, char **argv)
 {
 	bool only_open = argc > 1 && !strcmp(argv[1], "--open");
+	bool links = argc > 1 && !strcmp(argv[1], "--link");
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	struct utsname name;
 	int first = 1;
@@ -406,7 +469,9 @@ int main(int argc, char **argv)
 	/* Before Linux 5.11 maps counted against it; that is no matter of the programs' capabilities. */
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	read_permitted();
-	if (only_open) {
+	if (links) {
+		first = 3;
+	} else if (only_open) {
 		first = 2;
 	} else if (argc > 2 && !strcmp(argv[1], "--capabilities")) {
 		if (parse_given(argv[2])) {
@@ -416,11 +481,13 @@ int main(int argc, char **argv)
 		first = 3;
 	}
 	if (argc <= first) {
-		fputs("usage: bpf-probe [--open | --capabilities MASK] [--declare SECTION NAME]... "
-		      "OBJECT...\n",
+		fputs("usage: bpf-probe [--open | --link OUTPUT | --capabilities MASK] "
+		      "[--declare SECTION NAME]... [--map-entries MAP N]... OBJECT...\n",
 		      stderr);
 		return 2;
 	}
+	if (links)
+		return link__objects(argv[2], argv + 3, argc - 3) ? 1 : 0;
 	libbpf_set_print(keep_warning);
 	uname(&name);
 	printf("{\"event\":\"kernel\"");
@@ -432,6 +499,9 @@ int main(int argc, char **argv)
 		declared = argv + i;
 		for (declared_count = 0; i + 3 < argc && !strcmp(argv[i], "--declare"); i += 3)
 			declared_count++;
+		sizes = argv + i;
+		for (size_count = 0; i + 3 < argc && !strcmp(argv[i], "--map-entries"); i += 3)
+			size_count++;
 		(only_open ? describe_object : probe_object)(argv[i]);
 	}
 	puts("{\"event\":\"end\"}");

@@ -116,6 +116,18 @@ static int open_stores(struct candidate *c, const struct options *o, struct faul
 	return err;
 }
 
+static int explain_refusal(const struct object_set *set, const struct options *o, struct fault *fault)
+{
+	const struct set_item *first;
+
+	for (first = set->items; !first->verdict.reason;)
+		first++;
+	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s: %.64s: %s: %.350s", set->refused,
+		   set->count, o->verify_only ? "" : ", none loaded", first->name,
+		   verdict__word(first->verdict.reason), first->verdict.fault.text);
+	return EXIT_REFUSED;
+}
+
 int candidate__verify(struct candidate *c, const struct options *o, struct fault *fault)
 {
 	struct verify_context context = {
@@ -126,21 +138,16 @@ int candidate__verify(struct candidate *c, const struct options *o, struct fault
 		.now = o->now >= 0 ? o->now : (int64_t)time(NULL),
 	};
 
-	const struct set_item *first;
-
 	*c = (struct candidate){ .options = o };
 	if (open_stores(c, o, fault))
 		return fault__code(fault);
 	if (objects__verify(&c->set, o->objects, LOAD_MAX_OBJECTS, &context, candidate__image(c), o, fault))
 		return fault__code(fault);
-	if (!c->set.refused)
-		return c->set.failed ? EXIT_FAILED : EXIT_DONE;
-	for (first = c->set.items; !first->verdict.reason;)
-		first++;
-	fault__set(fault, -EKEYREJECTED, "%zu of %zu objects refused%s: %.64s: %s: %.350s", c->set.refused,
-		   c->set.count, o->verify_only ? "" : ", none loaded", first->name,
-		   verdict__word(first->verdict.reason), first->verdict.fault.text);
-	return EXIT_REFUSED;
+	if (o->btf && kernel_btf__verify(&c->btf, o->btf, &context, candidate__image(c), o, fault))
+		return fault__code(fault);
+	if (c->set.refused || c->btf.set.refused)
+		return explain_refusal(c->set.refused ? &c->set : &c->btf.set, o, fault);
+	return c->set.failed || c->btf.set.failed ? EXIT_FAILED : EXIT_DONE;
 }
 
 const struct trust *candidate__image(const struct candidate *c)
@@ -179,32 +186,48 @@ uint64_t candidate__needs(const struct candidate *c)
 	return needs;
 }
 
+static void hash_set(SHA256_CTX *state, const struct object_set *set)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		const struct set_item *item = &set->items[i];
+
+		SHA256_Update(state, item->name, strlen(item->name) + 1);
+		SHA256_Update(state, &item->size, sizeof(item->size));
+		SHA256_Update(state, item->data, item->size);
+	}
+}
+
 void candidate__fingerprint(const struct candidate *c, uint8_t fingerprint[FINGERPRINT_SIZE])
 {
 	SHA256_CTX state;
 
 	SHA256_Init(&state);
-	for (size_t i = 0; i < c->set.count; i++) {
-		const struct set_item *item = &c->set.items[i];
-
-		SHA256_Update(&state, item->name, strlen(item->name) + 1);
-		SHA256_Update(&state, &item->size, sizeof(item->size));
-		SHA256_Update(&state, item->data, item->size);
-	}
+	hash_set(&state, &c->set);
+	hash_set(&state, &c->btf.set);
 	SHA256_Final(fingerprint, &state);
+}
+
+static int raise_versions(struct candidate *c, const struct object_set *set)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < set->count; i++) {
+		const struct statement *st = &set->items[i].verdict.statement;
+
+		err = versions__raise(&c->state, st->project, st->name, st->version);
+	}
+	return err;
 }
 
 int candidate__remember(struct candidate *c, struct fault *fault)
 {
-	int err = 0;
+	int err;
 
 	if (!c->has_state)
 		return 0;
-	for (size_t i = 0; !err && i < c->set.count; i++) {
-		const struct statement *st = &c->set.items[i].verdict.statement;
-
-		err = versions__raise(&c->state, st->project, st->name, st->version);
-	}
+	err = raise_versions(c, &c->set);
+	if (!err)
+		err = raise_versions(c, &c->btf.set);
 	if (err)
 		fault__set(fault, err, "state: %s", strerror(-err));
 	else
@@ -222,6 +245,7 @@ void candidate__free(struct candidate *c)
 		versions__close(&c->pinned);
 	free(c->inputs);
 	objects__free(&c->set);
+	kernel_btf__free(&c->btf);
 	trust__free(&c->trust);
 	trust__free(&c->image);
 	*c = (struct candidate){ 0 };

@@ -2,6 +2,7 @@
 #ifndef LOADER_RUN_CANDIDATE_H
 #define LOADER_RUN_CANDIDATE_H
 
+#include "run/kernel_btf.h"
 #include "run/objects.h"
 #include "run/options.h"
 #include "run/versions.h"
@@ -17,6 +18,7 @@ struct candidate {
 	struct versions pinned; /* versions below the pin root */
 	bool has_state, has_pinned;
 	struct object_set set;
+	struct kernel_btf btf;
 	const struct options *options;
 	struct verified_object *inputs; /* NULL before candidate__inputs() */
 };

@@ -13,6 +13,7 @@
 
 #define FD_PREFIX	 "BUILDTOOL_FD_"
 #define OBJECT_FD_PREFIX "BUILDTOOL_OBJECT_FD_"
+#define TYPES_FD	 "BUILDTOOL_BTF_FD"
 #define NAME_SIZE	 160
 #define NAMEABLE	 "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -54,9 +55,19 @@ static bool is_alone(const struct load *load, const char *name)
 	return found == 1;
 }
 
+static int export_descriptor(const char *name, int fd, struct fault *fault)
+{
+	char number[16];
+
+	snprintf(number, sizeof(number), "%d", fd);
+	if (setenv(name, number, 1) || fcntl(fd, F_SETFD, 0))
+		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
+	return 0;
+}
+
 static int export_map(const struct load *load, const struct load_map *map, struct fault *fault)
 {
-	char name[NAME_SIZE] = FD_PREFIX, number[16];
+	char name[NAME_SIZE] = FD_PREFIX;
 
 	if (!is_alone(load, map->name)) {
 		add_name(name, map->object);
@@ -66,23 +77,22 @@ static int export_map(const struct load *load, const struct load_map *map, struc
 	if (getenv(name))
 		return fault__usage(fault, "%s: two maps have this variable; rename one, or use --no-map-fds",
 				    name);
-	snprintf(number, sizeof(number), "%d", map->fd);
-	if (setenv(name, number, 1) || fcntl(map->fd, F_SETFD, 0))
-		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
-	return 0;
+	return export_descriptor(name, map->fd, fault);
 }
 
 int environment__export_object(const char *object_name, int fd, struct fault *fault)
 {
-	char name[NAME_SIZE] = OBJECT_FD_PREFIX, number[16];
+	char name[NAME_SIZE] = OBJECT_FD_PREFIX;
 
 	add_name(name, object_name);
 	if (getenv(name))
 		return fault__usage(fault, "%s: two objects have this variable; rename one", name);
-	snprintf(number, sizeof(number), "%d", fd);
-	if (setenv(name, number, 1) || fcntl(fd, F_SETFD, 0))
-		return fault__set(fault, -errno, "%s: %s", name, strerror(errno));
-	return 0;
+	return export_descriptor(name, fd, fault);
+}
+
+int environment__export_types(int fd, struct fault *fault)
+{
+	return export_descriptor(TYPES_FD, fd, fault);
 }
 
 void environment__forget_descriptors(void)
@@ -92,6 +102,7 @@ void environment__forget_descriptors(void)
 	for (char **p = environ; *p; p++) {
 		if (strncmp(*p, FD_PREFIX, strlen(FD_PREFIX)) &&
 		    strncmp(*p, OBJECT_FD_PREFIX, strlen(OBJECT_FD_PREFIX)) &&
+		    strncmp(*p, TYPES_FD "=", strlen(TYPES_FD "=")) &&
 		    strncmp(*p, ENVIRONMENT_OBJECTS "=", strlen(ENVIRONMENT_OBJECTS "=")))
 			*kept++ = *p;
 	}

@@ -19,8 +19,12 @@ int environment__export_maps(const struct load *load, struct fault *fault);
  */
 int environment__export_object(const char *name, int fd, struct fault *fault);
 
+/* Name descriptor @fd of the types of --btf: BUILDTOOL_BTF_FD. Returns 0, or a negative errno with the text
+ * set. */
+int environment__export_types(int fd, struct fault *fault);
+
 /*
- * Remove the variables that name descriptors of maps and of objects. Those of an earlier start, or of an
+ * Remove the variables that name descriptors of maps, objects and types. Those of an earlier start, or of an
  * attacker, name wrong descriptors.
  */
 void environment__forget_descriptors(void);

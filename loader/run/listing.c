@@ -181,6 +181,8 @@ static void print_object(const json_t *object)
 		print_row(object, json_string_value(json_object_get(item, "program")),
 			  json_string_value(json_object_get(item, "target")),
 			  json_is_true(json_object_get(item, "attached")) ? "attached" : "MISSING");
+	json_object_foreach(json_object_get(object, "settings"), name, item)
+		print_row(object, name, json_string_value(item), "set");
 	json_object_foreach((json_t *)programs, name, item) {
 		if (used)
 			print_row(object, name, "-", json_is_true(used) ? "used" : "unused");

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "run/needs.h"
+#include "verify/object.h"
 #include "verify/verdict.h"
 #include "verify/verify.h"
 
@@ -14,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define TYPES_SUFFIX ".btf.o"
 
 /* Once more, by the image's rules: the stricter of both decides. */
 static int verify_by_image(struct set_item *item, const struct verify_context *c, const struct trust *image)
@@ -32,8 +35,51 @@ static int verify_by_image(struct set_item *item, const struct verify_context *c
 	return err;
 }
 
+/* Whether the object has types and a signature, and nothing else that libbpf reads. */
+static bool has_types_alone(const struct set_item *item)
+{
+	struct fault fault = { 0 };
+	struct object object;
+	unsigned types = 0;
+
+	if (object__parse(&object, item->data, item->size, &fault))
+		return false;
+	for (unsigned i = 0; i < object.sections; i++) {
+		struct section section = object__section(&object, i);
+		const char *name = object__section_name(&object, &section);
+
+		if (!strcmp(name, ".BTF"))
+			types++;
+		else if (section.type != SHT_NULL && section.type != SHT_STRTAB && strcmp(name, ".sig"))
+			return false;
+	}
+	return types == 1;
+}
+
+/*
+ * An object of programs must not pass for the types of a kernel, by which other programs are relocated. The
+ * signed name has the kernel's release, so that the types of another kernel do not pass for those of this
+ * one.
+ */
+static int check_types(struct set_item *item)
+{
+	const char *name = item->verdict.statement.name;
+	size_t n = strlen(name);
+
+	if (!has_types_alone(item))
+		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
+				       "holds more than types, or none; buildtool btf makes files for --btf");
+	if (n < sizeof(TYPES_SUFFIX) || strcmp(name + n - strlen(TYPES_SUFFIX), TYPES_SUFFIX) ||
+	    strcmp(name, item->name))
+		return verdict__refuse(&item->verdict, REASON_DENIED_BY_POLICY,
+				       "signed as %.128s; types are called RELEASE" TYPES_SUFFIX
+				       ", and signed as that",
+				       name);
+	return 0;
+}
+
 static int verify_item(struct set_item *item, int dir, const char *path, const struct verify_context *c,
-		       const struct trust *image)
+		       const struct trust *image, bool is_types)
 {
 	struct verdict *v = &item->verdict;
 	int err = file__read(dir, path, c->trust->max_object_bytes, &item->data, &item->size);
@@ -49,6 +95,8 @@ static int verify_item(struct set_item *item, int dir, const char *path, const s
 	err = verify__object(c, item->data, item->size, v);
 	if (!err && image)
 		err = verify_by_image(item, c, image);
+	if (!err && is_types)
+		err = check_types(item);
 	if (err == -ENOMEM)
 		fault__set(&v->fault, err, "out of memory");
 	return err;
@@ -102,7 +150,7 @@ static int add_item(struct object_set *set, int dir, const char *name, const cha
 	if (!item->name)
 		return -ENOMEM;
 	set->count++;
-	err = verify_item(item, dir, path, c, image);
+	err = verify_item(item, dir, path, c, image, set->is_types);
 	set->refused += err == -EKEYREJECTED;
 	set->failed += err && err != -EKEYREJECTED;
 	write_decision(item, err, started, c, image, o);
@@ -144,7 +192,7 @@ int objects__verify(struct object_set *set, const char *path, size_t limit, cons
 	const char *slash = strrchr(path, '/');
 	int dir, err;
 
-	*set = (struct object_set){ 0 };
+	*set = (struct object_set){ .is_types = set->is_types };
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir >= 0) {
 		err = add_directory(set, dir, limit, c, image, o, &inner);

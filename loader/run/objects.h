@@ -17,6 +17,7 @@ struct object_set {
 	struct set_item *items;
 	size_t count;
 	size_t refused, failed; /* the number of refused objects, and of unreadable ones */
+	bool is_types;		/* set before: each object has the types of a kernel, and no program */
 };
 
 /*

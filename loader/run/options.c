@@ -6,6 +6,7 @@
 #include "base/json.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,8 @@ const char options__help[] =
 	"  --state DIR              remember the highest version of each object, refuse lower ones\n"
 	"                           (" DEFAULT_STATE " if it exists;\n"
 	"                           with --verify-only: none)\n"
+	"  --btf PATH               types of this kernel, if it has none: a signed file of buildtool btf,\n"
+	"                           or a directory with RELEASE.btf.o\n"
 	"  --attach PROGRAM=TARGET  attach the program there (eth0, eth0:egress, a cgroup's path,\n"
 	"                           none); OBJECT:PROGRAM if several objects have the program;\n"
 	"                           PROGRAM+=TARGET adds to the image's targets\n"
@@ -34,6 +37,10 @@ const char options__help[] =
 	"                           own: attach it where the image or its section says, or nowhere\n"
 	"  --no-load PROGRAM        do not load this program\n"
 	"  --attach-file FILE       read a PROGRAM=TARGET from each line of FILE\n"
+	"  --set OBJECT:NAME=VALUE  set a constant of the object, within the bounds that its signers allow\n"
+	"  --map-entries OBJECT:MAP=N  set the number of entries of a map, within such bounds\n"
+	"  --settings FILE          read set, map-entries, attach, load or no-load, and a value, from each\n"
+	"                           line of FILE\n"
 	"  --image-attach P=TARGET  the image's own target, unless another one is given\n"
 	"  --image-load PROGRAM     --load of the image itself, unless --no-load names the program\n"
 	"  --image-workload WORD    a word of the image's own workload, which -- WORKLOAD replaces\n"
@@ -77,6 +84,9 @@ enum kind {
 	KIND_LOAD,
 	KIND_NO_LOAD,
 	KIND_IMAGE_LOAD,
+	KIND_SET,
+	KIND_MAP_ENTRIES,
+	KIND_SETTINGS,
 	KIND_IMAGE_WORKLOAD,
 	KIND_CAPABILITIES,
 	KIND_USER
@@ -106,6 +116,10 @@ static const struct option {
 	{ "image-load", 0, KIND_IMAGE_LOAD, LOADING },
 	{ "image-workload", 0, KIND_IMAGE_WORKLOAD, RUN },
 	{ "attach-file", FIELD(attach_file), KIND_TEXT, LOADING },
+	{ "set", 0, KIND_SET, LOADING },
+	{ "map-entries", 0, KIND_MAP_ENTRIES, LOADING },
+	{ "settings", FIELD(settings_file), KIND_SETTINGS, LOADING },
+	{ "btf", FIELD(btf), KIND_TEXT, RUN },
 	{ "hand-over", FIELD(hand_over), KIND_SWITCH, RUN },
 	{ "wait-interface", FIELD(wait_interface), KIND_SECONDS, LOADING },
 	{ "replace", FIELD(replace), KIND_SWITCH, LOADING },
@@ -153,8 +167,33 @@ int options__add_attach(struct options *o, char *value, enum attach_source sourc
 	return 0;
 }
 
+/* Add the [OBJECT:]NAME=VALUE of --set or --map-entries. The value may contain any character. */
+static int add_setting(struct options *o, const struct option *option, char *value, struct fault *fault)
+{
+	char *equals = strchr(value, '='), *colon, *name = value;
+
+	if (o->setting_count == LOAD_MAX_OPTIONS)
+		return fault__usage(fault, "--%s: more than %d times", option->name, LOAD_MAX_OPTIONS);
+	colon = equals ? memchr(value, ':', (size_t)(equals - value)) : NULL;
+	if (colon)
+		name = colon + 1;
+	if (!equals || name == equals || colon == value)
+		return fault__usage(fault, "--%s %.128s: not OBJECT:NAME=VALUE", option->name, value);
+	*equals = 0;
+	if (colon)
+		*colon = 0;
+	o->settings[o->setting_count++] = (struct setting_option){
+		.object = colon ? value : NULL,
+		.name = name,
+		.value = equals + 1,
+		.is_size = option->kind == KIND_MAP_ENTRIES,
+	};
+	return 0;
+}
+
 /* Add the [OBJECT:]PROGRAM of --load, --no-load or --image-load. */
-static int add_select(struct options *o, const struct option *option, char *value, struct fault *fault)
+static int add_select(struct options *o, const struct option *option, char *value, enum attach_source source,
+		      struct fault *fault)
 {
 	char *colon = strchr(value, ':');
 	struct select_option *s;
@@ -168,7 +207,7 @@ static int add_select(struct options *o, const struct option *option, char *valu
 	*s = (struct select_option){
 		.program = colon ? colon + 1 : value,
 		.object = colon ? value : NULL,
-		.source = option->kind == KIND_IMAGE_LOAD ? ATTACH_BY_IMAGE : ATTACH_BY_COMMAND,
+		.source = (unsigned char)source,
 		.loads = option->kind != KIND_NO_LOAD,
 	};
 	if (colon)
@@ -264,11 +303,17 @@ static int set_value(struct options *o, const struct option *option, char *value
 		return options__add_attach(
 			o, value, option->kind == KIND_ATTACH ? ATTACH_BY_COMMAND : ATTACH_BY_IMAGE, fault);
 	if (option->kind == KIND_LOAD || option->kind == KIND_NO_LOAD || option->kind == KIND_IMAGE_LOAD)
-		return add_select(o, option, value, fault);
+		return add_select(o, option, value,
+				  option->kind == KIND_IMAGE_LOAD ? ATTACH_BY_IMAGE : ATTACH_BY_COMMAND,
+				  fault);
+	if (option->kind == KIND_SET || option->kind == KIND_MAP_ENTRIES)
+		return add_setting(o, option, value, fault);
+	if (option->kind == KIND_SETTINGS)
+		o->settings_at = o->setting_count;
 	/* The arguments up to here are parsed already: their places hold the image's workload. */
 	if (option->kind == KIND_IMAGE_WORKLOAD)
 		o->image_workload[o->image_words++] = value;
-	else if (option->kind == KIND_TEXT)
+	else if (option->kind == KIND_TEXT || option->kind == KIND_SETTINGS)
 		*(const char **)field = value;
 	else if (option->kind == KIND_SECONDS)
 		ok = parse_seconds(value, field);
@@ -293,6 +338,30 @@ static const struct option *find_option(const char *argument, size_t size)
 			return &options[i];
 	}
 	return NULL;
+}
+
+int options__add_word(struct options *o, const char *word, char *value, struct fault *fault)
+{
+	char argument[32];
+	const struct option *option;
+	int n = snprintf(argument, sizeof(argument), "--%s", word);
+
+	option = find_option(argument, n > 0 && (size_t)n < sizeof(argument) ? (size_t)n : 0);
+	switch (option ? option->kind : KIND_TEXT) {
+	case KIND_ATTACH:
+		return options__add_attach(o, value, ATTACH_BY_FILE, fault);
+	case KIND_LOAD:
+	case KIND_NO_LOAD:
+		return add_select(o, option, value, ATTACH_BY_FILE, fault);
+	case KIND_SET:
+	case KIND_MAP_ENTRIES:
+		return add_setting(o, option, value, fault);
+	default:
+		return fault__usage(
+			fault,
+			"%.32s: none of set, map-entries, attach, load, no-load, with a value after it",
+			word);
+	}
 }
 
 /* Parse one option, and its value if that is the next argument. Moves *@argv to the last argument used. */

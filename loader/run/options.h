@@ -26,7 +26,11 @@ struct options {
 	size_t attach_count;
 	struct select_option select[LOAD_MAX_OPTIONS];
 	size_t select_count;
-	const char *attach_file;
+	struct setting_option settings[LOAD_MAX_OPTIONS];
+	size_t setting_count;
+	size_t settings_at; /* those of --settings come after so many others */
+	const char *attach_file, *settings_file;
+	const char *btf; /* types of a kernel that has none: a file, or a directory of RELEASE.btf.o */
 	const char *pin_root;
 	const char *share;
 	const char *health_command; /* an absolute path, and arguments split at blanks */
@@ -54,6 +58,9 @@ int options__parse(struct options *options, char **argv, struct fault *fault);
 
 /* Add a PROGRAM=TARGET. The string is cut in place, and must outlive the options. */
 int options__add_attach(struct options *options, char *value, enum attach_source source, struct fault *fault);
+
+/* Add what a line of --settings says: @value for the option @word, which outlives the options. */
+int options__add_word(struct options *options, const char *word, char *value, struct fault *fault);
 
 /* Return the options that select programs and targets. */
 struct selection_options options__selection(const struct options *options);

@@ -17,6 +17,7 @@
 #include "run/health.h"
 #include "run/metrics.h"
 #include "run/privileges.h"
+#include "run/settings_file.h"
 #include "run/supervise.h"
 #include "run/workload.h"
 
@@ -84,6 +85,8 @@ static struct load_options describe_load(const struct options *o)
 {
 	return (struct load_options){
 		.selection = options__selection(o),
+		.settings = o->settings,
+		.setting_count = o->setting_count,
 		.pin_root = o->pin_root,
 		.share = o->share,
 		.may_update = o->reload,
@@ -106,6 +109,10 @@ static int put_in_place(struct session *s, struct candidate *c, struct fault *fa
 	options.allow_rollback = c->trust.allow_rollback;
 	options.accept = accept;
 	options.context = &acceptance;
+	if (c->btf.fd) {
+		options.btf_path = c->btf.path;
+		options.btf_digest = c->btf.set.items[0].verdict.digest;
+	}
 	options.rules.trust = &c->trust;
 	options.rules.image = candidate__image(c);
 	if (o->wait_interface)
@@ -377,6 +384,8 @@ static int hand_over(struct session *s, struct candidate *c, const char *path, s
 		err = privileges__check_hand_over(fault);
 	if (!err)
 		err = handover__export(&c->set, fault);
+	if (!err && c->btf.fd)
+		err = environment__export_types(c->btf.fd, fault);
 	if (!err)
 		err = candidate__remember(c, fault);
 	if (err)
@@ -437,7 +446,7 @@ int run__all(struct options *o)
 	char *workload = NULL;
 	int code;
 
-	if (!o->verify_only && attach_file__read(o, &fault))
+	if (!o->verify_only && (attach_file__read(o, &fault) || settings_file__read(o, &fault)))
 		return log__fail(&fault);
 	options__settle_attach(o);
 	if (o->workload && !(workload = workload__find(o->workload[0], &fault)))

@@ -92,7 +92,7 @@ int main(int argc, char **argv)
 			print_hex(key_id);
 		putchar('\n');
 	} else {
-		puts(sigverify__reason(v));
+		printf("%s %s\n", sigverify__reason(v), sigverify__message(v));
 	}
 	sigverify__free(v);
 	sigverify__close(store);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "include/sigverify.h"
 #include "base/fault.h"
+#include "verify/settable.h"
 #include "verify/trust.h"
 #include "verify/truststore.h"
 #include "verify/verdict.h"
@@ -134,4 +135,19 @@ const uint8_t *sigverify__key_id(const struct sigverify_verdict *v, size_t index
 {
 	return sigverify__is_accepted(v) && index < v->verdict.key_id_count ? v->verdict.key_ids[index] :
 									      NULL;
+}
+
+bool sigverify__allows_value(const struct sigverify_verdict *v, const char *variable, const char *value)
+{
+	struct setting_value found;
+	struct fault fault;
+
+	return sigverify__is_accepted(v) && variable && value &&
+	       !settable__read_variable(&v->verdict.statement, variable, value, &found, &fault);
+}
+
+bool sigverify__allows_entries(const struct sigverify_verdict *v, const char *map, uint32_t entries)
+{
+	return sigverify__is_accepted(v) && map &&
+	       settable__allows_entries(&v->verdict.statement, map, entries);
 }

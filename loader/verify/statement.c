@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "verify/section_types.h"
+#include "verify/settable.h"
 
 #include <errno.h>
 #include <string.h>
@@ -37,7 +38,7 @@ static const struct json_member predicate[] = {
 	{ "programs", JSON_KIND_ARRAY },      { "maps", JSON_KIND_ARRAY },
 	{ "helpers", JSON_KIND_INTEGER_SET }, { "kfuncs", JSON_KIND_STRING_SET },
 	{ "license", JSON_KIND_STRING },      { "toolchain", JSON_KIND_OBJECT, true },
-	{ "source", JSON_KIND_OBJECT, true },
+	{ "source", JSON_KIND_OBJECT, true }, { "settable", JSON_KIND_OBJECT, true },
 };
 
 static const struct json_member program[] = {
@@ -112,6 +113,8 @@ static int check_predicate(const json_t *value, struct fault *fault)
 		err = CHECK(tools, toolchain);
 	if (!err && origin)
 		err = CHECK(origin, source);
+	if (!err)
+		err = settable__check(value, fault);
 	return err;
 }
 
@@ -163,6 +166,7 @@ int statement__parse(struct statement *st, const uint8_t *data, size_t size, str
 		.maps = json_object_get(body, "maps"),
 		.helpers = json_object_get(body, "helpers"),
 		.kfuncs = json_object_get(body, "kfuncs"),
+		.settable = json_object_get(body, "settable"),
 	};
 	json__time(get_string(body, "created"), &st->created);
 	if (json_object_get(body, "notAfter"))

@@ -20,6 +20,7 @@ struct statement {
 	int64_t created;
 	int64_t not_after; /* INT64_MAX when absent */
 	const struct json_t *programs, *maps, *helpers, *kfuncs;
+	const struct json_t *settable; /* NULL: nothing */
 };
 
 /* Parse a statement. Returns 0, -EINVAL with the text set, or -ENOMEM. */

@@ -147,8 +147,8 @@ def test_what_the_rules_found_survives_a_missing_kernel(
     """An error of the rules is printed although no probe can be had for the dry run."""
     (project / "build/amd64/x.bpf.o").write_bytes(loadable().replace(b"GPL\0", b"MIT\0"))
     (project / "probes").mkdir()
-    monkeypatch.setattr("buildtool.check.probe.find_probe", _no_probe)
-    monkeypatch.setattr("buildtool.check.probe.make_parts", _no_probe)
+    monkeypatch.setattr("buildtool.runtime.probe.find_probe", _no_probe)
+    monkeypatch.setattr("buildtool.runtime.probe.make_parts", _no_probe)
     monkeypatch.setattr("buildtool.check.run._may_load", lambda: True)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     done = check("--arch", "amd64", "--kernel", "host", "--oldest", "4.1", "--json")

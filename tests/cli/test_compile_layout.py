@@ -129,7 +129,7 @@ def test_objects_are_stale_after_a_change_outside_or_of_a_rule(
     config.write_text(config.read_text().replace("-DVALUE=44", "-DVALUE=45"))
     assert run(["sign", "build/amd64/six.o", "build/amd64/four.o", "--output", "signed"]) == 0
     assert run(["sign", "build/amd64/four-debug.o", "--output", "signed"]) == 1
-    assert "compile.include or compile.flags has changed" in capsys.readouterr().err
+    assert "compile.include, compile.flags or compile.object has changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

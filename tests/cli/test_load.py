@@ -241,3 +241,20 @@ def test_the_workload_gets_its_secrets_but_not_ours(project: Path, monkeypatch: 
     assert done.returncode == 0
     assert "signing-secret" not in done.stdout
     assert "TLS_KEY=-----BEGIN PRIVATE KEY-----" in done.stdout
+
+
+def test_settings_are_passed_in_their_order(project: Path) -> None:
+    """A later option replaces an earlier one: the image's come first, those of the command line last."""
+    platform = host_platform(os.uname().machine)
+    assert platform is not None
+    (project / "build" / platform.arch).mkdir(parents=True)
+    config = (project / "buildtool.toml").read_text()
+    config += 'set = ["a=1"]\nmap-entries = ["m=2"]\n[loader]\nsettings = "/etc/agent/settings"\n'
+    (project / "buildtool.toml").write_text(config, encoding="utf-8")
+    image = ["--set", "a=1", "--map-entries", "m=2"]
+    given = ["--set", "x.bpf.o:a=b c", "--map-entries", "m=3"]
+    argv = _load(*given).stdout.splitlines()
+    assert argv[argv.index("--set") :] == [*image, "--settings", "/etc/agent/settings", *given]
+    argv = _load("x.bpf.o", *given, "--settings=here").stdout.splitlines()
+    assert argv[argv.index("--settings") :] == ["--settings", "here", *given]
+    assert not {"--set", "--settings"} & {*_load("--verify-only").stdout.splitlines()}

@@ -23,13 +23,17 @@ from labs.engine import (
 )
 from labs.image import flat, read_image
 from labs.layout import OBJECTS, PLACES, write_layout
+from labs.linked import OBJECTS as LINKED
+from labs.linked import write_linked
 from labs.project import Project, make_project
 from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.objects.elf import parse_object
 from buildtool.oci.read import StoredImage
 from buildtool.oci.tree import Tree
+from buildtool.signing.statement import read_statement
 
 FACTS = """\
 #include <stdbool.h>
@@ -150,6 +154,24 @@ def test_projects_of_another_layout_are_the_same_in_both_engines(project: Projec
         found = {path.removeprefix(place) for path in tree if path.startswith(place)}
         assert found == OBJECTS.keys()
         assert all(text.encode() in tree[f"{place}six.o"].data for text in PLACES)
+        (program,) = read_statement(parse_object(tree[f"{place}top.o"].data)).programs
+        assert (program.section, program.type, program.declared) == ("socket1", "socket_filter", "socket")
+
+
+def test_linked_objects_are_the_same_in_both_engines(
+    project: Project, probes: Path, carried_headers: Path, tmp_path: Path
+) -> None:
+    """The builder's linker and that of this machine write the same bytes, also for another byte order."""
+    root = write_linked(tmp_path / "linked")
+    shutil.copytree(project.root / "keys", root / "keys")
+    more = {"BUILDTOOL_PROBES": str(probes), "BUILDTOOL_HEADERS": str(carried_headers)}
+    other = Project(root=root, environment={**project.environment, **more})
+    for tree in compare_engines(other, tmp_path, ARCHITECTURES).values():
+        place = "usr/lib/buildtool/objects/"
+        assert sorted(path.removeprefix(place) for path in tree if path.startswith(place)) == [*LINKED]
+    rebuilt = other.run("rebuild", "--check", "--objects-only", tmp_path / "docker.tar")
+    assert rebuilt.code == 0, rebuilt.stdout + rebuilt.stderr
+    assert "linux/arm64  agent-3.bpf.o  equal\n" in rebuilt.stdout
 
 
 def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_path: Path) -> None:

@@ -68,6 +68,38 @@ def test_cosign_verifies(
     assert code != 0, text
 
 
+# cosign's policy in CUE: what the provenance says of this project.
+POLICY = """\
+predicateType: "https://slsa.dev/provenance/v1"
+predicate: buildDefinition: {
+	buildType: "urn:buildtool:image:v1"
+	externalParameters: {project: "lab", release: "%s"}
+}
+"""
+
+
+@pytest.mark.parametrize("suite", ["trixie", "sid"])
+def test_cosign_verifies_attestations(
+    suite: str, pushed: tuple[str, dict[str, Any]], project: Project, other_key: Path, tmp_path: Path
+) -> None:
+    """Bill of materials and provenance are attached by default; a policy looks into the provenance."""
+    tag, _ = pushed
+    program = unpack(suite, ["cosign"]) / "usr/bin/cosign"
+    key = project.root / "keys/dev.pub"
+    command = [program, "verify-attestation", "--insecure-ignore-tlog=true"]
+    for kind in ("cyclonedx", "slsaprovenance1"):
+        done = run_program([*command, "--type", kind, "--key", key, tag], tmp_path)
+        assert done.returncode == 0, done.stderr
+        done = run_program([*command, "--type", kind, "--key", other_key, tag], tmp_path)
+        assert done.returncode != 0
+    for release, accepted in (("1.2.0", True), ("9.9.9", False)):
+        policy = tmp_path / "policy.cue"
+        policy.write_text(POLICY % release)
+        more = ["--type", "slsaprovenance1", "--policy", policy, "--key", key, tag]
+        done = run_program([*command, *more], tmp_path)
+        assert (done.returncode == 0) is accepted, done.stderr
+
+
 def platforms(name: str, digest: str) -> list[str]:
     """Return the references of the images in the index."""
     index = json.loads(docker("buildx", "imagetools", "inspect", "--raw", f"{name}@{digest}"))

@@ -36,7 +36,11 @@ RUN_SEEDS = (
     b'\0{"projects":{"p":{"o":3}},"stateVersion":1}',
     b"\1# comment\nx=eth0\no:y=/a/b\n\n",
     b"\2run\nrun\n--attach\nx=eth0\n--wait-interface=5\n--time=2026-01-01T00:00:00Z\n--verify-only\n--\nw",
-    b'\3object\nprogram\ntarget\n"message"\x1b\xff',
+    b'\3object\nprogram\ntarget\n"message"\x1b\xff\nvalue',
+    b"\4# comment\nset o:x=1\nmap-entries m=0x10\nattach x=eth0\nload y\nno-load z\n",
+    b'\5{"settable":{"variables":[{"max":"9","min":"-1","name":"x","type":"integer"}]}}\nx\n0x5',
+    b'\5{"settable":{"variables":[{"name":"x","type":"integer","values":["-1","9"]}]}}\nx\n9',
+    b'\5{"settable":{"maps":[{"maxEntries":9,"minEntries":2,"name":"m.inner"}]}}\nm.inner\n7',
 )
 
 

@@ -288,7 +288,7 @@ def test_an_object_that_loads_is_loaded_once(
         assert found["one"]["durationUs"] == found["two"]["durationUs"]
 
 
-@pytest.mark.parametrize("words", [[], ["--open"], ["--capabilities", "0"]])
+@pytest.mark.parametrize("words", [[], ["--open"], ["--link", "x"], ["--capabilities", "0"]])
 def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     """The probe prints its usage."""
     own = host_platform(platform.machine())
@@ -296,7 +296,9 @@ def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     argv = [probes / own.arch / "bpf-probe", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "usage: bpf-probe [--open | --capabilities MASK] OBJECT...\n"
+    modes = "[--open | --link OUTPUT | --capabilities MASK]"
+    options = f"{modes} [--declare SECTION NAME]... [--map-entries MAP N]..."
+    assert done.stderr == f"usage: bpf-probe {options} OBJECT...\n"
 
 
 def test_junit_has_a_case_for_each_program(probes: Path, sample: Path, tmp_path: Path) -> None:
@@ -437,3 +439,59 @@ def test_the_table_of_gpl_helpers_is_that_of_the_kernel() -> None:
     assert len(free) > 100
     assert gpl <= GPL_HELPERS
     assert not (free - gpl) & GPL_HELPERS
+
+
+BOUNDED = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+const volatile __u32 limit = 4;
+const volatile char label[4] = "a";
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 8); __type(key, __u32);
+    __type(value, __u64[2]); } values SEC(".maps");
+struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4); __type(key, __u32);
+    __type(value, __u32); };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32);
+    __array(values, struct inner); } outer SEC(".maps");
+SEC("socket") int sum(void *c)
+{
+    __u32 zero = 0;
+    void *inside = bpf_map_lookup_elem(&outer, &zero);
+    const char *value = bpf_map_lookup_elem(&values, &zero);
+
+    if (inside)
+        bpf_map_lookup_elem(inside, &zero);
+    /* The kernel verifier knows the limit, and refuses one behind the value's 16 bytes. */
+    return value ? value[limit] + label[0] : 0;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+RULES = """
+[load.settable."x.bpf.o"]
+limit = { max = 100 }
+label = true
+values = { max-entries = 0xffffffff }
+"outer.inner" = { max-entries = 0xffffffff }
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [
+        ([], "loads"),
+        (["--set", "limit=15", "--set", "label=bcd", "--map-entries", "outer.inner=64"], "loads"),
+        (["--set", "limit=16"], "refused"),
+        (["--map-entries", "values=0xffffffff"], "failed"),
+        (["--map-entries", "outer.inner=0xffffffff"], "failed"),
+    ],
+)
+def test_dry_runs_have_the_settings(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path, options: list[str], outcome: str
+) -> None:
+    """The kernel judges the program with the values and sizes that it will have."""
+    compile_object(tmp_path, clang, sysroot, BOUNDED)
+    (tmp_path / "buildtool.toml").write_text(RULES)
+    config = ["--config", str(tmp_path / "buildtool.toml")]
+    arguments = [tmp_path / "x.bpf.o", "--kernel", "host", "--json", *config, *options]
+    done = run_check(probes, *arguments, code=int(outcome != "loads"))
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["verdict"]["outcome"] == outcome, done.stdout + done.stderr

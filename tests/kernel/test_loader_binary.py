@@ -13,13 +13,13 @@ from labs.readelf import read_elf
 
 import buildtool
 
-MAX_BYTES = 1_650_000
+MAX_BYTES = 1_700_000
 PLATFORMS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 
 @pytest.mark.parametrize("arch", PLATFORMS)
 def test_static_small_and_hardened(arch: str, clang: Path, tmp_path: Path) -> None:
-    """Each platform's programs need no library, have read-only relocations and are at most 1.65 MB."""
+    """Each platform's programs need no library, have read-only relocations and are at most 1.7 MB."""
     sysroot = TOP / ".cache/sysroot" / arch
     subprocess.run([TOP / "tools/sysroot", arch, sysroot], check=True)
     output = tmp_path / "verify-and-load"

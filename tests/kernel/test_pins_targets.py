@@ -226,7 +226,8 @@ def test_name_of_an_interface_outside_ascii(lab: Lab, tmp_path: Path, kind: str,
     try:
         with bpf_file_system(tmp_path) as mount:
             root = f"--pin-root={mount}/pins"
-            for more in ([], [root]):
+            # The second start with pins finds the link of the first by its name.
+            for more in ([], [root], [root]):
                 argv = [*lab.argv(tmp_path, *options, *more), target, *TRUE]
                 done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
                 is_refused = kind == "raw" and bool(more)
@@ -242,6 +243,8 @@ def test_name_of_an_interface_outside_ascii(lab: Lab, tmp_path: Path, kind: str,
                 assert done.returncode == (1 if kind == "raw" else 0), done.stderr
                 assert is_printable(done.stderr), done.stderr
                 assert "--json" in arguments or is_printable(done.stdout), done.stdout
+                if arguments == ["detach"] and kind == "utf-8":
+                    assert b'"target":"lt' + b"\\ufffd" * 7 + b'"' in done.stderr
                 if "--json" in arguments and kind == "utf-8":
                     # The name of the pin is that of the record, whatever its bytes are.
                     ((link,),) = (item["links"].values() for item in json.loads(done.stdout))

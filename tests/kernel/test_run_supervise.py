@@ -390,3 +390,17 @@ def test_closed_standard_streams_stay_closed(lab: Lab, tmp_path: Path, closed: s
     assert done.returncode == 0
     assert len(found.read_text().splitlines()) == 3
     assert "anon_inode" not in found.read_text()
+
+
+def test_loader_that_may_open_no_socket(lab: Lab, tmp_path: Path) -> None:
+    """Without news about interfaces the loader says so once, and everything else goes on."""
+    lab.put(tmp_path, "raw_tp")
+    before = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=socket:error=EPERM"]
+    result = lab.run(tmp_path, "--reload", "--", "/bin/true", before=before)
+    assert result.code == 0, result.lines
+    assert result.message.startswith("cannot watch interfaces: Operation not permitted; ")
+    assert [line["event"] for line in result.lines if line["event"] in ("attach", "exec", "detach")] == [
+        "attach",
+        "exec",
+        "detach",
+    ]

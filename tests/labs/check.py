@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import jsonschema
 
+from buildtool.runtime.carried import LINKED_FROM
 from labs import TOP
 from labs.vectors.builder import CODE, LICENSE, SHT_STRTAB, Part, Recipe, build
 
@@ -324,12 +325,12 @@ SEC("xdp") int print(struct xdp_md *ctx)
 def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options: list[str]) -> Path:
     """Link bpf-probe for *arch* into *directory*, unless it is newer than its source. Return *directory*."""
     output = directory / arch / "bpf-probe"
-    sources = [TOP / "loader/probe/probe.c", TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
+    sources = [*(TOP / "loader/probe").iterdir(), TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return directory
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_suffix(f".{os.getpid()}")  # another process of the run may link it, too
-    argv = [clang, *options, f"--sysroot={sysroot}", "probe/probe.c", "base/static_gaps.c", "@flags.txt"]
+    argv = [clang, *options, f"--sysroot={sysroot}", *LINKED_FROM["probe"]]
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)
     return directory

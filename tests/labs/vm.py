@@ -22,6 +22,7 @@ from buildtool.compile.headers import carried_headers, read_headers
 from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.project import make_units
+from buildtool.config.settable import parse_settable
 from buildtool.core.platforms import PLATFORMS, Platform
 from buildtool.objects.elf import parse_object
 from buildtool.signing.keys import SigningKey, generate_key
@@ -37,6 +38,11 @@ MAX_OBJECTS = 256  # of the loader, in one directory
 CREATED = 1_767_225_600  # 2026-01-01
 # Shipped programs that require a target. The sections of the others contain their targets.
 PACKETS = ("opcua_monitor.bpf.o", "cgroup_traffic.bpf.o")
+SETTINGS = "vm_settings.bpf.o"
+# What its signers let be set, all of it.
+SETTABLE = dict.fromkeys(("flag", "s8", "u16", "s32", "u64", "label"), True) | {
+    "settings_seen": {"max-entries": 64}
+}
 MODULES = ("af_packet", "sch_fq_codel")
 
 
@@ -150,7 +156,7 @@ class Lab:
         }
         objects = self.objects(platform)
         for name, data in objects.items():
-            place = "packets" if name in PACKETS else "objects"
+            place = "packets" if name in PACKETS else "settings" if name == SETTINGS else "objects"
             files[f"/vmtest/{place}/{name}"] = sign_for(platform, name, data, key)
         other = PLATFORMS["arm64" if platform.arch == "amd64" else "amd64"]
         for name, case in refusals.make(objects["vm_regs.bpf.o"], platform.oci, other.oci).items():
@@ -161,7 +167,8 @@ class Lab:
 
 def sign_for(platform: Platform, name: str, data: bytes, key: SigningKey) -> bytes:
     """Return object *data*, signed by the product for *platform*."""
-    release = ReleaseInfo(project="tests", version=1, release="1.0", created=CREATED)
+    settable = parse_settable({SETTINGS: SETTABLE})
+    release = ReleaseInfo(project="tests", version=1, release="1.0", created=CREATED, settable=settable)
     return sign_object(parse_object(data), name, key, release, Origin(platform=platform))[0]
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from assurance import test_times
 from assurance.test_exhaustive import CHANGES, SMALL_OBJECTS
-from assurance.test_limits import CASES, STORES, store_of
+from assurance.test_limits import CASES, RULES, STORES, store_of
 from labs.compile import find_clang
-from labs.sig import test_key
 from labs.vectors import builder
 from labs.vectors.index import INDEX, write_store
 from labs.verifiers import question
@@ -27,10 +26,12 @@ from mutation.checkout import WORK, copy_checkout, run_limited, run_pytest
 from mutation.csource import make_mutants
 from mutation.mutants import Mutant
 from vectors.test_library import WRAP
+from vectors.test_settable_values import settings
 
 from buildtool.core.strictjson import parse_time
 
 FOLDER = "loader/verify"
+VECTORS = {vector["name"]: vector for vector in INDEX["vectors"]}
 _PUBLIC = "loader/verify/sigverify.c"
 # What no question reaches: the public header, versions seen and exhausted memory. Tests that the questions
 # repeat are only for the file of the header.
@@ -40,12 +41,13 @@ _BEYOND_QUESTIONS = (
     "loader/base/json.c",
     *(
         f"loader/verify/{name}.c"
-        for name in ("maps", "sig", "statement", "truststore", "types", "verdict", "verify")
+        for name in ("maps", "sig", "statement", "trust", "truststore", "types", "verdict", "verify")
     ),
 )
 _TESTS = "tests/vectors/test_library.py"
 _TEST = (
-    "test_vector or bad_trust or acceptance_names or versions_are or exhausted_memory or running_libsodium"
+    "test_vector or bad_trust or acceptance_names or message_of or versions_are or exhausted_memory"
+    " or running_libsodium"
 )
 _ASKED = "test_vector or bad_trust"
 _LIBRARY_TESTS = ("test/library.c", "test/no_memory.c")
@@ -191,6 +193,7 @@ def _write_rounds(directory: Path) -> list[Path]:
             *(question("Y", test_times.store_of(text)) for text in test_times.texts()),
             *(question("D", str(second).encode()) for second in test_times.seconds()),
         ],
+        "settings": [now, *_settings(directory)],
         "changes": [now, *_changes(directory)],
     }
     paths = []
@@ -230,12 +233,18 @@ def _signatures() -> Iterator[bytes]:
 
 
 def _limits(directory: Path) -> Iterator[bytes]:
-    yield question(
-        "T", bytes(write_store(directory / "alice", {"alice.pub": test_key().public.pem.decode()}))
-    )
+    # Without rules of a policy, no verifier reads code or maps.
+    yield question("T", bytes(write_store(directory / "rules", RULES)))
     yield question("P", b"linux/amd64")
     yield from (question("O", builder.build(make())) for make, _ in CASES.values())
     yield from (question(kind, store_of(kind, extra)) for kind in STORES for extra in (0, 1))
+
+
+def _settings(directory: Path) -> Iterator[bytes]:
+    yield _trust(directory, "trust", "alice")
+    for vector, name, text in settings():
+        for kind in "VM":
+            yield question(kind, f"{name}={text}\n".encode() + b64decode(VECTORS[vector]["file"]))
 
 
 def _changes(directory: Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ buildtool/signing and buildtool/trust.
 
 A run goes on where the last one stopped; .cache/mutants/results.jsonl holds the outcomes, by the contents of
 the files. --again tests the survivors once more, after tests were added. Exit code 1: fewer mutants than
---need were killed.
+needed were killed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from mutation.mutants import Mutant, choose_sample
 from mutation.pyrun import PythonMutants
 
 RUNNERS = {"c": CMutants, "loader": LoaderMutants, "python": PythonMutants, "known": KnownMutants}
+# The tests of the loader start whole programs, so each of its mutants meets only some of them.
+NEEDED = {"c": 94.0, "loader": 70.0, "python": 95.0, "known": 100.0}
 RESULTS = WORK / "results.jsonl"
 
 
@@ -51,7 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="another sample")
     parser.add_argument("--file", action="append", help="only mutants of this file; may be repeated")
     parser.add_argument("--again", action="store_true", help="test survivors of earlier runs again")
-    parser.add_argument("--need", type=float, default=95, help="least percentage of killed mutants")
+    parser.add_argument("--need", type=float, help="least percentage of killed mutants; default: NEEDED")
     return parser.parse_args(arguments)
 
 
@@ -110,7 +112,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     languages = [options.language] if options.language else list(RUNNERS)
     shares = [report(run_mutants(language, options)) for language in languages]
-    return int(min(shares) < options.need)
+    needed = [NEEDED[language] if options.need is None else options.need for language in languages]
+    return int(any(share < need for share, need in zip(shares, needed, strict=True)))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,20 @@ from buildtool.compile.record import (
     read_compile_record,
     write_compile_record,
 )
-from buildtool.compile.sources import parse_depfile
+from buildtool.compile.sources import parse_depfile, recorded_flags, split_flags
+from buildtool.compile.toolchain import forced_flags
 from buildtool.config.compiling import CompileObject, CompileRule, CompileSettings, matches
 from buildtool.config.file import Config, ProjectConfig
-from buildtool.config.project import Unit, find_sources, make_units, name_objects, plan_units
+from buildtool.config.project import (
+    Piece,
+    Unit,
+    choose_units,
+    find_sources,
+    links_objects,
+    make_units,
+    name_objects,
+    plan_units,
+)
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import made_directories, read_bounded
@@ -69,11 +79,11 @@ def test_objects_keep_the_folders_that_a_pattern_does_not_name(tmp_path: Path) -
     names = ("bpf/one/program.bpf.c", "bpf/two/program.bpf.c", "bpf/top.bpf.c", "top.c")
     config = _make_project(tmp_path, *names, sources=("bpf/**/*.bpf.c", "*.c"))
     units = plan_units(config, PLATFORMS["amd64"])
-    assert {unit.source: unit.path for unit in units} == {
-        "bpf/one/program.bpf.c": "one/program.bpf.o",
-        "bpf/two/program.bpf.c": "two/program.bpf.o",
-        "bpf/top.bpf.c": "top.bpf.o",
-        "top.c": "top.o",
+    assert {unit.sources: unit.path for unit in units} == {
+        ("bpf/one/program.bpf.c",): "one/program.bpf.o",
+        ("bpf/two/program.bpf.c",): "two/program.bpf.o",
+        ("bpf/top.bpf.c",): "top.bpf.o",
+        ("top.c",): "top.o",
     }
     assert name_objects(config) == {
         "one.program.bpf.o": "bpf/one/program.bpf.c",
@@ -110,7 +120,8 @@ def test_settings_of_architectures_rules_and_objects_add_up(tmp_path: Path) -> N
     )
 
     def plan(arch: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-        return {unit.path: (unit.include, unit.flags) for unit in plan_units(config, PLATFORMS[arch])}
+        units = plan_units(config, PLATFORMS[arch])
+        return {unit.path: (piece.include, piece.flags) for unit in units for piece in unit.pieces}
 
     assert plan("amd64") == {
         "a.o": (("rule", "include"), ("-DALL", "-DA", "-mcpu=v2")),
@@ -122,6 +133,61 @@ def test_settings_of_architectures_rules_and_objects_add_up(tmp_path: Path) -> N
         "b1.o": (("arm", "include"), ("-DALL", "-DARM", "-DN=1")),
         "b2.o": (("two", "arm", "include"), ("-DALL", "-DARM", "-DN=2")),
     }
+
+
+def test_objects_of_several_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths and patterns, each source once and with its own settings; none of them has another object."""
+    names = ("bpf/agent/a.bpf.c", "bpf/agent/b.bpf.c", "bpf/agent/old.bpf.c", "bpf/c.bpf.c", "bpf/d.bpf.c")
+    config = _make_project(
+        tmp_path,
+        *names,
+        sources=("bpf/**/*.bpf.c",),
+        exclude=("**/old.bpf.c",),
+        flags=("-DALL",),
+        rule=(CompileRule(match=("**/b.bpf.c",), flags=("-DB",), include=("b",)),),
+        object=(
+            CompileObject(name="agent.o", sources=("bpf/./c.bpf.c", "bpf/agent/*.c", "bpf/agent/a.bpf.c")),
+            CompileObject(name="one.o", sources=("bpf/c.bp?.c",), flags=("-DONE",)),
+        ),
+    )
+    agent, d, one = plan_units(config, PLATFORMS["amd64"])
+    assert agent == Unit(
+        path="agent.o",
+        pieces=(
+            Piece(source="bpf/c.bpf.c", flags=("-DALL",)),
+            Piece(source="bpf/agent/a.bpf.c", flags=("-DALL",)),
+            Piece(source="bpf/agent/b.bpf.c", flags=("-DALL", "-DB"), include=("b",)),
+        ),
+    )
+    assert (d.path, one) == (
+        "d.bpf.o",
+        Unit(path="one.o", pieces=(Piece(source="bpf/c.bpf.c", flags=("-DALL", "-DONE")),)),
+    )
+    assert (agent.is_linked, one.is_linked, links_objects(config)) == (True, False, True)
+    assert find_sources(config) == (names[0], names[1], names[3], names[4])
+    assert name_objects(config)["agent.o"] == "bpf/c.bpf.c, bpf/agent/a.bpf.c, bpf/agent/b.bpf.c"
+    monkeypatch.chdir(tmp_path)
+    here = replace(config, root=Path())
+    (chosen,) = choose_units(here, PLATFORMS["amd64"], ["bpf/agent/b.bpf.c"], [], ["-DNEW"])
+    assert [(piece.source, piece.flags) for piece in chosen.pieces] == [
+        (name, ("-DNEW",)) for name in agent.sources
+    ]
+    none = CompileObject(name="none.o", sources=("bpf/agent/x*.c",))
+    with pytest.raises(UsageError, match=r"none\.o: no sources: nothing matches bpf/agent/x\*\.c"):
+        find_sources(replace(config, compile=replace(config.compile, object=(none,))))
+
+
+def test_flags_of_linked_objects_name_their_sources() -> None:
+    """A statement's flags read as they were written, and words in another order are refused."""
+    platform = PLATFORMS["arm64"]
+    one = Piece(source="a.c", include=("in", "../up"), flags=("-DA", "-std=gnu11"))
+    two = Piece(source="b.c")
+    for pieces in ((one,), (two,), (one, two), (two, one), (one, one)):
+        words = recorded_flags(platform, Unit(path="x.o", pieces=pieces))
+        assert split_flags(words[len(forced_flags(platform)) :], pieces[0].source) == pieces
+    for bad in (["a.c", "-DA"], ["b.c", "a.c"], ["-I", "in", "b.c", "-I", "in"]):
+        with pytest.raises(UsageError, match=r"a\.c: flags of no source"):
+            split_flags(bad, "a.c")
 
 
 @pytest.mark.parametrize(
@@ -145,9 +211,11 @@ def test_patterns_of_rules(pattern: str, path: str, expected: bool) -> None:  # 
 
 def test_plans_read_as_they_were_written(tmp_path: Path) -> None:
     """Quotes, blanks and directories outside the project survive. Other files are one error."""
+    settings = Piece(source="a/x.c", include=("../up", "in"), flags=('-DT="a b"', "-std=gnu11"))
     units = (
-        Unit(source="a/x.c", path="a/x.o", include=("../up", "in"), flags=('-DT="a b"', "-std=gnu11")),
-        Unit(source="a/x.c", path="y.o"),
+        Unit(path="a/x.o", pieces=(settings,)),
+        Unit(path="b.o", pieces=(settings, Piece(source="b.c", include=("/opt/x",), flags=("-DB",)))),
+        Unit(path="y.o", pieces=(Piece(source="a/x.c"),)),
     )
     path = tmp_path / "plan.json"
     path.write_text(encode_plan(units, outside_names(["../up", "in", "/opt/x"])))

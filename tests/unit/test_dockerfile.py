@@ -7,6 +7,7 @@ import ast
 import dis
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from labs.dockerfile import KEY_ID, PEM, instructions, render, request
 
 from buildtool.config.file import DEFAULT_BASE, DEFAULT_BUILDER
+from buildtool.config.project import Piece, Unit
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
 from buildtool.core.resources import package_directory
 from buildtool.image import dockerfile as renderer
@@ -28,6 +30,7 @@ from buildtool.image import embedded as embed
 from buildtool.image.dockerfile import Form, is_prepared, render_dockerfile, source_directories
 from buildtool.image.embedded import loader_sources, python_sources
 from buildtool.runtime import debian
+from buildtool.runtime.carried import LINKED_FROM
 from buildtool.signing.keys import KeyId
 
 NASTY = [
@@ -79,6 +82,7 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     """[loader] becomes options before the workload. Options for a workload are an error without one."""
     wanted = request(
         loader__share="/share",
+        loader__btf="/btf",
         loader__replace=True,
         loader__seccomp=False,
         loader__workload_user="1000:1000",
@@ -87,7 +91,7 @@ def test_loader_options_are_in_the_entrypoint() -> None:
     line = next(
         line for line in instructions(render_dockerfile(wanted).text) if line.startswith("ENTRYPOINT")
     )
-    end = '"--share", "/share", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
+    end = '"--share", "/share", "--btf", "/btf", "--workload-user", "1000:1000", "--replace", "--no-seccomp"'
     assert line.endswith(f'{end}, "--image-workload", "/agent"]')
     for key, value in (("seccomp", False), ("map-fds", False), ("workload-user", "1000")):
         with pytest.raises(ConfigError, match=rf"loader\.{key} requires a workload"):
@@ -439,6 +443,29 @@ def test_loader_sources_are_complete() -> None:
         for line in text.split("\n"):
             if line.startswith('#include "'):
                 assert "loader/" + line.split('"')[1] in files
+
+
+def test_the_linker_is_made_in_the_builder_if_an_object_needs_it() -> None:
+    """Its stage, its sources and the builder's own libraries appear only for an object of several sources."""
+    plain = render_dockerfile(request())
+    assert "AS linker" not in plain.text
+    assert plain.archive
+    assert b"loader/probe/link.c" not in plain.archive.data
+    piece = Piece(source="bpf/x.bpf.c")
+    units = (Unit(path="x.bpf.o", pieces=(piece, piece)),)
+    wanted = replace(request(), plan={"arm64": units})
+    made = render_dockerfile(wanted)
+    (stage,) = re.findall(r"^FROM toolchain AS linker\n(.*?)\n\n", made.text, re.MULTILINE | re.DOTALL)
+    assert '["clang", "-static", "probe/probe.c", "probe/link.c"' in stage
+    assert made.text.count("--mount=type=bind,from=linker,source=/bpf-probe,target=/bpf-probe") == 1
+    assert made.text.count('"--linker", "/bpf-probe"') == 1
+    assert made.archive
+    for name in LINKED_FROM["probe"]:
+        assert f"loader/{name.removeprefix('@')}".encode() in made.archive.data
+    inline = render_dockerfile(replace(wanted, form=Form.INLINE)).text
+    assert "/sources/loader/probe/" in inline
+    assert '"libbpf-dev"' in made.text
+    assert '"libbpf-dev"' not in plain.text
 
 
 def test_missing_template_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

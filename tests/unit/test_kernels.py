@@ -18,6 +18,7 @@ import pytest
 
 from buildtool.check.vm import kernels
 from buildtool.check.vm.kernels import SUITES, find_kernel, has_kernel, is_static
+from buildtool.core.cache import tools_directory
 from buildtool.core.errors import (
     BuildtoolError,
     ConfigError,
@@ -348,12 +349,12 @@ def test_package_that_is_laid_out_otherwise(tmp_path: Path, monkeypatch: pytest.
 def test_cache_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """BUILDTOOL_CACHE, then XDG_CACHE_HOME; each counts when it is absolute."""
     monkeypatch.setenv("HOME", "/home/user")
-    assert kernels.default_cache({"XDG_CACHE_HOME": "/c"}) == Path("/c/buildtool/vm")
-    assert kernels.default_cache({"XDG_CACHE_HOME": "c"}) == Path("/home/user/.cache/buildtool/vm")
-    assert kernels.default_cache({}) == Path("/home/user/.cache/buildtool/vm")
+    assert tools_directory({"XDG_CACHE_HOME": "/c"}) == Path("/c/buildtool/vm")
+    assert tools_directory({"XDG_CACHE_HOME": "c"}) == Path("/home/user/.cache/buildtool/vm")
+    assert tools_directory({}) == Path("/home/user/.cache/buildtool/vm")
     environ = {"BUILDTOOL_CACHE": "/b", "XDG_CACHE_HOME": "/c"}
-    assert kernels.default_cache(environ) == Path("/b/vm")
-    assert kernels.default_cache({**environ, "BUILDTOOL_CACHE": "b"}) == Path("/c/buildtool/vm")
+    assert tools_directory(environ) == Path("/b/vm")
+    assert tools_directory({**environ, "BUILDTOOL_CACHE": "b"}) == Path("/c/buildtool/vm")
 
 
 def test_static_is_without_an_interpreter(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from buildtool.check import probe as probes
 from buildtool.check.model import Outcome
-from buildtool.check.probe import PROBES_VARIABLE, ProbeFinder, read_probe
+from buildtool.check.probe import read_probe
 from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError, ToolMissingError
 from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime import probe as probes
+from buildtool.runtime.probe import PROBES_VARIABLE, ProbeFinder
 
 ARM64 = PLATFORMS["arm64"]
 KERNEL = {"event": "kernel", "release": "6.1.0", "machine": "aarch64"}

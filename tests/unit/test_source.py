@@ -15,7 +15,12 @@ from labs import TOP
 from buildtool.core.resources import package_directory
 
 # Distributions whose module has another name.
-MODULES = {"pyelftools": "elftools", "python-pkcs11": "pkcs11"}
+MODULES = {
+    "cyclonedx-python-lib": "cyclonedx",
+    "packageurl-python": "packageurl",
+    "pyelftools": "elftools",
+    "python-pkcs11": "pkcs11",
+}
 
 
 def sources() -> list[Path]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from labs import TOP
 from labs.sig import NOW, other_key, sign, store, test_key, unsigned
+from labs.vectors.builder import ALICE, MALLORY
 
 from buildtool.trust.verify import verify_object
 
@@ -91,7 +92,10 @@ def without_memory(clang: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def ask(program: Path, *arguments: str | Path) -> tuple[int, str, str]:
     """Return exit code, output and errors of a program."""
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    # A message shows names of sections as they are.
+    done = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, errors="backslashreplace", check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -166,6 +170,29 @@ def test_vector(checked: Path, vector: dict[str, str], tmp_path: Path) -> None:
     now = str(int(datetime.fromisoformat(INDEX["now"]).timestamp()))
     code, output, errors = ask(checked, tmp_path / "trust", tmp_path / "x", vector["platform"], now, "-")
     assert (code, output.split()[0], errors) == (0, vector["expect"], "")
+
+
+MESSAGES = {
+    "signature-key-expired": f"signed with key {ALICE.key_id.hex()}, which expired at 2026-05-31T23:59:59Z; ",
+    "signature-key-not-yet-valid": "which is not valid before 2026-06-01T00:00:01Z; ",
+    "signature-unknown-key": f"no trusted key signed, only {MALLORY.key_id.hex()}; ",
+    "one-of-16-signers": "1 of 16 trusted keys signed: ",
+    "elf-text": "not an ELF file; get the object again from where it was signed",
+    "type-denied": "of type 'sched_cls' is not allowed, only xdp; ",
+    "type-denied-by-empty-list": "of type 'xdp' is not allowed, only none at all; ",
+    "code-section-point-xdp.frags": "'xdp.frags' is not allowed, only cgroup/*, kprobe/do_*, xdp; ",
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_message_of_a_refusal(checked: Path, tmp_path: Path, name: str) -> None:
+    """A refusal names key, time and bound, with lists in their order."""
+    (vector,) = (vector for vector in VECTORS if vector["name"] == name)
+    (tmp_path / "trust").write_bytes(STORES[vector["trust"]])
+    (tmp_path / "x").write_bytes(b64decode(vector["file"]))
+    now = str(int(datetime.fromisoformat(INDEX["now"]).timestamp()))
+    _, output, _ = ask(checked, tmp_path / "trust", tmp_path / "x", vector["platform"], now, "-")
+    assert MESSAGES[name] in output
 
 
 def test_an_acceptance_names_what_was_signed(checked: Path, tmp_path: Path) -> None:

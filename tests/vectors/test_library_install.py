@@ -201,6 +201,9 @@ def load_library(path: Path) -> Any:
     library.sigverify__reason.restype = ctypes.c_char_p
     library.sigverify__allows_point.restype = ctypes.c_bool
     library.sigverify__allows_point.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    library.sigverify__allows_value.restype = library.sigverify__allows_entries.restype = ctypes.c_bool
+    library.sigverify__allows_value.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+    library.sigverify__allows_entries.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32)
     library.sigverify__max_object_bytes.restype = ctypes.c_size_t
     for name in ("reason", "free", "close", "max_object_bytes"):
         getattr(library, f"sigverify__{name}").argtypes = (ctypes.c_void_p,)
@@ -257,3 +260,39 @@ def test_a_store_tells_bounds_and_points(prefix: Path) -> None:
     assert not library.sigverify__allows_point(None, b"xdp")
     for store in (bounded, plain):
         library.sigverify__close(store)
+
+
+def test_a_verdict_tells_what_may_be_set(prefix: Path) -> None:
+    """A caller asks about a value of a constant and a size of a map; a refusal and NULL allow nothing."""
+    library = load_library(prefix / "lib" / SONAME)
+    vectors = {vector["name"]: vector for vector in INDEX["vectors"]}
+
+    def verify(name: str) -> Any:
+        data, vector = b64decode(vectors[name]["file"]), vectors[name]
+        store = open_store(library, next(iter(INDEX["trust"][vector["trust"]].values())).encode())
+        question = Question(vector["platform"].encode(), parse_time(INDEX["now"]), None, None)
+        kept.append(data)
+        return library.sigverify__verify(store, ctypes.byref(question), data, len(data))
+
+    kept: list[bytes] = []  # a verdict borrows from the data
+    verdict = verify("settable-all-kinds")
+    values: dict[bytes, tuple[tuple[bytes | None, ...], tuple[bytes | None, ...]]] = {
+        b"rate": (
+            (b"1", b"1000", b"0x3e8"),
+            (b"0", b"1001", b"-1", b"", b"1 ", b"18446744073709551617", None),
+        ),
+        b"mode": ((b"-1", b"0", b"2", b"-0"), (b"1", b"-2", b"0x", b"2a")),
+        b"verbose": ((b"true", b"false"), (b"1", b"True", b"")),
+        b"label": ((b"", b"a" * 15, b"a=b: c"), (b"a" * 16, b"a\n", b"\xc3\xa4", b"\x7f")),
+        b"counts": ((), (b"1",)),
+    }
+    for name, (good, bad) in values.items():
+        assert [value for value in good if not library.sigverify__allows_value(verdict, name, value)] == []
+        assert [value for value in bad if library.sigverify__allows_value(verdict, name, value)] == []
+    entries = [library.sigverify__allows_entries(verdict, b"counts", count) for count in (0, 1, 65536, 65537)]
+    assert entries == [False, True, True, False]
+    for refused in (None, verify("expired"), verify("plain")):
+        assert not library.sigverify__allows_value(refused, b"verbose", b"true")
+        assert not library.sigverify__allows_entries(refused, b"counts", 1)
+    assert not library.sigverify__allows_value(verdict, None, b"true")
+    assert not library.sigverify__allows_entries(verdict, None, 1)

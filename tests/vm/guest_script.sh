@@ -46,6 +46,14 @@ for object in /vmtest/objects/*.o; do
 	stop "$name"
 done
 
+# Set constants and a size, and then one that the type cannot hold.
+start settings --objects /vmtest/settings --trust /vmtest/trust --set flag=true --set s8=-128 --set u16=0xfffe \
+	--set s32=-2147483647 --set u64=18446744073709551614 --set label=xyz --map-entries settings_seen=16
+guest_tool maps > /out/settings.maps
+stop settings
+start beyond --objects /vmtest/settings --trust /vmtest/trust --set u16=65536
+stop beyond
+
 # Run two shipped programs together, with real packets.
 mkdir -p /sys/fs/cgroup/vm
 start packets --objects /vmtest/packets --trust /vmtest/trust --attach opcua_monitor=lo \

@@ -59,6 +59,23 @@ def test_object_counts_exactly(guest: Guest, case: str) -> None:
 
 
 @on_each
+def test_constants_are_set_in_this_byte_order(guest: Guest) -> None:
+    """Constants of each width have the given values; one that is too large for its type is refused."""
+    assert guest.code("settings") == 0, guest.files["settings.log"]
+    seen = guest.counts("settings", "settings_seen")
+    values = (1, 2**64 - 128, 0xFFFE, 2**64 - 2147483647, 2**64 - 2, ord("y"))
+    assert seen == {place: (value,) for place, value in enumerate(values)}
+    shown = {line["target"]: line["value"] for line in guest.lines("settings") if line["event"] == "set"}
+    assert (shown["u16"], shown["u64"], shown["settings_seen"]) == ("65534", str(2**64 - 2), "16")
+    assert guest.code("beyond") == 3
+    assert (
+        "denied-by-statement: variable u16: 65536 is above the maximum 65535"
+        in (guest.lines("beyond")[-1]["message"])
+    )
+    assert guest.files["settings.left"] == guest.files["beyond.left"] == ""
+
+
+@on_each
 def test_shipped_tx_latency_sees_every_packet(guest: Guest) -> None:
     """tx_latency counts as many sent packets as queued ones."""
     if said := cannot(guest, "tx_latency"):

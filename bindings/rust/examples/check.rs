@@ -74,6 +74,7 @@ impl Session {
             b'O' => Ok(Some(self.verify(data))),
             b'Y' => Ok(Some(describe(Trust::from_policy(data)))),
             b'K' => Ok(Some(describe(Trust::from_keys(&[data])))),
+            b'V' | b'M' => Ok(Some(self.setting(data, kind == b'M'))),
             b'S' => Ok(Some(check_signature(data))),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a question")),
         }
@@ -93,6 +94,33 @@ impl Session {
                 error.reason().map_or_else(|| format!("error: {error}"), |reason| reason.word().to_string())
             }
         }
+    }
+}
+
+impl Session {
+    /// Answer whether the signers of an object allow NAME=VALUE, the line before it.
+    fn setting(&self, data: &[u8], is_size: bool) -> String {
+        let Some(trust) = &self.trust else {
+            return "error: no trust store".to_string();
+        };
+        let end = data.iter().position(|octet| *octet == b'\n').unwrap_or(data.len());
+        let line = String::from_utf8_lossy(&data[..end]).into_owned();
+        let (name, value) = line.split_once('=').unwrap_or((&line, ""));
+        let options = Options { platform: Platform::Any, now: Some(self.now), version_seen: None };
+        let settable = match verify(data.get(end + 1..).unwrap_or_default(), trust, &options) {
+            Ok(statement) => statement.settable.unwrap_or_default(),
+            Err(error) => {
+                return error
+                    .reason()
+                    .map_or_else(|| format!("error: {error}"), |reason| reason.word().to_string())
+            }
+        };
+        let allowed = if is_size {
+            value.parse().is_ok_and(|entries| settable.allows_entries(name, entries))
+        } else {
+            settable.allows_value(name, value)
+        };
+        if allowed { "allowed" } else { "denied" }.to_string()
     }
 }
 

@@ -25,6 +25,7 @@ mod members;
 mod object;
 mod record;
 mod sections;
+mod settable;
 mod statement;
 pub mod strict;
 mod trust;
@@ -33,6 +34,7 @@ mod verify;
 
 use std::fmt;
 
+pub use settable::{Bounds, Settable, SettableMap, SettableVariable};
 pub use statement::{Map, Program, Source, Statement, Toolchain};
 pub use trust::Trust;
 pub use trustfiles::verify_file;

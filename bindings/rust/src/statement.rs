@@ -6,6 +6,7 @@ use crate::json::{self, Value};
 use crate::members::{
     any, array, boolean, integer, integer_set, object_name, project, sha256, text, text_set, texts, time, Fields,
 };
+use crate::settable::Settable;
 
 use crate::sections::{declared_type, program_type};
 
@@ -46,6 +47,8 @@ pub struct Statement {
     pub toolchain: Option<Toolchain>,
     /// The source file, if it is stated.
     pub source: Option<Source>,
+    /// What the loading machine may set, if anything.
+    pub settable: Option<Settable>,
     /// The keys that counted, ascending. Each is the SHA-256 of a key's DER SubjectPublicKeyInfo.
     pub key_ids: Vec<[u8; 32]>,
     pub(crate) stated_digest: String,
@@ -155,6 +158,9 @@ impl Statement {
                 Source { path: source.required("path", text)?, sha256: source.required("sha256", sha256)? };
             source.finish()?;
             self.source = Some(found);
+        }
+        if let Some(value) = body.optional("settable", any)? {
+            self.settable = Some(Settable::parse(value, &self.maps)?);
         }
         body.finish()
     }

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from buildtool.core.cache import DIRECTORY_VARIABLE
+from buildtool.core.cache import tools_directory
 from buildtool.core.errors import (
     ConfigError,
     FileAccessError,
@@ -30,7 +30,7 @@ from buildtool.core.errors import (
     VmError,
     system_reason,
 )
-from buildtool.core.files import expand_home, make_directory, read_bounded
+from buildtool.core.files import make_directory, read_bounded
 from buildtool.core.platforms import MACHINES, PLATFORMS, find_platform, host_platform
 from buildtool.core.process import Runner
 from buildtool.runtime.apt import CHECK_NETWORK, PackageSource
@@ -80,14 +80,6 @@ class Kernel:
     busybox: Path
 
 
-def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory of kernels, below BUILDTOOL_CACHE, XDG_CACHE_HOME or HOME."""
-    if (own := environ.get(DIRECTORY_VARIABLE, "")).startswith("/"):
-        return Path(own) / "vm"
-    base = environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else expand_home(Path("~/.cache"))) / "buildtool/vm"
-
-
 def find_kernel(
     name: str,
     arch: str,
@@ -105,7 +97,7 @@ def find_kernel(
     Raises: UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError, VmError.
     """
     arch = find_platform(arch).arch
-    store = _Store(cache=cache or default_cache(), on_progress=on_progress, runner=runner or Runner())
+    store = _Store(cache=cache or tools_directory(), on_progress=on_progress, runner=runner or Runner())
     if name in SUITES:
         if not has_kernel(name, arch):
             names = [other for other in SUITES if has_kernel(other, arch)]

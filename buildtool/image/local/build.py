@@ -62,6 +62,7 @@ class LocalRequest:
     The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
     --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
     installation's. *report* receives warnings. *headers* are those for sources, or None for this machine's.
+    *linker* is the bpf-probe of this machine, if an object has several sources.
     """
 
     config: Config
@@ -76,6 +77,7 @@ class LocalRequest:
     force: bool = False
     data: Path | None = None
     report: Report = log.warning
+    linker: Path | None = None
 
 
 def build_local(request: LocalRequest) -> BuiltImage:
@@ -159,7 +161,10 @@ def _check_finished(
         epoch=request.epoch,
         attach=config.image.attach,
         load=config.image.load,
+        set=config.image.set,
+        map_entries=config.image.map_entries,
         allow_findings=config.build.allow_findings,
+        hands_over=config.loader.hand_over,
     )
     own, loader, probe = host_platform(machine()), None, None
     if own is not None:
@@ -194,7 +199,7 @@ def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list
 
 def _compile(request: LocalRequest, sources: Sequence[str]) -> ObjectSet:
     settings = request.config.compile
-    options = CompileOptions(root=request.config.root, headers=request.headers)
+    options = CompileOptions(root=request.config.root, headers=request.headers, linker=request.linker)
     with named_variable(request.config, "compile.clang"):
         toolchain = find_toolchain(settings.clang, runner=Runner())
     plans = [(platform, plan_units(request.config, platform)) for platform in request.platforms]

@@ -31,6 +31,7 @@ from labs.vectors.case import Case, put, table
 from labs.vectors.points import ORDER, forge
 from labs.vectors.policies import clock_cases, code_cases, declared_cases, number_cases, policy_cases
 from labs.vectors.rewrites import rewrites
+from labs.vectors.settable import settable_cases
 from labs.vectors.statements import bad_statements, predicate, swap
 from labs.vectors.trust import NOW
 
@@ -53,6 +54,7 @@ def cases() -> Iterator[Case]:
     yield from declared_cases()
     yield from clock_cases()
     yield from number_cases()
+    yield from settable_cases()
     for name, expect, platform, recipe in rewrites():
         yield Case(name=name, expect=expect, platform=platform, recipe=recipe)
 

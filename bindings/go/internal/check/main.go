@@ -6,12 +6,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"buildtool/sigverify"
@@ -92,6 +94,8 @@ func (s *session) answer(kind byte, data []byte, out io.Writer) (err error) {
 		line = describe(sigverify.ParsePolicy(data))
 	case 'K':
 		line = describe(sigverify.ParseKeys(data))
+	case 'V', 'M':
+		line = s.setting(data, kind == 'M')
 	case 'S':
 		line = checkSignature(data)
 	default:
@@ -115,6 +119,31 @@ func (s *session) verify(data []byte) string {
 		line += fmt.Sprintf(" %x", id)
 	}
 	return line
+}
+
+// setting answers whether the signers of an object allow NAME=VALUE, the line before it.
+func (s *session) setting(data []byte, isSize bool) string {
+	line, object, _ := bytes.Cut(data, []byte("\n"))
+	name, value, _ := strings.Cut(string(line), "=")
+	options := s.options
+	options.Platform = sigverify.AnyPlatform
+	statement, err := sigverify.Verify(object, s.trust, options)
+	var refused *sigverify.RefusedError
+	if errors.As(err, &refused) {
+		return string(refused.Reason)
+	}
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	allowed := statement.AllowsValue(name, value)
+	if isSize {
+		entries, err := strconv.ParseUint(value, 10, 32)
+		allowed = err == nil && statement.AllowsEntries(name, uint32(entries))
+	}
+	if allowed {
+		return "allowed"
+	}
+	return "denied"
 }
 
 func describe(trust *sigverify.Trust, err error) string {
