@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,17 +25,7 @@ MAX_TOTAL_BYTES = 512 * 1024 * 1024
 # Folders of tools, without files of the project.
 _IGNORED = {".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".cache", ".tox"}
 # Folders with the sources of others. Their headers count, and their programs do not.
-_FOREIGN = {
-    "vendor",
-    "third_party",
-    "third-party",
-    "thirdparty",
-    "3rdparty",
-    "3rd_party",
-    "external",
-    "extern",
-    "deps",
-}
+_FOREIGN = re.compile(r"vendor|(?:third|3rd)[-_]?party|extern(?:al)?|deps")
 
 
 class Tree:
@@ -144,7 +135,7 @@ class Tree:
         """Return whether file *name* is part of another project: of a submodule, or vendored."""
         parts = name.split("/")[:-1]
         above = {"/".join(parts[: at + 1]) for at in range(len(parts))}
-        return bool(above & self.foreign) or bool(_FOREIGN & set(parts))
+        return bool(above & self.foreign) or any(_FOREIGN.fullmatch(part) for part in parts)
 
 
 def join(directory: str, name: str) -> str:
