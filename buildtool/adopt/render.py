@@ -47,6 +47,7 @@ def render_config(survey: Survey) -> str:
                 lines.append(_entry(key, values))
         lines += [_entry(f"{arch}.include", names) for arch, names in survey.arch_include.items()]
         lines += [_entry(f"{arch}.exclude", names) for arch, names in survey.arch_exclude.items()]
+        lines += [_entry(f"{arch}.flags", flags) for arch, flags in survey.arch_flags.items()]
         lines += _tables("rule", [_rule(rule.match, rule.include, rule.flags) for rule in survey.rules])
         lines += _tables(
             "object",

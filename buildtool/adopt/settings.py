@@ -37,21 +37,25 @@ _DROPPED = re.compile(
     r"-f(?:no-)?P(?:IC|IE)|-D_+|-D_LARGEFILE64_SOURCE|-D_FILE_OFFSET_BITS=64|-D__(?:x86_64|aarch64)__|-l\w+|-L.*|"
     r"-pthread|-xc|-Wl,.*"
 )
+# A macro with the architecture's name in its own. bpf_tracing.h's comes from --arch.
+_ARCH_MACRO = re.compile(rf"-D(?!__TARGET_ARCH_)\w*{ARCH}\w*(?:=\w*)?")
 _SYSTEM = re.compile(r"/usr/(?:local/)?include|/usr/lib/(?:gcc|llvm|clang|linux)|/usr/src|/lib/modules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Directories of headers, which may contain ARCH, and flags."""
+    """Directories of headers, which may contain ARCH, flags, and macros whose names contain ARCH."""
 
     include: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    arch_macros: tuple[str, ...] = ()
 
 
 def read_settings(recipe: Recipe, found: Found) -> Settings:
     """Return the settings of *recipe*, with a note in *found* for each word that has no equivalent."""
     include: dict[str, None] = {}
     flags: dict[str, None] = {}
+    macros: dict[str, None] = {}
     words = list(recipe.words)
     while words:
         word = words.pop(0)
@@ -72,9 +76,11 @@ def read_settings(recipe: Recipe, found: Found) -> Settings:
             )
         elif word in ("-D", "-U"):
             words[:1] = [word + words[0]] if words else []
+        elif _ARCH_MACRO.fullmatch(word):
+            macros[word] = None
         elif word.startswith("-") and not _DROPPED.fullmatch(word):
             _add_flag(word, recipe, flags, found)
-    return Settings(include=tuple(include), flags=tuple(flags))
+    return Settings(include=tuple(include), flags=tuple(flags), arch_macros=tuple(macros))
 
 
 def _directories(value: str, recipe: Recipe, found: Found) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildtool.adopt.cmake import read_cmake
@@ -62,6 +62,7 @@ class Survey:
     flags: list[str] = field(default_factory=list)
     arch_include: dict[str, list[str]] = field(default_factory=dict)
     arch_exclude: dict[str, list[str]] = field(default_factory=dict)
+    arch_flags: dict[str, list[str]] = field(default_factory=dict)
     rules: list[SourceRule] = field(default_factory=list)
     objects: list[Variant] = field(default_factory=list)
     generate: list[Generated] = field(default_factory=list)
@@ -115,6 +116,7 @@ def survey_project(root: Path, *, is_carried: Callable[[str], bool] = is_usually
                 lacking, [each for each in names if each not in lacking]
             )
     _find_headers(tree, sources, result, found, is_carried)
+    _spell_macros(tree, sources, result)
     _drop_unused_macros(tree, sources)
     _merge_headers(tree, sources, result, is_carried)
     _merge_flags(sources, result)
@@ -213,7 +215,7 @@ def _give_settings(sources: Sequence[_Source], found: Found) -> None:
         include = dict.fromkeys(name for _, settings in exact for name in settings.include)
         if named:
             source.variants = [(recipe.name, settings) for recipe, settings in named]
-            source.settings = Settings(include=tuple(include), flags=source.settings.flags)
+            source.settings = replace(source.settings, include=tuple(include))
 
 
 def _covers(recipe: Recipe, name: str) -> bool:
@@ -325,6 +327,20 @@ def _same(finder: HeaderFinder, source: _Source, arch: str, directories: list[st
     return all(got.places.get(place) == file for place, file in wanted.places.items())
 
 
+def _spell_macros(tree: Tree, sources: Sequence[_Source], result: Survey) -> None:
+    """Write macros named after the architecture in the spelling that the sources have."""
+    for source in sources:
+        for arch in result.architectures if source.settings.arch_macros else ():
+            files = {source.name} | set(source.reaches[arch].places.values()) - {CARRIED}
+            words = {word for file in files for word in re.findall(r"\w+", tree.read(file))}
+            flags = result.arch_flags.setdefault(arch, [])
+            for macro in source.settings.arch_macros:
+                spelled = [macro.replace(ARCH, each) for each in spellings(PLATFORMS[arch])]
+                used = [each for each in spelled if each[2:].partition("=")[0] in words]
+                flags += [each for each in used if each not in flags]
+    result.arch_flags = {arch: flags for arch, flags in result.arch_flags.items() if flags}
+
+
 def _drop_unused_macros(tree: Tree, sources: Sequence[_Source]) -> None:
     """Leave out macros that no file of a source names: flags of user space are often those of programs."""
     texts: dict[str, set[str]] = {}
@@ -341,7 +357,7 @@ def _drop_unused_macros(tree: Tree, sources: Sequence[_Source]) -> None:
                 for flag in settings.flags
                 if not flag.startswith(("-D", "-U")) or re.split(r"[(=]", flag[2:])[0] in words
             ]
-            return Settings(include=settings.include, flags=tuple(flags))
+            return replace(settings, flags=tuple(flags))
 
         source.given = frozenset(source.settings.flags)
         source.settings = keep(source.settings)

@@ -132,6 +132,19 @@ def test_what_a_rule_does_not_tell_is_a_note(tmp_path: Path, word: str, note: st
     )
 
 
+def test_macros_named_after_the_architecture(tmp_path: Path) -> None:
+    """The sources show which of its names the project uses."""
+    source = SOURCE + "#ifdef ARCH_x86_64\n#elif defined(ARCH_aarch64)\n#else\n#error none\n#endif\n"
+    made = _survey(
+        tmp_path,
+        "ARCH := $(shell uname -m)\n%.o: %.c\n"
+        "\tclang -target bpf -DARCH_$(ARCH) -D__TARGET_ARCH_$(ARCH) -c $<\n",
+        bpf__y_DOT_bpf_DOT_c=source,
+    )
+    assert made.arch_flags == {"amd64": ["-DARCH_x86_64"], "arm64": ["-DARCH_aarch64"]}
+    assert not made.notes
+
+
 def test_an_unknown_condition_about_flags_is_a_note(tmp_path: Path) -> None:
     """A condition that only a shell tells counts as false, and the line says so."""
     made = _survey(
