@@ -77,7 +77,7 @@ from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
 from buildtool.oci.write import full_name
 from buildtool.runtime.headers import provide_headers
-from buildtool.runtime.probe import find_linker
+from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import provide_parts
 from buildtool.signing.keys import (
     PublicKey,
@@ -563,6 +563,9 @@ def _build_locally(
         place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
         earlier = None if force else find_archive_digest(place)
         output, force = {"type": "oci", "dest": str(place)}, force or earlier is not None
+    linker = None
+    if links_objects(config):
+        linker = find_object_linker(environ, report=log.warning, runner=runner)
     request = LocalRequest(
         config=config,
         platforms=options.platforms,
@@ -574,7 +577,9 @@ def _build_locally(
         output=output,
         force=force,
         headers=_find_headers(config, environ, runner),
-        linker=find_linker(environ, report=log.warning, runner=runner) if links_objects(config) else None,
+        linker=find_object_linker(environ, report=log.warning, runner=runner)
+        if links_objects(config)
+        else None,
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)

@@ -59,7 +59,7 @@ def find_includes(tree: Tree, name: str) -> tuple[Include, ...]:
     return tuple(found)
 
 
-def find_sources(tree: Tree, named: Collection[str]) -> list[str]:
+def find_programs(tree: Tree, named: Collection[str]) -> list[str]:
     """
     Return the eBPF sources of the project, sorted: C files with programs or maps, and those that are *named*.
 

@@ -232,8 +232,9 @@ class Makefile:
             return self._unknown_function(name, more(rest))
         if name in ("if", "or", "and") and blank:
             return self._choose(name, [more(each) for each in _arguments(rest)])
-        if _AUTOMATIC.fullmatch(inside):
-            return AUTOMATIC
+        if _AUTOMATIC.fullmatch(inside) or (blank and name.isalpha() and inside not in self.variables):
+            # A function that this reader does not know has a blank, which no usual name of a variable has.
+            return UNKNOWN if blank else AUTOMATIC
         variable, colon, change = inside.partition(":")
         if colon and "=" in change:
             old, _, new = (more(each) for each in change.partition("="))

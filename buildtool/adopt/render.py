@@ -12,7 +12,8 @@ from buildtool.config.file import CONFIG_NAME
 from buildtool.core.errors import FileAccessError, UsageError
 from buildtool.core.files import write_atomic
 
-_WIDTH = 150
+_WIDTH = 110  # of the rows of a list that is longer than _LONGEST
+_LONGEST = 300
 
 
 def write_config(root: Path, survey: Survey) -> tuple[Path, str]:
@@ -88,7 +89,7 @@ def _tables(key: str, tables: list[str]) -> list[str]:
 def _entry(key: str, values: Sequence[str]) -> str:
     """Return the line of *key*, or several if it would be too long."""
     whole = f"{key} = {_list(values)}"
-    if len(whole) <= _WIDTH:
+    if len(whole) <= _LONGEST:
         return whole
     lines = [f"{key} = ["]
     row = " "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildtool.adopt.cmake import read_cmake
 from buildtool.adopt.commandlines import read_command_lines
-from buildtool.adopt.csource import find_sources, is_test
+from buildtool.adopt.csource import find_programs, is_test
 from buildtool.adopt.gogenerate import read_generate_lines
 from buildtool.adopt.headers import CARRIED, KERNEL_TYPES, HeaderFinder, Reach, is_usually_carried
 from buildtool.adopt.makefile import read_makefiles, read_variables
@@ -34,7 +34,7 @@ _READERS = (read_makefiles, read_cmake, read_meson, read_build_scripts, read_com
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class SourceRule:
     """Settings of some sources: patterns in *match*."""
 
     match: tuple[str, ...]
@@ -61,7 +61,7 @@ class Survey:
     flags: list[str] = field(default_factory=list)
     arch_include: dict[str, list[str]] = field(default_factory=dict)
     arch_exclude: dict[str, list[str]] = field(default_factory=dict)
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[SourceRule] = field(default_factory=list)
     objects: list[Variant] = field(default_factory=list)
     generate: list[Generated] = field(default_factory=list)
     architectures: list[str] = field(default_factory=lambda: list(DEFAULT_ARCHITECTURES))
@@ -129,7 +129,7 @@ def _choose_sources(tree: Tree, found: Found) -> list[str]:
     """Return the sources that the contents show, and those that bpf2go or a builder names."""
     named = {each for recipe in found.recipes for each in recipe.sources}
     explicit = {each for each in named if each in tree.files and not tree.is_foreign(each)}
-    names = find_sources(tree, explicit)
+    names = find_programs(tree, explicit)
     tests = [name for name in names if is_test(name)]
     if tests and len(tests) < len(names):
         found.note(folder_of(tests[0]) or ".", f"{len(tests)} sources in folders of tests are left out")
@@ -311,7 +311,7 @@ def _merge_headers(
             if not union:
                 continue
             match = tuple(match_sources([source.name for source in group], rest))
-            result.rules.append(Rule(match=match, include=tuple(union)))
+            result.rules.append(SourceRule(match=match, include=tuple(union)))
     result.include = common
     result.arch_include = {arch: names for arch, names in own.items() if names}
 
@@ -372,7 +372,7 @@ def _merge_flags(sources: Sequence[_Source], result: Survey) -> None:
         old = next((rule for rule in result.rules if rule.match == match), None)
         if old:
             result.rules.remove(old)
-        result.rules.append(Rule(match=match, include=old.include if old else (), flags=flags))
+        result.rules.append(SourceRule(match=match, include=old.include if old else (), flags=flags))
 
 
 def _name_variants(sources: Sequence[_Source], result: Survey, found: Found) -> None:

@@ -105,6 +105,8 @@ _SECTIONS: dict[str, Release] = {
     "uretprobe.multi": (6, 6),
     "uprobe.multi.s": (6, 6),
     "uretprobe.multi.s": (6, 6),
+    "usdt": (6, 6),  # to be attached by one link, as the loader needs it
+    "usdt.s": (6, 6),
     "uprobe.session": (6, 13),
     "uprobe.session.s": (6, 13),
     "xdp.frags": (5, 18),

@@ -215,6 +215,7 @@ _TABLE = (
         "function of another object",
         "link its source: sources in [[compile.object]]",
     ),
+    ("BT017", _E, "USDT without its maps", "include <bpf/usdt.bpf.h>, which defines the maps of probes"),
     ("BT020", _E, "stack frame too large", "move large variables into a per-CPU array of one element"),
     ("BT021", _E, "stack of calls too deep", "functions that call each other share 512 bytes"),
     ("BT022", _N, "variable stack offset", "the kernel verifier must be able to bound the index"),

@@ -50,7 +50,7 @@ from buildtool.objects.elf import parse_object
 from buildtool.objects.optional import EVERYTHING, Selection
 from buildtool.objects.types import Declaration
 from buildtool.runtime.probe import ProbeFinder
-from buildtool.signing.settings import NO_SETTINGS, Settings
+from buildtool.signing.settings import NO_SETTINGS, LoadSettings
 from buildtool.signing.statement import describe_stated
 
 HOST = "host"
@@ -80,7 +80,7 @@ class CheckTarget:
     stale: str = ""
     size: int = 0
     declared: tuple[Declaration, ...] = ()
-    settings: Settings = NO_SETTINGS
+    settings: LoadSettings = NO_SETTINGS
 
     @property
     def loaded(self) -> bytes:

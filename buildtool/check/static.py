@@ -48,6 +48,8 @@ MEMORY_CPUS = 16  # CPUs of an ordinary node, for the estimate of per-CPU maps
 SOON_SECONDS = 30 * 24 * 3600
 # Since Linux 6.13, functions of these program types may have a private stack.
 _PRIVATE_STACK = frozenset(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "tracing"))
+_USDT = frozenset(("usdt", "usdt.s"))
+_USDT_MAP = "__bpf_usdt_specs"
 _EMPTY = Usage(instructions=0, frame=0, chain=0, frames=0, varies=False, recursive=False)
 
 
@@ -235,8 +237,9 @@ def _check_license(read: _Read) -> Iterator[Finding]:
             yield RULES["BT010"].finding(read.name, message, program=program.name)
 
 
-def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
-    usage = read.usage[program.name]
+def _check_section(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
+    """Yield what the section of *program* cannot be loaded or attached as."""
+    level = Level.WARNING if program.is_optional else None
 
     def finding(rule: str, message: str, level: Level | None = None) -> Finding:
         return RULES[rule].finding(read.name, message, program=program.name, level=level)
@@ -245,9 +248,22 @@ def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
         yield finding("BT005", f"section {program.section!r} means no type of program to libbpf")
     if program.type == "ext":
         message = f"section {program.section!r} replaces a function of another program"
-        yield finding("BT014", message, Level.WARNING if program.is_optional else None)
+        yield finding("BT014", message, level)
+    if program.loaded_as.partition("/")[0] in _USDT and not any(
+        item.name == _USDT_MAP for item in read.contents.maps
+    ):
+        yield finding("BT017", f"section {program.section!r} needs the map {_USDT_MAP}", level)
     if program.type == STRUCT_OPS and not program.is_optional and program.name not in read.struct_ops:
         yield finding("BT015", "no struct_ops map names it")
+
+
+def _check_program(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
+    usage = read.usage[program.name]
+
+    def finding(rule: str, message: str, level: Level | None = None) -> Finding:
+        return RULES[rule].finding(read.name, message, program=program.name, level=level)
+
+    yield from _check_section(read, program)
     if usage.instructions > MAX_INSTRUCTIONS:
         yield finding("BT003", f"{usage.instructions} instructions")
     if usage.recursive or usage.frames > MAX_FRAMES:

@@ -33,7 +33,7 @@ from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
 from buildtool.objects.settable import Settable
 from buildtool.signing.bounds import make_settable
-from buildtool.signing.settings import Settings, choose_settings
+from buildtool.signing.settings import LoadSettings, choose_settings
 from buildtool.signing.stale import StaleFinder
 from buildtool.signing.statement import read_statement
 
@@ -80,7 +80,7 @@ def apply_settings(
     """
     if not constants and not entries and not config.load.settable:
         return list(targets)
-    chosen: dict[tuple[str, str], Settings] = {}
+    chosen: dict[tuple[str, str], LoadSettings] = {}
     for arch in dict.fromkeys(target.arch for target in targets):
         settable = {target.name: _read_settable(target, config) for target in targets if target.arch == arch}
         found = choose_settings(constants, entries, settable)

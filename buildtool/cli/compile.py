@@ -22,7 +22,7 @@ from buildtool.core.errors import UsageError
 from buildtool.core.flags import check_flag
 from buildtool.core.process import Runner
 from buildtool.runtime.headers import provide_headers
-from buildtool.runtime.probe import find_linker
+from buildtool.runtime.probe import find_object_linker
 
 
 @click.command("compile")
@@ -81,7 +81,7 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         for target in platforms
     ]
     if run.linker is None and any(unit.is_linked for _, _, units in outputs for unit in units):
-        run = replace(run, linker=find_linker(os.environ, report=say, runner=Runner()))
+        run = replace(run, linker=find_object_linker(os.environ, report=say, runner=Runner()))
     with progress("compile", sum(len(units) for _, _, units in outputs)) as step:
         with named_variable(config, "compile.clang"):
             toolchain = find_toolchain(config.compile.clang)

@@ -63,6 +63,7 @@ def command(
         set=given["set"],
         map_entries=given["map_entries"],
         allow_findings=given["allow_finding"],
+        hands_over=given["hand_over"],
     )
     # One of another architecture does not start here, unless the builder emulates that.
     loader = read_bounded(programs[0], MAX_PROGRAM_BYTES)

@@ -22,7 +22,7 @@ from buildtool.image.compare import FileVerdict, all_objects, check_files, read_
 from buildtool.image.rebuild import ObjectVerdict, SectionDifference, compare_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
 from buildtool.runtime.headers import provide_headers
-from buildtool.runtime.probe import find_linker
+from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import find_parts
 
 
@@ -52,7 +52,7 @@ def command(
         find = nearest_toolchain(clang or config.compile.clang)
     system = config.compile.system_headers
     headers = None if system else provide_headers(os.environ, report=say, runner=Runner())
-    linker = partial(find_linker, os.environ, report=say, runner=Runner())
+    linker = partial(find_object_linker, os.environ, report=say, runner=Runner())
     objects = compare_objects(all_objects(found), config, find, headers, linker)
     # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}

@@ -174,7 +174,7 @@ def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInf
             raise setting.wrong(f"{setting.target} is not the path of a {place}", f"{hint}/PATH")
     elif program.type in _SOCKMAP_TYPES:
         _check_sockmap(setting, owner, section)
-    elif program.type in _NAMED_TYPES.split() and not section.startswith("usdt"):
+    elif program.type in _NAMED_TYPES.split():
         _check_named(setting, owner, section, trust)
     else:
         raise setting.wrong(

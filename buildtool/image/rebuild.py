@@ -92,13 +92,13 @@ def compare_objects(
     config: Config,
     find: Callable[[str], Toolchain],
     headers: Headers | None,
-    find_linker: Callable[[], Path],
+    find_object_linker: Callable[[], Path],
 ) -> list[ObjectVerdict]:
     """
     Rebuild *objects* from the sources of the project of *config*. Return a verdict on each, sorted.
 
     *find* returns the compiler for a recorded name and version. *headers* are those of Linux and libbpf.
-    *find_linker* returns the bpf-probe of this machine, if an object is linked from several sources.
+    *find_object_linker* returns the bpf-probe of this machine, if an object is linked from several sources.
 
     Raises: FileAccessError, ToolMissingError, ToolFailedError; what finding bpf-probe raises.
     """
@@ -109,7 +109,7 @@ def compare_objects(
             shipped[platform, name] = _read_shipped(platform, name, data)
         except (ObjectFormatError, UsageError) as error:
             verdicts[platform, name] = _unequal((platform, name), [error.message])
-    linker = find_linker() if any(len(item.pieces) > 1 for item in shipped.values()) else None
+    linker = find_object_linker() if any(len(item.pieces) > 1 for item in shipped.values()) else None
     for key, item in shipped.items():
         options = CompileOptions(root=config.root, headers=headers, linker=linker)
         # Directories outside the project are read only if the project's own configuration names them.

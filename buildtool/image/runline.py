@@ -54,7 +54,7 @@ _WANTED_BARE = {
     "kprobe": "FUNCTION",
 }
 _IN_MAPS = ("/devmap", "/cpumap")  # XDP programs that the workload puts into maps
-_FILE_OF_PROBE = re.compile(r"uprobe[\w.]*/(/[^:]+):|uretprobe[\w.]*/(/[^:]+):")
+_FILE_OF_PROBE = re.compile(r"(?:uprobe|uretprobe|usdt)[\w.]*/(/[^:]+):")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def _plan_mounts(
         plan.options += ["-v", f"/etc/{name}/btf:{types}:ro"]
         plan.notes.append(f"a kernel without BTF needs RELEASE{TYPES_SUFFIX} in /etc/{name}/btf")
     files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
-    for path in sorted({found[1] or found[2] for found in files if found}):
+    for path in sorted({found[1] for found in files if found}):
         plan.options += ["-v", f"{path}:{path}:ro"]
 
 
@@ -192,12 +192,14 @@ def wanted_target(section: str) -> str | None:
     """Return the form of the target that a program in *section* requires, or None if it requires none."""
     kind = program_type(section)
     # An optional program is loaded only if a target names it.
-    if section.startswith(("?", "usdt")) or (kind == "xdp" and section.endswith(_IN_MAPS)):
+    if section.startswith("?") or (kind == "xdp" and section.endswith(_IN_MAPS)):
         return None
     if section in ("tc", "classifier"):
         return "INTERFACE:ingress"
     if section.startswith("lsm_cgroup"):
         return _CGROUP
+    if section.startswith("usdt"):
+        return None if "/" in section else "/PATH:PROVIDER:NAME"
     if section.startswith(("uprobe", "uretprobe")):
         return None if "/" in section else "/PATH:SYMBOL"
     return _WANTED.get(kind) or (None if "/" in section else _WANTED_BARE.get(kind))

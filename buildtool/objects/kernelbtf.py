@@ -160,7 +160,7 @@ class _Names:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relocation:
+class TypeRelocation:
     """A CO-RE relocation: the number of the *root* type, the *access* string and the *kind*."""
 
     root: int
@@ -184,7 +184,7 @@ def read_types(obj: ElfObject) -> TypeGraph | None:
     return TypeGraph(obj.contents(section), obj.order) if section else None
 
 
-def read_relocations(obj: ElfObject, btf: Btf) -> list[Relocation]:
+def read_type_relocations(obj: ElfObject, btf: Btf) -> list[TypeRelocation]:
     """
     Return the CO-RE relocations in `.BTF.ext` of *obj*, whose types are *btf*, each once.
 
@@ -197,7 +197,7 @@ def read_relocations(obj: ElfObject, btf: Btf) -> list[Relocation]:
         raise ObjectFormatError("damaged BTF.ext") from error
 
 
-def _relocations(data: bytes, order: str, btf: Btf) -> Iterator[Relocation]:
+def _relocations(data: bytes, order: str, btf: Btf) -> Iterator[TypeRelocation]:
     header = struct.unpack_from(f"{order}I", data, 4)[0]
     if header < _EXT_HEADER_BYTES:
         return
@@ -216,7 +216,7 @@ def _relocations(data: bytes, order: str, btf: Btf) -> Iterator[Relocation]:
             raise ObjectFormatError("damaged BTF.ext")
         for _ in range(count):
             _, root, access, kind = struct.unpack_from(f"{order}IIII", data, at)
-            yield Relocation(root=root, access=btf.text(access), kind=kind)
+            yield TypeRelocation(root=root, access=btf.text(access), kind=kind)
             at += each
 
 
@@ -256,7 +256,7 @@ class _Kept:
                 return number
         raise ObjectFormatError("BTF: types nested too deep")
 
-    def keep_access(self, local: TypeGraph, number: int, relocation: Relocation) -> None:
+    def keep_access(self, local: TypeGraph, number: int, relocation: TypeRelocation) -> None:
         """Keep what *relocation* of *local* types accesses in candidate *number*."""
         here, steps = relocation.root, [int(word) for word in relocation.access.split(":")]
         if len(steps) > _MAX_DEPTH:
@@ -332,7 +332,7 @@ def _minimize(kernel: TypeGraph, objects: Iterable[tuple[ElfObject, TypeGraph]])
         if name := kernel.type_name(number):
             named.setdefault(essential_name(name), []).append(number)
     for obj, local in objects:
-        for relocation in read_relocations(obj, local):
+        for relocation in read_type_relocations(obj, local):
             for candidate in _candidates(kernel, local, relocation, named):
                 if relocation.kind == _TYPE_MATCHES:
                     kept.keep_whole(candidate)
@@ -346,7 +346,7 @@ def _minimize(kernel: TypeGraph, objects: Iterable[tuple[ElfObject, TypeGraph]])
 
 
 def _candidates(
-    kernel: TypeGraph, local: TypeGraph, relocation: Relocation, named: dict[bytes, list[int]]
+    kernel: TypeGraph, local: TypeGraph, relocation: TypeRelocation, named: dict[bytes, list[int]]
 ) -> Iterator[int]:
     """Yield the types of *kernel* with the name and kind of the relocation's root, as libbpf finds them."""
     kind = local.kind(relocation.root)

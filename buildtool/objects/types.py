@@ -2,9 +2,9 @@
 """
 libbpf's names of program types, by section, and of map types.
 
-Sources: libbpf 1.6 libbpf.c (section_defs, prog_type_name, map_type_name);
-Linux include/uapi/linux/bpf.h (enum bpf_map_type). A test compares both tables
-with the libbpf of the machine.
+Sources: libbpf.c (section_defs, prog_type_name, map_type_name); Linux
+include/uapi/linux/bpf.h (enum bpf_map_type). Tests read the sections from the libbpf of the loader and
+from the newest one in packages.lock, and compare.
 """
 
 from __future__ import annotations

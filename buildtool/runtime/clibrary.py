@@ -36,6 +36,17 @@ struct sockaddr {
 #define AF_VSOCK 40
 #define AF_XDP 44
 #endif
+#ifndef SOCK_STREAM
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#endif
+#ifndef SOL_IP
+#define SOL_IP 0
+#define SOL_TCP 6
+#define SOL_UDP 17
+#define SOL_IPV6 41
+#endif
 """,
     "string.h": """\
 #include <stddef.h>
@@ -84,6 +95,12 @@ typedef unsigned int u_int32_t;
 """,
     "arpa/inet.h": """\
 #include <netinet/in.h>
+""",
+    # No assert(): a program has nothing to end, and a check that vanishes would mislead.
+    "assert.h": """\
+#ifndef static_assert
+#define static_assert _Static_assert
+#endif
 """,
     "signal.h": """\
 #include <linux/signal.h>

@@ -84,7 +84,7 @@ class ProbeFinder:
             raise
 
 
-def find_linker(environ: Mapping[str, str], *, report: Callable[[str], None], runner: Runner) -> Path:
+def find_object_linker(environ: Mapping[str, str], *, report: Callable[[str], None], runner: Runner) -> Path:
     """
     Return the probe of this machine, which links objects of several sources.
 

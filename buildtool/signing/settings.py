@@ -18,19 +18,19 @@ SET, MAP_ENTRIES = "--set", "--map-entries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class LoadSettings:
     """The settings of one object, by name: values of *constants*, and *entries* of maps."""
 
     constants: Mapping[str, int | str] = field(default_factory=dict)
     entries: Mapping[str, int] = field(default_factory=dict)
 
 
-NO_SETTINGS = Settings()
+NO_SETTINGS = LoadSettings()
 
 
 def choose_settings(
     constants: Sequence[str], entries: Sequence[str], objects: Mapping[str, Settable | None]
-) -> dict[str, Settings]:
+) -> dict[str, LoadSettings]:
     """
     Return the settings of each of *objects*, which are given with what may be set in them.
 
@@ -50,7 +50,7 @@ def choose_settings(
         maps = {key: _maps(item) for key, item in objects.items()}
         found = _find(MAP_ENTRIES, text, owner, name, maps)
         sizes[found][name] = int(_parse(MAP_ENTRIES, text, maps[found][name], value))
-    return {name: Settings(constants=values[name], entries=sizes[name]) for name in objects}
+    return {name: LoadSettings(constants=values[name], entries=sizes[name]) for name in objects}
 
 
 def _split(text: str) -> tuple[str, str, str]:

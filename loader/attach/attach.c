@@ -16,6 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define USDT_DESCRIPTORS 16
+
 const char *attach__shown(const struct attach_point *point)
 {
 	if (point->shown[0])
@@ -44,7 +46,8 @@ bool attach__can_share(const struct attach_point *point)
 	 * A sockmap has room for one program of a type, so the second container of a shared map could not
 	 * attach.
 	 */
-	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE && !point->map;
+	return point->place != PLACE_KPROBE && point->place != PLACE_UPROBE && point->place != PLACE_USDT &&
+	       !point->map;
 }
 
 /*
@@ -139,6 +142,45 @@ static int attach_by_libbpf(struct bpf_program *program, struct attachment_handl
 	return bpf_link__fd(handle->owner);
 }
 
+/* Note the lowest descriptors that are free, which the kernel gives to whatever is opened next. */
+static void find_free(int descriptors[USDT_DESCRIPTORS])
+{
+	for (int fd = 0, n = 0; n < USDT_DESCRIPTORS; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			descriptors[n++] = fd;
+	}
+}
+
+/*
+ * libbpf does not show the link of a USDT probe. With links for several places (Linux 6.6), it is the one
+ * descriptor that stays open. Without them, libbpf opens an event and a link for each place of the probe.
+ */
+static int attach_usdt(struct bpf_program *program, struct attachment_handle *handle, struct fault *fault)
+{
+	int descriptors[USDT_DESCRIPTORS], found = -1, count = 0;
+
+	if (!program)
+		return -EOPNOTSUPP;
+	find_free(descriptors);
+	errno = 0;
+	handle->owner = probes__attach_usdt(program, &handle->point);
+	if (!handle->owner)
+		return errno ? -errno : -EIO;
+	for (int i = 0; i < USDT_DESCRIPTORS; i++) {
+		if (fcntl(descriptors[i], F_GETFD) < 0)
+			continue;
+		found = descriptors[i];
+		count++;
+	}
+	if (count == 1)
+		return found;
+	bpf_link__destroy(handle->owner);
+	handle->owner = NULL;
+	return fault__set(fault, -EOPNOTSUPP,
+			  "cannot attach to %.200s: the kernel has no links for several places (Linux 6.6)",
+			  attach__shown(&handle->point));
+}
+
 static int attach_at(struct bpf_program *program, int program_fd, struct attachment_handle *handle,
 		     struct fault *fault)
 {
@@ -170,6 +212,8 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 		return attach_iterator(program_fd, point);
 	case PLACE_NETFILTER:
 		return attach_netfilter(program_fd, point);
+	case PLACE_USDT:
+		return attach_usdt(program, handle, fault);
 	default:
 		return attach_by_libbpf(program, handle);
 	}

@@ -92,6 +92,10 @@ static const struct explanation {
 	{ PLACE_UPROBE, EINVAL,
 	  "no instruction begins at the offset, or the kernel has no uprobe.multi (Linux 6.6); use another "
 	  "offset, or uprobe" },
+	{ PLACE_USDT, ENOENT, "no such file, or it has no such probe; readelf -n FILE lists them" },
+	{ PLACE_USDT, ESRCH,
+	  "no such process, or the object lacks the maps of probes; its source must include "
+	  "<bpf/usdt.bpf.h>" },
 	{ PLACE_ITER, EINVAL, "the kernel has no iterator over maps of this type; use another type of map" },
 	{ PLACE_ITER, EACCES, "the program reads beyond the key or the value of the map; check its sizes" },
 	{ PLACE_NETFILTER, ERANGE, "the kernel reserves this priority; use another one, such as 0" },

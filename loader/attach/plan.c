@@ -68,9 +68,8 @@ static struct kind kind_of(const struct bpf_program *program)
 		return (struct kind){ kind.type, PLACE_CGROUP, "/PATH/OF/CGROUP" };
 	if (kind.place == PLACE_TRACE && type == BPF_TRACE_ITER)
 		kind.place = PLACE_ITER;
-	/* libbpf makes several links and shows none, so they could not be passed to a workload. */
-	if (!strncmp(bpf_program__section_name(program), "usdt", 4))
-		return (struct kind){ kind.type, PLACE_UNKNOWN, NULL };
+	if (kind.place == PLACE_KPROBE && !strncmp(bpf_program__section_name(program), "usdt", 4))
+		return (struct kind){ kind.type, PLACE_USDT, "/PATH:PROVIDER:NAME" };
 	if (kind.place == PLACE_KPROBE && bpf_program__section_name(program)[0] == 'u')
 		return (struct kind){ kind.type, PLACE_UPROBE, "/PATH:SYMBOL" };
 	return kind;
@@ -228,7 +227,7 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 				  "denied-by-policy: attachPoints do not include %.128s", name);
 	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))
 		return 1; /* a pattern */
-	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE)
+	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE || point->place == PLACE_USDT)
 		return probes__check_probe(point, fault);
 	if (point->place != PLACE_TRACE && point->place != PLACE_ITER)
 		return 1;
@@ -319,7 +318,8 @@ static int plan_netfilter(struct attach_point *point, struct fault *fault)
 /* Return whether a target is required, because the section names none. */
 static bool wants_target(const struct attach_point *point)
 {
-	if (point->place >= PLACE_TRACE && point->place <= PLACE_ITER && point->place != PLACE_PERF)
+	if (point->place == PLACE_USDT ||
+	    (point->place >= PLACE_TRACE && point->place <= PLACE_ITER && point->place != PLACE_PERF))
 		return !strchr(point->section, '/');
 	return point->place != PLACE_NETNS && point->place != PLACE_SOCKMAP;
 }
@@ -330,9 +330,6 @@ static int refuse_section(const struct attach_point *point, const char *name, st
 		return fault__usage(
 			fault, "section %.64s is not supported; call a function of the object's own instead",
 			point->section);
-	if (point->type == BPF_PROG_TYPE_KPROBE)
-		return fault__usage(fault, "section %.64s is not supported; probe the function by uprobe",
-				    point->section);
 	return fault__usage(
 		fault,
 		"section %.64s has no hook that the loader knows; use --attach %.64s=none to load only",

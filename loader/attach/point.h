@@ -39,6 +39,7 @@ enum attach_place {
 	PLACE_ITER,
 	PLACE_NETFILTER,
 	PLACE_STRUCT_OPS, /* of a map, not of a program */
+	PLACE_USDT,
 };
 
 /* The operator's options, for all programs of a run. */

@@ -200,11 +200,60 @@ static bool is_return(const char *section)
 	return !strncmp(section + 1, "ret", 3);
 }
 
+/* The parts of "/path:provider:name@123". */
+struct usdt {
+	char text[1024];
+	char *path, *provider, *name;
+	int pid; /* -1: any */
+};
+
+static bool parse_usdt(const char *target, struct usdt *usdt)
+{
+	char *at, *provider, *name;
+	const char *end;
+	uint64_t number;
+
+	if (strlen(target) >= sizeof(usdt->text))
+		return false;
+	strcpy(usdt->text, target);
+	usdt->pid = -1;
+	at = strrchr(usdt->text, '@');
+	if (at) {
+		*at = 0;
+		if (!parse_number(at + 1, 0, &number, &end) || !number || number > INT32_MAX)
+			return false;
+		usdt->pid = (int)number;
+	}
+	name = strrchr(usdt->text, ':');
+	if (!name)
+		return false;
+	*name++ = 0;
+	provider = strrchr(usdt->text, ':');
+	if (!provider)
+		return false;
+	*provider++ = 0;
+	usdt->path = usdt->text;
+	usdt->provider = provider;
+	usdt->name = name;
+	return usdt->path[0] == '/' && *provider && *name;
+}
+
+static int check_usdt(const struct attach_point *point, struct fault *fault)
+{
+	struct usdt usdt;
+
+	if (parse_usdt(point->target, &usdt))
+		return 1;
+	return fault__usage(fault, "%.200s: not /PATH:PROVIDER:NAME[@PID]", point->target);
+}
+
 int probes__check_probe(const struct attach_point *point, struct fault *fault)
 {
 	bool has_path = point->place == PLACE_UPROBE;
 	struct probe probe;
 
+	if (point->place == PLACE_USDT)
+		return check_usdt(point, fault);
 	if (parse_probe(point->target, has_path, &probe))
 		return 1;
 	return fault__usage(fault, "%.200s: not %s", point->target,
@@ -244,4 +293,14 @@ struct bpf_link *probes__attach_uprobe(struct bpf_program *program, const struct
 		return bpf_program__attach_uprobe_multi(program, probe.pid, probe.path, probe.symbol, &multi);
 	opts.func_name = probe.symbol;
 	return bpf_program__attach_uprobe_opts(program, probe.pid, probe.path, probe.offset, &opts);
+}
+
+struct bpf_link *probes__attach_usdt(struct bpf_program *program, const struct attach_point *point)
+{
+	struct usdt usdt;
+
+	if (!point->target)
+		return bpf_program__attach(program);
+	parse_usdt(point->target, &usdt);
+	return bpf_program__attach_usdt(program, usdt.pid, usdt.path, usdt.provider, usdt.name, NULL);
 }

@@ -14,7 +14,7 @@
 static bool needs_object(const struct attach_point *point)
 {
 	return point->place == PLACE_KPROBE || point->place == PLACE_UPROBE || point->place == PLACE_PERF ||
-	       point->place == PLACE_STRUCT_OPS;
+	       point->place == PLACE_STRUCT_OPS || point->place == PLACE_USDT;
 }
 
 static int check_link(const struct unit *unit, const struct attachment *a, struct fault *fault)

@@ -43,6 +43,7 @@
 /* Before Linux 6.4 the kernel cuts off the end of a log that does not fit, where the objection stands. */
 #define LOG_SIZE      (16U << 20)
 #define TAIL_SIZE     8192
+#define LOG_SHARE     16384 /* of each program that is loaded with others: statistics only */
 #define WARNINGS_SIZE 2048
 #define LOG_TRACE     1 /* BPF_LOG_LEVEL1: each instruction, with its C source line */
 #define LOG_STATS     4 /* BPF_LOG_STATS: statistics, and only the objection */
@@ -301,15 +302,65 @@ static uint64_t find_missing(const char *path, size_t index)
 	return 0;
 }
 
+static void put_program(const char *path, const struct bpf_program *program)
+{
+	printf("{\"event\":\"program\"");
+	put_string("object", path);
+	put_string("program", bpf_program__name(program));
+	put_string("section", bpf_program__section_name(program));
+}
+
+/*
+ * Load all programs of the object at once and report them, if the kernel accepts them all. Each load reads
+ * the kernel's BTF, which takes longer than most verifications. Otherwise report nothing and return false.
+ */
+static bool probe_together(const char *path, size_t count)
+{
+	struct bpf_object *object = bpf_object__open_file(path, NULL);
+	char *logs = calloc(count, LOG_SHARE);
+	struct bpf_program *program;
+	struct bpf_map *map;
+	bool accepted = false;
+	int64_t duration_us;
+	size_t index = 0;
+
+	if (!object || !logs)
+		goto cleanup;
+	bpf_object__for_each_program(program, object) {
+		bpf_program__set_autoload(program, true);
+		bpf_program__set_log_level(program, LOG_STATS);
+		bpf_program__set_log_buf(program, logs + LOG_SHARE * index++, LOG_SHARE);
+	}
+	bpf_object__for_each_map(map, object)
+		bpf_map__set_pin_path(map, NULL);
+	duration_us = clock_us();
+	accepted = !declare_programs(object) && !bpf_object__load(object);
+	duration_us = (clock_us() - duration_us) / (int64_t)count;
+	index = 0;
+	bpf_object__for_each_program(program, object) {
+		if (!accepted)
+			break;
+		snprintf(kernel_log, sizeof(kernel_log), "%s", logs + LOG_SHARE * index++);
+		put_program(path, program);
+		printf(",\"errno\":0,\"durationUs\":%lld", (long long)duration_us);
+		put_string("error", "");
+		put_string("log", log_tail());
+		put_string("warnings", "");
+		puts("}");
+	}
+	fflush(stdout);
+cleanup:
+	bpf_object__close(object);
+	free(logs);
+	return accepted;
+}
+
 static void probe_program(const char *path, struct bpf_program *program, size_t index)
 {
 	int64_t duration_us = 0;
 	int err, again;
 
-	printf("{\"event\":\"program\"");
-	put_string("object", path);
-	put_string("program", bpf_program__name(program));
-	put_string("section", bpf_program__section_name(program));
+	put_program(path, program);
 	err = load_alone(path, index, LOG_STATS, &duration_us);
 	if (err && kernel_log[0]) {
 		/* The trace has the source line. If the trace does not fit, keep the objection alone. */
@@ -321,7 +372,8 @@ static void probe_program(const char *path, struct bpf_program *program, size_t 
 	put_string("error", err ? strerror(-err) : "");
 	put_string("log", log_tail());
 	put_string("warnings", err ? warnings : "");
-	if (err && given != UINT64_MAX)
+	/* Before the kernel verifier, a missing capability is EPERM or EACCES, and no other error. */
+	if (err && given != UINT64_MAX && (kernel_log[0] || err == -EPERM || err == -EACCES))
 		printf(",\"missing\":\"%llx\"", (unsigned long long)find_missing(path, index));
 	puts("}");
 	fflush(stdout);
@@ -349,10 +401,16 @@ static void probe_object(const char *path)
 {
 	struct bpf_object *object = open_object(path);
 	struct bpf_program *program;
-	size_t index = 0;
+	size_t index = 0, count = 0;
 
 	if (!object)
 		return;
+	bpf_object__for_each_program(program, object)
+		count++;
+	if (count > 1 && probe_together(path, count)) {
+		bpf_object__close(object);
+		return;
+	}
 	bpf_object__for_each_program(program, object)
 		probe_program(path, program, index++);
 	bpf_object__close(object);

@@ -79,7 +79,7 @@ def fails(capsys: pytest.CaptureFixture[str], text: str, code: int = 2) -> str:
         ("perf_event", "watch=cpu", "cpu is not a perf event", "cpu-clock:FREQUENCY"),
         ("socket", "watch=eth0", "section socket has no place that the loader attaches to", "watch=none"),
         ("xdp/devmap", "watch=eth0", "section xdp/devmap has no place", "watch=none"),
-        ("usdt", "watch=eth0", "section usdt has no place", "watch=none"),
+        ("?usdt//bin/x:p:n", "watch=eth0", "section usdt//bin/x:p:n names its target already", "remove"),
     ],
 )
 def test_attach_settings_that_no_start_could_follow(
@@ -118,6 +118,28 @@ def test_attach_settings_that_are_fine(
     program, _, target = setting.partition("=")
     shown = "nowhere" if target == "none" else f"to {target}"
     assert f"attach  {program} {shown}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("section", "rule"),
+    [
+        ("freplace/main", "BT014 replaces a function"),
+        ("classifier/x", "BT005 unknown section"),
+    ],
+)
+def test_sections_that_only_another_loader_loads(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    section: str,
+    rule: str,
+) -> None:
+    """They end a build whose image loads them, and warn when the workload does (loader.hand-over)."""
+    write(section=section)
+    assert rule in fails(capsys, section, code=1)
+    write(section=section, config='[image]\nworkload = ["/agent"]\n[loader]\nhand-over = true\n')
+    assert run([*BUILD]) == 0
+    assert rule in caplog.text
 
 
 def load(*settings: str) -> str:

@@ -212,7 +212,7 @@ def test_a_header_of_the_project_comes_first(project: Path) -> None:
     (project / "bpf/x.bpf.c").write_text("#include <linux/types.h>\n__u32 x[sizeof(__u32) == 2 ? 1 : -1];\n")
     assert run(["compile", "--arch=s390x", "--include", "own"]) == 0
     record = read_compile_record(project / "build/s390x")["x.bpf.o"]
-    assert record.source.sha256 == hash_sources("bpf/x.bpf.c", ["own/linux/types.h"], project)
+    assert record.source.sha256 == hash_sources(["bpf/x.bpf.c"], ["own/linux/types.h"], project)
 
 
 def test_headers_below_the_project_are_not_its_sources(

@@ -30,8 +30,10 @@ from labs.registry import pushed, run_registry
 
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute
+from buildtool.objects.elf import parse_object
 from buildtool.oci.read import StoredImage
 from buildtool.oci.tree import Tree
+from buildtool.signing.statement import read_statement
 
 FACTS = """\
 #include <stdbool.h>
@@ -152,6 +154,8 @@ def test_projects_of_another_layout_are_the_same_in_both_engines(project: Projec
         found = {path.removeprefix(place) for path in tree if path.startswith(place)}
         assert found == OBJECTS.keys()
         assert all(text.encode() in tree[f"{place}six.o"].data for text in PLACES)
+        (program,) = read_statement(parse_object(tree[f"{place}top.o"].data)).programs
+        assert (program.section, program.type, program.declared) == ("socket1", "socket_filter", "socket")
 
 
 def test_linked_objects_are_the_same_in_both_engines(

@@ -30,6 +30,24 @@ __attribute__((noinline)) int victim_work(int number)
 	return number + 1;
 }
 
+/* A USDT probe: a place in the code, described by a note as <sys/sdt.h> writes it. */
+#define PROBE                                                                                                \
+	__asm__ volatile("990: nop\n"                                                                        \
+			 ".pushsection .note.stapsdt, \"\", \"note\"\n"                                      \
+			 ".balign 4\n"                                                                       \
+			 ".4byte 992f-991f, 994f-993f, 3\n"                                                  \
+			 "991: .asciz \"stapsdt\"\n"                                                         \
+			 "992: .balign 4\n"                                                                  \
+			 "993: .8byte 990b, probe_base, 0\n"                                                 \
+			 ".asciz \"guest\"\n"                                                                \
+			 ".asciz \"work\"\n"                                                                 \
+			 ".asciz \"\"\n"                                                                     \
+			 "994: .balign 4\n"                                                                  \
+			 ".popsection\n"                                                                     \
+			 ".pushsection .stapsdt.base, \"a\", \"progbits\"\n"                                 \
+			 "probe_base: .space 1\n"                                                            \
+			 ".popsection")
+
 static int work(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(9) };
@@ -42,6 +60,7 @@ static int work(void)
 		int fd = open("/proc/version", O_RDONLY);
 
 		sum += victim_work(i);
+		PROBE;
 		unlink("/tmp/none");
 		syscall(__NR_getpgid, 0);
 		sendto(udp, "x", 1, 0, (struct sockaddr *)&address, sizeof(address));

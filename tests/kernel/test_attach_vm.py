@@ -114,6 +114,7 @@ OLD = {
     "sk_msg": Case(kind="sk_msg"),
     "kprobe": Case(kind="kprobe"),
     "fentry": Case(kind="fentry"),
+    "usdt": Case(kind="usdt", code=1, words=("links for several places (Linux 6.6)",)),
     **SHARED,
 }
 NEW = {
@@ -132,6 +133,16 @@ NEW = {
     "uprobe by target": Case(kind="uprobe_bare", options=attach(f"{GUEST}:victim_work")),
     "uretprobe by target": Case(kind="uretprobe_bare", options=attach(f"{GUEST}:victim_work")),
     "uprobe.multi by pattern": Case(kind="uprobe_multi", options=attach(f"{GUEST}:victim_w*")),
+    "usdt": Case(kind="usdt"),
+    "usdt by target": Case(kind="usdt_bare", options=attach(f"{GUEST}:guest:work")),
+    "usdt and a workload": Case(kind="usdt", options="-- sleep 60", code=143),
+    "no such usdt": Case(
+        kind="usdt_bare",
+        options=attach(f"{GUEST}:guest:none"),
+        code=1,
+        words=("no such file, or it has no such probe",),
+    ),
+    "usdt without its maps": Case(kind="usdt_without_maps", code=1, words=("usdt.bpf.h",)),
     "fmod_ret": Case(kind="fmod_ret"),
     "lsm_cgroup": Case(kind="lsm_cgroup", options=attach("/cgroup")),
     "netkit": Case(kind="netkit", options=attach("kit0")),
@@ -177,6 +188,8 @@ NEW = {
     "lsm beside another loader that shares it": Case(
         kind="lsm", options="--share /sys/fs/bpf/share", prepare="beside", left=1
     ),
+    # The last one, because its pins stay.
+    "usdt and pins": Case(kind="usdt", options="--pin-root /sys/fs/bpf/usdt -- true", left=1),
 }
 
 

@@ -257,6 +257,37 @@ def test_the_stack_is_what_the_kernel_says(probes: Path, clang: Path, sysroot: P
     assert facts["programs"][0]["stack_bytes"] == sum(-(-int(frame) // 16) * 16 for frame in frames)
 
 
+GOOD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("socket") int one(struct __sk_buff *s) { return s->len; }
+SEC("socket") int two(struct __sk_buff *s) { return s->mark; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+BAD = 'SEC("socket") int bad(struct __sk_buff *s) { return *(int *)(long)s->len; }\n'
+
+
+@pytest.mark.parametrize("more", ["", BAD])
+def test_an_object_that_loads_is_loaded_once(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path, more: str
+) -> None:
+    """Programs of one load share its time; after a refusal, each is loaded alone, with its own time."""
+    own = host_platform(platform.machine())
+    assert own
+    path = compile_object(tmp_path, clang, sysroot, GOOD + more)
+    done = subprocess.run([probes / own.arch / "bpf-probe", path], capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {event["program"]: event for event in events if event["event"] == "program"}
+    assert {name: event["errno"] == 0 for name, event in found.items()} == {
+        "one": True,
+        "two": True,
+        **({"bad": False} if more else {}),
+    }
+    assert all("processed" in found[name]["log"] for name in ("one", "two"))
+    if not more:
+        assert found["one"]["durationUs"] == found["two"]["durationUs"]
+
+
 @pytest.mark.parametrize("words", [[], ["--open"], ["--link", "x"], ["--capabilities", "0"]])
 def test_probe_without_an_object(probes: Path, words: list[str]) -> None:
     """The probe prints its usage."""

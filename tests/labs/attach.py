@@ -7,6 +7,9 @@ Importing this module adds the sources to SOURCES of `labs.loader`.
 
 from __future__ import annotations
 
+import os
+
+from buildtool.core.platforms import host_platform
 from labs.loader import SOURCES
 
 _SOCKMAP = (
@@ -38,6 +41,18 @@ SEC("struct_ops/cong_avoid") void @_avoid(__u64 *c) { count(); }
 SEC("SECTION") struct tcp_congestion_ops @_ops = {
     .ssthresh = (void *)@_ssthresh, .undo_cwnd = (void *)@_undo, .cong_avoid = (void *)@_avoid,
     .name = "@" };
+"""
+
+# libbpf's maps of probes, which the header defines.
+_HOST = host_platform(os.uname().machine)
+assert _HOST is not None
+_USDT = f"""
+#define {_HOST.target_define}
+#include <{_HOST.triple}/asm/ptrace.h>
+typedef _Bool bool;
+#define true 1
+#define false 0
+#include <bpf/usdt.bpf.h>
 """
 
 SOURCES |= {
@@ -86,7 +101,9 @@ SOURCES |= {
     "struct_ops_left": _STRUCT_OPS.replace("SECTION", ".struct_ops"),
     "foreign": 'SEC("xdp") int @_foreign(struct xdp_md *c) { count(); return XDP_PASS; }',
     "devmap": _one("xdp/devmap", 2),
-    "usdt": _one("usdt//bin/true:a:b"),
+    "usdt": _USDT + _one("usdt//vmtest/attach_guest:guest:work"),
+    "usdt_bare": _USDT + _one("usdt"),
+    "usdt_without_maps": _one("usdt//vmtest/attach_guest:guest:work"),
     "socket": _one("socket", 0),
     "action": _one("action", 0),
 }

@@ -56,6 +56,9 @@ flags = ["-DVALUE=44"]
 name = "four.o"
 source = "src/four.ebpf.c"
 flags = ["-DVALUE=4"]
+[[compile.program]]
+section = "socket1"
+loaded-as = "socket"
 [sign]
 key = "keys/dev.pem"
 [build]
@@ -88,7 +91,9 @@ def write_layout(root: Path) -> Path:
         "project/src/five.c": _PROGRAM.format(name="five", value=5),
         "project/src/six.c": _STRICT,
         "project/src/user_main.c": "#include <stdio.h>\nint main(void) { return puts(0); }\n",
-        "project/top.c": _PROGRAM.format(name="top", value="TOP").replace("SEC", '#include "top.h"\nSEC', 1),
+        "project/top.c": _PROGRAM.format(name="top", value="TOP")
+        .replace("SEC", '#include "top.h"\nSEC', 1)
+        .replace('"socket"', '"socket1"'),
         "project/top.h": "#define TOP 9\n",
         "project/buildtool.toml": _CONFIG,
     }

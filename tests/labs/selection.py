@@ -41,6 +41,7 @@ MARKS_OF_FIXTURES = {
     "loader_binary": ("tools", "network"),
     "prepared_images": ("docker", "network"),
     "probes": ("tools", "network"),
+    "newest_libbpf": ("tools", "network"),
     "sysroot": ("tools", "network"),
     "token": ("tools",),
     "verifier_program": ("tools",),

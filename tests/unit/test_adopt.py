@@ -10,7 +10,7 @@ import pytest
 from labs.adopting import program
 
 from buildtool.adopt import tree as tree_module
-from buildtool.adopt.csource import find_includes, find_sources
+from buildtool.adopt.csource import find_includes, find_programs
 from buildtool.adopt.makefile import Makefile
 from buildtool.adopt.model import ARCH, UNKNOWN, Found, Recipe
 from buildtool.adopt.patterns import name_sources, object_paths
@@ -62,6 +62,7 @@ def _survey(root: Path, makefile: str = "", **more: str) -> Survey:
         ("X = $(subst a,b,aca)", "bcb"),
         ("X = $(shell cat secret)", UNKNOWN),
         ("X != cat secret", UNKNOWN),
+        ("X = $(word 2,a b c)", UNKNOWN),
         ("ARCH := $(shell uname -m)\nX = -I$(ARCH)", f"-I{ARCH}"),
         ("M = $(shell uname -m | sed s/x86_64/x86/)\nX = $M$(M)", f"{ARCH}{ARCH}"),
         ("ifeq ($(V),1)\nX = loud\nelse\nX = quiet\nendif", "quiet"),
@@ -179,7 +180,7 @@ def test_sources_by_contents(tmp_path: Path) -> None:
         sub__s_DOT_c=SOURCE,
         _DOT_gitmodules='[submodule "s"]\n\tpath = sub\n',
     )
-    assert find_sources(Tree(tmp_path), set()) == ["a.c", "whole.c"]
+    assert find_programs(Tree(tmp_path), set()) == ["a.c", "whole.c"]
 
 
 def test_includes_know_conditions(tmp_path: Path) -> None:

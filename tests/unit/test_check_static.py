@@ -59,6 +59,8 @@ VARIES = """SEC("xdp") int bad(u64 *c)
             { STACK(64); asm volatile("r2 = r10\\n r2 += %0" :: "r"(c[0]) : "r2"); return 0; }"""
 AGAIN = """NOINLINE int again(u64 x) { STACK(8); return x > 1 ? again(x - 1) + again(x - 2) : 1; }
            SEC("xdp") int bad(u64 *c) { return again(c[0]); }"""
+USDT_MAP = """struct { __uint(type, 2); __uint(max_entries, 1); __uint(key_size, 4); __uint(value_size, 4); }
+              __bpf_usdt_specs SEC(".maps");"""
 EVENTS = 'struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");'
 FRAMES = 'SEC("xdp") int bad(u64 *c) {{ STACK(8); return f{}(c[0]); }}'
 
@@ -79,6 +81,7 @@ SOURCES = {
     "BT010": ("bpf_probe_read_kernel, for GPL", READ + OTHER),
     "BT011": ("license", GOOD),
     "BT012": ("number 999", NEW + GPL),
+    "BT017": ("'usdt//bin/x:p:n' needs", f'SEC("usdt//bin/x:p:n") int bad(void *c) {{ return 0; }} {GPL}'),
     "BT020": ("520 bytes, of 512", f'SEC("xdp") int bad(void *c) {{ STACK(520); return 0; }} {GPL}'),
     "BT021": ("608 bytes in 2 frames", f'{DEEP} SEC("xdp") {TWO} {GPL}'),
     "BT022": ("not constant", VARIES + GPL),
@@ -94,6 +97,7 @@ ALMOST = {
     "BT010": READ + GPL.replace("GPL", "Dual BSD/GPL"),
     "BT011": GOOD + OTHER,
     "BT012": NEW.replace("999", "211") + GPL,
+    "BT017": USDT_MAP + f'SEC("usdt//bin/x:y:z") int good(void *c) {{ return 0; }} {GPL}',
     "BT020": f'SEC("xdp") int good(void *c) {{ STACK(512); return 0; }} {GPL}',
     "BT021": f'{DEEP} SEC("xdp") {TWO.replace("300", "208")} {GPL}',
     "BT022": VARIES.replace("r2 += %0", "r2 += -8") + GPL,

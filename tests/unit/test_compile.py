@@ -19,7 +19,7 @@ from buildtool.compile.record import (
 )
 from buildtool.compile.sources import parse_depfile, recorded_flags, split_flags
 from buildtool.compile.toolchain import forced_flags
-from buildtool.config.compiling import CompileObject, CompileRule, CompileSettings, matches
+from buildtool.config.compiling import CompileArch, CompileObject, CompileRule, matches
 from buildtool.config.file import Config, ProjectConfig
 from buildtool.config.project import (
     Piece,
@@ -108,7 +108,7 @@ def test_settings_of_architectures_rules_and_objects_add_up(tmp_path: Path) -> N
         sources=("src/*.c",),
         include=("include",),
         flags=("-DALL",),
-        arch={"arm64": CompileSettings(include=("arm",), flags=("-DARM",))},
+        arch={"arm64": CompileArch(include=("arm",), flags=("-DARM",))},
         rule=(
             CompileRule(match=("src/a.*",), flags=("-DA",), include=("rule",)),
             CompileRule(match=("**/*.c",), arch=("amd64",), flags=("-mcpu=v2",)),

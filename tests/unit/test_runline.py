@@ -50,6 +50,8 @@ def plan(
         ("kprobe", "FUNCTION"),
         ("uprobe", "/PATH:SYMBOL"),
         ("uprobe//bin/x:f", None),
+        ("usdt", "/PATH:PROVIDER:NAME"),
+        ("usdt//bin/x:p:n", None),
         ("perf_event", "cpu-clock:FREQUENCY"),
         ("netfilter", "ipv4:HOOK:PRIORITY"),
         ("socket", "none"),
@@ -129,12 +131,12 @@ def test_places_of_the_loader_are_mounted_for_the_user_of_the_container() -> Non
     assert "a kernel without BTF needs RELEASE.btf.o in /etc/agent/btf" in with_types.notes
 
 
-def test_files_of_uprobes_are_mounted() -> None:
+def test_files_of_probes_are_mounted() -> None:
     """The path in a section is that in the container."""
-    options = plan(
-        "uprobe//usr/lib/libssl.so.3:SSL_write", "uretprobe.multi//usr/lib/libssl.so.3:SSL*"
-    ).options
-    assert options[-2:] == ["-v", "/usr/lib/libssl.so.3:/usr/lib/libssl.so.3:ro"]
+    library = "/usr/lib/libssl.so.3"
+    sections = (f"uprobe/{library}:SSL_write", f"uretprobe.multi/{library}:SSL*", "usdt.s//bin/agent:p:n")
+    options = plan(*sections).options
+    assert options[-4:] == ["-v", "/bin/agent:/bin/agent:ro", "-v", f"{library}:{library}:ro"]
 
 
 def test_an_image_of_another_platform_has_a_note() -> None:

@@ -22,7 +22,7 @@ from buildtool.objects.elf import ElfObject, parse_object
 from buildtool.objects.settable import Settable, SettableMap, SettableVariable
 from buildtool.signing.bounds import make_settable
 from buildtool.signing.settable import from_json, to_json
-from buildtool.signing.settings import Settings, choose_settings
+from buildtool.signing.settings import LoadSettings, choose_settings
 from buildtool.signing.statement import read_statement
 
 U64 = 2**64 - 1
@@ -247,10 +247,10 @@ def test_settings_are_chosen_as_the_loader_does() -> None:
         choose_settings(constants, [], {"x.bpf.o": SETTABLE, "y.bpf.o": OTHER})
     chosen = choose_settings(constants, ["counts=0x40"], {"x.bpf.o": SETTABLE, "z.bpf.o": None})
     assert chosen == {
-        "x.bpf.o": Settings(
+        "x.bpf.o": LoadSettings(
             constants={"rate": 10, "label": "a=b", "verbose": 1, "mode": 5}, entries={"counts": 64}
         ),
-        "z.bpf.o": Settings(),
+        "z.bpf.o": LoadSettings(),
     }
 
 

@@ -164,6 +164,7 @@ def _check_finished(
         set=config.image.set,
         map_entries=config.image.map_entries,
         allow_findings=config.build.allow_findings,
+        hands_over=config.loader.hand_over,
     )
     own, loader, probe = host_platform(machine()), None, None
     if own is not None:
