@@ -577,9 +577,7 @@ def _build_locally(
         output=output,
         force=force,
         headers=_find_headers(config, environ, runner),
-        linker=find_object_linker(environ, report=log.warning, runner=runner)
-        if links_objects(config)
-        else None,
+        linker=linker,
     )
     # Before parts are linked, which takes minutes: what would be wrong in the end.
     choose_delivery(request)
