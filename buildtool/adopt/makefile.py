@@ -13,8 +13,9 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from buildtool.adopt.model import ARCH, ARCH_NAMES, AUTOMATIC, UNKNOWN, Found, Generated, Recipe
+from buildtool.adopt.model import ARCH, ARCH_NAMES, AUTOMATIC, UNKNOWN, Found, Generated, Linked, Recipe
 from buildtool.adopt.tree import Tree, folder_of, join
 from buildtool.adopt.words import compiles_bpf, sources_of, split_commands, split_words
 from buildtool.config.compiling import matches
@@ -342,6 +343,9 @@ def _find_recipes(makefile: Makefile, found: Found) -> Iterable[Recipe]:
                 yield from _compiling(makefile, rule, {name: text}, sources)
         if generated := _generating(makefile, rule):
             found.generated.append(generated)
+        for linked in _linking(makefile, rule):
+            if linked not in found.linked:
+                found.linked.append(linked)
 
 
 def _sources_of_target(makefile: Makefile, rule: _Rule, target: str) -> tuple[str, ...]:
@@ -393,6 +397,34 @@ def _of_rule(makefile: Makefile, rule: _Rule) -> tuple[str, ...]:
         found = [name for name in (join(base, f"{stem}.c") for stem in stems) if name in makefile.tree.files]
     # ./% alone says nothing about the sources.
     return tuple(each for each in found if not each.startswith(".."))
+
+
+def _linking(makefile: Makefile, rule: _Rule) -> Iterable[Linked]:
+    """Yield objects that *rule* links by `bpftool gen object OUTPUT INPUT...`, if all sources are known."""
+    targets = makefile.expand(rule.targets).split()
+    inputs = [word for word in makefile.expand(rule.prerequisites).split() if word.endswith(".o")]
+    for line in rule.lines:
+        for command in split_commands(makefile.expand(line).lstrip("@-+ ")):
+            words = split_words(command)
+            at = next((at for at, pair in enumerate(pairwise(words)) if pair == ("gen", "object")), None)
+            if at is None:
+                continue
+            output, *given = [*words[at + 2 :], ""]
+            name = targets[0] if AUTOMATIC in output and len(targets) == 1 else output
+            objects = inputs if any(AUTOMATIC in word for word in given) else given[:-1]
+            sources = [_source_of(makefile, word) for word in objects]
+            if len(sources) > 1 and all(sources) and name and AUTOMATIC not in name:
+                base = posixpath.basename(name)
+                yield Linked(place=rule.place, name=base, sources=tuple(dict.fromkeys(sources)))
+
+
+def _source_of(makefile: Makefile, name: str) -> str:
+    """Return the source of object *name*: a C file of its name beside it, or the only one of the project."""
+    source = posixpath.basename(name).removesuffix(".o") + ".c"
+    near = join(makefile.directory, posixpath.join(posixpath.dirname(name), source))
+    here = join(makefile.directory, source)
+    found = [each for each in (near, here) if each in makefile.tree.files] or makefile.tree.named(source)
+    return found[0] if found and (len(found) == 1 or found[0] in (near, here)) else ""
 
 
 _SIMPLE = re.compile(r"[\w./+=:,@-]+")

@@ -58,12 +58,22 @@ class Generated:
     command: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """A command that links the objects of *sources* to one object, *name*."""
+
+    place: str
+    name: str
+    sources: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Found:
     """What the readers of build files found."""
 
     recipes: list[Recipe] = field(default_factory=list)
     generated: list[Generated] = field(default_factory=list)
+    linked: list[Linked] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def note(self, place: str, text: str) -> None:

@@ -51,7 +51,8 @@ def render_config(survey: Survey) -> str:
         lines += _tables(
             "object",
             [
-                f"{{ name = {_text(each.name)}, source = {_text(each.source)}"
+                f"{{ name = {_text(each.name)}, "
+                + (f"sources = {_list(each.sources)}" if each.sources else f"source = {_text(each.source)}")
                 + (f", flags = {_list(each.flags)}" if each.flags else "")
                 + " }"
                 for each in survey.objects

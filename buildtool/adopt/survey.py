@@ -44,10 +44,11 @@ class SourceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """An object *name* of *source* with its own *flags*."""
+    """An object *name* of *source* with its own *flags*, or linked from *sources*."""
 
     name: str
-    source: str
+    source: str = ""
+    sources: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
 
@@ -120,6 +121,7 @@ def survey_project(root: Path, *, is_carried: Callable[[str], bool] = is_usually
     result.files = names
     result.sources, result.exclude = name_sources(names, tree.files)
     _name_variants(sources, result, found)
+    _link_objects(result, found)
     _check_names(result, found)
     result.notes = found.notes
     return result
@@ -396,9 +398,21 @@ def _name_variants(sources: Sequence[_Source], result: Survey, found: Found) -> 
     ]
 
 
+def _link_objects(result: Survey, found: Found) -> None:
+    """Write an entry for each object that the project links from several sources."""
+    own = {each.source for each in result.objects}
+    for linked in found.linked:
+        if not set(linked.sources) <= set(result.files) or own & set(linked.sources):
+            continue
+        try:
+            result.objects.append(Variant(name=check_object_name(linked.name), sources=linked.sources))
+        except UsageError as error:
+            found.note(linked.place, f"{error.message}: name this object by [[compile.object]]")
+
+
 def _check_names(result: Survey, found: Found) -> None:
     paths = object_paths(result.sources, result.files)
-    variants = {each.source for each in result.objects}
+    variants = {name for each in result.objects for name in (each.source, *each.sources)}
     counts = Counter(flat_name(path) for name, path in paths.items() if name not in variants)
     for name, path in paths.items():
         if counts[flat_name(path)] > 1 and name not in variants:

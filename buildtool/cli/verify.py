@@ -132,13 +132,14 @@ def _verify_images(
 
 
 def _show(images: Iterable[ImageVerdict], files: Iterable[Verdict]) -> None:
+    lines = []
     for image in images:
-        click.echo(clean_line(f"{image.name}: {_image_line(image)}"))
+        lines.append(f"{image.name}: {_image_line(image)}")
         for item in image.objects:
             place = f"{image.name}: {item.platform} {item.name}"
-            click.echo(clean_line(f"{place}: {_line(place, item.accepted, item.error)}"))
-    for verdict in files:
-        click.echo(clean_line(f"{verdict.path}: {_line(str(verdict.path), verdict.accepted, verdict.error)}"))
+            lines.append(f"{place}: {_line(place, item.accepted, item.error)}")
+    lines += [f"{each.path}: {_line(str(each.path), each.accepted, each.error)}" for each in files]
+    click.echo("\n".join(map(clean_line, lines)))
 
 
 def _hint(errors: Iterable[BuildtoolError], *, as_json: bool) -> None:

@@ -92,6 +92,11 @@ def plan_units(config: Config, target: Platform) -> tuple[Unit, ...]:
         return tuple(source for source in sources if not any(matches(each, source) for each in excluded))
 
     found = [(kept(sources), path, entry) for sources, path, entry in _find_objects(config)]
+    if not any(sources for sources, _, _ in found):
+        raise UsageError(
+            f"no sources for {target.arch}: compile.{target.arch}.exclude matches all of them",
+            hint=f"remove a pattern, or {target.arch} from build.arch",
+        )
     return tuple(
         _make_unit(config.compile, each, target.arch)
         for each in sorted(found, key=lambda each: flat_name(each[1]))

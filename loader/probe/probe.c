@@ -222,6 +222,15 @@ static void close_inner(void)
 		close(inner[--inner_count]);
 }
 
+/*
+ * Return whether a map was not created, for another reason than a missing capability: BPF_MAP_CREATE answers
+ * EPERM then. More capabilities change nothing.
+ */
+static bool is_bad_map(int err)
+{
+	return !kernel_log[0] && err != -EPERM && err != -EACCES && strstr(warnings, "failed to create");
+}
+
 /* As the loader does by the statement (load/unit.c). Returns 0 or a negative errno. */
 static int declare_programs(struct bpf_object *object)
 {
@@ -252,12 +261,26 @@ static int declare_programs(struct bpf_object *object)
 	return 0;
 }
 
+/* Load @object as the loader does, without pins. Returns 0 or a negative errno. */
+static int load_prepared(struct bpf_object *object)
+{
+	struct bpf_map *map;
+	int err;
+
+	bpf_object__for_each_map(map, object)
+		bpf_map__set_pin_path(map, NULL);
+	err = declare_programs(object);
+	err = err ? err : set_sizes(object);
+	err = err ? err : bpf_object__load(object);
+	close_inner();
+	return err;
+}
+
 /* Load only program number @index of the object. Returns 0 or a negative errno. */
 static int load_alone(const char *path, size_t index, unsigned int log_level, int64_t *duration_us)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_program *program, *wanted;
-	struct bpf_map *map;
 	int64_t started;
 	int err;
 
@@ -266,16 +289,11 @@ static int load_alone(const char *path, size_t index, unsigned int log_level, in
 	wanted = find_program(object, index);
 	bpf_object__for_each_program(program, object)
 		bpf_program__set_autoload(program, program == wanted);
-	bpf_object__for_each_map(map, object)
-		bpf_map__set_pin_path(map, NULL);
 	kernel_log[0] = warnings[0] = 0;
-	err = declare_programs(object);
 	bpf_program__set_log_level(wanted, log_level);
 	bpf_program__set_log_buf(wanted, kernel_log, sizeof(kernel_log));
 	started = clock_us();
-	err = err ? err : set_sizes(object);
-	err = err ? err : bpf_object__load(object);
-	close_inner();
+	err = load_prepared(object);
 	*duration_us = clock_us() - started;
 	if (err && only_slots_failed())
 		err = 0;
@@ -319,7 +337,6 @@ static bool probe_together(const char *path, size_t count)
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	char *logs = calloc(count, LOG_SHARE);
 	struct bpf_program *program;
-	struct bpf_map *map;
 	bool accepted = false;
 	int64_t duration_us;
 	size_t index = 0;
@@ -331,10 +348,8 @@ static bool probe_together(const char *path, size_t count)
 		bpf_program__set_log_level(program, LOG_STATS);
 		bpf_program__set_log_buf(program, logs + LOG_SHARE * index++, LOG_SHARE);
 	}
-	bpf_object__for_each_map(map, object)
-		bpf_map__set_pin_path(map, NULL);
 	duration_us = clock_us();
-	accepted = !declare_programs(object) && !bpf_object__load(object);
+	accepted = !load_prepared(object);
 	duration_us = (clock_us() - duration_us) / (int64_t)count;
 	index = 0;
 	bpf_object__for_each_program(program, object) {
@@ -372,8 +387,7 @@ static void probe_program(const char *path, struct bpf_program *program, size_t 
 	put_string("error", err ? strerror(-err) : "");
 	put_string("log", log_tail());
 	put_string("warnings", err ? warnings : "");
-	/* Before the kernel verifier, a missing capability is EPERM or EACCES, and no other error. */
-	if (err && given != UINT64_MAX && (kernel_log[0] || err == -EPERM || err == -EACCES))
+	if (err && given != UINT64_MAX && !is_bad_map(err))
 		printf(",\"missing\":\"%llx\"", (unsigned long long)find_missing(path, index));
 	puts("}");
 	fflush(stdout);

@@ -14,6 +14,7 @@ from labs.compile import compile_sample
 from buildtool.adopt.render import count_lines
 from buildtool.cli.main import run
 from buildtool.core.platforms import PLATFORMS
+from buildtool.runtime.probe import PROBES_VARIABLE
 
 Capture = pytest.CaptureFixture[str]
 ARCHITECTURES = ("amd64", "arm64")
@@ -26,7 +27,7 @@ def _texts(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_project_compiles_signs_and_verifies(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    name: str, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The configuration has few lines, names what it cannot tell, and its objects are accepted."""
     layout = LAYOUTS[name]
@@ -44,6 +45,7 @@ def test_a_project_compiles_signs_and_verifies(
     assert {key: value for key, value in _texts(root).items() if key != "buildtool.toml"} == before
     monkeypatch.chdir(root)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setenv(PROBES_VARIABLE, str(probes))  # links objects, and opens them as libbpf does
     _prepare(layout, said.err)
     assert run(["keygen", "release"]) == 0
     assert run(["compile"]) == 0, capsys.readouterr().err

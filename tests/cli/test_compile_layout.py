@@ -113,6 +113,29 @@ def test_images_have_one_folder_of_objects(layout: Path, tmp_path: Path) -> None
     assert run(["rebuild", "--check", "--objects-only", str(archive)]) == 1
 
 
+def test_a_source_may_be_of_one_architecture(
+    layout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[compile.arm64] exclude leaves out one object there, in images and when they are rebuilt."""
+    config = layout / "buildtool.toml"
+    lines = config.read_text().replace("[compile.arm64]\n", '[compile.arm64]\nexclude = ["src/six.c"]\n')
+    config.write_text(lines)
+    assert 'exclude = ["src/six.c"]' in lines
+    archive = tmp_path / "image.tar"
+    argv = ["build", "--engine", "local", "--arch", "amd64,arm64", "--output", f"type=oci,dest={archive}"]
+    assert run(argv) == 0, capsys.readouterr().err
+    for platform, (_, tree) in read_image(archive).items():
+        found = {
+            path.rpartition("/")[2] for path, entry in tree.items() if "/objects/" in path and entry.is_file
+        }
+        assert found == set(OBJECTS) - ({"six.o"} if "arm64" in str(platform) else set())
+    assert run(["rebuild", "--check", "--objects-only", str(archive)]) == 0, capsys.readouterr().out
+    config.write_text(lines.replace('exclude = ["src/six.c"]', 'exclude = ["**"]'))
+    capsys.readouterr()
+    assert run(["compile", "--arch", "arm64"]) == 2
+    assert "no sources for arm64" in capsys.readouterr().err
+
+
 def test_objects_are_stale_after_a_change_outside_or_of_a_rule(
     layout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

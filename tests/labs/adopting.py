@@ -405,7 +405,32 @@ clang ${FLAGS} -target bpf -I"${INC}" -c src/kern/one.kern.c -o out/one.o
     config=('sources = ["src/kern/*.kern.c"]',),
 )
 
+LINKED = Layout(
+    files={
+        "Makefile": """\
+OUT := out
+$(OUT)/%.bpf.o: src/%.bpf.c
+	clang -O2 -g -target bpf -DPARTS=2 -c $< -o $@
+$(OUT)/agent.bpf.o: $(OUT)/entry.bpf.o $(OUT)/state.bpf.o
+	bpftool gen object $@ $^
+""",
+        "src/entry.bpf.c": PLAIN
+        + "extern int state(int key);\n"
+        + 'SEC("socket") int entry(struct __sk_buff *packet)\n{\n\treturn state(PARTS);\n}\n'
+        + 'char LICENSE[] SEC("license") = "GPL";\n',
+        "src/state.bpf.c": PLAIN
+        + "struct {\n\t__uint(type, BPF_MAP_TYPE_ARRAY);\n\t__uint(max_entries, PARTS);\n"
+        + '\t__type(key, __u32);\n\t__type(value, __u64);\n} states SEC(".maps");\n'
+        + "int state(int key)\n{\n\treturn bpf_map_lookup_elem(&states, &key) != 0;\n}\n"
+        + 'char LICENSE[] SEC("license") = "GPL";\n',
+        "src/alone.bpf.c": program("alone", "PARTS == 2"),
+    },
+    objects=("agent.bpf.o", "alone.bpf.o"),
+    config=('object = [{ name = "agent.bpf.o", sources = ["src/entry.bpf.c", "src/state.bpf.c"] }]',),
+)
+
 LAYOUTS = {
+    "linked": LINKED,
     "flat": FLAT,
     "samples": SAMPLES,
     "bpf2go": BPF2GO,
