@@ -97,7 +97,7 @@ lists=$copy/.cache/apt
 mount -t overlay -o "lowerdir=$lists,upperdir=/run/above,workdir=/run/work" overlay "$lists"
 ip link set lo up
 echo "$number" >/proc/sys/kernel/ns_last_pid
-"$@" &
+setsid "$@" & # a process group inside: tests ask for its number
 wait $!
 """
 
