@@ -220,5 +220,7 @@ def _stack(body: Iterator[_Instruction]) -> tuple[int, bool]:
                 lowest = min(lowest, address if register in _ARGUMENTS else 0)
         elif kind in (0, _LOAD, *_ALU) and destination != _FRAME_POINTER:
             gone = pointers.pop(destination, None)
-            varies = varies or (gone is not None and opcode == _ADD_REGISTER)
+            if gone is not None and opcode == _ADD_REGISTER:
+                # An array that is indexed begins here, as far as the code shows.
+                lowest, varies = min(lowest, gone), True
     return -lowest, varies

@@ -138,8 +138,7 @@ def _show(images: Iterable[ImageVerdict], files: Iterable[Verdict]) -> None:
         for item in image.objects:
             place = f"{image.name}: {item.platform} {item.name}"
             lines.append(f"{place}: {_line(place, item.accepted, item.error)}")
-    for verdict in files:
-        lines.append(f"{verdict.path}: {_line(str(verdict.path), verdict.accepted, verdict.error)}")
+    lines += [f"{each.path}: {_line(str(each.path), each.accepted, each.error)}" for each in files]
     click.echo("\n".join(map(clean_line, lines)))
 
 

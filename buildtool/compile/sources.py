@@ -144,7 +144,7 @@ def compile_sources(
     pieces = [piece for _, _, unit in planned for piece in unit.pieces]
     relative = {piece.source: _check_source(piece.source, options.root) for piece in pieces}
     for include in dict.fromkeys(name for piece in pieces for name in piece.include):
-        if not Path(place_include(check_operand(include), options.root, options.outside)).is_dir():
+        if not (options.root / place_include(check_operand(include), options.root, options.outside)).is_dir():
             is_types = Path(include).parent.name == "vmlinux"
             raise FileAccessError(
                 f"{include}: not a directory",

@@ -84,6 +84,9 @@ int main(int argc, char **argv)
 		abort();
 	v = sigverify__verify(store, &question, object, size);
 	check_absent(v);
+	/* No statement declares a variable or a map without a name. */
+	if (sigverify__allows_value(v, "", "1") || sigverify__allows_entries(v, "", 1))
+		abort();
 	if (sigverify__is_accepted(v)) {
 		printf("accepted %s %s %" PRId64, sigverify__object_name(v), sigverify__project(v),
 		       sigverify__version(v));

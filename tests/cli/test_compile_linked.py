@@ -82,6 +82,19 @@ def test_linked_objects_are_the_same_anywhere(project: Path, tmp_path: Path) -> 
         assert _objects() == first
 
 
+def test_a_configuration_in_another_directory(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories of headers start at the configuration, wherever the command runs."""
+    assert run(["compile", "--arch", "amd64"]) == 0
+    first = _objects()
+    shutil.rmtree(project / "build")
+    monkeypatch.chdir(tmp_path)
+    assert run(["compile", "--arch", "amd64", "--config", str(project / "buildtool.toml")]) == 0
+    monkeypatch.chdir(project)
+    assert _objects() == first
+
+
 def test_records_and_statements_name_all_sources(project: Path, capsys: Capture) -> None:
     """With their headers and flags; one of the sources stands for the object."""
     assert run(["compile", "--arch", "amd64"]) == 0

@@ -26,6 +26,7 @@ from mutation.csource import make_mutants
 from mutation.mutants import Mutant
 
 from buildtool.core.platforms import host_platform
+from buildtool.runtime.carried import LINKED_FROM
 
 FOLDERS = ("attach", "base", "load", "operate", "pin", "probe", "run")
 # Of the tests on this kernel, those of the loader on other architectures, of virtual machines, of the shipped
@@ -66,7 +67,7 @@ _PROGRAMS = {
     "ebpf-pins": ("operate/main.c", "operate/commands.c"),
 }
 _PROBE = "bpf-probe"
-_PROBE_SOURCES = ("probe/probe.c", "base/static_gaps.c")
+_PROBE_SOURCES = tuple(source for source in LINKED_FROM["probe"] if source.endswith(".c"))
 _UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
 # A line of the map that lld writes: address, load address, size, alignment, object file, section.
 MAP_LINE = re.compile(
@@ -96,7 +97,7 @@ lists=$copy/.cache/apt
 mount -t overlay -o "lowerdir=$lists,upperdir=/run/above,workdir=/run/work" overlay "$lists"
 ip link set lo up
 echo "$number" >/proc/sys/kernel/ns_last_pid
-"$@" &
+setsid "$@" & # a process group inside: tests ask for its number
 wait $!
 """
 

@@ -19,8 +19,14 @@ import pytest
 from labs import TOP
 from labs.check import NEWER, PRIVILEGED, SOURCE, build_probes, read_junit, run_check
 from labs.compile import compile_object
+from labs.linked import MARK, write_linked
 
 from buildtool.check.vm.kernels import find_kernel
+from buildtool.compile.headers import read_headers
+from buildtool.compile.sources import CompileOptions, compile_sources
+from buildtool.compile.toolchain import find_toolchain
+from buildtool.config.file import load_config
+from buildtool.config.project import plan_units
 from buildtool.core.platforms import PLATFORMS, Platform
 
 OFFLINE = ("unshare", "--net")
@@ -131,6 +137,32 @@ def test_another_byte_order(
     assert verdicts["out_of_bounds"]["source"]["text"] == "return data[0];"
     assert "no_such_member" in verdicts["no_member"]["reason"]
     assert {r["arch"] for r in report["runs"]} == {target.arch}
+
+
+def test_a_linked_object_on_another_architecture(
+    clang: Path,
+    probes: Path,
+    cache: Path,
+    carried_headers: Path,
+    tmp_path: Path,
+    sysroot_of: Callable[[Platform], Path],
+) -> None:
+    """An object that was linked here for s390x, of the other byte order, loads on its kernel."""
+    target = PLATFORMS["s390x"]
+    root = write_linked(tmp_path / "project")
+    config = load_config(root / "buildtool.toml")
+    units = plan_units(config, target)
+    options = CompileOptions(
+        root=root, headers=read_headers(carried_headers), linker=probes / "amd64/bpf-probe"
+    )
+    compile_sources(find_toolchain(str(clang)), [(target, tmp_path / "made", units)], options)
+    foreign = sysroot_of(target)
+    argv = [f"--target={target.triple}", target.static_option]
+    theirs = build_probes(TOP / ".cache/loader", clang, foreign, target.arch, argv)
+    path = tmp_path / "made/agent.bpf.o"
+    found = run(theirs, cache, path, "--kernel", "6.12", "--arch", target.arch, "--json", code=0)
+    (ran,) = json.loads(found.stdout)["runs"]
+    assert (ran["program"], ran["verdict"]["outcome"]) == (f"{MARK}_count", "loads")
 
 
 @pytest.fixture
