@@ -325,6 +325,16 @@ class Btf:
             value -= 1 << bits if signed and value >> (bits - 1) else 0
             yield BtfEntry(name=self._name(words[at]), value=value)
 
+    def type_names(self) -> Iterator[str]:
+        """
+        Yield the names that types and variables have in C. Those of integers may hold blanks.
+
+        Raises: ObjectFormatError.
+        """
+        kinds = (_INT, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VAR, _FLOAT, _ENUM64)
+        heads = map(self._head, range(1, self.count + 1))
+        yield from (self._name(name) for name, kind, _, _ in heads if kind in kinds and name)
+
     def is_global(self, number: int) -> bool:
         """
         Return whether variable *number* is visible outside its source.

@@ -19,6 +19,7 @@ from buildtool.objects.elf import (
     subject_digest,
 )
 from buildtool.signing.statement import read_statement
+from buildtool.skeleton.names import check_c_name
 
 _AGAIN = "buildtool sign OBJECT signs it"
 _DATA = re.compile(rb"\.(?:data|rodata|bss)(?:\..*)?")
@@ -72,14 +73,22 @@ def read_embedded(path: Path) -> Embedded:
         contents = describe_object(obj)
         section = next((each for each in obj.sections if each.name == b".BTF"), None)
         btf = Btf(obj.contents(section), obj.order) if section else None
+        maps = _read_maps(btf) if btf else ()
+        variables = _read_variables(btf) if btf else ()
+        for word in (
+            *(program.name for program in contents.programs),
+            *(each.name for each in maps),
+            *(word for word, _ in variables),
+        ):
+            check_c_name(word)
         return Embedded(
             path=path,
             name=statement.name,
             platform=platform,
             data=data,
             programs=tuple(program.name for program in contents.programs),
-            maps=_read_maps(btf) if btf else (),
-            variables=_read_variables(btf) if btf else (),
+            maps=maps,
+            variables=variables,
             btf=btf,
         )
     except ObjectFormatError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from buildtool.core.errors import ObjectFormatError
 from buildtool.objects.btf import Btf, BtfType
+from buildtool.skeleton.names import check_c_name
 
 _SCALARS = ("integer", "float", "pointer", "enum")
 _MAX_ALIGNMENT = 8
@@ -115,6 +116,8 @@ class Layouts:
         return Value(kind="struct", size=found.size, name=found.name, fields=fields, alignment=alignment)
 
     def _declare(self, declaration: NamedType) -> None:
+        for word in (declaration.name, *(label for label, _ in declaration.values)):
+            check_c_name(word)
         # Two types of one name, from sources that were linked: the first is declared, as the order is fixed.
         self.declared.setdefault(declaration.name, declaration)
 
@@ -134,7 +137,7 @@ class Layouts:
             if offset % value.alignment or found.size % value.alignment:
                 value = Value(kind="bytes", size=value.size)
             # A member without a name: its own members are those of the struct. They stay together.
-            yield Field(name=entry.name or f"anon{offset}", value=value)
+            yield Field(name=check_c_name(entry.name or f"anon{offset}"), value=value)
             at = offset + value.size
         if at < found.size:
             yield Field(name="", value=Value(kind="bytes", size=found.size - at))

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 
+from buildtool.core.errors import ObjectFormatError
+from buildtool.core.text import quote
+
 _GO_WORDS = (
     "break case chan const continue default defer else fallthrough for func go goto if import interface map"
     " package range return select struct switch type var"
@@ -14,7 +17,22 @@ _RUST_WORDS = (
     " gen if impl in let loop macro match mod move mut override priv pub ref return self static struct super"
     " trait true try type typeof union unsafe unsized use virtual where while yield"
 )
+# What C calls a name. Names of an object go into source code, and an object may come from anybody.
+_C_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def check_c_name(name: str) -> str:
+    """
+    Return *name*, of a program, map, variable, type, member or value, if C allows it.
+
+    Raises: ObjectFormatError.
+    """
+    if not _C_NAME.fullmatch(name):
+        raise ObjectFormatError(
+            f"{quote(name)} is not a name in C", hint="an object with such names needs code written by hand"
+        )
+    return name
 
 
 def go_name(name: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from buildtool.core.errors import FileAccessError, UsageError
+from buildtool.core.errors import FileAccessError, ObjectFormatError, UsageError
 from buildtool.core.files import make_directory, read_bounded, staged_files
 from buildtool.core.process import Runner
 from buildtool.core.text import quote
@@ -47,7 +47,10 @@ def write_skeleton(
                 f"{option} {quote(text)}: not a name in {language}",
                 hint="letters, digits and _, a letter first",
             )
-    files = _contents(objects, language, name=name, package=package, sigverify=sigverify, runner=runner)
+    try:
+        files = _contents(objects, language, name=name, package=package, sigverify=sigverify, runner=runner)
+    except ObjectFormatError as error:
+        raise ObjectFormatError(f"{paths[0]}: {error.message}", hint=error.hint) from error
     made = {directory / file: data for file, data in files.items()}
     for path in made:
         _check_own(path)

@@ -142,6 +142,35 @@ def test_what_is_not_embedded(objects: list[Path], capsys: Capture) -> None:
     check_error(capsys, "has other programs, maps or variables")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "languages"),
+    [
+        (b"raw_enter", b'raw"\nnter', ("c", "go", "rust")),
+        (b"packet_counts", b"packet\ncounts", ("c", "go", "rust")),
+        (b"limit_packets", b"limit`packets", ("c", "go", "rust")),
+        (b"packet_key", b"packet{key", ("c", "go", "rust")),
+        (b"comm", b"c*/m", ("go", "rust")),
+        (b"PASS_IT", b"PASS=IT", ("go", "rust")),
+        (b"inner_t", b"inner;t", ("c", "go", "rust")),
+    ],
+    ids=["program", "map", "variable", "struct", "member", "value", "typedef"],
+)
+def test_names_that_would_be_code(
+    objects: list[Path], old: bytes, new: bytes, languages: tuple[str, ...], capsys: Capture
+) -> None:
+    """An object may come from anybody: a name that is no name of C goes into no source code."""
+    data = objects[0].read_bytes()
+    assert old in data
+    hostile = Path("hostile.bpf.o")
+    hostile.write_bytes(data.replace(old, new))
+    assert run(["sign", str(hostile), "--arch", "amd64", "--force"]) == 0
+    for language in languages:
+        capsys.readouterr()
+        assert run(["skeleton", str(hostile), "--lang", language, "-o", "out"]) == 1
+        check_error(capsys, "is not a name in C")
+    assert not Path("out").exists()
+
+
 def test_c_needs_bpftool(objects: list[Path], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, the hint names the package."""
     monkeypatch.setenv("PATH", "/nonexistent")
