@@ -63,7 +63,7 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
     """
     found = []
     for image in read_images(source):
-        tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_compared)
+        tree = read_tree((open_layer(source, layer) for layer in image.layers), keep=_is_compared)
         objects = {
             path.removeprefix(_PREFIX): entry.data
             for path, entry in tree.items()

@@ -30,7 +30,7 @@ from buildtool.objects.elf import (
 )
 from buildtool.objects.tables import Section
 from buildtool.oci.read import BlobSource, open_layer, open_layout, read_images
-from buildtool.oci.tree import read_tree
+from buildtool.oci.tree import read_tree, resolve_path
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement, describe_stated
@@ -76,6 +76,7 @@ class ImageReport:
     The digest is the engine's image id, or that of the manifest in an archive.
     *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
     can run it by its reference. *unread* are the names of objects that are links, or too large.
+    *command* is the argument list that a container starts with.
     """
 
     reference: str
@@ -87,6 +88,7 @@ class ImageReport:
     in_engine: bool = False
     objects: tuple[tuple[str, bytes], ...]
     unread: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 def is_file_name(target: str) -> bool:
@@ -206,9 +208,12 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
     Raises: ObjectFormatError; errors of *source*.
     """
     for image in read_images(source):
-        tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_object)
+        tree = read_tree((open_layer(source, layer) for layer in image.layers), keep=_is_object)
         found = [(path.removeprefix(_PREFIX), tree[path]) for path in sorted(tree) if _is_object(path)]
         readable = {name for name, entry in found if entry.is_file and entry.size <= MAX_OBJECT_BYTES}
+        unread = [name for name, _ in found if name not in readable]
+        if resolve_path(tree, _PREFIX) != OBJECTS_DIRECTORY.strip("/"):
+            unread.append(OBJECTS_DIRECTORY)  # a link: the loader reads another directory
         config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
@@ -218,12 +223,15 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             entrypoint=parse_entrypoint(config.get("Entrypoint") or []),
             user=str(config.get("User") or ""),
             objects=tuple((name, entry.data) for name, entry in found if name in readable),
-            unread=tuple(name for name, _ in found if name not in readable),
+            unread=tuple(unread),
+            command=tuple(map(str, config.get("Entrypoint") or [])),
         )
 
 
 def _is_object(path: str) -> bool:
-    return path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX)
+    """Return whether the loader reads *path* as an object: whatever is in its directory and not hidden."""
+    name = path.removeprefix(_PREFIX)
+    return path.startswith(_PREFIX) and "/" not in name and not name.startswith(".")
 
 
 def inspect_image(reference: str) -> ImageReport:

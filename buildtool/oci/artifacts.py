@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
 
-from buildtool.core.digests import Digest
+from buildtool.core.digests import Digest, parse_digest
 from buildtool.core.errors import RegistryError
 from buildtool.oci.read import DOCUMENT_ERRORS, MAX_JSON_BYTES
 from buildtool.oci.registry import MANIFESTS, Client, push_blob, push_manifest
@@ -84,19 +84,38 @@ def read_manifest(client: Client, name: str) -> tuple[str, dict[str, Any]] | Non
     return answer.headers.get("Content-Type", "").partition(";")[0], content
 
 
+def read_layers(client: Client, tag: str) -> list[Mapping[str, Any]]:
+    """
+    Return the layers of manifest *tag*, those with a digest and a size, or none without such a manifest.
+
+    Raises: RegistryError.
+    """
+    found = read_manifest(client, tag)
+    layers = found[1].get("layers") if found else None
+    kept: list[Mapping[str, Any]] = []
+    for layer in layers if isinstance(layers, list) else ():
+        try:
+            parse_digest(layer["digest"])
+            kept += [layer] if isinstance(layer["size"], int) else []
+        except (KeyError, TypeError, ValueError):
+            continue
+    return kept
+
+
 def fetch_blob(client: Client, descriptor: Mapping[str, Any], limit: int) -> bytes | None:
     """
     Return the blob of *descriptor*, compared with its digest, or None if it is missing or exceeds *limit*.
 
     Raises: RegistryError.
     """
-    digest = descriptor.get("digest")
-    if not isinstance(digest, str) or not digest.startswith("sha256:"):
+    try:
+        digest = parse_digest(descriptor.get("digest"))
+    except ValueError:
         return None
-    answer = client.request("GET", f"blobs/{digest}", limit=limit)
+    answer = client.request("GET", f"blobs/sha256:{digest}", limit=limit)
     if answer.status != 200 or len(answer.body) > limit:
         return None
-    return answer.body if hashlib.sha256(answer.body).hexdigest() == digest[len("sha256:") :] else None
+    return answer.body if hashlib.sha256(answer.body).hexdigest() == digest else None
 
 
 def push_artifact(
@@ -195,10 +214,10 @@ def find_referrers(client: Client, digest: Digest, artifact_type: str) -> Iterat
         # The list names the type of an artifact, or of its configuration.
         if entry.get("artifactType") not in (artifact_type, None, ""):
             continue
-        name = entry.get("digest")
-        if not isinstance(name, str) or not name.startswith("sha256:"):
+        try:
+            found = read_manifest(client, f"sha256:{parse_digest(entry.get('digest'))}")
+        except ValueError:
             continue
-        found = read_manifest(client, name)
         if found is None:
             continue
         content = found[1]
@@ -228,7 +247,10 @@ def _entries(client: Client, digest: Digest) -> list[dict[str, Any]]:
         target, _, rest = answer.headers.get("Link", "").partition(">")
         if len(found) >= MAX_REFERRERS or not target.startswith("<") or 'rel="next"' not in rest:
             break
-        path = urljoin(answer.url, target[1:])
+        try:
+            path = urljoin(answer.url, target[1:])
+        except ValueError as error:
+            raise _error(client, f"{path}: a Link header with an invalid address") from error
     return found
 
 

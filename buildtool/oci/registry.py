@@ -77,7 +77,8 @@ class RegistrySession(requests.Session):
         Raises: RegistryError, if the URL is plain HTTP to another machine; requests' exceptions.
         """
         found = urlsplit(request.url or "")
-        if str(found.scheme) != "https" and not is_loopback(str(found.netloc)):
+        own = is_loopback(str(found.netloc)) and is_loopback(self._host)
+        if str(found.scheme) != "https" and not own:
             raise RegistryError(
                 f"registry {self._host}: redirect to {str(found.hostname)!r} without encryption",
                 hint="let the proxy in front of the registry set X-Forwarded-Proto",
@@ -433,6 +434,9 @@ def _ask_top(client: Client, cache: Cache) -> bytes:
             hint="the registry, or a proxy before it, changes images: name another one",
         )
     descriptor = json.dumps(top.descriptor).encode()
+    # The digest says nothing of the type, and another registry may tell another one.
+    if kind not in MANIFESTS.split(", "):
+        return descriptor
     cache.write(_TOPS, top.digest, descriptor)
     cache.write(_BLOBS, top.digest, top.data)
     return descriptor

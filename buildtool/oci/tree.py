@@ -24,6 +24,7 @@ Tree = dict[str, TarEntry]
 
 MAX_MEMBERS = 500_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_KEPT_BYTES = 256 * 1024 * 1024  # of all files whose data a caller wants
 MAX_LINKS = 40  # MAXSYMLINKS of Linux
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -41,27 +42,51 @@ def read_tree(layers: Iterable[IO[bytes]], *, keep: Callable[[str], bool] = lamb
     Raises: ObjectFormatError.
     """
     tree: Tree = {}
+    parents: set[str] = set()
+    budget = [MAX_KEPT_BYTES]
     for layer in layers:
         try:
-            _apply(tree, layer, keep)
+            _apply(tree, parents, layer, keep, budget)
         except TAR_ERRORS as error:
             raise ObjectFormatError(f"a layer cannot be read: {describe_tar_error(error)}") from error
     return tree
 
 
-def _apply(tree: Tree, layer: IO[bytes], keep: Callable[[str], bool]) -> None:
-    """Apply *layer* to *tree*. A whiteout removes files of lower layers, and none of its own layer."""
+def _apply(
+    tree: Tree, parents: set[str], layer: IO[bytes], keep: Callable[[str], bool], budget: list[int]
+) -> None:
+    """
+    Apply *layer* to *tree*. A whiteout removes files of lower layers, and none of its own layer.
+
+    *parents* are all directories above a path that was in the tree, also those without an entry. *budget* is
+    how many bytes may still be kept.
+    """
     added: set[str] = set()
     for number, (member, archive) in enumerate(read_layer(layer)):
         if number >= MAX_MEMBERS:
             raise ObjectFormatError(f"a layer has more than {MAX_MEMBERS} members")
-        path = _check_path(member.name)
+        path = _place(tree, _check_path(member.name))
         name = PurePosixPath(path).name
         if name.startswith(_WHITEOUT):
             _remove(tree, path, name, added)
         elif path:
+            if path in parents and member.type != tarfile.DIRTYPE:
+                _remove_below(tree, path, set())
             tree[path] = _read_entry(tree, path, member, archive, keep)
             added.add(path)
+            above = path.rpartition("/")[0]
+            while above and above not in parents:
+                parents.add(above)
+                above = above.rpartition("/")[0]
+            budget[0] -= len(tree[path].data)
+            if budget[0] < 0:
+                raise ObjectFormatError(f"files of more than {MAX_KEPT_BYTES} bytes to look at")
+
+
+def _place(tree: Tree, path: str) -> str:
+    """Return where an engine unpacks *path*: links in place of the directories above it are followed."""
+    above, _, name = path.rpartition("/")
+    return "/".join(filter(None, (resolve_path(tree, above), name)))
 
 
 def _read_entry(
@@ -77,8 +102,6 @@ def _read_entry(
                 f"/{path}: a hard link to {member.linkname!r}, which is no file before it"
             )
         return replace(linked, path=path)
-    if path in tree and tree[path].is_directory and member.type != tarfile.DIRTYPE:
-        _remove_below(tree, path, set())
     data = b""
     if member.type in _PLAIN and keep(path):
         if member.size > MAX_FILE_BYTES:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from buildtool.core.cache import Cache
-from buildtool.oci.artifacts import Blob, encode, push_artifact, read_manifest, tag_of
+from buildtool.oci.artifacts import Blob, encode, push_artifact, read_layers, tag_of
 from buildtool.oci.registry import Client, open_image, parse_reference
 from buildtool.publish.bundle import image_subject, make_envelope, make_statement
 from buildtool.publish.inventory import Inventory, list_image
@@ -79,8 +79,7 @@ def _write_envelope(
         annotations={SIGNATURE: "", "predicateType": predicate_type},
     )
     tag = tag_of(target.digest, TAG_SUFFIX)
-    found = read_manifest(client, tag)
-    kept = [each for each in (found[1].get("layers") or [] if found else []) if isinstance(each, dict)]
+    kept = read_layers(client, tag)
     if any(each.get("digest") == f"sha256:{layer.digest}" for each in kept):
         return
     push_artifact(client, tag, [layer], make_config([*kept, layer.descriptor]), kept=kept)

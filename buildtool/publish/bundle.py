@@ -22,6 +22,7 @@ from buildtool.signing.signers.signer import Signer, take_signature
 
 MEDIA_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 IMAGE_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"  # the predicate of a signature without contents
+MAX_SIGNATURES = 16  # of a bundle that are looked at
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 MAX_BUNDLE_BYTES = 16 * 1024 * 1024  # a bill of materials of thousands of packages
 
@@ -95,7 +96,7 @@ def read_bundle(data: bytes) -> Bundle:
     signatures = envelope.get("signatures")
     if not isinstance(signatures, list):
         raise ValueError("no signatures")
-    found = (_decode(each.get("sig")) for each in signatures if isinstance(each, dict))
+    found = (_decode(each.get("sig")) for each in signatures[:MAX_SIGNATURES] if isinstance(each, dict))
     return Bundle(
         statement=_decode(envelope.get("payload")),
         signatures=tuple(signature for signature in found if len(signature) == SIGNATURE_BYTES),

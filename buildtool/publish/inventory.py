@@ -111,7 +111,7 @@ def list_image(source: BlobSource, name: str) -> Inventory:
 
 
 def _list_platform(source: BlobSource, image: StoredImage) -> ListedPlatform:
-    tree = read_tree([open_layer(source, layer) for layer in image.layers], keep=_is_kept)
+    tree = read_tree((open_layer(source, layer) for layer in image.layers), keep=_is_kept)
     config = image.config.get("config") or {}
     labels = {str(key): str(value) for key, value in (config.get("Labels") or {}).items()}
     return ListedPlatform(
@@ -186,8 +186,8 @@ def _list_packages(tree: Tree) -> Iterator[ListedPackage]:
                 for line in paragraph.splitlines()
                 if line.startswith(_FIELDS) and ": " in line
             )
-            if "Package" in fields and "Version" in fields:
-                name, version = fields["Package"].strip(), fields["Version"].strip()
+            name, version = fields.get("Package", "").strip(), fields.get("Version", "").strip()
+            if name and version:
                 architecture = fields.get("Architecture", "").strip()
                 yield ListedPackage(name=name, version=version, architecture=architecture)
 

@@ -42,7 +42,7 @@ def write_sbom(inventory: Inventory, kind: str) -> bytes:
     Raises: ToolMissingError, for spdx without its library.
     """
     text = _cyclonedx(inventory) if kind == CYCLONEDX else _spdx(inventory)
-    return json.dumps(text, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(text, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _created(inventory: Inventory) -> datetime:
@@ -133,7 +133,7 @@ def _package_component(platform: ListedPlatform, package: ListedPackage, place: 
         type=ComponentType.LIBRARY,
         name=package.name,
         version=package.version,
-        bom_ref=f"{platform.platform}/{place}/{package.name}",
+        bom_ref=f"{platform.platform}/{place}/{package.name}/{package.architecture}",
         purl=package_url(package),
         hashes=hashes,
         properties=_properties([("platform", platform.platform), ("part-of", place)]),
@@ -227,7 +227,7 @@ class _Spdx:
             self._spdx.ExternalPackageRefCategory.PACKAGE_MANAGER, "purl", package_url(package).to_string()
         )
         name = self._add(
-            f"{platform.platform}/{place}/{package.name}",
+            f"{platform.platform}/{place}/{package.name}/{package.architecture}",
             package.name,
             package.version,
             sha256=package.sha256,

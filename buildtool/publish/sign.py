@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from buildtool.core.digests import Digest
+from buildtool.core.digests import Digest, parse_digest
 from buildtool.core.errors import RegistryError
 from buildtool.oci.artifacts import (
     Blob,
@@ -21,7 +21,7 @@ from buildtool.oci.artifacts import (
     find_referrers,
     push_artifact,
     push_referrer,
-    read_manifest,
+    read_layers,
     tag_of,
 )
 from buildtool.oci.read import DOCUMENT_ERRORS
@@ -127,15 +127,17 @@ def signed_manifests(client: Client) -> Iterator[Target]:
         return
     try:
         entries = [entry for entry in json.loads(blob.data)["manifests"] if entry["mediaType"] in _MANIFESTS]
-        yield from [
-            Target(
-                descriptor={name: entry[name] for name in ("mediaType", "digest", "size")},
-                digest=Digest(entry["digest"].removeprefix("sha256:")),
-            )
-            for entry in entries
-        ]
+        targets = [_target(entry) for entry in entries]
     except DOCUMENT_ERRORS as error:
         raise RegistryError(f"registry {parsed.host}: {parsed}: not an index of images") from error
+    yield from targets
+
+
+def _target(entry: Mapping[str, Any]) -> Target:
+    """Return the manifest of *entry*. Raises: ValueError, KeyError, TypeError."""
+    descriptor = {name: entry[name] for name in ("mediaType", "digest", "size")}
+    # The digest becomes a part of addresses.
+    return Target(descriptor=descriptor, digest=parse_digest(entry["digest"]))
 
 
 def _write_payload(client: Client, repository: str, target: Target, signer: Signer) -> bool:
@@ -144,8 +146,7 @@ def _write_payload(client: Client, repository: str, target: Target, signer: Sign
     signature = take_signature(signer, payload)
     layer = make_layer(payload, signature)
     tag = tag_of(target.digest, TAG_SUFFIX)
-    found = read_manifest(client, tag)
-    kept = [each for each in (found[1].get("layers") or [] if found else []) if isinstance(each, dict)]
+    kept = read_layers(client, tag)
     for each in kept:
         known = read_signature(each)
         body = fetch_blob(client, each, MAX_PAYLOAD_BYTES) if known else None
@@ -183,7 +184,7 @@ def read_bundles(client: Client, digest: Digest) -> Iterator[Bundle]:
     Raises: RegistryError.
     """
     for layers in find_referrers(client, digest, MEDIA_BUNDLE):
-        for layer in layers:
+        for layer in layers[:1]:  # a bundle has one
             data = fetch_blob(client, layer, MAX_BUNDLE_BYTES)
             if data is None:
                 continue

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from buildtool.core.cache import Cache
@@ -22,7 +23,7 @@ from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.inspect import inspect_stored, is_file_name
 from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.elf import MAX_OBJECT_BYTES
-from buildtool.oci.artifacts import fetch_blob, read_manifest, tag_of
+from buildtool.oci.artifacts import fetch_blob, read_layers, tag_of
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.registry import Client, open_image, parse_reference
 from buildtool.publish.bundle import (
@@ -45,6 +46,8 @@ from buildtool.trust.store import TrustStore
 from buildtool.trust.verify import VerifiedObject, count_signers, verify_object
 
 MAX_SIGNATURES = 64  # that are looked at, in each of the two forms
+# Options by which an image's loader takes other objects, or trusts other keys, than those that are verified.
+_ELSEWHERE = ("--objects", "--trust")
 _PUBLISH = "buildtool publish IMAGE --key SIGNER adds a signature"
 
 
@@ -131,23 +134,19 @@ def _check_image(
     client: Client | None, bundle: Path | None, digest: Digest, trust: TrustStore, now: int
 ) -> tuple[KeyId, ...]:
     """Return the keys that signed *digest*. Raises: RefusedError, RegistryError, FileAccessError."""
-    found: list[tuple[bytes, bytes, str | None]] = []  # signature, message, digest that the message names
-    if bundle is not None:
-        found += _of_bundles([_read_file(bundle)])
-    elif client is not None:
-        found += _payloads(client, digest)
-        found += _of_bundles(read_bundles(client, digest))
-    if not found:
-        raise RefusedError(Reason.UNSIGNED, "the image has no signature", hint=_PUBLISH)
     signers: dict[bytes, None] = {}
     others: set[str] = set()
-    for signature, message, named in found:
-        for key_id, key in trust.keys.items():
-            if key.public.verifies(signature, message):
-                if named == f"sha256:{digest}":
-                    signers[key_id] = None
-                else:
-                    others.add(named or "none")
+    count = 0
+    # One after the other: a repository may hold many, and large ones.
+    for item in _find_signed(client, bundle, digest):
+        count += 1
+        for key_id in _signers_of(item, trust):
+            if item.named == f"sha256:{digest}":
+                signers[key_id] = None
+            else:
+                others.add(item.named or "none")
+    if not count:
+        raise RefusedError(Reason.UNSIGNED, "the image has no signature", hint=_PUBLISH)
     if signers:
         return count_signers(signers, trust, now, add_hint=_PUBLISH)
     if others:
@@ -155,6 +154,29 @@ def _check_image(
             Reason.DIGEST_MISMATCH, f"a trusted key signed another image, {min(others)[:80]!r}", hint=_PUBLISH
         )
     raise RefusedError(Reason.UNKNOWN_KEY, "no trusted key signed the image", hint=_PUBLISH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signed:
+    """A signed *message*, its *signatures*, and the digest that it *named*, with sha256:, if any."""
+
+    message: bytes
+    signatures: tuple[bytes, ...]
+    named: str | None
+
+
+def _find_signed(client: Client | None, bundle: Path | None, digest: Digest) -> Iterator[_Signed]:
+    if bundle is not None:
+        yield from _of_bundles(iter([_read_file(bundle)]))
+    elif client is not None:
+        yield from islice(_payloads(client, digest), MAX_SIGNATURES)
+        yield from islice(_of_bundles(read_bundles(client, digest)), MAX_SIGNATURES)
+
+
+def _signers_of(item: _Signed, trust: TrustStore) -> Iterator[bytes]:
+    for key_id, key in trust.keys.items():
+        if any(key.public.verifies(each, item.message) for each in item.signatures):
+            yield key_id
 
 
 def _check_provenance(
@@ -166,7 +188,7 @@ def _check_provenance(
     Raises: RefusedError, if that of buildtool names other objects; RegistryError.
     """
     found = False
-    for bundle in read_bundles(client, digest):
+    for bundle in islice(read_bundles(client, digest), MAX_SIGNATURES):
         named = read_named(bundle.statement, PREDICATE_TYPE)
         if digest not in named or not _is_trusted(bundle, trust, now):
             continue
@@ -182,24 +204,26 @@ def _check_provenance(
 
 
 def _is_trusted(bundle: Bundle, trust: TrustStore, now: int) -> bool:
+    message = bundle.message
     valid = (key for key in trust.keys.values() if key.refusal(now) is None)
-    return any(key.public.verifies(each, bundle.message) for key in valid for each in bundle.signatures)
+    return any(key.public.verifies(each, message) for key in valid for each in bundle.signatures)
 
 
-def _payloads(client: Client, digest: Digest) -> Iterator[tuple[bytes, bytes, str | None]]:
-    found = read_manifest(client, tag_of(digest, TAG_SUFFIX))
-    layers = found[1].get("layers") if found else None
-    for layer in layers[:MAX_SIGNATURES] if isinstance(layers, list) else ():
-        signature = read_signature(layer) if isinstance(layer, dict) else None
+def _payloads(client: Client, digest: Digest) -> Iterator[_Signed]:
+    for layer in read_layers(client, tag_of(digest, TAG_SUFFIX))[:MAX_SIGNATURES]:
+        signature = read_signature(layer)
         payload = fetch_blob(client, layer, MAX_PAYLOAD_BYTES) if signature else None
         if signature and payload:
-            yield signature, payload, read_digest(payload)
+            yield _Signed(message=payload, signatures=(signature,), named=read_digest(payload))
 
 
-def _of_bundles(bundles: Sequence[Bundle] | Iterator[Bundle]) -> Iterator[tuple[bytes, bytes, str | None]]:
+def _of_bundles(bundles: Iterator[Bundle]) -> Iterator[_Signed]:
     for bundle in bundles:
-        for signature in bundle.signatures[:MAX_SIGNATURES]:
-            yield signature, bundle.message, read_subject(bundle.statement, IMAGE_SIGNATURE)
+        yield _Signed(
+            message=bundle.message,
+            signatures=bundle.signatures,
+            named=read_subject(bundle.statement, IMAGE_SIGNATURE),
+        )
 
 
 def _read_file(path: Path) -> Bundle:
@@ -211,8 +235,17 @@ def _read_file(path: Path) -> Bundle:
         ) from error
 
 
+def _elsewhere(command: Sequence[str]) -> str:
+    """Return the word of *command*, an image's entrypoint, by which its loader takes others, or nothing."""
+    own = command[: command.index("--image-workload")] if "--image-workload" in command else command
+    return next((word for word in own if word.startswith(_ELSEWHERE)), "")
+
+
 def _verify_objects(source: BlobSource, trust: TrustStore, now: int) -> Iterator[ImageObject]:
     for image in inspect_stored(source):
+        if other := _elsewhere(image.command):
+            error = ObjectFormatError(f"its loader is started with {other}: other objects or keys than these")
+            yield ImageObject(platform=image.platform, name="entrypoint", accepted=None, error=error)
         for name in image.unread:
             error = ObjectFormatError(f"{name}: not a file, or larger than {MAX_OBJECT_BYTES} bytes")
             yield ImageObject(platform=image.platform, name=name, accepted=None, error=error)

@@ -19,6 +19,7 @@ _SCALARS = ("integer", "float", "pointer", "enum")
 _MAX_ALIGNMENT = 8
 _MAX_DEPTH = 32
 _MAX_TYPES = 4096
+_MAX_PARTS = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,13 @@ class Value:
     element: Value | None = None
     fields: tuple[Field, ...] = ()
     alignment: int = 1
+
+    @property
+    def parts(self) -> Iterator[Value]:
+        """The values inside this one."""
+        yield from (each.value for each in self.fields)
+        if self.element:
+            yield self.element
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +74,26 @@ class Layouts:
 
     btf: Btf
     declared: dict[str, NamedType] = field(default_factory=dict)
+    known: dict[int, Value] = field(default_factory=dict)
+    weights: dict[int, int] = field(default_factory=dict)
 
     def value(self, number: int, depth: int = 0) -> Value:
         """
         Return type *number* as a value, and note the named types that it needs.
 
-        Raises: ObjectFormatError, for types nested too deep, or too many.
+        Raises: ObjectFormatError, for types nested too deep, too many, or with too many members inside.
         """
+        if number not in self.known:
+            made = self._make(number, depth)
+            # A struct of two structs of two structs: what is spelled out doubles with each.
+            weight = 1 + sum(self.weights.get(id(part), 1) for part in made.parts)
+            if weight > _MAX_PARTS:
+                raise ObjectFormatError("BTF: a type with too many members for a declaration")
+            self.weights[id(made)] = weight
+            self.known[number] = made
+        return self.known[number]
+
+    def _make(self, number: int, depth: int) -> Value:
         if depth > _MAX_DEPTH or len(self.declared) > _MAX_TYPES:
             raise ObjectFormatError("BTF: types nested too deep, or too many, for a declaration")
         found = self.btf.type(number)

@@ -97,19 +97,20 @@ static const struct btf_type *resolve(const struct btf *btf, uint32_t id, bool *
 	return t;
 }
 
-/* Return the number of the variable in the section's type, or -1. */
+/* Return the number of the variable in the section's type, -ENOENT, or -EEXIST if it has two of this name. */
 static int find_in_section(const struct btf *btf, const struct btf_type *section, const char *name)
 {
 	const struct btf_var_secinfo *v = btf_var_secinfos(section);
+	int at = -ENOENT;
 
 	for (int i = 0; i < btf_vlen(section); i++) {
 		const struct btf_type *t = btf__type_by_id(btf, v[i].type);
 		const char *found = t ? btf__name_by_offset(btf, t->name_off) : NULL;
 
 		if (found && !strcmp(found, name))
-			return i;
+			at = at == -ENOENT ? i : -EEXIST;
 	}
-	return -1;
+	return at;
 }
 
 static bool is_constants(const struct btf *btf, const struct btf_type *section)
@@ -131,14 +132,14 @@ static const char *find_variable(const struct bpf_object *object, const char *na
 	bpf_object__for_each_map(map, object) {
 		uint32_t id = btf && bpf_map__is_internal(map) ? map_reuse__section_type(btf, map) : 0;
 		const struct btf_type *section = id ? btf__type_by_id(btf, id) : NULL;
-		int at = is_constants(btf, section) ? find_in_section(btf, section, name) : -1;
+		int at = is_constants(btf, section) ? find_in_section(btf, section, name) : -ENOENT;
 		const struct btf_var_secinfo *v;
 		size_t size;
 		uint8_t *data;
 
-		if (at < 0)
+		if (at == -ENOENT)
 			continue;
-		if (found->data)
+		if (at == -EEXIST || found->data)
 			return "the object has two constants of this name";
 		v = &btf_var_secinfos(section)[at];
 		data = bpf_map__initial_value(map, &size);

@@ -31,7 +31,10 @@ static int declare_programs(struct unit *unit, struct fault *fault)
 
 	bpf_object__for_each_program(program, unit->bpf) {
 		const char *name = bpf_program__name(program);
-		const char *section = statement__declared(unit->input->statement, name);
+		/* Without "?". A policy decides by the file's sections, so the declaration must be of this
+		 * one. */
+		const char *section =
+			statement__declared(unit->input->statement, name, bpf_program__section_name(program));
 		enum bpf_attach_type attach_type;
 		enum bpf_prog_type type;
 

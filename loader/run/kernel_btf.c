@@ -20,6 +20,7 @@
 static int find_release(const char *directory, char found[static PATH_MAX], struct fault *fault)
 {
 	struct utsname kernel;
+	struct stat st;
 
 	if (!access(OF_THIS_KERNEL, F_OK))
 		return 0;
@@ -28,10 +29,11 @@ static int find_release(const char *directory, char found[static PATH_MAX], stru
 	    snprintf(found, PATH_MAX, "%s/%s.btf.o", directory, kernel.release) >= PATH_MAX)
 		return fault__set(fault, -ENAMETOOLONG, "--btf %.200s: %s", directory,
 				  strerror(ENAMETOOLONG));
-	if (access(found, F_OK))
+	/* A directory would be read as a set, whose object may be of another kernel. */
+	if (stat(found, &st) || !S_ISREG(st.st_mode))
 		return fault__set(
 			fault, -ENOENT,
-			"--btf %.200s: no %.64s.btf.o in it, and this kernel has no types of its own",
+			"--btf %.200s: no file %.64s.btf.o in it, and this kernel has no types of its own",
 			directory, kernel.release);
 	return 1;
 }
@@ -67,6 +69,9 @@ int kernel_btf__verify(struct kernel_btf *btf, const char *path, const struct ve
 	err = objects__verify(&btf->set, path, LIMIT, context, image, o, fault);
 	if (err || o->verify_only || btf->set.refused || btf->set.failed)
 		return err;
+	/* The path could have become a directory, whose files are signed under other names. */
+	if (btf->set.count != 1 || (path == found && strcmp(btf->set.items[0].name, strrchr(found, '/') + 1)))
+		return fault__set(fault, -EINVAL, "--btf %.200s: not the one file that was asked for", path);
 	return seal(btf, path, fault);
 }
 

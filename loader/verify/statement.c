@@ -195,12 +195,12 @@ const char *statement__program_name(const struct statement *st, size_t index)
 	return get_string(json_array_get(st->programs, index), "name");
 }
 
-const char *statement__declared(const struct statement *st, const char *name)
+const char *statement__declared(const struct statement *st, const char *name, const char *section)
 {
 	for (size_t i = 0; i < json_array_size(st->programs); i++) {
 		const json_t *item = json_array_get(st->programs, i);
 
-		if (!strcmp(get_string(item, "name"), name))
+		if (!strcmp(get_string(item, "name"), name) && !strcmp(plain_section(item), section))
 			return get_string(item, "declared");
 	}
 	return NULL;

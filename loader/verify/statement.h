@@ -31,8 +31,11 @@ size_t statement__program_count(const struct statement *st);
 const char *statement__program_type(const struct statement *st, size_t index);
 const char *statement__program_name(const struct statement *st, size_t index);
 
-/* Return the section name by which the program is loaded, or NULL if its own section decides. */
-const char *statement__declared(const struct statement *st, const char *program);
+/*
+ * Return the section name by which the program of this section is loaded, or NULL if its own section decides.
+ * @section has no ? at its beginning.
+ */
+const char *statement__declared(const struct statement *st, const char *program, const char *section);
 
 /*
  * Return the name by which the next program of this section, from *@index on, is loaded. Returns NULL after

@@ -186,3 +186,22 @@ def test_documents_need_a_registry(capsys: Capture) -> None:
     arguments = ["publish", "image.tar", *KEY, "--bundle", "x", "--sbom", "cyclonedx"]
     assert run(arguments) == 2
     check_error(capsys, "--bundle holds a signature alone")
+
+
+def test_packages_and_labels_of_a_strange_base(capsys: Capture) -> None:
+    """A package without a name is none, and nothing in a document reaches the terminal raw."""
+    paragraphs = [
+        b"Package: \nVersion: 1",
+        b"Package: tz\xc2\x9bdata\nVersion: 1",
+        b"Package: libc6\nVersion: 2\nArchitecture: amd64",
+        b"Package: libc6\nVersion: 2\nArchitecture: i386",
+    ]
+    status = b"\n\n".join(paragraphs)
+    entry = TarEntry(path="var/lib/dpkg/status", data=status)
+    write_archive(Path("image.tar"), make_programs_image({"x.bpf.o": sign()}, ["amd64"], entry), "demo:1")
+    for kind in ("cyclonedx", "spdx"):
+        assert run(["sbom", "image.tar", "--format", kind]) == 0
+        output = capsys.readouterr().out
+        assert output.isascii()
+        Path("a.spdx.json").write_text(output)
+    assert validate_full_spdx_document(parse_file("a.spdx.json")) == []

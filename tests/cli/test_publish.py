@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from labs.cli import check_error
-from labs.image import make_programs_image
+from labs.image import make_base, make_programs_image
 from labs.registry import (
     FaultyRegistry,
     ReferrersRegistry,
@@ -443,3 +443,90 @@ def test_key_of_the_configuration(address: str, capsys: Capture) -> None:
     capsys.readouterr()
     assert run(["verify", reference, "--trust", "other.pub", "--json"]) == 3
     assert decisions(capsys) == [("image", "accepted"), ("x.bpf.o", "unknown-key")]
+
+
+OBJECTS = OBJECTS_DIRECTORY.strip("/")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [TarEntry(path=f"{OBJECTS}/evil", data=unsigned())],
+        [
+            TarEntry(path="x", kind=b"2", target=OBJECTS, mode=0o777),
+            TarEntry(path="x/evil.bpf.o", data=unsigned()),
+        ],
+        [
+            TarEntry(path="mine/objects/evil.bpf.o", data=unsigned()),
+            TarEntry(path="usr/lib/buildtool", kind=b"2", target="/mine", mode=0o777),
+        ],
+    ],
+    ids=["another name", "through a link", "a link above"],
+)
+def test_what_the_loader_reads_is_verified(entries: list[TarEntry], capsys: Capture) -> None:
+    """Every file in the loader's directory counts, by whichever path a layer puts it there."""
+    images = make_programs_image({"x.bpf.o": sign()}, ["amd64"], *entries)
+    write_archive(Path("image.tar"), images, "demo:1")
+    assert run(["verify", "image.tar", *TRUST, "--objects-only"]) in (1, 3)
+    output = capsys.readouterr()
+    assert "evil" in output.out or "no objects" in output.err or OBJECTS_DIRECTORY in output.out
+
+
+def test_loader_that_takes_other_objects(capsys: Capture) -> None:
+    """An entrypoint with a directory or keys of its own is not the loader that was verified for."""
+    place = TarEntry(path=f"{OBJECTS}/x.bpf.o", data=sign())
+    for option in ("--objects", "--trust=/mine"):
+        command = ["/sbin/tini", "-g", "--", "/usr/bin/verify-and-load", option, "/mine"]
+        write_archive(Path("image.tar"), make_base([place], ["amd64"], command), "demo:1")
+        assert run(["verify", "image.tar", *TRUST, "--objects-only"]) == 1
+        assert f"its loader is started with {option}" in capsys.readouterr().out
+        Path("image.tar").unlink()
+
+
+def test_index_whose_digests_are_addresses(address: str, capsys: Capture) -> None:
+    """A digest becomes a part of addresses that get the login, so it must be one."""
+    entry = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": "sha256:x/../../../other/repo/manifests/latest?a=",
+        "size": 3,
+    }
+    data = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    SmallRegistry.manifests["1"] = ("application/vnd.oci.image.index.v1+json", data)
+    before = dict(SmallRegistry.manifests)
+    assert run(["publish", f"{address}/victim:1", *KEY]) == 1
+    check_error(capsys, "not an index of images")
+    assert SmallRegistry.manifests == before
+
+
+@pytest.mark.parametrize("layers", [[{}], 5, [{"digest": "sha256:x", "size": 1}], [7]])
+def test_manifest_of_payloads_that_is_none(layers: Any, address: str) -> None:
+    """What is no descriptor is left out of the manifest that we write."""
+    images, reference = fill(address, image_of())
+    tag = f"sha256-{images.top.digest}.sig"
+    body = json.dumps({"schemaVersion": 2, "layers": layers}).encode()
+    SmallRegistry.manifests[tag] = ("application/vnd.oci.image.manifest.v1+json", body)
+    assert run(["publish", reference, *KEY]) == 0
+    assert len(manifests(tag)[tag]["layers"]) == 1
+    assert run(["verify", reference, *TRUST]) == 0
+
+
+def test_bundle_with_very_many_signatures(address: str, capsys: Capture) -> None:
+    """Sixteen of them are looked at, so that who may write there cannot make a verifier work for minutes."""
+    _, reference = fill(address, image_of())
+    assert run(["publish", reference, *KEY]) == 0
+    del SmallRegistry.manifests[next(name for name in SmallRegistry.manifests if name.endswith(".sig"))]
+    for content in bundles():
+        digest = content["layers"][0]["digest"]
+        bundle = json.loads(SmallRegistry.blobs[digest])
+        good = bundle["dsseEnvelope"]["signatures"]
+        bad = [{"keyid": "", "sig": b64encode(bytes(64)).decode()}] * 16
+        bundle["dsseEnvelope"]["signatures"] = bad + good
+        data = json.dumps(bundle).encode()
+        changed = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        SmallRegistry.blobs[changed] = data
+        for name, (kind, body) in list(SmallRegistry.manifests.items()):
+            text = body.replace(digest.encode(), changed.encode())
+            SmallRegistry.manifests[name] = (kind, text)
+    capsys.readouterr()
+    assert run(["verify", reference, *TRUST, "--json"]) in (1, 3)
+    assert "accepted" not in capsys.readouterr().out

@@ -179,3 +179,18 @@ def test_c_needs_bpftool(objects: list[Path], capsys: Capture, monkeypatch: pyte
     output = capsys.readouterr()
     assert "bpftool: not found" in output.err
     assert "apt install bpftool" in output.err
+
+
+def test_types_that_double(objects: list[Path], capsys: Capture) -> None:
+    """Twenty-four structs of two structs each are sixteen million members, when spelled out."""
+    doubled = (f"struct s{n} {{ struct s{n - 1} a, b; }};\n" for n in range(1, 25))
+    types = "struct s0 { int a; };\n" + "".join(doubled)
+    source = Path("counter.bpf.c")
+    text = source.read_text().replace("enum verdict {", f"{types}enum verdict {{", 1)
+    source.write_text(text.replace("__type(key, __u32)", "__type(key, struct s24)", 1))
+    assert run(["compile", "--arch", "amd64"]) == 0
+    assert run(["sign", str(objects[0])]) == 0
+    for language in ("go", "rust"):
+        capsys.readouterr()
+        assert run(["skeleton", str(objects[0]), "--lang", language, "-o", "out"]) == 1
+        check_error(capsys, "too many members")

@@ -139,3 +139,16 @@ def test_check_loads_what_the_project_declares(probes: Path, lab: Lab, tmp_path:
     assert [(r["program"], r["verdict"]["outcome"]) for r in report["runs"]] == [(PROGRAM, "loads")]
     assert report["objects"][0]["programs"][0]["type"] == "sched_cls"
     assert program_ids(PROGRAM) == set()
+
+
+def test_declaration_of_another_section(lab: Lab, tmp_path: Path) -> None:
+    """A policy decides by the file's sections, so what a statement declares of others counts for nothing."""
+    data = put(lab, tmp_path, "perf_event", "")
+    stated = {"name": PROGRAM, "section": "nowhere", "type": "xdp", "declared": "xdp"}
+    (tmp_path / "objects/own.bpf.o").write_bytes(sign(data, [lab.key], name="own.bpf.o", programs=[stated]))
+    (tmp_path / "trust/policy.json").write_text(policy(lab.key, attachPoints=["perf_event"]))
+    with veth() as (left, _):
+        result = lab.run(tmp_path, f"--attach={PROGRAM}={left}", "--", "/bin/true")
+        assert result.code == 2, result.lines
+        # A target of its own type is wanted, not an interface.
+        assert "cpu-clock" in result.message

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -174,10 +175,16 @@ def test_a_directory_has_types_for_kernels_without_any(lab: Lab, tmp_path: Path,
     put(40, signed_name="5.4.0-1-generic.btf.o")
     result = lab.run(tmp_path, "--btf", str(directory), before=WITHOUT_BTF)
     assert (result.code, result.reasons) == (3, ["denied-by-policy"])
-    (directory / f"{RELEASE}.btf.o").unlink()
+    # A directory of this kernel's name, with the types of another kernel under their own signed name.
+    other = (directory / f"{RELEASE}.btf.o").rename(tmp_path / "5.4.0-1-generic.btf.o")
+    (directory / f"{RELEASE}.btf.o").mkdir()
+    other.rename(directory / f"{RELEASE}.btf.o" / other.name)
+    result = lab.run(tmp_path, "--btf", str(directory), before=WITHOUT_BTF)
+    assert (result.code, "no file" in result.message) == (1, True)
+    shutil.rmtree(directory / f"{RELEASE}.btf.o")
     result = lab.run(tmp_path, "--btf", str(directory), before=WITHOUT_BTF)
     assert result.code == 1
-    expected = f"no {RELEASE}.btf.o in it, and this kernel has no types of its own"
+    expected = f"no file {RELEASE}.btf.o in it, and this kernel has no types of its own"
     assert result.message == f"--btf {directory}: {expected}"
 
 
