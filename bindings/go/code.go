@@ -2,7 +2,10 @@
 
 package sigverify
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // The rules about instructions (spec/trust-policy.md, Reading the code).
 const (
@@ -48,7 +51,9 @@ func checkCode(o *object, t *Trust, st *Statement) error {
 		if program.Declared != "" {
 			as = program.Declared
 		}
-		r.programs[section] = append(r.programs[section], as)
+		if !slices.Contains(r.programs[section], as) { // as thousands of sections may have this name
+			r.programs[section] = append(r.programs[section], as)
+		}
 	}
 	for _, number := range st.Helpers {
 		r.helpers[number] = true

@@ -8,6 +8,7 @@
 #include "verify/trust.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SHF_EXECINSTR	4
@@ -23,6 +24,11 @@
 #define HELPERS_RULE	"; deniedHelpers of the policy sets this rule"
 #define KFUNCS_RULE	"; deniedKfuncs of the policy sets this rule"
 
+/* A section of the statement, and the name by which a program of it is loaded. */
+struct loaded {
+	const char *section, *as;
+};
+
 struct reader {
 	const struct object *object;
 	const struct trust *trust;
@@ -30,11 +36,47 @@ struct reader {
 	struct fault *fault;
 	struct section symbols, names; /* of size 0 when there are none */
 	uint64_t code_size, relocations_size;
+	struct loaded *loaded; /* sorted, each pair once: 65,000 sections may have names of 4,000 programs */
+	size_t loaded_count;
 };
 
 static int unreadable(const struct reader *r, const char *why)
 {
 	return fault__set(r->fault, -EKEYREJECTED, "the code cannot be read: %s", why);
+}
+
+static int compare_sections(const void *key, const void *item)
+{
+	return strcmp(key, ((const struct loaded *)item)->section);
+}
+
+static int compare_loaded(const void *one, const void *other)
+{
+	const struct loaded *a = one, *b = other;
+	int order = strcmp(a->section, b->section);
+
+	return order ? order : strcmp(a->as, b->as);
+}
+
+static int list_loaded(struct reader *r)
+{
+	size_t count = statement__program_count(r->statement), kept = 0;
+
+	if (!count)
+		return 0;
+	r->loaded = calloc(count, sizeof(*r->loaded));
+	if (!r->loaded)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		r->loaded[i] = (struct loaded){ statement__program_section(r->statement, i),
+						statement__loaded_as(r->statement, i) };
+	qsort(r->loaded, count, sizeof(*r->loaded), compare_loaded);
+	for (size_t i = 0; i < count; i++) {
+		if (!kept || compare_loaded(&r->loaded[kept - 1], &r->loaded[i]))
+			r->loaded[kept++] = r->loaded[i];
+	}
+	r->loaded_count = kept;
+	return 0;
 }
 
 static bool is_code(const struct section *s)
@@ -80,8 +122,8 @@ static int check_name(const struct reader *r, const char *shown, const char *nam
 
 static int check_section(const struct reader *r, const struct section *s)
 {
-	const char *name = object__section_name(r->object, s), *shown = name, *loaded = NULL, *next;
-	size_t index = 0;
+	const char *name = object__section_name(r->object, s), *shown = name;
+	const struct loaded *item = NULL;
 	int err = 0;
 
 	if (strnlen(name, OBJECT_TEXT_MAX + 1) > OBJECT_TEXT_MAX)
@@ -90,12 +132,15 @@ static int check_section(const struct reader *r, const struct section *s)
 		return 0;
 	name += *name == '?'; /* libbpf loads such a program only on request */
 	/* Only a name that libbpf does not know can be declared. Each program of the section counts. */
-	while (!err && !strcmp(section_types__find(name), "unspec") &&
-	       (next = statement__loaded_as(r->statement, name, &index))) {
-		loaded = next;
-		err = check_name(r, shown, loaded);
-	}
-	return loaded ? err : check_name(r, shown, name);
+	if (r->loaded_count && !strcmp(section_types__find(name), "unspec"))
+		item = bsearch(name, r->loaded, r->loaded_count, sizeof(*item), compare_sections);
+	if (!item)
+		return check_name(r, shown, name);
+	while (item > r->loaded && !strcmp(item[-1].section, name))
+		item--;
+	for (; !err && item < r->loaded + r->loaded_count && !strcmp(item->section, name); item++)
+		err = check_name(r, shown, item->as);
+	return err;
 }
 
 static int check_helper(const struct reader *r, uint32_t number)
@@ -231,7 +276,9 @@ int code__check(const struct object *object, const struct trust *trust, const st
 	if (!trust__has_rule(trust, "programTypes") && !trust__has_rule(trust, "attachPoints") &&
 	    !trust__has_rule(trust, "deniedHelpers") && !trust__has_rule(trust, "deniedKfuncs"))
 		return 0;
-	err = find_symbols(&r);
+	err = list_loaded(&r);
+	if (!err)
+		err = find_symbols(&r);
 	for (unsigned i = 0; !err && i < object->sections; i++) {
 		struct section s = object__section(object, i);
 
@@ -243,5 +290,6 @@ int code__check(const struct object *object, const struct trust *trust, const st
 			err = check_relocations(&r, &s);
 		}
 	}
+	free(r.loaded);
 	return err;
 }

@@ -206,16 +206,16 @@ const char *statement__declared(const struct statement *st, const char *name, co
 	return NULL;
 }
 
-const char *statement__loaded_as(const struct statement *st, const char *section, size_t *index)
+const char *statement__program_section(const struct statement *st, size_t index)
 {
-	while (*index < json_array_size(st->programs)) {
-		const json_t *item = json_array_get(st->programs, (*index)++);
-		const char *declared = get_string(item, "declared");
+	return plain_section(json_array_get(st->programs, index));
+}
 
-		if (!strcmp(plain_section(item), section))
-			return declared ? declared : section;
-	}
-	return NULL;
+const char *statement__loaded_as(const struct statement *st, size_t index)
+{
+	const char *declared = get_string(json_array_get(st->programs, index), "declared");
+
+	return declared ? declared : statement__program_section(st, index);
 }
 
 const char *statement__map_type(const struct statement *st, size_t index)

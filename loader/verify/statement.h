@@ -37,11 +37,9 @@ const char *statement__program_name(const struct statement *st, size_t index);
  */
 const char *statement__declared(const struct statement *st, const char *program, const char *section);
 
-/*
- * Return the name by which the next program of this section, from *@index on, is loaded. Returns NULL after
- * the last one. @section has no ? at its beginning.
- */
-const char *statement__loaded_as(const struct statement *st, const char *section, size_t *index);
+/* Return the section of program @index without ? at its beginning, and the name by which it is loaded. */
+const char *statement__program_section(const struct statement *st, size_t index);
+const char *statement__loaded_as(const struct statement *st, size_t index);
 
 /* Return NULL after the last map. */
 const char *statement__map_type(const struct statement *st, size_t index);

@@ -57,7 +57,11 @@ pub fn check(object: &Object, statement: &Statement, trust: &Trust) -> Result<()
     for program in &statement.programs {
         let section = program.section.strip_prefix('?').unwrap_or(&program.section);
         let loaded = program.declared.as_deref().unwrap_or(section);
-        programs.entry(section.as_bytes()).or_default().push(loaded.as_bytes());
+        // Each name once, as thousands of sections may have this name.
+        let names = programs.entry(section.as_bytes()).or_default();
+        if !names.contains(&loaded.as_bytes()) {
+            names.push(loaded.as_bytes());
+        }
     }
     let mut reader = Reader {
         object,
