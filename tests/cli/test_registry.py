@@ -24,9 +24,19 @@ from labs.registry import (
 
 from buildtool.cli.main import run
 from buildtool.core.cache import Cache
-from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.core.digests import Digest
+from buildtool.core.errors import ObjectFormatError, RegistryError, UsageError
+from buildtool.oci.artifacts import find_referrers
 from buildtool.oci.read import Descriptor, read_blob
-from buildtool.oci.registry import Client, RegistrySession, describe_connection, open_image, parse_reference
+from buildtool.oci.registry import (
+    Answer,
+    Client,
+    RegistrySession,
+    describe_connection,
+    open_image,
+    parse_reference,
+)
+from buildtool.oci.write import MEDIA_INDEX
 from buildtool.signing.keys import load_signing_key_pem
 
 pytestmark = pytest.mark.usefixtures("quick_registry")
@@ -315,3 +325,35 @@ def test_only_this_machine_may_lack_encryption(host: str, base: str) -> None:
     client = Client(reference=parse_reference(f"{host}/x:1"), actions="pull")
     client.connect()
     assert client.base == base + host
+
+
+def test_registry_elsewhere_sends_nobody_to_this_machine() -> None:
+    """Plain HTTP to this machine is for registries on this machine, not for one that redirects there."""
+    request = requests.Request("GET", "http://127.0.0.1:9/v2/").prepare()
+    with pytest.raises(RegistryError, match="without encryption"):
+        RegistrySession("registry.example").send(request)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        RegistrySession("127.0.0.1:9").send(request)
+
+
+def test_type_that_is_no_image_is_not_kept(tmp_path: Path) -> None:
+    """A registry may name any type beside the right bytes, and the next one is asked again."""
+    cache = Cache(directory=tmp_path / "cache")
+    with faulty("") as address:
+        images, reference = fill(address)
+        name = f"sha256:{images.top.digest}"
+        kind, data = SmallRegistry.manifests[name]
+        SmallRegistry.manifests[name] = ("application/x-evil", data)
+        open_image(reference, cache)
+        SmallRegistry.manifests[name] = (kind, data)
+        assert open_image(reference, cache).top().media_type == kind
+
+
+def test_link_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of referrers that goes on at no address is one error."""
+    client = Client(reference=parse_reference("127.0.0.1:9/x:1"), actions="pull")
+    headers = {"Content-Type": MEDIA_INDEX, "Link": '<https://[>; rel="next"'}
+    answer = Answer(status=200, headers=headers, body=b'{"manifests": []}', url="http://127.0.0.1:9/v2/")
+    monkeypatch.setattr(Client, "request", lambda *_, **__: answer)
+    with pytest.raises(RegistryError, match="Link header"):
+        list(find_referrers(client, Digest("0" * 64), "x"))

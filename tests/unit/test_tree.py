@@ -130,3 +130,12 @@ def test_cut_layer_is_an_error(cut: int) -> None:
 def test_names_are_completed_as_engines_do(reference: str, full: str) -> None:
     """full_name returns the name that `docker load` gives the image."""
     assert full_name(reference) == full
+
+
+def test_kept_data_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files that a caller wants, of all layers together, not each alone."""
+    monkeypatch.setattr("buildtool.oci.tree.MAX_KEPT_BYTES", 10)
+    layers = [pack_tar([TarEntry(path=f"file{number}", data=b"x" * 6)]) for number in range(2)]
+    assert len(read_tree([io.BytesIO(layer) for layer in layers])) == 2
+    with pytest.raises(ObjectFormatError, match="more than 10 bytes to look at"):
+        read_tree([io.BytesIO(layer) for layer in layers], keep=lambda _: True)
