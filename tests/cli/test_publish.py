@@ -325,10 +325,12 @@ def test_damaged_signatures_count_for_nothing(what: str, address: str, capsys: C
     assert run(["publish", reference, *KEY]) == 0
     capsys.readouterr()
     damage(what, images.top.digest)
-    assert run(["verify", reference, *TRUST]) in (1, 3)
+    # A manifest that is none at all is the registry's fault; the others are no signatures of a trusted key.
+    assert run(["verify", reference, *TRUST]) == (1 if what == "list" else 3)
     output = capsys.readouterr()
     assert "accepted" not in output.out
-    assert "Traceback" not in output.err
+    expected = {"list": "not a manifest", "signature": "unknown-key"}.get(what, "unsigned")
+    assert expected in output.out + output.err
 
 
 def test_foreign_signatures_stay(address: str) -> None:
@@ -467,9 +469,11 @@ def test_what_the_loader_reads_is_verified(entries: list[TarEntry], capsys: Capt
     """Every file in the loader's directory counts, by whichever path a layer puts it there."""
     images = make_programs_image({"x.bpf.o": sign()}, ["amd64"], *entries)
     write_archive(Path("image.tar"), images, "demo:1")
-    assert run(["verify", "image.tar", *TRUST, "--objects-only"]) in (1, 3)
+    # A link in place of the directory hides all objects: the loader would read somebody else's.
+    hidden = entries[-1].path == "usr/lib/buildtool"
+    assert run(["verify", "image.tar", *TRUST, "--objects-only"]) == (1 if hidden else 3)
     output = capsys.readouterr()
-    assert "evil" in output.out or "no objects" in output.err or OBJECTS_DIRECTORY in output.out
+    assert f"{OBJECTS_DIRECTORY}: error" in output.out if hidden else "evil" in output.out
 
 
 def test_loader_that_takes_other_objects(capsys: Capture) -> None:
@@ -510,23 +514,17 @@ def test_manifest_of_payloads_that_is_none(layers: Any, address: str) -> None:
     assert run(["verify", reference, *TRUST]) == 0
 
 
-def test_bundle_with_very_many_signatures(address: str, capsys: Capture) -> None:
-    """Sixteen of them are looked at, so that who may write there cannot make a verifier work for minutes."""
-    _, reference = fill(address, image_of())
-    assert run(["publish", reference, *KEY]) == 0
-    del SmallRegistry.manifests[next(name for name in SmallRegistry.manifests if name.endswith(".sig"))]
-    for content in bundles():
-        digest = content["layers"][0]["digest"]
-        bundle = json.loads(SmallRegistry.blobs[digest])
-        good = bundle["dsseEnvelope"]["signatures"]
-        bad = [{"keyid": "", "sig": b64encode(bytes(64)).decode()}] * 16
-        bundle["dsseEnvelope"]["signatures"] = bad + good
-        data = json.dumps(bundle).encode()
-        changed = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        SmallRegistry.blobs[changed] = data
-        for name, (kind, body) in list(SmallRegistry.manifests.items()):
-            text = body.replace(digest.encode(), changed.encode())
-            SmallRegistry.manifests[name] = (kind, text)
+@pytest.mark.parametrize(("before", "reason"), [(15, "accepted"), (16, "unknown-key")])
+def test_bundle_with_very_many_signatures(before: int, reason: str, capsys: Capture) -> None:
+    """Sixteen of them are looked at, so that who writes a bundle cannot make a verifier work for minutes."""
+    write_archive(Path("image.tar"), image_of(), "demo:1")
+    assert run(["publish", "image.tar", *KEY, "--bundle", "good.json"]) == 0
+    bundle = json.loads(Path("good.json").read_text())
+    good = bundle["dsseEnvelope"]["signatures"]
+    bad = {"keyid": "", "sig": b64encode(bytes(64)).decode()}
+    bundle["dsseEnvelope"]["signatures"] = [bad] * before + good
+    Path("many.json").write_text(json.dumps(bundle))
     capsys.readouterr()
-    assert run(["verify", reference, *TRUST, "--json"]) in (1, 3)
-    assert "accepted" not in capsys.readouterr().out
+    code = 0 if reason == "accepted" else 3
+    assert run(["verify", "image.tar", *TRUST, "--bundle", "many.json", "--json"]) == code
+    assert decisions(capsys)[0] == ("image", reason)
