@@ -529,3 +529,21 @@ def test_verify_only_ignores_settings(lab: Lab, tmp_path: Path) -> None:
     put(lab, tmp_path)
     result = lab.run(tmp_path, "--verify-only", "--set=other=1", "--settings=/no/such/file")
     assert result.code == 0
+
+
+def test_two_constants_of_one_name(lab: Lab, tmp_path: Path) -> None:
+    """A foreign signer may allow a name that two constants of one section have: which one is not guessed."""
+    data = lab.object("settings")
+    assert b"\0u16\0" in data
+    put(lab, tmp_path)
+    signed = sign(
+        data.replace(b"\0u16\0", b"\0s32\0"),
+        [lab.key],
+        name=FILE,
+        programs=PROGRAMS,
+        maps=MAPS,
+        settable=EVERYTHING,
+    )
+    (tmp_path / "objects" / FILE).write_bytes(signed)
+    result = lab.run(tmp_path, f"--set={FILE}:s32=1", "--", "/bin/true")
+    check_refused(result, "variable s32: the object has two constants of this name")
