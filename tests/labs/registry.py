@@ -121,12 +121,34 @@ class SmallRegistry(BaseHTTPRequestHandler):
         self._answer(201, Docker_Content_Digest=digest)
 
 
+class _Server(ThreadingHTTPServer):
+    """A server whose threads end with it, though clients keep their connections."""
+
+    daemon_threads = False  # server_close() waits for them
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._held: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own, and remember the connection."""
+        self._held.append(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        """End all connections, and wait for their threads."""
+        for connection in self._held:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
 @contextmanager
 def run_registry(handler: type[SmallRegistry] = SmallRegistry) -> Iterator[str]:
     """Run a registry with *handler* on this machine during the block, and yield its host:port."""
     for held in (SmallRegistry.blobs, SmallRegistry.manifests, SmallRegistry.uploads):
         held.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
