@@ -197,7 +197,7 @@ def test_reload_looks_without_news(lab: Lab, tmp_path: Path) -> None:
         cgroup2() as group,
         running(lab, tmp_path, "--reload", f"--attach={PREFIX}_prog={group}", before=alone) as loader,
     ):
-        [link] = [link["id"] for link in list_bpf("link") if link["prog_id"] in program_ids()]
+        [link] = [link["id"] for link in list_bpf("link") if link.get("prog_id") in program_ids()]
         run("bpftool", "link", "detach", "id", str(link))
         before = counted()
         with inside_cgroup(group), socket.socket():
@@ -551,7 +551,7 @@ def test_another_target_of_the_same_number(lab: Lab, tmp_path: Path, kind: str, 
 def _namespaces() -> list[int]:
     """Return the inodes of the network namespaces that this process's links are on; 0 is none any more."""
     ours = program_ids()
-    return [link["netns_ino"] for link in list_bpf("link") if link["prog_id"] in ours and "netns_ino" in link]
+    return [link["netns_ino"] for link in list_bpf("link") if link.get("prog_id") in ours and "netns_ino" in link]
 
 
 def test_pinned_link_that_another_process_detaches(lab: Lab, tmp_path: Path) -> None:
@@ -561,7 +561,7 @@ def test_pinned_link_that_another_process_detaches(lab: Lab, tmp_path: Path) -> 
     with bpf_file_system(tmp_path) as mount:
         options = ("--reload", f"--pin-root={mount}/pins", f"--attach={PREFIX}_tcx={NAMES[0]}")
         with running(lab, tmp_path, *options) as loader:
-            [link] = [link["id"] for link in list_bpf("link") if link["prog_id"] in program_ids()]
+            [link] = [link["id"] for link in list_bpf("link") if link.get("prog_id") in program_ids()]
             run("bpftool", "link", "detach", "id", str(link))
             add(NAMES[1])
             assert wait_until(lambda: len(loader.targets("attach")) == 2)
