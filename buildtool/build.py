@@ -405,7 +405,7 @@ def _sign_pushed(
     """
     # Imported here, because the HTTP library takes as long to import as all the rest.
     from buildtool.publish.attest import attest_image
-    from buildtool.publish.recipe import find_facts
+    from buildtool.publish.revision import find_facts
     from buildtool.publish.sign import sign_image
 
     reference = f"{full_name(built.reference).rpartition(':')[0]}@{built.digest}"

@@ -78,17 +78,21 @@ def command(
             hint=f"leave --config and {CONFIG_VARIABLE} out",
         )
     # Imported here, because the HTTP library takes as long to import as the rest.
-    from buildtool.publish.recipe import check_out, find_recipe
+    from buildtool.publish.revision import check_out, find_revision
     from buildtool.publish.verify import open_target
 
     cache = open_cache(os.environ)
-    recipe = find_recipe(image, load_trust(trust), cache, now=int(time.time()))
-    with open_target(recipe.image, cache) as (source, _):
+    revision = find_revision(image, load_trust(trust), cache, now=int(time.time()))
+    with open_target(revision.image, cache) as (source, _):
         found = read_image_contents(source)
-    with check_out(recipe, repository or ".", Runner()) as path:
+    with check_out(revision, repository or ".", Runner()) as path:
         # Without variables of this environment: the file is what provenance names.
-        config = load_config(path, environ={}, required=recipe.config is not None)
-        about = {"image": recipe.image, "commit": recipe.source.commit, "directory": recipe.source.directory}
+        config = load_config(path, environ={}, required=revision.config is not None)
+        about = {
+            "image": revision.image,
+            "commit": revision.source.commit,
+            "directory": revision.source.directory,
+        }
         return _compare_with(found, config, about, objects_only=objects_only, clang=clang, as_json=as_json)
 
 

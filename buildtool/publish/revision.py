@@ -65,7 +65,7 @@ def _find_source(root: Path, runner: Runner) -> Source | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Revision:
     """
     What trusted provenance says of the making of *image*, which is named by its digest.
 
@@ -77,7 +77,7 @@ class Recipe:
     config: Digest | None
 
 
-def find_recipe(target: str, trust: TrustStore, cache: Cache, *, now: int) -> Recipe:
+def find_revision(target: str, trust: TrustStore, cache: Cache, *, now: int) -> Revision:
     """
     Return where the image *target*, in a registry, was made from. Its own signature is verified first.
 
@@ -103,7 +103,7 @@ def find_recipe(target: str, trust: TrustStore, cache: Cache, *, now: int) -> Re
     for statement in statements:
         found, config = read_source(statement)
         if found is not None:
-            return Recipe(image=image, source=found, config=config)
+            return Revision(image=image, source=found, config=config)
     raise ObjectFormatError(
         f"{target}: its provenance names no commit",
         hint="build from a git checkout without uncommitted sources",
@@ -111,19 +111,19 @@ def find_recipe(target: str, trust: TrustStore, cache: Cache, *, now: int) -> Re
 
 
 @contextmanager
-def check_out(recipe: Recipe, repository: str, runner: Runner) -> Iterator[Path]:
+def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[Path]:
     """
-    Yield the configuration file in a new checkout of *recipe*. *repository* is what git clones.
+    Yield the configuration file in a new checkout of *revision*. *repository* is what git clones.
 
     Submodules are not checked out. No hook runs.
 
     Raises: ToolMissingError, ToolFailedError, ObjectFormatError, FileAccessError.
     """
-    commit = recipe.source.commit
+    commit = revision.source.commit
     if not _COMMIT.fullmatch(commit):
         raise ObjectFormatError(f"provenance: not a commit: {commit[:80]!r}")
     try:
-        directory = check_relative_path(recipe.source.directory) if recipe.source.directory else "."
+        directory = check_relative_path(revision.source.directory) if revision.source.directory else "."
     except BuildtoolError as error:
         raise ObjectFormatError(f"provenance: directory of the project: {error.message}") from error
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
@@ -143,20 +143,20 @@ def check_out(recipe: Recipe, repository: str, runner: Runner) -> Iterator[Path]
         path = Path(work, directory, CONFIG_NAME)
         if not path.resolve().is_relative_to(Path(work).resolve()):
             raise ObjectFormatError(f"provenance: {directory}: a link out of the repository")
-        _check_config(path, recipe)
+        _check_config(path, revision)
         yield path
 
 
-def _check_config(path: Path, recipe: Recipe) -> None:
+def _check_config(path: Path, revision: Revision) -> None:
     """Check that *path* is the configuration that was built. Raises: ObjectFormatError, FileAccessError."""
     try:
         data = read_bounded(path, MAX_CONFIG_BYTES)
     except FileAccessError:
-        if recipe.config is None:
+        if revision.config is None:
             return
         raise
-    if recipe.config is not None and hashlib.sha256(data).hexdigest() != recipe.config:
+    if revision.config is not None and hashlib.sha256(data).hexdigest() != revision.config:
         raise ObjectFormatError(
-            f"{CONFIG_NAME} of commit {recipe.source.commit[:12]} is not the one that was built",
+            f"{CONFIG_NAME} of commit {revision.source.commit[:12]} is not the one that was built",
             hint="whoever signed this provenance can say why",
         )
