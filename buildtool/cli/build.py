@@ -25,12 +25,12 @@ from buildtool.core.errors import UsageError
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.deploy.plan import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
 from buildtool.image.result import BuiltImage
-from buildtool.image.runline import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.scan import choose_capabilities, scan_programs
 
 

@@ -20,12 +20,12 @@ from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
 from buildtool.core.strictjson import format_time
 from buildtool.core.text import escape
+from buildtool.deploy.plan import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
 from buildtool.image import inspect as inspection
 from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.image.metadata import Entrypoint
-from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from buildtool.config.file import load_config
+from buildtool.deploy.plan import LoadedProgram, RunPlan, host_name, note_platforms, plan_run, wanted_target
 from buildtool.image.metadata import Entrypoint, parse_entrypoint
-from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run, wanted_target
 from buildtool.image.scan import scan_programs
 
 ENTRYPOINT = ("/sbin/tini", "-g", "--", "/usr/bin/verify-and-load")
