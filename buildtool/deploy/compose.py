@@ -22,6 +22,7 @@ def write_compose(deployment: Deployment, limits: Limits, *, trust: str, explain
         out.remark(0, f"once, as root of the host: {line}")
     for note in plan.notes:
         out.remark(0, note)
+    out.add(0, f"name: {quote(deployment.name.lower())}", "the project, whatever the directory is called")
     out.add(0, "services:")
     out.add(1, f"{deployment.name}:")
     out.add(2, f"image: {_quote(deployment.reference)}")

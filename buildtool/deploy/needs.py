@@ -92,6 +92,12 @@ def plan_deployment(
         raise UsageError(
             f"program {wanted} has no target", hint=f"--attach {wanted}={form}, or {wanted}=none"
         )
+    if image.init_permits is False and plan.user.partition(":")[0] != "0":
+        raise ObjectFormatError(
+            f"{reference}: user {plan.user} gets no capability under no-new-privileges:"
+            " tini's file permits none",
+            hint="build the image again, without image.file-capabilities = false, or with user root",
+        )
     plan.arguments = [word for text in attach for word in ("--attach", text)]
     network = []
     for program in _programs(image):

@@ -18,7 +18,8 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
+from buildtool.image.metadata import OBJECTS_DIRECTORY, TINI_PATH, Entrypoint, parse_entrypoint
+from buildtool.objects.capabilities import FILE_ATTRIBUTE
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -30,7 +31,7 @@ from buildtool.objects.elf import (
 )
 from buildtool.objects.tables import Section
 from buildtool.oci.read import BlobSource, open_layer, open_layout, read_images
-from buildtool.oci.tree import read_tree, resolve_path
+from buildtool.oci.tree import Tree, read_tree, resolve_path
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement, describe_stated
@@ -76,7 +77,8 @@ class ImageReport:
     The digest is the engine's image id, or that of the manifest in an archive.
     *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
     can run it by its reference. *unread* are the names of objects that are links, or too large.
-    *command* is the argument list that a container starts with.
+    *command* is the argument list that a container starts with. *init_permits*: tini's file permits
+    capabilities, so that the loader gets them under no_new_privs; None, if that was not read.
     """
 
     reference: str
@@ -89,6 +91,7 @@ class ImageReport:
     objects: tuple[tuple[str, bytes], ...]
     unread: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    init_permits: bool | None = None
 
 
 def is_file_name(target: str) -> bool:
@@ -225,7 +228,13 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             objects=tuple((name, entry.data) for name, entry in found if name in readable),
             unread=tuple(unread),
             command=tuple(map(str, config.get("Entrypoint") or [])),
+            init_permits=_has_capabilities(tree, TINI_PATH),
         )
+
+
+def _has_capabilities(tree: Tree, path: str) -> bool:
+    entry = tree.get(resolve_path(tree, path))
+    return entry is not None and FILE_ATTRIBUTE in entry.xattrs
 
 
 def _is_object(path: str) -> bool:

@@ -46,6 +46,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, clang: Path, carried_header
         for name, more in (
             ("plain", ""),
             ("pins", '[loader]\npin-root = "/run/pins"\nstate = "/var/lib/buildtool/state"\n'),
+            ("bare", "[image]\nfile-capabilities = false\n"),
             ("workload", '[image]\nworkload = ["/usr/bin/agent", "--serve"]\n'),
         ):
             root = make_local_project(tmp_path_factory.mktemp(name), patch)
@@ -152,6 +153,7 @@ def test_pins_and_state(images: dict[str, Path], capsys: Capture) -> None:
     assert "# once, as root of the host: install -d -m 0700 -o 65532 -g 65532 /sys/fs/bpf/agent\n" in text
     service = yaml.safe_load(text)["services"]["agent"]
     assert service["healthcheck"]["test"] == ["CMD", *status]
+    assert service["security_opt"] == ["no-new-privileges:true"]
     assert [volume["target"] for volume in service["volumes"]] == ["/run/pins", "/var/lib/buildtool/state"]
     assert not any(volume.get("read_only") for volume in service["volumes"])
     (pod,) = manifests(deploy(capsys, "podman", images["pins"], *NONE, "--name", "other"))
@@ -262,6 +264,13 @@ def test_image_in_a_registry(images: dict[str, Path], capsys: Capture) -> None:
         assert run(["deploy", "podman", name, *NONE]) == 0
         (pod,) = manifests(capsys.readouterr().out)
         assert pod["spec"]["containers"][0]["image"] == name
+
+
+def test_image_whose_user_gets_no_capability(images: dict[str, Path], capsys: Capture) -> None:
+    """Its loader would end at each start, so no file is written."""
+    capsys.readouterr()
+    assert run(["deploy", "compose", str(images["bare"]), *REFERENCE, *NONE]) == 1
+    check_error(capsys, "user 65532:65532 gets no capability under no-new-privileges")
 
 
 @pytest.mark.parametrize(
