@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from buildtool.core.errors import UsageError
-from buildtool.deploy.document import Document, quote, quote_list
 from buildtool.deploy.limits import Limits, mebibytes
 from buildtool.deploy.needs import TRUST_OF_HOST, Deployment
 from buildtool.deploy.plan import Mount
+from buildtool.deploy.yamltext import YamlText, quote_scalar, quote_scalars
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?")
 
@@ -32,7 +32,7 @@ class Cluster:
 class _Writer:
     deployment: Deployment
     limits: Limits
-    out: Document
+    out: YamlText
     trust: Mapping[str, str]
 
 
@@ -53,14 +53,14 @@ def write_daemon_set(
     _add_metadata(out, 0, deployment.name, cluster.namespace)
     out.add(0, "spec:")
     out.add(1, "selector:")
-    out.add(2, f"matchLabels: {{app.kubernetes.io/name: {quote(deployment.name)}}}")
+    out.add(2, f"matchLabels: {{app.kubernetes.io/name: {quote_scalar(deployment.name)}}}")
     out.add(1, "updateStrategy:", "one node after the other: a release that fails stops there")
     out.add(2, "type: RollingUpdate")
     out.add(2, "rollingUpdate: {maxUnavailable: 1}")
     out.add(1, "minReadySeconds: 5", "a loader that ends at once is no success")
     out.add(1, "template:")
     out.add(2, "metadata:")
-    out.add(3, f"labels: {{app.kubernetes.io/name: {quote(deployment.name)}}}")
+    out.add(3, f"labels: {{app.kubernetes.io/name: {quote_scalar(deployment.name)}}}")
     out.add(2, "spec:")
     _add_nodes(writer, 3, cluster)
     _add_pod(writer, 3)
@@ -94,15 +94,15 @@ def _start(deployment: Deployment, limits: Limits, trust: Mapping[str, str], *, 
             "--cpuset: Kubernetes chooses processors itself",
             hint="--cpus with a whole number and --memory make a pod of class Guaranteed, which gets its own",
         )
-    return _Writer(deployment=deployment, limits=limits, out=Document(explains=explains), trust=trust)
+    return _Writer(deployment=deployment, limits=limits, out=YamlText(explains=explains), trust=trust)
 
 
-def _add_metadata(out: Document, depth: int, name: str, namespace: str) -> None:
+def _add_metadata(out: YamlText, depth: int, name: str, namespace: str) -> None:
     out.add(depth, "metadata:")
-    out.add(depth + 1, f"name: {quote(name)}")
+    out.add(depth + 1, f"name: {quote_scalar(name)}")
     if namespace:
-        out.add(depth + 1, f"namespace: {quote(namespace)}")
-    out.add(depth + 1, f"labels: {{app.kubernetes.io/name: {quote(name)}}}")
+        out.add(depth + 1, f"namespace: {quote_scalar(namespace)}")
+    out.add(depth + 1, f"labels: {{app.kubernetes.io/name: {quote_scalar(name)}}}")
 
 
 def _add_remarks(writer: _Writer, when: str) -> None:
@@ -123,7 +123,7 @@ def _add_trust(writer: _Writer, namespace: str) -> None:
     _add_metadata(out, 0, f"{writer.deployment.name}-trust", namespace)
     out.add(0, "data:")
     for name, text in sorted(writer.trust.items()):
-        out.add(1, f"{quote(name)}: {quote(text)}")
+        out.add(1, f"{quote_scalar(name)}: {quote_scalar(text)}")
     out.add(0, "---")
 
 
@@ -137,11 +137,11 @@ def _add_nodes(writer: _Writer, depth: int, cluster: Cluster) -> None:
     out.add(depth + 2, "requiredDuringSchedulingIgnoredDuringExecution:")
     out.add(depth + 3, "nodeSelectorTerms:")
     out.add(depth + 4, "- matchExpressions:")
-    values = quote_list(sorted(set(machines)))
+    values = quote_scalars(sorted(set(machines)))
     out.add(depth + 6, f"- {{key: kubernetes.io/arch, operator: In, values: {values}}}")
     out.add(depth, "tolerations: [{operator: Exists}]", "every node, also one that takes no other pods")
     if cluster.priority_class:
-        out.add(depth, f"priorityClassName: {quote(cluster.priority_class)}", "--priority-class")
+        out.add(depth, f"priorityClassName: {quote_scalar(cluster.priority_class)}", "--priority-class")
 
 
 def _add_pod(writer: _Writer, depth: int) -> None:
@@ -155,9 +155,9 @@ def _add_pod(writer: _Writer, depth: int) -> None:
     out.add(depth, "securityContext:")
     out.add(depth + 1, "seccompProfile: {type: RuntimeDefault}")
     out.add(depth, "containers:")
-    out.add(depth + 1, f"- name: {quote(deployment.name)}")
+    out.add(depth + 1, f"- name: {quote_scalar(deployment.name)}")
     inner = depth + 2
-    out.add(inner, f"image: {quote(deployment.reference)}")
+    out.add(inner, f"image: {quote_scalar(deployment.reference)}")
     if deployment.plan.arguments:
         out.add(inner, f"args: {_quote_arguments(deployment.plan.arguments)}", "targets of the programs")
     out.add(inner, "terminationMessagePolicy: FallbackToLogsOnError", "the status says what was refused")
@@ -171,7 +171,7 @@ def _add_pod(writer: _Writer, depth: int) -> None:
     out.add(inner + 1, "readOnlyRootFilesystem: true", "the loader writes into mounted directories only")
     out.add(inner + 1, "capabilities:", "what the programs need; the workload has none")
     out.add(inner + 2, 'drop: ["ALL"]')
-    out.add(inner + 2, f"add: {quote_list(deployment.plan.capabilities)}")
+    out.add(inner + 2, f"add: {quote_scalars(deployment.plan.capabilities)}")
     _add_resources(writer, inner)
     if deployment.status:
         for probe in ("livenessProbe", "readinessProbe"):
@@ -186,11 +186,11 @@ def _add_pod(writer: _Writer, depth: int) -> None:
 def _add_resources(writer: _Writer, depth: int) -> None:
     out, deployment, limits = writer.out, writer.deployment, writer.limits
     out.add(depth, "resources:", "full maps count as memory of the pod that made them")
-    cpus = quote(limits.cpus or "10m")
+    cpus = quote_scalar(limits.cpus or "10m")
     needed = f"{mebibytes(deployment.memory)}Mi"
     limit = f"{mebibytes(limits.memory)}Mi" if limits.memory else ("" if deployment.has_workload else needed)
-    out.add(depth + 1, f"requests: {{cpu: {cpus}, memory: {quote(limit or needed)}}}")
-    chosen = ([f"cpu: {cpus}"] if limits.cpus else []) + ([f"memory: {quote(limit)}"] if limit else [])
+    out.add(depth + 1, f"requests: {{cpu: {cpus}, memory: {quote_scalar(limit or needed)}}}")
+    chosen = ([f"cpu: {cpus}"] if limits.cpus else []) + ([f"memory: {quote_scalar(limit)}"] if limit else [])
     if chosen:
         out.add(depth + 1, f"limits: {{{', '.join(chosen)}}}")
     else:
@@ -205,20 +205,24 @@ def _add_mounts(writer: _Writer, depth: int) -> None:
     out.add(inner, "volumeMounts:")
     for at, mount in enumerate(mounts):
         suffix = ", readOnly: true" if mount.is_read_only else ""
-        out.add(inner + 1, f"- {{name: host-{at}, mountPath: {quote(mount.target)}{suffix}}}", mount.why)
+        out.add(
+            inner + 1, f"- {{name: host-{at}, mountPath: {quote_scalar(mount.target)}{suffix}}}", mount.why
+        )
     if writer.trust:
         why = "keys that count instead of the image's"
-        out.add(inner + 1, f"- {{name: trust, mountPath: {quote(TRUST_OF_HOST)}, readOnly: true}}", why)
+        out.add(
+            inner + 1, f"- {{name: trust, mountPath: {quote_scalar(TRUST_OF_HOST)}, readOnly: true}}", why
+        )
     out.add(depth, "volumes:")
     for at, mount in enumerate(mounts):
         kind = "File" if mount.is_file else "DirectoryOrCreate" if mount.is_made else "Directory"
-        place = f"{{path: {quote(mount.source)}, type: {kind}}}"
+        place = f"{{path: {quote_scalar(mount.source)}, type: {kind}}}"
         out.add(depth + 1, f"- {{name: host-{at}, hostPath: {place}}}")
     if writer.trust:
-        name = quote(f"{writer.deployment.name}-trust")
+        name = quote_scalar(f"{writer.deployment.name}-trust")
         out.add(depth + 1, f"- {{name: trust, configMap: {{name: {name}}}}}")
 
 
 def _quote_arguments(values: Sequence[str]) -> str:
     """Return *values* quoted, without references to variables: $$(NAME) is the text $(NAME)."""
-    return quote_list(value.replace("$(", "$$(") for value in values)
+    return quote_scalars(value.replace("$(", "$$(") for value in values)

@@ -109,7 +109,7 @@ def test_compose(project: Project, state: Path, tmp_path: Path) -> None:
         subprocess.run([*compose, "up", "--detach"], check=True, capture_output=True)
         check_running(container, state)
         subprocess.run([*compose, "down"], check=True, capture_output=True)
-        assert not program_ids("dep_seen")
+        assert wait_until(lambda: not program_ids("dep_seen"))
         keys = tmp_path / "trust"
         project.run("keygen", "other", "--dir", str(keys))
         (keys / "other.pem").unlink()
@@ -121,6 +121,6 @@ def test_compose(project: Project, state: Path, tmp_path: Path) -> None:
         assert wait_until(
             lambda: refused in [(each.get("decision"), each.get("reason")) for each in lines(container)]
         )
-        assert not program_ids("dep_seen")
+        assert wait_until(lambda: not program_ids("dep_seen"))
     finally:
         subprocess.run([*compose, "down", "--timeout", "1"], check=False, capture_output=True)

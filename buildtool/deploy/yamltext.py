@@ -11,7 +11,7 @@ _STEP = "  "
 
 
 @dataclass(slots=True, kw_only=True)
-class Document:
+class YamlText:
     """Lines of a file with comments in `#`. With *explains*, each line with a reason has it as a comment."""
 
     explains: bool
@@ -37,7 +37,7 @@ def _one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def quote(value: str) -> str:
+def quote_scalar(value: str) -> str:
     """
     Return *value* as a double-quoted scalar of YAML 1.2, on one line and in ASCII.
 
@@ -52,6 +52,6 @@ def quote(value: str) -> str:
     return '"' + "".join(letters) + '"'
 
 
-def quote_list(values: Iterable[str]) -> str:
+def quote_scalars(values: Iterable[str]) -> str:
     """Return *values* as a sequence of YAML on one line."""
-    return "[" + ", ".join(map(quote, values)) + "]"
+    return "[" + ", ".join(map(quote_scalar, values)) + "]"
