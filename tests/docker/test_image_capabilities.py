@@ -172,7 +172,7 @@ def test_verify_only_without_capabilities() -> None:
 
 
 def test_no_new_privileges(project: Project, workload: Path) -> None:
-    """The file of tini permits what the loader's does, so that nothing is gained where nothing may be gained."""
+    """The file of tini permits what that of the loader does, so the loader gains nothing."""
     options = (*run_options(NEEDED), "--security-opt", "no-new-privileges", f"--volume={workload}:/look:ro")
     for user in ((), ("--user", "0")):
         code, lines, stdout = start(*options, *user, command=("--", "/look"))
