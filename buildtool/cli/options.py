@@ -28,11 +28,22 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
+STDOUT = Path("-")
+
+
 class OutputPath(click.Path):
-    """A path of output. An empty one, from an unset variable, would mean this directory, so it is refused."""
+    """
+    A path of output. An empty one, from an unset variable, would mean this directory, so it is refused.
+
+    `-` is standard output for a command with *allow_dash*. Others refuse it, because a file of this name is
+    hard to remove.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path. Raises: click.BadParameter, for an empty name."""
+        """Return the path. Raises: click.BadParameter, for an empty name and for `-`."""
+        if value == "-" and not self.allow_dash:
+            hint = "name a file or a directory; ./- is one of this name"
+            raise bad_value(UsageError("'-': cannot write there", hint=hint), param, ctx)
         if value == "":
             raise bad_value(UsageError("the name is empty", hint="name a file or a directory"), param, ctx)
         return super().convert(value, param, ctx)

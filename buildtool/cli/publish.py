@@ -14,7 +14,8 @@ from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
-from buildtool.image.inspect import is_file_name
+from buildtool.core.validate import LAYOUT_SCHEME, check_stored
+from buildtool.image.inspect import holds_image, is_file_name
 from buildtool.publish.attest import attest_image
 from buildtool.publish.file import write_bundle
 from buildtool.publish.sbom import FORMATS
@@ -52,6 +53,12 @@ def command(
     finished by the next one.
     """
     config = read_config(given["config_path"])
+    if is_file_name(image) and not holds_image(image):
+        raise UsageError(
+            f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object"
+        )
+    if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
+        check_stored(image)
     if bundle is None and is_file_name(image):
         raise UsageError(
             f"{image}: a file, which has no place for a signature",
@@ -97,7 +104,7 @@ def command(
     platforms = len(signed.digests) - 1
     if platforms:
         click.echo(f"        and the manifests of {platforms} platform{'s' if platforms > 1 else ''}")
+    if not signed.written:
+        click.echo(f"        no new signature: key {shorten_key_id(signed.key_id)} had signed it")
     for kind in attached:
         click.echo(f"with    {kind}")
-    if not signed.written:
-        click.echo(f"        nothing to do: key {shorten_key_id(signed.key_id)} had signed it")

@@ -12,6 +12,7 @@ from labs.cli import BUILD, left
 from labs.settable import SOURCE
 
 from buildtool.cli.main import run
+from buildtool.core.cache import Cache
 from buildtool.image.inspect import inspect_images
 from buildtool.objects.elf import parse_object
 from buildtool.objects.settable import SettableMap, SettableVariable
@@ -93,9 +94,9 @@ def test_an_image_has_settings_within_the_bounds(settable: Path, capsys: Capture
     write('[image]\nset = ["port=80", "answer.bpf.o:flag=true"]\nmap-entries = ["counts=32"]\n')
     assert run([*BUILD]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
-    assert "set     port=80\nset     answer.bpf.o:flag=true\nset     counts=32\n" in shown
+    assert "set     port=80\nset     answer.bpf.o:flag=true\nentries counts=32\n" in shown
     (archive,) = left(settable)
-    (image,) = inspect_images(f"./{archive}")
+    (image,) = inspect_images(f"./{archive}", Cache(directory=None))
     assert image.entrypoint.set == ("port=80", "answer.bpf.o:flag=true")
     assert image.entrypoint.map_entries == ("counts=32",)
     assert run(["inspect", f"./{archive}"]) == 0
