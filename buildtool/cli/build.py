@@ -15,7 +15,15 @@ import click
 
 from buildtool import build as pipeline
 from buildtool.cli.inspectview import run_rows
-from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
+from buildtool.cli.options import (
+    arch_option,
+    bad_value,
+    checked,
+    complete_files,
+    config_option,
+    json_option,
+    read_config,
+)
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import DEFAULT_BASE, Config
@@ -65,6 +73,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--output",
     "-o",
     callback=_not_empty,
+    shell_complete=complete_files,
     help="OCI archive (NAME.tar), directory for the files, or as for buildx: type=oci,dest=image.tar.",
 )
 @click.option(

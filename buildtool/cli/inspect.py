@@ -12,7 +12,7 @@ import click
 
 from buildtool.cli import inspectview
 from buildtool.cli.inspectview import show_capabilities
-from buildtool.cli.options import OutputPath, json_option
+from buildtool.cli.options import OutputPath, complete_files, json_option
 from buildtool.cli.output import print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
@@ -27,7 +27,7 @@ _KINDS_HINT = "inspect requires an object (.bpf.o), an image archive, an OCI lay
 
 
 @click.command("inspect")
-@click.argument("target", metavar="OBJECT|IMAGE|ARCHIVE|LAYOUT")
+@click.argument("target", metavar="OBJECT|IMAGE|ARCHIVE|LAYOUT", shell_complete=complete_files)
 @click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
 @click.option(
     "--subject-file",

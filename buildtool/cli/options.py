@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from buildtool.config.file import CONFIG_NAME, Config, load_config
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
@@ -51,7 +52,7 @@ class OutputPath(click.Path):
 
 def arch_option(**more: Any) -> Callable[[Command], Command]:
     """Return the option --arch, which may be repeated."""
-    return click.option("--arch", "arch", multiple=True, shell_complete=_complete_arch, **more)
+    return click.option("--arch", "arch", multiple=True, shell_complete=complete_arch, **more)
 
 
 def read_config(config_path: Path | None) -> Config:
@@ -95,5 +96,11 @@ def bad_value(
     return found
 
 
-def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the names of files, of which an argument that is no click.Path may be one."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the architectures that begin with *incomplete*."""
     return [name for name in PLATFORMS if name.startswith(incomplete)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import OutputPath, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, complete_files, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.core.cache import open_cache
@@ -24,7 +24,7 @@ from buildtool.signing.keys import shorten_key_id
 
 
 @click.command("publish")
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", shell_complete=complete_files)
 @signer_options
 @click.option(
     "--bundle",
@@ -54,9 +54,7 @@ def command(
     """
     config = read_config(given["config_path"])
     if is_file_name(image) and not holds_image(image):
-        raise UsageError(
-            f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object"
-        )
+        raise UsageError(f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object")
     if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
         check_stored(image)
     if bundle is None and is_file_name(image):

@@ -12,7 +12,15 @@ from pathlib import Path
 import click
 
 from buildtool import build as pipeline
-from buildtool.cli.options import STDOUT, OutputPath, arch_option, checked, config_option, read_config
+from buildtool.cli.options import (
+    STDOUT,
+    OutputPath,
+    arch_option,
+    checked,
+    complete_files,
+    config_option,
+    read_config,
+)
 from buildtool.cli.output import say
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.file import Config
@@ -29,6 +37,7 @@ from buildtool.core.validate import parse_signer
 @click.option(
     "--key",
     callback=checked(parse_signer),
+    shell_complete=complete_files,
     metavar="SIGNER",
     help="Signing key; its public half (.pub) is enough.",
 )

@@ -295,8 +295,11 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
         return None
     name = found[1]
     if directory := _find_directory(options.root, name):
-        others = "".join(f'"{each}", ' for each in jobs[0].piece.include)
-        return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
+        # The types of a kernel are for one architecture, whose table has directories of its own.
+        own = next((job.platform.arch for job in jobs if Path(directory).name == job.platform.arch), "")
+        others = "" if own else "".join(f'"{each}", ' for each in jobs[0].piece.include)
+        table = f"[compile.{own}]" if own else "[compile]"
+        return f'include = [{others}"{directory}"] in {table}, or --include {directory}, finds {name}'
     if name == HEADER_NAME:
         arch = jobs[0].platform.arch
         return (

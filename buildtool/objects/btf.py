@@ -338,7 +338,11 @@ class Btf:
         kinds = (_INT, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VAR, _FLOAT, _ENUM64)
         for number in range(1, self.count + 1):
             name, kind, _, _ = self._head(number)
-            if kind not in kinds or not name or (kind == _VAR and self._read(number, 1)[0] == _STATIC_LINKAGE):
+            if (
+                kind not in kinds
+                or not name
+                or (kind == _VAR and self._read(number, 1)[0] == _STATIC_LINKAGE)
+            ):
                 continue
             yield self._name(name)
 

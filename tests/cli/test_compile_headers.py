@@ -200,6 +200,10 @@ def test_a_header_in_a_subfolder_is_named_with_its_directory(project: Path, caps
         'buildtool: hint: include = ["bpf/include"] in [compile], or --include bpf/include, finds lab/types.h'
     )
     assert run(["compile", "--arch=amd64", "--include", "bpf/include"]) == 0
+    (project / "types/arm64").mkdir(parents=True)
+    (project / "types/arm64/own.h").touch()
+    (project / "bpf/x.bpf.c").write_text('#include "own.h"\n')
+    assert 'include = ["types/arm64"] in [compile.arm64], or' in refuse(capsys, "--arch=amd64,arm64")
     (project / "bpf/x.bpf.c").write_text('#include "lab/types.h"\n#include "deep/lab/types.h"\n')
     said = refuse(capsys, "--arch=amd64", "--include", "bpf/include")
     assert 'include = ["bpf/include", "bpf/include/other"] in [compile]' in said

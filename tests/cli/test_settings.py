@@ -79,6 +79,20 @@ def test_signing_refuses_rules_that_the_object_does_not_fit(settable: Path, caps
     assert Path("build/amd64/answer.bpf.o").read_bytes() == before
 
 
+def test_signing_names_rules_for_no_object(settable: Path, capsys: Capture) -> None:
+    """A misspelt object would otherwise be signed without bounds, silently. `build` ends with an error."""
+    assert run(["compile", "--arch", "amd64"]) == 0
+    capsys.readouterr()
+    assert run(["sign", "build/amd64/answer.bpf.o"]) == 0
+    assert "no such object" not in capsys.readouterr().err
+    write('[load.settable."anser.bpf.o"]\nport = true\n')
+    assert run(["sign", "build/amd64/answer.bpf.o", "--force"]) == 0
+    assert (
+        "load.settable: anser.bpf.o: no such object; the project makes answer.bpf.o"
+        in capsys.readouterr().err
+    )
+
+
 def test_check_finds_rules_that_signing_would_refuse(settable: Path, capsys: Capture) -> None:
     """`check` looks at the rules for unsigned objects, with and without settings."""
     assert run(["compile", "--arch", "amd64"]) == 0
