@@ -136,7 +136,7 @@ def _check_handed_over(request: LoadRequest) -> None:
     name = next((name for name, value in asked.items() if value), "")
     if name:
         raise UsageError(
-            f"{name} has no effect with loader.hand-over: the workload loads and attaches the programs itself",
+            f"{name} has no effect with loader.hand-over: the workload loads and attaches the programs",
             hint="leave it out, or remove loader.hand-over",
         )
 

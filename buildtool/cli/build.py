@@ -183,14 +183,15 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
         click.echo("signed  in the registry, for cosign, podman and buildtool verify")
     if not is_image:
         return
-    for line in describe_settings(config.image.attach):
-        click.echo(f"attach  {line}")
-    for name in config.image.load:
-        click.echo(f"with    {name}")
-    for text in config.image.set:
-        click.echo(f"set     {text}")
-    for text in config.image.map_entries:
-        click.echo(f"entries {text}")
+    rows = {
+        "attach": describe_settings(config.image.attach),
+        "with": config.image.load,
+        "set": config.image.set,
+        "entries": config.image.map_entries,
+    }
+    for name, values in rows.items():
+        for text in values:
+            click.echo(f"{name:<7} {text}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))

@@ -23,7 +23,10 @@ from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
 _PATH = click.Path(path_type=Path)
-_KINDS_HINT = "inspect requires an object (.bpf.o), an image archive, an OCI layout an image of the engine or of a registry"
+_KINDS_HINT = (
+    "inspect requires an object (.bpf.o), an image archive, an OCI layout or an image"
+    " of the engine or of a registry"
+)
 
 
 @click.command("inspect")

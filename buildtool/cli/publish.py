@@ -53,20 +53,7 @@ def command(
     finished by the next one.
     """
     config = read_config(given["config_path"])
-    if is_file_name(image) and not holds_image(image):
-        raise UsageError(f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object")
-    if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
-        check_stored(image)
-    if bundle is None and is_file_name(image):
-        raise UsageError(
-            f"{image}: a file, which has no place for a signature",
-            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
-        )
-    if bundle is not None and (sbom or provenance):
-        raise UsageError(
-            "--bundle holds a signature alone",
-            hint="buildtool sbom IMAGE writes a bill of materials into a file",
-        )
+    _check_request(image, bundle, documents=bool(sbom or provenance))
     signer = open_given_signer(given, config, publish=True)
     if bundle is not None:
         digest = write_bundle(image, bundle, signer, force=force)
@@ -106,3 +93,21 @@ def command(
         click.echo(f"        no new signature: key {shorten_key_id(signed.key_id)} had signed it")
     for kind in attached:
         click.echo(f"with    {kind}")
+
+
+def _check_request(image: str, bundle: Path | None, *, documents: bool) -> None:
+    """Check that *image* is one, and that signature and *documents* have a place. Raises: UsageError."""
+    if is_file_name(image) and not holds_image(image):
+        raise UsageError(f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object")
+    if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
+        check_stored(image)
+    if bundle is None and is_file_name(image):
+        raise UsageError(
+            f"{image}: a file, which has no place for a signature",
+            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
+        )
+    if bundle is not None and documents:
+        raise UsageError(
+            "--bundle holds a signature alone",
+            hint="buildtool sbom IMAGE writes a bill of materials into a file",
+        )

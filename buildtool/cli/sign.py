@@ -114,7 +114,7 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
 
 
 def _warn_unused_bounds(config: Config, objects: Sequence[Path]) -> None:
-    """Name objects of load.settable that are neither signed now nor made by the project: `build` refuses these."""
+    """Name objects of load.settable that are neither signed now nor the project's. `build` refuses these."""
     if not config.load.settable:
         return
     try:
@@ -123,9 +123,8 @@ def _warn_unused_bounds(config: Config, objects: Sequence[Path]) -> None:
         return  # a project without sources signs what others compiled, perhaps in several runs
     for name in config.load.settable:
         if name not in known:
-            say(
-                f"load.settable: {clean_line(name)}: no such object; the project makes {', '.join(sorted(known))}"
-            )
+            made = ", ".join(sorted(known))
+            say(clean_line(f"load.settable: {name}: no such object; the project makes {made}"))
 
 
 def _key_of(file: SignedFile | ChangedFile, signer: str) -> str:

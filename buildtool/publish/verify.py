@@ -50,7 +50,7 @@ MAX_SIGNATURES = 64  # that are looked at, in each of the two forms
 _ELSEWHERE = ("--objects", "--trust")
 # Who signs an image vouches for it: only a hint about an image that lacks signatures names the command.
 _PUBLISH = "buildtool publish IMAGE --key SIGNER adds a signature"
-_UNSIGNED = f"{_PUBLISH}; --objects-only does not ask for one"
+_UNSIGNED = f"{_PUBLISH} to an image that you built; --objects-only does not ask for one"
 _UNSIGNED_FILE = (
     "--bundle FILE names the signature of a file; buildtool publish IMAGE --bundle FILE writes one;"
     " --objects-only does not ask for one"

@@ -189,7 +189,7 @@ def _members(names: Sequence[str], kind: str) -> str:
 
 
 def _columns(rows: Iterable[Sequence[str]], depth: int = 1) -> str:
-    """Return *rows* as lines with their words in columns. As in gofmt, a word of several lines ends a block."""
+    """Return *rows* as lines with columns. As in gofmt, a type of several lines ends a block of columns."""
     out: list[str] = []
     block: list[Sequence[str]] = []
     for row in (*rows, None):

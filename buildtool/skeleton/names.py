@@ -9,9 +9,9 @@ from buildtool.core.errors import ObjectFormatError
 from buildtool.core.text import quote
 
 _C_WORDS = (
-    "asm auto bool break case char const constexpr continue default do double else enum extern false float for"
-    " goto if inline int long nullptr register restrict return short signed sizeof static static_assert struct"
-    " switch thread_local true typedef typeof unsigned void volatile while"
+    "asm auto bool break case char const constexpr continue default do double else enum extern false float"
+    " for goto if inline int long nullptr register restrict return short signed sizeof static static_assert"
+    " struct switch thread_local true typedef typeof unsigned void volatile while"
 )
 _GO_WORDS = (
     "break case chan const continue default defer else fallthrough for func go goto if import interface map"
@@ -63,7 +63,7 @@ def go_name(name: str) -> str:
 
 
 def is_name(name: str, language: str) -> bool:
-    """Return whether code in *language* (c, go, rust) may call its own things *name*: no word of the language."""
+    """Return whether *name* is a name in *language* (c, go, rust), and no word of it."""
     words = {"c": _C_WORDS, "go": _GO_WORDS, "rust": _RUST_WORDS}[language]
     return bool(_IDENTIFIER.fullmatch(name)) and name not in words.split()
 

@@ -156,7 +156,7 @@ def test_wrong_files_and_options_are_one_line(project: Path, capsys: Capture) ->
 
 
 def test_check_has_no_rules_for_types(project: Path, capsys: Capture) -> None:
-    """libbpf opens no file of types alone. Beside objects it is left out; alone it is no object to check."""
+    """Such a file, which libbpf does not open, is left out beside objects, and an error alone."""
     arch = this_platform().arch
     assert run(["btf", str(KERNEL)]) == 0
     (made,) = (project / f"btf/{arch}").iterdir()

@@ -85,10 +85,10 @@ def test_signing_names_rules_for_no_object(settable: Path, capsys: Capture) -> N
     capsys.readouterr()
     assert run(["sign", "build/amd64/answer.bpf.o"]) == 0
     assert "no such object" not in capsys.readouterr().err
-    write('[load.settable."anser.bpf.o"]\nport = true\n')
+    write('[load.settable."other.bpf.o"]\nport = true\n')
     assert run(["sign", "build/amd64/answer.bpf.o", "--force"]) == 0
     assert (
-        "load.settable: anser.bpf.o: no such object; the project makes answer.bpf.o"
+        "load.settable: other.bpf.o: no such object; the project makes answer.bpf.o"
         in capsys.readouterr().err
     )
 
