@@ -24,7 +24,7 @@ BROKEN = "def test_broken():\n    assert False\n"
 
 
 def run_whole(directory: Path, tests: str) -> tuple[int, str, str]:
-    """Run `tools/test` on *tests*; return its exit code, output, and the names it wrote down for the end of CI."""
+    """Run `tools/test` on *tests*; return exit code, output, and the names that it wrote down for CI."""
     (directory / "tools").mkdir()
     shutil.copy(TOP / "tools/test", directory / "tools/test")
     (directory / "tests").mkdir()
@@ -36,7 +36,9 @@ def run_whole(directory: Path, tests: str) -> tuple[int, str, str]:
     (directory / ".venv/bin/python").chmod(0o755)
     subprocess.run(["git", "init", "-q"], cwd=directory, check=True)
     written = directory / "passed-alone"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "FULL"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "FULL"))
+    }
     done = subprocess.run(
         ["tools/test"],
         cwd=directory,
