@@ -153,8 +153,8 @@ def test_hints_list_what_may_be_named(obj: ElfObject) -> None:
     ):
         with pytest.raises(UsageError) as caught:
             make(obj, rule)
-        assert caught.value.hint.startswith(hint)
-        assert more in caught.value.hint
+        assert str(caught.value.hint).startswith(hint)
+        assert more in str(caught.value.hint)
 
 
 @pytest.mark.tools
