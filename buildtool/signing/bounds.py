@@ -120,9 +120,8 @@ def _make_map(obj: ElfObject, maps: tuple[MapInfo, ...], rule: SettableRule) -> 
             raise UsageError(
                 "this is a constant, which has a value", hint="write { min = N, max = N } or true"
             )
-        raise UsageError(
-            "the object has no map of this name", hint=_list_names("maps", (item.name for item in maps))
-        )
+        hint = _list_names("maps", (item.name for item in maps))
+        raise UsageError("the object has no map of this name", hint=hint)
     kinds = [item.type for item in maps if item.name == rule.name]
     if not kinds and not has_inner_map(obj, rule.name.removesuffix(INNER_SUFFIX)):
         raise UsageError("the map of maps does not define the maps inside it", hint="declare them by __array")

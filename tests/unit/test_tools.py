@@ -70,7 +70,7 @@ def test_setup_sees_packages_of_two_architectures(tmp_path: Path) -> None:
 
 
 def test_engine_of_a_linked_directory_is_that_of_its_target(tmp_path: Path) -> None:
-    """Checkouts that share a directory share its engine: a second one would wait for the first one's locks."""
+    """Checkouts that share a directory share its engine: a second one would wait for its locks."""
     (tmp_path / "engine").mkdir()
     (tmp_path / "link").symlink_to("engine")
     lines = [
