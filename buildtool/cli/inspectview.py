@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ import click
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.compile.sources import recorded_sources
 from buildtool.config.file import ImageConfig
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
 from buildtool.core.strictjson import format_time
@@ -199,7 +201,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     """
     if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
-        image = inspection.inspect_images(target)[0]
+        image = inspection.inspect_images(target, open_cache(os.environ))[0]
     else:
         data = read_object_file(Path(target))
         image = ImageReport(
