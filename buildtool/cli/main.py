@@ -37,6 +37,7 @@ COMMANDS = {
     "rebuild": ("rebuild", "Compare an image with these sources."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
+    "metrics": ("metrics", "Show the metrics that loaded objects declare."),
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Check this host and report missing tools."),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other tools for images and registries, from Debian's packages: a registry, cosign, skopeo."""
+"""Other tools from Debian's packages: a registry, cosign, skopeo, Prometheus."""
 
 from __future__ import annotations
 
@@ -76,6 +76,40 @@ def distribution_registry(work: Path) -> Iterator[str]:
     config.write_text(_CONFIG.format(root=work / "data", port=port))
     with (work / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        wait_for_port(port, process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+_SCRAPE = """\
+global: {{scrape_interval: 200ms}}
+scrape_configs: [{{job_name: test, static_configs: [{{targets: ["{target}"]}}]}}]
+"""
+
+
+def check_metrics(text: str) -> subprocess.CompletedProcess[str]:
+    """Run `promtool check metrics` on *text*."""
+    program = unpack("trixie", ["promtool"]) / "usr/bin/promtool"
+    return subprocess.run(
+        [program, "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@contextmanager
+def prometheus(work: Path, target: str) -> Iterator[str]:
+    """Run Prometheus, which scrapes *target*, HOST:PORT, during the block, and yield its host:port."""
+    program = unpack("trixie", ["prometheus"]) / "usr/bin/prometheus"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    config = work / "prometheus.yml"
+    config.write_text(_SCRAPE.format(target=target))
+    argv = [program, f"--config.file={config}", f"--storage.tsdb.path={work / 'tsdb'}"]
+    argv += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    with (work / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=work)
     try:
         wait_for_port(port, process)
         yield f"127.0.0.1:{port}"
