@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from buildtool.runtime.apt import PackageSource, provide_tree
 from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.packagelock import read_lock
 from labs import TOP
+from labs.run import wait_until
 
 # A program that needs a newer C library than this machine's runs with the libraries of its own tree.
 SKOPEO = (
@@ -112,10 +114,21 @@ def prometheus(work: Path, target: str) -> Iterator[str]:
         process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=work)
     try:
         wait_for_port(port, process)
+        assert wait_until(lambda: _is_ready(port))
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def _is_ready(port: int) -> bool:
+    """Return whether Prometheus answers queries: it listens before it does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/-/ready")
+        return connection.getresponse().status == http.client.OK
+    finally:
+        connection.close()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
