@@ -14,20 +14,24 @@ import functools
 import os
 import socket
 import struct
+import threading
 from pathlib import Path
 
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h
 _HANDLE = struct.Struct("=IiQ")
 _CGROUP_BYTES = 8
 _NAMESPACES = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
 _MAX_CGROUPS = 100_000
+_MAX_NAMESPACES = 1000
 
 
 class Names:
     """Looks names up. `begin` starts a reading, after which names are looked up again."""
 
     def __init__(self) -> None:
-        self._interfaces: dict[int, str] | None = None
+        self._interfaces: dict[int, dict[int, str]] = {}
+        self._places: dict[int, Path] | None = None
         self._namespaces: dict[int, str] | None = None
         self._own: int | None = None
         self._cgroups: dict[int, str] = {}
@@ -35,35 +39,35 @@ class Names:
 
     def begin(self) -> None:
         """Forget what may have changed. The id of a cgroup always means the same directory."""
-        self._interfaces = self._namespaces = self._own = None
+        self._interfaces = {}
+        self._places = self._namespaces = self._own = None
         self._close_hierarchy()
         if len(self._cgroups) > _MAX_CGROUPS:
             self._cgroups.clear()
 
     def interface(self, index: int, namespace: int | None = None) -> str:
         """
-        Return the name of interface *index* of the own network namespace, or the number.
+        Return the name of interface *index*, or the number.
 
-        *namespace* is the inode of the interface's namespace.
+        *namespace* is the inode of the interface's network namespace, by default the own one.
         """
-        if namespace is not None and namespace != self._own_namespace():
-            return str(index)
-        if self._interfaces is None:
-            try:
-                self._interfaces = dict(socket.if_nameindex())
-            except OSError:
-                self._interfaces = {}
-        return self._interfaces.get(index) or str(index)
+        own = self._own_namespace()
+        inode = own if namespace is None else namespace
+        if inode not in self._interfaces:
+            if len(self._interfaces) >= _MAX_NAMESPACES:
+                return str(index)
+            self._interfaces[inode] = _list_interfaces() if inode == own else self._list_elsewhere(inode)
+        return self._interfaces[inode].get(index) or str(index)
 
     def namespace(self, inode: int) -> str:
         """Return the name of the network namespace with *inode* below /run/netns, or the number."""
         if self._namespaces is None:
             self._namespaces = {}
-            try:
-                for path in sorted(_NAMESPACES.iterdir()):
+            for path in _listed(_NAMESPACES):
+                try:
                     self._namespaces.setdefault(path.stat().st_ino, path.name)
-            except OSError:
-                pass  # no namespace has a name, or one has just vanished
+                except OSError:
+                    continue  # it has just gone
         return self._namespaces.get(inode) or str(inode)
 
     def cgroup(self, number: int) -> str:
@@ -74,6 +78,18 @@ class Names:
                 return str(number)
             self._cgroups[number] = path
         return self._cgroups[number]
+
+    def _list_elsewhere(self, inode: int) -> dict[int, str]:
+        """Return the interfaces of another network namespace: a named one, or one of a process."""
+        if self._places is None:
+            self._places = {}
+            for path in (*_listed(_NAMESPACES), *(each / "ns/net" for each in _listed(Path("/proc")))):
+                try:
+                    self._places.setdefault(path.stat().st_ino, path)
+                except OSError:
+                    continue  # no process, or one that has just ended
+        place = self._places.get(inode)
+        return {} if place is None else _list_inside(place, inode)
 
     def _own_namespace(self) -> int:
         if self._own is None:
@@ -105,6 +121,42 @@ class Names:
         if self._hierarchy is not None and self._hierarchy[0] >= 0:
             os.close(self._hierarchy[0])
         self._hierarchy = None
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _list_interfaces() -> dict[int, str]:
+    try:
+        return dict(socket.if_nameindex())
+    except OSError:
+        return {}
+
+
+def _list_inside(place: Path, inode: int) -> dict[int, str]:
+    """Return the interfaces of the network namespace at *place*, which a thread of its own enters."""
+    found: dict[int, str] = {}
+
+    def look() -> None:
+        try:
+            with place.open("rb") as file:
+                # The process of this number may be another one by now.
+                if (
+                    os.fstat(file.fileno()).st_ino == inode
+                    and _library().setns(file.fileno(), _CLONE_NEWNET) == 0
+                ):
+                    found.update(_list_interfaces())
+        except OSError:
+            pass  # it has just gone
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found
 
 
 @functools.cache

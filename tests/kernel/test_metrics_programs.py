@@ -134,7 +134,7 @@ def test_waits_are_those_of_the_interface(lab: Lab, tmp_path: Path, objects: dic
         with lab.started(tmp_path, f"--pin-root={root}") as (_, stop):
             left.send(*[FRAME] * 25)
             net.send(here, 5)
-            wanted = (("interface", str(left.index)), ("netns", left.namespace.name))
+            wanted = (("interface", left.name), ("netns", left.namespace.name))
             name = "tx_wait_seconds_count"
             assert wait_until(lambda: read_samples("--pin-root", root).get((name, wanted)) == 25)
             samples = read_samples("--pin-root", root)

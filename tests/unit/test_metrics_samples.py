@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -161,7 +162,9 @@ def test_interfaces_are_looked_up_once_in_a_reading(monkeypatch: pytest.MonkeyPa
     names = Names()
     for reading in (1, 2):
         names.begin()
+        own = Path("/proc/self/ns/net").stat().st_ino
         assert {names.interface(index) for index in [3] * 1000} == {f"name{reading}"}
+        assert {names.interface(3, own) for _ in range(1000)} == {f"name{reading}"}
     assert len(asked) == 2
 
 
