@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from labs import TOP
 
 from buildtool.cli.main import run
 
@@ -136,6 +138,31 @@ def test_check_and_inspect_name_a_wrong_metric(project: Path, capsys: Capture) -
     assert f"metrics     none that can be read: {problem}" in capsys.readouterr().out
     assert run(["inspect", "--json", str(other)]) == 0
     assert json.loads(capsys.readouterr().out)["metricsProblem"] == problem
+
+
+@pytest.mark.tools
+def test_the_example_of_the_page_compiles(project: Path, capsys: Capture) -> None:
+    """The program of docs/how-to/metrics.md has the metrics that its text names."""
+    page = (TOP / "docs/how-to/metrics.md").read_text("utf-8")
+    (example,) = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
+    program = """
+SEC("xdp") int flow(struct xdp_md *c)
+{
+	struct flow key = {};
+	lost += bpf_map_lookup_elem(&flows, &key) ? 0 : 1;
+	return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+    (project / "bpf/x.bpf.c").write_text(example + program)
+    assert run(["compile", "--arch", "amd64", "--flag=-Wall", "--flag=-Werror"]) == 0
+    assert run(["inspect", "build/amd64/x.bpf.o"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("metric")]
+    assert lines == [
+        "metric      flow_packets_total{interface,protocol}  counter  map flows",
+        "metric      flow_bytes_total{interface,protocol}  counter  map flows",
+        "metric      flow_lost_total  counter  variable lost",
+    ]
 
 
 @pytest.mark.parametrize(
