@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -180,7 +181,16 @@ def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyP
         assert wait_until(lambda: len(server.clients) == 0)
 
 
-def test_a_thousand_clients_share_readings() -> None:
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process open more files than a login usually may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_clients_share_readings(many_files: None) -> None:
     """All get a whole answer, and who waits for a reading that begins later gets that one."""
     render = Render()
     with running(render) as server, ExitStack() as stack:
