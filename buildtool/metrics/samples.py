@@ -132,7 +132,11 @@ class _Maker:
         return self._series.get(row, found)
 
     def _shrink(self) -> None:
-        """Keep the lowest series. None above them is kept later, so that sums stay whole."""
+        """
+        Keep the lowest series.
+
+        Their numbers are whole: a series that is dropped here is above all kept ones, now and later.
+        """
         if len(self._series) <= self._limit:
             return
         kept = heapq.nsmallest(self._limit, self._series)

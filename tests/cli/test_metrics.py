@@ -19,6 +19,10 @@ SOURCE = """\
 #include <buildtool/metrics.bpf.h>
 #include "counts.h"
 
+/* NAME is shown to Prometheus. */
+
+#define UNUSED 1
+
 __u64 drops METRIC_COUNTER(NAME, "", "Packets that were dropped");
 
 SEC("xdp") int count(struct xdp_md *c)
@@ -96,7 +100,7 @@ def test_declared_metrics_travel_in_the_object(project: Path, capsys: Capture) -
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("drops", "", "bpf/x.bpf.c:6: metric drops: the name of a metric of kind counter ends in _total"),
+        ("drops", "", "bpf/x.bpf.c:10: metric drops: the name of a metric of kind counter ends in _total"),
         (
             "drops_total",
             "colour=red",

@@ -161,6 +161,14 @@ def test_a_client_that_sends_nothing_is_disconnected(monkeypatch: pytest.MonkeyP
         assert slow.recv(10) == b""
 
 
+def test_an_endless_head_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends on and on gets its answer after the first 16 KiB."""
+    monkeypatch.setattr(serve, "HEAD_SECONDS", 3600)
+    with running(Render()) as server, connect(server) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nA: " + b"a" * 2 * serve.MAX_HEAD_BYTES)
+        assert client.recv(12) == b"HTTP/1.0 200"
+
+
 def test_silent_clients_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """More silent clients than the server has room for: the slowest ones make room for one that asks."""
     monkeypatch.setattr(serve, "HEAD_SECONDS", 3600)
