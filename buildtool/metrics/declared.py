@@ -423,6 +423,10 @@ class _Resolver:
         if of_key and in_value:
             raise _fault(f"metric {metric}", "slot= names a field of the key", metric)
         found = self._as_integer(metric, path, number, offset)
+        if of_key and found.signed:
+            raise _fault(f"metric {metric}", "slot= requires a number without sign", metric)
+        if not of_key and (text.divide or text.modulo):
+            raise _fault(f"metric {metric}", "sum= has no / and no %", metric)
         return replace(found, divide=text.divide, modulo=text.modulo)
 
     def _as_integer(self, metric: str, path: str, number: int, offset: int) -> FieldPlace:

@@ -106,7 +106,7 @@ class _Maker:
         if self._slot is not None:
             slots = _read_numbers(self._slot, block.keys, self._key_size, block.count)
             for row, slot, (number,) in zip(rows, slots, values, strict=True):
-                if slot >= 0 and number:
+                if number:
                     self._slot_of(row, self._slots + 1)[min(slot, self._slots - 1)] += number
             return
         sums = self._sum(block) if self._sum else None

@@ -36,7 +36,8 @@ typedef unsigned int __u32; typedef unsigned long long __u64; typedef unsigned c
 ONE_MAP = """
 enum what { WHAT_A, WHAT_B = 5, WHAT_COUNT };
 struct inner { __u64 bytes; __u32 bits : 3; };
-struct key { __u32 netns; __u32 ifindex KEY_TAG; union { __u32 low; __u8 address[4]; }; __u64 cgroup; };
+struct key { __u32 netns; __u32 ifindex KEY_TAG; union { __u32 low; __u8 address[4]; }; int zone;
+    __u64 cgroup; };
 struct value { __u64 packets VALUE_TAG; struct inner in[2]; __u8 name[8]; __u64 slots[32]; __u64 sum;
     int sign; };
 struct { __uint(type, TYPE); METRIC_ENTRIES(enum what, 10); __type(key, struct key);
@@ -154,7 +155,7 @@ def test_one_name_for_two_directions(tmp_path: Path) -> None:
 
 WRONG = {
     "no such member": ({"MAP_TAG": tag("value=nothing")}, "nothing: no member nothing in map table"),
-    "no such member of the key": ({"MAP_TAG": tag("value=packets label=zone")}, "no member zone"),
+    "no such member of the key": ({"MAP_TAG": tag("value=packets label=area")}, "no member area"),
     "no such element": ({"MAP_TAG": tag("value=in[2].bytes")}, "no element 2"),
     "an element of no array": ({"MAP_TAG": tag("value=packets[0]")}, "no element 0"),
     "a member of a number": ({"MAP_TAG": tag("value=packets.x")}, "no member x"),
@@ -172,6 +173,15 @@ WRONG = {
         "a array of 8 bytes",
     ),
     "a sum of the key": ({"MAP_TAG": tag("value=slots sum=netns", "sizes", "log2")}, "no member netns"),
+    "a slot with a sign": (
+        {"MAP_TAG": tag("value=packets slot=zone", "sizes", "log2")},
+        "slot= requires a number without sign",
+    ),
+    "a quotient of a sum": (
+        {"MAP_TAG": tag("value=slots sum=sum/2", "sizes", "log2")},
+        "sum= has no / and no %",
+    ),
+    "a quotient of a value": ({"MAP_TAG": tag("value=packets/2")}, "value= has no / and no %"),
     "a slot in the value": (
         {"MAP_TAG": tag("value=packets slot=value.sum", "sizes", "log2")},
         "a field of the key",
