@@ -34,7 +34,7 @@ from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PROBE_NAME
+from buildtool.runtime.carried import LIBBPF_FROM, LIBBPF_NAME, LINKED_FROM, LOADER_NAME, PROBE_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -49,6 +49,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 _SETTABLE_NAME = "settable.json"
+_LIBBPF = f"/{LIBBPF_NAME}"
 
 
 class Form(Enum):
@@ -178,7 +179,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "settable": bool(config.load.settable),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms, native=_links(request)),
-        "linker": _linker_argv() if _links(request) else None,
+        "linker": _linker_argvs() if _links(request) else [],
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
@@ -249,13 +250,20 @@ def _program_names(config: Config) -> dict[str, str]:
 
 
 def _link_argvs(config: Config, platform: Platform) -> list[list[str]]:
-    start = ["clang", f"--target={platform.triple}", platform.static_option]
-    return [[*start, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in _program_names(config).items()]
+    programs = _program_names(config).items()
+    start = ["clang", f"--target={platform.triple}"]
+    link = [*start, platform.static_option, _LIBBPF]
+    return [_libbpf_argv(start), *([*link, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in programs)]
 
 
-def _linker_argv() -> list[str]:
-    """Return the command that makes bpf-probe for the builder's architecture, which is not known here."""
-    return ["clang", "-static", *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
+def _libbpf_argv(start: Sequence[str]) -> list[str]:
+    return [*start, *LIBBPF_FROM, "-o", _LIBBPF]
+
+
+def _linker_argvs() -> list[list[str]]:
+    """Return the commands that make bpf-probe for the builder's architecture, which is not known here."""
+    program = ["clang", "-static", _LIBBPF, *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
+    return [_libbpf_argv(["clang"]), program]
 
 
 def _agree_argv(request: RenderRequest) -> list[str]:

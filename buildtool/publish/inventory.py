@@ -31,12 +31,17 @@ MAX_PACKAGES = 10_000
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class ListedPackage:
-    """A Debian package: *name*, *version*, *architecture*, and its *sha256* where that is known."""
+    """
+    A package: *name*, *version*, *architecture*, and its *sha256* where that is known.
+
+    It is one of Debian, or *vendored*: its sources are among the loader's.
+    """
 
     name: str
     version: str
     architecture: str = ""
     sha256: str = ""
+    vendored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +171,14 @@ def _list_programs(tree: Tree, platform: str) -> Iterator[ListedProgram]:
 
 
 def _packages_of(part: Part) -> Iterator[ListedPackage]:
-    for name, about in part.record.get("packages", {}).items():
-        yield ListedPackage(
-            name=name, version=str(about.get("version", "")), sha256=str(about.get("sha256", ""))
-        )
+    for key in ("packages", "vendored"):
+        for name, about in part.record.get(key, {}).items():
+            yield ListedPackage(
+                name=name,
+                version=str(about.get("version", "")),
+                sha256=str(about.get("sha256", "")) if key == "packages" else "",
+                vendored=key == "vendored",
+            )
 
 
 def _list_packages(tree: Tree) -> Iterator[ListedPackage]:

@@ -16,6 +16,7 @@ import jsonschema
 
 from buildtool.runtime.carried import LINKED_FROM
 from labs import TOP
+from labs.libbpf import compile_libbpf
 from labs.vectors.builder import CODE, LICENSE, SHT_STRTAB, Part, Recipe, build
 
 # A part of Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd): required attributes, optional
@@ -326,11 +327,12 @@ def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options
     """Link bpf-probe for *arch* into *directory*, unless it is newer than its source. Return *directory*."""
     output = directory / arch / "bpf-probe"
     sources = [*(TOP / "loader/probe").iterdir(), TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
+    libbpf = compile_libbpf(clang, f"--sysroot={sysroot}", *options)
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return directory
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_suffix(f".{os.getpid()}")  # another process of the run may link it, too
-    argv = [clang, *options, f"--sysroot={sysroot}", *LINKED_FROM["probe"]]
+    argv = [clang, *options, f"--sysroot={sysroot}", libbpf, *LINKED_FROM["probe"]]
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)
     return directory

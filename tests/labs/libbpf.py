@@ -1,33 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads tables of a static libbpf without running it: its section names, with the type of each.
+Compiles the loader's libbpf, and reads tables of it without running it: section names, with the type of each.
 
-libbpf has no interface that lists them. The tables are arrays of structs in libbpf.o, whose pointers are
-relocations (libbpf.c: section_defs, prog_type_name).
+libbpf has no interface that lists them. The tables are arrays of structs, whose pointers are relocations
+(libbpf.c: section_defs, prog_type_name).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-_MEMBER_HEAD = 60
+from buildtool.runtime.carried import LIBBPF_FROM, libbpf_digest
+from labs import TOP
+
 _SECTION_BYTES = 56  # struct bpf_sec_def on 64-bit machines: a pointer, two enums, and five words
 _TYPE_AT, _ATTACH_AT = 8, 12
 
 
-def find_archive(sysroot: Path) -> Path:
-    """Return libbpf.a in *sysroot*."""
-    (found,) = sysroot.glob("usr/lib/*/libbpf.a")
-    return found
+def compile_libbpf(clang: Path, *options: str) -> Path:
+    """Return the loader's libbpf as one object file. *options* are those of the target."""
+    clang_said = subprocess.run([clang, "--version"], capture_output=True, check=True).stdout
+    recipe = repr((libbpf_digest(), clang_said, options)).encode()
+    output = TOP / ".cache/loader" / f"libbpf-{hashlib.sha256(recipe).hexdigest()[:16]}.o"
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside = output.with_suffix(f".{os.getpid()}")  # another process of the run may compile it, too
+        argv = [clang, *(option for option in options if option != "-static-pie"), *LIBBPF_FROM]
+        subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
+        aside.rename(output)
+    return output
 
 
-def read_sections(archive: Path) -> dict[str, tuple[str, int]]:
+def read_sections(libbpf: Path) -> dict[str, tuple[str, int]]:
     """Return libbpf's type and expected attach type of each section name. `+` stands for `/` and a target."""
-    elf = ELFFile(io.BytesIO(_member(archive, "libbpf.o")))
+    elf = ELFFile(io.BytesIO(libbpf.read_bytes()))
     types = [text for text, _ in _table(elf, "prog_type_name", 8)]
     order = "little" if elf.little_endian else "big"
     found = {}
@@ -56,15 +69,3 @@ def _table(elf: ELFFile, name: str, size: int) -> Iterator[tuple[str, bytes]]:
         target, addend = pointers[at]
         text = elf.get_section(target["st_shndx"]).data()[target["st_value"] + addend :]
         yield text.partition(b"\0")[0].decode(), home.data()[at : at + size]
-
-
-def _member(archive: Path, wanted: str) -> bytes:
-    """Return the member *wanted* of *archive* (ar)."""
-    data, at = archive.read_bytes(), 8
-    while at < len(data):
-        head = data[at : at + _MEMBER_HEAD]
-        size = int(head[48:58])
-        if head[:16].rstrip() == f"{wanted}/".encode():
-            return data[at + _MEMBER_HEAD : at + _MEMBER_HEAD + size]
-        at += _MEMBER_HEAD + size + size % 2
-    raise AssertionError(f"{archive}: no {wanted}")
