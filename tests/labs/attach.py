@@ -92,6 +92,7 @@ SOURCES |= {
     "lsm_cgroup": _one("lsm_cgroup/socket_post_create", 1),
     "netkit": _one("netkit/primary", -1),
     "freplace": 'SEC("freplace/@_stub") int @_prog(int number) { count(); return 0; }',
+    "freplace_lost": 'SEC("freplace/@_lost") int @_prog(int number) { count(); return 0; }',
     "freplace_bare": 'SEC("freplace") int @_prog(int number) { count(); return number; }',
     # The target of freplace, which counts nothing itself.
     "replaceable": "__attribute__((noinline)) int @_stub(int number) { volatile int r = number; return r; }"

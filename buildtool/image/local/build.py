@@ -193,7 +193,7 @@ def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list
     findings: list[Finding] = []
     for (name, data), found in zip(objects.items(), opened, strict=True):
         if facts := check_object(f"{platform.arch}/{name}", name, data, now=0).facts:
-            findings += opening_findings(facts, platform.arch, found)
+            findings += opening_findings(facts, found)
     return findings
 
 
