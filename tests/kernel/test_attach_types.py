@@ -312,7 +312,12 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
         ("usdt_bare", "bin:a:b", 2, ["not /PATH:PROVIDER:NAME[@PID]"]),
         ("usdt_bare", "/bin/true:a:b@0", 2, ["not /PATH:PROVIDER:NAME[@PID]"]),
         ("usdt", "/bin/true:a:b", 2, ["already names the target"]),
-        ("freplace", None, 2, ["the kernel loads the program for a target", "--attach {p}_prog=OBJECT:PROGRAM"]),
+        (
+            "freplace",
+            None,
+            2,
+            ["the kernel loads the program for a target", "--attach {p}_prog=OBJECT:PROGRAM"],
+        ),
         ("freplace", "none", 2, ["the kernel loads the program for a target only", "--no-load {p}_prog"]),
         ("freplace", "{p}_disp", 2, ["{p}_disp: not OBJECT:PROGRAM"]),
         ("freplace", "none.bpf.o:{p}_disp", 2, ["none.bpf.o:{p}_disp: no such object"]),
