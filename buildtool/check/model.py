@@ -207,7 +207,7 @@ _TABLE = (
     ("BT011", _W, "no license", 'char LICENSE[] SEC("license") = "Dual BSD/GPL"; names it'),
     ("BT012", _N, "unknown helper", "a newer buildtool may know it"),
     ("BT013", _E, "impossible map", "no kernel creates it: correct its definition in section .maps"),
-    ("BT014", _E, "replaces a function", "write SEC(\"freplace/FUNCTION\"), and name the program: --attach PROGRAM=OBJECT:PROGRAM"),
+    ("BT014", _E, "replaces a function", "write freplace/FUNCTION; start with --attach NAME=OBJECT:PROGRAM"),
     ("BT015", _E, "unused struct_ops program", "name it in a variable of section .struct_ops.link"),
     (
         "BT016",

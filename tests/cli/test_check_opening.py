@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from labs.check import NEVER, NEVER_HEAD, loadable, read_junit, run_check
 from labs.compile import compile_object, find_tool
-from labs.vectors.builder import build
+from labs.vectors.builder import SHT_NOBITS, build
 from labs.vectors.code import code, makes
 
 from buildtool.core.platforms import host_platform
+from buildtool.objects.elf import parse_object
 
 
 def findings(probes: Path, *arguments: str | Path, code: int) -> list[tuple[str, str, str]]:
@@ -141,3 +142,28 @@ def test_reports_have_what_libbpf_says(probes: Path, clang: Path, sysroot: Path,
     run_check(probes, path, "--junit", tmp_path / "check.xml", code=1)
     failures = read_junit(tmp_path / "check.xml").findall("testsuite/testcase/failure")
     assert ["unknown field 'max_entry'" in failure.attrib["message"] for failure in failures] == [True]
+
+
+ARENA = """
+struct { __uint(type, BPF_MAP_TYPE_ARENA); __uint(map_flags, BPF_F_MMAPABLE); __uint(max_entries, 4); }
+    arena SEC(".maps");
+int __attribute__((address_space(1))) zeroes[100];
+SEC("socket") int p(void *c) { bpf_map_lookup_elem(&arena, c); return zeroes[3]; }
+"""
+
+
+def test_zeroes_of_an_arena_are_bytes_of_the_file(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path
+) -> None:
+    """The form that clang writes is opened, and the one without bytes is not: so the zeroes count."""
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + ARENA)
+    assert findings(probes, path, code=0) == []
+    data = bytearray(path.read_bytes())
+    obj = parse_object(bytes(data))
+    (number,) = (n for n, item in enumerate(obj.sections) if item.name == b".addr_space.1")
+    assert bytes(obj.contents(obj.sections[number])) == bytes(400)
+    at = int.from_bytes(data[40:48], "little") + 64 * number + 4
+    data[at : at + 4] = SHT_NOBITS.to_bytes(4, "little")
+    path.write_bytes(data)
+    found = {rule: message for rule, _, message in findings(probes, path, code=1)}
+    assert "zeroes" in found["BT007"]

@@ -371,7 +371,7 @@ def test_what_freplace_does_not_find(
 
 @pytest.mark.parametrize("option", ["pin-root", "share"])
 def test_freplace_and_programs_that_stay(lab: Lab, tmp_path: Path, option: str) -> None:
-    """A pinned or shared program would replace a function of an old program, so the options exclude each other."""
+    """A program that stays would replace a function of an old program, so the options exclude each other."""
     lab.put(tmp_path, "replaceable", "freplace")
     target = f"--attach={PROGRAM}=replaceable.bpf.o:{PREFIX}_disp"
     result = lab.run(tmp_path, target, f"--{option}={tmp_path}/pins")
