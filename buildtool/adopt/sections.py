@@ -37,7 +37,7 @@ _BEGINNINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """A table [[compile.program]]: programs of *section*, a name or a beginning and *, are *loaded_as* another."""
+    """[[compile.program]]: programs of *section*, a name or a beginning and *, are *loaded_as* another."""
 
     section: str
     loaded_as: str
@@ -52,7 +52,7 @@ def declare_sections(tree: Tree, names: Iterable[str], found: Found) -> list[Dec
             if beginning is None:
                 found.note(
                     name,
-                    f"section {section}: libbpf knows no such kind of program: declare it, [[compile.program]]",
+                    f"section {section}: libbpf knows no such kind of program: see [[compile.program]]",
                 )
                 continue
             # One table for all names behind a slash.
@@ -70,6 +70,8 @@ def _find_unknown(tree: Tree, name: str) -> list[str]:
 def _find_beginning(section: str) -> str | None:
     """Return the longest beginning that a loader would compare with, before a slash, digit or low line."""
     fitting = [
-        each for each in _BEGINNINGS if re.match(rf"{re.escape(each)}[/_0-9]", section) and section.isprintable()
+        each
+        for each in _BEGINNINGS
+        if re.match(rf"{re.escape(each)}[/_0-9]", section) and section.isprintable()
     ]
-    return max(fitting, key=len, default=None)
+    return max(fitting, key=len, default=None) if section.isprintable() else None

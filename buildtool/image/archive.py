@@ -60,20 +60,26 @@ class SourceArchive:
 
 
 @lru_cache(maxsize=1)
-def pack_own_sources(headers: tuple[EmbeddedFile, ...] = ()) -> SourceArchive:
+def pack_own_sources(
+    headers: tuple[EmbeddedFile, ...] = (), more: tuple[TarEntry, ...] = ()
+) -> SourceArchive:
     """
-    Return the archive of the loader's sources, of the modules that compile and sign, and of *headers*.
+    Return the archive of the loader's sources, of the modules that compile and sign, of *headers* and *more*.
 
     Raises: FileAccessError.
     """
-    return _pack(_own_entries(headers))
+    return _pack([*_own_entries(headers), *more])
 
 
 def pack_project(
-    root: Path, directories: Sequence[str], sources: Iterable[str], headers: Sequence[EmbeddedFile] = ()
+    root: Path,
+    directories: Sequence[str],
+    sources: Iterable[str],
+    headers: Sequence[EmbeddedFile] = (),
+    more: Sequence[TarEntry] = (),
 ) -> SourceArchive:
     """
-    Return the archive of buildtool's sources and of *directories* of project *root*.
+    Return the archive of buildtool's sources, of *directories* of project *root*, and of *more*.
 
     The files are those that BuildKit would receive: without those in .dockerignore, and with
     symbolic links as links.
@@ -93,7 +99,7 @@ def pack_project(
                 hint=f"change {IGNORE_FILE}",
             )
     moved = (replace(entry, path=f"{PROJECT_DIRECTORY}/{entry.path}") for entry in entries)
-    return _pack([*_own_entries(headers), *moved])
+    return _pack([*_own_entries(headers), *moved, *more])
 
 
 def _pack(entries: Iterable[TarEntry]) -> SourceArchive:

@@ -29,11 +29,13 @@ from buildtool.core.errors import BuildtoolError, UsageError
 from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
-from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
+from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive, pack_own_sources, pack_project
 from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
+from buildtool.image.kerneltypes import TypesByArch, types_entries
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
+from buildtool.oci.tarwriter import TarEntry
 from buildtool.runtime.carried import LIBBPF_FROM, LIBBPF_NAME, LINKED_FROM, LOADER_NAME, PROBE_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
@@ -71,7 +73,7 @@ class RenderRequest:
     *form* selects the places of sources. *epoch* is the time in the Dockerfile's instructions for
     building it, in seconds.
     *headers* are those of Linux and libbpf for sources, and those of include directories outside the project.
-    *plan* has the objects by architecture.
+    *plan* has the objects by architecture, and *types* the signed types of kernels, if the image holds any.
     """
 
     config: Config
@@ -82,6 +84,7 @@ class RenderRequest:
     capabilities: tuple[str, ...] = ()
     headers: tuple[EmbeddedFile, ...] = ()
     plan: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)
+    types: TypesByArch = field(default_factory=dict)
     form: Form = Form.PROJECT
     epoch: int | None = None
 
@@ -113,8 +116,24 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
         directories = source_directories(request)
-        return pack_project(request.config.root, directories, request.sources, _more_sources(request))
-    return pack_own_sources(_more_sources(request)) if request.form is Form.PROJECT else None
+        root, more = request.config.root, _types_entries(request)
+        return pack_project(root, directories, request.sources, _more_sources(request), more)
+    if request.form is Form.PROJECT:
+        return pack_own_sources(_more_sources(request), _types_entries(request))
+    if request.types:
+        raise UsageError(
+            "load.btf: the text of a Dockerfile cannot hold the types",
+            hint="buildtool render -o DIR writes an archive beside the Dockerfile",
+        )
+    return None
+
+
+def _types_entries(request: RenderRequest) -> tuple[TarEntry, ...]:
+    return tuple(
+        entry
+        for arch, files in request.types.items()
+        for entry in types_entries(files, ARCHIVE_EPOCH, f"types/{arch}")
+    )
 
 
 def _more_sources(request: RenderRequest) -> tuple[EmbeddedFile, ...]:
@@ -177,6 +196,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         ),
         "plans": _check_files(_plan_files(request)),
         "settable": bool(config.load.settable),
+        "types": bool(request.types),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms, native=_links(request)),
         "linker": _linker_argvs() if _links(request) else [],
