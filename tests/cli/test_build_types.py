@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from labs.cli import BUILD, check_error
 from labs.image import read_image
 from labs.vectors.maps import Btf, plain
@@ -57,6 +58,8 @@ def test_an_image_is_verified_with_its_types(types: Path, capsys: Capture) -> No
     assert types.is_file()
     assert run([*BUILD]) == 0
     assert run(["keygen", "other"]) == 0
+    public = load_pem_private_key(Path("keys/dev.pem").read_bytes(), None).public_key()
+    Path("keys/dev.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     capsys.readouterr()
     for key, code in (("dev", 0), ("other", 3)):
         assert run(["verify", str(ARCHIVE), "--trust", f"keys/{key}.pub", "--objects-only"]) == code
