@@ -59,16 +59,18 @@ class SourceArchive:
             raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
 
 
-@lru_cache(maxsize=1)
-def pack_own_sources(
-    headers: tuple[EmbeddedFile, ...] = (), more: tuple[TarEntry, ...] = ()
-) -> SourceArchive:
+def pack_own_sources(headers: tuple[EmbeddedFile, ...] = (), more: Sequence[TarEntry] = ()) -> SourceArchive:
     """
     Return the archive of the loader's sources, of the modules that compile and sign, of *headers* and *more*.
 
     Raises: FileAccessError.
     """
-    return _pack([*_own_entries(headers), *more])
+    return _pack([*_own_entries(headers), *more]) if more else _pack_own(headers)
+
+
+@lru_cache(maxsize=1)
+def _pack_own(headers: tuple[EmbeddedFile, ...]) -> SourceArchive:
+    return _pack(_own_entries(headers))
 
 
 def pack_project(

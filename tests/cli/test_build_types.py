@@ -125,6 +125,9 @@ def test_the_dockerfile_has_the_types_in_its_archive(
     assert "COPY --link --from=types /*.o /usr/lib/buildtool/btf/\n" in text
     (archive,) = Path("rendered").glob("*.tar")
     assert types.read_bytes() in archive.read_bytes()
+    assert run(["render", "--arch", "amd64", "-o", "."]) == 0, capsys.readouterr().err
+    (archive,) = (path for path in Path().glob("*.tar") if path.name != "base.tar")
+    assert types.read_bytes() in archive.read_bytes()
     capsys.readouterr()
     assert run(["render", "--arch", "amd64"]) == 2
     check_error(capsys, "load.btf: the text of a Dockerfile cannot hold the types")

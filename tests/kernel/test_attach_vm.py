@@ -287,13 +287,13 @@ def on_old(boot: Boot) -> dict[str, Ran]:
 @pytest.fixture(scope="module")
 def on_new(boot: Boot) -> dict[str, Ran]:
     """Run the cases of Linux 6.12."""
-    return boot("6.12", NEW | NO_SESSIONS)
+    return boot("6.12", NO_SESSIONS | NEW)
 
 
 @pytest.fixture(scope="module")
 def on_newest(boot: Boot) -> dict[str, Ran]:
     """Run the cases of Linux 6.12 on Debian's newest kernel."""
-    return boot("newest", NEW | SESSIONS)
+    return boot("newest", SESSIONS | NEW)
 
 
 def check(case: Case, ran: Ran) -> None:
@@ -335,13 +335,13 @@ def test_linux_6_1(on_old: dict[str, Ran], name: str) -> None:
     check(OLD[name], on_old[name])
 
 
-@pytest.mark.parametrize("name", NEW | NO_SESSIONS)
+@pytest.mark.parametrize("name", NO_SESSIONS | NEW)
 def test_linux_6_12(on_new: dict[str, Ran], name: str) -> None:
     """On a kernel with probes and LSM the case attaches, counts and leaves nothing, or names the reason."""
-    check((NEW | NO_SESSIONS)[name], on_new[name])
+    check((NO_SESSIONS | NEW)[name], on_new[name])
 
 
-@pytest.mark.parametrize("name", NEW | SESSIONS)
+@pytest.mark.parametrize("name", SESSIONS | NEW)
 def test_newest_linux(on_newest: dict[str, Ran], name: str) -> None:
     """The newest kernel gives the same result as 6.12, and has the sessions of Linux 6.13 and 7.0."""
-    check((NEW | SESSIONS)[name], on_newest[name])
+    check((SESSIONS | NEW)[name], on_newest[name])
