@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,16 +17,19 @@ import click
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.compile.sources import recorded_sources
 from buildtool.config.file import ImageConfig
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
 from buildtool.core.strictjson import format_time
 from buildtool.core.text import escape
+from buildtool.deploy.needs import plan_image
+from buildtool.deploy.plan import RunPlan, note_platforms
 from buildtool.image import inspect as inspection
 from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.image.metadata import Entrypoint
-from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
+from buildtool.metrics.declared import Metric, Table
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file
@@ -60,6 +64,8 @@ class View:
             "envelope": json.loads(envelope_json(report.record)) if report.record else None,
             "contents": _contents_json(report.contents) if report.contents else None,
             "problem": report.problem,
+            "metrics": [_metric_json(table, metric) for table in report.metrics for metric in table.metrics],
+            "metricsProblem": report.metrics_problem,
             "verification": self._verify(data),
         }
 
@@ -140,6 +146,7 @@ class View:
             yield "helpers", " ".join(map(helper_name, report.contents.helpers)) or "none"
             yield "kfuncs", clean_line(" ".join(report.contents.kfuncs)) or "none"
             yield "license", clean_line(report.contents.license) or "none"
+        yield from _metric_rows(report)
         yield from self._statement_rows(report)
         if report.record is None:
             yield "signatures", "none" if report.problem is None else "none that can be read"
@@ -185,6 +192,28 @@ def _contents_json(contents: ObjectContents) -> dict[str, Any]:
     return {**asdict(contents), "helperNames": [helper_name(number) for number in contents.helpers]}
 
 
+def _metric_rows(report: ObjectReport) -> Iterator[tuple[str, str]]:
+    for table in report.metrics:
+        place = f"variable {table.name}" if table.section else f"map {table.name}"
+        for metric in table.metrics:
+            labels = f"{{{','.join(metric.label_names)}}}" if metric.labels else ""
+            yield "metric", clean_line(f"{metric.name}{labels}  {metric.kind}  {place}")
+    if report.metrics_problem and not report.problem:
+        yield "metrics", clean_line(f"none that can be read: {report.metrics_problem}")
+
+
+def _metric_json(table: Table, metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "kind": metric.kind,
+        "help": metric.help,
+        "unit": metric.unit,
+        "labels": list(metric.label_names),
+        "map": None if table.section else table.name,
+        "variable": table.name if table.section else None,
+    }
+
+
 def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:
     for name, value in rows:
         yield f"{name:<11} {value}"
@@ -198,7 +227,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     """
     if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
-        image = inspection.inspect_images(target)[0]
+        image = inspection.inspect_images(target, open_cache(os.environ))[0]
     else:
         data = read_object_file(Path(target))
         image = ImageReport(
@@ -236,33 +265,6 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
         names = (escape(row[key]) for key in ("program", "section"))
         click.echo("  ".join([*names, " ".join(row["capabilities"])]))
     return click.echo(shlex.join(plan.options))
-
-
-def plan_image(image: ImageReport) -> RunPlan:
-    """Return how a container of *image* is started."""
-    programs = []
-    for name, data in image.objects:
-        contents, statement = _contents(name, data), inspect_object(name, data).statement
-        targeted = {program.name for program in statement.programs if program.attach} if statement else set()
-        programs += [
-            LoadedProgram(
-                name=program.name,
-                section=program.effective_section,
-                owner=Path(name).name,
-                has_target=program.name in targeted,
-            )
-            for program in contents.programs
-            if image.entrypoint.selection.loads(program.name, program.section, name)
-        ]
-    described = ((name, _contents(name, data)) for name, data in image.objects)
-    needed = needed_capabilities(described, image.entrypoint.selection)
-    return plan_run(
-        name=host_name(image.reference),
-        entrypoint=image.entrypoint,
-        programs=programs,
-        capabilities=label_capabilities(image.labels) or needed,
-        user=image.user,
-    )
 
 
 def image_run_rows(image: ImageReport) -> list[str]:

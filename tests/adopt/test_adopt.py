@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 from labs.adopting import LAYOUTS, Layout, program, types
+from labs.cli import check_error
 from labs.compile import compile_sample
+from labs.sig import unsigned
 
 from buildtool.adopt.render import count_lines
 from buildtool.cli.main import run
@@ -162,3 +165,28 @@ def test_a_section_that_nobody_knows_is_named(tmp_path: Path, capsys: Capture) -
     assert "mine2" not in said
     assert "mine3" not in said
     assert "program = " not in (tmp_path / "buildtool.toml").read_text()
+
+
+def test_compiled_objects_are_signed_by_the_printed_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The last line has commands that work as they stand, also for folders with blanks."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.bpf.o").write_bytes(unsigned())
+    Path("a b").mkdir()
+    Path("a b/y.o").write_bytes(unsigned())
+    assert run(["init", "--from", "."]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == "buildtool: buildtool.toml: 2 compiled objects, 2 lines"
+    steps = said[-1].removeprefix("buildtool: next: ").split(" && ")
+    for step in steps:
+        command, *arguments = shlex.split(step)
+        assert command == "buildtool"
+        assert run(arguments) == 0, capsys.readouterr().err
+    assert run(["verify", "x.bpf.o", "a b/y.o", "--trust", "keys/release.pub"]) == 0
+
+
+def test_a_directory_without_programs(tmp_path: Path, capsys: Capture) -> None:
+    """The error names the directory once."""
+    assert run(["init", "--from", str(tmp_path)]) == 2
+    check_error(capsys, f"error: {tmp_path}: no eBPF source: ")
