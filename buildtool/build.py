@@ -72,11 +72,11 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
-from buildtool.image.result import BuiltImage, OtherImage
+from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
 from buildtool.oci.read import open_layout
-from buildtool.oci.write import full_name, put_all, write_archive, write_directory
+from buildtool.oci.write import full_name, put_all
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import provide_parts
@@ -102,8 +102,6 @@ if TYPE_CHECKING:
     from buildtool.publish.provenance import BuildFacts
 
 log = logging.getLogger(__name__)
-
-_ENDS = (".oci.tar", ".tar", "")  # of the names of archives and layouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,6 +378,7 @@ def build(
         return build_by(config, options, tag, key, epoch, environ, runner)
 
     metadata = _read_gadget(config)
+    _check_tags(config, options, tag)
     if _writes_formats(config, options):
         return _build_formats(config, options, tag, build_runtime, metadata)
     built = build_runtime(options)
@@ -397,6 +396,17 @@ def _read_gadget(config: Config) -> bytes | None:
     from buildtool.publish.formats import read_metadata
 
     return read_metadata(config.publish.gadget)
+
+
+def _check_tags(config: Config, options: BuildOptions, tag: str) -> None:
+    """Check the tags of images of other formats, before anything is built. Raises: UsageError."""
+    if not (options.push and config.publish.other_formats):
+        return
+    from buildtool.publish.formats import format_reference, format_suffix
+
+    for kind in config.publish.other_formats:
+        for name in name_objects(config):
+            format_reference(tag, format_suffix(kind, name))
 
 
 def _writes_formats(config: Config, options: BuildOptions) -> bool:
@@ -422,22 +432,13 @@ def _build_formats(
 
     Raises: any BuildtoolError.
     """
-    from buildtool.publish.formats import format_suffix, make_formats
+    from buildtool.publish.formats import format_place, format_suffix, make_formats, write_format
 
-    fields = parse_output(options.output)
+    fields, formats = parse_output(options.output), config.publish.other_formats
     destination, is_layout = Path(fields["dest"]), fields.get("tar") == "false"
     name = full_name(fields.get("name", tag))
-
-    def place(suffix: str) -> Path:
-        stem, end = next(
-            (destination.name[: -len(end)], end) for end in _ENDS if destination.name.endswith(end)
-        )
-        return destination.with_name(f"{stem}{suffix}{end}")
-
-    suffixes = [
-        format_suffix(kind, each) for kind in config.publish.other_formats for each in name_objects(config)
-    ]
-    for path in (destination, *map(place, suffixes)):
+    suffixes = [format_suffix(kind, each) for kind in formats for each in name_objects(config)]
+    for path in (destination, *(format_place(destination, suffix) for suffix in suffixes)):
         check_output(_write_output({**fields, "dest": str(path)}), force=options.force)
     try:
         work = tempfile.TemporaryDirectory(
@@ -446,27 +447,18 @@ def _build_formats(
     except OSError as error:
         raise cannot_write(destination, error) from error
     with work as directory:
-        # Relative like the destination, because a comma cannot stand in --output.
-        new = destination.parent / Path(directory).name / "runtime.tar"
-        built = build_runtime(replace(options, output=_write_output({**fields, "dest": str(new)})))
-        with open_layout(new, name=str(destination)) as source:
-            made = make_formats(source, config.publish.other_formats, metadata=metadata, report=log.warning)
-        places = {new: destination}
-        others = []
+        # Relative like the destination: a comma in the name of a directory above cannot stand in --output.
+        runtime = destination.parent / Path(directory).name / "runtime.tar"
+        built = build_runtime(replace(options, output=_write_output({**fields, "dest": str(runtime)})))
+        with open_layout(runtime, name=str(destination)) as source:
+            made = make_formats(source, formats, metadata=metadata, report=log.warning)
+        places, others = {runtime: destination}, []
         for image in made:
-            write = write_directory if is_layout else write_archive
-            write(new.with_name(image.suffix), image.images, f"{name}{image.suffix}")
-            places[new.with_name(image.suffix)] = place(image.suffix)
-            others.append(
-                OtherImage(
-                    format=image.format,
-                    name=image.name,
-                    reference=f"{name}{image.suffix}",
-                    digest=f"sha256:{image.images.top.digest}",
-                    file=str(place(image.suffix)),
-                )
-            )
-        put_all(places, new.parent)
+            new, path = runtime.with_name(image.suffix), format_place(destination, image.suffix)
+            written = write_format(image, new, f"{name}{image.suffix}", is_layout=is_layout)
+            others.append(replace(written, file=str(path)))
+            places[new] = path
+        put_all(places, runtime.parent)
     return replace(built, file=str(destination), others=tuple(others))
 
 

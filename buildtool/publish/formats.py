@@ -39,7 +39,7 @@ from buildtool.oci.read import (
 )
 from buildtool.oci.registry import open_image, parse_reference, push_images
 from buildtool.oci.tree import read_tree
-from buildtool.oci.write import ImageSet, Part, make_index
+from buildtool.oci.write import ImageSet, Part, make_index, write_archive, write_directory
 from buildtool.publish.bpfman import bytecode_labels, bytecode_part, is_bytecode
 from buildtool.publish.gadget import (
     ARCHITECTURES,
@@ -54,6 +54,7 @@ from buildtool.signing.statement import describe_stated
 
 BPFMAN, GADGET = "bpfman", "gadget"
 MAX_METADATA_BYTES = 1024 * 1024
+_ENDS = (".oci.tar", ".tar", "")  # of the names of archives and layouts
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # Labels of the runtime image that say nothing about an image with one object.
 _OF_RUNTIME = ("org.opencontainers.image.base.", LABEL_PREFIX)
@@ -84,12 +85,21 @@ class FoundObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Object:
-    """The object called *name* for *platform*: its *data* and *contents*."""
+    """An object for *platform*: its *data* and *contents*."""
 
-    name: str
     platform: Platform
     data: bytes
     contents: ObjectContents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runtime:
+    """The runtime image *name*: its *labels*, when it was *created*, and its *objects* by name."""
+
+    name: str
+    labels: Mapping[str, str]
+    created: str
+    objects: Mapping[str, Sequence[_Object]]
 
 
 def format_suffix(kind: str, name: str) -> str:
@@ -134,31 +144,25 @@ def make_formats(
     Raises: ObjectFormatError, also if an object's programs or maps differ between architectures; errors of
         *source*.
     """
-    made = [
-        image
-        for kind in formats
-        if kind in (BPFMAN, GADGET)
-        for image in _make_format(source, kind, metadata, report)
-    ]
-    return tuple(made)
+    runtime = _read_runtime(source)
+    kinds = [kind for kind in formats if kind in (BPFMAN, GADGET)]
+    return tuple(image for kind in kinds for image in _make_format(runtime, kind, metadata, report))
 
 
 def _make_format(
-    source: BlobSource, kind: str, metadata: bytes | None, report: Callable[[str], None]
+    runtime: _Runtime, kind: str, metadata: bytes | None, report: Callable[[str], None]
 ) -> Iterator[FormatImage]:
-    labels, created, objects = _read_runtime(source)
     count = 0
-    for name in sorted({item.name for item in objects}):
-        found = [item for item in objects if item.name == name]
+    for name, found in runtime.objects.items():
         known = [item for item in found if kind == BPFMAN or item.platform.arch in ARCHITECTURES]
         if left := [item.platform.arch for item in found if item not in known]:
             report(f"{name}: no {kind} image for {', '.join(left)}: {' and '.join(ARCHITECTURES)} only")
         if not known:
             continue
         if kind == BPFMAN:
-            parts = _bytecode_parts(name, known, labels, created)
+            parts = _bytecode_parts(name, known, runtime)
         else:
-            parts = _gadget_parts(name, known, labels, created, metadata)
+            parts = _gadget_parts(name, known, runtime, metadata)
         if not parts:
             report(f"{name}: no bpfman image: bpfman knows none of its programs' sections")
             continue
@@ -168,18 +172,18 @@ def _make_format(
         yield FormatImage(format=kind, name=short_name(name), images=images)
     if not count:
         raise ObjectFormatError(
-            f"{source.name}: no object for a {kind} image", hint=f"leave {kind} out of publish.formats"
+            f"{runtime.name}: no object for a {kind} image", hint=f"leave {kind} out of publish.formats"
         )
 
 
-def _read_runtime(source: BlobSource) -> tuple[Mapping[str, str], str, list[_Object]]:
-    """Return labels, time and objects of the runtime image *source*."""
+def _read_runtime(source: BlobSource) -> _Runtime:
+    """Return what the runtime image *source* holds. Raises: ObjectFormatError; errors of *source*."""
     reports = list(inspect_stored(source))
-    objects = []
+    objects: dict[str, list[_Object]] = {}
     for image in reports:
         arch = image.platform.split("/")[1] if "/" in image.platform else ""
-        if unread := image.unread:
-            raise ObjectFormatError(f"{source.name}: {unread[0]}: not a file, or too large")
+        for name in image.unread:
+            raise ObjectFormatError(f"{source.name}: {name}: not a file, or too large")
         for name, data in image.objects:
             if arch not in PLATFORMS:
                 raise ObjectFormatError(f"{source.name}: {name}: for an unknown platform, {image.platform}")
@@ -187,21 +191,27 @@ def _read_runtime(source: BlobSource) -> tuple[Mapping[str, str], str, list[_Obj
                 contents = describe_stated(parse_object(data))
             except ObjectFormatError as error:
                 raise ObjectFormatError(f"{source.name}: {name} ({arch}): {error.message}") from error
-            objects.append(_Object(name=name, platform=PLATFORMS[arch], data=data, contents=contents))
+            item = _Object(platform=PLATFORMS[arch], data=data, contents=contents)
+            objects.setdefault(name, []).append(item)
     if not objects:
         raise ObjectFormatError(
             f"{source.name}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool",
             hint="name an image that buildtool build made",
         )
-    objects.sort(key=lambda item: item.platform.arch)
-    created = str(read_images(source)[0].config.get("created") or "")
-    labels = {key: text for key, text in reports[0].labels.items() if not key.startswith(_OF_RUNTIME)}
-    return labels, created, objects
+    names = [short_name(name) for name in objects]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ObjectFormatError(
+            f"{source.name}: two objects would have images called {twice}", hint="rename one of the sources"
+        )
+    return _Runtime(
+        name=source.name,
+        labels={key: text for key, text in reports[0].labels.items() if not key.startswith(_OF_RUNTIME)},
+        created=str(read_images(source)[0].config.get("created") or ""),
+        objects={name: sorted(found, key=lambda item: item.platform.arch) for name, found in objects.items()},
+    )
 
 
-def _bytecode_parts(
-    name: str, objects: Sequence[_Object], labels: Mapping[str, str], created: str
-) -> list[Part]:
+def _bytecode_parts(name: str, objects: Sequence[_Object], runtime: _Runtime) -> list[Part]:
     found = {item.platform.arch: bytecode_labels(item.contents) for item in objects}
     _check_same(name, found)
     if not all(found.values()):
@@ -212,22 +222,18 @@ def _bytecode_parts(
             name,
             item.data,
             labels={
-                **labels,
+                **runtime.labels,
                 **found[item.platform.arch],
                 LABEL_PREFIX + "object-digest": f"sha256:{hashlib.sha256(item.data).hexdigest()}",
             },
-            created=created,
+            created=runtime.created,
         )
         for item in objects
     ]
 
 
 def _gadget_parts(
-    name: str,
-    objects: Sequence[_Object],
-    labels: Mapping[str, str],
-    created: str,
-    metadata: bytes | None,
+    name: str, objects: Sequence[_Object], runtime: _Runtime, metadata: bytes | None
 ) -> list[Part]:
     # One gadget.yaml describes the data of all architectures.
     _check_same(
@@ -240,7 +246,7 @@ def _gadget_parts(
             for item in objects
         },
     )
-    annotations = gadget_annotations(short_name(name), labels, created)
+    annotations = gadget_annotations(short_name(name), runtime.labels, runtime.created)
     return [
         gadget_part(item.platform, item.data, metadata=metadata, annotations=annotations) for item in objects
     ]
@@ -261,6 +267,30 @@ def _check_same(name: str, found: Mapping[str, Mapping[str, str]]) -> None:
                     f"{name}: {key} differ between architectures: {first} has {ours}, {other} has {theirs}",
                     hint="declare the same programs and maps for all, or build other architectures apart",
                 )
+
+
+def format_place(destination: Path, suffix: str) -> Path:
+    """Return the file or layout beside *destination*, a runtime image, for the image with *suffix*."""
+    name = destination.name
+    end = next(end for end in _ENDS if name.endswith(end))
+    return destination.with_name(f"{name.removesuffix(end)}{suffix}{end}")
+
+
+def write_format(image: FormatImage, path: Path, reference: str, *, is_layout: bool) -> OtherImage:
+    """
+    Write *image*, called *reference*, to the new file or layout *path*.
+
+    Raises: FileAccessError.
+    """
+    write = write_directory if is_layout else write_archive
+    write(path, image.images, reference)
+    return OtherImage(
+        format=image.format,
+        name=image.name,
+        reference=reference,
+        digest=f"sha256:{image.images.top.digest}",
+        file=str(path),
+    )
 
 
 def format_reference(reference: str, suffix: str) -> str:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projects whose objects go into images of other tools' formats, and readers of these images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from buildtool.oci.read import open_layout, read_blob, read_descriptor
+
+FORMATS = '\n[publish]\nformats = ["runtime", "bpfman", "gadget"]\n'
+# A counter of packets with a map of each kind of name, and a program that bpfman does not know.
+COUNTER = """\
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+static void *(*const lookup)(void *map, const void *key) = (void *)1;
+struct {
+	__uint(type, 6); /* BPF_MAP_TYPE_PERCPU_ARRAY */
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} totals SEC(".maps");
+struct {
+	__uint(type, 27); /* BPF_MAP_TYPE_RINGBUF */
+	__uint(max_entries, 4096);
+} events SEC(".maps");
+static volatile __u64 seen;
+static const volatile __u32 step = 1;
+SEC("xdp") int count(void *context)
+{
+	__u32 zero = 0;
+	__u64 *total = lookup(&totals, &zero);
+
+	seen += step;
+	if (total)
+		*total += step;
+	return 2;
+}
+SEC("tcx/ingress") int pass(void *packet) { return 0; }
+SEC("cgroup_skb/ingress") int allow(void *packet) { return 1; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+LABELS = {
+    "io.ebpf.programs": '{"count":"xdp","pass":"tcx"}',
+    "io.ebpf.maps": '{"events":"ringbuf","totals":"per_cpu_array"}',
+}
+# The same counter, but a program has another section for arm64.
+DISAGREES = COUNTER.replace(
+    'SEC("tcx/ingress")', '#ifdef __TARGET_ARCH_arm64\nSEC("tc")\n#else\nSEC("tcx/ingress")\n#endif\n'
+)
+
+
+def add_formats(project: Path, source: str = COUNTER) -> None:
+    """Let *project* have one object, counter.bpf.o, and build images of all formats."""
+    (project / "bpf/answer.bpf.c").unlink()
+    (project / "bpf/counter.bpf.c").write_text(source)
+    with (project / "buildtool.toml").open("a") as file:
+        file.write(FORMATS)
+
+
+def read_documents(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], bytes, list[bytes]]]]:
+    """Return the index of a layout, and of each entry the manifest, the configuration and the layers."""
+    with open_layout(path) as source:
+        index = json.loads(read_blob(source, source.top()))
+        found = []
+        for entry in index["manifests"]:
+            manifest = json.loads(read_blob(source, read_descriptor(entry)))
+            config = read_blob(source, read_descriptor(manifest["config"]))
+            layers = [read_blob(source, read_descriptor(layer)) for layer in manifest["layers"]]
+            found.append((manifest, config, layers))
+        return index, found
