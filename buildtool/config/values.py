@@ -132,7 +132,9 @@ def as_formats(value: Any, _: Path) -> tuple[str, ...]:
     formats = tuple(expect(item, str, "a list of strings") for item in expect_list(value))
     for name in formats:
         if name not in IMAGE_FORMATS:
-            raise UsageError(f"{name!r} is none of {', '.join(IMAGE_FORMATS)}")
+            raise UsageError(
+                f"{name!r} is none of {', '.join(IMAGE_FORMATS)}", hint='for example ["runtime", "bpfman"]'
+            )
     if RUNTIME_FORMAT not in formats:
         raise UsageError(
             f"{RUNTIME_FORMAT} is missing", hint="the other images are made from the runtime image"

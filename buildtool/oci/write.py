@@ -104,7 +104,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class IndexPart:
     """
     The image of one *platform* in an index: *config* and *layers*, of any media types.
 
@@ -182,7 +182,7 @@ def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[
     )
 
 
-def make_index(parts: Sequence[Part], *, tagged_whole: bool = False) -> ImageSet:
+def make_index(parts: Sequence[IndexPart], *, tagged_whole: bool = False) -> ImageSet:
     """
     Return the set of *parts* with an index, also for a single one.
 

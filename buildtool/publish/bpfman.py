@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from buildtool.core.platforms import Platform
 from buildtool.objects.describe import ObjectContents
 from buildtool.oci.tarwriter import TarEntry, pack_tar
-from buildtool.oci.write import MEDIA_CONFIG, Part, encode_document, gzip_layer
+from buildtool.oci.write import MEDIA_CONFIG, IndexPart, encode_document, gzip_layer
 
 PROGRAMS = "io.ebpf.programs"
 MAPS = "io.ebpf.maps"
@@ -53,7 +53,7 @@ def bytecode_labels(contents: ObjectContents) -> dict[str, str]:
 
 def bytecode_part(
     platform: Platform, name: str, data: bytes, *, labels: Mapping[str, str], created: str
-) -> Part:
+) -> IndexPart:
     """Return the image for *platform* of object *data*, a file called *name*, with all its *labels*."""
     # No directory before the file: bpfman 0.6.0 takes the first member for the object.
     layer = gzip_layer(pack_tar([TarEntry(path=name, data=data)]))
@@ -64,7 +64,7 @@ def bytecode_part(
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}"]},
         **({"created": created} if created else {}),
     }
-    return Part(platform=platform, config=encode_document(MEDIA_CONFIG, config), layers=(layer,))
+    return IndexPart(platform=platform, config=encode_document(MEDIA_CONFIG, config), layers=(layer,))
 
 
 def is_bytecode(labels: Mapping[str, object]) -> bool:

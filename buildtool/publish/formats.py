@@ -39,7 +39,7 @@ from buildtool.oci.read import (
 )
 from buildtool.oci.registry import open_image, parse_reference, push_images
 from buildtool.oci.tree import read_tree
-from buildtool.oci.write import ImageSet, Part, make_index, write_archive, write_directory
+from buildtool.oci.write import ImageSet, IndexPart, make_index, write_archive, write_directory
 from buildtool.publish.bpfman import bytecode_labels, bytecode_part, is_bytecode
 from buildtool.publish.gadget import (
     ARCHITECTURES,
@@ -211,7 +211,7 @@ def _read_runtime(source: BlobSource) -> _Runtime:
     )
 
 
-def _bytecode_parts(name: str, objects: Sequence[_Object], runtime: _Runtime) -> list[Part]:
+def _bytecode_parts(name: str, objects: Sequence[_Object], runtime: _Runtime) -> list[IndexPart]:
     found = {item.platform.arch: bytecode_labels(item.contents) for item in objects}
     _check_same(name, found)
     if not all(found.values()):
@@ -234,7 +234,7 @@ def _bytecode_parts(name: str, objects: Sequence[_Object], runtime: _Runtime) ->
 
 def _gadget_parts(
     name: str, objects: Sequence[_Object], runtime: _Runtime, metadata: bytes | None
-) -> list[Part]:
+) -> list[IndexPart]:
     # One gadget.yaml describes the data of all architectures.
     _check_same(
         name,

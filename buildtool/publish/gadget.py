@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from buildtool.core.platforms import Platform
-from buildtool.oci.write import Document, Part, blob_layer
+from buildtool.oci.write import Document, IndexPart, blob_layer
 
 ARTIFACT_TYPE = "application/vnd.gadget.v1+binary"
 MEDIA_PROGRAM = "application/vnd.gadget.ebpf.program.v1+binary"
@@ -38,14 +38,14 @@ def gadget_annotations(name: str, labels: Mapping[str, str], created: str) -> di
 
 def gadget_part(
     platform: Platform, data: bytes, *, metadata: bytes | None, annotations: Mapping[str, str]
-) -> Part:
+) -> IndexPart:
     """
     Return the artifact for *platform* of object *data*. *metadata* is the project's gadget.yaml.
 
     Without a file, gadget.yaml has the texts of the annotations. Inspektor Gadget adds what the object tells.
     """
     text = metadata if metadata is not None else _make_metadata(annotations)
-    return Part(
+    return IndexPart(
         platform=platform,
         config=Document(media_type=MEDIA_METADATA, data=text),
         layers=(blob_layer(data, MEDIA_PROGRAM),),

@@ -217,6 +217,17 @@ def test_objects_that_bpfman_cannot_attach(project: Path, capsys: Capture) -> No
     assert [name for name in left(project) if "none" in name] == []
 
 
+def test_two_objects_of_one_name(project: Path, capsys: Capture) -> None:
+    """x.o and x.bpf.o would have images of one name."""
+    add_formats(project)
+    (project / "bpf/counter.c").write_text(COUNTER)
+    set_config(project, 'include = ["include"]', 'include = ["include"]\nsources = ["bpf/*.c"]')
+    code = run([*BUILD, "--output", "out.tar"])
+    assert code != 0
+    check_error(capsys, "counter")
+    assert left(project) == []
+
+
 def test_other_outputs_have_the_runtime_image_alone(counter: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A build without --output writes its usual archive."""
     assert run([*BUILD]) == 0

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.platforms import this_platform
 from buildtool.oci.read import open_layout, read_blob, read_descriptor
+from labs.image import read_image
 
 FORMATS = '\n[publish]\nformats = ["runtime", "bpfman", "gadget"]\n'
 # A counter of packets with a map of each kind of name, and a program that bpfman does not know.
@@ -52,6 +56,29 @@ LABELS = {
 DISAGREES = COUNTER.replace(
     'SEC("tcx/ingress")', '#ifdef __TARGET_ARCH_arm64\nSEC("tc")\n#else\nSEC("tcx/ingress")\n#endif\n'
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """
+    Images of all formats for the peers: two *registries* with the same images, by http and by https.
+
+    *authority* issued the certificate of the second one. *project* is the directory with keys and archives.
+    """
+
+    project: Path
+    registries: tuple[str, str]
+    authority: Path
+
+    def reference(self, kind: str, *, tls: bool = False, name: str = "agent") -> str:
+        """Return the image of format *kind*: of the signed *name*, agent, or of bare, without signatures."""
+        return f"{self.registries[tls]}/plant/{name}:1-{kind}-counter"
+
+    @property
+    def object_digest(self) -> str:
+        """The SHA-256 of the object for this machine, from the runtime image's archive."""
+        _, tree = read_image(self.project / "out.tar")[this_platform().oci]
+        return hashlib.sha256(tree["usr/lib/buildtool/objects/counter.bpf.o"].data).hexdigest()
 
 
 def add_formats(project: Path, source: str = COUNTER) -> None:

@@ -28,7 +28,7 @@ _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}"{tls}}}
 """
 
 
@@ -66,14 +66,19 @@ def run_skopeo(home: Path, *arguments: str | Path) -> subprocess.CompletedProces
 
 
 @contextmanager
-def distribution_registry(work: Path) -> Iterator[str]:
-    """Run Debian's registry, which has no referrers API, during the block, and yield its host:port."""
+def distribution_registry(work: Path, certificate: Path | None = None) -> Iterator[str]:
+    """
+    Run Debian's registry, which has no referrers API, during the block, and yield its host:port.
+
+    With *certificate*, a file with a key as well, it speaks TLS.
+    """
     program = unpack("trixie", ["docker-registry"]) / "usr/bin/docker-registry"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     work.mkdir(parents=True, exist_ok=True)
     config = work / "registry.yml"
-    config.write_text(_CONFIG.format(root=work / "data", port=port))
+    tls = f", tls: {{certificate: {certificate}, key: {certificate}}}" if certificate else ""
+    config.write_text(_CONFIG.format(root=work / "data", port=port, tls=tls))
     with (work / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
     try:
