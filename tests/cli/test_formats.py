@@ -193,7 +193,8 @@ def test_all_files_or_none(counter: Path, capsys: Capture) -> None:
     check_error(
         capsys,
         "counter.bpf.o: io.ebpf.programs differ between architectures:"
-        ' amd64 has {"count":"xdp","pass":"tcx"}, arm64 has {"count":"xdp","pass":"tc"}',
+        ' amd64 has {"count":"xdp","enter":"tracepoint","pass":"tc"},'
+        ' arm64 has {"count":"xdp","enter":"tracepoint","pass":"xdp"}',
     )
     assert {name: Path(name).read_bytes() for name in left(counter)} == before
     set_config(counter, '"bpfman", ', "")
@@ -206,7 +207,9 @@ def test_objects_that_bpfman_cannot_attach(project: Path, capsys: Capture) -> No
     """Such an object gets no bytecode image; if there is no other, that is an error."""
     add_formats(project)
     (project / "bpf/other.bpf.c").write_text(
-        COUNTER.replace('"xdp"', '"socket"').replace("tcx/", "cgroup_skb/")
+        COUNTER.replace('"xdp"', '"socket"')
+        .replace('"classifier"', '"socket"')
+        .replace('"tracepoint/', '"raw_tp/')
     )
     assert run([*BUILD, "--output", "out.tar"]) == 0
     assert [name for name in left(project) if "other" in name] == ["out-gadget-other.tar"]

@@ -44,17 +44,18 @@ SEC("xdp") int count(void *context)
 		*total += step;
 	return 2;
 }
-SEC("tcx/ingress") int pass(void *packet) { return 0; }
+SEC("classifier") int pass(void *packet) { return 0; }
+SEC("tracepoint/syscalls/sys_enter_getppid") int enter(void *context) { return 0; }
 SEC("cgroup_skb/ingress") int allow(void *packet) { return 1; }
 char LICENSE[] SEC("license") = "GPL";
 """
 LABELS = {
-    "io.ebpf.programs": '{"count":"xdp","pass":"tcx"}',
+    "io.ebpf.programs": '{"count":"xdp","enter":"tracepoint","pass":"tc"}',
     "io.ebpf.maps": '{"events":"ringbuf","totals":"per_cpu_array"}',
 }
 # The same counter, but a program has another section for arm64.
 DISAGREES = COUNTER.replace(
-    'SEC("tcx/ingress")', '#ifdef __TARGET_ARCH_arm64\nSEC("tc")\n#else\nSEC("tcx/ingress")\n#endif\n'
+    'SEC("classifier")', '#ifdef __TARGET_ARCH_arm64\nSEC("xdp")\n#else\nSEC("classifier")\n#endif\n'
 )
 
 

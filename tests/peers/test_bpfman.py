@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import re
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from labs.formats import LABELS, Published
 from labs.peerbuild import build_bpfman, build_bpfman_peer
 from labs.peers import run_program
+from labs.run import run
 
 PROGRAMS, MAPS = (json.loads(LABELS[f"io.ebpf.{name}"]) for name in ("programs", "maps"))
 
@@ -36,40 +38,47 @@ cp /etc/passwd /etc/group "$1/etc"
 printf '[signing]\\nverify_enabled = false\\n' > "$1/etc/bpfman/bpfman.toml"
 mount --bind "$1/etc" /etc
 """
+# bpfman sets its limit of locked memory, which eBPF has not counted since Linux 5.11, and ends if it may not.
+NO_LIMIT = """
+int setrlimit(int what, const void *limit) { return 0; }
+int setrlimit64(int what, const void *limit) { return 0; }
+"""
 
 
-def isolated(
-    program: Path, home: Path, published: Published, script: str
-) -> subprocess.CompletedProcess[str]:
-    """Run *script*, in which "$bpfman" is *program*, with directories of its own."""
-    setup = f"set -e\nbpfman='{program}'\nexport SSL_CERT_FILE='{published.authority}'\n{ISOLATED}\n{script}"
+@pytest.fixture(scope="module")
+def no_limit(tmp_path_factory: pytest.TempPathFactory, clang: Path) -> Path:
+    """Return a library for machines whose root may not raise limits."""
+    library = tmp_path_factory.mktemp("limit") / "nolimit.so"
+    library.with_suffix(".c").write_text(NO_LIMIT)
+    run(clang, "-shared", "-fPIC", library.with_suffix(".c"), "-o", library)
+    return library
+
+
+def run_bpfman(home: Path, published: Published, library: Path, script: str) -> CompletedProcess[str]:
+    """Run *script*, in which `bpfman` is the program, with directories of its own."""
+    setup = f"set -e\n{ISOLATED}\nexport SSL_CERT_FILE={published.authority} LD_PRELOAD={library}\n"
+    setup += f"PATH={build_bpfman().parent}:$PATH\n{script}"
     return run_program(["unshare", "--mount", "sh", "-c", setup, "sh", home], home)
 
 
 @pytest.mark.timeout(2400)
-def test_release_loads_the_object(published: Published, tmp_path: Path) -> None:
-    """It pulls the image, takes the first file of its layer, and loads both programs."""
-    program = build_bpfman()
+def test_release_loads_the_object(published: Published, no_limit: Path, tmp_path: Path) -> None:
+    """It pulls the image by its labels, takes the first file of the layer, and loads the program."""
     image = published.reference("bpfman", tls=True)
-    done = isolated(
-        program,
-        tmp_path,
-        published,
-        f'"$bpfman" load image --pull-policy Always --image-url {image} --programs xdp:count tcx:pass\n'
-        '"$bpfman" list programs',
-    )
+    load = f"bpfman load image --pull-policy Always --image-url {image} --programs tracepoint:enter"
+    done = run_bpfman(tmp_path, published, no_limit, f"{load}\nbpfman list programs")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert image in done.stdout
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert {tuple(words[2:4]) for words in lines if words[3:4] and words[3] in PROGRAMS} or lines
+    loaded, _, listed = done.stdout.partition("Function Name  Links")
+    assert image in loaded, loaded
+    assert re.search(r" tracepoint +enter ", listed)
 
 
 @pytest.mark.timeout(2400)
-def test_release_refuses_a_program_that_is_not_there(published: Published, tmp_path: Path) -> None:
-    """The name is compared with the object that was pulled."""
-    program = build_bpfman()
+def test_release_knows_the_programs(published: Published, no_limit: Path, tmp_path: Path) -> None:
+    """The names of the labels and of the object are those that users give."""
     image = published.reference("bpfman", tls=True)
-    done = isolated(
-        program, tmp_path, published, f'"$bpfman" load image --image-url {image} --programs xdp:other'
+    done = run_bpfman(
+        tmp_path, published, no_limit, f"bpfman load image --image-url {image} --programs tracepoint:other"
     )
     assert done.returncode != 0
+    assert "other" in done.stderr
