@@ -24,6 +24,31 @@ SKOPEO = (
     *("skopeo", "libc6", "libgpgme11t64", "libassuan9", "libgpg-error0", "libsqlite3-0", "libsubid5"),
     *("libdevmapper1.02.1", "libudev1", "libselinux1", "libpcre2-8-0", "libcap2", "libaudit1", "libcap-ng0"),
 )
+# What podman needs to pull. Its libraries come from the same release, because it reads no others.
+PODMAN = (
+    *("podman", "conmon", "crun", "netavark", "libc6", "libgpgme11t64", "libassuan9", "libgpg-error0"),
+    *(
+        "libsqlite3-0",
+        "libsubid5",
+        "libsemanage2",
+        "libsepol2",
+        "libbz2-1.0",
+        "libpam0g",
+        "libbsd0",
+        "libmd0",
+    ),
+    *("libacl1", "libattr1", "libgcrypt20", "zlib1g", "libzstd1", "liblzma5", "liblz4-1", "libcrypt1"),
+    *("libselinux1", "libpcre2-8-0", "libcap2", "libaudit1", "libcap-ng0", "libseccomp2", "libsystemd0"),
+    *("libyajl2", "libjson-c5", "libgcc-s1"),
+)
+_PODMAN_FILES = {
+    "passwd": "root:x:0:0::/root:/bin/sh\n",
+    "group": "root:x:0:\n",
+    "containers/storage.conf": '[storage]\ndriver = "vfs"\ngraphroot = "{home}/g"\nrunroot = "{home}/r"\n',
+    "containers/containers.conf": '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n',
+    "containers/registries.conf": '[[registry]]\nlocation = "{registry}"\ninsecure = true\n',
+    "containers/registries.d/lab.yaml": "docker:\n  {registry}:\n    use-sigstore-attachments: true\n",
+}
 _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
@@ -63,6 +88,19 @@ def run_skopeo(home: Path, *arguments: str | Path) -> subprocess.CompletedProces
     libraries = next(tree.glob("usr/lib/*/libc.so.6")).parent
     loader = next(libraries.glob("ld-linux*.so*"))
     return run_program([loader, "--library-path", libraries, tree / "usr/bin/skopeo", *arguments], home)
+
+
+def run_podman(home: Path, registry: str, policy: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run podman of Debian trixie under *policy*, a text. Its settings and its state are in *home*."""
+    tree = unpack("trixie", PODMAN)
+    files = {name: text.format(home=home, registry=registry) for name, text in _PODMAN_FILES.items()}
+    for name, text in (files | {"containers/policy.json": policy}).items():
+        path = home / "etc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    # Its storage starts the program again by its own path, so its libraries must be where the system's are.
+    script = f'mount --bind {home}/etc /etc && mount --bind {tree}/usr /usr && exec /usr/bin/podman "$@"'
+    return run_program(["unshare", "--mount", "sh", "-c", script, "sh", *arguments], home)
 
 
 @contextmanager
