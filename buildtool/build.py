@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from buildtool.compile.headers import Headers
 from buildtool.compile.plan import outside_names
 from buildtool.compile.sources import CANNOT_COMPILE
 from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import (
-    CONFIG_NAME,
     DEFAULT_BUILDER,
-    MAX_CONFIG_BYTES,
     Config,
     ImagesConfig,
     named_variable,
@@ -35,17 +32,14 @@ from buildtool.config.project import (
 )
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
-from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildStepError,
     BuildtoolError,
     EngineError,
     SigningKeyError,
-    ToolFailedError,
-    ToolMissingError,
     UsageError,
 )
-from buildtool.core.files import cannot_write, hidden_prefix, read_bounded
+from buildtool.core.files import cannot_write, hidden_prefix
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
@@ -97,9 +91,6 @@ from buildtool.trust.generate import trust_files
 
 AskPassphrase = Callable[[str], str | None]
 
-
-if TYPE_CHECKING:
-    from buildtool.publish.provenance import BuildFacts
 
 log = logging.getLogger(__name__)
 
@@ -528,6 +519,7 @@ def _sign_pushed(
     """
     # Imported here, because the HTTP library takes as long to import as all the rest.
     from buildtool.publish.attest import attest_image
+    from buildtool.publish.revision import find_facts
     from buildtool.publish.sign import sign_image
 
     reference = f"{full_name(built.reference)}@{built.digest}"
@@ -535,7 +527,7 @@ def _sign_pushed(
     try:
         sign_image(reference, signer)
         if sbom or options.provenance:
-            facts = _build_facts(config, built.engine, runner)
+            facts = find_facts(config, built.engine, runner)
             cache = open_cache(environ)
             attest_image(reference, signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
     except BuildtoolError as error:
@@ -543,27 +535,6 @@ def _sign_pushed(
         error.hint = f"buildtool publish {reference} signs it" + (f"; {error.hint}" if error.hint else "")
         raise
     return replace(built, signed=True)
-
-
-def _build_facts(config: Config, engine: str, runner: Runner) -> BuildFacts:
-    """Return what the provenance says of this build beside the image: engine, commit and configuration."""
-    from buildtool.publish.provenance import BuildFacts
-
-    path = config.root / CONFIG_NAME
-    data = read_bounded(path, MAX_CONFIG_BYTES) if config.has_file and path.is_file() else None
-    digest = Digest(hashlib.sha256(data).hexdigest()) if data is not None else None
-    return BuildFacts(engine=engine, commit=_find_commit(config.root, runner), config=digest)
-
-
-def _find_commit(root: Path, runner: Runner) -> str:
-    """Return the commit of the project at *root*, or nothing outside git or with uncommitted changes."""
-    git = ["git", "-C", str(root)]
-    try:
-        if runner.run([*git, "status", "--porcelain", "--untracked-files=no", "--", "."]).stdout.strip():
-            return ""
-        return runner.run([*git, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
-    except (ToolMissingError, ToolFailedError):
-        return ""
 
 
 def _build_with_docker(

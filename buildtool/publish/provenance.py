@@ -23,18 +23,27 @@ from buildtool.publish.sbom import package_url
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:buildtool:image:v1"
 BUILDER = "urn:buildtool:builder"
+_PROJECT, _CONFIG = "project", "buildtool.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A git *commit*, and the *directory* of the project in its repository, empty if it is the top."""
+
+    commit: str
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
     """
-    What only the build knows: the *engine*, the git *commit* of the project, and the digest of its *config*.
+    What only the build knows: the *engine*, the *source*, and the digest of the project's *config*.
 
-    A commit is empty outside git, or if the project has changes that are not committed.
+    A source is None outside git, or if the project has sources that are not committed.
     """
 
     engine: str
-    commit: str = ""
+    source: Source | None = None
     config: Digest | None = None
 
 
@@ -76,10 +85,11 @@ def subjects(inventory: Inventory) -> list[dict[str, Any]]:
 
 def _dependencies(inventory: Inventory, facts: BuildFacts | None) -> Iterator[dict[str, Any]]:
     """Yield the inputs, each once: the project, the sources, the compilers, the base and the packages."""
-    if facts and facts.commit:
-        yield {"name": "project", "digest": {"gitCommit": facts.commit}}
+    if facts and facts.source:
+        place = {"annotations": {"directory": facts.source.directory}} if facts.source.directory else {}
+        yield {"name": _PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
     if facts and facts.config:
-        yield {"name": "buildtool.toml", "digest": {"sha256": facts.config}}
+        yield {"name": _CONFIG, "digest": {"sha256": facts.config}}
     name, digest = base_of(inventory.labels)
     if name:
         yield {"name": name} | ({"digest": {"sha256": digest.removeprefix("sha256:")}} if digest else {})
@@ -147,6 +157,26 @@ def is_of_build(statement: bytes) -> bool:
     predicate = _parse(statement).get("predicate")
     definition = predicate.get("buildDefinition") if isinstance(predicate, dict) else None
     return isinstance(definition, dict) and definition.get("buildType") == BUILD_TYPE
+
+
+def read_source(statement: bytes) -> tuple[Source | None, Digest | None]:
+    """Return the source and the digest of the configuration that buildtool's provenance *statement* names."""
+    if not is_of_build(statement):
+        return None, None
+    found = _parse(statement)["predicate"]["buildDefinition"].get("resolvedDependencies")
+    named = {item.get("name"): item for item in found or () if isinstance(item, dict)}
+    project, config = named.get(_PROJECT, {}), named.get(_CONFIG, {})
+    commit = _member(project, "digest", "gitCommit")
+    source = Source(commit=commit, directory=_member(project, "annotations", "directory")) if commit else None
+    digest = _member(config, "digest", "sha256")
+    return source, Digest(digest) if digest else None
+
+
+def _member(item: dict[str, Any], outer: str, inner: str) -> str:
+    """Return text *inner* of object *outer* of *item*, or an empty one."""
+    value = item.get(outer)
+    text = value.get(inner) if isinstance(value, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _parse(statement: bytes) -> dict[str, Any]:
