@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["labs.selection"]
 
 TOP = Path(__file__).resolve().parent.parent
-TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "peers", "vm")
+TIERS = ("unit", "cli", "vectors", "assurance", "fuzz", "docker", "kernel", "vm")
 OFFLINE_TIERS = ("unit", "cli", "vectors", "assurance", "fuzz")
 NO_ENGINE = "unix:///nonexistent/engine.sock"
 IN_CI = os.environ.get("CI") == "true"
