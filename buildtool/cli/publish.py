@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import OutputPath, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, complete_files, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.config.file import Config
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
-from buildtool.image.inspect import is_file_name
+from buildtool.core.validate import LAYOUT_SCHEME, check_stored
+from buildtool.image.inspect import holds_image, is_file_name
 from buildtool.image.result import OtherImage
 from buildtool.oci.registry import open_image, parse_reference
 from buildtool.publish.attest import attest_image
@@ -30,7 +31,7 @@ from buildtool.signing.signers.signer import Signer
 
 
 @click.command("publish")
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", shell_complete=complete_files)
 @signer_options
 @click.option(
     "--bundle",
@@ -59,16 +60,7 @@ def command(
     finished by the next one.
     """
     config = read_config(given["config_path"])
-    if bundle is None and is_file_name(image):
-        raise UsageError(
-            f"{image}: a file, which has no place for a signature",
-            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
-        )
-    if bundle is not None and (sbom or provenance):
-        raise UsageError(
-            "--bundle holds a signature alone",
-            hint="buildtool sbom IMAGE writes a bill of materials into a file",
-        )
+    _check_request(image, bundle, documents=bool(sbom or provenance))
     signer = open_given_signer(given, config, publish=True)
     if bundle is not None:
         digest = write_bundle(image, bundle, signer, force=force)
@@ -112,12 +104,12 @@ def _show_signed(
     platforms = len(signed.digests) - 1
     if platforms:
         click.echo(f"        and the manifests of {platforms} platform{'s' if platforms > 1 else ''}")
+    if not signed.written:
+        click.echo(f"        no new signature: key {shorten_key_id(signed.key_id)} had signed it")
     for kind in attached:
         click.echo(f"with    {kind}")
     for other in others:
         click.echo(f"{other.format:<6}  {other.reference}@{other.digest}")
-    if not signed.written:
-        click.echo(f"        nothing to do: key {shorten_key_id(signed.key_id)} had signed it")
 
 
 def _push_formats(image: str, signed: SignedImage, signer: Signer, config: Config) -> tuple[OtherImage, ...]:
@@ -135,3 +127,21 @@ def _push_formats(image: str, signed: SignedImage, signer: Signer, config: Confi
         return ()
     metadata = read_metadata(config.publish.gadget)
     return push_formats(reference, formats, signer, cache, metadata=metadata, report=say)
+
+
+def _check_request(image: str, bundle: Path | None, *, documents: bool) -> None:
+    """Check that *image* is one, and that signature and *documents* have a place. Raises: UsageError."""
+    if is_file_name(image) and not holds_image(image):
+        raise UsageError(f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object")
+    if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
+        check_stored(image)
+    if bundle is None and is_file_name(image):
+        raise UsageError(
+            f"{image}: a file, which has no place for a signature",
+            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
+        )
+    if bundle is not None and documents:
+        raise UsageError(
+            "--bundle holds a signature alone",
+            hint="buildtool sbom IMAGE writes a bill of materials into a file",
+        )

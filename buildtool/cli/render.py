@@ -12,7 +12,15 @@ from pathlib import Path
 import click
 
 from buildtool import build as pipeline
-from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
+from buildtool.cli.options import (
+    STDOUT,
+    OutputPath,
+    arch_option,
+    checked,
+    complete_files,
+    config_option,
+    read_config,
+)
 from buildtool.cli.output import say
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.file import Config
@@ -29,13 +37,14 @@ from buildtool.core.validate import parse_signer
 @click.option(
     "--key",
     callback=checked(parse_signer),
+    shell_complete=complete_files,
     metavar="SIGNER",
     help="Signing key; its public half (.pub) is enough.",
 )
 @click.option(
     "--output",
     "-o",
-    type=OutputPath(path_type=Path),
+    type=OutputPath(path_type=Path, allow_dash=True),
     metavar="DIR",
     help="Folder for the Dockerfile and its archive; with --inline, the file.",
 )
@@ -64,6 +73,7 @@ def command(
 
     Without --output, print the one-file form of --inline.
     """
+    output = None if output == STDOUT else output
     config = read_config(config_path)
     if prepared:
         config = replace(config, images=pipeline.prepared_images())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from labs.cli import check_error, left
 from labs.formats import COUNTER, DISAGREES, LABELS, add_formats, read_documents
-from labs.image import make_base, read_image
+from labs.image import BASE, make_base, read_image
 from labs.registry import SmallRegistry, fill, pushed, run_registry
 from labs.sig import copy_test_key, sign
 from labs.sig import test_key as alice
@@ -220,17 +220,6 @@ def test_objects_that_bpfman_cannot_attach(project: Path, capsys: Capture) -> No
     assert [name for name in left(project) if "none" in name] == []
 
 
-def test_two_objects_of_one_name(project: Path, capsys: Capture) -> None:
-    """x.o and x.bpf.o would have images of one name."""
-    add_formats(project)
-    (project / "bpf/counter.c").write_text(COUNTER)
-    set_config(project, 'include = ["include"]', 'include = ["include"]\nsources = ["bpf/*.c"]')
-    code = run([*BUILD, "--output", "out.tar"])
-    assert code != 0
-    check_error(capsys, "counter")
-    assert left(project) == []
-
-
 def test_other_outputs_have_the_runtime_image_alone(counter: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A build without --output writes its usual archive."""
     assert run([*BUILD]) == 0
@@ -308,6 +297,38 @@ def test_publish_makes_what_is_missing(address: str, counter: Path, capsys: Capt
     assert run(["publish", f"{address}/plant/agent@{told['digest']}"]) == 0
     assert "no tag, so no images of other formats are made" in capsys.readouterr().err
     assert SmallRegistry.manifests == before
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        (("x.o", "x.bpf.o"), "two objects would have images called x"),
+        (("x.bpf.o", "link.bpf.o"), "link.bpf.o: not a file, or too large"),
+    ],
+)
+def test_images_that_cannot_be_taken_apart(
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    objects: tuple[str, ...],
+    problem: str,
+) -> None:
+    """Two objects of one name, or one that is a link: no image is made of any."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUILDTOOL_PUBLISH_FORMATS", "runtime,bpfman")
+    copy_test_key(tmp_path)
+    place = OBJECT.rpartition("/")[0]
+    entries = [
+        TarEntry(path=f"{place}/{name}", kind=tarfile.SYMTYPE, target="x.bpf.o")
+        if name.startswith("link")
+        else TarEntry(path=f"{place}/{name}", data=sign())
+        for name in objects
+    ]
+    _, reference = fill(address, make_base([*BASE, *entries], ["amd64"]))
+    assert run(["publish", reference, "--key", "alice.pem"]) == 1
+    check_error(capsys, problem)
+    assert not [name for name in SmallRegistry.manifests if "-bpfman-" in name]
 
 
 def test_unsigned_when_that_is_said(address: str, counter: Path) -> None:
