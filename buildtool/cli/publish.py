@@ -57,7 +57,7 @@ def command(
     Sign IMAGE in its registry, so that cosign, podman and `buildtool verify` accept it.
 
     The index and the manifest of each platform are signed. What is there already stays; a run that failed is
-    finished by the next one.
+    finished by the next one. Images of publish.formats are made from a runtime image, pushed and signed, too.
     """
     config = read_config(given["config_path"])
     _check_request(image, bundle, documents=bool(sbom or provenance))
