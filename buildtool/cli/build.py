@@ -179,8 +179,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if image.digest:
         click.echo(f"digest  {image.digest}")
     click.echo(f"key id  {image.key_id}")
-    if image.signed:
-        click.echo("signed  in the registry, for cosign, podman and buildtool verify")
+    _show_published(image)
     if not is_image:
         return
     rows = {
@@ -195,6 +194,13 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))
+
+
+def _show_published(image: BuiltImage) -> None:
+    if image.signed:
+        click.echo("signed  in the registry, for cosign, podman and buildtool verify")
+    for other in image.others:
+        click.echo(f"{other.format:<6}  {other.file or other.reference}")
 
 
 def _load_command(place: str, output: Mapping[str, str]) -> str:
