@@ -24,7 +24,8 @@ from buildtool.cli.main import run
 from buildtool.compile.headers import HEADERS_VARIABLE
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.deploy.compose import write_compose
-from buildtool.deploy.kubernetes import write_pod
+from buildtool.deploy.helm import chart_files
+from buildtool.deploy.kubernetes import Cluster, write_pod
 from buildtool.deploy.limits import Limits
 from buildtool.deploy.needs import plan_deployment, plan_image
 from buildtool.deploy.quadlet import write_unit
@@ -505,6 +506,21 @@ def test_image_that_no_build_makes(options: tuple[str, ...], changes: dict[str, 
     """Nothing is written: a shell, an engine or a cluster would read its values as something else."""
     with pytest.raises(ObjectFormatError, match=re.escape(message)):
         plan_deployment([crafted(*options, **changes)], reference="agent:1", name="")
+
+
+@pytest.mark.parametrize("release", ["1.0.0-a..b", "1.0.0+", "\u0661.0.0", "1.0.0\n", "v1", "{{ 1 }}"])
+def test_chart_of_hostile_texts(release: str, tmp_path: Path) -> None:
+    """Texts of an image are neither templates nor references to variables, and a version is one of SemVer."""
+    labels = {"org.opencontainers.image.version": release}
+    image = crafted("--pin-root", "/run/$(X){{ 1 }}", labels=labels, user="0:0")
+    found = plan_deployment([image], reference="agent:1", name="agent")
+    for path, data in chart_files(found, Limits(), Cluster(), trust={}, explains=True).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    (daemon_set,) = render_chart(tmp_path)
+    container = daemon_set["spec"]["template"]["spec"]["containers"][0]
+    assert container["livenessProbe"]["exec"]["command"][-1] == "/run/$$(X){{ 1 }}"
+    assert container["readinessProbe"]["exec"]["command"][-1] == "/run/$$(X){{ 1 }}"
 
 
 def test_user_that_a_shell_would_read() -> None:
