@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from buildtool.core.errors import ObjectFormatError, ToolFailedError
 from buildtool.core.process import Runner
-from buildtool.publish.provenance import Source
+from buildtool.publish.provenance import BUILD_TYPE, Source, read_source
 from buildtool.publish.revision import Revision, check_out
 
 pytestmark = pytest.mark.tools
@@ -39,6 +41,22 @@ def check(commit: str, repository: str) -> str:
     source = Source(commit=commit, directory="")
     with check_out(Revision(image="a", source=source, config=None), repository, Runner()) as path:
         return path.read_text()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *(None, True, 1, "x", {}, [None], [[]], [{"name": []}], [{"name": {}}], [{"name": "project"}]),
+        [{"name": "project", "digest": []}],
+        [{"name": "project", "digest": {"gitCommit": []}}],
+        [{"name": "buildtool.toml", "digest": {"sha256": 1}}],
+    ],
+)
+def test_provenance_of_another_form(inputs: Any) -> None:
+    """Whoever holds a trusted key may sign anything: it names no commit."""
+    definition = {"buildType": BUILD_TYPE, "resolvedDependencies": inputs}
+    statement = json.dumps({"predicate": {"buildDefinition": definition}}).encode()
+    assert read_source(statement) == (None, None)
 
 
 @pytest.fixture(autouse=True)
