@@ -191,7 +191,8 @@ def _directory(trust: Path, kind: str) -> Path:
         )
     if kind == "run" and ":" in str(trust.absolute()):
         raise UsageError(
-            f"--trust {trust}: docker cannot mount a path with a colon", hint="rename the directory, or link it"
+            f"--trust {trust}: docker cannot mount a path with a colon",
+            hint="rename the directory, or link it",
         )
     # The container sees all that is below, not only what the loader reads.
     for count, file in enumerate(trust.rglob("*")):

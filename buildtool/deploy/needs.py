@@ -93,18 +93,7 @@ def plan_deployment(
     plan = plan_image(image, name)
     if of_root and any(mount.is_made and not mount.is_read_only for mount in plan.mounts):
         plan = plan_image(replace(image, user="0:0"), name)
-    for wanted, form in plan.wanted.items():
-        raise UsageError(
-            f"program {wanted} has no target", hint=f"--attach {wanted}={form}, or {wanted}=none"
-        )
-    for fault in plan.faults:
-        raise ObjectFormatError(f"{reference}: {fault}", hint=_HINT)
-    if image.init_permits is False and plan.user.partition(":")[0] != "0":
-        raise ObjectFormatError(
-            f"{reference}: user {plan.user} gets no capability under no-new-privileges:"
-            " tini's file permits none",
-            hint="build the image again, without image.file-capabilities = false, or with user root",
-        )
+    _check_plan(plan, image, reference)
     if more := sorted(set(plan.capabilities) - set(_needed(image))):
         plan.notes.append(
             f"{' '.join(more)}: by the image's label, and needed by none of the programs' types"
@@ -112,21 +101,9 @@ def plan_deployment(
     if names_registry(reference) and "@" not in reference:
         plan.notes.append("a tag may name another image tomorrow: NAME@sha256:DIGEST does not")
     plan.arguments = [word for text in attach for word in ("--attach", text)]
-    network = []
-    for program in _programs(image):
-        targets = [text.partition("=")[2] for text in settings if _names(text, program.name, program.owner)]
-        kind = program_type(program.section)
-        if kind in _NETWORK and targets != ["none"]:
-            network.append(program.name)
-        for target in targets:
-            _plan_target(plan, program, kind, target)
-        for text in kept:
-            target = text.partition("=")[2]
-            is_mine = _names(text, program.name, program.owner) and kind.startswith(_OF_GROUPS)
-            if is_mine and target.startswith("/") and not _is_group(target):
-                plan.faults.append(f"program {program.name}: target {target!r} is not in {_CGROUPS}")
-    for fault in plan.faults:
-        raise ObjectFormatError(f"{reference}: {fault}", hint=_HINT)
+    network = _plan_settings(plan, image, settings)
+    plan.faults += _foreign_groups(image, kept)
+    _refuse_faults(plan, reference)
     return Deployment(
         name=name,
         reference=reference,
@@ -140,6 +117,51 @@ def plan_deployment(
     )
 
 
+def _check_plan(plan: RunPlan, image: ImageReport, reference: str) -> None:
+    """Check that a container of *image* can start by *plan*. Raises: UsageError, ObjectFormatError."""
+    for wanted, form in plan.wanted.items():
+        raise UsageError(
+            f"program {wanted} has no target", hint=f"--attach {wanted}={form}, or {wanted}=none"
+        )
+    _refuse_faults(plan, reference)
+    if image.init_permits is False and plan.user.partition(":")[0] != "0":
+        raise ObjectFormatError(
+            f"{reference}: user {plan.user} gets no capability under no-new-privileges:"
+            " tini's file permits none",
+            hint="build the image again, without image.file-capabilities = false, or with user root",
+        )
+
+
+def _refuse_faults(plan: RunPlan, reference: str) -> None:
+    for fault in plan.faults:
+        raise ObjectFormatError(f"{reference}: {fault}", hint=_HINT)
+
+
+def _plan_settings(plan: RunPlan, image: ImageReport, settings: Sequence[str]) -> list[str]:
+    """Add what the targets in *settings* need to *plan*. Return the programs on the host's network."""
+    network = []
+    for program in _programs(image):
+        targets = [text.partition("=")[2] for text in settings if _names(text, program.name, program.owner)]
+        kind = program_type(program.section)
+        if kind in _NETWORK and targets != ["none"]:
+            network.append(program.name)
+        for target in targets:
+            _plan_target(plan, program, kind, target)
+    return network
+
+
+def _foreign_groups(image: ImageReport, kept: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with targets of the image's own: directories of the host that are no groups."""
+    for program in _programs(image):
+        if not program_type(program.section).startswith(_OF_GROUPS):
+            continue
+        for text in kept:
+            target = text.partition("=")[2]
+            is_mine = _names(text, program.name, program.owner)
+            if is_mine and target.startswith("/") and not _is_group(target):
+                yield f"program {program.name}: target {target!r} is not in {_CGROUPS}"
+
+
 def _merge(images: Sequence[ImageReport], reference: str) -> ImageReport:
     """
     Return the image with the objects of all platforms: one file is written, whatever machine it starts on.
@@ -150,7 +172,9 @@ def _merge(images: Sequence[ImageReport], reference: str) -> ImageReport:
     for image in images:
         system, _, machine = image.platform.partition("/")
         if system != "linux" or not machine:
-            raise ObjectFormatError(f"{reference}: an image for {image.platform!r}, not for Linux", hint=_HINT)
+            raise ObjectFormatError(
+                f"{reference}: an image for {image.platform!r}, not for Linux", hint=_HINT
+            )
         for name in image.unread:
             raise ObjectFormatError(
                 f"{reference}: {image.platform}: {name}: a link, or too large to be an object", hint=_HINT

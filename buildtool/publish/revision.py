@@ -45,7 +45,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ELSEWHERE = frozenset(
     f"GIT_{name}"
     for name in (
-        *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "NAMESPACE", "SHALLOW_FILE", "GRAFT_FILE"),
+        *(
+            "DIR",
+            "WORK_TREE",
+            "INDEX_FILE",
+            "COMMON_DIR",
+            "PREFIX",
+            "NAMESPACE",
+            "SHALLOW_FILE",
+            "GRAFT_FILE",
+        ),
         *("OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "REPLACE_REF_BASE", "ATTR_SOURCE"),
         *("TEMPLATE_DIR", "DEFAULT_HASH", "IMPLICIT_WORK_TREE", "INTERNAL_SUPER_PREFIX"),
     )
@@ -135,8 +144,8 @@ def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[P
     """
     Yield the configuration file in a new checkout of *revision*. *repository* is what git fetches from.
 
-    Submodules are not checked out. Neither hooks nor filters run. Git computes the name of each object that it
-    fetches, so *repository* cannot give other files for the commit.
+    Submodules are not checked out. Neither hooks nor filters run. Git computes the name of each object that
+    it fetches, so *repository* cannot give other files for the commit.
 
     Raises: ToolMissingError, ToolFailedError, ObjectFormatError, FileAccessError.
     """
@@ -160,7 +169,9 @@ def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[P
             raise
         # A tag may be called like a commit of the other kind of digest, and a tag has a digest, too.
         if head != commit:
-            raise ObjectFormatError(f"{repository}: {commit[:12]} is not a commit there, but names {head[:12]}")
+            raise ObjectFormatError(
+                f"{repository}: {commit[:12]} is not a commit there, but names {head[:12]}"
+            )
         path = Path(work, directory, CONFIG_NAME)
         if not path.resolve().is_relative_to(Path(work).resolve()):
             raise ObjectFormatError(f"provenance: {directory}: a link out of the repository")
@@ -169,12 +180,18 @@ def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[P
 
 
 def _fetch(repository: str, commit: str, work: str, run: Callable[..., Completed]) -> None:
-    """Make a repository in *work* with *commit* of *repository*. Raises: ToolMissingError, ToolFailedError."""
+    """
+    Make a repository in *work* with *commit* of *repository*.
+
+    Raises: ToolMissingError, ToolFailedError.
+    """
     is_here = Path(repository).is_dir()
     if is_here:
         # A repository without a work tree has no top.
         top = run(["git", "-C", repository, "rev-parse", "--show-toplevel"], check=False)
-        repository = top.stdout.decode(errors="surrogateescape").rstrip("\n") or str(Path(repository).absolute())
+        repository = top.stdout.decode(errors="surrogateescape").rstrip("\n") or str(
+            Path(repository).absolute()
+        )
     kind = ["--object-format=sha256"] if len(commit) == _SHA256_DIGITS else []
     run([*_PLAIN, "init", "--quiet", "--template=", *kind, work])
     # Protocol 2 gives any commit by its name, also one that no branch has any more.

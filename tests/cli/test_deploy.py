@@ -460,9 +460,7 @@ def test_any_text_stays_one_value(start: int) -> None:
     assert yaml.safe_load(f"a: [{line}]") == {"a": [text]}
 
 
-@pytest.mark.parametrize(
-    "text", ["${HOME}", "$(HOME)", "$$", "a # b", "'\"", "\u2028\x85\x1b[31m", "\ud800"]
-)
+@pytest.mark.parametrize("text", ["${HOME}", "$(HOME)", "$$", "a # b", "'\"", "\u2028\x85\x1b[31m", "\ud800"])
 def test_texts_of_an_image_stay_texts(text: str) -> None:
     """Targets and places are whatever the image says: neither variables nor syntax."""
     found = plan_deployment([report({"--pin-root": f"/run/{text}"})], reference="agent:1", name="agent")
@@ -532,7 +530,9 @@ def test_user_that_a_shell_would_read() -> None:
     assert "no UID:GID" in plan.notes[0]
 
 
-@pytest.mark.parametrize("option", ["--pin-root", "--share", "--state", "--attach-file", "--settings", "--btf"])
+@pytest.mark.parametrize(
+    "option", ["--pin-root", "--share", "--state", "--attach-file", "--settings", "--btf"]
+)
 @pytest.mark.parametrize("place", ["/s:rw,z", "relative", "/a/../etc", "//", "/a/"])
 def test_place_that_is_an_option_of_a_mount(option: str, place: str) -> None:
     """Docker would read what follows a colon as options of the mount."""

@@ -170,7 +170,7 @@ def test_layers_are_held_one_after_the_other(many_layers: Path, read: Callable[[
 
 @dataclass
 class Memory:
-    """A source of the blobs in *documents*, by digest, of which *top_document* is the first. Counts fetches."""
+    """A source of *documents*, blobs by digest, of which *top_document* is the first. It counts fetches."""
 
     top_document: Document
     documents: dict[str, bytes]
@@ -195,7 +195,8 @@ def test_indexes_that_name_each_other_many_times(leaf: Any) -> None:
     found = {document.digest: document.data for document in (*images.manifests, images.top)}
     found |= {str(digest): data for digest, data in images.blobs().items() if isinstance(data, bytes)}
     for _ in range(4):
-        index = encode_document(MEDIA_INDEX, {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries})
+        content = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
+        index = encode_document(MEDIA_INDEX, content)
         found[index.digest] = index.data
         entries = [index.descriptor] * 300
     source = Memory(index, found)

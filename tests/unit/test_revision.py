@@ -23,7 +23,9 @@ TEXT, OTHER = "[project]\nname = 'a'\n", "[project]\nname = 'b'\n"
 def git(directory: Path, *words: str) -> str:
     """Run git in *directory*, as a person with a name; return what it prints."""
     identity = ("-C", str(directory), "-c", "user.name=a", "-c", "user.email=a@example.org")
-    return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *identity, *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def make_repository(directory: Path, *options: str, text: str = TEXT) -> str:
@@ -154,7 +156,7 @@ def test_nothing_runs(tmp_path: Path) -> None:
     commit = git(tmp_path / "a", "rev-parse", "HEAD")
     (home / "attributes").write_text("*.toml text eol=crlf\n")
     (home / ".gitconfig").write_text(
-        f"[filter \"own\"]\nsmudge = touch {ran}; cat\n[init]\ntemplateDir = {home}/template\n"
+        f'[filter "own"]\nsmudge = touch {ran}; cat\n[init]\ntemplateDir = {home}/template\n'
         f"[core]\nautocrlf = true\nattributesFile = {home}/attributes\n"
     )
     for repository in ("a", f"file://{tmp_path}/a"):
