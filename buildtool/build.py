@@ -573,7 +573,12 @@ def _explain_failure(
             error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
     elif error.hint is None:
         explain_base(request, images.base, runner=runner)
-        if pulls and images.builder == DEFAULT_BUILDER:
+        if not pulls:
+            error.hint = (
+                "a builder elsewhere has none of this machine's images: `buildtool images prepare --push"
+                " REGISTRY/NAME` puts them into a registry, and prints the lines of [images] for them"
+            )
+        elif images.builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
 
 

@@ -20,8 +20,10 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from io import IOBase
+from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 import docker.auth
@@ -32,7 +34,7 @@ import urllib3.exceptions
 from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import RegistryError, has_system_reason, system_reason
+from buildtool.core.errors import FileAccessError, RegistryError, has_system_reason, system_reason
 from buildtool.core.process import public_environment
 from buildtool.core.validate import check_names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
@@ -250,6 +252,8 @@ class Client:
 
     def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
         headers = {**more.pop("headers", {})}
+        if isinstance(more.get("data"), IOBase):
+            more["data"].seek(0)  # an attempt that failed has read it
         # Upload URLs may lead to another server, which must not receive the registry's token.
         if self.token and self._is_own(url):
             headers["Authorization"] = self.token
@@ -480,7 +484,6 @@ def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
     """
     if client.request("HEAD", f"blobs/sha256:{digest}").status == 200:
         return
-    body = layer_bytes(data) if isinstance(data, Layer) else data
     what = f"cannot upload a blob of {client.reference.repository}"
     begun = client.expect("POST", "blobs/uploads/", 202, what)
     try:
@@ -492,7 +495,26 @@ def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
             hint=_CONFIGURATION_HINT,
         ) from error
     headers = {"Content-Type": "application/octet-stream"}
-    client.expect("PUT", place, 201, what, data=body, headers=headers)
+    with _open_blob(data) as body:
+        client.expect("PUT", place, 201, what, data=body, headers=headers)
+
+
+@contextmanager
+def _open_blob(data: Layer | bytes) -> Iterator[bytes | IO[bytes]]:
+    """
+    Yield the bytes of *data*, or the file of a layer that may be too large for memory.
+
+    Raises: FileAccessError.
+    """
+    if not isinstance(data, Layer) or data.path is None:
+        yield layer_bytes(data) if isinstance(data, Layer) else data
+        return
+    try:
+        file = data.path.open("rb")
+    except OSError as error:
+        raise FileAccessError(f"{data.path}: cannot read: {system_reason(error)}") from error
+    with file:
+        yield file
 
 
 def push_manifest(client: Client, document: Document, name: str) -> Answer:
