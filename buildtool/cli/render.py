@@ -121,7 +121,7 @@ def show_fleet(fleet: Fleet) -> None:
     for target in fleet.targets:
         click.echo(f"{target.name}  {target.tag}  {','.join(target.platforms)}")
     where = shlex.quote(str(fleet.file.parent))
-    say(f"next: cd {where} && docker buildx bake --file {fleet.file.name} --push")
+    say(f"next: cd {where} && PUSH=1 REGISTRY=registry.example docker buildx bake --file {fleet.file.name}")
 
 
 def show_files(files: Iterable[Path], command: Sequence[str]) -> None:

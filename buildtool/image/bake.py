@@ -16,6 +16,7 @@ HCL_NAME, JSON_NAME = "docker-bake.hcl", "docker-bake.json"
 # What a caller can set in the environment, with its default and its purpose.
 _VARIABLES = {
     "FLEET": (".", "the directory of this file, seen from where bake runs"),
+    "PUSH": ("", "not empty: push the images, with the digests of `buildtool build --push`"),
     "REGISTRY": ("", "registry and path before each name that has none, for example registry.example/plant"),
     # Not SIGNING_KEY: pipelines hold the key's text in such a variable, and an error would print it.
     "SIGNING_KEY_FILE": ("", "the key's file, in place of those below"),
@@ -87,6 +88,11 @@ _EXPRESSIONS = {
     "tags": (
         '[project.has_registry || REGISTRY == "" ? project.tag'
         ' : "${trimsuffix(REGISTRY, "/")}/${project.tag}"]'
+    ),
+    # The engine's own store cannot rewrite times. Its builder would push the media types of Docker.
+    "output": (
+        'PUSH != "" ? ["type=image,push=true,store=false,oci-mediatypes=true,rewrite-timestamp=true"]'
+        ' : ["type=docker"]'
     ),
     # Provenance contains the time of the build, so each build would have another digest.
     "attest": '["type=provenance,disabled=true"]',

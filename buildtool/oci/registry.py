@@ -18,16 +18,18 @@ import re
 import socket
 import ssl
 import time
+import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from io import IOBase
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 import docker.auth
-import docker.errors
 import requests
 import urllib3.exceptions
 
@@ -67,6 +69,7 @@ class RegistrySession(requests.Session):
 
     def __init__(self, host: str) -> None:
         super().__init__()
+        _check_authorities(host, os.environ)
         self._host = host
         self.headers["User-Agent"] = f"buildtool/{__version__}"
         # requests reads ~/.netrc if auth is None, so set a function that adds nothing.
@@ -92,11 +95,35 @@ class RegistrySession(requests.Session):
         except ValueError as error:  # requests does not wrap urllib3's error for an invalid host name
             raise requests.exceptions.InvalidURL(str(error)) from error
 
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Return the settings of the environment for *url*; no proxy is for this machine, as for docker."""
+        if is_loopback(urlsplit(str(url)).netloc):
+            proxies = {**(proxies or {}), "no_proxy": "*"}
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Remove the credentials from a request that is redirected to another server, and add no others."""
         before, now = response.request.url or "", prepared_request.url or ""
         if self.should_strip_auth(before, now):
             prepared_request.headers.pop("Authorization", None)
+
+
+def _check_authorities(host: str, environ: Mapping[str, str]) -> None:
+    """Check the file or directory of authorities that *environ* names for requests. Raises: RegistryError."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if place := environ.get(name):
+            is_directory = Path(place).is_dir()
+            try:
+                ssl.create_default_context(
+                    cafile=None if is_directory else place, capath=place if is_directory else None
+                )
+            except ssl.SSLError as error:
+                problem = f"{name}: {place}: no certificates in PEM"
+                raise RegistryError(f"registry {host}: {problem}", hint=f"let {name} name others") from error
+            except OSError as error:
+                problem = f"{name}: {place}: cannot read: {system_reason(error)}"
+                raise RegistryError(f"registry {host}: {problem}", hint=f"let {name} name others") from error
+            return
 
 
 # Why a certificate is refused: numbers of OpenSSL (x509_vfy.h), which Python does not name.
@@ -228,7 +255,7 @@ class Client:
             else:
                 if last or not (answer.status >= 500 or answer.status == _TOO_MANY_REQUESTS):
                     return self._check_allowed(answer)
-                pause = _wanted_pause(answer)
+                pause = wanted_pause(answer)
             time.sleep(max(pause, PAUSE_SECONDS * (attempt + 1)))
         raise AssertionError
 
@@ -321,10 +348,17 @@ class Client:
         return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
 
 
-def _wanted_pause(answer: Answer) -> float:
-    """Return the seconds that Retry-After names (RFC 9110, section 10.2.3), 60 at most; 0 for a date."""
+def wanted_pause(answer: Answer) -> float:
+    """Return the seconds that Retry-After names or that pass until its date, 60 at most, 0 without one."""
+    # RFC 9110, section 10.2.3.
     text = answer.headers.get("Retry-After", "")
-    return min(int(text), MAX_PAUSE_SECONDS) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if text.isascii() and text.isdigit():
+        return min(int(text), MAX_PAUSE_SECONDS) if len(text) < 10 else 0
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return min(max(seconds, 0), MAX_PAUSE_SECONDS)
 
 
 def describe_connection(error: BaseException) -> tuple[str, str]:
@@ -336,7 +370,9 @@ def describe_connection(error: BaseException) -> tuple[str, str]:
         return "an address that is none", _CONFIGURATION_HINT
     problem, hint = _describe_cause(chain)
     if _find(chain, requests.exceptions.ProxyError):
-        return f"cannot connect to the proxy: {problem}", "check HTTPS_PROXY"
+        answers = (re.match(r"Tunnel connection failed: (\d.*)", str(cause)) for cause in chain)
+        refused = next((f"it answers {found[1][:80]}" for found in answers if found), problem)
+        return f"cannot connect to the proxy: {refused}", "check HTTPS_PROXY"
     if _find(chain, *_NOT_CONNECTED):
         return f"cannot connect: {problem}", hint
     return f"the connection broke: {problem}", "try again"
@@ -538,8 +574,10 @@ def _find_login(host: str) -> tuple[str, str] | None:
     # docker.auth may start a credential helper, which must not receive the secrets of this process.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
     try:
-        found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
-    except docker.errors.DockerException as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing helper, which is an error below
+            found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
+    except Exception as error:  # the library passes on what a helper's answer causes: no JSON, no member
         raise RegistryError(
             f"registry {host}: docker's settings give no login: a credential helper fails",
             hint=f"docker login {host} again, or repair credsStore and credHelpers in docker's config.json",
