@@ -102,7 +102,7 @@ def bench_fleet(work: Path) -> list[Row]:
             root = _write_project(top / f"site{number % 4}/p{number:03}", f"p{number:03}", 1, key)
             with root.joinpath("buildtool.toml").open("a", encoding="ascii") as file:
                 file.write(f"[images]\n{table}")
-        render = [BUILDTOOL, "render", "--bake", top, *arch, "-o"]
+        render: list[str | Path] = [BUILDTOOL, "render", "--bake", top, *arch, "-o"]
         variables = ["env", "SOURCE_DATE_EPOCH=0", "PUSH=1", f"REGISTRY={address}/fleet"]
         bake: list[str | Path] = ["docker", "buildx", "bake", f"--allow=fs.read={key.parent}"]
         # The first bake also links the loader, which no later one does.
