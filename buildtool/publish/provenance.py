@@ -17,7 +17,7 @@ from typing import Any
 from buildtool import __version__
 from buildtool.core.digests import Digest
 from buildtool.publish.inventory import Inventory, ListedObject, ListedPackage, base_of, object_version
-from buildtool.publish.named import BUILD_TYPE
+from buildtool.publish.named import BUILD_TYPE, CONFIG, PROJECT, Source
 from buildtool.publish.sbom import package_url
 
 BUILDER = "urn:buildtool:builder"
@@ -26,13 +26,13 @@ BUILDER = "urn:buildtool:builder"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
     """
-    What only the build knows: the *engine*, the git *commit* of the project, and the digest of its *config*.
+    What only the build knows: the *engine*, the *source*, and the digest of the project's *config*.
 
-    A commit is empty outside git, or if the project has changes that are not committed.
+    A source is None outside git, or if the project has sources that are not committed.
     """
 
     engine: str
-    commit: str = ""
+    source: Source | None = None
     config: Digest | None = None
 
 
@@ -74,10 +74,11 @@ def subjects(inventory: Inventory) -> list[dict[str, Any]]:
 
 def _dependencies(inventory: Inventory, facts: BuildFacts | None) -> Iterator[dict[str, Any]]:
     """Yield the inputs, each once: the project, the sources, the compilers, the base and the packages."""
-    if facts and facts.commit:
-        yield {"name": "project", "digest": {"gitCommit": facts.commit}}
+    if facts and facts.source:
+        place = {"annotations": {"directory": facts.source.directory}} if facts.source.directory else {}
+        yield {"name": PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
     if facts and facts.config:
-        yield {"name": "buildtool.toml", "digest": {"sha256": facts.config}}
+        yield {"name": CONFIG, "digest": {"sha256": facts.config}}
     name, digest = base_of(inventory.labels)
     if name:
         yield {"name": name} | ({"digest": {"sha256": digest.removeprefix("sha256:")}} if digest else {})
