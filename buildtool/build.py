@@ -41,7 +41,13 @@ from buildtool.core.errors import (
     SigningKeyError,
     UsageError,
 )
-from buildtool.core.files import check_target, check_writable, write_atomic
+from buildtool.core.files import (
+    cannot_write,
+    check_target,
+    check_writable,
+    hidden_prefix,
+    write_atomic,
+)
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
@@ -73,7 +79,8 @@ from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
 from buildtool.oci.annotations import Annotation, check_annotations
-from buildtool.oci.write import full_name
+from buildtool.oci.read import open_layout
+from buildtool.oci.write import full_name, put_all
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import provide_parts
@@ -377,16 +384,129 @@ def build(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
     publisher = _find_publisher(config, options, key, environ, ask)
-    if engine == LOCAL:
-        built = _build_locally(config, options, tags, key, epoch, environ, runner)
+    build_by = _build_locally if engine == LOCAL else _build_with_docker
+
+    def build_runtime(options: BuildOptions) -> BuiltImage:
+        return build_by(config, options, tags, key, epoch, environ, runner)
+
+    metadata = _read_gadget(config)
+    _check_tags(config, options, tags[0])
+    if _writes_formats(config, options):
+        built = _build_formats(config, options, tags[0], build_runtime, metadata)
     else:
-        built = _build_with_docker(config, options, tags, key, epoch, environ, runner)
+        built = build_runtime(options)
     if publisher is not None:
         built = _sign_pushed(built, publisher, config, options, environ=environ, runner=runner)
+    if options.push and config.publish.other_formats:
+        built = _push_formats(built, publisher, config, environ, metadata)
     if options.metadata_file is not None:
         text = json.dumps(built.metadata, indent=2, sort_keys=True) + "\n"
         write_atomic(options.metadata_file, text.encode())
     return built
+
+
+def _read_gadget(config: Config) -> bytes | None:
+    """Return the gadget.yaml of *config*, before anything is built. Raises: ConfigError, FileAccessError."""
+    if not config.publish.other_formats:
+        return None
+    from buildtool.publish.formats import read_metadata
+
+    return read_metadata(config.publish.gadget)
+
+
+def _check_tags(config: Config, options: BuildOptions, tag: str) -> None:
+    """Check the tags of images of other formats, before anything is built. Raises: UsageError."""
+    if not (options.push and config.publish.other_formats):
+        return
+    from buildtool.publish.formats import format_reference, format_suffix
+
+    for kind in config.publish.other_formats:
+        for name in name_objects(config):
+            format_reference(tag, format_suffix(kind, name))
+
+
+def _writes_formats(config: Config, options: BuildOptions) -> bool:
+    """Return whether files for other formats stand beside that of the runtime image."""
+    if not (config.publish.other_formats and options.output):
+        return False
+    kind = parse_output(options.output)["type"]
+    if kind != "oci":
+        formats = " and ".join(config.publish.other_formats)
+        log.warning("publish.formats: no %s images: --output of type %s holds none", formats, kind)
+    return kind == "oci"
+
+
+def _build_formats(
+    config: Config,
+    options: BuildOptions,
+    tag: str,
+    build_runtime: Callable[[BuildOptions], BuiltImage],
+    metadata: bytes | None,
+) -> BuiltImage:
+    """
+    Build the image into a file, and write those of other formats beside it: all of them, or none.
+
+    Raises: any BuildtoolError.
+    """
+    from buildtool.publish.formats import format_place, format_suffix, make_formats, write_format
+
+    fields, formats = parse_output(options.output), config.publish.other_formats
+    destination, is_layout = Path(fields["dest"]), fields.get("tar") == "false"
+    name = full_name(fields.get("name", tag))
+    suffixes = [format_suffix(kind, each) for kind in formats for each in name_objects(config)]
+    for path in (destination, *(format_place(destination, suffix) for suffix in suffixes)):
+        check_output(_write_output({**fields, "dest": str(path)}), force=options.force)
+    try:
+        work = tempfile.TemporaryDirectory(
+            prefix=hidden_prefix(destination), dir=destination.absolute().parent
+        )
+    except OSError as error:
+        raise cannot_write(destination, error) from error
+    with work as directory:
+        # Relative like the destination: a comma in the name of a directory above cannot stand in --output.
+        runtime = destination.parent / Path(directory).name / "runtime.tar"
+        built = build_runtime(replace(options, output=_write_output({**fields, "dest": str(runtime)})))
+        with open_layout(runtime, name=str(destination)) as source:
+            made = make_formats(source, formats, metadata=metadata, report=log.warning)
+        places, others = {runtime: destination}, []
+        for image in made:
+            new, path = runtime.with_name(image.suffix), format_place(destination, image.suffix)
+            written = write_format(image, new, f"{name}{image.suffix}", is_layout=is_layout)
+            others.append(replace(written, file=str(path)))
+            places[new] = path
+        put_all(places, runtime.parent)
+    return replace(built, file=str(destination), others=tuple(others))
+
+
+def _write_output(fields: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _push_formats(
+    built: BuiltImage,
+    signer: Signer | None,
+    config: Config,
+    environ: Mapping[str, str],
+    metadata: bytes | None,
+) -> BuiltImage:
+    """
+    Push and sign the images of other formats, made from the image that was pushed.
+
+    Raises: RegistryError, ObjectFormatError, SigningKeyError; errors of *signer*.
+    """
+    from buildtool.publish.formats import push_formats
+
+    reference = f"{full_name(built.reference)}@{built.digest}"
+    formats = config.publish.other_formats
+    try:
+        others = push_formats(
+            reference, formats, signer, open_cache(environ), metadata=metadata, report=log.warning
+        )
+    except BuildtoolError as error:
+        error.message = f"{built.reference}: pushed, but not as {' and '.join(formats)}: {error.message}"
+        error.hint = error.hint or f"buildtool publish {reference} makes these images"
+        raise
+    return replace(built, others=others)
 
 
 def _find_publisher(
@@ -429,7 +549,7 @@ def _sign_pushed(
 
     # Tags of one repository name the same image, which is signed once.
     names = {full_name(tag).rpartition(":")[0]: tag for tag in reversed(built.tags)}
-    waiting = [f"{repository}@{built.digest}" for repository in reversed(names)]
+    waiting = [f"{full_name(names[repository])}@{built.digest}" for repository in reversed(names)]
     sbom = "" if options.sbom == "none" else options.sbom
     try:
         facts = find_facts(config, built.engine, runner) if options.provenance else None
@@ -440,7 +560,7 @@ def _sign_pushed(
                 attest_image(waiting[0], signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
             waiting.pop(0)
     except BuildtoolError as error:
-        name = names[waiting[0].partition("@")[0]]
+        name = names[waiting[0].partition("@")[0].rpartition(":")[0]]
         error.message = f"{name}: pushed, but not signed: {error.message}"
         finish = "; ".join(_publish_command(reference, options, sbom) for reference in waiting)
         error.hint = f"{finish} signs it" + (f"; {error.hint}" if error.hint else "")

@@ -246,7 +246,7 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
 
 
 def _image_rows(image: BuiltImage, output: str) -> Iterator[str]:
-    """Yield the rows about the image itself: its names, digest, key and signature."""
+    """Yield the rows about the image itself: its names, digest, key, signature and other formats."""
     yield f"{'image ' if image.reference else 'output'}  {image.file or image.reference or output}"
     yield from (f"image   {tag}" for tag in image.tags[1:])
     if image.digest:
@@ -254,6 +254,8 @@ def _image_rows(image: BuiltImage, output: str) -> Iterator[str]:
     yield f"key id  {image.key_id}"
     if image.signed:
         yield "signed  in the registry, for cosign, podman and buildtool verify"
+    for other in image.others:
+        yield f"{other.format:<6}  {other.file or other.reference}"
 
 
 def _load_command(place: str, output: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.core.validate import check_label_key, check_label_text
-from buildtool.oci.write import MEDIA_INDEX, Document, ImageSet, make_document
+from buildtool.oci.write import MEDIA_INDEX, Document, ImageSet, encode_document
 
 MANIFEST, MANIFEST_DESCRIPTOR = "manifest", "manifest-descriptor"
 INDEX, INDEX_DESCRIPTOR = "index", "index-descriptor"
@@ -105,7 +105,7 @@ def annotate_images(
         entry.update(manifest.descriptor)
         if about := _select(annotations, MANIFEST_DESCRIPTOR, platform):
             entry["annotations"] = about
-    top = _add(make_document(MEDIA_INDEX, index), _select(annotations, INDEX, None))
+    top = _add(encode_document(MEDIA_INDEX, index), _select(annotations, INDEX, None))
     about = _select(annotations, INDEX_DESCRIPTOR, None)
     return replace(images, top=top, manifests=manifests, annotations=about)
 
@@ -120,4 +120,6 @@ def _select(annotations: Iterable[Annotation], kind: str, platform: Platform | N
 def _add(document: Document, annotations: Mapping[str, str]) -> Document:
     if not annotations:
         return document
-    return make_document(document.media_type, json.loads(document.data) | {"annotations": dict(annotations)})
+    return encode_document(
+        document.media_type, json.loads(document.data) | {"annotations": dict(annotations)}
+    )

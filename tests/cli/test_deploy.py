@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from labs.cli import check_error
+from labs.peers import find_helm
 from labs.project import make_local_project
 from labs.registry import run_registry
 
@@ -230,6 +232,85 @@ def test_trust_of_the_host(images: dict[str, Path], tmp_path: Path, capsys: Capt
         "bind": {"create_host_path": False},
     }
     assert keys.exists()
+
+
+def render_chart(chart: Path, *options: str) -> list[dict[str, Any]]:
+    """Return what helm makes of *chart*, strictly valid for several releases of Kubernetes."""
+    command = [find_helm(), "template", "first", chart, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return manifests(done.stdout)
+
+
+def spec_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod of DaemonSet *manifest* without what its owner chooses."""
+    spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
+    for name in ("priorityClassName", "hostNetwork"):
+        spec.setdefault(name, None)
+    spec["hostNetwork"] = bool(spec["hostNetwork"])
+    for container in spec["containers"]:
+        container["name"], container["imagePullPolicy"] = "agent", "IfNotPresent"
+        for mount in container.get("volumeMounts", []):
+            mount.setdefault("readOnly", False)
+    return spec
+
+
+@pytest.mark.parametrize("image", ["plain", "pins", "workload"])
+@pytest.mark.parametrize(
+    "more", [(), ("--trust", "other.pub"), ("--priority-class", "agents", "--cpus", "2")]
+)
+def test_chart_gives_the_same_pod(
+    image: str, more: tuple[str, ...], images: dict[str, Path], capsys: Capture
+) -> None:
+    """Helm finds no fault, and makes of the chart's own values what kind kubernetes writes."""
+    assert run(["keygen", "other", "--dir", "."]) == 0
+    for targets in (ALL, NONE):
+        options = (*targets, *more)
+        *_, daemons = manifests(deploy(capsys, "kubernetes", images[image], *options))
+        deploy(capsys, "helm", images[image], *options, "-o", "chart", "--force")
+        done = subprocess.run([find_helm(), "lint", "--strict", "chart"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
+        *_, rendered = render_chart(Path("chart"))
+        theirs, ours = spec_of(rendered), spec_of(daemons)
+        for volume in (*theirs.get("volumes", []), *ours.get("volumes", [])):
+            volume.pop("configMap", None)
+        assert theirs == ours
+
+
+def test_chart_takes_values_of_its_schema_only(images: dict[str, Path], capsys: Capture) -> None:
+    """A misspelt or wrong value, and a user who could not write, are errors of helm."""
+    deploy(capsys, "helm", images["pins"], *NONE, "-o", "chart", "--explain")
+    assert (yaml.safe_load(Path("chart/Chart.yaml").read_text())["version"]) == "1.2.0"
+    for options, message in (
+        (("--set", "hostnetwork=true"), "hostnetwork"),
+        (("--set", "capabilities={all}"), "capabilities"),
+        (("--set", "user=65532"), "belong to root of the node"),
+        (("--set-string", "image="), "image"),
+    ):
+        command = [find_helm(), "template", "first", "chart", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert message in done.stderr
+    *_, first = render_chart(Path("chart"), "--set-string", "trust.a\\.pub=one")
+    *_, second = render_chart(Path("chart"), "--set-string", "trust.a\\.pub=two")
+    notes = [
+        each["spec"]["template"]["metadata"]["annotations"]["buildtool/trust"] for each in (first, second)
+    ]
+    assert notes[0] != notes[1]
+
+
+def test_chart_is_written_whole_or_not_at_all(images: dict[str, Path], capsys: Capture) -> None:
+    """Nothing of a chart that exists is replaced without --force."""
+    command = ["deploy", "helm", str(images["plain"]), *REFERENCE, *NONE]
+    assert run(command) == 2
+    check_error(capsys, "a chart is a directory")
+    Path("chart").mkdir()
+    Path("chart/values.yaml").write_text("mine: 1\n")
+    assert run([*command, "-o", "chart"]) == 1
+    check_error(capsys, "chart/values.yaml: already exists")
+    assert [path.name for path in Path("chart").iterdir()] == ["values.yaml"]
+    assert run([*command, "-o", "chart", "--force"]) == 0
+    assert "next: helm upgrade --install NAME chart" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["compose", "kubernetes", "podman"])
