@@ -113,7 +113,7 @@ def test_image_that_is_pushed_but_not_signed(project: Path, capsys: pytest.Captu
         digest, _ = pushed("5")
     error = capsys.readouterr().err
     assert f"error: {address}/agent:5: pushed, but not signed: registry {address}: " in error
-    command = f"buildtool publish {address}/agent@{digest} --sbom cyclonedx --provenance"
+    command = f"buildtool publish {address}/agent:5@{digest} --sbom cyclonedx --provenance"
     assert f"hint: {command} signs it" in error
     with run_registry() as again:
         assert run([*BUILD, "--tag", f"{again}/agent:5", "--push", "--no-sign-image"]) == 0
