@@ -74,6 +74,7 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
+from buildtool.image.kerneltypes import verify_types
 from buildtool.image.metadata import check_given_labels
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
@@ -98,6 +99,7 @@ from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
 from buildtool.trust.generate import trust_files
+from buildtool.trust.store import POLICY_NAME
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -312,6 +314,7 @@ def _describe(
         capabilities=choose_capabilities(config, sources),
         headers=choose_headers(config, sources, platforms, headers),
         plan={platform.arch: plan_units(config, platform) for platform in platforms},
+        types=verify_types(config, platforms, trust[POLICY_NAME], epoch or 0) if config.load.btf else {},
         form=form,
         epoch=epoch,
     )

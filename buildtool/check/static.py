@@ -252,8 +252,11 @@ def _check_section(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
     if program.type == UNKNOWN_PROGRAM:
         yield finding("BT005", f"section {program.section!r} means no type of program to libbpf")
     if program.type == "ext":
-        message = f"section {program.section!r} replaces a function of another program"
-        yield finding("BT014", message, level)
+        if not program.loaded_as.partition("/")[2]:
+            yield finding("BT014", f"section {program.section!r} names no function to replace", level)
+        else:
+            message = f"section {program.section!r} replaces a function of a program that the start names"
+            yield finding("BT014", f"{message}, so no kernel tries it here", Level.NOTE)
     if program.loaded_as.partition("/")[0] in _USDT and not any(
         item.name == _USDT_MAP for item in read.contents.maps
     ):

@@ -17,7 +17,7 @@ from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.files import made_directories, read_bounded, write_all_atomic, write_atomic
 from buildtool.core.validate import check_attach, check_image
-from buildtool.deploy import compose, helm, kubernetes
+from buildtool.deploy import compose, helm, kubernetes, quadlet
 from buildtool.deploy.kubernetes import Cluster
 from buildtool.deploy.limits import Limits, format_bytes, parse_cpus, parse_cpuset, parse_memory
 from buildtool.deploy.needs import TRUST_OF_HOST, Deployment, plan_deployment
@@ -27,7 +27,7 @@ from buildtool.image.source import find_image_source
 from buildtool.signing.keys import is_private
 from buildtool.trust.store import MAX_POLICY_BYTES, load_trust, read_store
 
-KINDS = ("run", "compose", "kubernetes", "helm", "podman")
+KINDS = ("run", "compose", "kubernetes", "helm", "podman", "systemd")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
 _PATH = click.Path(path_type=Path)
 
@@ -55,7 +55,7 @@ _PATH = click.Path(path_type=Path)
 @json_option
 def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
     """
-    Write what runs IMAGE: a docker command, a file of Compose, a DaemonSet, a chart, or a Pod for podman.
+    Write what runs IMAGE: a script, or a file for Compose, Kubernetes, Helm, podman or systemd.
 
     Capabilities, mounts, user and network come from the image's label and objects.
     """
@@ -94,6 +94,7 @@ _NEXT = {
     "helm": "helm upgrade --install NAME {}",
     "kubernetes": "kubectl apply --server-side --filename {}",
     "podman": "podman kube play {}",
+    "systemd": "copy it to /etc/containers/systemd/, then systemctl daemon-reload",
 }
 _OF_KUBERNETES = ("namespace", "priority_class")
 
@@ -131,6 +132,9 @@ def _write(kind: str, deployment: Deployment, limits: Limits, given: dict[str, A
     if kind == "compose":
         place = str(_directory(trust, kind)) if trust else ""
         return compose.write_compose(deployment, limits, trust=place, explains=explains)
+    if kind == "systemd":
+        place = str(_directory(trust, kind)) if trust else ""
+        return quadlet.write_unit(deployment, limits, trust=place, explains=explains)
     if kind == "run":
         return _write_run(deployment, limits, trust)
     texts = read_store(trust) if trust else {}

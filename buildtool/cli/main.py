@@ -35,7 +35,7 @@ COMMANDS = {
     "sbom": ("sbom", "Write the bill of materials of an image."),
     "publish": ("publish", "Sign an image in its registry."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
-    "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, Helm, podman."),
+    "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, Helm, systemd."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
     "metrics": ("metrics", "Show the metrics that loaded objects declare."),

@@ -275,9 +275,14 @@ class LoaderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConfig:
-    """[load]: what the loading machine may set in the objects (*settable*), as the statements say."""
+    """
+    [load]: what the loading machine may set in the objects (*settable*), as the statements say.
+
+    *btf* is a directory with signed types of kernels, ARCH/RELEASE.btf.o, which the image holds.
+    """
 
     settable: SettableRules = declare(parse_settable, {})
+    btf: str = declare(as_text(validate.check_relative_path), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from buildtool.objects.optional import Selection
 from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
+TYPES_DIRECTORY = "/usr/lib/buildtool/btf"
 TRUST_DIRECTORY = "/etc/buildtool/trust"
 LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
@@ -89,6 +90,11 @@ def image_entrypoint(config: Config) -> list[str]:
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
+    if config.load.btf and config.loader.btf:
+        raise ConfigError(
+            "load.btf and loader.btf exclude each other", hint="remove loader.btf: the image holds the types"
+        )
+    argv += ["--btf", TYPES_DIRECTORY] if config.load.btf else []
     for word in config.image.workload:
         # Not after `--`: what docker run adds are options of the loader, or `--` and another workload.
         argv += ["--image-workload", validate.check_word(word)]

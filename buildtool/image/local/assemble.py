@@ -22,6 +22,8 @@ from buildtool.config.file import Config
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.platforms import Platform
+from buildtool.image.archive import ARCHIVE_EPOCH
+from buildtool.image.kerneltypes import types_entries
 from buildtool.image.local.baseimage import Base
 from buildtool.image.metadata import (
     LOADER_PATH,
@@ -29,6 +31,7 @@ from buildtool.image.metadata import (
     PINS_PATH,
     TINI_PATH,
     TRUST_DIRECTORY,
+    TYPES_DIRECTORY,
     image_entrypoint,
     image_labels,
 )
@@ -60,6 +63,7 @@ class PlatformParts:
     tini: bytes
     tool: bytes | None = None
     objects: Mapping[str, bytes]
+    types: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +104,14 @@ def assemble_images(
                     _tini_entries(config, part, text),
                     _loader_entries(config, part, text),
                     _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
+                    *([_types_entries(part, epoch)] if part.types else ()),
                 )
             ]
             for part in parts
         ]
         for part, pending in zip(parts, packed, strict=True):
-            tini, loader, objects = (item.result() for item in pending)
-            layers = [*part.base.layers, tini, loader, trust, objects]
+            tini, loader, *rest = (item.result() for item in pending)
+            layers = [*part.base.layers, tini, loader, trust, *rest]
             images.append((part.platform, _settings(config, part.base, text), layers))
     return make_image_set(images)
 
@@ -126,6 +131,12 @@ def _grant(program: TarEntry, capabilities: Iterable[str]) -> TarEntry:
     """Return *program* with those of the image's *capabilities* that its file gets."""
     granted = program_capabilities(program.path.rpartition("/")[2], capabilities)
     return replace(program, xattrs={FILE_ATTRIBUTE: file_attribute(granted)}) if granted else program
+
+
+def _types_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
+    # COPY keeps a file's time, and in the archive of the other engine a file has the time ARCHIVE_EPOCH.
+    directories = _add_files(TYPES_DIRECTORY, {}, epoch)
+    return [*directories, *types_entries(part.types, min(ARCHIVE_EPOCH, epoch))]
 
 
 def _tini_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:

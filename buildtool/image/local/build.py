@@ -33,6 +33,7 @@ from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
 from buildtool.image.finished import ImageRules, check_finished
+from buildtool.image.kerneltypes import verify_types
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.metadata import image_selection
@@ -126,6 +127,7 @@ def make_images(request: LocalRequest) -> ImageSet:
         platform.arch: find_pins_tool(platform, request.data).data if config.image.tools else None
         for platform in request.platforms
     }
+    types = verify_types(config, request.platforms, trust[POLICY_NAME], request.epoch)
     bases = _load_bases(request)
     compiled = _compile(request, sources)
     signed = _sign_objects(request, compiled)
@@ -147,6 +149,7 @@ def make_images(request: LocalRequest) -> ImageSet:
             tini=runtime[platform.arch][1],
             tool=tools[platform.arch],
             objects={name: data for name, (data, _) in signed[platform.arch].items()},
+            types=types[platform.arch],
         )
         for platform in request.platforms
     ]
@@ -206,7 +209,7 @@ def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list
     findings: list[Finding] = []
     for (name, data), found in zip(objects.items(), opened, strict=True):
         if facts := check_object(f"{platform.arch}/{name}", name, data, now=0).facts:
-            findings += opening_findings(facts, platform.arch, found)
+            findings += opening_findings(facts, found)
     return findings
 
 
