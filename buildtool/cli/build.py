@@ -14,19 +14,30 @@ from typing import Any
 import click
 
 from buildtool import build as pipeline
+from buildtool.cli.codequality import code_quality_option, quality_report
 from buildtool.cli.inspectview import run_rows
-from buildtool.cli.options import arch_option, bad_value, checked, config_option, json_option, read_config
+from buildtool.cli.options import (
+    OutputPath,
+    arch_option,
+    bad_value,
+    checked,
+    config_option,
+    json_option,
+    read_config,
+)
 from buildtool.cli.output import print_json, say
 from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES, SBOM_FORMATS
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
+from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
 from buildtool.image.attachments import describe_settings
-from buildtool.image.cioutputs import write_ci_outputs
+from buildtool.image.cioutputs import format_dotenv, wants_overview, write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
 from buildtool.image.result import BuiltImage
@@ -83,10 +94,26 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     type=click.Choice(["builder", "host"]),
     help="Where to sign; with host, no builder sees the key.",
 )
+@click.option(
+    "--dotenv",
+    type=OutputPath(path_type=Path),
+    help="Write names and digests of the image to this file as variables, for GitLab.",
+)
+@code_quality_option
 @config_option
 @json_option
-def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
+def command(*, code_quality: Path | None, dotenv: Path | None, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
+    if dotenv is not None:
+        check_target(dotenv, replace=True)
+        check_writable(dotenv)
+    with quality_report(code_quality):
+        _build(dotenv=dotenv, **given)
+
+
+def _build(
+    *, arch: tuple[str, ...], config_path: Path | None, as_json: bool, dotenv: Path | None, **given: Any
+) -> None:
     # A cancelled pipeline sends SIGTERM, which must also end the engine's build.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # buildx writes its progress from its own process group, which `stty tostop` would stop for ever.
@@ -101,7 +128,13 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     if image.replaced:
         say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
-    write_ci_outputs(image, os.environ)
+    if dotenv is not None or wants_overview(os.environ):
+        from buildtool.image.overview import describe_image
+
+        platforms = describe_image(image, open_cache(os.environ), pushed=options.push)
+        write_ci_outputs(image, platforms, os.environ)
+        if dotenv is not None:
+            write_atomic(dotenv, format_dotenv(image, platforms))
     show_image(image, config, output=given["output"], as_json=as_json)
 
 

@@ -65,6 +65,11 @@ def open_variable(name: str, context: SignerContext) -> SigningKey:
     """
     return load_pem(read_variable(name, context.environ), f"env:{name}", context)
 
+_NO_SECRET = (
+    "CI systems give no secrets to pull requests from forks: compile there, and build after the merge; without"
+    " the variable, sign.key is used"
+)
+
 
 def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     """
@@ -75,8 +80,11 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     keep_out_of_core_dumps()
     text = environ.get(name, "")
     if not text.strip():
+        if name in environ:
+            # A CI system sets a variable of a secret that it does not give away. Another key must not replace it.
+            raise SigningKeyError(f"signing key env:{name}: the variable is empty", hint=_NO_SECRET)
         raise SigningKeyError(
-            f"signing key env:{name}: the variable is not set, or empty",
+            f"signing key env:{name}: the variable is not set",
             hint=f'{name}="$(cat release.pem)" for example: the text of the key file',
         )
     data = text.encode("utf-8", "surrogateescape")
