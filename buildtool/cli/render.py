@@ -25,7 +25,9 @@ from buildtool.core.validate import parse_signer
 
 
 @click.command("render")
-@arch_option(help="Architecture of the image; may be repeated. Default: build.arch, else this machine's.")
+@arch_option(
+    "--platform", help="Architecture of the image; may be repeated. Default: build.arch, else this machine's."
+)
 @click.option(
     "--key",
     callback=checked(parse_signer),

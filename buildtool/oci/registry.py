@@ -451,21 +451,25 @@ def check_registry(reference: str) -> None:
     Client(reference=parse_reference(reference), actions="pull,push").request("GET", "/v2/")
 
 
-def push_images(images: ImageSet, reference: str) -> None:
+def push_images(images: ImageSet, *references: str) -> None:
     """
-    Push *images* to *reference*: blobs first and the tag last, so that the tag never names missing blobs.
+    Push *images* to *references*: blobs first and the tags last, so that a tag never names missing blobs.
+
+    With several registries, the first tag is written when each has all blobs.
 
     Raises: UsageError, RegistryError, FileAccessError.
     """
-    parsed = parse_reference(reference)
-    client = Client(reference=parsed, actions="pull,push")
+    parsed = [parse_reference(reference) for reference in references]
+    clients = {(each.host, each.repository): Client(reference=each, actions="pull,push") for each in parsed}
     documents = {document.digest for document in (*images.manifests, images.top)}
-    for digest, data in sorted(images.blobs().items()):
-        if digest not in documents:
-            push_blob(client, digest, data)
-    for document in images.manifests:
-        push_manifest(client, document, f"sha256:{document.digest}")
-    push_manifest(client, images.top, parsed.tag)
+    for client in clients.values():
+        for digest, data in sorted(images.blobs().items()):
+            if digest not in documents:
+                push_blob(client, digest, data)
+        for document in images.manifests:
+            push_manifest(client, document, f"sha256:{document.digest}")
+    for each in parsed:
+        push_manifest(clients[each.host, each.repository], images.top, each.tag)
 
 
 def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,13 +87,14 @@ class ImageSet:
     Images that are written together. *top* is the index, or the manifest of a single platform.
 
     *manifests* has one entry for each platform, *configs* their configurations, and *layers* all
-    of their layers, each once.
+    of their layers, each once. *annotations* are those of the descriptor of *top* in a layout.
     """
 
     top: Document
     manifests: tuple[Document, ...]
     configs: tuple[Document, ...]
     layers: tuple[Layer, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def blobs(self) -> dict[Digest, Layer | bytes]:
         """Return all layers and documents by digest."""
@@ -140,20 +141,20 @@ def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[
     for platform, settings, own in images:
         rootfs = {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in own]}
         about = _platform_fields(platform)
-        config = _document(MEDIA_CONFIG, {**settings, **about, "rootfs": rootfs})
+        config = make_document(MEDIA_CONFIG, {**settings, **about, "rootfs": rootfs})
         content = {
             "schemaVersion": 2,
             "mediaType": MEDIA_MANIFEST,
             "config": config.descriptor,
             "layers": [_layer_descriptor(layer) for layer in own],
         }
-        manifest = _document(MEDIA_MANIFEST, content)
+        manifest = make_document(MEDIA_MANIFEST, content)
         configs.append(config)
         manifests.append(manifest)
         entries.append({**manifest.descriptor, "platform": about})
         layers |= {layer.digest: layer for layer in own}
     index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
-    top = manifests[0] if len(manifests) == 1 else _document(MEDIA_INDEX, index)
+    top = manifests[0] if len(manifests) == 1 else make_document(MEDIA_INDEX, index)
     return ImageSet(
         top=top, manifests=tuple(manifests), configs=tuple(configs), layers=tuple(layers.values())
     )
@@ -167,15 +168,15 @@ def full_name(reference: str) -> str:
     return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
-def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_archive(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as tar file *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as tar file *path* with the image names *references*. A failure leaves nothing behind.
 
     Raises: FileAccessError.
     """
     check_target(path, replace=replace, hint=FORCE_REPLACES)
     with _finished_file(path) as file:
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 file.write(entry_header(TarEntry(path=name, kind=b"5", mode=_DIRECTORY_MODE), 0))
                 continue
@@ -186,9 +187,9 @@ def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool
         file.write(end_of_archive())
 
 
-def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_directory(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as directory *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as directory *path* with the image names *references*. A failure leaves nothing behind.
 
     With *replace*, an existing OCI layout is replaced. Another directory is never replaced.
 
@@ -200,7 +201,7 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
         work = tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.absolute().parent)
         new, old = Path(work, "new"), Path(work, "old")
         new.mkdir(_DIRECTORY_MODE)
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 (new / name).mkdir(_DIRECTORY_MODE)
                 continue
@@ -271,17 +272,23 @@ def put_layout(new: Path, path: Path, old: Path) -> None:
         raise
 
 
-def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
+def _members(images: ImageSet, references: Sequence[str]) -> Iterator[tuple[str, Layer | bytes | None]]:
     """Yield name and contents of each file of a layout. The contents of a directory are None."""
-    name = full_name(reference)
-    annotations = {NAME_ANNOTATION: name, TAG_ANNOTATION: name.rpartition(":")[2]}
-    entry = {**images.top.descriptor, "annotations": annotations if reference else {}}
-    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [entry]}
+    entries = [
+        {**images.top.descriptor, "annotations": {**images.annotations, **_name_annotations(reference)}}
+        for reference in references
+    ]
+    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
     yield from (("blobs", None), ("blobs/sha256", None))
     for digest, data in sorted(images.blobs().items()):
         yield f"blobs/sha256/{digest}", data
-    yield "index.json", _document(MEDIA_INDEX, top).data
+    yield "index.json", make_document(MEDIA_INDEX, top).data
     yield "oci-layout", LAYOUT_FILE
+
+
+def _name_annotations(reference: str) -> dict[str, str]:
+    name = full_name(reference)
+    return {NAME_ANNOTATION: name, TAG_ANNOTATION: name.rpartition(":")[2]} if reference else {}
 
 
 def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
@@ -356,6 +363,7 @@ def _layer_descriptor(layer: Layer) -> dict[str, Any]:
     return {"mediaType": layer.media_type, "digest": f"sha256:{layer.digest}", "size": layer.size}
 
 
-def _document(media_type: str, value: object) -> Document:
+def make_document(media_type: str, value: object) -> Document:
+    """Return *value* as a document of *media_type*, in the one encoding."""
     data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     return Document(media_type=media_type, data=data)

@@ -551,7 +551,9 @@ def test_another_target_of_the_same_number(lab: Lab, tmp_path: Path, kind: str, 
 def _namespaces() -> list[int]:
     """Return the inodes of the network namespaces that this process's links are on; 0 is none any more."""
     ours = program_ids()
-    return [link["netns_ino"] for link in list_bpf("link") if link.get("prog_id") in ours and "netns_ino" in link]
+    return [
+        link["netns_ino"] for link in list_bpf("link") if link.get("prog_id") in ours and "netns_ino" in link
+    ]
 
 
 def test_pinned_link_that_another_process_detaches(lab: Lab, tmp_path: Path) -> None:

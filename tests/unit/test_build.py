@@ -74,7 +74,7 @@ def image_request(root: Path, **changes: Any) -> ImageRequest:
 def test_command_names_secrets_and_never_holds_them() -> None:
     """A secret is a path or a variable; its text and the passphrase are not in the arguments."""
     secrets = (Secret(name="signing-key", variable="BUILDTOOL_SIGNING_KEY"),)
-    request = buildx_request(secrets=secrets, environment={"P": "hunter2"}, tag="x:1")
+    request = buildx_request(secrets=secrets, environment={"P": "hunter2"}, tags=("x:1",))
     argv = build_argv(request)
     assert "id=signing-key,env=BUILDTOOL_SIGNING_KEY" in argv
     assert "hunter2" not in " ".join(argv)

@@ -87,7 +87,11 @@ class BuildxRequest:
     context: Path
     platforms: tuple[str, ...]
     target: str = ""
-    tag: str = ""
+    tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     output: str = ""
     push: bool = False
     builder: str = ""
@@ -180,7 +184,11 @@ def build_argv(request: BuildxRequest) -> list[str]:
     argv += ["--provenance=false"]
     for option, value in (
         ("--target", request.target),
-        ("--tag", request.tag),
+        *(("--tag", tag) for tag in request.tags),
+        *(("--label", f"{key}={text}") for key, text in sorted(request.labels.items())),
+        *(("--annotation", text) for text in request.annotations),
+        *(("--cache-from", text) for text in request.cache_from),
+        *(("--cache-to", text) for text in request.cache_to),
         ("--output", request.output),
         ("--builder", request.builder),
     ):
