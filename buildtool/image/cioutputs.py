@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OUTPUT_VARIABLE = "GITHUB_OUTPUT"
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+# Outputs that are no variables for GitLab, which limits the file to 5 KiB, and values to one line.
+_NO_VARIABLES = ("digests", "metadata", "tags")
 MAX_LISTED = 200  # rows of the summary, which GitHub cuts off at 1 MiB
 
 
@@ -53,14 +55,16 @@ def format_outputs(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> 
 
 def format_dotenv(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> bytes:
     """
-    Return the outputs as variables for GitLab: BUILDTOOL_IMAGE, BUILDTOOL_DIGEST and so on.
+    Return variables for GitLab: BUILDTOOL_IMAGE, BUILDTOOL_DIGEST, BUILDTOOL_DIGEST_LINUX_ARM64 and so on.
 
     The form of dotenv reports has neither quotes nor line breaks, so no value has a control character.
     """
+    values = {name: value for name, value in _values(image, platforms).items() if name not in _NO_VARIABLES}
+    values |= {f"digest-{each.platform}": each.digest for each in platforms}
     lines = (
-        f"BUILDTOOL_{name.replace('-', '_').upper()}={_drop_control(value)}\n"
-        for name, value in _values(image, platforms).items()
-        if value and name != "metadata"  # GitLab limits the file to 5 KiB
+        f"BUILDTOOL_{name.replace('-', '_').replace('/', '_').upper()}={_drop_control(value)}\n"
+        for name, value in values.items()
+        if value
     )
     return "".join(lines).encode()
 
@@ -69,6 +73,7 @@ def _values(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> dict[st
     digests = {each.platform: each.digest for each in platforms}
     return {
         "image": image.reference,
+        "tags": "\n".join(image.tags) if image.reference else "",
         "digest": image.digest,
         "digests": json.dumps(digests, sort_keys=True) if digests else "",
         "file": image.file,
@@ -78,10 +83,9 @@ def _values(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> dict[st
 
 
 def _metadata(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> dict[str, Any]:
-    """Return names and digests in the words of buildx's metadata, and what else is known of *image*."""
+    """Return buildx's metadata of *image*, and what else is known of it."""
     return {
-        "image.name": image.reference,
-        "containerimage.digest": image.digest,
+        **image.metadata,
         "engine": image.engine,
         "keyId": image.key_id,
         "signed": image.signed,
@@ -117,7 +121,7 @@ def _output(name: str, value: str) -> str:
 def format_summary(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> str:
     """Return Markdown that describes *image*: names, digests, sizes, programs, kernels and signatures."""
     rows = {
-        "Image": image.reference or "(no tag)",
+        "Image": ", ".join(image.tags) or image.reference or "(no tag)",
         "Digest": image.digest or "(none)",
         "File": image.file,
         "Platforms": ", ".join(image.platforms),
