@@ -436,8 +436,8 @@ def _sign_pushed(
     from buildtool.publish.sign import sign_image
 
     # Tags of one repository name the same image, which is signed once.
-    repositories = dict.fromkeys(full_name(tag).rpartition(":")[0] for tag in built.tags)
-    waiting = [f"{repository}@{built.digest}" for repository in repositories]
+    names = {full_name(tag).rpartition(":")[0]: tag for tag in reversed(built.tags)}
+    waiting = [f"{repository}@{built.digest}" for repository in reversed(names)]
     sbom = "" if options.sbom == "none" else options.sbom
     facts = _build_facts(config, built.engine, runner) if options.provenance else None
     try:
@@ -448,7 +448,8 @@ def _sign_pushed(
                 attest_image(waiting[0], signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
             waiting.pop(0)
     except BuildtoolError as error:
-        error.message = f"{waiting[0]}: pushed, but not signed: {error.message}"
+        name = names[waiting[0].partition("@")[0]]
+        error.message = f"{name}: pushed, but not signed: {error.message}"
         finish = "; ".join(_publish_command(reference, options, sbom) for reference in waiting)
         error.hint = f"{finish} signs it" + (f"; {error.hint}" if error.hint else "")
         raise
@@ -573,7 +574,12 @@ def _explain_failure(
             error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
     elif error.hint is None:
         explain_base(request, images.base, runner=runner)
-        if pulls and images.builder == DEFAULT_BUILDER:
+        if not pulls:
+            error.hint = (
+                "a builder elsewhere has none of this machine's images: `buildtool images prepare --push"
+                " REGISTRY/NAME` puts them into a registry, and prints the lines of [images] for them"
+            )
+        elif images.builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
 
 

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,6 +116,25 @@ def file_layer(path: Path) -> Layer:
     except OSError as error:
         raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
+
+
+def gzip_file_layer(layer: Layer, path: Path, level: int) -> Layer:
+    """
+    Return *layer*, an uncompressed tar file, compressed into file *path*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        # The header has neither time nor name, so the same tar gives the same bytes.
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0) as packed,
+        ):
+            for chunk in _layer_chunks(layer):
+                packed.write(chunk)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return replace(file_layer(path), media_type=f"{layer.media_type}+gzip", diff_id=layer.diff_id)
 
 
 def gzip_layer(tar: bytes, level: int = 9) -> Layer:

@@ -217,10 +217,28 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
             f"buildx has no builder {builder!r}",
             hint="docker buildx ls lists builders; --builder, BUILDTOOL_BUILDER or BUILDX_BUILDER names one",
         )
+    if builder and (cause := _find_silence(builder, runner)):
+        return EngineError(
+            f"builder {builder!r} does not answer: {cause}",
+            hint=f"docker buildx inspect --bootstrap {builder} shows its state",
+        )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     if version is not None and version.returncode != 0 and not request.builder:
         return unreachable_engine(version.stderr.decode(errors="replace"))
     return EngineError(f"the build failed (exit code {code}), BuildKit's message is above")
+
+
+def _find_silence(builder: str, runner: Runner) -> str:
+    """Return why *builder*, which exists, does not answer, or empty text if it does."""
+    done = _quiet(["docker", "buildx", "inspect", builder], runner)
+    text = done.stdout.decode(errors="replace") if done else ""
+    if causes := re.findall(r"^Error:\s+(\S.*)$", text, re.MULTILINE):
+        return _lower_first(causes[0].strip().rstrip("."))
+    if re.search(r"^Status:\s+running$", text, re.MULTILINE) or not text:
+        return ""
+    from buildtool.image.docker.reach import explain_silence
+
+    return explain_silence(text)
 
 
 def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:
