@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.check.model import RULES, Finding, Level
-from buildtool.check.reports import diagnose
 from buildtool.check.static import check_object
 from buildtool.core.errors import (
     EXIT_DONE,
@@ -75,13 +74,11 @@ def check_finished(
     *,
     loader: bytes | None = None,
     opened: Iterable[Finding] = (),
-    root: Path = Path(),
 ) -> list[str]:
     """
     Check the signed *objects* of *platform* by name, and return warnings for people.
 
-    *loader* is a verify-and-load that this machine may be able to run; *opened* is what libbpf found. *root*
-    is the project's directory.
+    *loader* is a verify-and-load that this machine may be able to run; *opened* is what libbpf found.
 
     Raises: CheckFailedError, when an object breaks a rule of `check`; ConfigError, when a setting
     means no program, or the image would refuse its own objects.
@@ -93,7 +90,7 @@ def check_finished(
         )
     trust = read_policy(rules.policy.encode())
     start = _first_start(trust, rules)
-    warnings = _check_rules(objects, platform, rules, start, opened, root)
+    warnings = _check_rules(objects, platform, rules, start, opened)
     attachable = read_attachable(objects)
     check_attach_settings(rules.attach, attachable, trust)
     check_load_settings(rules.load, attachable)
@@ -129,12 +126,7 @@ def _first_start(trust: TrustStore, rules: ImageRules) -> int:
 
 
 def _check_rules(
-    objects: Mapping[str, bytes],
-    platform: Platform,
-    rules: ImageRules,
-    now: int,
-    opened: Iterable[Finding],
-    root: Path,
+    objects: Mapping[str, bytes], platform: Platform, rules: ImageRules, now: int, opened: Iterable[Finding]
 ) -> list[str]:
     """Raise the first error of the rules of `check`, with the others as detail; return warnings."""
     findings = [
@@ -150,13 +142,11 @@ def _check_rules(
     errors = [item for item in findings if item.level is Level.ERROR and item.rule not in tolerated]
     if errors:
         first, *others = errors
-        error = CheckFailedError(
+        raise CheckFailedError(
             _line(first),
             hint=f'{first.hint}; build.allow-findings = ["{first.rule}"] builds it nevertheless',
             detail="\n".join(map(_line, others)) or None,
         )
-        error.diagnostics = tuple(diagnose(errors, root))
-        raise error
     shown = [item for item in findings if item.level is not Level.NOTE and item.rule not in allowed]
     return [f"{_line(item)}; {item.hint}" for item in shown]
 

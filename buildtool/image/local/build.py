@@ -192,9 +192,7 @@ def _check_finished(
         # libbpf opens objects of its own byte order only.
         can_open = own is not None and own.little_endian == platform.little_endian
         opened = _open(objects, platform, probe) if probe and can_open else ()
-        for warning in check_finished(
-            objects, platform, rules, loader=loader, opened=opened, root=config.root
-        ):
+        for warning in check_finished(objects, platform, rules, loader=loader, opened=opened):
             request.report(warning)
 
 
