@@ -37,7 +37,7 @@ from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_label, parse_signer
 from buildtool.image.attachments import describe_settings
-from buildtool.image.cioutputs import format_dotenv, wants_overview, write_ci_outputs
+from buildtool.image.cioutputs import format_dotenv, format_summary, wants_overview, write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.docker.caches import check_cache, explain_caches
 from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
@@ -146,21 +146,37 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     type=OutputPath(path_type=Path),
     help="Write names and digests of the image to this file as variables, for GitLab.",
 )
+@click.option(
+    "--summary",
+    type=OutputPath(path_type=Path),
+    help="Write sizes, programs, kernels and signatures of the image to this file, as Markdown.",
+)
 @code_quality_option
 @config_option
 @json_option
-def command(*, code_quality: Path | None, dotenv: Path | None, **given: Any) -> None:
+def command(*, code_quality: Path | None, dotenv: Path | None, summary: Path | None, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
-    if dotenv is not None:
-        check_target(dotenv, replace=True)
-        check_writable(dotenv)
+    for path in filter(None, (dotenv, summary)):
+        check_target(path, replace=True)
+        check_writable(path)
     with quality_report(code_quality):
-        _build(dotenv=dotenv, **given)
+        image, config = _build(**{name: value for name, value in given.items() if name != "as_json"})
+        if dotenv or summary or wants_overview(os.environ):
+            from buildtool.image.overview import describe_image
+
+            platforms = describe_image(image, open_cache(os.environ), pushed=given["push"])
+            write_ci_outputs(image, platforms, os.environ)
+            if dotenv:
+                write_atomic(dotenv, format_dotenv(image, platforms))
+            if summary:
+                write_atomic(summary, format_summary(image, platforms).encode())
+    show_image(image, config, output=given["output"], as_json=given["as_json"])
 
 
 def _build(
-    *, arch: tuple[str, ...], config_path: Path | None, as_json: bool, dotenv: Path | None, **given: Any
-) -> None:
+    *, arch: tuple[str, ...], config_path: Path | None, **given: Any
+) -> tuple[BuiltImage, Config]:
+    """Build, and return the image and the configuration of its project."""
     # A cancelled pipeline sends SIGTERM, which must also end the engine's build.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # buildx writes its progress from its own process group, which `stty tostop` would stop for ever.
@@ -179,14 +195,7 @@ def _build(
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     if image.replaced:
         say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
-    if dotenv is not None or wants_overview(os.environ):
-        from buildtool.image.overview import describe_image
-
-        platforms = describe_image(image, open_cache(os.environ), pushed=options.push)
-        write_ci_outputs(image, platforms, os.environ)
-        if dotenv is not None:
-            write_atomic(dotenv, format_dotenv(image, platforms))
-    show_image(image, config, output=given["output"], as_json=as_json)
+    return image, config
 
 
 def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool) -> None:
