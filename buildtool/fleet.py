@@ -116,6 +116,7 @@ def _render(
         epoch=epoch,
         key=secrets[0].option,
         secrets=tuple(secret.option for secret in secrets[1:]),
+        reads=tuple(str(secret.path.absolute().parent) for secret in secrets if secret.path),
     )
 
 

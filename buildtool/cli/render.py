@@ -121,7 +121,11 @@ def show_fleet(fleet: Fleet) -> None:
     for target in fleet.targets:
         click.echo(f"{target.name}  {target.tag}  {','.join(target.platforms)}")
     where = shlex.quote(str(fleet.file.parent))
-    say(f"next: cd {where} && PUSH=1 REGISTRY=registry.example docker buildx bake --file {fleet.file.name}")
+    # Bake reads files outside its working directory only if that is allowed.
+    reads = sorted({place for target in fleet.targets for place in target.reads})
+    bake = ["docker", "buildx", "bake", *(f"--allow=fs.read={place}" for place in reads)]
+    command = shlex.join([*bake, "--file", fleet.file.name])
+    say(f"next: cd {where} && PUSH=1 REGISTRY=registry.example {command}")
 
 
 def show_files(files: Iterable[Path], command: Sequence[str]) -> None:

@@ -364,7 +364,9 @@ def check_label_text(value: str) -> str:
     Raises: UsageError.
     """
     if len(value.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES:
-        raise UsageError(f"a label's value is longer than {MAX_LABEL_BYTES} bytes")
+        raise UsageError(
+            f"a label's value is longer than {MAX_LABEL_BYTES} bytes", hint="put long texts into a file"
+        )
     if not value.isprintable():
         raise UsageError(f"{_show(value)} has control characters", hint="write the value in one line")
     return value

@@ -31,7 +31,7 @@ class BakeTarget:
 
     *tag* is the image's name, and *has_registry* is true if that begins with a registry. *platforms* are OCI
     platforms. *epoch* is the time of the image in seconds. *key* is the value of buildx's --secret for the
-    signing key, and *secrets* are further ones.
+    signing key, and *secrets* are further ones. Bake must be allowed to read the directories *reads*.
     """
 
     name: str
@@ -42,6 +42,7 @@ class BakeTarget:
     epoch: int
     key: str
     secrets: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 def render_hcl(targets: Sequence[BakeTarget]) -> str:

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
-import docker.auth
 import requests
 import urllib3.exceptions
 
@@ -573,6 +572,9 @@ def _find_login(host: str) -> tuple[str, str] | None:
     """Return user and password of `docker login` for *host*, or None. Raises: RegistryError."""
     # docker.auth may start a credential helper, which must not receive the secrets of this process.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
+    # The docker library takes a third of a second to import, and most registries on a site ask for no login.
+    import docker.auth
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a missing helper, which is an error below

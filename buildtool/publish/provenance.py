@@ -10,18 +10,16 @@ Source: SLSA, provenance v1; in-toto, resource descriptor v1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from buildtool import __version__
 from buildtool.core.digests import Digest
-from buildtool.core.strictjson import parse_json_object
 from buildtool.publish.inventory import Inventory, ListedObject, ListedPackage, base_of, object_version
+from buildtool.publish.named import BUILD_TYPE
 from buildtool.publish.sbom import package_url
 
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:buildtool:image:v1"
 BUILDER = "urn:buildtool:builder"
 
 
@@ -130,27 +128,3 @@ def _byproducts(inventory: Inventory) -> Iterator[dict[str, Any]]:
                 "digest": {"sha256": item.sha256},
                 "annotations": annotations,
             }
-
-
-def read_named(statement: bytes, predicate_type: str) -> frozenset[str]:
-    """Return the SHA-256 digests, in hex, that *statement* is about if it has *predicate_type*, else none."""
-    value = _parse(statement)
-    subject = value.get("subject") if value.get("predicateType") == predicate_type else None
-    found: Sequence[Any] = subject if isinstance(subject, list) else ()
-    digests = (each.get("digest") for each in found if isinstance(each, dict))
-    values = (digest.get("sha256") for digest in digests if isinstance(digest, dict))
-    return frozenset(each for each in values if isinstance(each, str))
-
-
-def is_of_build(statement: bytes) -> bool:
-    """Return whether *statement* is buildtool's own provenance, which names all objects."""
-    predicate = _parse(statement).get("predicate")
-    definition = predicate.get("buildDefinition") if isinstance(predicate, dict) else None
-    return isinstance(definition, dict) and definition.get("buildType") == BUILD_TYPE
-
-
-def _parse(statement: bytes) -> dict[str, Any]:
-    try:
-        return parse_json_object(statement)
-    except ValueError:
-        return {}

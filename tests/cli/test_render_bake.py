@@ -69,7 +69,8 @@ def test_each_project_has_a_folder_and_a_target(capsys: Capture) -> None:
         assert archive.name in Path("out", project["name"], "Dockerfile").read_text()
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == "out/docker-bake.json"
-    assert "next: cd out && PUSH=1 " in output.err
+    command = f"docker buildx bake --allow=fs.read={Path.cwd()} --file docker-bake.json"
+    assert f"next: cd out && PUSH=1 REGISTRY=registry.example {command}" in output.err
 
 
 def test_the_same_projects_give_the_same_bytes() -> None:
