@@ -95,7 +95,7 @@ def diagnose(findings: Iterable[Finding], root: Path) -> Iterator[Diagnostic]:
         if finding.level is Level.NOTE:
             continue
         program = f"{finding.program}: " if finding.program else ""
-        places = ()
+        places: tuple[Place, ...] = ()
         if finding.source and finding.source.file:
             file = Path(os.path.normpath(root.resolve() / finding.source.file))
             places = (Place(file=file, line=max(finding.source.line, 1)),)

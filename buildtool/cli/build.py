@@ -173,9 +173,7 @@ def command(*, code_quality: Path | None, dotenv: Path | None, summary: Path | N
     show_image(image, config, output=given["output"], as_json=given["as_json"])
 
 
-def _build(
-    *, arch: tuple[str, ...], config_path: Path | None, **given: Any
-) -> tuple[BuiltImage, Config]:
+def _build(*, arch: tuple[str, ...], config_path: Path | None, **given: Any) -> tuple[BuiltImage, Config]:
     """Build, and return the image and the configuration of its project."""
     # A cancelled pipeline sends SIGTERM, which must also end the engine's build.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

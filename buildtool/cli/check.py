@@ -80,7 +80,7 @@ def command(*, code_quality: Path | None, **given: Any) -> int:
     """
     with quality_report(code_quality) as found:
         report, root = _check(**given)
-        found += diagnose(report.findings, root)
+        found.extend(diagnose(report.findings, root))
         annotate(found)
     return EXIT_DONE if report.passed else EXIT_FAILED
 

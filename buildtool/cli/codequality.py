@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The option --code-quality: a report of lines with errors and warnings, which GitLab shows in merge requests."""
+"""The option --code-quality: a report of lines with errors and warnings, for merge requests of GitLab."""
 
 from __future__ import annotations
 

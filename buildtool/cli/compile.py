@@ -59,7 +59,7 @@ def command(*, code_quality: Path | None, **given: Any) -> None:
     information and hold BTF; the same sources give the same bytes anywhere.
     """
     with quality_report(code_quality) as found:
-        found += _compile(**given)
+        found.extend(_compile(**given))
 
 
 def _compile(

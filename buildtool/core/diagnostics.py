@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of source files that messages are about: read from a compiler's output, and placed in a repository."""
+"""Lines of sources that messages are about: read from a compiler's output, and placed in a repository."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def _drop_control(value: str, keep: str = "") -> str:
 
 def _cell(value: str) -> str:
     """Return *value* as a cell of a table: no character of it is Markdown or HTML."""
-    plain = _drop_control(value).replace("`", "'").replace("<", "‹").replace(">", "›")
+    plain = _drop_control(value).replace("`", "'").replace("<", "&lt;").replace(">", "&gt;")
     return plain.replace("\\", "\\\\").replace("|", "\\|")
 
 

@@ -112,7 +112,9 @@ def test_what_a_program_prints_is_no_command(repository: Path, capfd: pytest.Cap
     """Neither the output of a failed program nor that of one that succeeds."""
     printed = "print('::error::of a program\\n  ::add-mask::x\\n##[error]y', file=__import__('sys').stderr)"
     with Path("buildtool.toml").open("a") as file:
-        file.write(f'[[compile.generate]]\noutput = "include/made.h"\ncommand = [{json.dumps(sys.executable)},')
+        file.write(
+            f'[[compile.generate]]\noutput = "include/made.h"\ncommand = [{json.dumps(sys.executable)},'
+        )
         file.write(f' "-c", {json.dumps(printed + "; raise SystemExit(1)")}]\n')
     assert run(["generate"]) == 1
     error = capfd.readouterr().err
@@ -137,7 +139,11 @@ def test_report_of_a_failed_build(project: Path, capsys: Capture) -> None:
     """The report is there after a failure, and empty after a success."""
     assert run([*BUILD, "--code-quality", "quality.json", "--dotenv", "image.env"]) == 0
     assert json.loads(Path("quality.json").read_text()) == []
-    assert Path("image.env").read_text().startswith("BUILDTOOL_IMAGE=plant/agent:1.2.0\nBUILDTOOL_DIGEST=sha256:")
+    assert (
+        Path("image.env")
+        .read_text()
+        .startswith("BUILDTOOL_IMAGE=plant/agent:1.2.0\nBUILDTOOL_DIGEST=sha256:")
+    )
     Path("image.env").unlink()
     Path("bpf/answer.bpf.c").write_text(BROKEN)
     assert run([*BUILD, "--code-quality", "quality.json", "--dotenv", "image.env"]) == 1

@@ -203,7 +203,7 @@ def only(annotations: list[Annotation]) -> Annotation:
 
 
 def test_image_outputs_and_summary(ran: Ran, results: Path) -> None:
-    """The image has both platforms and the label; outputs name digests; the summary has sizes and programs."""
+    """The image has both platforms and the label; outputs have digests, the summary sizes and programs."""
     assert ran.ended("image") == "success", ran.log[-4000:]
     outputs = json.loads(ran.output("outputs"))
     images = read_image(results / "image.tar")
@@ -219,7 +219,9 @@ def test_image_outputs_and_summary(ran: Ran, results: Path) -> None:
     assert (outputs["image"], outputs["file"]) == ("plant/agent:7", "image.tar")
     assert outputs["tags"] == "plant/agent:7\nplant/agent:latest"
     summary = ran.summary("image")
-    assert f"| linux/arm64 | {metadata['platforms'][1]['size']} bytes | `{digests['linux/arm64']}` |" in summary
+    assert (
+        f"| linux/arm64 | {metadata['platforms'][1]['size']} bytes | `{digests['linux/arm64']}` |" in summary
+    )
     assert "| linux/amd64 answer.bpf.o | `answer` | any |" in summary
     assert f"| `{outputs['key-id'][:16]}` |" in summary
 
@@ -243,7 +245,10 @@ def test_a_mistake_in_the_configuration_is_on_its_line(ran: Ran) -> None:
     """The annotation names the file of this project and the line of the key."""
     assert ran.ended("settings") == "failure"
     found = only(ran.annotations("settings"))
-    lines = ["", *(TOP / "tests/labs/project.py").read_text().partition('LOCAL_CONFIG = """\\\n')[2].splitlines()]
+    lines = [
+        "",
+        *(TOP / "tests/labs/project.py").read_text().partition('LOCAL_CONFIG = """\\\n')[2].splitlines(),
+    ]
     end = lines.index('"""')
     assert (found.file, found.line) == ("agents/mistyped/buildtool.toml", str(end + 2))
     assert "tagg" in found.message

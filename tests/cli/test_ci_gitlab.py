@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The component for GitLab CI, run by gitlab-ci-local on this machine: artifacts, reports, refusals, the key."""
+"""The component for GitLab CI, run by gitlab-ci-local: artifacts, reports, refusals, and the key."""
 
 from __future__ import annotations
 

@@ -37,7 +37,10 @@ def workflows() -> dict[str, str]:
     """Return the workflows of this tree and of the page, by name."""
     found = {
         str(path.relative_to(TOP)): path.read_text()
-        for path in (*TOP.glob(".github/workflows/*.yml"), *TOP.glob("templates/init/.github/workflows/*.yml"))
+        for path in (
+            *TOP.glob(".github/workflows/*.yml"),
+            *TOP.glob("templates/init/.github/workflows/*.yml"),
+        )
     }
     for number, text in enumerate(blocks("ci-github.md", "yaml")):
         whole = text if text.startswith("on:") else WORKFLOW + re.sub("^", " " * 6, text, flags=re.MULTILINE)
@@ -114,7 +117,9 @@ def test_every_input_of_the_action_reaches_a_script() -> None:
 
 def test_every_input_of_the_component_is_documented() -> None:
     """The page has a row for each; its example uses no other."""
-    spec, job = YAML(typ="safe", pure=True).load_all(COMPONENT.read_text().replace("$[[", "${{").replace("]]", "}}"))
+    spec, job = YAML(typ="safe", pure=True).load_all(
+        COMPONENT.read_text().replace("$[[", "${{").replace("]]", "}}")
+    )
     page = (PAGES / "ci-gitlab.md").read_text("utf-8")
     rows = re.findall(r"^\| (`.*?`) \|", page.partition("| input |")[2].partition("\n## ")[0], re.MULTILINE)
     names = spec["spec"]["inputs"].keys()
@@ -132,7 +137,9 @@ def test_scripts_have_no_mistake_that_shellcheck_knows(tmp_path: Path) -> None:
         pytest.skip("needs-tool: shellcheck")
     steps = read(ACTION.read_text())["runs"]["steps"]
     scripts = {"bash": [step["run"] for step in steps if "run" in step]}
-    _, job = YAML(typ="safe", pure=True).load_all(COMPONENT.read_text().replace("$[[", "${{").replace("]]", "}}"))
+    _, job = YAML(typ="safe", pure=True).load_all(
+        COMPONENT.read_text().replace("$[[", "${{").replace("]]", "}}")
+    )
     (body,) = job.values()
     scripts["sh"] = [*body["script"], *jenkins_scripts(), *buildkite_scripts()]
     # SC2153: the variables of inputs are set outside of the script.
@@ -191,15 +198,16 @@ def test_scripts_of_pages_run(project: Path, tmp_path: Path, system: str) -> Non
     for text in jenkins_scripts() if system == "jenkins" else buildkite_scripts():
         lines = [line for line in text.splitlines() if "-m venv" not in line and "bin/pip " not in line]
         argv = ["sh", "-euc", "\n".join(lines)]
-        done = subprocess.run(
-            argv, cwd=project, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(argv, cwd=project, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     ((image, _),) = read_image(project / "image.tar").values()
     public = load_signing_key_pem(TEST_KEY.read_bytes(), "the secret", None).public
     variables = (project / "image.env").read_text().splitlines()
     assert f"BUILDTOOL_KEY_ID={public.key_id}" in variables
-    assert f"BUILDTOOL_DIGEST_LINUX_{image.platform.partition('/')[2].upper()}=sha256:{image.digest}" in variables
+    assert (
+        f"BUILDTOOL_DIGEST_LINUX_{image.platform.partition('/')[2].upper()}=sha256:{image.digest}"
+        in variables
+    )
     assert "### Signed eBPF image" in (project / "summary.md").read_text()
     if system == "buildkite":
         agent = (project / "agent.log").read_text()

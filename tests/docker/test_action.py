@@ -64,7 +64,7 @@ def test_no_script_has_an_expression() -> None:
 
 
 def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path) -> None:
-    """The script uses the environment's key, builds two architectures with labels, and describes the image."""
+    """The script uses the environment's key, builds for two architectures with labels, and describes it."""
     done = run_action(
         project, tmp_path, PLATFORMS="linux/amd64,linux/arm64/v8", TAGS=TAG, LABELS="org.example.a=b c\n"
     )

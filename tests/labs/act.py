@@ -34,7 +34,7 @@ runs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """A workflow command that act obeyed: its *level*, its *message*, and its properties, empty if missing."""
+    """A workflow command that act obeyed: *level*, *message* and properties, which are empty if missing."""
 
     level: str
     message: str
@@ -54,14 +54,16 @@ class Ran:
     def output(self, step: str) -> str:
         """Return what the step with the id *step* printed, and no step of an action."""
         return "".join(
-            str(line["msg"])
-            for line in self.lines
-            if line.get("stepID") == [step] and line.get("raw_output")
+            str(line["msg"]) for line in self.lines if line.get("stepID") == [step] and line.get("raw_output")
         )
 
     def ended(self, step: str) -> str:
         """Return how the step with the id *step* ended: success or failure."""
-        ends = [line["stepResult"] for line in self.lines if line.get("stepID") == [step] and line.get("stage") == "Main" and "stepResult" in line]
+        ends = [
+            line["stepResult"]
+            for line in self.lines
+            if line.get("stepID") == [step] and line.get("stage") == "Main" and "stepResult" in line
+        ]
         return str(ends[0])
 
     def summary(self, step: str) -> str:
@@ -111,7 +113,9 @@ def run_act(
     (stub / "action.yml").write_text(STUB)
     action = work / "action"
     if installs:
-        shutil.copytree(TOP, action, ignore=shutil.ignore_patterns(".git", ".venv", ".*cache*", "__pycache__"))
+        shutil.copytree(
+            TOP, action, ignore=shutil.ignore_patterns(".git", ".venv", ".*cache*", "__pycache__")
+        )
     else:
         action.mkdir()
         shutil.copy(TOP / "action.yml", action)

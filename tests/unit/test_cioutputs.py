@@ -23,7 +23,9 @@ IMAGE = BuiltImage(
     tags=("r/x:1", "r/x:latest"),
     metadata={"containerimage.digest": "sha256:12"},
 )
-OBJECT = ObjectOverview(name="n.bpf.o", size=3592, programs=("one", "two"), signers=("ab" * 32,), oldest="5.18")
+OBJECT = ObjectOverview(
+    name="n.bpf.o", size=3592, programs=("one", "two"), signers=("ab" * 32,), oldest="5.18"
+)
 PLATFORM = PlatformOverview(platform="linux/arm64", digest="sha256:34", size=1_620_000, objects=(OBJECT,))
 
 
@@ -62,7 +64,9 @@ def test_outputs_are_read_back() -> None:
     assert (found["key-id"], "file" in found) == ("ab", False)
 
 
-@pytest.mark.parametrize("evil", ["x\nevil=1", "x\r\nevil=1", "x\nend_\nevil=1", "x\u2028evil=1", "x<<y\nevil=1\ny"])
+@pytest.mark.parametrize(
+    "evil", ["x\nevil=1", "x\r\nevil=1", "x\nend_\nevil=1", "x\u2028evil=1", "x<<y\nevil=1\ny"]
+)
 def test_no_value_sets_another_output(evil: str) -> None:
     """A value with line breaks stays one value: the word that ends it cannot be guessed."""
     image = replace(IMAGE, reference=evil, digest=evil, tags=(evil,), metadata={evil: evil})
@@ -86,7 +90,7 @@ def test_summary_has_sizes_programs_kernels_and_signatures() -> None:
     assert "| Signed | image and objects |" in text
     assert "| linux/arm64 | 1.62 MB | `sha256:34` |" in text
     assert f"| n.bpf.o | `one`, `two` | 5.18 or newer | 3592 | `{'ab' * 8}` |" in text
-    assert "| a\\|b'c‹img src=x›\\| d \\| |" in text
+    assert "| a\\|b'c&lt;img src=x&gt;\\| d \\| |" in text
 
 
 def test_a_summary_stays_small() -> None:

@@ -54,7 +54,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_messages_of_clang(repository: Path) -> None:
-    """Errors and warnings with colors, without notes; a foreign header counts as the line that includes it."""
+    """Errors and warnings in color, without notes; a foreign header counts as the line that includes it."""
     found = parse_diagnostics(SAID, repository / "agents/net")
     assert [(each.level, each.message) for each in found] == [
         ("error", "unknown type name 'u33'"),
@@ -142,7 +142,7 @@ def test_names_in_commands_are_escaped(repository: Path) -> None:
 
 
 def test_report_for_gitlab(repository: Path) -> None:
-    """Paths from the top of the repository; a fingerprint survives lines that move, and is never used twice."""
+    """Paths from the top of the repository; a fingerprint survives moved lines, and is never used twice."""
     project = repository / "agents/net"
     text = "bpf/x.bpf.c:{}:1: error: wrong\n"
     first = json.loads(format_code_quality(parse_diagnostics(text.format(4), project), repository))

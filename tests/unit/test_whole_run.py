@@ -36,7 +36,9 @@ def run_whole(directory: Path, tests: str) -> tuple[int, str, str]:
     (directory / ".venv/bin/python").chmod(0o755)
     subprocess.run(["git", "init", "-q"], cwd=directory, check=True)
     written = directory / "passed-alone"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "FULL"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "FULL"))
+    }
     done = subprocess.run(
         ["tools/test"],
         cwd=directory,

@@ -148,13 +148,13 @@ def failed_output(said: bytes) -> str:
     """
     Return what the failed steps of a build printed, without BuildKit's prefixes. *said* is BuildKit's output.
 
-    Every line of a step begins with its number and the time in seconds: `#12 0.345 bpf/x.bpf.c:5:1: error: ...`.
+    A line of a step begins with its number and the time in seconds: `#12 0.345 x.bpf.c:5:1: error: ...`.
     On a terminal, BuildKit prints no such lines.
     """
     lines = _ESCAPES.sub("", said.decode(errors="replace")).splitlines()
     failed = {found[1] for line in lines if (found := _STEP_FAILED.match(line))}
-    found = (_STEP_OUTPUT.match(line) for line in lines)
-    return "\n".join(line["text"] for line in found if line and line["step"] in failed)
+    printed = (_STEP_OUTPUT.match(line) for line in lines)
+    return "\n".join(found["text"] for found in printed if found and found["step"] in failed)
 
 
 def find_step_error(said: bytes) -> BuildStepError | None:

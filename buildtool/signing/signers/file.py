@@ -65,9 +65,10 @@ def open_variable(name: str, context: SignerContext) -> SigningKey:
     """
     return load_pem(read_variable(name, context.environ), f"env:{name}", context)
 
-_NO_SECRET = (
-    "CI systems give no secrets to pull requests from forks: compile there, and build after the merge; without"
-    " the variable, sign.key is used"
+
+_EMPTY_HINT = (
+    "CI systems give no secrets to pull requests from forks: compile there, and build after the merge;"
+    " without the variable, sign.key is used"
 )
 
 
@@ -81,8 +82,8 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     text = environ.get(name, "")
     if not text.strip():
         if name in environ:
-            # A CI system sets a variable of a secret that it does not give away. Another key must not replace it.
-            raise SigningKeyError(f"signing key env:{name}: the variable is empty", hint=_NO_SECRET)
+            # The variable of a secret that a CI system does not give away. No other key must replace it.
+            raise SigningKeyError(f"signing key env:{name}: the variable is empty", hint=_EMPTY_HINT)
         raise SigningKeyError(
             f"signing key env:{name}: the variable is not set",
             hint=f'{name}="$(cat release.pem)" for example: the text of the key file',
