@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs.engine import docker
+from labs.engine import REPOSITORY, docker, inspect, remove_images
 from labs.peers import distribution_registry
 from labs.project import Project, make_project
 
@@ -138,3 +138,19 @@ def test_cache_that_is_missing_ends_no_build(project: Project, registry: str) ->
     source = ("--cache-from", f"type=registry,ref={registry}/none/agent:1")
     target = ("--arch", "amd64", "--tag", f"{registry}/first/agent:1", "--push", "--no-sign-image")
     assert project.run("build", *target, *source).code == 0
+
+
+@pytest.mark.parametrize("maker", ["docker", "local"])
+def test_names_in_the_engine(maker: str, project: Project) -> None:
+    """Both names are those of one image in the engine's store, which takes labels and annotations."""
+    names = [f"{REPOSITORY}/names-{maker}:{tag}" for tag in ("1", "latest")]
+    tags = [word for name in names for word in ("--tag", name)]
+    try:
+        options = (*tags, *GIVEN[:6], "--engine", maker, "--output", "type=docker")
+        built = project.build("--arch", "amd64", *options)
+        assert built["tags"] == names
+        found = [inspect(name) for name in names]
+        assert found[0]["Id"] == found[1]["Id"]
+        assert found[0]["Config"]["Labels"]["org.example.text"] == 'hall "B" $HOME'
+    finally:
+        remove_images(f"{REPOSITORY}/names-{maker}")
