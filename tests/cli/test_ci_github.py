@@ -19,6 +19,8 @@ from labs.project import EPOCH, make_local_project
 pytestmark = pytest.mark.tools
 
 KEY = TOP / "tests/keys/TEST-KEY-alice.pem"
+# As somebody would write it who takes `signer` for the key.
+PASTED = "-----BEGIN PRIVATE KEY-----\nbm8ga2V5LCBvbmx5IGEgdGVzdA==\n-----END PRIVATE KEY-----\n"
 BROKEN = """\
 #include "answer.h"
 int broken = ;
@@ -122,6 +124,14 @@ STEPS = f"""\
       ::error::of an output
   env:
     BUILDTOOL_SIGNING_KEY: ${{{{ vars.KEY }}}}
+- id: pasted
+  continue-on-error: true
+  uses: {ACTION}
+  with:
+    install: "false"
+    working-directory: agents/net
+    engine: local
+    signer: ${{{{ vars.PASTED }}}}
 - id: switched
   continue-on-error: true
   uses: {ACTION}
@@ -193,7 +203,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory, results: Path, clang: Path, ca
         "SOURCE_DATE_EPOCH": EPOCH,
         "RESULTS": str(results),
     }
-    return run_act(act, repository, work / "act", variables={"KEY": KEY.read_text()}, environ=environ)
+    return run_act(
+        act,
+        repository,
+        work / "act",
+        variables={"KEY": KEY.read_text(), "PASTED": PASTED},
+        environ=environ,
+    )
 
 
 def only(annotations: list[Annotation]) -> Annotation:
@@ -268,6 +284,13 @@ def test_what_is_missing_is_one_clear_annotation(ran: Ran, step: str, message: s
     """Nothing is built without a key or with an input that means nothing."""
     assert ran.ended(step) == "failure"
     assert only(ran.annotations(step)).message.startswith(message)
+
+
+def test_a_key_as_signer_is_refused(ran: Ran) -> None:
+    """The text of a key becomes no argument, and is not repeated."""
+    assert ran.ended("pasted") == "failure"
+    assert only(ran.annotations("pasted")).message.startswith("signer: the text of a key")
+    assert PASTED.splitlines()[1] not in ran.log
 
 
 def test_no_value_and_no_output_becomes_a_command(ran: Ran) -> None:
