@@ -325,7 +325,6 @@ jobs:
         uses: {ACTION}
         with:
           working-directory: agents/net
-          engine: local
           output: image.tar
         env:
           BUILDTOOL_SIGNING_KEY: ${{{{ vars.KEY }}}}
@@ -339,18 +338,29 @@ jobs:
 def test_the_action_installs_what_a_build_without_docker_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried_headers: Path
 ) -> None:
-    """On a machine without Docker and without a named compiler, the action brings both tool and compiler."""
+    """
+    On a machine without Docker and without a named compiler, the action brings both tool and compiler.
+
+    No module of the checkout runs instead, and no other program sees the key.
+    """
     repository = tmp_path / "repository"
     (repository / ".github/workflows").mkdir(parents=True)
     (repository / ".github/workflows/build.yml").write_text(INSTALLING)
     project = make_local_project(tmp_path / "net", monkeypatch)
     shutil.copytree(project, repository / "agents/net", ignore=shutil.ignore_patterns("keys"))
+    for module in ("venv", "ensurepip", "pip"):
+        (repository / f"{module}.py").write_text("raise SystemExit('a module of the checkout')\n")
+    (tmp_path / "bin").mkdir()
+    seen = tmp_path / "seen"
+    docker = tmp_path / "bin/docker"
+    docker.write_text(f"#!/bin/sh\nenv >> {seen}\nexit 1\n")  # no engine answers
+    docker.chmod(0o755)
     environ = {
         "BUILDTOOL_LOADERS": os.environ["BUILDTOOL_LOADERS"],
         "BUILDTOOL_HEADERS": str(carried_headers),
         "SOURCE_DATE_EPOCH": EPOCH,
-        # Neither clang nor Docker, and no Python of this tree.
-        "PATH": "/usr/bin:/bin",
+        # Neither clang nor an engine, and no Python of this tree.
+        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
         "PYTHONPATH": "",
     }
     monkeypatch.delenv("BUILDTOOL_CLANG", raising=False)
@@ -364,3 +374,5 @@ def test_the_action_installs_what_a_build_without_docker_needs(
     )
     assert ran.ended("image") == "success", ran.log[-4000:]
     assert ran.output("compiler") == "ziglang\n"
+    assert "GITHUB_ACTIONS=true" in seen.read_text()
+    assert KEY.read_text().splitlines()[1] not in seen.read_text()
