@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from labs import TOP
 from labs.gitlab import provide_gitlab, run_pipeline
 from labs.image import read_image
 from labs.project import EPOCH, make_local_project
+from labs.registry import LOGIN, FaultyRegistry, faulty
 
 pytestmark = [pytest.mark.tools, pytest.mark.network]
 
@@ -40,6 +42,14 @@ include:
       install: ""
       output: image.tar
       platforms: amd64
+      rules: [{when: manual}]
+  - local: templates/image.yml
+    inputs:
+      job: pushed
+      directory: agents/net
+      install: ""
+      platforms: amd64
+      tags: $REGISTRY/plant/agent:7
       rules: [{when: manual}]
 deploy:
   stage: deploy
@@ -146,3 +156,33 @@ def test_without_the_key_nothing_is_built(
     failed = run_pipeline(provide_gitlab(), repository, "net", "--force-shell-executor", environ=without)
     assert failed.returncode != 0
     assert "keys/dev.pem: no such file" in failed.stdout + failed.stderr
+
+
+def test_the_job_pushes_with_its_own_credentials(
+    ran: subprocess.CompletedProcess[str], repository: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The registry lets the job in by CI_REGISTRY_PASSWORD, and the password stays in no file."""
+    assert ran.returncode == 0
+    (tmp_path / "temporary").mkdir()
+    with faulty("bearer") as address:
+        own = {
+            "REGISTRY": address,
+            "CI_REGISTRY": address,
+            "CI_REGISTRY_USER": LOGIN[0],
+            "CI_REGISTRY_PASSWORD": LOGIN[1],
+            "TMPDIR": str(tmp_path / "temporary"),
+        }
+        variables = [word for name, value in own.items() for word in ("--variable", f"{name}={value}")]
+        done = run_pipeline(
+            provide_gitlab(), repository, "pushed", "--force-shell-executor", *variables, environ=environ
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        tags = [name for name in FaultyRegistry.manifests if not name.startswith("sha256:")]
+    digest = re.search(
+        r"^BUILDTOOL_DIGEST=sha256:(\w+)$", (repository / "ebpf-image/image.env").read_text(), re.M
+    )
+    assert digest is not None
+    assert {"7", f"sha256-{digest[1]}.sig"} <= set(tags)
+    components = json.loads((repository / "ebpf-image/image.cdx.json").read_text())["components"]
+    assert "answer.bpf.o" in [item["name"].rpartition("/")[2] for item in components]
+    assert list((tmp_path / "temporary").glob("**/config.json")) == []

@@ -22,11 +22,11 @@ def test_a_refusal_ends_the_step_before_the_build(probes: Path, clang: Path, tmp
     (tmp_path / ".git").mkdir()
     project = make_project(tmp_path / "lab")
     (project.root / "bpf/x.bpf.c").write_text(SOURCE)
-    project = replace(
-        project, environment={"BUILDTOOL_LOADERS": str(probes), "BUILDTOOL_CLANG": str(clang)}
-    )
+    project = replace(project, environment={"BUILDTOOL_LOADERS": str(probes), "BUILDTOOL_CLANG": str(clang)})
     work = tmp_path / "work"
-    done = run_action(project, work, PLATFORMS=this_platform().arch, KERNELS="host", ENGINE="local", OUTPUT="image.tar")
+    done = run_action(
+        project, work, PLATFORMS=this_platform().arch, KERNELS="host", ENGINE="local", OUTPUT="image.tar"
+    )
     assert done.returncode == 1, done.stderr
     line = SOURCE[: SOURCE.index("return data[0]")].count("\n") + 1
     found = [text for text in done.stderr.splitlines() if text.startswith("::error ")]
