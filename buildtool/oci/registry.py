@@ -303,13 +303,8 @@ class Client:
             return
         host = _API_HOSTS.get(self.reference.host, self.reference.host)
         self.session = RegistrySession(host)
-        if is_loopback(host):
-            try:
-                self.session.get(f"https://{host}/v2/", timeout=TIMEOUT_SECONDS)
-            except requests.exceptions.RequestException:
-                self.base = f"http://{host}"
-                return
-        self.base = f"https://{host}"
+        scheme = "http" if is_loopback(host) and not _speaks_tls(host) else "https"
+        self.base = f"{scheme}://{host}"
 
     def _authenticate(self, answer: Answer) -> bool:
         """Get the requested credentials. Return False if they are missing or were sent before."""
@@ -345,6 +340,23 @@ class Client:
 
     def _error(self, message: str, hint: str | None = None) -> RegistryError:
         return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
+
+
+def _speaks_tls(host: str) -> bool:
+    """
+    Return whether the server *host* of this machine speaks TLS. Each request verifies its certificate.
+
+    Loading the authorities for a first request that only finds this out would cost more than the request.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        place = urlsplit(f"//{host}")
+        address = (place.hostname or "", place.port or _PORTS["https"])
+        with socket.create_connection(address, TIMEOUT_SECONDS) as plain, context.wrap_socket(plain):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def wanted_pause(answer: Answer) -> float:
