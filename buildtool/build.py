@@ -14,16 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from buildtool.compile.headers import Headers
 from buildtool.compile.plan import outside_names
 from buildtool.compile.sources import CANNOT_COMPILE
 from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import (
-    CONFIG_NAME,
     DEFAULT_BUILDER,
-    MAX_CONFIG_BYTES,
     Config,
     ImagesConfig,
     named_variable,
@@ -37,17 +34,14 @@ from buildtool.config.project import (
 )
 from buildtool.config.sourcedate import source_date
 from buildtool.core.cache import open_cache
-from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildStepError,
     BuildtoolError,
     EngineError,
     SigningKeyError,
-    ToolFailedError,
-    ToolMissingError,
     UsageError,
 )
-from buildtool.core.files import check_target, check_writable, read_bounded, write_atomic
+from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
@@ -100,9 +94,6 @@ from buildtool.trust.generate import trust_files
 
 AskPassphrase = Callable[[str], str | None]
 
-
-if TYPE_CHECKING:
-    from buildtool.publish.provenance import BuildFacts
 
 log = logging.getLogger(__name__)
 
@@ -433,13 +424,14 @@ def _sign_pushed(
     """
     # Imported here, because the HTTP library takes as long to import as all the rest.
     from buildtool.publish.attest import attest_image
+    from buildtool.publish.revision import find_facts
     from buildtool.publish.sign import sign_image
 
     # Tags of one repository name the same image, which is signed once.
     names = {full_name(tag).rpartition(":")[0]: tag for tag in reversed(built.tags)}
     waiting = [f"{repository}@{built.digest}" for repository in reversed(names)]
     sbom = "" if options.sbom == "none" else options.sbom
-    facts = _build_facts(config, built.engine, runner) if options.provenance else None
+    facts = find_facts(config, built.engine, runner) if options.provenance else None
     try:
         while waiting:
             sign_image(waiting[0], signer)
@@ -463,27 +455,6 @@ def _publish_command(reference: str, options: BuildOptions, sbom: str) -> str:
     argv += ["--provenance"] if options.provenance else []
     argv += ["--key", str(options.key)] if options.key is not None else []
     return shlex.join(argv)
-
-
-def _build_facts(config: Config, engine: str, runner: Runner) -> BuildFacts:
-    """Return what the provenance says of this build beside the image: engine, commit and configuration."""
-    from buildtool.publish.provenance import BuildFacts
-
-    path = config.root / CONFIG_NAME
-    data = read_bounded(path, MAX_CONFIG_BYTES) if config.has_file and path.is_file() else None
-    digest = Digest(hashlib.sha256(data).hexdigest()) if data is not None else None
-    return BuildFacts(engine=engine, commit=_find_commit(config.root, runner), config=digest)
-
-
-def _find_commit(root: Path, runner: Runner) -> str:
-    """Return the commit of the project at *root*, or nothing outside git or with uncommitted changes."""
-    git = ["git", "-C", str(root)]
-    try:
-        if runner.run([*git, "status", "--porcelain", "--untracked-files=no", "--", "."]).stdout.strip():
-            return ""
-        return runner.run([*git, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
-    except (ToolMissingError, ToolFailedError):
-        return ""
 
 
 def _build_with_docker(

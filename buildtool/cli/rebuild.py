@@ -4,26 +4,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import click
 
-from buildtool.cli.options import config_option, json_option, read_config
+from buildtool.cli.options import CONFIG_VARIABLE, config_option, json_option, read_config
 from buildtool.cli.output import clean, print_json, say
-from buildtool.config.file import named_variable
+from buildtool.config.file import Config, load_config, named_variable
 from buildtool.config.project import find_sources
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
 from buildtool.core.process import Runner
-from buildtool.image.compare import FileVerdict, all_objects, check_files, read_image_contents
+from buildtool.image.compare import FileVerdict, ImageContents, all_objects, check_files, read_image_contents
 from buildtool.image.rebuild import ObjectVerdict, SectionDifference, compare_objects, nearest_toolchain
 from buildtool.image.source import find_image_source
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import find_parts
+from buildtool.trust.store import load_trust
+
+_PATH = click.Path(path_type=Path)
 
 
 @click.command("rebuild")
@@ -32,20 +36,76 @@ from buildtool.runtime.provide import find_parts
 @click.option(
     "--objects-only", is_flag=True, help="Compare objects only, not loader, tini and configuration."
 )
+@click.option(
+    "--trust",
+    multiple=True,
+    type=_PATH,
+    help="Take the commit that provenance signed by this key or policy names, not this directory.",
+)
+@click.option("--repository", help="Directory or address from which git clones that commit; default: .")
 @click.option("--clang", default="", help="Compiler; default: compile.clang, else the recorded version's.")
 @config_option
 @json_option
 def command(
-    *, image: str, check: bool, objects_only: bool, clang: str, config_path: Path | None, as_json: bool
+    *,
+    image: str,
+    check: bool,
+    objects_only: bool,
+    trust: tuple[Path, ...],
+    repository: str | None,
+    clang: str,
+    config_path: Path | None,
+    as_json: bool,
 ) -> int:
-    """Rebuild the objects of IMAGE from this project's sources and compare both."""
+    """Rebuild the objects of IMAGE from this project's sources, or from a commit's, and compare both."""
     if not check:
         raise UsageError("rebuild requires --check", hint=f"buildtool rebuild --check {image}")
-    config = read_config(config_path)
-    if not config.has_file:
-        find_sources(config)  # without these either, this is no project
-    with find_image_source(image, open_cache(os.environ)) as source:
+    if not trust:
+        if repository is not None:
+            raise UsageError(
+                "--repository requires --trust", hint="--trust KEY.pub says whose provenance names a commit"
+            )
+        config = read_config(config_path)
+        if not config.has_file:
+            find_sources(config)  # without these either, this is no project
+        with find_image_source(image, open_cache(os.environ)) as source:
+            found = read_image_contents(source)
+        about = {"image": image}
+        return _compare_with(found, config, about, objects_only=objects_only, clang=clang, as_json=as_json)
+    if config_path is not None:
+        raise UsageError(
+            "--trust: provenance names the configuration, too",
+            hint=f"leave --config and {CONFIG_VARIABLE} out",
+        )
+    # Imported here, because the HTTP library takes as long to import as the rest.
+    from buildtool.publish.revision import check_out, find_revision
+    from buildtool.publish.verify import open_target
+
+    cache = open_cache(os.environ)
+    revision = find_revision(image, load_trust(trust), cache, now=int(time.time()))
+    with open_target(revision.image, cache) as (source, _):
         found = read_image_contents(source)
+    with check_out(revision, repository or ".", Runner()) as path:
+        # Without variables of this environment: the file is what provenance names.
+        config = load_config(path, environ={}, required=revision.config is not None)
+        about = {
+            "image": revision.image,
+            "commit": revision.source.commit,
+            "directory": revision.source.directory,
+        }
+        return _compare_with(found, config, about, objects_only=objects_only, clang=clang, as_json=as_json)
+
+
+def _compare_with(
+    found: Sequence[ImageContents],
+    config: Config,
+    about: dict[str, str],
+    *,
+    objects_only: bool,
+    clang: str,
+    as_json: bool,
+) -> int:
+    """Compare the image *found* with the project of *config*, print the result, and return the exit code."""
     loaders = find_parts(os.environ)
     files = [] if objects_only else check_files(found, config, loaders)
     with named_variable(config, "" if clang else "compile.clang"):
@@ -57,10 +117,13 @@ def command(
     # A part that could not be compared (None) is shown, but does not count as a difference.
     equal = False not in {*(item.equal for item in objects), *(item.equal for item in files)}
     if as_json:
-        about = {"objects": [asdict(item) for item in objects], "files": [asdict(item) for item in files]}
-        print_json({"image": image, "equal": equal, **about})
+        verdicts = {"objects": [asdict(item) for item in objects], "files": [asdict(item) for item in files]}
+        print_json({**about, "equal": equal, **verdicts})
     else:
-        click.echo(clean("\n".join((*object_lines(objects), *file_lines(files)))))
+        first = (
+            [f"sources: commit {about['commit']} {about['directory']}".rstrip()] if "commit" in about else []
+        )
+        click.echo(clean("\n".join((*first, *object_lines(objects), *file_lines(files)))))
     return 0 if equal else 1
 
 

@@ -130,6 +130,11 @@ def open_target(target: str, cache: Cache) -> Iterator[tuple[BlobSource, Client 
         yield source, None
 
 
+def check_signature(client: Client, digest: Digest, trust: TrustStore, now: int) -> tuple[KeyId, ...]:
+    """Return the trusted keys that signed the image of *digest*. Raises: RefusedError, RegistryError."""
+    return _check_image(client, None, digest, trust, max(now, trust.earliest))
+
+
 def _check_image(
     client: Client | None, bundle: Path | None, digest: Digest, trust: TrustStore, now: int
 ) -> tuple[KeyId, ...]:
@@ -188,19 +193,24 @@ def _check_provenance(
     Raises: RefusedError, if that of buildtool names other objects; RegistryError.
     """
     found = False
-    for bundle in islice(read_bundles(client, digest), MAX_SIGNATURES):
-        named = read_named(bundle.statement, PREDICATE_TYPE)
-        if digest not in named or not _is_trusted(bundle, trust, now):
-            continue
+    for statement in trusted_provenance(client, digest, trust, now):
         found = True
+        named = read_named(statement, PREDICATE_TYPE)
         missing = [item for item in objects if item.sha256 not in named]
-        if missing and is_of_build(bundle.statement):
+        if missing and is_of_build(statement):
             raise RefusedError(
                 Reason.DIGEST_MISMATCH,
                 f"its provenance does not name {missing[0].platform} {missing[0].name}",
                 hint="build and push the image again",
             )
     return found
+
+
+def trusted_provenance(client: Client, digest: Digest, trust: TrustStore, now: int) -> Iterator[bytes]:
+    """Yield statements of provenance of the image of *digest* by trusted keys. Raises: RegistryError."""
+    for bundle in islice(read_bundles(client, digest), MAX_SIGNATURES):
+        if digest in read_named(bundle.statement, PREDICATE_TYPE) and _is_trusted(bundle, trust, now):
+            yield bundle.statement
 
 
 def _is_trusted(bundle: Bundle, trust: TrustStore, now: int) -> bool:

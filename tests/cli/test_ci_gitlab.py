@@ -179,7 +179,7 @@ def test_the_job_pushes_with_its_own_credentials(
         assert done.returncode == 0, done.stdout + done.stderr
         tags = [name for name in FaultyRegistry.manifests if not name.startswith("sha256:")]
     digest = re.search(
-        r"^BUILDTOOL_DIGEST=sha256:(\w+)$", (repository / "ebpf-image/image.env").read_text(), re.M
+        r"^BUILDTOOL_DIGEST=sha256:(\w+)$", (repository / "ebpf-image/image.env").read_text(), re.MULTILINE
     )
     assert digest is not None
     assert {"7", f"sha256-{digest[1]}.sig"} <= set(tags)

@@ -24,7 +24,7 @@ BROKEN = "def test_broken():\n    assert False\n"
 
 
 def run_whole(directory: Path, tests: str) -> tuple[int, str, str]:
-    """Run `tools/test` on *tests*; return its exit code, output, and the names it wrote down for the end of CI."""
+    """Run `tools/test` on *tests*; return exit code, output, and the names that it wrote down for CI."""
     (directory / "tools").mkdir()
     shutil.copy(TOP / "tools/test", directory / "tools/test")
     (directory / "tests").mkdir()
