@@ -164,7 +164,9 @@ def command(*, code_quality: Path | None, dotenv: Path | None, summary: Path | N
         if dotenv or summary or wants_overview(os.environ):
             from buildtool.image.overview import describe_image
 
-            platforms = describe_image(image, open_cache(os.environ), pushed=given["push"])
+            fields = parse_output(given["output"])
+            pushed = given["push"] or fields.get("type") == "registry" or fields.get("push") == "true"
+            platforms = describe_image(image, open_cache(os.environ), pushed=pushed)
             write_ci_outputs(image, platforms, os.environ)
             if dotenv:
                 write_atomic(dotenv, format_dotenv(image, platforms))
