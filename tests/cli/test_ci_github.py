@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -326,6 +327,7 @@ jobs:
         with:
           working-directory: agents/net
           output: image.tar
+          install: ${{{{ vars.INSTALL }}}}
         env:
           BUILDTOOL_SIGNING_KEY: ${{{{ vars.KEY }}}}
       - id: compiler
@@ -335,13 +337,15 @@ jobs:
 
 @pytest.mark.weekly
 @pytest.mark.network
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("install", ["auto", "wheel"])
 def test_the_action_installs_what_a_build_without_docker_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried_headers: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried_headers: Path, install: str
 ) -> None:
     """
     On a machine without Docker and without a named compiler, the action brings both tool and compiler.
 
-    No module of the checkout runs instead, and no other program sees the key.
+    They come from the commit, on Debian, or from the wheel of its version. No module of the checkout runs instead, and no other program sees the key.
     """
     repository = tmp_path / "repository"
     (repository / ".github/workflows").mkdir(parents=True)
@@ -364,11 +368,26 @@ def test_the_action_installs_what_a_build_without_docker_needs(
         "PYTHONPATH": "",
     }
     monkeypatch.delenv("BUILDTOOL_CLANG", raising=False)
+    if install == "wheel":
+        wheels = tmp_path / "wheels"
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(wheels),
+            str(TOP),
+        ]
+        subprocess.run(argv, check=True, cwd=tmp_path)
+        environ |= {"PIP_FIND_LINKS": str(wheels)}
     ran = run_act(
         act_program(),
         repository,
         tmp_path / "act",
-        variables={"KEY": KEY.read_text()},
+        variables={"KEY": KEY.read_text(), "INSTALL": install},
         environ=environ,
         installs=True,
     )

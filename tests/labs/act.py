@@ -18,7 +18,7 @@ from labs import TOP
 RUNNER = "ubuntu-24.04"
 # Workflows of the tests name the action of this tree so.
 ACTION = "owner/buildtool@v1"
-SECONDS = 240
+SECONDS = 500
 # The action runs this one only on machines without Python 3.11. act wants to have it in any case.
 STUB = """\
 name: stub
