@@ -20,11 +20,13 @@ sys.path.insert(0, str(TOP / "tests"))
 import pytest
 from labs.peers import distribution_registry, unpack
 
+from buildtool.core.platforms import PLATFORMS
+
 OBJECTS, ARCHITECTURES = 5, ("amd64", "arm64")
 PUSH_LIMIT, VERIFY_LIMIT, FLEET_LIMIT, LINEAR_LIMIT = 1.0, 0.5, 1.2, 2.2
 # The whole fleet needs hours on a small machine, so BENCH_FLEET may name a smaller one.
 FLEET = int(os.environ.get("BENCH_FLEET", "200"))
-FLEET_ARCHITECTURES = ("amd64", "arm64", "riscv64", "s390x")
+FLEET_ARCHITECTURES = ("amd64", "arm64", "arm", "riscv64")
 HAND = """\
 target "{name}" {{
   context = "{context}"
@@ -156,7 +158,7 @@ def _change(top: Path, word: str) -> None:
 
 
 def _by_hand(place: Path, names: list[str], address: str, key: Path) -> str:
-    platforms = ", ".join(f'"linux/{arch}"' for arch in FLEET_ARCHITECTURES)
+    platforms = ", ".join(f'"{PLATFORMS[arch].oci}"' for arch in FLEET_ARCHITECTURES)
     texts = (
         HAND.format(
             name=name, context=place / name, platforms=platforms, tag=f"{address}/hand/{name}:1", key=key

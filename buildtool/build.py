@@ -431,8 +431,8 @@ def _sign_pushed(
     names = {full_name(tag).rpartition(":")[0]: tag for tag in reversed(built.tags)}
     waiting = [f"{repository}@{built.digest}" for repository in reversed(names)]
     sbom = "" if options.sbom == "none" else options.sbom
-    facts = find_facts(config, built.engine, runner) if options.provenance else None
     try:
+        facts = find_facts(config, built.engine, runner) if options.provenance else None
         while waiting:
             sign_image(waiting[0], signer)
             if sbom or options.provenance:

@@ -108,9 +108,8 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
         names, capabilities = {}, tuple(config.image.capabilities)
     if not config.image.grants_capabilities:
         capabilities = ()
-    attributes = {LOADER_PATH: _attributes(LOADER_PATH, capabilities), TINI_PATH: {}}
-    if config.image.tools:
-        attributes[PINS_PATH] = _attributes(PINS_PATH, capabilities)
+    paths = (LOADER_PATH, TINI_PATH, *([PINS_PATH] if config.image.tools else []))
+    attributes = {path: _attributes(path, capabilities) for path in paths}
     verdicts = []
     for image in images:
         verdicts += [_check_program(image, path, data, attributes[path]) for path in attributes]

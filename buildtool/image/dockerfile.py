@@ -183,6 +183,7 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
         "programs": [f"/{name}" for name in _program_names(config).values()],
+        "grants": config.image.grants_capabilities,
         "grant": {p.arch: _grant_argv(request, p) for p in request.platforms},
         "agree": _agree_argv(request) if len(request.platforms) > 1 else None,
         "labels": image_labels(config, request.key_id, config.images.base, request.capabilities),
@@ -268,7 +269,7 @@ def _agree_argv(request: RenderRequest) -> list[str]:
 def _grant_argv(request: RenderRequest, platform: Platform) -> list[str]:
     image, build = request.config.image, request.config.build
     programs = [f"/loader/{name}" for name in _program_names(request.config).values()]
-    argv = ["python3", "-m", "buildtool", "grant", *programs, "--objects", "/objects"]
+    argv = ["python3", "-m", "buildtool", "grant", *programs, "/init/tini", "--objects", "/objects"]
     argv += [word for name in request.capabilities for word in ("--capability", name)]
     argv += [] if image.capabilities else ["--exactly"]
     argv += [] if image.grants_capabilities else ["--no-attribute"]

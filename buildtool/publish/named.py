@@ -8,12 +8,23 @@ Source: in-toto, Statement v1; SLSA, provenance v1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from buildtool.core.digests import Digest
 from buildtool.core.strictjson import parse_json_object
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:buildtool:image:v1"
+PROJECT, CONFIG = "project", "buildtool.toml"  # names of dependencies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A git *commit*, and the *directory* of the project in its repository, empty if it is the top."""
+
+    commit: str
+    directory: str = ""
 
 
 def read_named(statement: bytes, predicate_type: str) -> frozenset[str]:
@@ -31,6 +42,26 @@ def is_of_build(statement: bytes) -> bool:
     predicate = _parse(statement).get("predicate")
     definition = predicate.get("buildDefinition") if isinstance(predicate, dict) else None
     return isinstance(definition, dict) and definition.get("buildType") == BUILD_TYPE
+
+
+def read_source(statement: bytes) -> tuple[Source | None, Digest | None]:
+    """Return the source and the digest of the configuration that buildtool's provenance *statement* names."""
+    if not is_of_build(statement):
+        return None, None
+    found = _parse(statement)["predicate"]["buildDefinition"].get("resolvedDependencies")
+    named = {item.get("name"): item for item in found or () if isinstance(item, dict)}
+    project, config = named.get(PROJECT, {}), named.get(CONFIG, {})
+    commit = _member(project, "digest", "gitCommit")
+    source = Source(commit=commit, directory=_member(project, "annotations", "directory")) if commit else None
+    digest = _member(config, "digest", "sha256")
+    return source, Digest(digest) if digest else None
+
+
+def _member(item: dict[str, Any], outer: str, inner: str) -> str:
+    """Return text *inner* of object *outer* of *item*, or an empty one."""
+    value = item.get(outer)
+    text = value.get(inner) if isinstance(value, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _parse(statement: bytes) -> dict[str, Any]:

@@ -16,21 +16,11 @@ from typing import Any
 
 from buildtool import __version__
 from buildtool.core.digests import Digest
-from buildtool.core.strictjson import parse_json_object
 from buildtool.publish.inventory import Inventory, ListedObject, ListedPackage, base_of, object_version
-from buildtool.publish.named import BUILD_TYPE, is_of_build
+from buildtool.publish.named import BUILD_TYPE, CONFIG, PROJECT, Source
 from buildtool.publish.sbom import package_url
 
 BUILDER = "urn:buildtool:builder"
-_PROJECT, _CONFIG = "project", "buildtool.toml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A git *commit*, and the *directory* of the project in its repository, empty if it is the top."""
-
-    commit: str
-    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +76,9 @@ def _dependencies(inventory: Inventory, facts: BuildFacts | None) -> Iterator[di
     """Yield the inputs, each once: the project, the sources, the compilers, the base and the packages."""
     if facts and facts.source:
         place = {"annotations": {"directory": facts.source.directory}} if facts.source.directory else {}
-        yield {"name": _PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
+        yield {"name": PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
     if facts and facts.config:
-        yield {"name": _CONFIG, "digest": {"sha256": facts.config}}
+        yield {"name": CONFIG, "digest": {"sha256": facts.config}}
     name, digest = base_of(inventory.labels)
     if name:
         yield {"name": name} | ({"digest": {"sha256": digest.removeprefix("sha256:")}} if digest else {})
@@ -139,23 +129,3 @@ def _byproducts(inventory: Inventory) -> Iterator[dict[str, Any]]:
                 "digest": {"sha256": item.sha256},
                 "annotations": annotations,
             }
-
-
-def read_source(statement: bytes) -> tuple[Source | None, Digest | None]:
-    """Return the source and the digest of the configuration that buildtool's provenance *statement* names."""
-    if not is_of_build(statement):
-        return None, None
-    found = parse_json_object(statement)["predicate"]["buildDefinition"].get("resolvedDependencies")
-    named = {item.get("name"): item for item in found or () if isinstance(item, dict)}
-    project, config = named.get(_PROJECT, {}), named.get(_CONFIG, {})
-    commit = _member(project, "digest", "gitCommit")
-    source = Source(commit=commit, directory=_member(project, "annotations", "directory")) if commit else None
-    digest = _member(config, "digest", "sha256")
-    return source, Digest(digest) if digest else None
-
-
-def _member(item: dict[str, Any], outer: str, inner: str) -> str:
-    """Return text *inner* of object *outer* of *item*, or an empty one."""
-    value = item.get(outer)
-    text = value.get(inner) if isinstance(value, dict) else None
-    return text if isinstance(text, str) else ""

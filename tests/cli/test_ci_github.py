@@ -345,7 +345,8 @@ def test_the_action_installs_what_a_build_without_docker_needs(
     """
     On a machine without Docker and without a named compiler, the action brings both tool and compiler.
 
-    They come from the commit, on Debian, or from the wheel of its version. No module of the checkout runs instead, and no other program sees the key.
+    They come from the commit, on Debian, or from the wheel of its version. No module of the checkout runs
+    instead, and no other program sees the key.
     """
     repository = tmp_path / "repository"
     (repository / ".github/workflows").mkdir(parents=True)

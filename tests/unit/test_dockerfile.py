@@ -161,7 +161,7 @@ def test_tools_are_linked_granted_and_copied() -> None:
     (line,) = (line for line in instructions(text) if '"-o", "/ebpf-pins"' in line)
     assert '"operate/main.c", "operate/commands.c", "@sources.txt"' in line
     (line,) = (line for line in instructions(text) if '"grant"' in line)
-    assert '"/loader/verify-and-load", "/loader/ebpf-pins", "--objects"' in line
+    assert '"/loader/verify-and-load", "/loader/ebpf-pins", "/init/tini", "--objects"' in line
     assert "COPY --chmod=0755 --from=granted /verify-and-load /ebpf-pins /usr/bin/" in text
 
 

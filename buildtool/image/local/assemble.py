@@ -97,7 +97,7 @@ def assemble_images(
             [
                 pool.submit(_pack, entries, cache)
                 for entries in (
-                    _tini_entries(part, epoch),
+                    _tini_entries(config, part, text),
                     _loader_entries(config, part, text),
                     _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
                 )
@@ -128,10 +128,12 @@ def _grant(program: TarEntry, capabilities: Iterable[str]) -> TarEntry:
     return replace(program, xattrs={FILE_ATTRIBUTE: file_attribute(granted)}) if granted else program
 
 
-def _tini_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
-    *way, tini = _add_program(part.base, TINI_PATH, part.tini, epoch)
+def _tini_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:
+    *way, tini = _add_program(part.base, TINI_PATH, part.tini, text.epoch)
+    if config.image.grants_capabilities:
+        return [*way, _grant(tini, text.capabilities)]
     # COPY keeps a file's time, and in the builder image tini has the time EPOCH.
-    return [*way, replace(tini, mtime=min(EPOCH, epoch))]
+    return [*way, replace(tini, mtime=min(EPOCH, text.epoch))]
 
 
 def _add_program(base: Base, path: str, data: bytes, epoch: int) -> list[TarEntry]:
