@@ -122,6 +122,25 @@ def _become(argv: list[str], environ: Mapping[str, str]) -> NoReturn:
         raise ToolFailedError(f"{argv[0]}: cannot start: {system_reason(error)}") from error
 
 
+def _check_handed_over(request: LoadRequest) -> None:
+    """Check that *request* asks nothing of a loader that loads nothing. Raises: UsageError."""
+    asked = {
+        "--attach or image.attach": request.attach,
+        "--load or image.load": request.load,
+        "--no-load": request.no_load,
+        "image.set or image.map-entries": request.image,
+        "--set": request.set,
+        "--map-entries": request.map_entries,
+        "--settings": request.settings,
+    }
+    name = next((name for name, value in asked.items() if value), "")
+    if name:
+        raise UsageError(
+            f"{name} has no effect with loader.hand-over: the workload loads and attaches the programs",
+            hint="leave it out, or remove loader.hand-over",
+        )
+
+
 def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
     """
     Return the command that starts *loader*.
@@ -134,6 +153,8 @@ def loader_argv(loader: Path, request: LoadRequest) -> list[str]:
             "loader.hand-over: the workload loads the objects, and none is named",
             hint="buildtool load -- PROGRAM starts one; or remove loader.hand-over",
         )
+    if options.hand_over and not request.verify_only:
+        _check_handed_over(request)
     if not request.workload:  # these keys of the configuration require the image's workload
         options = replace(options, seccomp=True, map_fds=True, workload_user="", hand_over=False)
     argv = [str(loader), "--objects", str(request.objects), "--trust", str(request.trust)]

@@ -29,7 +29,7 @@ def write_config(root: Path, survey: Survey) -> tuple[Path, str]:
         )
     if not survey.files and not survey.prebuilt:
         raise UsageError(
-            f"{root}: " + "; ".join(map(str, survey.notes[:3])),
+            f"{root}: " + "; ".join(str(note).removeprefix(".: ") for note in survey.notes[:3]),
             hint="`buildtool init DIR` makes a new project; compile.sources names C files of your own",
         )
     text = render_config(survey)

@@ -31,6 +31,7 @@ from buildtool.core.files import read_bounded
 from buildtool.core.platforms import PLATFORMS, find_platform
 from buildtool.objects.describe import describe_object
 from buildtool.objects.elf import MAX_OBJECT_BYTES, has_signature_section, parse_object
+from buildtool.objects.kernelbtf import TYPES_SUFFIX
 from buildtool.objects.settable import Settable
 from buildtool.signing.bounds import make_settable
 from buildtool.signing.settings import LoadSettings, choose_settings
@@ -55,6 +56,7 @@ def find_targets(paths: Sequence[Path], arch: Sequence[str], config: Config) -> 
     else:
         targets = [target for name in _choose_built(arch, config) for target in _read_built(config, name)]
         _report_missing(targets, config)
+    targets = _without_types(targets)
     targets = [replace(target, declared=config.compile.declared) for target in targets]
     finder = StaleFinder(config=config)
     targets = [replace(target, stale=finder.explain(target.path, target.data)) for target in targets]
@@ -137,6 +139,31 @@ def _report_missing(targets: Sequence[CheckTarget], config: Config) -> None:
                     source,
                     arch,
                 )
+
+
+def _without_types(targets: Sequence[CheckTarget]) -> list[CheckTarget]:
+    """
+    Return *targets* without files of `buildtool btf`, which hold types and no program.
+
+    Raises: UsageError, if there is nothing else.
+    """
+    found = [target for target in targets if not _is_types(target)]
+    if targets and not found:
+        raise UsageError(
+            f"{targets[0].path}: holds types of a kernel, and no program to check",
+            hint="buildtool verify checks its signature",
+        )
+    return found
+
+
+def _is_types(target: CheckTarget) -> bool:
+    if not target.path.name.endswith(TYPES_SUFFIX):
+        return False
+    try:
+        sections = {section.name for section in parse_object(target.data).sections}
+    except BuildtoolError:
+        return False
+    return b".BTF" in sections and sections <= {b"", b".BTF", b".shstrtab", b".strtab", b".sig"}
 
 
 def _tell_apart(targets: Sequence[CheckTarget]) -> list[CheckTarget]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform as host
+import re
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from buildtool.config.project import choose_platforms
 from buildtool.core.errors import FileAccessError, ObjectFormatError, UsageError
 from buildtool.core.files import made_directories, read_bounded, write_all_atomic
 from buildtool.core.platforms import Platform
+from buildtool.core.text import quote
 from buildtool.core.validate import check_object_name
 from buildtool.objects.elf import ElfObject, parse_object, read_object_file
 from buildtool.objects.kernelbtf import (
@@ -27,6 +29,7 @@ from buildtool.objects.kernelbtf import (
     read_types,
 )
 
+_RELEASE = re.compile(r"[0-9]+\.[0-9]+")
 _OF_THIS_KERNEL = Path("/sys/kernel/btf/vmlinux")
 _HINT = "a file is BTF alone: /sys/kernel/btf/vmlinux, or .BTF of a kernel (llvm-objcopy --dump-section)"
 
@@ -75,7 +78,13 @@ def command(
     directory = output or config.root / "btf" / platform.arch
     made = {}
     for path in kernels:
-        name = check_object_name((release or _find_release(path)) + TYPES_SUFFIX)
+        found = release or _find_release(path)
+        name = check_object_name(found + TYPES_SUFFIX)
+        if not _RELEASE.match(found):
+            raise UsageError(
+                f"{path}: {quote(found)} is not the release of a kernel, by which a host finds the file",
+                hint="--release NAME gives what uname -r prints there, for example 5.4.0-150-generic",
+            )
         if directory / name in made:
             raise UsageError(f"{path}: two files for {name}", hint="call each file RELEASE.btf")
         made[directory / name] = _make(path, used, platform, whole=whole)

@@ -21,6 +21,7 @@ from buildtool.cli.options import (
     arch_option,
     bad_value,
     checked,
+    complete_files,
     config_option,
     json_option,
     read_config,
@@ -36,13 +37,13 @@ from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_label, parse_signer
+from buildtool.deploy.plan import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import format_dotenv, format_summary, wants_overview, write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.docker.caches import check_cache, explain_caches
 from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
 from buildtool.image.result import BuiltImage
-from buildtool.image.runline import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.scan import choose_capabilities, scan_programs
 from buildtool.oci.annotations import parse_annotation
 
@@ -109,6 +110,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--output",
     "-o",
     callback=_not_empty,
+    shell_complete=complete_files,
     help="OCI archive (NAME.tar), directory for the files, or as for buildx: type=oci,dest=image.tar.",
 )
 @click.option(
@@ -182,6 +184,7 @@ def _build(*, arch: tuple[str, ...], config_path: Path | None, **given: Any) -> 
     # buildx writes its progress from its own process group, which `stty tostop` would stop for ever.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     config = read_config(config_path)
+    _check_published(given, config)
     given["sign_on"] = given["sign_on"] or config.build.sign_on
     given["engine"] = given["engine"] or config.build.engine
     given["sign_image"] = config.publish.sign if given["sign_image"] is None else given["sign_image"]
@@ -196,6 +199,30 @@ def _build(*, arch: tuple[str, ...], config_path: Path | None, **given: Any) -> 
     if image.replaced:
         say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
     return image, config
+
+
+def _check_published(given: Mapping[str, Any], config: Config) -> None:
+    """
+    Check that an option of *given* that asks for what is beside an image in its registry has an effect.
+
+    The configuration may ask for it, because not every build is pushed. Raises: UsageError.
+    """
+    asked = {
+        "--sign-image": given["sign_image"] is True,
+        "--sbom": given["sbom"] not in (None, "none"),
+        "--provenance": given["provenance"] is True,
+    }
+    option = next((name for name, value in asked.items() if value), "")
+    if option and not given["push"]:
+        raise UsageError(
+            f"{option} requires --push, which writes to a registry",
+            hint="buildtool sbom FILE and buildtool publish FILE --bundle are for files",
+        )
+    signs = config.publish.sign if given["sign_image"] is None else given["sign_image"]
+    if option and not signs:
+        raise UsageError(
+            f"{option} requires a signed image", hint="leave --no-sign-image out; publish.sign = true signs"
+        )
 
 
 def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool) -> None:
@@ -238,12 +265,15 @@ def show_image(image: BuiltImage, config: Config, *, output: str, as_json: bool)
     click.echo("\n".join(_image_rows(image, output)))
     if not is_image:
         return
-    for line in describe_settings(config.image.attach):
-        click.echo(f"attach  {line}")
-    for name in config.image.load:
-        click.echo(f"with    {name}")
-    for text in (*config.image.set, *config.image.map_entries):
-        click.echo(f"set     {text}")
+    rows = {
+        "attach": describe_settings(config.image.attach),
+        "with": config.image.load,
+        "set": config.image.set,
+        "entries": config.image.map_entries,
+    }
+    for name, values in rows.items():
+        for text in values:
+            click.echo(f"{name:<7} {text}")
     if image.file:
         click.echo(f"load    {_load_command(image.file, parse_output(output))}")
     click.echo("\n".join(run_rows(plan, image.reference)))

@@ -13,7 +13,15 @@ import click
 
 from buildtool.cli.annotations import annotate
 from buildtool.cli.codequality import code_quality_option, quality_report
-from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
+from buildtool.cli.options import (
+    OutputPath,
+    arch_option,
+    checked,
+    complete_files,
+    config_option,
+    json_option,
+    read_config,
+)
 from buildtool.cli.output import print_json, progress, say
 from buildtool.compile.plan import read_plan
 from buildtool.compile.sources import CompileOptions, compile_sources
@@ -34,7 +42,9 @@ from buildtool.runtime.probe import find_object_linker
 @click.option(
     "--output", type=OutputPath(path_type=Path), help="Directory of the objects; default build/ARCH."
 )
-@click.option("--include", multiple=True, help="Directory of headers, may be repeated.")
+@click.option(
+    "--include", shell_complete=complete_files, multiple=True, help="Directory of headers, may be repeated."
+)
 @click.option(
     "--flag", multiple=True, callback=checked(check_flag), help="Extra compiler flag, may be repeated."
 )

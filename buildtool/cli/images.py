@@ -8,6 +8,7 @@ import json
 
 import click
 
+from buildtool.cli.options import complete_arch
 from buildtool.image.docker.prepare import DEFAULT_ARCHITECTURES, DEFAULT_SUITE, prepare_images
 from buildtool.image.docker.preparedregistry import RegistryStore
 
@@ -18,7 +19,14 @@ def command() -> None:
 
 
 @command.command("prepare")
-@click.option("--arch", "architectures", multiple=True, default=DEFAULT_ARCHITECTURES, show_default=True)
+@click.option(
+    "--arch",
+    "architectures",
+    multiple=True,
+    default=DEFAULT_ARCHITECTURES,
+    show_default=True,
+    shell_complete=complete_arch,
+)
 @click.option("--suite", default=DEFAULT_SUITE, show_default=True, help="Debian suite to take packages from.")
 @click.option("--mirror", metavar="URI", help="Debian mirror; default: the one of this system's apt.")
 @click.option(

@@ -18,6 +18,7 @@ from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import clean, print_json, say
 from buildtool.config.scaffold import create_project
 from buildtool.core.errors import UsageError
+from buildtool.core.platforms import this_platform
 from buildtool.runtime.clibrary import own_headers
 from buildtool.runtime.headers import find_headers
 
@@ -90,8 +91,13 @@ def _adopt(root: Path, *, as_json: bool) -> None:
     if len(survey.notes) > MAX_SHOWN:
         say(f"{len(survey.notes) - MAX_SHOWN} more notes: --json prints all")
     click.echo(clean(str(path)))
-    say(f"{path}: {len(survey.files)} sources, {count_lines(text)} lines")
+    found, noun = (survey.files, "source") if survey.files else (survey.prebuilt, "compiled object")
+    say(f"{path}: {_count(len(found), noun)}, {_count(count_lines(text), 'line')}")
     say("next: " + _enter(root) + " && ".join(_steps(survey)))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _steps(survey: Survey) -> list[str]:
@@ -99,7 +105,8 @@ def _steps(survey: Survey) -> list[str]:
     if not survey.files:
         files = " ".join(shlex.quote(name) for name in survey.prebuilt[:3])
         more = " …" if len(survey.prebuilt) > 3 else ""
-        return ["buildtool keygen release", f"buildtool sign --arch {os.uname().machine} {files}{more}"]
+        arch = this_platform().arch
+        return ["buildtool keygen release", f"buildtool sign --arch {arch} {files}{more}"]
     types = [f"buildtool vmlinux --arch {','.join(survey.needs_types)}"] if survey.needs_types else []
     generate = ["buildtool generate"] if survey.generate else []
     return [*types, *generate, "buildtool keygen release", "buildtool compile"]

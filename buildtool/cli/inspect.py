@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import click
 
 from buildtool.cli import inspectview
 from buildtool.cli.inspectview import show_capabilities
-from buildtool.cli.options import OutputPath, json_option
+from buildtool.cli.options import OutputPath, complete_files, json_option
 from buildtool.cli.output import print_json, say
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.files import write_atomic
 from buildtool.image import inspect as inspection
@@ -21,11 +23,14 @@ from buildtool.signing.dsse import envelope_json
 from buildtool.trust.store import load_trust
 
 _PATH = click.Path(path_type=Path)
-_KINDS_HINT = "inspect requires an object (.bpf.o), an image archive, an OCI layout or an image of the engine"
+_KINDS_HINT = (
+    "inspect requires an object (.bpf.o), an image archive, an OCI layout or an image"
+    " of the engine or of a registry"
+)
 
 
 @click.command("inspect")
-@click.argument("target", metavar="OBJECT|IMAGE|ARCHIVE|LAYOUT")
+@click.argument("target", metavar="OBJECT|IMAGE|ARCHIVE|LAYOUT", shell_complete=complete_files)
 @click.option("--envelope", is_flag=True, help="Print the standard DSSE envelope of the signatures.")
 @click.option(
     "--subject-file",
@@ -41,7 +46,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
     """
     Show what an OBJECT file or an IMAGE carries.
 
-    IMAGE is one of the engine, an archive or a layout that build wrote.
+    IMAGE is an archive or a layout that build wrote, an image of the engine, or REGISTRY/NAME:TAG.
     """
     envelope, subject_file, trust = given["envelope"], given["subject_file"], given["trust"]
     _check_together(capabilities=capabilities, as_json=as_json, **given)
@@ -56,7 +61,7 @@ def command(*, target: str, capabilities: bool, as_json: bool, **given: Any) -> 
         )
     value: Any
     if is_image:
-        images = inspection.inspect_images(target)
+        images = inspection.inspect_images(target, open_cache(os.environ))
         value = [view.image_json(image) for image in images]
         value, lines = value if value[1:] else value[0], view.images_lines(images)
     else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,16 +17,18 @@ import click
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.compile.sources import recorded_sources
 from buildtool.config.file import ImageConfig
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, RefusedError
 from buildtool.core.platforms import this_platform
 from buildtool.core.strictjson import format_time
 from buildtool.core.text import escape
+from buildtool.deploy.needs import plan_image
+from buildtool.deploy.plan import RunPlan, note_platforms
 from buildtool.image import inspect as inspection
 from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.image.metadata import Entrypoint
-from buildtool.image.runline import LoadedProgram, RunPlan, host_name, note_platforms, plan_run
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file
@@ -198,7 +201,7 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
     """
     if inspection.holds_image(target):
         # Architectures of one project agree, or build says where they do not.
-        image = inspection.inspect_images(target)[0]
+        image = inspection.inspect_images(target, open_cache(os.environ))[0]
     else:
         data = read_object_file(Path(target))
         image = ImageReport(
@@ -236,33 +239,6 @@ def show_capabilities(target: str, *, as_json: bool) -> None:
         names = (escape(row[key]) for key in ("program", "section"))
         click.echo("  ".join([*names, " ".join(row["capabilities"])]))
     return click.echo(shlex.join(plan.options))
-
-
-def plan_image(image: ImageReport) -> RunPlan:
-    """Return how a container of *image* is started."""
-    programs = []
-    for name, data in image.objects:
-        contents, statement = _contents(name, data), inspect_object(name, data).statement
-        targeted = {program.name for program in statement.programs if program.attach} if statement else set()
-        programs += [
-            LoadedProgram(
-                name=program.name,
-                section=program.effective_section,
-                owner=Path(name).name,
-                has_target=program.name in targeted,
-            )
-            for program in contents.programs
-            if image.entrypoint.selection.loads(program.name, program.section, name)
-        ]
-    described = ((name, _contents(name, data)) for name, data in image.objects)
-    needed = needed_capabilities(described, image.entrypoint.selection)
-    return plan_run(
-        name=host_name(image.reference),
-        entrypoint=image.entrypoint,
-        programs=programs,
-        capabilities=label_capabilities(image.labels) or needed,
-        user=image.user,
-    )
 
 
 def image_run_rows(image: ImageReport) -> list[str]:

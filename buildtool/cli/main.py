@@ -40,6 +40,7 @@ COMMANDS = {
     "sbom": ("sbom", "Write the bill of materials of an image."),
     "publish": ("publish", "Sign an image in its registry."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
+    "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, podman."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
     "load": ("load", "Verify and load objects on this host."),

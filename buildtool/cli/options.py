@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from buildtool.config.file import CONFIG_NAME, Config, load_config
 from buildtool.core.errors import BuildtoolError, ConfigError, UsageError
@@ -28,11 +29,22 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
+STDOUT = Path("-")
+
+
 class OutputPath(click.Path):
-    """A path of output. An empty one, from an unset variable, would mean this directory, so it is refused."""
+    """
+    A path of output. An empty one, from an unset variable, would mean this directory, so it is refused.
+
+    `-` is standard output for a command with *allow_dash*. Others refuse it, because a file of this name is
+    hard to remove.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path. Raises: click.BadParameter, for an empty name."""
+        """Return the path. Raises: click.BadParameter, for an empty name and for `-`."""
+        if value == "-" and not self.allow_dash:
+            hint = "name a file or a directory; ./- is one of this name"
+            raise bad_value(UsageError("'-': cannot write there", hint=hint), param, ctx)
         if value == "":
             raise bad_value(UsageError("the name is empty", hint="name a file or a directory"), param, ctx)
         return super().convert(value, param, ctx)
@@ -40,7 +52,7 @@ class OutputPath(click.Path):
 
 def arch_option(*spellings: str, **more: Any) -> Callable[[Command], Command]:
     """Return the option --arch, or another of its *spellings*, which may be repeated."""
-    return click.option("--arch", *spellings, "arch", multiple=True, shell_complete=_complete_arch, **more)
+    return click.option("--arch", *spellings, "arch", multiple=True, shell_complete=complete_arch, **more)
 
 
 def read_config(config_path: Path | None) -> Config:
@@ -84,5 +96,11 @@ def bad_value(
     return found
 
 
-def _complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the names of files, of which an argument that is no click.Path may be one."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_arch(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the architectures that begin with *incomplete*."""
     return [name for name in PLATFORMS if name.startswith(incomplete)]

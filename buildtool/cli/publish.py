@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import OutputPath, config_option, json_option, read_config
+from buildtool.cli.options import OutputPath, complete_files, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json
 from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
-from buildtool.image.inspect import is_file_name
+from buildtool.core.validate import LAYOUT_SCHEME, check_stored
+from buildtool.image.inspect import holds_image, is_file_name
 from buildtool.publish.attest import attest_image
 from buildtool.publish.file import write_bundle
 from buildtool.publish.sbom import FORMATS
@@ -23,7 +24,7 @@ from buildtool.signing.keys import shorten_key_id
 
 
 @click.command("publish")
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", shell_complete=complete_files)
 @signer_options
 @click.option(
     "--bundle",
@@ -52,16 +53,7 @@ def command(
     finished by the next one.
     """
     config = read_config(given["config_path"])
-    if bundle is None and is_file_name(image):
-        raise UsageError(
-            f"{image}: a file, which has no place for a signature",
-            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
-        )
-    if bundle is not None and (sbom or provenance):
-        raise UsageError(
-            "--bundle holds a signature alone",
-            hint="buildtool sbom IMAGE writes a bill of materials into a file",
-        )
+    _check_request(image, bundle, documents=bool(sbom or provenance))
     signer = open_given_signer(given, config, publish=True)
     if bundle is not None:
         digest = write_bundle(image, bundle, signer, force=force)
@@ -97,7 +89,25 @@ def command(
     platforms = len(signed.digests) - 1
     if platforms:
         click.echo(f"        and the manifests of {platforms} platform{'s' if platforms > 1 else ''}")
+    if not signed.written:
+        click.echo(f"        no new signature: key {shorten_key_id(signed.key_id)} had signed it")
     for kind in attached:
         click.echo(f"with    {kind}")
-    if not signed.written:
-        click.echo(f"        nothing to do: key {shorten_key_id(signed.key_id)} had signed it")
+
+
+def _check_request(image: str, bundle: Path | None, *, documents: bool) -> None:
+    """Check that *image* is one, and that signature and *documents* have a place. Raises: UsageError."""
+    if is_file_name(image) and not holds_image(image):
+        raise UsageError(f"{image}: an object, not an image", hint="buildtool sign OBJECT signs an object")
+    if not image.startswith(LAYOUT_SCHEME) and not is_file_name(image):
+        check_stored(image)
+    if bundle is None and is_file_name(image):
+        raise UsageError(
+            f"{image}: a file, which has no place for a signature",
+            hint="--bundle FILE writes the signature beside it; or name an image of a registry",
+        )
+    if bundle is not None and documents:
+        raise UsageError(
+            "--bundle holds a signature alone",
+            hint="buildtool sbom IMAGE writes a bill of materials into a file",
+        )

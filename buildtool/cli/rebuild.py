@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from buildtool.cli.options import CONFIG_VARIABLE, config_option, json_option, read_config
+from buildtool.cli.options import CONFIG_VARIABLE, complete_files, config_option, json_option, read_config
 from buildtool.cli.output import clean, print_json, say
 from buildtool.config.file import Config, load_config, named_variable
 from buildtool.config.project import find_sources
@@ -31,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("rebuild")
-@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
+@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT", shell_complete=complete_files)
 @click.option("--check", is_flag=True, help="Compare with the image; nothing is written.")
 @click.option(
     "--objects-only", is_flag=True, help="Compare objects only, not loader, tini and configuration."

@@ -12,7 +12,15 @@ from pathlib import Path
 import click
 
 from buildtool import build as pipeline
-from buildtool.cli.options import OutputPath, arch_option, checked, config_option, read_config
+from buildtool.cli.options import (
+    STDOUT,
+    OutputPath,
+    arch_option,
+    checked,
+    complete_files,
+    config_option,
+    read_config,
+)
 from buildtool.cli.output import say
 from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.file import Config
@@ -33,13 +41,14 @@ from buildtool.fleet import Fleet, FleetRequest, render_fleet
 @click.option(
     "--key",
     callback=checked(parse_signer),
+    shell_complete=complete_files,
     metavar="SIGNER",
     help="Signing key; its public half (.pub) is enough.",
 )
 @click.option(
     "--output",
     "-o",
-    type=OutputPath(path_type=Path),
+    type=OutputPath(path_type=Path, allow_dash=True),
     metavar="DIR",
     help="Folder for the Dockerfile and its archive; with --inline, the file.",
 )
@@ -79,6 +88,7 @@ def command(
     docker-bake.hcl, by which `docker buildx bake` builds all of them;
     --output DIR/docker-bake.json writes JSON instead.
     """
+    output = None if output == STDOUT else output
     if bake is not None:
         if output is None or inline or config_path is not None:
             raise UsageError(

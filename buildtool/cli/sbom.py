@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from buildtool.cli.options import OutputPath
+from buildtool.cli.options import STDOUT, OutputPath, complete_files
 from buildtool.core.cache import open_cache
 from buildtool.core.files import staged_files
 from buildtool.publish.inventory import list_image
@@ -18,11 +18,13 @@ from buildtool.publish.verify import open_target
 
 
 @click.command("sbom")
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", shell_complete=complete_files)
 @click.option(
     "--format", "kind", type=click.Choice(FORMATS), default=CYCLONEDX, show_default=True, help="Format."
 )
-@click.option("--output", "-o", type=OutputPath(path_type=Path), help="File; default: standard output.")
+@click.option(
+    "--output", "-o", type=OutputPath(path_type=Path, allow_dash=True), help="File; default: standard output."
+)
 def command(*, image: str, kind: str, output: Path | None) -> None:
     """
     Write what IMAGE holds: signed objects and their sources, loader, libraries, packages of the base.
@@ -32,7 +34,7 @@ def command(*, image: str, kind: str, output: Path | None) -> None:
     """
     with open_target(image, open_cache(os.environ)) as (source, _):
         data = write_sbom(list_image(source, source.name), kind)
-    if output is None:
+    if output is None or output == STDOUT:
         sys.stdout.buffer.write(data)
         return
     with staged_files([output], replace=True) as stage:

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
-from buildtool.cli.options import OutputPath, checked, config_option, json_option, read_config
-from buildtool.cli.output import clean_line, print_json
+from buildtool.cli.options import OutputPath, checked, complete_arch, config_option, json_option, read_config
+from buildtool.cli.output import clean_line, print_json, say
 from buildtool.cli.signeroptions import open_given_signer, signer_options
 from buildtool.config.file import MAX_CONFIG_BYTES, Config
+from buildtool.config.project import name_objects
 from buildtool.config.settable import decode_settable
 from buildtool.config.sourcedate import source_date
 from buildtool.core.errors import UsageError
@@ -57,7 +58,12 @@ def release_options(command: Command) -> Command:
 @click.option(
     "--output", type=OutputPath(path_type=Path), help="Directory for the signed objects; default: in place."
 )
-@click.option("--arch", callback=checked(find_platform), help="Architecture; default: the compile record's.")
+@click.option(
+    "--arch",
+    callback=checked(find_platform),
+    shell_complete=complete_arch,
+    help="Architecture; default: the compile record's.",
+)
 @click.option("--force", is_flag=True, help="Replace existing signatures and output files.")
 @click.option("--add", is_flag=True, help="Add a signature; the statement and the others stay.")
 @click.option("--remove", metavar="KEYID", help="Remove the signature of this key.")
@@ -78,6 +84,7 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
             release, settable=decode_settable(read_bounded(given["settable"], MAX_CONFIG_BYTES))
         )
     if not (given["add"] or removed):
+        _warn_unused_bounds(config, objects)
         check_times(release.not_after, created=release.created, now=int(time.time()))
     # The signer last: it may ask for a PIN.
     key_id = removed or (key := open_given_signer(given, config)).key_id
@@ -104,6 +111,20 @@ def command(*, objects: tuple[Path, ...], arch: Platform | None, output: Path | 
     for file in signed:
         line = f"{clean_line(str(file.path))}: {done}  {file.statement.platform}"
         click.echo(f"{line}  key {shorten_key_id(_key_of(file, key_id))}")
+
+
+def _warn_unused_bounds(config: Config, objects: Sequence[Path]) -> None:
+    """Name objects of load.settable that are neither signed now nor the project's. `build` refuses these."""
+    if not config.load.settable:
+        return
+    try:
+        known = {*name_objects(config), *(path.name for path in objects)}
+    except UsageError:
+        return  # a project without sources signs what others compiled, perhaps in several runs
+    for name in config.load.settable:
+        if name not in known:
+            made = ", ".join(sorted(known))
+            say(clean_line(f"load.settable: {name}: no such object; the project makes {made}"))
 
 
 def _key_of(file: SignedFile | ChangedFile, signer: str) -> str:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from buildtool.cli.options import OutputPath, json_option
 from buildtool.cli.output import clean_line, print_json
+from buildtool.core.errors import UsageError
 from buildtool.core.process import Runner
 from buildtool.skeleton.write import LANGUAGES, write_skeleton
 
@@ -49,6 +51,10 @@ def command(
 
     Name the objects of one source for all architectures of the agent. C needs bpftool.
     """
+    context = click.get_current_context()
+    for option in ("package", "sigverify"):
+        if language != "go" and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{option} is for --lang go", hint=f"leave --{option} out")
     files = write_skeleton(
         objects, language, output, name=name, package=package, sigverify=sigverify, runner=Runner()
     )

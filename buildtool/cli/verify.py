@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from buildtool.cli.options import checked, json_option
+from buildtool.cli.options import checked, complete_arch, complete_files, json_option
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import (
@@ -36,10 +36,14 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("verify")
-@click.argument("targets", nargs=-1, required=True, metavar="OBJECT|IMAGE...")
+@click.argument("targets", nargs=-1, required=True, metavar="OBJECT|IMAGE...", shell_complete=complete_files)
 @click.option("--trust", multiple=True, required=True, type=_PATH, help="Public key, directory or policy.")
 @click.option(
-    "--platform", "--arch", callback=checked(find_platform), help="Refuse objects of any other platform."
+    "--platform",
+    "--arch",
+    callback=checked(find_platform),
+    shell_complete=complete_arch,
+    help="Refuse objects of any other platform.",
 )
 @click.option("--state", type=_PATH, help="Directory that remembers versions; refuse lower ones.")
 @click.option("--bundle", type=_PATH, help="File with the signature of the image, which an archive lacks.")

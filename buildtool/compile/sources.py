@@ -50,6 +50,13 @@ STRIP_BATCH = 256
 CANNOT_COMPILE = "cannot compile"  # begins the message for sources that clang refused
 MAX_SEARCHED = 10_000  # directories, for a header that was not found
 _NOT_FOUND = re.compile(r"error: (?:\x1b\[[0-9;]*m)*'([^'\n]+)' file not found")
+# libbpf's headers use types that they do not include: those of vmlinux.h, or of these headers of Linux.
+_UNKNOWN_TYPE = re.compile(r"(?:unknown type name|incomplete definition of type) '(?:struct )?(\w+)'")
+_TYPES = {
+    "bool": "<stdbool.h>",
+    "pt_regs": "<linux/ptrace.h>",
+    "__u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __be16 __be32 __be64 __wsum": "<linux/types.h>",
+}
 MAX_NAMED = 5  # failed sources in the message; clang's diagnostics name all
 # The message of clang and llvm-strip for a full file system, perhaps in color, before a stack dump. A
 # diagnostic about a source has file and line before "error". Both tools remove the incomplete file, so the
@@ -292,14 +299,17 @@ def _run_clang(
 
 
 def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -> str | None:
-    """Return what to do about the first header that clang has not found, None when it found all."""
+    """Return what to do about the first header, or type of one, that clang has not found, if there is any."""
     found = _NOT_FOUND.search(said)
     if found is None:
-        return None
+        return _explain_type(said)
     name = found[1]
     if directory := _find_directory(options.root, name):
-        others = "".join(f'"{each}", ' for each in jobs[0].piece.include)
-        return f'include = [{others}"{directory}"] in [compile], or --include {directory}, finds {name}'
+        # The types of a kernel are for one architecture, whose table has directories of its own.
+        own = next((job.platform.arch for job in jobs if Path(directory).name == job.platform.arch), "")
+        others = "" if own else "".join(f'"{each}", ' for each in jobs[0].piece.include)
+        table = f"[compile.{own}]" if own else "[compile]"
+        return f'include = [{others}"{directory}"] in {table}, or --include {directory}, finds {name}'
     if name == HEADER_NAME:
         arch = jobs[0].platform.arch
         return (
@@ -312,6 +322,15 @@ def _explain_include(said: str, jobs: Sequence[_Job], options: CompileOptions) -
         f"{name} is no header of Linux or libbpf: copy it into a directory of compile.include;"
         " compile.system-headers = true searches this machine's"
     )
+
+
+def _explain_type(said: str) -> str | None:
+    """Return which header has the first type that clang does not know, None for types of the project."""
+    found = _UNKNOWN_TYPE.search(said)
+    header = next((header for names, header in _TYPES.items() if found and found[1] in names.split()), None)
+    if found is None or header is None:
+        return None
+    return f"#include {header} first: it has {found[1]}; vmlinux.h has it, too"
 
 
 def _find_directory(root: Path, name: str) -> str | None:

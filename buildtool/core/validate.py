@@ -326,6 +326,20 @@ def check_names_registry(reference: str) -> None:
         raise UsageError(f"{reference}: the reference names no registry", hint="write REGISTRY/NAME:TAG")
 
 
+def check_stored(target: str) -> None:
+    """
+    Check that image *target*, which is no file of this machine, begins with the name of a registry.
+
+    Raises: UsageError.
+    """
+    if not names_registry(target):
+        raise UsageError(
+            f"{target}: no such file, and not REGISTRY/NAME:TAG",
+            hint="name an archive, a layout or an image of a registry; docker save -o FILE IMAGE writes an"
+            " archive of an engine's image",
+        )
+
+
 def check_tag(value: str) -> str:
     """
     Return *value* if it can tag an image: a reference without digest.

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from buildtool.config.compiling import OBJECT_SUFFIX
+from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatError
 from buildtool.core.files import read_bounded
-from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.core.validate import LAYOUT_SCHEME, names_registry, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, Entrypoint, parse_entrypoint
+from buildtool.image.metadata import OBJECTS_DIRECTORY, TINI_PATH, Entrypoint, parse_entrypoint
+from buildtool.objects.capabilities import FILE_ATTRIBUTE
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import (
     MAX_OBJECT_BYTES,
@@ -30,7 +32,7 @@ from buildtool.objects.elf import (
 )
 from buildtool.objects.tables import Section
 from buildtool.oci.read import BlobSource, open_layer, open_layout, read_images
-from buildtool.oci.tree import read_tree, resolve_path
+from buildtool.oci.tree import Tree, read_tree, resolve_path
 from buildtool.signing.record import SignatureRecord
 from buildtool.signing.record import from_bytes as parse_record
 from buildtool.signing.statement import Statement, describe_stated
@@ -76,7 +78,8 @@ class ImageReport:
     The digest is the engine's image id, or that of the manifest in an archive.
     *entrypoint* holds what its loader attaches and starts unasked. *user* is UID:GID. *in_engine*: the engine
     can run it by its reference. *unread* are the names of objects that are links, or too large.
-    *command* is the argument list that a container starts with.
+    *command* is the argument list that a container starts with. *init_permits*: tini's file permits
+    capabilities, so that the loader gets them under no_new_privs; None, if that was not read.
     """
 
     reference: str
@@ -89,6 +92,7 @@ class ImageReport:
     objects: tuple[tuple[str, bytes], ...]
     unread: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    init_permits: bool | None = None
 
 
 def is_file_name(target: str) -> bool:
@@ -179,11 +183,17 @@ def signature_record(data: bytes) -> SignatureRecord:
     return parse_record(obj.contents(section))
 
 
-def inspect_images(target: str) -> list[ImageReport]:
-    """
-    Return what the images of *target*, an archive, a layout or an image of the engine, carry.
+class _MissingError(EngineError):
+    """No engine answers, or it has no such image."""
 
-    Raises: EngineError, ObjectFormatError, FileAccessError, UsageError.
+
+def inspect_images(target: str, cache: Cache) -> list[ImageReport]:
+    """
+    Return what the images of *target* carry: an archive, a layout, an image of the engine or of a registry.
+
+    A registry is asked if the engine has no image of this name. Its blobs are kept in *cache*.
+
+    Raises: EngineError, RegistryError, ObjectFormatError, FileAccessError, UsageError.
     """
     digest = ""
     if target.startswith(LAYOUT_SCHEME):
@@ -191,9 +201,26 @@ def inspect_images(target: str) -> list[ImageReport]:
     elif is_file_name(target):
         path = Path(target)
     else:
-        return [inspect_image(target)]
+        try:
+            return [inspect_image(target)]
+        except _MissingError:
+            if not names_registry(target):
+                raise
+        return _with_objects(target, _inspect_registry(target, cache))
     with open_layout(path, Digest(digest) if digest else None) as source:
         found = list(inspect_stored(source))
+    return _with_objects(target, found)
+
+
+def _inspect_registry(reference: str, cache: Cache) -> list[ImageReport]:
+    # Imported here, because the HTTP library takes as long to import as the rest.
+    from buildtool.oci.registry import open_image
+
+    return list(inspect_stored(open_image(reference, cache)))
+
+
+def _with_objects(target: str, found: list[ImageReport]) -> list[ImageReport]:
+    """Return *found*, the images of *target*, if one has objects. Raises: EngineError."""
     if not any(image.objects for image in found):
         raise EngineError(
             f"{target}: no objects in {OBJECTS_DIRECTORY}: not built by buildtool", hint=_BUILT_HINT
@@ -225,7 +252,13 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
             objects=tuple((name, entry.data) for name, entry in found if name in readable),
             unread=tuple(unread),
             command=tuple(map(str, config.get("Entrypoint") or [])),
+            init_permits=_has_capabilities(tree, TINI_PATH),
         )
+
+
+def _has_capabilities(tree: Tree, path: str) -> bool:
+    entry = tree.get(resolve_path(tree, path))
+    return entry is not None and FILE_ATTRIBUTE in entry.xattrs
 
 
 def _is_object(path: str) -> bool:
@@ -243,7 +276,7 @@ def inspect_image(reference: str) -> ImageReport:
     try:
         client = connect()
     except EngineError as error:
-        raise EngineError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
+        raise _MissingError(f"{reference}: no such file, and {error.message}", hint=error.hint) from error
     with (
         closing(client),
         engine_errors(
@@ -253,7 +286,7 @@ def inspect_image(reference: str) -> ImageReport:
         try:
             image = client.images.get(reference)
         except missing_errors() as error:
-            raise EngineError(
+            raise _MissingError(
                 f"{reference}: no such file, and no image of the Docker engine",
                 hint=f"docker pull {reference}, or name an archive that build wrote",
             ) from error

@@ -21,6 +21,7 @@ from buildtool.core.errors import ObjectFormatError
 _MAGIC = 0xEB9F
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT = range(9, 17)
+_STATIC_LINKAGE = 0  # of a variable: BTF_VAR_STATIC
 _DECL_TAG, _TYPE_TAG, _ENUM64 = range(17, 20)
 _SIZED = frozenset((_INT, _STRUCT, _UNION, _ENUM, _FLOAT, _DATASEC, _ENUM64))
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
@@ -329,11 +330,21 @@ class Btf:
         """
         Yield the names that types and variables have in C. Those of integers may hold blanks.
 
+        Static variables are left out: their names are known in their source alone, and that of one inside a
+        function is none in C (`count.____fmt` of bpf_printk).
+
         Raises: ObjectFormatError.
         """
         kinds = (_INT, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VAR, _FLOAT, _ENUM64)
-        heads = map(self._head, range(1, self.count + 1))
-        yield from (self._name(name) for name, kind, _, _ in heads if kind in kinds and name)
+        for number in range(1, self.count + 1):
+            name, kind, _, _ = self._head(number)
+            if (
+                kind not in kinds
+                or not name
+                or (kind == _VAR and self._read(number, 1)[0] == _STATIC_LINKAGE)
+            ):
+                continue
+            yield self._name(name)
 
     def is_global(self, number: int) -> bool:
         """

@@ -37,7 +37,7 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, RegistryError, has_system_reason, system_reason
 from buildtool.core.process import public_environment
-from buildtool.core.validate import check_names_registry
+from buildtool.core.validate import check_image, check_names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
 from buildtool.oci.write import Document, ImageSet, Layer, layer_bytes
 
@@ -193,11 +193,13 @@ def parse_reference(text: str) -> Reference:
     """
     Return the parts of reference *text*. Without tag and digest, the tag is latest.
 
-    Raises: UsageError, if *text* names no registry.
+    Raises: UsageError, if *text* is no reference, or names no registry. Signatures name the repository, so it
+    must be one that other tools accept.
     """
     name, _, digest = text.partition("@sha256:")
     host, _, rest = name.partition("/")
     check_names_registry(text)
+    check_image(text)
     repository, _, tag = rest.partition(":")
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else "latest"), digest=digest)
 

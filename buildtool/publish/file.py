@@ -7,7 +7,7 @@ from pathlib import Path
 
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.files import staged_files
+from buildtool.core.files import FORCE_REPLACES, staged_files
 from buildtool.publish.bundle import (
     IMAGE_SIGNATURE,
     image_subject,
@@ -30,6 +30,6 @@ def write_bundle(target: str, path: Path, signer: Signer, *, force: bool = False
         name = Path(source.name).name
     statement = make_statement([image_subject(name, digest)], IMAGE_SIGNATURE, {})
     data = make_bundle(make_envelope(statement, signer), signer)
-    with staged_files([path], replace=force) as stage:
+    with staged_files([path], replace=force, hint=FORCE_REPLACES) as stage:
         stage.write(path, data)
     return digest

@@ -19,7 +19,7 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
-from buildtool.core.validate import LAYOUT_SCHEME, split_layout
+from buildtool.core.validate import LAYOUT_SCHEME, check_stored, split_layout
 from buildtool.image.inspect import inspect_stored, is_file_name
 from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.objects.elf import MAX_OBJECT_BYTES
@@ -48,7 +48,16 @@ from buildtool.trust.verify import VerifiedObject, count_signers, verify_object
 MAX_SIGNATURES = 64  # that are looked at, in each of the two forms
 # Options by which an image's loader takes other objects, or trusts other keys, than those that are verified.
 _ELSEWHERE = ("--objects", "--trust")
+# Who signs an image vouches for it: only a hint about an image that lacks signatures names the command.
 _PUBLISH = "buildtool publish IMAGE --key SIGNER adds a signature"
+_UNSIGNED = f"{_PUBLISH} to an image that you built; --objects-only does not ask for one"
+_UNSIGNED_FILE = (
+    "--bundle FILE names the signature of a file; buildtool publish IMAGE --bundle FILE writes one;"
+    " --objects-only does not ask for one"
+)
+_UNKNOWN = "--trust names the public keys of the signers; sign only images that you built"
+_COPIED = "somebody copied signatures: find out who writes to the repository"
+_OTHER_BUNDLE = "name the bundle that was written for this image; another image may lie at its place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +131,7 @@ def verify_image(
 def open_target(target: str, cache: Cache) -> Iterator[tuple[BlobSource, Client | None]]:
     """Yield the image and, if it is in a registry, a client of its repository."""
     if not target.startswith(LAYOUT_SCHEME) and not is_file_name(target):
+        check_stored(target)
         client = Client(reference=parse_reference(target), actions="pull")
         yield open_image(target, cache), client
         return
@@ -151,14 +161,17 @@ def _check_image(
             else:
                 others.add(item.named or "none")
     if not count:
-        raise RefusedError(Reason.UNSIGNED, "the image has no signature", hint=_PUBLISH)
+        hint = _UNSIGNED if client else _UNSIGNED_FILE
+        raise RefusedError(Reason.UNSIGNED, "the image has no signature", hint=hint)
     if signers:
         return count_signers(signers, trust, now, add_hint=_PUBLISH)
     if others:
         raise RefusedError(
-            Reason.DIGEST_MISMATCH, f"a trusted key signed another image, {min(others)[:80]!r}", hint=_PUBLISH
+            Reason.DIGEST_MISMATCH,
+            f"a trusted key signed another image, {min(others)[:80]!r}",
+            hint=_OTHER_BUNDLE if bundle else _COPIED,
         )
-    raise RefusedError(Reason.UNKNOWN_KEY, "no trusted key signed the image", hint=_PUBLISH)
+    raise RefusedError(Reason.UNKNOWN_KEY, "no trusted key signed the image", hint=_UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from buildtool.config.settable import SettableRule
 from buildtool.core.errors import UsageError
@@ -25,7 +25,7 @@ _FIXED_TYPES = frozenset(("struct_ops", "cgroup_storage", "percpu_cgroup_storage
 }
 _RING_TYPES = frozenset(("ringbuf", "user_ringbuf"))
 _PAGE_BYTES = 4096
-_INSPECT = "buildtool inspect OBJECT shows its maps; a constant is declared const volatile"
+_MAX_NAMED = 10  # constants or maps in a hint
 
 
 def make_settable(
@@ -59,7 +59,10 @@ def _make_variable(
     if not found:
         if has_settable_map(maps, rule.name):
             raise UsageError("this is a map, which has a size", hint="write { max-entries = N }")
-        raise UsageError("the object has no constant of this name", hint=_INSPECT)
+        # The name of a constant inside a function has a dot.
+        names = (item.name for item in constants if item.is_volatile and "." not in item.name)
+        hint = _list_names("const volatile constants", names)
+        raise UsageError("the object has no constant of this name", hint=hint)
     if len(found) > 1:
         raise UsageError("the object has two constants of this name", hint="rename one of them")
     (constant,) = found
@@ -113,7 +116,12 @@ def _make_map(obj: ElfObject, maps: tuple[MapInfo, ...], rule: SettableRule) -> 
     assert isinstance(low, int)
     assert isinstance(high, int)
     if not has_settable_map(maps, rule.name):
-        raise UsageError("the object has no map of this name", hint=_INSPECT)
+        if any(item.name == rule.name for item in read_constants(obj)):
+            raise UsageError(
+                "this is a constant, which has a value", hint="write { min = N, max = N } or true"
+            )
+        hint = _list_names("maps", (item.name for item in maps))
+        raise UsageError("the object has no map of this name", hint=hint)
     kinds = [item.type for item in maps if item.name == rule.name]
     if not kinds and not has_inner_map(obj, rule.name.removesuffix(INNER_SUFFIX)):
         raise UsageError("the map of maps does not define the maps inside it", hint="declare them by __array")
@@ -127,3 +135,10 @@ def _make_map(obj: ElfObject, maps: tuple[MapInfo, ...], rule: SettableRule) -> 
                 hint="write for example { max-entries = 1048576 }",
             )
     return SettableMap(name=rule.name, min_entries=low, max_entries=high)
+
+
+def _list_names(kind: str, names: Iterable[str]) -> str:
+    """Return the hint that lists *names* of *kind*, as many as a line has room for."""
+    found = sorted(set(names))
+    more = ", …" if found[_MAX_NAMED:] else ""
+    return f"its {kind}: {', '.join(found[:_MAX_NAMED]) or 'none'}{more}"

@@ -63,7 +63,7 @@ def c_file(item: Embedded, *, name: str, runner: Runner) -> str:
     Raises: ToolMissingError, ToolFailedError, ObjectFormatError; UsageError, for a path like an option.
     """
     check_operand(str(item.path))
-    # bpftool writes them as they are.
+    # bpftool writes them as they are, and leaves out static variables.
     for word in item.btf.type_names() if item.btf else ():
         check_c_name(word.replace(" ", "_"))
     try:

@@ -116,6 +116,18 @@ def default_name(objects: tuple[Embedded, ...]) -> str:
     return _NO_LETTER.sub("_", stem).strip("_").lower() or "object"
 
 
+def check_contents(item: Embedded) -> None:
+    """
+    Check that *item* holds a program or a map. A file with types alone (`buildtool btf`) holds none.
+
+    Raises: UsageError.
+    """
+    if not item.programs and not item.maps:
+        raise UsageError(
+            f"{item.path}: holds no program and no map", hint="name an object that buildtool compile made"
+        )
+
+
 def check_alike(objects: tuple[Embedded, ...]) -> None:
     """
     Check that *objects* are one object for several platforms, with the same programs, maps and variables.

@@ -2,12 +2,13 @@
 """
 Write a Go file for cilium/ebpf with the names that bpf2go gives, whose load function verifies the object.
 
-Source: the output of bpf2go of cilium/ebpf 0.21; tests/kernel/test_skeleton_go.py compares both.
+Source: the output of bpf2go of cilium/ebpf 0.21; tests/kernel/test_skeleton.py compares both. The text is as
+gofmt writes it, because projects check all of their files with gofmt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from buildtool.skeleton.embedded import Embedded
 from buildtool.skeleton.layout import Field, NamedType, Value, collect
@@ -39,8 +40,7 @@ import (
 	"fmt"
 	"io"
 
-	"{sigverify}"
-	"github.com/cilium/ebpf"
+{imports}
 )
 {types}
 // {stem}Trust decides whether the embedded object may be loaded. Set it before {load} is called.
@@ -165,7 +165,7 @@ def go_file(item: Embedded, *, name: str, package: str, sigverify: str, file: st
         mark=MARK,
         goarch=TOKENS[item.platform.arch][1],
         package=package,
-        sigverify=sigverify,
+        imports="\n".join(f'\t"{path}"' for path in sorted((sigverify, "github.com/cilium/ebpf"))),
         types="".join(f"\n{text}" for each in declared for text in _declare(each, name)),
         stem=name,
         name=name,
@@ -185,7 +185,23 @@ def go_file(item: Embedded, *, name: str, package: str, sigverify: str, file: st
 
 
 def _members(names: Sequence[str], kind: str) -> str:
-    return "".join(f'\t{go_name(name)} {kind} `ebpf:"{name}"`\n' for name in sorted(names))
+    return _columns((go_name(name), kind, f'`ebpf:"{name}"`') for name in sorted(names))
+
+
+def _columns(rows: Iterable[Sequence[str]], depth: int = 1) -> str:
+    """Return *rows* as lines with columns. As in gofmt, a type of several lines ends a block of columns."""
+    out: list[str] = []
+    block: list[Sequence[str]] = []
+    for row in (*rows, None):
+        if row is not None:
+            block.append(row)
+        if block and (row is None or "\n" in row[-1]):
+            widths = [max(map(len, column)) for column in zip(*(each[:-1] for each in block), strict=True)]
+            for *words, last in block:
+                line = " ".join(word.ljust(width) for word, width in zip(words, widths, strict=True))
+                out.append("\t" * depth + f"{line} {last}\n")
+            block = []
+    return "".join(out)
 
 
 def _arguments(words: Iterator[str]) -> str:
@@ -198,18 +214,16 @@ def _declare(item: NamedType, stem: str) -> Iterator[str]:
     if item.is_enum:
         kind = f"{'int' if item.signed else 'uint'}{item.size * 8}"
         yield f"type {name} {kind}\n"
-        lines = "".join(f"\t{name}{go_name(label)} {name} = {value}\n" for label, value in item.values)
+        lines = _columns((f"{name}{go_name(label)}", name, f"= {value}") for label, value in item.values)
         yield f"const (\n{lines})\n"
         return
     yield f"type {name} {_struct(item.fields, 1)}\n"
 
 
 def _struct(fields: Sequence[Field], depth: int) -> str:
-    indent = "\t" * depth
-    lines = "".join(
-        f"{indent}{go_name(each.name) if each.name else '_'} {_value(each.value, depth)}\n" for each in fields
-    )
-    return f"struct {{\n{lines}{indent[:-1]}}}"
+    rows = ((go_name(each.name) if each.name else "_", _value(each.value, depth)) for each in fields)
+    indent = "\t" * (depth - 1)
+    return f"struct {{\n{_columns(rows, depth)}{indent}}}"
 
 
 def _value(value: Value, depth: int) -> str:

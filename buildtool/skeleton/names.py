@@ -8,6 +8,11 @@ import re
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.text import quote
 
+_C_WORDS = (
+    "asm auto bool break case char const constexpr continue default do double else enum extern false float"
+    " for goto if inline int long nullptr register restrict return short signed sizeof static static_assert"
+    " struct switch thread_local true typedef typeof unsigned void volatile while"
+)
 _GO_WORDS = (
     "break case chan const continue default defer else fallthrough for func go goto if import interface map"
     " package range return select struct switch type var"
@@ -19,7 +24,7 @@ _RUST_WORDS = (
 )
 # What C calls a name. Names of an object go into source code, and an object may come from anybody.
 _C_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def check_c_name(name: str) -> str:
@@ -57,9 +62,10 @@ def go_name(name: str) -> str:
     return out if out[:1].isalpha() else f"X{out}"
 
 
-def is_go_word(name: str) -> bool:
-    """Return whether Go keeps *name* for itself."""
-    return name in _GO_WORDS.split()
+def is_name(name: str, language: str) -> bool:
+    """Return whether *name* is a name in *language* (c, go, rust), and no word of it."""
+    words = {"c": _C_WORDS, "go": _GO_WORDS, "rust": _RUST_WORDS}[language]
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in words.split()
 
 
 def rust_field(name: str) -> str:

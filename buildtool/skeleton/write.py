@@ -13,8 +13,8 @@ from buildtool.core.text import quote
 from buildtool.skeleton import go, rust
 from buildtool.skeleton.c import MARK as C_MARK
 from buildtool.skeleton.c import c_file
-from buildtool.skeleton.embedded import Embedded, check_alike, default_name, read_embedded
-from buildtool.skeleton.names import IDENTIFIER, is_go_word
+from buildtool.skeleton.embedded import Embedded, check_alike, check_contents, default_name, read_embedded
+from buildtool.skeleton.names import is_name
 
 LANGUAGES = ("c", "go", "rust")
 # How a file begins that a skeleton may replace: our mark, or an object.
@@ -40,12 +40,19 @@ def write_skeleton(
     """
     objects = tuple(map(read_embedded, paths))
     check_alike(objects)
-    name = name or default_name(objects)
-    for text, option in ((name, "--name"), (package, "--package")):
-        if not IDENTIFIER.fullmatch(text) or (language == "go" and is_go_word(text)):
+    check_contents(objects[0])
+    if not name:
+        name = default_name(objects)
+        if not is_name(name, language):
             raise UsageError(
-                f"{option} {quote(text)}: not a name in {language}",
-                hint="letters, digits and _, a letter first",
+                f"{paths[0]}: its name gives {quote(name)}, which is not a name in {language}",
+                hint="--name NAME gives another one",
+            )
+    for text, option, of in ((name, "--name", language), (package, "--package", "go")):
+        if not is_name(text, of):
+            raise UsageError(
+                f"{option} {quote(text)}: not a name in {of}",
+                hint="letters, digits and _, a letter first; no word of the language",
             )
     try:
         files = _contents(objects, language, name=name, package=package, sigverify=sigverify, runner=runner)

@@ -173,6 +173,20 @@ def load_trust(paths: Sequence[Path]) -> TrustStore:
     return trust_keys(map(load_public_key, files))
 
 
+def read_store(path: Path) -> dict[str, str]:
+    """
+    Return the files of the trust store at *path*, which load_trust accepts: names and texts of UTF-8.
+
+    A policy is called policy.json, whatever its name is here.
+
+    Raises: ConfigError, FileAccessError.
+    """
+    policy = _policy_path(path)
+    if policy is not None:
+        return {POLICY_NAME: read_policy_file(policy).decode()}
+    return {file.name: load_public_key(file).pem.decode() for file in _key_files(path)}
+
+
 def trust_keys(keys: Iterable[PublicKey]) -> TrustStore:
     """
     Return the store of *keys* without a policy. Each key alone may sign any object.

@@ -176,7 +176,8 @@ static int add_directory(struct object_set *set, int dir, size_t limit, const st
 	if (err || list.count > limit)
 		err = fault__set(fault, -E2BIG, "more than %zu objects", limit);
 	else if (!list.count)
-		err = fault__set(fault, -ENOENT, "no object in it; check --objects and its volume");
+		err = fault__set(fault, -ENOENT, "no object in it; check %s and its volume",
+				 set->is_types ? "--btf" : "--objects");
 	if (!err)
 		err = make_room(set, list.count);
 	for (size_t i = 0; !err && i < list.count; i++)
@@ -205,7 +206,7 @@ int objects__verify(struct object_set *set, const char *path, size_t limit, cons
 		err = fault__set(&inner, -errno, "%s", strerror(errno));
 	}
 	if (err) {
-		fault__set(fault, err, "objects %.200s: %s", path,
+		fault__set(fault, err, "%s %.200s: %s", set->is_types ? "--btf" : "objects", path,
 			   inner.text[0] ? inner.text : strerror(-err));
 		objects__free(set);
 	}

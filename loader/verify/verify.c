@@ -137,7 +137,7 @@ static int check_threshold(const struct verify_context *c, int64_t now, const st
 	if (before)
 		return refuse_key(REASON_NOT_YET_VALID, before, v);
 	return verdict__refuse(v, REASON_UNKNOWN_KEY,
-			       "no trusted key signed, only %s; --trust names the public keys",
+			       "no trusted key signed, only %s; the trust store has other keys",
 			       show_keys(v->key_ids, v->key_id_count, text));
 }
 

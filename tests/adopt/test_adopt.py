@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 from labs.adopting import LAYOUTS, Layout, program, types
+from labs.cli import check_error
 from labs.compile import compile_sample
+from labs.sig import unsigned
 
 from buildtool.adopt.render import count_lines
 from buildtool.cli.main import run
@@ -150,3 +153,28 @@ def test_no_program_of_the_project_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert run(["init", "--from", str(root)]) == 0
     assert not (tmp_path / "ran").exists()
     assert 'sources = ["x.bpf.c"]' in (root / "buildtool.toml").read_text("utf-8")
+
+
+def test_compiled_objects_are_signed_by_the_printed_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The last line has commands that work as they stand, also for folders with blanks."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.bpf.o").write_bytes(unsigned())
+    Path("a b").mkdir()
+    Path("a b/y.o").write_bytes(unsigned())
+    assert run(["init", "--from", "."]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == "buildtool: buildtool.toml: 2 compiled objects, 2 lines"
+    steps = said[-1].removeprefix("buildtool: next: ").split(" && ")
+    for step in steps:
+        command, *arguments = shlex.split(step)
+        assert command == "buildtool"
+        assert run(arguments) == 0, capsys.readouterr().err
+    assert run(["verify", "x.bpf.o", "a b/y.o", "--trust", "keys/release.pub"]) == 0
+
+
+def test_a_directory_without_programs(tmp_path: Path, capsys: Capture) -> None:
+    """The error names the directory once."""
+    assert run(["init", "--from", str(tmp_path)]) == 2
+    check_error(capsys, f"error: {tmp_path}: no eBPF source: ")

@@ -85,8 +85,10 @@ def test_cyclonedx(capsys: Capture) -> None:
     assert properties["buildtool:platform"] == "linux/amd64"
     assert properties["buildtool:object-version"] == "3"
     assert capsys.readouterr().out == ""
-    assert run(["sbom", "image.tar"]) == 0
-    assert capsys.readouterr().out == text
+    for more in ((), ("-o", "-")):
+        assert run(["sbom", "image.tar", *more]) == 0
+        assert capsys.readouterr().out == text
+    assert not Path("-").exists()
 
 
 def test_spdx() -> None:

@@ -130,26 +130,44 @@ def test_wrong_files_and_options_are_one_line(project: Path, capsys: Capture) ->
     """Files that are no BTF, no objects, names that no statement can have; nothing is written."""
     arch = this_platform().arch
     (project / "5.4.btf").write_bytes(b"\x9f\xeb\x01\x00garbage")
-    (project / "no.btf").write_bytes(b"text")
+    (project / "5.9.btf").write_bytes(b"text")
     (project / "sub").mkdir()
-    (project / "sub/no.btf").write_bytes(b"text")
+    (project / "sub/5.9.btf").write_bytes(b"text")
     (project / "bad.bpf.o").write_bytes(b"\x7fELF")
     for argv, code, message in (
         (["5.4.btf"], 1, f"5.4.btf: not the types of a kernel for {arch}: damaged BTF"),
-        (["no.btf"], 1, f"no.btf: not the types of a kernel for {arch}: damaged BTF"),
-        (["none.btf"], 1, "none.btf: cannot read: no such file or directory"),
-        (["no.btf", "--object", "bad.bpf.o"], 1, "bad.bpf.o: truncated ELF file"),
-        (["no.btf", "--arch", "arm64"], 2, "build/arm64: no objects with types"),
-        (["no.btf", "--arch", "s390x", "--object", f"build/{arch}/core.bpf.o"], 2, "of another byte order"),
-        (["no.btf", "--release", "a b"], 2, "'a b.btf.o' is not an object name"),
-        (["no.btf", "5.4.btf", "--release", "x"], 2, "--release requires exactly one BTF"),
+        (["5.9.btf"], 1, f"5.9.btf: not the types of a kernel for {arch}: damaged BTF"),
+        (["5.8.btf"], 1, "5.8.btf: cannot read: no such file or directory"),
+        (["5.9.btf", "--object", "bad.bpf.o"], 1, "bad.bpf.o: truncated ELF file"),
+        (["5.9.btf", "--arch", "arm64"], 2, "build/arm64: no objects with types"),
+        (["5.9.btf", "--arch", "s390x", "--object", f"build/{arch}/core.bpf.o"], 2, "of another byte order"),
+        (["5.9.btf", "--release", "a b"], 2, "'a b.btf.o' is not an object name"),
+        (["5.9.btf", "5.4.btf", "--release", "x"], 2, "--release requires exactly one BTF"),
+        (["vmlinux"], 2, "vmlinux: 'vmlinux' is not the release of a kernel"),
+        (["vmlinux.btf"], 2, "vmlinux.btf: 'vmlinux' is not the release of a kernel"),
+        (["5.9.btf", "--release", "generic"], 2, "'generic' is not the release of a kernel"),
         ([str(KERNEL), str(KERNEL)], 2, "two files for"),
-        (["no.btf", "--whole", "--object", "bad.bpf.o"], 2, "--whole and --object exclude each other"),
-        (["no.btf", "--arch", "amd64,arm64"], 2, "btf requires exactly one --arch"),
+        (["5.9.btf", "--whole", "--object", "bad.bpf.o"], 2, "--whole and --object exclude each other"),
+        (["5.9.btf", "--arch", "amd64,arm64"], 2, "btf requires exactly one --arch"),
     ):
         assert run(["btf", *argv]) == code, argv
         assert message in _error(capsys), argv
     assert not (project / "btf").exists()
+
+
+def test_check_has_no_rules_for_types(project: Path, capsys: Capture) -> None:
+    """Such a file, which libbpf does not open, is left out beside objects, and an error alone."""
+    arch = this_platform().arch
+    assert run(["btf", str(KERNEL)]) == 0
+    (made,) = (project / f"btf/{arch}").iterdir()
+    assert run(["sign", "--arch", arch, str(made)]) == 0
+    for place in (str(made), f"btf/{arch}"):
+        capsys.readouterr()
+        assert run(["check", place]) == 2
+        assert "holds types of a kernel, and no program to check" in _error(capsys)
+    (project / f"build/{arch}" / made.name).write_bytes(made.read_bytes())
+    assert run(["check", f"build/{arch}", "--json"]) == 0
+    assert made.name not in capsys.readouterr().out
 
 
 def test_damaged_types_and_relocations_are_one_kind_of_error(project: Path) -> None:

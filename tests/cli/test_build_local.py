@@ -206,6 +206,15 @@ def test_auto_says_what_it_took(project: Path, tmp_path: Path) -> None:
         (["--output", "type=oci,tar=false,dest=bpf", "--force"], 1, "bpf: not an OCI layout"),
         (["--output", "type=oci,dest=none/x.tar"], 1, "none/x.tar: cannot write: no such file"),
         (["--push", "--tag", "agent:1"], 2, "agent:1: the reference names no registry"),
+        (["--sbom", "spdx", "--output", "x.tar"], 2, "--sbom requires --push"),
+        (["--provenance"], 2, "--provenance requires --push"),
+        (["--sign-image"], 2, "--sign-image requires --push"),
+        (
+            ["--push", "--tag", "localhost:1/a:1", "--no-sign-image", "--sbom", "spdx"],
+            2,
+            "--sbom requires a signed image",
+        ),
+        (["--push", "--tag", "localhost:1/a", "--no-sign-image", "--provenance"], 2, "a signed image"),
         (["--arch", "s390x"], 1, "is not for linux/s390x but linux/amd64, linux/arm64"),
     ],
 )

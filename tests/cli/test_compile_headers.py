@@ -189,6 +189,36 @@ def test_a_header_of_the_machine_is_not_found(project: Path, capsys: Capture) ->
     )
 
 
+TRACING = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
+SEC("usdt") int BPF_USDT(tick, int i) { return i; }
+char L[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "name"),
+    [
+        (f"#include <linux/ptrace.h>\n{TRACING}", "<stdbool.h>", "bool"),
+        (f"#include <stdbool.h>\n{TRACING}", "<linux/ptrace.h>", "pt_regs"),
+        ("__u64 x;\n", "<linux/types.h>", "__u64"),
+    ],
+)
+def test_types_that_headers_of_libbpf_need(
+    project: Path, capsys: Capture, text: str, header: str, name: str
+) -> None:
+    """The hint names the header of Linux, with which the source compiles."""
+    source = project / "bpf/x.bpf.c"
+    source.write_text(text)
+    said = refuse(capsys, "--arch=amd64")
+    assert f"hint: #include {header} first: it has {name}; vmlinux.h has it, too" in said
+    source.write_text(f"#include {header}\n{text}")
+    assert run(["compile", "--arch=amd64"]) == 0
+
+
 def test_a_header_in_a_subfolder_is_named_with_its_directory(project: Path, capsys: Capture) -> None:
     """The nearest directory from which the name leads to the file; with it the source compiles."""
     (project / "bpf/x.bpf.c").write_text('#include "lab/types.h"\nint x = SIZE;\n')
@@ -200,6 +230,10 @@ def test_a_header_in_a_subfolder_is_named_with_its_directory(project: Path, caps
         'buildtool: hint: include = ["bpf/include"] in [compile], or --include bpf/include, finds lab/types.h'
     )
     assert run(["compile", "--arch=amd64", "--include", "bpf/include"]) == 0
+    (project / "types/arm64").mkdir(parents=True)
+    (project / "types/arm64/own.h").touch()
+    (project / "bpf/x.bpf.c").write_text('#include "own.h"\n')
+    assert 'include = ["types/arm64"] in [compile.arm64], or' in refuse(capsys, "--arch=amd64,arm64")
     (project / "bpf/x.bpf.c").write_text('#include "lab/types.h"\n#include "deep/lab/types.h"\n')
     said = refuse(capsys, "--arch=amd64", "--include", "bpf/include")
     assert 'include = ["bpf/include", "bpf/include/other"] in [compile]' in said

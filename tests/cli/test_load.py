@@ -91,14 +91,34 @@ def test_the_options_of_the_configuration_are_passed(project: Path) -> None:
 
 def test_hand_over_requires_a_workload(project: Path) -> None:
     """Without a workload, the loader must not load the objects itself. Verification needs none."""
-    with (project / "buildtool.toml").open("a") as file:
-        file.write("[loader]\nhand-over = true\n")
+    (project / "buildtool.toml").write_text('[sign]\nkey = "release.pem"\n[loader]\nhand-over = true\n')
     done = _load("x.bpf.o")
     assert (done.returncode, done.stdout) == (2, "")
     assert "loader.hand-over: the workload loads the objects, and none is named" in done.stderr
     assert "buildtool load -- PROGRAM" in done.stderr
     assert _load("x.bpf.o", "--", "agent").stdout.split()[-3:] == ["--hand-over", "--", "agent"]
     assert "--hand-over" not in _load("x.bpf.o", "--verify-only").stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "name"),
+    [
+        ('attach = ["count=lo"]', [], "--attach or image.attach"),
+        ('load = ["count"]', [], "--load or image.load"),
+        ("", ["--attach", "count=lo"], "--attach or image.attach"),
+        ("", ["--no-load", "count"], "--no-load"),
+        ("", ["--set", "rate=1"], "--set"),
+        ("", ["--map-entries", "flows=1"], "--map-entries"),
+        ("", ["--settings", "file"], "--settings"),
+    ],
+)
+def test_hand_over_loads_nothing_itself(project: Path, key: str, options: list[str], name: str) -> None:
+    """What has no effect is an error that names the key of the configuration, not an option of the loader."""
+    text = f'[sign]\nkey = "release.pem"\n[loader]\nhand-over = true\n[image]\n{key}\n'
+    (project / "buildtool.toml").write_text(text)
+    done = _load("x.bpf.o", *options, "--", "agent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"buildtool: error: {name} has no effect with loader.hand-over: " in done.stderr
 
 
 def test_verifying_attaches_nothing(project: Path) -> None:

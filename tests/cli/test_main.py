@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
-from buildtool.cli.main import COMMANDS, run
+from buildtool.cli.main import COMMANDS, cli, run
 from buildtool.signing.keys import generate_key
 
 BUILDTOOL = [sys.executable, "-m", "buildtool"]
@@ -149,6 +151,36 @@ def test_completion_offers_commands_options_and_architectures() -> None:
     assert complete("buildtool comp", 1) == ["compile"]
     assert complete("buildtool compile --outp", 2) == ["--output"]
     assert complete("buildtool compile --arch ar", 3) == ["arm64", "arm"]
+
+
+def _options(command: click.Command, path: str = "buildtool") -> Iterator[tuple[str, click.Parameter]]:
+    """Yield the parameters of *command* and those below it, with the words before them."""
+    for parameter in command.params:
+        yield path, parameter
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found
+            yield from _options(found, f"{path} {name}")
+
+
+def test_every_file_and_architecture_is_completed() -> None:
+    """An argument or option that a file or an architecture may follow completes such names."""
+    empty = click.Context(click.Command("x"))
+    seen = set()
+    for path, parameter in _options(cli):
+        shown = {item.value or item.type for item in parameter.shell_complete(empty, "")}
+        words = {*(parameter.metavar or "").replace("[", " ").replace("]", " ").replace("|", " ").split()}
+        if "--arch" in parameter.opts:
+            assert shown >= {"amd64", "loong64"}, path
+        elif (
+            words & {"IMAGE", "OBJECT", "OBJECT...", "IMAGE...", "ARCHIVE"} or parameter.opts[0] == "--output"
+        ):
+            assert shown == {"file"}, f"{path} {parameter.opts}"
+        else:
+            continue
+        seen.add(path)
+    assert seen >= {"buildtool sbom", "buildtool images prepare", "buildtool build", "buildtool verify"}
 
 
 def test_verbose_shows_commands_and_no_secret(tmp_path: Path) -> None:

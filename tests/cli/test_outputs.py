@@ -104,6 +104,39 @@ def test_an_empty_name_is_a_usage_error(project: Path, capsys: Capture, command:
 @pytest.mark.parametrize(
     "command",
     [
+        [*CHECK, "--sarif", "-"],
+        [*CHECK, "--junit", "-"],
+        [*SIGN, "--output", "-"],
+        ["compile", "--arch", "amd64", "--output", "-"],
+        ["inspect", "x.bpf.o", "--subject-file", "-"],
+        ["keygen", "other", "--dir", "-"],
+        ["init", "-"],
+        ["trust", "add", "keys/release.pub", "--policy", "-"],
+        ["build", "--engine", "local", "--arch", "amd64", *KEY, "--output", "-"],
+        ["publish", "x.tar", "--bundle", "-"],
+        ["skeleton", "x.bpf.o", "--lang", "go", "-o", "-"],
+    ],
+)
+def test_no_file_is_called_like_standard_output(project: Path, capsys: Capture, command: list[str]) -> None:
+    """A command that does not write to standard output makes no file whose name other tools take for it."""
+    before = sorted(project.rglob("*"))
+    assert run(command) == 2
+    check_error(capsys, "'-': cannot write there")
+    assert sorted(project.rglob("*")) == before
+
+
+def test_dockerfile_on_standard_output(project: Path, capsys: Capture) -> None:
+    """`-` is what no --output is."""
+    assert run(RENDER) == 0
+    text = capsys.readouterr().out
+    assert run([*RENDER, "-o", "-"]) == 0
+    assert capsys.readouterr().out == text
+    assert not (project / "-").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         [*RENDER, "--inline", "-o", "{}/Dockerfile"],
         [*RENDER, "-o", "{}/folder"],
         [*CHECK, "--sarif", "{}/report"],

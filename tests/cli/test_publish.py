@@ -140,7 +140,7 @@ def test_publish_again_changes_nothing(address: str, capsys: Capture) -> None:
     before = dict(SmallRegistry.manifests)
     capsys.readouterr()
     assert run(["publish", reference, *KEY]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "no new signature" in capsys.readouterr().out
     assert SmallRegistry.manifests == before
 
 
@@ -277,6 +277,43 @@ def test_signatures_of_another_image_are_refused(address: str, capsys: Capture) 
     capsys.readouterr()
     assert run(["verify", reference, *TRUST, "--json"]) == 3
     assert decisions(capsys) == [("image", "digest-mismatch")]
+    assert run(["verify", reference, *TRUST]) == 3
+    assert "hint: somebody copied signatures" in capsys.readouterr().err
+
+
+def test_no_hint_lets_foreign_images_be_signed(address: str, capsys: Capture) -> None:
+    """Signing what nobody trusted vouches for would make the next verification accept it."""
+    _, reference = fill(address, image_of())
+    write_archive(Path("image.tar"), image_of(), "demo:1")
+    assert run(["publish", "image.tar", *KEY, "--bundle", "image.sig"]) == 0
+    write_archive(Path("other.tar"), image_of(x=sign(), y=sign()), "demo:1")
+    assert run(["verify", reference, *TRUST]) == 3
+    assert "buildtool publish IMAGE --key SIGNER adds" in capsys.readouterr().err
+    assert run(["publish", reference, "--key", "other.pem"]) == 0
+    capsys.readouterr()
+    for arguments, hint in (
+        ([reference], "--trust names the public keys of the signers"),
+        (["other.tar", "--bundle", "image.sig"], "name the bundle that was written for this image"),
+        (["image.tar"], "--bundle FILE names the signature of a file"),
+    ):
+        assert run(["verify", *arguments, *TRUST]) == 3
+        errors = capsys.readouterr().err
+        assert f"hint: {hint}" in errors
+        assert "--key SIGNER" not in errors
+
+
+def test_inspect_reads_registries(address: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As verify and sbom do; an engine is asked first, if one answers."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    _, reference = fill(address, image_of())
+    capsys.readouterr()
+    assert run(["inspect", reference, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["image"], told["objects"][0]["name"]) == (reference, "x.bpf.o")
+    assert run(["inspect", reference, "--capabilities"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", f"{address}/base:none"]) == 1
+    check_error(capsys, "not found (404)")
 
 
 def test_either_form_suffices(address: str, capsys: Capture) -> None:
@@ -362,15 +399,25 @@ def test_archive_with_its_bundle(capsys: Capture) -> None:
     assert run(["verify", "image.tar", *TRUST, "--json"]) == 3
     assert decisions(capsys) == [("image", "unsigned")]
     assert run(["verify", "image.tar", *TRUST, "--objects-only"]) == 0
+    capsys.readouterr()
+    assert run(["publish", "image.tar", *KEY, "--bundle", "image.sig"]) == 1
+    assert "hint: --force replaces it" in capsys.readouterr().err
+    assert run(["publish", "image.tar", *KEY, "--bundle", "image.sig", "--force"]) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (["publish", "image.tar", *KEY], 2, "a file, which has no place for a signature"),
-        (["publish", "demo:1", *KEY], 2, "the reference names no registry"),
+        (["publish", "demo:1", *KEY], 2, "demo:1: no such file, and not REGISTRY/NAME:TAG"),
+        (["publish", "demo:1", *KEY, "--bundle", "a.sig"], 2, "demo:1: no such file, and not"),
+        (["publish", "none.tar", *KEY, "--bundle", "a.sig"], 2, "none.tar: no such file, and not"),
+        (["publish", "x.bpf.o", *KEY], 2, "x.bpf.o: an object, not an image"),
+        (["publish", "x.bpf.o", *KEY, "--bundle", "a.sig"], 2, "x.bpf.o: an object, not an image"),
+        (["publish", "image.tar", *KEY, "--bundle", "-"], 2, "'-': cannot write there"),
+        (["sbom", "none.tar"], 2, "none.tar: no such file, and not REGISTRY/NAME:TAG"),
         (["publish", "image.tar", *KEY, "--bundle", "alice.pub"], 1, "alice.pub: already exists"),
-        (["verify", "demo:1", *TRUST], 2, "the reference names no registry"),
+        (["verify", "demo:1", *TRUST], 2, "demo:1: no such file, and not REGISTRY/NAME:TAG"),
         (["verify", "image.tar", "image.tar", *TRUST, "--bundle", "alice.pub"], 2, "one image"),
         (["verify", "image.tar", *TRUST, "--bundle", "alice.pub"], 1, "alice.pub: not a bundle"),
         (["verify", "image.tar", *TRUST, "--platform", "arm64"], 2, "--platform is for objects"),
@@ -380,6 +427,7 @@ def test_archive_with_its_bundle(capsys: Capture) -> None:
 def test_usage(arguments: list[str], code: int, text: str, capsys: Capture) -> None:
     """What contradicts itself is one line, before anything is written."""
     write_archive(Path("image.tar"), image_of(), "demo:1")
+    Path("x.bpf.o").write_bytes(sign())
     assert run(arguments) == code
     check_error(capsys, text)
 

@@ -360,6 +360,28 @@ def test_reference_needs_a_registry(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "docker://localhost:1/x:1",
+        "https://localhost:1/x:1",
+        "localhost:1/x/:1",
+        "localhost:1//x:1",
+        "localhost:1/X:1",
+        "localhost:1/x@sha256:123",
+        "localhost:1/x@sha512:123",
+        "localhost:1/x:1:2",
+        "localhost:1/x:",
+        "localhost:1/",
+        "localhost:1/x?y",
+    ],
+)
+def test_what_is_no_reference_reaches_no_registry(text: str) -> None:
+    """Some registries answer for such names, and a signature would name a repository that no tool accepts."""
+    with pytest.raises(UsageError, match="is not an image reference"):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize(
     ("host", "base"),
     [("registry.example", "https://"), ("10.0.0.1:5000", "https://"), ("127.0.0.1:1", "http://")],
 )

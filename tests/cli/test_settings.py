@@ -12,6 +12,7 @@ from labs.cli import BUILD, left
 from labs.settable import SOURCE
 
 from buildtool.cli.main import run
+from buildtool.core.cache import Cache
 from buildtool.image.inspect import inspect_images
 from buildtool.objects.elf import parse_object
 from buildtool.objects.settable import SettableMap, SettableVariable
@@ -78,6 +79,20 @@ def test_signing_refuses_rules_that_the_object_does_not_fit(settable: Path, caps
     assert Path("build/amd64/answer.bpf.o").read_bytes() == before
 
 
+def test_signing_names_rules_for_no_object(settable: Path, capsys: Capture) -> None:
+    """A misspelt object would otherwise be signed without bounds, silently. `build` ends with an error."""
+    assert run(["compile", "--arch", "amd64"]) == 0
+    capsys.readouterr()
+    assert run(["sign", "build/amd64/answer.bpf.o"]) == 0
+    assert "no such object" not in capsys.readouterr().err
+    write('[load.settable."other.bpf.o"]\nport = true\n')
+    assert run(["sign", "build/amd64/answer.bpf.o", "--force"]) == 0
+    assert (
+        "load.settable: other.bpf.o: no such object; the project makes answer.bpf.o"
+        in capsys.readouterr().err
+    )
+
+
 def test_check_finds_rules_that_signing_would_refuse(settable: Path, capsys: Capture) -> None:
     """`check` looks at the rules for unsigned objects, with and without settings."""
     assert run(["compile", "--arch", "amd64"]) == 0
@@ -93,9 +108,9 @@ def test_an_image_has_settings_within_the_bounds(settable: Path, capsys: Capture
     write('[image]\nset = ["port=80", "answer.bpf.o:flag=true"]\nmap-entries = ["counts=32"]\n')
     assert run([*BUILD]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
-    assert "set     port=80\nset     answer.bpf.o:flag=true\nset     counts=32\n" in shown
+    assert "set     port=80\nset     answer.bpf.o:flag=true\nentries counts=32\n" in shown
     (archive,) = left(settable)
-    (image,) = inspect_images(f"./{archive}")
+    (image,) = inspect_images(f"./{archive}", Cache(directory=None))
     assert image.entrypoint.set == ("port=80", "answer.bpf.o:flag=true")
     assert image.entrypoint.map_entries == ("counts=32",)
     assert run(["inspect", f"./{archive}"]) == 0

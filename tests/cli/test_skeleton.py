@@ -73,6 +73,7 @@ def test_go_files_for_each_architecture(objects: list[Path], capsys: Capture) ->
         assert f"//go:embed counter_{token}_bpfel.o\nvar _CounterBytes []byte" in text
         assert '\tRawEnter *ebpf.Program `ebpf:"raw_enter"`\n' in text
         assert '\tLimitPackets *ebpf.VariableSpec `ebpf:"limit_packets"`\n' in text
+        assert '\tLast         *ebpf.VariableSpec `ebpf:"last"`\n' in text
         # Static variables, and the licence, which is no variable of the program.
         assert "Hidden" not in text
         assert "License" not in text.replace("LICENSE", "License")
@@ -130,8 +131,12 @@ def test_what_is_not_embedded(objects: list[Path], capsys: Capture) -> None:
         ([one, "--name", "4x"], 2, "--name '4x': not a name in go"),
         ([one, "--name", "type"], 2, "--name 'type': not a name in go"),
         ([one, "--package", "a-b"], 2, "--package 'a-b': not a name in go"),
+        ([one, "--lang", "c", "--name", "int"], 2, "--name 'int': not a name in c"),
+        ([one, "--lang", "rust", "--name", "fn"], 2, "--name 'fn': not a name in rust"),
+        ([one, "--lang", "c", "--package", "agent"], 2, "--package is for --lang go"),
+        ([one, "--lang", "rust", "--sigverify", "x/y"], 2, "--sigverify is for --lang go"),
     ):
-        assert run(["skeleton", *arguments, "--lang", "go", "-o", "out"]) == code, arguments
+        assert run(["skeleton", "--lang", "go", *arguments, "-o", "out"]) == code, arguments
         check_error(capsys, text)
     assert not Path("out").exists()
     Path("counter.bpf.c").write_text(Path("counter.bpf.c").read_text().replace("pass_all", "pass_none"))
@@ -140,6 +145,42 @@ def test_what_is_not_embedded(objects: list[Path], capsys: Capture) -> None:
     capsys.readouterr()
     assert run(["skeleton", one, other, "--lang", "go"]) == 2
     check_error(capsys, "has other programs, maps or variables")
+
+
+@pytest.mark.parametrize("language", ["c", "go", "rust"])
+def test_variables_inside_of_functions(objects: list[Path], language: str) -> None:
+    """bpf_printk makes one, whose name has a dot: no code names it, so it is in nobody's way."""
+    assert b"raw_enter.____fmt" in objects[0].read_bytes()
+    assert run(["skeleton", str(objects[0]), "--lang", language, "-o", "out"]) == 0
+    assert "____fmt" not in next(path for path in Path("out").iterdir() if path.suffix != ".o").read_text()
+
+
+@pytest.mark.parametrize(("stem", "language"), [("func", "go"), ("default", "c"), ("4to6", "rust")])
+def test_objects_whose_name_is_no_name(
+    objects: list[Path], stem: str, language: str, capsys: Capture
+) -> None:
+    """The message is about the object, and names the option that no such user has given yet."""
+    moved = objects[0].rename(f"{stem}.bpf.o")
+    assert run(["sign", str(moved), "--arch", "amd64", "--force"]) == 0
+    arguments = ["skeleton", str(moved), "--lang", language, "-o", "out"]
+    capsys.readouterr()
+    assert run(arguments) == 2
+    check_error(capsys, f"{moved}: its name gives '{stem}', which is not a name in {language}")
+    assert not Path("out").exists()
+    assert run([*arguments, "--name", "mine"]) == 0
+
+
+def test_files_of_types_alone(objects: list[Path], capsys: Capture) -> None:
+    """A kernel's types have no program that a skeleton could open."""
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        pytest.skip("needs-kernel-feature: /sys/kernel/btf/vmlinux")
+    assert run(["btf", "--arch", "amd64", "--whole", "--output", "types", "/sys/kernel/btf/vmlinux"]) == 0
+    (types,) = Path("types").iterdir()
+    assert run(["sign", "--arch", "amd64", str(types)]) == 0
+    capsys.readouterr()
+    assert objects
+    assert run(["skeleton", str(types), "--lang", "go", "-o", "out"]) == 2
+    check_error(capsys, "holds no program and no map")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_verify_only_without_capabilities() -> None:
 
 
 def test_no_new_privileges(project: Project, workload: Path) -> None:
-    """Tini's file permits what the loader's does, so that nothing is gained where nothing may be gained."""
+    """The file of tini permits what that of the loader does, so the loader gains nothing."""
     options = (*run_options(NEEDED), "--security-opt", "no-new-privileges", f"--volume={workload}:/look:ro")
     for user in ((), ("--user", "0")):
         code, lines, stdout = start(*options, *user, command=("--", "/look"))
@@ -184,7 +184,7 @@ def test_no_new_privileges(project: Project, workload: Path) -> None:
 
 
 def test_workload_that_starts_tini_gains_nothing(project: Project, workload: Path) -> None:
-    """Tini's file permits capabilities, and the workload may not gain any."""
+    """The file of tini permits capabilities, and the workload may not gain any."""
     options = (*run_options(NEEDED), f"--volume={workload}:/look:ro")
     code, lines, stdout = start(*options, command=("--", "/sbin/tini", "-s", "--", "/look"))
     assert code == 7, lines

@@ -271,3 +271,9 @@ def test_types_that_are_missing(lab: Lab, tmp_path: Path, put: Put) -> None:
     result = lab.run(tmp_path, "--btf", f"{put(24)}x")
     assert result.code == 1
     assert "no such file" in result.message.lower()
+    empty = tmp_path / "none"
+    empty.mkdir()
+    for place, said in ((f"{put(24)}x", "No such file"), (str(empty), "no object in it; check --btf and")):
+        result = lab.run(tmp_path, "--verify-only", "--btf", place)
+        assert result.code == 1
+        assert result.message.startswith(f"--btf {place}: {said}")

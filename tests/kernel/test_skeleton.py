@@ -183,6 +183,8 @@ func main() {{
     run_with_registry([go, "mod", "edit", "-require=buildtool/sigverify@v0.0.0", replaced], project)
     run_with_registry([go, "get", GO_EBPF], project)
     run_with_registry([go, "vet", "-mod=mod", "."], project)
+    (generated,) = project.glob("counter_*.go")
+    assert run(go.with_name("gofmt"), "-d", generated) == ""
     run_with_registry([go, "build", "-mod=mod", "-o", "agent", "."], project)
     code, output, errors = start(project / "agent", agent / "keys/k.pub")
     assert (code, errors) == (0, "")

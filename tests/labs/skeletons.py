@@ -54,6 +54,8 @@ SEC("raw_tp/sys_enter") int raw_enter(void *ctx)
 		__sync_fetch_and_add(total, 1);
 	seen_total++;
 	hidden += limit_packets + what;
+	if (hidden == 99998)
+		bpf_printk("hidden %d", hidden);
 	last.x++;
 	bpf_map_update_elem(&packet_counts, &key, &value, 0);
 	return hidden == 99999;

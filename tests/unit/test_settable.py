@@ -128,7 +128,7 @@ def test_rules_that_the_object_fits(obj: ElfObject) -> None:
         ("label = { values = [1] }", "label: the constant is text"),
         ("port = { max-bytes = 1 }", "port: the constant is an integer"),
         ("others = { max-entries = 1 }", "others: the object has no map of this name"),
-        ("port = { max-entries = 1 }", "port: the object has no map of this name"),
+        ("port = { max-entries = 1 }", "port: this is a constant, which has a value"),
         ('"counts.inner" = { max-entries = 1 }', "counts.inner: the object has no map of this name"),
         ('"bare.inner" = { max-entries = 1 }', "bare.inner: the map of maps does not define the maps inside"),
         ("sockets = { max-entries = 1 }", "sockets: the size of a map of type sk_storage cannot be set"),
@@ -142,6 +142,19 @@ def test_rules_that_the_object_does_not_fit(obj: ElfObject, rule: str, problem: 
         make(obj, rule)
     assert caught.value.message.startswith(f"load.settable: {problem}")
     assert caught.value.hint
+
+
+@pytest.mark.tools
+def test_hints_list_what_may_be_named(obj: ElfObject) -> None:
+    """No other command shows the constants of an object."""
+    for rule, hint, more in (
+        ("nothing = true", "its const volatile constants: flag, label, mode, pair, port, ", ", …"),
+        ("nothing = { max-entries = 1 }", "its maps: ", "counts, "),
+    ):
+        with pytest.raises(UsageError) as caught:
+            make(obj, rule)
+        assert str(caught.value.hint).startswith(hint)
+        assert more in str(caught.value.hint)
 
 
 @pytest.mark.tools

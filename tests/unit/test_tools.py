@@ -67,3 +67,21 @@ def test_setup_sees_packages_of_two_architectures(tmp_path: Path) -> None:
     present = {"python3-venv": (own,), "ca-certificates": ("all",), "shellcheck": (own, other)}
     assert ask(present) == "clang-format-19"
     assert ask({**present, "python3-venv": (other,), "clang-format-19": (own,)}) == "python3-venv"
+
+
+def test_engine_of_a_linked_directory_is_that_of_its_target(tmp_path: Path) -> None:
+    """Checkouts that share a directory share its engine: a second one would wait for its locks."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "link").symlink_to("engine")
+    lines = [
+        subprocess.run(
+            ["bash", TOOLS / "engine", "env"],
+            env=os.environ | {"BUILDTOOL_ENGINE_DIR": str(tmp_path / name), "ENGINE_NEWEST": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("engine", "link")
+    ]
+    assert lines[0] == lines[1]
+    assert "DOCKER_HOST=unix://" in lines[0]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The `docker run` command of an image: the options, mounts and targets without which its loader would end.
+What a container of an image needs, without which its loader would end: capabilities, mounts, user, targets.
 
 loader/attach/plan.c decides at the start which programs need a target, and loader/attach/probes.c what it
 reads of tracefs.
@@ -67,18 +67,52 @@ class LoadedProgram:
     has_target: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """
+    A file or directory *source* of the host at *target* in the container, and *why* it is there.
+
+    *is_made*: a directory that belongs to this image, which whoever starts it makes.
+    """
+
+    source: str
+    target: str
+    why: str
+    is_read_only: bool = True
+    is_made: bool = False
+    is_file: bool = False
+
+    @property
+    def option(self) -> str:
+        """The value of docker's option -v."""
+        return f"{self.source}:{self.target}" + (":ro" if self.is_read_only else "")
+
+
 @dataclass(slots=True, kw_only=True)
 class RunPlan:
     """
-    A command for a container: *options* of `docker run`, and *arguments* after the image's name.
+    A container of an image: its *capabilities*, *mounts* and *user* (UID:GID), and the loader's *arguments*.
 
-    *before* holds the shell commands that root of the host runs once; *notes* hold sentences for people.
+    *given_user* is the user if the image's own does not do. *before* holds the shell commands that root of
+    the host runs once; *notes* hold sentences for people. *wanted* are the programs without a target, with
+    the form of a target.
     """
 
-    options: list[str] = field(default_factory=list)
+    capabilities: tuple[str, ...] = ()
+    mounts: list[Mount] = field(default_factory=list)
+    user: str = ""
+    given_user: str = ""
     arguments: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wanted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> list[str]:
+        """The options of `docker run`."""
+        user = ["--user", self.given_user] if self.given_user else []
+        mounts = [word for mount in self.mounts for word in ("-v", mount.option)]
+        return [*run_options(self.capabilities), *user, *mounts]
 
     def command(self, reference: str) -> str:
         """Return the shell command that starts image *reference*."""
@@ -98,65 +132,68 @@ def plan_run(
 
     *name* is for directories of the host. A workload that loads the programs itself needs no target.
     """
-    loaded, given = list(programs), tuple(capabilities)
-    plan = RunPlan(options=list(run_options(given)))
-    owner = _plan_tracefs(plan, loaded, given, user or "0:0")
-    _plan_mounts(plan, entrypoint.places, loaded, name, owner)
+    loaded = list(programs)
+    plan = RunPlan(capabilities=tuple(capabilities), user=user or "0:0")
+    _plan_tracefs(plan, loaded)
+    _plan_mounts(plan, entrypoint.places, loaded, name)
     if not entrypoint.hands_over and "--attach-file" not in entrypoint.places:
         _plan_targets(plan, loaded, entrypoint.attach)
     return plan
 
 
-def _plan_tracefs(
-    plan: RunPlan, programs: Sequence[LoadedProgram], capabilities: Sequence[str], user: str
-) -> str:
-    """Add what tracepoints need to *plan*, and return the user of the container."""
+def _plan_tracefs(plan: RunPlan, programs: Sequence[LoadedProgram]) -> None:
+    """Add what tracepoints need to *plan*."""
     found = [item.name for item in programs if program_type(item.section) == "tracepoint"]
     if not found:
-        return user
+        return
     plan.before.append(f"mountpoint -q {_TRACEFS} || mount -t tracefs tracefs {_TRACEFS}")
-    plan.options += ["-v", f"{_TRACEFS}:{_TRACEFS}:ro"]
-    if user.partition(":")[0] == "0" or "DAC_READ_SEARCH" in capabilities:
-        return user
-    plan.options += ["--user", "0:0"]
+    plan.mounts.append(Mount(source=_TRACEFS, target=_TRACEFS, why=f"tracepoint program {found[0]} reads it"))
+    if plan.user.partition(":")[0] == "0" or "DAC_READ_SEARCH" in plan.capabilities:
+        return
+    plan.user = plan.given_user = "0:0"
     plan.notes.append(
         f"tracepoint program {found[0]} reads tracefs, which belongs to root, hence --user 0:0;"
         " sections raw_tp and tp_btf need neither"
     )
-    return "0:0"
 
 
 def _plan_mounts(
-    plan: RunPlan, places: Mapping[str, str], programs: Iterable[LoadedProgram], name: str, user: str
+    plan: RunPlan, places: Mapping[str, str], programs: Iterable[LoadedProgram], name: str
 ) -> None:
     """Add the directories of the loader's options to *plan*, and the files that uprobes name."""
-    uid, _, gid = user.partition(":")
+    uid, _, gid = plan.user.partition(":")
     install = f"install -d -m 0700 -o {uid} -g {gid or uid}"
+
+    def add(source: str, target: str, why: str, **more: bool) -> None:
+        plan.mounts.append(Mount(source=source, target=target, why=why, **more))
+
     if pins := places.get("--pin-root") or places.get("--share"):
         plan.before.append(f"mountpoint -q {_BPFFS} || mount -t bpf bpf {_BPFFS}")
         plan.before.append(f"{install} {_BPFFS}/{name}")
-        plan.options += ["-v", f"{_BPFFS}/{name}:{pins}"]
+        add(f"{_BPFFS}/{name}", pins, "programs, maps and links stay there", is_read_only=False, is_made=True)
     if state := places.get("--state"):
         plan.before.append(f"{install} /var/lib/{name}")
-        plan.options += ["-v", f"/var/lib/{name}:{state}"]
+        why = "the highest version of each object, against a rollback by an image"
+        add(f"/var/lib/{name}", state, why, is_read_only=False, is_made=True)
     if metrics := places.get("--metrics-file"):
         plan.before.append(f"install -d -o {uid} -g {gid or uid} {_METRICS}")
-        plan.options += ["-v", f"{_METRICS}:{PurePosixPath(metrics).parent}"]
+        directory = str(PurePosixPath(metrics).parent)
+        add(_METRICS, directory, "node_exporter reads metrics there", is_read_only=False, is_made=True)
     if targets := places.get("--attach-file"):
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/attach")
-        plan.options += ["-v", f"/etc/{name}/attach:{targets}:ro"]
+        add(f"/etc/{name}/attach", targets, "a PROGRAM=TARGET on each line", is_file=True)
         plan.notes.append(f"write PROGRAM=TARGET into /etc/{name}/attach, a line for each program")
     if settings := places.get("--settings"):
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/settings")
-        plan.options += ["-v", f"/etc/{name}/settings:{settings}:ro"]
+        add(f"/etc/{name}/settings", settings, "set, map-entries, attach and load lines", is_file=True)
         plan.notes.append(f"write set, map-entries, attach or load lines into /etc/{name}/settings")
     if types := places.get("--btf"):
         plan.before.append(f"install -d /etc/{name}/btf")
-        plan.options += ["-v", f"/etc/{name}/btf:{types}:ro"]
+        add(f"/etc/{name}/btf", types, "types of kernels without BTF", is_made=True)
         plan.notes.append(f"a kernel without BTF needs RELEASE{TYPES_SUFFIX} in /etc/{name}/btf")
     files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
     for path in sorted({found[1] for found in files if found}):
-        plan.options += ["-v", f"{path}:{path}:ro"]
+        add(path, path, "a probe is in this file", is_file=True)
 
 
 def _plan_targets(plan: RunPlan, programs: Sequence[LoadedProgram], settings: Sequence[str]) -> None:
@@ -170,6 +207,7 @@ def _plan_targets(plan: RunPlan, programs: Sequence[LoadedProgram], settings: Se
             continue
         owner = f"{item.owner}:" if names.count(item.name) > 1 else ""
         plan.arguments += ["--attach", f"{owner}{item.name}={form}"]
+        plan.wanted[f"{owner}{item.name}"] = form
         if form != "none":
             forms.add(form)
     if forms:

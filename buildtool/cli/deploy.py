@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`buildtool deploy`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from buildtool.cli.options import OutputPath, checked, json_option
+from buildtool.cli.output import clean_line, print_json, say
+from buildtool.core.cache import open_cache
+from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.core.files import read_bounded, write_atomic
+from buildtool.core.validate import check_attach, check_image
+from buildtool.deploy import compose, kubernetes
+from buildtool.deploy.kubernetes import Cluster
+from buildtool.deploy.limits import Limits, format_bytes, parse_cpus, parse_cpuset, parse_memory
+from buildtool.deploy.needs import TRUST_OF_HOST, Deployment, plan_deployment
+from buildtool.deploy.plan import Mount
+from buildtool.image.inspect import inspect_stored, is_file_name
+from buildtool.image.source import find_image_source
+from buildtool.signing.keys import is_private
+from buildtool.trust.store import MAX_POLICY_BYTES, load_trust, read_store
+
+KINDS = ("run", "compose", "kubernetes", "podman")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("deploy")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
+@click.option("--reference", callback=checked(check_image), help="Name by which hosts pull an archive.")
+@click.option("--name", default="", help="Name of the deployment and of directories; default: the image's.")
+@click.option("--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET; repeatable.")
+@click.option("--trust", type=_PATH, help="Keys or policy that count instead of the image's.")
+@click.option("--cpus", callback=checked(parse_cpus), help="Number of processors, at most and for certain.")
+@click.option("--cpuset", callback=checked(parse_cpuset), help="The processors to run on, such as 2-3.")
+@click.option("--memory", callback=checked(parse_memory), help="Memory at most, such as 128m.")
+@click.option("--namespace", default="", help="Namespace of Kubernetes; default: that of kubectl.")
+@click.option("--priority-class", default="", help="PriorityClass of Kubernetes; default: none.")
+@click.option("--explain", is_flag=True, help="Write the reason of each line as a comment.")
+@click.option("--output", "-o", type=OutputPath(path_type=Path), help="File to write; default: stdout.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@json_option
+def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
+    """
+    Write what runs IMAGE: a docker command, a file of Compose, a DaemonSet, or a Pod for podman.
+
+    Capabilities, mounts, user and network come from the image's label and objects.
+    """
+    _check_options(kind, image, as_json=as_json, **given)
+    with find_image_source(image, open_cache(os.environ)) as source:
+        images = list(inspect_stored(source))
+    if not any(report.objects for report in images):
+        raise ObjectFormatError(
+            f"{image}: no objects: not built by buildtool", hint="buildtool build makes an image of a project"
+        )
+    reference = given["reference"] or image
+    deployment = plan_deployment(
+        images,
+        reference=reference,
+        name=given["name"],
+        attach=given["attach"],
+        of_root=kind in ("kubernetes", "podman"),
+    )
+    if as_json:
+        return print_json(_to_json(deployment))
+    limits = Limits(cpus=given["cpus"] or "", cpuset=given["cpuset"] or "", memory=given["memory"] or 0)
+    text = _write(kind, deployment, limits, given)
+    if given["output"] is None:
+        return click.echo(text, nl=False)
+    write_atomic(given["output"], text.encode(), replace=given["force"])
+    return say(f"wrote {clean_line(str(given['output']))}; next: {_NEXT[kind].format(given['output'])}")
+
+
+_NEXT = {
+    "run": "sh {}",
+    "compose": "docker compose --file {} up --detach",
+    "kubernetes": "kubectl apply --server-side --filename {}",
+    "podman": "podman kube play {}",
+}
+_OF_KUBERNETES = ("namespace", "priority_class")
+
+
+def _check_options(kind: str, image: str, *, as_json: bool, **given: Any) -> None:
+    """Check that each given option has an effect. Raises: UsageError."""
+    if given["name"] and not _NAME.fullmatch(given["name"]):
+        raise UsageError(
+            f"{given['name']!r} is no name of a deployment",
+            hint="small letters, digits, ., - and _: --name agent",
+        )
+    if is_file_name(image) and not given["reference"]:
+        raise UsageError(
+            f"{image}: a file, which hosts cannot pull",
+            hint="--reference REGISTRY/NAME:TAG is the image's name there",
+        )
+    for name in _OF_KUBERNETES:
+        if given[name] and kind != "kubernetes":
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for kubernetes, not for {kind}", hint="leave it out"
+            )
+    if as_json and (given["output"] or given["explain"]):
+        option = "--output" if given["output"] else "--explain"
+        raise UsageError(
+            f"--json cannot be combined with {option}", hint="--json prints what the image needs, of any kind"
+        )
+
+
+def _write(kind: str, deployment: Deployment, limits: Limits, given: dict[str, Any]) -> str:
+    explains, trust = given["explain"], given["trust"]
+    if trust is not None:
+        load_trust((trust,))  # what the loader could not read must not be deployed
+    if kind == "compose":
+        place = str(_directory(trust, kind)) if trust else ""
+        return compose.write_compose(deployment, limits, trust=place, explains=explains)
+    if kind == "run":
+        return _write_run(deployment, limits, trust)
+    texts = read_store(trust) if trust else {}
+    if kind == "podman":
+        return kubernetes.write_pod(deployment, limits, trust=texts, explains=explains)
+    cluster = Cluster(namespace=given["namespace"], priority_class=given["priority_class"])
+    return kubernetes.write_daemon_set(deployment, limits, cluster, trust=texts, explains=explains)
+
+
+def _write_run(deployment: Deployment, limits: Limits, trust: Path | None) -> str:
+    """Return a shell script that starts a container."""
+    plan = deployment.plan
+    if trust is not None:
+        why = "keys of the host count instead of the image's"
+        plan.mounts.append(Mount(source=str(_directory(trust, "run")), target=TRUST_OF_HOST, why=why))
+    words = ["docker", "run", "--detach", "--name", deployment.name, "--restart", "unless-stopped"]
+    words += ["--read-only", "--security-opt", "no-new-privileges"]
+    network = "host" if deployment.network else "" if deployment.has_workload else "none"
+    words += ["--network", network] if network else []
+    words += ["--cpus", limits.cpus] if limits.cpus else []
+    words += ["--cpuset-cpus", limits.cpuset] if limits.cpuset else []
+    memory = limits.memory or (0 if deployment.has_workload else deployment.memory)
+    words += ["--memory", format_bytes(memory)] if memory else []
+    words += [*plan.options, deployment.reference, *plan.arguments]
+    comments = [f"# {clean_line(note)}" for note in plan.notes]
+    return "\n".join(["#!/bin/sh", "set -eu", *comments, *plan.before, f"exec {shlex.join(words)}"]) + "\n"
+
+
+def _directory(trust: Path, kind: str) -> Path:
+    """Return the absolute path of directory *trust*, which is mounted. Raises: UsageError."""
+    if not trust.is_dir():
+        raise UsageError(
+            f"--trust {trust}: {kind} mounts a directory", hint="put the keys, or policy.json, into one"
+        )
+    for file in sorted(trust.iterdir()):
+        if file.is_file() and is_private(read_bounded(file, MAX_POLICY_BYTES)):
+            raise UsageError(
+                f"--trust {trust}: {file.name} is a private key, which the container would see",
+                hint="copy the public keys (.pub) into a directory of their own",
+            )
+    return trust.absolute()
+
+
+def _to_json(deployment: Deployment) -> dict[str, Any]:
+    plan = deployment.plan
+    return {
+        "name": deployment.name,
+        "image": deployment.reference,
+        "platforms": list(deployment.platforms),
+        "capabilities": list(plan.capabilities),
+        "user": plan.user,
+        "hostNetwork": list(deployment.network),
+        "mounts": [
+            {"source": mount.source, "target": mount.target, "readOnly": mount.is_read_only, "why": mount.why}
+            for mount in plan.mounts
+        ],
+        "arguments": list(plan.arguments),
+        "status": deployment.status,
+        "memoryBytes": deployment.memory,
+        "hasWorkload": deployment.has_workload,
+        "before": list(plan.before),
+        "notes": list(plan.notes),
+    }

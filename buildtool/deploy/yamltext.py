@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write files for people: lines with their reasons, and values that no reader takes for syntax."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+_STEP = "  "
+
+
+@dataclass(slots=True, kw_only=True)
+class YamlText:
+    """Lines of a file with comments in `#`. With *explains*, each line with a reason has it as a comment."""
+
+    explains: bool
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, depth: int, text: str, why: str = "") -> None:
+        """Add line *text*, indented by *depth* steps, and *why* it is there."""
+        if why and self.explains:
+            self.lines.append(f"{_STEP * depth}# {_one_line(why)}")
+        self.lines.append(f"{_STEP * depth}{text}")
+
+    def remark(self, depth: int, text: str) -> None:
+        """Add comment *text*, whether or not lines are explained."""
+        self.lines.append(f"{_STEP * depth}# {_one_line(text)}")
+
+    def text(self) -> str:
+        """Return the file."""
+        return "\n".join(self.lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """Return *text* without characters that end a comment or act on a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def quote_scalar(value: str) -> str:
+    """
+    Return *value* as a double-quoted scalar of YAML 1.2, on one line and in ASCII.
+
+    Source: YAML 1.2.2, section 5.7: JSON's escapes are YAML's, but for pairs of surrogates.
+    """
+    plain = json.dumps(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))[1:-1]
+    if "\\ud" not in plain:
+        return f'"{plain}"'
+    letters = (
+        json.dumps(letter)[1:-1] if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}" for letter in value
+    )
+    return '"' + "".join(letters) + '"'
+
+
+def quote_scalars(values: Iterable[str]) -> str:
+    """Return *values* as a sequence of YAML on one line."""
+    return "[" + ", ".join(map(quote_scalar, values)) + "]"

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deploy`: what a finished image needs, as files whose readers find these values and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from labs.cli import check_error
+from labs.project import make_local_project
+from labs.registry import run_registry
+
+from buildtool.cli.main import run
+from buildtool.compile.headers import HEADERS_VARIABLE
+
+pytestmark = pytest.mark.usefixtures("quick_registry")
+Capture = pytest.CaptureFixture[str]
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024); __type(key, __u32);
+         __type(value, __u64); } counts SEC(".maps");
+SEC("xdp") int count_xdp(void *c) { __u32 k = 0; return bpf_map_lookup_elem(&counts, &k) ? 2 : 1; }
+SEC("cgroup/connect4") int on_connect(void *c) { return 1; }
+SEC("raw_tp/sched_switch") int on_switch(void *c) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+KUBERNETES = ("1.28", "1.32", "1.37")
+REFERENCE = ("--reference", "registry.example/plant/agent:1.2.0")
+ALL = ("--attach", "count_xdp=eth0", "--attach", "on_connect=/sys/fs/cgroup/agents")
+NONE = ("--attach", "count_xdp=none", "--attach", "on_connect=none")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, clang: Path, carried_headers: Path) -> dict[str, Path]:
+    """Build images with and without pins, and with a workload; return their archives."""
+    assert clang
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HEADERS_VARIABLE, str(carried_headers))
+        for name, more in (
+            ("plain", ""),
+            ("pins", '[loader]\npin-root = "/run/pins"\nstate = "/var/lib/buildtool/state"\n'),
+            ("bare", "[image]\nfile-capabilities = false\n"),
+            ("workload", '[image]\nworkload = ["/usr/bin/agent", "--serve"]\n'),
+        ):
+            root = make_local_project(tmp_path_factory.mktemp(name), patch)
+            (root / "bpf/answer.bpf.c").write_text(SOURCE)
+            config = root / "buildtool.toml"
+            config.write_text(config.read_text() + more)
+            archive = root.parent / "agent.oci.tar"
+            build = ["build", "--engine", "local", "--arch", "amd64", "--arch", "arm64"]
+            assert run([*build, "--output", str(archive)]) == 0
+            found[name] = archive
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUILDTOOL_CACHE", str(tmp_path / "cache"))
+
+
+def deploy(capsys: Capture, kind: str, image: Path, *options: str) -> str:
+    """Run `deploy` without an error, and return what it wrote."""
+    capsys.readouterr()
+    assert run(["deploy", kind, str(image), *REFERENCE, *options]) == 0
+    return capsys.readouterr().out
+
+
+def manifests(text: str) -> list[dict[str, Any]]:
+    """Return the manifests of *text*, which are strictly valid for several releases of Kubernetes."""
+    found = list(yaml.safe_load_all(text))
+    for manifest in found:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    return found
+
+
+def test_daemon_set(images: dict[str, Path], capsys: Capture) -> None:
+    """Restricted but for the capabilities; the host's network and groups for the programs that need them."""
+    (daemons,) = manifests(deploy(capsys, "kubernetes", images["plain"], *ALL, "--namespace", "agents"))
+    assert daemons["metadata"] == {
+        "name": "agent",
+        "namespace": "agents",
+        "labels": {"app.kubernetes.io/name": "agent"},
+    }
+    pod = daemons["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == REFERENCE[1]
+    assert container["securityContext"] == {
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "runAsNonRoot": True,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON"]},
+    }
+    assert (pod["hostNetwork"], pod["automountServiceAccountToken"]) == (True, False)
+    assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert container["args"] == [
+        *("--attach", "count_xdp=eth0"),
+        *("--attach", "answer.bpf.o:on_connect=/run/cgroup/agents"),
+    ]
+    assert container["volumeMounts"] == [{"name": "host-0", "mountPath": "/run/cgroup", "readOnly": True}]
+    assert pod["volumes"] == [{"name": "host-0", "hostPath": {"path": "/sys/fs/cgroup", "type": "Directory"}}]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    (nodes,) = term["matchExpressions"]
+    assert nodes["values"] == ["amd64", "arm64"]
+    assert container["resources"]["limits"] == {"memory": "65Mi"}
+    assert "livenessProbe" not in container
+
+
+def test_no_program_on_the_network(images: dict[str, Path], capsys: Capture) -> None:
+    """Without a target on an interface there is no host network, in any form."""
+    (daemons,) = manifests(deploy(capsys, "kubernetes", images["plain"], *NONE))
+    pod = daemons["spec"]["template"]["spec"]
+    assert "hostNetwork" not in pod
+    assert "volumes" not in pod
+    service = yaml.safe_load(deploy(capsys, "compose", images["plain"], *NONE))["services"]["agent"]
+    assert service["network_mode"] == "none"
+    with_workload = yaml.safe_load(deploy(capsys, "compose", images["workload"], *NONE))["services"]["agent"]
+    assert "network_mode" not in with_workload
+    assert " --network none " in deploy(capsys, "run", images["plain"], *NONE)
+
+
+def test_pins_and_state(images: dict[str, Path], capsys: Capture) -> None:
+    """A pod's directories of a node belong to root; elsewhere they are made for the image's user."""
+    (daemons,) = manifests(deploy(capsys, "kubernetes", images["pins"], *NONE))
+    pod = daemons["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (container["securityContext"]["runAsUser"], container["securityContext"]["runAsNonRoot"]) == (
+        0,
+        False,
+    )
+    paths = [volume["hostPath"] for volume in pod["volumes"]]
+    assert paths == [
+        {"path": "/sys/fs/bpf/agent", "type": "DirectoryOrCreate"},
+        {"path": "/var/lib/agent", "type": "DirectoryOrCreate"},
+    ]
+    status = ["/usr/bin/verify-and-load", "status", "--pin-root", "/run/pins"]
+    assert container["livenessProbe"]["exec"]["command"] == status
+    assert container["readinessProbe"]["exec"]["command"] == status
+    text = deploy(capsys, "compose", images["pins"], *NONE)
+    assert "# once, as root of the host: install -d -m 0700 -o 65532 -g 65532 /sys/fs/bpf/agent\n" in text
+    service = yaml.safe_load(text)["services"]["agent"]
+    assert service["healthcheck"]["test"] == ["CMD", *status]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert [volume["target"] for volume in service["volumes"]] == ["/run/pins", "/var/lib/buildtool/state"]
+    assert not any(volume.get("read_only") for volume in service["volumes"])
+    (pod,) = manifests(deploy(capsys, "podman", images["pins"], *NONE, "--name", "other"))
+    assert (pod["kind"], pod["metadata"]["name"]) == ("Pod", "other")
+    assert pod["spec"]["volumes"][0]["hostPath"]["path"] == "/sys/fs/bpf/other"
+
+
+def test_script(images: dict[str, Path], capsys: Capture) -> None:
+    """The script makes directories and starts the container with the options of all other forms."""
+    lines = deploy(capsys, "run", images["pins"], *ALL, "--cpus", "0.5", "--cpuset", "0-1").splitlines()
+    words = shlex.split(lines[-1])
+    assert words[:3] == ["exec", "docker", "run"]
+    for option in (["--read-only"], ["--security-opt", "no-new-privileges"], ["--network", "host"]):
+        at = words.index(option[0])
+        assert words[at : at + len(option)] == option
+    assert words[words.index("--cpus") + 1] == "0.5"
+    assert words[words.index("--cpuset-cpus") + 1] == "0-1"
+    assert lines[0] == "#!/bin/sh"
+    assert "install -d -m 0700 -o 65532 -g 65532 /var/lib/agent" in lines
+
+
+def test_limits(images: dict[str, Path], capsys: Capture) -> None:
+    """A workload's memory is not known. What is asked for is written; whole processors are guaranteed."""
+    text = deploy(capsys, "kubernetes", images["workload"], *NONE)
+    (daemons,) = manifests(text)
+    (container,) = daemons["spec"]["template"]["spec"]["containers"]
+    assert "limits" not in container["resources"]
+    assert "# limits: what the workload takes is not known" in text
+    asked = ("--cpus", "2", "--memory", "256m")
+    (daemons,) = manifests(deploy(capsys, "kubernetes", images["workload"], *NONE, *asked))
+    (container,) = daemons["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == container["resources"]["requests"]
+    assert container["resources"]["limits"] == {"cpu": "2", "memory": "256Mi"}
+    service = yaml.safe_load(deploy(capsys, "compose", images["workload"], *NONE, *asked, "--cpuset", "2,3"))[
+        "services"
+    ]["agent"]
+    assert (service["cpuset"], service["cpus"], service["mem_limit"]) == ("2,3", 2, "256m")
+
+
+def test_trust_of_the_host(images: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
+    """A ConfigMap has the public keys; a mounted directory must hold no private one."""
+    keys = images["plain"].parent / "project/keys"
+    assert run(["keygen", "other", "--dir", "own"]) == 0
+    pod_options = (*NONE, "--trust", "own/other.pub", "--priority-class", "agents")
+    config, daemons = manifests(deploy(capsys, "kubernetes", images["plain"], *pod_options))
+    assert config["metadata"]["name"] == "agent-trust"
+    assert config["data"] == {"other.pub": Path("own/other.pub").read_text()}
+    spec = daemons["spec"]["template"]["spec"]
+    assert spec["priorityClassName"] == "agents"
+    assert spec["volumes"] == [{"name": "trust", "configMap": {"name": "agent-trust"}}]
+    (mount,) = spec["containers"][0]["volumeMounts"]
+    assert mount == {"name": "trust", "mountPath": "/etc/buildtool/trust.host", "readOnly": True}
+    for kind in ("compose", "run"):
+        assert run(["deploy", kind, str(images["plain"]), *REFERENCE, *NONE, "--trust", "own"]) == 2
+        check_error(capsys, "--trust own: other.pem is a private key, which the container would see")
+        assert run(["deploy", kind, str(images["plain"]), *REFERENCE, *NONE, "--trust", "own/other.pub"]) == 2
+        check_error(capsys, f"--trust own/other.pub: {kind} mounts a directory")
+    Path("own/other.pem").unlink()
+    service = yaml.safe_load(deploy(capsys, "compose", images["plain"], *NONE, "--trust", "own"))
+    (volume,) = service["services"]["agent"]["volumes"]
+    assert volume == {
+        "type": "bind",
+        "source": str(tmp_path / "own"),
+        "target": "/etc/buildtool/trust.host",
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+    assert keys.exists()
+
+
+@pytest.mark.parametrize("kind", ["compose", "kubernetes", "podman"])
+def test_reasons_are_comments(kind: str, images: dict[str, Path], capsys: Capture) -> None:
+    """With --explain the file says the same, and why."""
+    short = deploy(capsys, kind, images["pins"], *ALL)
+    long = deploy(capsys, kind, images["pins"], *ALL, "--explain")
+    assert list(yaml.safe_load_all(short)) == list(yaml.safe_load_all(long))
+    assert long.count("# ") > short.count("# ") + 8
+
+
+def test_file_and_json(images: dict[str, Path], capsys: Capture) -> None:
+    """A file is written whole or not at all, and the next command is named."""
+    command = ["deploy", "compose", str(images["plain"]), *REFERENCE, *NONE, "-o", "compose.yaml"]
+    assert run(command) == 0
+    assert "next: docker compose --file compose.yaml up --detach" in capsys.readouterr().err
+    assert "services:" in Path("compose.yaml").read_text()
+    assert run(command) == 1
+    check_error(capsys, "compose.yaml: already exists")
+    assert run([*command, "--force"]) == 0
+    found = json.loads(deploy(capsys, "run", images["pins"], *ALL, "--json"))
+    assert found["hostNetwork"] == ["count_xdp"]
+    assert found["capabilities"] == ["BPF", "NET_ADMIN", "PERFMON"]
+    assert [mount["target"] for mount in found["mounts"]] == [
+        "/run/pins",
+        "/var/lib/buildtool/state",
+        "/run/cgroup",
+    ]
+
+
+def test_image_in_a_registry(images: dict[str, Path], capsys: Capture) -> None:
+    """Its name in the registry is the one that hosts pull."""
+    project = images["plain"].parent / "project"
+    with run_registry() as address, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        patch.setenv("BUILDTOOL_LOADERS", str(project.parent / "parts"))
+        name = f"{address}/agent:7"
+        assert run(["build", "--engine", "local", "--push", "--tag", name, "--no-sign-image"]) == 0
+        capsys.readouterr()
+        assert run(["deploy", "podman", name, *NONE]) == 0
+        (pod,) = manifests(capsys.readouterr().out)
+        assert pod["spec"]["containers"][0]["image"] == name
+
+
+def test_image_whose_user_gets_no_capability(images: dict[str, Path], capsys: Capture) -> None:
+    """Its loader would end at each start, so no file is written."""
+    capsys.readouterr()
+    assert run(["deploy", "compose", str(images["bare"]), *REFERENCE, *NONE]) == 1
+    check_error(capsys, "user 65532:65532 gets no capability under no-new-privileges")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("compose",), 2, "a file, which hosts cannot pull"),
+        (("compose", *REFERENCE), 2, "program count_xdp has no target"),
+        (
+            ("compose", *REFERENCE, "--attach", "no=eth0"),
+            2,
+            "--attach no=eth0: the image loads no such program",
+        ),
+        (
+            ("compose", *REFERENCE, *NONE, "--namespace", "a"),
+            2,
+            "--namespace is for kubernetes, not for compose",
+        ),
+        (("run", *REFERENCE, *NONE, "--priority-class", "a"), 2, "--priority-class is for kubernetes"),
+        (("kubernetes", *REFERENCE, *NONE, "--cpuset", "1"), 2, "Kubernetes chooses processors itself"),
+        (("kubernetes", *REFERENCE, *NONE, "--name", "A_b"), 2, "'A_b' is no name of Kubernetes"),
+        (("compose", *REFERENCE, *NONE, "--name", "a\nb: c"), 2, "is no name of a deployment"),
+        (("run", *REFERENCE, *NONE, "--name", "../etc"), 2, "is no name of a deployment"),
+        (("run", *REFERENCE, *NONE, "--memory", "0"), 2, "'0' is not an amount of memory"),
+        (("run", *REFERENCE, *NONE, "--cpus", "0"), 2, "'0' is not a number of processors"),
+        (("run", *REFERENCE, *NONE, "--cpuset", "a"), 2, "'a' does not list processors"),
+        (("run", *REFERENCE, *NONE, "--json", "--explain"), 2, "--json cannot be combined with --explain"),
+        (("kubernetes", *REFERENCE, *NONE, "--trust", "none.pub"), 2, "none.pub: cannot read: no such file"),
+    ],
+)
+def test_bad_input(
+    words: tuple[str, ...], code: int, message: str, images: dict[str, Path], capsys: Capture
+) -> None:
+    """Each is one line, and nothing is written."""
+    capsys.readouterr()
+    assert run(["deploy", words[0], str(images["plain"]), *words[1:]]) == code
+    check_error(capsys, message)
+    assert not capsys.readouterr().out
