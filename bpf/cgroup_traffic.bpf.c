@@ -9,18 +9,27 @@
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
+#include <buildtool/metrics.bpf.h>
 
 #include "cgroup_traffic.h"
 #include "count.h"
 
 #define PASS 1
 
+/* One direction of a metric: a constant label tells the two declarations apart. */
+#define DIRECTION(direction, member, options)                                                                \
+	"label=cgroup:cgroup const=direction:" #direction " value=" #direction "." #member options
+#define PACKETS(direction)                                                                                   \
+	METRIC_COUNTER(cgroup_packets_total, DIRECTION(direction, packets, ""), "IP packets of cgroups")
+#define BYTES(direction)                                                                                     \
+	METRIC_COUNTER(cgroup_bytes_total, DIRECTION(direction, bytes, " unit=bytes"), "IP bytes of cgroups")
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, CGROUP_MAX);
 	__type(key, __u64);
 	__type(value, struct cgroup_counters);
-} cgroup_traffic SEC(".maps");
+} cgroup_traffic SEC(".maps") PACKETS(ingress) PACKETS(egress) BYTES(ingress) BYTES(egress);
 
 /* Packets of cgroups for which cgroup_traffic had no room. */
 struct {
@@ -28,7 +37,10 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct cgroup_counter);
-} cgroup_missed SEC(".maps");
+} cgroup_missed SEC(".maps")
+	METRIC_COUNTER(cgroup_missed_packets_total, "value=packets", "IP packets without room in the map")
+		METRIC_COUNTER(cgroup_missed_bytes_total, "value=bytes unit=bytes",
+			       "IP bytes without room in the map");
 
 static struct cgroup_counters *counters_of(__u64 cgroup)
 {

@@ -11,6 +11,7 @@
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include <buildtool/metrics.bpf.h>
 #include <stdbool.h>
 
 #include "count.h"
@@ -19,17 +20,23 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, OPCUA_COUNTS);
+	METRIC_ENTRIES(enum opcua_count, OPCUA_COUNTS);
 	__type(key, __u32);
 	__type(value, struct opcua_counter);
-} opcua_counts SEC(".maps");
+} opcua_counts SEC(".maps")
+	METRIC_COUNTER(opcua_messages_total, "value=count label=type:enum(opcua_count)",
+		       "OPC UA messages, payload that is none, and packets that could not be parsed")
+		METRIC_COUNTER(opcua_bytes_total, "value=bytes unit=bytes label=type:enum(opcua_count)",
+			       "Bytes of what opcua_messages_total counts");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OPCUA_SIZE_KEYS);
 	__type(key, __u32);
 	__type(value, __u64);
-} opcua_sizes SEC(".maps");
+} opcua_sizes SEC(".maps") METRIC_LOG2(opcua_message_size_bytes,
+				       "slot=key%32 slots=32 unit=bytes label=type=key/32:enum(opcua_count)",
+				       "Sizes of OPC UA messages");
 
 /* The offset of the next header, the end of the IP packet, and the protocol of the next header. */
 struct cursor {

@@ -10,6 +10,7 @@
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
+#include <buildtool/metrics.bpf.h>
 
 #include "count.h"
 #include "kernel_types.h"
@@ -28,14 +29,18 @@ struct {
 	__uint(max_entries, TX_MAX_SLOTS);
 	__type(key, struct tx_slot);
 	__type(value, __u64);
-} tx_histogram SEC(".maps");
+} tx_histogram SEC(".maps")
+	METRIC_LOG2(tx_wait_seconds,
+		    "slot=slot slots=40 unit=ns label=netns:netns label=interface=ifindex:ifname(netns)",
+		    "Time of packets between the queue of a device and its driver");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TX_TOTALS);
+	METRIC_ENTRIES(enum tx_total, TX_TOTALS);
 	__type(key, __u32);
 	__type(value, __u64);
-} tx_totals SEC(".maps");
+} tx_totals SEC(".maps")
+	METRIC_COUNTER(tx_packets_total, "label=event:enum(tx_total)", "Packets at the queues of devices");
 
 static void count(__u32 what)
 {

@@ -232,6 +232,7 @@ _TABLE = (
         "older than its source",
         "buildtool compile --arch ARCH makes it again; remove an object whose source is gone",
     ),
+    ("BT070", _E, "wrong metric", "spec/metrics.md has the form of a tag and the rules for names"),
     ("BT100", _E, "refused by the kernel verifier", "--json and --junit have the kernel verifier's log"),
     ("BT101", _E, "cannot be loaded", "this kernel lacks something that the program needs"),
     ("BT102", _E, "kernel did not answer", "give it more time with --timeout, or leave it out"),

@@ -23,6 +23,7 @@ from buildtool.check.model import RULES, Finding, Level, ObjectFacts, ProgramFac
 from buildtool.check.stack import FRAME_BYTES, MAX_FRAMES, Meter, Usage, read_functions
 from buildtool.core.errors import ObjectFormatError
 from buildtool.core.strictjson import format_time
+from buildtool.metrics.declared import read_object_metrics
 from buildtool.objects.btf import Btf
 from buildtool.objects.capabilities import find_capabilities
 from buildtool.objects.describe import ObjectContents, ProgramInfo
@@ -208,6 +209,10 @@ def _check_contents(read: _Read) -> Iterator[Finding]:
     if contents.license not in GPL_LICENSES:
         yield from _check_license(read)
     yield from _check_calls(read)
+    try:
+        read_object_metrics(read.obj)
+    except ObjectFormatError as error:
+        yield RULES["BT070"].finding(name, error.message)
 
 
 def _check_calls(read: _Read) -> Iterator[Finding]:

@@ -76,6 +76,8 @@ def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
     if given["output"] is None:
         return click.echo(text, nl=False)
     write_atomic(given["output"], text.encode(), replace=given["force"])
+    for note in deployment.plan.notes:
+        say(clean_line(note))
     return say(f"wrote {clean_line(str(given['output']))}; next: {_NEXT[kind].format(given['output'])}")
 
 

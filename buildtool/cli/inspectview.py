@@ -29,6 +29,7 @@ from buildtool.image.attachments import describe_settings
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, ObjectReport, inspect_object
 from buildtool.image.metadata import Entrypoint
+from buildtool.metrics.declared import Metric, Table
 from buildtool.objects.capabilities import find_capabilities, label_capabilities
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object, read_object_file
@@ -63,6 +64,8 @@ class View:
             "envelope": json.loads(envelope_json(report.record)) if report.record else None,
             "contents": _contents_json(report.contents) if report.contents else None,
             "problem": report.problem,
+            "metrics": [_metric_json(table, metric) for table in report.metrics for metric in table.metrics],
+            "metricsProblem": report.metrics_problem,
             "verification": self._verify(data),
         }
 
@@ -143,6 +146,7 @@ class View:
             yield "helpers", " ".join(map(helper_name, report.contents.helpers)) or "none"
             yield "kfuncs", clean_line(" ".join(report.contents.kfuncs)) or "none"
             yield "license", clean_line(report.contents.license) or "none"
+        yield from _metric_rows(report)
         yield from self._statement_rows(report)
         if report.record is None:
             yield "signatures", "none" if report.problem is None else "none that can be read"
@@ -186,6 +190,28 @@ class View:
 def _contents_json(contents: ObjectContents) -> dict[str, Any]:
     """Return *contents* as JSON, with helpers by number, as in statements, and by name."""
     return {**asdict(contents), "helperNames": [helper_name(number) for number in contents.helpers]}
+
+
+def _metric_rows(report: ObjectReport) -> Iterator[tuple[str, str]]:
+    for table in report.metrics:
+        place = f"variable {table.name}" if table.section else f"map {table.name}"
+        for metric in table.metrics:
+            labels = f"{{{','.join(metric.label_names)}}}" if metric.labels else ""
+            yield "metric", clean_line(f"{metric.name}{labels}  {metric.kind}  {place}")
+    if report.metrics_problem and not report.problem:
+        yield "metrics", clean_line(f"none that can be read: {report.metrics_problem}")
+
+
+def _metric_json(table: Table, metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "kind": metric.kind,
+        "help": metric.help,
+        "unit": metric.unit,
+        "labels": list(metric.label_names),
+        "map": None if table.section else table.name,
+        "variable": table.name if table.section else None,
+    }
 
 
 def _align(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[str]:

@@ -43,6 +43,7 @@ COMMANDS = {
     "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, podman."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
+    "metrics": ("metrics", "Show the metrics that loaded objects declare."),
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Check this host and report missing tools."),
 }

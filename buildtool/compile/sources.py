@@ -16,6 +16,7 @@ from buildtool.compile import toolchain as tools
 from buildtool.compile.headers import Headers
 from buildtool.compile.kerneltypes import HEADER_NAME, check_types
 from buildtool.compile.link import LinkJob, link_objects
+from buildtool.compile.metrictags import check_metric_tags
 from buildtool.compile.outside import Outside, place_include
 from buildtool.compile.record import (
     CompiledObject,
@@ -192,6 +193,8 @@ def compile_sources(
             [_link_job(product) for product in products if product.unit.is_linked],
             parallel=options.jobs or os.cpu_count() or 1,
         )
+        for product, files in zip(products, inputs, strict=True):
+            _check_metrics(product, files, options)
         objects = [
             _describe(toolchain, product, files, options)
             for product, files in zip(products, inputs, strict=True)
@@ -378,6 +381,16 @@ def _order_types(path: Path) -> None:
     data = read_bounded(path, MAX_OBJECT_BYTES)
     if len(data) <= MAX_OBJECT_BYTES and (ordered := order_types(data)) != data:
         write_atomic(path, ordered)
+
+
+def _check_metrics(product: _Product, inputs: Sequence[str], options: CompileOptions) -> None:
+    """Refuse an object whose metrics no reader could read. A larger object is refused later."""
+    data = read_bounded(product.built, MAX_OBJECT_BYTES)
+    if len(data) <= MAX_OBJECT_BYTES:
+        sources = [job.source for job in product.jobs]
+        own = [name for name in inputs if options.headers is None or options.headers.find(name) is None]
+        name = f"{CANNOT_COMPILE} {', '.join(sources)} ({product.platform.arch})"
+        check_metric_tags(name, data, dict.fromkeys((*sources, *own)), options.root)
 
 
 def _describe(

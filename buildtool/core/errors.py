@@ -157,6 +157,14 @@ class ObjectFormatError(BuildtoolError):
     """A file is not an object of the profile in spec/sig-section.md."""
 
 
+class MetricTagError(ObjectFormatError):
+    """A declaration tag of a metric is wrong. *word* is a word of the tag, by which its line is found."""
+
+    def __init__(self, message: str, *, word: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.word = word
+
+
 class SigningKeyError(BuildtoolError):
     """A key file is missing, unreadable, readable by others, encrypted, or of another kind."""
 

@@ -26,6 +26,10 @@ _MACROS = {
     "powerpc": ("__powerpc64__", "__SANE_USERSPACE_TYPES__"),
 }
 
+# The number of bpf(2), by __TARGET_ARCH_*. Other architectures have that of asm-generic/unistd.h.
+_BPF_SYSCALLS = {"x86": 321, "arm": 386, "s390": 351, "powerpc": 361}
+_BPF_SYSCALL = 280
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
@@ -65,6 +69,11 @@ class Platform:
     def target_define(self) -> str:
         """The macro by which bpf_tracing.h selects register names."""
         return f"__TARGET_ARCH_{self.target_arch}"
+
+    @property
+    def bpf_syscall(self) -> int:
+        """The number of the system call bpf(2)."""
+        return _BPF_SYSCALLS.get(self.target_arch, _BPF_SYSCALL)
 
     @property
     def header_macros(self) -> tuple[str, ...]:

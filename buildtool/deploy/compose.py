@@ -26,7 +26,7 @@ def write_compose(deployment: Deployment, limits: Limits, *, trust: str, explain
         0, f"name: {quote_scalar(deployment.name.lower())}", "the project, whatever the directory is called"
     )
     out.add(0, "services:")
-    out.add(1, f"{deployment.name}:")
+    out.add(1, f"{quote_scalar(deployment.name)}:")
     out.add(2, f"image: {_quote(deployment.reference)}")
     out.add(2, "init: false", "the image starts tini itself")
     out.add(2, "read_only: true", "the loader writes into mounted directories only")

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from buildtool.check.memory import estimate_maps
 from buildtool.core.errors import ObjectFormatError, UsageError
+from buildtool.core.validate import names_registry
 from buildtool.deploy.plan import LoadedProgram, Mount, RunPlan, host_name, plan_run
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, inspect_object
@@ -98,6 +99,12 @@ def plan_deployment(
             " tini's file permits none",
             hint="build the image again, without image.file-capabilities = false, or with user root",
         )
+    if more := sorted(set(plan.capabilities) - set(_needed(image))):
+        plan.notes.append(
+            f"{' '.join(more)}: by the image's label, and needed by none of the programs' types"
+        )
+    if names_registry(reference) and "@" not in reference:
+        plan.notes.append("a tag may name another image tomorrow: NAME@sha256:DIGEST does not")
     plan.arguments = [word for text in attach for word in ("--attach", text)]
     network = []
     for program in _programs(image):
@@ -170,15 +177,19 @@ def plan_image(image: ImageReport, name: str = "") -> RunPlan:
 
     Raises: ObjectFormatError.
     """
-    described = ((name, _contents(name, data)) for name, data in image.objects)
-    needed = needed_capabilities(described, image.entrypoint.selection)
     return plan_run(
         name=name or host_name(image.reference),
         entrypoint=image.entrypoint,
         programs=_programs(image),
-        capabilities=label_capabilities(image.labels) or needed,
+        capabilities=label_capabilities(image.labels) or _needed(image),
         user=image.user,
     )
+
+
+def _needed(image: ImageReport) -> tuple[str, ...]:
+    """Return the capabilities that the programs of *image* need by their types."""
+    described = ((name, _contents(name, data)) for name, data in image.objects)
+    return needed_capabilities(described, image.entrypoint.selection)
 
 
 def _programs(image: ImageReport) -> Iterator[LoadedProgram]:

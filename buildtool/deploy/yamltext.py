@@ -39,16 +39,12 @@ def _one_line(text: str) -> str:
 
 def quote_scalar(value: str) -> str:
     """
-    Return *value* as a double-quoted scalar of YAML 1.2, on one line and in ASCII.
+    Return *value* as a double-quoted scalar of YAML 1.2, on one line and in ASCII. Surrogates become U+FFFD.
 
     Source: YAML 1.2.2, section 5.7: JSON's escapes are YAML's, but for pairs of surrogates.
     """
-    plain = json.dumps(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))[1:-1]
-    if "\\ud" not in plain:
-        return f'"{plain}"'
-    letters = (
-        json.dumps(letter)[1:-1] if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}" for letter in value
-    )
+    text = value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    letters = (json.dumps(each)[1:-1] if ord(each) < 0x10000 else f"\\U{ord(each):08x}" for each in text)
     return '"' + "".join(letters) + '"'
 
 

@@ -20,6 +20,7 @@ from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, names_registry, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
 from buildtool.image.metadata import OBJECTS_DIRECTORY, TINI_PATH, Entrypoint, parse_entrypoint
+from buildtool.metrics.declared import Table, read_object_metrics
 from buildtool.objects.capabilities import FILE_ATTRIBUTE
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import (
@@ -51,7 +52,8 @@ class ObjectReport:
     The contents of the object called *name*, as far as they are readable.
 
     *digest* is the subject digest, or that of the file if it is unsigned. *digest_matches* is true
-    if the statement has this digest. *problem* describes a malformed part.
+    if the statement has this digest. *problem* describes a malformed part. *metrics* are declared in the
+    object, unless *metrics_problem* says why they are wrong.
     """
 
     name: str
@@ -63,6 +65,8 @@ class ObjectReport:
     record: SignatureRecord | None
     statement: Statement | None
     problem: str | None
+    metrics: tuple[Table, ...] = ()
+    metrics_problem: str | None = None
 
     @property
     def is_signed(self) -> bool:
@@ -138,6 +142,7 @@ def inspect_object(name: str, data: bytes) -> ObjectReport:
     """
     obj = parse_object(data)
     contents, problem = _describe(obj)
+    metrics, metrics_problem = _read_metrics(obj)
     record: SignatureRecord | None = None
     statement: Statement | None = None
     subject = data
@@ -160,7 +165,16 @@ def inspect_object(name: str, data: bytes) -> ObjectReport:
         record=record,
         statement=statement,
         problem=problem,
+        metrics=metrics,
+        metrics_problem=metrics_problem,
     )
+
+
+def _read_metrics(obj: ElfObject) -> tuple[tuple[Table, ...], str | None]:
+    try:
+        return read_object_metrics(obj), None
+    except ObjectFormatError as error:
+        return (), error.message
 
 
 def subject_file(data: bytes) -> bytes:

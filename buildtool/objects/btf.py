@@ -62,6 +62,7 @@ _MAX_MEMBERS = 16384
 _POINTER_BYTES = 8
 _MAX_NAME_BYTES = 512  # KSYM_NAME_LEN of the kernel
 _MAX_TEXT_BYTES = 4096  # a line of C or a path
+_WHOLE = 0xFFFFFFFF  # -1 as the component of a tag: the variable or type itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,19 @@ class BtfEntry:
     bit_offset: int = 0
     bits: int = 0
     value: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtfTag:
+    """
+    A declaration tag (`btf_decl_tag`): the offset of its *text*, and the number of the tagged *target*.
+
+    *component* is the number of the tagged member of a struct, or None for the target itself.
+    """
+
+    text: int
+    target: int
+    component: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +158,7 @@ class Btf:
             # Four bytes for each type. Tuples of a hostile section's million types would be 300 MB.
             self._offsets = array("I", (0,))
             self._group_numbers = array("I")
+            self._tag_numbers = array("I")
             self._index()
         except struct.error as error:
             raise ObjectFormatError("damaged BTF") from error
@@ -205,6 +220,53 @@ class Btf:
         for number in self._group_numbers:
             name, _, vlen, _ = self._head(number)
             yield self.name(name), number, vlen
+
+    def tags(self) -> Iterator[BtfTag]:
+        """
+        Yield the declaration tags, in the order of the section.
+
+        Raises: ObjectFormatError, for a tag of a type or member that does not exist.
+        """
+        for number in self._tag_numbers:
+            text, _, _, target = self._head(number)
+            component = self._read(number, 1)[0]
+            _, kind, vlen, _ = self._head(target)
+            is_member = component != _WHOLE
+            # Parameters of functions may have tags too. Their count is in the function's prototype.
+            if is_member and kind in (_STRUCT, _UNION) and component >= vlen:
+                raise ObjectFormatError("BTF: a tag of a member that does not exist")
+            yield BtfTag(text=text, target=target, component=component if is_member else None)
+
+    def begins(self, offset: int, prefix: bytes) -> bool:
+        """Return whether the string at *offset* of the string table begins with *prefix*."""
+        return self._names.startswith(prefix, offset)
+
+    def group_entries(self, group: int) -> Iterator[tuple[int, ...]]:
+        """
+        Return number, offset in bytes and size in bytes of each variable or function of type *group*.
+
+        Raises: ObjectFormatError.
+        """
+        return self._entries(group, self._head(group)[2])
+
+    def enums(self) -> Iterator[tuple[str, int]]:
+        """
+        Yield name and number of each enum.
+
+        Raises: ObjectFormatError.
+        """
+        for number in range(1, self.count + 1):
+            offset, kind, _, _ = self._head(number)
+            if kind in (_ENUM, _ENUM64) and offset:
+                yield self._name(offset), number
+
+    def plain(self, number: int) -> int:
+        """
+        Return the number of type *number* without typedefs and qualifiers.
+
+        Raises: ObjectFormatError.
+        """
+        return self._resolve(number)
 
     def variables(self, group: int) -> Iterator[tuple[bytes, int]]:
         """
@@ -515,6 +577,8 @@ class Btf:
                 raise ObjectFormatError("BTF: a type of an unknown kind")
             if kind == _DATASEC:
                 self._group_numbers.append(len(offsets))
+            elif kind == _DECL_TAG:
+                self._tag_numbers.append(len(offsets))
             offsets.append(at)
             if len(offsets) > MAX_TYPES + 1:
                 raise ObjectFormatError(f"BTF: more than {MAX_TYPES} types")

@@ -47,6 +47,7 @@ from buildtool.core.errors import (
 from buildtool.core.files import hold_lock, make_directory, read_bounded, write_atomic
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
+from buildtool.metrics.header import HEADER_NAME, header_text
 from buildtool.runtime.apt import PackageSource
 from buildtool.runtime.clibrary import own_headers
 from buildtool.runtime.debian import KEYRING, Archive, find_system_mirror
@@ -66,7 +67,6 @@ _LIBBPF = (
 )
 _POOLS = {"linux-libc-dev": "main/l/linux", "libbpf-dev": "main/libb/libbpf"}
 _SECONDS = 20  # without an answer
-_OWN = {f"{COMMON}/{name}": text for name, text in own_headers().items()}
 _MAX_DEB_BYTES = 64 * 1024 * 1024
 _PREFIX = "headers-"
 _HINT = f"install a release, whose wheel carries them, or let {HEADERS_VARIABLE} name those of `make loaders`"
@@ -158,8 +158,13 @@ def find_headers(environ: Mapping[str, str]) -> Headers | None:
 def lock_digest(lock: PackageLock) -> Digest:
     """Return the digest of what *lock* says of the packages of headers, and of our headers."""
     found = (lock.find(_SUITE, _ARCHITECTURE, name) for name in PACKAGES)
-    text = "".join([*(each.line for each in found if each), *_OWN.values()])
+    text = "".join([*(each.line for each in found if each), *_own_files().values()])
     return Digest(hashlib.sha256(text.encode()).hexdigest())
+
+
+def _own_files() -> dict[str, str]:
+    """Return our own headers by their places. A builder, which makes no headers, lacks the last one."""
+    return {f"{COMMON}/{name}": text for name, text in {**own_headers(), HEADER_NAME: header_text()}.items()}
 
 
 def _cached_place(environ: Mapping[str, str]) -> Path | None:
@@ -278,7 +283,7 @@ def _read_ar(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _read_packages(debs: Iterable[Path]) -> tuple[dict[str, str], dict[str, bytes]]:
     """Return the versions of packages *debs* by name, and the headers and terms in them, and our headers."""
-    versions, files = {}, {name: text.encode() for name, text in _OWN.items()}
+    versions, files = {}, {name: text.encode() for name, text in _own_files().items()}
     for path in debs:
         unpacked = dict(_unpack(read_bounded(path, _MAX_DEB_BYTES)))
         control = unpacked.pop("control", b"").decode(errors="replace")

@@ -17,6 +17,13 @@ from labs.registry import run_registry
 
 from buildtool.cli.main import run
 from buildtool.compile.headers import HEADERS_VARIABLE
+from buildtool.deploy.compose import write_compose
+from buildtool.deploy.kubernetes import write_pod
+from buildtool.deploy.limits import Limits
+from buildtool.deploy.needs import plan_deployment
+from buildtool.deploy.yamltext import quote_scalar
+from buildtool.image.inspect import ImageReport
+from buildtool.image.metadata import Entrypoint
 
 pytestmark = pytest.mark.usefixtures("quick_registry")
 Capture = pytest.CaptureFixture[str]
@@ -46,6 +53,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, clang: Path, carried_header
         for name, more in (
             ("plain", ""),
             ("pins", '[loader]\npin-root = "/run/pins"\nstate = "/var/lib/buildtool/state"\n'),
+            ("more", '[image]\ncapabilities = ["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"]\n'),
             ("bare", "[image]\nfile-capabilities = false\n"),
             ("workload", '[image]\nworkload = ["/usr/bin/agent", "--serve"]\n'),
         ):
@@ -264,6 +272,61 @@ def test_image_in_a_registry(images: dict[str, Path], capsys: Capture) -> None:
         assert run(["deploy", "podman", name, *NONE]) == 0
         (pod,) = manifests(capsys.readouterr().out)
         assert pod["spec"]["containers"][0]["image"] == name
+
+
+@pytest.mark.parametrize("kind", ["run", "compose", "kubernetes", "podman"])
+def test_more_capabilities_than_the_programs_need(
+    kind: str, images: dict[str, Path], capsys: Capture
+) -> None:
+    """The label may ask for anything, so each form says what nothing in the image needs."""
+    text = deploy(capsys, kind, images["more"], *NONE)
+    assert "# SYS_ADMIN: by the image's label, and needed by none of the programs' types\n" in text
+    assert "needed by none" not in deploy(capsys, kind, images["plain"], *NONE)
+    assert run(["deploy", kind, str(images["more"]), *REFERENCE, *NONE, "-o", "file"]) == 0
+    assert "SYS_ADMIN: by the image's label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["on", "null", "123", "1e3", "0x1f"])
+def test_name_that_yaml_takes_for_a_value(name: str, images: dict[str, Path], capsys: Capture) -> None:
+    """It stays a name."""
+    service = yaml.safe_load(deploy(capsys, "compose", images["plain"], *NONE, "--name", name))
+    assert (service["name"], [*service["services"]]) == (name, [name])
+    (pod,) = manifests(deploy(capsys, "podman", images["plain"], *NONE, "--name", name))
+    assert pod["metadata"]["name"] == pod["spec"]["containers"][0]["name"] == name
+
+
+@pytest.mark.parametrize("start", [*range(0, 0x3000, 0x400), 0xFC00, 0x1F000, 0x10FC00])
+def test_any_text_stays_one_value(start: int) -> None:
+    """No text of an image ends its scalar, or is another one to YAML."""
+    text = "".join(map(chr, range(start, start + 0x400)))
+    line = quote_scalar(text)
+    assert line.isascii()
+    assert "\n" not in line
+    assert yaml.safe_load(f"a: [{line}]") == {"a": [text]}
+
+
+@pytest.mark.parametrize(
+    "text", ["${HOME}", "$(HOME)", "$$", "a: b # c", "'\"", "\u2028\x85\x1b[31m", "\ud800"]
+)
+def test_texts_of_an_image_stay_texts(text: str) -> None:
+    """Targets and places are whatever the image says: neither variables nor syntax."""
+    report = ImageReport(
+        reference="agent:1",
+        digest="",
+        platform="linux/amd64",
+        labels={},
+        entrypoint=Entrypoint(places={"--pin-root": f"/run/{text}"}),
+        objects=(),
+        user="65532:65532",
+    )
+    found = plan_deployment([report], reference="agent:1", name="agent")
+    said = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    service = yaml.safe_load(write_compose(found, Limits(), trust="", explains=True))["services"]["agent"]
+    assert service["volumes"][0]["target"] == f"/run/{said}".replace("$", "$$")
+    pod = yaml.safe_load(write_pod(found, Limits(), trust={}, explains=True))
+    (container,) = pod["spec"]["containers"]
+    command = container["livenessProbe"]["exec"]["command"]
+    assert command[-1] == f"/run/{said}".replace("$(", "$$(")
 
 
 def test_image_whose_user_gets_no_capability(images: dict[str, Path], capsys: Capture) -> None:

@@ -46,9 +46,11 @@ FACTS = """\
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/usdt.bpf.h>
+#include <buildtool/metrics.bpf.h>
+uint64_t calls METRIC_COUNTER(facts_total, "", "Facts");
 const volatile struct iphdr header = { .version = 4, .ihl = __BITS_PER_LONG / 8 };
 const volatile uint32_t facts[] = { __NR_bpf, __BITS_PER_LONG };
-SEC("kprobe/f") int BPF_KPROBE(probe, long first) { return first + header.ihl + facts[0]; }
+SEC("kprobe/f") int BPF_KPROBE(probe, long first) { return first + header.ihl + facts[0] + calls++; }
 char LICENSE[] SEC("license") = "GPL";
 """
 ARCHITECTURES = ("amd64", "arm64")
@@ -182,6 +184,7 @@ def test_objects_read_the_same_headers_in_both_engines(project: Project, tmp_pat
     for tree in compare_engines(copy, tmp_path, ARCHITECTURES).values():
         facts = tree["usr/lib/buildtool/objects/facts.bpf.o"].data
         assert b"/usr/include/bpf/usdt.bpf.h" in facts
+        assert b"metric: facts_total counter  help Facts" in facts
         assert b"spec = bpf_map_lookup_elem(&__bpf_usdt_specs, &spec_id);" in facts
 
 

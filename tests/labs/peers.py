@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other tools for images and registries, from Debian's packages: a registry, cosign, skopeo."""
+"""Other tools from Debian's packages: a registry, cosign, skopeo, Prometheus."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from buildtool.runtime.apt import PackageSource, provide_tree
 from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.packagelock import read_lock
 from labs import TOP
+from labs.run import wait_until
 
 # A program that needs a newer C library than this machine's runs with the libraries of its own tree.
 SKOPEO = (
@@ -82,6 +84,51 @@ def distribution_registry(work: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+_SCRAPE = """\
+global: {{scrape_interval: 200ms}}
+scrape_configs: [{{job_name: test, static_configs: [{{targets: ["{target}"]}}]}}]
+"""
+
+
+def check_metrics(text: str) -> subprocess.CompletedProcess[str]:
+    """Run `promtool check metrics` on *text*."""
+    program = unpack("trixie", ["promtool"]) / "usr/bin/promtool"
+    return subprocess.run(
+        [program, "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@contextmanager
+def prometheus(work: Path, target: str) -> Iterator[str]:
+    """Run Prometheus, which scrapes *target*, HOST:PORT, during the block, and yield its host:port."""
+    program = unpack("trixie", ["prometheus"]) / "usr/bin/prometheus"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    config = work / "prometheus.yml"
+    config.write_text(_SCRAPE.format(target=target))
+    argv = [program, f"--config.file={config}", f"--storage.tsdb.path={work / 'tsdb'}"]
+    argv += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    with (work / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=work)
+    try:
+        wait_for_port(port, process)
+        assert wait_until(lambda: _is_ready(port))
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_ready(port: int) -> bool:
+    """Return whether Prometheus answers queries: it listens before it does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/-/ready")
+        return connection.getresponse().status == http.client.OK
+    finally:
+        connection.close()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -61,6 +61,8 @@ AGAIN = """NOINLINE int again(u64 x) { STACK(8); return x > 1 ? again(x - 1) + a
            SEC("xdp") int bad(u64 *c) { return again(c[0]); }"""
 USDT_MAP = """struct { __uint(type, 2); __uint(max_entries, 1); __uint(key_size, 4); __uint(value_size, 4); }
               __bpf_usdt_specs SEC(".maps");"""
+METRIC = 'u64 n __attribute__((btf_decl_tag("metric: %s counter help N")));'
+COUNTED = 'SEC("xdp") int good(void *c) { return n++ & 1; }'
 EVENTS = 'struct { __uint(type, 27); __uint(max_entries, 4096); } events SEC(".maps");'
 FRAMES = 'SEC("xdp") int bad(u64 *c) {{ STACK(8); return f{}(c[0]); }}'
 
@@ -87,6 +89,7 @@ SOURCES = {
     "BT022": ("not constant", VARIES + GPL),
     "BT023": ("calls itself", AGAIN + GPL),
     "BT050": ("Linux 5.8, after 5.4", EVENTS + GOOD + GPL),
+    "BT070": ("metric n: the name of a metric of kind counter", METRIC % "n" + COUNTED + GPL),
 }
 # The rule, and a source that goes as far as it may.
 ALMOST = {
@@ -103,6 +106,7 @@ ALMOST = {
     "BT022": VARIES.replace("r2 += %0", "r2 += -8") + GPL,
     "BT023": f"{chain(6)} {FRAMES.format(6)} {GPL}",
     "BT050": EVENTS + GOOD + GPL,
+    "BT070": METRIC % "n_total" + COUNTED + GPL,
 }
 
 

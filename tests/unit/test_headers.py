@@ -19,6 +19,7 @@ from buildtool.core.errors import ConfigError, FileAccessError, ToolFailedError,
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Runner
 from buildtool.image.sentheaders import PLACE, choose_headers
+from buildtool.metrics.header import HEADER_NAME
 from buildtool.runtime.clibrary import own_headers
 from buildtool.runtime.debian import find_system_mirror
 from buildtool.runtime.headers import (
@@ -72,6 +73,7 @@ def test_headers_are_made_of_two_packages(mirror: Mirror, tmp_path: Path) -> Non
         "common/linux/bpf.h",
         "common/bpf/bpf_helpers.h",
         *(f"common/{name}" for name in own_headers()),
+        f"common/{HEADER_NAME}",
         *(f"{arch}/asm/types.h" for arch in PLATFORMS),
     }
     for arch in PLATFORMS:

@@ -18,6 +18,7 @@ from buildtool.core.resources import package_directory
 MODULES = {
     "cyclonedx-python-lib": "cyclonedx",
     "packageurl-python": "packageurl",
+    "prometheus-client": "prometheus_client",
     "pyelftools": "elftools",
     "python-pkcs11": "pkcs11",
 }
