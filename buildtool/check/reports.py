@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from buildtool import __version__
 from buildtool.check.model import RULES, CheckReport, Finding, Level, ProgramRun
-from buildtool.core.diagnostics import ERROR, WARNING, Diagnostic, Place
+from buildtool.core.diagnostics import ERROR, WARNING, Diagnostic, SourcePlace
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # Characters that XML 1.0 cannot contain, not even escaped.
@@ -95,10 +95,10 @@ def diagnose(findings: Iterable[Finding], root: Path) -> Iterator[Diagnostic]:
         if finding.level is Level.NOTE:
             continue
         program = f"{finding.program}: " if finding.program else ""
-        places: tuple[Place, ...] = ()
+        places: tuple[SourcePlace, ...] = ()
         if finding.source and finding.source.file:
             file = Path(os.path.normpath(root.resolve() / finding.source.file))
-            places = (Place(file=file, line=max(finding.source.line, 1)),)
+            places = (SourcePlace(file=file, line=max(finding.source.line, 1)),)
         yield Diagnostic(
             level=ERROR if finding.level is Level.ERROR else WARNING,
             message=f"{finding.object}: {program}{finding.message}\nhint: {finding.hint}",

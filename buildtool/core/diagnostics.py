@@ -24,7 +24,7 @@ _WORKSPACES = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SourcePlace:
     """Line *line* of *file*, an absolute path. The first *column* is 1; 0 means the whole line."""
 
     file: Path
@@ -43,10 +43,10 @@ class Diagnostic:
 
     level: str
     message: str
-    places: tuple[Place, ...] = ()
+    places: tuple[SourcePlace, ...] = ()
     source: str = "clang"
 
-    def locate(self, repository: Path) -> tuple[str, Place] | None:
+    def locate(self, repository: Path) -> tuple[str, SourcePlace] | None:
         """Return the first place in *repository*, with its file relative to *repository*, or None."""
         for place in self.places:
             if place.file.is_relative_to(repository) and place.file.is_file():
@@ -64,7 +64,7 @@ def parse_diagnostics(text: str, root: Path) -> tuple[Diagnostic, ...]:
 
 
 def _parse(text: str, root: Path) -> Iterator[Diagnostic]:
-    includes: list[Place] = []
+    includes: list[SourcePlace] = []
     for line in _ESCAPES.sub("", text).splitlines():
         if found := _INCLUDED.match(line):
             includes.append(_place(found, root))
@@ -84,10 +84,10 @@ def locate_message(message: str, directory: Path) -> Diagnostic | None:
     return Diagnostic(level=ERROR, message=found["text"], places=(place,), source="buildtool")
 
 
-def _place(found: re.Match[str], root: Path, column: int = 0) -> Place:
+def _place(found: re.Match[str], root: Path, column: int = 0) -> SourcePlace:
     # Without following links: a link in the repository has a line there, its target may be anywhere.
     file = Path(os.path.normpath(root / found["file"]))
-    return Place(file=file, line=int(found["line"]), column=column)
+    return SourcePlace(file=file, line=int(found["line"]), column=column)
 
 
 def find_repository(directory: Path, environ: Mapping[str, str]) -> Path:

@@ -12,7 +12,13 @@ from buildtool.check.model import RULES, SourceLine
 from buildtool.check.reports import diagnose
 from buildtool.cli.annotations import format_command
 from buildtool.cli.codequality import format_code_quality
-from buildtool.core.diagnostics import Diagnostic, Place, find_repository, locate_message, parse_diagnostics
+from buildtool.core.diagnostics import (
+    Diagnostic,
+    SourcePlace,
+    find_repository,
+    locate_message,
+    parse_diagnostics,
+)
 from buildtool.image.docker.buildx import failed_output
 
 SAID = """\
@@ -79,7 +85,7 @@ def test_lines_of_the_failed_step_only(repository: Path) -> None:
     (found,) = parse_diagnostics(failed_output(BUILDKIT.encode()), repository / "agents/net")
     assert found.locate(repository) == (
         "agents/net/bpf/x.bpf.c",
-        Place(file=repository / "agents/net/bpf/x.bpf.c", line=12, column=10),
+        SourcePlace(file=repository / "agents/net/bpf/x.bpf.c", line=12, column=10),
     )
 
 
@@ -136,7 +142,7 @@ def test_names_in_commands_are_escaped(repository: Path) -> None:
     name = "a,line=1:b\n::error::c.c"
     (repository / name).parent.mkdir(parents=True, exist_ok=True)
     (repository / name).touch()
-    place = Place(file=repository / name, line=3)
+    place = SourcePlace(file=repository / name, line=3)
     command = format_command(Diagnostic(level="error", message="m", places=(place,)), repository)
     assert command == "::error file=a%2Cline=1%3Ab%0A%3A%3Aerror%3A%3Ac.c,line=3,title=clang::m"
 
