@@ -36,7 +36,7 @@ from buildtool.core.errors import UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
-from buildtool.core.validate import parse_label, parse_signer
+from buildtool.core.validate import parse_image_label, parse_signer
 from buildtool.deploy.plan import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.attachments import describe_settings
 from buildtool.image.cioutputs import format_dotenv, format_summary, wants_overview, write_ci_outputs
@@ -74,7 +74,7 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     "--label",
     "labels",
     multiple=True,
-    callback=checked(parse_label),
+    callback=checked(parse_image_label),
     metavar="KEY=VALUE",
     help="Label of the image, beside those of image.labels; may be repeated.",
 )

@@ -386,7 +386,7 @@ def check_label_text(value: str) -> str:
     return value
 
 
-def parse_label(text: str) -> tuple[str, str]:
+def parse_image_label(text: str) -> tuple[str, str]:
     """
     Return key and value of a label that is written KEY=VALUE.
 
