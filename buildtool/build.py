@@ -203,7 +203,7 @@ def find_key(
 
     Raises: SigningKeyError, UsageError.
     """
-    in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
+    in_environment = f"env:{KEY_VARIABLE}" if KEY_VARIABLE in environ else None
     if chosen := option or in_environment:
         return _open_key(chosen, environ, ask)
     if config.sign.key is None:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from buildtool import build as pipeline
+from buildtool.cli.codequality import code_quality_option, quality_report
 from buildtool.cli.inspectview import run_rows
 from buildtool.cli.options import (
     OutputPath,
@@ -30,13 +31,15 @@ from buildtool.cli.signeroptions import KEY_HELP, ask_passphrase
 from buildtool.config.file import DEFAULT_BASE, Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.values import ENGINES, SBOM_FORMATS
+from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
+from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.platforms import this_platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_image_label, parse_signer
 from buildtool.deploy.plan import LoadedProgram, host_name, note_platforms, plan_run
 from buildtool.image.attachments import describe_settings
-from buildtool.image.cioutputs import write_ci_outputs
+from buildtool.image.cioutputs import format_dotenv, format_summary, wants_overview, write_ci_outputs
 from buildtool.image.docker.build import parse_output
 from buildtool.image.docker.caches import check_cache, explain_caches
 from buildtool.image.metadata import image_entrypoint, image_selection, parse_entrypoint
@@ -140,10 +143,42 @@ def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) 
     type=click.Choice(["builder", "host"]),
     help="Where to sign; with host, no builder sees the key.",
 )
+@click.option(
+    "--dotenv",
+    type=OutputPath(path_type=Path),
+    help="Write names and digests of the image to this file as variables, for GitLab.",
+)
+@click.option(
+    "--summary",
+    type=OutputPath(path_type=Path),
+    help="Write sizes, programs, kernels and signatures of the image to this file, as Markdown.",
+)
+@code_quality_option
 @config_option
 @json_option
-def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, **given: Any) -> None:
+def command(*, code_quality: Path | None, dotenv: Path | None, summary: Path | None, **given: Any) -> None:
     """Compile, sign and pack the programs of this project into a container image."""
+    for path in filter(None, (dotenv, summary)):
+        check_target(path, replace=True)
+        check_writable(path)
+    with quality_report(code_quality):
+        image, config = _build(**{name: value for name, value in given.items() if name != "as_json"})
+        if dotenv or summary or wants_overview(os.environ):
+            from buildtool.image.overview import describe_image
+
+            fields = parse_output(given["output"])
+            pushed = given["push"] or fields.get("type") == "registry" or fields.get("push") == "true"
+            platforms = describe_image(image, open_cache(os.environ), pushed=pushed)
+            write_ci_outputs(image, platforms, os.environ)
+            if dotenv:
+                write_atomic(dotenv, format_dotenv(image, platforms))
+            if summary:
+                write_atomic(summary, format_summary(image, platforms).encode())
+    show_image(image, config, output=given["output"], as_json=given["as_json"])
+
+
+def _build(*, arch: tuple[str, ...], config_path: Path | None, **given: Any) -> tuple[BuiltImage, Config]:
+    """Build, and return the image and the configuration of its project."""
     # A cancelled pipeline sends SIGTERM, which must also end the engine's build.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # buildx writes its progress from its own process group, which `stty tostop` would stop for ever.
@@ -163,8 +198,7 @@ def command(*, arch: tuple[str, ...], config_path: Path | None, as_json: bool, *
     image = pipeline.build(config, options, environ=os.environ, ask=ask_passphrase, runner=Runner())
     if image.replaced:
         say(f"{image.reference}: replaced image {image.replaced.removeprefix('sha256:')[:12]} in the engine")
-    write_ci_outputs(image, os.environ)
-    show_image(image, config, output=given["output"], as_json=as_json)
+    return image, config
 
 
 def _check_published(given: Mapping[str, Any], config: Config) -> None:

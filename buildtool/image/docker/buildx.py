@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.diagnostics import parse_diagnostics
 from buildtool.core.errors import (
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -44,6 +45,8 @@ INSTALL_HINT = f"{INSTALL_BUILDX}; buildtool doctor says what is missing; --engi
 _STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*)$", re.MULTILINE)
 _STEP_HEADING = "\n > ["  # of the failed step, which BuildKit's last lines repeat
 _STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
+_STEP_FAILED = re.compile(r"#(\d+) ERROR: ")
+_STEP_OUTPUT = re.compile(r"#(?P<step>\d+) \d+\.\d+ (?P<text>.*)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _EXIT_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED)
 # Where docker looks for plugins, beside its settings.
@@ -133,8 +136,25 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
         argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
         done = _run(argv, request, runner, archive)
         if done.returncode != 0:
-            raise find_step_error(done.stderr) or explain_failure(request, done.returncode, runner=runner)
+            error = find_step_error(done.stderr)
+            if error is None:
+                raise explain_failure(request, done.returncode, runner=runner)
+            error.diagnostics = parse_diagnostics(failed_output(done.stderr), request.context)
+            raise error
         return _read_metadata(metadata)
+
+
+def failed_output(said: bytes) -> str:
+    """
+    Return what the failed steps of a build printed, without BuildKit's prefixes. *said* is BuildKit's output.
+
+    A line of a step begins with its number and the time in seconds: `#12 0.345 x.bpf.c:5:1: error: ...`.
+    On a terminal, BuildKit prints no such lines.
+    """
+    lines = _ESCAPES.sub("", said.decode(errors="replace")).splitlines()
+    failed = {found[1] for line in lines if (found := _STEP_FAILED.match(line))}
+    printed = (_STEP_OUTPUT.match(line) for line in lines)
+    return "\n".join(found["text"] for found in printed if found and found["step"] in failed)
 
 
 def find_step_error(said: bytes) -> BuildStepError | None:
