@@ -321,7 +321,19 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     the feature first. A kernel with backports may have the feature, which only a dry run shows.
     """
     level = Level.WARNING if read.has_relocations else Level.ERROR
-    contents = read.contents
+    for program, what, since in _find_news(read.contents):
+        if since > release:
+            message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
+            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
+
+
+def first_release(contents: ObjectContents) -> Release | None:
+    """Return the first Linux release with all that *contents* use, or None if that is not newer than 4.4."""
+    return max((since for _, _, since in _find_news(contents)), default=None)
+
+
+def _find_news(contents: ObjectContents) -> Iterator[tuple[str, str, Release]]:
+    """Yield program, name and first release of what a kernel may be too old for."""
     found: list[tuple[str, str, Release | None]] = [
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
@@ -331,9 +343,8 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         (p.name, f"section {p.section!r}", program_since(p.type, p.loaded_as)) for p in contents.programs
     ]
     for program, what, since in found:
-        if since is not None and since > release:
-            message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
-            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
+        if since is not None:
+            yield program, what, since
 
 
 def _dotted(release: Release) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import OutputPath, checked, json_option
+from buildtool.cli.options import OutputPath, checked, complete_files, json_option
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
@@ -35,7 +35,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("deploy")
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
+@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT", shell_complete=complete_files)
 @click.option("--reference", callback=checked(check_image), help="Name by which hosts pull an archive.")
 @click.option("--name", default="", help="Name of the deployment and of directories; default: the image's.")
 @click.option("--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET; repeatable.")

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from buildtool.oci.write import ImageSet, full_name
 from buildtool.signing.keys import KeyId
 
 
@@ -31,7 +34,8 @@ class BuiltImage:
     *engine* is docker or local. *file* is the archive or directory of the image, or empty. Files
     that are no image have neither reference nor digest. *replaced* is the id of the engine's
     image that lost its name to this one, or empty. *signed*: the registry has signatures of the image.
-    *others* are the images of other formats.
+    *tags* are all names. *metadata* is the content of --metadata-file. *others* are the images of other
+    formats.
     """
 
     reference: str
@@ -42,4 +46,15 @@ class BuiltImage:
     file: str = ""
     replaced: str = ""
     signed: bool = False
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
     others: tuple[OtherImage, ...] = ()
+
+
+def make_metadata(images: ImageSet, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what buildx's --metadata-file says of an image."""
+    return {
+        "containerimage.digest": f"sha256:{images.top.digest}",
+        "containerimage.descriptor": images.top.descriptor,
+        "image.name": ",".join(map(full_name, tags)),
+    }

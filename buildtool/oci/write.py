@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,13 +87,15 @@ class ImageSet:
     Images that are written together. *top* is the index, or the manifest of a single platform.
 
     *manifests* has one entry for each platform, *configs* their configurations, and *layers* all
-    of their layers, each once. *tagged_whole*: the tag in a layout is the whole reference.
+    of their layers, each once. In a layout, the descriptor of *top* has *annotations*. *tagged_whole*: the
+    tag in a layout is the whole reference.
     """
 
     top: Document
     manifests: tuple[Document, ...]
     configs: tuple[Document, ...]
     layers: tuple[Layer, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
     tagged_whole: bool = False
 
     def blobs(self) -> dict[Digest, Layer | bytes]:
@@ -132,6 +134,25 @@ def file_layer(path: Path) -> Layer:
     except OSError as error:
         raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
+
+
+def gzip_file_layer(layer: Layer, path: Path, level: int) -> Layer:
+    """
+    Return *layer*, an uncompressed tar file, compressed into file *path*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        # The header has neither time nor name, so the same tar gives the same bytes.
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0) as packed,
+        ):
+            for chunk in _layer_chunks(layer):
+                packed.write(chunk)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return replace(file_layer(path), media_type=f"{layer.media_type}+gzip", diff_id=layer.diff_id)
 
 
 def blob_layer(data: bytes, media_type: str) -> Layer:
@@ -224,15 +245,15 @@ def full_name(reference: str) -> str:
     return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
-def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_archive(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as tar file *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as tar file *path* with the image names *references*. A failure leaves nothing behind.
 
     Raises: FileAccessError.
     """
     check_target(path, replace=replace, hint=FORCE_REPLACES)
     with _finished_file(path) as file:
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 file.write(entry_header(TarEntry(path=name, kind=b"5", mode=_DIRECTORY_MODE), 0))
                 continue
@@ -243,9 +264,9 @@ def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool
         file.write(end_of_archive())
 
 
-def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_directory(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as directory *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as directory *path* with the image names *references*. A failure leaves nothing behind.
 
     With *replace*, an existing OCI layout is replaced. Another directory is never replaced.
 
@@ -257,7 +278,7 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
         work = tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.absolute().parent)
         new, old = Path(work, "new"), Path(work, "old")
         new.mkdir(_DIRECTORY_MODE)
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 (new / name).mkdir(_DIRECTORY_MODE)
                 continue
@@ -355,18 +376,27 @@ def put_all(places: Mapping[Path, Path], work: Path) -> None:
         raise
 
 
-def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
+def _members(images: ImageSet, references: Sequence[str]) -> Iterator[tuple[str, Layer | bytes | None]]:
     """Yield name and contents of each file of a layout. The contents of a directory are None."""
-    name = full_name(reference)
-    tag = name if images.tagged_whole else name.rpartition(":")[2]
-    annotations = {NAME_ANNOTATION: name, TAG_ANNOTATION: tag}
-    entry = {**images.top.descriptor, "annotations": annotations if reference else {}}
-    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [entry]}
+    entries = [
+        {
+            **images.top.descriptor,
+            "annotations": {**images.annotations, **_name_annotations(reference, whole=images.tagged_whole)},
+        }
+        for reference in references
+    ]
+    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
     yield from (("blobs", None), ("blobs/sha256", None))
     for digest, data in sorted(images.blobs().items()):
         yield f"blobs/sha256/{digest}", data
     yield "index.json", encode_document(MEDIA_INDEX, top).data
     yield "oci-layout", LAYOUT_FILE
+
+
+def _name_annotations(reference: str, *, whole: bool) -> dict[str, str]:
+    name = full_name(reference)
+    tag = name if whole else name.rpartition(":")[2]
+    return {NAME_ANNOTATION: name, TAG_ANNOTATION: tag} if reference else {}
 
 
 def _copy(data: Layer | bytes, file: IO[bytes]) -> None:

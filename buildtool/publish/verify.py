@@ -35,7 +35,7 @@ from buildtool.publish.bundle import (
     read_subject,
 )
 from buildtool.publish.formats import read_format
-from buildtool.publish.provenance import PREDICATE_TYPE, is_of_build, read_named
+from buildtool.publish.named import PREDICATE_TYPE, is_of_build, read_named
 from buildtool.publish.sign import read_bundles
 from buildtool.publish.simplesigning import (
     MAX_PAYLOAD_BYTES,

@@ -27,7 +27,7 @@ from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.write import ImageSet, write_archive
 from buildtool.publish.bundle import MEDIA_BUNDLE, make_statement
 from buildtool.publish.inventory import ListedPackage
-from buildtool.publish.provenance import BUILD_TYPE, PREDICATE_TYPE
+from buildtool.publish.named import BUILD_TYPE, PREDICATE_TYPE
 from buildtool.publish.sbom import package_url
 from buildtool.publish.sign import signed_manifests, write_statement
 from buildtool.signing.keys import SigningKey

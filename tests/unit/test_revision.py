@@ -13,7 +13,7 @@ import pytest
 
 from buildtool.core.errors import ObjectFormatError, ToolFailedError
 from buildtool.core.process import Runner
-from buildtool.publish.provenance import BUILD_TYPE, Source, read_source
+from buildtool.publish.named import BUILD_TYPE, Source, read_source
 from buildtool.publish.revision import Revision, check_out
 
 pytestmark = pytest.mark.tools

@@ -68,12 +68,17 @@ class PlatformParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageText:
-    """The common input of all platforms: *key_id*, files of the *trust* store, *epoch*, *capabilities*."""
+    """
+    The common input of all platforms: *key_id*, files of the *trust* store, *epoch*, *capabilities*.
+
+    *labels* replace those of the configuration.
+    """
 
     key_id: KeyId
     trust: Mapping[str, str]
     epoch: int
     capabilities: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def assemble_images(
@@ -193,7 +198,7 @@ def _settings(config: Config, base: Base, text: ImageText) -> dict[str, Any]:
     run: dict[str, Any] = {**(base.config.get("config") or {})}
     run.pop("Cmd", None)  # the base's arguments belong to another entrypoint
     ours = image_labels(config, text.key_id, base.reference, text.capabilities)
-    labels = {**(run.get("Labels") or {}), **dict(ours)}
+    labels = {**(run.get("Labels") or {}), **dict(ours), **text.labels}
     run |= {"User": config.image.user, "Entrypoint": image_entrypoint(config), "Labels": labels}
     if config.image.healthcheck:
         run["Healthcheck"] = {"Test": ["CMD", *config.image.healthcheck]}
