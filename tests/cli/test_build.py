@@ -237,7 +237,7 @@ esac
     ],
 )
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_other_builder_is_not_told_of_prepared_images(
+def test_other_builder_is_told_how_it_gets_images(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -246,7 +246,7 @@ def test_other_builder_is_not_told_of_prepared_images(
     hint: str,
     by_variable: bool,  # noqa: FBT001 - a table's row
 ) -> None:
-    """Another builder has none of this machine's images: the hint says how it gets them. A missing one is named."""
+    """The hint says how another builder gets prepared images. A missing builder is named."""
     if by_variable:
         monkeypatch.setenv("BUILDX_BUILDER", builder)
     given = [] if by_variable else ["--builder", builder]
