@@ -508,6 +508,8 @@ def test_image_that_no_build_makes(options: tuple[str, ...], changes: dict[str, 
         plan_deployment([crafted(*options, **changes)], reference="agent:1", name="")
 
 
+@pytest.mark.tools
+@pytest.mark.network
 @pytest.mark.parametrize("release", ["1.0.0-a..b", "1.0.0+", "\u0661.0.0", "1.0.0\n", "v1", "{{ 1 }}"])
 def test_chart_of_hostile_texts(release: str, tmp_path: Path) -> None:
     """Texts of an image are neither templates nor references to variables, and a version is one of SemVer."""
