@@ -193,7 +193,7 @@ def test_no_text_is_a_template() -> None:
 def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree with many directories takes work in proportion to them."""
     for number in range(300):
-        project = tmp_path / f"fleet/{number}"
+        project = tmp_path / f"many/{number}"
         project.mkdir(parents=True)
         (project / "buildtool.toml").touch()
     looked = []
@@ -204,5 +204,5 @@ def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         return resolve(path, strict=strict)
 
     monkeypatch.setattr(Path, "resolve", counted)
-    assert len(find_projects(tmp_path / "fleet", tmp_path / "out")) == 300
+    assert len(find_projects(tmp_path / "many", tmp_path / "out")) == 300
     assert len(looked) <= 302
