@@ -38,6 +38,13 @@ def say(message: str) -> None:
     click.echo(f"buildtool: {clean(message)}", err=True)
 
 
+def output_ended() -> bool:
+    """Return whether the reader of stdout has closed it, so that a command without an end ends."""
+    # The streams of cli/main.py store the error of a write, and discard what follows.
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return getattr(raw, "error", None) is not None
+
+
 def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     """Print *rows*: a table with *header* on a terminal, otherwise fields separated by tabs."""
     if not sys.stdout.isatty():
