@@ -10,6 +10,7 @@ bounded, and a value whose type cannot be decoded is shown as bytes.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,9 @@ class EntryDecoder:
     """Decodes the entries of maps like that of *facts*, whose types are in *btf*, None without types."""
 
     def __init__(self, facts: MapFacts, btf: Btf | None) -> None:
-        self.key = _decoder(btf, facts.key_type, facts.key_size)
+        # libbpf gives no type to the keys of arrays of global variables.
+        is_index = facts.is_array and not facts.key_type
+        self.key = _INDEX if is_index else _decoder(btf, facts.key_type, facts.key_size)
         self.value = _decoder(btf, facts.value_type, facts.value_size)
 
     def entries(self, source: Map, block: Block) -> Iterator[Entry]:
@@ -290,3 +293,8 @@ def _total(values: Sequence[Any]) -> Any:
 
 def _none(_: Sequence[Any]) -> None:
     return None
+
+
+_INDEX = Decoder(
+    name="index", size=4, decode=lambda data, at: int.from_bytes(data[at : at + 4], sys.byteorder), add=_none
+)

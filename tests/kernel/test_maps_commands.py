@@ -131,14 +131,14 @@ def dump(*arguments: str | Path) -> list[dict[str, Any]]:
 
 def frames_counted(root: Path) -> int:
     """Return the program's own count of frames."""
-    (entry,) = dump(bss_of(root), "--pin-root", root)
+    (entry,) = dump(map_of(root, ".bss"), "--pin-root", root)
     return int(entry["value"][f"{PREFIX}frames"])
 
 
-def bss_of(root: Path) -> str:
-    """Return the name of the map of the global variables that are 0 at the start."""
+def map_of(root: Path, section: str) -> str:
+    """Return the name of the map of the global variables of *section*."""
     rows = json.loads(run_maps("list", "--json", "--pin-root", root).stdout)
-    return next(str(row["name"]) for row in rows if str(row["name"]).endswith(".bss"))
+    return next(str(row["name"]) for row in rows if str(row["name"]).endswith(section))
 
 
 def test_entries_are_decoded_with_exact_counts(
@@ -158,8 +158,7 @@ def test_entries_are_decoded_with_exact_counts(
     assert len(second["cpus"]) == count_possible_cpus()
     assert sum(cpu["packets"] for cpu in second["cpus"]) == 12
     assert {cpu["side"] for cpu in second["cpus"] if cpu["packets"]} == {"SIDE_RIGHT"}
-    data = next((root / "x,bpf,o/current/maps").glob("*data"))
-    (variables,) = dump(data)
+    (variables,) = dump(map_of(root, ".data"), "--pin-root", root)
     assert variables == {"key": 0, "value": {f"{PREFIX}note": "hello"}}
 
 
@@ -170,7 +169,7 @@ def test_list_shows_types_counts_and_memory(
     root, left, right = places
     for name in ("x.bpf.o", "y.bpf.o"):
         put_signed(lab, tmp_path, name, build())
-    start_pinned(lab, tmp_path, root, left, of="x.bpf.o")
+    start_pinned(lab, tmp_path, root, left, of="x.bpf.o", others=["y.bpf.o"])
     net.send(right, 1)
     assert wait_until(lambda: dump(f"x.bpf.o:{PREFIX}_flows", "--pin-root", root))
     rows = json.loads(run_maps("list", "--json", "--pin-root", root).stdout)
@@ -349,15 +348,18 @@ def test_watch_in_plain_lines_and_its_end(tmp_path: Path) -> None:
 
         def is_seen() -> bool:
             value = next(values)
-            fill(descriptor, 3, value=lambda number, _: struct.pack("=QQ", number, value))
+            fill(descriptor, 2, value=lambda number, _: struct.pack("=QQ", number, value))
             seen.extend(line.rstrip().split("\t")[1:] for line in process.stdout or ())
             return any(change == "changed" for change, *_ in seen)
 
         assert wait_until(is_seen)
         os.set_blocking(process.stdout.fileno(), True)
-        added = [key for change, key, _ in seen if change == "added"]
-        assert added == [f'"{struct.pack("=I", 2).hex()}"']
-        assert all(" -> " in values for change, _, values in seen if change == "changed")
+        assert all(change == "changed" and " -> " in values for change, _, values in seen)
+        fill(descriptor, 3, value=lambda number, _: struct.pack("=QQ", number, 0))
+        while (line := process.stdout.readline().rstrip().split("\t"))[1] != "added":
+            assert line[1] == "changed"
+        value = struct.pack("=QQ", 2, 0).hex()
+        assert line[2:] == [f'"{struct.pack("=I", 2).hex()}"', f'"{value}"']
         key = ctypes.create_string_buffer(struct.pack("=I", 1))
         call(DELETE_ELEM, attributes_of(struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(key), 0, 0)))
         while (line := process.stdout.readline().rstrip().split("\t"))[1] != "removed":

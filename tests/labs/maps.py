@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,9 +41,16 @@ def pin_places(directory: Path) -> Iterator[tuple[Path, str, str]]:
         yield mount / "pins", left, right
 
 
-def start_pinned(lab: Lab, directory: Path, root: Path, interface: str, *, of: str = "") -> None:
-    """Let the loader pin the objects of *directory* below *root*, and attach PREFIX_xdp, of object *of*."""
+def start_pinned(
+    lab: Lab, directory: Path, root: Path, interface: str, *, of: str = "", others: Sequence[str] = ()
+) -> None:
+    """
+    Let the loader pin the objects of *directory* below *root*, and attach PREFIX_xdp, of object *of*.
+
+    The same program of *others* is loaded only.
+    """
     program = f"{of}:{PREFIX}_xdp" if of else f"{PREFIX}_xdp"
     options = [f"--pin-root={root}", f"--attach={program}={interface}"]
+    options += [f"--attach={other}:{PREFIX}_xdp=none" for other in others]
     result = lab.run(directory, *options, "--", "/bin/true")
     assert result.code == 0, result.lines
