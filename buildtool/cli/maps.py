@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import click
 
 from buildtool.cli.options import config_option, json_option
-from buildtool.cli.output import clean_line, output_ended, print_json, print_table, say
+from buildtool.cli.output import clean_line, output_ended, print_json, print_table, say, write_lines
 from buildtool.cli.places import choose_places, places_options, require_directories
 from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.strictjson import format_time
@@ -25,7 +24,6 @@ from buildtool.metrics.inventory import MapRow, Wanted, list_maps, read_types
 from buildtool.metrics.samples import MAX_ENTRIES
 
 _HEADER = ("MAP", "OBJECT", "TYPE", "KEY", "VALUE", "ENTRIES", "MEMORY")
-_LINES_AT_ONCE = 1024
 _LIST_HINT = "`buildtool maps list` shows the maps"
 _WATCHED_ENTRIES = 100_000
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -91,7 +89,7 @@ def dump(
         try:
             entries = (entry for block in source.blocks(most) for entry in types.entries(source, block))
             format_entry = _entry_json if as_json else _entry_text
-            _write_lines(map(format_entry, entries))
+            write_lines(map(format_entry, entries))
         except OSError as error:
             raise FileAccessError(f"{escape(map_name)}: cannot read: {system_reason(error)}") from error
         if source.cut and not output_ended():
@@ -146,7 +144,7 @@ def watch(
             for line in watched.take_notes():
                 say(line)
             now = time.time()
-            _write_lines(format_change(change, now) for change in changes)
+            write_lines(format_change(change, now) for change in changes)
             if output_ended():
                 return
     except KeyboardInterrupt:
@@ -162,13 +160,6 @@ def _want(
     places = choose_places(pin_roots, shares, config_path)
     require_directories(places)
     return Wanted(named=name, places=places)
-
-
-def _write_lines(lines: Iterator[str]) -> None:
-    """Write *lines* as they come, many at once, until the reader of stdout closes it."""
-    while not output_ended() and (some := list(itertools.islice(lines, _LINES_AT_ONCE))):
-        sys.stdout.write("".join(f"{line}\n" for line in some))
-        sys.stdout.flush()
 
 
 def _row_json(row: MapRow) -> dict[str, Any]:

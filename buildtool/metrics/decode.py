@@ -129,7 +129,7 @@ class _Builder:
         if found.kind == "pointer":
             show = _hex_number(self._integer(8, signed=False))
             return Decoder(name="pointer", size=8, decode=show, add=_none)
-        return _other(found)
+        return _other(found, self._btf.order)
 
     def _count(self, depth: int, times: int) -> None:
         """Count one decoder, which runs *times* for each value. Raises: ObjectFormatError."""
@@ -258,10 +258,10 @@ def _object(name: str, size: int, fields: Sequence[tuple[str, int, Decoder]]) ->
     return Decoder(name=name, size=size, decode=decode, add=add)
 
 
-def _other(found: BtfType) -> Decoder:
+def _other(found: BtfType, order: str) -> Decoder:
     if found.kind != "float" or found.size not in _FLOATS:
         return _bytes(found.size, found.name or f"{found.size} bytes")
-    unpack = struct.Struct(f"={_FLOATS[found.size]}").unpack_from
+    unpack = struct.Struct(f"{order}{_FLOATS[found.size]}").unpack_from
     return Decoder(
         name=found.name, size=found.size, decode=lambda data, at: _finite(unpack(data, at)[0]), add=_total
     )

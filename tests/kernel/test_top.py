@@ -72,7 +72,7 @@ def build(tmp_path: Path, clang: Path, sysroot: Path) -> Callable[..., bytes]:
 
 @pytest.fixture
 def places(lab: Lab, tmp_path: Path, build: Callable[..., bytes]) -> Iterator[tuple[Path, str, str]]:
-    """Yield a directory with the pins of the program, and the ends of a veth pair on whose first end it is."""
+    """Yield a directory with the pins of the program, and the ends of its veth pair: it is on the first."""
     with pin_places(tmp_path) as (root, left, right):
         put_signed(lab, tmp_path, "x.bpf.o", build(), version=1)
         start_pinned(lab, tmp_path, root, left)
@@ -266,7 +266,7 @@ def lines_of(screen: str) -> list[str]:
 
 
 def test_the_screen_shows_rates_bars_and_cpus(places: tuple[Path, str, str]) -> None:
-    """Under traffic: sums and rates, a histogram, a row of CPUs, and names that cannot command the terminal."""
+    """Under traffic: rates, a histogram, a row of CPUs, and names that cannot command the terminal."""
     root, _, right = places
     with terminal("--pin-root", root) as shown, net.flood(right):
         assert shown.sees(lambda text: re.search(r"frames_total  counter  x\.bpf\.o +\d\S*/s", text))
