@@ -20,7 +20,7 @@ from buildtool.core.strictjson import format_time
 from buildtool.core.text import escape
 from buildtool.metrics.changes import Change, MapWatch
 from buildtool.metrics.decode import Entry
-from buildtool.metrics.inventory import MapRow, Wanted, list_maps, read_types
+from buildtool.metrics.inventory import MapRow, Wanted, list_maps, make_decoder
 from buildtool.metrics.samples import MAX_ENTRIES
 
 _HEADER = ("MAP", "OBJECT", "TYPE", "KEY", "VALUE", "ENTRIES", "MEMORY")
@@ -83,7 +83,7 @@ def dump(
     if found is None:
         raise FileAccessError(f"{escape(map_name)}: no such map", hint=_LIST_HINT)
     with found as source:
-        types = read_types(source)
+        types = make_decoder(source)
         # A map that is changed while it is read may give an entry twice, but not without an end.
         most = limit or 2 * source.facts.max_entries
         try:

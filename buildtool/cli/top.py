@@ -14,7 +14,7 @@ from buildtool.cli.output import output_ended, say, write_lines
 from buildtool.cli.places import choose_places, places_options, require_directories
 from buildtool.cli.topscreen import show_live
 from buildtool.cli.topview import interval_json, interval_lines
-from buildtool.metrics.rates import Meter
+from buildtool.metrics.rates import RateMeter
 from buildtool.metrics.reading import SeriesReader
 from buildtool.metrics.samples import MAX_SERIES
 
@@ -65,7 +65,7 @@ def command(
     places = choose_places(pin_roots, shares, config_path)
     require_directories(places)
     notes: list[str] = []
-    meter = Meter(SeriesReader(places=places, warn=notes.append, max_series=max_series, by_cpu=True))
+    meter = RateMeter(SeriesReader(places=places, warn=notes.append, max_series=max_series, by_cpu=True))
     try:
         if not as_json and sys.stdout.isatty():
             show_live(meter, notes, interval=interval, count=count, sort=sort)
@@ -76,7 +76,7 @@ def command(
 
 
 def _stream(
-    meter: Meter, notes: list[str], *, interval: float, count: int | None, sort: str, as_json: bool
+    meter: RateMeter, notes: list[str], *, interval: float, count: int | None, sort: str, as_json: bool
 ) -> None:
     """Print each interval, until the reader of stdout closes it."""
     meter.begin()

@@ -23,7 +23,7 @@ from rich.text import Text
 from buildtool.cli.output import clean_line, output_ended
 from buildtool.cli.topview import order_metrics, order_series, owner_name, rate_of, series_name, total_of
 from buildtool.metrics.grammar import Kind
-from buildtool.metrics.rates import Interval, Meter, MetricChange, SeriesChange
+from buildtool.metrics.rates import Interval, MetricChange, RateMeter, SeriesChange
 from buildtool.metrics.samples import convert, upper_bound
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -133,7 +133,7 @@ class Screen:
         return "".join(self.bars[-(-number * 8 // highest)] if number else self.bars[0] for number in numbers)
 
 
-def show_live(meter: Meter, notes: list[str], *, interval: float, count: int | None, sort: str) -> None:
+def show_live(meter: RateMeter, notes: list[str], *, interval: float, count: int | None, sort: str) -> None:
     """Show each interval on the terminal, until a key, *count* or an interrupt ends it."""
     console = Console()
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from buildtool.core.errors import FileAccessError, system_reason
 from buildtool.core.text import escape
 from buildtool.metrics.decode import Entry, EntryDecoder, split_block
-from buildtool.metrics.inventory import Wanted, read_types
+from buildtool.metrics.inventory import Wanted, make_decoder
 from buildtool.metrics.maps import Map
 
 
@@ -62,7 +62,7 @@ class MapWatch:
             if source.facts.id != self._id:
                 if not is_first:
                     self._notes.append(f"{name}: replaced by an update; entries begin anew")
-                self._types = read_types(source)
+                self._types = make_decoder(source)
                 self._id, self._known, self._is_cut = source.facts.id, {}, False
             self._is_gone = False
             before, was_cut = self._known, self._is_cut

@@ -55,7 +55,7 @@ def list_maps(places: Sequence[Place], *, max_entries: int) -> Iterator[MapRow]:
                 continue
             try:
                 for name, source in pinned.maps.items():
-                    types = read_types(source)
+                    types = make_decoder(source)
                     used, is_more = _count(name, source, max_entries)
                     yield MapRow(
                         object=pinned.name,
@@ -121,10 +121,10 @@ class Wanted:
                 for entry in list_entries(place):
                     self._add(found, place, entry, of, name)
             if len(found) > 1:
-                listed = ", ".join(sorted(found)[:_MAX_LISTED])
-                hint = f"write OBJECT:{name} or ENTRY:{name}, or the path of the pin"
+                listed = escape(", ".join(sorted(found)[:_MAX_LISTED]))
                 raise UsageError(
-                    f"{escape(self.named)}: {len(found)} maps: {escape(listed)}", hint=escape(hint)
+                    f"{escape(self.named)}: {len(found)} maps: {listed}",
+                    hint="write OBJECT:MAP or ENTRY:MAP, or the path of the pin",
                 )
             return found.popitem()[1] if found else None
         finally:
@@ -143,7 +143,7 @@ class Wanted:
                 source.close()
 
 
-def read_types(source: Map) -> EntryDecoder:
+def make_decoder(source: Map) -> EntryDecoder:
     """
     Return what decodes the entries of *source*: by its BTF, or as bytes without.
 

@@ -70,7 +70,7 @@ class _Before:
 
 
 @dataclass(slots=True)
-class Meter:
+class RateMeter:
     """Compares readings of *reader*. Call `begin` once, and then `read` for each interval."""
 
     reader: SeriesReader

@@ -10,7 +10,7 @@ import pytest
 
 from buildtool.metrics.declared import FieldPlace, Label, Metric
 from buildtool.metrics.grammar import Kind
-from buildtool.metrics.rates import Meter, MetricChange
+from buildtool.metrics.rates import MetricChange, RateMeter
 from buildtool.metrics.reading import ObjectSeries, Reading, SeriesReader
 from buildtool.metrics.samples import Labels, Series
 
@@ -47,7 +47,7 @@ def compare(*readings: Reading) -> MetricChange:
             return self.left.pop(0)
 
     ticks = iter(range(0, 100, 2))
-    meter = Meter(cast("SeriesReader", Reader()), clock=lambda: next(ticks))
+    meter = RateMeter(cast("SeriesReader", Reader()), clock=lambda: next(ticks))
     meter.begin()
     for _ in readings[2:]:
         meter.read()
