@@ -17,7 +17,7 @@ SANITIZED := $(wildcard $(patsubst %,tests/kernel/test_%*.py,attach_hooks attach
 	--deselect tests/kernel/test_loader_refuse.py::test_refused_files_are_not_kept
 
 .DEFAULT_GOAL := help
-.PHONY: matrix help demo quick test test-sanitized test-vm bench fuzz mutants lint loaders setup clean
+.PHONY: matrix help demo quick test test-sanitized test-peers test-vm bench fuzz mutants lint loaders setup clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -41,6 +41,10 @@ test: ## every test that a change needs; FULL=1 for all of them, TESTS=tests/uni
 test-sanitized: ## the loader's own tests once more, with all of it under ASan and UBSan
 	@tools/setup --for test --no-engine
 	@tools/test --sanitized $(SANITIZED)
+
+test-peers: ## images of other tools' formats, read by these tools; the first time, compiles for minutes
+	@tools/setup --for test --no-engine
+	@$(PYTHON) -m pytest tests/peers
 
 test-vm: ## every architecture on real kernels, in virtual machines
 	@tools/setup --for test --no-engine

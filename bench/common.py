@@ -52,9 +52,12 @@ DOCKERFILE = """FROM {builder} AS link
 WORKDIR /loader
 COPY . .
 RUN --network=none \\
-  clang --target={triple} {static} run/main.c @sources.txt @verify/sources.txt @flags.txt \\
+  clang --target={triple} @vendor/libbpf/flags.txt @vendor/libbpf/sources.txt \\
+    -o /libbpf.o \\
+  && clang --target={triple} {static} /libbpf.o run/main.c @sources.txt @verify/sources.txt @flags.txt \\
     -o /verify-and-load \\
-  && clang --target={triple} {static} bench/plain_load.c base/static_gaps.c @flags.txt -o /plain_load \\
+  && clang --target={triple} {static} /libbpf.o bench/plain_load.c base/static_gaps.c @flags.txt \\
+    -o /plain_load \\
   && clang --target={triple} @flags.txt -Wno-unused-command-line-argument -c @verify/sources.txt \\
   && llvm-ar rcs libsigverify.a *.o \\
   && clang --target={triple} {static} bench/verify_cost.c {reading} libsigverify.a @flags.txt \\

@@ -22,6 +22,7 @@ from common import BUILDTOOL, TOP, run, write_source
 from loading import bench_bpftool, bench_hand_over, bench_large_object, bench_small_object, bench_verify_cost
 from localengine import bench_local_engine, bench_local_many, bench_local_types
 from measure import BenchError, Row, print_table
+from publishing import bench_fleet, bench_publish
 from signing import bench_signing
 from starting import bench_container_start, bench_memory, bench_sharing, bench_stop
 
@@ -51,6 +52,8 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "local-many": bench_local_many,
     "local-types": bench_local_types,
     "signing": bench_many_signatures,
+    "publish": bench_publish,
+    "fleet": bench_fleet,
 }
 
 

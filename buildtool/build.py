@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +41,13 @@ from buildtool.core.errors import (
     SigningKeyError,
     UsageError,
 )
+from buildtool.core.files import (
+    cannot_write,
+    check_target,
+    check_writable,
+    hidden_prefix,
+    write_atomic,
+)
 from buildtool.core.platforms import DEBIAN_13, Platform
 from buildtool.core.process import KEY_VARIABLE, PASSPHRASE_VARIABLE, Runner
 from buildtool.core.validate import LAYOUT_SCHEME, check_names_registry, check_tag
@@ -55,7 +64,7 @@ from buildtool.image.docker.build import (
 )
 from buildtool.image.docker.buildx import Secret, check_buildx
 from buildtool.image.docker.prepare import BASE_IMAGE, BUILDER_IMAGE, choose_images
-from buildtool.image.docker.store import find_image_id
+from buildtool.image.docker.store import find_image_id, find_replaced
 from buildtool.image.dockerfile import (
     Dockerfile,
     Form,
@@ -65,10 +74,14 @@ from buildtool.image.dockerfile import (
 )
 from buildtool.image.engine import LOCAL, choose_engine, why_local
 from buildtool.image.folder import check_folder, write_folder
+from buildtool.image.kerneltypes import verify_types
+from buildtool.image.metadata import check_given_labels
 from buildtool.image.result import BuiltImage
 from buildtool.image.scan import choose_capabilities, scan_files
 from buildtool.image.sentheaders import choose_headers
-from buildtool.oci.write import full_name
+from buildtool.oci.annotations import Annotation, check_annotations
+from buildtool.oci.read import open_layout
+from buildtool.oci.write import full_name, put_all
 from buildtool.runtime.headers import provide_headers
 from buildtool.runtime.probe import find_object_linker
 from buildtool.runtime.provide import provide_parts
@@ -86,6 +99,7 @@ from buildtool.signing.signers.file import read_variable
 from buildtool.signing.signers.resolve import find_signer
 from buildtool.signing.signers.signer import Signer, SignerContext
 from buildtool.trust.generate import trust_files
+from buildtool.trust.store import POLICY_NAME
 
 AskPassphrase = Callable[[str], str | None]
 
@@ -142,8 +156,13 @@ class BuildOptions:
 
     platforms: tuple[Platform, ...]
     key: Path | str | None = None
-    tag: str = ""
+    tags: tuple[str, ...] = ()
     push: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    metadata_file: Path | None = None
     sign_image: bool = True
     sbom: str = "none"
     provenance: bool = False
@@ -157,7 +176,8 @@ class BuildOptions:
     @property
     def needs_docker(self) -> bool:
         """True if only Docker supports these options."""
-        return bool(self.builder) or parse_output(self.output).get("type", "oci") != "oci"
+        is_docker = parse_output(self.output).get("type", "oci") != "oci"
+        return bool(self.builder or self.cache_from or self.cache_to) or is_docker
 
 
 def _check_builder_has(platforms: Sequence[Platform]) -> None:
@@ -183,7 +203,7 @@ def find_key(
 
     Raises: SigningKeyError, UsageError.
     """
-    in_environment = f"env:{KEY_VARIABLE}" if environ.get(KEY_VARIABLE) else None
+    in_environment = f"env:{KEY_VARIABLE}" if KEY_VARIABLE in environ else None
     if chosen := option or in_environment:
         return _open_key(chosen, environ, ask)
     if config.sign.key is None:
@@ -294,6 +314,7 @@ def _describe(
         capabilities=choose_capabilities(config, sources),
         headers=choose_headers(config, sources, platforms, headers),
         plan={platform.arch: plan_units(config, platform) for platform in platforms},
+        types=verify_types(config, platforms, trust[POLICY_NAME], epoch or 0) if config.load.btf else {},
         form=form,
         epoch=epoch,
     )
@@ -346,7 +367,12 @@ def build(
 
     Raises: any BuildtoolError.
     """
-    tag = _choose_tag(config, options)
+    tags = _choose_tags(config, options)
+    check_given_labels(options.labels)
+    check_annotations(options.annotations, options.platforms)
+    if options.metadata_file is not None:
+        check_target(options.metadata_file, replace=True)
+        check_writable(options.metadata_file)
     find_sources(config)  # a directory without a project lacks a key, too
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
@@ -361,13 +387,129 @@ def build(
         options.engine, environ, needs_docker=options.needs_docker, only_local=only_local, runner=runner
     )
     publisher = _find_publisher(config, options, key, environ, ask)
-    if engine == LOCAL:
-        built = _build_locally(config, options, tag, key, epoch, environ, runner)
+    build_by = _build_locally if engine == LOCAL else _build_with_docker
+
+    def build_runtime(options: BuildOptions) -> BuiltImage:
+        return build_by(config, options, tags, key, epoch, environ, runner)
+
+    metadata = _read_gadget(config)
+    _check_tags(config, options, tags[0])
+    if _writes_formats(config, options):
+        built = _build_formats(config, options, tags[0], build_runtime, metadata)
     else:
-        built = _build_with_docker(config, options, tag, key, epoch, environ, runner)
-    if publisher is None:
-        return built
-    return _sign_pushed(built, publisher, config, options, environ=environ, runner=runner)
+        built = build_runtime(options)
+    if publisher is not None:
+        built = _sign_pushed(built, publisher, config, options, environ=environ, runner=runner)
+    if options.push and config.publish.other_formats:
+        built = _push_formats(built, publisher, config, environ, metadata)
+    if options.metadata_file is not None:
+        text = json.dumps(built.metadata, indent=2, sort_keys=True) + "\n"
+        write_atomic(options.metadata_file, text.encode())
+    return built
+
+
+def _read_gadget(config: Config) -> bytes | None:
+    """Return the gadget.yaml of *config*, before anything is built. Raises: ConfigError, FileAccessError."""
+    if not config.publish.other_formats:
+        return None
+    from buildtool.publish.formats import read_metadata
+
+    return read_metadata(config.publish.gadget)
+
+
+def _check_tags(config: Config, options: BuildOptions, tag: str) -> None:
+    """Check the tags of images of other formats, before anything is built. Raises: UsageError."""
+    if not (options.push and config.publish.other_formats):
+        return
+    from buildtool.publish.formats import format_reference, format_suffix
+
+    for kind in config.publish.other_formats:
+        for name in name_objects(config):
+            format_reference(tag, format_suffix(kind, name))
+
+
+def _writes_formats(config: Config, options: BuildOptions) -> bool:
+    """Return whether files for other formats stand beside that of the runtime image."""
+    if not (config.publish.other_formats and options.output):
+        return False
+    kind = parse_output(options.output)["type"]
+    if kind != "oci":
+        formats = " and ".join(config.publish.other_formats)
+        log.warning("publish.formats: no %s images: --output of type %s holds none", formats, kind)
+    return kind == "oci"
+
+
+def _build_formats(
+    config: Config,
+    options: BuildOptions,
+    tag: str,
+    build_runtime: Callable[[BuildOptions], BuiltImage],
+    metadata: bytes | None,
+) -> BuiltImage:
+    """
+    Build the image into a file, and write those of other formats beside it: all of them, or none.
+
+    Raises: any BuildtoolError.
+    """
+    from buildtool.publish.formats import format_place, format_suffix, make_formats, write_format
+
+    fields, formats = parse_output(options.output), config.publish.other_formats
+    destination, is_layout = Path(fields["dest"]), fields.get("tar") == "false"
+    name = full_name(fields.get("name", tag))
+    suffixes = [format_suffix(kind, each) for kind in formats for each in name_objects(config)]
+    for path in (destination, *(format_place(destination, suffix) for suffix in suffixes)):
+        check_output(_write_output({**fields, "dest": str(path)}), force=options.force)
+    try:
+        work = tempfile.TemporaryDirectory(
+            prefix=hidden_prefix(destination), dir=destination.absolute().parent
+        )
+    except OSError as error:
+        raise cannot_write(destination, error) from error
+    with work as directory:
+        # Relative like the destination: a comma in the name of a directory above cannot stand in --output.
+        runtime = destination.parent / Path(directory).name / "runtime.tar"
+        built = build_runtime(replace(options, output=_write_output({**fields, "dest": str(runtime)})))
+        with open_layout(runtime, name=str(destination)) as source:
+            made = make_formats(source, formats, metadata=metadata, report=log.warning)
+        places, others = {runtime: destination}, []
+        for image in made:
+            new, path = runtime.with_name(image.suffix), format_place(destination, image.suffix)
+            written = write_format(image, new, f"{name}{image.suffix}", is_layout=is_layout)
+            others.append(replace(written, file=str(path)))
+            places[new] = path
+        put_all(places, runtime.parent)
+    return replace(built, file=str(destination), others=tuple(others))
+
+
+def _write_output(fields: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _push_formats(
+    built: BuiltImage,
+    signer: Signer | None,
+    config: Config,
+    environ: Mapping[str, str],
+    metadata: bytes | None,
+) -> BuiltImage:
+    """
+    Push and sign the images of other formats, made from the image that was pushed.
+
+    Raises: RegistryError, ObjectFormatError, SigningKeyError; errors of *signer*.
+    """
+    from buildtool.publish.formats import push_formats
+
+    reference = f"{full_name(built.reference)}@{built.digest}"
+    formats = config.publish.other_formats
+    try:
+        others = push_formats(
+            reference, formats, signer, open_cache(environ), metadata=metadata, report=log.warning
+        )
+    except BuildtoolError as error:
+        error.message = f"{built.reference}: pushed, but not as {' and '.join(formats)}: {error.message}"
+        error.hint = error.hint or f"buildtool publish {reference} makes these images"
+        raise
+    return replace(built, others=others)
 
 
 def _find_publisher(
@@ -408,25 +550,40 @@ def _sign_pushed(
     from buildtool.publish.revision import find_facts
     from buildtool.publish.sign import sign_image
 
-    reference = f"{full_name(built.reference).rpartition(':')[0]}@{built.digest}"
+    # Tags of one repository name the same image, which is signed once.
+    names = {full_name(tag).rpartition(":")[0]: tag for tag in reversed(built.tags)}
+    waiting = [f"{full_name(names[repository])}@{built.digest}" for repository in reversed(names)]
     sbom = "" if options.sbom == "none" else options.sbom
     try:
-        sign_image(reference, signer)
-        if sbom or options.provenance:
-            facts = find_facts(config, built.engine, runner)
-            cache = open_cache(environ)
-            attest_image(reference, signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
+        facts = find_facts(config, built.engine, runner) if options.provenance else None
+        while waiting:
+            sign_image(waiting[0], signer)
+            if sbom or options.provenance:
+                cache = open_cache(environ)
+                attest_image(waiting[0], signer, cache, sbom=sbom, provenance=options.provenance, facts=facts)
+            waiting.pop(0)
     except BuildtoolError as error:
-        error.message = f"{built.reference}: pushed, but not signed: {error.message}"
-        error.hint = f"buildtool publish {reference} signs it" + (f"; {error.hint}" if error.hint else "")
+        name = names[waiting[0].partition("@")[0].rpartition(":")[0]]
+        error.message = f"{name}: pushed, but not signed: {error.message}"
+        finish = "; ".join(_publish_command(reference, options, sbom) for reference in waiting)
+        error.hint = f"{finish} signs it" + (f"; {error.hint}" if error.hint else "")
         raise
     return replace(built, signed=True)
+
+
+def _publish_command(reference: str, options: BuildOptions, sbom: str) -> str:
+    """Return the command that attaches to the pushed image *reference* what the build would have attached."""
+    argv = ["buildtool", "publish", reference]
+    argv += ["--sbom", sbom] if sbom else []
+    argv += ["--provenance"] if options.provenance else []
+    argv += ["--key", str(options.key)] if options.key is not None else []
+    return shlex.join(argv)
 
 
 def _build_with_docker(
     config: Config,
     options: BuildOptions,
-    tag: str,
+    tags: tuple[str, ...],
     key: KeySource,
     epoch: int,
     environ: Mapping[str, str],
@@ -447,8 +604,8 @@ def _build_with_docker(
         return _choose_images(config, options, environ)
 
     @cache
-    def previous() -> str:
-        return find_image_id(tag) if request.is_stored else ""
+    def previous() -> dict[str, str]:
+        return {tag: find_image_id(tag) for tag in tags} if request.is_stored else {}
 
     @cache
     def dockerfile() -> Dockerfile:
@@ -464,10 +621,14 @@ def _build_with_docker(
         root=config.root,
         platforms=options.platforms,
         epoch=epoch,
-        tag=tag,
+        tags=tags,
         push=options.push,
         output=options.output,
         force=options.force,
+        labels=options.labels,
+        annotations=options.annotations,
+        cache_from=options.cache_from,
+        cache_to=options.cache_to,
         builder=options.builder,
         no_cache=options.no_cache,
         secrets=key.secrets,
@@ -484,8 +645,8 @@ def _build_with_docker(
         _explain_failure(error, config, request, images(), pulls=own, runner=runner)
         raise
     report_base(images().base, prepared_images().base)
-    is_new = previous() not in ("", built.digest) and previous() != find_image_id(tag)
-    return replace(built, key_id=key.load_public().key_id, replaced=previous() if is_new else "")
+    others = {tag: old for tag, old in previous().items() if old != built.digest}
+    return replace(built, key_id=key.load_public().key_id, replaced=find_replaced(others))
 
 
 def _explain_failure(
@@ -507,14 +668,19 @@ def _explain_failure(
             error.hint = f"{unsent.name} is included, but not sent to the builder: {unsent.remedy}"
     elif error.hint is None:
         explain_base(request, images.base, runner=runner)
-        if pulls and images.builder == DEFAULT_BUILDER:
+        if not pulls:
+            error.hint = (
+                "a builder elsewhere has none of this machine's images: `buildtool images prepare --push"
+                " REGISTRY/NAME` puts them into a registry, and prints the lines of [images] for them"
+            )
+        elif images.builder == DEFAULT_BUILDER:
             error.hint = "where images cannot be pulled, `buildtool images prepare` makes them"
 
 
 def _build_locally(
     config: Config,
     options: BuildOptions,
-    tag: str,
+    tags: tuple[str, ...],
     key: KeySource,
     epoch: int,
     environ: Mapping[str, str],
@@ -528,6 +694,12 @@ def _build_locally(
         raise UsageError(
             "--builder requires --engine docker", hint="leave --builder out, or add --engine docker"
         )
+    for name, given in (("--cache-from", options.cache_from), ("--cache-to", options.cache_to)):
+        if given:
+            raise UsageError(
+                f"{name} requires --engine docker: the local engine has a cache of its own",
+                hint=f"leave {name} out and keep the directory of BUILDTOOL_CACHE between builds",
+            )
     output, force, earlier = parse_output(options.output), options.force, None
     if not output and not options.push:
         place = config.root / f"{config.project.name.rpartition('/')[2]}-{config.project.release}.oci.tar"
@@ -541,7 +713,9 @@ def _build_locally(
         platforms=options.platforms,
         epoch=epoch,
         key=key.load_signer(),
-        tag=tag,
+        tags=tags,
+        labels=options.labels,
+        annotations=options.annotations,
         cache=open_cache(environ, reads=not options.no_cache),
         push=options.push,
         output=output,
@@ -606,21 +780,22 @@ def prepared_images() -> ImagesConfig:
     return ImagesConfig(builder=BUILDER_IMAGE, base=BASE_IMAGE)
 
 
-def _choose_tag(config: Config, options: BuildOptions) -> str:
-    tag = options.tag or config.build.tag
+def _choose_tags(config: Config, options: BuildOptions) -> tuple[str, ...]:
+    """Return the image's names, each once. Raises: UsageError."""
+    tags = tuple(dict.fromkeys(filter(None, options.tags or (config.build.tag,))))
     if options.push and options.output:
         raise UsageError(
             "--push cannot be combined with --output",
             hint="leave one out: --push names the registry by --tag",
         )
     parse_output(options.output)
-    if tag:
+    if tags:
         # Docker would push to Docker Hub, which nobody named.
-        if options.push:
+        for tag in tags if options.push else ():
             check_names_registry(tag)
-        return check_tag(tag)
+        return tuple(map(check_tag, tags))
     if options.push:
         raise UsageError(
             "--push requires an image name", hint="add --tag REGISTRY/NAME:TAG, or set build.tag"
         )
-    return check_tag(f"{config.project.name.lower()}:{config.project.release}")
+    return (check_tag(f"{config.project.name.lower()}:{config.project.release}"),)

@@ -295,27 +295,6 @@ def sysroot_of() -> Callable[[Platform], Path]:
 
 
 @pytest.fixture(scope="session")
-def newest_libbpf() -> Path:
-    """Return a directory with the unpacked libbpf-dev of the highest version in packages.lock."""
-    from buildtool.runtime.apt import PackageSource, provide_tree
-    from buildtool.runtime.debian import Archive, find_system_mirror
-    from buildtool.runtime.packagelock import read_lock
-
-    lock = read_lock()
-    found = [each for each in lock.packages.values() if each.name == "libbpf-dev"]
-    newest = max(found, key=lambda each: [int(part) for part in re.findall(r"\d+", each.version)])
-    source = PackageSource(
-        archive=Archive(suite=newest.suite, mirror=find_system_mirror()),
-        architecture=newest.architecture,
-        state=TOP / ".cache/apt" / f"{newest.suite}-{newest.architecture}",
-        lock=lock,
-    )
-    directory = TOP / ".cache/libbpf" / newest.architecture
-    provide_tree(source, [newest.name], directory)
-    return directory
-
-
-@pytest.fixture(scope="session")
 def clang() -> Path:
     """Return the newest clang of this machine."""
     from labs.compile import find_clang

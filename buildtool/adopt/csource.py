@@ -104,7 +104,7 @@ def _has_programs(tree: Tree, name: str) -> bool:
     text = tree.read(name)
     if "SEC" not in text and "section" not in text:
         return False
-    return bool(_SECTION.search(_without_comments(text))) and not _is_user(tree, name)
+    return bool(_SECTION.search(without_comments(text))) and not _is_user(tree, name)
 
 
 def _is_user(tree: Tree, name: str) -> bool:
@@ -113,8 +113,9 @@ def _is_user(tree: Tree, name: str) -> bool:
         return bool(includes & {"stdio.h", "unistd.h"}) and _MAIN.search(tree.read(name)) is not None
     if any(_USER_HEADER.fullmatch(each) for each in includes):
         return True
-    return _MAIN.search(_without_comments(tree.read(name))) is not None
+    return _MAIN.search(without_comments(tree.read(name))) is not None
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
+    """Return C code *text* with a blank in place of each comment."""
     return _COMMENT.sub(lambda found: found[0] if found[0].startswith('"') else " ", text)

@@ -60,6 +60,13 @@ def render_config(survey: Survey) -> str:
             ],
         )
         lines += _tables(
+            "program",
+            [
+                f"{{ section = {_text(each.section)}, loaded-as = {_text(each.loaded_as)} }}"
+                for each in survey.programs
+            ],
+        )
+        lines += _tables(
             "generate",
             [
                 f"{{ output = {_text(each.output)}, command = {_list(each.command)} }}"

@@ -20,6 +20,7 @@ from buildtool.adopt.meson import read_meson
 from buildtool.adopt.model import ARCH, Found, Generated, Note, Recipe, spellings
 from buildtool.adopt.patterns import match_sources, name_sources, object_paths
 from buildtool.adopt.rustbuild import read_build_scripts
+from buildtool.adopt.sections import Declared, declare_sections
 from buildtool.adopt.settings import Settings, read_settings
 from buildtool.adopt.tree import MAX_ENTRIES, Tree, folder_of
 from buildtool.config.compiling import matches
@@ -66,6 +67,7 @@ class Survey:
     rules: list[SourceRule] = field(default_factory=list)
     objects: list[Variant] = field(default_factory=list)
     generate: list[Generated] = field(default_factory=list)
+    programs: list[Declared] = field(default_factory=list)
     architectures: list[str] = field(default_factory=lambda: list(DEFAULT_ARCHITECTURES))
     files: list[str] = field(default_factory=list)
     prebuilt: list[str] = field(default_factory=list)
@@ -124,6 +126,7 @@ def survey_project(root: Path, *, is_carried: Callable[[str], bool] = is_usually
     result.sources, result.exclude = name_sources(names, tree.files)
     _name_variants(sources, result, found)
     _link_objects(result, found)
+    result.programs = declare_sections(tree, names, found)
     _check_names(result, found)
     result.notes = found.notes
     return result

@@ -109,6 +109,8 @@ _SECTIONS: dict[str, Release] = {
     "usdt.s": (6, 6),
     "uprobe.session": (6, 13),
     "uprobe.session.s": (6, 13),
+    "fsession": (7, 0),
+    "fsession.s": (7, 0),
     "xdp.frags": (5, 18),
     "lsm_cgroup": (6, 0),
     "iter": (5, 8),

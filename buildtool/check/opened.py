@@ -18,7 +18,6 @@ from buildtool.check.model import RULES, Finding, Level, ObjectFacts
 from buildtool.check.probe import OpenedObject, read_opened
 from buildtool.core.errors import ToolFailedError
 from buildtool.core.files import write_atomic
-from buildtool.core.platforms import DEBIAN_13
 from buildtool.core.process import Runner
 from buildtool.objects.types import UNKNOWN_PROGRAM, program_type
 
@@ -89,19 +88,18 @@ def open_objects(
     return found
 
 
-def opening_findings(facts: ObjectFacts, arch: str, opened: Opened, *, path: str = "") -> Iterator[Finding]:
-    """Yield what libbpf finds in the object of *facts*, at *path*; *arch* is empty if it is for several."""
+def opening_findings(facts: ObjectFacts, opened: Opened, *, path: str = "") -> Iterator[Finding]:
+    """Yield what libbpf finds in the object of *facts*, at *path*."""
     if opened.refusal:
         yield RULES["BT007"].finding(facts.name, opened.refusal, path=path)
-    # An optional program fails only the start that asks for it; the loader for loong64 has a newer libbpf.
-    is_certain = arch in ("", *DEBIAN_13)
+    # An optional program fails only the start that asks for it.
     optional = {program.name for program in facts.programs if program.section.startswith("?")}
     for program, section in opened.unknown:
         # What is unknown to both is BT005.
         if program_type(section) == UNKNOWN_PROGRAM:
             continue
         message = f"the loader's libbpf {opened.libbpf.removeprefix('v')} does not know section {section!r}"
-        level = None if is_certain and program not in optional else Level.WARNING
+        level = Level.WARNING if program in optional else None
         yield RULES["BT009"].finding(facts.name, message, program=program, path=path, level=level)
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from buildtool import __version__
 from buildtool.check.model import RULES, CheckReport, Finding, Level, ProgramRun
+from buildtool.core.diagnostics import ERROR, WARNING, Diagnostic, SourcePlace
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # Characters that XML 1.0 cannot contain, not even escaped.
@@ -85,6 +87,24 @@ def _describe(finding: Finding) -> str:
 
 def _xml(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
+
+
+def diagnose(findings: Iterable[Finding], root: Path) -> Iterator[Diagnostic]:
+    """Yield errors and warnings of *findings*. Lines of C are those of the project in directory *root*."""
+    for finding in findings:
+        if finding.level is Level.NOTE:
+            continue
+        program = f"{finding.program}: " if finding.program else ""
+        places: tuple[SourcePlace, ...] = ()
+        if finding.source and finding.source.file:
+            file = Path(os.path.normpath(root.resolve() / finding.source.file))
+            places = (SourcePlace(file=file, line=max(finding.source.line, 1)),)
+        yield Diagnostic(
+            level=ERROR if finding.level is Level.ERROR else WARNING,
+            message=f"{finding.object}: {program}{finding.message}\nhint: {finding.hint}",
+            places=places,
+            source=f"{finding.rule} {RULES[finding.rule].title}",
+        )
 
 
 def sarif_report(report: CheckReport) -> bytes:

@@ -231,7 +231,7 @@ def _check_opening(
     contents = [target.data for target, _ in fitting]
     found = open_objects(probe, contents, finder.runner, request.timeout_seconds)
     for (target, facts), opened in zip(fitting, found, strict=True):
-        yield from opening_findings(facts, target.arch, opened, path=str(target.path))
+        yield from opening_findings(facts, opened, path=str(target.path))
 
 
 def _plan(request: CheckRequest, on_progress: Callable[[str], None]) -> Iterator[tuple[str, Platform]]:

@@ -252,8 +252,11 @@ def _check_section(read: _Read, program: ProgramInfo) -> Iterator[Finding]:
     if program.type == UNKNOWN_PROGRAM:
         yield finding("BT005", f"section {program.section!r} means no type of program to libbpf")
     if program.type == "ext":
-        message = f"section {program.section!r} replaces a function of another program"
-        yield finding("BT014", message, level)
+        if not program.loaded_as.partition("/")[2]:
+            yield finding("BT014", f"section {program.section!r} names no function to replace", level)
+        else:
+            message = f"section {program.section!r} replaces a function of a program that the start names"
+            yield finding("BT014", f"{message}, so no kernel tries it here", Level.NOTE)
     if program.loaded_as.partition("/")[0] in _USDT and not any(
         item.name == _USDT_MAP for item in read.contents.maps
     ):
@@ -318,7 +321,19 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
     the feature first. A kernel with backports may have the feature, which only a dry run shows.
     """
     level = Level.WARNING if read.has_relocations else Level.ERROR
-    contents = read.contents
+    for program, what, since in _find_news(read.contents):
+        if since > release:
+            message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
+            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
+
+
+def first_release(contents: ObjectContents) -> Release | None:
+    """Return the first Linux release with all that *contents* use, or None if that is not newer than 4.4."""
+    return max((since for _, _, since in _find_news(contents)), default=None)
+
+
+def _find_news(contents: ObjectContents) -> Iterator[tuple[str, str, Release]]:
+    """Yield program, name and first release of what a kernel may be too old for."""
     found: list[tuple[str, str, Release | None]] = [
         ("", f"helper {helper_name(n)}", helper_since(n)) for n in contents.helpers
     ]
@@ -328,9 +343,8 @@ def _check_release(read: _Read, release: Release) -> Iterator[Finding]:
         (p.name, f"section {p.section!r}", program_since(p.type, p.loaded_as)) for p in contents.programs
     ]
     for program, what, since in found:
-        if since is not None and since > release:
-            message = f"{what} came with Linux {_dotted(since)}, after {_dotted(release)}"
-            yield RULES["BT050"].finding(read.name, message, program=program, level=level)
+        if since is not None:
+            yield program, what, since
 
 
 def _dotted(release: Release) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,18 @@ import click
 
 from buildtool.check.kernelfacts import check_kernel_release
 from buildtool.check.model import CheckReport, Finding, Level, ObjectFacts, ProgramRun, SourceLine
-from buildtool.check.reports import junit_report, sarif_report
+from buildtool.check.reports import diagnose, junit_report, sarif_report
 from buildtool.check.run import CheckRequest, check_objects
 from buildtool.check.targets import apply_settings, choose_arches, find_targets
+from buildtool.cli.annotations import annotate
+from buildtool.cli.codequality import code_quality_option, quality_report
 from buildtool.cli.options import OutputPath, arch_option, checked, config_option, json_option, read_config
 from buildtool.cli.output import clean_line, print_json, print_table, say
 from buildtool.config.file import ImageConfig
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.validate import check_setting
+from buildtool.image.cioutputs import SUMMARY_VARIABLE, append_text
 from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import check_capability
 
@@ -63,16 +67,28 @@ _OUTPUT = OutputPath(path_type=Path)
 @click.option("--timeout", type=click.IntRange(1, 86400), default=300, help="Seconds for each kernel.")
 @click.option("--junit", type=_OUTPUT, help="Write a JUnit XML report to this file.")
 @click.option("--sarif", type=_OUTPUT, help="Write a SARIF 2.1.0 report to this file.")
+@code_quality_option
 @click.option("--markdown", is_flag=True, help="Print the table of programs and kernels as Markdown.")
 @config_option
 @json_option
-def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: Any) -> int:
+def command(*, code_quality: Path | None, **given: Any) -> int:
     """
     Check whether objects will load, by rules, by libbpf and by dry runs on kernels.
 
     Without OBJECT or DIR: build/ARCH. Nothing is attached. The exit code is 1 if an object breaks a
     rule of level error or a kernel refuses a program.
     """
+    with quality_report(code_quality) as found:
+        report, root = _check(**given)
+        found.extend(diagnose(report.findings, root))
+        annotate(found)
+    return EXIT_DONE if report.passed else EXIT_FAILED
+
+
+def _check(
+    *, objects: tuple[Path, ...], config_path: Path | None, **options: Any
+) -> tuple[CheckReport, Path]:
+    """Check, print and write the report, and return it with the directory of the project."""
     if options["markdown"] and not options["kernel"]:
         raise UsageError("--markdown requires --kernel", hint="add --kernel host, 6.1, 6.12 or newest")
     for path in filter(None, (options["junit"], options["sarif"])):
@@ -106,7 +122,9 @@ def command(*, objects: tuple[Path, ...], config_path: Path | None, **options: A
     else:
         print_report(report)
     say(summary(report))
-    return EXIT_DONE if report.passed else EXIT_FAILED
+    if report.runs and (page := os.environ.get(SUMMARY_VARIABLE)):
+        append_text(Path(page), f"### Kernels\n\n{markdown(report)}\n\n")
+    return report, config.root
 
 
 def _words(option: str, values: tuple[str, ...]) -> tuple[str, ...]:

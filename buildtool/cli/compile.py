@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from buildtool.cli.annotations import annotate
+from buildtool.cli.codequality import code_quality_option, quality_report
 from buildtool.cli.options import (
     OutputPath,
     arch_option,
@@ -26,6 +28,7 @@ from buildtool.compile.sources import CompileOptions, compile_sources
 from buildtool.compile.toolchain import find_toolchain
 from buildtool.config.file import named_variable
 from buildtool.config.project import choose_platforms, choose_units
+from buildtool.core.diagnostics import Diagnostic, parse_diagnostics
 from buildtool.core.errors import UsageError
 from buildtool.core.flags import check_flag
 from buildtool.core.process import Runner
@@ -53,9 +56,10 @@ from buildtool.runtime.probe import find_object_linker
 )
 @click.option("--system-headers", is_flag=True, help="Search this machine's headers, not the carried ones.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 1024), help="How many compilers run at once.")
+@code_quality_option
 @config_option
 @json_option
-def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | None, **options: Any) -> None:
+def command(*, code_quality: Path | None, **given: Any) -> None:
     """
     Compile eBPF sources to objects: bpf/x.bpf.c becomes build/ARCH/x.bpf.o.
 
@@ -64,6 +68,14 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
     Without SOURCE: those of the configuration. Objects are stripped of debug
     information and hold BTF; the same sources give the same bytes anywhere.
     """
+    with quality_report(code_quality) as found:
+        found.extend(_compile(**given))
+
+
+def _compile(
+    *, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | None, **options: Any
+) -> tuple[Diagnostic, ...]:
+    """Compile, and return the compiler's warnings."""
     config = read_config(options["config_path"])
     platforms = choose_platforms(arch, config)
     if output and len(platforms) > 1:
@@ -98,8 +110,11 @@ def command(*, sources: tuple[str, ...], arch: tuple[str, ...], output: Path | N
         result = compile_sources(toolchain, outputs, run, on_step=step)
     if result.warnings:
         click.echo(result.warnings, err=True)
+    warnings = parse_diagnostics(result.warnings, run.root)
+    annotate(warnings)
     if options["as_json"]:
         print_json([asdict(entry) for entry in result.objects])
-        return
+        return warnings
     for entry in result.objects:
         click.echo(os.path.relpath(entry.path))
+    return warnings

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from buildtool.cli.options import OutputPath, checked, json_option
+from buildtool.cli.options import OutputPath, checked, complete_files, json_option
 from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
-from buildtool.core.files import read_bounded, write_atomic
+from buildtool.core.files import made_directories, read_bounded, write_all_atomic, write_atomic
 from buildtool.core.validate import check_attach, check_image
-from buildtool.deploy import compose, kubernetes
+from buildtool.deploy import compose, helm, kubernetes, quadlet
 from buildtool.deploy.kubernetes import Cluster
 from buildtool.deploy.limits import Limits, format_bytes, parse_cpus, parse_cpuset, parse_memory
 from buildtool.deploy.needs import TRUST_OF_HOST, Deployment, plan_deployment
@@ -27,14 +27,14 @@ from buildtool.image.source import find_image_source
 from buildtool.signing.keys import is_private
 from buildtool.trust.store import MAX_POLICY_BYTES, load_trust, read_store
 
-KINDS = ("run", "compose", "kubernetes", "podman")
+KINDS = ("run", "compose", "kubernetes", "helm", "podman", "systemd")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
 _PATH = click.Path(path_type=Path)
 
 
 @click.command("deploy")
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT")
+@click.argument("image", metavar="IMAGE|ARCHIVE|LAYOUT", shell_complete=complete_files)
 @click.option("--reference", callback=checked(check_image), help="Name by which hosts pull an archive.")
 @click.option("--name", default="", help="Name of the deployment and of directories; default: the image's.")
 @click.option("--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET; repeatable.")
@@ -45,12 +45,17 @@ _PATH = click.Path(path_type=Path)
 @click.option("--namespace", default="", help="Namespace of Kubernetes; default: that of kubectl.")
 @click.option("--priority-class", default="", help="PriorityClass of Kubernetes; default: none.")
 @click.option("--explain", is_flag=True, help="Write the reason of each line as a comment.")
-@click.option("--output", "-o", type=OutputPath(path_type=Path), help="File to write; default: stdout.")
+@click.option(
+    "--output",
+    "-o",
+    type=OutputPath(path_type=Path),
+    help="File or, of a chart, directory to write; default: stdout.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
     """
-    Write what runs IMAGE: a docker command, a file of Compose, a DaemonSet, or a Pod for podman.
+    Write what runs IMAGE: a script, or a file for Compose, Kubernetes, Helm, podman or systemd.
 
     Capabilities, mounts, user and network come from the image's label and objects.
     """
@@ -67,11 +72,13 @@ def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
         reference=reference,
         name=given["name"],
         attach=given["attach"],
-        of_root=kind in ("kubernetes", "podman"),
+        of_root=kind in ("kubernetes", "helm", "podman"),
     )
     if as_json:
         return print_json(_to_json(deployment))
     limits = Limits(cpus=given["cpus"] or "", cpuset=given["cpuset"] or "", memory=given["memory"] or 0)
+    if kind == "helm":
+        return _write_chart(deployment, limits, given)
     text = _write(kind, deployment, limits, given)
     if given["output"] is None:
         return click.echo(text, nl=False)
@@ -84,8 +91,10 @@ def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
 _NEXT = {
     "run": "sh {}",
     "compose": "docker compose --file {} up --detach",
+    "helm": "helm upgrade --install NAME {}",
     "kubernetes": "kubectl apply --server-side --filename {}",
     "podman": "podman kube play {}",
+    "systemd": "copy it to /etc/containers/systemd/, then systemctl daemon-reload",
 }
 _OF_KUBERNETES = ("namespace", "priority_class")
 
@@ -103,10 +112,12 @@ def _check_options(kind: str, image: str, *, as_json: bool, **given: Any) -> Non
             hint="--reference REGISTRY/NAME:TAG is the image's name there",
         )
     for name in _OF_KUBERNETES:
-        if given[name] and kind != "kubernetes":
+        if given[name] and kind not in ("kubernetes", "helm"):
             raise UsageError(
                 f"--{name.replace('_', '-')} is for kubernetes, not for {kind}", hint="leave it out"
             )
+    if kind == "helm" and given["output"] is None and not as_json:
+        raise UsageError("a chart is a directory", hint="--output DIR names it")
     if as_json and (given["output"] or given["explain"]):
         option = "--output" if given["output"] else "--explain"
         raise UsageError(
@@ -121,6 +132,9 @@ def _write(kind: str, deployment: Deployment, limits: Limits, given: dict[str, A
     if kind == "compose":
         place = str(_directory(trust, kind)) if trust else ""
         return compose.write_compose(deployment, limits, trust=place, explains=explains)
+    if kind == "systemd":
+        place = str(_directory(trust, kind)) if trust else ""
+        return quadlet.write_unit(deployment, limits, trust=place, explains=explains)
     if kind == "run":
         return _write_run(deployment, limits, trust)
     texts = read_store(trust) if trust else {}
@@ -128,6 +142,23 @@ def _write(kind: str, deployment: Deployment, limits: Limits, given: dict[str, A
         return kubernetes.write_pod(deployment, limits, trust=texts, explains=explains)
     cluster = Cluster(namespace=given["namespace"], priority_class=given["priority_class"])
     return kubernetes.write_daemon_set(deployment, limits, cluster, trust=texts, explains=explains)
+
+
+def _write_chart(deployment: Deployment, limits: Limits, given: dict[str, Any]) -> None:
+    """Write the chart into a directory, all files or none."""
+    trust: Path | None = given["trust"]
+    if trust is not None:
+        load_trust((trust,))
+    cluster = Cluster(namespace=given["namespace"], priority_class=given["priority_class"])
+    texts = read_store(trust) if trust else {}
+    files = helm.chart_files(deployment, limits, cluster, trust=texts, explains=given["explain"])
+    output: Path = given["output"]
+    placed = {output / path: data for path, data in files.items()}
+    with made_directories(sorted({path.parent for path in placed})):
+        write_all_atomic(placed, replace=given["force"])
+    for note in deployment.plan.notes:
+        say(clean_line(note))
+    say(f"wrote chart {clean_line(str(output))}; next: {_NEXT['helm'].format(output)}")
 
 
 def _write_run(deployment: Deployment, limits: Limits, trust: Path | None) -> str:

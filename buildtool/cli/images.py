@@ -10,6 +10,7 @@ import click
 
 from buildtool.cli.options import complete_arch
 from buildtool.image.docker.prepare import DEFAULT_ARCHITECTURES, DEFAULT_SUITE, prepare_images
+from buildtool.image.docker.preparedregistry import RegistryStore
 
 
 @click.group("images")
@@ -28,10 +29,22 @@ def command() -> None:
 )
 @click.option("--suite", default=DEFAULT_SUITE, show_default=True, help="Debian suite to take packages from.")
 @click.option("--mirror", metavar="URI", help="Debian mirror; default: the one of this system's apt.")
-@click.option("--force", is_flag=True, help="Make the images even if the engine has them.")
+@click.option(
+    "--push",
+    default="",
+    metavar="REPOSITORY",
+    help="Push both as REPOSITORY/builder and /base instead, for builders elsewhere; requires no engine.",
+)
+@click.option("--force", is_flag=True, help="Make the images even if they are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def prepare(
-    *, architectures: tuple[str, ...], suite: str, mirror: str | None, force: bool, as_json: bool
+    *,
+    architectures: tuple[str, ...],
+    suite: str,
+    mirror: str | None,
+    push: str,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Make the builder image and the distroless base from Debian packages."""
     images = prepare_images(
@@ -39,6 +52,7 @@ def prepare(
         suite=suite,
         mirror=mirror,
         force=force,
+        store=RegistryStore(push, suite, force) if push else None,
         report=lambda line: click.echo(f"images: {line}", err=True),
     )
     if as_json:
@@ -46,5 +60,10 @@ def prepare(
         return
     click.echo(f"{images.builder} {images.builder_digest}")
     click.echo(f"{images.base} {images.base_digest}")
+    if push:
+        click.echo("for buildtool.toml:\n[images]", err=True)
+        click.echo(f'builder = "{images.builder}@{images.builder_digest}"', err=True)
+        click.echo(f'base = "{images.base}@{images.base_digest}"', err=True)
     if not images.made:
-        click.echo("images: nothing to do, the engine has them", err=True)
+        place = "registry" if push else "engine"
+        click.echo(f"images: nothing to do, the {place} has them", err=True)

@@ -10,12 +10,17 @@ import os
 import select
 import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from buildtool import __version__
 from buildtool.core.errors import EXIT_FAILED, EXIT_USAGE, BuildtoolError, system_reason
+
+if TYPE_CHECKING:
+    from buildtool.cli.annotations import StepLog
+    from buildtool.core.diagnostics import Diagnostic
 
 # name: (module in buildtool.cli, line for --help). Modules are imported on use, so that --version is fast.
 COMMANDS = {
@@ -35,7 +40,7 @@ COMMANDS = {
     "sbom": ("sbom", "Write the bill of materials of an image."),
     "publish": ("publish", "Sign an image in its registry."),
     "rebuild": ("rebuild", "Compare an image with these sources."),
-    "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, podman."),
+    "deploy": ("deploy", "Write files that run an image: Compose, Kubernetes, Helm, systemd."),
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
     "metrics": ("metrics", "Show the metrics that loaded objects declare."),
@@ -168,11 +173,42 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command in *arguments*, and return the exit code."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return _run(arguments, None)
+    from buildtool.cli.annotations import opened_log
+
+    with opened_log(os.environ) as log:
+        return _run(arguments, log)
+
+
+def _run(arguments: list[str], log: StepLog | None) -> int:
+    """Run the command in *arguments*, with annotations in *log*, and return the exit code."""
     try:
-        result: Any = cli.main(args=arguments, prog_name="buildtool", standalone_mode=False)
+        result: Any = cli.main(args=arguments, prog_name="buildtool", standalone_mode=False, obj=log)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - _explain raises unknown errors again
-        return _explain(error)
+        code = _explain(error)
+        if log is not None:
+            log.annotate(_diagnose(error))
+        return code
     return result if isinstance(result, int) else 0
+
+
+def _diagnose(error: BaseException) -> list[Diagnostic]:
+    """Return what the annotations of *error* say: the lines of sources that it names, and its message."""
+    from buildtool.core.diagnostics import ERROR, Diagnostic, locate_message
+
+    if isinstance(error, BuildtoolError):
+        message, hint = error.message, error.hint
+    elif isinstance(error, click.ClickException):
+        from buildtool.cli.usage import explain_usage
+
+        message, hint = explain_usage(error)
+    else:
+        return []
+    text = message + (f"\nhint: {hint}" if hint else "")
+    own = locate_message(text, Path()) or Diagnostic(level=ERROR, message=text, source="buildtool")
+    # First, because GitHub shows ten only.
+    return [own, *(error.diagnostics if isinstance(error, BuildtoolError) else ())]
 
 
 def _explain(error: BaseException) -> int:

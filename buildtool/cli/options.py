@@ -50,9 +50,9 @@ class OutputPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-def arch_option(**more: Any) -> Callable[[Command], Command]:
-    """Return the option --arch, which may be repeated."""
-    return click.option("--arch", "arch", multiple=True, shell_complete=complete_arch, **more)
+def arch_option(*spellings: str, **more: Any) -> Callable[[Command], Command]:
+    """Return the option --arch, or another of its *spellings*, which may be repeated."""
+    return click.option("--arch", *spellings, "arch", multiple=True, shell_complete=complete_arch, **more)
 
 
 def read_config(config_path: Path | None) -> Config:

@@ -4,23 +4,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from buildtool.cli.options import OutputPath, complete_files, config_option, json_option, read_config
-from buildtool.cli.output import clean_line, print_json
+from buildtool.cli.output import clean_line, print_json, say
 from buildtool.cli.signeroptions import open_given_signer, signer_options
+from buildtool.config.file import Config
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import UsageError
 from buildtool.core.validate import LAYOUT_SCHEME, check_stored
 from buildtool.image.inspect import holds_image, is_file_name
+from buildtool.image.result import OtherImage
+from buildtool.oci.registry import open_image, parse_reference
 from buildtool.publish.attest import attest_image
 from buildtool.publish.file import write_bundle
+from buildtool.publish.formats import is_runtime, push_formats, read_metadata
 from buildtool.publish.sbom import FORMATS
-from buildtool.publish.sign import sign_image
+from buildtool.publish.sign import SignedImage, sign_image
 from buildtool.signing.keys import shorten_key_id
+from buildtool.signing.signers.signer import Signer
 
 
 @click.command("publish")
@@ -50,7 +57,7 @@ def command(
     Sign IMAGE in its registry, so that cosign, podman and `buildtool verify` accept it.
 
     The index and the manifest of each platform are signed. What is there already stays; a run that failed is
-    finished by the next one.
+    finished by the next one. Images of publish.formats are made from a runtime image, pushed and signed, too.
     """
     config = read_config(given["config_path"])
     _check_request(image, bundle, documents=bool(sbom or provenance))
@@ -72,6 +79,13 @@ def command(
         reference = f"{signed.repository}@sha256:{signed.digest}"
         cache = open_cache(os.environ)
         attached = attest_image(reference, signer, cache, sbom=sbom or "", provenance=provenance)
+    others = _push_formats(image, signed, signer, config)
+    _show_signed(signed, attached, others, as_json=as_json)
+
+
+def _show_signed(
+    signed: SignedImage, attached: Sequence[str], others: Sequence[OtherImage], *, as_json: bool
+) -> None:
     if as_json:
         print_json(
             {
@@ -80,6 +94,7 @@ def command(
                 "signed": [f"sha256:{digest}" for digest in signed.digests],
                 "written": signed.written,
                 "attached": list(attached),
+                "others": [asdict(other) for other in others],
                 "keyId": signed.key_id,
             }
         )
@@ -93,6 +108,25 @@ def command(
         click.echo(f"        no new signature: key {shorten_key_id(signed.key_id)} had signed it")
     for kind in attached:
         click.echo(f"with    {kind}")
+    for other in others:
+        click.echo(f"{other.format:<6}  {other.reference}@{other.digest}")
+
+
+def _push_formats(image: str, signed: SignedImage, signer: Signer, config: Config) -> tuple[OtherImage, ...]:
+    """Push and sign the images of publish.formats, if *image*, which was signed, is a runtime image."""
+    formats = config.publish.other_formats
+    if not formats:
+        return ()
+    tag = parse_reference(image).tag
+    cache = open_cache(os.environ)
+    if not tag:
+        say(f"{clean_line(image)}: no tag, so no images of other formats are made")
+        return ()
+    reference = f"{signed.repository}:{tag}@sha256:{signed.digest}"
+    if not is_runtime(open_image(reference, cache)):
+        return ()
+    metadata = read_metadata(config.publish.gadget)
+    return push_formats(reference, formats, signer, cache, metadata=metadata, report=say)
 
 
 def _check_request(image: str, bundle: Path | None, *, documents: bool) -> None:

@@ -26,14 +26,18 @@ from buildtool.cli.signeroptions import ask_passphrase
 from buildtool.config.file import Config
 from buildtool.config.project import choose_platforms, find_sources
 from buildtool.config.sourcedate import source_date
+from buildtool.core.errors import UsageError
 from buildtool.core.files import FORCE_REPLACES, check_target, check_writable, write_atomic
 from buildtool.core.platforms import Platform
 from buildtool.core.process import Runner
 from buildtool.core.validate import parse_signer
+from buildtool.fleet import Fleet, FleetRequest, render_fleet
 
 
 @click.command("render")
-@arch_option(help="Architecture of the image; may be repeated. Default: build.arch, else this machine's.")
+@arch_option(
+    "--platform", help="Architecture of the image; may be repeated. Default: build.arch, else this machine's."
+)
 @click.option(
     "--key",
     callback=checked(parse_signer),
@@ -50,6 +54,12 @@ from buildtool.core.validate import parse_signer
 )
 @click.option("--inline", is_flag=True, help="Write one file that holds all sources in its text.")
 @click.option("--force", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--bake",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIRECTORY",
+    help="Render all projects below DIRECTORY, with a file for `docker buildx bake`.",
+)
 @click.option("--prepared", is_flag=True, help="Use the images that `buildtool images prepare` makes.")
 @config_option
 def command(
@@ -59,6 +69,7 @@ def command(
     output: Path | None,
     inline: bool,
     force: bool,
+    bake: Path | None,
     prepared: bool,
     config_path: Path | None,
 ) -> None:
@@ -72,8 +83,22 @@ def command(
     holds a copy of these sources.
 
     Without --output, print the one-file form of --inline.
+
+    With --bake and --output, DIR gets a folder of each project and one
+    docker-bake.hcl, by which `docker buildx bake` builds all of them;
+    --output DIR/docker-bake.json writes JSON instead.
     """
     output = None if output == STDOUT else output
+    if bake is not None:
+        if output is None or inline or config_path is not None:
+            raise UsageError(
+                "--bake requires --output, and neither --inline nor --config",
+                hint=f"buildtool render --bake {bake} --output fleet",
+            )
+        request = FleetRequest(
+            directory=bake, output=output, arch=arch, key=key, prepared=prepared, force=force
+        )
+        return show_fleet(render_fleet(request, environ=os.environ, ask=ask_passphrase, runner=Runner()))
     config = read_config(config_path)
     if prepared:
         config = replace(config, images=pipeline.prepared_images())
@@ -98,6 +123,19 @@ def command(
     write_atomic(output, text.encode(), replace=force, hint=FORCE_REPLACES)
     argv = _build_command(config, platforms, source, epoch, "--file", str(output), str(config.root))
     return show_files([output], argv)
+
+
+def show_fleet(fleet: Fleet) -> None:
+    """Print the bake file of *fleet* and its targets, and the command that builds them."""
+    click.echo(str(fleet.file))
+    for target in fleet.targets:
+        click.echo(f"{target.name}  {target.tag}  {','.join(target.platforms)}")
+    where = shlex.quote(str(fleet.file.parent))
+    # Bake reads files outside its working directory only if that is allowed.
+    reads = sorted({place for target in fleet.targets for place in target.reads})
+    bake = ["docker", "buildx", "bake", *(f"--allow=fs.read={place}" for place in reads)]
+    command = shlex.join([*bake, "--file", fleet.file.name])
+    say(f"next: cd {where} && PUSH=1 REGISTRY=registry.example {command}")
 
 
 def show_files(files: Iterable[Path], command: Sequence[str]) -> None:

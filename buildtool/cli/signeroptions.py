@@ -88,7 +88,7 @@ def open_given_signer(given: dict[str, Any], config: Config, *, publish: bool = 
 
     Raises: SigningKeyError, UsageError, ConfigError, FileAccessError, ToolMissingError, ToolFailedError.
     """
-    in_environment = f"env:{KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else None
+    in_environment = f"env:{KEY_VARIABLE}" if KEY_VARIABLE in os.environ else None
     own = config.publish.key if publish else None
     reference = given["key"] or own or in_environment or config.sign.key
     if reference is None:

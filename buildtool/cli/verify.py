@@ -26,7 +26,6 @@ from buildtool.core.errors import (
 from buildtool.core.platforms import Platform, find_platform
 from buildtool.image.inspect import holds_image
 from buildtool.signing.keys import shorten_key_id
-from buildtool.signing.stale import StaleFinder
 from buildtool.trust.store import TrustStore, load_trust
 from buildtool.trust.verify import Accepted, Verdict, VerifiedObject, verify_and_remember
 
@@ -153,6 +152,9 @@ def _hint(errors: Iterable[BuildtoolError], *, as_json: bool) -> None:
 
 def _warn_stale(verdicts: Iterable[Verdict]) -> None:
     """Name accepted objects that are older than their sources. Their signatures are valid all the same."""
+    # Imported here, because an image has no sources beside it, and needs no compiler's modules.
+    from buildtool.signing.stale import StaleFinder
+
     finder = StaleFinder()
     for verdict in verdicts:
         try:

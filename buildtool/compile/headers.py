@@ -113,7 +113,7 @@ def read_headers(directory: Path) -> Headers:
         if document["version"] != LIST_VERSION:
             raise ValueError("version")
         texts = [lock, *packages.values(), *files.values()]
-        if not files or not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(text, str) for text in texts):
             raise TypeError("files")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileAccessError(f"{path}: not a list of headers", hint=_DAMAGED) from error

@@ -29,6 +29,7 @@ from buildtool.compile.strip import strip_debug
 from buildtool.compile.toolchain import Toolchain
 from buildtool.compile.typeorder import order_types
 from buildtool.config.project import Piece, Unit, check_units
+from buildtool.core.diagnostics import parse_diagnostics
 from buildtool.core.digests import Digest
 from buildtool.core.errors import (
     BuildtoolError,
@@ -292,9 +293,11 @@ def _run_clang(
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         message = f"{CANNOT_COMPILE} " + ", ".join(names[:MAX_NAMED]) + more
         said = _said(end for _, end in failed)
-        raise CompileError(
+        error = CompileError(
             message, hint=_explain_include(said, [job for job, _ in failed], options), detail=said
         )
+        error.diagnostics = parse_diagnostics(said, options.root)
+        raise error
     return _said(done)
 
 

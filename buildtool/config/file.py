@@ -28,7 +28,9 @@ from buildtool.config.compiling import (
 )
 from buildtool.config.settable import SettableRules, parse_settable
 from buildtool.config.values import (
+    RUNTIME_FORMAT,
     EnvironmentText,
+    as_formats,
     as_integer,
     as_labels,
     as_path,
@@ -152,13 +154,21 @@ class PublishConfig:
     """
     [publish]: *sign* a pushed image, with *key* (a file or a signer's reference) or with sign.key.
 
-    A signed image gets a bill of materials in format *sbom* (or none), and *provenance*.
+    A signed image gets a bill of materials in format *sbom* (or none), and *provenance*. *formats* are those
+    of the images that a build writes or pushes. *gadget* is the gadget.yaml of images for Inspektor Gadget.
     """
 
     sign: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_SIGN")
     key: Path | str | None = declare(as_signer, None, "BUILDTOOL_PUBLISH_KEY")
     sbom: str = declare(as_text(check_sbom), "cyclonedx", "BUILDTOOL_PUBLISH_SBOM")
     provenance: bool = declare(as_switch, default=True, env="BUILDTOOL_PUBLISH_PROVENANCE")
+    formats: tuple[str, ...] = declare(as_formats, (RUNTIME_FORMAT,), "BUILDTOOL_PUBLISH_FORMATS")
+    gadget: Path | None = declare(as_path, None)
+
+    @property
+    def other_formats(self) -> tuple[str, ...]:
+        """The formats beside the runtime image."""
+        return tuple(name for name in self.formats if name != RUNTIME_FORMAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,9 +275,14 @@ class LoaderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConfig:
-    """[load]: what the loading machine may set in the objects (*settable*), as the statements say."""
+    """
+    [load]: what the loading machine may set in the objects (*settable*), as the statements say.
+
+    *btf* is a directory with signed types of kernels, ARCH/RELEASE.btf.o, which the image holds.
+    """
 
     settable: SettableRules = declare(parse_settable, {})
+    btf: str = declare(as_text(validate.check_relative_path), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

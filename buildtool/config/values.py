@@ -127,6 +127,21 @@ def check_sbom(value: str) -> str:
     return value
 
 
+def as_formats(value: Any, _: Path) -> tuple[str, ...]:
+    """Parse a list of IMAGE_FORMATS, each once."""
+    formats = tuple(expect(item, str, "a list of strings") for item in expect_list(value))
+    for name in formats:
+        if name not in IMAGE_FORMATS:
+            raise UsageError(
+                f"{name!r} is none of {', '.join(IMAGE_FORMATS)}", hint='for example ["runtime", "bpfman"]'
+            )
+    if RUNTIME_FORMAT not in formats:
+        raise UsageError(
+            f"{RUNTIME_FORMAT} is missing", hint="the other images are made from the runtime image"
+        )
+    return tuple(dict.fromkeys(formats))
+
+
 def check_engine(value: str) -> str:
     """Return *value* if it is one of ENGINES. Raises: UsageError."""
     if value not in ENGINES:
@@ -176,6 +191,8 @@ _EXAMPLES = {
     bool: "write true or false, without quotes",
 }
 SBOM_FORMATS = ("cyclonedx", "spdx", "none")
+RUNTIME_FORMAT = "runtime"
+IMAGE_FORMATS = (RUNTIME_FORMAT, "bpfman", "gadget")
 CLOCKS = ("required", "unset-ok")
 MAX_HELPER = 2**32 - 1
 _HELPER_HINT = "for example bpf_probe_write_user; buildtool inspect OBJECT shows the helpers"

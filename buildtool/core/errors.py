@@ -9,6 +9,10 @@ configuration, 3 refused. 126, 127 and 128+n belong to tini.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buildtool.core.diagnostics import Diagnostic
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -59,7 +63,7 @@ class BuildtoolError(Exception):
 
     *message* is one line, `thing: problem: cause`, in lower case, without a final period.
     *hint* names a command or a key that helps. *detail* is output of a tool, such as a
-    compiler's diagnostics, and is printed unchanged.
+    compiler's diagnostics, and is printed unchanged. *diagnostics* are the lines of source files in it.
     """
 
     exit_code = EXIT_FAILED
@@ -69,6 +73,7 @@ class BuildtoolError(Exception):
         self.message = message
         self.hint = hint
         self.detail = detail
+        self.diagnostics: tuple[Diagnostic, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Return a recipe that skips `__init__`, whose arguments differ: worker processes pickle errors."""

@@ -192,12 +192,15 @@ MACHINES: dict[str, Machine] = {
 
 def find_platform(name: str) -> Platform:
     """
-    Return the platform with *name*: an architecture (arm64) or an OCI platform (linux/arm64).
+    Return the platform with *name*: an architecture (arm64) or an OCI platform (linux/arm64, linux/arm64/v8).
 
     Raises: UsageError, whose hint lists the architectures.
     """
+    spelling = name.removeprefix("linux/")
     for found in PLATFORMS.values():
-        if name in (found.arch, found.oci):
+        # buildx also accepts the kernel's names, and a variant that is an architecture's only one.
+        variant = found.variant or ("v8" if found.arch == "arm64" else "")
+        if spelling in (found.arch, *found.uname, f"{found.arch}/{variant}"):
             return found
     raise UsageError(
         f"unknown architecture {name!r}",

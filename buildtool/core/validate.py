@@ -17,6 +17,7 @@ from buildtool.core.text import quote
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
+MAX_LABEL_BYTES = 4096
 
 # Quotes, backslash, $ and ` are syntax of Dockerfile words; << starts a heredoc.
 _DOCKERFILE_SYNTAX = ('"', "'", "\\", "$", "`", "<<")
@@ -368,6 +369,33 @@ def check_label_key(value: str) -> str:
     """
     hint = "for example org.example.team"
     return _match(_LABEL_KEY, value, "a label key (A-Z a-z 0-9 . _ - /)", MAX_TEXT_BYTES, hint)
+
+
+def check_label_text(value: str) -> str:
+    """
+    Return *value* if it can be the value of a label or an annotation: one printable line.
+
+    Raises: UsageError.
+    """
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES:
+        raise UsageError(
+            f"a label's value is longer than {MAX_LABEL_BYTES} bytes", hint="put long texts into a file"
+        )
+    if not value.isprintable():
+        raise UsageError(f"{_show(value)} has control characters", hint="write the value in one line")
+    return value
+
+
+def parse_image_label(text: str) -> tuple[str, str]:
+    """
+    Return key and value of a label that is written KEY=VALUE.
+
+    Raises: UsageError.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{_show(text)}: not KEY=VALUE", hint="for example org.example.team=plant")
+    return check_label_key(key), check_label_text(value)
 
 
 def check_relative_path(value: str) -> str:

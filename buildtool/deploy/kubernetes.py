@@ -83,7 +83,8 @@ def write_pod(deployment: Deployment, limits: Limits, *, trust: Mapping[str, str
     return out.text()
 
 
-def _start(deployment: Deployment, limits: Limits, trust: Mapping[str, str], *, explains: bool) -> _Writer:
+def check_name(deployment: Deployment, limits: Limits) -> None:
+    """Check that Kubernetes takes the name and *limits* of *deployment*. Raises: UsageError."""
     if not _NAME.fullmatch(deployment.name):
         raise UsageError(
             f"{deployment.name!r} is no name of Kubernetes: small letters, digits and -, at most 52",
@@ -94,6 +95,10 @@ def _start(deployment: Deployment, limits: Limits, trust: Mapping[str, str], *, 
             "--cpuset: Kubernetes chooses processors itself",
             hint="--cpus with a whole number and --memory make a pod of class Guaranteed, which gets its own",
         )
+
+
+def _start(deployment: Deployment, limits: Limits, trust: Mapping[str, str], *, explains: bool) -> _Writer:
+    check_name(deployment, limits)
     return _Writer(deployment=deployment, limits=limits, out=YamlText(explains=explains), trust=trust)
 
 
@@ -183,18 +188,30 @@ def _add_pod(writer: _Writer, depth: int) -> None:
     _add_mounts(writer, depth)
 
 
-def _add_resources(writer: _Writer, depth: int) -> None:
-    out, deployment, limits = writer.out, writer.deployment, writer.limits
-    out.add(depth, "resources:", "full maps count as memory of the pod that made them")
-    cpus = quote_scalar(limits.cpus or "10m")
+def choose_resources(deployment: Deployment, limits: Limits) -> dict[str, dict[str, str]]:
+    """Return requests and, where they are known, limits of the pod: by name, in Kubernetes' units."""
     needed = f"{mebibytes(deployment.memory)}Mi"
-    limit = f"{mebibytes(limits.memory)}Mi" if limits.memory else ("" if deployment.has_workload else needed)
-    out.add(depth + 1, f"requests: {{cpu: {cpus}, memory: {quote_scalar(limit or needed)}}}")
-    chosen = ([f"cpu: {cpus}"] if limits.cpus else []) + ([f"memory: {quote_scalar(limit)}"] if limit else [])
-    if chosen:
-        out.add(depth + 1, f"limits: {{{', '.join(chosen)}}}")
-    else:
+    memory = f"{mebibytes(limits.memory)}Mi" if limits.memory else ("" if deployment.has_workload else needed)
+    found = {"requests": {"cpu": limits.cpus or "10m", "memory": memory or needed}}
+    most = {"cpu": limits.cpus, "memory": memory}
+    chosen = {name: value for name, value in most.items() if value}
+    return found | ({"limits": chosen} if chosen else {})
+
+
+def _add_resources(writer: _Writer, depth: int) -> None:
+    out = writer.out
+    out.add(depth, "resources:", "full maps count as memory of the pod that made them")
+    found = choose_resources(writer.deployment, writer.limits)
+    for kind, values in found.items():
+        inner = ", ".join(f"{name}: {quote_scalar(value)}" for name, value in values.items())
+        out.add(depth + 1, f"{kind}: {{{inner}}}")
+    if "limits" not in found:
         out.remark(depth + 1, "limits: what the workload takes is not known; --memory and --cpus set them")
+
+
+def hostpath_type(mount: Mount) -> str:
+    """Return the type of the hostPath volume of *mount*."""
+    return "File" if mount.is_file else "DirectoryOrCreate" if mount.is_made else "Directory"
 
 
 def _add_mounts(writer: _Writer, depth: int) -> None:
@@ -215,8 +232,7 @@ def _add_mounts(writer: _Writer, depth: int) -> None:
         )
     out.add(depth, "volumes:")
     for at, mount in enumerate(mounts):
-        kind = "File" if mount.is_file else "DirectoryOrCreate" if mount.is_made else "Directory"
-        place = f"{{path: {quote_scalar(mount.source)}, type: {kind}}}"
+        place = f"{{path: {quote_scalar(mount.source)}, type: {hostpath_type(mount)}}}"
         out.add(depth + 1, f"- {{name: host-{at}, hostPath: {place}}}")
     if writer.trust:
         name = quote_scalar(f"{writer.deployment.name}-trust")

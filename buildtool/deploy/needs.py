@@ -40,7 +40,8 @@ class Deployment:
 
     *network* names the programs whose hooks are in the host's network namespace. *pins* is the directory in
     the container that they are pinned in, or empty. *memory* is what loader and full maps take, in bytes,
-    on 64 processors; *has_workload*: what the workload takes comes on top of it.
+    on 64 processors; *has_workload*: what the workload takes comes on top of it. *release* is the image's
+    version, or empty.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Deployment:
     pins: str
     memory: int
     has_workload: bool
+    release: str = ""
 
     @property
     def status(self) -> list[str]:
@@ -123,6 +125,7 @@ def plan_deployment(
         pins=image.entrypoint.places.get("--pin-root", ""),
         memory=max(map(_memory, images)),
         has_workload=bool(image.entrypoint.workload),
+        release=image.labels.get("org.opencontainers.image.version", ""),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from buildtool.image.metadata import Entrypoint
+from buildtool.image.metadata import TYPES_DIRECTORY, Entrypoint
 from buildtool.objects.capabilities import run_options
 from buildtool.objects.kernelbtf import TYPES_SUFFIX
 from buildtool.objects.types import program_type
@@ -187,7 +187,7 @@ def _plan_mounts(
         plan.before.append(f"install -d /etc/{name} && touch /etc/{name}/settings")
         add(f"/etc/{name}/settings", settings, "set, map-entries, attach and load lines", is_file=True)
         plan.notes.append(f"write set, map-entries, attach or load lines into /etc/{name}/settings")
-    if types := places.get("--btf"):
+    if (types := places.get("--btf")) and types != TYPES_DIRECTORY:
         plan.before.append(f"install -d /etc/{name}/btf")
         add(f"/etc/{name}/btf", types, "types of kernels without BTF", is_made=True)
         plan.notes.append(f"a kernel without BTF needs RELEASE{TYPES_SUFFIX} in /etc/{name}/btf")

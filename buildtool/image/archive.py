@@ -59,21 +59,29 @@ class SourceArchive:
             raise FileAccessError(f"{path}: cannot write: {system_reason(error)}") from error
 
 
-@lru_cache(maxsize=1)
-def pack_own_sources(headers: tuple[EmbeddedFile, ...] = ()) -> SourceArchive:
+def pack_own_sources(headers: tuple[EmbeddedFile, ...] = (), more: Sequence[TarEntry] = ()) -> SourceArchive:
     """
-    Return the archive of the loader's sources, of the modules that compile and sign, and of *headers*.
+    Return the archive of the loader's sources, of the modules that compile and sign, of *headers* and *more*.
 
     Raises: FileAccessError.
     """
+    return _pack([*_own_entries(headers), *more]) if more else _pack_own(headers)
+
+
+@lru_cache(maxsize=1)
+def _pack_own(headers: tuple[EmbeddedFile, ...]) -> SourceArchive:
     return _pack(_own_entries(headers))
 
 
 def pack_project(
-    root: Path, directories: Sequence[str], sources: Iterable[str], headers: Sequence[EmbeddedFile] = ()
+    root: Path,
+    directories: Sequence[str],
+    sources: Iterable[str],
+    headers: Sequence[EmbeddedFile] = (),
+    more: Sequence[TarEntry] = (),
 ) -> SourceArchive:
     """
-    Return the archive of buildtool's sources and of *directories* of project *root*.
+    Return the archive of buildtool's sources, of *directories* of project *root*, and of *more*.
 
     The files are those that BuildKit would receive: without those in .dockerignore, and with
     symbolic links as links.
@@ -93,7 +101,7 @@ def pack_project(
                 hint=f"change {IGNORE_FILE}",
             )
     moved = (replace(entry, path=f"{PROJECT_DIRECTORY}/{entry.path}") for entry in entries)
-    return _pack([*_own_entries(headers), *moved])
+    return _pack([*_own_entries(headers), *moved, *more])
 
 
 def _pack(entries: Iterable[TarEntry]) -> SourceArchive:

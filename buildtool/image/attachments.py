@@ -27,6 +27,8 @@ _NETNS_TYPES = frozenset(("sk_lookup", "flow_dissector"))
 _SOCKMAP_TYPES = frozenset(("sk_msg", "sk_skb"))
 # Their sections name the target; a section without one leaves it to the attach setting.
 _NAMED_TYPES = "tracing lsm raw_tracepoint raw_tracepoint_writable tracepoint kprobe perf_event netfilter"
+_REPLACES = "ext"
+_REPLACE_HINT = "write PROGRAM=OBJECT:PROGRAM, where the latter has the function"
 _IN_MAPS = ("/devmap", "/cpumap")  # XDP programs that the workload puts into maps
 _NETFILTER = re.compile(r"ipv[46]:(prerouting|input|forward|output|postrouting):-?\d+")
 _EVENT = re.compile(r"cpu-clock:\d+|task-clock:\d+|\w+:\w+:\w+")
@@ -95,12 +97,14 @@ def check_attach_settings(
         owner, program = _find(setting, objects)
         # Loading without attaching suits every program, and every map.
         if setting.target == NOWHERE:
+            if program is not None and program.type == _REPLACES:
+                raise setting.wrong("the kernel loads the program for a target only", _REPLACE_HINT)
             continue
         if program is None:
             raise setting.wrong(
                 "a struct_ops map has no target", f"write {setting.program}=none, or leave it out"
             )
-        _check_target(setting, owner, program, trust)
+        _check_target(setting, owner, program, trust, objects)
 
 
 def check_load_settings(settings: Sequence[str], objects: Sequence[AttachableObject]) -> None:
@@ -152,7 +156,13 @@ def _list_programs(objects: Iterable[AttachableObject]) -> str:
     return f"{', '.join(names[:_SHOWN_PROGRAMS])}{more}"
 
 
-def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInfo, trust: TrustStore) -> None:
+def _check_target(
+    setting: Setting,
+    owner: AttachableObject,
+    program: ProgramInfo,
+    trust: TrustStore,
+    objects: Sequence[AttachableObject],
+) -> None:
     section = program.loaded_as
     hint = f"write {setting.program}="
     if program.type == "xdp" and not section.endswith(_IN_MAPS):
@@ -174,6 +184,8 @@ def _check_target(setting: Setting, owner: AttachableObject, program: ProgramInf
             raise setting.wrong(f"{setting.target} is not the path of a {place}", f"{hint}/PATH")
     elif program.type in _SOCKMAP_TYPES:
         _check_sockmap(setting, owner, section)
+    elif program.type == _REPLACES:
+        _check_replaced(setting, objects)
     elif program.type in _NAMED_TYPES.split():
         _check_named(setting, owner, section, trust)
     else:
@@ -202,6 +214,18 @@ def _check_direction(setting: Setting, section: str) -> None:
         raise setting.wrong(
             f"section {section} has the other direction",
             f"write {setting.program}={name}, or change the section",
+        )
+
+
+def _check_replaced(setting: Setting, objects: Sequence[AttachableObject]) -> None:
+    """Check that the target is a program of another object that replaces no function itself."""
+    owner, _, name = setting.target.rpartition(":")
+    found = [item for item in objects if item.name == owner]
+    if not any(program.name == name for item in found for program in item.programs):
+        raise setting.wrong(f"{setting.target} is no program of the objects", _REPLACE_HINT)
+    if any(program.type == _REPLACES for item in found for program in item.programs):
+        raise setting.wrong(
+            f"{owner} has programs of freplace itself", "move the target to an object of its own"
         )
 
 

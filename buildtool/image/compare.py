@@ -16,9 +16,17 @@ from typing import Any
 from buildtool.config.compiling import OBJECT_SUFFIX
 from buildtool.config.file import Config
 from buildtool.config.project import find_sources, name_objects
-from buildtool.core.errors import EngineError, FileAccessError, UsageError
+from buildtool.core.errors import ConfigError, EngineError, FileAccessError, UsageError
 from buildtool.core.platforms import Platform, oci_platform
-from buildtool.image.metadata import LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH, image_entrypoint
+from buildtool.image.kerneltypes import find_types
+from buildtool.image.metadata import (
+    LOADER_PATH,
+    OBJECTS_DIRECTORY,
+    PINS_PATH,
+    TINI_PATH,
+    TYPES_DIRECTORY,
+    image_entrypoint,
+)
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.capabilities import FILE_ATTRIBUTE, file_attribute, program_capabilities
 from buildtool.oci.read import BlobSource, open_layer, read_images
@@ -28,6 +36,7 @@ from buildtool.runtime.carried import Part, find_loader, find_pins_tool, find_ti
 
 CONFIGURATION = "configuration"
 _PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
+_TYPES = TYPES_DIRECTORY.strip("/") + "/"
 _PROGRAMS = {LOADER_PATH: find_loader, TINI_PATH: find_tini, PINS_PATH: find_pins_tool}
 _NAMES = tuple(path.rpartition("/")[2] for path in _PROGRAMS)
 _PROGRAM_MODE = 0o755
@@ -41,6 +50,7 @@ class ImageContents:
 
     platform: str
     objects: Mapping[str, bytes] = field(repr=False)
+    types: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     programs: Mapping[str, TarEntry] = field(repr=False)
     config: Mapping[str, Any]
 
@@ -69,11 +79,18 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
             for path, entry in tree.items()
             if path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX) and entry.is_file
         }
+        types = {
+            path.removeprefix(_TYPES): entry.data
+            for path, entry in tree.items()
+            if path.startswith(_TYPES) and entry.is_file
+        }
         places = {path: resolve_path(tree, path) for path in _PROGRAMS}
         programs = {path: tree[place] for path, place in places.items() if place in tree}
         settings = image.config.get("config") or {}
         found.append(
-            ImageContents(platform=image.platform, objects=objects, programs=programs, config=settings)
+            ImageContents(
+                platform=image.platform, objects=objects, types=types, programs=programs, config=settings
+            )
         )
     if not any(image.objects for image in found):
         raise EngineError(
@@ -84,7 +101,8 @@ def read_image_contents(source: BlobSource) -> list[ImageContents]:
 
 
 def _is_compared(path: str) -> bool:
-    return path.endswith(_NAMES) or (path.startswith(_PREFIX) and path.endswith(OBJECT_SUFFIX))
+    is_object = path.startswith((_PREFIX, _TYPES)) and path.endswith(OBJECT_SUFFIX)
+    return path.endswith(_NAMES) or is_object
 
 
 def all_objects(images: Sequence[ImageContents]) -> dict[ObjectKey, bytes]:
@@ -116,11 +134,26 @@ def check_files(images: Sequence[ImageContents], config: Config, data: Path | No
         if PINS_PATH in image.programs and not config.image.tools:
             verdicts.append(_verdict(image, PINS_PATH, ["in the image, and image.tools is false"]))
         verdicts.append(_check_configuration(image, config))
+        if image.types or config.load.btf:
+            verdicts.append(_check_types(image, config))
         for name, source in names.items():
             if name not in image.objects:
                 problem = f"not in the image, and {source} is here"
                 verdicts.append(_verdict(image, f"{OBJECTS_DIRECTORY}/{name}", [problem]))
     return verdicts
+
+
+def _check_types(image: ImageContents, config: Config) -> FileVerdict:
+    """Compare the types of kernels with the project's signed files."""
+    try:
+        ours = find_types(config, _find_platform(image))
+    except (ConfigError, FileAccessError) as error:
+        return FileVerdict(
+            platform=image.platform, path=TYPES_DIRECTORY, equal=None, problems=(error.message,)
+        )
+    names = sorted(ours.keys() | image.types.keys())
+    different = [name for name in names if ours.get(name) != image.types.get(name)]
+    return _verdict(image, TYPES_DIRECTORY, [f"{name}: another file than here" for name in different])
 
 
 def _attributes(path: str, capabilities: Iterable[str]) -> dict[str, bytes]:

@@ -29,12 +29,14 @@ from buildtool.core.errors import BuildtoolError, UsageError
 from buildtool.core.platforms import Platform
 from buildtool.core.resources import resource_path
 from buildtool.core.strictjson import format_time
-from buildtool.image.archive import SourceArchive, pack_own_sources, pack_project
+from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive, pack_own_sources, pack_project
 from buildtool.image.context import sent_directories
 from buildtool.image.embedded import EmbeddedFile, loader_sources, probe_sources, python_sources
+from buildtool.image.kerneltypes import TypesByArch, types_entries
 from buildtool.image.metadata import image_entrypoint, image_labels
 from buildtool.objects.capabilities import PINS_NAME
-from buildtool.runtime.carried import LINKED_FROM, LOADER_NAME, PROBE_NAME
+from buildtool.oci.tarwriter import TarEntry
+from buildtool.runtime.carried import LIBBPF_FROM, LIBBPF_NAME, LINKED_FROM, LOADER_NAME, PROBE_NAME
 from buildtool.runtime.debian import BUILDER_PACKAGES, CROSS_PACKAGES, LIBGCC_DEV
 from buildtool.signing.keys import KeyId
 
@@ -49,6 +51,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 _SETTABLE_NAME = "settable.json"
+_LIBBPF = f"/{LIBBPF_NAME}"
 
 
 class Form(Enum):
@@ -70,7 +73,7 @@ class RenderRequest:
     *form* selects the places of sources. *epoch* is the time in the Dockerfile's instructions for
     building it, in seconds.
     *headers* are those of Linux and libbpf for sources, and those of include directories outside the project.
-    *plan* has the objects by architecture.
+    *plan* has the objects by architecture, and *types* the signed types of kernels, if the image holds any.
     """
 
     config: Config
@@ -81,6 +84,7 @@ class RenderRequest:
     capabilities: tuple[str, ...] = ()
     headers: tuple[EmbeddedFile, ...] = ()
     plan: Mapping[str, tuple[Unit, ...]] = field(default_factory=dict)
+    types: TypesByArch = field(default_factory=dict)
     form: Form = Form.PROJECT
     epoch: int | None = None
 
@@ -112,8 +116,24 @@ def render_dockerfile(request: RenderRequest) -> Dockerfile:
 def _pack(request: RenderRequest) -> SourceArchive | None:
     if request.form is Form.FOLDER:
         directories = source_directories(request)
-        return pack_project(request.config.root, directories, request.sources, _more_sources(request))
-    return pack_own_sources(_more_sources(request)) if request.form is Form.PROJECT else None
+        root, more = request.config.root, _types_entries(request)
+        return pack_project(root, directories, request.sources, _more_sources(request), more)
+    if request.form is Form.PROJECT:
+        return pack_own_sources(_more_sources(request), _types_entries(request))
+    if request.types:
+        raise UsageError(
+            "load.btf: the text of a Dockerfile cannot hold the types",
+            hint="buildtool render -o DIR writes an archive beside the Dockerfile",
+        )
+    return None
+
+
+def _types_entries(request: RenderRequest) -> tuple[TarEntry, ...]:
+    return tuple(
+        entry
+        for arch, files in request.types.items()
+        for entry in types_entries(files, ARCHIVE_EPOCH, f"types/{arch}")
+    )
 
 
 def _more_sources(request: RenderRequest) -> tuple[EmbeddedFile, ...]:
@@ -176,9 +196,10 @@ def _context(request: RenderRequest, archive: SourceArchive | None) -> dict[str,
         ),
         "plans": _check_files(_plan_files(request)),
         "settable": bool(config.load.settable),
+        "types": bool(request.types),
         "mounts": source_directories(request),
         "apt_install": _apt_install(request.platforms, native=_links(request)),
-        "linker": _linker_argv() if _links(request) else None,
+        "linker": _linker_argvs() if _links(request) else [],
         "compile": {p.arch: _compile_argv(request, p) for p in request.platforms},
         "sign": {p.arch: _sign_argv(request, p) for p in request.platforms},
         "link": {p.arch: _link_argvs(config, p) for p in request.platforms},
@@ -250,13 +271,20 @@ def _program_names(config: Config) -> dict[str, str]:
 
 
 def _link_argvs(config: Config, platform: Platform) -> list[list[str]]:
-    start = ["clang", f"--target={platform.triple}", platform.static_option]
-    return [[*start, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in _program_names(config).items()]
+    programs = _program_names(config).items()
+    start = ["clang", f"--target={platform.triple}"]
+    link = [*start, platform.static_option, _LIBBPF]
+    return [_libbpf_argv(start), *([*link, *LINKED_FROM[kind], "-o", f"/{name}"] for kind, name in programs)]
 
 
-def _linker_argv() -> list[str]:
-    """Return the command that makes bpf-probe for the builder's architecture, which is not known here."""
-    return ["clang", "-static", *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
+def _libbpf_argv(start: Sequence[str]) -> list[str]:
+    return [*start, *LIBBPF_FROM, "-o", _LIBBPF]
+
+
+def _linker_argvs() -> list[list[str]]:
+    """Return the commands that make bpf-probe for the builder's architecture, which is not known here."""
+    program = ["clang", "-static", _LIBBPF, *LINKED_FROM["probe"], "-o", f"/{PROBE_NAME}"]
+    return [_libbpf_argv(["clang"]), program]
 
 
 def _agree_argv(request: RenderRequest) -> list[str]:

@@ -19,7 +19,13 @@ from buildtool.core.errors import EngineError, FileAccessError, ObjectFormatErro
 from buildtool.core.files import read_bounded
 from buildtool.core.validate import LAYOUT_SCHEME, names_registry, split_layout
 from buildtool.image.docker.client import connect, engine_errors, missing_errors
-from buildtool.image.metadata import OBJECTS_DIRECTORY, TINI_PATH, Entrypoint, parse_entrypoint
+from buildtool.image.metadata import (
+    OBJECTS_DIRECTORY,
+    TINI_PATH,
+    TYPES_DIRECTORY,
+    Entrypoint,
+    parse_entrypoint,
+)
 from buildtool.metrics.declared import Table, read_object_metrics
 from buildtool.objects.capabilities import FILE_ATTRIBUTE
 from buildtool.objects.describe import ObjectContents
@@ -42,6 +48,7 @@ from buildtool.signing.statement import from_bytes as parse_statement
 _BUILT_HINT = "inspect shows images of buildtool build; docker inspect shows others"
 MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
 _PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
+_TYPES_PREFIX = TYPES_DIRECTORY.strip("/") + "/"
 _GZIP_MAGIC = b"\x1f\x8b"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
@@ -250,11 +257,16 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
     """
     for image in read_images(source):
         tree = read_tree((open_layer(source, layer) for layer in image.layers), keep=_is_object)
-        found = [(path.removeprefix(_PREFIX), tree[path]) for path in sorted(tree) if _is_object(path)]
+        found = [
+            (path.removeprefix(_PREFIX).removeprefix(_TYPES_PREFIX), tree[path])
+            for path in sorted(tree)
+            if _is_object(path)
+        ]
         readable = {name for name, entry in found if entry.is_file and entry.size <= MAX_OBJECT_BYTES}
         unread = [name for name, _ in found if name not in readable]
-        if resolve_path(tree, _PREFIX) != OBJECTS_DIRECTORY.strip("/"):
-            unread.append(OBJECTS_DIRECTORY)  # a link: the loader reads another directory
+        # Instead of a link, the loader would read another directory.
+        places = (directory.strip("/") for directory in (OBJECTS_DIRECTORY, TYPES_DIRECTORY))
+        unread += [f"/{place}" for place in places if resolve_path(tree, place) != place]
         config = image.config.get("config") or {}
         yield ImageReport(
             reference=source.name,
@@ -277,8 +289,9 @@ def _has_capabilities(tree: Tree, path: str) -> bool:
 
 def _is_object(path: str) -> bool:
     """Return whether the loader reads *path* as an object: whatever is in its directory and not hidden."""
-    name = path.removeprefix(_PREFIX)
-    return path.startswith(_PREFIX) and "/" not in name and not name.startswith(".")
+    prefix = _TYPES_PREFIX if path.startswith(_TYPES_PREFIX) else _PREFIX
+    name = path.removeprefix(prefix)
+    return path.startswith(prefix) and "/" not in name and not name.startswith(".")
 
 
 def inspect_image(reference: str) -> ImageReport:

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 
 from buildtool.config.file import Config, LoaderConfig
 from buildtool.core import validate
-from buildtool.core.errors import ConfigError
+from buildtool.core.errors import ConfigError, UsageError
 from buildtool.objects.optional import Selection
 from buildtool.signing.keys import KeyId
 
 OBJECTS_DIRECTORY = "/usr/lib/buildtool/objects"
+TYPES_DIRECTORY = "/usr/lib/buildtool/btf"
 TRUST_DIRECTORY = "/etc/buildtool/trust"
 LOADER_PATH = "/usr/bin/verify-and-load"
 PINS_PATH = "/usr/bin/ebpf-pins"
 TINI_PATH = "/sbin/tini"
 LABEL_PREFIX = "buildtool."
+_SET_BY_BUILD = f"labels of {LABEL_PREFIX}* are set by the build"
+_OTHER_PREFIX = "use another prefix, for example org.example.NAME"
 _PLACES = (
     "--pin-root",
     "--share",
@@ -51,12 +54,16 @@ def image_labels(
     }
     for key in config.image.labels:
         if key.startswith(LABEL_PREFIX):
-            raise ConfigError(
-                f"image.labels: {key}: labels of {LABEL_PREFIX}* are set by the build",
-                hint="use another prefix, for example org.example.NAME",
-            )
+            raise ConfigError(f"image.labels: {key}: {_SET_BY_BUILD}", hint=_OTHER_PREFIX)
     labels |= dict(config.image.labels)
     return sorted((validate.check_label_key(key), value) for key, value in labels.items() if value)
+
+
+def check_given_labels(labels: Mapping[str, str]) -> None:
+    """Check that none of *labels*, which --label adds, is set by the build. Raises: UsageError."""
+    for key in labels:
+        if key.startswith(LABEL_PREFIX):
+            raise UsageError(f"--label {key}: {_SET_BY_BUILD}", hint=_OTHER_PREFIX)
 
 
 def image_entrypoint(config: Config) -> list[str]:
@@ -83,6 +90,11 @@ def image_entrypoint(config: Config) -> list[str]:
     if config.image.capabilities:
         argv += ["--capabilities", ",".join(sorted(set(config.image.capabilities)))]
     argv += loader_options(config.loader, has_workload=bool(config.image.workload))
+    if config.load.btf and config.loader.btf:
+        raise ConfigError(
+            "load.btf and loader.btf exclude each other", hint="remove loader.btf: the image holds the types"
+        )
+    argv += ["--btf", TYPES_DIRECTORY] if config.load.btf else []
     for word in config.image.workload:
         # Not after `--`: what docker run adds are options of the loader, or `--` and another workload.
         argv += ["--image-workload", validate.check_word(word)]

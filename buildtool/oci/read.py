@@ -257,13 +257,13 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
         if depth >= MAX_INDEXES:
             raise ObjectFormatError(f"{source.name}: image indexes nested too deep")
         for entry in document["manifests"]:
-            child = _descriptor(entry)
+            child = read_descriptor(entry)
             # BuildKit lists attestations of an image as images of platform unknown/unknown.
             if child.platform != "unknown/unknown":
                 yield from _read_images(source, child, depth + 1)
         return
-    config = _parse(read_blob(source, _descriptor(document["config"]), MAX_JSON_BYTES))
-    layers = tuple(_descriptor(entry) for entry in document["layers"])
+    config = _parse(read_blob(source, read_descriptor(document["config"]), MAX_JSON_BYTES))
+    layers = tuple(read_descriptor(entry) for entry in document["layers"])
     _check_settings(config)
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(layers) or not all(_DIGEST.fullmatch(item) for item in diff_ids):
@@ -312,7 +312,7 @@ def find_image(images: list[StoredImage], platform: Platform, name: str) -> Stor
 
 def _choose_top(index: bytes, name: str, digest: Digest | None) -> Descriptor:
     try:
-        entries = [_descriptor(entry) for entry in _parse(index)["manifests"]]
+        entries = [read_descriptor(entry) for entry in _parse(index)["manifests"]]
     except DOCUMENT_ERRORS as error:
         raise ObjectFormatError(
             f"{name}: not an OCI layout: index.json: {_describe(error)}", hint=LAYOUT_HINT
@@ -353,7 +353,8 @@ def _describe(error: BaseException) -> str:
     return "a member of another type than the specification's"
 
 
-def _descriptor(value: Mapping[str, Any]) -> Descriptor:
+def read_descriptor(value: Mapping[str, Any]) -> Descriptor:
+    """Return the descriptor in member *value* of a document. Raises: one of DOCUMENT_ERRORS."""
     found = _DIGEST.fullmatch(value["digest"])
     if found is None or not isinstance(value["size"], int) or value["size"] < 0:
         raise _DocumentError("a descriptor without a sha256 digest and a size")

@@ -18,21 +18,24 @@ import re
 import socket
 import ssl
 import time
+import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from email.utils import parsedate_to_datetime
+from io import IOBase
+from pathlib import Path
+from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
-import docker.auth
-import docker.errors
 import requests
 import urllib3.exceptions
 
 from buildtool import __version__
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
-from buildtool.core.errors import RegistryError, has_system_reason, system_reason
+from buildtool.core.errors import FileAccessError, RegistryError, has_system_reason, system_reason
 from buildtool.core.process import public_environment
 from buildtool.core.validate import check_image, check_names_registry
 from buildtool.oci.read import MAX_JSON_BYTES, Descriptor
@@ -65,6 +68,7 @@ class RegistrySession(requests.Session):
 
     def __init__(self, host: str) -> None:
         super().__init__()
+        _check_authorities(host, os.environ)
         self._host = host
         self.headers["User-Agent"] = f"buildtool/{__version__}"
         # requests reads ~/.netrc if auth is None, so set a function that adds nothing.
@@ -90,11 +94,35 @@ class RegistrySession(requests.Session):
         except ValueError as error:  # requests does not wrap urllib3's error for an invalid host name
             raise requests.exceptions.InvalidURL(str(error)) from error
 
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Return the settings of the environment for *url*; no proxy is for this machine, as for docker."""
+        if is_loopback(urlsplit(str(url)).netloc):
+            proxies = {**(proxies or {}), "no_proxy": "*"}
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Remove the credentials from a request that is redirected to another server, and add no others."""
         before, now = response.request.url or "", prepared_request.url or ""
         if self.should_strip_auth(before, now):
             prepared_request.headers.pop("Authorization", None)
+
+
+def _check_authorities(host: str, environ: Mapping[str, str]) -> None:
+    """Check the file or directory of authorities that *environ* names for requests. Raises: RegistryError."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if place := environ.get(name):
+            is_directory = Path(place).is_dir()
+            try:
+                ssl.create_default_context(
+                    cafile=None if is_directory else place, capath=place if is_directory else None
+                )
+            except ssl.SSLError as error:
+                problem = f"{name}: {place}: no certificates in PEM"
+                raise RegistryError(f"registry {host}: {problem}", hint=f"let {name} name others") from error
+            except OSError as error:
+                problem = f"{name}: {place}: cannot read: {system_reason(error)}"
+                raise RegistryError(f"registry {host}: {problem}", hint=f"let {name} name others") from error
+            return
 
 
 # Why a certificate is refused: numbers of OpenSSL (x509_vfy.h), which Python does not name.
@@ -228,7 +256,7 @@ class Client:
             else:
                 if last or not (answer.status >= 500 or answer.status == _TOO_MANY_REQUESTS):
                     return self._check_allowed(answer)
-                pause = _wanted_pause(answer)
+                pause = wanted_pause(answer)
             time.sleep(max(pause, PAUSE_SECONDS * (attempt + 1)))
         raise AssertionError
 
@@ -252,6 +280,8 @@ class Client:
 
     def _send(self, method: str, url: str, limit: int, **more: Any) -> Answer:
         headers = {**more.pop("headers", {})}
+        if isinstance(more.get("data"), IOBase):
+            more["data"].seek(0)  # an attempt that failed has read it
         # Upload URLs may lead to another server, which must not receive the registry's token.
         if self.token and self._is_own(url):
             headers["Authorization"] = self.token
@@ -275,13 +305,8 @@ class Client:
             return
         host = _API_HOSTS.get(self.reference.host, self.reference.host)
         self.session = RegistrySession(host)
-        if is_loopback(host):
-            try:
-                self.session.get(f"https://{host}/v2/", timeout=TIMEOUT_SECONDS)
-            except requests.exceptions.RequestException:
-                self.base = f"http://{host}"
-                return
-        self.base = f"https://{host}"
+        scheme = "http" if is_loopback(host) and not _speaks_tls(host) else "https"
+        self.base = f"{scheme}://{host}"
 
     def _authenticate(self, answer: Answer) -> bool:
         """Get the requested credentials. Return False if they are missing or were sent before."""
@@ -319,10 +344,34 @@ class Client:
         return RegistryError(f"registry {self.reference.host}: {message}", hint=hint)
 
 
-def _wanted_pause(answer: Answer) -> float:
-    """Return the seconds that Retry-After names (RFC 9110, section 10.2.3), 60 at most; 0 for a date."""
+def _speaks_tls(host: str) -> bool:
+    """
+    Return whether the server *host* of this machine speaks TLS. Each request verifies its certificate.
+
+    Loading the authorities for a first request that only finds this out would cost more than the request.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        place = urlsplit(f"//{host}")
+        address = (place.hostname or "", place.port or _PORTS["https"])
+        with socket.create_connection(address, TIMEOUT_SECONDS) as plain, context.wrap_socket(plain):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def wanted_pause(answer: Answer) -> float:
+    """Return the seconds that Retry-After names or that pass until its date, 60 at most, 0 without one."""
+    # RFC 9110, section 10.2.3.
     text = answer.headers.get("Retry-After", "")
-    return min(int(text), MAX_PAUSE_SECONDS) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if text.isascii() and text.isdigit():
+        return min(int(text), MAX_PAUSE_SECONDS) if len(text) < 10 else 0
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return min(max(seconds, 0), MAX_PAUSE_SECONDS)
 
 
 def describe_connection(error: BaseException) -> tuple[str, str]:
@@ -334,7 +383,9 @@ def describe_connection(error: BaseException) -> tuple[str, str]:
         return "an address that is none", _CONFIGURATION_HINT
     problem, hint = _describe_cause(chain)
     if _find(chain, requests.exceptions.ProxyError):
-        return f"cannot connect to the proxy: {problem}", "check HTTPS_PROXY"
+        answers = (re.match(r"Tunnel connection failed: (\d.*)", str(cause)) for cause in chain)
+        refused = next((f"it answers {found[1][:80]}" for found in answers if found), problem)
+        return f"cannot connect to the proxy: {refused}", "check HTTPS_PROXY"
     if _find(chain, *_NOT_CONNECTED):
         return f"cannot connect: {problem}", hint
     return f"the connection broke: {problem}", "try again"
@@ -453,21 +504,25 @@ def check_registry(reference: str) -> None:
     Client(reference=parse_reference(reference), actions="pull,push").request("GET", "/v2/")
 
 
-def push_images(images: ImageSet, reference: str) -> None:
+def push_images(images: ImageSet, *references: str) -> None:
     """
-    Push *images* to *reference*: blobs first and the tag last, so that the tag never names missing blobs.
+    Push *images* to *references*: blobs first and the tags last, so that a tag never names missing blobs.
+
+    With several registries, the first tag is written when each has all blobs.
 
     Raises: UsageError, RegistryError, FileAccessError.
     """
-    parsed = parse_reference(reference)
-    client = Client(reference=parsed, actions="pull,push")
+    parsed = [parse_reference(reference) for reference in references]
+    clients = {(each.host, each.repository): Client(reference=each, actions="pull,push") for each in parsed}
     documents = {document.digest for document in (*images.manifests, images.top)}
-    for digest, data in sorted(images.blobs().items()):
-        if digest not in documents:
-            push_blob(client, digest, data)
-    for document in images.manifests:
-        push_manifest(client, document, f"sha256:{document.digest}")
-    push_manifest(client, images.top, parsed.tag)
+    for client in clients.values():
+        for digest, data in sorted(images.blobs().items()):
+            if digest not in documents:
+                push_blob(client, digest, data)
+        for document in images.manifests:
+            push_manifest(client, document, f"sha256:{document.digest}")
+    for each in parsed:
+        push_manifest(clients[each.host, each.repository], images.top, each.tag)
 
 
 def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
@@ -478,7 +533,6 @@ def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
     """
     if client.request("HEAD", f"blobs/sha256:{digest}").status == 200:
         return
-    body = layer_bytes(data) if isinstance(data, Layer) else data
     what = f"cannot upload a blob of {client.reference.repository}"
     begun = client.expect("POST", "blobs/uploads/", 202, what)
     try:
@@ -490,7 +544,26 @@ def push_blob(client: Client, digest: Digest, data: Layer | bytes) -> None:
             hint=_CONFIGURATION_HINT,
         ) from error
     headers = {"Content-Type": "application/octet-stream"}
-    client.expect("PUT", place, 201, what, data=body, headers=headers)
+    with _open_blob(data) as body:
+        client.expect("PUT", place, 201, what, data=body, headers=headers)
+
+
+@contextmanager
+def _open_blob(data: Layer | bytes) -> Iterator[bytes | IO[bytes]]:
+    """
+    Yield the bytes of *data*, or the file of a layer that may be too large for memory.
+
+    Raises: FileAccessError.
+    """
+    if not isinstance(data, Layer) or data.path is None:
+        yield layer_bytes(data) if isinstance(data, Layer) else data
+        return
+    try:
+        file = data.path.open("rb")
+    except OSError as error:
+        raise FileAccessError(f"{data.path}: cannot read: {system_reason(error)}") from error
+    with file:
+        yield file
 
 
 def push_manifest(client: Client, document: Document, name: str) -> Answer:
@@ -513,9 +586,14 @@ def _find_login(host: str) -> tuple[str, str] | None:
     """Return user and password of `docker login` for *host*, or None. Raises: RegistryError."""
     # docker.auth may start a credential helper, which must not receive the secrets of this process.
     hidden = dict.fromkeys(os.environ.keys() - public_environment(os.environ).keys(), "")
+    # The docker library takes a third of a second to import, and most registries on a site ask for no login.
+    import docker.auth
+
     try:
-        found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
-    except docker.errors.DockerException as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing helper, which is an error below
+            found = docker.auth.load_config(credstore_env=hidden).resolve_authconfig(host) or {}
+    except Exception as error:  # the library passes on what a helper's answer causes: no JSON, no member
         raise RegistryError(
             f"registry {host}: docker's settings give no login: a credential helper fails",
             hint=f"docker login {host} again, or repair credsStore and credHelpers in docker's config.json",

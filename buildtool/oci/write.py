@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,19 +87,38 @@ class ImageSet:
     Images that are written together. *top* is the index, or the manifest of a single platform.
 
     *manifests* has one entry for each platform, *configs* their configurations, and *layers* all
-    of their layers, each once.
+    of their layers, each once. In a layout, the descriptor of *top* has *annotations*. *tagged_whole*: the
+    tag in a layout is the whole reference.
     """
 
     top: Document
     manifests: tuple[Document, ...]
     configs: tuple[Document, ...]
     layers: tuple[Layer, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    tagged_whole: bool = False
 
     def blobs(self) -> dict[Digest, Layer | bytes]:
         """Return all layers and documents by digest."""
         found: dict[Digest, Layer | bytes] = {layer.digest: layer for layer in self.layers}
         documents = (*self.configs, *self.manifests, self.top)
         return found | {document.digest: document.data for document in documents}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexPart:
+    """
+    The image of one *platform* in an index: *config* and *layers*, of any media types.
+
+    *artifact_type* and *annotations* are those of the manifest. The configuration's descriptor and the
+    entry in the index have the annotations, too.
+    """
+
+    platform: Platform
+    config: Document
+    layers: tuple[Layer, ...]
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def file_layer(path: Path) -> Layer:
@@ -115,6 +134,31 @@ def file_layer(path: Path) -> Layer:
     except OSError as error:
         raise FileAccessError(f"{path}: cannot read: {system_reason(error)}") from error
     return Layer(media_type=MEDIA_LAYER, digest=digest, diff_id=digest, size=size, path=path)
+
+
+def gzip_file_layer(layer: Layer, path: Path, level: int) -> Layer:
+    """
+    Return *layer*, an uncompressed tar file, compressed into file *path*.
+
+    Raises: FileAccessError.
+    """
+    try:
+        # The header has neither time nor name, so the same tar gives the same bytes.
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0) as packed,
+        ):
+            for chunk in _layer_chunks(layer):
+                packed.write(chunk)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return replace(file_layer(path), media_type=f"{layer.media_type}+gzip", diff_id=layer.diff_id)
+
+
+def blob_layer(data: bytes, media_type: str) -> Layer:
+    """Return *data* as it is, as a layer of *media_type*."""
+    digest = Digest(hashlib.sha256(data).hexdigest())
+    return Layer(media_type=media_type, digest=digest, diff_id=digest, size=len(data), data=data)
 
 
 def gzip_layer(tar: bytes, level: int = 9) -> Layer:
@@ -140,22 +184,56 @@ def make_image_set(images: Sequence[tuple[Platform, Mapping[str, Any], Sequence[
     for platform, settings, own in images:
         rootfs = {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in own]}
         about = _platform_fields(platform)
-        config = _document(MEDIA_CONFIG, {**settings, **about, "rootfs": rootfs})
+        config = encode_document(MEDIA_CONFIG, {**settings, **about, "rootfs": rootfs})
         content = {
             "schemaVersion": 2,
             "mediaType": MEDIA_MANIFEST,
             "config": config.descriptor,
             "layers": [_layer_descriptor(layer) for layer in own],
         }
-        manifest = _document(MEDIA_MANIFEST, content)
+        manifest = encode_document(MEDIA_MANIFEST, content)
         configs.append(config)
         manifests.append(manifest)
         entries.append({**manifest.descriptor, "platform": about})
         layers |= {layer.digest: layer for layer in own}
     index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
-    top = manifests[0] if len(manifests) == 1 else _document(MEDIA_INDEX, index)
+    top = manifests[0] if len(manifests) == 1 else encode_document(MEDIA_INDEX, index)
     return ImageSet(
         top=top, manifests=tuple(manifests), configs=tuple(configs), layers=tuple(layers.values())
+    )
+
+
+def make_index(parts: Sequence[IndexPart], *, tagged_whole: bool = False) -> ImageSet:
+    """
+    Return the set of *parts* with an index, also for a single one.
+
+    The index has the annotations of the first part. Its entries name no variant of an architecture.
+    """
+    manifests, entries = [], []
+    layers: dict[Digest, Layer] = {}
+    for part in parts:
+        about = {"annotations": dict(part.annotations)} if part.annotations else {}
+        content = {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_MANIFEST,
+            "config": {**part.config.descriptor, **about},
+            "layers": [_layer_descriptor(layer) for layer in part.layers],
+            **({"artifactType": part.artifact_type} if part.artifact_type else {}),
+            **about,
+        }
+        manifest = encode_document(MEDIA_MANIFEST, content)
+        manifests.append(manifest)
+        platform = {"architecture": part.platform.arch, "os": "linux"}
+        entries.append({**manifest.descriptor, "platform": platform, **about})
+        layers |= {layer.digest: layer for layer in part.layers}
+    common = {"annotations": dict(parts[0].annotations)} if parts[0].annotations else {}
+    index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries, **common}
+    return ImageSet(
+        top=encode_document(MEDIA_INDEX, index),
+        manifests=tuple(manifests),
+        configs=tuple(part.config for part in parts),
+        layers=tuple(layers.values()),
+        tagged_whole=tagged_whole,
     )
 
 
@@ -167,15 +245,15 @@ def full_name(reference: str) -> str:
     return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
-def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_archive(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as tar file *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as tar file *path* with the image names *references*. A failure leaves nothing behind.
 
     Raises: FileAccessError.
     """
     check_target(path, replace=replace, hint=FORCE_REPLACES)
     with _finished_file(path) as file:
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 file.write(entry_header(TarEntry(path=name, kind=b"5", mode=_DIRECTORY_MODE), 0))
                 continue
@@ -186,9 +264,9 @@ def write_archive(path: Path, images: ImageSet, reference: str, *, replace: bool
         file.write(end_of_archive())
 
 
-def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bool = False) -> None:
+def write_directory(path: Path, images: ImageSet, *references: str, replace: bool = False) -> None:
     """
-    Write *images* as directory *path* with the image name *reference*. A failure leaves nothing behind.
+    Write *images* as directory *path* with the image names *references*. A failure leaves nothing behind.
 
     With *replace*, an existing OCI layout is replaced. Another directory is never replaced.
 
@@ -200,7 +278,7 @@ def write_directory(path: Path, images: ImageSet, reference: str, *, replace: bo
         work = tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.absolute().parent)
         new, old = Path(work, "new"), Path(work, "old")
         new.mkdir(_DIRECTORY_MODE)
-        for name, data in _members(images, reference):
+        for name, data in _members(images, references):
             if data is None:
                 (new / name).mkdir(_DIRECTORY_MODE)
                 continue
@@ -254,7 +332,9 @@ def _holds_foreign(path: Path, name: str) -> FileAccessError:
 
 def put_layout(new: Path, path: Path, old: Path) -> None:
     """
-    Rename directory *new* to *path*. An existing *path* is renamed to *old*, and restored after a failure.
+    Rename *new*, a directory or a file, to *path*.
+
+    An existing *path* is renamed to *old*, and restored after a failure.
 
     Raises: OSError; FileAccessError, if a foreign file was added since the check.
     """
@@ -271,17 +351,52 @@ def put_layout(new: Path, path: Path, old: Path) -> None:
         raise
 
 
-def _members(images: ImageSet, reference: str) -> Iterator[tuple[str, Layer | bytes | None]]:
+def put_all(places: Mapping[Path, Path], work: Path) -> None:
+    """
+    Rename each file or layout in the keys of *places* to its value. If one rename fails, restore all.
+
+    What was there moves into directory *work*, which is on the same file system.
+
+    Raises: FileAccessError, also if a foreign file was added to a layout since the check.
+    """
+    done: list[tuple[Path, Path | None]] = []
+    path = Path()
+    try:
+        for number, (new, path) in enumerate(places.items()):
+            old = work / f"old-{number}"
+            put_layout(new, path, old)
+            done.append((path, old if old.exists() else None))
+    except BaseException as error:
+        for number, (there, before) in enumerate(reversed(done)):
+            there.rename(work / f"new-{number}")
+            if before is not None:
+                before.rename(there)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def _members(images: ImageSet, references: Sequence[str]) -> Iterator[tuple[str, Layer | bytes | None]]:
     """Yield name and contents of each file of a layout. The contents of a directory are None."""
-    name = full_name(reference)
-    annotations = {NAME_ANNOTATION: name, TAG_ANNOTATION: name.rpartition(":")[2]}
-    entry = {**images.top.descriptor, "annotations": annotations if reference else {}}
-    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [entry]}
+    entries = [
+        {
+            **images.top.descriptor,
+            "annotations": {**images.annotations, **_name_annotations(reference, whole=images.tagged_whole)},
+        }
+        for reference in references
+    ]
+    top = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
     yield from (("blobs", None), ("blobs/sha256", None))
     for digest, data in sorted(images.blobs().items()):
         yield f"blobs/sha256/{digest}", data
-    yield "index.json", _document(MEDIA_INDEX, top).data
+    yield "index.json", encode_document(MEDIA_INDEX, top).data
     yield "oci-layout", LAYOUT_FILE
+
+
+def _name_annotations(reference: str, *, whole: bool) -> dict[str, str]:
+    name = full_name(reference)
+    tag = name if whole else name.rpartition(":")[2]
+    return {NAME_ANNOTATION: name, TAG_ANNOTATION: tag} if reference else {}
 
 
 def _copy(data: Layer | bytes, file: IO[bytes]) -> None:
@@ -356,6 +471,7 @@ def _layer_descriptor(layer: Layer) -> dict[str, Any]:
     return {"mediaType": layer.media_type, "digest": f"sha256:{layer.digest}", "size": layer.size}
 
 
-def _document(media_type: str, value: object) -> Document:
+def encode_document(media_type: str, value: object) -> Document:
+    """Return the document of *value*: sorted members and no white space."""
     data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     return Document(media_type=media_type, data=data)

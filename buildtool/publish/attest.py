@@ -17,7 +17,8 @@ from buildtool.oci.artifacts import Blob, encode, push_artifact, read_layers, ta
 from buildtool.oci.registry import Client, open_image, parse_reference
 from buildtool.publish.bundle import image_subject, make_envelope, make_statement
 from buildtool.publish.inventory import Inventory, list_image
-from buildtool.publish.provenance import PREDICATE_TYPE, BuildFacts, make_predicate, subjects
+from buildtool.publish.named import PREDICATE_TYPE
+from buildtool.publish.provenance import BuildFacts, make_predicate, subjects
 from buildtool.publish.sbom import PREDICATES, write_sbom
 from buildtool.publish.sign import Target, signed_manifests, write_statement
 from buildtool.publish.simplesigning import SIGNATURE, make_config

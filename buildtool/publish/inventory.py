@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from buildtool.core.digests import Digest
 from buildtool.core.errors import FileAccessError, ObjectFormatError
 from buildtool.core.platforms import oci_platform
-from buildtool.image.metadata import LABEL_PREFIX, LOADER_PATH, OBJECTS_DIRECTORY, PINS_PATH, TINI_PATH
+from buildtool.image.metadata import (
+    LABEL_PREFIX,
+    LOADER_PATH,
+    OBJECTS_DIRECTORY,
+    PINS_PATH,
+    TINI_PATH,
+    TYPES_DIRECTORY,
+)
 from buildtool.objects.elf import parse_object
 from buildtool.oci.read import BlobSource, StoredImage, open_layer, read_images
 from buildtool.oci.tree import Tree, read_tree
@@ -23,6 +30,7 @@ from buildtool.runtime.carried import Part, find_loader, find_pins_tool, find_ti
 from buildtool.signing.statement import Statement, read_statement
 
 _OBJECTS = OBJECTS_DIRECTORY.strip("/") + "/"
+_TYPES = TYPES_DIRECTORY.strip("/") + "/"
 # Files with the packages of Debian's distroless images, and of images that keep dpkg.
 _PACKAGES = ("var/lib/dpkg/status.d/", "var/lib/dpkg/status")
 _FIELDS = ("Package", "Version", "Architecture")
@@ -31,12 +39,17 @@ MAX_PACKAGES = 10_000
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class ListedPackage:
-    """A Debian package: *name*, *version*, *architecture*, and its *sha256* where that is known."""
+    """
+    A package: *name*, *version*, *architecture*, and its *sha256* where that is known.
+
+    It is one of Debian, or *vendored*: its sources are among the loader's.
+    """
 
     name: str
     version: str
     architecture: str = ""
     sha256: str = ""
+    vendored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,20 +140,24 @@ def _list_platform(source: BlobSource, image: StoredImage) -> ListedPlatform:
 
 def _is_kept(path: str) -> bool:
     programs = (LOADER_PATH, PINS_PATH, TINI_PATH)
-    return path.startswith((_OBJECTS, *_PACKAGES)) or f"/{path}" in programs or path == "usr/sbin/tini"
+    return (
+        path.startswith((_OBJECTS, _TYPES, *_PACKAGES)) or f"/{path}" in programs or path == "usr/sbin/tini"
+    )
 
 
 def _list_objects(tree: Tree) -> Iterator[ListedObject]:
     for path in sorted(tree):
         entry = tree[path]
-        if not path.startswith(_OBJECTS) or not entry.is_file:
+        if not path.startswith((_OBJECTS, _TYPES)) or not entry.is_file:
             continue
         try:
             statement = read_statement(parse_object(entry.data))
         except ObjectFormatError:
             statement = None
         digest = Digest(hashlib.sha256(entry.data).hexdigest())
-        yield ListedObject(name=path.removeprefix(_OBJECTS), sha256=digest, statement=statement)
+        yield ListedObject(
+            name=path.removeprefix(_OBJECTS).removeprefix(_TYPES), sha256=digest, statement=statement
+        )
 
 
 def _list_programs(tree: Tree, platform: str) -> Iterator[ListedProgram]:
@@ -166,10 +183,14 @@ def _list_programs(tree: Tree, platform: str) -> Iterator[ListedProgram]:
 
 
 def _packages_of(part: Part) -> Iterator[ListedPackage]:
-    for name, about in part.record.get("packages", {}).items():
-        yield ListedPackage(
-            name=name, version=str(about.get("version", "")), sha256=str(about.get("sha256", ""))
-        )
+    for key in ("packages", "vendored"):
+        for name, about in part.record.get(key, {}).items():
+            yield ListedPackage(
+                name=name,
+                version=str(about.get("version", "")),
+                sha256=str(about.get("sha256", "")) if key == "packages" else "",
+                vendored=key == "vendored",
+            )
 
 
 def _list_packages(tree: Tree) -> Iterator[ListedPackage]:

@@ -10,28 +10,17 @@ Source: SLSA, provenance v1; in-toto, resource descriptor v1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from buildtool import __version__
 from buildtool.core.digests import Digest
-from buildtool.core.strictjson import parse_json_object
 from buildtool.publish.inventory import Inventory, ListedObject, ListedPackage, base_of, object_version
+from buildtool.publish.named import BUILD_TYPE, CONFIG, PROJECT, Source
 from buildtool.publish.sbom import package_url
 
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:buildtool:image:v1"
 BUILDER = "urn:buildtool:builder"
-_PROJECT, _CONFIG = "project", "buildtool.toml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A git *commit*, and the *directory* of the project in its repository, empty if it is the top."""
-
-    commit: str
-    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +76,9 @@ def _dependencies(inventory: Inventory, facts: BuildFacts | None) -> Iterator[di
     """Yield the inputs, each once: the project, the sources, the compilers, the base and the packages."""
     if facts and facts.source:
         place = {"annotations": {"directory": facts.source.directory}} if facts.source.directory else {}
-        yield {"name": _PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
+        yield {"name": PROJECT, "digest": {"gitCommit": facts.source.commit}} | place
     if facts and facts.config:
-        yield {"name": _CONFIG, "digest": {"sha256": facts.config}}
+        yield {"name": CONFIG, "digest": {"sha256": facts.config}}
     name, digest = base_of(inventory.labels)
     if name:
         yield {"name": name} | ({"digest": {"sha256": digest.removeprefix("sha256:")}} if digest else {})
@@ -140,47 +129,3 @@ def _byproducts(inventory: Inventory) -> Iterator[dict[str, Any]]:
                 "digest": {"sha256": item.sha256},
                 "annotations": annotations,
             }
-
-
-def read_named(statement: bytes, predicate_type: str) -> frozenset[str]:
-    """Return the SHA-256 digests, in hex, that *statement* is about if it has *predicate_type*, else none."""
-    value = _parse(statement)
-    subject = value.get("subject") if value.get("predicateType") == predicate_type else None
-    found: Sequence[Any] = subject if isinstance(subject, list) else ()
-    digests = (each.get("digest") for each in found if isinstance(each, dict))
-    values = (digest.get("sha256") for digest in digests if isinstance(digest, dict))
-    return frozenset(each for each in values if isinstance(each, str))
-
-
-def is_of_build(statement: bytes) -> bool:
-    """Return whether *statement* is buildtool's own provenance, which names all objects."""
-    predicate = _parse(statement).get("predicate")
-    definition = predicate.get("buildDefinition") if isinstance(predicate, dict) else None
-    return isinstance(definition, dict) and definition.get("buildType") == BUILD_TYPE
-
-
-def read_source(statement: bytes) -> tuple[Source | None, Digest | None]:
-    """Return the source and the digest of the configuration that buildtool's provenance *statement* names."""
-    if not is_of_build(statement):
-        return None, None
-    found = _parse(statement)["predicate"]["buildDefinition"].get("resolvedDependencies")
-    named = {item.get("name"): item for item in found or () if isinstance(item, dict)}
-    project, config = named.get(_PROJECT, {}), named.get(_CONFIG, {})
-    commit = _member(project, "digest", "gitCommit")
-    source = Source(commit=commit, directory=_member(project, "annotations", "directory")) if commit else None
-    digest = _member(config, "digest", "sha256")
-    return source, Digest(digest) if digest else None
-
-
-def _member(item: dict[str, Any], outer: str, inner: str) -> str:
-    """Return text *inner* of object *outer* of *item*, or an empty one."""
-    value = item.get(outer)
-    text = value.get(inner) if isinstance(value, dict) else None
-    return text if isinstance(text, str) else ""
-
-
-def _parse(statement: bytes) -> dict[str, Any]:
-    try:
-        return parse_json_object(statement)
-    except ValueError:
-        return {}

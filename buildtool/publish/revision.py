@@ -32,7 +32,8 @@ from buildtool.core.errors import (
 from buildtool.core.files import read_bounded
 from buildtool.core.process import Runner
 from buildtool.core.validate import check_relative_path
-from buildtool.publish.provenance import BuildFacts, Source, read_source
+from buildtool.publish.named import Source, read_source
+from buildtool.publish.provenance import BuildFacts
 from buildtool.publish.verify import check_signature, open_target, trusted_provenance
 from buildtool.trust.store import TrustStore
 

@@ -4,7 +4,7 @@ Write the contents of an image as a bill of materials: CycloneDX 1.6 or SPDX 2.3
 
 The same inventory gives the same bytes: identifiers come from digests, and the time is the image's.
 
-Sources: CycloneDX 1.6 JSON; SPDX 2.3 JSON; purl-spec, types deb and oci.
+Sources: CycloneDX 1.6 JSON; SPDX 2.3 JSON; purl-spec, types deb, github and oci.
 """
 
 from __future__ import annotations
@@ -141,7 +141,11 @@ def _package_component(platform: ListedPlatform, package: ListedPackage, place: 
 
 
 def package_url(package: ListedPackage) -> PackageURL:
-    """Return the purl of a Debian package."""
+    """Return the purl of a Debian package, or of a vendored library's release on GitHub."""
+    if package.vendored:
+        return PackageURL(
+            type="github", namespace=package.name, name=package.name, version=f"v{package.version}"
+        )
     qualifiers = {"arch": package.architecture} if package.architecture else None
     return PackageURL(
         type="deb", namespace="debian", name=package.name, version=package.version, qualifiers=qualifiers

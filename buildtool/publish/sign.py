@@ -22,11 +22,13 @@ from buildtool.oci.artifacts import (
     push_artifact,
     push_referrer,
     read_layers,
+    read_manifest,
     tag_of,
 )
-from buildtool.oci.read import DOCUMENT_ERRORS
+from buildtool.oci.read import DOCUMENT_ERRORS, MAX_JSON_BYTES
 from buildtool.oci.registry import Client, parse_reference
-from buildtool.oci.write import MEDIA_INDEX, MEDIA_MANIFEST
+from buildtool.oci.write import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST
+from buildtool.publish.bpfman import is_bytecode
 from buildtool.publish.bundle import (
     IMAGE_SIGNATURE,
     MAX_BUNDLE_BYTES,
@@ -50,6 +52,7 @@ from buildtool.signing.keys import KeyId
 from buildtool.signing.signers.signer import Signer, take_signature
 
 _INDEXES = (MEDIA_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+_CONFIGS = (MEDIA_CONFIG, "application/vnd.docker.container.image.v1+json")
 _MANIFESTS = (MEDIA_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 
 
@@ -80,17 +83,22 @@ def sign_image(reference: str, signer: Signer) -> SignedImage:
     """
     Sign the image that *reference* names now, and return what was signed.
 
+    A bytecode image of bpfman gets no payload in a tag .sig. By default, bpfman accepts an image without
+    such a tag, but none with the signature of a key alone, because that has no certificate.
+
     Raises: UsageError, RegistryError, SigningKeyError; errors of *signer*.
     """
     parsed = parse_reference(reference)
     client = Client(reference=parsed, actions="pull,push")
     targets = list(signed_manifests(client))
     repository = f"{parsed.host}/{parsed.repository}"
+    has_payloads = not _is_of_bpfman(client, targets[-1])
     written = 0
     for target in targets:
         subject = image_subject(repository, target.digest)
         statement = make_statement([subject], IMAGE_SIGNATURE, {})
-        written += _write_payload(client, repository, target, signer)
+        if has_payloads:
+            written += _write_payload(client, repository, target, signer)
         written += write_statement(client, target, statement, IMAGE_SIGNATURE, signer)
     return SignedImage(
         repository=repository,
@@ -131,6 +139,21 @@ def signed_manifests(client: Client) -> Iterator[Target]:
     except DOCUMENT_ERRORS as error:
         raise RegistryError(f"registry {parsed.host}: {parsed}: not an index of images") from error
     yield from targets
+
+
+def _is_of_bpfman(client: Client, target: Target) -> bool:
+    """Return whether *target*, the manifest of one platform, is a bytecode image. Raises: RegistryError."""
+    found = read_manifest(client, f"sha256:{target.digest}")
+    about = found[1].get("config") if found else None
+    # Inspektor Gadget's configurations are no JSON.
+    if not isinstance(about, dict) or about.get("mediaType") not in _CONFIGS:
+        return False
+    data = fetch_blob(client, about, MAX_JSON_BYTES)
+    try:
+        labels = json.loads(data or b"{}")["config"]["Labels"]
+        return is_bytecode(labels or {})
+    except DOCUMENT_ERRORS:
+        return False
 
 
 def _target(entry: Mapping[str, Any]) -> Target:

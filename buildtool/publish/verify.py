@@ -19,6 +19,7 @@ from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.errors import BuildtoolError, ObjectFormatError, Reason, RefusedError
 from buildtool.core.files import read_bounded
+from buildtool.core.platforms import PLATFORMS
 from buildtool.core.validate import LAYOUT_SCHEME, check_stored, split_layout
 from buildtool.image.inspect import inspect_stored, is_file_name
 from buildtool.image.metadata import OBJECTS_DIRECTORY
@@ -33,7 +34,8 @@ from buildtool.publish.bundle import (
     read_bundle,
     read_subject,
 )
-from buildtool.publish.provenance import PREDICATE_TYPE, is_of_build, read_named
+from buildtool.publish.formats import read_format
+from buildtool.publish.named import PREDICATE_TYPE, is_of_build, read_named
 from buildtool.publish.sign import read_bundles
 from buildtool.publish.simplesigning import (
     MAX_PAYLOAD_BYTES,
@@ -112,7 +114,7 @@ def verify_image(
                 key_ids = _check_image(client, bundle, digest, trust, max(now, trust.earliest))
             except RefusedError as error:
                 return ImageVerdict(name=source.name, digest=digest, key_ids=(), error=error, objects=())
-        objects = tuple(_verify_objects(source, trust, now))
+        objects = tuple(_verify_format(source, trust, now)) or tuple(_verify_objects(source, trust, now))
         try:
             proved = signed and client is not None and _check_provenance(client, digest, trust, objects, now)
         except RefusedError as error:
@@ -273,14 +275,21 @@ def _verify_objects(source: BlobSource, trust: TrustStore, now: int) -> Iterator
             error = ObjectFormatError(f"{name}: not a file, or larger than {MAX_OBJECT_BYTES} bytes")
             yield ImageObject(platform=image.platform, name=name, accepted=None, error=error)
         for name, data in image.objects:
-            digest = hashlib.sha256(data).hexdigest()
-            try:
-                accepted = verify_object(data, trust, platform=image.platform, now=now)
-            except BuildtoolError as refused:
-                yield ImageObject(
-                    platform=image.platform, name=name, sha256=digest, accepted=None, error=refused
-                )
-            else:
-                yield ImageObject(
-                    platform=image.platform, name=name, sha256=digest, accepted=accepted, error=None
-                )
+            yield _verify_one(image.platform, name, data, trust, now)
+
+
+def _verify_format(source: BlobSource, trust: TrustStore, now: int) -> Iterator[ImageObject]:
+    """Yield the results for an image of bpfman or Inspektor Gadget, whose platforms name no variants."""
+    for found in read_format(source):
+        arch = found.platform.removeprefix("linux/")
+        platform = PLATFORMS[arch].oci if arch in PLATFORMS else found.platform
+        yield _verify_one(platform, found.name, found.data, trust, now)
+
+
+def _verify_one(platform: str, name: str, data: bytes, trust: TrustStore, now: int) -> ImageObject:
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        accepted = verify_object(data, trust, platform=platform, now=now)
+    except BuildtoolError as refused:
+        return ImageObject(platform=platform, name=name, sha256=digest, accepted=None, error=refused)
+    return ImageObject(platform=platform, name=name, sha256=digest, accepted=accepted, error=None)

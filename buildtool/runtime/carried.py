@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,11 @@ LIST_VERSION = 1
 MAX_PART_BYTES = 16 * 1024 * 1024
 _MAX_LIST_BYTES = 1024 * 1024
 _SOURCE_SUFFIXES = (".c", ".h", ".ld", ".txt")
+# clang's arguments for libbpf, relative to the loader's directory. Each static program is linked with the
+# result, one relocatable object file.
+_LIBBPF = "vendor/libbpf"
+LIBBPF_FROM = (f"@{_LIBBPF}/flags.txt", f"@{_LIBBPF}/sources.txt")
+LIBBPF_NAME = "libbpf.o"
 # clang's arguments for the sources of each static program, relative to the loader's directory.
 _SHARED = ("@sources.txt", "@verify/sources.txt", "@flags.txt")
 LINKED_FROM: Mapping[str, tuple[str, ...]] = {
@@ -197,12 +203,39 @@ def loader_digest(directory: Path | None = None) -> Digest:
 
     Raises: FileAccessError.
     """
-    directory = directory or resource_path("loader")
+    return _digest_files(directory or resource_path("loader"))
+
+
+def _digest_files(directory: Path, start: str = "") -> Digest:
     lines = [
         f"{hashlib.sha256(read_bounded(directory / name, MAX_PART_BYTES)).hexdigest()}  {name}\n"
         for name in loader_files(directory)
+        if name.startswith(start)
     ]
     return Digest(hashlib.sha256("".join(lines).encode()).hexdigest())
+
+
+def libbpf_digest(directory: Path | None = None) -> Digest:
+    """
+    Return the digest of libbpf's sources in loader/vendor, made as `loader_digest` is.
+
+    Raises: FileAccessError.
+    """
+    return _digest_files(directory or resource_path("loader"), f"{_LIBBPF}/")
+
+
+def read_libbpf_version(directory: Path | None = None) -> str:
+    """
+    Return the version of the libbpf in loader/vendor, for example 1.7.0.
+
+    Raises: FileAccessError.
+    """
+    path = (directory or resource_path("loader")) / _LIBBPF / "ORIGIN"
+    text = read_bounded(path, MAX_PART_BYTES).decode(errors="replace")
+    found = re.search(r"^# libbpf (\d+\.\d+\.\d+)\b", text)
+    if found is None:
+        raise FileAccessError(f"{path}: names no version", hint="install buildtool again")
+    return found[1]
 
 
 def read_list(data: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -39,10 +39,12 @@ LIST_CODENAMES = ("indextargets", "--format", "$(CODENAME)", "Created-By: Packag
 # The name of the package with libgcc.a contains gcc's version. The builder supports the suites listed here.
 LIBGCC_DEV = {"trixie": "libgcc-14-dev"}
 
-# Libraries and headers of the static loader, for each target architecture.
+# Libraries and headers of the static loader, for each target architecture. No program is linked with the
+# library of libbpf-dev (loader/vendor has a newer one): the package has headers of eBPF programs.
+HEADER_PACKAGE = "libbpf-dev"
 CROSS_PACKAGES = (
     "libc6-dev",
-    "libbpf-dev",
+    HEADER_PACKAGE,
     "libelf-dev",
     "zlib1g-dev",
     "libzstd-dev",

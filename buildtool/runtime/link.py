@@ -35,12 +35,16 @@ from buildtool.runtime import debian
 from buildtool.runtime.apt import PackageSource, linking_packages
 from buildtool.runtime.baselayer import base_layer, read_tini
 from buildtool.runtime.carried import (
+    LIBBPF_FROM,
+    LIBBPF_NAME,
     LINKED_FROM,
     LIST_VERSION,
     MAX_PART_BYTES,
+    libbpf_digest,
     list_path,
     loader_digest,
     part_path,
+    read_libbpf_version,
     read_list,
 )
 from buildtool.runtime.debian import Archive, Package
@@ -228,10 +232,25 @@ def _make(
         "tini": _Made(data=tini, record={**origin, "packages": _list_packages(tinis, platform)}),
         "base": _Made(data=base.data, record={**origin, "packages": used, "diff_id": base.diff_id}),
     }
-    how = {**origin, "compiler": toolchain.name, "packages": _list_packages(libraries, platform)}
-    for kind, digest in _source_digests().items():
-        program = _link(platform, toolchain, place / "sysroot", LINKED_FROM[kind], runner)
-        made[kind] = _Made(data=program, record={**how, "source": digest})
+    linked = (package for package in libraries if package.name != debian.HEADER_PACKAGE)
+    how = {
+        **origin,
+        "compiler": toolchain.name,
+        "packages": _list_packages(linked, platform),
+        "vendored": {"libbpf": {"version": read_libbpf_version(), "sha256": libbpf_digest()}},
+    }
+    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
+        linker = _Linker(
+            platform=platform,
+            start=(toolchain.clang, "--no-default-config", f"--target={platform.triple}"),
+            sysroot=place / "sysroot",
+            libbpf=Path(work, LIBBPF_NAME),
+            runner=runner,
+        )
+        linker.compile_libbpf()
+        for kind, digest in _source_digests().items():
+            program = linker.link(LINKED_FROM[kind], Path(work, kind))
+            made[kind] = _Made(data=program, record={**how, "source": digest})
     return made
 
 
@@ -289,17 +308,30 @@ def _fetch(request: PartsRequest, source: PackageSource, place: Path) -> tuple[l
     return debian.read_packages(debs, source.runner), debian.read_packages(libraries, source.runner)
 
 
-def _link(
-    platform: Platform, toolchain: Toolchain, sysroot: Path, sources: Sequence[str], runner: Runner
-) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        output = Path(work, "program")
-        argv = [toolchain.clang, "--no-default-config", f"--target={platform.triple}", f"--sysroot={sysroot}"]
-        argv += [platform.static_option, *sources, "-o", str(output)]
-        runner.run(argv, cwd=resource_path("loader"), env=clean_environment())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Linker:
+    """Compiles and links for *platform* with the command *start*, the libraries in *sysroot* and *libbpf*."""
+
+    platform: Platform
+    start: tuple[str, ...]
+    sysroot: Path
+    libbpf: Path
+    runner: Runner
+
+    def compile_libbpf(self) -> None:
+        """Make the relocatable object file of libbpf, which all programs of the platform share."""
+        self._run(*LIBBPF_FROM, "-o", str(self.libbpf))
+
+    def link(self, sources: Sequence[str], output: Path) -> bytes:
+        """Return the static program of *sources*, which stays at *output*."""
+        self._run(self.platform.static_option, str(self.libbpf), *sources, "-o", str(output))
         program = read_bounded(output, MAX_PART_BYTES)
-    check_static(program, platform)
-    return program
+        check_static(program, self.platform)
+        return program
+
+    def _run(self, *arguments: str) -> None:
+        argv = [*self.start, f"--sysroot={self.sysroot}", *arguments]
+        self.runner.run(argv, cwd=resource_path("loader"), env=clean_environment())
 
 
 def check_static(program: bytes, platform: Platform) -> None:

@@ -201,6 +201,7 @@ static int attach_at(struct bpf_program *program, int program_fd, struct attachm
 	case PLACE_SOCKMAP:
 		return attach_sockmap(program_fd, handle);
 	case PLACE_TRACE:
+	case PLACE_FUNCTION:
 		return bpf_link_create(program_fd, 0, point->attach_type, NULL);
 	case PLACE_RAW_TP:
 		return attach_raw_tp(program_fd, point);

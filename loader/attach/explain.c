@@ -63,6 +63,10 @@ static const struct explanation {
 	  "this kernel has no trampolines for BPF on this architecture; use kprobe or raw_tp" },
 	{ PLACE_TRACE, EBUSY, "another tracer holds the entry of the function; use kprobe" },
 	{ PLACE_TRACE, ENOENT, "this kernel has no such tracepoint; see /sys/kernel/tracing/events" },
+	{ PLACE_FUNCTION, KERNEL_ENOTSUPP,
+	  "this kernel has no trampolines for BPF on this architecture; call a function of the object's "
+	  "own" },
+	{ PLACE_FUNCTION, EBUSY, "another program replaces the function already; name each function once" },
 	{ PLACE_RAW_TP, ENOENT,
 	  "this kernel has no such tracepoint; the name is that in /sys/kernel/tracing/events, without its "
 	  "category" },
@@ -90,8 +94,8 @@ static const struct explanation {
 	{ PLACE_UPROBE, ESRCH,
 	  "no such file, or it has no such function; the path is that in the loader's container" },
 	{ PLACE_UPROBE, EINVAL,
-	  "no instruction begins at the offset, or the kernel has no uprobe.multi (Linux 6.6); use another "
-	  "offset, or uprobe" },
+	  "no instruction begins at the offset, or the kernel has no uprobe.multi (Linux 6.6) or "
+	  "uprobe.session (Linux 6.13); use another offset, or uprobe" },
 	{ PLACE_USDT, ENOENT, "no such file, or it has no such probe; readelf -n FILE lists them" },
 	{ PLACE_USDT, ESRCH,
 	  "no such process, or the object lacks the maps of probes; its source must include "

@@ -46,6 +46,7 @@ static const struct kind {
 	{ BPF_PROG_TYPE_TRACEPOINT, PLACE_TRACEPOINT, "CATEGORY/NAME" },
 	{ BPF_PROG_TYPE_KPROBE, PLACE_KPROBE, "FUNCTION" },
 	{ BPF_PROG_TYPE_PERF_EVENT, PLACE_PERF, "cpu-clock:FREQUENCY" },
+	{ BPF_PROG_TYPE_EXT, PLACE_FUNCTION, "OBJECT:PROGRAM" },
 	{ BPF_PROG_TYPE_NETFILTER, PLACE_NETFILTER, "ipv4:prerouting:PRIORITY" },
 	/* Nothing to attach: the workload, or the struct_ops map, calls the program. */
 	{ BPF_PROG_TYPE_SYSCALL, PLACE_NOWHERE, NULL },
@@ -225,7 +226,7 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 	    (options->image && !trust__allows_point(options->image, name)))
 		return fault__set(fault, -EKEYREJECTED,
 				  "denied-by-policy: attachPoints do not include %.128s", name);
-	if (point->place == PLACE_KPROBE && strstr(point->section, ".multi"))
+	if (point->place == PLACE_KPROBE && probes__has_pattern(point->section))
 		return 1; /* a pattern */
 	if (point->place == PLACE_KPROBE || point->place == PLACE_UPROBE || point->place == PLACE_USDT)
 		return probes__check_probe(point, fault);
@@ -243,6 +244,23 @@ static int plan_bare(struct bpf_program *program, const struct attach_options *o
 				"this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); use kprobe or raw_tp" :
 				"this kernel has no such function; see bpftool btf dump file "
 				"/sys/kernel/btf/vmlinux");
+	return 1;
+}
+
+/* The section names the function, and the target the loaded program that has it. */
+static int plan_function(struct bpf_program *program, const struct attach_point *point, struct fault *fault)
+{
+	const char *function = strchr(point->section, '/'), *name = strrchr(point->target, ':');
+
+	if (!function || !function[1])
+		return fault__usage(fault, "section %.64s names no function; use freplace/FUNCTION",
+				    point->section);
+	if (!name || name == point->target || !name[1])
+		return fault__usage(fault, "%.200s: not OBJECT:PROGRAM", point->target);
+	/* The kernel binds the program to one target when it loads the program. */
+	if (!bpf_program__autoattach(program))
+		return fault__usage(fault, "%.128s: a program of this type has one target", point->target);
+	bpf_program__set_autoattach(program, false);
 	return 1;
 }
 
@@ -326,10 +344,6 @@ static bool wants_target(const struct attach_point *point)
 
 static int refuse_section(const struct attach_point *point, const char *name, struct fault *fault)
 {
-	if (point->type == BPF_PROG_TYPE_EXT)
-		return fault__usage(
-			fault, "section %.64s is not supported; call a function of the object's own instead",
-			point->section);
 	return fault__usage(
 		fault,
 		"section %.64s has no hook that the loader knows; use --attach %.64s=none to load only",
@@ -351,6 +365,13 @@ int plan__program(struct bpf_object *object, struct bpf_program *program, const 
 {
 	struct kind kind = kind_of(program);
 
+	if (kind.place == PLACE_FUNCTION && (!target || !strcmp(target, ATTACH_NOWHERE)))
+		return fault__usage(fault,
+				    "section %.64s: the kernel loads the program for a target only; use "
+				    "--attach %.64s=%s, "
+				    "or --no-load %.64s",
+				    bpf_program__section_name(program), bpf_program__name(program),
+				    kind.wants, bpf_program__name(program));
 	if (target ? !strcmp(target, ATTACH_NOWHERE) : kind.place == PLACE_NOWHERE)
 		return 0;
 	if (!room)
@@ -383,6 +404,8 @@ int plan__program(struct bpf_object *object, struct bpf_program *program, const 
 		return plan_perf(points, room, fault);
 	case PLACE_NETFILTER:
 		return plan_netfilter(points, fault);
+	case PLACE_FUNCTION:
+		return plan_function(program, points, fault);
 	default:
 		return plan_by_section(object, program, options, points, fault);
 	}

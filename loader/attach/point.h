@@ -40,6 +40,7 @@ enum attach_place {
 	PLACE_NETFILTER,
 	PLACE_STRUCT_OPS, /* of a map, not of a program */
 	PLACE_USDT,
+	PLACE_FUNCTION, /* freplace: the function of another program of the same load */
 };
 
 /* The operator's options, for all programs of a run. */

@@ -261,17 +261,23 @@ int probes__check_probe(const struct attach_point *point, struct fault *fault)
 				       "FUNCTION[+OFFSET]");
 }
 
+bool probes__has_pattern(const char *section)
+{
+	return strstr(section, ".multi") || strstr(section, ".session");
+}
+
 struct bpf_link *probes__attach_kprobe(struct bpf_program *program, const struct attach_point *point)
 {
 	bool is_ret = is_return(point->section);
-	LIBBPF_OPTS(bpf_kprobe_multi_opts, multi, .retprobe = is_ret);
+	LIBBPF_OPTS(bpf_kprobe_multi_opts, multi, .retprobe = is_ret,
+		    .session = strstr(point->section, ".session"));
 	LIBBPF_OPTS(bpf_ksyscall_opts, ksyscall, .retprobe = is_ret);
 	LIBBPF_OPTS(bpf_kprobe_opts, opts, .retprobe = is_ret);
 	struct probe probe;
 
 	if (!point->target)
 		return bpf_program__attach(program);
-	if (strstr(point->section, ".multi"))
+	if (probes__has_pattern(point->section))
 		return bpf_program__attach_kprobe_multi_opts(program, point->target, &multi);
 	if (strstr(point->section, "syscall"))
 		return bpf_program__attach_ksyscall(program, point->target, &ksyscall);
@@ -282,14 +288,15 @@ struct bpf_link *probes__attach_kprobe(struct bpf_program *program, const struct
 
 struct bpf_link *probes__attach_uprobe(struct bpf_program *program, const struct attach_point *point)
 {
-	LIBBPF_OPTS(bpf_uprobe_multi_opts, multi, .retprobe = is_return(point->section));
+	LIBBPF_OPTS(bpf_uprobe_multi_opts, multi, .retprobe = is_return(point->section),
+		    .session = strstr(point->section, ".session"));
 	LIBBPF_OPTS(bpf_uprobe_opts, opts, .retprobe = is_return(point->section));
 	struct probe probe;
 
 	if (!point->target)
 		return bpf_program__attach(program);
 	parse_probe(point->target, true, &probe);
-	if (strstr(point->section, ".multi"))
+	if (probes__has_pattern(point->section))
 		return bpf_program__attach_uprobe_multi(program, probe.pid, probe.path, probe.symbol, &multi);
 	opts.func_name = probe.symbol;
 	return bpf_program__attach_uprobe_opts(program, probe.pid, probe.path, probe.offset, &opts);

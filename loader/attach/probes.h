@@ -18,6 +18,9 @@ int probes__check_probe(const struct attach_point *point, struct fault *fault);
 int probes__attach_tracepoint(int program_fd, const struct attach_point *point, struct fault *fault);
 int probes__attach_event(int program_fd, const struct attach_point *point);
 
+/* Return whether programs of the section are attached to all symbols of a pattern by one link. */
+bool probes__has_pattern(const char *section);
+
 /* Attach by libbpf. Each returns libbpf's link, or NULL with errno set. */
 struct bpf_link *probes__attach_kprobe(struct bpf_program *program, const struct attach_point *point);
 struct bpf_link *probes__attach_uprobe(struct bpf_program *program, const struct attach_point *point);

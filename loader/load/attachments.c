@@ -273,7 +273,8 @@ static int plan_program(struct load *load, struct unit *unit, struct bpf_program
 		}
 	}
 	/* --load says that a program is loaded, and not where: the leaf of a table is attached nowhere. */
-	if (!err && !planned && selection == SELECT_ON && plan__needs_target(program))
+	if (!err && !planned && selection == SELECT_ON && plan__needs_target(program) &&
+	    bpf_program__type(program) != BPF_PROG_TYPE_EXT)
 		return 0;
 	if (!err && !planned)
 		err = plan_target(load, unit, program, NULL, fault);

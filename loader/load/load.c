@@ -9,6 +9,7 @@
 #include "load/attachments.h"
 #include "load/internal.h"
 #include "load/refresh.h"
+#include "load/replace.h"
 #include "load/rollback.h"
 #include "load/settings.h"
 #include "load/share.h"
@@ -30,7 +31,7 @@
 
 static int prepare(struct load *load, const struct verified_object *inputs, size_t count, struct fault *fault)
 {
-	int err = 0;
+	int err = replace__take_over(fault);
 
 	/* --share gives maps to all containers, --pin-root gives them to the next release. */
 	if (load->options->share && load->options->pin_root)
@@ -41,7 +42,9 @@ static int prepare(struct load *load, const struct verified_object *inputs, size
 	}
 	if (!err)
 		err = settings__apply(load, fault);
-	return err ? err : attachments__plan(load, fault);
+	if (!err)
+		err = attachments__plan(load, fault);
+	return err ? err : replace__check(load, fault);
 }
 
 /* Check that the pins are those of this load still: not removed, and not of another start. */
@@ -112,6 +115,23 @@ static int open_pins(struct load *load, struct fault *fault)
 	return err;
 }
 
+/* Load the objects whose programs replace functions of those that are loaded by now. */
+static int obtain_replacing(struct load *load, struct fault *fault)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < load->count; i++) {
+		struct unit *unit = &load->units[i];
+
+		if (!replace__has_programs(load, unit))
+			continue;
+		err = replace__bind(load, unit, fault);
+		if (!err)
+			err = unit__obtain(load, unit, fault);
+	}
+	return err;
+}
+
 static int obtain(struct load *load, struct fault *fault)
 {
 	int err = 0;
@@ -122,9 +142,11 @@ static int obtain(struct load *load, struct fault *fault)
 		settings__report(load);
 	if (!err && load->options->share)
 		return share__obtain(load, fault);
-	for (size_t i = 0; !err && i < load->count; i++)
-		err = unit__obtain(load, &load->units[i], fault);
-	return err;
+	for (size_t i = 0; !err && i < load->count; i++) {
+		if (!replace__has_programs(load, &load->units[i]))
+			err = unit__obtain(load, &load->units[i], fault);
+	}
+	return err ? err : obtain_replacing(load, fault);
 }
 
 static int stage_unit(struct load *load, struct unit *unit, struct fault *fault)

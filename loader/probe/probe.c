@@ -13,7 +13,7 @@
  * compile` links with it, so that both engines link with the loader's libbpf. No image holds it. For `check`
  * it writes one JSON object per line: the kernel, then each program with the kernel's answer, then the
  * end, so that a reader can tell truncated output. It loads each program alone, so that a refused program
- * hides no other.
+ * hides no other. Programs of freplace are left out.
  *
  * With a mask, the programs are loaded with these capabilities and no other, as in an image with that label.
  * A program that fails is loaded with more capabilities, to name the missing ones.
@@ -153,6 +153,13 @@ static int64_t clock_us(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
+/* A program of freplace loads for a program of another object only, which the start of an image names. */
+static bool can_try(const struct bpf_program *program)
+{
+	return bpf_program__type(program) != BPF_PROG_TYPE_EXT ||
+	       !strchr(bpf_program__section_name(program), '/');
 }
 
 static struct bpf_program *find_program(struct bpf_object *object, size_t index)
@@ -344,7 +351,7 @@ static bool probe_together(const char *path, size_t count)
 	if (!object || !logs)
 		goto cleanup;
 	bpf_object__for_each_program(program, object) {
-		bpf_program__set_autoload(program, true);
+		bpf_program__set_autoload(program, can_try(program));
 		bpf_program__set_log_level(program, LOG_STATS);
 		bpf_program__set_log_buf(program, logs + LOG_SHARE * index++, LOG_SHARE);
 	}
@@ -355,7 +362,10 @@ static bool probe_together(const char *path, size_t count)
 	bpf_object__for_each_program(program, object) {
 		if (!accepted)
 			break;
-		snprintf(kernel_log, sizeof(kernel_log), "%s", logs + LOG_SHARE * index++);
+		index++;
+		if (!can_try(program))
+			continue;
+		snprintf(kernel_log, sizeof(kernel_log), "%s", logs + LOG_SHARE * (index - 1));
 		put_program(path, program);
 		printf(",\"errno\":0,\"durationUs\":%lld", (long long)duration_us);
 		put_string("error", "");
@@ -425,8 +435,11 @@ static void probe_object(const char *path)
 		bpf_object__close(object);
 		return;
 	}
-	bpf_object__for_each_program(program, object)
-		probe_program(path, program, index++);
+	bpf_object__for_each_program(program, object) {
+		if (can_try(program))
+			probe_program(path, program, index);
+		index++;
+	}
 	bpf_object__close(object);
 }
 

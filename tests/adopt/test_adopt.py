@@ -155,6 +155,18 @@ def test_no_program_of_the_project_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert 'sources = ["x.bpf.c"]' in (root / "buildtool.toml").read_text("utf-8")
 
 
+def test_a_section_that_nobody_knows_is_named(tmp_path: Path, capsys: Capture) -> None:
+    """A section of an unknown kind is a note, and sections of data and of comments are none."""
+    data = 'int counted SEC("mine2") = 1;\n/* SEC("mine3") int old(void *ctx); */\n'
+    (tmp_path / "x.bpf.c").write_text(program("x", section="mine", before=data))
+    assert run(["init", "--from", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "x.bpf.c: section mine: libbpf knows no such kind of program" in said
+    assert "mine2" not in said
+    assert "mine3" not in said
+    assert "program = " not in (tmp_path / "buildtool.toml").read_text()
+
+
 def test_compiled_objects_are_signed_by_the_printed_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

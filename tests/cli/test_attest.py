@@ -26,7 +26,9 @@ from buildtool.oci.registry import Client, parse_reference
 from buildtool.oci.tarwriter import TarEntry
 from buildtool.oci.write import ImageSet, write_archive
 from buildtool.publish.bundle import MEDIA_BUNDLE, make_statement
-from buildtool.publish.provenance import BUILD_TYPE, PREDICATE_TYPE
+from buildtool.publish.inventory import ListedPackage
+from buildtool.publish.named import BUILD_TYPE, PREDICATE_TYPE
+from buildtool.publish.sbom import package_url
 from buildtool.publish.sign import signed_manifests, write_statement
 from buildtool.signing.keys import SigningKey
 
@@ -207,3 +209,9 @@ def test_packages_and_labels_of_a_strange_base(capsys: Capture) -> None:
         assert output.isascii()
         Path("a.spdx.json").write_text(output)
     assert validate_full_spdx_document(parse_file("a.spdx.json")) == []
+
+
+def test_a_vendored_library_has_the_address_of_its_release() -> None:
+    """The library libbpf is none of Debian's packages, since its sources are the loader's."""
+    package = ListedPackage(name="libbpf", version="1.7.0", vendored=True)
+    assert package_url(package).to_string() == "pkg:github/libbpf/libbpf@v1.7.0"

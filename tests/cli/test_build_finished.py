@@ -79,6 +79,14 @@ def fails(capsys: pytest.CaptureFixture[str], text: str, code: int = 2) -> str:
         ("perf_event", "watch=cpu", "cpu is not a perf event", "cpu-clock:FREQUENCY"),
         ("socket", "watch=eth0", "section socket has no place that the loader attaches to", "watch=none"),
         ("xdp/devmap", "watch=eth0", "section xdp/devmap has no place", "watch=none"),
+        ("freplace/pass", "watch=none", "loads the program for a target only", "PROGRAM=OBJECT:PROGRAM"),
+        ("freplace/pass", "watch=eth0", "eth0 is no program of the objects", "PROGRAM=OBJECT:PROGRAM"),
+        (
+            "freplace/pass",
+            "watch=answer.bpf.o:pass",
+            "answer.bpf.o has programs of freplace itself",
+            "an object of its own",
+        ),
         ("?usdt//bin/x:p:n", "watch=eth0", "section usdt//bin/x:p:n names its target already", "remove"),
     ],
 )
@@ -123,7 +131,7 @@ def test_attach_settings_that_are_fine(
 @pytest.mark.parametrize(
     ("section", "rule"),
     [
-        ("freplace/main", "BT014 replaces a function"),
+        ("freplace", "BT014 replaces a function"),
         ("classifier/x", "BT005 unknown section"),
     ],
 )

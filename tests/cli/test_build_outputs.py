@@ -163,7 +163,7 @@ def test_files_are_not_called_an_image(monkeypatch: pytest.MonkeyPatch, capsys: 
         assert [line.split()[0] for line in lines] == ["output", "key"]
         assert lines[0] == f"output  {output.rpartition('=')[2]}"
         names = [line.partition("=")[0] for line in Path("outputs").read_text().splitlines()]
-        assert names == ["key-id"]
+        assert names == ["file", "key-id"]
         Path("outputs").unlink()
     assert run([*BUILD, "--output", "files", "--force", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

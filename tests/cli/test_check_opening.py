@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from labs.check import NEVER, NEVER_HEAD, loadable, read_junit, run_check
 from labs.compile import compile_object, find_tool
-from labs.vectors.builder import build
+from labs.vectors.builder import SHT_NOBITS, build
 from labs.vectors.code import code, makes
+
+from buildtool.core.platforms import host_platform
+from buildtool.objects.elf import parse_object
 
 
 def findings(probes: Path, *arguments: str | Path, code: int) -> list[tuple[str, str, str]]:
@@ -55,15 +59,48 @@ def test_an_object_without_symbols(probes: Path, clang: Path, sysroot: Path, tmp
     assert found["BT007"].startswith("elf: couldn't find symbol table, stripped object file? (strip with ")
 
 
-def test_optional_programs_may_be_of_another_libbpf(
+def test_optional_programs_may_be_unloadable(
     probes: Path, clang: Path, sysroot: Path, tmp_path: Path
 ) -> None:
     """Unloadable optional programs (SEC("?...")) are warnings, because only an option loads them."""
-    source = 'SEC("?fsession/vfs_read") int a(void *c) { return 0; }'
-    source += 'SEC("?freplace/main") int b(void *c) { return 0; } GOOD'
-    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
+    path = compile_object(
+        tmp_path, clang, sysroot, NEVER_HEAD + 'SEC("?freplace") int b(void *c) { return 0; } GOOD'
+    )
     found = [(rule, level) for rule, level, _ in findings(probes, path, code=0)]
-    assert found == [("BT014", "warning"), ("BT009", "warning")]
+    assert found == [("BT014", "warning")]
+
+
+def test_a_replaced_function_is_not_tried(probes: Path, clang: Path, sysroot: Path, tmp_path: Path) -> None:
+    """A note says that only the start names the program with the function, and kernels try the others."""
+    source = 'SEC("freplace/main") int b(void *c) { return 0; } GOOD'
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
+    ((rule, level, message),) = findings(probes, path, code=0)
+    assert (rule, level) == ("BT014", "note")
+    assert message.startswith("section 'freplace/main' replaces a function of a program that the start names")
+
+
+@pytest.mark.parametrize(("section", "level"), [("fsession/f", "error"), ("?fsession/f", "warning")])
+def test_a_probe_of_an_older_libbpf(
+    clang: Path, sysroot: Path, tmp_path: Path, section: str, level: str
+) -> None:
+    """A section of this buildtool that the probe's libbpf does not know is a finding about the probe."""
+    source = f'SEC("{section}") int f(void *c) {{ return 0; }}'
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + source)
+    own = host_platform(os.uname().machine)
+    assert own is not None
+    probe = tmp_path / own.arch / "bpf-probe"
+    probe.parent.mkdir()
+    opened = {"event": "opened", "object": str(path), "program": "f", "section": "fsession/f"}
+    lines = [
+        {"event": "kernel", "release": "6.1", "machine": "x86_64", "libbpf": "v1.5"},
+        opened | {"type": "unspec"},
+        {"event": "end"},
+    ]
+    text = "".join(f"echo '{json.dumps(line)}'\n" for line in lines)
+    probe.write_text(f"#!/bin/sh\n{text}")
+    probe.chmod(0o755)
+    found = findings(tmp_path, path, code=1 if level == "error" else 0)
+    assert ("BT009", level, "the loader's libbpf 1.5 does not know section 'fsession/f'") in found
 
 
 def test_objects_of_the_other_byte_order_are_not_opened(probes: Path, tmp_path: Path) -> None:
@@ -105,3 +142,28 @@ def test_reports_have_what_libbpf_says(probes: Path, clang: Path, sysroot: Path,
     run_check(probes, path, "--junit", tmp_path / "check.xml", code=1)
     failures = read_junit(tmp_path / "check.xml").findall("testsuite/testcase/failure")
     assert ["unknown field 'max_entry'" in failure.attrib["message"] for failure in failures] == [True]
+
+
+ARENA = """
+struct { __uint(type, BPF_MAP_TYPE_ARENA); __uint(map_flags, BPF_F_MMAPABLE); __uint(max_entries, 4); }
+    arena SEC(".maps");
+int __attribute__((address_space(1))) zeroes[100];
+SEC("socket") int p(void *c) { bpf_map_lookup_elem(&arena, c); return zeroes[3]; }
+"""
+
+
+def test_zeroes_of_an_arena_are_bytes_of_the_file(
+    probes: Path, clang: Path, sysroot: Path, tmp_path: Path
+) -> None:
+    """The form that clang writes is opened, and the one without bytes is not: so the zeroes count."""
+    path = compile_object(tmp_path, clang, sysroot, NEVER_HEAD + ARENA)
+    assert findings(probes, path, code=0) == []
+    data = bytearray(path.read_bytes())
+    obj = parse_object(bytes(data))
+    (number,) = (n for n, item in enumerate(obj.sections) if item.name == b".addr_space.1")
+    assert bytes(obj.contents(obj.sections[number])) == bytes(400)
+    at = int.from_bytes(data[40:48], "little") + 64 * number + 4
+    data[at : at + 4] = SHT_NOBITS.to_bytes(4, "little")
+    path.write_bytes(data)
+    found = {rule: message for rule, _, message in findings(probes, path, code=1)}
+    assert "zeroes" in found["BT007"]

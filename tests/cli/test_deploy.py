@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ import kubernetes_validate
 import pytest
 import yaml
 from labs.cli import check_error
+from labs.peers import PODMAN, find_helm, unpack
 from labs.project import make_local_project
 from labs.registry import run_registry
 
 from buildtool.cli.main import run
 from buildtool.compile.headers import HEADERS_VARIABLE
+from buildtool.core.errors import UsageError
 from buildtool.deploy.compose import write_compose
 from buildtool.deploy.kubernetes import write_pod
 from buildtool.deploy.limits import Limits
 from buildtool.deploy.needs import plan_deployment
+from buildtool.deploy.quadlet import write_unit
 from buildtool.deploy.yamltext import quote_scalar
 from buildtool.image.inspect import ImageReport
 from buildtool.image.metadata import Entrypoint
@@ -72,6 +77,19 @@ def images(tmp_path_factory: pytest.TempPathFactory, clang: Path, carried_header
 def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BUILDTOOL_CACHE", str(tmp_path / "cache"))
+
+
+def report(places: dict[str, str]) -> ImageReport:
+    """Return a report on an image without objects whose loader has *places*."""
+    return ImageReport(
+        reference="agent:1",
+        digest="",
+        platform="linux/amd64",
+        labels={},
+        entrypoint=Entrypoint(places=places),
+        objects=(),
+        user="65532:65532",
+    )
 
 
 def deploy(capsys: Capture, kind: str, image: Path, *options: str) -> str:
@@ -232,6 +250,138 @@ def test_trust_of_the_host(images: dict[str, Path], tmp_path: Path, capsys: Capt
     assert keys.exists()
 
 
+def render_chart(chart: Path, *options: str) -> list[dict[str, Any]]:
+    """Return what helm makes of *chart*, strictly valid for several releases of Kubernetes."""
+    command = [find_helm(), "template", "first", chart, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return manifests(done.stdout)
+
+
+def spec_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod of DaemonSet *manifest* without what its owner chooses."""
+    spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
+    for name in ("priorityClassName", "hostNetwork"):
+        spec.setdefault(name, None)
+    spec["hostNetwork"] = bool(spec["hostNetwork"])
+    for container in spec["containers"]:
+        container["name"], container["imagePullPolicy"] = "agent", "IfNotPresent"
+        for mount in container.get("volumeMounts", []):
+            mount.setdefault("readOnly", False)
+    return spec
+
+
+@pytest.mark.parametrize("image", ["plain", "pins", "workload"])
+@pytest.mark.parametrize(
+    "more", [(), ("--trust", "other.pub"), ("--priority-class", "agents", "--cpus", "2")]
+)
+def test_chart_gives_the_same_pod(
+    image: str, more: tuple[str, ...], images: dict[str, Path], capsys: Capture
+) -> None:
+    """Helm finds no fault, and makes of the chart's own values what kind kubernetes writes."""
+    assert run(["keygen", "other", "--dir", "."]) == 0
+    for targets in (ALL, NONE):
+        options = (*targets, *more)
+        *_, daemons = manifests(deploy(capsys, "kubernetes", images[image], *options))
+        deploy(capsys, "helm", images[image], *options, "-o", "chart", "--force")
+        done = subprocess.run([find_helm(), "lint", "--strict", "chart"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
+        *_, rendered = render_chart(Path("chart"))
+        theirs, ours = spec_of(rendered), spec_of(daemons)
+        for volume in (*theirs.get("volumes", []), *ours.get("volumes", [])):
+            volume.pop("configMap", None)
+        assert theirs == ours
+
+
+def test_chart_takes_values_of_its_schema_only(images: dict[str, Path], capsys: Capture) -> None:
+    """A misspelt or wrong value, and a user who could not write, are errors of helm."""
+    deploy(capsys, "helm", images["pins"], *NONE, "-o", "chart", "--explain")
+    assert (yaml.safe_load(Path("chart/Chart.yaml").read_text())["version"]) == "1.2.0"
+    for options, message in (
+        (("--set", "hostnetwork=true"), "hostnetwork"),
+        (("--set", "capabilities={all}"), "capabilities"),
+        (("--set", "user=65532"), "belong to root of the node"),
+        (("--set-string", "image="), "image"),
+    ):
+        command = [find_helm(), "template", "first", "chart", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert message in done.stderr
+    *_, first = render_chart(Path("chart"), "--set-string", "trust.a\\.pub=one")
+    *_, second = render_chart(Path("chart"), "--set-string", "trust.a\\.pub=two")
+    notes = [
+        each["spec"]["template"]["metadata"]["annotations"]["buildtool/trust"] for each in (first, second)
+    ]
+    assert notes[0] != notes[1]
+
+
+def test_chart_is_written_whole_or_not_at_all(images: dict[str, Path], capsys: Capture) -> None:
+    """Nothing of a chart that exists is replaced without --force."""
+    command = ["deploy", "helm", str(images["plain"]), *REFERENCE, *NONE]
+    assert run(command) == 2
+    check_error(capsys, "a chart is a directory")
+    Path("chart").mkdir()
+    Path("chart/values.yaml").write_text("mine: 1\n")
+    assert run([*command, "-o", "chart"]) == 1
+    check_error(capsys, "chart/values.yaml: already exists")
+    assert [path.name for path in Path("chart").iterdir()] == ["values.yaml"]
+    assert run([*command, "-o", "chart", "--force"]) == 0
+    assert "next: helm upgrade --install NAME chart" in capsys.readouterr().err
+
+
+def start_of_unit(text: str, tmp_path: Path) -> list[str]:
+    """Return the command that Quadlet of Debian trixie makes of unit *text*, as systemd splits it."""
+    (tmp_path / "agent.container").write_text(text)
+    tree = unpack("trixie", PODMAN)
+    libraries = next(tree.glob("usr/lib/*/libc.so.6")).parent
+    linker = next(libraries.glob("ld-linux*.so*"))
+    command = [linker, "--library-path", libraries, tree / "usr/libexec/podman/quadlet", "-dryrun"]
+    environment = {"QUADLET_UNIT_DIRS": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("ExecStart="))
+    return [word.replace("$$", "$").replace("%%", "%") for word in shlex.split(line)]
+
+
+def test_unit(images: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
+    """Quadlet starts podman with the options of the other forms; directories are made first."""
+    text = deploy(capsys, "systemd", images["pins"], *ALL, "--cpus", "2", "--cpuset", "2-3")
+    words = start_of_unit(text, tmp_path)
+    assert words[-5:] == [
+        REFERENCE[1],
+        *("--attach", "count_xdp=eth0"),
+        *("--attach", "answer.bpf.o:on_connect=/run/cgroup/agents"),
+    ]
+    for option in (
+        *(["--security-opt=no-new-privileges"], ["--cap-drop", "all"], ["--cap-add", "cap_net_admin"]),
+        *(["--read-only"], ["--user", "65532:65532"], ["--network", "host"], ["--cpuset-cpus=2-3"]),
+        *(["-v", "/sys/fs/bpf/agent:/run/pins"], ["-v", "/sys/fs/cgroup:/run/cgroup:ro"]),
+        ["--health-cmd", '["/usr/bin/verify-and-load", "status", "--pin-root", "/run/pins"]'],
+    ):
+        at = words.index(option[-1]) - len(option) + 1
+        assert words[at : at + len(option)] == option
+    assert "ExecStartPre=/usr/bin/install -d -m 0700 -o 65532 -g 65532 /var/lib/agent\n" in text
+    plain = start_of_unit(deploy(capsys, "systemd", images["plain"], *NONE), tmp_path)
+    assert plain[plain.index("--network") + 1] == "none"
+
+
+def test_unit_of_hostile_texts(tmp_path: Path) -> None:
+    """Specifiers, variables and quotes of a target stay text; a place that Quadlet would split is refused."""
+    text = 'p=%n $HOME ${X} "q" \\x \' ; # \t'
+    found = plan_deployment([report({})], reference="agent:1", name="agent")
+    found.plan.arguments = ["--attach", text]
+    words = start_of_unit(write_unit(found, Limits(), trust="", explains=True), tmp_path)
+    assert words[-2:] == ["--attach", text.replace("\t", "\\t")]
+    for place in ("/run/a b", "/run/%n", "/run/a\n[Service]", "/run/$X", '/run/"'):
+        with pytest.raises(UsageError, match="a unit of systemd cannot name this"):
+            write_unit(
+                plan_deployment([report({"--pin-root": place})], reference="agent:1", name="agent"),
+                Limits(),
+                trust="",
+                explains=False,
+            )
+
+
 @pytest.mark.parametrize("kind", ["compose", "kubernetes", "podman"])
 def test_reasons_are_comments(kind: str, images: dict[str, Path], capsys: Capture) -> None:
     """With --explain the file says the same, and why."""
@@ -310,16 +460,7 @@ def test_any_text_stays_one_value(start: int) -> None:
 )
 def test_texts_of_an_image_stay_texts(text: str) -> None:
     """Targets and places are whatever the image says: neither variables nor syntax."""
-    report = ImageReport(
-        reference="agent:1",
-        digest="",
-        platform="linux/amd64",
-        labels={},
-        entrypoint=Entrypoint(places={"--pin-root": f"/run/{text}"}),
-        objects=(),
-        user="65532:65532",
-    )
-    found = plan_deployment([report], reference="agent:1", name="agent")
+    found = plan_deployment([report({"--pin-root": f"/run/{text}"})], reference="agent:1", name="agent")
     said = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     service = yaml.safe_load(write_compose(found, Limits(), trust="", explains=True))["services"]["agent"]
     assert service["volumes"][0]["target"] == f"/run/{said}".replace("$", "$$")

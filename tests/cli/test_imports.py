@@ -56,8 +56,8 @@ def test_commands_without_an_engine_import_no_client(project: Path) -> None:
     for command in COMMANDS:
         code, count, *clients = _run(project, command)
         assert (code, clients) == ("0", []), command
-        # The maximum was 422 when this was written. The clients would add 230.
-        assert int(count) < 440, command
+        # The maximum was 443 when this was written. The clients would add 230.
+        assert int(count) < 460, command
 
 
 def test_a_command_that_asks_an_engine_imports_one(project: Path) -> None:

@@ -18,7 +18,7 @@ from labs.registry import run_registry
 from buildtool.cli.main import run
 from buildtool.oci.registry import Client, parse_reference
 from buildtool.publish.bundle import make_statement
-from buildtool.publish.provenance import BUILD_TYPE, PREDICATE_TYPE
+from buildtool.publish.named import BUILD_TYPE, PREDICATE_TYPE
 from buildtool.publish.sign import signed_manifests, write_statement
 from buildtool.signing.keys import generate_key, load_signing_key_pem
 

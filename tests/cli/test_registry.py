@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 import requests
 from labs.cli import BUILD, check_error
+from labs.image import make_base
 from labs.registry import (
     FaultyRegistry,
     SmallRegistry,
@@ -18,6 +20,7 @@ from labs.registry import (
     fill,
     log_in,
     pushed,
+    run_registry,
     run_tls,
     write_certificate,
 )
@@ -110,7 +113,47 @@ def test_image_that_is_pushed_but_not_signed(project: Path, capsys: pytest.Captu
         digest, _ = pushed("5")
     error = capsys.readouterr().err
     assert f"error: {address}/agent:5: pushed, but not signed: registry {address}: " in error
-    assert f"hint: buildtool publish {address}/agent@{digest} signs it" in error
+    command = f"buildtool publish {address}/agent:5@{digest} --sbom cyclonedx --provenance"
+    assert f"hint: {command} signs it" in error
+    with run_registry() as again:
+        assert run([*BUILD, "--tag", f"{again}/agent:5", "--push", "--no-sign-image"]) == 0
+        assert pushed("5")[0] == digest
+        assert run(command.replace(address, again).split()[1:]) == 0
+        assert f"sha256-{digest[7:]}.att" in SmallRegistry.manifests
+
+
+class Moving(SmallRegistry):
+    """Lets the tag name another image as soon as it is written."""
+
+    other: ClassVar[bytes] = b""
+
+    def do_PUT(self) -> None:  # noqa: N802 - http.server's name
+        """Store, and replace the tag behind the client's back."""
+        super().do_PUT()
+        if self.path.endswith("/manifests/5"):
+            kind, _ = self.manifests["5"]
+            digest = f"sha256:{hashlib.sha256(self.other).hexdigest()}"
+            self.manifests["5"] = self.manifests[digest] = (kind, self.other)
+
+
+def test_tag_that_moves_between_push_and_signature(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image that was built is signed, and not what somebody else put under its name meanwhile."""
+    base = make_base(architectures=["amd64"])
+    Moving.other = base.top.data
+    with run_registry(Moving) as address:
+        assert run([*BUILD, "--tag", f"{address}/agent:5", "--push", "--json"]) == 0
+        digest = json.loads(capsys.readouterr().out)["digest"]
+        signed = {name for name in SmallRegistry.manifests if name.endswith((".sig", ".att"))}
+    assert signed == {f"{digest.replace(':', '-')}.sig", f"{digest.replace(':', '-')}.att"}
+
+
+def test_nothing_is_deleted(project: Path) -> None:
+    """Push and signature need no right to delete, which many registries do not give."""
+    with faulty("") as address:
+        for _ in range(2):
+            assert run([*BUILD, "--tag", f"{address}/agent:5", "--push"]) == 0
+        kinds = {request.partition(" ")[0] for request in FaultyRegistry.requests}
+    assert kinds == {"GET", "HEAD", "POST", "PUT"}
 
 
 def test_key_of_the_image_is_opened_before_the_build(
@@ -188,7 +231,7 @@ def test_a_fault_that_passes_is_no_fault(
         assert run([*BUILD]) == 0
 
 
-@pytest.mark.parametrize("fault", ["401", "403", "404", "500", "cut"])
+@pytest.mark.parametrize("fault", ["401", "403", "404", "405", "429", "500", "cut"])
 @pytest.mark.parametrize("after", [0, 4, 9])
 def test_faults_while_pushing_leave_no_tag(
     project: Path, capsys: pytest.CaptureFixture[str], fault: str, after: int

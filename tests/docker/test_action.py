@@ -1,59 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The composite action: its scripts run as a runner would run them, with a real engine."""
+"""The composite action with a real engine: its scripts run as a runner would run them."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
+import json
 from pathlib import Path
 
 import pytest
-from labs import TOP
+from labs.action import read_output, run_action, scripts
 from labs.engine import REPOSITORY, inspect
+from labs.peers import distribution_registry
 from labs.project import Project
 
 TAG = f"{REPOSITORY}/action:1"
 
 
-def scripts() -> list[str]:
-    """Return the text of each `run: |` of the action."""
-    found = re.findall(r"\n      run: \|\n((?:        .*\n)+)", (TOP / "action.yml").read_text())
-    return ["\n".join(line[8:] for line in text.split("\n")) for text in found]
-
-
 def test_no_script_has_an_expression() -> None:
     """No script contains an expression, because an input would become part of the script."""
-    assert len(scripts()) == 2
+    assert len(scripts()) == 3
     assert not [text for text in scripts() if "${{" in text]
 
 
-@pytest.mark.parametrize("nasty", ["", "x; touch evil", "$(touch evil)"])
-def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path, nasty: str) -> None:
-    """The build script uses the environment's key, builds two architectures and sets outputs."""
-    home = tmp_path / "buildtool/bin"
-    home.mkdir(parents=True)
-    (home / "buildtool").write_text(f'#!/bin/sh\nexec "{project.command()[0]}" -m buildtool "$@"\n')
-    (home / "buildtool").chmod(0o755)
-    environment = {
-        **os.environ,
-        "RUNNER_TEMP": str(tmp_path),
-        "GITHUB_OUTPUT": str(tmp_path / "outputs"),
-        "BUILDTOOL_SIGNING_KEY": (project.root / "keys/dev.pem").read_text(),
-        "ARCH": "amd64 arm64",
-        "TAG": nasty or TAG,
-        "PUSH": "false",
-        "SIGN_ON": "builder",
-    }
-    # The command line that GitHub uses for `shell: bash`
-    argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", scripts()[1]]
-    done = subprocess.run(
-        argv, cwd=project.root, env=environment, capture_output=True, text=True, check=False
+def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path) -> None:
+    """The script uses the environment's key, builds for two architectures with labels, and describes it."""
+    done = run_action(
+        project, tmp_path, PLATFORMS="linux/amd64,linux/arm64/v8", TAGS=TAG, LABELS="org.example.a=b c\n"
     )
-    if nasty:
-        assert done.returncode == 2
-        assert "image tag" in done.stderr
-        assert not (project.root / "evil").exists()
-        return
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "outputs").read_text().startswith(f"image={TAG}\ndigest={inspect(TAG)['Id']}\n")
+    assert read_output(tmp_path, "image") == TAG
+    assert read_output(tmp_path, "digest") == inspect(TAG)["Id"]
+    assert inspect(TAG)["Config"]["Labels"]["org.example.a"] == "b c"
+    assert "| number.bpf.o | `number` |" in (tmp_path / "summary").read_text()
+
+
+@pytest.mark.parametrize("nasty", ["x; touch evil", "$(touch evil)", "* `touch evil`"])
+def test_no_tag_is_a_command(project: Project, tmp_path: Path, nasty: str) -> None:
+    """A tag reaches buildtool as a word, and buildtool refuses it."""
+    done = run_action(project, tmp_path, PLATFORMS="amd64", TAGS=nasty)
+    assert done.returncode == 2
+    assert "image tag" in done.stderr
+    assert not (project.root / "evil").exists()
+
+
+def test_a_pushed_image_has_the_digest_of_each_platform(project: Project, tmp_path: Path) -> None:
+    """The digests are those of the index in the registry, under both names."""
+    with distribution_registry(tmp_path / "registry") as address:
+        names = [f"{address}/plant/agent:{tag}" for tag in ("7", "latest")]
+        work = tmp_path / "work"
+        done = run_action(
+            project, work, PLATFORMS="amd64 arm64", TAGS=",".join(names), PUSH="true", SBOM="none"
+        )
+        assert done.returncode == 0, done.stderr
+        digests = json.loads(read_output(work, "digests"))
+        metadata = json.loads(read_output(work, "metadata"))
+    assert list(digests) == ["linux/amd64", "linux/arm64"]
+    assert metadata["containerimage.digest"] == read_output(work, "digest")
+    assert metadata["signed"] is True
+    assert [each["digest"] for each in metadata["platforms"]] == list(digests.values())
+    assert all(each["size"] > 1000 for each in metadata["platforms"])
+    assert "| Signed | image and objects |" in (work / "summary").read_text()
+
+
+def test_errors_in_a_builder_are_on_their_lines(project: Project, tmp_path: Path) -> None:
+    """BuildKit's prefixes are gone, each line has one annotation, and paths start from the repository."""
+    (project.root.parent / ".git").mkdir()
+    with (project.root / "bpf/number.bpf.c").open("a") as file:
+        file.write("int broken = ;\n")
+    line = (project.root / "bpf/number.bpf.c").read_text().count("\n")
+    done = run_action(project, tmp_path / "work", PLATFORMS="amd64 arm64", TAGS=TAG)
+    assert done.returncode == 1
+    found = [text for text in done.stderr.splitlines() if text.startswith("::error ")]
+    assert len(found) == 2, done.stderr
+    assert found[0].startswith("::error title=buildtool::cannot compile bpf/number.bpf.c (")
+    place = f"file=lab/bpf/number.bpf.c,line={line},col=14,title=clang"
+    assert found[1] == f"::error {place}::expected expression"

@@ -54,7 +54,7 @@ def test_builds_and_the_library_use_the_context(
         dockerfile=lambda: Dockerfile(text="FROM scratch\nCOPY file /\n"),
         context=tmp_path,
         platforms=("linux/amd64",),
-        tag=TAG,
+        tags=(TAG,),
         output="type=docker",
     )
     digest = run_build(build, runner=Runner())["containerimage.digest"]

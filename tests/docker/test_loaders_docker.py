@@ -17,6 +17,7 @@ from labs import TOP
 from labs.engine import REPOSITORY, docker, remove_images
 from labs.image import flat, read_image
 from labs.project import Project, make_project, render_folder
+from labs.vectors.maps import Btf, plain
 
 from buildtool.core.platforms import PLATFORMS
 from buildtool.runtime.carried import find_loader, find_tini
@@ -47,11 +48,26 @@ def test_make_loaders_gives_the_bytes_of_the_builder(project: Project, arch: str
         assert (tmp_path / stage / name).read_bytes() == part.data
 
 
+def add_types(project: Project, root: Path) -> Project:
+    """Return a copy of *project* whose image holds the types of a kernel for each architecture."""
+    typed = Project(root=root)
+    shutil.copytree(project.root, root)
+    (root / "5.4.0.btf").write_bytes(plain(Btf()).part().data)
+    for arch in ("amd64", "arm64"):
+        for words in (("btf", "--whole", "5.4.0.btf"), ("sign", f"btf/{arch}/5.4.0.btf.o")):
+            done = typed.run(*words, "--arch", arch)
+            assert done.code == 0, done.stderr
+    with (root / "buildtool.toml").open("a") as file:
+        file.write('\n[load]\nbtf = "btf"\n')
+    return typed
+
+
 @pytest.mark.timeout(600)
 def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Project, tmp_path: Path) -> None:
-    """Without a named base or builder, both engines make the same image."""
+    """Without a named base or builder, both engines make the same image, which holds types of a kernel."""
     arch = ("--arch", "amd64", "--arch", "arm64")
     subprocess.run([sys.executable, TOP / "tools/loaders", *arch], check=True, capture_output=True)
+    project = add_types(project, tmp_path / "typed")
     made = {}
     for engine in ("docker", "local"):
         path = tmp_path / f"{engine}.tar"
@@ -61,6 +77,7 @@ def test_images_of_what_is_carried_are_those_of_what_is_prepared(project: Projec
     for platform, (theirs, their_tree) in made["docker"].items():
         ours, our_tree = made["local"][platform]
         assert flat(our_tree) == flat(their_tree)
+        assert our_tree["usr/lib/buildtool/btf/5.4.0.btf.o"].is_file
         assert ours.diff_ids == theirs.diff_ids
         assert ours.config["config"] == theirs.config["config"]
 

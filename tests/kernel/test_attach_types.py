@@ -312,7 +312,17 @@ def test_interfaces_by_pattern(lab: Lab, tmp_path: Path, signed: bool) -> None: 
         ("usdt_bare", "bin:a:b", 2, ["not /PATH:PROVIDER:NAME[@PID]"]),
         ("usdt_bare", "/bin/true:a:b@0", 2, ["not /PATH:PROVIDER:NAME[@PID]"]),
         ("usdt", "/bin/true:a:b", 2, ["already names the target"]),
-        ("freplace", None, 2, ["section freplace/main is not supported", "function of the object's own"]),
+        (
+            "freplace",
+            None,
+            2,
+            ["the kernel loads the program for a target", "--attach {p}_prog=OBJECT:PROGRAM"],
+        ),
+        ("freplace", "none", 2, ["the kernel loads the program for a target only", "--no-load {p}_prog"]),
+        ("freplace", "{p}_disp", 2, ["{p}_disp: not OBJECT:PROGRAM"]),
+        ("freplace", "none.bpf.o:{p}_disp", 2, ["none.bpf.o:{p}_disp: no such object"]),
+        ("freplace", "freplace.bpf.o:{p}_prog", 2, ["the object has programs of freplace itself"]),
+        ("freplace_bare", "a.bpf.o:f", 2, ["section freplace names no function", "freplace/FUNCTION"]),
         ("uprobe_multi", "main", 2, ["not /PATH:SYMBOL"]),
     ],
 )
@@ -340,3 +350,30 @@ def test_policy_decides_about_added_targets(lab: Lab, tmp_path: Path) -> None:
     assert "denied-by-policy: attachPoints do not include raw_tp/sys_enter" in refused.lines[-1]["message"]
     with lab.started(tmp_path, f"--attach={PROGRAM}=sys_exit") as (_, stop):
         assert stop().code == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "function", "code", "words"),
+    [
+        ("none", "stub", 2, "replaceable.bpf.o:{p}_none: no such program is loaded"),
+        ("disp", "lost", 1, "its object has no function {p}_lost"),
+    ],
+)
+def test_what_freplace_does_not_find(
+    lab: Lab, tmp_path: Path, program: str, function: str, code: int, words: str
+) -> None:
+    """A target without the program, or without the function, is refused before the program is loaded."""
+    lab.put(tmp_path, "replaceable", f"freplace_{function}" if function != "stub" else "freplace")
+    result = lab.run(tmp_path, f"--attach={PROGRAM}=replaceable.bpf.o:{PREFIX}_{program}")
+    assert result.code == code, result.lines
+    assert words.format(p=PREFIX) in result.message
+
+
+@pytest.mark.parametrize("option", ["pin-root", "share"])
+def test_freplace_and_programs_that_stay(lab: Lab, tmp_path: Path, option: str) -> None:
+    """A program that stays would replace a function of an old program, so the options exclude each other."""
+    lab.put(tmp_path, "replaceable", "freplace")
+    target = f"--attach={PROGRAM}=replaceable.bpf.o:{PREFIX}_disp"
+    result = lab.run(tmp_path, target, f"--{option}={tmp_path}/pins")
+    assert result.code == 2
+    assert f"section freplace/{PREFIX}_stub and --{option} exclude each other" in result.message

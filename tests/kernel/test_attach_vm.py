@@ -40,6 +40,7 @@ class Case:
 
     The object is of *kind*; the loader gets *options* after the step *prepare*. Expected are the exit *code*,
     *words* of an error, the number of *programs* that see a packet, and the number of other programs *left*.
+    Objects of the kinds *beside* are loaded by the same run.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Case:
     words: tuple[str, ...] = ()
     programs: int | None = None
     left: int = 0
+    beside: tuple[str, ...] = ()
 
 
 def attach(target: str, program: str = PROGRAM) -> str:
@@ -70,6 +72,25 @@ SHARED = {
         kind=kind, options="--share /sys/fs/bpf/share", prepare="beside", left=1
     )
     for kind in ("raw_tp", "fentry", "tracepoint")
+}
+# The target of a program of freplace is a program of another object.
+DISPATCHER = f"replaceable.bpf.o:{PREFIX}_disp"
+REPLACING = {
+    "freplace": Case(kind="freplace", options=attach(DISPATCHER), beside=("replaceable",)),
+    "freplace and a workload": Case(
+        kind="freplace", options=f"{attach(DISPATCHER)} -- sleep 60", beside=("replaceable",), code=143
+    ),
+}
+SESSIONS = {
+    "fsession": Case(kind="fsession"),
+    "fsession by target": Case(kind="fsession_bare", options=attach("security_file_open")),
+    "uprobe.session": Case(kind="uprobe_session"),
+    "uprobe.session by target": Case(kind="uprobe_session_bare", options=attach(f"{GUEST}:victim_work")),
+    "uprobe.session by pattern": Case(kind="uprobe_session_bare", options=attach(f"{GUEST}:victim_w*")),
+}
+NO_SESSIONS = {
+    "fsession": Case(kind="fsession", code=1, words=("cannot load",)),
+    "uprobe.session": Case(kind="uprobe_session", code=1, words=("uprobe.session (Linux 6.13)",)),
 }
 OLD = {
     "tc made anew": Case(
@@ -116,6 +137,7 @@ OLD = {
     "fentry": Case(kind="fentry"),
     "usdt": Case(kind="usdt", code=1, words=("links for several places (Linux 6.6)",)),
     **SHARED,
+    **REPLACING,
 }
 NEW = {
     **TWO_WAYS,
@@ -144,6 +166,8 @@ NEW = {
     ),
     "usdt without its maps": Case(kind="usdt_without_maps", code=1, words=("usdt.bpf.h",)),
     "fmod_ret": Case(kind="fmod_ret"),
+    "kprobe.session by pattern": Case(kind="kprobe_session_bare", options=attach("security_file_op*n")),
+    **REPLACING,
     "lsm_cgroup": Case(kind="lsm_cgroup", options=attach("/cgroup")),
     "netkit": Case(kind="netkit", options=attach("kit0")),
     "tracepoint": Case(kind="tracepoint"),
@@ -230,7 +254,8 @@ def boot(clang: Path, sysroot: Path, lab: Lab, tmp_path_factory: pytest.TempPath
         }
         lines = []
         for number, case in enumerate(cases.values()):
-            files[f"/vmtest/objects/{case.kind}/{case.kind}.bpf.o"] = lab.signed(case.kind)
+            for kind in (case.kind, *case.beside):
+                files[f"/vmtest/objects/{case.kind}/{kind}.bpf.o"] = lab.signed(kind)
             lines.append(f"{number} {case.kind} {case.prepare} {case.options}\n")
         files["/vmtest/cases"] = "".join(lines).encode()
         request = VmRequest(
@@ -262,13 +287,13 @@ def on_old(boot: Boot) -> dict[str, Ran]:
 @pytest.fixture(scope="module")
 def on_new(boot: Boot) -> dict[str, Ran]:
     """Run the cases of Linux 6.12."""
-    return boot("6.12", NEW)
+    return boot("6.12", NO_SESSIONS | NEW)
 
 
 @pytest.fixture(scope="module")
 def on_newest(boot: Boot) -> dict[str, Ran]:
     """Run the cases of Linux 6.12 on Debian's newest kernel."""
-    return boot("newest", NEW)
+    return boot("newest", SESSIONS | NEW)
 
 
 def check(case: Case, ran: Ran) -> None:
@@ -310,13 +335,13 @@ def test_linux_6_1(on_old: dict[str, Ran], name: str) -> None:
     check(OLD[name], on_old[name])
 
 
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", NO_SESSIONS | NEW)
 def test_linux_6_12(on_new: dict[str, Ran], name: str) -> None:
     """On a kernel with probes and LSM the case attaches, counts and leaves nothing, or names the reason."""
-    check(NEW[name], on_new[name])
+    check((NO_SESSIONS | NEW)[name], on_new[name])
 
 
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", SESSIONS | NEW)
 def test_newest_linux(on_newest: dict[str, Ran], name: str) -> None:
-    """The newest kernel gives the same result as 6.12."""
-    check(NEW[name], on_newest[name])
+    """The newest kernel gives the same result as 6.12, and has the sessions of Linux 6.13 and 7.0."""
+    check((SESSIONS | NEW)[name], on_newest[name])

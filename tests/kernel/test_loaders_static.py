@@ -26,7 +26,7 @@ from buildtool.core.errors import FileAccessError, PackageUnavailableError
 from buildtool.core.platforms import PLATFORMS, Platform, host_platform
 from buildtool.image.local.baseimage import carried_base
 from buildtool.runtime import carried, provide
-from buildtool.runtime.carried import find_base, find_loader, find_tini
+from buildtool.runtime.carried import find_base, find_loader, find_tini, libbpf_digest, read_libbpf_version
 from buildtool.runtime.link import PartsRequest, make_parts
 
 # The first test makes the loaders of seven architectures.
@@ -131,7 +131,10 @@ def test_packages_are_recorded(platform: Platform) -> None:
             assert package["version"]
             assert len(package["sha256"]) == 64
     assert parts[0].record["compiler"].startswith("clang 19.")
-    assert {"libbpf-dev", "libelf-dev", "libc6-dev", "libsodium-dev"} <= set(parts[0].record["packages"])
+    assert {"libelf-dev", "libc6-dev", "libsodium-dev"} <= set(parts[0].record["packages"])
+    assert "libbpf-dev" not in parts[0].record["packages"]
+    libbpf = {"version": read_libbpf_version(), "sha256": libbpf_digest()}
+    assert parts[0].record["vendored"] == {"libbpf": libbpf}
 
 
 @pytest.fixture

@@ -429,7 +429,23 @@ $(OUT)/agent.bpf.o: $(OUT)/entry.bpf.o $(OUT)/state.bpf.o
     config=('object = [{ name = "agent.bpf.o", sources = ["src/entry.bpf.c", "src/state.bpf.c"] }]',),
 )
 
+# Sections that cilium/ebpf and libbpf before 1.0 know by their beginnings.
+SECTIONS = Layout(
+    files={
+        "src/net.bpf.c": program("net", section="classifier/one"),
+        "src/more.bpf.c": program("more", section="classifier/two"),
+        "src/sock.bpf.c": program("sock", section="socket1"),
+        "src/known.bpf.c": program("known", section="tc"),
+    },
+    objects=("net.bpf.o", "more.bpf.o", "sock.bpf.o", "known.bpf.o"),
+    config=(
+        'program = [{ section = "classifier/*", loaded-as = "tc" },',
+        '           { section = "socket1", loaded-as = "socket" }]',
+    ),
+)
+
 LAYOUTS = {
+    "sections": SECTIONS,
     "linked": LINKED,
     "flat": FLAT,
     "samples": SAMPLES,

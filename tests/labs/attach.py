@@ -91,7 +91,17 @@ SOURCES |= {
     "fmod_ret": _one("fmod_ret/security_file_open"),
     "lsm_cgroup": _one("lsm_cgroup/socket_post_create", 1),
     "netkit": _one("netkit/primary", -1),
-    "freplace": _one("freplace/main"),
+    "freplace": 'SEC("freplace/@_stub") int @_prog(int number) { count(); return 0; }',
+    "freplace_lost": 'SEC("freplace/@_lost") int @_prog(int number) { count(); return 0; }',
+    "freplace_bare": 'SEC("freplace") int @_prog(int number) { count(); return number; }',
+    # The target of freplace, which counts nothing itself.
+    "replaceable": "__attribute__((noinline)) int @_stub(int number) { volatile int r = number; return r; }"
+    ' SEC("raw_tp/sys_enter") int @_disp(__u64 *c) { return @_stub(bpf_get_smp_processor_id()); }',
+    "fsession": _one("fsession/security_file_open"),
+    "fsession_bare": _one("fsession"),
+    "uprobe_session": _one("uprobe.session//vmtest/attach_guest:victim_work"),
+    "uprobe_session_bare": _one("uprobe.session"),
+    "kprobe_session_bare": _one("kprobe.session"),
     "perf": _one("perf_event"),
     "netfilter": _one("netfilter", 1),
     "iterator": 'SEC("iter/bpf_map") int @_prog(void *c) { count(); return 0; }',

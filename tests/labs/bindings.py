@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -125,26 +125,36 @@ def run_cargo(*arguments: str, directory: Path = RUST) -> str:
 
 
 # What go and cargo say when they cannot reach a registry.
-_NO_REGISTRY = ("dial tcp", "no such host", "Could not resolve", "failed to download", "i/o timeout", "404 ")
+_NO_REGISTRY = (
+    *("dial tcp", "no such host", "Could not resolve", "failed to download", "i/o timeout", "404 "),
+    "403 Forbidden",  # a registry that does not have everything
+)
 
 
-def run_with_registry(argv: Sequence[str | Path], directory: Path) -> None:
+def run_with_registry(
+    argv: Sequence[str | Path],
+    directory: Path,
+    *,
+    seconds: int = 600,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """
-    Run *argv*, of go or cargo, in *directory*. A failure fails the test.
+    Run *argv*, of go or cargo, in *directory* for at most *seconds*. A failure fails the test.
 
-    Skips the test where no registry answers.
+    Skips the test where no registry answers, or where it lacks the module.
     """
     done = subprocess.run(
         argv,
         cwd=directory,
-        env=go_environment(CGO_ENABLED="0", CARGO_TARGET_DIR=str(BUILT / "rust")),
+        env=environment or go_environment(CGO_ENABLED="0", CARGO_TARGET_DIR=str(BUILT / "rust")),
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=seconds,
     )
-    if done.returncode and any(text in done.stderr for text in _NO_REGISTRY):
-        pytest.skip(f"needs-toolchain: no registry: {done.stderr.splitlines()[-1][:200]}")
+    lines = [line for line in done.stderr.splitlines() if any(text in line for text in _NO_REGISTRY)]
+    if done.returncode and lines:
+        pytest.skip(f"needs-toolchain: no registry: {lines[0][:200]}")
     assert done.returncode == 0, done.stderr
 
 

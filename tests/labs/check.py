@@ -16,6 +16,7 @@ import jsonschema
 
 from buildtool.runtime.carried import LINKED_FROM
 from labs import TOP
+from labs.libbpf import compile_libbpf
 from labs.vectors.builder import CODE, LICENSE, SHT_STRTAB, Part, Recipe, build
 
 # A part of Jenkins' schema of JUnit XML (xunit-plugin, junit-10.xsd): required attributes, optional
@@ -253,16 +254,10 @@ NEVER = {
     "events-without-value": _map(
         "the value has no size", "KIND(PERF_EVENT_ARRAY) SIZES(4, 0)", "KIND(PERF_EVENT_ARRAY) SIZES(4, 4)"
     ),
-    "newer-section": Never(
-        rule="BT009",
-        says="does not know section 'fsession/vfs_read'",
-        source='SEC("fsession/vfs_read") int p(void *c) { return 0; }',
-        mended='SEC("tp_btf/sched_switch") int p(void *c) { return 0; }',
-    ),
     "freplace": Never(
         rule="BT014",
-        says="section 'freplace/main' replaces a function",
-        source='SEC("freplace/main") int p(void *c) { return 0; }',
+        says="section 'freplace' names no function to replace",
+        source='SEC("freplace") int p(void *c) { return 0; }',
         mended='SEC("tp_btf/sched_switch") int p(void *c) { return 0; }',
     ),
     "struct-ops-program": Never(
@@ -326,11 +321,12 @@ def build_probes(directory: Path, clang: Path, sysroot: Path, arch: str, options
     """Link bpf-probe for *arch* into *directory*, unless it is newer than its source. Return *directory*."""
     output = directory / arch / "bpf-probe"
     sources = [*(TOP / "loader/probe").iterdir(), TOP / "loader/base/static_gaps.c", TOP / "loader/flags.txt"]
+    libbpf = compile_libbpf(clang, f"--sysroot={sysroot}", *options)
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return directory
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_suffix(f".{os.getpid()}")  # another process of the run may link it, too
-    argv = [clang, *options, f"--sysroot={sysroot}", *LINKED_FROM["probe"]]
+    argv = [clang, *options, f"--sysroot={sysroot}", libbpf, *LINKED_FROM["probe"]]
     subprocess.run([*argv, "-o", aside], cwd=TOP / "loader", check=True)
     aside.rename(output)
     return directory

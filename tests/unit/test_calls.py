@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from labs import TOP
 from labs.compile import compile_sample
-from labs.libbpf import find_archive, read_sections
+from labs.libbpf import read_sections
 
 from buildtool.objects import elf as elfobj
 from buildtool.objects import types as bpfnames
@@ -41,21 +41,9 @@ def test_three_tables_of_section_names_agree() -> None:
     assert in_spec == in_c == bpfnames.SECTION_TYPES
 
 
-# Those of the newest locked libbpf, which the carried one for most architectures does not know (BT009).
-NEWER = {"uprobe.session+", "uprobe.session.s+", "fsession+", "fsession.s+"}
-
-
-def test_section_types_are_those_of_the_carried_libbpf(sysroot: Path) -> None:
-    """Each section name of the libbpf in the loader has its type. Only the named ones are newer."""
-    table = {name: kind for name, (kind, _) in read_sections(find_archive(sysroot)).items()}
-    assert len(table) > 90
-    assert table == {name: kind for name, kind in bpfnames.SECTION_TYPES.items() if name not in NEWER}
-
-
-def test_section_types_are_those_of_the_newest_libbpf(newest_libbpf: Path) -> None:
-    """The table is that of the newest libbpf in packages.lock, with the same names and types."""
-    table = read_sections(find_archive(newest_libbpf))
-    assert {name: kind for name, (kind, _) in table.items()} == bpfnames.SECTION_TYPES
+def test_section_types_are_those_of_the_carried_libbpf() -> None:
+    """The table is that of the libbpf in the loader, with the same names and types."""
+    assert read_sections() == bpfnames.SECTION_TYPES
 
 
 def test_helper_numbers_are_libbpfs(sysroot: Path) -> None:

@@ -178,7 +178,7 @@ def test_secret_is_a_mount_and_compile_and_sign_have_no_network() -> None:
     text = render(images__builder="buildtool.local/builder:trixie")
     lines = instructions(text)
     starts = [line for line in lines if line.startswith("RUN ")]
-    assert len(starts) == 6
+    assert len(starts) == 7
     assert all(line.startswith("RUN --network=none") for line in starts)
     assert sum("type=secret,id=signing-key,required=true" in line for line in lines) == 1
     assert "apt-get" not in "\n".join(lines)
@@ -436,13 +436,14 @@ def test_loader_sources_are_complete() -> None:
     """Every C file of the list, and every header that one includes, is carried, with the flags."""
     files = {f"{file.directory}/{file.name}": file.text for file in loader_sources()}
     assert {"loader/flags.txt", "loader/discard.ld"} <= set(files)
-    for listed in ("loader/sources.txt", "loader/verify/sources.txt"):
+    for listed in ("loader/sources.txt", "loader/verify/sources.txt", "loader/vendor/libbpf/sources.txt"):
         assert {f"loader/{name}" for name in files[listed].split()} <= set(files)
     assert "loader/verify/example.c" not in files
-    for text in files.values():
+    for name, text in files.items():
+        root = "loader/vendor/libbpf/bpf/" if name.startswith("loader/vendor/") else "loader/"
         for line in text.split("\n"):
             if line.startswith('#include "'):
-                assert "loader/" + line.split('"')[1] in files
+                assert root + line.split('"')[1] in files
 
 
 def test_the_linker_is_made_in_the_builder_if_an_object_needs_it() -> None:
@@ -456,7 +457,7 @@ def test_the_linker_is_made_in_the_builder_if_an_object_needs_it() -> None:
     wanted = replace(request(), plan={"arm64": units})
     made = render_dockerfile(wanted)
     (stage,) = re.findall(r"^FROM toolchain AS linker\n(.*?)\n\n", made.text, re.MULTILINE | re.DOTALL)
-    assert '["clang", "-static", "probe/probe.c", "probe/link.c"' in stage
+    assert '["clang", "-static", "/libbpf.o", "probe/probe.c", "probe/link.c"' in stage
     assert made.text.count("--mount=type=bind,from=linker,source=/bpf-probe,target=/bpf-probe") == 1
     assert made.text.count('"--linker", "/bpf-probe"') == 1
     assert made.archive

@@ -218,6 +218,12 @@ def test_a_damaged_list_is_an_error(stand_ins: Headers, text: str) -> None:
     assert "make loaders" in str(caught.value.hint)
 
 
+def test_a_list_without_files_is_one(stand_ins: Headers) -> None:
+    """A builder is sent the list of the headers that the sources read, which may read none."""
+    (stand_ins.directory / LIST_NAME).write_bytes(stand_ins.list_document([]))
+    assert dict(read_headers(stand_ins.directory).files) == {}
+
+
 def choose(root: Path, headers: Headers, *archs: str, include: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the files that a Dockerfile for *archs* brings along, without the list."""
     config = Config(root=root, project=ProjectConfig(name="x"), compile=CompileConfig(include=include))

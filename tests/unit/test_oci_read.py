@@ -6,20 +6,27 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from labs.image import base_of_layers
 
 from buildtool.core.cache import Cache
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.platforms import find_platform
+from buildtool.image.compare import read_image_contents
+from buildtool.image.inspect import inspect_stored
 from buildtool.image.local.baseimage import load_base
+from buildtool.image.metadata import OBJECTS_DIRECTORY
 from buildtool.oci.read import open_layer, open_layout, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import read_tree
-from buildtool.oci.write import gzip_layer
+from buildtool.oci.write import gzip_layer, write_directory
+from buildtool.publish.inventory import list_image
 
 AMD64 = find_platform("amd64")
 OTHERS: tuple[Any, ...] = (
@@ -119,3 +126,34 @@ def test_documents_of_any_form(name: str, tmp_path: Path) -> None:
         except BuildtoolError:
             refused += 1
     assert refused > 20
+
+
+LAYERS, LAYER_BYTES = 24, 2 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def many_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the layout of an image of many layers, which compression makes no smaller, and of one object."""
+    directory = tmp_path_factory.mktemp("layers") / "image"
+    data = hashlib.shake_256(b"layers").digest(LAYER_BYTES)
+    layers = [
+        gzip_layer(pack_tar([TarEntry(path=f"data{number}", data=data)]), level=1) for number in range(LAYERS)
+    ]
+    name = f"{OBJECTS_DIRECTORY.strip('/')}/x.bpf.o"
+    layers.append(gzip_layer(pack_tar([TarEntry(path=name, data=b"not an object")])))
+    write_directory(directory, base_of_layers(layers, ["amd64"]), "x:1")
+    return directory
+
+
+@pytest.mark.parametrize("read", [read_image_contents, inspect_stored, partial(list_image, name="x")])
+def test_layers_are_held_one_after_the_other(many_layers: Path, read: Callable[[Any], Any]) -> None:
+    """An image of many large layers needs the memory of few of them, whatever looks at it."""
+    with open_layout(many_layers) as source:
+        tracemalloc.start()
+        try:
+            found = read(source)
+            list(found if isinstance(found, Iterable) else [found])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < LAYERS * LAYER_BYTES / 2

@@ -21,6 +21,7 @@ from buildtool.oci.write import (
     file_layer,
     gzip_layer,
     make_image_set,
+    put_all,
     put_layout,
     write_archive,
     write_directory,
@@ -172,3 +173,36 @@ def test_a_layout_of_other_tools_is_replaced(tmp_path: Path) -> None:
     (place / "ingest").mkdir()
     write_directory(place, make_images(amd64=[]), "a:1", replace=True)
     assert sorted(path.name for path in place.iterdir()) == ["blobs", "index.json", "oci-layout"]
+
+
+def test_all_are_renamed_or_none(tmp_path: Path) -> None:
+    """A file and a layout that were there return when a later rename fails; new ones disappear."""
+    work = tmp_path / "work"
+    work.mkdir()
+    images = make_images(amd64=[gzip_layer(bytes(1024))])
+    (tmp_path / "file").write_text("old")
+    write_directory(tmp_path / "layout", images, "old:1")
+    before = (tmp_path / "layout/index.json").read_bytes()
+    names = ("file", "layout", "new")
+    for name in names:
+        if name == "layout":
+            write_directory(work / name, images, "new:1")
+        else:
+            (work / name).write_text("new")
+    places = {work / name: tmp_path / name for name in names}
+    with pytest.raises(FileAccessError, match="missing: cannot write"):
+        put_all({**places, work / "none": tmp_path / "missing"}, work)
+    assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "layout/index.json").read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_all_are_renamed(tmp_path: Path) -> None:
+    """What was there is replaced."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("a", "b"):
+        (work / name).write_text(f"new {name}")
+    (tmp_path / "b").write_text("old")
+    put_all({work / "a": tmp_path / "a", work / "b": tmp_path / "b"}, work)
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new a", "new b"]

@@ -25,6 +25,7 @@ from buildtool.image.docker.builder import checks_bases, find_builder
 from buildtool.image.docker.buildx import BuildxRequest, Secret, check_base_platforms, csv_field, run_build
 from buildtool.image.dockerfile import Dockerfile
 from buildtool.image.result import BuiltImage
+from buildtool.oci.annotations import Annotation
 from buildtool.oci.write import check_layout, put_layout
 from buildtool.signing.keys import KeyId
 
@@ -50,19 +51,24 @@ class ImageRequest:
     """
     A request to build *dockerfile* with context *root* for *platforms*, created at *epoch* (seconds).
 
-    The image is named *tag*, and is pushed with *push* or written to buildx's *output*. *force*
+    The image is named *tags*, and is pushed with *push* or written to buildx's *output*. *force*
     allows replacing a file, and writing into a directory that is not empty. *contexts* replace
-    stages of the Dockerfile by directories.
+    stages of the Dockerfile by directories. *labels* and *annotations* are added to those of the build.
+    *cache_from* and *cache_to* are values of buildx's options.
     """
 
     dockerfile: Callable[[], Dockerfile]
     root: Path
     platforms: tuple[Platform, ...]
     epoch: int
-    tag: str = ""
+    tags: tuple[str, ...] = ()
     push: bool = False
     output: str = ""
     force: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     builder: str = ""
     no_cache: bool = False
     secrets: tuple[Secret, ...] = ()
@@ -87,11 +93,13 @@ def build_image(request: ImageRequest, *, runner: Runner) -> BuiltImage:
     fields = parse_output(request.output)
     is_image = fields.get("type") not in _NO_IMAGE
     return BuiltImage(
-        reference=request.tag if is_image else "",
+        reference=request.tags[0] if is_image and request.tags else "",
+        tags=request.tags if is_image else (),
         digest=str(metadata.get("containerimage.digest", "")) if is_image else "",
         platforms=tuple(platform.oci for platform in request.platforms),
         key_id=KeyId(""),
         file=fields.get("dest", ""),
+        metadata=metadata,
     )
 
 
@@ -144,7 +152,12 @@ def _buildx(request: ImageRequest, *, output: str, target: str = "") -> BuildxRe
         context=request.root,
         platforms=tuple(platform.oci for platform in request.platforms),
         target=target,
-        tag="" if exported else request.tag,
+        tags=() if exported else request.tags,
+        labels={} if exported else request.labels,
+        annotations=() if exported else tuple(item.option for item in request.annotations),
+        cache_from=request.cache_from,
+        # A second build of the same command would replace what the first one stored.
+        cache_to=() if exported else request.cache_to,
         output=output,
         builder=request.builder,
         no_cache=request.no_cache,

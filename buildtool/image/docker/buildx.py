@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from buildtool.core.diagnostics import parse_diagnostics
 from buildtool.core.errors import (
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -44,6 +45,8 @@ INSTALL_HINT = f"{INSTALL_BUILDX}; buildtool doctor says what is missing; --engi
 _STEP_LINE = re.compile(r"^(?:#\d+ )?\d+\.\d+ buildtool: (error|hint): (.*)$", re.MULTILINE)
 _STEP_HEADING = "\n > ["  # of the failed step, which BuildKit's last lines repeat
 _STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
+_STEP_FAILED = re.compile(r"#(\d+) ERROR: ")
+_STEP_OUTPUT = re.compile(r"#(?P<step>\d+) \d+\.\d+ (?P<text>.*)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _EXIT_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED)
 # Where docker looks for plugins, beside its settings.
@@ -84,7 +87,11 @@ class BuildxRequest:
     context: Path
     platforms: tuple[str, ...]
     target: str = ""
-    tag: str = ""
+    tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     output: str = ""
     push: bool = False
     builder: str = ""
@@ -129,8 +136,25 @@ def run_build(request: BuildxRequest, *, runner: Runner) -> dict[str, Any]:
         argv = [*build_argv(request), "--metadata-file", str(metadata), str(request.context)]
         done = _run(argv, request, runner, archive)
         if done.returncode != 0:
-            raise find_step_error(done.stderr) or explain_failure(request, done.returncode, runner=runner)
+            error = find_step_error(done.stderr)
+            if error is None:
+                raise explain_failure(request, done.returncode, runner=runner)
+            error.diagnostics = parse_diagnostics(failed_output(done.stderr), request.context)
+            raise error
         return _read_metadata(metadata)
+
+
+def failed_output(said: bytes) -> str:
+    """
+    Return what the failed steps of a build printed, without BuildKit's prefixes. *said* is BuildKit's output.
+
+    A line of a step begins with its number and the time in seconds: `#12 0.345 x.bpf.c:5:1: error: ...`.
+    On a terminal, BuildKit prints no such lines.
+    """
+    lines = _ESCAPES.sub("", said.decode(errors="replace")).splitlines()
+    failed = {found[1] for line in lines if (found := _STEP_FAILED.match(line))}
+    printed = (_STEP_OUTPUT.match(line) for line in lines)
+    return "\n".join(found["text"] for found in printed if found and found["step"] in failed)
 
 
 def find_step_error(said: bytes) -> BuildStepError | None:
@@ -160,7 +184,11 @@ def build_argv(request: BuildxRequest) -> list[str]:
     argv += ["--provenance=false"]
     for option, value in (
         ("--target", request.target),
-        ("--tag", request.tag),
+        *(("--tag", tag) for tag in request.tags),
+        *(("--label", f"{key}={text}") for key, text in sorted(request.labels.items())),
+        *(("--annotation", text) for text in request.annotations),
+        *(("--cache-from", text) for text in request.cache_from),
+        *(("--cache-to", text) for text in request.cache_to),
         ("--output", request.output),
         ("--builder", request.builder),
     ):
@@ -189,10 +217,28 @@ def explain_failure(request: BuildxRequest, code: int, *, runner: Runner) -> Eng
             f"buildx has no builder {builder!r}",
             hint="docker buildx ls lists builders; --builder, BUILDTOOL_BUILDER or BUILDX_BUILDER names one",
         )
+    if builder and (cause := _find_silence(builder, runner)):
+        return EngineError(
+            f"builder {builder!r} does not answer: {cause}",
+            hint=f"docker buildx inspect --bootstrap {builder} shows its state",
+        )
     version = _quiet(["docker", "version", "--format", "{{.Server.Version}}"], runner)
     if version is not None and version.returncode != 0 and not request.builder:
         return unreachable_engine(version.stderr.decode(errors="replace"))
     return EngineError(f"the build failed (exit code {code}), BuildKit's message is above")
+
+
+def _find_silence(builder: str, runner: Runner) -> str:
+    """Return why *builder*, which exists, does not answer, or empty text if it does."""
+    done = _quiet(["docker", "buildx", "inspect", builder], runner)
+    text = done.stdout.decode(errors="replace") if done else ""
+    if causes := re.findall(r"^Error:\s+(\S.*)$", text, re.MULTILINE):
+        return _lower_first(causes[0].strip().rstrip("."))
+    if re.search(r"^Status:\s+running$", text, re.MULTILINE) or not text:
+        return ""
+    from buildtool.image.docker.reach import explain_silence
+
+    return explain_silence(text)
 
 
 def check_base_platforms(request: BuildxRequest, base: str, *, runner: Runner) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
@@ -28,21 +29,30 @@ def find_image_id(reference: str) -> str:
     return str(found["Id"]) if found else ""
 
 
-def load_images(images: ImageSet, reference: str) -> str:
+def load_images(images: ImageSet, *references: str) -> str:
     """
-    Load *images* into the engine as *reference*. Return the id of the image that loses this name, or "".
+    Load *images* into the engine as *references*. Return the id of the first image that lost its name, or "".
 
     Raises: EngineError, FileAccessError.
     """
-    before = find_image_id(reference)
+    before = {reference: find_image_id(reference) for reference in references}
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
         archive = Path(work, "image.tar")
-        write_archive(archive, images, reference)
+        write_archive(archive, images, *references)
         load_archive(archive)
-        found = find_engine_image(reference)
-        if found is None:
-            raise EngineError(f"the engine did not load the image: it has no {reference}")
-    return before if before != found["Id"] else ""
+        for reference in references:
+            if find_engine_image(reference) is None:
+                raise EngineError(f"the engine did not load the image: it has no {reference}")
+    return find_replaced(before)
+
+
+def find_replaced(before: Mapping[str, str]) -> str:
+    """
+    Return the id of the first image that has lost its name in the engine since *before*, or "".
+
+    *before* has the ids, or empty texts, by name.
+    """
+    return next((old for name, old in before.items() if old and old != find_image_id(name)), "")
 
 
 def save_image(reference: str, path: Path) -> bool:

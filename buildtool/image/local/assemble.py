@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from buildtool.config.file import Config
 from buildtool.core.cache import Cache
 from buildtool.core.digests import Digest
 from buildtool.core.platforms import Platform
+from buildtool.image.archive import ARCHIVE_EPOCH
+from buildtool.image.kerneltypes import types_entries
 from buildtool.image.local.baseimage import Base
 from buildtool.image.metadata import (
     LOADER_PATH,
@@ -29,6 +31,7 @@ from buildtool.image.metadata import (
     PINS_PATH,
     TINI_PATH,
     TRUST_DIRECTORY,
+    TYPES_DIRECTORY,
     image_entrypoint,
     image_labels,
 )
@@ -60,16 +63,22 @@ class PlatformParts:
     tini: bytes
     tool: bytes | None = None
     objects: Mapping[str, bytes]
+    types: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageText:
-    """The common input of all platforms: *key_id*, files of the *trust* store, *epoch*, *capabilities*."""
+    """
+    The common input of all platforms: *key_id*, files of the *trust* store, *epoch*, *capabilities*.
+
+    *labels* replace those of the configuration.
+    """
 
     key_id: KeyId
     trust: Mapping[str, str]
     epoch: int
     capabilities: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def assemble_images(
@@ -95,13 +104,14 @@ def assemble_images(
                     _tini_entries(config, part, text),
                     _loader_entries(config, part, text),
                     _add_files(OBJECTS_DIRECTORY, part.objects, epoch),
+                    *([_types_entries(part, epoch)] if part.types else ()),
                 )
             ]
             for part in parts
         ]
         for part, pending in zip(parts, packed, strict=True):
-            tini, loader, objects = (item.result() for item in pending)
-            layers = [*part.base.layers, tini, loader, trust, objects]
+            tini, loader, *rest = (item.result() for item in pending)
+            layers = [*part.base.layers, tini, loader, trust, *rest]
             images.append((part.platform, _settings(config, part.base, text), layers))
     return make_image_set(images)
 
@@ -121,6 +131,12 @@ def _grant(program: TarEntry, capabilities: Iterable[str]) -> TarEntry:
     """Return *program* with those of the image's *capabilities* that its file gets."""
     granted = program_capabilities(program.path.rpartition("/")[2], capabilities)
     return replace(program, xattrs={FILE_ATTRIBUTE: file_attribute(granted)}) if granted else program
+
+
+def _types_entries(part: PlatformParts, epoch: int) -> list[TarEntry]:
+    # COPY keeps a file's time, and in the archive of the other engine a file has the time ARCHIVE_EPOCH.
+    directories = _add_files(TYPES_DIRECTORY, {}, epoch)
+    return [*directories, *types_entries(part.types, min(ARCHIVE_EPOCH, epoch))]
 
 
 def _tini_entries(config: Config, part: PlatformParts, text: ImageText) -> list[TarEntry]:
@@ -182,7 +198,7 @@ def _settings(config: Config, base: Base, text: ImageText) -> dict[str, Any]:
     run: dict[str, Any] = {**(base.config.get("config") or {})}
     run.pop("Cmd", None)  # the base's arguments belong to another entrypoint
     ours = image_labels(config, text.key_id, base.reference, text.capabilities)
-    labels = {**(run.get("Labels") or {}), **dict(ours)}
+    labels = {**(run.get("Labels") or {}), **dict(ours), **text.labels}
     run |= {"User": config.image.user, "Entrypoint": image_entrypoint(config), "Labels": labels}
     if config.image.healthcheck:
         run["Healthcheck"] = {"Test": ["CMD", *config.image.healthcheck]}

@@ -33,12 +33,14 @@ from buildtool.image.docker.prepare import BASE_IMAGE
 from buildtool.image.docker.store import load_images
 from buildtool.image.filecaps import check_capabilities
 from buildtool.image.finished import ImageRules, check_finished
+from buildtool.image.kerneltypes import verify_types
 from buildtool.image.local.assemble import ImageText, PlatformParts, assemble_images
 from buildtool.image.local.baseimage import Base, carried_base, load_base
 from buildtool.image.metadata import image_selection
-from buildtool.image.result import BuiltImage
+from buildtool.image.result import BuiltImage, make_metadata
 from buildtool.image.scan import choose_capabilities
 from buildtool.objects.agreement import check_agreement
+from buildtool.oci.annotations import Annotation, annotate_images
 from buildtool.oci.read import BlobSource, open_layout
 from buildtool.oci.write import ImageSet, check_layout, write_archive, write_directory
 from buildtool.runtime.carried import find_base, find_loader, find_pins_tool, find_probe, find_tini
@@ -59,8 +61,9 @@ class LocalRequest:
     """
     A request to build the project of *config* for *platforms*, created at *epoch*, signed by *key*.
 
-    The image is named *tag*, and is pushed with *push* or written to *output* (fields of buildx's
-    --output). *force* allows replacing a file. *data* is the directory of loaders, by default the
+    The image is named *tags*, and is pushed with *push* or written to *output* (fields of buildx's
+    --output). *force* allows replacing a file. *labels* and *annotations* are added to those of the build.
+    *data* is the directory of loaders, by default the
     installation's. *report* receives warnings. *headers* are those for sources, or None for this machine's.
     *linker* is the bpf-probe of this machine, if an object has several sources.
     """
@@ -69,7 +72,7 @@ class LocalRequest:
     platforms: tuple[Platform, ...]
     epoch: int
     key: Signer
-    tag: str
+    tags: tuple[str, ...]
     cache: Cache
     headers: Headers | None
     push: bool = False
@@ -78,6 +81,8 @@ class LocalRequest:
     data: Path | None = None
     report: Report = log.warning
     linker: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
 
 
 def build_local(request: LocalRequest) -> BuiltImage:
@@ -90,13 +95,15 @@ def build_local(request: LocalRequest) -> BuiltImage:
     images = make_images(request)
     replaced = deliver(images)
     return BuiltImage(
-        reference=request.tag,
+        reference=request.tags[0],
+        tags=request.tags,
         digest=f"sha256:{images.top.digest}",
         platforms=tuple(platform.oci for platform in request.platforms),
         key_id=request.key.public.key_id,
         engine="local",
         file=request.output.get("dest", ""),
         replaced=replaced or "",
+        metadata=make_metadata(images, request.tags),
     )
 
 
@@ -120,6 +127,7 @@ def make_images(request: LocalRequest) -> ImageSet:
         platform.arch: find_pins_tool(platform, request.data).data if config.image.tools else None
         for platform in request.platforms
     }
+    types = verify_types(config, request.platforms, trust[POLICY_NAME], request.epoch)
     bases = _load_bases(request)
     compiled = _compile(request, sources)
     signed = _sign_objects(request, compiled)
@@ -141,11 +149,19 @@ def make_images(request: LocalRequest) -> ImageSet:
             tini=runtime[platform.arch][1],
             tool=tools[platform.arch],
             objects={name: data for name, (data, _) in signed[platform.arch].items()},
+            types=types[platform.arch],
         )
         for platform in request.platforms
     ]
-    image = ImageText(key_id=public.key_id, trust=trust, epoch=request.epoch, capabilities=capabilities)
-    return assemble_images(config, parts, image, cache=request.cache)
+    image = ImageText(
+        key_id=public.key_id,
+        trust=trust,
+        epoch=request.epoch,
+        capabilities=capabilities,
+        labels=request.labels,
+    )
+    images = assemble_images(config, parts, image, cache=request.cache)
+    return annotate_images(images, request.platforms, request.annotations)
 
 
 def _check_finished(
@@ -193,7 +209,7 @@ def _open(objects: Mapping[str, bytes], platform: Platform, probe: Path) -> list
     findings: list[Finding] = []
     for (name, data), found in zip(objects.items(), opened, strict=True):
         if facts := check_object(f"{platform.arch}/{name}", name, data, now=0).facts:
-            findings += opening_findings(facts, platform.arch, found)
+            findings += opening_findings(facts, found)
     return findings
 
 
@@ -290,13 +306,15 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
 
     Raises: UsageError, FileAccessError.
     """
+    tags = request.tags
     if request.push:
-        _registry().check_registry(request.tag)
-        return lambda images: _registry().push_images(images, request.tag)
+        for tag in tags:
+            _registry().check_registry(tag)
+        return lambda images: _registry().push_images(images, *tags)
     fields, kind = dict(request.output), request.output.get("type", "")
     if kind == "docker" and "dest" not in fields:
         connect().close()  # report an engine that does not answer before the work
-        return lambda images: load_images(images, request.tag)
+        return lambda images: load_images(images, *tags)
     if kind != "oci" or not fields.get("dest"):
         raise UsageError(
             f"--output type={kind}: not supported by the local engine",
@@ -307,11 +325,11 @@ def choose_delivery(request: LocalRequest) -> Callable[[ImageSet], str | None]:
             f"--output: key {unknown[0]} is not supported by the local engine",
             hint="use type, dest, tar and name, or --engine docker",
         )
-    destination, name = Path(fields["dest"]), fields.get("name", request.tag)
+    destination, names = Path(fields["dest"]), (fields["name"],) if "name" in fields else tags
     if fields.get("tar") == "false":
         check_layout(destination, replace=request.force)
         check_writable(destination)
-        return lambda images: write_directory(destination, images, name, replace=request.force)
+        return lambda images: write_directory(destination, images, *names, replace=request.force)
     check_target(destination, replace=request.force, hint=FORCE_REPLACES)
     check_writable(destination)
-    return lambda images: write_archive(destination, images, name, replace=request.force)
+    return lambda images: write_archive(destination, images, *names, replace=request.force)

@@ -66,6 +66,12 @@ def open_variable(name: str, context: SignerContext) -> SigningKey:
     return load_pem(read_variable(name, context.environ), f"env:{name}", context)
 
 
+_EMPTY_HINT = (
+    "CI systems give no secrets to pull requests from forks: compile there, and build after the merge;"
+    " without the variable, sign.key is used"
+)
+
+
 def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     """
     Return the text of variable *name*.
@@ -75,8 +81,11 @@ def read_variable(name: str, environ: Mapping[str, str]) -> bytes:
     keep_out_of_core_dumps()
     text = environ.get(name, "")
     if not text.strip():
+        if name in environ:
+            # The variable of a secret that a CI system does not give away. No other key must replace it.
+            raise SigningKeyError(f"signing key env:{name}: the variable is empty", hint=_EMPTY_HINT)
         raise SigningKeyError(
-            f"signing key env:{name}: the variable is not set, or empty",
+            f"signing key env:{name}: the variable is not set",
             hint=f'{name}="$(cat release.pem)" for example: the text of the key file',
         )
     data = text.encode("utf-8", "surrogateescape")
