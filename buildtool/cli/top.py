@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from buildtool.cli.topview import interval_json, interval_lines
 from buildtool.metrics.rates import RateMeter
 from buildtool.metrics.reading import SeriesReader
 from buildtool.metrics.samples import MAX_SERIES
+
+_WITHOUT_SCREEN = ("", "dumb", "unknown")
 
 
 @click.command("top")
@@ -67,7 +70,7 @@ def command(
     notes: list[str] = []
     meter = RateMeter(SeriesReader(places=places, warn=notes.append, max_series=max_series, by_cpu=True))
     try:
-        if not as_json and sys.stdout.isatty():
+        if not as_json and sys.stdout.isatty() and os.environ.get("TERM", "") not in _WITHOUT_SCREEN:
             show_live(meter, notes, interval=interval, count=count, sort=sort)
         else:
             _stream(meter, notes, interval=interval, count=count, sort=sort, as_json=as_json)

@@ -229,10 +229,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str | Path, rows: int = 30, columns: int = 100) -> Iterator[Terminal]:
+def terminal(*arguments: str | Path, kind: str = "xterm-256color") -> Iterator[Terminal]:
     """Run `buildtool top` in a new pseudo-terminal of its own session."""
     outer, inner = pty.openpty()
-    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     os.set_blocking(outer, False)
     names = {
         name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
@@ -243,7 +243,7 @@ def terminal(*arguments: str | Path, rows: int = 30, columns: int = 100) -> Iter
         stdin=inner,
         stdout=inner,
         stderr=inner,
-        env={**names, "TERM": "xterm-256color", "LANG": "C.UTF-8"},
+        env={**names, "TERM": kind, "LANG": "C.UTF-8"},
     ) as process:
         before = termios.tcgetattr(inner)
         found = Terminal(outer, process)
@@ -252,7 +252,7 @@ def terminal(*arguments: str | Path, rows: int = 30, columns: int = 100) -> Iter
             assert wait_until(lambda: found.sees(lambda _: True) and process.poll() is not None)
             assert process.returncode == 0
             assert termios.tcgetattr(inner) == before
-            assert found.text.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?1049l" in found.text
+            assert found.text.count(b"\x1b[?1049l") == found.text.count(b"\x1b[?1049h") == (kind != "dumb")
             assert b"Traceback" not in found.text
         finally:
             process.kill()
@@ -324,3 +324,12 @@ def test_objects_may_go_while_it_runs(lab: Lab, places: tuple[Path, str, str]) -
         subprocess.run([lab.pins, "detach", f"--pin-root={root}"], check=True, capture_output=True)
         assert shown.sees(lambda text: "0 objects" in text and "no pinned object declares any" in text)
         shown.press("q")
+
+
+def test_a_terminal_without_a_screen_gets_lines(places: tuple[Path, str, str]) -> None:
+    """A terminal that cannot move its cursor."""
+    root, _, _ = places
+    with terminal("--pin-root", root, "--count=2", kind="dumb") as shown:
+        assert wait_until(lambda: shown.sees(lambda _: True) and shown.process.poll() is not None)
+    assert shown.text.count(b"\tframes_total\t0\t") == 2
+    assert b"\x1b" not in shown.text
