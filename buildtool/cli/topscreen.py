@@ -30,6 +30,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " .:-=+*#@"
 _NUMBER_CELLS = 10
 _MAX_BAR_CELLS = 24
+_MIN_BAR_WIDTH = 50
 _SORTS = {"r": "rate", "n": "name", "v": "value"}
 _STEPS = {"j": 1, "k": -1, "\x1b[B": 1, "\x1b[A": -1, " ": 10, "\x1b[6~": 10, "\x1b[5~": -10}
 _KEYS = "r/n/v sort  j/k scroll  q end"
@@ -58,7 +59,8 @@ class Screen:
         """Return at most *height* lines of at most *width* cells."""
         if found is None:
             return [Text("buildtool top: the first interval"[:width])][:height]
-        head = f"buildtool top  {found.objects} objects  {found.seconds:.2f} s  by {self.sort}"
+        objects = f"{found.objects} object{'' if found.objects == 1 else 's'}"
+        head = f"buildtool top  {objects}  {found.seconds:.2f} s  by {self.sort}"
         top = [Text(_fit(f"{head}  {_KEYS}", width), "reverse")]
         top += [Text(_fit(clean_line(note), width), "yellow") for note in self.notes[-2:]]
         body = [
@@ -94,17 +96,17 @@ class Screen:
         rate = rate_of(found, series.change, seconds)
         value = "" if found.metric.kind is Kind.INFO else _short(total_of(found, series))
         numbers = f"{value:>{_NUMBER_CELLS}}{'' if rate is None else _short(rate) + '/s':>{_NUMBER_CELLS}}"
+        cells = 0 if width < _MIN_BAR_WIDTH else min(_MAX_BAR_CELLS + _NUMBER_CELLS, width // 3)
         if series.slots:
             bar = self._histogram(found, series)
         else:
-            bar = self._bar(series.change or 0, highest) if named else ""
-        cells = min(_MAX_BAR_CELLS + _NUMBER_CELLS, max(0, width // 3)) if bar else 0
-        return _row(f"  {name}", f"{numbers}  {_fit(bar, cells)}" if cells else numbers, width, "")
+            bar = self._bar(series.change or 0, highest, min(_MAX_BAR_CELLS, cells)) if named else ""
+        return _row(f"  {name}", f"{numbers}  {_fit(bar, cells)}" if bar and cells else numbers, width, "")
 
-    def _bar(self, number: int, highest: int) -> str:
+    def _bar(self, number: int, highest: int, cells: int) -> str:
         if not highest:
             return ""
-        full, part = divmod(number * _MAX_BAR_CELLS * 8 // highest, 8)
+        full, part = divmod(number * cells * 8 // highest, 8)
         return self.bars[8] * full + (self.bars[part] if part else "")
 
     def _histogram(self, found: MetricChange, series: SeriesChange) -> str:

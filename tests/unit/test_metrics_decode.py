@@ -28,9 +28,9 @@ SEC("xdp") int f(void *c) { return bits.a + plain.s + (int)(long)&empty + (int)w
 """
 
 
-def read_btf(directory: Path, target: str) -> tuple[bytes, str]:
+def read_btf(directory: Path, target: str, source: str = SOURCE) -> tuple[bytes, str]:
     """Return the types of the program, and their byte order."""
-    obj = parse_object(compile_sample(directory, source=SOURCE, target=target).read_bytes())
+    obj = parse_object(compile_sample(directory, source=source, target=target).read_bytes())
     (section,) = [section for section in obj.sections if section.name == b".BTF"]
     return obj.contents(section), obj.order
 
@@ -146,3 +146,30 @@ def test_hostile_types_cost_little(tmp_path: Path) -> None:
             found.add([found.decode(memoryview(bytes(size)), 0)] * 2)
             decoded += 1
     assert decoded > 1000
+
+
+def nested(word: str, levels: int, members: str) -> str:
+    """Return declarations of types t0 to t*levels*, each with *members* of the one before."""
+    lines = [f"{word} t0 {{ int a; }};"]
+    lines += [f"{word} t{at} {{ {word} t{at - 1} {members}; }};" for at in range(1, levels + 1)]
+    return "\n".join(lines)
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(
+    ("types", "variable"),
+    [
+        (nested("union", 15, "x, y"), "union t15 big"),  # 65,535 members by 16 types
+        (nested("struct", 40, "x"), "struct t40 big"),
+        ("struct three { int x, y, z; };", "struct three big[1 << 19]"),
+    ],
+    ids=["members", "depth", "elements"],
+)
+def test_too_large_types_are_shown_as_bytes(tmp_path: Path, types: str, variable: str) -> None:
+    """Types of a few hundred bytes that would take minutes or a stack to decode."""
+    program = 'SEC("xdp") int f(void *c) { return (int)(long)&big; }\n'
+    head = "#define SEC(name) __attribute__((section(name), used))\n"
+    data, order = read_btf(tmp_path, "bpfel", f"{head}{types}\n{variable};\n{program}")
+    found = decoder(Btf(data, order), "big")
+    assert found.name == f"{found.size} bytes"
+    assert found.decode(memoryview(bytes(found.size)), 0) == "00" * found.size
