@@ -365,6 +365,8 @@ def test_unit(images: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
     assert plain[plain.index("--network") + 1] == "none"
 
 
+@pytest.mark.tools
+@pytest.mark.network
 def test_unit_of_hostile_texts(tmp_path: Path) -> None:
     """Specifiers, variables and quotes of a target stay text; a place that Quadlet would split is refused."""
     text = 'p=%n $HOME ${X} "q" \\x \' ; # \t'
