@@ -16,7 +16,7 @@ from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.files import made_directories, read_bounded, write_all_atomic, write_atomic
-from buildtool.core.validate import check_attach, check_image
+from buildtool.core.validate import LAYOUT_SCHEME, check_attach, check_image
 from buildtool.deploy import compose, helm, kubernetes, quadlet
 from buildtool.deploy.kubernetes import Cluster
 from buildtool.deploy.limits import Limits, format_bytes, parse_cpus, parse_cpuset, parse_memory
@@ -28,7 +28,8 @@ from buildtool.signing.keys import is_private
 from buildtool.trust.store import MAX_POLICY_BYTES, load_trust, read_store
 
 KINDS = ("run", "compose", "kubernetes", "helm", "podman", "systemd")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MAX_FILES = 1000  # of a directory that is mounted
 _PATH = click.Path(path_type=Path)
 
 
@@ -85,7 +86,8 @@ def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
     write_atomic(given["output"], text.encode(), replace=given["force"])
     for note in deployment.plan.notes:
         say(clean_line(note))
-    return say(f"wrote {clean_line(str(given['output']))}; next: {_NEXT[kind].format(given['output'])}")
+    written = clean_line(str(given["output"]))
+    return say(f"wrote {written}; next: {_NEXT[kind].format(shlex.quote(written))}")
 
 
 _NEXT = {
@@ -106,7 +108,7 @@ def _check_options(kind: str, image: str, *, as_json: bool, **given: Any) -> Non
             f"{given['name']!r} is no name of a deployment",
             hint="small letters, digits, ., - and _: --name agent",
         )
-    if is_file_name(image) and not given["reference"]:
+    if (is_file_name(image) or image.startswith(LAYOUT_SCHEME)) and not given["reference"]:
         raise UsageError(
             f"{image}: a file, which hosts cannot pull",
             hint="--reference REGISTRY/NAME:TAG is the image's name there",
@@ -158,7 +160,8 @@ def _write_chart(deployment: Deployment, limits: Limits, given: dict[str, Any]) 
         write_all_atomic(placed, replace=given["force"])
     for note in deployment.plan.notes:
         say(clean_line(note))
-    say(f"wrote chart {clean_line(str(output))}; next: {_NEXT['helm'].format(output)}")
+    written = clean_line(str(output))
+    say(f"wrote chart {written}; next: {_NEXT['helm'].format(shlex.quote(written))}")
 
 
 def _write_run(deployment: Deployment, limits: Limits, trust: Path | None) -> str:
@@ -186,10 +189,21 @@ def _directory(trust: Path, kind: str) -> Path:
         raise UsageError(
             f"--trust {trust}: {kind} mounts a directory", hint="put the keys, or policy.json, into one"
         )
-    for file in sorted(trust.iterdir()):
+    if kind == "run" and ":" in str(trust.absolute()):
+        raise UsageError(
+            f"--trust {trust}: docker cannot mount a path with a colon",
+            hint="rename the directory, or link it",
+        )
+    # The container sees all that is below, not only what the loader reads.
+    for count, file in enumerate(trust.rglob("*")):
+        if count >= _MAX_FILES:
+            raise UsageError(
+                f"--trust {trust}: more than {_MAX_FILES} files",
+                hint="copy the public keys (.pub) into a directory of their own",
+            )
         if file.is_file() and is_private(read_bounded(file, MAX_POLICY_BYTES)):
             raise UsageError(
-                f"--trust {trust}: {file.name} is a private key, which the container would see",
+                f"--trust {trust}: {file.relative_to(trust)} is a private key, which the container would see",
                 hint="copy the public keys (.pub) into a directory of their own",
             )
     return trust.absolute()

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,13 @@ class Runner:
         show_stderr: bool = False,
         check: bool = True,
         timeout_seconds: float | None = None,
+        without: Collection[str] = (),
     ) -> Completed:
         """
         Run *argv* to its end and return its output.
 
-        The program's environment is this process's environment without secrets, plus *env*.
+        The program's environment is this process's environment without secrets and the variables *without*,
+        plus *env*.
         With *show_stderr* the program's stderr is also passed on to this process's stderr, by a terminal if
         that is one. Completed.stderr then has its last bytes only. If *stdin* is a function, it is called
         while the program starts. If that function raises, the program is killed.
@@ -79,7 +81,7 @@ class Runner:
                 child = _start(
                     argv,
                     cwd=cwd,
-                    env={**public_environment(os.environ), **(env or {})},
+                    env={**_remaining(without), **(env or {})},
                     stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=relay.writing if relay else subprocess.PIPE,
@@ -123,6 +125,10 @@ def public_environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name not in SECRET_VARIABLES and _PRIVATE_KEY not in value
     }
+
+
+def _remaining(without: Collection[str]) -> dict[str, str]:
+    return {name: value for name, value in public_environment(os.environ).items() if name not in without}
 
 
 def run_parallel(

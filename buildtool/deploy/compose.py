@@ -23,7 +23,9 @@ def write_compose(deployment: Deployment, limits: Limits, *, trust: str, explain
     for note in plan.notes:
         out.remark(0, note)
     out.add(
-        0, f"name: {quote_scalar(deployment.name.lower())}", "the project, whatever the directory is called"
+        0,
+        f"name: {quote_scalar(deployment.name.lower().replace('.', '-'))}",
+        "the project, whatever the directory is called",
     )
     out.add(0, "services:")
     out.add(1, f"{quote_scalar(deployment.name)}:")

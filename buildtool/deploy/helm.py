@@ -18,7 +18,9 @@ from buildtool.deploy.limits import Limits
 from buildtool.deploy.needs import Deployment
 from buildtool.deploy.yamltext import YamlText, quote_scalar, quote_scalars
 
-_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)([-+][0-9A-Za-z.-]+)?")
+_NUMBER = "(0|[1-9][0-9]*)"
+_MORE = r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*"
+_VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_MORE})?(\+{_MORE})?")
 _UNKNOWN = "0.0.0"  # of an image whose release is no version of SemVer
 
 

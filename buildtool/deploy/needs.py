@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from buildtool.check.memory import estimate_maps
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.validate import names_registry
-from buildtool.deploy.plan import LoadedProgram, Mount, RunPlan, host_name, plan_run
+from buildtool.deploy.plan import LoadedProgram, Mount, RunPlan, host_name, plan_probed_file, plan_run
 from buildtool.image.filecaps import needed_capabilities
 from buildtool.image.inspect import ImageReport, inspect_object
 from buildtool.image.metadata import LOADER_PATH
@@ -29,6 +29,8 @@ TRUST_OF_HOST = "/etc/buildtool/trust.host"
 _NETWORK = ("xdp", "sched_cls", "netfilter", "sk_lookup", "flow_dissector")
 _CGROUPS = "/sys/fs/cgroup"
 _CGROUPS_INSIDE = "/run/cgroup"  # a container sees only its own group in /sys/fs/cgroup
+_OF_GROUPS = ("cgroup", "sock_ops", "lsm")
+_HINT = "buildtool build makes no such image: buildtool inspect shows its parts"
 _CPUS = 64  # that memory of per-CPU maps is computed for
 _LOADER_BYTES = 64 * 1024 * 1024  # the largest object, while it is loaded
 
@@ -82,25 +84,16 @@ def plan_deployment(
 
     Raises: UsageError, if a program has no target, or a setting no program; ObjectFormatError.
     """
-    image = images[0]
+    image = _merge(images, reference)
     kept = [text for text in image.entrypoint.attach if not _is_replaced(text, attach)]
     settings = [*attach, *kept]
-    _check_settings(attach, list(_programs(image)))
+    _check_settings(attach, _programs(image))
     name = name or host_name(reference)
     image = replace(image, entrypoint=replace(image.entrypoint, attach=tuple(settings)))
     plan = plan_image(image, name)
     if of_root and any(mount.is_made and not mount.is_read_only for mount in plan.mounts):
         plan = plan_image(replace(image, user="0:0"), name)
-    for wanted, form in plan.wanted.items():
-        raise UsageError(
-            f"program {wanted} has no target", hint=f"--attach {wanted}={form}, or {wanted}=none"
-        )
-    if image.init_permits is False and plan.user.partition(":")[0] != "0":
-        raise ObjectFormatError(
-            f"{reference}: user {plan.user} gets no capability under no-new-privileges:"
-            " tini's file permits none",
-            hint="build the image again, without image.file-capabilities = false, or with user root",
-        )
+    _check_plan(plan, image, reference)
     if more := sorted(set(plan.capabilities) - set(_needed(image))):
         plan.notes.append(
             f"{' '.join(more)}: by the image's label, and needed by none of the programs' types"
@@ -108,14 +101,9 @@ def plan_deployment(
     if names_registry(reference) and "@" not in reference:
         plan.notes.append("a tag may name another image tomorrow: NAME@sha256:DIGEST does not")
     plan.arguments = [word for text in attach for word in ("--attach", text)]
-    network = []
-    for program in _programs(image):
-        targets = [text.partition("=")[2] for text in settings if _names(text, program.name, program.owner)]
-        kind = program_type(program.section)
-        if kind in _NETWORK and targets != ["none"]:
-            network.append(program.name)
-        for target in targets:
-            _plan_target(plan, program, kind, target)
+    network = _plan_settings(plan, image, settings)
+    plan.faults += _foreign_groups(image, kept)
+    _refuse_faults(plan, reference)
     return Deployment(
         name=name,
         reference=reference,
@@ -129,13 +117,94 @@ def plan_deployment(
     )
 
 
+def _check_plan(plan: RunPlan, image: ImageReport, reference: str) -> None:
+    """Check that a container of *image* can start by *plan*. Raises: UsageError, ObjectFormatError."""
+    for wanted, form in plan.wanted.items():
+        raise UsageError(
+            f"program {wanted} has no target", hint=f"--attach {wanted}={form}, or {wanted}=none"
+        )
+    _refuse_faults(plan, reference)
+    if image.init_permits is False and plan.user.partition(":")[0] != "0":
+        raise ObjectFormatError(
+            f"{reference}: user {plan.user} gets no capability under no-new-privileges:"
+            " tini's file permits none",
+            hint="build the image again, without image.file-capabilities = false, or with user root",
+        )
+
+
+def _refuse_faults(plan: RunPlan, reference: str) -> None:
+    for fault in plan.faults:
+        raise ObjectFormatError(f"{reference}: {fault}", hint=_HINT)
+
+
+def _plan_settings(plan: RunPlan, image: ImageReport, settings: Sequence[str]) -> list[str]:
+    """Add what the targets in *settings* need to *plan*. Return the programs on the host's network."""
+    network = []
+    for program in _programs(image):
+        targets = [text.partition("=")[2] for text in settings if _names(text, program.name, program.owner)]
+        kind = program_type(program.section)
+        if kind in _NETWORK and targets != ["none"]:
+            network.append(program.name)
+        for target in targets:
+            _plan_target(plan, program, kind, target)
+    return network
+
+
+def _foreign_groups(image: ImageReport, kept: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with targets of the image's own: directories of the host that are no groups."""
+    for program in _programs(image):
+        if not program_type(program.section).startswith(_OF_GROUPS):
+            continue
+        for text in kept:
+            target = text.partition("=")[2]
+            is_mine = _names(text, program.name, program.owner)
+            if is_mine and target.startswith("/") and not _is_group(target):
+                yield f"program {program.name}: target {target!r} is not in {_CGROUPS}"
+
+
+def _merge(images: Sequence[ImageReport], reference: str) -> ImageReport:
+    """
+    Return the image with the objects of all platforms: one file is written, whatever machine it starts on.
+
+    Raises: ObjectFormatError, if platforms start differently, or if something of an image is not known.
+    """
+    first = images[0]
+    for image in images:
+        system, _, machine = image.platform.partition("/")
+        if system != "linux" or not machine:
+            raise ObjectFormatError(
+                f"{reference}: an image for {image.platform!r}, not for Linux", hint=_HINT
+            )
+        for name in image.unread:
+            raise ObjectFormatError(
+                f"{reference}: {image.platform}: {name}: a link, or too large to be an object", hint=_HINT
+            )
+        if not image.objects and any(other.objects for other in images):
+            raise ObjectFormatError(f"{reference}: {image.platform}: no objects", hint=_HINT)
+        for what, mine, other in (
+            ("entrypoint", image.entrypoint, first.entrypoint),
+            ("user", image.user, first.user),
+            ("capabilities", label_capabilities(image.labels), label_capabilities(first.labels)),
+            ("file of tini", image.init_permits, first.init_permits),
+        ):
+            if mine != other:
+                raise ObjectFormatError(
+                    f"{reference}: {what} of {image.platform} and {first.platform} differ",
+                    hint="deploy one of them: NAME@sha256:DIGEST names the manifest of a platform",
+                )
+    return replace(first, objects=tuple(item for image in images for item in image.objects))
+
+
+def _is_group(target: str) -> bool:
+    return target == _CGROUPS or target.startswith(f"{_CGROUPS}/")
+
+
 def _plan_target(plan: RunPlan, program: LoadedProgram, kind: str, target: str) -> None:
     """Add what *target* needs to *plan*: the tree of cgroups, or the file of a probe."""
     if target.startswith("/") and program.section.startswith(("uprobe", "uretprobe", "usdt")):
-        path = target.partition(":")[0]
-        mount = Mount(source=path, target=path, why=f"probe {program.name} is in this file", is_file=True)
-    elif target.startswith("/") and kind.startswith(("cgroup", "sock_ops", "lsm")):
-        inside = target.startswith(_CGROUPS)
+        plan_probed_file(plan, target.partition(":")[0], program.name)
+    elif target.startswith("/") and kind.startswith(_OF_GROUPS):
+        inside = _is_group(target)
         source = _CGROUPS if inside else target
         place = _CGROUPS_INSIDE if inside else f"{_CGROUPS_INSIDE}{target}"
         owner = f"{program.owner}:" if program.owner else ""
@@ -146,10 +215,8 @@ def _plan_target(plan: RunPlan, program: LoadedProgram, kind: str, target: str) 
             f"{owner}{program.name}={moved}",
         ]
         mount = Mount(source=source, target=place, why=f"{program.name} attaches to a group of the host")
-    else:
-        return
-    if mount.target not in {known.target for known in plan.mounts}:
-        plan.mounts.append(mount)
+        if mount.target not in {known.target for known in plan.mounts}:
+            plan.mounts.append(mount)
 
 
 def _names(setting: str, program: str, owner: str = "") -> bool:
@@ -195,7 +262,12 @@ def _needed(image: ImageReport) -> tuple[str, ...]:
     return needed_capabilities(described, image.entrypoint.selection)
 
 
-def _programs(image: ImageReport) -> Iterator[LoadedProgram]:
+def _programs(image: ImageReport) -> list[LoadedProgram]:
+    """Return the programs that the loader loads, each once, although platforms have their own objects."""
+    return list(dict.fromkeys(_loaded(image)))
+
+
+def _loaded(image: ImageReport) -> Iterator[LoadedProgram]:
     for name, data in image.objects:
         contents, statement = _contents(name, data), inspect_object(name, data).statement
         targeted = {program.name for program in statement.programs if program.attach} if statement else set()

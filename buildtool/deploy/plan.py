@@ -55,6 +55,9 @@ _WANTED_BARE = {
 }
 _IN_MAPS = ("/devmap", "/cpumap")  # XDP programs that the workload puts into maps
 _FILE_OF_PROBE = re.compile(r"(?:uprobe|uretprobe|usdt)[\w.]*/(/[^:]+):")
+_NUMBERS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
+# Directories whose files are no programs and no libraries: devices, sockets, and what the kernel shows.
+_NEVER_PROBED = ("/dev", "/proc", "/run", "/sys", "/var/run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,8 @@ class RunPlan:
 
     *given_user* is the user if the image's own does not do. *before* holds the shell commands that root of
     the host runs once; *notes* hold sentences for people. *wanted* are the programs without a target, with
-    the form of a target.
+    the form of a target. *faults* say what in the image is no user or place: notes for whoever looks at the
+    image, and a reason not to deploy it.
     """
 
     capabilities: tuple[str, ...] = ()
@@ -106,6 +110,7 @@ class RunPlan:
     before: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wanted: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def options(self) -> list[str]:
@@ -134,11 +139,34 @@ def plan_run(
     """
     loaded = list(programs)
     plan = RunPlan(capabilities=tuple(capabilities), user=user or "0:0")
+    if not _NUMBERS.fullmatch(plan.user):
+        _add_fault(plan, f"the image's user {plan.user!r} is no UID:GID in numbers")
     _plan_tracefs(plan, loaded)
     _plan_mounts(plan, entrypoint.places, loaded, name)
     if not entrypoint.hands_over and "--attach-file" not in entrypoint.places:
         _plan_targets(plan, loaded, entrypoint.attach)
     return plan
+
+
+def _add_fault(plan: RunPlan, text: str) -> None:
+    plan.faults.append(text)
+    plan.notes.append(text)
+
+
+def plan_probed_file(plan: RunPlan, path: str, program: str) -> None:
+    """Mount file *path* of the host, in which *program* is, and say so: the image chooses the file."""
+    if not _is_plain(path) or any(path == each or path.startswith(f"{each}/") for each in _NEVER_PROBED):
+        return _add_fault(plan, f"program {program}: no program or library is at {path!r}")
+    if path not in {mount.target for mount in plan.mounts}:
+        plan.mounts.append(Mount(source=path, target=path, why=f"probe {program} is in it", is_file=True))
+        plan.notes.append(f"the container reads {path} of the host, because probe {program} is in it")
+    return None
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether *path* is absolute, with one spelling, and no option of a mount."""
+    parts = path.split("/")[1:]
+    return path.startswith("/") and ":" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _plan_tracefs(plan: RunPlan, programs: Sequence[LoadedProgram]) -> None:
@@ -162,10 +190,13 @@ def _plan_mounts(
 ) -> None:
     """Add the directories of the loader's options to *plan*, and the files that uprobes name."""
     uid, _, gid = plan.user.partition(":")
-    install = f"install -d -m 0700 -o {uid} -g {gid or uid}"
+    owner = f"-o {shlex.quote(uid)} -g {shlex.quote(gid or uid)}"
+    install = f"install -d -m 0700 {owner}"
 
     def add(source: str, target: str, why: str, **more: bool) -> None:
-        plan.mounts.append(Mount(source=source, target=target, why=why, **more))
+        if not _is_plain(target):
+            return _add_fault(plan, f"no directory can be mounted at {target!r}, where the loader looks")
+        return plan.mounts.append(Mount(source=source, target=target, why=why, **more))
 
     if pins := places.get("--pin-root") or places.get("--share"):
         plan.before.append(f"mountpoint -q {_BPFFS} || mount -t bpf bpf {_BPFFS}")
@@ -176,7 +207,7 @@ def _plan_mounts(
         why = "the highest version of each object, against a rollback by an image"
         add(f"/var/lib/{name}", state, why, is_read_only=False, is_made=True)
     if metrics := places.get("--metrics-file"):
-        plan.before.append(f"install -d -o {uid} -g {gid or uid} {_METRICS}")
+        plan.before.append(f"install -d {owner} {_METRICS}")
         directory = str(PurePosixPath(metrics).parent)
         add(_METRICS, directory, "node_exporter reads metrics there", is_read_only=False, is_made=True)
     if targets := places.get("--attach-file"):
@@ -191,9 +222,9 @@ def _plan_mounts(
         plan.before.append(f"install -d /etc/{name}/btf")
         add(f"/etc/{name}/btf", types, "types of kernels without BTF", is_made=True)
         plan.notes.append(f"a kernel without BTF needs RELEASE{TYPES_SUFFIX} in /etc/{name}/btf")
-    files = (_FILE_OF_PROBE.match(item.section.removeprefix("?")) for item in programs)
-    for path in sorted({found[1] for found in files if found}):
-        add(path, path, "a probe is in this file", is_file=True)
+    files = ((_FILE_OF_PROBE.match(item.section.removeprefix("?")), item.name) for item in programs)
+    for path, program in sorted({(found[1], each) for found, each in files if found}):
+        plan_probed_file(plan, path, program)
 
 
 def _plan_targets(plan: RunPlan, programs: Sequence[LoadedProgram], settings: Sequence[str]) -> None:

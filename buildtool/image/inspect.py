@@ -47,6 +47,7 @@ from buildtool.signing.statement import from_bytes as parse_statement
 
 _BUILT_HINT = "inspect shows images of buildtool build; docker inspect shows others"
 MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
+MAX_OBJECTS_BYTES = 1024 * 1024 * 1024  # of the images of all platforms together
 _PREFIX = OBJECTS_DIRECTORY.strip("/") + "/"
 _TYPES_PREFIX = TYPES_DIRECTORY.strip("/") + "/"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -255,6 +256,7 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
 
     Raises: ObjectFormatError; errors of *source*.
     """
+    left = MAX_OBJECTS_BYTES
     for image in read_images(source):
         tree = read_tree((open_layer(source, layer) for layer in image.layers), keep=_is_object)
         found = [
@@ -264,6 +266,9 @@ def inspect_stored(source: BlobSource) -> Iterator[ImageReport]:
         ]
         readable = {name for name, entry in found if entry.is_file and entry.size <= MAX_OBJECT_BYTES}
         unread = [name for name, _ in found if name not in readable]
+        left -= sum(entry.size for name, entry in found if name in readable)
+        if left < 0:
+            raise ObjectFormatError(f"{source.name}: objects of more than {MAX_OBJECTS_BYTES} bytes")
         # Instead of a link, the loader would read another directory.
         places = (directory.strip("/") for directory in (OBJECTS_DIRECTORY, TYPES_DIRECTORY))
         unread += [f"/{place}" for place in places if resolve_path(tree, place) != place]

@@ -97,7 +97,7 @@ def check_capability(text: str) -> str:
 def label_capabilities(labels: Mapping[str, str]) -> tuple[str, ...]:
     """Return the sorted capabilities in an image's *labels*, or none if the label has another word."""
     names = labels.get(CAPABILITY_LABEL, "").split(",")
-    return tuple(sorted(names)) if set(names) <= CAPABILITY_NUMBERS.keys() else ()
+    return tuple(sorted(set(names))) if set(names) <= CAPABILITY_NUMBERS.keys() else ()
 
 
 def run_options(capabilities: Iterable[str]) -> tuple[str, ...]:

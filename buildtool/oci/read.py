@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -29,6 +30,7 @@ from buildtool.oci.tarreader import TAR_ERRORS, describe_tar_error, index_archiv
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_LAYER_BYTES = 512 * 1024 * 1024
 MAX_INDEXES = 4  # one within another
+MAX_MANIFESTS = 1000  # of indexes and images that an index names, each as often as it is named
 MAX_SHOWN = 8  # digests in a hint
 ARCHIVE_HINT = (
     "buildtool build --output type=oci,dest=FILE writes an archive; docker save since Docker 25, too"
@@ -244,14 +246,18 @@ def read_images(source: BlobSource) -> list[StoredImage]:
     Raises: ObjectFormatError; errors of *source*.
     """
     try:
-        return list(_read_images(source, source.top(), 0))
+        return list(_read_images(source, source.top(), 0, count(1)))
     except DOCUMENT_ERRORS as error:
         raise ObjectFormatError(
             f"{source.name}: not an OCI image: {_describe(error)}", hint=ARCHIVE_HINT
         ) from error
 
 
-def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[StoredImage]:
+def _read_images(
+    source: BlobSource, top: Descriptor, depth: int, numbers: Iterator[int]
+) -> Iterator[StoredImage]:
+    if next(numbers) > MAX_MANIFESTS:
+        raise ObjectFormatError(f"{source.name}: more than {MAX_MANIFESTS} images and image indexes")
     document = _parse(read_blob(source, top, MAX_JSON_BYTES))
     if top.is_index:
         if depth >= MAX_INDEXES:
@@ -260,7 +266,7 @@ def _read_images(source: BlobSource, top: Descriptor, depth: int) -> Iterator[St
             child = read_descriptor(entry)
             # BuildKit lists attestations of an image as images of platform unknown/unknown.
             if child.platform != "unknown/unknown":
-                yield from _read_images(source, child, depth + 1)
+                yield from _read_images(source, child, depth + 1, numbers)
         return
     config = _parse(read_blob(source, read_descriptor(document["config"]), MAX_JSON_BYTES))
     layers = tuple(read_descriptor(entry) for entry in document["layers"])

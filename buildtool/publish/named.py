@@ -49,7 +49,8 @@ def read_source(statement: bytes) -> tuple[Source | None, Digest | None]:
     if not is_of_build(statement):
         return None, None
     found = _parse(statement)["predicate"]["buildDefinition"].get("resolvedDependencies")
-    named = {item.get("name"): item for item in found or () if isinstance(item, dict)}
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    named = {item["name"]: item for item in items if isinstance(item.get("name"), str)}
     project, config = named.get(PROJECT, {}), named.get(CONFIG, {})
     commit = _member(project, "digest", "gitCommit")
     source = Source(commit=commit, directory=_member(project, "annotations", "directory")) if commit else None

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from buildtool.config.file import CONFIG_NAME, MAX_CONFIG_BYTES, Config
@@ -30,7 +32,7 @@ from buildtool.core.errors import (
     UsageError,
 )
 from buildtool.core.files import read_bounded
-from buildtool.core.process import Runner
+from buildtool.core.process import Completed, Runner
 from buildtool.core.validate import check_relative_path
 from buildtool.publish.named import Source, read_source
 from buildtool.publish.provenance import BuildFacts
@@ -40,6 +42,32 @@ from buildtool.trust.store import TrustStore
 # Files without which an object cannot be made: a commit that lacks one says nothing.
 _TRACKED = ("*.c", "*.h", "*.toml")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# Variables that name another repository or work tree than the directory, as git sets them for its hooks.
+_ELSEWHERE = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *(
+            "DIR",
+            "WORK_TREE",
+            "INDEX_FILE",
+            "COMMON_DIR",
+            "PREFIX",
+            "NAMESPACE",
+            "SHALLOW_FILE",
+            "GRAFT_FILE",
+        ),
+        *("OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "REPLACE_REF_BASE", "ATTR_SOURCE"),
+        *("TEMPLATE_DIR", "DEFAULT_HASH", "IMPLICIT_WORK_TREE", "INTERNAL_SUPER_PREFIX"),
+    )
+)
+# No hook, no filter and no other file of attributes, so that a checkout has the bytes of the commit and
+# runs nothing. The person's settings count only for how a repository is reached.
+_PLAIN = ("git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
+_ALONE = ("-c", "core.attributesFile=/dev/null", "-c", "submodule.recurse=false")
+_NO_SETTINGS = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
+_NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0"}
+_SHA256_DIGITS = 64
+_OF_SETTINGS = frozenset(("GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG"))
 
 
 def find_facts(config: Config, engine: str, runner: Runner) -> BuildFacts:
@@ -54,12 +82,13 @@ def _find_source(root: Path, runner: Runner) -> Source | None:
     """Return the commit of the project at *root*, or None outside git or with uncommitted sources."""
     git = ["git", "-C", str(root)]
     try:
-        changed = runner.run([*git, "status", "--porcelain", "--untracked-files=no", "--", "."]).stdout
-        new = runner.run([*git, "ls-files", "--others", "--exclude-standard", "--", *_TRACKED]).stdout
+        run = partial(runner.run, without=_ELSEWHERE)
+        changed = run([*git, "status", "--porcelain", "--untracked-files=no", "--", "."]).stdout
+        new = run([*git, "ls-files", "--others", "--exclude-standard", "--", *_TRACKED]).stdout
         if changed.strip() or new.strip():
             return None
-        commit = runner.run([*git, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
-        prefix = runner.run([*git, "rev-parse", "--show-prefix"]).stdout.decode(errors="replace").strip()
+        commit = run([*git, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
+        prefix = run([*git, "rev-parse", "--show-prefix"]).stdout.decode(errors="replace").strip()
     except (ToolMissingError, ToolFailedError):
         return None
     return Source(commit=commit, directory=prefix.rstrip("/"))
@@ -114,9 +143,10 @@ def find_revision(target: str, trust: TrustStore, cache: Cache, *, now: int) -> 
 @contextmanager
 def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[Path]:
     """
-    Yield the configuration file in a new checkout of *revision*. *repository* is what git clones.
+    Yield the configuration file in a new checkout of *revision*. *repository* is what git fetches from.
 
-    Submodules are not checked out. No hook runs.
+    Submodules are not checked out. Neither hooks nor filters run. Git computes the name of each object that
+    it fetches, so *repository* cannot give other files for the commit.
 
     Raises: ToolMissingError, ToolFailedError, ObjectFormatError, FileAccessError.
     """
@@ -128,24 +158,54 @@ def check_out(revision: Revision, repository: str, runner: Runner) -> Iterator[P
     except BuildtoolError as error:
         raise ObjectFormatError(f"provenance: directory of the project: {error.message}") from error
     with tempfile.TemporaryDirectory(prefix="buildtool-") as work:
-        # --shared also finds a commit that no branch of a local repository has any more.
-        git = ["git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false"]
+        run = partial(runner.run, without=_ELSEWHERE)
+        alone = partial(runner.run, without=_ELSEWHERE | _OF_SETTINGS, env=_NO_SETTINGS)
         try:
-            if Path(repository).is_dir():
-                # A repository without a work tree has no top.
-                top = runner.run(["git", "-C", repository, "rev-parse", "--show-toplevel"], check=False)
-                repository = top.stdout.decode(errors="surrogateescape").rstrip("\n") or repository
-            runner.run([*git, "clone", "--quiet", "--no-checkout", "--shared", "--", repository, work])
-            runner.run([*git, "-C", work, "checkout", "--quiet", "--detach", commit])
+            _fetch(repository, commit, work, run)
+            alone([*_PLAIN, *_ALONE, "-C", work, "checkout", "--quiet", "--detach", commit])
+            head = alone(["git", "-C", work, "rev-parse", "HEAD"]).stdout.decode("ascii", "replace").strip()
         except ToolFailedError as error:
             error.message = f"{repository}: no checkout of commit {commit[:12]}: {error.message}"
             error.hint = "--repository names a directory or an address that git can clone, with that commit"
             raise
+        # A tag may be called like a commit of the other kind of digest, and a tag has a digest, too.
+        if head != commit:
+            raise ObjectFormatError(
+                f"{repository}: {commit[:12]} is not a commit there, but names {head[:12]}"
+            )
         path = Path(work, directory, CONFIG_NAME)
         if not path.resolve().is_relative_to(Path(work).resolve()):
             raise ObjectFormatError(f"provenance: {directory}: a link out of the repository")
         _check_config(path, revision)
         yield path
+
+
+def _fetch(repository: str, commit: str, work: str, run: Callable[..., Completed]) -> None:
+    """
+    Make a repository in *work* with *commit* of *repository*.
+
+    Raises: ToolMissingError, ToolFailedError.
+    """
+    is_here = Path(repository).is_dir()
+    if is_here:
+        # A repository without a work tree has no top.
+        top = run(["git", "-C", repository, "rev-parse", "--show-toplevel"], check=False)
+        repository = top.stdout.decode(errors="surrogateescape").rstrip("\n") or str(
+            Path(repository).absolute()
+        )
+    kind = ["--object-format=sha256"] if len(commit) == _SHA256_DIGITS else []
+    run([*_PLAIN, "init", "--quiet", "--template=", *kind, work])
+    # Protocol 2 gives any commit by its name, also one that no branch has any more.
+    fetch = [*_PLAIN, "-c", "protocol.version=2", "-C", work, "fetch", "--quiet", "--depth=1", "--no-tags"]
+    try:
+        run([*fetch, "--no-recurse-submodules", "--", repository, commit], env=_NO_QUESTIONS)
+    except ToolFailedError:
+        if is_here:
+            raise
+        # A bundle, or a server that gives branches only.
+        shutil.rmtree(work)
+        clone = [*_PLAIN, "clone", "--quiet", "--no-checkout", "--template=", "--", repository, work]
+        run(clone, env=_NO_QUESTIONS)
 
 
 def _check_config(path: Path, revision: Revision) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,18 @@ from labs.registry import run_registry
 
 from buildtool.cli.main import run
 from buildtool.compile.headers import HEADERS_VARIABLE
-from buildtool.core.errors import UsageError
+from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.deploy.compose import write_compose
-from buildtool.deploy.kubernetes import write_pod
+from buildtool.deploy.helm import chart_files
+from buildtool.deploy.kubernetes import Cluster, write_pod
 from buildtool.deploy.limits import Limits
-from buildtool.deploy.needs import plan_deployment
+from buildtool.deploy.needs import plan_deployment, plan_image
 from buildtool.deploy.quadlet import write_unit
 from buildtool.deploy.yamltext import quote_scalar
-from buildtool.image.inspect import ImageReport
-from buildtool.image.metadata import Entrypoint
+from buildtool.image.inspect import ImageReport, inspect_stored
+from buildtool.image.metadata import Entrypoint, parse_entrypoint
+from buildtool.oci.read import open_layout
+from buildtool.signing.keys import generate_key
 
 pytestmark = pytest.mark.usefixtures("quick_registry")
 Capture = pytest.CaptureFixture[str]
@@ -457,9 +462,7 @@ def test_any_text_stays_one_value(start: int) -> None:
     assert yaml.safe_load(f"a: [{line}]") == {"a": [text]}
 
 
-@pytest.mark.parametrize(
-    "text", ["${HOME}", "$(HOME)", "$$", "a: b # c", "'\"", "\u2028\x85\x1b[31m", "\ud800"]
-)
+@pytest.mark.parametrize("text", ["${HOME}", "$(HOME)", "$$", "a # b", "'\"", "\u2028\x85\x1b[31m", "\ud800"])
 def test_texts_of_an_image_stay_texts(text: str) -> None:
     """Targets and places are whatever the image says: neither variables nor syntax."""
     found = plan_deployment([report({"--pin-root": f"/run/{text}"})], reference="agent:1", name="agent")
@@ -470,6 +473,153 @@ def test_texts_of_an_image_stay_texts(text: str) -> None:
     (container,) = pod["spec"]["containers"]
     command = container["livenessProbe"]["exec"]["command"]
     assert command[-1] == f"/run/{said}".replace("$(", "$$(")
+
+
+def crafted(*options: str, **changes: Any) -> ImageReport:
+    """Return an image without objects whose loader has *options*; *changes* are other members."""
+    members: dict[str, Any] = {
+        "reference": "agent:1",
+        "digest": "",
+        "platform": "linux/amd64",
+        "labels": {},
+        "entrypoint": parse_entrypoint(["/usr/bin/verify-and-load", *options]),
+        "objects": (),
+        "user": "65532:65532",
+    }
+    return ImageReport(**{**members, **changes})
+
+
+@pytest.mark.parametrize("options", [(), ("--state", "/run/state")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"user": "0:0;touch ran #"}, "is no UID:GID in numbers"),
+        ({"user": "0:0\nmount"}, "is no UID:GID in numbers"),
+        ({"user": "nobody"}, "is no UID:GID in numbers"),
+        ({"user": "0:"}, "is no UID:GID in numbers"),
+        ({"platform": "linux"}, "an image for 'linux', not for Linux"),
+        ({"platform": "windows/amd64"}, "not for Linux"),
+        ({"unread": ("a.bpf.o",)}, "a.bpf.o: a link, or too large"),
+    ],
+)
+def test_image_that_no_build_makes(options: tuple[str, ...], changes: dict[str, Any], message: str) -> None:
+    """Nothing is written: a shell, an engine or a cluster would read its values as something else."""
+    with pytest.raises(ObjectFormatError, match=re.escape(message)):
+        plan_deployment([crafted(*options, **changes)], reference="agent:1", name="")
+
+
+@pytest.mark.tools
+@pytest.mark.network
+@pytest.mark.parametrize("release", ["1.0.0-a..b", "1.0.0+", "\u0661.0.0", "1.0.0\n", "v1", "{{ 1 }}"])
+def test_chart_of_hostile_texts(release: str, tmp_path: Path) -> None:
+    """Texts of an image are neither templates nor references to variables, and a version is one of SemVer."""
+    labels = {"org.opencontainers.image.version": release}
+    image = crafted("--pin-root", "/run/$(X){{ 1 }}", labels=labels, user="0:0")
+    found = plan_deployment([image], reference="agent:1", name="agent")
+    for path, data in chart_files(found, Limits(), Cluster(), trust={}, explains=True).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    (daemon_set,) = render_chart(tmp_path)
+    container = daemon_set["spec"]["template"]["spec"]["containers"][0]
+    assert container["livenessProbe"]["exec"]["command"][-1] == "/run/$$(X){{ 1 }}"
+    assert container["readinessProbe"]["exec"]["command"][-1] == "/run/$$(X){{ 1 }}"
+
+
+def test_user_that_a_shell_would_read() -> None:
+    """The lines for root of the host, which inspect prints too, hold it as one word."""
+    plan = plan_image(crafted("--state", "/run/state", user="0;touch ran:$(id)"))
+    (line,) = plan.before
+    words = shlex.split(line)
+    assert words == ["install", "-d", "-m", "0700", "-o", "0;touch ran", "-g", "$(id)", "/var/lib/agent"]
+    assert "no UID:GID" in plan.notes[0]
+
+
+@pytest.mark.parametrize(
+    "option", ["--pin-root", "--share", "--state", "--attach-file", "--settings", "--btf"]
+)
+@pytest.mark.parametrize("place", ["/s:rw,z", "relative", "/a/../etc", "//", "/a/"])
+def test_place_that_is_an_option_of_a_mount(option: str, place: str) -> None:
+    """Docker would read what follows a colon as options of the mount."""
+    with pytest.raises(ObjectFormatError, match="no directory can be mounted at"):
+        plan_deployment([crafted(option, place)], reference="agent:1", name="")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("user", {"user": "0:0"}),
+        ("entrypoint", {"entrypoint": Entrypoint(places={"--pin-root": "/run/pins"})}),
+        ("capabilities", {"labels": {"buildtool.capabilities": "BPF,SYS_ADMIN"}}),
+        ("file of tini", {"init_permits": False}),
+    ],
+)
+def test_platforms_that_start_differently(name: str, changes: dict[str, Any]) -> None:
+    """One file is for all machines, so it would be wrong for one of them."""
+    platforms = [crafted(), crafted(platform="linux/arm64", **changes)]
+    for order in (platforms, platforms[::-1]):
+        with pytest.raises(ObjectFormatError, match=f"{name} of linux/.* differ"):
+            plan_deployment(order, reference="agent:1", name="")
+
+
+def stored(archive: Path) -> list[ImageReport]:
+    """Return the images of *archive*."""
+    with open_layout(archive) as source:
+        return list(inspect_stored(source))
+
+
+def test_programs_of_every_platform_count(images: dict[str, Path]) -> None:
+    """Any platform may have the only program on the network. One without objects is refused."""
+    first, second = stored(images["plain"])
+    attach = ("count_xdp=eth0", "on_connect=none")
+    found = plan_deployment([first, second], reference="a:1", name="", attach=attach)
+    assert found.network == ("count_xdp",)
+    for order in ([replace(first, objects=()), second], [second, replace(first, objects=())]):
+        with pytest.raises(ObjectFormatError, match="linux/amd64: no objects"):
+            plan_deployment(order, reference="a:1", name="", attach=attach)
+    name, data = second.objects[0]
+    changed = data.replace(b"count_xdp", b"other_xdp")
+    other = replace(second, objects=((name, changed),))
+    for order in ([first, other], [other, first]):
+        with pytest.raises(UsageError, match="program other_xdp has no target"):
+            plan_deployment(order, reference="a:1", name="", attach=attach)
+
+
+@pytest.mark.parametrize("target", ["/", "/root", "/sys/fs/cgroup-other", "/var/run"])
+def test_group_that_the_image_chooses(target: str, images: dict[str, Path]) -> None:
+    """An image must not choose which directory of the host its container reads; who deploys it may."""
+    first, _ = stored(images["plain"])
+    chosen = (f"on_connect={target}", "count_xdp=none")
+    image = replace(first, entrypoint=replace(first.entrypoint, attach=chosen))
+    with pytest.raises(ObjectFormatError, match="is not in /sys/fs/cgroup"):
+        plan_deployment([image], reference="a:1", name="")
+    found = plan_deployment([image], reference="a:1", name="", attach=chosen)
+    assert [mount.source for mount in found.plan.mounts] == [target]
+
+
+def test_name_with_a_dot(images: dict[str, Path], capsys: Capture) -> None:
+    """Compose takes no dot in the name of a project, which registries and services have."""
+    text = deploy(capsys, "compose", images["plain"], *NONE, "--name", "Agent.v2")
+    assert yaml.safe_load(text)["name"] == "agent-v2"
+    assert list(yaml.safe_load(text)["services"]) == ["Agent.v2"]
+
+
+@pytest.mark.parametrize("place", ["keys/dev.pem", ".hidden/a/b/key", ".key"])
+@pytest.mark.parametrize("kind", ["run", "compose"])
+def test_private_key_below_a_mounted_directory(
+    kind: str, place: str, images: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """The container sees every file below, whatever the loader reads."""
+    key = generate_key()
+    (tmp_path / "trust/x").mkdir(parents=True)
+    (tmp_path / "trust/dev.pub").write_bytes(key.public.pem)
+    secret = tmp_path / "trust" / place
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    words = ["deploy", kind, str(images["plain"]), *REFERENCE, *NONE, "--trust", "trust"]
+    assert run(words) == 0
+    secret.write_bytes(key.to_pem(None))
+    capsys.readouterr()
+    assert run(words) == 2
+    check_error(capsys, f"{place} is a private key, which the container would see")
 
 
 def test_image_whose_user_gets_no_capability(images: dict[str, Path], capsys: Capture) -> None:
@@ -498,6 +648,7 @@ def test_image_whose_user_gets_no_capability(images: dict[str, Path], capsys: Ca
         (("kubernetes", *REFERENCE, *NONE, "--cpuset", "1"), 2, "Kubernetes chooses processors itself"),
         (("kubernetes", *REFERENCE, *NONE, "--name", "A_b"), 2, "'A_b' is no name of Kubernetes"),
         (("compose", *REFERENCE, *NONE, "--name", "a\nb: c"), 2, "is no name of a deployment"),
+        (("compose", *REFERENCE, *NONE, "--name", "\u017f\u212a"), 2, "is no name of a deployment"),
         (("run", *REFERENCE, *NONE, "--name", "../etc"), 2, "is no name of a deployment"),
         (("run", *REFERENCE, *NONE, "--memory", "0"), 2, "'0' is not an amount of memory"),
         (("run", *REFERENCE, *NONE, "--cpus", "0"), 2, "'0' is not a number of processors"),

@@ -172,3 +172,21 @@ def test_programs_are_found_in_sources(tmp_path: Path) -> None:
         ("third", "tc"),
         ("fourth", "kprobe/do_exit"),
     ]
+
+
+@pytest.mark.parametrize(
+    "path", ["//", "/bin/../etc/shadow", "/bin//sh", "/proc/1/mem", "/run/engine.sock", "/dev/sda", "/sys/x"]
+)
+def test_probe_in_what_is_no_program(path: str) -> None:
+    """An image must not choose a device, a socket or the root of the host."""
+    found = plan(f"uprobe/{path}:f")
+    assert not found.mounts
+    assert "no program or library is at" in found.faults[0]
+
+
+def test_probed_file_is_named() -> None:
+    """Whoever starts the image sees which files of the host its container reads."""
+    found = plan("uprobe//etc/shadow:f", "usdt//bin/x:p:n")
+    assert [mount.source for mount in found.mounts] == ["/bin/x", "/etc/shadow"]
+    assert [note for note in found.notes if "/etc/shadow of the host" in note]
+    assert not found.faults

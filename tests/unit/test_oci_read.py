@@ -8,6 +8,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,24 @@ import pytest
 from labs.image import base_of_layers
 
 from buildtool.core.cache import Cache
-from buildtool.core.errors import BuildtoolError
+from buildtool.core.errors import BuildtoolError, ObjectFormatError
 from buildtool.core.platforms import find_platform
 from buildtool.image.compare import read_image_contents
 from buildtool.image.inspect import inspect_stored
 from buildtool.image.local.baseimage import load_base
 from buildtool.image.metadata import OBJECTS_DIRECTORY
-from buildtool.oci.read import open_layer, open_layout, read_images
+from buildtool.oci.read import Descriptor, open_layer, open_layout, read_descriptor, read_images
 from buildtool.oci.tarwriter import TarEntry, pack_tar
 from buildtool.oci.tree import read_tree
-from buildtool.oci.write import gzip_layer, write_directory
+from buildtool.oci.write import (
+    MEDIA_INDEX,
+    Document,
+    encode_document,
+    gzip_layer,
+    layer_bytes,
+    make_image_set,
+    write_directory,
+)
 from buildtool.publish.inventory import list_image
 
 AMD64 = find_platform("amd64")
@@ -157,3 +166,55 @@ def test_layers_are_held_one_after_the_other(many_layers: Path, read: Callable[[
         finally:
             tracemalloc.stop()
     assert peak < LAYERS * LAYER_BYTES / 2
+
+
+@dataclass
+class Memory:
+    """A source of *documents*, blobs by digest, of which *top_document* is the first. It counts fetches."""
+
+    top_document: Document
+    documents: dict[str, bytes]
+    fetched: int = 0
+    name: str = "x"
+
+    def top(self) -> Descriptor:
+        """Return the descriptor of the first document."""
+        return read_descriptor(self.top_document.descriptor)
+
+    def fetch(self, wanted: Descriptor) -> bytes:
+        """Return the blob."""
+        self.fetched += 1
+        return self.documents[wanted.digest]
+
+
+@pytest.mark.parametrize("leaf", [[], "image"])
+def test_indexes_that_name_each_other_many_times(leaf: Any) -> None:
+    """A few small documents stand for a billion images, or for none: reading ends early."""
+    images = make_image_set([(AMD64, {}, [gzip_layer(pack_tar([]))])])
+    entries = [images.top.descriptor] if leaf else []
+    found = {document.digest: document.data for document in (*images.manifests, images.top)}
+    found |= {str(digest): data for digest, data in images.blobs().items() if isinstance(data, bytes)}
+    for _ in range(4):
+        content = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": entries}
+        index = encode_document(MEDIA_INDEX, content)
+        found[index.digest] = index.data
+        entries = [index.descriptor] * 300
+    source = Memory(index, found)
+    with pytest.raises(ObjectFormatError, match="more than 1000 images and image indexes"):
+        read_images(source)
+    assert source.fetched <= 2 * 1000
+
+
+def test_objects_of_all_platforms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each platform's image may have as many objects as fit, but not all of them together."""
+    layer = gzip_layer(pack_tar([TarEntry(path=f"{OBJECTS_DIRECTORY[1:]}/a.bpf.o", data=b"x" * 600)]))
+    images = make_image_set([(AMD64, {}, [layer]), (find_platform("arm64"), {}, [layer])])
+    found = {document.digest: document.data for document in (*images.manifests, images.top)}
+    found |= {
+        str(digest): data if isinstance(data, bytes) else layer_bytes(data)
+        for digest, data in images.blobs().items()
+    }
+    assert len(list(inspect_stored(Memory(images.top, found)))) == 2
+    monkeypatch.setattr("buildtool.image.inspect.MAX_OBJECTS_BYTES", 1000)
+    with pytest.raises(ObjectFormatError, match="objects of more than 1000 bytes"):
+        list(inspect_stored(Memory(images.top, found)))
