@@ -16,11 +16,11 @@ from buildtool.cli.output import clean_line, print_json, say
 from buildtool.core.cache import open_cache
 from buildtool.core.errors import ObjectFormatError, UsageError
 from buildtool.core.files import made_directories, read_bounded, write_all_atomic, write_atomic
-from buildtool.core.validate import LAYOUT_SCHEME, check_attach, check_image
+from buildtool.core.validate import LAYOUT_SCHEME, check_attach, check_image, check_load, check_setting
 from buildtool.deploy import compose, helm, kubernetes, quadlet
 from buildtool.deploy.kubernetes import Cluster
 from buildtool.deploy.limits import Limits, format_bytes, parse_cpus, parse_cpuset, parse_memory
-from buildtool.deploy.needs import TRUST_OF_HOST, Deployment, plan_deployment
+from buildtool.deploy.needs import TRUST_OF_HOST, Choices, Deployment, plan_deployment
 from buildtool.deploy.plan import Mount
 from buildtool.image.inspect import inspect_stored, is_file_name
 from buildtool.image.source import find_image_source
@@ -39,6 +39,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--reference", callback=checked(check_image), help="Name by which hosts pull an archive.")
 @click.option("--name", default="", help="Name of the deployment and of directories; default: the image's.")
 @click.option("--attach", multiple=True, callback=checked(check_attach), help="PROGRAM=TARGET; repeatable.")
+@click.option("--set", multiple=True, callback=checked(check_setting), help="OBJECT:NAME=VALUE; repeatable.")
+@click.option(
+    "--map-entries", multiple=True, callback=checked(check_setting), help="OBJECT:MAP=N; repeatable."
+)
+@click.option("--load", multiple=True, callback=checked(check_load), help="Optional PROGRAM; repeatable.")
 @click.option("--trust", type=_PATH, help="Keys or policy that count instead of the image's.")
 @click.option("--cpus", callback=checked(parse_cpus), help="Number of processors, at most and for certain.")
 @click.option("--cpuset", callback=checked(parse_cpuset), help="The processors to run on, such as 2-3.")
@@ -72,7 +77,7 @@ def command(*, kind: str, image: str, as_json: bool, **given: Any) -> None:
         images,
         reference=reference,
         name=given["name"],
-        attach=given["attach"],
+        choices=Choices(**{name: given[name] for name in ("attach", "set", "map_entries", "load")}),
         of_root=kind in ("kubernetes", "helm", "podman"),
     )
     if as_json:

@@ -22,7 +22,8 @@ from buildtool.objects.capabilities import label_capabilities
 from buildtool.objects.describe import ObjectContents
 from buildtool.objects.elf import parse_object
 from buildtool.objects.types import program_type
-from buildtool.signing.statement import describe_stated
+from buildtool.signing.settings import LoadSettings, choose_settings
+from buildtool.signing.statement import describe_stated, read_statement
 
 TRUST_OF_HOST = "/etc/buildtool/trust.host"
 # Program types whose hooks are in the network namespace of the loader.
@@ -68,23 +69,46 @@ class Deployment:
         return int(uid), int(gid or uid)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """
+    What the loader is told beyond the image: targets, values of constants, sizes of maps, optional programs.
+
+    Texts as of the loader's options --attach, --set, --map-entries and --load.
+    """
+
+    attach: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    map_entries: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """The loader's arguments without those for targets."""
+        named = (("--set", self.set), ("--map-entries", self.map_entries), ("--load", self.load))
+        return [word for option, texts in named for text in texts for word in (option, text)]
+
+
 def plan_deployment(
     images: Sequence[ImageReport],
     *,
     reference: str,
     name: str,
-    attach: Sequence[str] = (),
+    choices: Choices = Choices(),
     of_root: bool = False,
 ) -> Deployment:
     """
-    Return what *images*, one for each platform, need. *attach* are PROGRAM=TARGET that replace the image's.
+    Return what *images*, one for each platform, need. The targets of *choices* replace the image's.
 
     *of_root*: who starts it makes directories of the host for root, so only root may write into these. With
     the capabilities of the programs alone, root has no more rights than another user.
 
     Raises: UsageError, if a program has no target, or a setting no program; ObjectFormatError.
     """
-    image = _merge(images, reference)
+    image, attach = _merge(images, reference), choices.attach
+    memory = max(_memory(each, choices) for each in images)
+    entrypoint = replace(image.entrypoint, load=(*image.entrypoint.load, *choices.load))
+    image = replace(image, entrypoint=entrypoint)
     kept = [text for text in image.entrypoint.attach if not _is_replaced(text, attach)]
     settings = [*attach, *kept]
     _check_settings(attach, _programs(image))
@@ -102,6 +126,7 @@ def plan_deployment(
         plan.notes.append("a tag may name another image tomorrow: NAME@sha256:DIGEST does not")
     plan.arguments = [word for text in attach for word in ("--attach", text)]
     network = _plan_settings(plan, image, settings)
+    plan.arguments += choices.arguments
     plan.faults += _foreign_groups(image, kept)
     _refuse_faults(plan, reference)
     return Deployment(
@@ -111,7 +136,7 @@ def plan_deployment(
         plan=plan,
         network=tuple(dict.fromkeys(network)),
         pins=image.entrypoint.places.get("--pin-root", ""),
-        memory=max(map(_memory, images)),
+        memory=memory,
         has_workload=bool(image.entrypoint.workload),
         release=image.labels.get("org.opencontainers.image.version", ""),
     )
@@ -288,9 +313,25 @@ def _contents(name: str, data: bytes) -> ObjectContents:
         raise ObjectFormatError(f"{name}: {error.message}", hint=error.hint) from error
 
 
-def _memory(image: ImageReport) -> int:
-    """Return the bytes that loader and maps of *image* take on a machine with many processors."""
-    maps = 0
-    for name, data in image.objects:
-        maps += estimate_maps(parse_object(data), _contents(name, data).maps).at(_CPUS)
-    return _LOADER_BYTES + maps
+def _memory(image: ImageReport, choices: Choices) -> int:
+    """
+    Return the bytes that loader and maps of *image* take on a machine with many processors.
+
+    Raises: UsageError, for a setting of *choices* or of the image that no signed statement allows.
+    """
+    objects = {PurePosixPath(name).name: data for name, data in image.objects}
+    constants = (*image.entrypoint.set, *choices.set)
+    entries = (*image.entrypoint.map_entries, *choices.map_entries)
+    chosen: dict[str, LoadSettings] = {}
+    if constants or entries:
+        settable = {name: read_statement(parse_object(data)).settable for name, data in objects.items()}
+        chosen = choose_settings(constants, entries, settable)
+    total = _LOADER_BYTES
+    for name, data in objects.items():
+        sizes = chosen[name].entries if chosen else {}
+        maps = (
+            replace(found, max_entries=sizes.get(found.name, found.max_entries))
+            for found in _contents(name, data).maps
+        )
+        total += estimate_maps(parse_object(data), tuple(maps)).at(_CPUS)
+    return total

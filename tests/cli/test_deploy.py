@@ -27,7 +27,7 @@ from buildtool.deploy.compose import write_compose
 from buildtool.deploy.helm import chart_files
 from buildtool.deploy.kubernetes import Cluster, write_pod
 from buildtool.deploy.limits import Limits
-from buildtool.deploy.needs import plan_deployment, plan_image
+from buildtool.deploy.needs import Choices, plan_deployment, plan_image
 from buildtool.deploy.quadlet import write_unit
 from buildtool.deploy.yamltext import quote_scalar
 from buildtool.image.inspect import ImageReport, inspect_stored
@@ -64,6 +64,10 @@ def images(tmp_path_factory: pytest.TempPathFactory, clang: Path, carried_header
             ("plain", ""),
             ("pins", '[loader]\npin-root = "/run/pins"\nstate = "/var/lib/buildtool/state"\n'),
             ("more", '[image]\ncapabilities = ["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"]\n'),
+            (
+                "settable",
+                '[load.settable."answer.bpf.o"]\ncounts = { min-entries = 1, max-entries = 1048576 }\n',
+            ),
             ("bare", "[image]\nfile-capabilities = false\n"),
             ("workload", '[image]\nworkload = ["/usr/bin/agent", "--serve"]\n'),
         ):
@@ -222,6 +226,23 @@ def test_limits(images: dict[str, Path], capsys: Capture) -> None:
         "services"
     ]["agent"]
     assert (service["cpuset"], service["cpus"], service["mem_limit"]) == ("2,3", 2, "256m")
+
+
+def test_settings_of_the_loader(images: dict[str, Path], capsys: Capture) -> None:
+    """What the signed bounds allow is passed on, and counts for the memory; anything else is an error now."""
+    options = (*NONE, "--map-entries", "answer.bpf.o:counts=1048576")
+    (daemons,) = manifests(deploy(capsys, "kubernetes", images["settable"], *options))
+    (container,) = daemons["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == ["--map-entries", "answer.bpf.o:counts=1048576"]
+    assert container["resources"]["limits"] == {"memory": "72Mi"}
+    for image, setting, message in (
+        ("settable", "counts=1048577", "counts"),
+        ("settable", "other=1", "other"),
+        ("plain", "counts=2", "counts"),
+    ):
+        command = ["deploy", "run", str(images[image]), *REFERENCE, *NONE, "--map-entries", setting]
+        assert run(command) == 2
+        check_error(capsys, message)
 
 
 def test_trust_of_the_host(images: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
@@ -571,17 +592,17 @@ def test_programs_of_every_platform_count(images: dict[str, Path]) -> None:
     """Any platform may have the only program on the network. One without objects is refused."""
     first, second = stored(images["plain"])
     attach = ("count_xdp=eth0", "on_connect=none")
-    found = plan_deployment([first, second], reference="a:1", name="", attach=attach)
+    found = plan_deployment([first, second], reference="a:1", name="", choices=Choices(attach=tuple(attach)))
     assert found.network == ("count_xdp",)
     for order in ([replace(first, objects=()), second], [second, replace(first, objects=())]):
         with pytest.raises(ObjectFormatError, match="linux/amd64: no objects"):
-            plan_deployment(order, reference="a:1", name="", attach=attach)
+            plan_deployment(order, reference="a:1", name="", choices=Choices(attach=tuple(attach)))
     name, data = second.objects[0]
     changed = data.replace(b"count_xdp", b"other_xdp")
     other = replace(second, objects=((name, changed),))
     for order in ([first, other], [other, first]):
         with pytest.raises(UsageError, match="program other_xdp has no target"):
-            plan_deployment(order, reference="a:1", name="", attach=attach)
+            plan_deployment(order, reference="a:1", name="", choices=Choices(attach=tuple(attach)))
 
 
 @pytest.mark.parametrize("target", ["/", "/root", "/sys/fs/cgroup-other", "/var/run"])
@@ -592,7 +613,7 @@ def test_group_that_the_image_chooses(target: str, images: dict[str, Path]) -> N
     image = replace(first, entrypoint=replace(first.entrypoint, attach=chosen))
     with pytest.raises(ObjectFormatError, match="is not in /sys/fs/cgroup"):
         plan_deployment([image], reference="a:1", name="")
-    found = plan_deployment([image], reference="a:1", name="", attach=chosen)
+    found = plan_deployment([image], reference="a:1", name="", choices=Choices(attach=tuple(chosen)))
     assert [mount.source for mount in found.plan.mounts] == [target]
 
 
