@@ -14,7 +14,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
 from buildtool.core.errors import BuildtoolError, FileAccessError, ObjectFormatError, system_reason
-from buildtool.core.text import escape
+from buildtool.core.text import escape, replace_bytes
 from buildtool.metrics.bpfcall import open_btf, read_btf
 from buildtool.metrics.declared import Metric, Table, read_metrics
 from buildtool.metrics.grammar import Kind
@@ -219,9 +219,9 @@ class _Run:
     def _labels(self, pinned: PinnedObject) -> dict[str, str]:
         labels = {"object": pinned.name}
         if len(self._reader.places) > 1:
-            labels["place"] = str(pinned.place.directory)
+            labels["place"] = replace_bytes(str(pinned.place.directory))
         if pinned.entry:
-            labels["entry"] = pinned.entry
+            labels["entry"] = replace_bytes(pinned.entry)
         return labels
 
     def _problem(self, pinned: PinnedObject, name: str, text: str, more: dict[str, str]) -> None:
