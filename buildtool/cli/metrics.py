@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from buildtool.cli.options import config_option, read_config
-from buildtool.cli.output import say
+from buildtool.cli.output import clean, say
 from buildtool.config.file import Config
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, FileAccessError, UsageError
 from buildtool.metrics.exposition import Reader
@@ -82,7 +83,8 @@ def print_metrics(
             raise FileAccessError(f"{place.directory}: not a directory", hint=_PLACES_HINT)
     reader = Reader(places=places, warn=say, max_series=max_series)
     text, _ = reader.render(f"{_OPEN_METRICS};version=1.0.0" if openmetrics else "")
-    click.echo(text.decode(), nl=False)
+    # A label may be a text that a program found. What is no terminal gets the exact bytes.
+    click.echo(clean(text.decode()) if sys.stdout.isatty() else text, nl=False)
     return EXIT_FAILED if reader.failed else EXIT_DONE
 
 
