@@ -103,7 +103,7 @@ class _Shared:
             except Exception as error:
                 # Whatever it is, the client gets an answer, and /healthz does not say that all is well.
                 cause = system_reason(error) if isinstance(error, OSError) else first_line(error)
-                self.problem = f"metrics: cannot read: {escape(cause)}"
+                self.problem = f"metrics: cannot read: {cause}"
                 log.debug("a reading failed", exc_info=True)
                 raise BuildtoolError(self.problem) from error
             self.problem = ""
@@ -158,6 +158,11 @@ class _Clients:
             self._slow.pop(client, None)
             self._count -= 1
             self._changed.notify()
+
+
+def _line(text: str) -> bytes:
+    """Return *text*, which may name a directory of any bytes, as one line of UTF-8."""
+    return f"{escape(text)}\n".encode()
 
 
 def _disconnect(client: socket.socket) -> None:
@@ -274,13 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
                 text, media_type = self.server.shared.read(accept if accept.isprintable() else "")
             except BuildtoolError as error:
                 log.warning("%s", error.message)
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error.message}\n".encode())
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, _line(error.message))
                 return
             self._answer(HTTPStatus.OK, text, media_type)
         elif path == "/healthz":
             problem = self.server.shared.problem
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-            self._answer(status, f"{problem or 'ok'}\n".encode())
+            self._answer(status, _line(problem or "ok"))
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"/metrics and /healthz are here\n")
 

@@ -519,6 +519,11 @@ def test_shared_objects_have_an_entry_each(
         assert entries.keys() == {entry.name for entry in root.iterdir()}
         assert len(entries) == 2
         assert 'object="x.bpf.o"' in done.stdout
+        entry = next(root.iterdir())
+        other = Path(os.fsdecode(os.fsencode(root) + b"/e\xff"))
+        entry.rename(other)
+        assert "e\ufffd" in by_label(read_samples("--share", root), "frames_total", "entry")
+        other.rename(entry)
 
 
 def test_a_missing_pin_leaves_other_maps_alone(

@@ -109,7 +109,8 @@ def test_any_fault_of_a_reading_is_an_answer() -> None:
         UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"): b"surrogates not allowed\n",
         OSError(24, "Too many open files"): b"metrics: cannot read: too many open files\n",
         AssertionError(): b"metrics: cannot read: AssertionError\n",
-        KeyError("\x1b[2J\nx"): b"\\x1b[2J\\nx'\n",
+        ValueError("\x1b[2Jx"): b"metrics: cannot read: \\x1b[2Jx\n",
+        FileAccessError("/p\udcff: cannot read: denied"): b"/p\\udcff: cannot read: denied\n",
     }
 
     class Failing(Render):
