@@ -38,6 +38,7 @@ from buildtool.core.errors import (
     BuildStepError,
     BuildtoolError,
     EngineError,
+    FileAccessError,
     SigningKeyError,
     UsageError,
 )
@@ -46,6 +47,7 @@ from buildtool.core.files import (
     check_target,
     check_writable,
     hidden_prefix,
+    read_bounded,
     write_atomic,
 )
 from buildtool.core.platforms import DEBIAN_13, Platform
@@ -105,6 +107,7 @@ AskPassphrase = Callable[[str], str | None]
 
 
 log = logging.getLogger(__name__)
+_MAX_METADATA_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,8 +374,7 @@ def build(
     check_given_labels(options.labels)
     check_annotations(options.annotations, options.platforms)
     if options.metadata_file is not None:
-        check_target(options.metadata_file, replace=True)
-        check_writable(options.metadata_file)
+        _check_metadata_file(options.metadata_file, options)
     find_sources(config)  # a directory without a project lacks a key, too
     key = find_key(options.key, config, environ, ask)
     if key.is_public:
@@ -406,6 +408,29 @@ def build(
         text = json.dumps(built.metadata, indent=2, sort_keys=True) + "\n"
         write_atomic(options.metadata_file, text.encode())
     return built
+
+
+def _check_metadata_file(path: Path, options: BuildOptions) -> None:
+    """
+    Check that *path* can be written, and replaces neither the output nor, without --force, another file.
+
+    Raises: UsageError, FileAccessError.
+    """
+    check_target(path, replace=True)
+    check_writable(path)
+    output = parse_output(options.output).get("dest")
+    if output and path.resolve() == Path(output).resolve():
+        raise UsageError(f"{path}: --metadata-file and --output are one file", hint="name another one")
+    if options.force or not path.exists():
+        return
+    try:
+        is_metadata = isinstance(json.loads(read_bounded(path, _MAX_METADATA_BYTES)), dict)
+    except (ValueError, RecursionError, FileAccessError):
+        is_metadata = False
+    if not is_metadata:
+        raise FileAccessError(
+            f"{path}: already exists, and is no metadata of a build", hint="name another file, or add --force"
+        )
 
 
 def _read_gadget(config: Config) -> bytes | None:

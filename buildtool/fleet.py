@@ -150,12 +150,11 @@ def find_projects(directory: Path, output: Path) -> list[Path]:
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                        waiting.append(place / entry.name)
+                        waiting += [path] if (path := place / entry.name).resolve() != skipped else []
                     elif entry.name == CONFIG_NAME and entry.is_file():
                         found.append(place)
         except OSError as error:
             raise FileAccessError(f"{place}: cannot read: {system_reason(error)}") from error
-        waiting = [path for path in waiting if path.resolve() != skipped]
         if len(found) > MAX_PROJECTS:
             raise UsageError(f"{directory}: more than {MAX_PROJECTS} projects", hint="name a directory in it")
     if not found:
@@ -166,12 +165,16 @@ def find_projects(directory: Path, output: Path) -> list[Path]:
 def name_projects(directory: Path, roots: Sequence[Path]) -> list[str]:
     """Return a name for each of *roots*, made of its path below *directory*; bake allows A-Z a-z 0-9 _ -."""
     names: list[str] = []
+    taken = {"default"}
+    numbers: dict[str, int] = {}
     for root in roots:
         path = root.relative_to(directory).as_posix()
         plain = _NOT_IN_NAMES.sub("-", path if path != "." else root.resolve().name).strip("-") or "project"
-        name, number = plain, 2
-        while name in (*names, "default"):
+        name, number = plain, numbers.get(plain, 2)
+        while name in taken:
             name, number = f"{plain}-{number}", number + 1
+        numbers[plain] = number
+        taken.add(name)
         names.append(name)
     return names
 

@@ -44,6 +44,8 @@ COMMANDS = {
     "images": ("images", "Prepare builder and base images."),
     "trust": ("trust", "Edit and check a trust policy."),
     "metrics": ("metrics", "Show the metrics that loaded objects declare."),
+    "top": ("top", "Show live what declared metrics count."),
+    "maps": ("maps", "Show the pinned maps of loaded objects."),
     "load": ("load", "Verify and load objects on this host."),
     "doctor": ("doctor", "Check this host and report missing tools."),
 }

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +10,16 @@ from typing import Any, TypeVar
 
 import click
 
-from buildtool.cli.options import config_option, read_config
+from buildtool.cli.options import config_option
 from buildtool.cli.output import clean, say
-from buildtool.config.file import Config
-from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, FileAccessError, UsageError
+from buildtool.cli.places import choose_places, places_options, require_directories
+from buildtool.core.errors import EXIT_DONE, EXIT_FAILED
 from buildtool.metrics.exposition import Reader
-from buildtool.metrics.pinned import Place
 from buildtool.metrics.samples import MAX_SERIES
 from buildtool.metrics.serve import DEFAULT_LISTEN, MetricsServer, parse_listen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPEN_METRICS = "application/openmetrics-text"
-_PLACES_HINT = "name the directory of the loader: --pin-root DIR or --share DIR"
-_DIRECTORY = click.Path(path_type=Path, readable=False)  # the reader has better words
 
 
 @click.group("metrics")
@@ -33,31 +29,14 @@ def command() -> None:
 
 def _options(function: Command) -> Command:
     """Add the options of both commands."""
-    options = (
-        click.option(
-            "--pin-root",
-            "pin_roots",
-            multiple=True,
-            type=_DIRECTORY,
-            help="Directory of the loader's --pin-root, may be repeated; default: loader.pin-root.",
-        ),
-        click.option(
-            "--share",
-            "shares",
-            multiple=True,
-            type=_DIRECTORY,
-            help="Directory of the loader's --share, may be repeated; default: loader.share.",
-        ),
-        click.option(
-            "--max-series",
-            type=click.IntRange(1, 1_000_000),
-            default=MAX_SERIES,
-            show_default=True,
-            help="Most series of one metric of one object.",
-        ),
-        config_option,
+    series = click.option(
+        "--max-series",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_SERIES,
+        show_default=True,
+        help="Most series of one metric of one object.",
     )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+    return places_options(series(config_option(function)))
 
 
 @command.command("print")
@@ -77,10 +56,8 @@ def print_metrics(
     A file of these is for the textfile collector of node_exporter. The exit code
     is 1 if the metrics of an object could not be read.
     """
-    places = _choose_places(pin_roots, shares, config_path)
-    for place in places:
-        if not place.directory.is_dir():
-            raise FileAccessError(f"{place.directory}: not a directory", hint=_PLACES_HINT)
+    places = choose_places(pin_roots, shares, config_path)
+    require_directories(places)
     reader = Reader(places=places, warn=say, max_series=max_series)
     text, _ = reader.render(f"{_OPEN_METRICS};version=1.0.0" if openmetrics else "")
     # A label may be a text that a program found. What is no terminal gets the exact bytes.
@@ -107,7 +84,7 @@ def serve(
     /healthz answers 200, or 503 after a reading that failed. Each request reads
     the maps anew, and finds objects that were loaded meanwhile.
     """
-    places = _choose_places(pin_roots, shares, config_path)
+    places = choose_places(pin_roots, shares, config_path)
     host, port = parse_listen(listen)
     reader = Reader(places=places, warn=say, max_series=max_series)
     with MetricsServer(reader.render, host, port) as server:
@@ -120,23 +97,3 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             say("metrics: ended")
-
-
-def _choose_places(
-    pin_roots: tuple[Path, ...], shares: tuple[Path, ...], config_path: Path | None
-) -> tuple[Place, ...]:
-    """Return the places to read. Raises: UsageError, ConfigError."""
-    found = [Place(directory=path) for path in pin_roots]
-    found += [Place(directory=path, is_shared=True) for path in shares]
-    return tuple(dict.fromkeys(found)) or _configured_places(read_config(config_path))
-
-
-def _configured_places(config: Config) -> tuple[Place, ...]:
-    found = []
-    if config.loader.pin_root:
-        found.append(Place(directory=Path(config.loader.pin_root)))
-    if config.loader.share:
-        found.append(Place(directory=Path(config.loader.share), is_shared=True))
-    if not found:
-        raise UsageError("no directory of pins is named or configured", hint=_PLACES_HINT)
-    return tuple(found)

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from buildtool.core.text import escape
+
+_LINES_AT_ONCE = 1024
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def print_json(value: Any) -> None:
@@ -36,6 +41,51 @@ def clean_line(text: str) -> str:
 def say(message: str) -> None:
     """Print *message*, which is not data, on stderr."""
     click.echo(f"buildtool: {clean(message)}", err=True)
+
+
+def output_ended() -> bool:
+    """Return whether the reader of stdout has closed it, so that a command without an end ends."""
+    # The streams of cli/main.py store the error of a write, and discard what follows.
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return getattr(raw, "error", None) is not None
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """
+    Write *lines* as they come, many at once, until the reader of stdout closes it.
+
+    An interrupt waits for the end of a write, so that no line is cut or written twice; the next one does not.
+    """
+    rest = iter(lines)
+    while not output_ended() and (some := list(itertools.islice(rest, _LINES_AT_ONCE))):
+        with _late_interrupt():
+            sys.stdout.write("".join(f"{line}\n" for line in some))
+            sys.stdout.flush()
+
+
+@contextmanager
+def _late_interrupt() -> Iterator[None]:
+    """
+    Delay the first interrupt in the block until its end.
+
+    A handler that raises between a write and the note that it was done makes Python write the buffer again.
+    """
+    pending: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if pending:
+            raise KeyboardInterrupt
+        pending.append(number)
+
+    numbers = [each for each in _INTERRUPTS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        raise KeyboardInterrupt
 
 
 def print_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:

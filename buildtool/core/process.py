@@ -32,6 +32,10 @@ STOP_SECONDS = 10
 KEY_VARIABLE = "BUILDTOOL_SIGNING_KEY"
 PASSPHRASE_VARIABLE = "BUILDTOOL_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 SECRET_VARIABLES = (KEY_VARIABLE, PASSPHRASE_VARIABLE)
+# Of BuildKit's caches: "Cache storage backends", s3, azblob and gha.
+_FIELD = re.compile(
+    r"\b(access_key_id|secret_access_key|session_token|token|password)=[^,\s]*", re.IGNORECASE
+)
 _PRIVATE_KEY = "PRIVATE KEY-----"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -274,9 +278,9 @@ def _listen(
 
 
 def hide_passwords(text: str) -> str:
-    """Return *text*, a command line or a tool's output, without users and passwords in URIs."""
+    """Return *text*, a command line or a tool's output, without passwords in URIs and in fields of caches."""
     # Match up to the last @ of a word: a password that is not percent-encoded may contain / and @.
-    return re.sub(r"(https?://)\S*@", r"\1", text)
+    return _FIELD.sub(r"\1=...", re.sub(r"(https?://)\S*@", r"\1", text))
 
 
 def _start(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:

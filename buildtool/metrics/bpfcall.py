@@ -18,6 +18,7 @@ from pathlib import Path
 
 from buildtool.core.platforms import this_platform
 
+NATIVE_ORDER = "<" if struct.pack("=H", 1) == b"\1\0" else ">"
 MAP_LOOKUP_ELEM = 1
 OBJ_GET = 7
 OBJ_GET_INFO_BY_FD = 15
@@ -41,7 +42,11 @@ _ARRAYS = frozenset((2, 6))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFacts:
-    """Facts of a map in the kernel. Sizes are in bytes; *value_size* is that of one CPU's value."""
+    """
+    Facts of a map in the kernel. Sizes are in bytes; *value_size* is that of one CPU's value.
+
+    *key_type* and *value_type* are numbers of types of the BTF with id *btf_id*, or 0.
+    """
 
     type: int
     id: int
@@ -51,6 +56,8 @@ class MapFacts:
     flags: int
     name: str
     btf_id: int
+    key_type: int = 0
+    value_type: int = 0
 
     @property
     def is_readable(self) -> bool:
@@ -110,7 +117,7 @@ def read_map_facts(descriptor: int) -> MapFacts:
     Raises: OSError.
     """
     data = _read_info(descriptor, bytes(_MAP_INFO_BYTES))
-    kind, number, key, value, entries, flags, name, _, _, _, _, btf, _, _ = _MAP_INFO.unpack_from(data)
+    kind, number, key, value, entries, flags, name, *_, btf, of_key, of_value = _MAP_INFO.unpack_from(data)
     return MapFacts(
         type=kind,
         id=number,
@@ -120,6 +127,8 @@ def read_map_facts(descriptor: int) -> MapFacts:
         flags=flags,
         name=name.partition(b"\0")[0].decode("ascii", "replace"),
         btf_id=btf,
+        key_type=of_key,
+        value_type=of_value,
     )
 
 

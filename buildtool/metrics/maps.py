@@ -174,7 +174,12 @@ def open_map(path: str | Path) -> Map:
 
     Raises: OSError.
     """
-    found = Map(open_pin(path))
+    descriptor = open_pin(path)
+    # Facts of a program have another layout, and the kernel would give them for a pin of one.
+    if os.readlink(f"/proc/self/fd/{descriptor}") != "anon_inode:bpf-map":  # noqa: PTH115 - no path
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a map")
+    found = Map(descriptor)
     if not (found.facts.is_array and found.facts.flags & F_MMAPABLE):
         return found
     try:

@@ -37,8 +37,8 @@ MAX_NAME_CHARACTERS = 255
 _MAX_RECORD_BYTES = 1 << 20
 _TRIES = 20
 _PAUSE_SECONDS = 0.01
-_ROOT_HINT = "run the command as root, or with CAP_BPF, CAP_SYS_ADMIN and access to the directory"
-_DENIED = (errno.EACCES, errno.EPERM)
+ROOT_HINT = "run the command as root, or with CAP_BPF, CAP_SYS_ADMIN and access to the directory"
+DENIED = (errno.EACCES, errno.EPERM)
 _GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
 
 
@@ -82,7 +82,7 @@ def list_entries(place: Place) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        hint = _ROOT_HINT if error.errno in _DENIED else None
+        hint = ROOT_HINT if error.errno in DENIED else None
         raise FileAccessError(f"{place.directory}: cannot read: {system_reason(error)}", hint=hint) from error
 
 
@@ -104,7 +104,7 @@ def open_object(place: Place, entry: str) -> PinnedObject | None:
                 return _open_maps(place, entry, below)
         except OSError as error:
             if error.errno not in _GONE:
-                hint = _ROOT_HINT if error.errno in _DENIED else None
+                hint = ROOT_HINT if error.errno in DENIED else None
                 raise FileAccessError(
                     f"{directory}: cannot read: {system_reason(error)}", hint=hint
                 ) from error

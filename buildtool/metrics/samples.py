@@ -12,7 +12,7 @@ import heapq
 import ipaddress
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from buildtool.metrics.declared import FieldPlace, Label, Metric, Table
 from buildtool.metrics.grammar import MAX_LOG2_SLOTS, How, Kind
@@ -30,15 +30,28 @@ Numbers = list[int]
 
 @dataclass(slots=True)
 class Series:
-    """The series of one *metric*: numbers by labels. *is_cut*: it had more than the limit."""
+    """
+    The series of one *metric*: numbers by labels. *is_cut*: it had more than the limit.
+
+    *adds_up*: a series may be the sum of several keys. *cpus* are the sums of all series by CPU, if they were
+    asked for and the map has values for each CPU.
+    """
 
     metric: Metric
     numbers: dict[Labels, Numbers]
     is_cut: bool = False
+    adds_up: bool = False
+    cpus: list[int] = field(default_factory=list)
 
 
 def read_table(
-    table: Table, source: Map, names: Names, *, max_entries: int = MAX_ENTRIES, max_series: int = MAX_SERIES
+    table: Table,
+    source: Map,
+    names: Names,
+    *,
+    max_entries: int = MAX_ENTRIES,
+    max_series: int = MAX_SERIES,
+    by_cpu: bool = False,
 ) -> list[Series]:
     """
     Return the series of all metrics of *table*, from the map *source*.
@@ -49,6 +62,9 @@ def read_table(
     Raises: OSError; struct.error, if the map is not the one that was declared.
     """
     makers = [_Maker(metric, table, names, max_series, source) for metric in table.metrics]
+    if by_cpu and source.facts.is_per_cpu:
+        for maker in makers:
+            maker.cpus = [0] * source.cpus
     for block in _variable(table, source) if table.section else source.blocks(max_entries):
         for maker in makers:
             maker.add(block)
@@ -79,6 +95,7 @@ class _Maker:
         self._highest: Labels | None = None
         self._names = names
         self._is_cut = False
+        self.cpus: list[int] = []
         cpus, stride = (1, table.value_size) if table.section else (source.cpus, source.cpu_stride)
         if not table.section and (source.facts.key_size, source.facts.value_size) != (
             table.key_size,
@@ -103,6 +120,8 @@ class _Maker:
             return
         assert self._value is not None
         values = self._value(block)
+        if self.cpus:
+            self._value.add_by_cpu(block, self.cpus)
         if self._slot is not None:
             slots = _read_numbers(self._slot, block.keys, self._key_size, block.count)
             for row, slot, (number,) in zip(rows, slots, values, strict=True):
@@ -147,7 +166,13 @@ class _Maker:
     def finish(self) -> Series:
         """Return the series."""
         self._shrink()
-        return Series(metric=self._metric, numbers=self._series, is_cut=self._is_cut)
+        return Series(
+            metric=self._metric,
+            numbers=self._series,
+            is_cut=self._is_cut,
+            adds_up=self.adds_up,
+            cpus=self.cpus,
+        )
 
     def _label_reader(self, label: Label, table: Table) -> Callable[[memoryview, Block], Sequence[str]]:
         if label.field is None:
@@ -216,6 +241,24 @@ class _ValueReader:
             return [(sum(row),) for row in rows]
         count = self._count
         return [[sum(row[at::count]) for at in range(count)] for row in rows]
+
+    def add_by_cpu(self, block: Block, sums: list[int]) -> None:
+        """Add the numbers of the values of *block* to the *sums* of the CPUs."""
+        rows = self._unpack(block.values[: block.count * block.stride])
+        for at, column in enumerate(zip(*rows, strict=True)):
+            sums[at // self._count] += sum(column)
+
+
+def upper_bound(metric: Metric, slot: int) -> int:
+    """Return the greatest number that *slot* of a histogram holds. The last slot also holds greater ones."""
+    if metric.kind is Kind.LOG2:
+        return (2 << slot) - 1
+    return metric.start + (slot + 1) * metric.step - 1
+
+
+def convert(metric: Metric, number: int) -> float:
+    """Return *number* in the base unit. One division rounds once."""
+    return number * metric.factor / metric.divisor
 
 
 def _read_numbers(place: FieldPlace, data: memoryview, stride: int, count: int) -> list[int]:

@@ -16,6 +16,7 @@ from labs.registry import FaultyRegistry, faulty, pushed, run_registry
 from buildtool.cli.main import run
 from buildtool.core.errors import UsageError
 from buildtool.core.platforms import PLATFORMS, find_platform
+from buildtool.core.process import Runner
 from buildtool.image.docker.caches import check_cache, explain_caches
 from buildtool.oci.annotations import parse_annotation
 from buildtool.signing.keys import load_signing_key_pem
@@ -169,6 +170,22 @@ def test_metadata_file_is_checked_first(project: Path, capsys: Capture) -> None:
     assert left(project) == []
 
 
+def test_metadata_file_replaces_nothing_else(project: Path, capsys: Capture) -> None:
+    """Neither the image that the build writes, nor any file but metadata of an earlier build."""
+    given = [*BUILD, "--output", "image.tar", "--metadata-file"]
+    assert run([*given, "./image.tar"]) == 2
+    check_error(capsys, "image.tar: --metadata-file and --output are one file")
+    for name in ("buildtool.toml", "keys/dev.pem"):
+        kept = Path(name).read_bytes()
+        assert run([*given, name]) == 1
+        check_error(capsys, f"{name}: already exists, and is no metadata of a build")
+        assert Path(name).read_bytes() == kept
+    assert not Path("image.tar").exists()
+    for force in ([], ["--force"]):
+        assert run([*given, "meta.json", *force]) == 0
+    assert "containerimage.digest" in json.loads(Path("meta.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("name", "arch"),
     [
@@ -244,3 +261,16 @@ def test_option_is_what_was_read() -> None:
     texts = ["manifest:a=b", "manifest[linux/arm64]:a=b=c:d", "index-descriptor:a="]
     assert [item.option for text in texts for item in parse_annotation(text)] == texts
     assert [item.option for item in parse_annotation("a=b")] == ["manifest:a=b"]
+
+
+@pytest.mark.parametrize("field", ["secret_access_key", "access_key_id", "session_token", "token"])
+def test_secrets_of_caches_are_shown_nowhere(field: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in an error nor in the command line that -v logs."""
+    for text in (f"type=s33,{field}=HUNTER2", f"type=registry,{field}=HUNTER2", f"{field}=HUNTER2\x1b"):
+        with pytest.raises(UsageError) as caught:
+            check_cache(text)
+        assert "HUNTER2" not in str(caught.value)
+    with caplog.at_level("DEBUG"):
+        Runner().run(["true", "--cache-to", f"type=s3,{field}=HUNTER2,bucket=b"])
+    assert "bucket=b" in caplog.text
+    assert "HUNTER2" not in caplog.text

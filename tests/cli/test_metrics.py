@@ -273,3 +273,37 @@ def test_metrics_of_linked_objects(
         ("seen_total", "shared"),
         ("shared_state", "shared"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["maps", "list"], 2, "no directory of pins is named or configured"),
+        (["maps", "dump", "flows"], 2, "no directory of pins is named or configured"),
+        (["maps", "watch", "flows", "--pin-root", "nowhere"], 1, "nowhere: not a directory"),
+        (["maps", "dump", "./nothing"], 1, "./nothing: no such map"),
+        (["maps", "watch", "./nothing"], 1, "./nothing: no such map"),
+        (["maps", "dump", "./file"], 1, "./file: cannot open as a map: "),
+        (["maps", "dump", "x", "--limit", "0"], 2, "--limit: 0 is not "),
+        (["top"], 2, "no directory of pins is named or configured"),
+        (["top", "--share", "nowhere", "--json"], 1, "nowhere: not a directory"),
+        (["top", "--share", "x", "--interval", "0"], 2, "--interval: 0.0 is not "),
+    ],
+)
+def test_mistakes_of_maps_and_top(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    """Each is one line, with a hint, and nothing is printed."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert run(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    error, hint = err.splitlines()
+    assert message in error
+    assert hint.startswith("buildtool: hint: ")

@@ -188,3 +188,21 @@ def test_no_text_is_a_template() -> None:
     assert r'"id=a,src=\\\""' in text
     project = json.loads(render_json([target]))["target"]["image"]["matrix"]["project"][0]
     assert project["key"] == 'id=signing-key,"src=/k/$${env}%%{if}"'
+
+
+def test_each_directory_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree with many directories takes work in proportion to them."""
+    for number in range(300):
+        project = tmp_path / f"many/{number}"
+        project.mkdir(parents=True)
+        (project / "buildtool.toml").touch()
+    looked = []
+    resolve = Path.resolve
+
+    def counted(path: Path, *, strict: bool = False) -> Path:
+        looked.append(path)
+        return resolve(path, strict=strict)
+
+    monkeypatch.setattr(Path, "resolve", counted)
+    assert len(find_projects(tmp_path / "many", tmp_path / "out")) == 300
+    assert len(looked) <= 302

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import array
 import fcntl
+import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import termios
@@ -17,6 +19,7 @@ import pytest
 from labs.sig import sign, unsigned
 
 from buildtool.cli.main import COMMANDS, run
+from buildtool.cli.output import write_lines
 
 FULL, CLOSED, LEFT = "> /dev/full", ">&-", "| true"
 SAID = {
@@ -132,3 +135,34 @@ def test_pipe_that_does_not_wait() -> None:
         assert process.stderr is not None
         assert process.stderr.read().startswith(b"buildtool: hint: trust the public key of a signer")
     assert [line.partition(":")[0] for line in said.splitlines()] == names
+
+
+class _Interrupted(io.RawIOBase):
+    """A stream on which an interrupt arrives right after each write."""
+
+    written = b""
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Take all of *data*, and get an interrupt."""
+        self.written += bytes(data)  # type: ignore[call-overload]
+        os.kill(os.getpid(), signal.SIGINT)
+        return len(data)  # type: ignore[arg-type]
+
+
+def test_an_interrupt_writes_no_line_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would write its buffer again, if the interrupt came between the write and the note of it."""
+    raw = _Interrupted()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        write_lines(f"{number}" for number in range(5000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "kill", lambda *_: None)
+        stream.close()
+    assert raw.written.decode().splitlines() == [f"{number}" for number in range(1024)]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 from labs import TOP, net
-from labs.kernel import BPF_MAP_CREATE, bpf_file_system, pin_descriptor
+from labs.kernel import bpf_file_system, pin_descriptor
 from labs.loader import PREFIX, Lab
+from labs.maps import UPDATE_BATCH, fill, make_map, pin_places, start_pinned
 from labs.metrics import build_object, by_label, parse_text, put_signed, read_samples, run_print, serving
 from labs.run import wait_until
 
@@ -39,7 +40,7 @@ from buildtool.metrics.samples import MAX_ENTRIES, MAX_SERIES
 pytestmark = pytest.mark.usefixtures("as_root")
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH = 1, 2, 5, 6, 9, 10
-UPDATE_BATCH, UPDATE_ELEM = 26, 2
+UPDATE_ELEM = 2
 NAMES = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash", 10: "lru_percpu_hash"}
 
 
@@ -51,23 +52,6 @@ def no_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("read by a batch")
 
     monkeypatch.setattr(maps, "call", refuse)
-
-
-def make_map(kind: int, entries: int, *, value_size: int = 16, flags: int = 0, key_size: int = 4) -> int:
-    """Return the descriptor of a new map."""
-    facts = struct.pack("=IIIII", kind, key_size, value_size, entries, flags)
-    return call(BPF_MAP_CREATE, attributes_of(facts))
-
-
-def fill(descriptor: int, count: int, *, cpus: int = 1, value: Callable[[int, int], bytes]) -> None:
-    """Write *count* entries: key n has *value* (n, cpu) for each CPU."""
-    for first in range(0, count, 100_000):
-        numbers = range(first, min(first + 100_000, count))
-        keys = ctypes.create_string_buffer(struct.pack(f"={len(numbers)}I", *numbers))
-        values = ctypes.create_string_buffer(b"".join(value(n, c) for n in numbers for c in range(cpus)))
-        places = (ctypes.addressof(keys), ctypes.addressof(values))
-        batch = struct.pack("=QQQQIIQQ", 0, 0, *places, len(numbers), descriptor, 0, 0)
-        call(UPDATE_BATCH, attributes_of(batch))
 
 
 def two_words(number: int, cpu: int) -> bytes:
@@ -220,15 +204,8 @@ def build(tmp_path: Path, clang: Path, sysroot: Path) -> Callable[..., bytes]:
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield a directory for pins, and the ends of a veth pair."""
-    with net.veth() as (left, right), bpf_file_system(tmp_path) as mount:
-        yield mount / "pins", left, right
-
-
-def start(lab: Lab, directory: Path, root: Path, interface: str) -> None:
-    """Let the loader pin and attach the objects of *directory*."""
-    options = [f"--pin-root={root}", f"--attach={PREFIX}_xdp={interface}"]
-    result = lab.run(directory, *options, "--", "/bin/true")
-    assert result.code == 0, result.lines
+    with pin_places(tmp_path) as found:
+        yield found
 
 
 def test_all_kinds_of_metrics(
@@ -237,7 +214,7 @@ def test_all_kinds_of_metrics(
     """Maps and variables give counters, gauges, both histograms and info, in base units."""
     root, left, right = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     net.send(right, 12)
     assert wait_until(lambda: read_samples("--pin-root", root)["frames_total", ()] == 12)
     samples = read_samples("--pin-root", root)
@@ -273,7 +250,7 @@ def test_an_update_has_no_gap_and_counts_nothing_twice(
     root, left, right = places
     built = [build(1), build(2)]
     put_signed(lab, tmp_path, "x.bpf.o", built[0], version=1)
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     readings: list[dict[str, float]] = []
     stop = threading.Event()
     with serving("--pin-root", root) as served, net.flood(right) as sent:
@@ -291,7 +268,7 @@ def test_an_update_has_no_gap_and_counts_nothing_twice(
         try:
             for version in range(2, 52):
                 put_signed(lab, tmp_path, "x.bpf.o", built[version % 2], version=version)
-                start(lab, tmp_path, root, left)
+                start_pinned(lab, tmp_path, root, left)
         finally:
             stop.set()
             watcher.join()
@@ -367,7 +344,7 @@ def test_declarations_are_read_once_and_given_back(
     """Types are parsed for the first reading only, and the kernel frees those of an object that is gone."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     reader = Reader(places=[Place(directory=root)], warn=print)
     reader.render()
     (first,) = reader._declared.values()
@@ -402,7 +379,7 @@ def test_a_map_with_too_many_keys_is_cut_and_says_so(
     """Of 40,100 keys 40,000 are read: a line and a metric say so, and no partial sum is shown."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build(entries=50_000))
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     fill_keys(root, 40_100)
     warned: list[str] = []
     reader = Reader(places=[Place(directory=root)], warn=warned.append, max_entries=40_000)
@@ -434,7 +411,7 @@ def test_too_many_series_are_cut_to_the_same_ones(
     """The series with the lowest labels are shown in each reading, with whole numbers."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build(entries=20_000))
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     fill_keys(root, 5000)
     warned: list[str] = []
     reader = Reader(places=[Place(directory=root)], warn=warned.append, max_series=7)
@@ -490,7 +467,7 @@ def test_another_objects_fault_leaves_others_alone(
     """An object whose metrics are wrong is reported, and the others are shown. The exit code is 1."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     wrong = build().replace(b"metric: frames_total counter", b"metric: frames_total counted")
     put_signed(lab, tmp_path, "x.bpf.o", wrong, version=2)
     options = [f"--pin-root={root}", f"--attach={PREFIX}_xdp={left}"]
@@ -532,7 +509,7 @@ def test_a_missing_pin_leaves_other_maps_alone(
     """A map whose pin was removed has no metrics, and a line says so; other metrics are shown."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     (root / "x,bpf,o/current/maps" / f"{PREFIX}_keys").unlink()
     done = run_print("--pin-root", root)
     assert done.returncode == 1
@@ -546,7 +523,7 @@ def test_leftovers_of_a_killed_start_are_no_objects(
     """A directory without a current generation is passed over."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     (root / "y,bpf,o/next/maps").mkdir(parents=True)
     (root / "z,bpf,o").mkdir()
     assert read_samples("--pin-root", root)["buildtool_metrics_objects", ()] == 1
@@ -558,7 +535,7 @@ def test_another_user_is_told_what_is_missing(
     """One line with a hint: directories of pins are closed to others, and BTF needs a privilege."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build())
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     argv = [sys.executable, "-m", "buildtool", "metrics", "print", "--pin-root", str(root)]
     for prefix, message in (
         (["setpriv", "--reuid=65532", "--clear-groups", "--regid=65532"], "cannot read: permission denied"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from buildtool.core.errors import UsageError
+from buildtool.core.process import hide_passwords
 from buildtool.core.validate import check_image
 
 _TYPES = ("registry", "local", "gha", "inline", "s3", "azblob")
@@ -24,17 +25,18 @@ def check_cache(text: str) -> str:
 
     Raises: UsageError.
     """
+    shown = repr(hide_passwords(text))
     if not text.isprintable() or not text:
-        raise UsageError(f"{text!r}: not a cache", hint=_HINT)
+        raise UsageError(f"{shown}: not a cache", hint=_HINT)
     if "=" not in text:
         return check_image(text)
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     kind = fields.get("type", "")
     if kind not in _TYPES:
-        raise UsageError(f"{text!r}: type is missing or unknown", hint="choose from " + ", ".join(_TYPES))
+        raise UsageError(f"{shown}: type is missing or unknown", hint="choose from " + ", ".join(_TYPES))
     needed = _NEEDED.get(kind, ())
     if needed and not any(fields.get(name) for name in needed):
-        raise UsageError(f"{text!r}: {' or '.join(needed)} is missing", hint=_HINT)
+        raise UsageError(f"{shown}: {' or '.join(needed)} is missing", hint=_HINT)
     return text
 
 
