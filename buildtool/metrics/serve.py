@@ -62,7 +62,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def is_loopback(address: str) -> bool:
+def is_loopback_address(address: str) -> bool:
     """Return whether *address* is a number that means this machine, such as 127.0.0.1, ::1 or 127.0.0.2."""
     try:
         found = ipaddress.ip_address(address)
@@ -75,7 +75,7 @@ def is_loopback(address: str) -> bool:
 def names_this_machine(host: str) -> bool:
     """Return whether the header Host with the text *host* is localhost or a loopback address, at any port."""
     found = _HOST.fullmatch(host.strip().lower())
-    return found is not None and (found[1] == "localhost" or is_loopback(found[1].strip("[]")))
+    return found is not None and (found[1] == "localhost" or is_loopback_address(found[1].strip("[]")))
 
 
 class _Shared:
@@ -196,7 +196,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             raise UsageError(
                 f"{host}:{port}: cannot listen: {system_reason(error)}", hint=_LISTEN_HINT
             ) from error
-        self.checks_host = is_loopback(self.socket.getsockname()[0])
+        self.checks_host = is_loopback_address(self.socket.getsockname()[0])
 
     @property
     def port(self) -> int:

@@ -449,7 +449,7 @@ def test_texts_that_are_no_text(
     """A label with an escape is exact in a pipe and escaped on a terminal; names of bytes do no harm."""
     root, left, _ = places
     put_signed(lab, tmp_path, "x.bpf.o", build().replace(b"1.2-RELEASE", b"1.2\x1b]0;xyz\x07"))
-    start(lab, tmp_path, root, left)
+    start_pinned(lab, tmp_path, root, left)
     other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/p\xff"))
     other.symlink_to(root)
     places_of = ("--pin-root", root, "--pin-root", other)
