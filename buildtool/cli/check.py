@@ -26,7 +26,7 @@ from buildtool.config.file import ImageConfig
 from buildtool.core.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from buildtool.core.files import check_target, check_writable, write_atomic
 from buildtool.core.validate import check_setting
-from buildtool.image.cioutputs import SUMMARY_VARIABLE, append_text
+from buildtool.image.cioutputs import SUMMARY_VARIABLE, append_text, format_code
 from buildtool.image.metadata import image_selection
 from buildtool.objects.capabilities import check_capability
 
@@ -190,7 +190,7 @@ def markdown(report: CheckReport) -> str:
     """Return the table as Markdown, with the longer side as rows, and the release of each kernel."""
     releases = {(run.kernel, run.arch): run.release for run in report.runs}
     _, rows = matrix(report.runs)
-    names = [f"`{program}`" for _, program, *_ in rows]
+    names = [format_code(program) for _, program, *_ in rows]
     kernels = [f"{arch} {_short(release)}" for (_, arch), release in releases.items()]
     cells = [list(row[2:]) for row in rows]
     if len(kernels) > len(names):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from buildtool.core.diagnostics import (
 )
 from buildtool.core.errors import BuildtoolError
 from buildtool.core.files import check_target, check_writable, write_atomic
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a name that are not UTF-8, as Python decodes them
 
 code_quality_option = click.option(
     "--code-quality",
@@ -75,6 +78,8 @@ def format_code_quality(diagnostics: Iterable[Diagnostic], repository: Path) -> 
     """
     Return *diagnostics* as a report for GitLab, those on lines of *repository* only.
 
+    JSON is UTF-8, so U+FFFD replaces each byte of a name that is not.
+
     A fingerprint stays the same when other lines of the file change, so that GitLab tells new entries from
     known ones. https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
     """
@@ -84,12 +89,13 @@ def format_code_quality(diagnostics: Iterable[Diagnostic], repository: Path) -> 
         found = diagnostic.locate(repository)
         if found is None:
             continue
-        name, place = found
-        text = f"{name}\0{diagnostic.source}\0{diagnostic.message}"
+        name, place = _NO_TEXT.sub("\ufffd", found[0]), found[1]
+        message = _NO_TEXT.sub("\ufffd", diagnostic.message)
+        text = f"{name}\0{diagnostic.source}\0{message}"
         seen[text] = seen.get(text, 0) + 1
         entries.append(
             {
-                "description": clean(diagnostic.message).replace("\n", "; "),
+                "description": clean(message).replace("\n", "; "),
                 "check_name": diagnostic.source,
                 "fingerprint": hashlib.sha256(f"{text}\0{seen[text]}".encode()).hexdigest(),
                 "severity": "minor" if diagnostic.level == WARNING else "major",

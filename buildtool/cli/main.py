@@ -175,10 +175,17 @@ def run(arguments: list[str]) -> int:
     """Run the command in *arguments*, and return the exit code."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return _run(arguments, None)
+    import traceback
+
     from buildtool.cli.annotations import opened_log
 
     with opened_log(os.environ) as log:
-        return _run(arguments, log)
+        try:
+            return _run(arguments, log)
+        except (Exception, KeyboardInterrupt):  # noqa: BLE001 - it would be printed as well, but later
+            # Its text may be of a file, and the runner obeys what is printed after the end of the log.
+            traceback.print_exc()
+            return EXIT_FAILED
 
 
 def _run(arguments: list[str], log: StepLog | None) -> int:

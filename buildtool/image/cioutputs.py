@@ -9,6 +9,7 @@ variables from a file in the form of dotenv.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 # Outputs that are no variables for GitLab, which limits the file to 5 KiB, and values to one line.
 _NO_VARIABLES = ("digests", "metadata", "tags")
 MAX_LISTED = 200  # rows of the summary, which GitHub cuts off at 1 MiB
+
+_NO_NAME = re.compile("[^A-Z0-9_]")
+# Text that means nothing else in a code span of Markdown, in a table too.
+_PLAIN = re.compile(r"[A-Za-z0-9_ .,:;/@+=()-]+")
 
 
 def wants_overview(environ: Mapping[str, str]) -> bool:
@@ -57,12 +62,13 @@ def format_dotenv(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> b
     """
     Return variables for GitLab: BUILDTOOL_IMAGE, BUILDTOOL_DIGEST, BUILDTOOL_DIGEST_LINUX_ARM64 and so on.
 
-    The form of dotenv reports has neither quotes nor line breaks, so no value has a control character.
+    The form of dotenv reports has neither quotes nor line breaks, so no value has a control character. In
+    names, an underscore replaces what no name of a variable has.
     """
     values = {name: value for name, value in _values(image, platforms).items() if name not in _NO_VARIABLES}
     values |= {f"digest-{each.platform}": each.digest for each in platforms}
     lines = (
-        f"BUILDTOOL_{name.replace('-', '_').replace('/', '_').upper()}={_drop_control(value)}\n"
+        f"BUILDTOOL_{_NO_NAME.sub('_', name.upper())}={_drop_control(value)}\n"
         for name, value in values.items()
         if value
     )
@@ -127,12 +133,15 @@ def format_summary(image: BuiltImage, platforms: Sequence[PlatformOverview]) -> 
         "Platforms": ", ".join(image.platforms),
         "Signing key id": image.key_id,
     }
-    table = [f"| {name} | `{_cell(value)}` |" for name, value in rows.items() if value]
+    table = [f"| {name} | {format_code(value)} |" for name, value in rows.items() if value]
     signed = "image and objects" if image.signed else "objects"
     lines = ["### Signed eBPF image", "", "| | |", "|---|---|", *table, f"| Signed | {signed} |"]
     if any(each.size for each in platforms):
         lines += ["", "| Platform | Size | Digest |", "|---|---:|---|"]
-        lines += [f"| {_cell(each.platform)} | {_size(each.size)} | `{each.digest}` |" for each in platforms]
+        lines += [
+            f"| {format_code(each.platform)} | {_size(each.size)} | {format_code(each.digest)} |"
+            for each in platforms
+        ]
     objects = list(_object_rows(platforms))
     if objects:
         lines += ["", "| Object | Programs | Linux | Bytes | Signed by |", "|---|---|---|---:|---|"]
@@ -146,10 +155,10 @@ def _object_rows(platforms: Sequence[PlatformOverview]) -> Iterator[str]:
     for each in platforms:
         for item in each.objects:
             name = item.name if len(platforms) == 1 else f"{each.platform} {item.name}"
-            programs = ", ".join(f"`{_cell(program)}`" for program in item.programs) or "none"
+            programs = ", ".join(format_code(program) for program in item.programs) or "none"
             release = f"{item.oldest} or newer" if item.oldest else "any"
-            signers = ", ".join(f"`{signer[:16]}`" for signer in item.signers) or "nobody"
-            yield f"| {_cell(name)} | {programs} | {release} | {item.size} | {signers} |"
+            signers = ", ".join(format_code(signer[:16]) for signer in item.signers) or "nobody"
+            yield f"| {format_code(name)} | {programs} | {release} | {item.size} | {signers} |"
 
 
 def _size(size: int) -> str:
@@ -161,10 +170,17 @@ def _drop_control(value: str, keep: str = "") -> str:
     return "".join(letter for letter in value if letter.isprintable() or letter in keep)
 
 
-def _cell(value: str) -> str:
-    """Return *value* as a cell of a table: no character of it is Markdown or HTML."""
-    plain = _drop_control(value).replace("`", "'").replace("<", "&lt;").replace(">", "&gt;")
-    return plain.replace("\\", "\\\\").replace("|", "\\|")
+def format_code(value: str) -> str:
+    """
+    Return *value* as code in Markdown, also in a table: no character of it is Markdown, HTML or a link.
+
+    Control characters and line breaks are dropped.
+    """
+    text = _drop_control(value)
+    if _PLAIN.fullmatch(text):
+        return f"`{text}`"
+    # Readers of Markdown disagree on backslashes and backticks in a code span of a table.
+    return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in text)}</code>"
 
 
 def append_text(path: Path, text: str) -> None:

@@ -122,6 +122,30 @@ def test_what_a_program_prints_is_no_command(repository: Path, capfd: pytest.Cap
     assert [line.partition(":: ")[0][:25] for line in obeyed(error)] == ["::error title=buildtool::"]
 
 
+def test_a_traceback_is_no_command(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The text of an exception that nothing expects is printed while commands are stopped."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("x\n::set-output name=digest::evil\n##[error]y")
+
+    monkeypatch.setattr("buildtool.cli.main.cli.main", fail)
+    assert run(["compile"]) == 1
+    error = capsys.readouterr().err
+    assert "RuntimeError: x\n::set-output name=digest::evil\n" in error
+    assert obeyed(error) == []
+
+
+def test_a_report_about_a_name_that_is_not_unicode(project: Path, capsys: Capture) -> None:
+    """A mistake in a configuration file of such a name is in the report."""
+    name = os.fsdecode(b"b\xff.toml")
+    Path(name).write_text("wrong = = 1\n")
+    assert run(["compile", "--config", name, "--code-quality", "quality.json"]) == 2
+    (entry,) = json.loads(Path("quality.json").read_text())
+    assert entry["location"] == {"path": "b\ufffd.toml", "lines": {"begin": 1}}
+
+
 def test_elsewhere_nothing_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

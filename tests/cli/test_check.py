@@ -234,6 +234,12 @@ def test_markdown_puts_the_longer_side_down() -> None:
     ]
 
 
+def test_names_in_markdown_are_text() -> None:
+    """A program's name ends neither its cell nor the code in it."""
+    report = CheckReport(objects=(), findings=(), runs=(dry_run("a|b`<i>", "6.1"),))
+    assert markdown(report).splitlines()[2:] == ["| <code>a&#124;b&#96;&#60;i&#62;</code> | 7 |"]
+
+
 def test_reports_carry_what_kernels_write() -> None:
     """Control characters and markup of a log neither break JUnit XML nor SARIF."""
     source = SourceLine(text='a < "b" && c;', file="/abs/x y.c", line=3)

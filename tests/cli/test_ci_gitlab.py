@@ -19,6 +19,7 @@ from labs.gitlab import provide_gitlab, run_pipeline
 from labs.image import read_image
 from labs.project import EPOCH, make_local_project
 from labs.registry import LOGIN, FaultyRegistry, faulty
+from ruamel.yaml import YAML
 
 pytestmark = [pytest.mark.tools, pytest.mark.network]
 
@@ -156,6 +157,34 @@ def test_without_the_key_nothing_is_built(
     failed = run_pipeline(provide_gitlab(), repository, "net", "--force-shell-executor", environ=without)
     assert failed.returncode != 0
     assert "keys/dev.pem: no such file" in failed.stdout + failed.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_the_installation_is_of_this_job_alone(tmp_path: Path, shell: str) -> None:
+    """Another project's checkout may be beside this one, with any name. Nothing is left behind."""
+    top, beside, temporary = tmp_path / "net", tmp_path / "net.venv", tmp_path / "temporary"
+    for directory in (top, beside, temporary):
+        directory.mkdir()
+    (beside / "sources.c").touch()
+    _, component = YAML(typ="safe").load_all(TOP / "templates/image.yml")
+    (job,) = component.values()
+    script = job["script"][0].replace('cd "$EBPF_DIRECTORY"', "command -v pip; ls $DOCKER_CONFIG; exit")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(temporary),
+        "EBPF_INSTALL": "pip",  # which is there already
+        "CI_REGISTRY": "registry.example.invalid",
+        "CI_REGISTRY_USER": LOGIN[0],
+        "CI_REGISTRY_PASSWORD": LOGIN[1],
+    }
+    done = subprocess.run(
+        [shell, "-c", script], cwd=top, env=environ, check=True, capture_output=True, text=True
+    )
+    installed, credentials = done.stdout.splitlines()
+    assert Path(installed).is_relative_to(temporary)
+    assert credentials == "config.json"
+    assert [path.name for path in beside.iterdir()] == ["sources.c"]
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_job_pushes_with_its_own_credentials(

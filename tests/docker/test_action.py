@@ -30,7 +30,7 @@ def test_build_script_builds_and_sets_outputs(project: Project, tmp_path: Path) 
     assert read_output(tmp_path, "image") == TAG
     assert read_output(tmp_path, "digest") == inspect(TAG)["Id"]
     assert inspect(TAG)["Config"]["Labels"]["org.example.a"] == "b c"
-    assert "| number.bpf.o | `number` |" in (tmp_path / "summary").read_text()
+    assert "| `number.bpf.o` | `number` |" in (tmp_path / "summary").read_text()
 
 
 @pytest.mark.parametrize("nasty", ["x; touch evil", "$(touch evil)", "* `touch evil`"])

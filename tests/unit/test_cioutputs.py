@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from buildtool.core.errors import FileAccessError
 from buildtool.image.cioutputs import format_dotenv, format_outputs, format_summary, write_ci_outputs
@@ -84,13 +87,78 @@ def test_no_value_sets_another_output(evil: str) -> None:
 
 
 def test_summary_has_sizes_programs_kernels_and_signatures() -> None:
-    """Names of others are neither Markdown nor HTML."""
-    nasty = replace(OBJECT, name="a|b`c<img src=x>\n| d |")
-    text = format_summary(replace(IMAGE, signed=True), [replace(PLATFORM, objects=(OBJECT, nasty))])
+    """The size of a platform, and a row for each object."""
+    text = format_summary(replace(IMAGE, signed=True), [PLATFORM])
     assert "| Signed | image and objects |" in text
-    assert "| linux/arm64 | 1.62 MB | `sha256:34` |" in text
-    assert f"| n.bpf.o | `one`, `two` | 5.18 or newer | 3592 | `{'ab' * 8}` |" in text
-    assert "| a\\|b'c&lt;img src=x&gt;\\| d \\| |" in text
+    assert "| `linux/arm64` | 1.62 MB | `sha256:34` |" in text
+    assert f"| `n.bpf.o` | `one`, `two` | 5.18 or newer | 3592 | `{'ab' * 8}` |" in text
+
+
+def read_cells(text: str) -> Iterator[str]:
+    """Yield the text of each cell of the tables in Markdown *text*, in which all else but code fails."""
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type != "inline":
+            continue
+        found = ""
+        for child in token.children or []:
+            assert child.type in ("text", "text_special", "code_inline", "html_inline"), child.type
+            assert child.type != "html_inline" or child.content in ("<code>", "</code>"), child.content
+            found += "" if child.type == "html_inline" else child.content
+        yield found
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "a|b`c<img src=x>",
+        "[here](https://example.invalid)",
+        "![x](https://example.invalid/x.png)",
+        "**bold** _it_ ~~s~~",
+        "&lt;b&gt; &amp;",
+        "a\\",
+        "a\\|b\\`c",
+        "``",
+        "<!--",
+        "</code><h1>",
+        "www.example.invalid, @someone, #1",
+        " two ",
+    ],
+)
+def test_names_in_a_summary_are_text(evil: str) -> None:
+    """Names of objects, programs, platforms and images are neither Markdown nor HTML."""
+    nasty = replace(OBJECT, name=evil, programs=(evil,), signers=(evil,))
+    platform = replace(PLATFORM, platform=evil, digest=evil, objects=(nasty, OBJECT))
+    text = format_summary(replace(IMAGE, tags=(evil,), digest=evil), [platform])
+    cells = [cell.strip() for cell in read_cells(text)]
+    wanted = evil.strip()
+    at = cells.index("Digest")
+    assert cells[at - 1 : at + 2] == [wanted, "Digest", wanted]
+    assert cells[cells.index("1.62 MB") - 1 :][:3] == [wanted, "1.62 MB", wanted]
+    at = cells.index("Signed by")
+    assert cells[at + 1 : at + 6] == [wanted, wanted, "5.18 or newer", "3592", evil[:16].strip()]
+    assert cells[at + 6] == "n.bpf.o"
+    assert text.count("`") % 2 == 0
+
+
+def test_a_line_break_in_a_name_ends_no_row() -> None:
+    """Neither of the kinds that readers of Markdown know."""
+    nasty = replace(OBJECT, name="a\n\n# b\r\n| c |\u2028d")
+    text = format_summary(IMAGE, [replace(PLATFORM, objects=(nasty,))])
+    assert "a# b| c |d" in list(read_cells(text))
+
+
+@pytest.mark.parametrize("platform", ["linux/a=1\nX=evil", "linux/a=1", "linux/a\r\nX", "linux/\u00e9.b c"])
+def test_no_platform_sets_another_variable(platform: str) -> None:
+    """The name of a variable has letters, digits and underscores only."""
+    lines = format_dotenv(IMAGE, [replace(PLATFORM, platform=platform)]).decode().split("\n")
+    (line,) = (line for line in lines if line.endswith("=sha256:34"))
+    assert re.fullmatch("BUILDTOOL_DIGEST_LINUX_[A-Z0-9_]+=sha256:34", line)
+    assert [line.partition("=")[0] for line in lines[:3]] == [
+        "BUILDTOOL_IMAGE",
+        "BUILDTOOL_DIGEST",
+        "BUILDTOOL_KEY_ID",
+    ]
+    assert (len(lines), lines[-1]) == (5, "")
 
 
 def test_a_summary_stays_small() -> None:

@@ -161,6 +161,22 @@ def test_report_for_gitlab(repository: Path) -> None:
     assert format_code_quality([Diagnostic(level="error", message="nowhere")], repository) == b"[]\n"
 
 
+def test_a_report_is_unicode(repository: Path) -> None:
+    """A name may have bytes that are not UTF-8. The report for GitLab has a character instead."""
+    name = "b\udcff.toml"
+    (repository / name).touch()
+    found = [
+        Diagnostic(
+            level="error", message=f"{name}: wrong", places=(SourcePlace(file=repository / name, line=line),)
+        )
+        for line in (1, 2)
+    ]
+    first, second = json.loads(format_code_quality(found, repository))
+    assert first["location"] == {"path": "b\ufffd.toml", "lines": {"begin": 1}}
+    assert first["description"] == "b\ufffd.toml: wrong"
+    assert first["fingerprint"] != second["fingerprint"]
+
+
 def test_a_refusal_of_a_kernel_is_on_the_line_of_c(repository: Path) -> None:
     """As the object's line information names it, from the directory of the project. Notes are left out."""
     source = SourceLine(text="x = 1;", file="bpf/x.bpf.c", line=4)
